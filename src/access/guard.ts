@@ -1,0 +1,42 @@
+import { Elysia } from 'elysia'
+import type { Call } from '../call.ts'
+import { Fault } from '../fault.ts'
+import type { Access, Caller, Claims } from './access.ts'
+import type { Action, ResourceRef } from './model.ts'
+
+const scheme = 'Bearer '
+
+/** What a guard may look at to learn which thing a request is about. */
+type Asked = { readonly params: Record<string, string>; readonly body: unknown }
+
+export type Guard = ReturnType<typeof createGuard>
+
+/**
+ * The door in front of every route that is not open.
+ *
+ * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
+ * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
+ * where the caller may not read the thing, 403 where it may read but not do this.
+ */
+export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
+  const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
+    const header = request.headers.get('authorization')
+    if (header === null || !header.startsWith(scheme)) throw new Fault('identity.not_signed_in')
+    return access.enter(await claimsOf(header.slice(scheme.length)), call.deadline, about)
+  }
+  return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
+    signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
+      resolve: async ({ request, call, params, body }) => ({
+        caller: await enter(request, call, about === true ? undefined : about({ params, body })),
+      }),
+    }),
+    may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
+      resolve: async ({ request, call, params, body }) => {
+        const ref = thing({ params, body })
+        const caller = await enter(request, call, [ref])
+        await access.require(caller, action, ref, call.deadline)
+        return { caller }
+      },
+    }),
+  })
+}

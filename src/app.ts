@@ -1,0 +1,106 @@
+import { Elysia, ElysiaCustomStatusResponse } from 'elysia'
+import { accessRoutes } from './access/routes.ts'
+import { readJson, refuseLargeBody } from './body.ts'
+import type { Call } from './call.ts'
+import { docsRoutes } from './docs-routes.ts'
+import { Fault, type InputProblem } from './fault.ts'
+import { generationRoutes } from './generations/routes.ts'
+import { identityRoutes } from './identity/routes.ts'
+import { clientAddress } from './kit/client-address.ts'
+import { createDeadline } from './kit/deadline.ts'
+import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
+import { plainRoutes } from './plain-routes.ts'
+import { databaseFault } from './platform/postgres.ts'
+import { projectRoutes } from './projects/routes.ts'
+import { createResponder } from './responder.ts'
+import type { Services } from './services.ts'
+
+type ValidationFailure = { type: string; all: readonly { path?: string; message?: string }[] }
+
+const inputParts = { body: 'body', query: 'query', params: 'params', headers: 'headers' } as const
+
+/** What is wrong with the input, place by place, without a word of the input itself. */
+const toProblems = ({ type, all }: ValidationFailure): InputProblem[] =>
+  all.slice(0, 20).map(({ path, message }) => ({
+    in: inputParts[type as keyof typeof inputParts] ?? 'body',
+    pointer: path ?? '',
+    detail: message ?? 'Does not fit',
+  }))
+
+const toFault = (code: string | number, error: unknown): Fault => {
+  if (error instanceof Fault) return error
+  if (error instanceof Error && error.cause instanceof Fault) return error.cause
+  if (code === 'VALIDATION') {
+    const failure = error as unknown as ValidationFailure
+    if (failure.type !== 'response') return new Fault('request.invalid', { problems: toProblems(failure) })
+  }
+  if (code === 'PARSE') return new Fault('request.malformed', { cause: error })
+  if (code === 'NOT_FOUND') return new Fault('route.not_found')
+  return databaseFault(error) ?? new Fault('server.failed', { cause: error })
+}
+
+const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
+
+/**
+ * The application. Order is meaning here: errors are mapped before anything can fail, then the request gets its id, its
+ * deadline and the limit on its body, then come the features.
+ */
+export const createApp = (services: Services, peerOf: (request: Request) => string) => {
+  const { config, clock, log, lifecycle } = services
+  const responder = createResponder(config.corsOrigins)
+  const newTraceId = createTraceIds()
+  const trusted = new Set(config.trustedProxies)
+  const addressOf = (request: Request) =>
+    clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
+
+  const newCall = (request: Request): Call => ({
+    requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
+    deadline: createDeadline(clock, config.requestTimeoutMs),
+  })
+
+  const app = new Elysia({ normalize: false })
+    .decorate('call', undefined as unknown as Call)
+    .onError(({ code, error, request, call = newCall(request), path }) => {
+      let fault = toFault(code, error)
+      if (fault.code === 'route.not_found') {
+        const allowed = methods.filter((method) => app.router.http.find(method, path) !== null)
+        if (allowed.length > 0)
+          fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
+      }
+      const entry = { code: fault.code, request_id: call.requestId, method: request.method, path, ...fault.detail }
+      if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
+      else log.debug(entry, 'request refused')
+      return responder.problem(fault, path, { requestId: call.requestId, origin: request.headers.get('origin') })
+    })
+    .onRequest((context) => {
+      const { request } = context
+      context.call = newCall(request)
+      if (request.method === 'OPTIONS') {
+        return responder.preflight({ requestId: context.call.requestId, origin: request.headers.get('origin') })
+      }
+      if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
+        throw new Fault('server.stopping')
+      }
+      refuseLargeBody(request)
+    })
+    .onParse(({ request, contentType }) => (request.body === null ? undefined : readJson(request, contentType)))
+    .mapResponse(({ response, set, request, call }) => {
+      if (response instanceof Response) return response
+      const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
+      const status = custom === undefined ? set.status : custom.code
+      return responder.json(custom === undefined ? response : custom.response, {
+        status: typeof status === 'number' ? status : 200,
+        requestId: call.requestId,
+        origin: request.headers.get('origin'),
+        headers: set.headers as Record<string, string>,
+      })
+    })
+    .use(plainRoutes(services))
+    .use(docsRoutes(responder))
+    .use(identityRoutes({ ...services, addressOf }))
+    .use(accessRoutes(services))
+    .use(projectRoutes(services))
+    .use(generationRoutes(services))
+  // Every schema is compiled now, so that one that cannot be is found at the start and not by the first caller.
+  return app.compile()
+}

@@ -1,0 +1,42 @@
+import { Fault } from './fault.ts'
+import { JsonRefused, parseJson } from './kit/json.ts'
+
+/** What a JSON body may have: 1 MiB. */
+export const maxBodyBytes = 1_048_576
+
+/** Refuses by the announced length, before anything is read. */
+export const refuseLargeBody = (request: Request): void => {
+  const announced = request.headers.get('content-length')
+  if (announced !== null && Number(announced) > maxBodyBytes) throw new Fault('request.too_large')
+}
+
+/** Bodies that do not announce their length are counted while they come in. */
+const readCounted = async (request: Request): Promise<Uint8Array> => {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of request.body ?? []) {
+    length += chunk.length
+    if (length > maxBodyBytes) throw new Fault('request.too_large')
+    chunks.push(chunk)
+  }
+  const bytes = new Uint8Array(length)
+  let offset = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset)
+    offset += chunk.length
+  }
+  return bytes
+}
+
+/** The JSON value of a request's body. Faults: 415 for another media type, 413 over 1 MiB, 400 for what is not JSON. */
+export const readJson = async (request: Request, contentType: string): Promise<unknown> => {
+  if (contentType !== 'application/json') throw new Fault('request.media_type_unsupported')
+  const announced = request.headers.has('content-length')
+  const bytes = announced ? new Uint8Array(await request.arrayBuffer()) : await readCounted(request)
+  try {
+    return parseJson(bytes)
+  } catch (error) {
+    if (error instanceof JsonRefused) throw new Fault('request.malformed', { cause: error })
+    throw error
+  }
+}

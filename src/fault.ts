@@ -1,0 +1,109 @@
+/**
+ * Every way a request can fail: the code is part of the API and never changes its meaning, the status follows from it,
+ * and the words are the only ones a caller ever sees.
+ */
+export const catalogue = {
+  'request.malformed': { status: 400, says: 'The request could not be read' },
+  'request.invalid': { status: 422, says: 'The request does not fit the schema of this route' },
+  'request.too_large': { status: 413, says: 'The body is larger than this route takes' },
+  'request.media_type_unsupported': { status: 415, says: 'This route takes application/json' },
+  'request.timeout': { status: 503, says: 'The request ran out of time', retryAfterS: 1 },
+  'route.not_found': { status: 404, says: 'There is no such route' },
+  'route.method_not_allowed': { status: 405, says: 'This route does not take that method' },
+  'server.failed': { status: 500, says: 'Something failed on our side' },
+  'server.stopping': { status: 503, says: 'This instance is shutting down', retryAfterS: 1 },
+  'database.unavailable': { status: 503, says: 'The database cannot be reached', retryAfterS: 1 },
+
+  'identity.not_signed_in': { status: 401, says: 'A valid access token is needed' },
+  'identity.credentials_wrong': { status: 401, says: 'Email or password is wrong' },
+  'identity.password_wrong': { status: 403, says: 'The current password is wrong' },
+  'identity.account_suspended': { status: 403, says: 'This account is suspended' },
+  'identity.refresh_token_invalid': { status: 401, says: 'The refresh token is not valid' },
+  'identity.email_taken': { status: 409, says: 'An account with this email exists' },
+  'identity.password_common': { status: 422, says: 'This password is on lists of common passwords' },
+  'identity.busy': { status: 503, says: 'Too many sign-ins at this moment', retryAfterS: 1 },
+  'session.not_found': { status: 404, says: 'Session does not exist or has ended' },
+
+  'access.denied': { status: 403, says: 'You may see this but not do that to it' },
+  'project.not_found': { status: 404, says: 'Project does not exist or is not visible to you' },
+  'generation.not_found': { status: 404, says: 'Generation does not exist or is not visible to you' },
+} as const satisfies Record<string, { status: number; says: string; retryAfterS?: number }>
+
+export type FaultCode = keyof typeof catalogue
+
+/** What is wrong with one place of the input; `pointer` is a JSON Pointer (RFC 6901) into the part it names. */
+export type InputProblem = {
+  readonly in: 'body' | 'query' | 'params' | 'headers'
+  readonly pointer: string
+  readonly detail: string
+}
+
+type FaultOptions = {
+  /** For the log alone. */
+  detail?: Readonly<Record<string, unknown>>
+  cause?: unknown
+  /** Shown to the caller, so it must not repeat the input. */
+  problems?: readonly InputProblem[]
+  headers?: Readonly<Record<string, string>>
+}
+
+/** A failure with two audiences: the words of the catalogue go out, `detail` and `cause` go to the log. */
+export class Fault extends Error {
+  override readonly name = 'Fault'
+  readonly code: FaultCode
+  readonly detail: Readonly<Record<string, unknown>> | undefined
+  readonly problems: readonly InputProblem[] | undefined
+  readonly headers: Readonly<Record<string, string>> | undefined
+
+  constructor(code: FaultCode, options: FaultOptions = {}) {
+    super(code, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.detail = options.detail
+    this.problems = options.problems
+    this.headers = options.headers
+  }
+
+  get status(): number {
+    return catalogue[this.code].status
+  }
+}
+
+/** The body of RFC 9457, as sent with `application/problem+json`. */
+export type Problem = {
+  type: string
+  title: string
+  status: number
+  detail: string
+  instance: string
+  code: FaultCode
+  request_id: string
+  errors?: readonly InputProblem[]
+}
+
+export const titles: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  409: 'Conflict',
+  413: 'Content Too Large',
+  415: 'Unsupported Media Type',
+  422: 'Unprocessable Content',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+}
+
+export const toProblem = (fault: Fault, instance: string, requestId: string): Problem => {
+  const { status, says } = catalogue[fault.code]
+  return {
+    type: `urn:velro:problem:${fault.code}`,
+    title: titles[status] ?? 'Error',
+    status,
+    detail: says,
+    instance,
+    code: fault.code,
+    request_id: requestId,
+    ...(fault.problems && { errors: fault.problems }),
+  }
+}

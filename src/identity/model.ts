@@ -1,0 +1,70 @@
+import { closed, id, oneOf, pageOf, type Static, t, text, timestamp } from '../schema.ts'
+
+export const email = t.String({
+  minLength: 3,
+  maxLength: 254,
+  pattern: '^[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f]+@[^\\s@.]+(\\.[^\\s@.]+)+$',
+  description: 'Compared without regard to case',
+})
+export const password = t.String({
+  minLength: 8,
+  maxLength: 1024,
+  description: 'Compared byte for byte after Unicode NFC; common ones are refused',
+})
+/** One to compare with what is stored: whatever was typed, within bounds. */
+const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
+const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: '^[A-Za-z0-9_-]{43}$' })
+
+export const registration = closed({ email, password, display_name: t.Optional(text(1, 100)) })
+export const credentials = closed({ email: t.String({ minLength: 1, maxLength: 254 }), password: typedPassword })
+export const refresh = closed({ refresh_token: refreshToken })
+export const passwordChange = closed({ current_password: typedPassword, new_password: password })
+export const profile = closed({ display_name: text(1, 100) })
+export const sessionParams = closed({ session_id: id('Session') })
+
+export const user = closed({
+  id: id('User'),
+  email: t.String(),
+  display_name: t.String(),
+  role: oneOf(['user', 'admin'] as const),
+  plan: oneOf(['free', 'pro', 'enterprise'] as const),
+  status: oneOf(['active', 'suspended', 'deleted'] as const),
+  created_at: timestamp(),
+  updated_at: timestamp(),
+})
+export type User = Static<typeof user>
+
+export const tokenResponse = closed({
+  access_token: t.String({ description: 'JWT (RFC 9068), EdDSA' }),
+  refresh_token: t.String({ description: 'Opaque; good for one use' }),
+  token_type: t.Literal('Bearer'),
+  expires_in: t.Integer({ description: 'Seconds the access token has' }),
+  user,
+})
+export type TokenResponse = Static<typeof tokenResponse>
+
+export const session = closed({
+  id: id('Session'),
+  current: t.Boolean({ description: 'The session that asks' }),
+  user_agent: t.String(),
+  address: t.String(),
+  created_at: timestamp(),
+  last_seen_at: timestamp(),
+  expires_at: timestamp(),
+})
+export type Session = Static<typeof session>
+export const sessionPage = pageOf(session)
+
+export const jwks = t.Object({
+  keys: t.Array(
+    t.Object({
+      kty: t.String(),
+      crv: t.String(),
+      x: t.String(),
+      kid: t.String(),
+      alg: t.String(),
+      use: t.String(),
+    }),
+  ),
+})
+export type PublicKey = Static<typeof jwks>['keys'][number]

@@ -1,0 +1,21 @@
+import { hashSync, verifySync } from '@node-rs/argon2'
+import type { ResultMessage, WorkMessage } from '../platform/worker-pool.ts'
+import { argon2Options, type PasswordResult, type PasswordWork } from './passwords.ts'
+
+/** One thread of the password pool: argon2id runs here and nowhere else. */
+declare const self: Worker
+
+const perform = (work: PasswordWork): PasswordResult =>
+  work.kind === 'hash'
+    ? { kind: 'hash', hash: hashSync(work.password, argon2Options) }
+    : { kind: 'verify', matches: verifySync(work.hash, work.password) }
+
+self.onmessage = ({ data: { id, work } }: MessageEvent<WorkMessage<PasswordWork>>) => {
+  let answer: ResultMessage<PasswordResult>
+  try {
+    answer = { id, result: perform(work) }
+  } catch (error) {
+    answer = { id, error: error instanceof Error ? error.message : 'argon2 failed' }
+  }
+  self.postMessage(answer)
+}

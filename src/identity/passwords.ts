@@ -1,0 +1,85 @@
+import { Buffer } from 'node:buffer'
+import { randomBytes } from 'node:crypto'
+import { Fault } from '../fault.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import { createWorkerPool, PoolBusy } from '../platform/worker-pool.ts'
+
+/** OWASP's second recommendation for argon2id. Raise them here: older hashes are renewed at the next login. */
+export const argon2Options = { memoryCost: 19_456, timeCost: 2, parallelism: 1 } as const
+
+export type PasswordWork =
+  | { readonly kind: 'hash'; readonly password: string }
+  | { readonly kind: 'verify'; readonly password: string; readonly hash: string }
+export type PasswordResult =
+  | { readonly kind: 'hash'; readonly hash: string }
+  | { readonly kind: 'verify'; readonly matches: boolean }
+
+const { memoryCost, timeCost, parallelism } = argon2Options
+const currentPrefix = `$argon2id$v=19$m=${memoryCost},t=${timeCost},p=${parallelism}$`
+
+/** Whether a stored hash was made with other parameters than today's. */
+export const isOutdated = (hash: string): boolean => !hash.startsWith(currentPrefix)
+
+const phcBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64').replaceAll('=', '')
+
+/** A hash that no password has, which costs as much to compare with as a real one. */
+const createDecoy = () => `${currentPrefix}${phcBase64(randomBytes(16))}$${phcBase64(randomBytes(32))}`
+
+let common: Promise<ReadonlySet<string>> | undefined
+
+/** The common passwords of at least 8 characters, loaded when first asked for. */
+const commonPasswords = (): Promise<ReadonlySet<string>> => {
+  common ??= import('@zxcvbn-ts/language-common').then(
+    ({ dictionary }) =>
+      new Set(
+        (dictionary['passwords-common'] as unknown as readonly string[]).filter((password) => password.length >= 8),
+      ),
+  )
+  return common
+}
+
+/**
+ * Hashing and checking of passwords, off the event loop.
+ *
+ * Promise: a password is compared in Unicode NFC and otherwise byte for byte; `verify` without a hash takes as long as
+ * with one; when more waits than the queue holds, `identity.busy` at once.
+ */
+export type Passwords = {
+  /** Throws `identity.password_common` for what every list of passwords begins with. */
+  hash(password: string, deadline: Deadline): Promise<string>
+  /** The same password under today's parameters, however common it is: it was taken before. */
+  rehash(password: string, deadline: Deadline): Promise<string>
+  verify(password: string, hash: string | undefined, deadline: Deadline): Promise<boolean>
+  close(): Promise<void>
+}
+
+export const createPasswords = ({ workers, maxQueued }: { workers: number; maxQueued: number }): Passwords => {
+  const pool = createWorkerPool<PasswordWork, PasswordResult>({
+    url: new URL('./password-worker.ts', import.meta.url),
+    size: workers,
+    maxQueued,
+  })
+  const decoy = createDecoy()
+  const run = (work: PasswordWork, deadline: Deadline) =>
+    pool.run(work, deadline).catch((error) => {
+      throw error instanceof PoolBusy ? new Fault('identity.busy', { cause: error }) : error
+    })
+  const rehash = async (given: string, deadline: Deadline) => {
+    const result = await run({ kind: 'hash', password: given.normalize('NFC') }, deadline)
+    if (result.kind !== 'hash') throw new TypeError('The worker answered another question')
+    return result.hash
+  }
+  return {
+    rehash,
+    hash: async (given, deadline) => {
+      if ((await commonPasswords()).has(given.normalize('NFC').toLowerCase()))
+        throw new Fault('identity.password_common')
+      return rehash(given, deadline)
+    },
+    verify: async (given, hash, deadline) => {
+      const result = await run({ kind: 'verify', password: given.normalize('NFC'), hash: hash ?? decoy }, deadline)
+      return result.kind === 'verify' && result.matches && hash !== undefined
+    },
+    close: pool.close,
+  }
+}

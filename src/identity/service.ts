@@ -1,0 +1,275 @@
+import { randomBytes } from 'node:crypto'
+import type { Caller, Claims } from '../access/access.ts'
+import type { Changes, Touch } from '../access/changes.ts'
+import type { Call } from '../call.ts'
+import { Fault } from '../fault.ts'
+import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
+import { toPage } from '../kit/cursor.ts'
+import { newId } from '../kit/id.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
+import type { Log } from '../platform/log.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import { type Secrets, sha256 } from '../platform/secrets.ts'
+import { type AccessTokenClaims, signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
+import type { Session, TokenResponse, User } from './model.ts'
+import { isOutdated, type Passwords } from './passwords.ts'
+import { judgeRefresh, sessionLife } from './session-rules.ts'
+import type { SigningKeys } from './signing-keys.ts'
+import type { EndReason, IdentityStore, SessionRow, UserRow } from './store.ts'
+
+/** Where a session is opened from. */
+export type Device = { readonly userAgent: string; readonly address: string }
+
+type Dependencies = {
+  store: IdentityStore
+  changes: Changes
+  passwords: Passwords
+  keys: SigningKeys
+  secrets: Secrets
+  policy: TokenPolicy
+  clock: Clock
+  log: Log
+  maxCachedTokens: number
+}
+
+const refreshTokenLength = 32
+
+const toUser = (row: UserRow): User => ({
+  id: row.id,
+  email: row.email ?? '',
+  display_name: row.display_name,
+  role: row.role,
+  plan: row.plan,
+  status: row.status,
+  created_at: row.created_at.toISOString(),
+  updated_at: row.updated_at.toISOString(),
+})
+
+const toSession = (row: SessionRow, currentId: string): Session => ({
+  id: row.id,
+  current: row.id === currentId,
+  user_agent: row.user_agent,
+  address: row.address,
+  created_at: row.created_at.toISOString(),
+  last_seen_at: row.last_seen_at.toISOString(),
+  expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
+})
+
+/** An address as it is stored and looked up: NFC, lower case. */
+const canonicalEmail = (email: string) => email.normalize('NFC').toLowerCase()
+
+/**
+ * Who people are, and their sessions.
+ *
+ * Promise: what a sign-up or a sign-in acknowledged is committed; an ended session, a closed account and a changed
+ * password are felt by the next request; nothing that is stored signs anybody in.
+ */
+export const createIdentity = (dependencies: Dependencies) => {
+  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens } = dependencies
+  const verified = createTtlMap<AccessTokenClaims>({
+    clock,
+    maxEntries: maxCachedTokens,
+    ttlMs: policy.ttlMs,
+    jitter: 0,
+  })
+
+  /** The answer to a sign-in. With the same arguments it is the same answer, which is what a retried refresh gets. */
+  const issue = async (
+    user: UserRow,
+    sessionId: string,
+    refreshToken: Uint8Array,
+    atMs: number,
+  ): Promise<TokenResponse> => ({
+    access_token: await signAccessToken(keys.signer(atMs), policy, {
+      userId: user.id,
+      sessionId,
+      tokenId: encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22),
+      issuedAtS: Math.floor(atMs / 1_000),
+    }),
+    refresh_token: encodeBase64url(refreshToken),
+    token_type: 'Bearer',
+    expires_in: policy.ttlMs / 1_000,
+    user: toUser(user),
+  })
+
+  const openSession = async (tx: TransactionSql, touch: Touch, user: UserRow, device: Device) => {
+    const nowMs = clock.now()
+    const id = newId()
+    const refreshToken = randomBytes(refreshTokenLength)
+    const now = new Date(nowMs)
+    const session = {
+      id,
+      user_id: user.id,
+      user_agent: device.userAgent,
+      address: device.address,
+      created_at: now,
+      last_seen_at: now,
+      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
+      expires_at: new Date(nowMs + sessionLife.absoluteMs),
+    }
+    await store.insertSession(tx, session, sha256(refreshToken))
+    touch('session', id)
+    return () => issue(user, id, refreshToken, nowMs)
+  }
+
+  const endAll = async (tx: TransactionSql, touch: Touch, userId: string, reason: EndReason, except?: string) => {
+    const ended = await store.endSessions(tx, userId, reason, new Date(clock.now()), except)
+    for (const id of ended) touch('session', id)
+  }
+
+  const requireUser = async (call: Call, userId: string): Promise<UserRow> => {
+    const user = await store.findUser(call.deadline, userId)
+    if (user === undefined || user.status !== 'active') throw new Fault('identity.not_signed_in')
+    return user
+  }
+
+  return {
+    /** What a bearer token claims, its signature checked; throws `identity.not_signed_in`. Checked tokens are remembered. */
+    claimsOf: async (token: string): Promise<Claims> => {
+      const known = verified.get(token)
+      const claims = known.kind === 'hit' ? known.value : await verifyAccessToken(token, policy, clock, keys.find)
+      if (claims === undefined || claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
+      if (known.kind !== 'hit') verified.set(token, claims)
+      return claims
+    },
+
+    register: async (
+      call: Call,
+      input: { email: string; password: string; display_name?: string },
+      device: Device,
+    ): Promise<TokenResponse> => {
+      const email = canonicalEmail(input.email)
+      const passwordHash = await passwords.hash(input.password, call.deadline)
+      const answer = await changes.run(call.deadline, async (tx, touch) => {
+        const displayName = input.display_name ?? email.slice(0, email.indexOf('@'))
+        const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
+        touch('account', user.id)
+        return openSession(tx, touch, user, device)
+      })
+      return answer()
+    },
+
+    /** An unknown address costs what a wrong password costs, and is answered with the same bytes. */
+    login: async (call: Call, input: { email: string; password: string }, device: Device): Promise<TokenResponse> => {
+      const user = await store.findUserByEmail(call.deadline, canonicalEmail(input.email))
+      const hash = user?.password_hash ?? undefined
+      const matches = await passwords.verify(input.password, hash, call.deadline)
+      if (!matches || user === undefined || hash === undefined) throw new Fault('identity.credentials_wrong')
+      if (user.status !== 'active') throw new Fault('identity.account_suspended')
+      const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
+      const answer = await changes.run(call.deadline, async (tx, touch) => {
+        if (renewed !== undefined) await store.replacePasswordHash(tx, user.id, hash, renewed)
+        return openSession(tx, touch, user, device)
+      })
+      return answer()
+    },
+
+    /**
+     * Rotates a refresh token. The successor is derived from the presented token and a server key, so a retry within the
+     * grace gets the same answer while nothing usable is stored.
+     */
+    refresh: async (call: Call, presented: string): Promise<TokenResponse> => {
+      const token = decodeBase64url(presented)
+      if (token?.length !== refreshTokenLength) throw new Fault('identity.refresh_token_invalid')
+      const successor = secrets.derive('refresh-successor', token)
+      // A throw in here would undo the end of a reused family, so the verdict comes out and is acted on outside.
+      const outcome = await changes.run(call.deadline, async (tx, touch) => {
+        const nowMs = clock.now()
+        const found = await store.lockRefreshToken(tx, sha256(token))
+        if (found === undefined) return { verdict: 'over' } as const
+        const verdict = judgeRefresh(
+          {
+            rotatedAtMs: found.rotated_at?.getTime() ?? null,
+            endedAtMs: found.ended_at?.getTime() ?? null,
+            idleExpiresAtMs: found.idle_expires_at.getTime(),
+            expiresAtMs: found.expires_at.getTime(),
+          },
+          nowMs,
+        )
+        if (verdict === 'over') return { verdict }
+        if (verdict === 'reused') {
+          await store.endSession(tx, found.user_id, found.id, 'refresh_reused', new Date(nowMs))
+          touch('session', found.id)
+          return { verdict, session: found }
+        }
+        const user = await store.findUser(call.deadline, found.user_id, tx)
+        if (user?.status !== 'active') return { verdict: 'over' } as const
+        if (verdict === 'rotate') {
+          const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, found.expires_at.getTime()))
+          const seen = { id: found.id, seenAt: new Date(nowMs), idleExpiresAt }
+          await store.rotateRefreshToken(tx, sha256(token), sha256(successor), seen)
+          touch('session', found.id)
+        }
+        return { verdict, user, session: found, atMs: found.rotated_at?.getTime() ?? nowMs }
+      })
+      if (outcome.verdict === 'reused') {
+        const { id: session_id, user_id } = outcome.session
+        log.warn({ event: 'session.refresh_reused', session_id, user_id, request_id: call.requestId }, 'family ended')
+      }
+      if (outcome.verdict === 'reused' || outcome.verdict === 'over') throw new Fault('identity.refresh_token_invalid')
+      return issue(outcome.user, outcome.session.id, successor, outcome.atMs)
+    },
+
+    logout: (call: Call, caller: Caller): Promise<void> =>
+      changes.run(call.deadline, async (tx, touch) => {
+        await store.endSession(tx, caller.userId, caller.sessionId, 'logout', new Date(clock.now()))
+        touch('session', caller.sessionId)
+      }),
+
+    logoutAll: (call: Call, caller: Caller): Promise<void> =>
+      changes.run(call.deadline, (tx, touch) => endAll(tx, touch, caller.userId, 'logout_all')),
+
+    getMe: async (call: Call, caller: Caller): Promise<User> => toUser(await requireUser(call, caller.userId)),
+
+    updateMe: (call: Call, caller: Caller, input: { display_name: string }): Promise<User> =>
+      changes.run(call.deadline, async (tx) => {
+        const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
+        if (user === undefined) throw new Fault('identity.not_signed_in')
+        return toUser(user)
+      }),
+
+    closeMe: (call: Call, caller: Caller): Promise<void> =>
+      changes.run(call.deadline, async (tx, touch) => {
+        await store.closeAccount(tx, caller.userId)
+        touch('account', caller.userId)
+        await endAll(tx, touch, caller.userId, 'account_closed')
+      }),
+
+    /** Ends every other session; this one goes on. Of two changes at once one wins, the other is told its password is wrong. */
+    changePassword: async (
+      call: Call,
+      caller: Caller,
+      input: { current_password: string; new_password: string },
+    ): Promise<void> => {
+      const user = await requireUser(call, caller.userId)
+      const from = user.password_hash ?? undefined
+      const matches = await passwords.verify(input.current_password, from, call.deadline)
+      if (!matches || from === undefined) throw new Fault('identity.password_wrong')
+      const to = await passwords.hash(input.new_password, call.deadline)
+      await changes.run(call.deadline, async (tx, touch) => {
+        if (!(await store.replacePasswordHash(tx, user.id, from, to))) throw new Fault('identity.password_wrong')
+        await endAll(tx, touch, user.id, 'password_changed', caller.sessionId)
+      })
+    },
+
+    listSessions: async (call: Call, caller: Caller, page: { after: string | null; limit: number }) => {
+      const now = new Date(clock.now())
+      const rows = await store.listSessions(call.deadline, caller.userId, now, page.after, page.limit)
+      const { items, next_cursor } = toPage(rows, page.limit)
+      return { items: items.map((row) => toSession(row, caller.sessionId)), next_cursor }
+    },
+
+    endSession: (call: Call, caller: Caller, id: string): Promise<void> =>
+      changes.run(call.deadline, async (tx, touch) => {
+        const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
+        if (!ended) throw new Fault('session.not_found')
+        touch('session', id)
+      }),
+
+    /** Forgets sessions that have been over for a week. */
+    purge: () => store.purgeSessions(new Date(clock.now() - sessionLife.idleMs)),
+  }
+}
+
+export type Identity = ReturnType<typeof createIdentity>

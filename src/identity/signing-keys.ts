@@ -1,0 +1,131 @@
+import { randomUUID } from 'node:crypto'
+import type { JWK } from 'jose'
+import type { Clock } from '../kit/clock.ts'
+import type { Secrets } from '../platform/secrets.ts'
+import { generateSigningKey, headerSegment, importKey, type SigningKey, type VerifyingKey } from '../platform/tokens.ts'
+import type { IdentityStore, SigningKeyRow } from './store.ts'
+
+const dayMs = 86_400_000
+
+/** A key signs for 90 days and is published a day before it begins, so that every instance knows it by then. */
+export const rotation = { signsMs: 90 * dayMs, publishedAheadMs: dayMs } as const
+
+const minReloadMs = 5_000
+
+type LoadedKey = VerifyingKey & SigningKey & { activatesAtMs: number; retiresAtMs: number; expiresAtMs: number }
+
+/**
+ * The keys that sign access tokens, shared by all instances through Postgres.
+ *
+ * Promise: there is always one to sign with; a token is accepted until it expires, whatever rotates meanwhile; a key is
+ * in the JWKS a day before its first signature. `refresh` is called on a schedule; when Postgres is gone the keys
+ * already loaded go on serving. A key id nobody knows costs at most one statement every 5 s, however many ask.
+ */
+export type SigningKeys = {
+  signer(atMs?: number): SigningKey
+  find(headerSegment: string): Promise<VerifyingKey | undefined>
+  jwks(): { keys: JWK[] }
+  /** Loads the keys, and adds the next one when it is due. */
+  refresh(): Promise<void>
+}
+
+export const createSigningKeys = ({
+  store,
+  secrets,
+  clock,
+  tokenTtlMs,
+}: {
+  store: Pick<IdentityStore, 'listSigningKeys' | 'addSigningKeys'>
+  secrets: Secrets
+  clock: Clock
+  tokenTtlMs: number
+}): SigningKeys => {
+  let keys: readonly LoadedKey[] = []
+  let byHeader: ReadonlyMap<string, LoadedKey> = new Map()
+  let lastLoadMs = Number.NEGATIVE_INFINITY
+  let loading: Promise<void> | undefined
+
+  const open = async (row: SigningKeyRow): Promise<LoadedKey> => {
+    const known = keys.find(({ kid }) => kid === row.kid)
+    if (known !== undefined) return known
+    const label = `signing-key ${row.kid}`
+    let privateJwk: JWK
+    try {
+      privateJwk = JSON.parse(new TextDecoder().decode(secrets.open(row.sealed_private_key, label)))
+    } catch (cause) {
+      throw new Error('The signing keys in this database were sealed under another SECRET', { cause })
+    }
+    return {
+      kid: row.kid,
+      privateKey: await importKey(privateJwk),
+      publicKey: await importKey(row.public_jwk),
+      publicJwk: { ...row.public_jwk, kid: row.kid, alg: 'EdDSA', use: 'sig' },
+      activatesAtMs: row.activates_at.getTime(),
+      retiresAtMs: row.retires_at.getTime(),
+      expiresAtMs: row.expires_at.getTime(),
+    }
+  }
+
+  const make = async (activatesAtMs: number): Promise<SigningKeyRow> => {
+    const { publicJwk, privateJwk } = await generateSigningKey()
+    const kid = randomUUID()
+    const retiresAtMs = activatesAtMs + rotation.signsMs
+    return {
+      kid,
+      public_jwk: publicJwk,
+      sealed_private_key: secrets.seal(new TextEncoder().encode(JSON.stringify(privateJwk)), `signing-key ${kid}`),
+      activates_at: new Date(activatesAtMs),
+      retires_at: new Date(retiresAtMs),
+      // Twice the life of a token: the last one signed, with room for clocks that differ.
+      expires_at: new Date(retiresAtMs + 2 * tokenTtlMs),
+    }
+  }
+
+  /** When the next key should begin to sign, or undefined while the last one has more than a day to go. */
+  const nextActivationMs = (rows: readonly SigningKeyRow[]): number | undefined => {
+    const nowMs = clock.now()
+    const lastRetiresMs = rows.at(-1)?.retires_at.getTime() ?? Number.NEGATIVE_INFINITY
+    return lastRetiresMs - rotation.publishedAheadMs > nowMs ? undefined : Math.max(lastRetiresMs, nowMs)
+  }
+
+  const plan = async (rows: readonly SigningKeyRow[]): Promise<SigningKeyRow[]> => {
+    const activatesAtMs = nextActivationMs(rows)
+    return activatesAtMs === undefined ? [] : [await make(activatesAtMs)]
+  }
+
+  const load = () => {
+    loading ??= (async () => {
+      lastLoadMs = clock.monotonic()
+      const now = new Date(clock.now())
+      let rows = await store.listSigningKeys(now)
+      if (nextActivationMs(rows) !== undefined) {
+        await store.addSigningKeys(now, plan)
+        rows = await store.listSigningKeys(now)
+      }
+      keys = await Promise.all(rows.map(open))
+      byHeader = new Map(keys.map((key) => [headerSegment(key.kid), key]))
+    })().finally(() => {
+      loading = undefined
+    })
+    return loading
+  }
+
+  return {
+    refresh: load,
+    signer: (atMs = clock.now()) => {
+      // If every key is past its time because Postgres is gone, the last one goes on.
+      const key = keys.findLast(({ activatesAtMs }) => activatesAtMs <= atMs) ?? keys[0]
+      if (key === undefined) throw new Error('No signing key was loaded')
+      return key
+    },
+    find: async (segment) => {
+      const known = byHeader.get(segment)
+      if (known !== undefined || clock.monotonic() - lastLoadMs < minReloadMs) return known
+      await load().catch(() => {})
+      return byHeader.get(segment)
+    },
+    jwks: () => ({
+      keys: keys.filter(({ expiresAtMs }) => expiresAtMs > clock.now()).map(({ publicJwk }) => publicJwk),
+    }),
+  }
+}

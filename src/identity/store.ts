@@ -1,0 +1,190 @@
+import type { JWK } from 'jose'
+import type { AccountFact } from '../access/model.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+
+export type UserRow = AccountFact & {
+  id: string
+  email: string | null
+  display_name: string
+  password_hash: string | null
+  created_at: Date
+  updated_at: Date
+}
+
+export type SessionRow = {
+  id: string
+  user_id: string
+  user_agent: string
+  address: string
+  created_at: Date
+  last_seen_at: Date
+  idle_expires_at: Date
+  expires_at: Date
+  ended_at: Date | null
+}
+
+export type EndReason =
+  | 'logout'
+  | 'logout_all'
+  | 'ended_by_user'
+  | 'password_changed'
+  | 'refresh_reused'
+  | 'account_closed'
+
+/** A presented refresh token and its session, as they stand while both rows are locked. */
+export type PresentedToken = SessionRow & { rotated_at: Date | null }
+
+export type SigningKeyRow = {
+  kid: string
+  public_jwk: JWK
+  sealed_private_key: Uint8Array
+  activates_at: Date
+  retires_at: Date
+  expires_at: Date
+}
+
+const signingKeysLock = 7_301_950_217
+
+export const createIdentityStore = (sql: Sql) => ({
+  findUserByEmail: async (deadline: Deadline, email: string): Promise<UserRow | undefined> => {
+    const [row] = await deadline.run(sql<UserRow[]>`select * from users where email = ${email}`)
+    return row
+  },
+
+  findUser: async (deadline: Deadline, id: string, on: Sql | TransactionSql = sql): Promise<UserRow | undefined> => {
+    const [row] = await deadline.run(on<UserRow[]>`select * from users where id = ${id}`)
+    return row
+  },
+
+  insertUser: async (
+    tx: TransactionSql,
+    user: { id: string; email: string; displayName: string; passwordHash: string },
+  ): Promise<UserRow> => {
+    const [row] = await tx<UserRow[]>`
+      insert into users (id, email, display_name, password_hash)
+      values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash})
+      returning *`.catch(onViolation('users__email', 'identity.email_taken'))
+    return row as UserRow
+  },
+
+  updateDisplayName: async (tx: TransactionSql, id: string, displayName: string): Promise<UserRow | undefined> => {
+    const [row] = await tx<UserRow[]>`
+      update users set display_name = ${displayName}, updated_at = now()
+       where id = ${id} and status = 'active' returning *`
+    return row
+  },
+
+  /** Replaces the hash only if it is still the one that was compared, so that of two changes at once one wins. */
+  replacePasswordHash: async (tx: TransactionSql, id: string, from: string, to: string): Promise<boolean> => {
+    const { count } = await tx`
+      update users set password_hash = ${to}, updated_at = now() where id = ${id} and password_hash = ${from}`
+    return count === 1
+  },
+
+  /** Closes the account and forgets who it was; the address becomes free. */
+  closeAccount: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    const { count } = await tx`
+      update users set status = 'deleted', email = null, password_hash = null, display_name = '', updated_at = now()
+       where id = ${id} and status <> 'deleted'`
+    return count === 1
+  },
+
+  insertSession: async (tx: TransactionSql, session: Omit<SessionRow, 'ended_at'>, tokenHash: Uint8Array) => {
+    await tx`
+      with session as (
+        insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
+        values (${session.id}, ${session.user_id}, ${session.user_agent}, ${session.address}, ${session.created_at},
+                ${session.last_seen_at}, ${session.idle_expires_at}, ${session.expires_at})
+        returning id
+      )
+      insert into refresh_tokens (token_hash, session_id, issued_at)
+      select ${tokenHash}, id, ${session.created_at} from session`
+  },
+
+  /**
+   * Finds a refresh token and locks it with its session, so that of many presentations at once one rotates and the
+   * others see that it was rotated.
+   */
+  lockRefreshToken: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<PresentedToken | undefined> => {
+    const [row] = await tx<PresentedToken[]>`
+      select s.*, t.rotated_at
+        from refresh_tokens t join sessions s on s.id = t.session_id
+       where t.token_hash = ${tokenHash}
+         for update of t, s`
+    return row
+  },
+
+  rotateRefreshToken: async (
+    tx: TransactionSql,
+    from: Uint8Array,
+    to: Uint8Array,
+    session: { id: string; seenAt: Date; idleExpiresAt: Date },
+  ) => {
+    await tx`
+      with used as (update refresh_tokens set rotated_at = ${session.seenAt} where token_hash = ${from}),
+           seen as (update sessions set last_seen_at = ${session.seenAt}, idle_expires_at = ${session.idleExpiresAt}
+                     where id = ${session.id})
+      insert into refresh_tokens (token_hash, session_id, issued_at) values (${to}, ${session.id}, ${session.seenAt})`
+  },
+
+  /** Ends one live session of a user. Returns whether there was one. */
+  endSession: async (tx: TransactionSql, userId: string, id: string, reason: EndReason, at: Date): Promise<boolean> => {
+    const { count } = await tx`
+      update sessions set ended_at = ${at}, end_reason = ${reason}
+       where id = ${id} and user_id = ${userId} and ended_at is null`
+    return count === 1
+  },
+
+  /** Ends all live sessions of a user, but for one if given. Returns their ids. */
+  endSessions: async (
+    tx: TransactionSql,
+    userId: string,
+    reason: EndReason,
+    at: Date,
+    except: string | null = null,
+  ): Promise<string[]> => {
+    const rows = await tx<{ id: string }[]>`
+      update sessions set ended_at = ${at}, end_reason = ${reason}
+       where user_id = ${userId} and ended_at is null and (${except}::uuid is null or id <> ${except}::uuid)
+      returning id`
+    return rows.map(({ id }) => id)
+  },
+
+  listSessions: async (deadline: Deadline, userId: string, now: Date, after: string | null, limit: number) =>
+    deadline.run(sql<SessionRow[]>`
+      select * from sessions
+       where user_id = ${userId} and ended_at is null and least(idle_expires_at, expires_at) > ${now}
+         and (${after}::uuid is null or id < ${after}::uuid)
+       order by id desc limit ${limit + 1}`),
+
+  /** Removes sessions that ended or expired before `before`, at most 5,000 at once; their tokens go with them. */
+  purgeSessions: async (before: Date): Promise<number> => {
+    const { count } = await sql`
+      delete from sessions where id in (
+        select id from sessions where expires_at < ${before} or ended_at < ${before} limit 5000
+      )`
+    return count
+  },
+
+  listSigningKeys: async (now: Date): Promise<SigningKeyRow[]> =>
+    sql<SigningKeyRow[]>`select * from signing_keys where expires_at > ${now} order by activates_at`,
+
+  /** Runs `plan` over the keys in force while no other instance can; what it returns is added. */
+  addSigningKeys: async (now: Date, plan: (keys: SigningKeyRow[]) => Promise<SigningKeyRow[]>) => {
+    await sql.begin(async (tx) => {
+      await tx`select pg_advisory_xact_lock(${signingKeysLock})`
+      const keys = await tx<SigningKeyRow[]>`
+        select * from signing_keys where expires_at > ${now} order by activates_at`
+      for (const key of await plan(keys)) {
+        await tx`
+          insert into signing_keys (kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at)
+          values (${key.kid}, ${tx.json(key.public_jwk as never)}, ${key.sealed_private_key}, ${key.activates_at},
+                  ${key.retires_at}, ${key.expires_at})`
+      }
+      await tx`delete from signing_keys where expires_at < ${now}`
+    })
+  },
+})
+
+export type IdentityStore = ReturnType<typeof createIdentityStore>

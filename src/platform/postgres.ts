@@ -1,0 +1,133 @@
+import postgres from 'postgres'
+import { Fault, type FaultCode } from '../fault.ts'
+import { DeadlinePassed } from '../kit/deadline.ts'
+
+export type Sql = postgres.Sql
+export type TransactionSql = postgres.TransactionSql
+export type Connection = string | { host: string; port: number; user: string; database: string }
+
+/** The pools, by what their work is. A pool's statements are cut off by the server after `statementTimeoutMs`. */
+const pools = {
+  auth: { min: 10, max: 50, statementTimeoutMs: 2_000 },
+  read: { min: 20, max: 75, statementTimeoutMs: 5_000 },
+  write: { min: 5, max: 25, statementTimeoutMs: 5_000 },
+  analytics: { min: 5, max: 20, statementTimeoutMs: 30_000 },
+  admin: { min: 2, max: 10, statementTimeoutMs: 10_000 },
+  batch: { min: 5, max: 30, statementTimeoutMs: 60_000 },
+} as const
+
+export type PoolName = keyof typeof pools
+export const poolNames = Object.keys(pools) as PoolName[]
+
+export type PoolSize = { readonly min: number; readonly max: number }
+
+/**
+ * Shares out a budget of connections over the pools, each in proportion to its maximum.
+ * Promise: the maxima add up to no more than the budget (given at least one per pool), none exceeds its own, no minimum
+ * exceeds its maximum, and each pool has at least one.
+ */
+export const sharePools = (budget: number): Record<PoolName, PoolSize> => {
+  const wanted = poolNames.reduce((sum, name) => sum + pools[name].max, 0)
+  // Every pool is sure of one; what is left is shared out by how much more each would take.
+  const spare = Math.min(1, Math.max(0, budget - poolNames.length) / (wanted - poolNames.length))
+  const sizes = poolNames.map((name) => {
+    const max = 1 + Math.floor((pools[name].max - 1) * spare)
+    return [name, { min: Math.min(max, Math.ceil(pools[name].min * spare)), max }] as const
+  })
+  return Object.fromEntries(sizes) as Record<PoolName, PoolSize>
+}
+
+/** The pools of one process, by name. Connections are opened when first needed and then kept. */
+export type Database = Readonly<Record<PoolName, Sql>> & {
+  readonly sizes: Record<PoolName, PoolSize>
+  /** Opens each pool's minimum, so that a first burst of requests does not pay for connecting. */
+  warm(): Promise<void>
+  /** Lets running statements end for up to `graceMs`, then closes every connection. */
+  close(graceMs?: number): Promise<void>
+}
+
+const connectionOptions = {
+  connect_timeout: 3,
+  // A pool that lost its server tries again at once, then about every half second, until it is back.
+  backoff: (attempt: number) => Math.min(0.5, attempt * 0.1),
+  onnotice: () => {},
+}
+
+type DatabaseOptions = {
+  connection: Connection
+  budget: number
+  /** Called with the text of each statement sent; for counting them. */
+  onStatement?: ((text: string) => void) | undefined
+}
+
+const connect = (connection: Connection, options: postgres.Options<Record<string, never>>): Sql =>
+  (typeof connection === 'string'
+    ? postgres(connection, { ...connectionOptions, ...options })
+    : postgres({ ...connection, ...connectionOptions, ...options })) as unknown as Sql
+
+/** One connection outside the pools, for what is done once at the start. The caller ends it. */
+export const connectOnce = (connection: Connection): Sql =>
+  connect(connection, { max: 1, connection: { application_name: 'velro:start' } })
+
+export const createDatabase = ({ connection, budget, onStatement }: DatabaseOptions): Database => {
+  const sizes = sharePools(budget)
+  const open = (name: PoolName): Sql =>
+    connect(connection, {
+      max: sizes[name].max,
+      prepare: true,
+      ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text) }),
+      connection: {
+        application_name: `velro:${name}`,
+        statement_timeout: pools[name].statementTimeoutMs,
+        idle_in_transaction_session_timeout: 10_000,
+      },
+    })
+  const opened = Object.fromEntries(poolNames.map((name) => [name, open(name)])) as Record<PoolName, Sql>
+  return {
+    ...opened,
+    sizes,
+    warm: async () => {
+      for (const name of poolNames) {
+        await Promise.all(Array.from({ length: sizes[name].min }, () => opened[name]`select 1`))
+      }
+    },
+    close: async (graceMs = 5_000) => {
+      await Promise.all(poolNames.map((name) => opened[name].end({ timeout: graceMs / 1_000 })))
+    },
+  }
+}
+
+/** How many connections the server has for us: all but those it keeps for its superusers and a few for operators. */
+export const readConnectionBudget = async (sql: Sql): Promise<number> => {
+  const [row] = await sql<{ budget: number }[]>`
+    select current_setting('max_connections')::int
+         - current_setting('superuser_reserved_connections')::int
+         - coalesce(nullif(current_setting('reserved_connections', true), '')::int, 0) - 4 as budget`
+  return Math.max(poolNames.length, row?.budget ?? poolNames.length)
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null
+
+/** Turns the violation of one named constraint into a fault: `.catch(onViolation('users__email', 'identity.email_taken'))`. */
+export const onViolation =
+  (constraint: string, code: FaultCode) =>
+  (error: unknown): never => {
+    if (isRecord(error) && error['constraint_name'] === constraint) throw new Fault(code, { cause: error })
+    throw error
+  }
+
+/**
+ * The fault behind an error of the driver or the server, or undefined when it is neither: connections refused, lost or
+ * not to be had are `database.unavailable`; statements cut off are `request.timeout`.
+ */
+export const databaseFault = (error: unknown): Fault | undefined => {
+  if (error instanceof DeadlinePassed) return new Fault('request.timeout', { cause: error })
+  const code = isRecord(error) ? error['code'] : undefined
+  if (typeof code !== 'string') return undefined
+  if (code === '57014' || code === '55P03' || code === '25P03') return new Fault('request.timeout', { cause: error })
+  const unreachable =
+    /^(08|53|57P)/.test(code) ||
+    /^(CONNECT|CONNECTION_)/.test(code) ||
+    /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOENT|AI_AGAIN|NOTFOUND)/.test(code)
+  return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
+}

@@ -1,0 +1,104 @@
+import http from 'node:http'
+
+export type Fetch = (request: Request) => Response | Promise<Response>
+
+export type ServeOptions = { readonly hostname: string; readonly port: number }
+
+/**
+ * The HTTP server of whichever runtime this is.
+ *
+ * Promise: `addressOf` is the address of the socket's peer; `stop` takes no new connections, lets requests under way
+ * end for up to `graceMs`, then cuts the rest. A port that is taken is a `PortTaken`.
+ */
+export type Server = {
+  readonly port: number
+  stop(graceMs: number): Promise<void>
+}
+
+export type Listener = {
+  addressOf(request: Request): string
+  listen(fetch: Fetch, options: ServeOptions): Server
+}
+
+export class PortTaken extends Error {
+  override readonly name = 'PortTaken'
+}
+
+/** Room for headers that we want to refuse ourselves, with a problem, rather than have the runtime cut the line. */
+const maxHeaderBytes = 128 * 1_024
+const idleTimeoutS = 75
+
+const unknownAddress = '0.0.0.0'
+
+const refusedPort = (error: unknown, { hostname, port }: ServeOptions): unknown => {
+  const code = (error as { code?: string; name?: string } | null)?.code ?? (error as Error | null)?.name
+  if (code !== 'EADDRINUSE' && code !== 'AddrInUse') return error
+  return new PortTaken(`Port ${port} on ${hostname} is taken. Stop what holds it, or set PORT to another one.`)
+}
+
+const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+const bunListener = (): Listener => {
+  let server: Bun.Server<undefined> | undefined
+  return {
+    addressOf: (request) => server?.requestIP(request)?.address ?? unknownAddress,
+    listen: (fetch, options) => {
+      // Typed read-only, as in Node; Bun takes it as the limit of its servers.
+      Object.assign(http, { maxHeaderSize: maxHeaderBytes })
+      try {
+        server = Bun.serve({ ...options, fetch, idleTimeout: idleTimeoutS, development: false })
+      } catch (error) {
+        throw refusedPort(error, options)
+      }
+      const running = server
+      return {
+        port: running.port ?? options.port,
+        stop: async (graceMs) => {
+          const stopped = running.stop(false)
+          await Promise.race([stopped, wait(graceMs)])
+          await running.stop(true)
+        },
+      }
+    },
+  }
+}
+
+type DenoServer = { addr: { port: number }; shutdown(): Promise<void>; finished: Promise<void> }
+type DenoRuntime = {
+  serve(
+    options: ServeOptions & { onListen: () => void; signal: AbortSignal },
+    handler: (request: Request, info: { remoteAddr: { hostname?: string } }) => Response | Promise<Response>,
+  ): DenoServer
+}
+
+const denoListener = (runtime: DenoRuntime): Listener => {
+  const addresses = new WeakMap<Request, string>()
+  return {
+    addressOf: (request) => addresses.get(request) ?? unknownAddress,
+    listen: (fetch, options) => {
+      const cut = new AbortController()
+      let server: DenoServer
+      try {
+        server = runtime.serve({ ...options, onListen: () => {}, signal: cut.signal }, (request, info) => {
+          addresses.set(request, info.remoteAddr.hostname ?? unknownAddress)
+          return fetch(request)
+        })
+      } catch (error) {
+        throw refusedPort(error, options)
+      }
+      return {
+        port: server.addr.port,
+        stop: async (graceMs) => {
+          await Promise.race([server.shutdown(), wait(graceMs)])
+          cut.abort()
+          await server.finished
+        },
+      }
+    },
+  }
+}
+
+export const createListener = (): Listener => {
+  const runtime = (globalThis as { Deno?: DenoRuntime }).Deno
+  return runtime === undefined ? bunListener() : denoListener(runtime)
+}

@@ -1,0 +1,99 @@
+import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
+import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
+import { isId } from '../kit/id.ts'
+
+/** Who says so, and to whom. Pinned on both sides. */
+export type TokenPolicy = { readonly issuer: string; readonly audience: string; readonly ttlMs: number }
+
+export type AccessTokenClaims = {
+  readonly userId: string
+  readonly sessionId: string
+  readonly issuedAtS: number
+  readonly expiresAtS: number
+}
+
+export type SigningKey = { readonly kid: string; readonly privateKey: CryptoKey }
+export type VerifyingKey = { readonly kid: string; readonly publicKey: CryptoKey; readonly publicJwk: JWK }
+
+const algorithm = 'EdDSA'
+const type = 'at+jwt'
+
+/** A real token has about 450 characters; what is longer is not looked at. */
+const maxLength = 2_048
+const maxSkewS = 5
+
+/** A new Ed25519 pair as JWKs (RFC 8037). */
+export const generateSigningKey = async (): Promise<{ publicJwk: JWK; privateJwk: JWK }> => {
+  const pair = await generateKeyPair(algorithm, { crv: 'Ed25519', extractable: true })
+  return { publicJwk: await exportJWK(pair.publicKey), privateJwk: await exportJWK(pair.privateKey) }
+}
+
+export const importKey = async (jwk: JWK): Promise<CryptoKey> => {
+  const key = await importJWK(jwk, algorithm)
+  if (key instanceof Uint8Array) throw new TypeError('An Ed25519 key is not a shared secret')
+  return key
+}
+
+const headerOf = (kid: string) => ({ alg: algorithm, typ: type, kid })
+
+/** The one encoding of the header that tokens of this key carry. */
+export const headerSegment = (kid: string): string =>
+  encodeBase64url(new TextEncoder().encode(JSON.stringify(headerOf(kid))))
+
+/**
+ * An access token: a JWT signed with EdDSA (RFC 8037) in the profile of RFC 9068. Ed25519 is deterministic, so the same
+ * claims under the same key are the same token.
+ */
+export const signAccessToken = (
+  { kid, privateKey }: SigningKey,
+  policy: TokenPolicy,
+  claims: { userId: string; sessionId: string; tokenId: string; issuedAtS: number },
+): Promise<string> =>
+  new SignJWT({ sid: claims.sessionId })
+    .setProtectedHeader(headerOf(kid))
+    .setIssuer(policy.issuer)
+    .setAudience(policy.audience)
+    .setSubject(claims.userId)
+    .setJti(claims.tokenId)
+    .setIssuedAt(claims.issuedAtS)
+    .setExpirationTime(claims.issuedAtS + policy.ttlMs / 1_000)
+    .sign(privateKey)
+
+/**
+ * The claims of a token that is ours and in force, or undefined.
+ *
+ * Refused before any cryptography: what is too long, what is not three segments of canonical base64url, and every header
+ * that is not byte for byte the one our own tokens carry. That pins algorithm, type and key id, and leaves no room for
+ * `jku`, `jwk` or `x5u`. `findKey` maps a header segment to its key.
+ */
+export const verifyAccessToken = async (
+  token: string,
+  policy: TokenPolicy,
+  clock: Clock,
+  findKey: (headerSegment: string) => Promise<VerifyingKey | undefined>,
+): Promise<AccessTokenClaims | undefined> => {
+  if (token.length > maxLength) return undefined
+  const [header, payload, signature, ...rest] = token.split('.')
+  if (header === undefined || payload === undefined || signature === undefined || rest.length > 0) return undefined
+  if (decodeBase64url(signature)?.length !== 64 || decodeBase64url(payload) === undefined) return undefined
+  const key = await findKey(header)
+  if (key === undefined) return undefined
+  try {
+    const { payload: claims } = await jwtVerify(token, key.publicKey, {
+      algorithms: [algorithm],
+      typ: type,
+      issuer: policy.issuer,
+      audience: policy.audience,
+      requiredClaims: ['sub', 'sid', 'jti', 'iat', 'exp'],
+      maxTokenAge: policy.ttlMs / 1_000,
+      clockTolerance: maxSkewS,
+      currentDate: new Date(clock.now()),
+    })
+    const { sub, sid, iat, exp } = claims
+    if (!isId(sub) || !isId(sid) || iat === undefined || exp === undefined) return undefined
+    return { userId: sub, sessionId: sid, issuedAtS: iat, expiresAtS: exp }
+  } catch {
+    return undefined
+  }
+}
