@@ -1,4 +1,4 @@
-import { Elysia, ElysiaCustomStatusResponse } from 'elysia'
+import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
 import { accessRoutes } from './access/routes.ts'
 import { readJson, refuseLargeBody } from './body.ts'
 import type { Call } from './call.ts'
@@ -15,16 +15,20 @@ import { projectRoutes } from './projects/routes.ts'
 import { createResponder } from './responder.ts'
 import type { Services } from './services.ts'
 
-type ValidationFailure = { type: string; all: readonly { path?: string; message?: string }[] }
+type ValidationFailure = {
+  type: string
+  all: readonly { path?: string; message?: string; schema?: { enum?: readonly string[] } }[]
+}
 
-const inputParts = { body: 'body', query: 'query', params: 'params', headers: 'headers' } as const
+/** The parts of a request by the name the validator has for them; `property` is what failed while it was converted. */
+const inputParts = { body: 'body', query: 'query', params: 'params', headers: 'headers', property: 'query' } as const
 
 /** What is wrong with the input, place by place, without a word of the input itself. */
 const toProblems = ({ type, all }: ValidationFailure): InputProblem[] =>
-  all.slice(0, 20).map(({ path, message }) => ({
+  all.slice(0, 20).map(({ path, message, schema }) => ({
     in: inputParts[type as keyof typeof inputParts] ?? 'body',
     pointer: path ?? '',
-    detail: message ?? 'Does not fit',
+    detail: schema?.enum === undefined ? (message ?? 'Does not fit') : `Expected one of ${schema.enum.join(', ')}`,
   }))
 
 const toFault = (code: string | number, error: unknown): Fault => {
@@ -40,6 +44,10 @@ const toFault = (code: string | number, error: unknown): Fault => {
 }
 
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
+
+/** The methods a path takes, where it takes any. */
+const methodsOf = (app: AnyElysia, path: string) =>
+  methods.filter((method) => app.router.static[path]?.[method] !== undefined || app.router.http.find(method, path))
 
 /**
  * The application. Order is meaning here: errors are mapped before anything can fail, then the request gets its id, its
@@ -63,7 +71,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .onError(({ code, error, request, call = newCall(request), path }) => {
       let fault = toFault(code, error)
       if (fault.code === 'route.not_found') {
-        const allowed = methods.filter((method) => app.router.http.find(method, path) !== null)
+        const allowed = methodsOf(app, path)
         if (allowed.length > 0)
           fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
       }
@@ -83,7 +91,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       }
       refuseLargeBody(request)
     })
-    .onParse(({ request, contentType }) => (request.body === null ? undefined : readJson(request, contentType)))
+    .onParse(({ request, contentType }) => readJson(request, contentType))
     .mapResponse(({ response, set, request, call }) => {
       if (response instanceof Response) return response
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined

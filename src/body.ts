@@ -28,11 +28,20 @@ const readCounted = async (request: Request): Promise<Uint8Array> => {
   return bytes
 }
 
-/** The JSON value of a request's body. Faults: 415 for another media type, 413 over 1 MiB, 400 for what is not JSON. */
+/**
+ * The JSON value of a request's body, or undefined where there is none. Faults: 415 for another media type, 413 over
+ * 1 MiB, 400 for what is not JSON.
+ */
 export const readJson = async (request: Request, contentType: string): Promise<unknown> => {
-  if (contentType !== 'application/json') throw new Fault('request.media_type_unsupported')
+  if (request.body === null) return undefined
+  if (contentType !== 'application/json' && contentType !== '') throw new Fault('request.media_type_unsupported')
   const announced = request.headers.has('content-length')
   const bytes = announced ? new Uint8Array(await request.arrayBuffer()) : await readCounted(request)
+  if (contentType === '') {
+    // Not every runtime can tell an empty body from none before it was read.
+    if (bytes.length === 0) return undefined
+    throw new Fault('request.media_type_unsupported')
+  }
   try {
     return parseJson(bytes)
   } catch (error) {

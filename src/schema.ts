@@ -16,7 +16,11 @@ export const timestamp = () => t.String({ format: 'date-time' })
 export const text = (min: number, max: number) =>
   t.String({ minLength: min, maxLength: max, ...(min > 0 && { pattern: '\\S' }) })
 
-export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) => t.UnionEnum(values)
+/** One of a few words. Without Elysia's default, which would fill in the first one where none was given. */
+export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) => {
+  const { default: _, ...schema } = t.UnionEnum(values)
+  return schema as ReturnType<typeof t.UnionEnum<T>>
+}
 
 export const pageQuery = {
   limit: t.Optional(t.Integer({ minimum: 1, maximum: 100, default: 20 })),
