@@ -78,6 +78,7 @@ export const docsRoutes = (responder: Responder) => {
       path: '/docs',
       excludeStaticFile: false,
       documentation: {
+        openapi: '3.1.0',
         info: {
           title: 'Velro',
           version: '0.1.0',

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import * as identity from './identity/model.ts'
 import { createDeadline } from './kit/deadline.ts'
-import { answers, closed, t } from './schema.ts'
+import { closed, contract, t } from './schema.ts'
 import type { Services } from './services.ts'
 
 const tags = ['plain']
@@ -26,7 +26,7 @@ export const plainRoutes = ({ database, keys, lifecycle, clock }: Services) => {
   }
   return new Elysia()
     .get('/health', () => ({ status: 'alive' as const }), {
-      ...answers({ 200: alive }, { summary: 'The process runs; touches nothing', tags, open: true }),
+      ...contract({}, { 200: alive }, { summary: 'The process runs; touches nothing', tags, open: true }),
     })
     .get(
       '/ready',
@@ -37,7 +37,8 @@ export const plainRoutes = ({ database, keys, lifecycle, clock }: Services) => {
           : status(503, { status: 'not_ready' as const, reasons })
       },
       {
-        ...answers(
+        ...contract(
+          {},
           { 200: readiness, 503: readiness },
           { summary: 'Whether to send requests here, and if not why', tags, open: true },
         ),
@@ -50,7 +51,8 @@ export const plainRoutes = ({ database, keys, lifecycle, clock }: Services) => {
         return keys.jwks() as { keys: identity.PublicKey[] }
       },
       {
-        ...answers(
+        ...contract(
+          {},
           { 200: identity.jwks },
           { summary: 'The keys that verify access tokens (RFC 7517)', tags, open: true },
         ),

@@ -55,6 +55,8 @@ export const problem = t.Object({
   ),
 })
 
+type Input = { params?: TObject; query?: TObject; body?: TSchema }
+
 type Documentation = {
   summary: string
   tags: string[]
@@ -63,13 +65,15 @@ type Documentation = {
   faults?: readonly FaultCode[]
 }
 
-/** What any route may say besides its own. */
-const common: readonly FaultCode[] = ['request.timeout', 'database.unavailable', 'server.stopping', 'server.failed']
-const withInput: readonly FaultCode[] = [
+/** What any route may say besides its own. A body is read, and so may be refused, even where none is needed. */
+const common: readonly FaultCode[] = [
   'request.malformed',
-  'request.invalid',
   'request.too_large',
   'request.media_type_unsupported',
+  'request.timeout',
+  'database.unavailable',
+  'server.stopping',
+  'server.failed',
 ]
 
 const describeFaults = (codes: readonly FaultCode[]) => {
@@ -89,38 +93,51 @@ const describeFaults = (codes: readonly FaultCode[]) => {
   )
 }
 
+/** A copy as plain JSON Schema, taken before Elysia rewrites the schema for its own use. */
+const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
+
+const describeParameters = (place: 'path' | 'query', schema: TObject | undefined) =>
+  Object.entries(schema?.properties ?? {}).map(([name, { description, ...rest }]) => ({
+    in: place,
+    name,
+    required: schema?.required?.includes(name) ?? false,
+    ...(description !== undefined && { description }),
+    schema: plain(rest as TSchema),
+  }))
+
+const describeSuccess = (schema: TSchema) =>
+  schema === nothing
+    ? { description: 'Done' }
+    : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
+
 /**
- * The answers of a route, as the check on what leaves it and as its entry in the OpenAPI document: a schema for each
- * status of success (null: no body), and every fault it can give.
+ * What a route takes and gives: the check on what comes in and goes out, and its entry in the OpenAPI document with
+ * every fault it can answer.
  */
-export const answers = <R extends Record<number, TSchema>>(
+export const contract = <I extends Input, R extends Record<number, TSchema>>(
+  input: I,
   success: R,
   { summary, tags, open, faults = [] }: Documentation,
-) => {
-  const codes = [...(open ? [] : (['identity.not_signed_in'] as const)), ...withInput, ...faults, ...common]
-  return {
-    response: success,
-    detail: {
-      summary,
-      tags,
-      security: open ? [] : [{ bearer: [] }],
-      responses: {
-        ...Object.fromEntries(
-          Object.entries(success).map(([status, schema]) => [
-            status,
-            schema === nothing
-              ? { description: 'Done' }
-              : {
-                  description: 'Success',
-                  content: { 'application/json': { schema: JSON.parse(JSON.stringify(schema)) } },
-                },
-          ]),
-        ),
-        ...describeFaults(codes),
-      },
+) => ({
+  ...input,
+  ...(input.body !== undefined && { parse: 'json' as const }),
+  response: success,
+  detail: {
+    summary,
+    tags,
+    security: open ? [] : [{ bearer: [] }],
+    parameters: [...describeParameters('path', input.params), ...describeParameters('query', input.query)],
+    responses: {
+      ...Object.fromEntries(Object.entries(success).map(([status, schema]) => [status, describeSuccess(schema)])),
+      ...describeFaults([
+        ...(open ? [] : (['identity.not_signed_in'] as const)),
+        ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
+        ...faults,
+        ...common,
+      ]),
     },
-  }
-}
+  },
+})
 
 /** The schema of an answer without a body. */
 export const nothing = t.Undefined()

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import { answers, type Static } from '../schema.ts'
+import { contract, type Static } from '../schema.ts'
 import type { Access } from './access.ts'
 import type { Guard } from './guard.ts'
 import * as schema from './schema.ts'
@@ -18,9 +18,11 @@ export const accessRoutes = ({ access, guard }: { access: Access; guard: Guard }
       ({ call, caller, body }) => access.decide(caller.userId, body.action, body.resource, call.deadline),
       {
         signedIn: theThing,
-        parse: 'json',
-        body: schema.question,
-        ...answers({ 200: schema.decision }, { summary: 'May the caller do this to that?', tags }),
+        ...contract(
+          { body: schema.question },
+          { 200: schema.decision },
+          { summary: 'May the caller do this to that?', tags },
+        ),
       },
     )
     .post(
@@ -33,9 +35,11 @@ export const accessRoutes = ({ access, guard }: { access: Access; guard: Guard }
       }),
       {
         signedIn: theThings,
-        parse: 'json',
-        body: schema.batch,
-        ...answers({ 200: schema.decisions }, { summary: 'Up to 200 checks in one answer', tags }),
+        ...contract(
+          { body: schema.batch },
+          { 200: schema.decisions },
+          { summary: 'Up to 200 checks in one answer', tags },
+        ),
       },
     )
     .post(
@@ -43,8 +47,10 @@ export const accessRoutes = ({ access, guard }: { access: Access; guard: Guard }
       ({ call, caller, body }) => access.explain(caller.userId, body.action, body.resource, call.deadline),
       {
         signedIn: true,
-        parse: 'json',
-        body: schema.question,
-        ...answers({ 200: schema.explanation }, { summary: 'The decision and what each of the ten layers said', tags }),
+        ...contract(
+          { body: schema.question },
+          { 200: schema.explanation },
+          { summary: 'The decision and what each of the ten layers said', tags },
+        ),
       },
     )

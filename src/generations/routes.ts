@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/model.ts'
-import { answers, nothing, toPlace } from '../schema.ts'
+import { contract, nothing, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 
@@ -17,9 +17,8 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
     .use(guard)
     .post('', async ({ call, caller, body, status }) => status(201, await generations.create(call, caller, body)), {
       signedIn: true,
-      parse: 'json',
-      body: model.newGeneration,
-      ...answers(
+      ...contract(
+        { body: model.newGeneration },
         { 201: model.generation },
         {
           summary: 'Ask for a generation; in a project it needs `create` there',
@@ -34,14 +33,20 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         generations.list(call, caller, { ...toPlace(query), projectId: query.project_id ?? null }),
       {
         signedIn: true,
-        query: model.generationQuery,
-        ...answers({ 200: model.generationPage }, { summary: 'Generations the caller may read, newest first', tags }),
+        ...contract(
+          { query: model.generationQuery },
+          { 200: model.generationPage },
+          { summary: 'Generations the caller may read, newest first', tags },
+        ),
       },
     )
     .get('/:generation_id', ({ call, params }) => generations.get(call, params.generation_id), {
       may: ['read', theGeneration],
-      params: model.generationParams,
-      ...answers({ 200: model.generation }, { summary: 'One generation', tags, faults: ['generation.not_found'] }),
+      ...contract(
+        { params: model.generationParams },
+        { 200: model.generation },
+        { summary: 'One generation', tags, faults: ['generation.not_found'] },
+      ),
     })
     .delete(
       '/:generation_id',
@@ -51,8 +56,8 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       },
       {
         may: ['delete', theGeneration],
-        params: model.generationParams,
-        ...answers(
+        ...contract(
+          { params: model.generationParams },
           { 204: nothing },
           { summary: 'Delete a generation', tags, faults: ['generation.not_found', 'access.denied'] },
         ),

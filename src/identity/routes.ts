@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import { answers, closed, nothing, pageQuery, toPlace } from '../schema.ts'
+import { closed, contract, nothing, pageQuery, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { Device, Identity } from './service.ts'
 
@@ -19,9 +19,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       '/register',
       async ({ call, body, request, status }) => status(201, await identity.register(call, body, deviceOf(request))),
       {
-        parse: 'json',
-        body: model.registration,
-        ...answers(
+        ...contract(
+          { body: model.registration },
           { 201: model.tokenResponse },
           {
             summary: 'Register and sign in',
@@ -33,9 +32,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       },
     )
     .post('/login', ({ call, body, request }) => identity.login(call, body, deviceOf(request)), {
-      parse: 'json',
-      body: model.credentials,
-      ...answers(
+      ...contract(
+        { body: model.credentials },
         { 200: model.tokenResponse },
         {
           summary: 'Sign in with email and password',
@@ -46,9 +44,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       ),
     })
     .post('/refresh', ({ call, body }) => identity.refresh(call, body.refresh_token), {
-      parse: 'json',
-      body: model.refresh,
-      ...answers(
+      ...contract(
+        { body: model.refresh },
         { 200: model.tokenResponse },
         {
           summary: 'Exchange a refresh token for its successor; a retry within 10 s gets the same answer',
@@ -64,7 +61,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         await identity.logout(call, caller)
         return status(204, undefined)
       },
-      { signedIn: true, ...answers({ 204: nothing }, { summary: 'End this session', tags }) },
+      { signedIn: true, ...contract({}, { 204: nothing }, { summary: 'End this session', tags }) },
     )
     .post(
       '/logout-all',
@@ -72,17 +69,15 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         await identity.logoutAll(call, caller)
         return status(204, undefined)
       },
-      { signedIn: true, ...answers({ 204: nothing }, { summary: 'End every session of this account', tags }) },
+      { signedIn: true, ...contract({}, { 204: nothing }, { summary: 'End every session of this account', tags }) },
     )
     .get('/me', ({ call, caller }) => identity.getMe(call, caller), {
       signedIn: true,
-      ...answers({ 200: model.user }, { summary: 'The account that asks', tags }),
+      ...contract({}, { 200: model.user }, { summary: 'The account that asks', tags }),
     })
     .patch('/me', ({ call, caller, body }) => identity.updateMe(call, caller, body), {
       signedIn: true,
-      parse: 'json',
-      body: model.profile,
-      ...answers({ 200: model.user }, { summary: 'Change the account that asks', tags }),
+      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change the account that asks', tags }),
     })
     .delete(
       '/me',
@@ -90,7 +85,10 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         await identity.closeMe(call, caller)
         return status(204, undefined)
       },
-      { signedIn: true, ...answers({ 204: nothing }, { summary: 'Close the account and forget the person', tags }) },
+      {
+        signedIn: true,
+        ...contract({}, { 204: nothing }, { summary: 'Close the account and forget the person', tags }),
+      },
     )
     .post(
       '/password',
@@ -100,9 +98,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       },
       {
         signedIn: true,
-        parse: 'json',
-        body: model.passwordChange,
-        ...answers(
+        ...contract(
+          { body: model.passwordChange },
           { 204: nothing },
           {
             summary: 'Change the password; every other session ends',
@@ -114,8 +111,11 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .get('/sessions', ({ call, caller, query }) => identity.listSessions(call, caller, toPlace(query)), {
       signedIn: true,
-      query: closed(pageQuery),
-      ...answers({ 200: model.sessionPage }, { summary: 'Live sessions, newest first', tags }),
+      ...contract(
+        { query: closed(pageQuery) },
+        { 200: model.sessionPage },
+        { summary: 'Live sessions, newest first', tags },
+      ),
     })
     .delete(
       '/sessions/:session_id',
@@ -125,8 +125,11 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       },
       {
         signedIn: true,
-        params: model.sessionParams,
-        ...answers({ 204: nothing }, { summary: 'End one session', tags, faults: ['session.not_found'] }),
+        ...contract(
+          { params: model.sessionParams },
+          { 204: nothing },
+          { summary: 'End one session', tags, faults: ['session.not_found'] },
+        ),
       },
     )
 }

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/model.ts'
-import { answers, nothing, toPlace } from '../schema.ts'
+import { contract, nothing, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { Projects } from './service.ts'
 
@@ -17,30 +17,32 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
     .use(guard)
     .post('', async ({ call, caller, body, status }) => status(201, await projects.create(call, caller, body)), {
       signedIn: true,
-      parse: 'json',
-      body: model.newProject,
-      ...answers({ 201: model.project }, { summary: 'Create a project', tags }),
+      ...contract({ body: model.newProject }, { 201: model.project }, { summary: 'Create a project', tags }),
     })
     .get(
       '',
       ({ call, caller, query }) => projects.list(call, caller, { ...toPlace(query), ownerId: query.owner_id ?? null }),
       {
         signedIn: true,
-        query: model.projectQuery,
-        ...answers({ 200: model.projectPage }, { summary: 'Projects the caller may read, newest first', tags }),
+        ...contract(
+          { query: model.projectQuery },
+          { 200: model.projectPage },
+          { summary: 'Projects the caller may read, newest first', tags },
+        ),
       },
     )
     .get('/:project_id', ({ call, params }) => projects.get(call, params.project_id), {
       may: ['read', theProject],
-      params: model.projectParams,
-      ...answers({ 200: model.project }, { summary: 'One project', tags, faults: ['project.not_found'] }),
+      ...contract(
+        { params: model.projectParams },
+        { 200: model.project },
+        { summary: 'One project', tags, faults: ['project.not_found'] },
+      ),
     })
     .patch('/:project_id', ({ call, caller, params, body }) => projects.update(call, caller, params.project_id, body), {
       may: ['write', theProject],
-      params: model.projectParams,
-      parse: 'json',
-      body: model.projectChanges,
-      ...answers(
+      ...contract(
+        { params: model.projectParams, body: model.projectChanges },
         { 200: model.project },
         {
           summary: 'Change a project; its visibility needs `admin`',
@@ -57,8 +59,8 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
       },
       {
         may: ['delete', theProject],
-        params: model.projectParams,
-        ...answers(
+        ...contract(
+          { params: model.projectParams },
           { 204: nothing },
           {
             summary: 'Delete a project; its generations stay with their owners',
