@@ -1,5 +1,5 @@
-import type { Static, TObject, TProperties, TSchema } from '@sinclair/typebox'
-import { t } from 'elysia'
+import { type Static, type TObject, type TProperties, type TSchema, Type as t } from '@sinclair/typebox'
+import { t as elysia } from 'elysia'
 import { catalogue, Fault, type FaultCode, titles } from './fault.ts'
 import { decodeCursor } from './kit/cursor.ts'
 import { idPattern } from './kit/id.ts'
@@ -18,12 +18,12 @@ export const text = (min: number, max: number) =>
 
 /** One of a few words. Without Elysia's default, which would fill in the first one where none was given. */
 export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) => {
-  const { default: _, ...schema } = t.UnionEnum(values)
-  return schema as ReturnType<typeof t.UnionEnum<T>>
+  const { default: _, ...schema } = elysia.UnionEnum(values)
+  return schema as ReturnType<typeof elysia.UnionEnum<T>>
 }
 
 export const pageQuery = {
-  limit: t.Optional(t.Integer({ minimum: 1, maximum: 100, default: 20 })),
+  limit: t.Optional(elysia.Integer({ minimum: 1, maximum: 100, default: 20 })),
   cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the page before' })),
 }
 
@@ -96,13 +96,17 @@ const describeFaults = (codes: readonly FaultCode[]) => {
 /** A copy as plain JSON Schema, taken before Elysia rewrites the schema for its own use. */
 const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
 
+/** Elysia's integers of a query are "a string that reads as one, or one"; a client sees an integer. */
+const onTheWire = (schema: TSchema): TSchema =>
+  schema['anyOf']?.[0]?.format === 'integer' ? schema['anyOf'][1] : schema
+
 const describeParameters = (place: 'path' | 'query', schema: TObject | undefined) =>
   Object.entries(schema?.properties ?? {}).map(([name, { description, ...rest }]) => ({
     in: place,
     name,
     required: schema?.required?.includes(name) ?? false,
     ...(description !== undefined && { description }),
-    schema: plain(rest as TSchema),
+    schema: plain(onTheWire(rest as TSchema)),
   }))
 
 const describeSuccess = (schema: TSchema) =>
