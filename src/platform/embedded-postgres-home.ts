@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readFile, realpath, rename, rm, stat, symlink } from 'node:fs/promises'
+import { chmod, chown, lstat, mkdir, mkdtemp, readFile, realpath, rename, rm, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { arch, platform } from 'node:os'
 import { dirname, join, relative } from 'node:path'
@@ -12,7 +12,7 @@ import { promisify } from 'node:util'
 export type Account = { uid?: number; gid?: number }
 
 /** Where Postgres lives and as whom: the account can enter `home` and run the programs in `native`/bin. */
-export type PostgresHome = { account: Account; home: string; native: string }
+export type PostgresHome = { account: Account; home: string; native: string; socketFolder: string }
 
 type Log = (line: string) => void
 
@@ -135,6 +135,24 @@ const choosePrograms = async (fallback: string, account: Account, log: Log): Pro
   return copy
 }
 
+/** Hands a folder that we made to the account. */
+export const give = async (folder: string, { uid, gid }: Account): Promise<void> => {
+  if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid)
+}
+
+/** A folder only the account (and root) can enter: that is what allows local connections without a password. */
+export const prepareSocketFolder = async (folder: string, account: Account): Promise<void> => {
+  await mkdir(folder, { mode: 0o700 }).catch((error) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+  const found = await lstat(folder)
+  if (!found.isDirectory() || ![process.geteuid?.(), account.uid].includes(found.uid)) {
+    throw new Error(`${folder} was put there by somebody else (user ${found.uid}): remove it`)
+  }
+  await give(folder, account)
+  await chmod(folder, 0o700)
+}
+
 /** Makes the folder and finds out where and as whom Postgres can run for it. Throws what an operator has to change. */
 export const findPostgresHome = async (directory: string, log: Log): Promise<PostgresHome> => {
   if (platform() === 'win32') throw new Error('Windows is not supported')
@@ -144,5 +162,6 @@ export const findPostgresHome = async (directory: string, log: Log): Promise<Pos
   const account = await chooseAccount([join(asked, 'data'), join(standIn, 'data')])
   const home = await chooseHome(asked, standIn, account, log)
   const native = await choosePrograms(account.uid === undefined ? home : systemFolder, account, log)
-  return { account, home, native }
+  // Not under os.tmpdir(): every process has to come to the same name, and its length is limited (107 bytes).
+  return { account, home, native, socketFolder: `/tmp/velro-${shortHash(home)}` }
 }

@@ -1,0 +1,6 @@
+/** What tests stand on: real databases, the application in this process or in one of its own, Redis, and a client. */
+export { type Answer, type Api, api, type Person, register, type Sending } from './harness/api.ts'
+export { startApp, type TestApp, type TestAppOptions, testSecret } from './harness/app.ts'
+export { createDatabase, type TestConnection, type TestDatabase } from './harness/database.ts'
+export { redis, startRedis, type TestRedis } from './harness/redis.ts'
+export { type Runtime, startServer, type TestServer, type TestServerOptions } from './harness/server.ts'

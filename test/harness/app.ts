@@ -1,0 +1,54 @@
+import { createApp } from '../../src/app.ts'
+import { type Config, parseConfig } from '../../src/config.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { createListener } from '../../src/platform/serve.ts'
+import { createServices, type Overrides, type Services } from '../../src/services.ts'
+import { createDatabase, type TestConnection } from './database.ts'
+
+/** The SECRET of every app and server the tests start. */
+export const testSecret = 'a secret of tests, the same everywhere'
+
+export type TestApp = {
+  baseUrl: string
+  services: Services
+  connection: TestConnection
+  /** Ends the app; and drops its database, unless that was given. Idempotent. */
+  close(): Promise<void>
+}
+
+export type TestAppOptions = Overrides & { config?: Partial<Config>; connection?: TestConnection }
+
+/** The whole application in this process, on a real socket and a database of its own. Silent unless given a log. */
+export const startApp = async ({ config, connection: given, ...overrides }: TestAppOptions = {}): Promise<TestApp> => {
+  const own = given === undefined ? await createDatabase() : undefined
+  const connection = given ?? (own?.connection as TestConnection)
+  const defaults = parseConfig({ SECRET: testSecret, HOST: '127.0.0.1', DB_CONNECTIONS: '24', HASH_WORKERS: '1' })
+  const services = await createServices(
+    { ...defaults, secret: testSecret, ...config } as Parameters<typeof createServices>[0],
+    connection,
+    {
+      log: createLog('silent'),
+      ...overrides,
+    },
+  ).catch(async (error) => {
+    await own?.drop()
+    throw error
+  })
+  const listener = createListener()
+  const app = createApp(services, listener.addressOf)
+  const server = listener.listen(app.fetch, { hostname: services.config.host, port: 0 })
+  let closed: Promise<void> | undefined
+  return {
+    baseUrl: `http://127.0.0.1:${server.port}`,
+    services,
+    connection,
+    close: () => {
+      closed ??= (async () => {
+        await server.stop(0)
+        await services.close()
+        await own?.drop()
+      })()
+      return closed
+    },
+  }
+}
