@@ -31,7 +31,7 @@ const start = async (config: Config, log: Log): Promise<Running> => {
     config.databaseUrl === undefined
       ? await startEmbeddedPostgres({
           directory: join(directory, 'postgres'),
-          log: (line) => log.debug({ line }, 'postgres'),
+          log: (line) => log.info({ notice: line }, 'embedded postgres'),
         })
       : undefined
   try {
