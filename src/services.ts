@@ -3,7 +3,7 @@ import { createChanges } from './access/changes.ts'
 import { createFactCache } from './access/facts.ts'
 import { createGuard, type Guard } from './access/guard.ts'
 import type { Fact, FactKind } from './access/model.ts'
-import { createFactStore } from './access/store.ts'
+import { createFactStore, syncAccessRules } from './access/store.ts'
 import type { Config } from './config.ts'
 import { createGenerations, type Generations } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
@@ -57,6 +57,7 @@ const prepareDatabase = async (connection: Connection, config: Config, log: Log)
   try {
     const applied = await migrate(sql)
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
+    await syncAccessRules(sql)
     return config.dbConnections ?? (await readConnectionBudget(sql))
   } finally {
     await sql.end({ timeout: 1 })

@@ -3,7 +3,8 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { FactCache, Principal, ResourceFacts, Tier } from './facts.ts'
 import { type Decision, decide } from './layers.ts'
-import type { Action, Facts, ResourceRef } from './model.ts'
+import type { Action, Facts, ResourceRef, Scope } from './model.ts'
+import { isSameHash, readServiceKey } from './service-key.ts'
 
 /** Who asks: the person of a live session. */
 export type Caller = {
@@ -11,6 +12,14 @@ export type Caller = {
   readonly sessionId: string
   readonly role: 'user' | 'admin'
 }
+
+/** A service that asks with a key of its own. */
+export type Service = { readonly keyId: string }
+
+/** Whoever may ask about access: a person about itself, a service about anybody. */
+export type Asker =
+  | { readonly kind: 'person'; readonly caller: Caller }
+  | { readonly kind: 'service'; readonly service: Service }
 
 /** What an access token claims, its signature checked, its session not yet. */
 export type Claims = { readonly userId: string; readonly sessionId: string }
@@ -35,6 +44,8 @@ export type Explanation = Decision & { layers: TracedLayer[] }
 export type Access = {
   /** The caller behind verified claims, or a 401 fault when session or account is no longer good. */
   enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Promise<Caller>
+  /** The service behind a key, or a fault: 401 when the key is not good, 403 when it lacks the scope. */
+  enterService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Decision>
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
@@ -44,15 +55,18 @@ export type Access = {
   explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Explanation>
   /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
+  /** Passes where the caller may make a child of a generation, or throws as `require` does, with a code of its own. */
+  requireDerivation(caller: Caller, generationId: string, deadline: Deadline): Promise<void>
 }
 
 const notFound = { project: 'project.not_found', generation: 'generation.not_found' } as const
 
-const toFacts = (userId: string, account: Facts['account'], { project, generation }: ResourceFacts): Facts => ({
+const toFacts = (userId: string, account: Facts['account'], { project, generation, grant }: ResourceFacts): Facts => ({
   userId,
   account,
   project,
   generation,
+  grant,
 })
 
 const hidden: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
@@ -67,7 +81,15 @@ const answer = (facts: Facts, action: Action): Decision => {
   return action !== 'read' && decide(facts, 'read').allowed ? decision : hidden
 }
 
-export const createAccess = ({ facts, clock }: { facts: FactCache; clock: Clock }): Access => {
+export const createAccess = ({
+  facts,
+  clock,
+  onServiceKeyUsed = () => {},
+}: {
+  facts: FactCache
+  clock: Clock
+  onServiceKeyUsed?: (keyId: string) => void
+}): Access => {
   const admit = ({ userId, sessionId }: Claims, { session, account }: Principal): Caller => {
     const live =
       session !== undefined &&
@@ -81,10 +103,10 @@ export const createAccess = ({ facts, clock }: { facts: FactCache; clock: Clock 
 
   const factsOf = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
     const account = facts.peekAccount(userId)
-    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref)
+    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
     if (resource !== undefined) return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
-    const gathered = await facts.gather({ accounts: [userId], resources: [ref] }, deadline)
-    return toFacts(userId, gathered.account(userId), gathered.resource(ref))
+    const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
+    return toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
   }
 
   return {
@@ -92,24 +114,45 @@ export const createAccess = ({ facts, clock }: { facts: FactCache; clock: Clock 
       const known = facts.peekPrincipal(claims.sessionId, claims.userId)
       if (known !== undefined) return admit(claims, known)
       const session = { id: claims.sessionId, userId: claims.userId }
-      const gathered = await facts.gather({ session, ...(resources && { resources }) }, deadline)
+      const about = resources?.map((ref) => ({ ref, userId: claims.userId }))
+      const gathered = await facts.gather({ session, ...(about && { resources: about }) }, deadline)
       return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+    },
+    enterService: async (key, scope, deadline) => {
+      const presented = readServiceKey(key)
+      if (presented === undefined) throw new Fault('identity.not_signed_in')
+      const { id, secretHash } = presented
+      const known = facts.peekServiceKey(id)
+      const fact =
+        known.kind === 'miss'
+          ? (await facts.gather({ serviceKey: id }, deadline)).serviceKey(id)
+          : known.kind === 'hit'
+            ? known.value
+            : undefined
+      const live = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
+      if (!live || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
+      if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
+      onServiceKeyUsed(id)
+      return { keyId: id }
     },
     decide: async (userId, action, ref, deadline) => answer(await factsOf(userId, ref, deadline), action),
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
-        { accounts: questions.map(({ userId }) => userId), resources: questions.map(({ resource }) => resource) },
+        {
+          accounts: questions.map(({ userId }) => userId),
+          resources: questions.map(({ resource, userId }) => ({ ref: resource, userId })),
+        },
         deadline,
       )
       return questions.map(({ userId, action, resource }) =>
-        answer(toFacts(userId, gathered.account(userId), gathered.resource(resource)), action),
+        answer(toFacts(userId, gathered.account(userId), gathered.resource(resource, userId)), action),
       )
     },
     explain: async (userId, action, ref, deadline) => {
       const startedMs = clock.monotonic()
-      const gathered = await facts.gather({ accounts: [userId], resources: [ref] }, deadline)
+      const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
       const fetchedMs = clock.monotonic()
-      const question = toFacts(userId, gathered.account(userId), gathered.resource(ref))
+      const question = toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
       const trace: TracedLayer[] = []
       let sinceMs = fetchedMs
       decide(question, action, ({ layer, name }, { verdict, reason }) => {
@@ -125,6 +168,11 @@ export const createAccess = ({ facts, clock }: { facts: FactCache; clock: Clock 
       const question = await factsOf(caller.userId, ref, deadline)
       if (decide(question, action).allowed) return
       throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
+    },
+    requireDerivation: async (caller, generationId, deadline) => {
+      const question = await factsOf(caller.userId, { type: 'generation', id: generationId }, deadline)
+      if (decide({ ...question, deriving: true }, 'read').allowed) return
+      throw new Fault(decide(question, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
     },
   }
 }

@@ -1,4 +1,4 @@
-import { type Action, type ActionSet, every, type Facts, has, setOf } from './model.ts'
+import { type Action, type Facts, generationOwnerActions, has, ownerActions, publicActions } from './model.ts'
 
 /** What one rule says to one question. A deny ends the matter; without a deny, one allow is enough; else it is no. */
 export type Finding = {
@@ -28,22 +28,47 @@ const projectOwner = finding('allow', 'ownership.project_owner')
 const notOwner = finding('abstain', 'ownership.none')
 const notForOwner = finding('abstain', 'ownership.action_not_included')
 
-/** The owner of a generation may do everything to it but administer it: that belongs to projects. */
-const generationOwnerSet: ActionSet = every & ~setOf('admin')
-
 /** Rules 2 and 3: the owner of a project may do everything in it; of a generation, everything but admin, wherever it is. */
 export const ownership: Rule = ({ userId, project, generation }, action) => {
-  if (generation?.ownerId === userId) return has(generationOwnerSet, action) ? generationOwner : notForOwner
-  return project?.ownerId === userId ? projectOwner : notOwner
+  if (generation?.ownerId === userId) return has(generationOwnerActions, action) ? generationOwner : notForOwner
+  if (project?.ownerId !== userId) return notOwner
+  return has(ownerActions, action) ? projectOwner : notForOwner
 }
 
-const publicSet: ActionSet = setOf('read', 'download')
+/** What the owner of a generation may do to it is settled by owning it: what the project says is not for it. */
+const settledByOwning = ({ userId, generation }: Facts): boolean => generation?.ownerId === userId
+
+const granted = finding('allow', 'team.granted')
+const notIncluded = finding('abstain', 'team.action_not_included')
+const noTeam = finding('abstain', 'team.none')
+
+/**
+ * Rule 2: what teams were granted, less what a member's role lacks. A private project puts grants to sleep; that reads
+ * like no grant at all, or a stranger could tell it from a project that never was.
+ */
+export const teamAccess: Rule = (facts, action) => {
+  const { project, grant = 0, userId } = facts
+  const applies = project !== undefined && project.visibility !== 'private' && project.ownerId !== userId
+  if (!applies || grant === 0 || settledByOwning(facts)) return noTeam
+  return has(grant, action) ? granted : notIncluded
+}
+
 const publicProject = finding('allow', 'visibility.public')
 const publicNotIncluded = finding('abstain', 'visibility.action_not_included')
 const notPublic = finding('abstain', 'visibility.not_public')
 
-/** Rule 2: a public project may be read and downloaded by everyone who is signed in. Its own generations go by rule 3. */
-export const visibility: Rule = ({ userId, project, generation }, action) => {
-  if (project?.visibility !== 'public' || generation?.ownerId === userId) return notPublic
-  return has(publicSet, action) ? publicProject : publicNotIncluded
+/** Rule 2: a public project may be read and downloaded by everyone who is signed in. */
+export const visibility: Rule = (facts, action) => {
+  if (facts.project?.visibility !== 'public' || settledByOwning(facts)) return notPublic
+  return has(publicActions, action) ? publicProject : publicNotIncluded
+}
+
+const nothingDerived = finding('abstain', 'lineage.nothing_derived')
+const derivable = finding('abstain', 'lineage.derivable')
+const notDerivable = finding('deny', 'lineage.derivatives_not_allowed')
+
+/** Rule 4: a child of somebody else's generation needs a project that allows derivatives. Reading it is asked for above. */
+export const lineage: Rule = (facts) => {
+  if (facts.deriving !== true) return nothingDerived
+  return settledByOwning(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
 }

@@ -7,25 +7,31 @@ import {
   type FactKind,
   factKey,
   type GenerationFact,
+  type GrantFact,
+  grantId,
   type ProjectFact,
   type ResourceRef,
+  type ServiceKeyFact,
   type SessionFact,
 } from './model.ts'
-import type { FactStore, LoadedFacts } from './store.ts'
+import type { FactStore, LoadedFacts, Wanted as WantedFact } from './store.ts'
 
 export type Tier = 'l1' | 'database'
 
 export type Principal = { readonly session: SessionFact | undefined; readonly account: AccountFact | undefined }
+/** A thing as one person has it: what it is, and what was granted to that person. */
 export type ResourceFacts = {
   readonly project: ProjectFact | undefined
   readonly generation: GenerationFact | undefined
+  readonly grant: GrantFact | undefined
 }
 
 /** What a request wants to know in one go. */
 export type Wanted = {
   readonly session?: { readonly id: string; readonly userId: string }
   readonly accounts?: readonly string[]
-  readonly resources?: readonly ResourceRef[]
+  readonly resources?: readonly { readonly ref: ResourceRef; readonly userId: string }[]
+  readonly serviceKey?: string
 }
 
 /**
@@ -40,8 +46,9 @@ export type FactCache = {
   peekPrincipal(sessionId: string, userId: string): Principal | undefined
   /** The account's fact; `miss` when it is not in memory. */
   peekAccount(userId: string): Lookup<AccountFact>
-  /** All facts about a thing, or undefined when some are not in memory. */
-  peekResource(ref: ResourceRef): ResourceFacts | undefined
+  /** All facts about a thing and a person, or undefined when some are not in memory. */
+  peekResource(ref: ResourceRef, userId: string): ResourceFacts | undefined
+  peekServiceKey(id: string): Lookup<ServiceKeyFact>
   /** Makes sure that everything wanted is known, in at most one statement, and says where it came from. */
   gather(wanted: Wanted, deadline: Deadline): Promise<GatheredFacts>
   invalidate(keys: Iterable<FactKey>): void
@@ -51,36 +58,55 @@ export type GatheredFacts = {
   readonly tier: Tier
   principal(sessionId: string, userId: string): Principal
   account(userId: string): AccountFact | undefined
-  resource(ref: ResourceRef): ResourceFacts
+  resource(ref: ResourceRef, userId: string): ResourceFacts
+  serviceKey(id: string): ServiceKeyFact | undefined
 }
 
 type Flight = { readonly facts: Promise<LoadedFacts>; detached: boolean }
 type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
 
-const nothing: ResourceFacts = Object.freeze({ project: undefined, generation: undefined })
+const nothing: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
 const maxAttempts = 3
 
 const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 'hit' ? lookup.value : undefined)
 
+type OnMiss = (kind: FactKind, id: string, userId: string) => void
+
+/** Reads a project's facts for one person; of a grant only where one could matter. */
+const readProject = (
+  source: Source,
+  projectId: string,
+  userId: string,
+  onMiss: OnMiss,
+): Omit<ResourceFacts, 'generation'> | undefined => {
+  const lookup = source('project', projectId)
+  if (lookup.kind === 'miss') return void onMiss('project', projectId, userId)
+  if (lookup.kind === 'absent') return nothing
+  const project = lookup.value
+  if (project.ownerId === userId || project.visibility === 'private') return { project, grant: undefined }
+  const grant = source('grant', grantId(userId, projectId))
+  if (grant.kind === 'miss') return void onMiss('grant', projectId, userId)
+  return { project, grant: factIn(grant) }
+}
+
 /** Reads a thing's facts from a source; where one is missing, names it to `onMiss` and returns undefined. */
 const readResource = (
   source: Source,
-  ref: ResourceRef,
-  onMiss: (kind: FactKind, id: string) => void,
+  { type, id }: ResourceRef,
+  userId: string,
+  onMiss: OnMiss,
 ): ResourceFacts | undefined => {
-  if (ref.type === 'project') {
-    const project = source('project', ref.id)
-    if (project.kind === 'miss') return void onMiss('project', ref.id)
-    return project.kind === 'hit' ? { project: project.value, generation: undefined } : nothing
+  if (type === 'project') {
+    const found = readProject(source, id, userId, onMiss)
+    return found && { project: found.project, generation: undefined, grant: found.grant }
   }
-  const generation = source('generation', ref.id)
-  if (generation.kind === 'miss') return void onMiss('generation', ref.id)
-  if (generation.kind === 'absent') return nothing
-  const { projectId } = generation.value
-  if (projectId === null) return { project: undefined, generation: generation.value }
-  const project = source('project', projectId)
-  if (project.kind === 'miss') return void onMiss('project', projectId)
-  return { project: factIn(project), generation: generation.value }
+  const lookup = source('generation', id)
+  if (lookup.kind === 'miss') return void onMiss('generation', id, userId)
+  if (lookup.kind === 'absent') return nothing
+  const generation = lookup.value
+  if (generation.projectId === null) return { project: undefined, generation, grant: undefined }
+  const found = readProject(source, generation.projectId, userId, onMiss)
+  return found && { project: found.project, generation, grant: found.grant }
 }
 
 const ignore = () => {}
@@ -93,35 +119,36 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
   const keep = (key: FactKey, fact: Fact[FactKind] | null) =>
     fact === null ? memory.setAbsent(key) : memory.set(key, fact)
 
-  const takeOff = (wanted: readonly { kind: FactKind; id: string }[]): Flight => {
+  const takeOff = (missing: ReadonlyMap<FactKey, WantedFact>): Flight => {
     const flight: Flight = {
       detached: false,
       facts: store
-        .load(wanted)
+        .load([...missing.values()])
         .then((facts) => {
           if (!flight.detached) for (const [key, fact] of facts) keep(key, fact)
           return facts
         })
         .finally(() => {
-          for (const { kind, id } of wanted) {
-            const key = factKey(kind, id)
-            if (flights.get(key) === flight) flights.delete(key)
-          }
+          for (const key of missing.keys()) if (flights.get(key) === flight) flights.delete(key)
         }),
     }
-    for (const { kind, id } of wanted) flights.set(factKey(kind, id), flight)
+    for (const key of missing.keys()) flights.set(key, flight)
     return flight
   }
 
-  const findMisses = (source: Source, { session, accounts = [], resources = [] }: Wanted) => {
-    const misses = new Map<FactKey, { kind: FactKind; id: string }>()
-    const note = (kind: FactKind, id: string) => void misses.set(factKey(kind, id), { kind, id })
+  const findMisses = (source: Source, { session, accounts = [], resources = [], serviceKey }: Wanted) => {
+    const misses = new Map<FactKey, WantedFact>()
+    const note = (kind: FactKind, id: string, userId: string | null = null) => {
+      const key = factKey(kind, kind === 'grant' && userId !== null ? grantId(userId, id) : id)
+      if (!misses.has(key)) misses.set(key, { kind, id, userId })
+    }
     if (session !== undefined) {
       if (source('session', session.id).kind === 'miss') note('session', session.id)
       if (source('account', session.userId).kind === 'miss') note('account', session.userId)
     }
+    if (serviceKey !== undefined && source('service_key', serviceKey).kind === 'miss') note('service_key', serviceKey)
     for (const id of accounts) if (source('account', id).kind === 'miss') note('account', id)
-    for (const ref of resources) readResource(source, ref, note)
+    for (const { ref, userId } of resources) readResource(source, ref, userId, note)
     return misses
   }
 
@@ -132,7 +159,8 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
       account: factIn(source('account', userId)),
     }),
     account: (userId) => factIn(source('account', userId)),
-    resource: (ref) => readResource(source, ref, ignore) ?? nothing,
+    resource: (ref, userId) => readResource(source, ref, userId, ignore) ?? nothing,
+    serviceKey: (id) => factIn(source('service_key', id)),
   })
 
   const gather = async (wanted: Wanted, deadline: Deadline): Promise<GatheredFacts> => {
@@ -146,18 +174,18 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
         return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
       }
       const boarded = new Set<Flight>()
-      // A second round is for a generation that was in memory while its project was not.
+      // A second round is for what only the first could name: the project of a generation, somebody else's grant on it.
       for (let misses = findMisses(source, wanted); misses.size > 0; misses = findMisses(source, wanted)) {
         deadline.check()
         tier = 'database'
         const joined = new Set<Flight>()
-        const own: { kind: FactKind; id: string }[] = []
+        const own = new Map<FactKey, WantedFact>()
         for (const [key, miss] of misses) {
           const flight = flights.get(key)
-          if (flight === undefined) own.push(miss)
+          if (flight === undefined) own.set(key, miss)
           else joined.add(flight)
         }
-        if (own.length > 0) joined.add(takeOff(own))
+        if (own.size > 0) joined.add(takeOff(own))
         for (const facts of await deadline.run(Promise.all([...joined].map((flight) => flight.facts)))) {
           for (const [key, fact] of facts) learnt.set(key, fact)
         }
@@ -177,7 +205,8 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
       return { session: factIn(session), account: factIn(account) }
     },
     peekAccount: (userId) => fromMemory('account', userId),
-    peekResource: (ref) => readResource(fromMemory, ref, ignore),
+    peekResource: (ref, userId) => readResource(fromMemory, ref, userId, ignore),
+    peekServiceKey: (id) => fromMemory('service_key', id),
     gather,
     invalidate: (keys) => {
       for (const key of keys) memory.delete(key)

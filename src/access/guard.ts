@@ -1,10 +1,18 @@
 import { Elysia } from 'elysia'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-import type { Access, Caller, Claims } from './access.ts'
-import type { Action, ResourceRef } from './model.ts'
+import type { Access, Asker, Caller, Claims } from './access.ts'
+import type { Action, ResourceRef, Scope } from './model.ts'
+import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'Bearer '
+
+/** The bearer credential of a request (RFC 6750 §2.1), or 401. */
+const credentialOf = (request: Request): string => {
+  const header = request.headers.get('authorization')
+  if (header === null || !header.startsWith(scheme)) throw new Fault('identity.not_signed_in')
+  return header.slice(scheme.length)
+}
 
 /** What a guard may look at to learn which thing a request is about. */
 type Asked = { readonly params: Record<string, string>; readonly body: unknown }
@@ -15,19 +23,37 @@ export type Guard = ReturnType<typeof createGuard>
  * The door in front of every route that is not open.
  *
  * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
- * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
+ * of the things the request is about in the same statement. `asks` lets services in as well, whose key has the scope,
+ * and puts `asker` into the context. `may: [action, thing]` asks for the decision on top: 404
  * where the caller may not read the thing, 403 where it may read but not do this.
  */
 export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
   const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
-    const header = request.headers.get('authorization')
-    if (header === null || !header.startsWith(scheme)) throw new Fault('identity.not_signed_in')
-    return access.enter(await claimsOf(header.slice(scheme.length)), call.deadline, about)
+    return access.enter(await claimsOf(credentialOf(request)), call.deadline, about)
+  }
+  const ask = async (request: Request, call: Call, scope: Scope, about?: readonly ResourceRef[]): Promise<Asker> => {
+    const credential = credentialOf(request)
+    return credential.startsWith(serviceKeyPrefix)
+      ? { kind: 'service', service: await access.enterService(credential, scope, call.deadline) }
+      : { kind: 'person', caller: await access.enter(await claimsOf(credential), call.deadline, about) }
   }
   return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
       resolve: async ({ request, call, params, body }) => ({
         caller: await enter(request, call, about === true ? undefined : about({ params, body })),
+      }),
+    }),
+    /** Operators of the platform only. */
+    admin: (_: true) => ({
+      resolve: async ({ request, call }) => {
+        const caller = await enter(request, call)
+        if (caller.role !== 'admin') throw new Fault('access.admins_only')
+        return { caller }
+      },
+    }),
+    asks: ({ scope, about }: { scope: Scope; about?: (asked: Asked) => readonly ResourceRef[] }) => ({
+      resolve: async ({ request, call, params, body }) => ({
+        asker: await ask(request, call, scope, about?.({ params, body })),
       }),
     }),
     may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({

@@ -1,4 +1,4 @@
-import { account, type Finding, ownership, visibility } from './decide.ts'
+import { account, type Finding, lineage, ownership, teamAccess, visibility } from './decide.ts'
 import type { Action, Facts } from './model.ts'
 
 const notBuilt: Finding = Object.freeze({ verdict: 'skipped', reason: 'layer.not_built' })
@@ -23,9 +23,9 @@ export const layers: readonly Layer[] = [
   { layer: 9, name: 'emergency', evaluate: skip },
   { layer: 7, name: 'performance', evaluate: () => factsAtHand },
   { layer: 1, name: 'direct_ownership', evaluate: ownership },
-  { layer: 2, name: 'team_access', evaluate: skip },
+  { layer: 2, name: 'team_access', evaluate: teamAccess },
   { layer: 3, name: 'project_visibility', evaluate: visibility },
-  { layer: 5, name: 'lineage', evaluate: skip },
+  { layer: 5, name: 'lineage', evaluate: lineage },
   { layer: 6, name: 'media', evaluate: skip },
   { layer: 8, name: 'audit', evaluate: () => decisionLogged },
 ]

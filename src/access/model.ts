@@ -15,12 +15,44 @@ export const every: ActionSet = setOf(...actions)
 
 export const has = (set: ActionSet, action: Action): boolean => (set & actionBit[action]) !== 0
 
+/** Who may do what: the whole matrix. SQL has a copy of it in access_rules, written from here at the start. */
+export const ownerActions: ActionSet = every
+/** The owner of a generation may do everything to it but administer it: that belongs to projects. */
+export const generationOwnerActions: ActionSet = every & ~setOf('admin')
+export const publicActions: ActionSet = setOf('read', 'download')
+
+/** Ordered: a role is above those after it. */
+export const teamRoles = ['owner', 'admin', 'editor', 'contributor', 'viewer'] as const
+export type TeamRole = (typeof teamRoles)[number]
+export const roleActions: Readonly<Record<TeamRole, ActionSet>> = {
+  owner: every,
+  admin: every,
+  editor: setOf('read', 'download', 'create', 'write', 'share'),
+  contributor: setOf('read', 'download', 'create'),
+  viewer: setOf('read', 'download'),
+}
+
+export const accessLevels = ['read', 'write', 'admin'] as const
+export type AccessLevel = (typeof accessLevels)[number]
+/** What a team can get out of a project at most; its members get the part of it that their role has. */
+export const levelActions: Readonly<Record<AccessLevel, ActionSet>> = {
+  read: setOf('read', 'download'),
+  write: setOf('read', 'download', 'create', 'write', 'share'),
+  admin: every,
+}
+
+export const isAbove = (role: TeamRole, other: TeamRole): boolean => teamRoles.indexOf(role) < teamRoles.indexOf(other)
+
 export const resourceTypes = ['project', 'generation'] as const
 export type ResourceType = (typeof resourceTypes)[number]
 export type ResourceRef = { readonly type: ResourceType; readonly id: string }
 
 export const visibilities = ['private', 'team-only', 'public'] as const
 export type Visibility = (typeof visibilities)[number]
+
+/** What a service key may ask for. */
+export const scopes = ['authorization:check', 'authorization:list'] as const
+export type Scope = (typeof scopes)[number]
 
 /** What a decision needs to know, and nothing else of the rows it comes from. */
 export type SessionFact = { readonly userId: string; readonly ended: boolean; readonly expiresAtMs: number }
@@ -29,7 +61,20 @@ export type AccountFact = {
   readonly role: 'user' | 'admin'
   readonly plan: 'free' | 'pro' | 'enterprise'
 }
-export type ProjectFact = { readonly ownerId: string; readonly visibility: Visibility }
+export type ProjectFact = {
+  readonly ownerId: string
+  readonly visibility: Visibility
+  readonly allowDerivatives: boolean
+}
+/** What one person may do on one project by owning it or through teams; what is public comes on top. */
+export type GrantFact = ActionSet
+export type ServiceKeyFact = {
+  /** SHA-256 of the secret part, base64url. */
+  readonly secretHash: string
+  readonly scopes: readonly Scope[]
+  readonly live: boolean
+  readonly expiresAtMs: number | null
+}
 export type GenerationFact = {
   readonly ownerId: string
   readonly projectId: string | null
@@ -41,12 +86,18 @@ export type Fact = {
   account: AccountFact
   project: ProjectFact
   generation: GenerationFact
+  grant: GrantFact
+  service_key: ServiceKeyFact
 }
 export type FactKind = keyof Fact
 
-/** Names one fact. Ids are UUIDs in lower case, of one length, so no two facts share a name. */
+/**
+ * Names one fact. Ids are UUIDs in lower case, of one length, so no two facts share a name. A grant is about a person
+ * and a project and is named by both, in this order.
+ */
 export type FactKey = `${FactKind}:${string}`
 export const factKey = (kind: FactKind, id: string): FactKey => `${kind}:${id}`
+export const grantId = (userId: string, projectId: string): string => `${userId}/${projectId}`
 
 /**
  * The facts of one question. A thing that does not exist has neither `project` nor `generation`, which makes it a thing
@@ -57,4 +108,8 @@ export type Facts = {
   readonly account: AccountFact | undefined
   readonly project: ProjectFact | undefined
   readonly generation: GenerationFact | undefined
+  /** What the person may do on the project by owning it or through teams. */
+  readonly grant: GrantFact | undefined
+  /** Asked in order to make a child of the generation. */
+  readonly deriving?: boolean
 }

@@ -4,6 +4,8 @@ import { DeadlinePassed } from '../kit/deadline.ts'
 
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
+/** A piece of SQL, parameters and all, to be put into a statement. */
+export type Fragment = postgres.PendingQuery<postgres.Row[]>
 export type Connection = string | { host: string; port: number; user: string; database: string }
 
 /** The pools, by what their work is. A pool's statements are cut off by the server after `statementTimeoutMs`. */
