@@ -39,11 +39,14 @@ create table team_invitations (
   decided_at timestamptz,
   constraint team_invitations__secret_hash unique (secret_hash),
   constraint team_invitations__role check (role in ('admin', 'editor', 'contributor', 'viewer')),
-  constraint team_invitations__status check (status in ('pending', 'accepted', 'declined', 'cancelled')),
+  -- One that ran out stays pending until another takes its place.
+  constraint team_invitations__status check (status in ('pending', 'accepted', 'declined', 'cancelled', 'expired')),
+  constraint team_invitations__secret_hash_length check (length(secret_hash) = 32),
   constraint team_invitations__decided check ((status = 'pending') = (decided_at is null))
 );
 
 create index team_invitations__team_id on team_invitations (team_id, id);
+create index team_invitations__email on team_invitations (email);
 -- One open invitation for one person; a new one takes its place.
 create unique index team_invitations__pending on team_invitations (team_id, email) where status = 'pending';
 

@@ -13,10 +13,13 @@ alter table generations
   add constraint generations__original_has_no_parent check ((intent = 'original') = (cardinality(ancestor_ids) = 0));
 
 create table generation_favorites (
-  user_id uuid not null references users (id) on delete cascade,
-  generation_id uuid not null references generations (id) on delete cascade,
+  user_id uuid not null,
+  generation_id uuid not null,
   created_at timestamptz not null default now(),
-  constraint generation_favorites__pkey primary key (user_id, generation_id)
+  constraint generation_favorites__pkey primary key (user_id, generation_id),
+  constraint generation_favorites__user_id foreign key (user_id) references users (id) on delete cascade,
+  constraint generation_favorites__generation_id
+    foreign key (generation_id) references generations (id) on delete cascade
 );
 
-create index generation_favorites__generation_id on generation_favorites (generation_id);
+create index generation_favorites__by_generation on generation_favorites (generation_id);

@@ -10,5 +10,6 @@ create table service_keys (
   last_used_at timestamptz,
   revoked_at timestamptz,
   constraint service_keys__name_length check (length(name) between 1 and 200),
+  constraint service_keys__has_scopes check (cardinality(scopes) > 0),
   constraint service_keys__secret_hash_length check (length(secret_hash) = 32)
 );

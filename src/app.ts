@@ -1,4 +1,6 @@
 import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
+import { asAuthzenFault, isAuthzenPath } from './access/authzen.ts'
+import { authzenRoutes } from './access/authzen-routes.ts'
 import { accessRoutes } from './access/routes.ts'
 import { readJson, refuseLargeBody } from './body.ts'
 import type { Call } from './call.ts'
@@ -13,7 +15,9 @@ import { plainRoutes } from './plain-routes.ts'
 import { databaseFault } from './platform/postgres.ts'
 import { projectRoutes } from './projects/routes.ts'
 import { createResponder } from './responder.ts'
+import { serviceKeyRoutes } from './service-keys/routes.ts'
 import type { Services } from './services.ts'
+import { teamRoutes } from './teams/routes.ts'
 
 type ValidationFailure = {
   type: string
@@ -75,10 +79,15 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         if (allowed.length > 0)
           fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
       }
-      const entry = { code: fault.code, request_id: call.requestId, method: request.method, path, ...fault.detail }
+      let requestId = call.requestId
+      if (isAuthzenPath(path)) {
+        fault = asAuthzenFault(fault)
+        requestId = request.headers.get('x-request-id') ?? requestId
+      }
+      const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
       if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
       else log.debug(entry, 'request refused')
-      return responder.problem(fault, path, { requestId: call.requestId, origin: request.headers.get('origin') })
+      return responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
     })
     .onRequest((context) => {
       const { request } = context
@@ -107,6 +116,9 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf }))
     .use(accessRoutes(services))
+    .use(authzenRoutes(services))
+    .use(serviceKeyRoutes(services))
+    .use(teamRoutes(services))
     .use(projectRoutes(services))
     .use(generationRoutes(services))
   // Every schema is compiled now, so that one that cannot be is found at the start and not by the first caller.

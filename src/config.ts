@@ -13,6 +13,8 @@ export type Config = {
   readonly secret: string | undefined
   readonly issuer: string
   readonly audience: string
+  /** Where clients reach this service. Undefined: where a request says it was sent. */
+  readonly publicUrl: string | undefined
   readonly corsOrigins: readonly string[]
   /** Peers whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: readonly string[]
@@ -85,6 +87,10 @@ export const parseConfig = (env: Environment): Config => {
   if (secret === undefined && databaseUrl !== undefined) {
     problems.push('SECRET must be set when DATABASE_URL is, the same on every instance (openssl rand -hex 32)')
   }
+  const publicUrl = text('PUBLIC_URL')
+  if (publicUrl !== undefined && !(isOrigin(publicUrl) && /^https?:/.test(publicUrl))) {
+    problems.push('PUBLIC_URL must be an origin such as https://api.example.com')
+  }
 
   const config: Config = {
     host: text('HOST') ?? '0.0.0.0',
@@ -95,6 +101,7 @@ export const parseConfig = (env: Environment): Config => {
     secret,
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
+    publicUrl,
     corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
     trustedProxies: list('TRUSTED_PROXIES', (item) => /^[0-9a-f.:]+$/i.test(item), 'an IP address'),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, availableParallelism() - 1), 1, 64),

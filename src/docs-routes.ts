@@ -5,13 +5,16 @@ import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
 import type { Call } from './call.ts'
 import type { Responder } from './responder.ts'
-import { problem } from './schema.ts'
+import { problem, securitySchemes } from './schema.ts'
 
 const tags = [
   { name: 'auth', description: 'Accounts, sign-in, sessions' },
+  { name: 'teams', description: 'Who works together, and who may join' },
   { name: 'projects', description: 'Where work is kept and shared' },
   { name: 'generations', description: 'What was asked for, and what became of it' },
   { name: 'authorization', description: 'May this person do this to that thing?' },
+  { name: 'service-keys', description: 'By which services ask on their own behalf' },
+  { name: 'authzen', description: 'The same question as OpenID AuthZEN Authorization API 1.0 puts it' },
   { name: 'plain', description: 'For load balancers, monitors and verifiers' },
 ]
 
@@ -86,7 +89,7 @@ export const docsRoutes = (responder: Responder) => {
         },
         tags,
         components: {
-          securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } },
+          securitySchemes,
           schemas: { problem: JSON.parse(JSON.stringify(problem)) },
         },
       },

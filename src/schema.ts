@@ -16,6 +16,13 @@ export const timestamp = () => t.String({ format: 'date-time' })
 export const text = (min: number, max: number) =>
   t.String({ minLength: min, maxLength: max, ...(min > 0 && { pattern: '\\S' }) })
 
+export const email = t.String({
+  minLength: 3,
+  maxLength: 254,
+  pattern: '^[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f]+@[^\\s@.]+(\\.[^\\s@.]+)+$',
+  description: 'Compared without regard to case',
+})
+
 /** One of a few words. Without Elysia's default, which would fill in the first one where none was given. */
 export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) => {
   const { default: _, ...schema } = elysia.UnionEnum(values)
@@ -57,11 +64,18 @@ export const problem = t.Object({
 
 type Input = { params?: TObject; query?: TObject; body?: TSchema }
 
+export const securitySchemes = {
+  bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a person' },
+  service_key: { type: 'http', scheme: 'bearer', bearerFormat: 'vsk_…', description: 'Key of a service' },
+} as const
+
 type Documentation = {
   summary: string
   tags: string[]
   /** Default: signed in. */
   open?: true
+  /** Who gets in by what; default: people, by an access token. */
+  by?: readonly (keyof typeof securitySchemes)[]
   faults?: readonly FaultCode[]
 }
 
@@ -121,7 +135,7 @@ const describeSuccess = (schema: TSchema) =>
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, faults = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [] }: Documentation,
 ) => ({
   ...input,
   ...(input.body !== undefined && { parse: 'json' as const }),
@@ -129,7 +143,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
   detail: {
     summary,
     tags,
-    security: open ? [] : [{ bearer: [] }],
+    security: open ? [] : by.map((scheme) => ({ [scheme]: [] })),
     parameters: [...describeParameters('path', input.params), ...describeParameters('query', input.query)],
     responses: {
       ...Object.fromEntries(Object.entries(success).map(([status, schema]) => [status, describeSuccess(schema)])),

@@ -2,8 +2,11 @@ import { type Access, createAccess } from './access/access.ts'
 import { createChanges } from './access/changes.ts'
 import { createFactCache } from './access/facts.ts'
 import { createGuard, type Guard } from './access/guard.ts'
+import { createAccessInside } from './access/inside.ts'
+import { createListing, type Listing } from './access/listing.ts'
+import { createListingStore } from './access/listing-store.ts'
 import type { Fact, FactKind } from './access/model.ts'
-import { createFactStore, syncAccessRules } from './access/store.ts'
+import { createFactStore, findAccessDifferences, syncAccessRules } from './access/store.ts'
 import type { Config } from './config.ts'
 import { createGenerations, type Generations } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
@@ -25,6 +28,13 @@ import {
 import { createSecrets } from './platform/secrets.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
+import { createServiceKeys, type ServiceKeys } from './service-keys/service.ts'
+import { createServiceKeyStore } from './service-keys/store.ts'
+import { createKeyUsage, flushMs } from './service-keys/usage.ts'
+import { createInvitations, type Invitations } from './teams/invitations/service.ts'
+import { createInvitationStore } from './teams/invitations/store.ts'
+import { createTeams, type Teams } from './teams/service.ts'
+import { createTeamStore } from './teams/store.ts'
 
 export type Services = {
   readonly config: Config
@@ -34,7 +44,11 @@ export type Services = {
   readonly keys: SigningKeys
   readonly identity: Identity
   readonly access: Access
+  readonly listing: Listing
   readonly guard: Guard
+  readonly serviceKeys: ServiceKeys
+  readonly teams: Teams
+  readonly invitations: Invitations
   readonly projects: Projects
   readonly generations: Generations
   /** Turned on when the process is told to end: it is no longer ready, and new work goes elsewhere. */
@@ -50,6 +64,7 @@ export type Overrides = {
 
 const keyRefreshMs = 60_000
 const purgeMs = 3_600_000
+const accessCheckMs = 3_600_000
 
 /** Migrates and reads what the server allows, over one connection that is closed again. */
 const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<number> => {
@@ -91,8 +106,13 @@ export const createServices = async (
   const memory = createTtlMap<Fact[FactKind]>({ clock, maxEntries: config.l1MaxEntries, ttlMs: config.l1TtlMs })
   const facts = createFactCache({ store: createFactStore(database.auth), memory })
   const changes = createChanges(database.write, facts)
-  const access = createAccess({ facts, clock })
+  const serviceKeyStore = createServiceKeyStore(database.admin, database.batch)
+  const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
+  const access = createAccess({ facts, clock, onServiceKeyUsed: keyUsage.note })
+  const listingStore = createListingStore(database.read)
+  const accessInside = createAccessInside(clock)
   const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
+  const teamStore = createTeamStore(database.read, database.analytics)
   const identity = createIdentity({
     store: identityStore,
     changes,
@@ -103,12 +123,23 @@ export const createServices = async (
     clock,
     log,
     maxCachedTokens: 2 * config.l1MaxEntries,
+    leaveTeams: teamStore.leaveAll,
   })
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
     setInterval(() => void work().catch((error) => log.warn({ task: name, error }, 'a scheduled task failed')), ms)
-  const timers = [every(keyRefreshMs, 'signing keys', keys.refresh), every(purgeMs, 'session purge', identity.purge)]
+  /** Who may do what is kept by triggers. Should that ever be wrong somewhere, it is not to stay unknown. */
+  const checkAccess = async () => {
+    const differences = await findAccessDifferences(database.batch)
+    if (differences.length > 0) log.error({ event: 'access.rows_differ', differences }, 'project_access is wrong')
+  }
+  const timers = [
+    every(keyRefreshMs, 'signing keys', keys.refresh),
+    every(purgeMs, 'session purge', identity.purge),
+    every(flushMs, 'use of service keys', keyUsage.flush),
+    every(accessCheckMs, 'check of access rows', checkAccess),
+  ]
 
   return {
     config,
@@ -118,13 +149,28 @@ export const createServices = async (
     keys,
     identity,
     access,
+    listing: createListing(listingStore),
     guard,
-    projects: createProjects({ store: createProjectStore(database.read), access, changes }),
-    generations: createGenerations({ store: createGenerationStore(database.read), access, changes }),
+    serviceKeys: createServiceKeys({ store: serviceKeyStore, changes, clock }),
+    teams: createTeams({ store: teamStore, changes, clock }),
+    invitations: createInvitations({
+      store: createInvitationStore(database.read),
+      teams: teamStore,
+      changes,
+      clock,
+    }),
+    projects: createProjects({ store: createProjectStore(database.read, listingStore), access, accessInside, changes }),
+    generations: createGenerations({
+      store: createGenerationStore(database.read, listingStore),
+      access,
+      accessInside,
+      changes,
+    }),
     lifecycle: { stopping: false },
     close: async () => {
       for (const timer of timers) clearInterval(timer)
       await passwords.close()
+      await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
       await database.close()
     },
   }

@@ -81,6 +81,15 @@ const answer = (facts: Facts, action: Action): Decision => {
   return action !== 'read' && decide(facts, 'read').allowed ? decision : hidden
 }
 
+/**
+ * An explanation for the person it is about. Of a thing it may not see, it is not told from where and how fast that was
+ * known: things that never were are not kept at hand like those that somebody else works with.
+ */
+export const toldToItself = (explanation: Explanation): Explanation =>
+  explanation.reason !== hidden.reason
+    ? explanation
+    : { ...explanation, layers: explanation.layers.map((line) => ({ ...line, tier: null, microseconds: 0 })) }
+
 export const createAccess = ({
   facts,
   clock,

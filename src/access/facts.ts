@@ -1,5 +1,5 @@
 import type { Deadline } from '../kit/deadline.ts'
-import { absent, type Lookup, type TtlMap } from '../kit/ttl-map.ts'
+import { absent, type Lookup, miss, type TtlMap } from '../kit/ttl-map.ts'
 import {
   type AccountFact,
   type Fact,
@@ -37,9 +37,10 @@ export type Wanted = {
 /**
  * The facts that decisions are made of, cached.
  *
- * Promise: once `invalidate(keys)` has returned, no later read is answered from what was known before, whatever loads
- * were under way: those are detached, so nobody joins them any more and what they bring is not kept. Concurrent misses
- * on one fact make one statement. Things that do not exist are remembered too, for a shorter time.
+ * Promise: once `invalidate(keys)` has returned, no later read is answered from what was known of those before, whatever
+ * loads were under way: what they bring of those is dropped where they land, and nobody joins them any more. What one
+ * `gather` gives is what was known together at its end. Concurrent misses on one fact make one statement. Things that do
+ * not exist are remembered too, for a shorter time.
  */
 export type FactCache = {
   /** Both facts of a signed-in request, or undefined when either is not in memory. */
@@ -62,11 +63,14 @@ export type GatheredFacts = {
   serviceKey(id: string): ServiceKeyFact | undefined
 }
 
-type Flight = { readonly facts: Promise<LoadedFacts>; detached: boolean }
+/** What was invalidated while somebody watched. */
+type Overtaken = ReadonlySet<FactKey>[]
+type Flight = Promise<LoadedFacts>
 type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
 
 const nothing: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
-const maxAttempts = 3
+/** How often a question is asked again because what it is about was changed meanwhile. */
+const maxRounds = 4
 
 const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 'hit' ? lookup.value : undefined)
 
@@ -111,37 +115,56 @@ const readResource = (
 
 const ignore = () => {}
 
+/** Names what a load is asked for; for a thing also by whom, because what was granted to that person comes along. */
+const wantedKey = (kind: FactKind, id: string, userId: string | null): string =>
+  userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
+
+/** Everything a question is about, as if nothing were known. */
+const everything = ({ session, accounts = [], resources = [], serviceKey }: Wanted): WantedFact[] => [
+  ...(session === undefined
+    ? []
+    : ([
+        { kind: 'session', id: session.id, userId: null },
+        { kind: 'account', id: session.userId, userId: null },
+      ] as const)),
+  ...(serviceKey === undefined ? [] : ([{ kind: 'service_key', id: serviceKey, userId: null }] as const)),
+  ...accounts.map((id) => ({ kind: 'account', id, userId: null }) as const),
+  ...resources.map(({ ref, userId }) => ({ kind: ref.type, id: ref.id, userId })),
+]
+
 export const createFactCache = ({ store, memory }: { store: FactStore; memory: TtlMap<Fact[FactKind]> }): FactCache => {
-  const flights = new Map<FactKey, Flight>()
+  const flights = new Map<string, Flight>()
+  const watchers = new Set<Overtaken>()
   // A key holds a fact of the kind that is part of it, so what comes out is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id)) as Lookup<never>
 
   const keep = (key: FactKey, fact: Fact[FactKind] | null) =>
     fact === null ? memory.setAbsent(key) : memory.set(key, fact)
 
-  const takeOff = (missing: ReadonlyMap<FactKey, WantedFact>): Flight => {
-    const flight: Flight = {
-      detached: false,
-      facts: store
-        .load([...missing.values()])
-        .then((facts) => {
-          if (!flight.detached) for (const [key, fact] of facts) keep(key, fact)
-          return facts
-        })
-        .finally(() => {
-          for (const key of missing.keys()) if (flights.get(key) === flight) flights.delete(key)
-        }),
-    }
-    for (const key of missing.keys()) flights.set(key, flight)
+  /** A load also brings facts that nobody asked for by name, so each fact is judged by itself when it lands. */
+  const takeOff = (missing: ReadonlyMap<string, WantedFact>): Flight => {
+    const overtaken: Overtaken = []
+    watchers.add(overtaken)
+    const flight: Flight = store
+      .load([...missing.values()])
+      .then((facts) => {
+        const current = new Map(facts)
+        for (const keys of overtaken) for (const key of keys) current.delete(key)
+        for (const [key, fact] of current) keep(key, fact)
+        return current
+      })
+      .finally(() => {
+        watchers.delete(overtaken)
+        for (const name of missing.keys()) if (flights.get(name) === flight) flights.delete(name)
+      })
+    for (const name of missing.keys()) flights.set(name, flight)
     return flight
   }
 
   const findMisses = (source: Source, { session, accounts = [], resources = [], serviceKey }: Wanted) => {
-    const misses = new Map<FactKey, WantedFact>()
-    const note = (kind: FactKind, id: string, userId: string | null = null) => {
-      const key = factKey(kind, kind === 'grant' && userId !== null ? grantId(userId, id) : id)
-      if (!misses.has(key)) misses.set(key, { kind, id, userId })
-    }
+    const misses = new Map<string, WantedFact>()
+    const note = (kind: FactKind, id: string, userId: string | null = null) =>
+      misses.set(wantedKey(kind, id, userId), { kind, id, userId })
     if (session !== undefined) {
       if (source('session', session.id).kind === 'miss') note('session', session.id)
       if (source('account', session.userId).kind === 'miss') note('account', session.userId)
@@ -164,36 +187,52 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
   })
 
   const gather = async (wanted: Wanted, deadline: Deadline): Promise<GatheredFacts> => {
-    let tier: Tier = 'l1'
-    for (let attempt = 1; ; attempt += 1) {
-      // What this attempt learnt goes before memory, where it may be evicted or switched off at any moment.
-      const learnt = new Map<FactKey, Fact[FactKind] | null>()
-      const source: Source = (kind, id) => {
-        const fact = learnt.get(factKey(kind, id))
-        if (fact === undefined) return fromMemory(kind, id)
-        return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
-      }
-      const boarded = new Set<Flight>()
-      // A second round is for what only the first could name: the project of a generation, somebody else's grant on it.
-      for (let misses = findMisses(source, wanted); misses.size > 0; misses = findMisses(source, wanted)) {
+    const learnt = new Map<FactKey, Fact[FactKind] | null>()
+    const fromLearnt: Source = (kind, id) => {
+      const fact = learnt.get(factKey(kind, id))
+      if (fact === undefined) return miss
+      return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
+    }
+    // What is met in memory is held on to, because it may be evicted, or expire, before the question is answered.
+    const source: Source = (kind, id) => {
+      const known = fromLearnt(kind, id)
+      if (known.kind !== 'miss') return known
+      const found = fromMemory(kind, id)
+      if (found.kind !== 'miss') learnt.set(factKey(kind, id), found.kind === 'hit' ? found.value : null)
+      return found
+    }
+    const overtaken: Overtaken = []
+    watchers.add(overtaken)
+    try {
+      let tier: Tier = 'l1'
+      for (let round = 1; ; round += 1) {
+        const misses = findMisses(source, wanted)
+        if (misses.size === 0) return viewOf(fromLearnt, tier)
         deadline.check()
         tier = 'database'
-        const joined = new Set<Flight>()
-        const own = new Map<FactKey, WantedFact>()
-        for (const [key, miss] of misses) {
-          const flight = flights.get(key)
-          if (flight === undefined) own.set(key, miss)
-          else joined.add(flight)
+        if (round > maxRounds) {
+          // Always overtaken: what one statement says at one moment is an answer too, for this question alone.
+          const facts = await deadline.run(store.load(everything(wanted)))
+          learnt.clear()
+          for (const [key, fact] of facts) learnt.set(key, fact)
+          return viewOf(fromLearnt, tier)
         }
-        if (own.size > 0) joined.add(takeOff(own))
-        for (const facts of await deadline.run(Promise.all([...joined].map((flight) => flight.facts)))) {
+        overtaken.length = 0
+        const boarded = new Set<Flight>()
+        const own = new Map<string, WantedFact>()
+        for (const [name, wish] of misses) {
+          const flight = flights.get(name)
+          if (flight === undefined) own.set(name, wish)
+          else boarded.add(flight)
+        }
+        if (own.size > 0) boarded.add(takeOff(own))
+        for (const facts of await deadline.run(Promise.all(boarded))) {
           for (const [key, fact] of facts) learnt.set(key, fact)
         }
-        for (const flight of joined) boarded.add(flight)
+        for (const keys of overtaken) for (const key of keys) learnt.delete(key)
       }
-      const overtaken = [...boarded].some((flight) => flight.detached)
-      // A load of one's own began after the question was asked, so its answer is one the question may have.
-      if (!overtaken || attempt === maxAttempts) return viewOf(source, tier)
+    } finally {
+      watchers.delete(overtaken)
     }
   }
 
@@ -209,10 +248,9 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
     peekServiceKey: (id) => fromMemory('service_key', id),
     gather,
     invalidate: (keys) => {
-      for (const key of keys) memory.delete(key)
-      // A load also brings facts that nobody asked for by name (the project of a generation), so every load in the air
-      // may be carrying what was just changed.
-      for (const flight of flights.values()) flight.detached = true
+      const changed: ReadonlySet<FactKey> = new Set(keys)
+      for (const key of changed) memory.delete(key)
+      for (const overtaken of watchers) overtaken.push(changed)
       flights.clear()
     },
   }

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-import type { Access, Asker, Caller, Claims } from './access.ts'
+import type { Access, Asker, Caller, Claims, Service } from './access.ts'
 import type { Action, ResourceRef, Scope } from './model.ts'
 import { serviceKeyPrefix } from './service-key.ts'
 
@@ -23,13 +23,21 @@ export type Guard = ReturnType<typeof createGuard>
  * The door in front of every route that is not open.
  *
  * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
- * of the things the request is about in the same statement. `asks` lets services in as well, whose key has the scope,
- * and puts `asker` into the context. `may: [action, thing]` asks for the decision on top: 404
- * where the caller may not read the thing, 403 where it may read but not do this.
+ * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
+ * where the caller may not read the thing, 403 where it may read but not do this. `admin: true` is for operators.
+ * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
+ * nobody else.
  */
 export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
   const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
     return access.enter(await claimsOf(credentialOf(request)), call.deadline, about)
+  }
+  /** A key of a service; whoever is signed in without one is told what it lacks. */
+  const enterService = async (request: Request, call: Call, scope: Scope): Promise<Service> => {
+    const credential = credentialOf(request)
+    if (credential.startsWith(serviceKeyPrefix)) return access.enterService(credential, scope, call.deadline)
+    await access.enter(await claimsOf(credential), call.deadline)
+    throw new Fault('access.services_only')
   }
   const ask = async (request: Request, call: Call, scope: Scope, about?: readonly ResourceRef[]): Promise<Asker> => {
     const credential = credentialOf(request)
@@ -51,10 +59,19 @@ export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (t
         return { caller }
       },
     }),
-    asks: ({ scope, about }: { scope: Scope; about?: (asked: Asked) => readonly ResourceRef[] }) => ({
-      resolve: async ({ request, call, params, body }) => ({
-        asker: await ask(request, call, scope, about?.({ params, body })),
+    asks: ({
+      scope,
+      about,
+    }: {
+      scope: Scope
+      about?: (asked: Asked & { readonly query: unknown }) => readonly ResourceRef[]
+    }) => ({
+      resolve: async ({ request, call, params, query, body }) => ({
+        asker: await ask(request, call, scope, about?.({ params, query, body })),
       }),
+    }),
+    service: (scope: Scope) => ({
+      resolve: async ({ request, call }) => ({ service: await enterService(request, call, scope) }),
     }),
     may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
       resolve: async ({ request, call, params, body }) => {

@@ -67,34 +67,32 @@ export const createListingStore = (sql: Sql) => {
          where exists (select from users where id = ${userId} and status = 'active')
          order by ids.id desc limit ${place.limit + 1}`),
 
-    /** Whether everybody who is signed in may do it, because it is public. */
-    isForEveryone: async (deadline: Deadline, { type, id }: ResourceRef, action: Action): Promise<boolean> => {
-      if (!has(publicActions, action)) return false
-      const [row] = await deadline.run(sql`
-        select from projects
-         where visibility = 'public'
-           and id = ${type === 'project' ? sql`${id}` : sql`(select project_id from generations where id = ${id})`}`)
-      return row !== undefined
-    },
-
-    /** The people of active accounts who may do something to a thing by owning it or through teams, by id, newest first. */
-    who: (deadline: Deadline, { type, id }: ResourceRef, action: Action, { after, limit }: Place) => {
+    /**
+     * The people of active accounts who may do something to a thing by owning it or through teams, by id, newest first;
+     * and whether everybody may who is signed in, because it is public.
+     */
+    who: async (deadline: Deadline, { type, id }: ResourceRef, action: Action, { after, limit }: Place) => {
       const bit = actionBit[action]
-      const onProject = (projectId: Fragment, except: Fragment) => sql`
-        select user_id as id from project_access where project_id = ${projectId} and actions & ${bit} <> 0 ${except}`
+      const projectId =
+        type === 'project' ? sql`${id}::uuid` : sql`(select project_id from generations where id = ${id})`
+      const onProject = sql`
+        select user_id as id from project_access where project_id = ${projectId} and actions & ${bit} <> 0`
       const people =
         type === 'project'
-          ? onProject(sql`${id}`, sql``)
+          ? onProject
           : sql`
-              ${onProject(
-                sql`(select project_id from generations where id = ${id})`,
-                sql`and user_id <> (select owner_id from generations where id = ${id})`,
-              )}
+              ${onProject} and user_id <> (select owner_id from generations where id = ${id})
               union all
               select owner_id from generations where id = ${id} and ${has(generationOwnerActions, action)}`
-      return deadline.run(sql<{ id: string }[]>`
-        select people.id from (${people}) people join users u on u.id = people.id and u.status = 'active'
-         where people.id < ${after ?? first} order by people.id desc limit ${limit + 1}`)
+      const rows = await deadline.run(sql<{ everyone: boolean; id: string | null }[]>`
+        select shown.everyone, page.id
+          from (select ${has(publicActions, action)} and exists (
+                  select from projects where id = ${projectId} and visibility = 'public') as everyone) shown
+          left join (
+            select people.id from (${people}) people join users u on u.id = people.id and u.status = 'active'
+             where people.id < ${after ?? first} order by people.id desc limit ${limit + 1}) page on true
+         order by page.id desc`)
+      return { everyone: rows[0]?.everyone ?? false, people: rows.filter((row) => row.id !== null) as { id: string }[] }
     },
 
     /** For lists that show the things themselves: what a person may read, as a subquery with one column `id`. */

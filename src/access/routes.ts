@@ -1,56 +1,121 @@
 import { Elysia } from 'elysia'
-import { contract, type Static } from '../schema.ts'
-import type { Access } from './access.ts'
+import { Fault } from '../fault.ts'
+import { contract, type Static, toPlace } from '../schema.ts'
+import { type Access, type Asker, toldToItself } from './access.ts'
 import type { Guard } from './guard.ts'
+import type { Listing } from './listing.ts'
+import type { ResourceRef } from './model.ts'
 import * as schema from './schema.ts'
 
 const tags = ['authorization']
+const by = ['bearer', 'service_key'] as const
+const faults = ['authorization.not_about_others', 'service_key.scope_missing'] as const
 
 const theThing = ({ body }: { body: unknown }) => [(body as schema.Question).resource]
 const theThings = ({ body }: { body: unknown }) =>
   (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
+const theThingOfQuery = ({ query }: { query: unknown }): ResourceRef[] => {
+  const { type, id } = query as schema.WhoQuery
+  return [{ type, id }]
+}
 
-export const accessRoutes = ({ access, guard }: { access: Access; guard: Guard }) =>
+/** Whom a question is about: a person asks about itself, a service about whom it names. */
+const aboutWhom = (asker: Asker, userId: string | undefined, where: { in: 'body' | 'query'; pointer: string }) => {
+  if (asker.kind === 'service') {
+    if (userId !== undefined) return userId
+    throw new Fault('request.invalid', { problems: [{ ...where, detail: 'A service says about whom it asks' }] })
+  }
+  if (userId === undefined || userId === asker.caller.userId) return asker.caller.userId
+  throw new Fault('authorization.not_about_others')
+}
+
+const inBody = { in: 'body', pointer: '/user_id' } as const
+
+export const accessRoutes = ({ access, listing, guard }: { access: Access; listing: Listing; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/authorization' })
     .use(guard)
     .post(
       '/check',
-      ({ call, caller, body }) => access.decide(caller.userId, body.action, body.resource, call.deadline),
+      ({ call, asker, body }) =>
+        access.decide(aboutWhom(asker, body.user_id, inBody), body.action, body.resource, call.deadline),
       {
-        signedIn: theThing,
+        asks: { scope: 'authorization:check', about: theThing },
         ...contract(
           { body: schema.question },
           { 200: schema.decision },
-          { summary: 'May the caller do this to that?', tags },
+          { summary: 'May this person do this to that?', tags, by, faults },
         ),
       },
     )
     .post(
       '/check/batch',
-      async ({ call, caller, body }) => ({
+      async ({ call, asker, body }) => ({
         results: await access.decideMany(
-          body.checks.map((check) => ({ userId: caller.userId, ...check })),
+          body.checks.map(({ user_id, action, resource }, index) => ({
+            userId: aboutWhom(asker, user_id, { in: 'body', pointer: `/checks/${index}/user_id` }),
+            action,
+            resource,
+          })),
           call.deadline,
         ),
       }),
       {
-        signedIn: theThings,
+        asks: { scope: 'authorization:check', about: theThings },
         ...contract(
           { body: schema.batch },
           { 200: schema.decisions },
-          { summary: 'Up to 200 checks in one answer', tags },
+          { summary: 'Up to 200 checks in one answer', tags, by, faults },
         ),
       },
     )
     .post(
       '/explain',
-      ({ call, caller, body }) => access.explain(caller.userId, body.action, body.resource, call.deadline),
+      async ({ call, asker, body: { user_id, action, resource } }) => {
+        const explanation = await access.explain(aboutWhom(asker, user_id, inBody), action, resource, call.deadline)
+        return asker.kind === 'person' ? toldToItself(explanation) : explanation
+      },
       {
-        signedIn: true,
+        asks: { scope: 'authorization:check' },
         ...contract(
           { body: schema.question },
           { 200: schema.explanation },
-          { summary: 'The decision and what each of the ten layers said', tags },
+          { summary: 'The decision and what each of the ten layers said', tags, by, faults },
+        ),
+      },
+    )
+    .get(
+      '/accessible',
+      ({ call, asker, query }) => {
+        const userId = aboutWhom(asker, query.user_id, { in: 'query', pointer: '/user_id' })
+        return listing.accessible(call.deadline, userId, query, toPlace(query))
+      },
+      {
+        asks: { scope: 'authorization:list' },
+        ...contract(
+          { query: schema.accessibleQuery },
+          { 200: schema.accessible },
+          { summary: 'The things a person may do something to, newest first', tags, by, faults },
+        ),
+      },
+    )
+    .get(
+      '/who',
+      async ({ call, asker, query: { type, id, action, ...page } }) => {
+        const ref = { type, id }
+        if (asker.kind === 'person') await access.require(asker.caller, 'share', ref, call.deadline)
+        return listing.who(call.deadline, ref, action, toPlace(page))
+      },
+      {
+        asks: { scope: 'authorization:list', about: theThingOfQuery },
+        ...contract(
+          { query: schema.whoQuery },
+          { 200: schema.who },
+          {
+            summary: 'The people who may do something to a thing; a person asks about what it may share',
+            tags,
+            by,
+            faults: ['service_key.scope_missing', 'project.not_found', 'generation.not_found', 'access.denied'],
+          },
         ),
       },
     )

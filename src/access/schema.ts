@@ -1,7 +1,10 @@
-import { closed, id, oneOf, type Static, t } from '../schema.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../schema.ts'
 import { actions, resourceTypes } from './model.ts'
 
+const aboutUser = t.Optional(id('About whom: a service says it, a person may only name itself'))
+
 export const question = closed({
+  user_id: aboutUser,
   action: oneOf(actions),
   resource: closed({ type: oneOf(resourceTypes), id: id('The thing') }),
 })
@@ -26,4 +29,30 @@ export const explanation = closed({
     }),
     { description: 'All ten, in the order of evaluation' },
   ),
+})
+
+export const accessibleQuery = closed({
+  type: oneOf(resourceTypes),
+  action: oneOf(actions),
+  user_id: aboutUser,
+  ...pageQuery,
+})
+export type AccessibleQuery = Static<typeof accessibleQuery>
+
+export const whoQuery = closed({
+  type: oneOf(resourceTypes),
+  id: id('The thing'),
+  action: oneOf(actions),
+  ...pageQuery,
+})
+export type WhoQuery = Static<typeof whoQuery>
+
+export const accessible = pageOf(closed({ type: oneOf(resourceTypes), id: id('The thing') }))
+
+export const who = closed({
+  items: t.Array(closed({ user_id: id('User') }), {
+    description: 'People who may do it by owning it or through a team',
+  }),
+  everyone: t.Boolean({ description: 'Whether besides them everybody may who is signed in, because it is public' }),
+  next_cursor: t.Union([t.String(), t.Null()]),
 })

@@ -23,7 +23,8 @@ export const makeServiceKey = (id: string): { key: string; secretHash: Uint8Arra
 
 /** The id a presented key names and the hash of its secret, or undefined when it is not the text of a key. */
 export const readServiceKey = (text: string): { id: string; secretHash: Uint8Array } | undefined => {
-  const bytes = text.length <= 128 ? decodeBase64url(text.slice(serviceKeyPrefix.length)) : undefined
+  if (!text.startsWith(serviceKeyPrefix) || text.length > 128) return undefined
+  const bytes = decodeBase64url(text.slice(serviceKeyPrefix.length))
   if (bytes?.length !== idLength + secretLength) return undefined
   return { id: toId(bytes.subarray(0, idLength)), secretHash: sha256(bytes.subarray(idLength)) }
 }

@@ -51,8 +51,9 @@ export type FactStore = { load(wanted: readonly Wanted[]): Promise<LoadedFacts> 
 export const createFactStore = (sql: Sql): FactStore => ({
   /**
    * The facts of a cold question in one statement, however many things and teams it is about: a session brings its
-   * account along, a generation its project, a project what the person may do on it. Every join is by primary key;
-   * nothing is locked.
+   * account along, a generation its project, a project what the person may do on it. Every row is found by its primary
+   * key; nothing is locked. (What the person may do is no join, because a planner may take one by project alone, and read
+   * everybody on it.)
    */
   load: async (wanted) => {
     const kinds = wanted.map(({ kind }) => kind)
@@ -64,7 +65,8 @@ export const createFactStore = (sql: Sql): FactStore => ({
              u.id as u_id, u.status as u_status, u.role as u_role, u.plan as u_plan,
              g.id as g_id, g.owner_id as g_owner_id, g.project_id as g_project_id, g.status as g_status,
              p.id as p_id, p.owner_id as p_owner_id, p.visibility as p_visibility,
-             p.allow_derivatives as p_allow_derivatives, a.actions as a_actions,
+             p.allow_derivatives as p_allow_derivatives,
+             (select a.actions from project_access a where a.user_id = w.user_id and a.project_id = p.id) as a_actions,
              k.id as k_id, k.secret_hash as k_secret_hash, k.scopes as k_scopes, k.revoked_at is null as k_live,
              k.expires_at as k_expires_at
         from unnest(${kinds}::text[], ${ids}::uuid[], ${users}::uuid[]) as w (kind, id, user_id)
@@ -73,7 +75,6 @@ export const createFactStore = (sql: Sql): FactStore => ({
         left join generations g on w.kind = 'generation' and g.id = w.id
         left join projects p on p.id = case when w.kind = 'generation' then g.project_id
                                             when w.kind in ('project', 'grant') then w.id end
-        left join project_access a on a.user_id = w.user_id and a.project_id = p.id
         left join service_keys k on w.kind = 'service_key' and k.id = w.id`
     const facts = new Map<FactKey, Fact[FactKind] | null>()
     for (const row of rows) {
@@ -152,12 +153,12 @@ export const syncAccessRules = async (sql: Sql): Promise<void> => {
   })
 }
 
-/** Recomputes everything from the base tables and lists what differs: nothing, always. Reads all; for checks. */
+/** Recomputes everything from the base tables and lists what differs, up to 100: nothing, always. Reads all; for checks. */
 export const findAccessDifferences = (sql: Sql): Promise<AccessDifference[]> =>
-  sql<AccessDifference[]>`select user_id, project_id, actual, expected from project_access_difference`
+  sql<AccessDifference[]>`select user_id, project_id, actual, expected from project_access_difference limit 100`
 
 /** The grant facts this transaction has changed so far, as its triggers noted them. */
 export const touchedGrants = async (tx: TransactionSql): Promise<string[]> => {
-  const [row] = await tx<{ touched: string | null }[]>`select current_setting('velro.touched', true) as touched`
-  return (row?.touched ?? '').split('\n').filter((id) => id !== '')
+  const rows = await tx<{ id: string }[]>`select touched_grants() as id`
+  return rows.map(({ id }) => id)
 }

@@ -1,27 +1,83 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
 
 export const statuses = ['queued', 'processing', 'completed', 'failed', 'cancelled'] as const
+export type Status = (typeof statuses)[number]
+
+/** What a generation is to its parent; an original has none. */
+export const intents = ['original', 'improve', 'iterate', 'fork', 'remix'] as const
+export type Intent = (typeof intents)[number]
+
+/** How many ancestors a generation may have. */
+export const maxDepth = 64
+
+const title = text(0, 200)
+const intent = oneOf(intents)
+const model = t.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$' })
 
 export const generationParams = closed({ generation_id: id('Generation') })
 
 export const newGeneration = closed({
   project_id: t.Optional(id('Project it is made in; without one it is the owner’s alone')),
-  model: t.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$' }),
+  model,
   prompt: text(1, 4000),
+  title: t.Optional(title),
+  intent: t.Optional(intent),
+  parent_id: t.Optional(id('Generation it is made from; goes with an intent other than `original`')),
 })
 export type NewGeneration = Static<typeof newGeneration>
 
-export const generationQuery = closed({ ...pageQuery, project_id: t.Optional(id('Only generations of this project')) })
+export const generationChanges = t.Object(
+  {
+    title: t.Optional(title),
+    project_id: t.Optional(t.Union([id('Project it moves to'), t.Null({ description: 'Out of its project' })])),
+  },
+  { additionalProperties: false, minProperties: 1 },
+)
+export type GenerationChanges = Static<typeof generationChanges>
+
+export const favorite = closed({ favorite: t.Boolean() })
+export type Favorite = Static<typeof favorite>
+
+export const generationQuery = closed({
+  ...pageQuery,
+  project_id: t.Optional(id('Only generations of this project')),
+  owner_id: t.Optional(id('Only generations of this owner')),
+  status: t.Optional(oneOf(statuses)),
+  intent: t.Optional(intent),
+  model: t.Optional(model),
+  favorite: t.Optional(oneOf(['true'] as const)),
+})
 
 export const generation = closed({
   id: id('Generation'),
   owner_id: id('User'),
   project_id: t.Union([id('Project'), t.Null()]),
+  title: t.String(),
+  intent,
+  depth: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many ancestors it has; see provenance' }),
   model: t.String(),
   prompt: t.String(),
   status: oneOf(statuses),
+  favorite: t.Boolean({ description: 'Whether it is one of the caller’s favorites' }),
   created_at: timestamp(),
   updated_at: timestamp(),
 })
 export type Generation = Static<typeof generation>
 export const generationPage = pageOf(generation)
+
+const ancestor = closed({
+  id: id('Generation'),
+  owner_id: id('User'),
+  project_id: t.Union([id('Project'), t.Null()]),
+  intent,
+  title: t.String(),
+  status: oneOf(statuses),
+  created_at: timestamp(),
+  distance: t.Integer({ minimum: 1, maximum: maxDepth, description: '1 is the parent' }),
+})
+
+export const provenance = closed({
+  items: t.Array(ancestor, { description: 'The ancestors the caller may read, nearest first' }),
+  hidden: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many others there are, deleted ones included' }),
+})
+export type Provenance = Static<typeof provenance>

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/model.ts'
-import { contract, nothing, toPlace } from '../schema.ts'
+import { contract, nothing, type Static, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 
@@ -12,35 +12,56 @@ const theGeneration = ({ params }: { params: Record<string, string> }): Resource
   id: params['generation_id'] ?? '',
 })
 
+/** What making one is about: the project it goes to, the generation it comes from. */
+const itsPlaces = ({ body }: { body: unknown }): ResourceRef[] => {
+  const { project_id, parent_id } = body as model.NewGeneration
+  return [
+    ...(project_id === undefined ? [] : [{ type: 'project', id: project_id } as const]),
+    ...(parent_id === undefined ? [] : [{ type: 'generation', id: parent_id } as const]),
+  ]
+}
+
+const toFilter = (query: Static<typeof model.generationQuery>) => ({
+  ...toPlace(query),
+  projectId: query.project_id,
+  ownerId: query.owner_id,
+  status: query.status,
+  intent: query.intent,
+  model: query.model,
+  favorite: query.favorite === 'true',
+})
+
 export const generationRoutes = ({ generations, guard }: { generations: Generations; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/generations' })
     .use(guard)
     .post('', async ({ call, caller, body, status }) => status(201, await generations.create(call, caller, body)), {
-      signedIn: true,
+      signedIn: itsPlaces,
       ...contract(
         { body: model.newGeneration },
         { 201: model.generation },
         {
-          summary: 'Ask for a generation; in a project it needs `create` there',
+          summary:
+            'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave',
           tags,
-          faults: ['project.not_found', 'access.denied'],
+          faults: [
+            'project.not_found',
+            'access.denied',
+            'generation.not_found',
+            'generation.derivatives_not_allowed',
+            'generation.too_deep',
+          ],
         },
       ),
     })
-    .get(
-      '',
-      ({ call, caller, query }) =>
-        generations.list(call, caller, { ...toPlace(query), projectId: query.project_id ?? null }),
-      {
-        signedIn: true,
-        ...contract(
-          { query: model.generationQuery },
-          { 200: model.generationPage },
-          { summary: 'Generations the caller may read, newest first', tags },
-        ),
-      },
-    )
-    .get('/:generation_id', ({ call, params }) => generations.get(call, params.generation_id), {
+    .get('', ({ call, caller, query }) => generations.list(call, caller, toFilter(query)), {
+      signedIn: true,
+      ...contract(
+        { query: model.generationQuery },
+        { 200: model.generationPage },
+        { summary: 'Generations the caller may read, newest first', tags },
+      ),
+    })
+    .get('/:generation_id', ({ call, caller, params }) => generations.get(call, caller, params.generation_id), {
       may: ['read', theGeneration],
       ...contract(
         { params: model.generationParams },
@@ -48,10 +69,26 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         { summary: 'One generation', tags, faults: ['generation.not_found'] },
       ),
     })
+    .patch(
+      '/:generation_id',
+      ({ call, caller, params, body }) => generations.update(call, caller, params.generation_id, body),
+      {
+        may: ['read', theGeneration],
+        ...contract(
+          { params: model.generationParams, body: model.generationChanges },
+          { 200: model.generation },
+          {
+            summary: 'Change its title (`write`) or move it (`delete` on it, `create` on the project it moves to)',
+            tags,
+            faults: ['generation.not_found', 'project.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
     .delete(
       '/:generation_id',
-      async ({ call, params, status }) => {
-        await generations.remove(call, params.generation_id)
+      async ({ call, caller, params, status }) => {
+        await generations.remove(call, caller, params.generation_id)
         return status(204, undefined)
       },
       {
@@ -60,6 +97,34 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           { params: model.generationParams },
           { 204: nothing },
           { summary: 'Delete a generation', tags, faults: ['generation.not_found', 'access.denied'] },
+        ),
+      },
+    )
+    .post(
+      '/:generation_id/favorite',
+      ({ call, caller, params, body }) => generations.favorite(call, caller, params.generation_id, body),
+      {
+        may: ['read', theGeneration],
+        ...contract(
+          { params: model.generationParams, body: model.favorite },
+          { 200: model.generation },
+          { summary: 'Make it one of the caller’s favorites, or no longer', tags, faults: ['generation.not_found'] },
+        ),
+      },
+    )
+    .get(
+      '/:generation_id/provenance',
+      ({ call, caller, params }) => generations.provenance(call, caller, params.generation_id),
+      {
+        may: ['read', theGeneration],
+        ...contract(
+          { params: model.generationParams },
+          { 200: model.provenance },
+          {
+            summary: 'Where it comes from: the ancestors the caller may read, and how many there are besides',
+            tags,
+            faults: ['generation.not_found'],
+          },
         ),
       },
     )

@@ -1,54 +1,160 @@
+import type { ListingStore, Place } from '../access/listing-store.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
-import type { Generation } from './model.ts'
+import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import type { GenerationChanges, Intent, Status } from './model.ts'
 
+/** A generation as one person has it. */
 export type GenerationRow = {
   id: string
   owner_id: string
   project_id: string | null
+  title: string
+  intent: Intent
+  depth: number
   model: string
   prompt: string
-  status: Generation['status']
+  status: Status
+  favorite: boolean
   created_at: Date
   updated_at: Date
 }
 
-export type GenerationFilter = { projectId: string | null; after: string | null; limit: number }
+export type NewGenerationRow = Pick<
+  GenerationRow,
+  'id' | 'owner_id' | 'project_id' | 'title' | 'intent' | 'model' | 'prompt'
+> & { ancestor_ids: readonly string[] }
 
-export const createGenerationStore = (sql: Sql) => ({
-  find: async (deadline: Deadline, id: string): Promise<GenerationRow | undefined> => {
-    const [row] = await deadline.run(sql<GenerationRow[]>`select * from generations where id = ${id}`)
-    return row
-  },
+export type AncestorRow = Pick<
+  GenerationRow,
+  'id' | 'owner_id' | 'project_id' | 'intent' | 'title' | 'status' | 'created_at'
+> & { distance: number }
 
-  /** The generations a user may read, newest first: the read rule of access/decide as SQL. One row more than `limit`. */
-  list: (deadline: Deadline, userId: string, { projectId, after, limit }: GenerationFilter): Promise<GenerationRow[]> =>
-    deadline.run(sql<GenerationRow[]>`
-      select g.* from generations g
-       where (g.owner_id = ${userId} or exists (
-               select from projects p
-                where p.id = g.project_id and (p.owner_id = ${userId} or p.visibility = 'public')))
-         and (${projectId}::uuid is null or g.project_id = ${projectId}::uuid)
-         and (${after}::uuid is null or g.id < ${after}::uuid)
-       order by g.id desc limit ${limit + 1}`),
+/** Undefined is no filter. */
+export type GenerationFilter = Place & {
+  projectId: string | undefined
+  ownerId: string | undefined
+  status: Status | undefined
+  intent: Intent | undefined
+  model: string | undefined
+  favorite: boolean
+}
 
-  /** Nothing is made, and undefined returned, when the project is gone; while it is made the project cannot go. */
-  insert: async (
-    tx: TransactionSql,
-    row: Pick<GenerationRow, 'id' | 'owner_id' | 'project_id' | 'model' | 'prompt'>,
-  ): Promise<GenerationRow | undefined> => {
-    if (row.project_id !== null) {
-      const [project] = await tx`select id from projects where id = ${row.project_id} for key share`
-      if (project === undefined) return undefined
-    }
-    const [inserted] = await tx<GenerationRow[]>`insert into generations ${tx(row)} returning *`
-    return inserted
-  },
+export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
+  const columnsFor = (userId: string) => sql`
+    g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt, g.status,
+    g.created_at, g.updated_at,
+    exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
 
-  remove: async (tx: TransactionSql, id: string): Promise<boolean> => {
-    const { count } = await tx`delete from generations where id = ${id}`
-    return count === 1
-  },
-})
+  const narrow = (userId: string, { projectId, ownerId, status, intent, model, favorite }: GenerationFilter) => {
+    const conditions = [
+      projectId !== undefined && sql`and g.project_id = ${projectId}`,
+      ownerId !== undefined && sql`and g.owner_id = ${ownerId}`,
+      status !== undefined && sql`and g.status = ${status}`,
+      intent !== undefined && sql`and g.intent = ${intent}`,
+      model !== undefined && sql`and g.model = ${model}`,
+      favorite && sql`and g.id in (select generation_id from generation_favorites where user_id = ${userId})`,
+    ]
+    return conditions.filter((condition) => condition !== false).reduce((all, next) => sql`${all} ${next}`, sql``)
+  }
+
+  return {
+    find: async (
+      deadline: Deadline,
+      id: string,
+      userId: string,
+      on: Sql | TransactionSql = sql,
+    ): Promise<GenerationRow | undefined> => {
+      const [row] = await deadline.run(
+        on<GenerationRow[]>`select ${columnsFor(userId)} from generations g where g.id = ${id}`,
+      )
+      return row
+    },
+
+    /**
+     * The generations a user may read, newest first, in one statement. One row more than `limit`. The page is cut before
+     * it is joined, or Postgres may walk the whole table for it.
+     */
+    list: (deadline: Deadline, userId: string, filter: GenerationFilter): Promise<GenerationRow[]> =>
+      deadline.run(sql<GenerationRow[]>`
+        select ${columnsFor(userId)}
+          from (select id from ${listing.readableGenerations(userId, filter, narrow(userId, filter))} readable
+                 order by id desc limit ${filter.limit + 1}) page
+          join generations g on g.id = page.id
+         order by g.id desc`),
+
+    /**
+     * The ancestors of a generation that are still there, nearest first, and how many it was made with; undefined when
+     * it is gone itself. Who may read them is not decided here.
+     */
+    findAncestors: async (
+      deadline: Deadline,
+      id: string,
+    ): Promise<{ depth: number; ancestors: AncestorRow[] } | undefined> => {
+      const rows = await deadline.run(sql<({ depth: number } & (AncestorRow | { id: null }))[]>`
+        select cardinality(g.ancestor_ids) as depth, a.id, a.owner_id, a.project_id, a.intent, a.title, a.status,
+               a.created_at, named.distance::int
+          from generations g
+          left join lateral unnest(g.ancestor_ids) with ordinality as named (id, distance) on true
+          left join generations a on a.id = named.id
+         where g.id = ${id} order by named.distance`)
+      const [first] = rows
+      return first && { depth: first.depth, ancestors: rows.filter((row) => row.id !== null) }
+    },
+
+    /** Whether a project is there; until the end of the transaction it cannot go. */
+    keepProject: async (tx: TransactionSql, id: string): Promise<boolean> => {
+      const { count } = await tx`select from projects where id = ${id} for key share`
+      return count === 1
+    },
+
+    /** The ancestors of a generation, or undefined when it is gone; until the end of the transaction it cannot go. */
+    keepParent: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
+      const [row] = await tx<{ ancestor_ids: string[] }[]>`
+        select ancestor_ids from generations where id = ${id} for key share`
+      return row?.ancestor_ids
+    },
+
+    insert: async (tx: TransactionSql, row: NewGenerationRow): Promise<GenerationRow> => {
+      const [inserted] = await tx<GenerationRow[]>`
+        insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt)
+        values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.title}, ${row.intent}, ${row.ancestor_ids}::uuid[],
+                ${row.model}, ${row.prompt})
+        returning ${columnsFor(row.owner_id)}`
+      return inserted as GenerationRow
+    },
+
+    /** Locks a generation, so that it stays where it is; children can still be made of it. Returns whether there is one. */
+    lock: async (tx: TransactionSql, id: string): Promise<boolean> => {
+      const { count } = await tx`select from generations where id = ${id} for no key update`
+      return count === 1
+    },
+
+    update: async (
+      tx: TransactionSql,
+      id: string,
+      changes: GenerationChanges,
+      userId: string,
+    ): Promise<GenerationRow> => {
+      const [row] = await tx<GenerationRow[]>`
+        update generations g set ${tx(changes)}, updated_at = now() where g.id = ${id} returning ${columnsFor(userId)}`
+      return row as GenerationRow
+    },
+
+    /** Whatever it was before; a generation that goes meanwhile is a fault. */
+    setFavorite: async (tx: TransactionSql, id: string, userId: string, favorite: boolean): Promise<void> => {
+      if (!favorite) {
+        await tx`delete from generation_favorites where user_id = ${userId} and generation_id = ${id}`
+        return
+      }
+      await tx`
+        insert into generation_favorites (user_id, generation_id) values (${userId}, ${id}) on conflict do nothing
+        `.catch(onViolation('generation_favorites__generation_id', 'generation.not_found'))
+    },
+
+    remove: async (tx: TransactionSql, id: string): Promise<void> => {
+      await tx`delete from generations where id = ${id}`
+    },
+  }
+}
 
 export type GenerationStore = ReturnType<typeof createGenerationStore>

@@ -1,11 +1,5 @@
-import { closed, id, oneOf, pageOf, type Static, t, text, timestamp } from '../schema.ts'
+import { closed, email, id, oneOf, pageOf, type Static, t, text, timestamp } from '../schema.ts'
 
-export const email = t.String({
-  minLength: 3,
-  maxLength: 254,
-  pattern: '^[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f]+@[^\\s@.]+(\\.[^\\s@.]+)+$',
-  description: 'Compared without regard to case',
-})
 export const password = t.String({
   minLength: 8,
   maxLength: 1024,

@@ -6,6 +6,7 @@ import { Fault } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
+import { canonicalEmail } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
@@ -31,6 +32,8 @@ type Dependencies = {
   clock: Clock
   log: Log
   maxCachedTokens: number
+  /** Takes a person out of the teams it does not own, and forgets where it was invited. */
+  leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
 }
 
 const refreshTokenLength = 32
@@ -56,9 +59,6 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
   expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
 })
 
-/** An address as it is stored and looked up: NFC, lower case. */
-const canonicalEmail = (email: string) => email.normalize('NFC').toLowerCase()
-
 /**
  * Who people are, and their sessions.
  *
@@ -66,7 +66,7 @@ const canonicalEmail = (email: string) => email.normalize('NFC').toLowerCase()
  * password are felt by the next request; nothing that is stored signs anybody in.
  */
 export const createIdentity = (dependencies: Dependencies) => {
-  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens } = dependencies
+  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens, leaveTeams } = dependencies
   const verified = createTtlMap<AccessTokenClaims>({
     clock,
     maxEntries: maxCachedTokens,
@@ -230,11 +230,17 @@ export const createIdentity = (dependencies: Dependencies) => {
       }),
 
     closeMe: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, async (tx, touch) => {
-        await store.closeAccount(tx, caller.userId)
-        touch('account', caller.userId)
-        await endAll(tx, touch, caller.userId, 'account_closed')
-      }),
+      changes.run(
+        call.deadline,
+        async (tx, touch) => {
+          // While the address is still known.
+          await leaveTeams(tx, caller.userId)
+          await store.closeAccount(tx, caller.userId)
+          touch('account', caller.userId)
+          await endAll(tx, touch, caller.userId, 'account_closed')
+        },
+        { grants: true },
+      ),
 
     /** Ends every other session; this one goes on. Of two changes at once one wins, the other is told its password is wrong. */
     changePassword: async (

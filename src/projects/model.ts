@@ -1,9 +1,13 @@
-import { visibilities } from '../access/model.ts'
+import { accessLevels, actions, visibilities } from '../access/model.ts'
+import { intents, statuses } from '../generations/model.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
 
 const name = text(1, 200)
 const description = text(0, 4000)
 const visibility = oneOf(visibilities)
+const accessLevel = oneOf(accessLevels)
+const allowDerivatives = t.Boolean({ description: 'Whether others may make children of the generations in it' })
+const count = t.Integer({ minimum: 0 })
 
 export const projectParams = closed({ project_id: id('Project') })
 
@@ -11,11 +15,17 @@ export const newProject = closed({
   name,
   description: t.Optional(description),
   visibility: t.Optional(visibility),
+  allow_derivatives: t.Optional(allowDerivatives),
 })
 export type NewProject = Static<typeof newProject>
 
 export const projectChanges = t.Object(
-  { name: t.Optional(name), description: t.Optional(description), visibility: t.Optional(visibility) },
+  {
+    name: t.Optional(name),
+    description: t.Optional(description),
+    visibility: t.Optional(visibility),
+    allow_derivatives: t.Optional(allowDerivatives),
+  },
   { additionalProperties: false, minProperties: 1 },
 )
 export type ProjectChanges = Static<typeof projectChanges>
@@ -28,8 +38,52 @@ export const project = closed({
   name: t.String(),
   description: t.String(),
   visibility,
+  allow_derivatives: allowDerivatives,
   created_at: timestamp(),
   updated_at: timestamp(),
 })
 export type Project = Static<typeof project>
 export const projectPage = pageOf(project)
+
+export const projectWithPermissions = closed({
+  ...project.properties,
+  permissions: t.Array(oneOf(actions), { description: 'What the caller may do on it' }),
+})
+export type ProjectWithPermissions = Static<typeof projectWithPermissions>
+
+export const transfer = closed({ owner_id: id('An active account that sees the project through a team') })
+export type Transfer = Static<typeof transfer>
+
+export const grantParams = closed({ project_id: id('Project'), team_id: id('Team') })
+export const grantQuery = closed(pageQuery)
+
+export const newGrant = closed({
+  team_id: id('A team in which the caller is owner or admin'),
+  access_level: accessLevel,
+})
+export type NewGrant = Static<typeof newGrant>
+
+export const grantChanges = closed({ access_level: accessLevel })
+export type GrantChanges = Static<typeof grantChanges>
+
+export const grant = closed({
+  project_id: id('Project'),
+  team_id: id('Team'),
+  team_name: t.String(),
+  access_level: accessLevel,
+  granted_by: id('User'),
+  created_at: timestamp(),
+  updated_at: timestamp(),
+})
+export type Grant = Static<typeof grant>
+export const grantPage = pageOf(grant)
+
+const countsOf = <const T extends readonly string[]>(names: T) =>
+  closed(Object.fromEntries(names.map((each) => [each, count])) as Record<T[number], typeof count>)
+
+export const stats = closed({
+  generations: closed({ total: count, by_status: countsOf(statuses), by_intent: countsOf(intents) }),
+  grants: closed({ total: count, by_access_level: countsOf(accessLevels) }),
+  people: t.Integer({ minimum: 0, description: 'Active accounts that have access by owning it or through teams' }),
+})
+export type Stats = Static<typeof stats>

@@ -1,11 +1,26 @@
 import type { Access, Caller } from '../access/access.ts'
 import type { Changes } from '../access/changes.ts'
+import type { AccessInside } from '../access/inside.ts'
+import type { Place } from '../access/listing-store.ts'
+import { type Action, accessLevels, actions, isAbove, type ResourceRef } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
+import { intents, statuses } from '../generations/model.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
-import type { NewProject, Project, ProjectChanges } from './model.ts'
-import type { ProjectFilter, ProjectRow, ProjectStore } from './store.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import type {
+  Grant,
+  GrantChanges,
+  NewGrant,
+  NewProject,
+  Project,
+  ProjectChanges,
+  ProjectWithPermissions,
+  Stats,
+  Transfer,
+} from './model.ts'
+import type { GrantRow, ProjectFilter, ProjectRow, ProjectStore, StatsRow } from './store.ts'
 
 const toProject = (row: ProjectRow): Project => ({
   id: row.id,
@@ -13,62 +28,187 @@ const toProject = (row: ProjectRow): Project => ({
   name: row.name,
   description: row.description,
   visibility: row.visibility,
+  allow_derivatives: row.allow_derivatives,
   created_at: row.created_at.toISOString(),
   updated_at: row.updated_at.toISOString(),
 })
 
-const found = (row: ProjectRow | undefined): Project => {
+const toGrant = (row: GrantRow): Grant => ({
+  project_id: row.project_id,
+  team_id: row.team_id,
+  team_name: row.team_name,
+  access_level: row.access_level,
+  granted_by: row.granted_by,
+  created_at: row.created_at.toISOString(),
+  updated_at: row.updated_at.toISOString(),
+})
+
+const sum = (rows: readonly { count: number }[]): number => rows.reduce((total, { count }) => total + count, 0)
+
+/** How many each name has, those that have none included. */
+const countBy = <N extends string, R extends { count: number }>(
+  names: readonly N[],
+  rows: readonly R[],
+  nameOf: (row: R) => N,
+) =>
+  Object.fromEntries(names.map((name) => [name, sum(rows.filter((row) => nameOf(row) === name))])) as Record<N, number>
+
+const toStats = ({ generations, grants, people }: StatsRow): Stats => ({
+  generations: {
+    total: sum(generations),
+    by_status: countBy(statuses, generations, ({ status }) => status),
+    by_intent: countBy(intents, generations, ({ intent }) => intent),
+  },
+  grants: { total: sum(grants), by_access_level: countBy(accessLevels, grants, ({ access_level }) => access_level) },
+  people,
+})
+
+const found = <T>(thing: T | undefined): T => {
   // Decided on a moment ago, gone now.
-  if (row === undefined) throw new Fault('project.not_found')
-  return toProject(row)
+  if (thing === undefined) throw new Fault('project.not_found')
+  return thing
 }
 
-/** Projects. Whoever calls has been let through for the action of the route; what needs more is asked for here. */
+const refOf = (id: string): ResourceRef => ({ type: 'project', id })
+
+/**
+ * Projects, and the teams that are let into them. Whoever calls has been let through for the action of the route; what
+ * changes who may do what is decided on again under the project's lock, so that such changes have an order and each was
+ * allowed at its place in it.
+ */
 export const createProjects = ({
   store,
   access,
+  accessInside,
   changes,
 }: {
   store: ProjectStore
   access: Access
+  accessInside: AccessInside
   changes: Changes
-}) => ({
-  create: (call: Call, caller: Caller, input: NewProject): Promise<Project> =>
-    changes.run(call.deadline, async (tx, touch) => {
-      const row = await store.insert(tx, {
-        id: newId(),
-        owner_id: caller.userId,
-        name: input.name,
-        description: input.description ?? '',
-        visibility: input.visibility ?? 'private',
-      })
-      touch('project', row.id)
-      return toProject(row)
-    }),
+}) => {
+  /** Locks a project and decides again; returns its owner. */
+  const lockFor = async (tx: TransactionSql, call: Call, caller: Caller, action: Action, id: string) => {
+    const { owner_id } = found(await store.lock(tx, id))
+    await accessInside(tx).require(caller, action, refOf(id), call.deadline)
+    return owner_id
+  }
 
-  get: async (call: Call, id: string): Promise<Project> => found(await store.find(call.deadline, id)),
+  return {
+    create: (call: Call, caller: Caller, input: NewProject): Promise<Project> =>
+      changes.run(
+        call.deadline,
+        async (tx, touch) => {
+          const row = await store.insert(tx, {
+            id: newId(),
+            owner_id: caller.userId,
+            name: input.name,
+            description: input.description ?? '',
+            visibility: input.visibility ?? 'private',
+            allow_derivatives: input.allow_derivatives ?? true,
+          })
+          touch('project', row.id)
+          return toProject(row)
+        },
+        { grants: true },
+      ),
 
-  list: async (call: Call, caller: Caller, filter: ProjectFilter) => {
-    const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, filter), filter.limit)
-    return { items: items.map(toProject), next_cursor }
-  },
+    /** What the caller may do on it is known from letting it through. */
+    get: async (call: Call, caller: Caller, id: string): Promise<ProjectWithPermissions> => {
+      const project = toProject(found(await store.find(call.deadline, id)))
+      const questions = actions.map((action) => ({ userId: caller.userId, action, resource: refOf(id) }))
+      const decisions = await access.decideMany(questions, call.deadline)
+      return { ...project, permissions: actions.filter((_, index) => decisions[index]?.allowed) }
+    },
 
-  /** Who may see a project is decided by those who administer it. */
-  update: async (call: Call, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
-    if (input.visibility !== undefined) await access.require(caller, 'admin', { type: 'project', id }, call.deadline)
-    return changes.run(call.deadline, async (tx, touch) => {
-      touch('project', id)
-      return found(await store.update(tx, id, input))
-    })
-  },
+    list: async (call: Call, caller: Caller, filter: ProjectFilter) => {
+      const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, filter), filter.limit)
+      return { items: items.map(toProject), next_cursor }
+    },
 
-  remove: (call: Call, id: string): Promise<void> =>
-    changes.run(call.deadline, async (tx, touch) => {
-      const orphans = await store.remove(tx, id)
-      if (orphans === undefined) throw new Fault('project.not_found')
-      touch('project', id)
-      for (const orphan of orphans) touch('generation', orphan)
-    }),
-})
+    /** Who may see a project, and what others may make of it, is decided by those who administer it. */
+    update: (call: Call, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
+      const opens = input.visibility !== undefined || input.allow_derivatives !== undefined
+      return changes.run(
+        call.deadline,
+        async (tx, touch) => {
+          await lockFor(tx, call, caller, opens ? 'admin' : 'write', id)
+          touch('project', id)
+          return toProject(await store.update(tx, id, input))
+        },
+        { grants: opens },
+      )
+    },
+
+    remove: (call: Call, caller: Caller, id: string): Promise<void> =>
+      changes.run(
+        call.deadline,
+        async (tx, touch) => {
+          if (!(await store.lockForRemoval(tx, id))) throw new Fault('project.not_found')
+          await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
+          for (const orphan of await store.remove(tx, id)) touch('generation', orphan)
+          touch('project', id)
+        },
+        { grants: true },
+      ),
+
+    /** From the owner to somebody who sees the project through a team; to administer it is not enough to give it away. */
+    transfer: (call: Call, caller: Caller, id: string, { owner_id: newOwnerId }: Transfer): Promise<Project> =>
+      changes.run(
+        call.deadline,
+        async (tx, touch) => {
+          const ownerId = await lockFor(tx, call, caller, 'admin', id)
+          if (ownerId !== caller.userId) throw new Fault('access.denied')
+          if (!(await store.seesThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
+          touch('project', id)
+          return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
+        },
+        { grants: true },
+      ),
+
+    stats: async (call: Call, id: string): Promise<Stats> => toStats(found(await store.stats(call.deadline, id))),
+
+    listGrants: async (call: Call, id: string, place: Place) => {
+      const { items, next_cursor } = toPage(await store.listGrants(call.deadline, id, place), place.limit)
+      return { items: items.map(toGrant), next_cursor }
+    },
+
+    /** Takes both sides: `admin` on the project, and owner or admin of the team. */
+    addGrant: (call: Call, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
+      changes.run(
+        call.deadline,
+        async (tx) => {
+          await lockFor(tx, call, caller, 'admin', id)
+          const role = await store.lockTeamRole(tx, id, input.team_id, caller.userId)
+          if (role === undefined) throw new Fault('team.not_found')
+          if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
+          return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
+        },
+        { grants: true },
+      ),
+
+    updateGrant: (call: Call, caller: Caller, id: string, teamId: string, input: GrantChanges): Promise<Grant> =>
+      changes.run(
+        call.deadline,
+        async (tx) => {
+          await lockFor(tx, call, caller, 'admin', id)
+          const row = await store.updateGrant(tx, id, teamId, input.access_level)
+          if (row === undefined) throw new Fault('project.grant_not_found')
+          return toGrant(row)
+        },
+        { grants: true },
+      ),
+
+    removeGrant: (call: Call, caller: Caller, id: string, teamId: string): Promise<void> =>
+      changes.run(
+        call.deadline,
+        async (tx) => {
+          await lockFor(tx, call, caller, 'admin', id)
+          if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
+        },
+        { grants: true },
+      ),
+  }
+}
 
 export type Projects = ReturnType<typeof createProjects>

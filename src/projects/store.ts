@@ -1,6 +1,8 @@
-import type { Visibility } from '../access/model.ts'
+import type { ListingStore, Place } from '../access/listing-store.ts'
+import { type AccessLevel, actionBit, type TeamRole, type Visibility } from '../access/model.ts'
+import type { Intent, Status } from '../generations/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { ProjectChanges } from './model.ts'
 
 export type ProjectRow = {
@@ -9,49 +11,166 @@ export type ProjectRow = {
   name: string
   description: string
   visibility: Visibility
+  allow_derivatives: boolean
   created_at: Date
   updated_at: Date
 }
 
-export type ProjectFilter = { ownerId: string | null; after: string | null; limit: number }
+export type GrantRow = {
+  project_id: string
+  team_id: string
+  team_name: string
+  access_level: AccessLevel
+  granted_by: string
+  created_at: Date
+  updated_at: Date
+}
 
-export const createProjectStore = (sql: Sql) => ({
+export type StatsRow = {
+  generations: { status: Status; intent: Intent; count: number }[]
+  grants: { access_level: AccessLevel; count: number }[]
+  people: number
+}
+
+export type ProjectFilter = Place & { ownerId: string | undefined }
+
+export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readableProjects'>) => ({
   find: async (deadline: Deadline, id: string): Promise<ProjectRow | undefined> => {
     const [row] = await deadline.run(sql<ProjectRow[]>`select * from projects where id = ${id}`)
     return row
   },
 
-  /** The projects a user may read, newest first: the read rule of access/decide as SQL. One row more than `limit`. */
-  list: (deadline: Deadline, userId: string, { ownerId, after, limit }: ProjectFilter): Promise<ProjectRow[]> =>
-    deadline.run(sql<ProjectRow[]>`
-      select * from projects
-       where (owner_id = ${userId} or visibility = 'public')
-         and (${ownerId}::uuid is null or owner_id = ${ownerId}::uuid)
-         and (${after}::uuid is null or id < ${after}::uuid)
-       order by id desc limit ${limit + 1}`),
+  /**
+   * The projects a user may read, newest first, in one statement. One row more than `limit`. The page is cut before it is
+   * joined, or Postgres may walk the whole table for it.
+   */
+  list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> => {
+    const and = ownerId === undefined ? sql`` : sql`and p.owner_id = ${ownerId}`
+    return deadline.run(sql<ProjectRow[]>`
+      select p.*
+        from (select id from ${listing.readableProjects(userId, place, and)} readable
+               order by id desc limit ${place.limit + 1}) page
+        join projects p on p.id = page.id
+       order by p.id desc`)
+  },
 
-  insert: async (
-    tx: TransactionSql,
-    project: Pick<ProjectRow, 'id' | 'owner_id' | 'name' | 'description' | 'visibility'>,
-  ): Promise<ProjectRow> => {
+  insert: async (tx: TransactionSql, project: Omit<ProjectRow, 'created_at' | 'updated_at'>): Promise<ProjectRow> => {
     const [row] = await tx<ProjectRow[]>`insert into projects ${tx(project)} returning *`
     return row as ProjectRow
   },
 
-  update: async (tx: TransactionSql, id: string, changes: ProjectChanges): Promise<ProjectRow | undefined> => {
-    const [row] = await tx<ProjectRow[]>`
-      update projects set ${tx(changes)}, updated_at = now() where id = ${id} returning *`
+  /**
+   * Locks a project, so that whoever changes who may do what on it takes turns; things can still be made in it. The
+   * first lock of every change: team rows come after it. Returns its owner, or undefined when there is none.
+   */
+  lock: async (tx: TransactionSql, id: string): Promise<Pick<ProjectRow, 'owner_id'> | undefined> => {
+    const [row] = await tx<Pick<ProjectRow, 'owner_id'>[]>`
+      select owner_id from projects where id = ${id} for no key update`
     return row
   },
 
-  /** Its generations stay, and belong to their owners alone. Returns the ids of those, or undefined if nothing was there. */
-  remove: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
-    const [locked] = await tx`select id from projects where id = ${id} for update`
-    if (locked === undefined) return undefined
+  /** As `lock`, and nothing can be made in it or moved into it either. */
+  lockForRemoval: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    const { count } = await tx`select from projects where id = ${id} for update`
+    return count === 1
+  },
+
+  update: async (
+    tx: TransactionSql,
+    id: string,
+    changes: ProjectChanges | Pick<ProjectRow, 'owner_id'>,
+  ): Promise<ProjectRow> => {
+    const [row] = await tx<ProjectRow[]>`
+      update projects set ${tx(changes)}, updated_at = now() where id = ${id} returning *`
+    return row as ProjectRow
+  },
+
+  /** Its generations stay, and belong to their owners alone. Returns the ids of those. For a locked project. */
+  remove: async (tx: TransactionSql, id: string): Promise<string[]> => {
     const orphans = await tx<{ id: string }[]>`
       update generations set project_id = null, updated_at = now() where project_id = ${id} returning id`
     await tx`delete from projects where id = ${id}`
     return orphans.map((orphan) => orphan.id)
+  },
+
+  /** Whether an active account sees a project other than by owning it, or by its being public: through a team, then. */
+  seesThroughTeam: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
+    const { count } = await tx`
+      select from project_access a
+        join projects p on p.id = a.project_id and p.owner_id <> a.user_id
+        join users u on u.id = a.user_id and u.status = 'active'
+       where a.project_id = ${id} and a.user_id = ${userId} and a.actions & ${actionBit.read} <> 0`
+    return count === 1
+  },
+
+  /** The grants on a project, newest team first. One row more than `limit`. */
+  listGrants: (deadline: Deadline, projectId: string, { after, limit }: Place) =>
+    deadline.run(sql<(GrantRow & { id: string })[]>`
+      select g.*, g.team_id as id, t.name as team_name
+        from project_grants g join teams t on t.id = g.team_id
+       where g.project_id = ${projectId} ${after === null ? sql`` : sql`and g.team_id < ${after}`}
+       order by g.team_id desc limit ${limit + 1}`),
+
+  /**
+   * Locks the teams a grant to one more is about, in the order all do, so that their members stay what they are; reads
+   * the role of one. Undefined: no such member or team. For a locked project.
+   */
+  lockTeamRole: async (
+    tx: TransactionSql,
+    projectId: string,
+    teamId: string,
+    userId: string,
+  ): Promise<TeamRole | undefined> => {
+    await tx`select lock_teams_of_project(${projectId}, ${[teamId]}::uuid[])`
+    const [member] = await tx<{ role: TeamRole }[]>`
+      select role from team_members where team_id = ${teamId} and user_id = ${userId}`
+    return member?.role
+  },
+
+  insertGrant: async (
+    tx: TransactionSql,
+    grant: Pick<GrantRow, 'project_id' | 'team_id' | 'access_level' | 'granted_by'>,
+  ): Promise<GrantRow> => {
+    const [row] = await tx<GrantRow[]>`
+      with granted as (insert into project_grants ${tx(grant)} returning *)
+      select granted.*, t.name as team_name from granted join teams t on t.id = granted.team_id
+      `.catch(onViolation('project_grants__pkey', 'project.grant_exists'))
+    return row as GrantRow
+  },
+
+  updateGrant: async (
+    tx: TransactionSql,
+    projectId: string,
+    teamId: string,
+    accessLevel: AccessLevel,
+  ): Promise<GrantRow | undefined> => {
+    const [row] = await tx<GrantRow[]>`
+      update project_grants g set access_level = ${accessLevel}, updated_at = now()
+        from teams t
+       where g.project_id = ${projectId} and g.team_id = ${teamId} and t.id = g.team_id
+      returning g.*, t.name as team_name`
+    return row
+  },
+
+  /** Returns whether there was one. */
+  removeGrant: async (tx: TransactionSql, projectId: string, teamId: string): Promise<boolean> => {
+    const { count } = await tx`delete from project_grants where project_id = ${projectId} and team_id = ${teamId}`
+    return count === 1
+  },
+
+  /** Counts over one project, as of one moment. Reads each of its generations once. */
+  stats: async (deadline: Deadline, id: string): Promise<StatsRow | undefined> => {
+    const [row] = await deadline.run(sql<StatsRow[]>`
+      select (select coalesce(jsonb_agg(counted), '[]') from (
+               select status, intent, count(*)::int from generations where project_id = p.id group by status, intent
+             ) counted) as generations,
+             (select coalesce(jsonb_agg(counted), '[]') from (
+               select access_level, count(*)::int from project_grants where project_id = p.id group by access_level
+             ) counted) as grants,
+             (select count(*)::int from project_access a join users u on u.id = a.user_id and u.status = 'active'
+               where a.project_id = p.id and a.actions & ${actionBit.read} <> 0) as people
+        from projects p where p.id = ${id}`)
+    return row
   },
 })
 

@@ -1,40 +1,72 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import { createFactCache, type FactCache } from '../../src/access/facts.ts'
-import { type Fact, type FactKey, type FactKind, factKey, type ProjectFact } from '../../src/access/model.ts'
-import type { LoadedFacts } from '../../src/access/store.ts'
+import { createFactCache, type FactCache, type ResourceFacts, type Wanted } from '../../src/access/facts.ts'
+import {
+  type Fact,
+  type FactKey,
+  type FactKind,
+  factKey,
+  type GenerationFact,
+  grantId,
+  type ProjectFact,
+  type ResourceRef,
+  setOf,
+} from '../../src/access/model.ts'
+import type { LoadedFacts, Wanted as WantedFact } from '../../src/access/store.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline, type Deadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { idOf } from './random.ts'
 
-const user = '00000000-0000-7000-8000-000000000001'
-const session = '00000000-0000-7000-8000-000000000002'
-const project = '00000000-0000-7000-8000-00000000000a'
-const generation = '00000000-0000-7000-8000-00000000000b'
+const ada = idOf('user', 1)
+const bob = idOf('user', 2)
+const session = idOf('session', 1)
+const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
+const den: ResourceRef = { type: 'project', id: idOf('project', 2) }
+const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
 
-const open: ProjectFact = { ownerId: user, visibility: 'public' }
-const shut: ProjectFact = { ownerId: user, visibility: 'private' }
+const open: ProjectFact = { ownerId: ada, visibility: 'public', allowDerivatives: true }
+const shut: ProjectFact = { ...open, visibility: 'private' }
+const inLab: GenerationFact = { ownerId: ada, projectId: lab.id, status: 'queued' }
+const look = setOf('read', 'download')
+
+const ofLab = factKey('project', lab.id)
+const ofDen = factKey('project', den.id)
+const ofWork = factKey('generation', work.id)
+const toBob = factKey('grant', grantId(bob, lab.id))
+const toAda = factKey('grant', grantId(ada, lab.id))
 
 /** A database whose statements are answered when the test says so, with what the world is when it says so. */
 const slowDatabase = () => {
   const world = new Map<FactKey, Fact[FactKind]>()
   const statements: { wanted: string[]; read: () => void; answer: () => void; fail: (error: Error) => void }[] = []
-  const load = (wanted: readonly { kind: FactKind; id: string }[]) => {
-    const { promise, resolve, reject } = Promise.withResolvers<LoadedFacts>()
-    const names = wanted.map(({ kind, id }) => factKey(kind, id))
-    let snapshot: Map<FactKey, Fact[FactKind] | null> | undefined
-    const read = () => {
-      snapshot = new Map(names.map((name) => [name, world.get(name) ?? null]))
-      for (const name of names) {
-        const fact = world.get(name)
-        if (fact !== undefined && 'projectId' in fact && fact.projectId !== null) {
-          const key = factKey('project', fact.projectId)
-          const parent = world.get(key)
-          if (parent !== undefined) snapshot.set(key, parent)
-        }
+  /** A generation brings its project, a project what was granted on it to whoever asks: as the real one does. */
+  const look = (wanted: readonly WantedFact[]) => {
+    const seen = new Map<FactKey, Fact[FactKind] | null>()
+    const see = (kind: FactKind, id: string) => {
+      const key = factKey(kind, id)
+      const fact = world.get(key) ?? null
+      seen.set(key, fact)
+      return fact
+    }
+    for (const { kind, id, userId } of wanted) {
+      const fact = kind === 'grant' ? null : see(kind, id)
+      const projectId = kind === 'generation' ? ((fact as GenerationFact | null)?.projectId ?? null) : id
+      if (kind === 'generation' && projectId !== null) see('project', projectId)
+      if (userId !== null && projectId !== null) {
+        const grant = grantId(userId, projectId)
+        seen.set(factKey('grant', grant), world.get(factKey('grant', grant)) ?? 0)
       }
     }
+    return seen
+  }
+  const load = (wanted: readonly WantedFact[]) => {
+    const { promise, resolve, reject } = Promise.withResolvers<LoadedFacts>()
+    let snapshot: LoadedFacts | undefined
+    const read = () => {
+      snapshot = look(wanted)
+    }
     statements.push({
-      wanted: names,
+      wanted: wanted.map(({ kind, id, userId }) => (userId === null ? `${kind}:${id}` : `${kind}:${id} for ${userId}`)),
       read,
       answer: () => {
         if (snapshot === undefined) read()
@@ -55,152 +87,304 @@ const slowDatabase = () => {
 /** Lets everything that can go on without the database go on. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 
+let clock: ReturnType<typeof manualClock>
 let database: ReturnType<typeof slowDatabase>
 let facts: FactCache
 let deadline: Deadline
 
+const remember = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
+  createFactCache({ store: database, memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }) })
+
 beforeEach(() => {
-  const clock = manualClock()
+  clock = manualClock()
   database = slowDatabase()
-  facts = createFactCache({ store: database, memory: createTtlMap({ clock, ttlMs: 60_000 }) })
+  facts = remember()
   deadline = createDeadline(clock, 5_000)
 })
 
-const wantProject = { resources: [{ type: 'project', id: project }] } as const
-const wantGeneration = { resources: [{ type: 'generation', id: generation }] } as const
+const asks = (userId: string, ...refs: ResourceRef[]): Wanted => ({ resources: refs.map((ref) => ({ ref, userId })) })
 
-const visibilityAfter = async (
-  gathered: ReturnType<FactCache['gather']>,
-  ref: { type: 'project' | 'generation'; id: string },
-) => (await gathered).resource(ref).project?.visibility
+const ask = async (userId: string, ref: ResourceRef): Promise<ResourceFacts> =>
+  (await facts.gather(asks(userId, ref), deadline)).resource(ref, userId)
+
+/** The world changes, and this instance is told; the way changes are made. */
+const change = (key: FactKey, fact: Fact[FactKind] | undefined) => {
+  if (fact === undefined) database.world.delete(key)
+  else database.world.set(key, fact)
+  facts.invalidate([key])
+}
 
 describe('one statement', () => {
   test('a thousand concurrent misses on one fact make one', async () => {
-    database.world.set(factKey('project', project), open)
-    const asked = Array.from({ length: 1_000 }, () => facts.gather(wantProject, deadline))
+    database.world.set(ofLab, open)
+    const asked = Array.from({ length: 1_000 }, () => ask(bob, lab))
     expect(database.statements).toHaveLength(1)
     database.statement(0).answer()
-    for (const answer of await Promise.all(asked))
-      expect(answer.resource(wantProject.resources[0]).project).toEqual(open)
+    for (const answer of await Promise.all(asked)) expect(answer.project).toEqual(open)
     expect(database.statements).toHaveLength(1)
   })
 
   test('session, account and thing that are all unknown are asked for together', async () => {
-    const gathered = facts.gather({ session: { id: session, userId: user }, ...wantGeneration }, deadline)
+    const gathered = facts.gather({ session: { id: session, userId: ada }, ...asks(ada, work) }, deadline)
     expect(database.statement(0).wanted.sort()).toEqual(
-      [factKey('account', user), factKey('generation', generation), factKey('session', session)].sort(),
+      [`account:${ada}`, `generation:${work.id} for ${ada}`, `session:${session}`].sort(),
     )
     database.statement(0).answer()
     await gathered
     expect(database.statements).toHaveLength(1)
   })
 
-  test('what does not exist is remembered as absent and not asked for again', async () => {
-    const first = facts.gather(wantProject, deadline)
+  test('what is not known of a known generation is: its project and what was granted there', async () => {
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const first = ask(bob, work)
     database.statement(0).answer()
-    expect((await first).resource(wantProject.resources[0])).toEqual({ project: undefined, generation: undefined })
-    expect((await facts.gather(wantProject, deadline)).tier).toBe('l1')
+    await first
+    facts.invalidate([ofLab])
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`project:${lab.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    facts.invalidate([toBob])
+    const third = ask(bob, work)
+    expect(database.statement(2).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    database.statement(2).answer()
+    expect((await third).grant).toBe(look)
+  })
+
+  test('two people in one batch about one thing each get what was granted to them', async () => {
+    database.world.set(ofWork, { ...inLab, ownerId: idOf('user', 3) })
+    database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
+    database.world.set(toBob, look)
+    const both = [
+      { ref: work, userId: ada },
+      { ref: work, userId: bob },
+    ]
+    const gathered = facts.gather({ accounts: [ada, bob], resources: both }, deadline)
+    database.statement(0).answer()
+    const view = await gathered
+    expect(view.resource(work, ada).grant).toBe(0)
+    expect(view.resource(work, bob).grant).toBe(look)
     expect(database.statements).toHaveLength(1)
   })
 
+  test('what does not exist is remembered as absent and not asked for again', async () => {
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    expect(await first).toEqual({ project: undefined, generation: undefined, grant: undefined })
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(asks(ada, lab), deadline)).tier).toBe('l1')
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('nothing granted is remembered too', async () => {
+    database.world.set(ofLab, open)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+  })
+
   test('a failed load is forgotten, and the next question asks again', async () => {
-    const failed = facts.gather(wantProject, deadline)
+    const failed = ask(bob, lab)
     database.statement(0).fail(new Error('gone'))
     expect(failed).rejects.toThrow('gone')
     await settle()
-    const second = facts.gather(wantProject, deadline)
+    const second = ask(bob, lab)
     database.statement(1).answer()
     await second
+  })
+
+  test('is enough where memory has no room for the answer', async () => {
+    facts = remember({ maxEntries: 1 })
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, open)
+    database.world.set(toBob, look)
+    const gathered = facts.gather({ accounts: [ada, bob], ...asks(bob, work) }, deadline)
+    database.statement(0).answer()
+    expect((await gathered).resource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('what was known when it was asked does not expire before it is answered', async () => {
+    facts = remember({ ttlMs: 1_000 })
+    database.world.set(ofLab, open)
+    database.world.set(factKey('account', bob), { status: 'active', role: 'user', plan: 'free' })
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    const known = facts.gather(asks(bob, lab), deadline)
+    clock.advance(1_001)
+    expect((await known).resource(lab, bob).project).toEqual(open)
   })
 })
 
 describe('a change is felt', () => {
   test('when it comes between two reads', async () => {
-    database.world.set(factKey('project', project), open)
-    const before = facts.gather(wantProject, deadline)
+    database.world.set(ofLab, open)
+    const before = ask(bob, lab)
     database.statement(0).answer()
-    expect(await visibilityAfter(before, wantProject.resources[0])).toBe('public')
-    database.world.set(factKey('project', project), shut)
-    facts.invalidate([factKey('project', project)])
-    const after = facts.gather(wantProject, deadline)
+    expect((await before).project).toEqual(open)
+    change(ofLab, shut)
+    const after = ask(bob, lab)
     database.statement(1).answer()
-    expect(await visibilityAfter(after, wantProject.resources[0])).toBe('private')
+    expect((await after).project).toEqual(shut)
   })
 
   test('when it comes between the read of Postgres and the fill: the old answer is neither given nor kept', async () => {
-    database.world.set(factKey('project', project), open)
-    const overtaken = facts.gather(wantProject, deadline)
+    database.world.set(ofLab, open)
+    const overtaken = ask(bob, lab)
     database.statement(0).read()
-    database.world.set(factKey('project', project), shut)
-    facts.invalidate([factKey('project', project)])
+    change(ofLab, shut)
     database.statement(0).answer()
     await settle()
     database.statement(1).answer()
-    expect(await visibilityAfter(overtaken, wantProject.resources[0])).toBe('private')
-    expect(facts.peekResource(wantProject.resources[0])?.project).toEqual(shut)
+    expect((await overtaken).project).toEqual(shut)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
+  })
+
+  test('a grant that is withdrawn between the read and the fill is neither given nor kept', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const overtaken = ask(bob, lab)
+    database.statement(0).read()
+    change(toBob, undefined)
+    database.statement(0).answer()
+    await settle()
+    expect(database.statement(1).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await overtaken).grant).toBe(0)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
   })
 
   test('by whoever asks after it, although a load from before it is still under way', async () => {
-    database.world.set(factKey('project', project), open)
-    const early = facts.gather(wantProject, deadline)
+    database.world.set(ofLab, open)
+    const early = ask(bob, lab)
     database.statement(0).read()
-    database.world.set(factKey('project', project), shut)
-    facts.invalidate([factKey('project', project)])
-    const late = facts.gather(wantProject, deadline)
+    change(ofLab, shut)
+    const late = ask(bob, lab)
     expect(database.statements).toHaveLength(2)
     database.statement(1).answer()
-    expect(await visibilityAfter(late, wantProject.resources[0])).toBe('private')
+    expect((await late).project).toEqual(shut)
     database.statement(0).answer()
     await settle()
-    expect(await visibilityAfter(early, wantProject.resources[0])).toBe('private')
-    expect(facts.peekResource(wantProject.resources[0])?.project).toEqual(shut)
+    expect((await early).project).toEqual(shut)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
   })
 
-  test('also when the old project travels along with a generation that did not change', async () => {
-    database.world.set(factKey('project', project), open)
-    database.world.set(factKey('generation', generation), { ownerId: user, projectId: project, status: 'queued' })
-    const early = facts.gather(wantGeneration, deadline)
+  for (const [what, key, fact] of [
+    ['project', ofLab, shut],
+    ['grant', toBob, undefined],
+  ] as const) {
+    test(`also when the old ${what} travels along with a generation that did not change`, async () => {
+      database.world.set(ofWork, inLab)
+      database.world.set(ofLab, { ...open, visibility: 'team-only' })
+      database.world.set(toBob, look)
+      const early = ask(bob, work)
+      database.statement(0).read()
+      change(key, fact)
+      const late = ask(bob, work)
+      database.statement(1).answer()
+      const now = await late
+      expect(now.project?.visibility === 'private' || now.grant === 0).toBeTrue()
+      database.statement(0).answer()
+      await settle()
+      expect(await early).toEqual(now)
+      expect(facts.peekResource(work, bob)).toEqual(now)
+    })
+  }
+
+  test('by one of two people in a batch, and the other keeps what it has', async () => {
+    database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
+    database.world.set(toAda, look)
+    database.world.set(toBob, look)
+    const both = [
+      { ref: lab, userId: ada },
+      { ref: lab, userId: bob },
+    ]
+    const gathered = facts.gather({ resources: both }, deadline)
     database.statement(0).read()
-    database.world.set(factKey('project', project), shut)
-    facts.invalidate([factKey('project', project)])
-    const late = facts.gather(wantGeneration, deadline)
-    database.statement(1).answer()
-    expect(await visibilityAfter(late, wantGeneration.resources[0])).toBe('private')
+    change(toBob, undefined)
     database.statement(0).answer()
     await settle()
-    expect(await visibilityAfter(early, wantGeneration.resources[0])).toBe('private')
-    expect(facts.peekResource(wantGeneration.resources[0])?.project).toEqual(shut)
+    expect(database.statement(1).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    database.statement(1).answer()
+    const view = await gathered
+    expect([view.resource(lab, ada).grant, view.resource(lab, bob).grant]).toEqual([look, 0])
   })
 
   test('when it comes while the project of a remembered generation is fetched', async () => {
-    database.world.set(factKey('generation', generation), { ownerId: user, projectId: project, status: 'queued' })
-    const first = facts.gather(wantGeneration, deadline)
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, open)
+    const first = ask(bob, work)
     database.statement(0).answer()
-    await settle()
-    // The generation is known, its project is not: only that is fetched.
-    database.world.set(factKey('project', project), open)
-    expect(database.statement(1).wanted).toEqual([factKey('project', project)])
+    await first
+    facts.invalidate([ofLab])
+    const second = ask(bob, work)
     database.statement(1).read()
-    database.world.set(factKey('generation', generation), { ownerId: user, projectId: null, status: 'queued' })
-    facts.invalidate([factKey('generation', generation)])
+    change(ofWork, { ...inLab, projectId: null })
     database.statement(1).answer()
     await settle()
+    expect(database.statement(2).wanted).toEqual([`generation:${work.id} for ${bob}`])
     database.statement(2).answer()
-    expect((await first).resource(wantGeneration.resources[0])).toEqual({
+    expect(await second).toEqual({
       project: undefined,
-      generation: { ownerId: user, projectId: null, status: 'queued' },
+      generation: { ...inLab, projectId: null },
+      grant: undefined,
     })
+  })
+
+  test('when it comes after a load has landed and before the question goes on: facts of two times are not mixed', async () => {
+    database.world.set(ofWork, { ...inLab, projectId: den.id })
+    database.world.set(ofDen, { ...shut, ownerId: idOf('user', 3) })
+    const batch = facts.gather(asks(bob, work, lab), deadline)
+    const alone = facts.gather(asks(bob, work), deadline)
+    database.statement(0).answer()
+    // The moment after the fill, before anybody who waited for it was told.
+    await Promise.resolve()
+    while (facts.peekResource(work, bob) === undefined) await Promise.resolve()
+    change(ofWork, { ...inLab, projectId: null })
+    await settle()
+    for (const statement of database.statements.slice(1)) statement.answer()
+    for (const view of [await batch, await alone]) expect(view.resource(work, bob).generation?.projectId).toBeNull()
+  })
+
+  test('although it never stops changing: the question is answered from one statement that began after it', async () => {
+    database.world.set(ofLab, open)
+    const asked = ask(bob, lab)
+    for (let index = 0; database.statements.length < 10 && index < 10; index += 1) {
+      const statement = database.statements[index]
+      if (statement === undefined) break
+      statement.read()
+      change(ofLab, { ...open, allowDerivatives: index % 2 === 0 })
+      statement.answer()
+      await settle()
+    }
+    expect((await asked).project?.visibility).toBe('public')
+    expect(database.statements.length).toBeLessThan(10)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+  })
+
+  test('of something else: what is being loaded is kept, and asked for once', async () => {
+    database.world.set(ofLab, open)
+    const asked = ask(bob, lab)
+    database.statement(0).read()
+    facts.invalidate([ofDen, factKey('session', session), toAda])
+    database.statement(0).answer()
+    expect((await asked).project).toEqual(open)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(open)
+    expect(database.statements).toHaveLength(1)
   })
 })
 
 describe('a deadline that passes', () => {
   test('ends the wait of the one and not of the others', async () => {
-    const clock = manualClock()
     const hasty = createDeadline(clock, 0)
-    expect(facts.gather(wantProject, hasty)).rejects.toThrow()
-    database.world.set(factKey('project', project), open)
-    const patient = facts.gather(wantProject, deadline)
+    expect(facts.gather(asks(bob, lab), hasty)).rejects.toThrow()
+    database.world.set(ofLab, open)
+    const patient = ask(bob, lab)
     database.statements.at(-1)?.answer()
-    expect(await visibilityAfter(patient, wantProject.resources[0])).toBe('public')
+    expect((await patient).project).toEqual(open)
   })
 })

@@ -1,0 +1,21 @@
+import type { Clock } from '../kit/clock.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
+import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import { type Access, createAccess } from './access.ts'
+import { createFactCache } from './facts.ts'
+import { createFactStore } from './store.ts'
+
+/**
+ * Access as one transaction sees it, past every cache. Asked after a row was locked, its answer holds until the commit,
+ * because whoever would change it waits for that row. Each question is one statement.
+ */
+export type AccessInside = (tx: TransactionSql) => Access
+
+export const createAccessInside =
+  (clock: Clock): AccessInside =>
+  (tx) => {
+    // Nothing lives in this memory: what was known before a lock is not what is true after it.
+    const memory = createTtlMap<never>({ clock, ttlMs: 0 })
+    const store = createFactStore(tx as unknown as Sql)
+    return createAccess({ clock, facts: createFactCache({ store, memory }) })
+  }

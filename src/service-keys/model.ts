@@ -1,0 +1,39 @@
+import { scopes } from '../access/model.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
+
+const scopeList = t.Array(oneOf(scopes), { minItems: 1, maxItems: scopes.length, uniqueItems: true })
+
+export const serviceKeyParams = closed({ service_key_id: id('Service key') })
+export const page = closed(pageQuery)
+
+export const newServiceKey = closed({
+  name: text(1, 200),
+  scopes: scopeList,
+  expires_at: t.Optional(
+    t.String({ format: 'date-time', description: 'In the future; without it the key never expires' }),
+  ),
+})
+export type NewServiceKey = Static<typeof newServiceKey>
+
+const properties = {
+  id: id('Service key'),
+  name: t.String(),
+  scopes: scopeList,
+  created_by: id('User'),
+  created_at: timestamp(),
+  expires_at: t.Union([timestamp(), t.Null()]),
+  last_used_at: t.Union([timestamp(), t.Null()], { description: 'To the minute' }),
+  revoked_at: t.Union([timestamp(), t.Null()]),
+}
+
+export const serviceKey = closed(properties)
+export type ServiceKey = Static<typeof serviceKey>
+export const serviceKeyPage = pageOf(serviceKey)
+
+export const madeServiceKey = closed({
+  ...properties,
+  key: t.String({
+    description: 'To be sent as `Authorization: Bearer vsk_…`. Shown this once; nothing that is kept gives it again',
+  }),
+})
+export type MadeServiceKey = Static<typeof madeServiceKey>

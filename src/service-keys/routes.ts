@@ -1,0 +1,50 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../access/guard.ts'
+import { contract, nothing, toPlace } from '../schema.ts'
+import * as model from './model.ts'
+import type { ServiceKeys } from './service.ts'
+
+const tags = ['service-keys']
+
+export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceKeys; guard: Guard }) =>
+  new Elysia({ prefix: '/api/v1/service-keys' })
+    .use(guard)
+    .post('', async ({ call, caller, body, status }) => status(201, await serviceKeys.create(call, caller, body)), {
+      admin: true,
+      ...contract(
+        { body: model.newServiceKey },
+        { 201: model.madeServiceKey },
+        {
+          summary: 'Make a key for a service; its text is in this answer and in no other',
+          tags,
+          faults: ['access.admins_only'],
+        },
+      ),
+    })
+    .get('', ({ call, query }) => serviceKeys.list(call, toPlace(query)), {
+      admin: true,
+      ...contract(
+        { query: model.page },
+        { 200: model.serviceKeyPage },
+        { summary: 'All keys, newest first, revoked ones included', tags, faults: ['access.admins_only'] },
+      ),
+    })
+    .delete(
+      '/:service_key_id',
+      async ({ call, params, status }) => {
+        await serviceKeys.revoke(call, params.service_key_id)
+        return status(204, undefined)
+      },
+      {
+        admin: true,
+        ...contract(
+          { params: model.serviceKeyParams },
+          { 204: nothing },
+          {
+            summary: 'Revoke a key; the next request with it is refused',
+            tags,
+            faults: ['service_key.not_found', 'access.admins_only'],
+          },
+        ),
+      },
+    )

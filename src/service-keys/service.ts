@@ -1,0 +1,84 @@
+import type { Caller } from '../access/access.ts'
+import type { Changes } from '../access/changes.ts'
+import { makeServiceKey } from '../access/service-key.ts'
+import type { Call } from '../call.ts'
+import { Fault } from '../fault.ts'
+import type { Clock } from '../kit/clock.ts'
+import { toPage } from '../kit/cursor.ts'
+import { newId } from '../kit/id.ts'
+import type { MadeServiceKey, NewServiceKey, ServiceKey } from './model.ts'
+import type { ServiceKeyRow, ServiceKeyStore } from './store.ts'
+
+const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
+  id: row.id,
+  name: row.name,
+  scopes: row.scopes,
+  created_by: row.created_by,
+  created_at: row.created_at.toISOString(),
+  expires_at: row.expires_at?.toISOString() ?? null,
+  last_used_at: row.last_used_at?.toISOString() ?? null,
+  revoked_at: row.revoked_at?.toISOString() ?? null,
+})
+
+/** A day that no month has would be taken for one of the next month. */
+const isDay = (text: string): boolean => {
+  const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number)
+  return new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day
+}
+
+const toExpiry = (text: string | undefined, now: Date): Date | null => {
+  if (text === undefined) return null
+  const expiry = new Date(text)
+  if (isDay(text) && expiry > now) return expiry
+  throw new Fault('request.invalid', {
+    problems: [{ in: 'body', pointer: '/expires_at', detail: 'Expected a time in the future' }],
+  })
+}
+
+/**
+ * Keys by which services ask on their own behalf. Callers are operators of the platform: the route sees to that.
+ *
+ * Promise: the text of a key leaves once and is kept nowhere; a revoked key is good for nothing by the time `revoke` is done.
+ */
+export const createServiceKeys = ({
+  store,
+  changes,
+  clock,
+}: {
+  store: ServiceKeyStore
+  changes: Changes
+  clock: Clock
+}) => ({
+  create: (call: Call, caller: Caller, input: NewServiceKey): Promise<MadeServiceKey> => {
+    const now = new Date(clock.now())
+    const expiry = toExpiry(input.expires_at, now)
+    const id = newId()
+    const { key, secretHash } = makeServiceKey(id)
+    return changes.run(call.deadline, async (tx, touch) => {
+      touch('service_key', id)
+      const row = await store.insert(tx, {
+        id,
+        name: input.name,
+        scopes: input.scopes,
+        secret_hash: secretHash,
+        created_by: caller.userId,
+        created_at: now,
+        expires_at: expiry,
+      })
+      return { ...toServiceKey(row), key }
+    })
+  },
+
+  list: async (call: Call, place: { after: string | null; limit: number }) => {
+    const { items, next_cursor } = toPage(await store.list(call.deadline, place), place.limit)
+    return { items: items.map(toServiceKey), next_cursor }
+  },
+
+  revoke: (call: Call, id: string): Promise<void> =>
+    changes.run(call.deadline, async (tx, touch) => {
+      if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
+      touch('service_key', id)
+    }),
+})
+
+export type ServiceKeys = ReturnType<typeof createServiceKeys>

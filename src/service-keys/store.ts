@@ -1,0 +1,58 @@
+import type { Scope } from '../access/model.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import type { Sql, TransactionSql } from '../platform/postgres.ts'
+
+export type ServiceKeyRow = {
+  id: string
+  name: string
+  scopes: Scope[]
+  created_by: string
+  created_at: Date
+  expires_at: Date | null
+  last_used_at: Date | null
+  revoked_at: Date | null
+}
+
+type Place = { readonly after: string | null; readonly limit: number }
+
+export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
+  const columns = (on: Sql | TransactionSql) => on`
+    id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at`
+
+  return {
+    insert: async (
+      tx: TransactionSql,
+      key: Pick<ServiceKeyRow, 'id' | 'name' | 'scopes' | 'created_by' | 'created_at' | 'expires_at'> & {
+        secret_hash: Uint8Array
+      },
+    ): Promise<ServiceKeyRow> => {
+      const [row] = await tx<ServiceKeyRow[]>`insert into service_keys ${tx(key)} returning ${columns(tx)}`
+      return row as ServiceKeyRow
+    },
+
+    /** All keys there ever were, newest first. One row more than `limit`. */
+    list: (deadline: Deadline, { after, limit }: Place): Promise<ServiceKeyRow[]> =>
+      deadline.run(sql<ServiceKeyRow[]>`
+        select ${columns(sql)} from service_keys
+         where ${after}::uuid is null or id < ${after}::uuid
+         order by id desc limit ${limit + 1}`),
+
+    /** Returns whether there was one that was not revoked. */
+    revoke: async (tx: TransactionSql, id: string, at: Date): Promise<boolean> => {
+      const { count } = await tx`update service_keys set revoked_at = ${at} where id = ${id} and revoked_at is null`
+      return count === 1
+    },
+
+    /** Notes when keys were last used: one statement for all of them. A later time that is noted already stays. */
+    noteUse: async (uses: ReadonlyMap<string, number>): Promise<void> => {
+      const ids = [...uses.keys()]
+      const times = [...uses.values()].map((ms) => new Date(ms).toISOString())
+      await batch`
+        update service_keys k set last_used_at = used.at::timestamptz
+          from unnest(${ids}::uuid[], ${times}::text[]) as used (id, at)
+         where k.id = used.id and (k.last_used_at is null or k.last_used_at < used.at::timestamptz)`
+    },
+  }
+}
+
+export type ServiceKeyStore = ReturnType<typeof createServiceKeyStore>

@@ -1,0 +1,37 @@
+import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../schema.ts'
+import { givenRole } from '../model.ts'
+
+const statuses = ['pending', 'accepted', 'declined', 'cancelled', 'expired'] as const
+
+export const invitationParams = closed({ team_id: id('Team'), invitation_id: id('Invitation') })
+
+export const newInvitation = closed({ email, role: givenRole })
+export type NewInvitation = Static<typeof newInvitation>
+
+export const invitationQuery = closed({ ...pageQuery, status: t.Optional(oneOf(statuses)) })
+
+/** 32 bytes in base64url. */
+const secret = { minLength: 43, maxLength: 43, pattern: '^[A-Za-z0-9_-]{43}$' }
+
+export const presented = closed({ secret: t.String(secret) })
+
+const fields = {
+  id: id('Invitation'),
+  team_id: id('Team'),
+  email: t.String(),
+  role: givenRole,
+  status: oneOf(statuses),
+  invited_by: id('User'),
+  created_at: timestamp(),
+  expires_at: timestamp(),
+}
+
+export const invitation = closed(fields)
+export type Invitation = Static<typeof invitation>
+export const invitationPage = pageOf(invitation)
+
+export const issuedInvitation = closed({
+  ...fields,
+  secret: t.String({ ...secret, description: 'For the invited person, to accept with; shown this once' }),
+})
+export type IssuedInvitation = Static<typeof issuedInvitation>

@@ -1,0 +1,93 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../../access/guard.ts'
+import { contract, nothing, toPlace } from '../../schema.ts'
+import { team, teamParams } from '../model.ts'
+import * as model from './model.ts'
+import type { Invitations } from './service.ts'
+
+const tags = ['teams']
+
+/** Below the prefix of the teams. */
+export const invitationRoutes = ({ invitations, guard }: { invitations: Invitations; guard: Guard }) =>
+  new Elysia()
+    .use(guard)
+    .post(
+      '/:team_id/invitations',
+      async ({ call, caller, params, body, status }) =>
+        status(201, await invitations.create(call, caller, params.team_id, body)),
+      {
+        signedIn: true,
+        ...contract(
+          { params: teamParams, body: model.newInvitation },
+          { 201: model.issuedInvitation },
+          {
+            summary: 'Invite an address, in a role below the caller’s, for 7 days; it takes the place of an open one',
+            tags,
+            faults: ['team.not_found', 'team.role_too_low', 'team.already_member'],
+          },
+        ),
+      },
+    )
+    .get(
+      '/:team_id/invitations',
+      ({ call, caller, params, query }) =>
+        invitations.list(call, caller, params.team_id, { ...toPlace(query), status: query.status ?? null }),
+      {
+        signedIn: true,
+        ...contract(
+          { params: teamParams, query: model.invitationQuery },
+          { 200: model.invitationPage },
+          {
+            summary: 'Invitations, newest first; for admins and the owner',
+            tags,
+            faults: ['team.not_found', 'team.role_too_low'],
+          },
+        ),
+      },
+    )
+    .delete(
+      '/:team_id/invitations/:invitation_id',
+      async ({ call, caller, params, status }) => {
+        await invitations.cancel(call, caller, params.team_id, params.invitation_id)
+        return status(204, undefined)
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { params: model.invitationParams },
+          { 204: nothing },
+          {
+            summary: 'Cancel an open invitation to a role below the caller’s',
+            tags,
+            faults: ['team.not_found', 'team.role_too_low', 'team.invitation_not_found'],
+          },
+        ),
+      },
+    )
+    .post('/invitations/accept', ({ call, caller, body }) => invitations.accept(call, caller, body.secret), {
+      signedIn: true,
+      ...contract(
+        { body: model.presented },
+        { 200: team },
+        {
+          summary: 'Join the team that invited the caller’s address',
+          tags,
+          faults: ['team.invitation_not_found', 'team.full', 'team.already_member'],
+        },
+      ),
+    })
+    .post(
+      '/invitations/decline',
+      async ({ call, caller, body, status }) => {
+        await invitations.decline(call, caller, body.secret)
+        return status(204, undefined)
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { body: model.presented },
+          { 204: nothing },
+          { summary: 'Decline an invitation to the caller’s address', tags, faults: ['team.invitation_not_found'] },
+        ),
+      },
+    )

@@ -1,0 +1,327 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { type Access, createAccess } from '../../src/access/access.ts'
+import { type Changes, createChanges } from '../../src/access/changes.ts'
+import { createFactCache } from '../../src/access/facts.ts'
+import { accessLevels, actions, type ResourceRef, teamRoles, visibilities } from '../../src/access/model.ts'
+import { createFactStore, syncAccessRules } from '../../src/access/store.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { createDatabase as createPools, type Database } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+import { matrix } from './matrix.ts'
+import { may, mayDerive, type World } from './naive.ts'
+import { createRandom, idOf } from './random.ts'
+import { clear, store } from './world.ts'
+import { anyWorld, things, users } from './worlds.ts'
+
+let database: TestDatabase
+let pools: Database
+let statements: string[] = []
+let access: Access
+let changes: Changes
+
+/** With a memory of its own that knows nothing yet. */
+const begin = () => {
+  const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 60_000 })
+  const facts = createFactCache({ store: createFactStore(pools.auth), memory })
+  access = createAccess({ facts, clock: systemClock })
+  changes = createChanges(pools.write, facts)
+  statements = []
+}
+
+beforeAll(async () => {
+  database = await createDatabase()
+  pools = createPools({
+    connection: database.connection,
+    budget: 12,
+    // What a driver asks a server for itself, once a connection, is none of ours.
+    onStatement: (text) => {
+      if (!text.includes('pg_catalog.pg_type')) statements.push(text)
+    },
+  })
+  await syncAccessRules(pools.admin)
+})
+afterAll(async () => {
+  await pools?.close(0)
+  await database?.drop()
+})
+beforeEach(begin)
+
+const within = () => createDeadline(systemClock, 30_000)
+
+type Question = Parameters<Access['decideMany']>[0][number]
+
+const ask = async (questions: readonly Question[]): Promise<boolean[]> => {
+  const verdicts: boolean[] = []
+  for (let at = 0; at < questions.length; at += 200) {
+    for (const { allowed } of await access.decideMany(questions.slice(at, at + 200), within())) verdicts.push(allowed)
+  }
+  return verdicts
+}
+
+const everyQuestion: Question[] = [...users, idOf('user', 99)].flatMap((userId) =>
+  things.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
+)
+
+/** The questions that the two answer differently; none. */
+const disagreements = async (world: World, questions: readonly Question[]) => {
+  const verdicts = await ask(questions)
+  return questions.filter(({ userId, action, resource }, at) => verdicts[at] !== may(world, userId, action, resource))
+}
+
+describe('from rows in Postgres, by its triggers and one statement, to a decision', () => {
+  test('the whole matrix', async () => {
+    const { world, cells } = matrix()
+    await clear(pools.admin)
+    await store(pools.admin, world)
+    const questions = cells.flatMap(({ userId, thing }) =>
+      actions.map((action) => ({ userId, action, resource: thing })),
+    )
+    const verdicts = await ask(questions)
+    for (const [at, { name, may: expected }] of cells.entries()) {
+      const may = actions.filter((_, place) => verdicts[at * actions.length + place]).join(' ')
+      expect([name, may]).toEqual([name, expected])
+    }
+  })
+
+  test('random worlds: every question there is in each', async () => {
+    let asked = 0
+    await fc.assert(
+      fc.asyncProperty(anyWorld, async (world) => {
+        await clear(pools.admin)
+        await store(pools.admin, world)
+        begin()
+        asked += everyQuestion.length
+        expect(await disagreements(world, everyQuestion)).toEqual([])
+        for (const userId of users) {
+          for (const { id } of world.generations) {
+            const caller = { userId, sessionId: '', role: 'user' } as const
+            const derives = await access.requireDerivation(caller, id, within()).then(
+              () => true,
+              () => false,
+            )
+            expect([userId, id, derives]).toEqual([userId, id, mayDerive(world, userId, id)])
+          }
+        }
+      }),
+      { numRuns: 60 },
+    )
+    expect(asked).toBeGreaterThan(10_000)
+  }, 60_000)
+
+  test('a world that keeps changing, with a memory that is told of each change', async () => {
+    const seed = Date.now() % 2 ** 31
+    const { pick, chance, below } = createRandom(seed)
+    const [world] = fc.sample(anyWorld, { seed, numRuns: 1 }) as [World]
+    await clear(pools.admin)
+    await store(pools.admin, world)
+    begin()
+    for (let step = 1; step <= 1_000; step += 1) {
+      // What a moment ago was asked and is known makes the change worth telling.
+      await ask(everyQuestion.filter(() => chance(0.3)))
+      await changeAtRandom(world)
+      const sample = everyQuestion.filter(() => chance(0.1))
+      expect({ seed, step, wrong: await disagreements(world, sample) }).toEqual({ seed, step, wrong: [] })
+    }
+
+    async function changeAtRandom(now: World) {
+      const project = pick(now.projects)
+      const team = pick(now.teams).id
+      const userId = pick(users)
+      const kinds = ['visibility', 'owner', 'grant', 'ungrant', 'join', 'leave', 'move', 'account'] as const
+      const kind = pick(kinds)
+      if (kind === 'visibility') {
+        project.visibility = pick(visibilities)
+        await changes.run(
+          within(),
+          async (tx, touch) => {
+            touch('project', project.id)
+            await tx`update projects set visibility = ${project.visibility} where id = ${project.id}`
+          },
+          { grants: true },
+        )
+      } else if (kind === 'owner') {
+        project.owner_id = userId
+        await changes.run(
+          within(),
+          async (tx, touch) => {
+            touch('project', project.id)
+            await tx`update projects set owner_id = ${userId} where id = ${project.id}`
+          },
+          { grants: true },
+        )
+      } else if (kind === 'grant' || kind === 'ungrant') {
+        now.grants = now.grants.filter((grant) => grant.project_id !== project.id || grant.team_id !== team)
+        const access_level = pick(accessLevels)
+        if (kind === 'grant') now.grants.push({ project_id: project.id, team_id: team, access_level })
+        await changes.run(
+          within(),
+          async (tx) => {
+            await tx`delete from project_grants where project_id = ${project.id} and team_id = ${team}`
+            if (kind === 'grant') {
+              await tx`
+                insert into project_grants (project_id, team_id, access_level, granted_by)
+                values (${project.id}, ${team}, ${access_level}, ${userId})`
+            }
+          },
+          { grants: true },
+        )
+      } else if (kind === 'join' || kind === 'leave') {
+        const owns = now.members.some(
+          (member) => member.team_id === team && member.user_id === userId && member.role === 'owner',
+        )
+        if (owns) return
+        now.members = now.members.filter((member) => member.team_id !== team || member.user_id !== userId)
+        const role = pick(teamRoles.filter((name) => name !== 'owner'))
+        if (kind === 'join') now.members.push({ team_id: team, user_id: userId, role })
+        await changes.run(
+          within(),
+          async (tx) => {
+            if (kind === 'leave') {
+              await tx`delete from team_members where team_id = ${team} and user_id = ${userId}`
+            } else {
+              await tx`
+                insert into team_members (team_id, user_id, role) values (${team}, ${userId}, ${role})
+                    on conflict (team_id, user_id) do update set role = excluded.role`
+            }
+          },
+          { grants: true },
+        )
+      } else if (kind === 'move') {
+        const generation = pick(now.generations)
+        generation.project_id = chance(0.3) ? null : project.id
+        await changes.run(within(), async (tx, touch) => {
+          touch('generation', generation.id)
+          await tx`update generations set project_id = ${generation.project_id} where id = ${generation.id}`
+        })
+      } else {
+        const user = now.users[below(users.length)] as World['users'][number]
+        if (user.status === 'deleted') return
+        user.status = user.status === 'active' ? 'suspended' : 'active'
+        await changes.run(within(), async (tx, touch) => {
+          touch('account', user.id)
+          await tx`update users set status = ${user.status} where id = ${user.id}`
+        })
+      }
+    }
+  }, 60_000)
+})
+
+describe('what it costs', () => {
+  const [ada, bob, cyd] = users as [string, string, string]
+  const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
+  const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
+
+  beforeEach(async () => {
+    await clear(pools.admin)
+    const many = Array.from({ length: 40 }, (_, number) => idOf('team', number))
+    await store(pools.admin, {
+      users: users.map((id) => ({ id, status: 'active', role: 'user' })),
+      teams: many.map((id) => ({ id })),
+      members: many.flatMap((team_id) => [
+        { team_id, user_id: ada, role: 'owner' },
+        { team_id, user_id: bob, role: 'viewer' },
+      ]),
+      projects: [{ id: lab.id, owner_id: ada, visibility: 'team-only', allow_derivatives: true }],
+      grants: many.map((team_id) => ({ project_id: lab.id, team_id, access_level: 'read' })),
+      generations: Array.from({ length: 300 }, (_, number) => ({
+        id: idOf('generation', number),
+        owner_id: ada,
+        project_id: lab.id,
+      })),
+    })
+    begin()
+  })
+
+  test('a cold decision is one statement, however many teams there are between person and thing; a warm one none', async () => {
+    expect((await access.decide(bob, 'read', work, within())).allowed).toBeTrue()
+    expect(statements).toHaveLength(1)
+    expect((await access.decide(bob, 'download', work, within())).allowed).toBeTrue()
+    expect((await access.decide(bob, 'write', lab, within())).allowed).toBeFalse()
+    expect(statements).toHaveLength(1)
+  })
+
+  test('a cold batch of 200 about many people is one statement, and its verdicts do not depend on their order', async () => {
+    const questions = Array.from({ length: 200 }, (_, number) => ({
+      userId: [ada, bob, cyd][number % 3] as string,
+      action: actions[number % actions.length] as (typeof actions)[number],
+      resource: number % 5 === 0 ? lab : ({ type: 'generation', id: idOf('generation', number % 90) } as const),
+    }))
+    const verdicts = await access.decideMany(questions, within())
+    expect(statements).toHaveLength(1)
+    begin()
+    const reversed = await access.decideMany(questions.toReversed(), within())
+    expect(reversed.toReversed()).toEqual(verdicts)
+    const { pick } = createRandom(1)
+    for (let times = 0; times < 20; times += 1) {
+      begin()
+      const order = questions.map((_, at) => at).sort(() => pick([-1, 1]))
+      const shuffled = await access.decideMany(
+        order.map((at) => questions[at] as Question),
+        within(),
+      )
+      expect(shuffled).toEqual(order.map((at) => verdicts[at] as (typeof verdicts)[number]))
+      expect(statements.length).toBeLessThanOrEqual(2)
+    }
+  })
+
+  test('a batch that knows half of its answers asks for the others in at most two', async () => {
+    const questions = Array.from({ length: 200 }, (_, number) => ({
+      userId: [ada, bob, cyd][number % 3] as string,
+      action: 'read' as const,
+      resource: { type: 'generation', id: idOf('generation', number) } as const,
+    }))
+    await access.decideMany(
+      questions.filter((_, at) => at % 2 === 0),
+      within(),
+    )
+    statements = []
+    await access.decideMany(questions, within())
+    expect(statements.length).toBeLessThanOrEqual(2)
+  })
+})
+
+describe('what a caller is told', () => {
+  test('of a thing it may not see is what it is told of one that never was, action by action, layer by layer', async () => {
+    const { world, cells } = matrix()
+    await clear(pools.admin)
+    await store(pools.admin, world)
+    const told = async (userId: string, thing: ResourceRef) => {
+      const answers = []
+      for (const action of actions) {
+        const { layers, ...answer } = await access.explain(userId, action, thing, within())
+        answers.push({ ...answer, layers: layers.map(({ microseconds: _, tier: __, ...line }) => line) })
+      }
+      return answers
+    }
+    for (const type of ['project', 'generation'] as const) {
+      const hidden = cells.filter((cell) => cell.may === '' && cell.thing.type === type)
+      for (const userId of new Set(hidden.map((cell) => cell.userId))) {
+        const never = await told(userId, { type, id: idOf(type, 999_999) })
+        for (const cell of hidden.filter((one) => one.userId === userId)) {
+          const visible = world.users.find(({ id }) => id === userId)?.status !== 'active'
+          // To an account that may do nothing everything is closed, and it is told so: the trace is its own things too.
+          const shown = (answers: typeof never) => (visible ? answers.map(({ layers: _, ...rest }) => rest) : answers)
+          expect([cell.name, shown(await told(userId, cell.thing))]).toEqual([cell.name, shown(never)])
+        }
+      }
+    }
+  }, 60_000)
+
+  test('of a thing it may see is that it may not do this', async () => {
+    const { world, cells } = matrix()
+    await clear(pools.admin)
+    await store(pools.admin, world)
+    const seen = cells.filter((cell) => cell.may !== '')
+    for (const { userId, thing, may: allowed } of seen) {
+      for (const action of actions.filter((name) => !allowed.split(' ').includes(name))) {
+        expect(await access.decide(userId, action, thing, within())).toEqual({
+          allowed: false,
+          reason: 'default.deny',
+        })
+      }
+    }
+  })
+})

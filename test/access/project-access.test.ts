@@ -1,0 +1,199 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { findAccessDifferences, syncAccessRules, touchedGrants } from '../../src/access/store.ts'
+import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+import { idOf } from './random.ts'
+import { storm } from './storm.ts'
+
+let database: TestDatabase
+let sql: Sql
+let first: Sql
+let second: Sql
+
+beforeAll(async () => {
+  database = await createDatabase()
+  const open = () => connectOnce(database.connection)
+  sql = open()
+  first = open()
+  second = open()
+  await syncAccessRules(sql)
+  const people = [ada, bob, cyd].map((id) => ({
+    id,
+    email: `${id}@example.com`,
+    display_name: 'u',
+    password_hash: 'x',
+  }))
+  await sql`insert into users ${sql(people)}`
+})
+beforeEach(() => beginAgain())
+afterAll(async () => {
+  await Promise.all([sql, first, second].map((connection) => connection?.end()))
+  await database?.drop()
+})
+
+const ada = idOf('user', 1)
+const bob = idOf('user', 2)
+const cyd = idOf('user', 3)
+const red = idOf('team', 1)
+const blue = idOf('team', 2)
+const lab = idOf('project', 1)
+const den = idOf('project', 2)
+
+/** Ada owns everything. Bob is in both teams, Cyd in none; red reads the lab and the den, blue may write in the den. */
+const beginAgain = async () => {
+  await sql`delete from projects`
+  await sql`delete from teams`
+  await sql`insert into teams ${sql([red, blue].map((id) => ({ id, name: 't' })))}`
+  await sql`
+    insert into team_members (team_id, user_id, role)
+    values (${red}, ${ada}, 'owner'), (${blue}, ${ada}, 'owner'), (${red}, ${bob}, 'editor'), (${blue}, ${bob}, 'viewer')`
+  await sql`
+    insert into projects (id, owner_id, name, visibility)
+    values (${lab}, ${ada}, 'lab', 'team-only'), (${den}, ${ada}, 'den', 'public')`
+  await sql`
+    insert into project_grants (project_id, team_id, access_level, granted_by)
+    values (${lab}, ${red}, 'read', ${ada}), (${den}, ${red}, 'read', ${ada}), (${den}, ${blue}, 'write', ${ada})`
+}
+
+type Change = (tx: TransactionSql | Sql) => PromiseLike<unknown>
+
+const changes: Record<string, Change> = {
+  'Cyd joins red': (tx) => tx`insert into team_members (team_id, user_id, role) values (${red}, ${cyd}, 'viewer')`,
+  'Cyd joins blue': (tx) => tx`insert into team_members (team_id, user_id, role) values (${blue}, ${cyd}, 'admin')`,
+  'Bob leaves red': (tx) => tx`delete from team_members where team_id = ${red} and user_id = ${bob}`,
+  'Bob rises in red': (tx) => tx`update team_members set role = 'admin' where team_id = ${red} and user_id = ${bob}`,
+  'Bob leaves blue': (tx) => tx`delete from team_members where team_id = ${blue} and user_id = ${bob}`,
+  'Bob changes from red to blue as Cyd': (tx) => tx`
+    update team_members set team_id = ${blue}, user_id = ${cyd} where team_id = ${red} and user_id = ${bob}`,
+  'blue is let into the lab': (tx) => tx`
+    insert into project_grants (project_id, team_id, access_level, granted_by) values (${lab}, ${blue}, 'admin', ${ada})`,
+  'red is put out of the lab': (tx) => tx`delete from project_grants where project_id = ${lab} and team_id = ${red}`,
+  'red may write in the lab': (tx) => tx`
+    update project_grants set access_level = 'write' where project_id = ${lab} and team_id = ${red}`,
+  'the grant of red on the lab becomes one of blue on it': (tx) => tx`
+    update project_grants set team_id = ${blue} where project_id = ${lab} and team_id = ${red}`,
+  'the grant of blue on the den becomes one on the lab': (tx) => tx`
+    update project_grants set project_id = ${lab} where project_id = ${den} and team_id = ${blue}`,
+  'the den turns private': (tx) => tx`update projects set visibility = 'private' where id = ${den}`,
+  'the lab turns private': (tx) => tx`update projects set visibility = 'private' where id = ${lab}`,
+  'the lab is given to Bob': (tx) => tx`update projects set owner_id = ${bob} where id = ${lab}`,
+  'the lab is deleted': (tx) => tx`delete from projects where id = ${lab}`,
+  'red is deleted': (tx) => tx`delete from teams where id = ${red}`,
+  'blue is deleted as the service does it': async (tx) => {
+    await tx`
+      select from projects where id in (select project_id from project_grants where team_id = ${blue}) order by id
+         for no key update`
+    await tx`delete from project_grants where team_id = ${blue}`
+    await tx`delete from teams where id = ${blue}`
+  },
+  'somebody makes a project': (tx) => tx`
+    insert into projects (id, owner_id, name) values (${idOf('project', 3)}, ${cyd}, 'attic')`,
+}
+
+const isWaiting = async (pid: number): Promise<boolean> => {
+  const waits = await sql`select from pg_locks where pid = ${pid} and not granted`
+  return waits.count > 0
+}
+
+/** The second change is made while the first is not committed, and goes on when it is; or the other is taken back. */
+const overlap = async (one: Change, other: Change, end: 'commit' | 'rollback') => {
+  const [backend] = await second<{ pid: number }[]>`select pg_backend_pid() as pid`
+  const pid = backend?.pid ?? 0
+  const tookBack = new Error('taken back')
+  let later: Promise<unknown> = Promise.resolve()
+  await first
+    .begin(async (tx) => {
+      await one(tx)
+      let settled = false
+      later = second
+        .begin((on) => other(on))
+        .finally(() => {
+          settled = true
+        })
+      later.catch(() => {})
+      while (!settled && !(await isWaiting(pid))) await new Promise((resolve) => setTimeout(resolve, 1))
+      if (end === 'rollback') throw tookBack
+    })
+    .catch((error) => {
+      if (error !== tookBack) throw error
+    })
+  // What refers to a row that is gone by now is refused; nothing else may go wrong.
+  await later.catch((error) => {
+    if (!['23503', '23505'].includes(error.code)) throw error
+  })
+}
+
+describe('rows are what the base tables say', () => {
+  test('after each change by itself, and the transaction knows which grants it touched', async () => {
+    for (const [name, change] of Object.entries(changes)) {
+      const rollback = new Error('only looking')
+      await sql
+        .begin(async (tx) => {
+          const rows = () => tx<{ id: string; actions: number }[]>`
+            select user_id || '/' || project_id as id, actions from project_access`
+          const before = new Map((await rows()).map(({ id, actions }) => [id, actions]))
+          await change(tx)
+          expect([name, await findAccessDifferences(tx as unknown as Sql)]).toEqual([name, []])
+          const after = new Map((await rows()).map(({ id, actions }) => [id, actions]))
+          const changed = [...new Set([...before.keys(), ...after.keys()])].filter(
+            (id) => before.get(id) !== after.get(id),
+          )
+          const named = new Set(await touchedGrants(tx))
+          expect([name, changed.filter((id) => !named.has(id))]).toEqual([name, []])
+          throw rollback
+        })
+        .catch((error) => {
+          if (error !== rollback) throw error
+        })
+    }
+  })
+
+  for (const end of ['commit', 'rollback'] as const) {
+    for (const [one, change] of Object.entries(changes)) {
+      test(`while it was not yet known that ${one} (${end}), whatever else happens`, async () => {
+        for (const [other, overtaking] of Object.entries(changes)) {
+          await beginAgain()
+          await overlap(change, overtaking, end)
+          expect([one, other, await findAccessDifferences(sql)]).toEqual([one, other, []])
+        }
+      })
+    }
+  }
+})
+
+test('a change of thousands of rows names them all, in little time, and nothing of it is left for the next', async () => {
+  const before = performance.now()
+  await sql.begin(async (tx) => {
+    for (let done = 0; done < 10; done += 1) {
+      await tx`
+        insert into projects (id, owner_id, name)
+        select gen_random_uuid(), ${ada}, 'p' from generate_series(1, 200)`
+    }
+    const touched = await touchedGrants(tx)
+    expect(touched).toHaveLength(2_000)
+    expect(new Set(touched).size).toBe(2_000)
+    await tx
+      .savepoint((part) => part`delete from projects`.then(() => Promise.reject(new Error('undone'))))
+      .catch(() => {})
+    expect(await touchedGrants(tx)).toEqual(touched)
+  })
+  expect(performance.now() - before).toBeLessThan(5_000)
+  await sql.begin(async (tx) => expect(await touchedGrants(tx)).toEqual([]))
+})
+
+test('a change at another isolation level, which would not see what it waited for, is refused', async () => {
+  const change = sql.begin('isolation level repeatable read', (tx) => changes['Cyd joins red']?.(tx))
+  expect(change).rejects.toThrow('read committed')
+})
+
+test('ten thousand random writes by eight writers: at no moment is a row wrong', async () => {
+  const own = await createDatabase()
+  try {
+    const outcome = await storm({ connection: own.connection, writes: 10_000, writers: 8, seed: Date.now() % 2 ** 31 })
+    expect(outcome.deadlocks).toBeGreaterThan(0)
+    expect(outcome.rolledBack).toBeGreaterThan(outcome.deadlocks)
+    expect(outcome.looks).toBeGreaterThan(10)
+  } finally {
+    await own.drop()
+  }
+}, 120_000)

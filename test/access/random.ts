@@ -1,0 +1,34 @@
+/** Random choices that can be had again: the same seed, the same choices (mulberry32). */
+export const createRandom = (seed: number) => {
+  let state = seed >>> 0
+  const next = () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000
+  }
+  const below = (limit: number) => Math.floor(next() * limit)
+  return {
+    below,
+    chance: (share: number) => next() < share,
+    pick: <T>(from: readonly T[]): T => {
+      if (from.length === 0) throw new RangeError('Nothing to pick from')
+      return from[below(from.length)] as T
+    },
+  }
+}
+
+export type Random = ReturnType<typeof createRandom>
+
+/** An id that says what it is: `idOf('team', 3)`. Sorts by number. */
+export const idOf = (kind: keyof typeof kinds, number: number): string =>
+  `00000000-0000-7000-8${kinds[kind]}-${number.toString(16).padStart(12, '0')}`
+
+const kinds = {
+  user: '001',
+  team: '002',
+  project: '003',
+  generation: '004',
+  session: '005',
+  service_key: '006',
+} as const

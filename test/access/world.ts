@@ -1,0 +1,62 @@
+import { type Facts, levelActions, ownerActions, type ResourceRef, roleActions } from '../../src/access/model.ts'
+import type { Sql } from '../../src/platform/postgres.ts'
+import type { World } from './naive.ts'
+
+/** The facts of a question as Postgres would have them, without Postgres: grants from the matrix, as its triggers do it. */
+export const factsIn = (world: World, userId: string, { type, id }: ResourceRef): Facts => {
+  const user = world.users.find((row) => row.id === userId)
+  const generation = type === 'generation' ? world.generations.find((row) => row.id === id) : undefined
+  const projectId = type === 'project' ? id : generation?.project_id
+  const project = world.projects.find((row) => row.id === projectId)
+  let grant = project?.owner_id === userId ? ownerActions : 0
+  for (const { project_id, team_id, access_level } of world.grants) {
+    if (project_id !== project?.id || project.visibility === 'private') continue
+    const role = world.members.find((row) => row.team_id === team_id && row.user_id === userId)?.role
+    if (role !== undefined) grant |= roleActions[role] & levelActions[access_level]
+  }
+  return {
+    userId,
+    account: user && { status: user.status, role: user.role, plan: 'free' },
+    project: project && {
+      ownerId: project.owner_id,
+      visibility: project.visibility,
+      allowDerivatives: project.allow_derivatives,
+    },
+    generation: generation && { ownerId: generation.owner_id, projectId: generation.project_id, status: 'completed' },
+    grant: project && grant,
+  }
+}
+
+const inChunks = async <T>(rows: readonly T[], insert: (chunk: T[]) => PromiseLike<unknown>) => {
+  for (let at = 0; at < rows.length; at += 5_000) await insert(rows.slice(at, at + 5_000))
+}
+
+/** Writes a world into an empty database, past no trigger. */
+export const store = async (sql: Sql, world: World): Promise<void> => {
+  const people = world.users.map(({ id, status, role }) => ({
+    id,
+    status,
+    role,
+    display_name: 'u',
+    email: status === 'deleted' ? null : `${id}@example.com`,
+    password_hash: status === 'deleted' ? null : 'x',
+  }))
+  const grants = world.grants.map((grant) => ({ ...grant, granted_by: world.users[0]?.id as string }))
+  await inChunks(people, (rows) => sql`insert into users ${sql(rows)}`)
+  await inChunks(world.teams, (rows) => sql`insert into teams ${sql(rows.map(({ id }) => ({ id, name: 't' })))}`)
+  await inChunks(world.members, (rows) => sql`insert into team_members ${sql(rows)}`)
+  await inChunks(world.projects, (rows) => sql`insert into projects ${sql(rows.map((row) => ({ ...row, name: 'p' })))}`)
+  await inChunks(grants, (rows) => sql`insert into project_grants ${sql(rows)}`)
+  await inChunks(
+    world.generations,
+    (rows) => sql`insert into generations ${sql(rows.map((row) => ({ ...row, model: 'm', prompt: 'p' })))}`,
+  )
+}
+
+/** Empties what `store` fills. */
+export const clear = async (sql: Sql): Promise<void> => {
+  await sql`delete from generations`
+  await sql`delete from projects`
+  await sql`delete from teams`
+  await sql`delete from users`
+}

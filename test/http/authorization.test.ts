@@ -1,0 +1,325 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { actions } from '../../src/access/model.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { encodeCursor } from '../../src/kit/cursor.ts'
+import { newId } from '../../src/kit/id.ts'
+import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+const path = '/api/v1/authorization'
+const clock = manualClock(Date.now())
+
+let app: TestApp
+let client: Api
+let ada: Person
+let bob: Person
+let cyd: Person
+let key: string
+let statements: string[] = []
+
+/** Ada's project, which a team of hers may write in; Bob is a contributor of that team, Cyd is nobody. */
+let lab: string
+let work: string
+let team: string
+
+const sql = () => app.services.database.admin
+
+/** All that was known is forgotten: facts live for a second here. */
+const forget = () => {
+  clock.advance(1_001)
+  statements = []
+}
+
+beforeAll(async () => {
+  app = await startApp({
+    clock,
+    config: { l1TtlMs: 1_000 },
+    onStatement: (text) => {
+      statements.push(text)
+    },
+  })
+  client = api(app.baseUrl)
+  const [admin, ...people] = (await Promise.all(Array.from({ length: 4 }, () => register(client)))) as [
+    Person,
+    Person,
+    Person,
+    Person,
+  ]
+  ;[ada, bob, cyd] = people
+  await sql()`update users set role = 'admin' where id = ${admin.id}`
+  const scopes = ['authorization:check', 'authorization:list']
+  key = (await client.post('/api/v1/service-keys', { name: 'k', scopes }, { token: admin.token })).body.key
+})
+afterAll(() => app?.close())
+
+beforeEach(async () => {
+  lab = newId()
+  work = newId()
+  team = newId()
+  await sql()`insert into projects (id, owner_id, name, visibility) values (${lab}, ${ada.id}, 'lab', 'team-only')`
+  await sql()`
+    insert into generations (id, owner_id, project_id, model, prompt) values (${work}, ${ada.id}, ${lab}, 'm', 'p')`
+  await sql()`insert into teams (id, name) values (${team}, 't')`
+  await sql()`
+    insert into team_members (team_id, user_id, role)
+    values (${team}, ${ada.id}, 'owner'), (${team}, ${bob.id}, 'contributor')`
+  await sql()`
+    insert into project_grants (project_id, team_id, access_level, granted_by)
+    values (${lab}, ${team}, 'write', ${ada.id})`
+  forget()
+})
+
+const theLab = () => ({ type: 'project', id: lab })
+const theWork = () => ({ type: 'generation', id: work })
+
+const check = (token: string, body: object) => client.post(`${path}/check`, body, { token })
+const batch = (token: string, checks: object[]) => client.post(`${path}/check/batch`, { checks }, { token })
+const explain = (token: string, body: object) => client.post(`${path}/explain`, body, { token })
+const get = (token: string, what: string, query: Record<string, string>) =>
+  client.get(`${path}/${what}?${new URLSearchParams(query)}`, { token })
+
+describe('a person asks about itself', () => {
+  test('whether or not it says so', async () => {
+    for (const user_id of [undefined, bob.id]) {
+      const { status, body } = await check(bob.token, { user_id, action: 'create', resource: theWork() })
+      expect([status, body]).toEqual([200, { allowed: true, reason: 'team.granted' }])
+    }
+  })
+
+  test('and about nobody else: 403, whatever it asks and whoever the other is', async () => {
+    for (const user_id of [ada.id, newId()]) {
+      const question = { user_id, action: 'read', resource: theLab() }
+      for (const { status, body } of [
+        await check(bob.token, question),
+        await explain(bob.token, question),
+        await batch(bob.token, [{ action: 'read', resource: theLab() }, question]),
+        await get(bob.token, 'accessible', { type: 'project', action: 'read', user_id }),
+      ]) {
+        expect([status, body.code]).toEqual([403, 'authorization.not_about_others'])
+      }
+    }
+  })
+
+  test('who may, of a thing it may share: 403 where it may only look, 404 where it may not', async () => {
+    const ask = (token: string) => get(token, 'who', { ...theWork(), action: 'read' })
+    const told = await ask(ada.token)
+    expect([told.status, told.body.everyone]).toEqual([200, false])
+    expect(told.body.items).toEqual(
+      [ada.id, bob.id]
+        .sort()
+        .reverse()
+        .map((user_id) => ({ user_id })),
+    )
+    const looked = await ask(bob.token)
+    expect([looked.status, looked.body.code]).toEqual([403, 'access.denied'])
+    const hidden = await ask(cyd.token)
+    const never = await get(cyd.token, 'who', { type: 'generation', id: newId(), action: 'read' })
+    for (const { status, body } of [hidden, never]) {
+      expect([status, body.code, body.detail]).toEqual([404, 'generation.not_found', hidden.body.detail])
+    }
+  })
+})
+
+describe('a service asks about whom it names', () => {
+  test('one by one, in a batch about several people, and with an explanation', async () => {
+    const about = (user_id: string, action = 'create') => ({ user_id, action, resource: theWork() })
+    expect((await check(key, about(bob.id))).body.allowed).toBeTrue()
+    expect((await check(key, about(cyd.id))).body).toEqual({ allowed: false, reason: 'resource.not_visible' })
+    expect((await check(key, about(newId()))).body).toEqual({ allowed: false, reason: 'account.unknown' })
+    const { body } = await batch(key, [about(cyd.id), about(ada.id), about(bob.id), about(bob.id, 'write')])
+    expect(body.results.map(({ allowed }: { allowed: boolean }) => allowed)).toEqual([false, true, true, false])
+    expect((await explain(key, about(bob.id))).body.layers).toHaveLength(10)
+  })
+
+  test('and must name one: 422 where it does not, saying where', async () => {
+    const question = { action: 'read', resource: theLab() }
+    const query = { type: 'project', action: 'read' }
+    for (const [answer, place] of [
+      [await check(key, question), '/user_id'],
+      [await explain(key, question), '/user_id'],
+      [await batch(key, [{ ...question, user_id: ada.id }, question]), '/checks/1/user_id'],
+      [await get(key, 'accessible', query), '/user_id'],
+    ] as const) {
+      expect([answer.status, answer.body.code]).toEqual([422, 'request.invalid'])
+      expect(answer.body.errors[0].pointer).toBe(place)
+    }
+  })
+
+  test('who may, of any thing; of one that never was: nobody', async () => {
+    const { body } = await get(key, 'who', { ...theLab(), action: 'create' })
+    expect(body.items).toHaveLength(2)
+    const never = await get(key, 'who', { type: 'project', id: newId(), action: 'read' })
+    expect(never.body).toEqual({ items: [], everyone: false, next_cursor: null })
+  })
+})
+
+describe('what is accessible', () => {
+  test('is the same by each single check, page by page, for every action', async () => {
+    const own = newId()
+    await sql()`insert into generations (id, owner_id, model, prompt) values (${own}, ${bob.id}, 'm', 'p')`
+    for (const action of actions) {
+      const ids: string[] = []
+      for (let cursor: string | null = ''; cursor !== null; ) {
+        const page = await get(bob.token, 'accessible', {
+          type: 'generation',
+          action,
+          limit: '1',
+          ...(cursor !== '' && { cursor }),
+        })
+        expect(page.body.items.length).toBeLessThanOrEqual(1)
+        ids.push(...page.body.items.map((item: { type: string; id: string }) => item.id))
+        cursor = page.body.next_cursor
+      }
+      for (const id of [own, work]) {
+        const { body } = await check(bob.token, { action, resource: { type: 'generation', id } })
+        expect([action, id, ids.includes(id)]).toEqual([action, id, body.allowed])
+      }
+    }
+  })
+
+  test('what is public is for everyone, and who may says so', async () => {
+    await sql()`update projects set visibility = 'public' where id = ${lab}`
+    forget()
+    const { body } = await get(cyd.token, 'accessible', { type: 'generation', action: 'read' })
+    expect(body.items).toContainEqual({ type: 'generation', id: work })
+    expect((await get(ada.token, 'who', { ...theWork(), action: 'download' })).body.everyone).toBeTrue()
+    expect((await get(ada.token, 'who', { ...theWork(), action: 'write' })).body.everyone).toBeFalse()
+  })
+
+  test('a cursor that is none of ours is a 422', async () => {
+    for (const cursor of ['x', encodeCursor('not an id'), `${encodeCursor(newId())}=`]) {
+      for (const what of ['accessible', 'who']) {
+        const query = { type: 'project', id: lab, action: 'read', cursor }
+        const { id: _, ...rest } = query
+        const { status } = await get(ada.token, what, what === 'who' ? query : rest)
+        expect([what, cursor, status]).toEqual([what, cursor, 422])
+      }
+    }
+  })
+})
+
+describe('what it costs', () => {
+  test('a cold check of a person is one statement, a warm one none', async () => {
+    const ask = () => check(bob.token, { action: 'read', resource: theWork() })
+    expect((await ask()).body.allowed).toBeTrue()
+    expect(statements).toHaveLength(1)
+    expect((await ask()).body.allowed).toBeTrue()
+    expect(statements).toHaveLength(1)
+  })
+
+  test('a cold batch of 200 is at most two, whatever the order of its checks', async () => {
+    const checks = Array.from({ length: 200 }, (_, number) => ({
+      action: actions[number % actions.length],
+      resource: [theLab(), theWork(), { type: 'generation', id: newId() }][number % 3],
+    }))
+    const { body } = await batch(bob.token, checks)
+    expect(statements.length).toBeLessThanOrEqual(2)
+    forget()
+    const reversed = await batch(bob.token, checks.toReversed())
+    expect(reversed.body.results.toReversed()).toEqual(body.results)
+    expect(statements.length).toBeLessThanOrEqual(2)
+  })
+
+  test('201 checks, or none, are refused', async () => {
+    const one = { action: 'read', resource: theLab() }
+    for (const length of [0, 201]) {
+      expect(
+        (
+          await batch(
+            bob.token,
+            Array.from({ length }, () => one),
+          )
+        ).status,
+      ).toBe(422)
+    }
+  })
+
+  test('a list is one statement besides signing in', async () => {
+    await get(bob.token, 'accessible', { type: 'project', action: 'read' })
+    expect(statements).toHaveLength(2)
+    forget()
+    await get(ada.token, 'who', { ...theLab(), action: 'read' })
+    expect(statements).toHaveLength(2)
+  })
+})
+
+describe('an explanation', () => {
+  test('has ten layers, says where the facts came from, and decides like a check', async () => {
+    const question = { action: 'write', resource: theWork() }
+    const cold = (await explain(bob.token, question)).body
+    const warm = (await explain(bob.token, question)).body
+    expect(cold.layers.map(({ layer }: { layer: number }) => layer)).toEqual([10, 4, 9, 7, 1, 2, 3, 5, 6, 8])
+    expect([cold.layers[3].tier, warm.layers[3].tier]).toEqual(['database', 'l1'])
+    const { layers: _, ...decision } = cold
+    expect(decision).toEqual((await check(bob.token, question)).body)
+  })
+
+  test('of a thing one may not see is, layer by layer, that of one that never was', async () => {
+    const told = async (resource: object) => (await explain(cyd.token, { action: 'read', resource })).body
+    expect(await told(theWork())).toEqual(await told({ type: 'generation', id: newId() }))
+    // Known by now, because the generation brought it along.
+    expect(await told(theLab())).toEqual(await told({ type: 'project', id: newId() }))
+  })
+})
+
+describe('nothing a client sends decides', () => {
+  test('fields that are not asked for are a 422', async () => {
+    for (const extra of [
+      { owner_id: bob.id },
+      { role: 'admin' },
+      { plan: 'enterprise' },
+      { team_id: team },
+      { grant: 127 },
+      { actions: 127 },
+      { deriving: true },
+      { account: { status: 'active' } },
+    ]) {
+      const question = { action: 'read', resource: theLab() }
+      for (const answer of [
+        await check(cyd.token, { ...question, ...extra }),
+        await check(cyd.token, { ...question, resource: { ...theLab(), ...extra } }),
+        await explain(cyd.token, { ...question, ...extra }),
+        await batch(cyd.token, [{ ...question, ...extra }]),
+        await get(cyd.token, 'accessible', { type: 'project', action: 'read', [Object.keys(extra)[0] as string]: '1' }),
+      ]) {
+        expect([extra, answer.status]).toEqual([extra, 422])
+      }
+    }
+  })
+
+  test('ids in another case, with spaces, or of look-alike letters are refused and never taken for one another', async () => {
+    const spellings = [
+      lab.toUpperCase(),
+      ` ${lab}`,
+      `${lab}\n`,
+      `{${lab}}`,
+      lab.replaceAll('-', ''),
+      lab.replace('0', '０'),
+      lab.normalize('NFKD').replace('-', '‐'),
+      `urn:uuid:${lab}`,
+    ]
+    for (const id of spellings) {
+      const asked = await check(ada.token, { action: 'read', resource: { type: 'project', id } })
+      expect([id, asked.status]).toEqual([id, 422])
+      expect((await get(ada.token, 'who', { type: 'project', id, action: 'read' })).status).toBe(422)
+      const about = await check(key, { user_id: id, action: 'read', resource: theLab() })
+      expect([id, about.status]).toEqual([id, 422])
+    }
+  })
+
+  test('nobody asks without signing in, with a key that is none, or after being suspended', async () => {
+    const question = { action: 'read', resource: theLab() }
+    for (const token of ['', 'vsk_', `${bob.token}x`]) {
+      expect((await check(token, question)).status).toBe(401)
+      expect((await get(token, 'who', { ...theLab(), action: 'read' })).status).toBe(401)
+    }
+    await sql()`update users set status = 'suspended' where id = ${cyd.id}`
+    forget()
+    expect((await check(cyd.token, question)).status).toBe(401)
+    expect((await check(key, { ...question, user_id: cyd.id })).body).toEqual({
+      allowed: false,
+      reason: 'account.suspended',
+    })
+    await sql()`update users set status = 'active' where id = ${cyd.id}`
+    forget()
+  })
+})

@@ -1,0 +1,286 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { newId } from '../../src/kit/id.ts'
+import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+/** OpenID AuthZEN Authorization API 1.0, and what its certification scenario asks of a decision point. */
+const single = '/access/v1/evaluation'
+const several = '/access/v1/evaluations'
+
+let app: TestApp
+let client: Api
+let ada: Person
+let bob: Person
+let key: string
+let keyWithoutScope: string
+let lab: string
+let statements: string[] = []
+
+beforeAll(async () => {
+  app = await startApp({
+    onStatement: (text) => {
+      statements.push(text)
+    },
+  })
+  client = api(app.baseUrl)
+  const admin = await register(client)
+  ada = await register(client)
+  bob = await register(client)
+  await app.services.database.admin`update users set role = 'admin' where id = ${admin.id}`
+  const make = async (scope: string) =>
+    (await client.post('/api/v1/service-keys', { name: 'k', scopes: [scope] }, { token: admin.token })).body.key
+  key = await make('authorization:check')
+  keyWithoutScope = await make('authorization:list')
+  const project = { name: 'lab', visibility: 'public' }
+  lab = (await client.post('/api/v1/projects', project, { token: ada.token })).body.id
+})
+afterAll(() => app?.close())
+
+const subject = (id = ada.id) => ({ type: 'user', id })
+const action = (name: string) => ({ name })
+const resource = (id = lab) => ({ type: 'project', id })
+const asked = (more: object = {}) => ({ subject: subject(), action: action('write'), resource: resource(), ...more })
+
+const post = (path: string, body: unknown, headers: Record<string, string> = {}, token = key): Promise<Answer> =>
+  client.post(path, body, { token, headers })
+
+const allowed = { decision: true, context: { reason: 'ownership.project_owner' } }
+const decisions = ({ body }: Answer) => body.evaluations.map(({ decision }: { decision: boolean }) => decision)
+
+describe('an evaluation', () => {
+  test('is a decision with its reason', async () => {
+    const granted = await post(single, asked())
+    expect([granted.status, granted.body]).toEqual([200, allowed])
+    expect(granted.headers.get('content-type')).toBe('application/json')
+    const denied = await post(single, asked({ subject: subject(bob.id) }))
+    expect([denied.status, denied.body]).toEqual([200, { decision: false, context: { reason: 'default.deny' } }])
+    expect((await post(single, asked({ subject: subject(bob.id), action: action('read') }))).body.decision).toBeTrue()
+  })
+
+  test('takes context, properties and fields it does not know, and decides the same', async () => {
+    for (const body of [
+      asked({ context: { time: '2025-06-27T18:03-07:00', ip: '192.168.1.1' } }),
+      asked({ foo: 'bar', futureField: { nested: true } }),
+      {
+        subject: { ...subject(), properties: { role: 'viewer', status: 'suspended' }, more: 1 },
+        action: { ...action('write'), properties: { method: 'GET' }, more: 1 },
+        resource: { ...resource(), properties: { owner_id: bob.id, visibility: 'private' }, more: 1 },
+      },
+    ]) {
+      expect((await post(single, body)).body).toEqual(allowed)
+    }
+    const claimed = {
+      subject: { ...subject(bob.id), properties: { role: 'admin', owner: true } },
+      action: action('write'),
+      resource: { ...resource(), properties: { owner_id: bob.id } },
+      context: { allowed: true },
+    }
+    expect((await post(single, claimed)).body.decision).toBeFalse()
+  })
+
+  test('about a type, an action or an id that is not known is denied, with the reason, and no error', async () => {
+    const cases: [object, string][] = [
+      [{ subject: { type: 'robot', id: ada.id } }, 'subject.type_unknown'],
+      [{ subject: { type: 'User', id: ada.id } }, 'subject.type_unknown'],
+      [{ subject: subject('alice@example.com') }, 'account.unknown'],
+      [{ subject: subject(newId()) }, 'account.unknown'],
+      [{ subject: subject(ada.id.toUpperCase()) }, 'account.unknown'],
+      [{ subject: subject(` ${ada.id}`) }, 'account.unknown'],
+      [{ action: action('fly') }, 'action.unknown'],
+      [{ action: action('Write') }, 'action.unknown'],
+      [{ action: action('toString') }, 'action.unknown'],
+      [{ resource: { type: 'spaceship', id: lab } }, 'resource.type_unknown'],
+      [{ resource: { type: 'constructor', id: lab } }, 'resource.type_unknown'],
+      [{ resource: resource('record-1') }, 'resource.not_visible'],
+      [{ resource: resource(lab.toUpperCase()) }, 'resource.not_visible'],
+      [{ resource: resource(newId()) }, 'resource.not_visible'],
+    ]
+    for (const [part, reason] of cases) {
+      for (const path of [single, several]) {
+        const { status, body } = await post(path, asked(part))
+        expect([part, status, body]).toEqual([part, 200, { decision: false, context: { reason } }])
+      }
+    }
+  })
+
+  test('that lacks something, or has it of the wrong type, is a 400', async () => {
+    const { subject: _s, ...noSubject } = asked()
+    const { action: _a, ...noAction } = asked()
+    const { resource: _r, ...noResource } = asked()
+    const bodies: unknown[] = [
+      noSubject,
+      noAction,
+      noResource,
+      asked({ subject: { id: ada.id } }),
+      asked({ subject: { type: 'user' } }),
+      asked({ action: {} }),
+      asked({ resource: { id: lab } }),
+      asked({ resource: { type: 'project' } }),
+      asked({ subject: 'alice' }),
+      asked({ action: { name: 123 } }),
+      asked({ resource: [] }),
+      asked({ context: 'noon' }),
+      asked({ subject: { ...subject(), properties: 'x' } }),
+      [],
+      [asked()],
+      'null',
+      '"text"',
+      '{',
+      undefined,
+    ]
+    for (const body of bodies) {
+      for (const path of [single, several]) {
+        const answer = await post(path, body)
+        expect([path, body, answer.status, answer.body.code]).toEqual([path, body, 400, 'request.malformed'])
+      }
+    }
+    for (const type of ['text/plain', 'application/xml', 'application/x-www-form-urlencoded']) {
+      expect((await post(single, JSON.stringify(asked()), { 'content-type': type })).status).toBe(400)
+    }
+  })
+
+  test('is the same each time', async () => {
+    for (let times = 0; times < 5; times += 1) expect((await post(single, asked())).body).toEqual(allowed)
+  })
+})
+
+describe('evaluations', () => {
+  test('take what they leave out from the top level, and answer in order', async () => {
+    const answer = await post(several, {
+      subject: subject(),
+      action: action('write'),
+      context: { time: 'noon' },
+      evaluations: [
+        { resource: resource() },
+        { resource: resource(newId()), context: { time: 'midnight' } },
+        { subject: subject(bob.id), resource: resource() },
+        { subject: subject(bob.id), action: action('read'), resource: resource() },
+      ],
+    })
+    expect([answer.status, decisions(answer)]).toEqual([200, [true, false, false, true]])
+    expect(answer.body.decision).toBeUndefined()
+  })
+
+  test('each by itself, without defaults; and with the missing half of a default', async () => {
+    expect(decisions(await post(several, { evaluations: [asked(), asked({ subject: subject(bob.id) })] }))).toEqual([
+      true,
+      false,
+    ])
+    const halves = { ...asked({ resource: { type: 'project' } }), evaluations: [{ resource: { id: lab } }, {}] }
+    expect(decisions(await post(several, halves))).toEqual([true, false])
+  })
+
+  test('one that is no evaluation is denied in its place, with the error, and the others are answered', async () => {
+    const { status, body } = await post(several, {
+      subject: subject(),
+      action: action('write'),
+      evaluations: [{ resource: resource() }, {}, 'x', null, { resource: 'y' }, { resource: { id: lab } }, asked()],
+    })
+    expect(status).toBe(200)
+    expect(body.evaluations).toHaveLength(7)
+    expect(body.evaluations[0]).toEqual(allowed)
+    for (const failed of body.evaluations.slice(1, 6)) {
+      expect(failed.decision).toBeFalse()
+      expect(failed.context.error.status).toBe(400)
+      expect(failed.context.error.message).toMatch(/\w/)
+    }
+    expect(body.evaluations[6]).toEqual(allowed)
+  })
+
+  test('none, or an empty list, are one evaluation', async () => {
+    for (const body of [asked(), asked({ evaluations: [] })]) expect((await post(several, body)).body).toEqual(allowed)
+  })
+
+  test('stop where the semantic says', async () => {
+    const yes = { action: action('read') }
+    const no = { action: action('fly') }
+    const run = async (evaluations_semantic: string | undefined, ...evaluations: object[]) =>
+      decisions(await post(several, asked({ evaluations, options: { evaluations_semantic, another_option: 'value' } })))
+    expect(await run(undefined, yes, no, yes)).toEqual([true, false, true])
+    expect(await run('execute_all', yes, no, yes)).toEqual([true, false, true])
+    expect(await run('deny_on_first_deny', yes, no, yes)).toEqual([true, false])
+    expect(await run('deny_on_first_deny', yes, yes)).toEqual([true, true])
+    expect(await run('deny_on_first_deny', { resource: 'broken' }, yes)).toEqual([false])
+    expect(await run('permit_on_first_permit', no, yes, no)).toEqual([false, true])
+    expect(await run('permit_on_first_permit', no, no)).toEqual([false, false])
+    const unknown = await post(several, asked({ evaluations: [yes], options: { evaluations_semantic: 'maybe' } }))
+    expect(unknown.status).toBe(400)
+  })
+
+  test('200 of them are one statement, 201 a 400', async () => {
+    const evaluations = Array.from({ length: 201 }, (_, number) => ({
+      subject: subject(number % 2 === 0 ? ada.id : newId()),
+      resource: resource(number % 3 === 0 ? lab : newId()),
+    }))
+    await post(single, asked())
+    statements = []
+    const { status, body } = await post(several, asked({ evaluations: evaluations.slice(0, 200) }))
+    expect([status, body.evaluations.length]).toEqual([200, 200])
+    expect(statements.length).toBeLessThanOrEqual(2)
+    expect((await post(several, asked({ evaluations }))).status).toBe(400)
+  })
+})
+
+describe('only a service with the scope', () => {
+  test('is answered', async () => {
+    for (const path of [single, several]) {
+      const answers = {
+        nobody: await client.post(path, asked()),
+        person: await post(path, asked(), {}, ada.token),
+        otherScope: await post(path, asked(), {}, keyWithoutScope),
+        wrongKey: await post(path, asked(), {}, `${key.slice(0, -1)}${key.endsWith('A') ? 'B' : 'A'}`),
+      }
+      const codes = Object.values(answers).map(({ status, body }) => [status, body.code])
+      expect(codes).toEqual([
+        [401, 'identity.not_signed_in'],
+        [403, 'access.services_only'],
+        [403, 'service_key.scope_missing'],
+        [401, 'identity.not_signed_in'],
+      ])
+    }
+  })
+})
+
+describe('the id of a request', () => {
+  test('goes back as it came, with a decision and with every error', async () => {
+    const given = 'bfe9eb29-ab87-4ca3-be83-a1d5d8305716 / any (string)'
+    const headers = { 'x-request-id': given }
+    const answers = [
+      await post(single, asked(), headers),
+      await post(several, asked({ evaluations: [{}] }), headers),
+      await post(single, {}, headers),
+      await post(single, '{', headers),
+      await client.post(single, asked(), { headers }),
+      await client.get(single, { token: key, headers }),
+    ]
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 400, 400, 401, 405])
+    for (const answer of answers) expect(answer.headers.get('x-request-id')).toBe(given)
+    for (const { body } of answers.slice(2)) expect(body.request_id).toBe(given)
+  })
+
+  test('is made where there is none; elsewhere it is not taken from a client', async () => {
+    expect((await post(single, asked())).headers.get('x-request-id')).toMatch(/^[0-9a-f]{32}$/)
+    const elsewhere = await client.get('/health', { headers: { 'x-request-id': 'mine' } })
+    expect(elsewhere.headers.get('x-request-id')).toMatch(/^[0-9a-f]{32}$/)
+  })
+})
+
+describe('the metadata', () => {
+  test('names the endpoints where the request was sent, or where the configuration says', async () => {
+    const path = '/.well-known/authzen-configuration'
+    const here = await client.get(path)
+    expect([here.status, here.headers.get('content-type')]).toEqual([200, 'application/json'])
+    expect(here.body).toEqual({
+      policy_decision_point: app.baseUrl,
+      access_evaluation_endpoint: `${app.baseUrl}${single}`,
+      access_evaluations_endpoint: `${app.baseUrl}${several}`,
+    })
+    const named = await startApp({ config: { publicUrl: 'https://pdp.example.com' } })
+    try {
+      const { body } = await api(named.baseUrl).get(path)
+      expect(body.policy_decision_point).toBe('https://pdp.example.com')
+      expect(body.access_evaluation_endpoint).toBe(`https://pdp.example.com${single}`)
+    } finally {
+      await named.close()
+    }
+  })
+})

@@ -1,0 +1,132 @@
+import { expect } from 'bun:test'
+import type { AccessLevel, Action, ResourceRef, TeamRole } from '../../src/access/model.ts'
+import { newId } from '../../src/kit/id.ts'
+import { connectOnce, type Fragment } from '../../src/platform/postgres.ts'
+import { type Answer, api, type Person, register, startApp } from '../harness.ts'
+
+export const project = (id: string): ResourceRef => ({ type: 'project', id })
+export const generation = (id: string): ResourceRef => ({ type: 'generation', id })
+
+/** What an answer says, without what belongs to the one request. */
+export const wordsOf = ({ status, body }: Answer) => {
+  const { instance: _, request_id: __, ...words } = body
+  return { status, ...words }
+}
+
+/** Status and code of each answer. */
+export const codesOf = (answers: readonly Answer[]) =>
+  answers.map(({ status, body }) => `${status} ${body?.code ?? ''}`.trim())
+
+/**
+ * The application with people, teams and the things they make. People and things come in through the API; teams and
+ * their members are written to the database, before anybody asks about them.
+ */
+export const startWorld = async () => {
+  const statements: string[] = []
+  // Room for a dozen writes at once, so that tests can let them wait for each other.
+  const app = await startApp({ config: { dbConnections: 120 }, onStatement: (text) => statements.push(text) })
+  const client = api(app.baseUrl)
+  const sql = connectOnce(app.connection)
+  const watch = connectOnce(app.connection)
+
+  const as = ({ token }: Person) => ({
+    get: (path: string) => client.get(`/api/v1${path}`, { token }),
+    post: (path: string, body?: unknown) => client.post(`/api/v1${path}`, body, { token }),
+    patch: (path: string, body?: unknown) => client.patch(`/api/v1${path}`, body, { token }),
+    delete: (path: string) => client.delete(`/api/v1${path}`, { token }),
+  })
+
+  const made = async (sent: Promise<Answer>): Promise<string> => {
+    const answer = await sent
+    expect(answer).toMatchObject({ status: 201 })
+    return answer.body.id
+  }
+
+  return {
+    app,
+    client,
+    sql,
+    as,
+    close: async () => {
+      await sql.end()
+      await watch.end()
+      await app.close()
+    },
+    person: () => register(client),
+    people: <N extends string>(...names: N[]): Promise<Record<N, Person>> =>
+      Promise.all(names.map(async (name) => [name, await register(client)] as const)).then(
+        (pairs) => Object.fromEntries(pairs) as Record<N, Person>,
+      ),
+    /** A team with an owner and members. */
+    team: async (members: readonly (readonly [Person, TeamRole])[], name = 'team'): Promise<string> => {
+      const id = newId()
+      await sql`insert into teams (id, name) values (${id}, ${name})`
+      for (const [person, role] of members) {
+        await sql`insert into team_members (team_id, user_id, role) values (${id}, ${person.id}, ${role})`
+      }
+      return id
+    },
+    /** A grant as a row, for one that has to be there before anybody asks. */
+    granted: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
+      await sql`
+        insert into project_grants (project_id, team_id, access_level, granted_by)
+        values (${projectId}, ${teamId}, ${level}, ${by.id})`
+    },
+    project: (owner: Person, fields: Record<string, unknown> = {}) =>
+      made(as(owner).post('/projects', { name: 'a project', ...fields })),
+    generation: (owner: Person, fields: Record<string, unknown> = {}) =>
+      made(as(owner).post('/generations', { model: 'local/procedural', prompt: 'a lighthouse', ...fields })),
+    may: async (person: Person, action: Action, resource: ResourceRef): Promise<boolean> => {
+      const { status, body } = await as(person).post('/authorization/check', { action, resource })
+      expect(status).toBe(200)
+      return body.allowed
+    },
+    /** Every page of a list, one after the other. Each page but the last is full. */
+    listAll: async (person: Person, path: string, limit = 100) => {
+      // biome-ignore lint/suspicious/noExplicitAny: items of every list
+      const items: any[] = []
+      for (let cursor: string | null = ''; cursor !== null; ) {
+        const place: string = cursor === '' ? '' : `&cursor=${cursor}`
+        const { status, body } = await as(person).get(`${path}${path.includes('?') ? '&' : '?'}limit=${limit}${place}`)
+        expect(status).toBe(200)
+        if (body.next_cursor !== null) expect(body.items).toHaveLength(limit)
+        items.push(...body.items)
+        cursor = body.next_cursor
+      }
+      return items
+    },
+    /** The statements sent while something was done. */
+    statementsOf: async (work: () => Promise<unknown>): Promise<string[]> => {
+      const before = statements.length
+      await work()
+      return statements.slice(before)
+    },
+    /**
+     * Holds a row by `lock`, lets calls run into it, changes what they were let through for, and lets go. Their answers
+     * are those of requests that were overtaken between the door and the write.
+     */
+    overtake: async (lock: Fragment, calls: () => Promise<Answer>[], change: Fragment): Promise<Answer[]> => {
+      let sent: Promise<Answer[]> | undefined
+      await sql.begin(async (tx) => {
+        await tx`${lock}`
+        const started = calls()
+        sent = Promise.all(started)
+        const early: Answer[] = []
+        for (const call of started) void call.then((answer) => early.push(answer))
+        for (;;) {
+          if (early.length > 0) throw new Error(`Not overtaken: ${codesOf(early)}`)
+          // Not in the transaction, which would see the same processes for ever.
+          const [row] = await watch<{ waiting: number }[]>`
+            select count(*)::int as waiting from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'`
+          if (row?.waiting === started.length) break
+          await Bun.sleep(2)
+        }
+        await tx`${change}`
+      })
+      return sent as Promise<Answer[]>
+    },
+  }
+}
+
+export type World = Awaited<ReturnType<typeof startWorld>>

@@ -1,0 +1,316 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { actions } from '../../src/access/model.ts'
+import { newId } from '../../src/kit/id.ts'
+import type { Person } from '../harness.ts'
+import { generation, project, startWorld, type World, wordsOf } from './projects-world.ts'
+
+let world: World
+let owner: Person
+let admin: Person
+let editor: Person
+let viewer: Person
+let stranger: Person
+let team: string
+
+beforeAll(async () => {
+  world = await startWorld()
+  ;({ owner, admin, editor, viewer, stranger } = await world.people('owner', 'admin', 'editor', 'viewer', 'stranger'))
+  team = await world.team([
+    [owner, 'owner'],
+    [admin, 'admin'],
+    [editor, 'editor'],
+    [viewer, 'viewer'],
+  ])
+})
+afterAll(() => world.close())
+
+/** A project with the team let in to the full, so that what a member may do is what its role has. */
+const shared = async (fields: Record<string, unknown> = {}) => {
+  const id = await world.project(owner, { visibility: 'team-only', ...fields })
+  await world.granted(id, team, 'admin', owner)
+  return id
+}
+
+describe('who may change what', () => {
+  test('a name needs write; what others may see or make of it needs admin', async () => {
+    const id = await shared()
+    const changes = [
+      { name: 'renamed' },
+      { visibility: 'public' },
+      { allow_derivatives: false },
+      { name: 'x', visibility: 'private' },
+    ]
+    const tries = async (person: Person) => {
+      const statuses = []
+      for (const body of changes) statuses.push((await world.as(person).patch(`/projects/${id}`, body)).status)
+      return statuses
+    }
+    expect(await tries(stranger)).toEqual([404, 404, 404, 404])
+    expect(await tries(viewer)).toEqual([403, 403, 403, 403])
+    expect(await tries(editor)).toEqual([200, 403, 403, 403])
+    const untouched = (await world.as(owner).get(`/projects/${id}`)).body
+    expect(untouched).toMatchObject({ name: 'renamed', visibility: 'team-only', allow_derivatives: true })
+    expect(await tries(admin)).toEqual([200, 200, 200, 200])
+  })
+
+  test('allow_derivatives is true unless said otherwise, and is what was said', async () => {
+    const { body: plain } = await world.as(owner).post('/projects', { name: 'plain' })
+    expect(plain.allow_derivatives).toBe(true)
+    const { body: strict } = await world.as(owner).post('/projects', { name: 'strict', allow_derivatives: false })
+    expect(strict.allow_derivatives).toBe(false)
+    await world.as(owner).patch(`/projects/${strict.id}`, { allow_derivatives: true })
+    expect((await world.as(owner).get(`/projects/${strict.id}`)).body.allow_derivatives).toBe(true)
+  })
+
+  test('what the server decides is not taken from a client', async () => {
+    const id = await world.project(owner)
+    for (const [name, value] of Object.entries({
+      id: newId(),
+      owner_id: stranger.id,
+      role: 'admin',
+      plan: 'enterprise',
+      team_id: team,
+      permissions: ['admin'],
+      created_at: '2020-01-01T00:00:00.000Z',
+    })) {
+      const sent = { name: 'a project', [name]: value }
+      expect(await world.as(owner).post('/projects', sent)).toMatchObject({ status: 422 })
+      expect(await world.as(owner).patch(`/projects/${id}`, sent)).toMatchObject({ status: 422 })
+      expect(
+        await world.as(owner).post(`/projects/${id}/teams`, { team_id: team, access_level: 'read', ...sent }),
+      ).toMatchObject({ status: 422 })
+      expect(await world.as(owner).post(`/projects/${id}/transfer`, { ...sent, owner_id: viewer.id })).toMatchObject({
+        status: 422,
+      })
+    }
+    expect((await world.as(owner).get(`/projects/${id}`)).body).toMatchObject({ id, owner_id: owner.id })
+  })
+
+  test('an id is one spelling and no other', async () => {
+    const id = await shared()
+    const spellings = [id.toUpperCase(), `%20${id}`, `${id}%20`, `{${id}}`, id.replaceAll('-', ''), `${id}%00`]
+    for (const spelling of spellings) {
+      expect(await world.as(owner).get(`/projects/${spelling}`)).toMatchObject({ status: 422 })
+      expect(await world.as(owner).get(`/projects/${spelling}/teams`)).toMatchObject({ status: 422 })
+      expect(await world.as(owner).get(`/projects?owner_id=${spelling}`)).toMatchObject({ status: 422 })
+      expect(await world.as(owner).delete(`/projects/${id}/teams/${spelling}`)).toMatchObject({ status: 422 })
+    }
+    for (const spelling of [team.toUpperCase(), ` ${team}`, `${team} `]) {
+      const body = { team_id: spelling, access_level: 'read' }
+      expect(await world.as(owner).post(`/projects/${id}/teams`, body)).toMatchObject({ status: 422 })
+    }
+  })
+})
+
+describe('permissions', () => {
+  test('are what a check of each action says', async () => {
+    for (const visibility of ['private', 'team-only', 'public']) {
+      const id = await shared({ visibility })
+      for (const person of [owner, admin, editor, viewer, stranger]) {
+        const { status, body } = await world.as(person).get(`/projects/${id}`)
+        const allowed = []
+        for (const action of actions) if (await world.may(person, action, project(id))) allowed.push(action)
+        expect(status).toBe(allowed.includes('read') ? 200 : 404)
+        if (status === 200) expect(body.permissions).toEqual(allowed)
+      }
+    }
+  })
+
+  test('cost no statement: the project itself is the only one', async () => {
+    const id = await shared()
+    await world.as(viewer).get(`/projects/${id}`)
+    expect(await world.statementsOf(() => world.as(viewer).get(`/projects/${id}`))).toHaveLength(1)
+  })
+})
+
+test('where one may not read, every route answers as for a project that never was', async () => {
+  const id = await shared()
+  const calls = [
+    (at: string) => world.as(stranger).get(`/projects/${at}`),
+    (at: string) => world.as(stranger).patch(`/projects/${at}`, { visibility: 'public' }),
+    (at: string) => world.as(stranger).delete(`/projects/${at}`),
+    (at: string) => world.as(stranger).get(`/projects/${at}/stats`),
+    (at: string) => world.as(stranger).post(`/projects/${at}/transfer`, { owner_id: viewer.id }),
+    (at: string) => world.as(stranger).get(`/projects/${at}/teams`),
+    (at: string) => world.as(stranger).post(`/projects/${at}/teams`, { team_id: team, access_level: 'read' }),
+    (at: string) => world.as(stranger).patch(`/projects/${at}/teams/${team}`, { access_level: 'read' }),
+    (at: string) => world.as(stranger).delete(`/projects/${at}/teams/${team}`),
+  ]
+  for (const call of calls) {
+    const real = await call(id)
+    expect(wordsOf(real)).toEqual(wordsOf(await call(newId())))
+    expect(real).toMatchObject({ status: 404, body: { code: 'project.not_found' } })
+  }
+})
+
+describe('transfer', () => {
+  test('is for the owner alone', async () => {
+    const id = await shared()
+    const statuses = []
+    for (const person of [stranger, viewer, editor, admin, owner]) {
+      statuses.push((await world.as(person).post(`/projects/${id}/transfer`, { owner_id: viewer.id })).status)
+    }
+    expect(statuses).toEqual([404, 403, 403, 403, 200])
+  })
+
+  test('moves everything to the new owner at once, and leaves the old one what the teams give', async () => {
+    const id = await shared()
+    await world.sql`update project_grants set access_level = 'read' where project_id = ${id}`
+    const { dana } = await world.people('dana')
+    const other = await world.team([[dana, 'viewer']])
+    await world.granted(id, other, 'read', owner)
+    // What the owner has is known from its own question, and the project afterwards from the new owner's.
+    expect(await world.may(owner, 'admin', project(id))).toBe(true)
+    expect(await world.may(dana, 'admin', project(id))).toBe(false)
+    const { status, body } = await world.as(owner).post(`/projects/${id}/transfer`, { owner_id: dana.id })
+    expect(status).toBe(200)
+    expect(body.owner_id).toBe(dana.id)
+    for (const action of actions) {
+      expect(await world.may(dana, action, project(id))).toBe(true)
+      expect(await world.may(owner, action, project(id))).toBe(['read', 'download'].includes(action))
+    }
+    expect(await world.listAll(owner, `/projects?owner_id=${dana.id}`)).toHaveLength(1)
+    expect(await world.sql`select from project_access_difference`).toHaveLength(0)
+  })
+
+  test('to somebody unfit is one answer, whoever it is', async () => {
+    const id = await shared()
+    const { suspended, closed } = await world.people('suspended', 'closed')
+    const more = await world.team([
+      [suspended, 'editor'],
+      [closed, 'editor'],
+    ])
+    await world.granted(id, more, 'write', owner)
+    await world.sql`update users set status = 'suspended' where id = ${suspended.id}`
+    await world.sql`
+      update users set status = 'deleted', email = null, password_hash = null where id = ${closed.id}`
+    const transfer = async (to: string) =>
+      wordsOf(await world.as(owner).post(`/projects/${id}/transfer`, { owner_id: to }))
+    const unknown = await transfer(newId())
+    expect(unknown).toMatchObject({ status: 422, code: 'project.new_owner_unfit' })
+    for (const person of [stranger, suspended, closed, owner]) expect(await transfer(person.id)).toEqual(unknown)
+    await world.as(owner).patch(`/projects/${id}`, { visibility: 'private' })
+    expect(await transfer(viewer.id)).toEqual(unknown)
+    await world.as(owner).patch(`/projects/${id}`, { visibility: 'public' })
+    expect(await transfer(stranger.id)).toEqual(unknown)
+    expect((await world.as(owner).get(`/projects/${id}`)).body.owner_id).toBe(owner.id)
+    expect(await transfer(viewer.id)).toMatchObject({ status: 200, owner_id: viewer.id })
+  })
+})
+
+describe('stats', () => {
+  test('count what is in it, the grants and the people, and nothing of other projects', async () => {
+    const id = await shared()
+    const elsewhere = await shared()
+    await world.generation(owner, { project_id: elsewhere })
+    const parent = await world.generation(owner, { project_id: id })
+    await world.generation(admin, { project_id: id, parent_id: parent, intent: 'remix' })
+    const done = await world.generation(editor, { project_id: id })
+    await world.sql`update generations set status = 'completed' where id = ${done}`
+    // A member of two teams is one person; a suspended one is none.
+    const { guest, suspended } = await world.people('guest', 'suspended')
+    const other = await world.team([
+      [guest, 'viewer'],
+      [suspended, 'viewer'],
+      [viewer, 'viewer'],
+    ])
+    await world.granted(id, other, 'read', owner)
+    await world.sql`update users set status = 'suspended' where id = ${suspended.id}`
+    const stats = async () => (await world.as(editor).get(`/projects/${id}/stats`)).body
+    expect(await stats()).toEqual({
+      generations: {
+        total: 3,
+        by_status: { queued: 2, processing: 0, completed: 1, failed: 0, cancelled: 0 },
+        by_intent: { original: 2, improve: 0, iterate: 0, fork: 0, remix: 1 },
+      },
+      grants: { total: 2, by_access_level: { read: 1, write: 0, admin: 1 } },
+      people: 5,
+    })
+    expect(await world.statementsOf(stats)).toHaveLength(1)
+    expect(await world.as(viewer).get(`/projects/${id}/stats`)).toMatchObject({ status: 403 })
+  })
+})
+
+describe('deleting a project', () => {
+  test('takes its access along and leaves generations to their owners alone', async () => {
+    const id = await shared()
+    const theirs = await world.generation(editor, { project_id: id })
+    for (const person of [owner, admin, viewer]) expect(await world.may(person, 'read', generation(theirs))).toBe(true)
+    expect(await world.as(editor).delete(`/projects/${id}`)).toMatchObject({ status: 403 })
+    expect(await world.as(admin).delete(`/projects/${id}`)).toMatchObject({ status: 204 })
+    for (const person of [owner, admin, viewer]) {
+      expect(await world.may(person, 'read', generation(theirs))).toBe(false)
+      expect(await world.may(person, 'read', project(id))).toBe(false)
+    }
+    expect((await world.as(editor).get(`/generations/${theirs}`)).body).toMatchObject({ project_id: null })
+    expect(await world.sql`select from project_access where project_id = ${id}`).toHaveLength(0)
+    expect(await world.as(admin).delete(`/projects/${id}`)).toMatchObject({ status: 404 })
+  })
+})
+
+describe('the list', () => {
+  test('holds what a check lets one read, and nothing else, with and without a filter', async () => {
+    const small = await world.team([[stranger, 'contributor']])
+    const ids: string[] = []
+    for (const visibility of ['private', 'team-only', 'public']) {
+      ids.push(await shared({ visibility }), await world.project(editor, { visibility }))
+      const both = await shared({ visibility })
+      await world.granted(both, small, 'read', owner)
+      ids.push(both)
+    }
+    for (const person of [owner, admin, editor, viewer, stranger]) {
+      const readable = []
+      for (const id of ids) if (await world.may(person, 'read', project(id))) readable.push(id)
+      const listed = await world.listAll(person, '/projects', 4)
+      expect(listed.map(({ id }) => id).filter((id) => ids.includes(id))).toEqual(readable.toSorted().reverse())
+      expect(listed.map(({ id }) => id)).toEqual([...new Set(listed.map(({ id }) => id))].toSorted().reverse())
+      for (const by of [owner, editor, stranger]) {
+        const narrowed = await world.listAll(person, `/projects?owner_id=${by.id}`, 4)
+        expect(narrowed).toEqual(listed.filter(({ owner_id }) => owner_id === by.id))
+      }
+    }
+  })
+
+  test('is one statement', async () => {
+    const path = `/projects?owner_id=${owner.id}&limit=5`
+    await world.as(viewer).get(path)
+    expect(await world.statementsOf(() => world.as(viewer).get(path))).toHaveLength(1)
+  })
+
+  test('loses and repeats nothing while others come and go', async () => {
+    const { ann, ben } = await world.people('ann', 'ben')
+    const crew = await world.team([[ben, 'viewer']])
+    const ids = Array.from({ length: 250 }, newId)
+    const rows = ids.map((id, index) => ({
+      id,
+      owner_id: index % 3 === 0 ? ben.id : ann.id,
+      name: `project ${index}`,
+      visibility: index % 2 === 0 ? 'team-only' : 'public',
+    }))
+    await world.sql`insert into projects ${world.sql(rows)}`
+    const grants = ids.map((id) => ({ project_id: id, team_id: crew, access_level: 'read', granted_by: ann.id }))
+    await world.sql`insert into project_grants ${world.sql(grants)}`
+    const passing = new Set(ids.filter((_, index) => index % 5 === 1))
+    const seen: string[] = []
+    let cursor: string | null = null
+    do {
+      const place: string = cursor === null ? '' : `&cursor=${cursor}`
+      const { body } = await world.as(ben).get(`/projects?limit=17${place}`)
+      seen.push(...body.items.map(({ id }: { id: string }) => id))
+      cursor = body.next_cursor
+      // Between two pages: new ones, and the last one seen is gone when it is one of those that go.
+      const last = body.items.at(-1).id
+      const going = [...passing].filter((id) => id === last || Number(id > last) === seen.length % 2).slice(0, 4)
+      const owners = new Map(rows.map(({ id, owner_id }) => [id, owner_id]))
+      await Promise.all([
+        world.project(ann, { visibility: 'public' }),
+        world.project(ben),
+        ...going.map((id) => world.as(owners.get(id) === ben.id ? ben : ann).delete(`/projects/${id}`)),
+      ])
+      for (const id of going) passing.delete(id)
+    } while (cursor !== null)
+    expect(new Set(seen).size).toBe(seen.length)
+    const stayed = ids.filter((_, index) => index % 5 !== 1)
+    expect(stayed.filter((id) => !seen.includes(id))).toEqual([])
+  })
+})
