@@ -21,33 +21,45 @@ export type Deadline = {
   run<T>(work: PromiseLike<T> & Cancellable): Promise<T>
 }
 
-export const createDeadline = (clock: Clock, budgetMs: number): Deadline => {
-  const endsAtMs = clock.monotonic() + budgetMs
-  const remainingMs = () => endsAtMs - clock.monotonic()
-  return {
-    remainingMs,
-    check: () => {
-      if (remainingMs() <= 0) throw new DeadlinePassed()
-    },
-    run: (work) =>
-      new Promise((resolve, reject) => {
-        const timer = setTimeout(
-          () => {
-            reject(new DeadlinePassed())
-            work.cancel?.()
-          },
-          Math.max(0, remainingMs()),
-        )
-        work.then(
-          (value) => {
-            clearTimeout(timer)
-            resolve(value)
-          },
-          (error) => {
-            clearTimeout(timer)
-            reject(error)
-          },
-        )
-      }),
+export const createDeadline = (clock: Clock, budgetMs: number): Deadline => new ClockDeadline(clock, budgetMs)
+
+/** A class for its price: one is made for every request, and closures would be made anew for each. */
+class ClockDeadline implements Deadline {
+  readonly #clock: Clock
+  readonly #endsAtMs: number
+
+  constructor(clock: Clock, budgetMs: number) {
+    this.#clock = clock
+    this.#endsAtMs = clock.monotonic() + budgetMs
+  }
+
+  remainingMs() {
+    return this.#endsAtMs - this.#clock.monotonic()
+  }
+
+  check() {
+    if (this.remainingMs() <= 0) throw new DeadlinePassed()
+  }
+
+  run<T>(work: PromiseLike<T> & Cancellable): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => {
+          reject(new DeadlinePassed())
+          work.cancel?.()
+        },
+        Math.max(0, this.remainingMs()),
+      )
+      work.then(
+        (value) => {
+          clearTimeout(timer)
+          resolve(value)
+        },
+        (error) => {
+          clearTimeout(timer)
+          reject(error)
+        },
+      )
+    })
   }
 }

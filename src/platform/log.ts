@@ -29,6 +29,7 @@ export const createLog = (level: LogLevel, destination?: DestinationStream): Log
     level,
     base: null,
     messageKey: 'message',
+    errorKey: 'error',
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths, censor: '[redacted]' },
