@@ -6,7 +6,7 @@ import { docsRoutes } from './docs-routes.ts'
 import { Fault, type InputProblem } from './fault.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
-import { clientAddress } from './kit/client-address.ts'
+import { canonicalAddress, clientAddress } from './kit/client-address.ts'
 import { createDeadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { plainRoutes } from './plain-routes.ts'
@@ -57,7 +57,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const { config, clock, log, lifecycle } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
-  const trusted = new Set(config.trustedProxies)
+  const trusted = new Set(config.trustedProxies.map(canonicalAddress))
   const addressOf = (request: Request) =>
     clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
 

@@ -29,7 +29,7 @@ const floors: Readonly<Record<string, number>> = {
 const feature = 5
 
 /** Besides the store.ts of each folder and platform/. */
-const maySpeakSql = ['access/changes.ts', 'plain-routes.ts']
+const maySpeakSql = ['access/changes.ts']
 /** Besides the routes.ts of each folder. */
 const maySpeakElysia = ['access/guard.ts', 'app.ts', 'schema.ts', 'docs-routes.ts', 'plain-routes.ts']
 

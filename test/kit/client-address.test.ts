@@ -32,8 +32,22 @@ describe('behind a trusted proxy', () => {
     expect(clientAddress('10.0.0.1', '6.6.6.6,,203.0.113.9', proxies)).toBe('203.0.113.9')
   })
 
+  test('a hop that is no address ends the walk: what stands before it is not believed', () => {
+    for (const unusable of ['unknown', '_hidden', '', '203.0.113.9.evil.example', '1.2.3']) {
+      expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}`, proxies)).toBe('10.0.0.1')
+      expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}, 10.0.0.2`, proxies)).toBe('10.0.0.1')
+    }
+  })
+
+  test('a port is no part of an address', () => {
+    expect(clientAddress('10.0.0.1', '203.0.113.9:4711', proxies)).toBe('203.0.113.9')
+    expect(clientAddress('10.0.0.1', '[2001:db8::9]:4711', proxies)).toBe('2001:db8::9')
+  })
+
   test('the proxy is known by its dual-stack address too', () => {
-    expect(clientAddress('::ffff:10.0.0.1', '203.0.113.9', proxies)).toBe('203.0.113.9')
+    for (const peer of ['::ffff:10.0.0.1', '::FFFF:10.0.0.1']) {
+      expect(clientAddress(peer, '203.0.113.9', proxies)).toBe('203.0.113.9')
+    }
   })
 
   test('without a usable header the client is the proxy', () => {
