@@ -33,12 +33,15 @@ const toProblems = ({ type, all }: ValidationFailure): InputProblem[] =>
 
 const toFault = (code: string | number, error: unknown): Fault => {
   if (error instanceof Fault) return error
-  if (error instanceof Error && error.cause instanceof Fault) return error.cause
   if (code === 'VALIDATION') {
     const failure = error as unknown as ValidationFailure
     if (failure.type !== 'response') return new Fault('request.invalid', { problems: toProblems(failure) })
   }
-  if (code === 'PARSE') return new Fault('request.malformed', { cause: error })
+  if (code === 'PARSE') {
+    // What was thrown while the body was read comes wrapped.
+    const cause = error instanceof Error ? error.cause : undefined
+    return cause instanceof Fault ? cause : (databaseFault(cause) ?? new Fault('request.malformed', { cause }))
+  }
   if (code === 'NOT_FOUND') return new Fault('route.not_found')
   return databaseFault(error) ?? new Fault('server.failed', { cause: error })
 }
@@ -66,7 +69,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     deadline: createDeadline(clock, config.requestTimeoutMs),
   })
 
-  const app = new Elysia({ normalize: false })
+  const app = new Elysia({ normalize: false, handler: { standardHostname: false } })
     .decorate('call', undefined as unknown as Call)
     .onError(({ code, error, request, call = newCall(request), path }) => {
       let fault = toFault(code, error)
@@ -91,7 +94,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       }
       refuseLargeBody(request)
     })
-    .onParse(({ request, contentType }) => readJson(request, contentType))
+    .onParse(({ request, contentType, call }) => readJson(request, contentType, call.deadline))
     .mapResponse(({ response, set, request, call }) => {
       if (response instanceof Response) return response
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined

@@ -23,12 +23,18 @@ export const oneOf = <const T extends readonly [string, ...string[]]>(values: T)
 }
 
 export const pageQuery = {
-  limit: t.Optional(elysia.Integer({ minimum: 1, maximum: 100, default: 20 })),
+  limit: t.Optional(
+    t.String({
+      pattern: '^([1-9][0-9]?|100)$',
+      documented: { type: 'integer', minimum: 1, maximum: 100, default: 20 },
+    }),
+  ),
   cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the page before' })),
 }
 
 /** The place in a list that a query asks for; a cursor that is not ours is a 422. */
-export const toPlace = ({ limit = 20, cursor }: { limit?: number; cursor?: string }) => {
+export const toPlace = ({ limit: given = '20', cursor }: { limit?: string; cursor?: string }) => {
+  const limit = Number(given)
   if (cursor === undefined) return { limit, after: null }
   const after = decodeCursor(cursor)
   if (after === undefined) {
@@ -96,9 +102,8 @@ const describeFaults = (codes: readonly FaultCode[]) => {
 /** A copy as plain JSON Schema, taken before Elysia rewrites the schema for its own use. */
 const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
 
-/** Elysia's integers of a query are "a string that reads as one, or one"; a client sees an integer. */
-const onTheWire = (schema: TSchema): TSchema =>
-  schema['anyOf']?.[0]?.format === 'integer' ? schema['anyOf'][1] : schema
+/** A number in a query is taken by its spelling, so that "0x10" and " 5" are none; a client sees a number. */
+const onTheWire = (schema: TSchema): TSchema => schema['documented'] ?? schema
 
 const describeParameters = (place: 'path' | 'query', schema: TObject | undefined) =>
   Object.entries(schema?.properties ?? {}).map(([name, { description, ...rest }]) => ({

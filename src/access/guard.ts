@@ -4,7 +4,14 @@ import { Fault } from '../fault.ts'
 import type { Access, Caller, Claims } from './access.ts'
 import type { Action, ResourceRef } from './model.ts'
 
-const scheme = 'Bearer '
+const scheme = 'bearer '
+
+/** The credential of a bearer header (RFC 6750 §2.1), whose scheme may be spelt in any case (RFC 9110 §11.1). */
+const credentialOf = (request: Request): string => {
+  const header = request.headers.get('authorization')
+  if (header?.slice(0, scheme.length).toLowerCase() !== scheme) throw new Fault('identity.not_signed_in')
+  return header.slice(scheme.length)
+}
 
 /** What a guard may look at to learn which thing a request is about. */
 type Asked = { readonly params: Record<string, string>; readonly body: unknown }
@@ -20,9 +27,7 @@ export type Guard = ReturnType<typeof createGuard>
  */
 export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
   const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
-    const header = request.headers.get('authorization')
-    if (header === null || !header.startsWith(scheme)) throw new Fault('identity.not_signed_in')
-    return access.enter(await claimsOf(header.slice(scheme.length)), call.deadline, about)
+    return access.enter(await claimsOf(credentialOf(request)), call.deadline, about)
   }
   return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({

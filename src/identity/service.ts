@@ -56,8 +56,14 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
   expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
 })
 
-/** An address as it is stored and looked up: NFC, lower case. */
-const canonicalEmail = (email: string) => email.normalize('NFC').toLowerCase()
+const maxEmailLength = 254
+
+/** An address as it is stored and looked up: NFC, lower case. Either can make it longer than it was. */
+const canonicalEmail = (email: string): string => {
+  const canonical = email.normalize('NFC').toLowerCase()
+  if (canonical.length <= maxEmailLength) return canonical
+  throw new Fault('request.invalid', { problems: [{ in: 'body', pointer: '/email', detail: 'Too long' }] })
+}
 
 /**
  * Who people are, and their sessions.
@@ -159,6 +165,7 @@ export const createIdentity = (dependencies: Dependencies) => {
       if (user.status !== 'active') throw new Fault('identity.account_suspended')
       const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
       const answer = await changes.run(call.deadline, async (tx, touch) => {
+        if (!(await store.holdAccount(tx, user.id, hash))) throw new Fault('identity.credentials_wrong')
         if (renewed !== undefined) await store.replacePasswordHash(tx, user.id, hash, renewed)
         return openSession(tx, touch, user, device)
       })
