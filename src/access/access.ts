@@ -12,6 +12,9 @@ export type Caller = {
   readonly role: 'user' | 'admin'
 }
 
+/** What needs no waiting when it is in memory: a promise that is already settled would cost more than the answer. */
+export type Awaitable<T> = T | Promise<T>
+
 /** What an access token claims, its signature checked, its session not yet. */
 export type Claims = { readonly userId: string; readonly sessionId: string }
 
@@ -34,8 +37,8 @@ export type Explanation = Decision & { layers: TracedLayer[] }
  */
 export type Access = {
   /** The caller behind verified claims, or a 401 fault when session or account is no longer good. */
-  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Promise<Caller>
-  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Decision>
+  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Awaitable<Caller>
+  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Decision>
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
     deadline: Deadline,
@@ -79,23 +82,35 @@ export const createAccess = ({ facts, clock }: { facts: FactCache; clock: Clock 
     return { userId, sessionId, role: account.role }
   }
 
-  const factsOf = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
-    const account = facts.peekAccount(userId)
-    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref)
-    if (resource !== undefined) return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+  const gatherFacts = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
     const gathered = await facts.gather({ accounts: [userId], resources: [ref] }, deadline)
     return toFacts(userId, gathered.account(userId), gathered.resource(ref))
   }
 
+  const factsOf = (userId: string, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> => {
+    const account = facts.peekAccount(userId)
+    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref)
+    if (resource === undefined) return gatherFacts(userId, ref, deadline)
+    return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+  }
+
+  const gatherCaller = async (claims: Claims, deadline: Deadline, resources: readonly ResourceRef[] = []) => {
+    const session = { id: claims.sessionId, userId: claims.userId }
+    const gathered = await facts.gather({ session, resources }, deadline)
+    return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+  }
+
   return {
-    enter: async (claims, deadline, resources) => {
+    enter: (claims, deadline, resources) => {
       const known = facts.peekPrincipal(claims.sessionId, claims.userId)
-      if (known !== undefined) return admit(claims, known)
-      const session = { id: claims.sessionId, userId: claims.userId }
-      const gathered = await facts.gather({ session, ...(resources && { resources }) }, deadline)
-      return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+      return known === undefined ? gatherCaller(claims, deadline, resources) : admit(claims, known)
     },
-    decide: async (userId, action, ref, deadline) => answer(await factsOf(userId, ref, deadline), action),
+    decide: (userId, action, ref, deadline) => {
+      const question = factsOf(userId, ref, deadline)
+      return question instanceof Promise
+        ? question.then((gathered) => answer(gathered, action))
+        : answer(question, action)
+    },
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
         { accounts: questions.map(({ userId }) => userId), resources: questions.map(({ resource }) => resource) },

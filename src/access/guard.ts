@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-import type { Access, Caller, Claims } from './access.ts'
+import type { Access, Awaitable, Caller, Claims } from './access.ts'
 import type { Action, ResourceRef } from './model.ts'
 
 const scheme = 'bearer '
@@ -16,6 +16,15 @@ const credentialOf = (request: Request): string => {
 /** What a guard may look at to learn which thing a request is about. */
 type Asked = { readonly params: Record<string, string>; readonly body: unknown }
 
+/**
+ * What a guard puts into the context. Elysia awaits what a `resolve` returns from a call, promise or not, while its types
+ * know promises only; without one a request that finds everything in memory waits for nothing.
+ */
+const asContext = (caller: Awaitable<Caller>) =>
+  (caller instanceof Promise ? caller.then((admitted) => ({ caller: admitted })) : { caller }) as Promise<{
+    caller: Caller
+  }>
+
 export type Guard = ReturnType<typeof createGuard>
 
 /**
@@ -25,15 +34,24 @@ export type Guard = ReturnType<typeof createGuard>
  * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
  * where the caller may not read the thing, 403 where it may read but not do this.
  */
-export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
-  const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
-    return access.enter(await claimsOf(credentialOf(request)), call.deadline, about)
+export const createGuard = ({
+  access,
+  claimsOf,
+}: {
+  access: Access
+  claimsOf: (token: string) => Awaitable<Claims>
+}) => {
+  const enter = (request: Request, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> => {
+    const claims = claimsOf(credentialOf(request))
+    return claims instanceof Promise
+      ? claims.then((verified) => access.enter(verified, call.deadline, about))
+      : access.enter(claims, call.deadline, about)
   }
   return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
-      resolve: async ({ request, call, params, body }) => ({
-        caller: await enter(request, call, about === true ? undefined : about({ params, body })),
-      }),
+      resolve: ({ request, call, params, body }) => {
+        return asContext(enter(request, call, about === true ? undefined : about({ params, body })))
+      },
     }),
     may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
       resolve: async ({ request, call, params, body }) => {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Caller, Claims } from '../access/access.ts'
+import type { Awaitable, Caller, Claims } from '../access/access.ts'
 import type { Changes, Touch } from '../access/changes.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
@@ -99,6 +99,18 @@ export const createIdentity = (dependencies: Dependencies) => {
     user: toUser(user),
   })
 
+  const inForce = (claims: AccessTokenClaims): Claims => {
+    if (claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
+    return claims
+  }
+
+  const verifyAndRemember = async (token: string): Promise<Claims> => {
+    const claims = await verifyAccessToken(token, policy, clock, keys.find)
+    if (claims === undefined) throw new Fault('identity.not_signed_in')
+    verified.set(token, claims)
+    return inForce(claims)
+  }
+
   const openSession = async (tx: TransactionSql, touch: Touch, user: UserRow, device: Device) => {
     const nowMs = clock.now()
     const id = newId()
@@ -132,12 +144,9 @@ export const createIdentity = (dependencies: Dependencies) => {
 
   return {
     /** What a bearer token claims, its signature checked; throws `identity.not_signed_in`. Checked tokens are remembered. */
-    claimsOf: async (token: string): Promise<Claims> => {
+    claimsOf: (token: string): Awaitable<Claims> => {
       const known = verified.get(token)
-      const claims = known.kind === 'hit' ? known.value : await verifyAccessToken(token, policy, clock, keys.find)
-      if (claims === undefined || claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
-      if (known.kind !== 'hit') verified.set(token, claims)
-      return claims
+      return known.kind === 'hit' ? inForce(known.value) : verifyAndRemember(token)
     },
 
     register: async (
