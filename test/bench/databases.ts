@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
@@ -13,6 +13,8 @@ const newSecret = () => randomBytes(32).toString('hex')
 
 const temporaryDirectory = async (): Promise<string> => {
   const directory = await mkdtemp(join(tmpdir(), 'velro-bench-'))
+  // The account that Postgres runs as has to get in, or the data would be kept elsewhere.
+  await chmod(directory, 0o755)
   onEnd({ stop: () => rm(directory, { recursive: true, force: true }) })
   return directory
 }
