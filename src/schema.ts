@@ -119,6 +119,16 @@ const describeSuccess = (schema: TSchema) =>
     ? { description: 'Done' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
+/** A status may be both, as 503 is for a route that says why it is not ready. */
+const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[]) => {
+  const answers: Record<string, { description: string; content?: object }> = describeFaults(faults)
+  for (const [status, schema] of Object.entries(success)) {
+    const own: { description: string; content?: object } = describeSuccess(schema)
+    answers[status] = { ...own, ...(own.content && { content: { ...own.content, ...answers[status]?.content } }) }
+  }
+  return answers
+}
+
 /**
  * What a route takes and gives: the check on what comes in and goes out, and its entry in the OpenAPI document with
  * every fault it can answer.
@@ -136,15 +146,12 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     tags,
     security: open ? [] : [{ bearer: [] }],
     parameters: [...describeParameters('path', input.params), ...describeParameters('query', input.query)],
-    responses: {
-      ...Object.fromEntries(Object.entries(success).map(([status, schema]) => [status, describeSuccess(schema)])),
-      ...describeFaults([
-        ...(open ? [] : (['identity.not_signed_in'] as const)),
-        ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
-        ...faults,
-        ...common,
-      ]),
-    },
+    responses: describeAnswers(success, [
+      ...(open ? [] : (['identity.not_signed_in'] as const)),
+      ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
+      ...faults,
+      ...common,
+    ]),
   },
 })
 
