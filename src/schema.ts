@@ -114,17 +114,19 @@ const describeParameters = (place: 'path' | 'query', schema: TObject | undefined
     schema: plain(onTheWire(rest as TSchema)),
   }))
 
-const describeSuccess = (schema: TSchema) =>
+type Described = { description: string; content: Record<string, { schema: object }> }
+
+const describeSuccess = (schema: TSchema): Described =>
   schema === nothing
-    ? { description: 'Done' }
+    ? { description: 'Done', content: {} }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
 /** A status may be both, as 503 is for a route that says why it is not ready. */
 const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[]) => {
-  const answers: Record<string, { description: string; content?: object }> = describeFaults(faults)
+  const answers: Record<string, Described> = describeFaults(faults)
   for (const [status, schema] of Object.entries(success)) {
-    const own: { description: string; content?: object } = describeSuccess(schema)
-    answers[status] = { ...own, ...(own.content && { content: { ...own.content, ...answers[status]?.content } }) }
+    const { description, content } = describeSuccess(schema)
+    answers[status] = { description, content: { ...content, ...answers[status]?.content } }
   }
   return answers
 }
