@@ -114,11 +114,11 @@ const describeParameters = (place: 'path' | 'query', schema: TObject | undefined
     schema: plain(onTheWire(rest as TSchema)),
   }))
 
-type Described = { description: string; content: Record<string, { schema: object }> }
+type Described = { description: string; content?: Record<string, { schema: Record<string, unknown> }> }
 
 const describeSuccess = (schema: TSchema): Described =>
   schema === nothing
-    ? { description: 'Done', content: {} }
+    ? { description: 'Done' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
 /** A status may be both, as 503 is for a route that says why it is not ready. */
@@ -126,7 +126,7 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
   const answers: Record<string, Described> = describeFaults(faults)
   for (const [status, schema] of Object.entries(success)) {
     const { description, content } = describeSuccess(schema)
-    answers[status] = { description, content: { ...content, ...answers[status]?.content } }
+    answers[status] = content ? { description, content: { ...content, ...answers[status]?.content } } : { description }
   }
   return answers
 }
