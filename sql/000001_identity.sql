@@ -43,6 +43,7 @@ create table sessions (
 
 create index sessions__live_by_user on sessions (user_id, id) where ended_at is null;
 create index sessions__expires_at on sessions (expires_at);
+create index sessions__ended_at on sessions (ended_at) where ended_at is not null;
 
 -- Every refresh token ever issued to a session, so that a used one is known when it comes back.
 create table refresh_tokens (

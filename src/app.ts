@@ -8,7 +8,7 @@ import { docsRoutes } from './docs-routes.ts'
 import { Fault, type InputProblem } from './fault.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
-import { clientAddress } from './kit/client-address.ts'
+import { canonicalAddress, clientAddress } from './kit/client-address.ts'
 import { createDeadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { plainRoutes } from './plain-routes.ts'
@@ -37,12 +37,15 @@ const toProblems = ({ type, all }: ValidationFailure): InputProblem[] =>
 
 const toFault = (code: string | number, error: unknown): Fault => {
   if (error instanceof Fault) return error
-  if (error instanceof Error && error.cause instanceof Fault) return error.cause
   if (code === 'VALIDATION') {
     const failure = error as unknown as ValidationFailure
     if (failure.type !== 'response') return new Fault('request.invalid', { problems: toProblems(failure) })
   }
-  if (code === 'PARSE') return new Fault('request.malformed', { cause: error })
+  if (code === 'PARSE') {
+    // What was thrown while the body was read comes wrapped.
+    const cause = error instanceof Error ? error.cause : undefined
+    return cause instanceof Fault ? cause : (databaseFault(cause) ?? new Fault('request.malformed', { cause }))
+  }
   if (code === 'NOT_FOUND') return new Fault('route.not_found')
   return databaseFault(error) ?? new Fault('server.failed', { cause: error })
 }
@@ -61,7 +64,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const { config, clock, log, lifecycle } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
-  const trusted = new Set(config.trustedProxies)
+  const trusted = new Set(config.trustedProxies.map(canonicalAddress))
   const addressOf = (request: Request) =>
     clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
 
@@ -70,7 +73,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     deadline: createDeadline(clock, config.requestTimeoutMs),
   })
 
-  const app = new Elysia({ normalize: false })
+  const app = new Elysia({ normalize: false, handler: { standardHostname: false } })
     .decorate('call', undefined as unknown as Call)
     .onError(({ code, error, request, call = newCall(request), path }) => {
       let fault = toFault(code, error)
@@ -100,7 +103,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       }
       refuseLargeBody(request)
     })
-    .onParse(({ request, contentType }) => readJson(request, contentType))
+    .onParse(({ request, contentType, call }) => readJson(request, contentType, call.deadline))
     .mapResponse(({ response, set, request, call }) => {
       if (response instanceof Response) return response
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined

@@ -1,4 +1,5 @@
 import { Fault } from './fault.ts'
+import type { Deadline } from './kit/deadline.ts'
 import { JsonRefused, parseJson } from './kit/json.ts'
 
 /** What a JSON body may have: 1 MiB. */
@@ -32,11 +33,12 @@ const readCounted = async (request: Request): Promise<Uint8Array> => {
  * The JSON value of a request's body, or undefined where there is none. Faults: 415 for another media type, 413 over
  * 1 MiB, 400 for what is not JSON.
  */
-export const readJson = async (request: Request, contentType: string): Promise<unknown> => {
+export const readJson = async (request: Request, contentType: string, deadline: Deadline): Promise<unknown> => {
   if (request.body === null) return undefined
   if (contentType !== 'application/json' && contentType !== '') throw new Fault('request.media_type_unsupported')
   const announced = request.headers.has('content-length')
-  const bytes = announced ? new Uint8Array(await request.arrayBuffer()) : await readCounted(request)
+  // A client may take its time over the body, but no more of it than the whole request has.
+  const bytes = await deadline.run(announced ? request.bytes() : readCounted(request))
   if (contentType === '') {
     // Not every runtime can tell an empty body from none before it was read.
     if (bytes.length === 0) return undefined

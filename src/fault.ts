@@ -86,6 +86,10 @@ export class Fault extends Error {
   }
 }
 
+/** One place of the input that is wrong in a way no schema can tell. */
+export const invalidInput = (place: InputProblem['in'], pointer: string, detail: string): Fault =>
+  new Fault('request.invalid', { problems: [{ in: place, pointer, detail }] })
+
 /** The body of RFC 9457, as sent with `application/problem+json`. */
 export type Problem = {
   type: string

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import process from 'node:process'
 import { createApp } from './app.ts'
@@ -10,17 +10,20 @@ import { MigrationRefused } from './platform/migrate.ts'
 import { createListener, PortTaken, type Server } from './platform/serve.ts'
 import { createServices, type Services } from './services.ts'
 
-/** The secret of an embedded database: made once, kept beside its data, readable by us alone. */
+/**
+ * The secret of an embedded database: made once, kept beside its data, readable by us alone. It appears whole or not at
+ * all, and of two starts at once both take the one that came first.
+ */
 const embeddedSecret = async (directory: string): Promise<string> => {
   const path = join(directory, 'secret')
-  try {
-    return await readFile(path, 'utf8')
-  } catch {
-    const secret = randomBytes(32).toString('hex')
-    await mkdir(directory, { recursive: true })
-    await writeFile(path, secret, { mode: 0o600, flag: 'wx' })
-    return secret
-  }
+  const draft = `${path}.${process.pid}`
+  await mkdir(directory, { recursive: true })
+  await writeFile(draft, randomBytes(32).toString('hex'), { mode: 0o600 })
+  await link(draft, path).catch((error) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+  await rm(draft)
+  return readFile(path, 'utf8')
 }
 
 type Running = { services: Services; server: Server; embedded: EmbeddedPostgres | undefined; config: Config }
@@ -98,6 +101,8 @@ const main = async () => {
       },
     )
   }
+  // A driver may drop a promise that nobody holds, as when a query is cancelled while its server is gone.
+  process.on('unhandledRejection', (error) => log.error({ error }, 'a promise nobody waited for was rejected'))
   process.on('SIGTERM', () => end('SIGTERM'))
   process.on('SIGINT', () => end('SIGINT'))
   console.log(greeting(running.server.port, running.embedded !== undefined))

@@ -18,7 +18,7 @@ export const plainRoutes = ({ database, keys, lifecycle, clock }: Services) => {
   const reasonsNotReady = async (): Promise<string[]> => {
     if (lifecycle.stopping) return ['server.stopping']
     try {
-      await createDeadline(clock, probeMs).run(database.admin`select 1`)
+      await database.ping(createDeadline(clock, probeMs))
       return []
     } catch {
       return ['database.unavailable']

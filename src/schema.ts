@@ -1,6 +1,6 @@
 import { type Static, type TObject, type TProperties, type TSchema, Type as t } from '@sinclair/typebox'
 import { t as elysia } from 'elysia'
-import { catalogue, Fault, type FaultCode, titles } from './fault.ts'
+import { catalogue, type FaultCode, invalidInput, titles } from './fault.ts'
 import { decodeCursor } from './kit/cursor.ts'
 import { idPattern } from './kit/id.ts'
 
@@ -30,19 +30,21 @@ export const oneOf = <const T extends readonly [string, ...string[]]>(values: T)
 }
 
 export const pageQuery = {
-  limit: t.Optional(elysia.Integer({ minimum: 1, maximum: 100, default: 20 })),
+  limit: t.Optional(
+    t.String({
+      pattern: '^([1-9][0-9]?|100)$',
+      documented: { type: 'integer', minimum: 1, maximum: 100, default: 20 },
+    }),
+  ),
   cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the page before' })),
 }
 
 /** The place in a list that a query asks for; a cursor that is not ours is a 422. */
-export const toPlace = ({ limit = 20, cursor }: { limit?: number; cursor?: string }) => {
+export const toPlace = ({ limit: given = '20', cursor }: { limit?: string; cursor?: string }) => {
+  const limit = Number(given)
   if (cursor === undefined) return { limit, after: null }
   const after = decodeCursor(cursor)
-  if (after === undefined) {
-    throw new Fault('request.invalid', {
-      problems: [{ in: 'query', pointer: '/cursor', detail: 'Not a cursor of this service' }],
-    })
-  }
+  if (after === undefined) throw invalidInput('query', '/cursor', 'Not a cursor of this service')
   return { limit, after }
 }
 
@@ -110,9 +112,8 @@ const describeFaults = (codes: readonly FaultCode[]) => {
 /** A copy as plain JSON Schema, taken before Elysia rewrites the schema for its own use. */
 const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
 
-/** Elysia's integers of a query are "a string that reads as one, or one"; a client sees an integer. */
-const onTheWire = (schema: TSchema): TSchema =>
-  schema['anyOf']?.[0]?.format === 'integer' ? schema['anyOf'][1] : schema
+/** A number in a query is taken by its spelling, so that "0x10" and " 5" are none; a client sees a number. */
+const onTheWire = (schema: TSchema): TSchema => schema['documented'] ?? schema
 
 const describeParameters = (place: 'path' | 'query', schema: TObject | undefined) =>
   Object.entries(schema?.properties ?? {}).map(([name, { description, ...rest }]) => ({
@@ -123,10 +124,22 @@ const describeParameters = (place: 'path' | 'query', schema: TObject | undefined
     schema: plain(onTheWire(rest as TSchema)),
   }))
 
-const describeSuccess = (schema: TSchema) =>
+type Described = { description: string; content?: Record<string, { schema: Record<string, unknown> }> }
+
+const describeSuccess = (schema: TSchema): Described =>
   schema === nothing
     ? { description: 'Done' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
+
+/** A status may be both, as 503 is for a route that says why it is not ready. */
+const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[]) => {
+  const answers: Record<string, Described> = describeFaults(faults)
+  for (const [status, schema] of Object.entries(success)) {
+    const { description, content } = describeSuccess(schema)
+    answers[status] = content ? { description, content: { ...content, ...answers[status]?.content } } : { description }
+  }
+  return answers
+}
 
 /**
  * What a route takes and gives: the check on what comes in and goes out, and its entry in the OpenAPI document with
@@ -145,15 +158,12 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     tags,
     security: open ? [] : by.map((scheme) => ({ [scheme]: [] })),
     parameters: [...describeParameters('path', input.params), ...describeParameters('query', input.query)],
-    responses: {
-      ...Object.fromEntries(Object.entries(success).map(([status, schema]) => [status, describeSuccess(schema)])),
-      ...describeFaults([
-        ...(open ? [] : (['identity.not_signed_in'] as const)),
-        ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
-        ...faults,
-        ...common,
-      ]),
-    },
+    responses: describeAnswers(success, [
+      ...(open ? [] : (['identity.not_signed_in'] as const)),
+      ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
+      ...faults,
+      ...common,
+    ]),
   },
 })
 

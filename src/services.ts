@@ -65,6 +65,8 @@ export type Overrides = {
 const keyRefreshMs = 60_000
 const purgeMs = 3_600_000
 const accessCheckMs = 3_600_000
+/** For statements that nobody waits for any more. */
+const closingMs = 500
 
 /** Migrates and reads what the server allows, over one connection that is closed again. */
 const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<number> => {
@@ -171,7 +173,7 @@ export const createServices = async (
       for (const timer of timers) clearInterval(timer)
       await passwords.close()
       await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
-      await database.close()
+      await database.close(closingMs)
     },
   }
 }

@@ -20,6 +20,12 @@ export type Service = { readonly keyId: string }
 export type Asker =
   | { readonly kind: 'person'; readonly caller: Caller }
   | { readonly kind: 'service'; readonly service: Service }
+/** What needs no waiting when it is in memory: a promise that is already settled would cost more than the answer. */
+export type Awaitable<T> = T | Promise<T>
+
+/** Goes on with a value: at once when it is there, else when it comes. */
+export const whenKnown = <T, U>(value: Awaitable<T>, next: (known: T) => U): Awaitable<U> =>
+  value instanceof Promise ? value.then(next) : next(value)
 
 /** What an access token claims, its signature checked, its session not yet. */
 export type Claims = { readonly userId: string; readonly sessionId: string }
@@ -43,10 +49,10 @@ export type Explanation = Decision & { layers: TracedLayer[] }
  */
 export type Access = {
   /** The caller behind verified claims, or a 401 fault when session or account is no longer good. */
-  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Promise<Caller>
+  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Awaitable<Caller>
   /** The service behind a key, or a fault: 401 when the key is not good, 403 when it lacks the scope. */
   enterService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
-  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Decision>
+  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Decision>
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
     deadline: Deadline,
@@ -110,22 +116,29 @@ export const createAccess = ({
     return { userId, sessionId, role: account.role }
   }
 
-  const factsOf = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
-    const account = facts.peekAccount(userId)
-    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
-    if (resource !== undefined) return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+  const gatherFacts = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
     const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
     return toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
   }
 
+  const factsOf = (userId: string, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> => {
+    const account = facts.peekAccount(userId)
+    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
+    if (resource === undefined) return gatherFacts(userId, ref, deadline)
+    return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+  }
+
+  const gatherCaller = async (claims: Claims, deadline: Deadline, resources: readonly ResourceRef[] = []) => {
+    const { sessionId, userId } = claims
+    const about = resources.map((ref) => ({ ref, userId }))
+    const gathered = await facts.gather({ session: { id: sessionId, userId }, resources: about }, deadline)
+    return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+  }
+
   return {
-    enter: async (claims, deadline, resources) => {
+    enter: (claims, deadline, resources) => {
       const known = facts.peekPrincipal(claims.sessionId, claims.userId)
-      if (known !== undefined) return admit(claims, known)
-      const session = { id: claims.sessionId, userId: claims.userId }
-      const about = resources?.map((ref) => ({ ref, userId: claims.userId }))
-      const gathered = await facts.gather({ session, ...(about && { resources: about }) }, deadline)
-      return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+      return known === undefined ? gatherCaller(claims, deadline, resources) : admit(claims, known)
     },
     enterService: async (key, scope, deadline) => {
       const presented = readServiceKey(key)
@@ -144,7 +157,9 @@ export const createAccess = ({
       onServiceKeyUsed(id)
       return { keyId: id }
     },
-    decide: async (userId, action, ref, deadline) => answer(await factsOf(userId, ref, deadline), action),
+    decide: (userId, action, ref, deadline) => {
+      return whenKnown(factsOf(userId, ref, deadline), (question) => answer(question, action))
+    },
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
         {

@@ -1,21 +1,28 @@
 import { Elysia } from 'elysia'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-import type { Access, Asker, Caller, Claims, Service } from './access.ts'
+
+import { type Access, type Asker, type Awaitable, type Caller, type Claims, type Service, whenKnown } from './access.ts'
 import type { Action, ResourceRef, Scope } from './model.ts'
 import { serviceKeyPrefix } from './service-key.ts'
 
-const scheme = 'Bearer '
+const scheme = 'bearer '
 
-/** The bearer credential of a request (RFC 6750 §2.1), or 401. */
+/** The credential of a bearer header (RFC 6750 §2.1), whose scheme may be spelt in any case (RFC 9110 §11.1). */
 const credentialOf = (request: Request): string => {
   const header = request.headers.get('authorization')
-  if (header === null || !header.startsWith(scheme)) throw new Fault('identity.not_signed_in')
+  if (header?.slice(0, scheme.length).toLowerCase() !== scheme) throw new Fault('identity.not_signed_in')
   return header.slice(scheme.length)
 }
 
 /** What a guard may look at to learn which thing a request is about. */
 type Asked = { readonly params: Record<string, string>; readonly body: unknown }
+
+/**
+ * What a guard puts into the context. Elysia awaits what a `resolve` returns from a call, promise or not, while its types
+ * know promises only; without one a request that finds everything in memory waits for nothing.
+ */
+const asContext = <C extends object>(context: Awaitable<C>) => context as Promise<C>
 
 export type Guard = ReturnType<typeof createGuard>
 
@@ -28,28 +35,40 @@ export type Guard = ReturnType<typeof createGuard>
  * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
  * nobody else.
  */
-export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (token: string) => Promise<Claims> }) => {
-  const enter = async (request: Request, call: Call, about?: readonly ResourceRef[]): Promise<Caller> => {
-    return access.enter(await claimsOf(credentialOf(request)), call.deadline, about)
+export const createGuard = ({
+  access,
+  claimsOf,
+}: {
+  access: Access
+  claimsOf: (token: string) => Awaitable<Claims>
+}) => {
+  const enterWith = (credential: string, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> => {
+    const claims = claimsOf(credential)
+    return claims instanceof Promise
+      ? claims.then((verified) => access.enter(verified, call.deadline, about))
+      : access.enter(claims, call.deadline, about)
   }
+  const enter = (request: Request, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> =>
+    enterWith(credentialOf(request), call, about)
   /** A key of a service; whoever is signed in without one is told what it lacks. */
   const enterService = async (request: Request, call: Call, scope: Scope): Promise<Service> => {
     const credential = credentialOf(request)
     if (credential.startsWith(serviceKeyPrefix)) return access.enterService(credential, scope, call.deadline)
-    await access.enter(await claimsOf(credential), call.deadline)
+    await enterWith(credential, call)
     throw new Fault('access.services_only')
   }
-  const ask = async (request: Request, call: Call, scope: Scope, about?: readonly ResourceRef[]): Promise<Asker> => {
+  const ask = (request: Request, call: Call, scope: Scope, about?: readonly ResourceRef[]): Awaitable<Asker> => {
     const credential = credentialOf(request)
     return credential.startsWith(serviceKeyPrefix)
-      ? { kind: 'service', service: await access.enterService(credential, scope, call.deadline) }
-      : { kind: 'person', caller: await access.enter(await claimsOf(credential), call.deadline, about) }
+      ? access.enterService(credential, scope, call.deadline).then((service) => ({ kind: 'service', service }))
+      : whenKnown(enterWith(credential, call, about), (caller) => ({ kind: 'person', caller }))
   }
   return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
-      resolve: async ({ request, call, params, body }) => ({
-        caller: await enter(request, call, about === true ? undefined : about({ params, body })),
-      }),
+      resolve: ({ request, call, params, body }) => {
+        const entered = enter(request, call, about === true ? undefined : about({ params, body }))
+        return asContext(whenKnown(entered, (caller) => ({ caller })))
+      },
     }),
     /** Operators of the platform only. */
     admin: (_: true) => ({
@@ -66,9 +85,10 @@ export const createGuard = ({ access, claimsOf }: { access: Access; claimsOf: (t
       scope: Scope
       about?: (asked: Asked & { readonly query: unknown }) => readonly ResourceRef[]
     }) => ({
-      resolve: async ({ request, call, params, query, body }) => ({
-        asker: await ask(request, call, scope, about?.({ params, query, body })),
-      }),
+      resolve: ({ request, call, params, query, body }) => {
+        const asking = ask(request, call, scope, about?.({ params, query, body }))
+        return asContext(whenKnown(asking, (asker) => ({ asker })))
+      },
     }),
     service: (scope: Scope) => ({
       resolve: async ({ request, call }) => ({ service: await enterService(request, call, scope) }),

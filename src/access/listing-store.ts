@@ -31,17 +31,27 @@ export const createListingStore = (sql: Sql) => {
    * Ids of the generations a person may do something to; `and` narrows them, by columns of `g`. A branch for each way to
    * come by one, each cut to the page, so that the cost follows the page and not the table. What one owns is settled by
    * owning it.
+   *
+   * Of what is shared, the newest of each project is looked up first: a page of them names all projects that can have
+   * anything on this page. Costs an index probe for each project shared, and a page of pages.
    */
   const generationIds = (userId: string, action: Action, { after, limit }: Place, and: Fragment = bare) => {
     const from = after ?? first
     const branches = [
       sql`
-        (select shared.id from project_access a
+        (select shared.id
+           from (
+             select a.project_id, newest.id from project_access a
+              cross join lateral (
+                select g.id from generations g
+                 where g.project_id = a.project_id and g.owner_id <> ${userId} and g.id < ${from} ${and}
+                 order by g.id desc limit 1) newest
+              where a.user_id = ${userId} and a.actions & ${actionBit[action]} <> 0
+              order by newest.id desc limit ${limit + 1}) heads
           cross join lateral (
             select g.id from generations g
-             where g.project_id = a.project_id and g.owner_id <> ${userId} and g.id < ${from} ${and}
-             order by g.id desc limit ${limit + 1}) shared
-          where a.user_id = ${userId} and a.actions & ${actionBit[action]} <> 0)`,
+             where g.project_id = heads.project_id and g.owner_id <> ${userId} and g.id < ${from} ${and}
+             order by g.id desc limit ${limit + 1}) shared)`,
     ]
     if (has(generationOwnerActions, action)) {
       branches.push(sql`

@@ -47,6 +47,13 @@ export const resourceTypes = ['project', 'generation'] as const
 export type ResourceType = (typeof resourceTypes)[number]
 export type ResourceRef = { readonly type: ResourceType; readonly id: string }
 
+export const generationStatuses = ['queued', 'processing', 'completed', 'failed', 'cancelled'] as const
+export type GenerationStatus = (typeof generationStatuses)[number]
+
+/** What a generation is to its parent; an original has none. */
+export const intents = ['original', 'improve', 'iterate', 'fork', 'remix'] as const
+export type Intent = (typeof intents)[number]
+
 export const visibilities = ['private', 'team-only', 'public'] as const
 export type Visibility = (typeof visibilities)[number]
 
@@ -78,7 +85,7 @@ export type ServiceKeyFact = {
 export type GenerationFact = {
   readonly ownerId: string
   readonly projectId: string | null
-  readonly status: 'queued' | 'processing' | 'completed' | 'failed' | 'cancelled'
+  readonly status: GenerationStatus
 }
 
 export type Fact = {

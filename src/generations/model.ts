@@ -1,11 +1,5 @@
+import { generationStatuses, intents } from '../access/model.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
-
-export const statuses = ['queued', 'processing', 'completed', 'failed', 'cancelled'] as const
-export type Status = (typeof statuses)[number]
-
-/** What a generation is to its parent; an original has none. */
-export const intents = ['original', 'improve', 'iterate', 'fork', 'remix'] as const
-export type Intent = (typeof intents)[number]
 
 /** How many ancestors a generation may have. */
 export const maxDepth = 64
@@ -42,7 +36,7 @@ export const generationQuery = closed({
   ...pageQuery,
   project_id: t.Optional(id('Only generations of this project')),
   owner_id: t.Optional(id('Only generations of this owner')),
-  status: t.Optional(oneOf(statuses)),
+  status: t.Optional(oneOf(generationStatuses)),
   intent: t.Optional(intent),
   model: t.Optional(model),
   favorite: t.Optional(oneOf(['true'] as const)),
@@ -57,7 +51,7 @@ export const generation = closed({
   depth: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many ancestors it has; see provenance' }),
   model: t.String(),
   prompt: t.String(),
-  status: oneOf(statuses),
+  status: oneOf(generationStatuses),
   favorite: t.Boolean({ description: 'Whether it is one of the caller’s favorites' }),
   created_at: timestamp(),
   updated_at: timestamp(),
@@ -71,7 +65,7 @@ const ancestor = closed({
   project_id: t.Union([id('Project'), t.Null()]),
   intent,
   title: t.String(),
-  status: oneOf(statuses),
+  status: oneOf(generationStatuses),
   created_at: timestamp(),
   distance: t.Integer({ minimum: 1, maximum: maxDepth, description: '1 is the parent' }),
 })

@@ -1,7 +1,7 @@
 import type { ListingStore, Place } from '../access/listing-store.ts'
+import type { GenerationStatus, Intent } from '../access/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
-import type { GenerationChanges, Intent, Status } from './model.ts'
 
 /** A generation as one person has it. */
 export type GenerationRow = {
@@ -13,7 +13,7 @@ export type GenerationRow = {
   depth: number
   model: string
   prompt: string
-  status: Status
+  status: GenerationStatus
   favorite: boolean
   created_at: Date
   updated_at: Date
@@ -33,7 +33,7 @@ export type AncestorRow = Pick<
 export type GenerationFilter = Place & {
   projectId: string | undefined
   ownerId: string | undefined
-  status: Status | undefined
+  status: GenerationStatus | undefined
   intent: Intent | undefined
   model: string | undefined
   favorite: boolean

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import type { Caller, Claims } from '../access/access.ts'
+import type { Awaitable, Caller, Claims } from '../access/access.ts'
 import type { Changes, Touch } from '../access/changes.ts'
 import type { Call } from '../call.ts'
-import { Fault } from '../fault.ts'
+import { Fault, invalidInput } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -93,6 +93,18 @@ export const createIdentity = (dependencies: Dependencies) => {
     user: toUser(user),
   })
 
+  const inForce = (claims: AccessTokenClaims): Claims => {
+    if (claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
+    return claims
+  }
+
+  const verifyAndRemember = async (token: string): Promise<Claims> => {
+    const claims = await verifyAccessToken(token, policy, clock, keys.find)
+    if (claims === undefined) throw new Fault('identity.not_signed_in')
+    verified.set(token, claims)
+    return inForce(claims)
+  }
+
   const openSession = async (tx: TransactionSql, touch: Touch, user: UserRow, device: Device) => {
     const nowMs = clock.now()
     const id = newId()
@@ -126,12 +138,9 @@ export const createIdentity = (dependencies: Dependencies) => {
 
   return {
     /** What a bearer token claims, its signature checked; throws `identity.not_signed_in`. Checked tokens are remembered. */
-    claimsOf: async (token: string): Promise<Claims> => {
+    claimsOf: (token: string): Awaitable<Claims> => {
       const known = verified.get(token)
-      const claims = known.kind === 'hit' ? known.value : await verifyAccessToken(token, policy, clock, keys.find)
-      if (claims === undefined || claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
-      if (known.kind !== 'hit') verified.set(token, claims)
-      return claims
+      return known.kind === 'hit' ? inForce(known.value) : verifyAndRemember(token)
     },
 
     register: async (
@@ -140,6 +149,7 @@ export const createIdentity = (dependencies: Dependencies) => {
       device: Device,
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
+      if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       const passwordHash = await passwords.hash(input.password, call.deadline)
       const answer = await changes.run(call.deadline, async (tx, touch) => {
         const displayName = input.display_name ?? email.slice(0, email.indexOf('@'))
@@ -152,13 +162,14 @@ export const createIdentity = (dependencies: Dependencies) => {
 
     /** An unknown address costs what a wrong password costs, and is answered with the same bytes. */
     login: async (call: Call, input: { email: string; password: string }, device: Device): Promise<TokenResponse> => {
-      const user = await store.findUserByEmail(call.deadline, canonicalEmail(input.email))
+      const user = await store.findUserByEmail(call.deadline, canonicalEmail(input.email) ?? '')
       const hash = user?.password_hash ?? undefined
       const matches = await passwords.verify(input.password, hash, call.deadline)
       if (!matches || user === undefined || hash === undefined) throw new Fault('identity.credentials_wrong')
       if (user.status !== 'active') throw new Fault('identity.account_suspended')
       const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
       const answer = await changes.run(call.deadline, async (tx, touch) => {
+        if (!(await store.holdAccount(tx, user.id, hash))) throw new Fault('identity.credentials_wrong')
         if (renewed !== undefined) await store.replacePasswordHash(tx, user.id, hash, renewed)
         return openSession(tx, touch, user, device)
       })

@@ -82,6 +82,16 @@ export const createIdentityStore = (sql: Sql) => ({
     return count === 1
   },
 
+  /**
+   * Keeps an account as it is until the transaction ends. Returns false when it is not active any more or its hash is not
+   * the one that was compared: a sign-in that overlaps with a change of password or with closing must come to nothing.
+   */
+  holdAccount: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
+    const { count } = await tx`
+      select from users where id = ${id} and status = 'active' and password_hash = ${passwordHash} for share`
+    return count === 1
+  },
+
   /** Closes the account and forgets who it was; the address becomes free. */
   closeAccount: async (tx: TransactionSql, id: string): Promise<boolean> => {
     const { count } = await tx`

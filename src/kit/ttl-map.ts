@@ -9,7 +9,14 @@ export type Lookup<V> =
 export const miss: Lookup<never> = { kind: 'miss' }
 export const absent: Lookup<never> = { kind: 'absent' }
 
-type Entry<V> = { readonly lookup: Lookup<V>; readonly expiresAtMs: number }
+/** An entry is also a link in the list of all, by when they were last used. */
+type Entry<V> = {
+  readonly key: string
+  lookup: Lookup<V>
+  expiresAtMs: number
+  newer: Entry<V> | undefined
+  older: Entry<V> | undefined
+}
 
 /**
  * A bounded in-process cache: least recently used goes first, nothing outlives its time to live.
@@ -42,17 +49,50 @@ export type TtlMapOptions = {
 
 export const createTtlMap = <V>(options: TtlMapOptions): TtlMap<V> => {
   const { clock, ttlMs, maxEntries = 10_000, absentTtlMs = ttlMs / 10, jitter = 0.1, random = Math.random } = options
-  // A Map iterates in insertion order, so re-inserting on use keeps the least recently used entry first.
   const entries = new Map<string, Entry<V>>()
-  let newest: string | undefined
+  // The order of use is a list of its own: relinking an entry costs a tenth of inserting it into a Map again.
+  let newest: Entry<V> | undefined
+  let oldest: Entry<V> | undefined
+
+  const unlink = (entry: Entry<V>) => {
+    if (entry.newer === undefined) newest = entry.older
+    else entry.newer.older = entry.older
+    if (entry.older === undefined) oldest = entry.newer
+    else entry.older.newer = entry.newer
+  }
+
+  const linkAsNewest = (entry: Entry<V>) => {
+    entry.newer = undefined
+    entry.older = newest
+    if (newest === undefined) oldest = entry
+    else newest.newer = entry
+    newest = entry
+  }
+
+  const use = (entry: Entry<V>) => {
+    if (entry === newest) return
+    unlink(entry)
+    linkAsNewest(entry)
+  }
+
+  const drop = (entry: Entry<V>) => {
+    unlink(entry)
+    entries.delete(entry.key)
+  }
 
   const put = (key: string, lookup: Lookup<V>, livesMs: number) => {
-    if (!entries.delete(key) && entries.size >= maxEntries) {
-      const oldest = entries.keys().next()
-      if (!oldest.done) entries.delete(oldest.value)
+    const expiresAtMs = clock.monotonic() + livesMs * (1 - jitter * random())
+    const known = entries.get(key)
+    if (known !== undefined) {
+      known.lookup = lookup
+      known.expiresAtMs = expiresAtMs
+      use(known)
+      return
     }
-    entries.set(key, { lookup, expiresAtMs: clock.monotonic() + livesMs * (1 - jitter * random()) })
-    newest = key
+    if (oldest !== undefined && entries.size >= maxEntries) drop(oldest)
+    const entry: Entry<V> = { key, lookup, expiresAtMs, newer: undefined, older: undefined }
+    entries.set(key, entry)
+    linkAsNewest(entry)
   }
 
   return {
@@ -60,22 +100,23 @@ export const createTtlMap = <V>(options: TtlMapOptions): TtlMap<V> => {
       const entry = entries.get(key)
       if (entry === undefined) return miss
       if (entry.expiresAtMs <= clock.monotonic()) {
-        entries.delete(key)
+        drop(entry)
         return miss
       }
-      if (key !== newest) {
-        entries.delete(key)
-        entries.set(key, entry)
-        newest = key
-      }
+      use(entry)
       return entry.lookup
     },
     set: (key, value) => put(key, { kind: 'hit', value }, ttlMs),
     setAbsent: (key) => put(key, absent, absentTtlMs),
     delete: (key) => {
-      entries.delete(key)
+      const entry = entries.get(key)
+      if (entry !== undefined) drop(entry)
     },
-    clear: () => entries.clear(),
+    clear: () => {
+      entries.clear()
+      newest = undefined
+      oldest = undefined
+    },
     get size() {
       return entries.size
     },

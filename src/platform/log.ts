@@ -22,6 +22,22 @@ const secretNames = [
   'token',
 ]
 
+type ErrorFields = {
+  name?: string
+  message?: string
+  stack?: string
+  code?: unknown
+  constraint_name?: unknown
+  cause?: unknown
+}
+
+/** An error as it is logged. The rows and parameters that a database error carries stay out of it. */
+const describeError = (error: unknown): unknown => {
+  if (!(error instanceof Error)) return error
+  const { name, message, stack, code, constraint_name, cause }: ErrorFields = error
+  return { name, message, code, constraint_name, stack, ...(cause !== undefined && { cause: describeError(cause) }) }
+}
+
 /** Logs to standard output. Values under names that hold secrets are replaced, at the top and up to two levels below. */
 export const createLog = (level: LogLevel, destination?: DestinationStream): Log => {
   const paths = secretNames.flatMap((name) => [name, `*.${name}`, `*.*.${name}`])
@@ -29,6 +45,8 @@ export const createLog = (level: LogLevel, destination?: DestinationStream): Log
     level,
     base: null,
     messageKey: 'message',
+    errorKey: 'error',
+    serializers: { error: describeError },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths, censor: '[redacted]' },

@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
-import { DeadlinePassed } from '../kit/deadline.ts'
+import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
@@ -49,6 +49,8 @@ export const sharePools = (budget: number): Record<PoolName, PoolSize> => {
 /** The pools of one process, by name. Connections are opened when first needed and then kept. */
 export type Database = Readonly<Record<PoolName, Sql>> & {
   readonly sizes: Record<PoolName, PoolSize>
+  /** One statement that touches nothing: whether the server can be reached. */
+  ping(deadline: Deadline): Promise<void>
   /** Opens each pool's minimum, so that a first burst of requests does not pay for connecting. */
   warm(): Promise<void>
   /** Lets running statements end for up to `graceMs`, then closes every connection. */
@@ -96,6 +98,9 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
   return {
     ...opened,
     sizes,
+    ping: async (deadline) => {
+      await deadline.run(opened.admin`select 1`)
+    },
     warm: async () => {
       for (const name of poolNames) {
         await Promise.all(Array.from({ length: sizes[name].min }, () => opened[name]`select 1`))
@@ -138,6 +143,8 @@ export const databaseFault = (error: unknown): Fault | undefined => {
   const unreachable =
     /^(08|53|57P)/.test(code) ||
     /^(CONNECT|CONNECTION_)/.test(code) ||
-    /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|NOENT|AI_AGAIN|NOTFOUND)/.test(code)
+    /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|AI_AGAIN|NOTFOUND)/.test(code) ||
+    // The socket of a server that is not there.
+    (code === 'ENOENT' && isRecord(error) && error['syscall'] === 'connect')
   return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
 }

@@ -7,8 +7,9 @@ export type ServeOptions = { readonly hostname: string; readonly port: number }
 /**
  * The HTTP server of whichever runtime this is.
  *
- * Promise: `addressOf` is the address of the socket's peer; `stop` takes no new connections, lets requests under way
- * end for up to `graceMs`, then cuts the rest. A port that is taken is a `PortTaken`.
+ * Promise: `addressOf` is the address of the socket's peer; `stop` goes on serving, so that a load balancer hears that this
+ * instance is not ready, until no request is under way or `graceMs` have passed, then cuts the rest. A port that is taken
+ * is a `PortTaken`.
  */
 export type Server = {
   readonly port: number
@@ -27,6 +28,7 @@ export class PortTaken extends Error {
 /** Room for headers that we want to refuse ourselves, with a problem, rather than have the runtime cut the line. */
 const maxHeaderBytes = 128 * 1_024
 const idleTimeoutS = 75
+const lastAnswersMs = 100
 
 const unknownAddress = '0.0.0.0'
 
@@ -37,6 +39,11 @@ const refusedPort = (error: unknown, { hostname, port }: ServeOptions): unknown 
 }
 
 const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+const untilIdle = async (underWay: () => number, graceMs: number) => {
+  const endsAtMs = performance.now() + graceMs
+  while (underWay() > 0 && performance.now() < endsAtMs) await wait(20)
+}
 
 const bunListener = (): Listener => {
   let server: Bun.Server<undefined> | undefined
@@ -54,8 +61,7 @@ const bunListener = (): Listener => {
       return {
         port: running.port ?? options.port,
         stop: async (graceMs) => {
-          const stopped = running.stop(false)
-          await Promise.race([stopped, wait(graceMs)])
+          await untilIdle(() => running.pendingRequests, graceMs)
           await running.stop(true)
         },
       }
@@ -63,10 +69,10 @@ const bunListener = (): Listener => {
   }
 }
 
-type DenoServer = { addr: { port: number }; shutdown(): Promise<void>; finished: Promise<void> }
+type DenoServer = { addr: { port: number }; shutdown(): Promise<void> }
 type DenoRuntime = {
   serve(
-    options: ServeOptions & { onListen: () => void; signal: AbortSignal },
+    options: ServeOptions & { onListen: () => void },
     handler: (request: Request, info: { remoteAddr: { hostname?: string } }) => Response | Promise<Response>,
   ): DenoServer
 }
@@ -76,12 +82,20 @@ const denoListener = (runtime: DenoRuntime): Listener => {
   return {
     addressOf: (request) => addresses.get(request) ?? unknownAddress,
     listen: (fetch, options) => {
-      const cut = new AbortController()
       let server: DenoServer
+      let underWay = 0
+      const counted = async (request: Request) => {
+        underWay += 1
+        try {
+          return await fetch(request)
+        } finally {
+          underWay -= 1
+        }
+      }
       try {
-        server = runtime.serve({ ...options, onListen: () => {}, signal: cut.signal }, (request, info) => {
+        server = runtime.serve({ ...options, onListen: () => {} }, (request, info) => {
           addresses.set(request, info.remoteAddr.hostname ?? unknownAddress)
-          return fetch(request)
+          return counted(request)
         })
       } catch (error) {
         throw refusedPort(error, options)
@@ -89,9 +103,9 @@ const denoListener = (runtime: DenoRuntime): Listener => {
       return {
         port: server.addr.port,
         stop: async (graceMs) => {
-          await Promise.race([server.shutdown(), wait(graceMs)])
-          cut.abort()
-          await server.finished
+          await untilIdle(() => underWay, graceMs)
+          // What is under way even now ends with the process: aborting it would throw where nobody can catch it.
+          await Promise.race([server.shutdown(), wait(lastAnswersMs)])
         },
       }
     },

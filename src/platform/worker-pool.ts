@@ -60,8 +60,12 @@ export const createWorkerPool = <W, R>({
     }
     worker.onerror = (event) => {
       event.preventDefault?.()
-      replace(seat, new Error(`A worker failed: ${event.message}`))
+      if (seat.worker === worker) replace(seat, new Error(`A worker failed: ${event.message}`))
     }
+    // Only Bun tells of a worker that ended without an error.
+    worker.addEventListener('close', () => {
+      if (seat.worker === worker && !seat.dead) replace(seat, new Error('A worker ended'))
+    })
     return worker
   }
 

@@ -1,5 +1,4 @@
-import { accessLevels, actions, visibilities } from '../access/model.ts'
-import { intents, statuses } from '../generations/model.ts'
+import { accessLevels, actions, generationStatuses, intents, visibilities } from '../access/model.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
 
 const name = text(1, 200)
@@ -82,7 +81,7 @@ const countsOf = <const T extends readonly string[]>(names: T) =>
   closed(Object.fromEntries(names.map((each) => [each, count])) as Record<T[number], typeof count>)
 
 export const stats = closed({
-  generations: closed({ total: count, by_status: countsOf(statuses), by_intent: countsOf(intents) }),
+  generations: closed({ total: count, by_status: countsOf(generationStatuses), by_intent: countsOf(intents) }),
   grants: closed({ total: count, by_access_level: countsOf(accessLevels) }),
   people: t.Integer({ minimum: 0, description: 'Active accounts that have access by owning it or through teams' }),
 })

@@ -2,10 +2,17 @@ import type { Access, Caller } from '../access/access.ts'
 import type { Changes } from '../access/changes.ts'
 import type { AccessInside } from '../access/inside.ts'
 import type { Place } from '../access/listing-store.ts'
-import { type Action, accessLevels, actions, isAbove, type ResourceRef } from '../access/model.ts'
+import {
+  type Action,
+  accessLevels,
+  actions,
+  generationStatuses,
+  intents,
+  isAbove,
+  type ResourceRef,
+} from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-import { intents, statuses } from '../generations/model.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -56,7 +63,7 @@ const countBy = <N extends string, R extends { count: number }>(
 const toStats = ({ generations, grants, people }: StatsRow): Stats => ({
   generations: {
     total: sum(generations),
-    by_status: countBy(statuses, generations, ({ status }) => status),
+    by_status: countBy(generationStatuses, generations, ({ status }) => status),
     by_intent: countBy(intents, generations, ({ intent }) => intent),
   },
   grants: { total: sum(grants), by_access_level: countBy(accessLevels, grants, ({ access_level }) => access_level) },

@@ -1,6 +1,6 @@
 import type { ListingStore, Place } from '../access/listing-store.ts'
+import type { GenerationStatus, Intent } from '../access/model.ts'
 import { type AccessLevel, actionBit, type TeamRole, type Visibility } from '../access/model.ts'
-import type { Intent, Status } from '../generations/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { ProjectChanges } from './model.ts'
@@ -27,7 +27,7 @@ export type GrantRow = {
 }
 
 export type StatsRow = {
-  generations: { status: Status; intent: Intent; count: number }[]
+  generations: { status: GenerationStatus; intent: Intent; count: number }[]
   grants: { access_level: AccessLevel; count: number }[]
   people: number
 }

@@ -132,7 +132,7 @@ const decisions: readonly Scenario[] = [
   ['decision on a generation', decision],
   [
     'decision on a project',
-    (side) =>
+    async (side) =>
       side.access.decide(someId('user', side), 'write', { type: 'project', id: someId('project', side) }, within()),
   ],
   ['batch of 200', batch],

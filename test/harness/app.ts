@@ -1,7 +1,7 @@
 import { createApp } from '../../src/app.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
 import { createLog } from '../../src/platform/log.ts'
-import { createListener } from '../../src/platform/serve.ts'
+import { createListener, type Server } from '../../src/platform/serve.ts'
 import { createServices, type Overrides, type Services } from '../../src/services.ts'
 import { createDatabase, type TestConnection } from './database.ts'
 
@@ -23,32 +23,29 @@ export const startApp = async ({ config, connection: given, ...overrides }: Test
   const own = given === undefined ? await createDatabase() : undefined
   const connection = given ?? (own?.connection as TestConnection)
   const defaults = parseConfig({ SECRET: testSecret, HOST: '127.0.0.1', DB_CONNECTIONS: '24', HASH_WORKERS: '1' })
-  const services = await createServices(
-    { ...defaults, secret: testSecret, ...config } as Parameters<typeof createServices>[0],
-    connection,
-    {
+  let services: Services | undefined
+  let server: Server | undefined
+  let closed: Promise<void> | undefined
+  const end = async () => {
+    await server?.stop(0)
+    await services?.close()
+    await own?.drop()
+  }
+  const close = () => {
+    closed ??= end()
+    return closed
+  }
+  try {
+    services = await createServices({ ...defaults, ...config, secret: config?.secret ?? testSecret }, connection, {
       log: createLog('silent'),
       ...overrides,
-    },
-  ).catch(async (error) => {
-    await own?.drop()
+    })
+    const listener = createListener()
+    const app = createApp(services, listener.addressOf)
+    server = listener.listen(app.fetch, { hostname: services.config.host, port: 0 })
+    return { baseUrl: `http://127.0.0.1:${server.port}`, services, connection, close }
+  } catch (error) {
+    await close()
     throw error
-  })
-  const listener = createListener()
-  const app = createApp(services, listener.addressOf)
-  const server = listener.listen(app.fetch, { hostname: services.config.host, port: 0 })
-  let closed: Promise<void> | undefined
-  return {
-    baseUrl: `http://127.0.0.1:${server.port}`,
-    services,
-    connection,
-    close: () => {
-      closed ??= (async () => {
-        await server.stop(0)
-        await services.close()
-        await own?.drop()
-      })()
-      return closed
-    },
   }
 }

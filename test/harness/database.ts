@@ -1,8 +1,10 @@
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdtemp, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { migrate } from '../../src/platform/migrate.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { reapCluster, reapFolder } from './reaper.ts'
@@ -26,8 +28,9 @@ const startCluster = async (): Promise<Cluster> => {
   const directory = await mkdtemp(join(await chooseFolder(), 'velro-cluster-'))
   await chmod(directory, 0o755)
   reapCluster(directory)
-  const settings = { fsync: 'off', full_page_writes: 'off', synchronous_commit: 'off', max_connections: '400' }
-  const { connection } = await startEmbeddedPostgres({ directory, settings, supervise: false })
+  const script = fileURLToPath(new URL('./cluster.ts', import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [script, directory])
+  const connection = JSON.parse(stdout) as TestConnection
   reapFolder(connection.host)
   const admin = connectOnce(connection)
   await admin`create database ${admin(template)}`

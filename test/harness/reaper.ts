@@ -2,9 +2,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 
 /**
  * Ends what tests start. Promise: when this process is gone, kill -9 included, every process and folder it named here is
- * gone within moments too. It is a shell that reads names from a pipe until the pipe ends, and then does its work.
+ * gone within moments too. It is a shell that reads names from a pipe until the pipe ends, and then does its work. It
+ * listens to no signal: bun ends all children of a test run when a single test takes too long.
  */
 const script = `
+trap '' INT TERM HUP
 victims=; clusters=; folders=
 while read -r verb what; do
   case $verb in

@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createServer } from 'node:net'
+import { findProcess } from '../../src/platform/process-lock.ts'
 import { forgetProcess, reapProcess } from './reaper.ts'
 
 export type TestRedis = {
@@ -38,35 +39,40 @@ const freePort = (): Promise<number> =>
 export const startRedis = async ({ port: given }: { port?: number } = {}): Promise<TestRedis & { pid: number }> => {
   const program = findProgram() ?? install()
   const port = given ?? (await freePort())
-  const child = spawn(
-    program,
-    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no'],
-    { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] },
-  )
-  const pid = child.pid as number
-  reapProcess(pid)
+  const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
+  // Not a child of ours: bun ends those when a single test takes too long. The shell tells its pid and is gone.
+  const shell = spawn('/bin/sh', ['-c', '"$@" & echo "pid $!"', 'sh', program, ...flags], {
+    cwd: '/',
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  let pid = 0
+  // The pipe ends with the last who holds it, and that is Redis.
   const ended = new Promise<void>((resolve) =>
-    child.once('close', () => {
+    shell.once('close', () => {
       forgetProcess(pid)
       resolve()
     }),
   )
-  let output = ''
   await new Promise<void>((resolve, reject) => {
-    child.stdout.on('data', (chunk) => {
+    const take = (chunk: Buffer) => {
       output += chunk
-      if (/ready to accept connections/i.test(output)) resolve()
-    })
-    child.stderr.on('data', (chunk) => {
-      output += chunk
-    })
+      if (pid === 0) {
+        pid = Number(/^pid (\d+)$/m.exec(output)?.[1] ?? 0)
+        if (pid !== 0) reapProcess(pid)
+      }
+      if (pid !== 0 && /ready to accept connections/i.test(output)) resolve()
+    }
+    shell.stdout.on('data', take)
+    shell.stderr.on('data', take)
     ended.then(() => reject(new Error(`Redis did not start:\n${output}`)))
   })
   return {
     url: `redis://127.0.0.1:${port}`,
     pid,
     stop: () => {
-      child.kill('SIGKILL')
+      if (findProcess(pid)?.args.includes(String(port))) process.kill(pid, 'SIGKILL')
       return ended
     },
   }

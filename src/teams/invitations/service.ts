@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Caller } from '../../access/access.ts'
 import type { Changes } from '../../access/changes.ts'
 import type { Call } from '../../call.ts'
-import { Fault } from '../../fault.ts'
+import { Fault, invalidInput } from '../../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
@@ -67,6 +67,7 @@ export const createInvitations = ({
     /** A new one takes the place of one that is open for the same address, if the caller might also cancel that. */
     create: (call: Call, caller: Caller, teamId: string, input: NewInvitation): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
+      if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)

@@ -1,0 +1,56 @@
+import { randomBytes } from 'node:crypto'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import postgres from 'postgres'
+import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+import { onEnd } from './servers.ts'
+
+/** What Velro is told about its database. */
+type Environment = Readonly<Record<string, string>>
+
+const newSecret = () => randomBytes(32).toString('hex')
+
+const temporaryDirectory = async (): Promise<string> => {
+  const directory = await mkdtemp(join(tmpdir(), 'velro-bench-'))
+  // The account that Postgres runs as has to get in, or the data would be kept elsewhere.
+  await chmod(directory, 0o755)
+  onEnd({ stop: () => rm(directory, { recursive: true, force: true }) })
+  return directory
+}
+
+const createOn = async (url: string): Promise<Environment> => {
+  const name = `velro_bench_${randomBytes(6).toString('hex')}`
+  const admin = postgres(url, { max: 1, onnotice: () => {} })
+  await admin`create database ${admin(name)}`
+  onEnd({
+    stop: async () => {
+      await admin`drop database ${admin(name)} with (force)`
+      await admin.end()
+    },
+  })
+  const own = new URL(url)
+  own.pathname = `/${name}`
+  return { DATABASE_URL: own.href, SECRET: newSecret() }
+}
+
+/** An empty database that is gone afterwards: on the server of `DATABASE_URL`, else of Velro's own embedded Postgres. */
+export const newDatabase = async (): Promise<Environment> => {
+  const url = process.env['DATABASE_URL']
+  return url ? createOn(url) : { DATA_DIR: await temporaryDirectory() }
+}
+
+/** The same, on a server that Velro does not start itself. */
+export const newExternalDatabase = async (): Promise<Environment> => {
+  const url = process.env['DATABASE_URL']
+  if (url) return createOn(url)
+  const { connection } = onEnd(await startEmbeddedPostgres({ directory: await temporaryDirectory() }))
+  // A URL has no room for the path of a socket; the driver takes it from where libpq does.
+  return {
+    DATABASE_URL: `postgres:///${connection.database}`,
+    PGHOST: connection.host,
+    PGPORT: String(connection.port),
+    PGUSER: connection.user,
+    SECRET: newSecret(),
+  }
+}

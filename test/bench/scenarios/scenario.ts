@@ -1,0 +1,11 @@
+import type { Load, Measured } from '../oha.ts'
+import type { Result } from '../report.ts'
+
+/** What a scenario is given: how long one measurement takes, and the load generator. */
+export type Bench = {
+  readonly seconds: number
+  readonly send: (load: Omit<Load, 'seconds'> & { readonly seconds?: number }) => Promise<Measured>
+}
+
+/** Starts what it needs and measures. The caller ends the servers. */
+export type Scenario = (bench: Bench) => Promise<Omit<Result, 'scenario'>>

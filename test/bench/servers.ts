@@ -1,0 +1,85 @@
+import { createServer } from 'node:net'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const readyWithinMs = 30_000
+const pollMs = 5
+const endsWithinMs = 15_000
+
+export type Server = {
+  readonly url: string
+  readonly pid: number
+  /** From the start of the process to its first ready answer. */
+  readonly readyAfterMs: number
+  stop(): Promise<void>
+}
+
+type Environment = Readonly<Record<string, string>>
+
+const running = new Set<{ stop(): Promise<void> }>()
+
+/** Has something ended with the scenario, whatever becomes of that. */
+export const onEnd = <T extends { stop(): Promise<void> }>(thing: T): T => {
+  running.add(thing)
+  return thing
+}
+
+/** Ends what was started since, the last first. */
+export const endAll = async (): Promise<void> => {
+  for (const thing of [...running].reverse()) {
+    running.delete(thing)
+    await thing.stop()
+  }
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
+    })
+  })
+
+const isReady = (url: string): Promise<boolean> =>
+  fetch(url).then(
+    async (response) => {
+      await response.arrayBuffer()
+      return response.ok
+    },
+    () => false,
+  )
+
+/** Starts a file of this repository under Bun and waits for `GET /ready`. It sees none of our environment but this. */
+const startServer = async (file: string, env: Environment): Promise<Server> => {
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  const startedMs = performance.now()
+  const child = Bun.spawn([process.execPath, file], {
+    cwd: root,
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], HOST: '127.0.0.1', PORT: String(port), ...env },
+    stdout: 'pipe',
+    stderr: 'inherit',
+  })
+  const words = new Response(child.stdout).text()
+  const stop = async () => {
+    running.delete(handle)
+    child.kill('SIGTERM')
+    const hard = setTimeout(() => child.kill('SIGKILL'), endsWithinMs)
+    await child.exited
+    clearTimeout(hard)
+  }
+  const handle = onEnd({ stop })
+  while (!(await isReady(`${url}/ready`))) {
+    if (child.exitCode !== null) throw new Error(`${file} ended: ${await words}`)
+    if (performance.now() - startedMs > readyWithinMs) throw new Error(`${file} was not ready in time`)
+    await Bun.sleep(pollMs)
+  }
+  return { url, pid: child.pid, readyAfterMs: performance.now() - startedMs, stop }
+}
+
+export const startVelro = (database: Environment): Promise<Server> =>
+  startServer('src/main.ts', { LOG_LEVEL: 'warn', ACCESS_TOKEN_SECONDS: '3600', ...database })
+
+/** The same check on Elysia alone, with the answer at hand. */
+export const startBareElysia = (): Promise<Server> => startServer('test/bench/controls/bare-elysia.ts', {})

@@ -1,0 +1,12 @@
+import process from 'node:process'
+import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+
+/**
+ * Starts a cluster in the folder given, says how to connect, and ends. A process of its own, because bun ends every child
+ * of a test run when a single test takes too long, and the cluster is for all of them.
+ */
+const [directory = ''] = process.argv.slice(2)
+const settings = { fsync: 'off', full_page_writes: 'off', synchronous_commit: 'off', max_connections: '400' }
+const { connection } = await startEmbeddedPostgres({ directory, settings, supervise: false })
+console.log(JSON.stringify(connection))
+process.exit(0)

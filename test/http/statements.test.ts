@@ -1,0 +1,274 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { randomUUID } from 'node:crypto'
+import { manualClock } from '../../src/kit/clock.ts'
+import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+const check = '/api/v1/authorization/check'
+
+type Counted = TestApp & { client: Api; statements: string[] }
+
+/** An app whose statements are counted. Its pools are open, so that what is counted is what requests cost. */
+const startCounted = async (connection?: TestApp['connection']): Promise<Counted> => {
+  const statements: string[] = []
+  const app = await startApp({ onStatement: (text) => void statements.push(text), ...(connection && { connection }) })
+  await app.services.database.warm()
+  statements.length = 0
+  return { ...app, client: api(app.baseUrl), statements }
+}
+
+describe('what an authorization check costs in statements', () => {
+  let home: Counted
+  let owner: Person
+  let stranger: Person
+  let project: { type: 'project'; id: string }
+  let generation: { type: 'generation'; id: string }
+  const fresh: Counted[] = []
+
+  beforeAll(async () => {
+    home = await startCounted()
+    owner = await register(home.client)
+    stranger = await register(home.client)
+    const { body } = await home.client.post(
+      '/api/v1/projects',
+      { name: 'Counted', visibility: 'public' },
+      { token: owner.token },
+    )
+    project = { type: 'project', id: body.id }
+    const made = await home.client.post(
+      '/api/v1/generations',
+      { model: 'm', prompt: 'p', project_id: body.id },
+      { token: owner.token },
+    )
+    generation = { type: 'generation', id: made.body.id }
+  })
+  afterAll(async () => {
+    for (const app of fresh) await app.close()
+    await home.close()
+  })
+
+  /** A process that knows nothing yet. */
+  const startCold = async () => {
+    const app = await startCounted(home.connection)
+    fresh.push(app)
+    return app
+  }
+  const ask = (app: Counted, person: Person, resource: object, action = 'read') =>
+    app.client.post(check, { action, resource }, { token: person.token })
+  /** What `work` answers, and how many statements were sent meanwhile. */
+  const counting = async <T>(app: Counted, work: () => Promise<T>) => {
+    app.statements.length = 0
+    const result = await work()
+    return { result, statements: [...app.statements] }
+  }
+
+  test('cold, about a generation in a project, with session and account unknown: one', async () => {
+    const app = await startCold()
+    const { result, statements } = await counting(app, () => ask(app, stranger, generation))
+    expect(result.body).toEqual({ allowed: true, reason: 'visibility.public' })
+    expect(statements).toHaveLength(1)
+  })
+
+  test('warm: none, whoever asks for whatever action', async () => {
+    const app = await startCold()
+    for (const person of [owner, stranger]) await ask(app, person, generation)
+    const { result, statements } = await counting(app, async () => {
+      const answers = []
+      for (let count = 0; count < 100; count += 1) {
+        answers.push(await ask(app, owner, generation, 'delete'), await ask(app, stranger, generation, 'write'))
+        answers.push(await ask(app, stranger, project))
+      }
+      return answers.map(({ body }) => body.allowed)
+    })
+    expect(result.slice(0, 3)).toEqual([true, false, true])
+    expect(statements).toEqual([])
+  })
+
+  test('warm batch and warm explain: none', async () => {
+    const app = await startCold()
+    await ask(app, owner, generation)
+    const checks = Array.from({ length: 200 }, () => ({ action: 'read', resource: generation }))
+    const { statements } = await counting(app, async () => {
+      await app.client.post(`${check}/batch`, { checks }, { token: owner.token })
+      const { body } = await app.client.post(
+        '/api/v1/authorization/explain',
+        { action: 'read', resource: generation },
+        { token: owner.token },
+      )
+      expect(body.layers.find(({ layer }: { layer: number }) => layer === 7).tier).toBe('l1')
+    })
+    expect(statements).toEqual([])
+  })
+
+  test('cold, about a thing that is not there: one, and then none for as long as that is remembered', async () => {
+    const app = await startCold()
+    const nothing = { type: 'generation', id: randomUUID() }
+    expect((await counting(app, () => ask(app, owner, nothing))).statements).toHaveLength(1)
+    const { result, statements } = await counting(app, () => ask(app, owner, nothing))
+    expect(result.body).toEqual({ allowed: false, reason: 'resource.not_visible' })
+    expect(statements).toEqual([])
+  })
+
+  test('a cold batch of 200 different things: one', async () => {
+    const app = await startCold()
+    const unknown = Array.from({ length: 198 }, (_, index) => ({
+      type: index % 2 === 0 ? 'project' : 'generation',
+      id: randomUUID(),
+    }))
+    const checks = [project, generation, ...unknown].map((resource) => ({ action: 'read', resource }))
+    const { result, statements } = await counting(app, () =>
+      app.client.post(`${check}/batch`, { checks }, { token: stranger.token }),
+    )
+    const allowed = result.body.results.map((decision: { allowed: boolean }) => decision.allowed)
+    expect(allowed).toEqual([true, true, ...Array(198).fill(false)])
+    expect(statements).toHaveLength(1)
+  })
+
+  test('a thousand at once about one cold thing: one', async () => {
+    const app = await startCold()
+    const { result, statements } = await counting(app, () =>
+      Promise.all(Array.from({ length: 1_000 }, () => ask(app, stranger, generation))),
+    )
+    expect(new Set(result.map(({ status, body }) => `${status} ${body.reason}`))).toEqual(
+      new Set(['200 visibility.public']),
+    )
+    expect(statements).toHaveLength(1)
+  })
+
+  test('a signed-in read of a cold project: one for the facts and one for the row', async () => {
+    const app = await startCold()
+    const { statements } = await counting(app, () =>
+      app.client.get(`/api/v1/projects/${project.id}`, { token: stranger.token }),
+    )
+    expect(statements).toHaveLength(2)
+  })
+
+  test('what is refused before it is anybody’s business costs none', async () => {
+    const app = await startCold()
+    const { statements } = await counting(app, async () => {
+      await app.client.get('/api/v1/auth/me')
+      await app.client.get('/api/v1/auth/me', { token: `${owner.token}x` })
+      await app.client.get('/api/v1/auth/me', { token: 'A'.repeat(100_000) })
+      await app.client.get('/nope')
+      await app.client.get('/health')
+      await app.client.get('/.well-known/jwks.json')
+      await app.client.post(check, { action: 'fly' }, { token: owner.token })
+      await app.client.post(check, '{', { token: owner.token })
+    })
+    expect(statements).toEqual([])
+  })
+
+  test('tokens of a thousand key ids that nobody knows: one, to look for them', async () => {
+    const clock = manualClock()
+    const statements: string[] = []
+    const app = await startApp({
+      clock,
+      onStatement: (text) => void statements.push(text),
+      connection: home.connection,
+    })
+    try {
+      await app.services.database.warm()
+      const signature = Buffer.alloc(64).toString('base64url')
+      const payload = Buffer.from('{}').toString('base64url')
+      const forged = () => {
+        const header = JSON.stringify({ alg: 'EdDSA', typ: 'at+jwt', kid: randomUUID() })
+        return `${Buffer.from(header).toString('base64url')}.${payload}.${signature}`
+      }
+      const attack = async () => {
+        statements.length = 0
+        const attempts = Array.from({ length: 1_000 }, () =>
+          Promise.resolve(app.services.identity.claimsOf(forged())).catch(() => 'refused'),
+        )
+        expect(new Set(await Promise.all(attempts))).toEqual(new Set(['refused']))
+        return statements.length
+      }
+      clock.advance(5_000)
+      expect([await attack(), await attack()]).toEqual([1, 0])
+    } finally {
+      await app.close()
+    }
+  })
+
+  describe('and what was kept is dropped when it changes', () => {
+    const allowed = async (app: Counted, person: Person, resource: object) => {
+      const { status, body } = await ask(app, person, resource)
+      return status === 200 ? body.allowed : status
+    }
+    const make = async (app: Counted, visibility = 'public') => {
+      const { body } = await app.client.post('/api/v1/projects', { name: 'Kept', visibility }, { token: owner.token })
+      return { type: 'project', id: body.id as string }
+    }
+
+    test('visibility: the next check says so, at the cost of one statement, the one after costs none', async () => {
+      const resource = await make(home)
+      expect(await allowed(home, stranger, resource)).toBe(true)
+      for (const [visibility, expected] of [
+        ['private', false],
+        ['public', true],
+        ['team-only', false],
+      ] as const) {
+        await home.client.patch(`/api/v1/projects/${resource.id}`, { visibility }, { token: owner.token })
+        const first = await counting(home, () => allowed(home, stranger, resource))
+        expect([visibility, first.result, first.statements.length]).toEqual([visibility, expected, 1])
+        const second = await counting(home, () => allowed(home, stranger, resource))
+        expect([second.result, second.statements.length]).toEqual([expected, 0])
+      }
+    })
+
+    test('deletion: of a project, felt by its generations too', async () => {
+      const resource = await make(home)
+      const { body } = await home.client.post(
+        '/api/v1/generations',
+        { model: 'm', prompt: 'p', project_id: resource.id },
+        { token: owner.token },
+      )
+      const inside = { type: 'generation', id: body.id }
+      expect([await allowed(home, stranger, resource), await allowed(home, stranger, inside)]).toEqual([true, true])
+      await home.client.delete(`/api/v1/projects/${resource.id}`, { token: owner.token })
+      expect([await allowed(home, stranger, resource), await allowed(home, stranger, inside)]).toEqual([false, false])
+      expect(await allowed(home, owner, inside)).toBe(true)
+      await home.client.delete(`/api/v1/generations/${inside.id}`, { token: owner.token })
+      expect(await allowed(home, owner, inside)).toBe(false)
+    })
+
+    test('logout and closing the account', async () => {
+      const resource = await make(home)
+      const [leaver, closer] = [await register(home.client), await register(home.client)]
+      expect([await allowed(home, leaver, resource), await allowed(home, closer, resource)]).toEqual([true, true])
+      await home.client.post('/api/v1/auth/logout', undefined, { token: leaver.token })
+      await home.client.delete('/api/v1/auth/me', { token: closer.token })
+      expect([await allowed(home, leaver, resource), await allowed(home, closer, resource)]).toEqual([401, 401])
+    })
+
+    test('under load: once the change is answered, no check that begins later is answered by the old facts', async () => {
+      const resource = await make(home)
+      const path = `/api/v1/projects/${resource.id}`
+      let shown = true
+      let changing = false
+      let going = true
+      const stale: string[] = []
+      let judged = 0
+      const watch = async () => {
+        while (going) {
+          const [expected, sure] = [shown, !changing]
+          const answer = await allowed(home, stranger, resource)
+          // Sure only where no change was under way when it began, nor began before it ended.
+          if (!sure || changing || expected !== shown) continue
+          judged += 1
+          if (answer !== expected) stale.push(`${answer} instead of ${expected}`)
+        }
+      }
+      const watchers = Array.from({ length: 16 }, watch)
+      for (let round = 0; round < 40; round += 1) {
+        changing = true
+        await home.client.patch(path, { visibility: shown ? 'private' : 'public' }, { token: owner.token })
+        shown = !shown
+        changing = false
+        await home.client.get(path, { token: owner.token })
+      }
+      going = false
+      await Promise.all(watchers)
+      expect(judged).toBeGreaterThan(100)
+      expect(stale).toEqual([])
+    })
+  })
+})

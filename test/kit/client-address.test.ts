@@ -1,0 +1,63 @@
+import { describe, expect, test } from 'bun:test'
+import { clientAddress } from '../../src/kit/client-address.ts'
+
+const proxies = new Set(['10.0.0.1', '10.0.0.2', '2001:db8::1'])
+
+describe('a stranger at the socket', () => {
+  test('is who it is, whatever it writes into X-Forwarded-For', () => {
+    for (const forwardedFor of [null, '', '6.6.6.6', '6.6.6.6, 10.0.0.1', '10.0.0.1', '::1']) {
+      expect(clientAddress('203.0.113.9', forwardedFor, proxies)).toBe('203.0.113.9')
+      expect(clientAddress('203.0.113.9', forwardedFor, new Set())).toBe('203.0.113.9')
+    }
+  })
+})
+
+describe('behind a trusted proxy', () => {
+  test('the client is the last address that no trusted proxy added', () => {
+    for (const [forwardedFor, client] of [
+      ['203.0.113.9', '203.0.113.9'],
+      ['203.0.113.9, 10.0.0.2', '203.0.113.9'],
+      ['203.0.113.9,10.0.0.2 , 10.0.0.1', '203.0.113.9'],
+      ['2001:db8::9', '2001:db8::9'],
+      ['2001:DB8::9, 2001:DB8::1', '2001:db8::9'],
+      ['::ffff:203.0.113.9', '203.0.113.9'],
+    ] as const) {
+      expect(clientAddress('10.0.0.1', forwardedFor, proxies)).toBe(client)
+    }
+  })
+
+  test('what the client wrote in front of its own address is not believed', () => {
+    expect(clientAddress('10.0.0.1', '6.6.6.6, 203.0.113.9', proxies)).toBe('203.0.113.9')
+    expect(clientAddress('10.0.0.1', '6.6.6.6, 10.0.0.2, 203.0.113.9, 10.0.0.2', proxies)).toBe('203.0.113.9')
+    expect(clientAddress('10.0.0.1', '6.6.6.6,,203.0.113.9', proxies)).toBe('203.0.113.9')
+  })
+
+  test('a hop that is no address ends the walk: what stands before it is not believed', () => {
+    for (const unusable of ['unknown', '_hidden', '', '203.0.113.9.evil.example', '1.2.3']) {
+      expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}`, proxies)).toBe('10.0.0.1')
+      expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}, 10.0.0.2`, proxies)).toBe('10.0.0.1')
+    }
+  })
+
+  test('a port is no part of an address', () => {
+    expect(clientAddress('10.0.0.1', '203.0.113.9:4711', proxies)).toBe('203.0.113.9')
+    expect(clientAddress('10.0.0.1', '[2001:db8::9]:4711', proxies)).toBe('2001:db8::9')
+  })
+
+  test('the proxy is known by its dual-stack address too', () => {
+    for (const peer of ['::ffff:10.0.0.1', '::FFFF:10.0.0.1']) {
+      expect(clientAddress(peer, '203.0.113.9', proxies)).toBe('203.0.113.9')
+    }
+  })
+
+  test('without a usable header the client is the proxy', () => {
+    for (const forwardedFor of [null, '', ',', '10.0.0.2', 'unknown', 'javascript:1', '1'.repeat(1_000)]) {
+      expect(clientAddress('10.0.0.1', forwardedFor, proxies)).toBe('10.0.0.1')
+    }
+  })
+})
+
+test('IPv4 over a dual-stack socket is IPv4', () => {
+  expect(clientAddress('::ffff:192.0.2.1', null, new Set())).toBe('192.0.2.1')
+  expect(clientAddress('2001:DB8::A', null, new Set())).toBe('2001:db8::a')
+})

@@ -1,0 +1,81 @@
+import { describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { JsonRefused, parseJson } from '../../src/kit/json.ts'
+
+const bytesOf = (text: string) => new TextEncoder().encode(text)
+
+const refusal = (bytes: Uint8Array | string): string => {
+  try {
+    parseJson(typeof bytes === 'string' ? bytesOf(bytes) : bytes)
+  } catch (error) {
+    if (error instanceof JsonRefused) return error.reason
+    throw error
+  }
+  throw new Error('It was not refused')
+}
+
+const notUtf8 = 'The body is not UTF-8'
+const notJson = 'The body is not JSON'
+const unstorable = 'A string holds a NUL or a lone surrogate'
+
+test('any JSON value that can be stored comes through as it was', () => {
+  const text = fc.string({ unit: 'grapheme' }).filter((value) => !value.includes('\0'))
+  const value = fc.jsonValue({ stringUnit: 'grapheme' }).filter((json) => !JSON.stringify(json).includes('\\u0000'))
+  fc.assert(
+    fc.property(fc.oneof(value, text), (json) => {
+      expect(parseJson(bytesOf(JSON.stringify(json)))).toEqual(JSON.parse(JSON.stringify(json)))
+    }),
+  )
+})
+
+test('bytes that are not UTF-8 are refused', () => {
+  for (const bytes of [
+    [0x22, 0xff, 0x22],
+    [0x22, 0xc3, 0x22], // cut off
+    [0x22, 0xc0, 0xaf, 0x22], // overlong
+    [0x22, 0xed, 0xa0, 0x80, 0x22], // a surrogate
+    [0x22, 0xf4, 0x90, 0x80, 0x80, 0x22], // beyond U+10FFFF
+  ]) {
+    expect(refusal(new Uint8Array(bytes))).toBe(notUtf8)
+  }
+})
+
+test('text that is not JSON is refused', () => {
+  for (const text of ['', ' ', '{', '{"a":1,}', "{'a':1}", '[1] [2]', 'NaN', '01', '"\n"', 'undefined', '/**/1']) {
+    expect(refusal(text)).toBe(notJson)
+  }
+})
+
+describe('strings that no text column can hold', () => {
+  test('NUL and lone surrogates are refused, in values and in names, at any depth', () => {
+    for (const string of ['"\\u0000"', '"a\\u0000b"', '"\\ud800"', '"\\udc00"', '"\\udc00\\ud800"', '"x\\uD83D"']) {
+      expect(refusal(string)).toBe(unstorable)
+      expect(refusal(`{${string}:1}`)).toBe(unstorable)
+      expect(refusal(`[1,{"a":[null,{"b":${string}}]}]`)).toBe(unstorable)
+      expect(refusal(`[[{"a":{${string}:[]}}]]`)).toBe(unstorable)
+    }
+  })
+
+  test('other escapes are taken', () => {
+    expect(parseJson(bytesOf('["\\u0041","\\ud83d\\ude00","\\\\u0000","\\n"]'))).toEqual(['A', '😀', '\\u0000', '\n'])
+  })
+})
+
+describe('a body that is nothing but depth', () => {
+  const mebi = 1_048_576
+
+  test('1 MiB of [ is refused', () => {
+    expect(refusal('['.repeat(mebi))).toBe(notJson)
+    expect(refusal('{"a":'.repeat(mebi / 5))).toBe(notJson)
+  })
+
+  test('closed, and with an escape that makes us look into it, it is taken or refused but does no harm', () => {
+    const half = mebi / 2 - 10
+    const deep = `["\\u0041",${'['.repeat(half)}${']'.repeat(half)}]`
+    try {
+      expect(Array.isArray(parseJson(bytesOf(deep)))).toBe(true)
+    } catch (error) {
+      expect(error).toBeInstanceOf(JsonRefused)
+    }
+  })
+})

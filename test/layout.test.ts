@@ -1,0 +1,218 @@
+import { describe, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { join, posix } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** A source file by its path from src. */
+type Source = { readonly path: string; readonly text: string }
+type Import = { readonly from: string; readonly to: string; readonly typesOnly: boolean }
+/** Says what is wrong with a house, a line each. */
+type Rule = (sources: readonly Source[]) => string[]
+
+/** Imports point down. A folder that is not named here is a feature; a file beside the folders has to be named. */
+const floors: Readonly<Record<string, number>> = {
+  'kit/': 0,
+  'fault.ts': 1,
+  'config.ts': 1,
+  'platform/': 2,
+  'call.ts': 3,
+  'body.ts': 3,
+  'responder.ts': 3,
+  'schema.ts': 3,
+  'access/': 4,
+  'services.ts': 6,
+  'docs-routes.ts': 7,
+  'plain-routes.ts': 7,
+  'app.ts': 8,
+  'main.ts': 9,
+}
+const feature = 5
+
+/** Besides the stores of each folder and platform/. */
+const maySpeakSql = ['access/changes.ts']
+/** Besides the routes. */
+const maySpeakElysia = ['access/guard.ts', 'app.ts', 'schema.ts']
+
+const placeOf = (path: string): string => (path.includes('/') ? path.slice(0, path.indexOf('/') + 1) : path)
+const floorOf = (path: string): number | undefined =>
+  floors[placeOf(path)] ?? (path.includes('/') ? feature : undefined)
+
+/** The code without its comments; what is in strings and templates stays. */
+const withoutComments = (text: string): string =>
+  text.replace(/('(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`)|\/\/[^\n]*|\/\*[\s\S]*?\*\//g, '$1')
+
+const importsOf = ({ path, text }: Source): Import[] => {
+  const code = withoutComments(text)
+  const found = [
+    ...code.matchAll(/^\s*(?:import|export)\s+(type\s)?(?:[^'`;]*?\sfrom\s+)?'([^']+)'/gm),
+    ...code.matchAll(/()\b(?:import|new URL)\(\s*'([^']+)'/g),
+  ]
+  return found.map(([, type, specifier = '']) => ({
+    from: path,
+    to: specifier.startsWith('.') ? posix.join(posix.dirname(path), specifier) : specifier,
+    typesOnly: Boolean(type),
+  }))
+}
+const isOurs = ({ to }: Import) => to.endsWith('.ts')
+
+const importsPointDown: Rule = (sources) => {
+  const unplaced = sources.filter(({ path }) => floorOf(path) === undefined).map(({ path }) => `${path} has no floor`)
+  const upward = sources
+    .flatMap(importsOf)
+    .filter(isOurs)
+    .filter(({ from, to, typesOnly }) => {
+      if (placeOf(from) === placeOf(to)) return false
+      const [above = 0, below = 0] = [floorOf(from), floorOf(to)]
+      // The words of identity may be used by other features, its deeds may not.
+      const lent = above === feature && typesOnly && to.startsWith('identity/')
+      return below >= above && !lent
+    })
+  return [...unplaced, ...upward.map(({ from, to }) => `${from} imports ${to}`)]
+}
+
+const relativeImportsNameAFile: Rule = (sources) => {
+  const paths = new Set(sources.map(({ path }) => path))
+  return sources
+    .flatMap(importsOf)
+    .filter((found) => isOurs(found) && !paths.has(found.to))
+    .map(({ from, to }) => `${from} imports ${to}, which is not there`)
+}
+
+const lines =
+  (wrong: (code: string) => readonly string[], allowed: (path: string) => boolean): Rule =>
+  (sources) =>
+    sources
+      .filter(({ path }) => !allowed(path))
+      .flatMap(({ path, text }) => wrong(withoutComments(text)).map((what) => `${path}: ${what.trim()}`))
+
+const matches = (expression: RegExp) => (code: string) => [...code.matchAll(expression)].map(([all]) => all)
+
+const inPlatform = (path: string) => path.startsWith('platform/')
+
+const onlyPlatformNamesARuntime = lines(matches(/\b(?:Bun|Deno)\b|'(?:bun|deno)(?::[^']*)?'/g), inPlatform)
+
+const verbs = 'select|insert|update|delete|with|create|alter|drop|truncate|lock|listen|notify|refresh|set'
+const onlyStoresSpeakSql = lines(
+  matches(new RegExp(`[\\w>)]\`\\s*(?:${verbs})\\b.*|\\.unsafe\\(.*`, 'gi')),
+  (path) => /[/-]store\.ts$/.test(path) || inPlatform(path) || maySpeakSql.includes(path),
+)
+
+const onlyRoutesSpeakElysia = lines(
+  matches(/'(?:elysia|@elysiajs\/[\w-]+)(?:\/[^']*)?'/g),
+  (path) => /[/-]routes\.ts$/.test(path) || maySpeakElysia.includes(path),
+)
+
+const onlyErasableTypes = lines(
+  (code) => [
+    ...matches(/^\s*(?:export\s+)?(?:declare\s+)?(?:const\s+)?enum\s.*/gm)(code),
+    ...matches(/^\s*(?:export\s+)?(?:declare\s+)?(?:namespace|module)\s+\w.*/gm)(code),
+    ...matches(/constructor\s*\([^)]*\b(?:public|private|protected|readonly|override)\s+\w+\s*[?:][^)]*\)/g)(code),
+    ...matches(/^\s*(?:import|export)\s+\w+\s*=\s*require.*|^\s*export\s*=.*/gm)(code),
+  ],
+  () => false,
+)
+
+const root = fileURLToPath(new URL('../src/', import.meta.url))
+const house: Source[] = [...new Bun.Glob('**/*.ts').scanSync(root)]
+  .toSorted()
+  .map((path) => ({ path, text: readFileSync(join(root, path), 'utf8') }))
+
+const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][] = [
+  [
+    'imports point down: kit, platform, access, features, app, main',
+    importsPointDown,
+    [
+      { path: 'kit/a.ts', text: "import { Fault } from '../fault.ts'" },
+      { path: 'platform/a.ts', text: "import type { Call } from '../call.ts'" },
+      { path: 'access/a.ts', text: "import {\n  type A,\n  b,\n} from '../teams/model.ts'" },
+      { path: 'teams/a.ts', text: "export * from '../projects/service.ts'" },
+      { path: 'teams/b.ts', text: "import { identity } from '../identity/service.ts'" },
+      { path: 'teams/c.ts', text: "const later = () => import('../app.ts')" },
+      { path: 'teams/d.ts', text: "new Worker(new URL('../projects/worker.ts', import.meta.url))" },
+      { path: 'app.ts', text: "import './main.ts'" },
+      { path: 'utilities.ts', text: '' },
+    ],
+    [
+      { path: 'kit/a.ts', text: "import { b } from './b.ts'" },
+      { path: 'teams/a.ts', text: "import type { User } from '../identity/model.ts'\n// import x from '../app.ts'" },
+      {
+        path: 'teams/b.ts',
+        text: "import { b } from '../access/access.ts'\nimport { randomBytes } from 'node:crypto'",
+      },
+    ],
+  ],
+  [
+    'a relative import names a file that is there',
+    relativeImportsNameAFile,
+    [{ path: 'kit/a.ts', text: "import { b } from './b.ts'" }],
+    [{ path: 'kit/a.ts', text: "import { a } from './a.ts'" }],
+  ],
+  [
+    'only platform names a runtime',
+    onlyPlatformNamesARuntime,
+    [
+      { path: 'teams/a.ts', text: 'await Bun.sleep(1)' },
+      { path: 'kit/a.ts', text: 'globalThis.Deno' },
+      { path: 'app.ts', text: "import { SQL } from 'bun'" },
+      { path: 'main.ts', text: "import { Database } from 'bun:sqlite'" },
+    ],
+    [
+      { path: 'platform/serve.ts', text: 'Bun.serve({})' },
+      { path: 'kit/a.ts', text: '/** Deno and Bun agree. */ const Bundle = 1' },
+    ],
+  ],
+  [
+    'only stores and platform speak SQL',
+    onlyStoresSpeakSql,
+    [
+      { path: 'teams/service.ts', text: 'await sql<Row[]>`\n  select 1`' },
+      { path: 'teams/routes.ts', text: 'await tx`INSERT INTO teams`' },
+      { path: 'access/decide.ts', text: 'await sql.unsafe(text)' },
+      { path: 'app.ts', text: 'pools(name)`with a as (select 1) select * from a`' },
+    ],
+    [
+      { path: 'teams/store.ts', text: 'await sql`select 1`' },
+      { path: 'teams/service.ts', text: 'log(`select a team`); const offset = 1' },
+    ],
+  ],
+  [
+    'only routes, the guard, the app and its schemas speak Elysia',
+    onlyRoutesSpeakElysia,
+    [
+      { path: 'teams/service.ts', text: "import { status } from 'elysia'" },
+      { path: 'teams/model.ts', text: "import type { Context } from 'elysia/types'" },
+      { path: 'platform/docs.ts', text: "import { swagger } from '@elysiajs/swagger'" },
+    ],
+    [
+      { path: 'teams/routes.ts', text: "import { Elysia } from 'elysia'" },
+      { path: 'teams/service.ts', text: '// an Elysia plugin' },
+    ],
+  ],
+  [
+    'types can be erased: no enum, no namespace, no parameter properties',
+    onlyErasableTypes,
+    [
+      { path: 'a.ts', text: 'export enum Role { admin }' },
+      { path: 'b.ts', text: 'const enum Role { admin }' },
+      { path: 'c.ts', text: 'namespace Roles { export const a = 1 }' },
+      { path: 'd.ts', text: 'class A { constructor(private readonly b: string) {} }' },
+      { path: 'e.ts', text: "import fs = require('fs')" },
+    ],
+    [{ path: 'a.ts', text: 'class A { readonly b: string; constructor(b: string) { this.b = b } } // enum' }],
+  ],
+]
+
+test('there is a house to look at', () => {
+  expect(house.length).toBeGreaterThan(40)
+  expect(house.flatMap(importsOf).length).toBeGreaterThan(150)
+})
+
+for (const [promise, rule, broken, intact] of rules) {
+  describe(promise, () => {
+    test('in this house', () => expect(rule(house)).toEqual([]))
+    test('and a house where it is not so would be found out', () => {
+      for (const source of broken) expect([source.path, rule([source]).length]).toEqual([source.path, 1])
+      expect(rule(intact)).toEqual([])
+    })
+  })
+}

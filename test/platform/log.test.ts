@@ -1,0 +1,82 @@
+import { describe, expect, test } from 'bun:test'
+import { createLog, type Log } from '../../src/platform/log.ts'
+
+const capture = (level: Parameters<typeof createLog>[0], write: (log: Log) => void) => {
+  const lines: string[] = []
+  write(createLog(level, { write: (line) => void lines.push(line) }))
+  return lines
+}
+const entryOf = (write: (log: Log) => void) => JSON.parse(capture('debug', write)[0] ?? '')
+
+test('an entry is one JSON object on one line, with level, time and message in words', () => {
+  const lines = capture('debug', (log) => log.warn({ request_id: 'r1', text: 'two\nlines' }, 'it\nhappened'))
+  expect(lines.length).toBe(1)
+  expect(lines[0]?.trimEnd().includes('\n')).toBe(false)
+  const { time, ...entry } = JSON.parse(lines[0] ?? '')
+  expect(entry).toEqual({ level: 'warn', request_id: 'r1', text: 'two\nlines', message: 'it\nhappened' })
+  expect(new Date(time).toISOString()).toBe(time)
+})
+
+test('an error is written with its name, message, place and cause', () => {
+  const cause = Object.assign(new TypeError('the cause'), { code: '57P01' })
+  const { error } = entryOf((log) => log.error({ error: new Error('the error', { cause }) }, 'x'))
+  expect(error).toMatchObject({ type: 'Error', message: expect.stringContaining('the error') })
+  expect(error.stack).toContain('log.test.ts')
+  expect(error.stack).toContain('the cause')
+})
+
+test('what is below the level is not written', () => {
+  const write = (log: Log) => {
+    log.debug({}, 'debug')
+    log.info({}, 'info')
+    log.warn({}, 'warn')
+    log.error({}, 'error')
+  }
+  const messages = (level: Parameters<typeof createLog>[0]) =>
+    capture(level, write).map((line) => JSON.parse(line).message)
+  expect(messages('debug')).toEqual(['debug', 'info', 'warn', 'error'])
+  expect(messages('warn')).toEqual(['warn', 'error'])
+  expect(messages('silent')).toEqual([])
+})
+
+describe('values under names that hold secrets', () => {
+  const secret = 'hunter2-hunter2'
+
+  test('are not written, at the top and up to two levels below, whatever they are', () => {
+    for (const name of [
+      'password',
+      'current_password',
+      'new_password',
+      'password_hash',
+      'access_token',
+      'refresh_token',
+      'authorization',
+      'cookie',
+      'secret',
+      'token',
+    ]) {
+      for (const fields of [
+        { [name]: secret },
+        { [name]: { value: secret } },
+        { body: { [name]: secret } },
+        { request: { headers: { [name]: [secret] } } },
+        { items: [{ [name]: secret }] },
+      ]) {
+        const [line] = capture('debug', (log) => log.error(fields, 'x'))
+        expect(line).not.toContain(secret)
+        expect(line).toContain('[redacted]')
+      }
+    }
+  })
+
+  test('are taken out of the entry and not out of the object that was logged', () => {
+    const body = { password: secret }
+    capture('debug', (log) => log.error({ body }, 'x'))
+    expect(body.password).toBe(secret)
+  })
+
+  test('other values stay', () => {
+    const entry = entryOf((log) => log.info({ user_id: 'u1', body: { display_name: 'Ada' } }, 'x'))
+    expect(entry).toMatchObject({ user_id: 'u1', body: { display_name: 'Ada' } })
+  })
+})
