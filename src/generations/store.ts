@@ -2,6 +2,7 @@ import type { ListingStore, Place } from '../access/listing-store.ts'
 import type { GenerationStatus, Intent } from '../access/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import type { GenerationChanges } from './model.ts'
 
 /** A generation as one person has it. */
 export type GenerationRow = {
