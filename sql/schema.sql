@@ -204,10 +204,10 @@ create table project_access (
   user_id uuid not null,
   project_id uuid not null,
   actions integer not null,
-  constraint project_access__pkey PRIMARY KEY (user_id, project_id),
+  constraint project_access__pkey PRIMARY KEY (user_id, project_id) INCLUDE (actions),
   constraint project_access__actions CHECK ((actions > 0))
 );
-CREATE INDEX project_access__project_id ON public.project_access USING btree (project_id, user_id);
+CREATE INDEX project_access__project_id ON public.project_access USING btree (project_id, user_id) INCLUDE (actions);
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.project_access REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();

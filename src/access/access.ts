@@ -20,6 +20,7 @@ export type Service = { readonly keyId: string }
 export type Asker =
   | { readonly kind: 'person'; readonly caller: Caller }
   | { readonly kind: 'service'; readonly service: Service }
+
 /** What needs no waiting when it is in memory: a promise that is already settled would cost more than the answer. */
 export type Awaitable<T> = T | Promise<T>
 
@@ -58,7 +59,7 @@ export type Access = {
     deadline: Deadline,
   ): Promise<Decision[]>
   /** All ten layers with verdict, reason, tier and time, whatever the answer. */
-  explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Explanation>
+  explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Explanation>
   /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
   /** Passes where the caller may make a child of a generation, or throws as `require` does, with a code of its own. */
@@ -81,8 +82,7 @@ const hidden: Decision = Object.freeze({ allowed: false, reason: 'resource.not_v
  * What a caller is told. Where it may not even read, every denial of a thing reads like one of a thing that never was;
  * the state of the caller's own account is its own business.
  */
-const answer = (facts: Facts, action: Action): Decision => {
-  const decision = decide(facts, action)
+const answer = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
   if (decision.allowed || decision.reason.startsWith('account.')) return decision
   return action !== 'read' && decide(facts, 'read').allowed ? decision : hidden
 }
@@ -116,16 +116,34 @@ export const createAccess = ({
     return { userId, sessionId, role: account.role }
   }
 
-  const gatherFacts = async (userId: string, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
+  const gatherFacts = async (userId: string, ref: ResourceRef, deadline: Deadline) => {
     const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
-    return toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
+    const question = toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
+    return { question, tier: gathered.tier }
   }
 
-  const factsOf = (userId: string, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> => {
+  const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
     const account = facts.peekAccount(userId)
     const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
-    if (resource === undefined) return gatherFacts(userId, ref, deadline)
-    return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+    return resource && toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+  }
+
+  const factsOf = (userId: string, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> =>
+    peekFacts(userId, ref) ?? gatherFacts(userId, ref, deadline).then(({ question }) => question)
+
+  /** What each layer says, and how long it takes to say it; the facts took `fetchedInMs`. */
+  const trace = (question: Facts, action: Action, tier: Tier, fetchedInMs: number): Explanation => {
+    const lines: TracedLayer[] = []
+    let sinceMs = clock.monotonic()
+    const decision = decide(question, action, ({ layer, name }, { verdict, reason }) => {
+      const nowMs = clock.monotonic()
+      const spentMs = layer === 7 ? fetchedInMs : nowMs - sinceMs
+      const microseconds = Math.round(spentMs * 1_000_000) / 1_000
+      lines.push({ layer, name, verdict, reason, tier: layer === 7 ? tier : null, microseconds })
+      sinceMs = nowMs
+    })
+    const { allowed, reason } = answer(question, action, decision)
+    return { allowed, reason, layers: lines }
   }
 
   const gatherCaller = async (claims: Claims, deadline: Deadline, resources: readonly ResourceRef[] = []) => {
@@ -172,21 +190,13 @@ export const createAccess = ({
         answer(toFacts(userId, gathered.account(userId), gathered.resource(resource, userId)), action),
       )
     },
-    explain: async (userId, action, ref, deadline) => {
+    explain: (userId, action, ref, deadline) => {
       const startedMs = clock.monotonic()
-      const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
-      const fetchedMs = clock.monotonic()
-      const question = toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
-      const trace: TracedLayer[] = []
-      let sinceMs = fetchedMs
-      decide(question, action, ({ layer, name }, { verdict, reason }) => {
-        const nowMs = clock.monotonic()
-        const spentMs = layer === 7 ? fetchedMs - startedMs : nowMs - sinceMs
-        const tier = layer === 7 ? gathered.tier : null
-        trace.push({ layer, name, verdict, reason, tier, microseconds: Math.round(spentMs * 1_000_000) / 1_000 })
-        sinceMs = nowMs
-      })
-      return { ...answer(question, action), layers: trace }
+      const known = peekFacts(userId, ref)
+      if (known !== undefined) return trace(known, action, 'l1', clock.monotonic() - startedMs)
+      return gatherFacts(userId, ref, deadline).then(({ question, tier }) =>
+        trace(question, action, tier, clock.monotonic() - startedMs),
+      )
     },
     require: async (caller, action, ref, deadline) => {
       const question = await factsOf(caller.userId, ref, deadline)

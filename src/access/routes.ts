@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
 import { contract, type Static, toPlace } from '../schema.ts'
-import { type Access, type Asker, toldToItself } from './access.ts'
+import { type Access, type Asker, toldToItself, whenKnown } from './access.ts'
 import type { Guard } from './guard.ts'
 import type { Listing } from './listing.ts'
 import type { ResourceRef } from './model.ts'
@@ -70,10 +70,10 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     )
     .post(
       '/explain',
-      async ({ call, asker, body: { user_id, action, resource } }) => {
-        const explanation = await access.explain(aboutWhom(asker, user_id, inBody), action, resource, call.deadline)
-        return asker.kind === 'person' ? toldToItself(explanation) : explanation
-      },
+      ({ call, asker, body: { user_id, action, resource } }) =>
+        whenKnown(access.explain(aboutWhom(asker, user_id, inBody), action, resource, call.deadline), (explanation) =>
+          asker.kind === 'person' ? toldToItself(explanation) : explanation,
+        ),
       {
         asks: { scope: 'authorization:check' },
         ...contract(

@@ -40,11 +40,11 @@ export const newDatabase = async (): Promise<Environment> => {
   return url ? createOn(url) : { DATA_DIR: await temporaryDirectory() }
 }
 
-/** The same, on a server that Velro does not start itself. */
-export const newExternalDatabase = async (): Promise<Environment> => {
+/** The same, on a server that Velro does not start itself; `settings` are for one that is started here. */
+export const newExternalDatabase = async (settings: Readonly<Record<string, string>> = {}): Promise<Environment> => {
   const url = process.env['DATABASE_URL']
   if (url) return createOn(url)
-  const { connection } = onEnd(await startEmbeddedPostgres({ directory: await temporaryDirectory() }))
+  const { connection } = onEnd(await startEmbeddedPostgres({ directory: await temporaryDirectory(), settings }))
   // A URL has no room for the path of a socket; the driver takes it from where libpq does.
   return {
     DATABASE_URL: `postgres:///${connection.database}`,

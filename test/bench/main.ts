@@ -3,12 +3,21 @@ import { findOha, OhaMissing, sendLoad } from './oha.ts'
 import { isGood, type Result, toJson, toText } from './report.ts'
 import { check } from './scenarios/check.ts'
 import { checkUnderLogins } from './scenarios/check-under-logins.ts'
+import { explain } from './scenarios/explain.ts'
+import { l3 } from './scenarios/l3.ts'
 import { login } from './scenarios/login.ts'
 import type { Scenario } from './scenarios/scenario.ts'
 import { start } from './scenarios/start.ts'
 import { endAll } from './servers.ts'
 
-const scenarios: Readonly<Record<string, Scenario>> = { check, login, 'check-under-logins': checkUnderLogins, start }
+const scenarios: Readonly<Record<string, Scenario>> = {
+  check,
+  explain,
+  login,
+  'check-under-logins': checkUnderLogins,
+  start,
+  l3,
+}
 
 const usage = `bun run bench [--seconds 3] [--only ${Object.keys(scenarios).join('|')}] [--json]
 

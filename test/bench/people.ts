@@ -1,4 +1,5 @@
 export const checkPath = '/api/v1/authorization/check'
+export const explainPath = '/api/v1/authorization/explain'
 export const loginPath = '/api/v1/auth/login'
 export const mePath = '/api/v1/auth/me'
 

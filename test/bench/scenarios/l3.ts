@@ -1,0 +1,197 @@
+import { createAccess } from '../../../src/access/access.ts'
+import { createFactCache } from '../../../src/access/facts.ts'
+import { createListing } from '../../../src/access/listing.ts'
+import { createListingStore } from '../../../src/access/listing-store.ts'
+import { actions } from '../../../src/access/model.ts'
+import { createFactStore, findAccessDifferences, syncAccessRules } from '../../../src/access/store.ts'
+import { systemClock } from '../../../src/kit/clock.ts'
+import { createDeadline } from '../../../src/kit/deadline.ts'
+import { createTtlMap } from '../../../src/kit/ttl-map.ts'
+import { migrate } from '../../../src/platform/migrate.ts'
+import { type Connection, connectOnce, createDatabase, type Sql } from '../../../src/platform/postgres.ts'
+import { createRandom, idOf } from '../../access/random.ts'
+import { newExternalDatabase } from '../databases.ts'
+import { type Finding, median } from '../report.ts'
+import { onEnd } from '../servers.ts'
+import type { Scenario } from './scenario.ts'
+
+type Size = { readonly users: number; readonly teams: number; readonly projects: number; readonly generations: number }
+
+const whole: Size = { users: 100_000, teams: 10_000, projects: 100_000, generations: 1_000_000 }
+const hundredth: Size = { users: 1_000, teams: 100, projects: 1_000, generations: 10_000 }
+
+const blocks = 5
+
+type Kind = Parameters<typeof idOf>[0]
+
+/** An id by a number that SQL computes, as `idOf` spells it. */
+const idIn = (sql: Sql, kind: Kind, number: string) =>
+  sql.unsafe(`('${idOf(kind, 0).slice(0, 24)}' || lpad(to_hex(${number}), 12, '0'))::uuid`)
+
+/**
+ * Fills a database past its triggers and computes the rows of access once, at the end. Every team has 20 members and is
+ * let into 20 projects; a project has ten generations; one project in fifty is public, half of the others are private.
+ */
+const fill = async (sql: Sql, { users, teams, projects, generations }: Size) => {
+  await sql.begin(async (tx) => {
+    const on = tx as unknown as Sql
+    await tx`set local session_replication_role = replica`
+    await tx`
+      insert into users (id, email, display_name, password_hash)
+      select ${idIn(on, 'user', 'n')}, n || '@example.com', 'u', 'x' from generate_series(0, ${users - 1}) n`
+    await tx`insert into teams (id, name) select ${idIn(on, 'team', 'n')}, 't' from generate_series(0, ${teams - 1}) n`
+    await tx`
+      insert into team_members (team_id, user_id, role)
+      select ${idIn(on, 'team', 'n')}, ${idIn(on, 'user', `(n * 7919 + m * 104729) % ${users}`)},
+             (array['owner', 'admin', 'editor', 'contributor', 'viewer'])[case m when 0 then 1 else 2 + m % 4 end]
+        from generate_series(0, ${teams - 1}) n, generate_series(0, 19) m on conflict do nothing`
+    await tx`
+      insert into projects (id, owner_id, name, visibility)
+      select ${idIn(on, 'project', 'n')}, ${idIn(on, 'user', `n * 31 % ${users}`)}, 'p',
+             case when n % 50 = 0 then 'public' when n % 2 = 0 then 'private' else 'team-only' end
+        from generate_series(0, ${projects - 1}) n`
+    await tx`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      select ${idIn(on, 'project', `(n * 6151 + m * 12289) % ${projects}`)}, ${idIn(on, 'team', 'n')},
+             (array['read', 'write', 'admin'])[1 + m % 3], ${idIn(on, 'user', '0')}
+        from generate_series(0, ${teams - 1}) n, generate_series(0, 19) m on conflict do nothing`
+    await tx`
+      insert into generations (id, owner_id, project_id, model, prompt, status)
+      select ${idIn(on, 'generation', 'n')}, ${idIn(on, 'user', `n * 17 % ${users}`)},
+             case when n % 10 = 9 then null else ${idIn(on, 'project', `n * 13 % ${projects}`)} end, 'm', 'p', 'completed'
+        from generate_series(0, ${generations - 1}) n`
+    await tx`insert into project_access select * from project_access_expected`
+  })
+  await sql`vacuum analyze`
+}
+
+const connectionOf = (env: Readonly<Record<string, string>>): Connection => {
+  const url = env['DATABASE_URL'] ?? ''
+  const host = env['PGHOST']
+  if (host === undefined) return url
+  return { host, port: Number(env['PGPORT']), user: env['PGUSER'] ?? '', database: url.replace('postgres:///', '') }
+}
+
+/** A server that has memory for its data, as one has that is to be fast: the default is 128 MB. */
+const settings = { shared_buffers: '1GB' }
+
+const prepare = async (size: Size) => {
+  const connection = connectionOf(await newExternalDatabase(settings))
+  const sql = connectOnce(connection)
+  await migrate(sql)
+  await syncAccessRules(sql)
+  await fill(sql, size)
+  const startedMs = performance.now()
+  const differences = await findAccessDifferences(sql)
+  const checkMs = performance.now() - startedMs
+  await sql.end()
+  if (differences.length > 0) throw new Error('The rows of access are not what they should be')
+  const pools = createDatabase({ connection, budget: 6 })
+  onEnd({ stop: () => pools.close(0) })
+  // A memory in which nothing lives: every decision is a cold one.
+  const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 0 })
+  const facts = createFactCache({ store: createFactStore(pools.auth), memory })
+  return {
+    size,
+    checkMs,
+    access: createAccess({ facts, clock: systemClock }),
+    listing: createListing(createListingStore(pools.read)),
+  }
+}
+
+type Side = Awaited<ReturnType<typeof prepare>>
+type Ask = (side: Side) => unknown
+
+const within = () => createDeadline(systemClock, 60_000)
+
+const { below, pick } = createRandom(1)
+const someId = (kind: 'user' | 'project' | 'generation', { size }: Side) => idOf(kind, below(size[`${kind}s`]))
+
+/** Half of the questions are about something of one's own: a plan that only ever finds nothing proves little. */
+const onGeneration: Ask = (side) => {
+  const number = below(side.size.generations)
+  const userId = number % 2 === 0 ? idOf('user', (number * 17) % side.size.users) : someId('user', side)
+  return side.access.decide(userId, pick(actions), { type: 'generation', id: idOf('generation', number) }, within())
+}
+
+const onProject: Ask = (side) =>
+  side.access.decide(someId('user', side), pick(actions), { type: 'project', id: someId('project', side) }, within())
+
+const batch: Ask = (side) => {
+  const userId = someId('user', side)
+  const questions = Array.from({ length: 200 }, () => ({
+    userId,
+    action: pick(actions),
+    resource: { type: 'generation', id: someId('generation', side) } as const,
+  }))
+  return side.access.decideMany(questions, within())
+}
+
+const place = { after: null, limit: 20 }
+
+const lists: readonly (readonly [name: string, ask: Ask])[] = (['project', 'generation'] as const).flatMap((type) => {
+  const half = ({ size }: Side) => ({ after: idOf(type, Math.floor(size[`${type}s`] / 2)), limit: 20 })
+  const accessible = (action: 'read' | 'delete', from: (side: Side) => typeof place | ReturnType<typeof half>) => {
+    return (side: Side) => side.listing.accessible(within(), someId('user', side), { type, action }, from(side))
+  }
+  return [
+    [`${type}s one may read, the first page`, accessible('read', () => place)],
+    [`${type}s one may read, a page in the middle`, accessible('read', half)],
+    [`${type}s one may delete, the first page`, accessible('delete', () => place)],
+    [
+      `who may read a ${type}`,
+      (side: Side) => side.listing.who(within(), { type, id: someId(type, side) }, 'read', place),
+    ],
+  ] as const
+})
+
+/** Asks both sides in turn, and gives the median times of each block of questions. The first block does not count. */
+const compare = async (ask: Ask, small: Side, large: Side, asks: number) => {
+  const medians = { small: [] as number[], large: [] as number[] }
+  for (let block = 0; block <= blocks; block += 1) {
+    const times = { small: [] as number[], large: [] as number[] }
+    for (let round = 0; round < asks; round += 1) {
+      for (const side of round % 2 === 0 ? (['small', 'large'] as const) : (['large', 'small'] as const)) {
+        const startedMs = performance.now()
+        await ask(side === 'small' ? small : large)
+        times[side].push(performance.now() - startedMs)
+      }
+    }
+    if (block === 0) continue
+    medians.small.push(median(times.small))
+    medians.large.push(median(times.large))
+  }
+  return medians
+}
+
+/**
+ * What a decision costs that comes from Postgres, at a million generations, a hundred thousand users and ten thousand
+ * teams, against a hundredth of each; and what the lists cost there. Takes some minutes and 1 GB of disk.
+ */
+export const l3: Scenario = async () => {
+  const small = await prepare(hundredth)
+  const large = await prepare(whole)
+  const findings: Finding[] = []
+  const measure = async (what: string, ask: Ask, asks: number, below?: number) => {
+    const medians = await compare(ask, small, large, asks)
+    findings.push(
+      { what, unit: 'ms', values: medians.large },
+      {
+        what: '  against a hundredth of the size',
+        unit: 'ratio',
+        values: medians.large.map((ms, block) => ms / (medians.small[block] ?? Number.NaN)),
+        ...(below !== undefined && { target: { below } }),
+      },
+    )
+  }
+  await measure('cold decision on a generation', onGeneration, 1_000, 1.3)
+  await measure('cold decision on a project', onProject, 1_000, 1.3)
+  await measure('cold batch of 200', batch, 100)
+  for (const [name, ask] of lists) await measure(name, ask, 100)
+  findings.push({ what: 'recomputation of every row of access', unit: 'ms', values: [large.checkMs] })
+  return {
+    about: 'decisions and lists from Postgres, at 10^6 generations, 10^5 users and 10^4 teams',
+    sides: [],
+    findings,
+  }
+}
