@@ -19,18 +19,29 @@ import { serviceKeyRoutes } from './service-keys/routes.ts'
 import type { Services } from './services.ts'
 import { teamRoutes } from './teams/routes.ts'
 
+type InputError = { path?: string; message?: string; schema?: { enum?: readonly string[] } }
 type ValidationFailure = {
   type: string
-  all: readonly { path?: string; message?: string; schema?: { enum?: readonly string[] } }[]
+  value: unknown
+  all: readonly InputError[]
+  validator?: { Errors?: (value: unknown) => Iterable<InputError> }
 }
 
 /** The parts of a request by the name the validator has for them; `property` is what failed while it was converted. */
 const inputParts = { body: 'body', query: 'query', params: 'params', headers: 'headers', property: 'query' } as const
 
+const maxProblems = 20
+
+/** The first of what is wrong: a body with a hundred thousand faults is not worth finding them all. */
+const firstErrors = ({ validator, value, all, type }: ValidationFailure): InputError[] => {
+  const errors = type === 'property' ? undefined : validator?.Errors?.(value)
+  return errors === undefined ? all.slice(0, maxProblems) : [...Iterator.from(errors).take(maxProblems)]
+}
+
 /** What is wrong with the input, place by place, without a word of the input itself. */
-const toProblems = ({ type, all }: ValidationFailure): InputProblem[] =>
-  all.slice(0, 20).map(({ path, message, schema }) => ({
-    in: inputParts[type as keyof typeof inputParts] ?? 'body',
+const toProblems = (failure: ValidationFailure): InputProblem[] =>
+  firstErrors(failure).map(({ path, message, schema }) => ({
+    in: inputParts[failure.type as keyof typeof inputParts] ?? 'body',
     pointer: path ?? '',
     detail: schema?.enum === undefined ? (message ?? 'Does not fit') : `Expected one of ${schema.enum.join(', ')}`,
   }))

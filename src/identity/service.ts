@@ -37,6 +37,7 @@ type Dependencies = {
 }
 
 const refreshTokenLength = 32
+const maxDefaultNameLength = 100
 
 const toUser = (row: UserRow): User => ({
   id: row.id,
@@ -152,7 +153,7 @@ export const createIdentity = (dependencies: Dependencies) => {
       if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       const passwordHash = await passwords.hash(input.password, call.deadline)
       const answer = await changes.run(call.deadline, async (tx, touch) => {
-        const displayName = input.display_name ?? email.slice(0, email.indexOf('@'))
+        const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
         const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
         touch('account', user.id)
         return openSession(tx, touch, user, device)
@@ -162,18 +163,25 @@ export const createIdentity = (dependencies: Dependencies) => {
 
     /** An unknown address costs what a wrong password costs, and is answered with the same bytes. */
     login: async (call: Call, input: { email: string; password: string }, device: Device): Promise<TokenResponse> => {
-      const user = await store.findUserByEmail(call.deadline, canonicalEmail(input.email) ?? '')
-      const hash = user?.password_hash ?? undefined
-      const matches = await passwords.verify(input.password, hash, call.deadline)
-      if (!matches || user === undefined || hash === undefined) throw new Fault('identity.credentials_wrong')
-      if (user.status !== 'active') throw new Fault('identity.account_suspended')
-      const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
-      const answer = await changes.run(call.deadline, async (tx, touch) => {
-        if (!(await store.holdAccount(tx, user.id, hash))) throw new Fault('identity.credentials_wrong')
-        if (renewed !== undefined) await store.replacePasswordHash(tx, user.id, hash, renewed)
-        return openSession(tx, touch, user, device)
-      })
-      return answer()
+      const email = canonicalEmail(input.email) ?? ''
+      // Twice, because a sign-in that overlaps may have renewed the hash between our look at it and our use of it.
+      for (let attempt = 1; attempt <= 2; attempt += 1) {
+        const user = await store.findUserByEmail(call.deadline, email)
+        const hash = user?.password_hash ?? undefined
+        const matches = await passwords.verify(input.password, hash, call.deadline)
+        if (!matches || user === undefined || hash === undefined) break
+        if (user.status !== 'active') throw new Fault('identity.account_suspended')
+        const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
+        const answer = await changes.run(call.deadline, async (tx, touch) => {
+          const held =
+            renewed === undefined
+              ? await store.holdAccount(tx, user.id, hash)
+              : await store.replacePasswordHash(tx, user.id, hash, renewed)
+          return held ? openSession(tx, touch, user, device) : undefined
+        })
+        if (answer !== undefined) return answer()
+      }
+      throw new Fault('identity.credentials_wrong')
     },
 
     /**

@@ -78,7 +78,8 @@ export const createIdentityStore = (sql: Sql) => ({
   /** Replaces the hash only if it is still the one that was compared, so that of two changes at once one wins. */
   replacePasswordHash: async (tx: TransactionSql, id: string, from: string, to: string): Promise<boolean> => {
     const { count } = await tx`
-      update users set password_hash = ${to}, updated_at = now() where id = ${id} and password_hash = ${from}`
+      update users set password_hash = ${to}, updated_at = now()
+       where id = ${id} and status = 'active' and password_hash = ${from}`
     return count === 1
   },
 

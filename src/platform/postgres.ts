@@ -141,7 +141,8 @@ export const databaseFault = (error: unknown): Fault | undefined => {
   if (typeof code !== 'string') return undefined
   if (code === '57014' || code === '55P03' || code === '25P03') return new Fault('request.timeout', { cause: error })
   const unreachable =
-    /^(08|53|57P)/.test(code) ||
+    // 40: the transaction lost against another and was not tried again.
+    /^(08|40|53|57P)/.test(code) ||
     /^(CONNECT|CONNECTION_)/.test(code) ||
     /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|AI_AGAIN|NOTFOUND)/.test(code) ||
     // The socket of a server that is not there.

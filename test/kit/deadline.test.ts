@@ -97,6 +97,15 @@ describe('run', () => {
     expect(cancel).toHaveBeenCalledTimes(1)
   })
 
+  test('work that has not begun is not asked to cancel', async () => {
+    const { deadline, advance } = create(5_000)
+    const { work, cancel } = createWork()
+    const result = deadline.run(Object.assign(work, { active: false }))
+    advance(5_000)
+    expect(await stateOf(result)).toBeInstanceOf(DeadlinePassed)
+    expect(cancel).not.toHaveBeenCalled()
+  })
+
   test('what work without a cancel does after the deadline is nobody’s business', async () => {
     const { deadline, advance } = create(5_000)
     const { promise, reject } = Promise.withResolvers<never>()

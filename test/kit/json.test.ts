@@ -63,19 +63,23 @@ describe('strings that no text column can hold', () => {
 
 describe('a body that is nothing but depth', () => {
   const mebi = 1_048_576
+  const tooDeep = 'The body is nested too deep'
 
-  test('1 MiB of [ is refused', () => {
-    expect(refusal('['.repeat(mebi))).toBe(notJson)
-    expect(refusal('{"a":'.repeat(mebi / 5))).toBe(notJson)
+  test('is refused, open or closed', () => {
+    expect(refusal('['.repeat(mebi))).toBe(tooDeep)
+    expect(refusal('{"a":'.repeat(mebi / 5))).toBe(tooDeep)
+    expect(refusal('['.repeat(mebi / 2) + ']'.repeat(mebi / 2))).toBe(tooDeep)
   })
 
-  test('closed, and with an escape that makes us look into it, it is taken or refused but does no harm', () => {
-    const half = mebi / 2 - 10
-    const deep = `["\\u0041",${'['.repeat(half)}${']'.repeat(half)}]`
-    try {
-      expect(Array.isArray(parseJson(bytesOf(deep)))).toBe(true)
-    } catch (error) {
-      expect(error).toBeInstanceOf(JsonRefused)
-    }
+  test('is told from one that is only long, or full of brackets in its words', () => {
+    const long = [Array.from({ length: 2_000 }, (_, index) => [{ index }])]
+    const words = ['['.repeat(2_000), '{"[', '\\', '\\"[[', ...Array.from({ length: 200 }, () => '"[')]
+    for (const value of [long, words]) expect(parseJson(bytesOf(JSON.stringify(value)))).toEqual(value)
+  })
+
+  test('is taken up to a depth of 64', () => {
+    const nest = (depth: number) => `${'['.repeat(depth)}"${'x'.repeat(2_000)}"${']'.repeat(depth)}`
+    expect(Array.isArray(parseJson(bytesOf(nest(64))))).toBe(true)
+    expect(refusal(nest(65))).toBe(tooDeep)
   })
 })

@@ -102,6 +102,7 @@ describe('the queue', () => {
     const { gate, reached, open: release } = createGate()
     const late = reasonOf(pool.run({ name: 'slow', gate }, createDeadline(clock, 20)))
     await reached()
+    clock.advance(20)
     expect(await late).toMatchObject({ name: 'DeadlinePassed' })
     release()
     expect(await pool.run({ name: 'next' }, patient())).toEqual(['slow', 'next'])

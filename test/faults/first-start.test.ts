@@ -1,0 +1,59 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { readdir } from 'node:fs/promises'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { api, createDatabase, register, startApp, startServer, type TestDatabase } from '../harness.ts'
+
+describe('instances that start at once on an empty database', () => {
+  let database: TestDatabase
+  let sql: Sql
+  beforeAll(async () => {
+    database = await createDatabase({ migrated: false })
+    sql = connectOnce(database.connection)
+  })
+  afterAll(async () => {
+    await sql.end()
+    await database.drop()
+  })
+
+  for (const migrated of [false, true]) {
+    test(`eight within one process, ${migrated ? 'with' : 'without'} its tables: one signing key`, async () => {
+      const empty = await createDatabase({ migrated })
+      const start = () => startApp({ connection: empty.connection, config: { dbConnections: 6 } })
+      const apps = await Promise.all(Array.from({ length: 8 }, start))
+      try {
+        const keySets = await Promise.all(apps.map(({ baseUrl }) => api(baseUrl).get('/.well-known/jwks.json')))
+        expect(keySets[0]?.body.keys).toHaveLength(1)
+        for (const { body } of keySets) expect(body).toEqual(keySets[0]?.body)
+      } finally {
+        await Promise.all(apps.map((app) => app.close()))
+        await empty.drop()
+      }
+    })
+  }
+
+  test('migrate it once, make one signing key, and take each other’s tokens', async () => {
+    const servers = await Promise.all(
+      (['bun', 'bun', 'deno'] as const).map((runtime) =>
+        startServer({ runtime, connection: database.connection, env: { DB_CONNECTIONS: '12' } }),
+      ),
+    )
+    try {
+      const files = (await readdir(new URL('../../sql/', import.meta.url))).filter((name) => /^\d{6}_/.test(name))
+      const applied = await sql<{ name: string }[]>`select name from schema_migrations order by version`
+      expect(applied.map(({ name }) => name)).toEqual(files.sort())
+      const told = servers.filter((server) => server.output().includes('schema brought up to date'))
+      expect(told).toHaveLength(1)
+      const [keys] = await sql<{ count: number }[]>`select count(*)::int as count from signing_keys`
+      expect(keys?.count).toBe(1)
+      for (const server of servers) {
+        const person = await register(api(server.baseUrl))
+        for (const other of servers) {
+          const { status, body } = await api(other.baseUrl).get('/api/v1/auth/me', { token: person.token })
+          expect([status, body.id]).toEqual([200, person.id])
+        }
+      }
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()))
+    }
+  })
+})

@@ -1,0 +1,93 @@
+import { afterEach, describe, expect, test } from 'bun:test'
+import { type Api, api, type Person, type Runtime, register, startServer, type TestServer } from '../harness.ts'
+import { holdUser, until } from './support.ts'
+
+const drainMs = 2_000
+const failures = /"level":"(error|fatal)"|uncaught/i
+
+for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
+  describe(`told to end (SIGTERM), on ${runtime}`, () => {
+    const started: TestServer[] = []
+    const releases: (() => Promise<void>)[] = []
+    afterEach(async () => {
+      for (const release of releases.splice(0)) await release()
+      for (const server of started.splice(0)) await server.kill('SIGKILL')
+    })
+
+    const start = async () => {
+      const server = await startServer({ runtime, env: { DRAIN_SECONDS: String(drainMs / 1_000) } })
+      started.push(server)
+      const client = api(server.baseUrl)
+      const person = await register(client)
+      return { server, client, person }
+    }
+    /** A change that cannot end before `release`. */
+    const startSlow = async (server: TestServer, client: Api, { id, token }: Person) => {
+      const hold = await holdUser(server.connection, id)
+      releases.push(hold.release)
+      const answer = client.patch('/api/v1/auth/me', { display_name: 'Late' }, { token }).then(
+        ({ status, body }) => ({ status, body }),
+        () => ({ status: 0, body: undefined }),
+      )
+      await hold.waiting(1)
+      return { answer, release: hold.release }
+    }
+
+    test('with nothing to do it ends at once, with exit code 0', async () => {
+      const { server } = await start()
+      const startedMs = performance.now()
+      expect(await server.kill('SIGTERM')).toBe(0)
+      expect(performance.now() - startedMs).toBeLessThan(drainMs)
+      expect(server.output()).not.toMatch(failures)
+    })
+
+    test('it lets a request under way end, and then ends with exit code 0', async () => {
+      const { server, client, person } = await start()
+      const slow = await startSlow(server, client, person)
+      const ended = server.kill('SIGTERM')
+      await slow.release()
+      expect(await slow.answer).toMatchObject({ status: 200, body: { display_name: 'Late' } })
+      expect(await ended).toBe(0)
+      expect(server.output()).not.toMatch(failures)
+    })
+
+    test('while it does, it is alive and not ready, and sends new work away', async () => {
+      const { server, client, person } = await start()
+      const slow = await startSlow(server, client, person)
+      const ended = server.kill('SIGTERM')
+      await until(() => server.output().includes('shutting down'), 'the signal is heard')
+      const ready = await client.get('/ready')
+      expect([ready.status, ready.body]).toEqual([503, { status: 'not_ready', reasons: ['server.stopping'] }])
+      expect((await client.get('/health')).status).toBe(200)
+      const me = await client.get('/api/v1/auth/me', { token: person.token })
+      expect([me.status, me.body.code, me.headers.get('retry-after')]).toEqual([503, 'server.stopping', '1'])
+      await slow.release()
+      expect((await slow.answer).status).toBe(200)
+      expect(await ended).toBe(0)
+    })
+
+    test('it does not wait for a request longer than it was told to', async () => {
+      const { server, client, person } = await start()
+      const slow = await startSlow(server, client, person)
+      const startedMs = performance.now()
+      expect(await server.kill('SIGTERM')).not.toBeNull()
+      const tookMs = performance.now() - startedMs
+      expect((await slow.answer).status).not.toBe(200)
+      expect(tookMs).toBeGreaterThan(drainMs * 0.8)
+      // The deadline of the request is later than that.
+      expect(tookMs).toBeLessThan(drainMs + 1_500)
+    })
+
+    test('told twice it ends at once', async () => {
+      const { server, client, person } = await start()
+      await startSlow(server, client, person)
+      const startedMs = performance.now()
+      const ended = server.kill('SIGTERM')
+      // Twice within a moment is one telling: a terminal and a runner both pass a Ctrl-C on.
+      await Bun.sleep(400)
+      server.process.kill('SIGTERM')
+      expect(await ended).not.toBeNull()
+      expect(performance.now() - startedMs).toBeLessThan(drainMs * 0.6)
+    })
+  })
+}

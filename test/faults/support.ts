@@ -1,0 +1,52 @@
+import { connectOnce } from '../../src/platform/postgres.ts'
+import type { TestConnection } from '../harness.ts'
+
+/** Asks again and again until it is so; throws what it was instead after `withinMs`. Resolves to the time it took. */
+export const until = async (
+  isSo: () => Promise<boolean> | boolean,
+  what: string,
+  withinMs = 20_000,
+): Promise<number> => {
+  const startedMs = performance.now()
+  while (!(await isSo())) {
+    if (performance.now() - startedMs > withinMs) throw new Error(`Not within ${withinMs} ms: ${what}`)
+    await Bun.sleep(10)
+  }
+  return performance.now() - startedMs
+}
+
+/** Holds a person's row, so that whatever would change it waits: a request in flight for as long as it takes. */
+export const holdUser = async (connection: TestConnection, userId: string) => {
+  const sql = connectOnce(connection)
+  const held = Promise.withResolvers<void>()
+  const release = Promise.withResolvers<void>()
+  const transaction = sql.begin(async (tx) => {
+    await tx`select from users where id = ${userId} for update`
+    held.resolve()
+    await release.promise
+  })
+  transaction.catch(held.reject)
+  await held.promise
+  return {
+    /** Resolves once `count` statements wait for the row. */
+    waiting: (count: number) =>
+      until(async () => {
+        const watcher = connectOnce(connection)
+        const [row] = await watcher<{ waiting: number }[]>`
+          select count(*)::int as waiting from pg_stat_activity
+           where datname = ${connection.database} and wait_event_type = 'Lock'`
+        await watcher.end()
+        return (row?.waiting ?? 0) >= count
+      }, `${count} statements waiting for a row`),
+    release: async () => {
+      release.resolve()
+      await transaction.catch(() => {})
+      await sql.end()
+    },
+  }
+}
+
+export const median = (values: readonly number[]): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}

@@ -1,0 +1,52 @@
+import { afterAll, beforeAll, describe } from 'bun:test'
+import { accounts } from './black-box/accounts.ts'
+import { authorization } from './black-box/authorization.ts'
+import { badInput } from './black-box/bad-input.ts'
+import { documentation } from './black-box/documentation.ts'
+import { generations } from './black-box/generations.ts'
+import { headers } from './black-box/headers.ts'
+import { hiding } from './black-box/hiding.ts'
+import { plain } from './black-box/plain.ts'
+import { projects } from './black-box/projects.ts'
+import { sessions } from './black-box/sessions.ts'
+import { tokens } from './black-box/tokens.ts'
+import { createWorld, type Group, type Subject, type World } from './black-box/witness.ts'
+
+// What the others saw is held against the document at the end.
+const groups: readonly Group[] = [
+  plain,
+  headers,
+  accounts,
+  sessions,
+  tokens,
+  projects,
+  generations,
+  authorization,
+  hiding,
+  badInput,
+  documentation,
+]
+
+/**
+ * What a client may rely on, as tests over HTTP and nothing else: the same for every runtime and for a server that runs
+ * somewhere else. `start` is called once, before the first test.
+ */
+export const blackBox = (name: string, start: () => Promise<Subject & { stop?: () => Promise<unknown> }>): void => {
+  describe(name, () => {
+    let stop: (() => Promise<unknown>) | undefined
+    let world: World | undefined
+    beforeAll(async () => {
+      const subject = await start()
+      stop = subject.stop
+      world = await createWorld(subject)
+    }, 60_000)
+    afterAll(async () => {
+      await stop?.()
+    })
+    const get = (): World => {
+      if (world === undefined) throw new Error('The server did not start')
+      return world
+    }
+    for (const group of groups) group(get)
+  })
+}

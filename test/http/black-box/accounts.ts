@@ -1,0 +1,203 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import { randomBytes } from 'node:crypto'
+import { createLocalJWKSet, decodeProtectedHeader, jwtVerify } from 'jose'
+import type { Person } from '../../harness.ts'
+import { type Answer, type Group, refusal } from './witness.ts'
+
+const someone = () => `some-${randomBytes(6).toString('hex')}@example.com`
+const password = 'an uncommon passphrase 7'
+const signUp = '/api/v1/auth/register'
+const logIn = '/api/v1/auth/login'
+
+export const accounts: Group = (world) =>
+  describe('accounts', () => {
+    let ada: Person
+    beforeAll(async () => {
+      ada = await world().register({ display_name: 'Ada' })
+    })
+
+    test('registering signs in: 201 and tokens of the documented shape, which nothing keeps', async () => {
+      const email = someone()
+      const { status, headers, body } = await world().post(signUp, { email, password })
+      expect(status).toBe(201)
+      expect(headers.get('cache-control')).toBe('no-store')
+      expect(Object.keys(body).sort()).toEqual(['access_token', 'expires_in', 'refresh_token', 'token_type', 'user'])
+      expect([body.token_type, body.expires_in]).toEqual(['Bearer', 900])
+      expect(body.refresh_token).toMatch(/^[A-Za-z0-9_-]{43}$/)
+      expect(body.user).toMatchObject({
+        email,
+        display_name: email.split('@')[0],
+        role: 'user',
+        plan: 'free',
+        status: 'active',
+      })
+      expect((await world().get('/api/v1/auth/me', { token: body.access_token })).body).toEqual(body.user)
+    })
+
+    test('an access token is a JWT of RFC 9068 that the published keys verify', async () => {
+      const keys = createLocalJWKSet((await world().get('/.well-known/jwks.json')).body)
+      const { payload, protectedHeader } = await jwtVerify(ada.token, keys, { typ: 'at+jwt', algorithms: ['EdDSA'] })
+      expect(Object.keys(protectedHeader).sort()).toEqual(['alg', 'kid', 'typ'])
+      expect(Object.keys(payload).sort()).toEqual(['aud', 'exp', 'iat', 'iss', 'jti', 'sid', 'sub'])
+      expect(payload).toMatchObject({ sub: ada.id, iss: 'velro', aud: 'velro' })
+      expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(900)
+      expect(Math.abs((payload.iat ?? 0) - Date.now() / 1_000)).toBeLessThan(60)
+    })
+
+    test('no two tokens are the same', async () => {
+      const [one, two] = await Promise.all([world().login(ada), world().login(ada)])
+      expect(new Set([ada.token, one.token, two.token]).size).toBe(3)
+      expect(new Set([ada.refreshToken, one.refreshToken, two.refreshToken]).size).toBe(3)
+      expect(decodeProtectedHeader(one.token)).toEqual(decodeProtectedHeader(two.token))
+    })
+
+    test('one address, one account, in whatever case it is written', async () => {
+      const again = await world().post(signUp, { email: ada.email.toUpperCase(), password })
+      expect(refusal(again)).toBe('409 identity.email_taken')
+      const { status, body } = await world().post(logIn, { email: ada.email.toUpperCase(), password: ada.password })
+      expect([status, body.user]).toEqual([200, ada.user])
+    })
+
+    test('of eight registrations of one address at once, one is made', async () => {
+      const email = someone()
+      const answers = await Promise.all(Array.from({ length: 8 }, () => world().post(signUp, { email, password })))
+      expect(answers.map(({ status }) => status).sort()).toEqual([201, ...Array(7).fill(409)])
+    })
+
+    test('passwords have 8 to 1,024 characters', async () => {
+      const seven = await world().post(signUp, { email: someone(), password: 'xq7!k#2' })
+      const tooLong = await world().post(signUp, { email: someone(), password: 'ab'.repeat(513) })
+      expect([refusal(seven), refusal(tooLong)]).toEqual(['422 request.invalid', '422 request.invalid'])
+      const longest = await world().register({ password: `${'long '.repeat(204)}four` })
+      expect(longest.password).toHaveLength(1_024)
+      await world().login(longest)
+      const cut = { email: longest.email, password: longest.password.slice(0, -1) }
+      expect(refusal(await world().post(logIn, cut))).toBe('401 identity.credentials_wrong')
+      await world().register({ password: 'xq7!k#2z' })
+    })
+
+    test('common passwords are refused, in whatever case', async () => {
+      for (const common of ['password', 'PassWord', 'iloveyou', '12345678', 'qwertyuiop']) {
+        const answer = await world().post(signUp, { email: someone(), password: common })
+        expect([common, refusal(answer)]).toEqual([common, '422 identity.password_common'])
+      }
+    })
+
+    test('a password is compared in NFC, and otherwise byte for byte', async () => {
+      const composed = 'caf\u00e9 \u{1f511} na\u00efve '
+      const person = await world().register({ password: composed })
+      await world().login({ ...person, password: composed.normalize('NFD') })
+      for (const other of [composed.trim(), composed.toUpperCase(), 'cafe \u{1f511} naive ', `${composed} `]) {
+        const answer = await world().post(logIn, { email: person.email, password: other })
+        expect(refusal(answer)).toBe('401 identity.credentials_wrong')
+      }
+    })
+
+    test('an unknown address is answered with the bytes and headers of a wrong password', async () => {
+      const ask = async (email: string) => {
+        const { headers, text, body } = await world().post(logIn, { email, password: 'not the password' })
+        expect(body.code).toBe('identity.credentials_wrong')
+        const rest = [...headers].filter(([name]) => name !== 'x-request-id' && name !== 'date')
+        return [text.replace(body.request_id, ''), rest]
+      }
+      expect(await ask(someone())).toEqual(await ask(ada.email))
+    })
+
+    test('me: read and change, what is not sent stays', async () => {
+      const person = await world().register()
+      const { token } = person
+      await world().patch('/api/v1/auth/me', { display_name: 'Hopper' }, { token })
+      const { status, body } = await world().patch('/api/v1/auth/me', { display_name: 'Grace \u{1f6a2}' }, { token })
+      expect(status).toBe(200)
+      expect(body).toEqual({ ...person.user, display_name: 'Grace \u{1f6a2}', updated_at: body.updated_at })
+      expect(Date.parse(body.updated_at)).toBeGreaterThan(Date.parse(person.user.updated_at))
+      expect((await world().get('/api/v1/auth/me', { token })).body).toEqual(body)
+    })
+
+    test('a closed account is forgotten at once: tokens, password and address', async () => {
+      const person = await world().register()
+      const other = await world().login(person)
+      const { status, text } = await world().send('DELETE', '/api/v1/auth/me', { token: person.token })
+      expect([status, text]).toEqual([204, ''])
+      for (const { token, refreshToken } of [person, other]) {
+        expect(refusal(await world().get('/api/v1/auth/me', { token }))).toBe('401 identity.not_signed_in')
+        const refreshed = await world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
+        expect(refusal(refreshed)).toBe('401 identity.refresh_token_invalid')
+      }
+      const { email, password } = person
+      expect(refusal(await world().post(logIn, { email, password }))).toBe('401 identity.credentials_wrong')
+      const again = await world().register({ email })
+      expect(again.id).not.toBe(person.id)
+    })
+
+    describe('changing the password', () => {
+      const path = '/api/v1/auth/password'
+
+      test('ends every other session at once and keeps this one', async () => {
+        const person = await world().register()
+        const [other, third] = await Promise.all([world().login(person), world().login(person)])
+        const new_password = 'quite another passphrase'
+        const answer = await world().post(
+          path,
+          { current_password: person.password, new_password },
+          { token: person.token },
+        )
+        expect([answer.status, answer.text]).toEqual([204, ''])
+        for (const { token, refreshToken } of [other, third]) {
+          expect(refusal(await world().get('/api/v1/auth/me', { token }))).toBe('401 identity.not_signed_in')
+          const refreshed = await world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
+          expect(refusal(refreshed)).toBe('401 identity.refresh_token_invalid')
+        }
+        expect((await world().get('/api/v1/auth/me', { token: person.token })).status).toBe(200)
+        expect((await world().post('/api/v1/auth/refresh', { refresh_token: person.refreshToken })).status).toBe(200)
+        const old = await world().post(logIn, { email: person.email, password: person.password })
+        expect(refusal(old)).toBe('401 identity.credentials_wrong')
+        await world().login({ ...person, password: new_password })
+      })
+
+      test('needs the current one, and a new one that is not common', async () => {
+        const person = await world().register()
+        const attempt = (current_password: string, new_password: string) =>
+          world().post(path, { current_password, new_password }, { token: person.token })
+        expect(refusal(await attempt('not this one', 'quite another passphrase'))).toBe('403 identity.password_wrong')
+        expect(refusal(await attempt(person.password, 'password123'))).toBe('422 identity.password_common')
+        await world().login(person)
+      })
+
+      test('leaves no session behind that was being opened with the old one', async () => {
+        const person = await world().register()
+        let changed = false
+        const change = world()
+          .post(path, { current_password: person.password, new_password: 'brand new phrase' }, { token: person.token })
+          .finally(() => {
+            changed = true
+          })
+        // Eight at any time, so that some have read the old hash and wait their turn to compare when it is replaced.
+        const opened: Answer[] = []
+        const keepSigningIn = async () => {
+          while (!changed) {
+            const answer = await world().post(logIn, { email: person.email, password: person.password })
+            if (answer.status === 200) opened.push(answer)
+          }
+        }
+        await Promise.all(Array.from({ length: 8 }, keepSigningIn))
+        expect((await change).status).toBe(204)
+        expect(opened.length).toBeGreaterThan(0)
+        const uses = opened.map(({ body }) => world().get('/api/v1/auth/me', { token: body.access_token }))
+        const living = (await Promise.all(uses)).filter(({ status }) => status === 200)
+        expect(living.length).toBe(0)
+        expect((await world().get('/api/v1/auth/sessions', { token: person.token })).body.items).toHaveLength(1)
+      })
+
+      test('of two changes at once one wins, and the account has that password', async () => {
+        const person = await world().register()
+        const attempt = (new_password: string) =>
+          world().post(path, { current_password: person.password, new_password }, { token: person.token })
+        const offered = ['the first of two phrases', 'the second of two phrases'] as const
+        const answers = await Promise.all(offered.map(attempt))
+        expect(answers.map(({ status }) => status).sort()).toEqual([204, 403])
+        const winner = offered[answers.findIndex(({ status }) => status === 204)] as string
+        await world().login({ ...person, password: winner })
+      })
+    })
+  })

@@ -1,0 +1,479 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { catalogue } from '../../../src/fault.ts'
+import type { Person } from '../../harness.ts'
+import {
+  type Document,
+  nameOf,
+  type Parameter,
+  pathOf,
+  type Route,
+  resolve,
+  routesOf,
+  type Schema,
+  sampleBodyOf,
+  sampleOf,
+  unknownId,
+} from './document.ts'
+import { headOf, sendRaw } from './wire.ts'
+import type { Group, World } from './witness.ts'
+
+type Case = {
+  name: string
+  body?: string | Uint8Array
+  contentType?: string
+  path?: string
+  /** Default: any of 400, 404, 413, 415, 422. */
+  expected?: string
+}
+
+const malformed = '400 request.malformed'
+const invalid = '422 request.invalid'
+const tooLarge = '413 request.too_large'
+const unsupported = '415 request.media_type_unsupported'
+
+const maxBody = 1_048_576
+const json = 'application/json'
+
+type Place = { at: readonly (string | number)[]; schema: Schema; required: boolean }
+
+/** Every place in a body that has a schema of its own. */
+const placesIn = (document: Document, given: Schema, at: Place['at'] = [], required = true): Place[] => {
+  const schema = resolve(document, given)
+  const members = Object.entries(schema.properties ?? {}).flatMap(([name, member]) =>
+    placesIn(document, member, [...at, name], schema.required?.includes(name) ?? false),
+  )
+  const items = schema.items === undefined ? [] : placesIn(document, schema.items, [...at, 0])
+  return [{ at, schema, required }, ...members, ...items]
+}
+
+const missing = Symbol('missing')
+
+/** A copy of `value` with another value at one place. */
+const withAt = (value: unknown, at: Place['at'], replacement: unknown): unknown => {
+  const [first, ...rest] = at
+  if (first === undefined) return replacement
+  if (Array.isArray(value))
+    return value.map((item, index) => (index === first ? withAt(item, rest, replacement) : item))
+  const copy: Record<string, unknown> = { ...(value as Record<string, unknown>) }
+  if (rest.length === 0 && replacement === missing) delete copy[first]
+  else copy[first as string] = withAt(copy[first as string], rest, replacement)
+  return copy
+}
+
+const valuesByType: Record<string, unknown> = {
+  string: 'text that no enumeration has',
+  number: 1.5,
+  integer: 7,
+  boolean: true,
+  null: null,
+  array: ['x'],
+  object: { x: 'y' },
+}
+
+/** Values that do not fit one place, by name. */
+const wrongValues = (schema: Schema): Record<string, unknown> => {
+  const types = schema.enum === undefined ? [schema.type] : []
+  const wrong = Object.entries(valuesByType).filter(
+    ([type]) => !types.includes(type as never) && !(types.includes('number') && type === 'integer'),
+  )
+  const { minLength = 0, maxLength, minItems = 0, maxItems, pattern, format } = schema
+  return {
+    ...Object.fromEntries(wrong),
+    ...(minLength > 0 && { empty: '', 'white space': ' '.repeat(minLength - 1) || '' }),
+    ...(maxLength !== undefined && { 'over-long': 'a'.repeat(maxLength + 1), 'far too long': 'a'.repeat(200_000) }),
+    ...(minItems > 0 && { 'no items': [] }),
+    ...(maxItems !== undefined && { 'too many items': Array(maxItems + 1).fill(null) }),
+    ...(format === 'uuid' && {
+      'upper case': 'ABCDEF00-0000-7000-8000-000000000000',
+      'with a space': ` ${unknownId}`,
+      'with a line feed': `${unknownId}\n`,
+      'in braces': `{${unknownId}}`,
+      'without hyphens': unknownId.replaceAll('-', ''),
+      'other digits': unknownId.replace('0', '\u0660'),
+    }),
+    ...(pattern?.includes('@') && {
+      'no host': 'ada@',
+      'no dot': 'ada@localhost',
+      'two at signs': 'a@b@example.com',
+      'a line feed': 'ada@example.com\nbcc:x@example.com',
+      'a display name': 'Ada <ada@example.com>',
+    }),
+    ...(schema.enum !== undefined && { 'other case': String(schema.enum[0]).toUpperCase(), number: 0 }),
+  }
+}
+
+/** A JSON text with an escape where the marker is. */
+const marker = '\u2063'
+const withEscape = (body: unknown, sequence: string) => JSON.stringify(body).replace(marker, sequence)
+
+const casesForBody = (document: Document, schema: Schema): Case[] => {
+  const sample = sampleOf(document, schema)
+  const text = JSON.stringify(sample)
+  const root = resolve(document, schema)
+  const broken: Case[] = Object.entries({
+    'an open brace': '{',
+    'cut short': text.slice(0, -1),
+    'with a comma too many': `${text.slice(0, -1)},}`,
+    'with single quotes': text.replaceAll('"', "'"),
+    'with a comment': `/* */${text}`,
+    twice: text + text,
+    'half a literal': 'nul',
+    'not a number': 'NaN',
+    'spaces only': '   ',
+    empty: '',
+    'deeply nested and open': '['.repeat(100_000),
+    'with a raw control character': text.replace('"', '"\u0001'),
+  }).map(([name, body]) => ({ name: `JSON: ${name}`, body, expected: malformed }))
+  const bytes: Case[] = Object.entries({
+    'a lone continuation byte': [0x22, 0x80, 0x22],
+    'an overlong NUL': [0x22, 0xc0, 0x80, 0x22],
+    'a surrogate': [0x22, 0xed, 0xa0, 0x80, 0x22],
+    'UTF-16': [0xff, 0xfe, 0x7b, 0, 0x7d, 0],
+    'beyond Unicode': [0x22, 0xf4, 0x90, 0x80, 0x80, 0x22],
+  }).map(([name, body]) => ({ name: `bytes: ${name}`, body: new Uint8Array(body), expected: malformed }))
+  const others: Case[] = Object.entries({
+    null: null,
+    number: 1,
+    string: 'x',
+    boolean: true,
+    array: [],
+    'array of it': [sample],
+  }).map(([name, value]) => ({ name: `not an object: ${name}`, body: JSON.stringify(value), expected: invalid }))
+  const extras: Case[] = ['extra', '__proto__', 'constructor', 'toString', 'hasOwnProperty', '', 'a\u00e9'].map(
+    (name) => ({
+      name: `extra member "${name}"`,
+      body: `${text.slice(0, -1)}${text === '{}' ? '' : ','}${JSON.stringify(name)}:{"x":1}}`,
+      expected: invalid,
+    }),
+  )
+  const prototypes: Case[] = [
+    { name: 'all of it in __proto__', body: `{"__proto__":${text}}`, expected: invalid },
+    { name: 'nested and closed', body: `{"extra":${'['.repeat(20)}${']'.repeat(20)}}`, expected: invalid },
+  ]
+  const types: Case[] = [
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data; boundary=x',
+    'application/xml',
+    'application/jsonx',
+    'application/problem+json',
+    'text/json',
+    'application/octet-stream',
+    'nonsense',
+  ].map((contentType) => ({ name: `type ${contentType}`, body: text, contentType, expected: unsupported }))
+  const empties: Case[] =
+    (root.required?.length ?? 0) > 0 || root.minProperties !== undefined
+      ? [{ name: 'an empty object', body: '{}', expected: invalid }]
+      : []
+  const places = placesIn(document, schema).filter(({ at }) => at.length > 0)
+  const inPlaces = places.flatMap(({ at, schema, required }): Case[] => {
+    const where = `/${at.join('/')}`
+    const wrong = Object.entries(wrongValues(schema)).map(([name, value]) => ({
+      name: `${where}: ${name}`,
+      body: JSON.stringify(withAt(sample, at, value)),
+      expected: invalid,
+    }))
+    const absent = required && typeof at.at(-1) === 'string'
+    const unstorable = schema.type === 'string' ? ['\\u0000', '\\ud800', '\\udfff', '\\udfff\\ud800'] : []
+    return [
+      ...wrong,
+      ...(absent
+        ? [{ name: `${where}: missing`, body: JSON.stringify(withAt(sample, at, missing)), expected: invalid }]
+        : []),
+      ...unstorable.map((sequence) => ({
+        name: `${where}: ${sequence}`,
+        body: withEscape(withAt(sample, at, `abcdefgh${marker}`), sequence),
+        expected: malformed,
+      })),
+      ...(schema.type === 'object'
+        ? [
+            {
+              name: `${where}: extra member`,
+              body: JSON.stringify(withAt(sample, [...at, 'extra'], 1)),
+              expected: invalid,
+            },
+          ]
+        : []),
+    ]
+  })
+  const escapedNames: Case[] = ['\\u0000', '\\ud800'].map((sequence) => ({
+    name: `extra member ${sequence}`,
+    body: `${text.slice(0, -1)}${text === '{}' ? '' : ','}"${sequence}":1}`,
+    expected: malformed,
+  }))
+  return [...broken, ...bytes, ...others, ...extras, ...prototypes, ...types, ...empties, ...inPlaces, ...escapedNames]
+}
+
+const badIds = [
+  'x',
+  '0',
+  'null',
+  unknownId.slice(1),
+  `${unknownId}0`,
+  'ABCDEF00-0000-7000-8000-000000000000',
+  `%20${unknownId}`,
+  `${unknownId}%20`,
+  `${unknownId}%0A`,
+  `${unknownId}%00`,
+  '%00',
+  '%ZZ',
+  '%',
+  '%ED%A0%80',
+  '%C0%80',
+  '%D9%A0'.repeat(36),
+  'é',
+  `%7B${unknownId}%7D`,
+  "'%20or%20'1'='1",
+  '..%2f..%2fetc%2fpasswd',
+  'a'.repeat(4_000),
+]
+
+const badLimits = [
+  '',
+  '0',
+  '-1',
+  '101',
+  '1.5',
+  'abc',
+  '1e9',
+  'NaN',
+  'Infinity',
+  'null',
+  'true',
+  '[5]',
+  '%00',
+  '%ZZ',
+  '5%20',
+  '٥',
+]
+/** Numbers to a lenient reader, but not limits as documented: a decimal integer from 1 to 100. */
+const looseLimits = ['1e1', '0x10', '%205', '5%20', '+5', '5.0', '0b11']
+
+const badCursors = [
+  '',
+  'abc',
+  '=',
+  '%00',
+  '%ZZ',
+  'é',
+  Buffer.from('not an id').toString('base64url'),
+  Buffer.from(unknownId.toUpperCase().replace('7', 'A')).toString('base64url'),
+  Buffer.from(`${unknownId} `).toString('base64url'),
+  `${Buffer.from(unknownId).toString('base64url')}=`,
+  `${Buffer.from(unknownId).toString('base64url')}%0A`,
+  'A'.repeat(65),
+  'A'.repeat(5_000),
+]
+
+const casesForQuery = (name: string): Case[] => {
+  const values = { limit: [...badLimits, ...looseLimits], cursor: badCursors }[name] ?? ['', ...badIds]
+  return values.map((value) => ({
+    name: `?${name}=${value.slice(0, 60)}`,
+    path: `?${name}=${value}`,
+    expected: invalid,
+  }))
+}
+
+const casesForParameters = (template: string, parameters: readonly Parameter[]): Case[] => {
+  const inPath = parameters.filter((parameter) => parameter.in === 'path')
+  const inQuery = parameters.filter((parameter) => parameter.in === 'query')
+  const extra = ['extra=1', '__proto__=1', 'constructor=1', '%00=1', 'LIMIT=1', 'limit[]=1', 'cursor[x]=1']
+  return [
+    ...inPath.flatMap(({ name }) =>
+      badIds.map((id) => ({
+        name: `{${name}} ${id.slice(0, 60)}`,
+        path: template.replace(`{${name}}`, id),
+        expected: invalid,
+      })),
+    ),
+    ...inQuery.flatMap(({ name }) => casesForQuery(name)),
+    ...(inQuery.length > 0 ? extra.map((query) => ({ name: `?${query}`, path: `?${query}`, expected: invalid })) : []),
+  ]
+}
+
+const casesFor = (document: Document, { template, operation }: Route): Case[] => [
+  // With a good body, so that nothing but the parameter is wrong.
+  ...casesForParameters(template, operation.parameters ?? []).map((example) => ({
+    ...example,
+    ...(operation.requestBody && { body: JSON.stringify(sampleBodyOf(document, { template, operation, method: '' })) }),
+  })),
+  ...(operation.requestBody === undefined
+    ? []
+    : casesForBody(document, operation.requestBody.content[json]?.schema as Schema)),
+]
+
+const targetOf = (route: Route, { path = '' }: Case) => (path.startsWith('/') ? path : pathOf(route) + path)
+
+/** The routes with input as the source declares them; the document must have the same, or this suite would look away. */
+const routesWithInput = [
+  'POST /api/v1/auth/register',
+  'POST /api/v1/auth/login',
+  'POST /api/v1/auth/refresh',
+  'PATCH /api/v1/auth/me',
+  'POST /api/v1/auth/password',
+  'GET /api/v1/auth/sessions',
+  'DELETE /api/v1/auth/sessions/{session_id}',
+  'POST /api/v1/authorization/check',
+  'POST /api/v1/authorization/check/batch',
+  'POST /api/v1/authorization/explain',
+  'POST /api/v1/projects',
+  'GET /api/v1/projects',
+  'GET /api/v1/projects/{project_id}',
+  'PATCH /api/v1/projects/{project_id}',
+  'DELETE /api/v1/projects/{project_id}',
+  'POST /api/v1/generations',
+  'GET /api/v1/generations',
+  'GET /api/v1/generations/{generation_id}',
+  'DELETE /api/v1/generations/{generation_id}',
+]
+
+const answersOf = async (world: World, route: Route, cases: readonly Case[], person: Person) => {
+  const wrong: string[] = []
+  for (const example of cases) {
+    const { body, contentType = json, expected } = example
+    const answer = await world.send(route.method as 'POST', targetOf(route, example), {
+      token: person.token,
+      ...(body !== undefined && { body: body as BodyInit, headers: { 'content-type': contentType } }),
+    })
+    const isProblem = answer.headers.get('content-type') === 'application/problem+json'
+    const known = isProblem && catalogue[answer.body.code as keyof typeof catalogue]?.status === answer.status
+    const got = known ? `${answer.status} ${answer.body.code}` : `${answer.status} ${answer.text.slice(0, 100)}`
+    if (got !== expected) wrong.push(`${example.name} -> ${got}, expected ${expected}`)
+  }
+  return wrong
+}
+
+/**
+ * For every route of the document that takes input: each thing that can be wrong with it is a 4xx problem with the one
+ * code for that, and nothing is stored.
+ */
+export const badInput: Group = (world) =>
+  describe('bad input', () => {
+    let person: Person
+    let before: Record<string, number> | undefined
+    beforeAll(async () => {
+      person = await world().register()
+      before = await world().subject.countRows?.()
+    })
+    afterAll(async () => {
+      expect((await world().get('/api/v1/auth/me', { token: person.token })).body).toEqual(person.user)
+    })
+
+    const routeOf = (name: string): Route => {
+      const route = routesOf(world().document).find((candidate) => nameOf(candidate) === name)
+      if (route === undefined) throw new Error(`${name} is not documented`)
+      return route
+    }
+
+    test('every documented route with input is tried', () => {
+      const documented = routesOf(world().document)
+        .filter(({ operation }) => operation.requestBody !== undefined || (operation.parameters ?? []).length > 0)
+        .map(nameOf)
+      expect(documented.sort()).toEqual([...routesWithInput].sort())
+    })
+
+    for (const name of routesWithInput) {
+      test(`${name}: each case is refused with its own code`, async () => {
+        const route = routeOf(name)
+        const cases = casesFor(world().document, route)
+        expect(cases.length).toBeGreaterThan(10)
+        expect(await answersOf(world(), route, cases, person)).toEqual([])
+      })
+    }
+
+    for (const name of routesWithInput.filter((route) => /^(POST|PATCH)/.test(route))) {
+      const ask = (headers: Record<string, string>, parts: readonly (string | Uint8Array)[]) => {
+        const route = routeOf(name)
+        const head = headOf(route.method, pathOf(route), { authorization: `Bearer ${person.token}`, ...headers })
+        return world().raw(route.method, pathOf(route), [head, ...parts])
+      }
+      const coded = (answer: Awaited<ReturnType<typeof ask>>) =>
+        answer && `${answer.status} ${(/"code":"([^"]+)"/.exec(answer.body) ?? [])[1]}`
+      const body = () => JSON.stringify(sampleBodyOf(world().document, routeOf(name)))
+
+      test(`${name}: a body of 2 MiB is refused before it is sent`, async () => {
+        // Not one byte of it: the answer has to come without.
+        const announced = { 'content-type': json, 'content-length': String(2 * maxBody), expect: '100-continue' }
+        expect(coded(await ask(announced, []))).toBe(tooLarge)
+      })
+
+      test(`${name}: a chunked body over 1 MiB is refused while it comes in`, async () => {
+        const size = 65_536
+        const chunk = `${size.toString(16)}\r\n${'x'.repeat(size)}\r\n`
+        const chunks = Array<string>(maxBody / size + 2).fill(chunk)
+        const answer = await ask({ 'content-type': json, 'transfer-encoding': 'chunked' }, chunks)
+        expect(coded(answer)).toBe(tooLarge)
+      })
+
+      test(`${name}: a body without a type, or none at all`, async () => {
+        const length = String(body().length)
+        expect(coded(await ask({ 'content-length': length }, [body()]))).toBe(unsupported)
+        expect(coded(await ask({ 'content-type': '', 'content-length': length }, [body()]))).toBe(unsupported)
+        expect(coded(await ask({ 'transfer-encoding': 'chunked' }, [`1\r\n{\r\n0\r\n\r\n`]))).toBe(unsupported)
+        for (const headers of [{}, { 'content-length': '0' }, { 'content-type': json, 'content-length': '0' }]) {
+          expect(coded(await ask(headers as Record<string, string>, []))).toBe(malformed)
+        }
+        expect(coded(await ask({ 'transfer-encoding': 'chunked' }, ['0\r\n\r\n']))).toBe(malformed)
+      })
+    }
+
+    test('nesting as deep as 1 MiB allows is refused soon, and holds nobody else up', async () => {
+      const depth = 500_000
+      const [arrays, objects] = [
+        '['.repeat(depth) + ']'.repeat(depth),
+        `${'{"a":'.repeat(depth / 4)}1${'}'.repeat(depth / 4)}`,
+      ]
+      for (const nested of [arrays, objects, `["\\u0041",${arrays}]`]) {
+        for (const body of [nested, `{"email":"nobody@example.com","password":${nested}}`, `{"extra":${nested}}`]) {
+          const startedMs = performance.now()
+          const answer = await world().post('/api/v1/auth/login', body)
+          expect([malformed, invalid]).toContain(`${answer.status} ${answer.body.code}`)
+          expect(performance.now() - startedMs).toBeLessThan(1_000)
+        }
+      }
+    })
+
+    test('an address that grows when it is made canonical is refused or stored, but never breaks anything', async () => {
+      // Lower case, and NFC, make two or three characters of one.
+      for (const character of ['\u0130', '\u0958', '\ufb2c']) {
+        const email = `${character.repeat(200)}@example.com`
+        const { status, body } = await world().post('/api/v1/auth/register', { email, password: 'an uncommon phrase' })
+        expect([character, status, body.code]).toEqual([character, 422, 'request.invalid'])
+      }
+    })
+
+    test('exactly 1 MiB is read, one byte more is not', async () => {
+      const padded = (length: number) => `{"email":"a@b.cd","password":"${'x'.repeat(length - 32)}"}`
+      expect(padded(maxBody)).toHaveLength(maxBody)
+      const ask = async (length: number) =>
+        (await world().post('/api/v1/auth/login', padded(length))).body.code as string
+      expect([await ask(maxBody), await ask(maxBody + 1)]).toEqual(['request.invalid', 'request.too_large'])
+    })
+
+    test('what is no HTTP is never a 5xx', async () => {
+      const { baseUrl } = world().subject
+      const length = { 'content-type': json, connection: 'close' }
+      for (const parts of [
+        ['NONSENSE\r\n\r\n'],
+        ['GET /health HTTP/9.9\r\nhost: x\r\n\r\n'],
+        [headOf('POST', '/api/v1/auth/login', { ...length, 'content-length': 'many' })],
+        [headOf('POST', '/api/v1/auth/login', { ...length, 'content-length': '-5' })],
+        [headOf('POST', '/api/v1/auth/login', { ...length, 'content-length': '1e3' })],
+        [headOf('POST', '/api/v1/auth/login', { ...length, 'transfer-encoding': 'chunked' }), 'zz\r\nx\r\n0\r\n\r\n'],
+        [headOf('POST', '/api/v1/auth/login', { ...length, 'transfer-encoding': 'gzip, identity' }), '{}'],
+        ['GET /health HTTP/1.1\r\nhost: x\r\nbroken header\r\nconnection: close\r\n\r\n'],
+      ]) {
+        const answer = await sendRaw(baseUrl, parts)
+        // 505 is what a version nobody knows is answered with.
+        const { status } = answer ?? { status: 400 }
+        expect([parts[0], status < 500 || status === 505]).toEqual([parts[0], true])
+      }
+      expect((await world().get('/health')).status).toBe(200)
+    })
+
+    test('and nothing of all that was stored', async () => {
+      const { countRows } = world().subject
+      if (countRows === undefined) return
+      expect(await countRows()).toEqual(before as Record<string, number>)
+    })
+  })

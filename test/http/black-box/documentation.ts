@@ -1,0 +1,174 @@
+import { describe, expect, test } from 'bun:test'
+import { catalogue, type FaultCode } from '../../../src/fault.ts'
+import { misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
+import type { Group } from './witness.ts'
+
+/** Faults that need a broken server, a full one or an operator; other suites see to those. */
+const unprovoked: readonly FaultCode[] = [
+  'request.timeout',
+  'server.failed',
+  'server.stopping',
+  'database.unavailable',
+  'identity.busy',
+  'identity.account_suspended',
+]
+
+/** What a client sends is checked before who it is, so these come on any route that takes a body. */
+const ofBodies = [400, 413, 415, 422]
+
+/** The fault codes a document gives for one answer. */
+const codesOf = (answer: Operation['responses'][string] | undefined): FaultCode[] =>
+  (answer?.content?.['application/problem+json']?.schema.allOf ?? []).flatMap(
+    ({ properties }) => (properties?.['code']?.enum ?? []) as FaultCode[],
+  )
+
+/** The answers of a route that a client can bring about. */
+const expectedOf = ({ operation }: Route): number[] => {
+  const documented = Object.keys(operation.responses)
+    .map(Number)
+    .filter((status) => status < 300 || codesOf(operation.responses[status]).some((code) => !unprovoked.includes(code)))
+  const success = documented.filter((status) => status < 300)
+  const own = documented.filter((status) => status > 400 && status < 500 && !ofBodies.includes(status))
+  const input = operation.requestBody ? ofBodies : (operation.parameters ?? []).length > 0 ? [422] : []
+  return [...success, ...own, ...input]
+}
+
+const everySchema = (value: unknown, at: string): [string, Schema][] => {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([name, member]): [string, Schema][] => [
+    ...(name === 'schema' ? [[`${at}/${name}`, member as Schema] as [string, Schema]] : []),
+    ...everySchema(member, `${at}/${name}`),
+  ])
+}
+
+const everyNode = (value: unknown, at: string): [string, object][] =>
+  typeof value !== 'object' || value === null
+    ? []
+    : [[at, value], ...Object.entries(value).flatMap(([name, member]) => everyNode(member, `${at}/${name}`))]
+
+/** The last group: holds what the others saw against the document. */
+export const documentation: Group = (world) =>
+  describe('the document', () => {
+    const routes = () => routesOf(world().document)
+
+    test('is OpenAPI 3.1 with titles, tags and the security scheme', () => {
+      const { openapi, info, tags, components } = world().document
+      expect(openapi).toMatch(/^3\.1\.\d$/)
+      expect(info).toMatchObject({ title: 'Velro', version: expect.stringMatching(/^\d+\.\d+\.\d+$/) })
+      expect(components.securitySchemes['bearer']).toMatchObject({ type: 'http', scheme: 'bearer' })
+      const used = new Set(routes().flatMap(({ operation }) => operation.tags))
+      expect([...used].sort()).toEqual(tags.map(({ name }) => name).sort())
+    })
+
+    test('each operation has an id of its own, a summary, one tag, and says whether it needs a token', () => {
+      const ids = routes().map(({ operation }) => operation.operationId)
+      expect(new Set(ids).size).toBe(ids.length)
+      for (const { operation } of routes()) {
+        expect(operation.operationId).toMatch(/^[\w.-]+$/)
+        expect(operation.summary.length).toBeGreaterThan(3)
+        expect(operation.tags).toHaveLength(1)
+        expect(['[]', '[{"bearer":[]}]']).toContain(JSON.stringify(operation.security))
+        if (operation.security.length > 0) expect(operation.responses).toHaveProperty('401')
+      }
+    })
+
+    test('each parameter of a path is declared, and none that is not there', () => {
+      for (const route of routes()) {
+        const inTemplate = [...route.template.matchAll(/\{(\w+)\}/g)].map(([, name]) => name)
+        const declared = (route.operation.parameters ?? []).filter((parameter) => parameter.in === 'path')
+        expect([nameOf(route), declared.map(({ name }) => name)]).toEqual([nameOf(route), inTemplate as string[]])
+        for (const { name, required } of declared) expect([name, required]).toEqual([name, true])
+      }
+    })
+
+    test('bodies are required, JSON, and closed to what they do not name', () => {
+      for (const route of routes().filter(({ operation }) => operation.requestBody !== undefined)) {
+        const { requestBody } = route.operation
+        expect([nameOf(route), requestBody?.required]).toEqual([nameOf(route), true])
+        expect(Object.keys(requestBody?.content ?? {})).toEqual(['application/json'])
+        for (const [at, node] of everyNode(requestBody?.content, '')) {
+          const { type, properties } = node as Schema
+          if (type !== 'object' || properties === undefined) continue
+          expect([nameOf(route), at, (node as Schema).additionalProperties]).toEqual([nameOf(route), at, false])
+        }
+      }
+    })
+
+    test('every answer says what it holds: nothing, or a type with a schema that this suite can check', () => {
+      for (const route of routes()) {
+        for (const [status, { description, content }] of Object.entries(route.operation.responses)) {
+          expect(description.length).toBeGreaterThan(0)
+          const types = Object.keys(content ?? {})
+          const expected =
+            Number(status) >= 400 ? 'application/problem+json' : status === '204' ? undefined : 'application/json'
+          const name = `${nameOf(route)} ${status}`
+          if (expected === undefined) expect([name, types]).toEqual([name, []])
+          else expect([name, types]).toEqual([name, expect.arrayContaining([expected])])
+        }
+      }
+      for (const [at, schema] of everySchema(world().document.paths, '')) {
+        // Throws for a keyword or a reference nobody knows.
+        expect([at, Array.isArray(misfits(world().document, schema, undefined))]).toEqual([at, true])
+      }
+    })
+
+    test('not being ready is documented as what it is, beside the faults of that status', () => {
+      const { content = {} } = world().document.paths['/ready']?.['get']?.responses['503'] ?? {}
+      expect(Object.keys(content).sort()).toEqual(['application/json', 'application/problem+json'])
+      const said = { status: 'not_ready', reasons: ['database.unavailable'] }
+      expect(misfits(world().document, content['application/json']?.schema as Schema, said)).toEqual([])
+    })
+
+    test('a number is a number: nothing in an answer may be documented as text that holds one', () => {
+      const { paths, components } = world().document
+      const numeric = everyNode({ paths, components }, '').filter(
+        ([at, node]) => !at.includes('/parameters/') && ['integer', 'numeric'].includes((node as Schema).format ?? ''),
+      )
+      expect(numeric.map(([at]) => at)).toEqual([])
+    })
+
+    test('every fault code in it is one of the catalogue, under its status', () => {
+      for (const [at, node] of everyNode(world().document.paths, '')) {
+        const code = (node as Schema).properties?.['code']
+        if (code?.enum === undefined || !at.includes('/responses/')) continue
+        const status = Number(/\/responses\/(\d+)\//.exec(at)?.[1])
+        for (const name of code.enum) expect([at, catalogue[name as FaultCode]?.status]).toEqual([at, status as never])
+      }
+    })
+
+    test('every documented answer that a client can bring about was seen, on every route', () => {
+      const unseen = routes().flatMap((route) => {
+        const sight = world().ledger.seen.get(nameOf(route))
+        const missing = expectedOf(route).filter((status) => !sight?.statuses.has(status))
+        return missing.map((status) => `${nameOf(route)} ${status}`)
+      })
+      expect(unseen).toEqual([])
+    })
+
+    test('every fault of the catalogue was seen but those that need a broken server', () => {
+      const unseen = Object.keys(catalogue).filter((code) => !world().ledger.codes.has(code))
+      expect(unseen.filter((code) => !unprovoked.includes(code as FaultCode))).toEqual([])
+    })
+
+    test('nothing of all that failed on our side', () => {
+      expect(world().ledger.codes.has('server.failed')).toBe(false)
+    })
+
+    test('every answer this suite saw is documented, with its type and its schema', () => {
+      expect([...new Set(world().ledger.breaches)]).toEqual([])
+    })
+
+    test('no password and no token was written to the log, nor what is stored of a password', () => {
+      const { secrets, subject } = world()
+      if (subject.output === undefined) return
+      expect(secrets.size).toBeGreaterThan(50)
+      const written = subject.output()
+      expect(written).toContain('"request_id"')
+      expect([...secrets].filter((secret) => written.includes(secret))).toEqual([])
+      expect(written).not.toContain('$argon2')
+    })
+
+    test('every answer this suite saw had all its headers', () => {
+      expect([...new Set(world().ledger.bare)]).toEqual([])
+    })
+  })

@@ -1,0 +1,115 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
+import { type Group, refusal } from './witness.ts'
+
+const path = '/api/v1/generations'
+
+export const generations: Group = (world) =>
+  describe('generations', () => {
+    let owner: Person
+    let stranger: Person
+    beforeAll(async () => {
+      owner = await world().register()
+      stranger = await world().register()
+    })
+    const project = async (visibility: string, { token }: Person = owner): Promise<string> =>
+      (await world().post('/api/v1/projects', { name: 'For generations', visibility }, { token })).body.id
+    const ask = (input: object, { token }: Person = owner) =>
+      world().post(path, { model: 'test/model-1.0', prompt: 'A lion at dawn', ...input }, { token })
+    const create = async (input: object = {}, person: Person = owner) => {
+      const { status, body } = await ask(input, person)
+      expect(status).toBe(201)
+      return body
+    }
+    const list = async (query: string, { token }: Person): Promise<string[]> =>
+      (await world().get(`${path}?limit=100${query}`, { token })).body.items.map(({ id }: { id: string }) => id)
+
+    test('made as a queued record, in a project or outside', async () => {
+      const outside = await create({ prompt: 'Löwe \u{1f981}' })
+      expect(outside).toMatchObject({
+        owner_id: owner.id,
+        project_id: null,
+        model: 'test/model-1.0',
+        prompt: 'Löwe \u{1f981}',
+        status: 'queued',
+      })
+      expect((await world().get(`${path}/${outside.id}`, { token: owner.token })).body).toEqual(outside)
+      const project_id = await project('private')
+      expect(await create({ project_id })).toMatchObject({ project_id })
+    })
+
+    test('only where the caller may create: 404 for a hidden project, 403 for one it can see', async () => {
+      const [hidden, shown] = [await project('private'), await project('public')]
+      expect(refusal(await ask({ project_id: hidden }, stranger))).toBe('404 project.not_found')
+      expect(refusal(await ask({ project_id: unknownId }, stranger))).toBe('404 project.not_found')
+      expect(refusal(await ask({ project_id: shown }, stranger))).toBe('403 access.denied')
+    })
+
+    test('follows the visibility of its project at once; outside a project it is its owner alone', async () => {
+      const project_id = await project('private')
+      const [inside, outside] = [await create({ project_id }), await create()]
+      const show = (visibility: string) =>
+        world().patch(`/api/v1/projects/${project_id}`, { visibility }, { token: owner.token })
+      const see = async () => [
+        (await world().get(`${path}/${inside.id}`, { token: stranger.token })).status,
+        refusal(await world().delete(`${path}/${inside.id}`, { token: stranger.token })),
+        await list(`&project_id=${project_id}`, stranger),
+        refusal(await world().get(`${path}/${outside.id}`, { token: stranger.token })),
+      ]
+      const hidden = [404, '404 generation.not_found', [], '404 generation.not_found']
+      expect(await see()).toEqual(hidden)
+      await show('public')
+      expect(await see()).toEqual([200, '403 access.denied', [inside.id], '404 generation.not_found'])
+      await show('private')
+      expect(await see()).toEqual(hidden)
+    })
+
+    test('deleted: gone at once', async () => {
+      const { id } = await create({ project_id: await project('public') })
+      expect((await world().get(`${path}/${id}`, { token: stranger.token })).status).toBe(200)
+      const removed = await world().send('DELETE', `${path}/${id}`, { token: owner.token })
+      expect([removed.status, removed.text]).toEqual([204, ''])
+      for (const { token } of [owner, stranger]) {
+        expect(refusal(await world().get(`${path}/${id}`, { token }))).toBe('404 generation.not_found')
+      }
+    })
+
+    test('outlives its project, with its owner alone', async () => {
+      const project_id = await project('public')
+      const made = await create({ project_id })
+      expect((await world().get(`${path}/${made.id}`, { token: stranger.token })).status).toBe(200)
+      await world().delete(`/api/v1/projects/${project_id}`, { token: owner.token })
+      const { body } = await world().get(`${path}/${made.id}`, { token: owner.token })
+      expect(body).toEqual({ ...made, project_id: null, updated_at: body.updated_at })
+      expect(refusal(await world().get(`${path}/${made.id}`, { token: stranger.token }))).toBe(
+        '404 generation.not_found',
+      )
+    })
+
+    test('the list has what the caller may read, newest first, and pages together are all of it', async () => {
+      const [ann, ben] = await Promise.all([world().register(), world().register()])
+      const [mine, theirs] = [await project('private', ann), await project('public', ben)]
+      const own = [
+        await create({ project_id: mine }, ann),
+        await create({}, ann),
+        await create({ project_id: mine }, ann),
+      ]
+      const shown = await create({ project_id: theirs }, ben)
+      await create({}, ben)
+      expect(await list(`&project_id=${mine}`, ann)).toEqual([own[2].id, own[0].id])
+      expect(await list(`&project_id=${theirs}`, ann)).toEqual([shown.id])
+      expect(await list(`&project_id=${mine}`, ben)).toEqual([])
+      const all = await list('', ann)
+      expect(all).toEqual(expect.arrayContaining([...own.map(({ id }) => id), shown.id]))
+      const paged: string[] = []
+      for (let cursor: string | null = ''; cursor !== null; ) {
+        const query: string = `?limit=1${cursor && `&cursor=${cursor}`}&project_id=${mine}`
+        const { body } = await world().get(path + query, { token: ann.token })
+        expect(body.items).toHaveLength(1)
+        paged.push(body.items[0].id)
+        cursor = body.next_cursor
+      }
+      expect(paged).toEqual([own[2].id, own[0].id])
+    })
+  })

@@ -1,0 +1,120 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import { randomUUID } from 'node:crypto'
+import type { Person } from '../../harness.ts'
+import { headOf, type WireAnswer } from './wire.ts'
+import type { Group } from './witness.ts'
+
+type Thing = { type: 'project' | 'generation'; id: string }
+
+const without = (text: string, ids: readonly string[]) => ids.reduce((rest, id) => rest.replaceAll(id, '<id>'), text)
+
+/** The whole answer but for what differs between any two: the id asked for, the request's id, and the time. */
+const strip = (answer: WireAnswer | undefined, ids: readonly string[]) => {
+  if (answer === undefined) throw new Error('There was no answer')
+  const requestId = answer.headers.find(([name]) => name === 'x-request-id')?.[1] ?? ''
+  // How long an explanation took is written with more digits or fewer.
+  const varying = ['date', 'x-request-id', ...(answer.body.includes('"microseconds"') ? ['content-length'] : [])]
+  return {
+    status: answer.status,
+    headers: answer.headers.filter(([name]) => !varying.includes(name)),
+    body: without(answer.body, [requestId, ...ids]).replaceAll(/"microseconds":[\d.e-]+/g, '"microseconds":0'),
+  }
+}
+
+/**
+ * What a stranger sees of a thing that is there and hidden is, byte for byte, what it sees of a thing that never was:
+ * on every route that takes the thing's id.
+ */
+export const hiding: Group = (world) =>
+  describe('a hidden thing', () => {
+    let owner: Person
+    let stranger: Person
+    let project: Thing
+    let hidden: Record<string, Thing>
+    beforeAll(async () => {
+      owner = await world().register()
+      stranger = await world().register()
+      const make = async (path: string, input: object) =>
+        (await world().post(path, input, { token: owner.token })).body.id
+      const generation = { model: 'm', prompt: 'p' }
+      project = { type: 'project', id: await make('/api/v1/projects', { name: 'Hidden' }) }
+      const teamOnly = await make('/api/v1/projects', { name: 'Hidden', visibility: 'team-only' })
+      hidden = {
+        'a private project': project,
+        'a team-only project': { type: 'project', id: teamOnly },
+        'a generation in a private project': {
+          type: 'generation',
+          id: await make('/api/v1/generations', { ...generation, project_id: project.id }),
+        },
+        'a generation outside projects': { type: 'generation', id: await make('/api/v1/generations', generation) },
+      }
+    })
+
+    const ask = (method: string, target: string, body?: object) => {
+      const text = body === undefined ? '' : JSON.stringify(body)
+      const head = headOf(method, target, {
+        authorization: `Bearer ${stranger.token}`,
+        ...(body !== undefined && { 'content-type': 'application/json', 'content-length': String(text.length) }),
+      })
+      return world().raw(method, target, [head + text])
+    }
+
+    const routes: Record<string, (thing: Thing) => Promise<WireAnswer | undefined>> = {
+      get: ({ type, id }) => ask('GET', `/api/v1/${type}s/${id}`),
+      head: ({ type, id }) => ask('HEAD', `/api/v1/${type}s/${id}`),
+      delete: ({ type, id }) => ask('DELETE', `/api/v1/${type}s/${id}`),
+      check: (resource) => ask('POST', '/api/v1/authorization/check', { action: 'read', resource }),
+      'check of delete': (resource) => ask('POST', '/api/v1/authorization/check', { action: 'delete', resource }),
+      'check in a batch': (resource) =>
+        ask('POST', '/api/v1/authorization/check/batch', { checks: [{ action: 'read', resource }] }),
+      'second explain': async (resource) => {
+        await ask('POST', '/api/v1/authorization/explain', { action: 'read', resource })
+        return ask('POST', '/api/v1/authorization/explain', { action: 'read', resource })
+      },
+    }
+    const projectRoutes: typeof routes = {
+      patch: ({ id }) => ask('PATCH', `/api/v1/projects/${id}`, { name: 'Mine' }),
+      'patch of its visibility': ({ id }) => ask('PATCH', `/api/v1/projects/${id}`, { visibility: 'public' }),
+      'a generation in it': ({ id }) => ask('POST', '/api/v1/generations', { project_id: id, model: 'm', prompt: 'p' }),
+      'the list of its generations': ({ id }) => ask('GET', `/api/v1/generations?project_id=${id}`),
+    }
+
+    for (const name of [
+      'a private project',
+      'a team-only project',
+      'a generation in a private project',
+      'a generation outside projects',
+    ]) {
+      const applicable = name.includes('generation') ? routes : { ...routes, ...projectRoutes }
+      for (const [route, send] of Object.entries(applicable)) {
+        test(`${name} is to a stranger as if it were not: ${route}`, async () => {
+          const real = hidden[name] as Thing
+          const imagined = { ...real, id: randomUUID() }
+          // Twice, so that neither the first question nor the ones after it tell the two apart.
+          for (let round = 0; round < 2; round += 1) {
+            const [seen, unseen] = [await send(real), await send(imagined)]
+            expect(strip(seen, [real.id])).toEqual(strip(unseen, [imagined.id]))
+            expect(seen?.body.includes(owner.id)).toBe(false)
+          }
+        })
+      }
+    }
+
+    test('first explain of a hidden thing is that of an unknown one', async () => {
+      const explain = (resource: Thing) => ask('POST', '/api/v1/authorization/explain', { action: 'read', resource })
+      const { body } = await world().post('/api/v1/projects', { name: 'New' }, { token: owner.token })
+      const [real, imagined] = [body.id, randomUUID()]
+      const [seen, unseen] = [
+        await explain({ type: 'project', id: real }),
+        await explain({ type: 'project', id: imagined }),
+      ]
+      expect(strip(seen, [real])).toEqual(strip(unseen, [imagined]))
+    })
+
+    test('its owner sees it all along', async () => {
+      for (const { type, id } of Object.values(hidden)) {
+        expect((await world().get(`/api/v1/${type}s/${id}`, { token: owner.token })).status).toBe(200)
+      }
+      expect((await world().get(`/api/v1/projects/${project.id}`, { token: owner.token })).body.name).toBe('Hidden')
+    })
+  })

@@ -1,0 +1,91 @@
+import { describe, expect, test } from 'bun:test'
+import { sendRaw } from './wire.ts'
+import { type Group, refusal } from './witness.ts'
+
+export const plain: Group = (world) =>
+  describe('plain routes', () => {
+    test('health is alive, ready is ready', async () => {
+      const [health, ready] = await Promise.all([world().get('/health'), world().get('/ready')])
+      expect([health.status, health.body]).toEqual([200, { status: 'alive' }])
+      expect([ready.status, ready.body]).toEqual([200, { status: 'ready', reasons: [] }])
+    })
+
+    test('the key set holds public Ed25519 keys, may be cached for a while, and holds nothing private', async () => {
+      const { status, headers, body } = await world().get('/.well-known/jwks.json')
+      expect(status).toBe(200)
+      expect(headers.get('cache-control')).toBe('public, max-age=300')
+      expect(body.keys.length).toBeGreaterThan(0)
+      for (const key of body.keys) {
+        expect(Object.keys(key).sort()).toEqual(['alg', 'crv', 'kid', 'kty', 'use', 'x'])
+        expect(key).toMatchObject({ kty: 'OKP', crv: 'Ed25519', alg: 'EdDSA', use: 'sig' })
+      }
+    })
+
+    test('the documentation page loads everything from here', async () => {
+      const page = await world().get('/docs')
+      expect(page.status).toBe(200)
+      expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8')
+      const sources = [...page.text.matchAll(/(?:src|href)="([^"]+)"/g)]
+        .map(([, source]) => source as string)
+        .filter((source) => !source.startsWith('data:'))
+      expect(sources.length).toBeGreaterThan(1)
+      for (const source of sources) {
+        expect(source).toStartWith('/docs/')
+        const { status, headers, text } = await world().get(source)
+        expect([source, status]).toEqual([source, 200])
+        expect(headers.get('content-type')).toMatch(source.endsWith('.css') ? /^text\/css/ : /^text\/javascript/)
+        expect(text.length).toBeGreaterThan(50)
+      }
+    })
+
+    test('a path nobody has is 404, whatever the method', async () => {
+      for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const) {
+        for (const path of [
+          '/nope',
+          '/api/v1',
+          '/api/v1/projects/a/b',
+          '/API/V1/PROJECTS',
+          '/%00',
+          '/%ZZ',
+          '/%ED%A0%80',
+        ]) {
+          const answer = await world().send(method, path)
+          expect([path, refusal(answer)]).toEqual([path, '404 route.not_found'])
+        }
+      }
+    })
+
+    test('a method a path does not take is 405 and names those it does', async () => {
+      const cases = [
+        ['PUT', '/health', 'GET'],
+        ['PUT', '/api/v1/auth/me', 'GET, PATCH, DELETE'],
+        ['DELETE', '/api/v1/auth/login', 'POST'],
+        ['POST', '/api/v1/projects/00000000-0000-7000-8000-000000000000', 'GET, PATCH, DELETE'],
+        ['PATCH', '/api/v1/generations', 'GET, POST'],
+      ] as const
+      for (const [method, path, allowed] of cases) {
+        const answer = await world().send(method, path)
+        expect([path, refusal(answer)]).toEqual([path, '405 route.method_not_allowed'])
+        expect(new Set(answer.headers.get('allow')?.split(', '))).toEqual(new Set(allowed.split(', ')))
+      }
+    })
+
+    test('the path is the path, however short the host', async () => {
+      const ask = async (host: string, path: string) => {
+        const answer = await sendRaw(world().subject.baseUrl, [`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`])
+        return [host, path, answer?.status]
+      }
+      for (const host of ['x', 'api', 'x:1', 'velro', '[::1]:3000', 'a.very.long.name.of.a.host.example.com']) {
+        expect(await ask(host, '/health')).toEqual([host, '/health', 200])
+        expect(await ask(host, '/api/health')).toEqual([host, '/api/health', 404])
+        expect(await ask(host, '/.well-known/jwks.json')).toEqual([host, '/.well-known/jwks.json', 200])
+      }
+    })
+
+    test('HEAD answers as GET does, without the body', async () => {
+      const [head, get] = [await world().send('HEAD', '/health'), await world().get('/health')]
+      expect([head.status, head.text]).toEqual([200, ''])
+      expect(head.headers.get('content-type')).toBe(get.headers.get('content-type'))
+      expect((await world().send('HEAD', '/api/v1/auth/me')).status).toBe(401)
+    })
+  })

@@ -1,0 +1,46 @@
+import { connectOnce } from '../../../src/platform/postgres.ts'
+import { type Runtime, startServer, type TestConnection } from '../../harness.ts'
+import { blackBox } from '../black-box.ts'
+
+const sharedOrigin = 'https://app.example.com'
+
+/** Counts the rows of every table, over one connection that is kept until `end`. */
+const createRowCounter = (connection: TestConnection) => {
+  const sql = connectOnce(connection)
+  return {
+    count: async (): Promise<Record<string, number>> => {
+      const tables = await sql<{ name: string }[]>`
+        select tablename as name from pg_tables where schemaname = 'public' order by 1`
+      const counts = tables.map(async ({ name }) => {
+        const [row] = await sql<{ rows: number }[]>`select count(*)::int as rows from ${sql(name)}`
+        return [name, row?.rows ?? 0] as const
+      })
+      return Object.fromEntries(await Promise.all(counts))
+    },
+    end: () => sql.end(),
+  }
+}
+
+/** The black box against a server of its own on one runtime; with BASE_URL, once against the server that names. */
+export const blackBoxOn = (runtime: Runtime): void => {
+  const given = process.env['BASE_URL']
+  if (given !== undefined) {
+    if (runtime === 'bun') blackBox(given, async () => ({ baseUrl: given.replace(/\/$/, '') }))
+    return
+  }
+  blackBox(`on ${runtime}`, async () => {
+    const server = await startServer({ runtime, env: { CORS_ORIGINS: sharedOrigin, LOG_LEVEL: 'trace' } })
+    const rows = createRowCounter(server.connection)
+    return {
+      baseUrl: server.baseUrl,
+      runtime,
+      sharedOrigin,
+      countRows: rows.count,
+      output: server.output,
+      stop: async () => {
+        await rows.end()
+        await server.stop()
+      },
+    }
+  })
+}

@@ -1,0 +1,158 @@
+import { describe, expect, test } from 'bun:test'
+import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
+import { type Group, refusal } from './witness.ts'
+
+const me = '/api/v1/auth/me'
+const list = '/api/v1/auth/sessions'
+const refreshing = '/api/v1/auth/refresh'
+
+type Session = { id: string; current: boolean; user_agent: string; created_at: string; expires_at: string }
+
+export const sessions: Group = (world) =>
+  describe('sessions', () => {
+    const expectOver = async ({ token, refreshToken }: Person) => {
+      expect(refusal(await world().get(me, { token }))).toBe('401 identity.not_signed_in')
+      const refreshed = await world().post(refreshing, { refresh_token: refreshToken })
+      expect(refusal(refreshed)).toBe('401 identity.refresh_token_invalid')
+    }
+    const sessionsOf = async ({ token }: Person): Promise<Session[]> =>
+      (await world().get(`${list}?limit=100`, { token })).body.items
+
+    test('logging out ends this session at once, and no other', async () => {
+      const person = await world().register()
+      const other = await world().login(person)
+      const { status, text } = await world().post('/api/v1/auth/logout', undefined, { token: person.token })
+      expect([status, text]).toEqual([204, ''])
+      await expectOver(person)
+      expect((await world().get(me, { token: other.token })).status).toBe(200)
+    })
+
+    test('logging out everywhere ends every session at once', async () => {
+      const person = await world().register()
+      const others = await Promise.all([world().login(person), world().login(person)])
+      expect((await world().post('/api/v1/auth/logout-all', undefined, { token: person.token })).status).toBe(204)
+      for (const session of [person, ...others]) await expectOver(session)
+      await world().login(person)
+    })
+
+    test('the list shows the live ones of the caller, newest first, and which of them asks', async () => {
+      const person = await world().register()
+      const second = await world().login(person)
+      const third = await world().login(person)
+      await world().post('/api/v1/auth/logout', undefined, { token: second.token })
+      await world().register()
+      const items = await sessionsOf(third)
+      expect(items.map(({ current }) => current)).toEqual([true, false])
+      const [newest, oldest] = items as [Session, Session]
+      expect(newest.created_at > oldest.created_at).toBe(true)
+      const days = (Date.parse(oldest.expires_at) - Date.parse(oldest.created_at)) / 86_400_000
+      expect(days).toBe(7)
+    })
+
+    test('pages together are the whole list, each with a cursor until the last', async () => {
+      const person = await world().register()
+      for (let count = 1; count < 5; count += 1) await world().login(person)
+      const whole = (await sessionsOf(person)).map(({ id }) => id)
+      expect(whole).toHaveLength(5)
+      for (const limit of [1, 2, 4, 5]) {
+        const ids: string[] = []
+        let pages = 0
+        let cursor: string | null = ''
+        while (cursor !== null) {
+          const { body } = await world().get(`${list}?limit=${limit}${cursor && `&cursor=${cursor}`}`, {
+            token: person.token,
+          })
+          ids.push(...body.items.map(({ id }: Session) => id))
+          cursor = body.next_cursor
+          pages += 1
+        }
+        expect([ids, pages]).toEqual([whole, Math.ceil(5 / limit)])
+      }
+    })
+
+    test('ending one ends it at once; it can be ended once, and by its owner alone', async () => {
+      const [person, stranger] = await Promise.all([world().register(), world().register()])
+      const other = await world().login(person)
+      const target = (await sessionsOf(person)).find(({ current }) => !current) as Session
+      const end = (id: string, { token }: Person) => world().delete(`${list}/${id}`, { token })
+      expect(refusal(await end(target.id, stranger))).toBe('404 session.not_found')
+      expect(refusal(await end(unknownId, person))).toBe('404 session.not_found')
+      expect((await world().get(me, { token: other.token })).status).toBe(200)
+      expect((await end(target.id, person)).status).toBe(204)
+      await expectOver(other)
+      expect(refusal(await end(target.id, person))).toBe('404 session.not_found')
+      expect((await world().get(me, { token: person.token })).status).toBe(200)
+    })
+
+    test('the address is that of the connection, whatever a stranger says of where it comes from', async () => {
+      const { email, password, token } = await world().register()
+      const claimed = '203.0.113.7'
+      const headers = { 'x-forwarded-for': claimed, 'x-real-ip': claimed, forwarded: `for=${claimed}` }
+      await world().post('/api/v1/auth/login', { email, password }, { headers })
+      const { body } = await world().get(list, { token })
+      const [newest, oldest] = body.items.map(({ address }: { address: string }) => address)
+      expect(newest).toMatch(/^[0-9a-f.:]+$/)
+      expect(newest).toBe(oldest)
+    })
+
+    test('the user agent is kept, cut to what is reasonable', async () => {
+      const person = await world().register()
+      const { email, password } = person
+      const headers = { 'user-agent': 'x'.repeat(2_000) }
+      await world().post('/api/v1/auth/login', { email, password }, { headers })
+      expect((await sessionsOf(person))[0]?.user_agent).toBe('x'.repeat(512))
+    })
+
+    describe('refreshing', () => {
+      test('gives a new pair for the same session; the access token before it stays good', async () => {
+        const person = await world().register()
+        const before = await sessionsOf(person)
+        const { status, body } = await world().post(refreshing, { refresh_token: person.refreshToken })
+        expect(status).toBe(200)
+        expect(body.refresh_token).not.toBe(person.refreshToken)
+        expect(body.access_token).not.toBe(person.token)
+        expect(body.user).toEqual(person.user)
+        for (const token of [person.token, body.access_token])
+          expect((await world().get(me, { token })).status).toBe(200)
+        const after = await sessionsOf(person)
+        expect(after.map(({ id }) => id)).toEqual(before.map(({ id }) => id))
+      })
+
+      test('fifty times at once with one token: fifty times the same answer, one family, nobody logged out', async () => {
+        const person = await world().register()
+        const ask = () => world().post(refreshing, { refresh_token: person.refreshToken })
+        const answers = await Promise.all(Array.from({ length: 50 }, ask))
+        expect(answers.map(({ status }) => status)).toEqual(Array(50).fill(200))
+        expect(new Set(answers.map(({ text }) => text)).size).toBe(1)
+        const { body } = await ask()
+        expect(body).toEqual(answers[0]?.body)
+        expect((await world().get(me, { token: body.access_token })).status).toBe(200)
+        expect(await sessionsOf({ ...person, token: body.access_token })).toHaveLength(1)
+        expect((await world().post(refreshing, { refresh_token: body.refresh_token })).status).toBe(200)
+      })
+
+      test('a retry after the successor was used still gets its answer within the grace', async () => {
+        const { refreshToken } = await world().register()
+        const first = await world().post(refreshing, { refresh_token: refreshToken })
+        const second = await world().post(refreshing, { refresh_token: first.body.refresh_token })
+        const retry = await world().post(refreshing, { refresh_token: refreshToken })
+        expect(retry.text).toBe(first.text)
+        expect((await world().get(me, { token: second.body.access_token })).status).toBe(200)
+      })
+
+      test('what is no refresh token of ours is refused', async () => {
+        const person = await world().register()
+        const last = person.refreshToken.at(-1) as string
+        const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+        const sibling = alphabet[alphabet.indexOf(last) ^ 1] as string
+        for (const refresh_token of ['A'.repeat(43), person.refreshToken.slice(0, -1) + sibling]) {
+          const answer = await world().post(refreshing, { refresh_token })
+          expect(refusal(answer)).toBe('401 identity.refresh_token_invalid')
+        }
+        const access = await world().post(refreshing, { refresh_token: person.token })
+        expect(refusal(access)).toBe('422 request.invalid')
+        expect((await world().post(refreshing, { refresh_token: person.refreshToken })).status).toBe(200)
+      })
+    })
+  })

@@ -1,0 +1,217 @@
+import {
+  type Api,
+  type Person,
+  type Answer as PlainAnswer,
+  type Runtime,
+  register,
+  type Sending,
+} from '../../harness.ts'
+import { createRouteFinder, type Document, misfits, nameOf } from './document.ts'
+import { sendRaw, type WireAnswer } from './wire.ts'
+
+/** What the suite runs against. */
+export type Subject = {
+  baseUrl: string
+  /** What it runs on, where that is known. */
+  runtime?: Runtime
+  /** An origin it was told to share answers with, where that is known. */
+  sharedOrigin?: string
+  /** Everything its process wrote so far, where that is known. */
+  output?: () => string
+  /** The rows of each table, where its database is within reach. */
+  countRows?: () => Promise<Record<string, number>>
+}
+
+export type Answer = PlainAnswer & { text: string }
+type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS'
+
+/** Every answer has these, byte for byte. The pages at /docs have a policy of their own and may be cached. */
+export const securityHeaders: Readonly<Record<string, RegExp>> = {
+  'cache-control': /^(no-store|public, max-age=\d+)$/,
+  'content-security-policy': /^default-src 'none';.* frame-ancestors 'none'/,
+  'cross-origin-embedder-policy': /^require-corp$/,
+  'cross-origin-opener-policy': /^same-origin$/,
+  'cross-origin-resource-policy': /^same-origin$/,
+  'origin-agent-cluster': /^\?1$/,
+  'permissions-policy': /^camera=\(\), geolocation=\(\), microphone=\(\)/,
+  'referrer-policy': /^no-referrer$/,
+  'strict-transport-security': /^max-age=\d{8,}/,
+  'x-content-type-options': /^nosniff$/,
+  'x-dns-prefetch-control': /^off$/,
+  'x-download-options': /^noopen$/,
+  'x-frame-options': /^DENY$/,
+  'x-permitted-cross-domain-policies': /^none$/,
+  'x-xss-protection': /^0$/,
+}
+
+/** What is wrong with the headers of an answer, whatever it answers. */
+export const missingHeaders = (headers: Headers): string[] => [
+  ...Object.entries(securityHeaders).flatMap(([name, expected]) =>
+    expected.test(headers.get(name) ?? '') ? [] : [`${name}: ${headers.get(name)}`],
+  ),
+  ...(/^[0-9a-f]{32}$/.test(headers.get('x-request-id') ?? '') ? [] : [`x-request-id: ${headers.get('x-request-id')}`]),
+]
+
+/** Faults that may come from outside the document's routes. */
+const outside: Readonly<Record<number, string>> = { 404: 'route.not_found', 405: 'route.method_not_allowed' }
+
+type Seen = { statuses: Set<number>; codes: Set<string> }
+
+/** What the whole suite saw, held against the document as it came. */
+export type Ledger = {
+  /** By the name of the route. */
+  readonly seen: ReadonlyMap<string, Seen>
+  readonly codes: ReadonlySet<string>
+  /** Answers that are not as documented. */
+  readonly breaches: string[]
+  /** Answers that lack headers. */
+  readonly bare: string[]
+  note(method: string, target: string, answer: PlainAnswer): void
+}
+
+export const createLedger = (document: Document): Ledger => {
+  const findRoute = createRouteFinder(document)
+  const seen = new Map<string, Seen>()
+  const codes = new Set<string>()
+  const breaches: string[] = []
+  const bare: string[] = []
+
+  const breachesOf = (method: string, path: string, { status, headers, body }: PlainAnswer): string[] => {
+    if (method === 'OPTIONS') return status === 204 ? [] : ['a preflight is 204']
+    const route = findRoute(method === 'HEAD' ? 'GET' : method, path)
+    if (route === undefined) {
+      if (path === '/docs' || path.startsWith('/docs/')) return []
+      const expected = outside[status]
+      return expected !== undefined && (method === 'HEAD' || body?.code === expected) ? [] : ['is in no document']
+    }
+    const sight = seen.get(nameOf(route)) ?? { statuses: new Set(), codes: new Set() }
+    seen.set(nameOf(route), sight)
+    sight.statuses.add(status)
+    if (typeof body?.code === 'string') sight.codes.add(body.code)
+    const documented = route.operation.responses[status]
+    if (documented === undefined) return ['has an undocumented status']
+    if (method === 'HEAD') return []
+    if (documented.content === undefined) return body === undefined ? [] : ['has a body where none is documented']
+    const type = headers.get('content-type') ?? ''
+    const content = documented.content[type]
+    return content === undefined ? [`has the undocumented type "${type}"`] : misfits(document, content.schema, body)
+  }
+
+  return {
+    seen,
+    codes,
+    breaches,
+    bare,
+    note: (method, target, answer) => {
+      const path = target.split('?')[0] as string
+      if (typeof answer.body?.code === 'string') codes.add(answer.body.code)
+      const where = `${method} ${path} ${answer.status}`
+      for (const breach of breachesOf(method, path, answer)) breaches.push(`${where}: ${breach}`)
+      for (const header of missingHeaders(answer.headers)) bare.push(`${where}: ${header}`)
+    },
+  }
+}
+
+const parse = (text: string, type: string | null) => {
+  if (text === '') return undefined
+  return /^application\/(\w+\+)?json/.test(type ?? '') ? JSON.parse(text) : text
+}
+
+type Client = { [M in keyof Api]: (...given: Parameters<Api[M]>) => Promise<Answer> }
+
+/** The world of one run: its subject, its document, and everything that was answered. */
+export type World = Client & {
+  readonly subject: Subject
+  /** Every password sent and every token received. */
+  readonly secrets: ReadonlySet<string>
+  readonly document: Document
+  readonly ledger: Ledger
+  send(method: Method, target: string, init?: Sending & { body?: BodyInit }): Promise<Answer>
+  /** Bytes as they are; see `sendRaw`. */
+  raw(method: string, target: string, parts: readonly (string | Uint8Array)[]): Promise<WireAnswer | undefined>
+  register(overrides?: Parameters<typeof register>[1]): Promise<Person>
+  /** Another session of the same person. */
+  login(person: Person): Promise<Person>
+}
+
+export const createWorld = async (subject: Subject): Promise<World> => {
+  const { baseUrl } = subject
+  const document = (await (await fetch(`${baseUrl}/docs/json`)).json()) as Document
+  const ledger = createLedger(document)
+  const secrets = new Set<string>()
+
+  const send: World['send'] = async (method, target, { token, headers, body } = {}) => {
+    const response = await fetch(baseUrl + target, {
+      method,
+      redirect: 'manual',
+      headers: { ...(token !== undefined && { authorization: `Bearer ${token}` }), ...headers },
+      ...(body !== undefined && { body }),
+    })
+    const text = await response.text()
+    const answer = {
+      status: response.status,
+      headers: response.headers,
+      text,
+      body: parse(text, response.headers.get('content-type')),
+    }
+    ledger.note(method, target, answer)
+    for (const name of ['access_token', 'refresh_token']) if (answer.body?.[name]) secrets.add(answer.body[name])
+    return answer
+  }
+  const sendJson = (method: Method, target: string, body: unknown, sending: Sending = {}) => {
+    if (body === undefined) return send(method, target, sending)
+    const { password, current_password, new_password } = body as Record<string, unknown>
+    for (const secret of [password, current_password, new_password]) {
+      if (typeof secret === 'string' && secret.length > 8) secrets.add(secret)
+    }
+    return send(method, target, {
+      ...sending,
+      headers: { 'content-type': 'application/json', ...sending.headers },
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    })
+  }
+
+  const client = {
+    get: (path: string, sending?: Sending) => send('GET', path, sending),
+    post: (path: string, body?: unknown, sending?: Sending) => sendJson('POST', path, body, sending),
+    put: (path: string, body?: unknown, sending?: Sending) => sendJson('PUT', path, body, sending),
+    patch: (path: string, body?: unknown, sending?: Sending) => sendJson('PATCH', path, body, sending),
+    delete: (path: string, sending?: Sending) => send('DELETE', path, sending),
+  }
+  return {
+    ...client,
+    subject,
+    secrets,
+    document,
+    ledger,
+    send,
+    raw: async (method, target, parts) => {
+      const answer = await sendRaw(baseUrl, parts)
+      if (answer !== undefined) {
+        const headers = new Headers(answer.headers)
+        const text = Buffer.from(answer.body, 'latin1').toString()
+        ledger.note(method, target, {
+          status: answer.status,
+          headers,
+          body: parse(text, headers.get('content-type')),
+        })
+      }
+      return answer
+    },
+    register: (overrides) => register(client, overrides),
+    login: async (person) => {
+      const { status, body } = await client.post('/api/v1/auth/login', {
+        email: person.email,
+        password: person.password,
+      })
+      if (status !== 200) throw new Error(`Signing in answered ${status}: ${JSON.stringify(body)}`)
+      return { ...person, token: body.access_token, refreshToken: body.refresh_token, user: body.user }
+    },
+  }
+}
+
+export type Group = (world: () => World) => void
+
+/** What a test says of a refusal, in one line. */
+export const refusal = ({ status, headers, body }: PlainAnswer) =>
+  `${status} ${headers.get('content-type') === 'application/problem+json' ? body.code : JSON.stringify(body)}`

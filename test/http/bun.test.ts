@@ -1,0 +1,3 @@
+import { blackBoxOn } from './black-box/runtime.ts'
+
+blackBoxOn('bun')
