@@ -79,6 +79,8 @@ type Documentation = {
   /** Who gets in by what; default: people, by an access token. */
   by?: readonly (keyof typeof securitySchemes)[]
   faults?: readonly FaultCode[]
+  /** What it does not say, though any other route may. */
+  never?: readonly FaultCode[]
 }
 
 /** What any route may say besides its own. A body is read, and so may be refused, even where none is needed. */
@@ -148,7 +150,7 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [], never = [] }: Documentation,
 ) => ({
   ...input,
   ...(input.body !== undefined && { parse: 'json' as const }),
@@ -162,7 +164,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       ...(open ? [] : (['identity.not_signed_in'] as const)),
       ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
       ...faults,
-      ...common,
+      ...common.filter((code) => !never.includes(code)),
     ]),
   },
 })

@@ -1,4 +1,5 @@
 import { type Access, createAccess } from './access/access.ts'
+import { createAccessAlarm } from './access/alarm.ts'
 import { createChanges } from './access/changes.ts'
 import { createFactCache } from './access/facts.ts'
 import { createGuard, type Guard } from './access/guard.ts'
@@ -131,11 +132,7 @@ export const createServices = async (
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
     setInterval(() => void work().catch((error) => log.warn({ task: name, error }, 'a scheduled task failed')), ms)
-  /** Who may do what is kept by triggers. Should that ever be wrong somewhere, it is not to stay unknown. */
-  const checkAccess = async () => {
-    const differences = await findAccessDifferences(database.batch)
-    if (differences.length > 0) log.error({ event: 'access.rows_differ', differences }, 'project_access is wrong')
-  }
+  const checkAccess = createAccessAlarm({ findDifferences: () => findAccessDifferences(database.batch), log })
   const timers = [
     every(keyRefreshMs, 'signing keys', keys.refresh),
     every(purgeMs, 'session purge', identity.purge),

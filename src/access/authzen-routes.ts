@@ -9,6 +9,8 @@ import type { Guard } from './guard.ts'
 const tags = ['authzen']
 const by = ['service_key'] as const
 const faults = ['access.services_only', 'service_key.scope_missing'] as const
+/** A body that cannot be taken is a 400 here, whatever is wrong with it. */
+const never = ['request.media_type_unsupported'] as const
 
 type Dependencies = { access: Access; guard: Guard; config: { readonly publicUrl: string | undefined } }
 
@@ -42,7 +44,7 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
     })
     .post('/access/v1/evaluation', ({ call, body }) => evaluate(call, body), {
       service: 'authorization:check',
-      ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, by, faults }),
+      ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, by, faults, never }),
       parse: 'json',
       body: authzen.evaluation,
     })
@@ -66,7 +68,13 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
         ...contract(
           {},
           { 200: t.Union([authzen.verdicts, authzen.verdict]) },
-          { summary: 'Access Evaluations: up to 200 in one answer; without `evaluations`, one', tags, by, faults },
+          {
+            summary: 'Access Evaluations: up to 200 in one answer; without `evaluations`, one',
+            tags,
+            by,
+            faults,
+            never,
+          },
         ),
         parse: 'json',
         body: authzen.evaluations,

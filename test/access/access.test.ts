@@ -301,9 +301,9 @@ describe('what a caller is told', () => {
       for (const userId of new Set(hidden.map((cell) => cell.userId))) {
         const never = await told(userId, { type, id: idOf(type, 999_999) })
         for (const cell of hidden.filter((one) => one.userId === userId)) {
-          const visible = world.users.find(({ id }) => id === userId)?.status !== 'active'
+          const closed = world.users.find(({ id }) => id === userId)?.status !== 'active'
           // To an account that may do nothing everything is closed, and it is told so: the trace is its own things too.
-          const shown = (answers: typeof never) => (visible ? answers.map(({ layers: _, ...rest }) => rest) : answers)
+          const shown = (answers: typeof never) => (closed ? answers.map(({ layers: _, ...rest }) => rest) : answers)
           expect([cell.name, shown(await told(userId, cell.thing))]).toEqual([cell.name, shown(never)])
         }
       }

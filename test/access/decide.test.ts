@@ -3,6 +3,8 @@ import { decide, layers } from '../../src/access/layers.ts'
 import {
   type AccountFact,
   type Action,
+  accessLevels,
+  actionBit,
   actions,
   type Facts,
   type GenerationFact,
@@ -10,6 +12,7 @@ import {
   type ProjectFact,
   setOf,
   teamRoles,
+  visibilities,
 } from '../../src/access/model.ts'
 import { matrix } from './matrix.ts'
 import { may } from './naive.ts'
@@ -159,6 +162,17 @@ describe('the pipeline', () => {
     expect(layers.map(({ layer }) => layer)).toEqual(lines.map(([layer]) => layer))
   })
 
+  test('of two denies the first is the reason, with a trace and without', () => {
+    const twice = facts({
+      account: { ...active, status: 'suspended' },
+      generation: generation(other),
+      project: project(other, { visibility: 'public', allowDerivatives: false }),
+      deriving: true,
+    })
+    expect(decide(twice, 'read').reason).toBe('account.suspended')
+    expect(trace(twice, 'read').decision.reason).toBe('account.suspended')
+  })
+
   test('every layer says what it found', () => {
     const shown = project(other, { visibility: 'public' })
     expect(findings(facts({ project: shown, grant: setOf('read') }), 'read')).toEqual([
@@ -221,6 +235,12 @@ describe('the pipeline', () => {
       expect(decide(hidden, 'read')).toEqual(decide(facts(), 'read'))
     }
   })
+})
+
+test('the words are those of the API, and each action has the bit that the database knows it by', () => {
+  expect(accessLevels).toEqual(['read', 'write', 'admin'])
+  expect(visibilities).toEqual(['private', 'team-only', 'public'])
+  expect(actionBit).toEqual({ read: 1, download: 2, create: 4, write: 8, share: 16, delete: 32, admin: 64 })
 })
 
 test('a role of a team is above those after it', () => {

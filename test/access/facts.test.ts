@@ -242,6 +242,7 @@ describe('a change is felt', () => {
     database.statement(1).answer()
     expect((await overtaken).project).toEqual(shut)
     expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
+    expect(database.statements).toHaveLength(2)
   })
 
   test('a grant that is withdrawn between the read and the fill is neither given nor kept', async () => {

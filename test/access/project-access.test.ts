@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createAccessAlarm } from '../../src/access/alarm.ts'
 import { findAccessDifferences, syncAccessRules, touchedGrants } from '../../src/access/store.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -179,6 +180,36 @@ test('a change of thousands of rows names them all, in little time, and nothing 
   })
   expect(performance.now() - before).toBeLessThan(5_000)
   await sql.begin(async (tx) => expect(await touchedGrants(tx)).toEqual([]))
+})
+
+test('a row that is wrong all the same is found, whichever way it is wrong, and raises an alarm', async () => {
+  const cried: object[] = []
+  const quiet = () => {}
+  const log = { debug: quiet, info: quiet, warn: quiet, error: (fields: object) => cried.push(fields) }
+  const check = createAccessAlarm({ findDifferences: () => findAccessDifferences(sql), log })
+  await check()
+  expect(cried).toEqual([])
+  await sql`update project_access set actions = 127 where user_id = ${bob} and project_id = ${lab}`
+  await sql`delete from project_access where user_id = ${ada} and project_id = ${lab}`
+  await sql`insert into project_access (user_id, project_id, actions) values (${cyd}, ${den}, 1)`
+  await check()
+  const [{ event, differences }] = cried as [{ event: string; differences: object[] }]
+  expect(event).toBe('access.rows_differ')
+  expect(differences).toHaveLength(3)
+  expect(differences).toContainEqual({ user_id: bob, project_id: lab, actual: 127, expected: 3 })
+  expect(differences).toContainEqual({ user_id: ada, project_id: lab, actual: null, expected: 127 })
+  expect(differences).toContainEqual({ user_id: cyd, project_id: den, actual: 1, expected: null })
+})
+
+test('a matrix that changed is written anew and every row recomputed; one that did not costs one statement', async () => {
+  await sql`update access_rules set actions = 1 where kind = 'role' and name = 'editor'`
+  await sql`update project_access set actions = 1 where user_id = ${bob} and project_id = ${lab}`
+  expect(await findAccessDifferences(sql)).toEqual([])
+  await syncAccessRules(sql)
+  const [row] = await sql`select actions from project_access where user_id = ${bob} and project_id = ${lab}`
+  expect(row?.['actions']).toBe(3)
+  expect(await findAccessDifferences(sql)).toEqual([])
+  await Promise.all([first, second, sql].map(syncAccessRules))
 })
 
 test('a change at another isolation level, which would not see what it waited for, is refused', async () => {

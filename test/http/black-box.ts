@@ -1,14 +1,20 @@
 import { afterAll, beforeAll, describe } from 'bun:test'
 import { accounts } from './black-box/accounts.ts'
 import { authorization } from './black-box/authorization.ts'
+import { authzen } from './black-box/authzen.ts'
 import { badInput } from './black-box/bad-input.ts'
 import { documentation } from './black-box/documentation.ts'
 import { generations } from './black-box/generations.ts'
+import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
+import { lineage } from './black-box/lineage.ts'
+import { listing } from './black-box/listing.ts'
 import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
+import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
+import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
 import { createWorld, type Group, type Subject, type World } from './black-box/witness.ts'
 
@@ -22,6 +28,12 @@ const groups: readonly Group[] = [
   projects,
   generations,
   authorization,
+  teams,
+  grants,
+  lineage,
+  listing,
+  serviceKeys,
+  authzen,
   hiding,
   badInput,
   documentation,

@@ -65,6 +65,15 @@ const fill = async (sql: Sql, { users, teams, projects, generations }: Size) => 
   await sql`vacuum analyze`
 }
 
+const keys = { users: 'id', projects: 'id', generations: 'id', project_access: 'user_id, project_id' }
+
+/** Reads a whole table by its key, so that the process behind the connection has met every page, as one has that lives. */
+const touch = (sql: Sql, table: string, key: string) =>
+  sql.begin(async (tx) => {
+    await tx`set local statement_timeout = 0`
+    await tx.unsafe(`select sum(hashtext(t::text)) from (select * from ${table} order by ${key} offset 0) t`)
+  })
+
 const connectionOf = (env: Readonly<Record<string, string>>): Connection => {
   const url = env['DATABASE_URL'] ?? ''
   const host = env['PGHOST']
@@ -88,6 +97,7 @@ const prepare = async (size: Size) => {
   if (differences.length > 0) throw new Error('The rows of access are not what they should be')
   const pools = createDatabase({ connection, budget: 6 })
   onEnd({ stop: () => pools.close(0) })
+  for (const [table, key] of Object.entries(keys)) await touch(pools.auth, table, key)
   // A memory in which nothing lives: every decision is a cold one.
   const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 0 })
   const facts = createFactCache({ store: createFactStore(pools.auth), memory })

@@ -3,7 +3,10 @@ import { catalogue } from '../../../src/fault.ts'
 import type { Person } from '../../harness.ts'
 import {
   type Document,
+  fill,
+  isAuthzen,
   nameOf,
+  neededQuery,
   type Parameter,
   pathOf,
   type Route,
@@ -24,6 +27,10 @@ type Case = {
   path?: string
   /** Default: any of 400, 404, 413, 415, 422. */
   expected?: string
+  /** It is wrong only where what is not named is refused. */
+  unnamed?: true
+  /** Instead of an id that no thing has. */
+  ids?: string
 }
 
 const malformed = '400 request.malformed'
@@ -70,19 +77,32 @@ const valuesByType: Record<string, unknown> = {
   object: { x: 'y' },
 }
 
+/** A schema with the keywords of its alternatives, of which at most one has any but its type. */
+const merged = ({ anyOf, ...own }: Schema): Schema => Object.assign({}, ...(anyOf ?? []), own)
+
 /** Values that do not fit one place, by name. */
 const wrongValues = (schema: Schema): Record<string, unknown> => {
-  const types = schema.enum === undefined ? [schema.type] : []
+  const types = schema.enum === undefined ? (schema.anyOf ?? [schema]).map(({ type }) => type) : []
   const wrong = Object.entries(valuesByType).filter(
     ([type]) => !types.includes(type as never) && !(types.includes('number') && type === 'integer'),
   )
-  const { minLength = 0, maxLength, minItems = 0, maxItems, pattern, format } = schema
+  const { minLength = 0, maxLength, minItems = 0, maxItems, pattern, format, minimum, maximum } = merged(schema)
   return {
     ...Object.fromEntries(wrong),
     ...(minLength > 0 && { empty: '', 'white space': ' '.repeat(minLength - 1) || '' }),
     ...(maxLength !== undefined && { 'over-long': 'a'.repeat(maxLength + 1), 'far too long': 'a'.repeat(200_000) }),
     ...(minItems > 0 && { 'no items': [] }),
     ...(maxItems !== undefined && { 'too many items': Array(maxItems + 1).fill(null) }),
+    ...(schema.uniqueItems && { 'an item twice': Array(2).fill(schema.items?.enum?.[0]) }),
+    ...(minimum !== undefined && { 'too small': minimum - 1 }),
+    ...(maximum !== undefined && { 'too great': maximum + 1, 'far too great': 1e300 }),
+    ...(format === 'date-time' && {
+      'a day': '2999-01-01',
+      'without a zone': '2999-01-01T00:00:00',
+      'no such month': '2999-13-01T00:00:00Z',
+      'no such hour': '2999-01-01T25:00:00Z',
+      'a number in it': '32472144000000',
+    }),
     ...(format === 'uuid' && {
       'upper case': 'ABCDEF00-0000-7000-8000-000000000000',
       'with a space': ` ${unknownId}`,
@@ -144,11 +164,17 @@ const casesForBody = (document: Document, schema: Schema): Case[] => {
       name: `extra member "${name}"`,
       body: `${text.slice(0, -1)}${text === '{}' ? '' : ','}${JSON.stringify(name)}:{"x":1}}`,
       expected: invalid,
+      unnamed: true as const,
     }),
   )
   const prototypes: Case[] = [
-    { name: 'all of it in __proto__', body: `{"__proto__":${text}}`, expected: invalid },
-    { name: 'nested and closed', body: `{"extra":${'['.repeat(20)}${']'.repeat(20)}}`, expected: invalid },
+    { name: 'all of it in __proto__', body: `{"__proto__":${text}}`, expected: invalid, unnamed: true },
+    {
+      name: 'nested and closed',
+      body: `{"extra":${'['.repeat(20)}${']'.repeat(20)}}`,
+      expected: invalid,
+      unnamed: true,
+    },
   ]
   const types: Case[] = [
     'text/plain',
@@ -165,7 +191,8 @@ const casesForBody = (document: Document, schema: Schema): Case[] => {
     (root.required?.length ?? 0) > 0 || root.minProperties !== undefined
       ? [{ name: 'an empty object', body: '{}', expected: invalid }]
       : []
-  const places = placesIn(document, schema).filter(({ at }) => at.length > 0)
+  // What may be anything cannot be wrong.
+  const places = placesIn(document, schema).filter(({ at, schema }) => at.length > 0 && Object.keys(schema).length > 0)
   const inPlaces = places.flatMap(({ at, schema, required }): Case[] => {
     const where = `/${at.join('/')}`
     const wrong = Object.entries(wrongValues(schema)).map(([name, value]) => ({
@@ -191,6 +218,7 @@ const casesForBody = (document: Document, schema: Schema): Case[] => {
               name: `${where}: extra member`,
               body: JSON.stringify(withAt(sample, [...at, 'extra'], 1)),
               expected: invalid,
+              unnamed: true as const,
             },
           ]
         : []),
@@ -265,16 +293,29 @@ const badCursors = [
   'A'.repeat(5_000),
 ]
 
-const casesForQuery = (name: string): Case[] => {
+/** Whether a text is one that a schema takes, where that is told by more than words or ids. */
+const fits = (value: string, { pattern, format, maxLength = Number.POSITIVE_INFINITY }: Schema) =>
+  pattern !== undefined && format === undefined && value.length <= maxLength && new RegExp(pattern, 'u').test(value)
+
+const casesForQuery = ({ name, schema, required }: Parameter, others: readonly string[]): Case[] => {
   const values = { limit: [...badLimits, ...looseLimits], cursor: badCursors }[name] ?? ['', ...badIds]
-  return values.map((value) => ({
-    name: `?${name}=${value.slice(0, 60)}`,
-    path: `?${name}=${value}`,
-    expected: invalid,
-  }))
+  const rest = others.map((other) => `&${other}`).join('')
+  return [
+    ...values
+      .filter((value) => !fits(value, schema))
+      .map((value) => ({
+        name: `?${name}=${value.slice(0, 60)}`,
+        path: `?${name}=${value}${rest}`,
+        expected: invalid,
+      })),
+    ...(required ? [{ name: `no ${name}`, path: `?${rest.slice(1)}`, expected: invalid }] : []),
+  ]
 }
 
-const casesForParameters = (template: string, parameters: readonly Parameter[]): Case[] => {
+const casesForParameters = (document: Document, { template, operation }: Pick<Route, 'template' | 'operation'>) => {
+  const parameters = operation.parameters ?? []
+  const needed = neededQuery(document, { operation })
+  const query = needed.length === 0 ? '' : `?${needed.join('&')}`
   const inPath = parameters.filter((parameter) => parameter.in === 'path')
   const inQuery = parameters.filter((parameter) => parameter.in === 'query')
   const extra = ['extra=1', '__proto__=1', 'constructor=1', '%00=1', 'LIMIT=1', 'limit[]=1', 'cursor[x]=1']
@@ -282,18 +323,24 @@ const casesForParameters = (template: string, parameters: readonly Parameter[]):
     ...inPath.flatMap(({ name }) =>
       badIds.map((id) => ({
         name: `{${name}} ${id.slice(0, 60)}`,
-        path: template.replace(`{${name}}`, id),
+        path: fill(template.replace(`{${name}}`, id)) + query,
         expected: invalid,
       })),
     ),
-    ...inQuery.flatMap(({ name }) => casesForQuery(name)),
-    ...(inQuery.length > 0 ? extra.map((query) => ({ name: `?${query}`, path: `?${query}`, expected: invalid })) : []),
+    ...inQuery.flatMap((parameter) => casesForQuery(parameter, neededQuery(document, { operation }, parameter.name))),
+    ...(inQuery.length > 0
+      ? extra.map((more) => ({ name: `?${more}`, path: `?${[...needed, more].join('&')}`, expected: invalid }))
+      : []),
   ]
 }
 
-const casesFor = (document: Document, { template, operation }: Route): Case[] => [
+/** The same as AuthZEN has it. */
+const forAuthzen = (cases: readonly Case[]): Case[] =>
+  cases.filter(({ unnamed }) => !unnamed).map((example) => ({ ...example, expected: malformed }))
+
+const casesForRoute = (document: Document, { template, operation }: Route): Case[] => [
   // With a good body, so that nothing but the parameter is wrong.
-  ...casesForParameters(template, operation.parameters ?? []).map((example) => ({
+  ...casesForParameters(document, { template, operation }).map((example) => ({
     ...example,
     ...(operation.requestBody && { body: JSON.stringify(sampleBodyOf(document, { template, operation, method: '' })) }),
   })),
@@ -302,7 +349,19 @@ const casesFor = (document: Document, { template, operation }: Route): Case[] =>
     : casesForBody(document, operation.requestBody.content[json]?.schema as Schema)),
 ]
 
-const targetOf = (route: Route, { path = '' }: Case) => (path.startsWith('/') ? path : pathOf(route) + path)
+const casesFor = (document: Document, route: Route): Case[] => {
+  const cases = casesForRoute(document, route)
+  return isAuthzen(route) ? forAuthzen(cases) : cases
+}
+
+/** A cursor is looked at when the list is read, and some lists are read only by those who may read their thing. */
+const within =
+  (projectId: string) =>
+  (example: Case): Case =>
+    example.path?.includes('cursor=') ? { ...example, ids: projectId } : example
+
+const targetOf = (route: Route, { path = '', ids = unknownId }: Case) =>
+  (path.startsWith('/') ? path : pathOf(route) + path).replaceAll(unknownId, ids)
 
 /** The routes with input as the source declares them; the document must have the same, or this suite would look away. */
 const routesWithInput = [
@@ -316,16 +375,53 @@ const routesWithInput = [
   'POST /api/v1/authorization/check',
   'POST /api/v1/authorization/check/batch',
   'POST /api/v1/authorization/explain',
+  'GET /api/v1/authorization/accessible',
+  'GET /api/v1/authorization/who',
+  'POST /access/v1/evaluation',
+  'POST /access/v1/evaluations',
+  'POST /api/v1/service-keys',
+  'GET /api/v1/service-keys',
+  'DELETE /api/v1/service-keys/{service_key_id}',
+  'POST /api/v1/teams',
+  'GET /api/v1/teams',
+  'GET /api/v1/teams/{team_id}',
+  'PATCH /api/v1/teams/{team_id}',
+  'DELETE /api/v1/teams/{team_id}',
+  'GET /api/v1/teams/{team_id}/members',
+  'PATCH /api/v1/teams/{team_id}/members/{user_id}',
+  'DELETE /api/v1/teams/{team_id}/members/{user_id}',
+  'POST /api/v1/teams/{team_id}/leave',
+  'POST /api/v1/teams/{team_id}/transfer',
+  'GET /api/v1/teams/{team_id}/statistics',
+  'POST /api/v1/teams/{team_id}/invitations',
+  'GET /api/v1/teams/{team_id}/invitations',
+  'DELETE /api/v1/teams/{team_id}/invitations/{invitation_id}',
+  'POST /api/v1/teams/invitations/accept',
+  'POST /api/v1/teams/invitations/decline',
   'POST /api/v1/projects',
   'GET /api/v1/projects',
   'GET /api/v1/projects/{project_id}',
   'PATCH /api/v1/projects/{project_id}',
   'DELETE /api/v1/projects/{project_id}',
+  'POST /api/v1/projects/{project_id}/transfer',
+  'GET /api/v1/projects/{project_id}/stats',
+  'GET /api/v1/projects/{project_id}/teams',
+  'POST /api/v1/projects/{project_id}/teams',
+  'PATCH /api/v1/projects/{project_id}/teams/{team_id}',
+  'DELETE /api/v1/projects/{project_id}/teams/{team_id}',
   'POST /api/v1/generations',
   'GET /api/v1/generations',
   'GET /api/v1/generations/{generation_id}',
+  'PATCH /api/v1/generations/{generation_id}',
   'DELETE /api/v1/generations/{generation_id}',
+  'POST /api/v1/generations/{generation_id}/favorite',
+  'GET /api/v1/generations/{generation_id}/provenance',
 ]
+
+/** Those whose body is looked at; the document must agree. */
+const routesWithBody = routesWithInput.filter(
+  (name) => /^(POST|PATCH)/.test(name) && name !== 'POST /api/v1/teams/{team_id}/leave',
+)
 
 const answersOf = async (world: World, route: Route, cases: readonly Case[], person: Person) => {
   const wrong: string[] = []
@@ -350,9 +446,13 @@ const answersOf = async (world: World, route: Route, cases: readonly Case[], per
 export const badInput: Group = (world) =>
   describe('bad input', () => {
     let person: Person
+    let operator: Person | undefined
+    let projectId: string
     let before: Record<string, number> | undefined
     beforeAll(async () => {
       person = await world().register()
+      operator = await world().operator()
+      projectId = (await world().post('/api/v1/projects', { name: 'Own' }, { token: person.token })).body.id
       before = await world().subject.countRows?.()
     })
     afterAll(async () => {
@@ -370,18 +470,21 @@ export const badInput: Group = (world) =>
         .filter(({ operation }) => operation.requestBody !== undefined || (operation.parameters ?? []).length > 0)
         .map(nameOf)
       expect(documented.sort()).toEqual([...routesWithInput].sort())
+      const withBody = routesOf(world().document).filter(({ operation }) => operation.requestBody !== undefined)
+      expect(withBody.map(nameOf).sort()).toEqual([...routesWithBody].sort())
     })
 
     for (const name of routesWithInput) {
       test(`${name}: each case is refused with its own code`, async () => {
         const route = routeOf(name)
-        const cases = casesFor(world().document, route)
+        const cases = casesFor(world().document, route).map(within(projectId))
         expect(cases.length).toBeGreaterThan(10)
-        expect(await answersOf(world(), route, cases, person)).toEqual([])
+        const sender = name.includes('/service-keys') ? (operator ?? person) : person
+        expect(await answersOf(world(), route, cases, sender)).toEqual([])
       })
     }
 
-    for (const name of routesWithInput.filter((route) => /^(POST|PATCH)/.test(route))) {
+    for (const name of routesWithBody) {
       const ask = (headers: Record<string, string>, parts: readonly (string | Uint8Array)[]) => {
         const route = routeOf(name)
         const head = headOf(route.method, pathOf(route), { authorization: `Bearer ${person.token}`, ...headers })
@@ -407,6 +510,7 @@ export const badInput: Group = (world) =>
 
       test(`${name}: a body without a type, or none at all`, async () => {
         const length = String(body().length)
+        const unsupported = isAuthzen(routeOf(name)) ? malformed : '415 request.media_type_unsupported'
         expect(coded(await ask({ 'content-length': length }, [body()]))).toBe(unsupported)
         expect(coded(await ask({ 'content-type': '', 'content-length': length }, [body()]))).toBe(unsupported)
         expect(coded(await ask({ 'transfer-encoding': 'chunked' }, [`1\r\n{\r\n0\r\n\r\n`]))).toBe(unsupported)

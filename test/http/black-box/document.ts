@@ -11,6 +11,7 @@ export type Schema = {
   additionalProperties?: boolean
   minProperties?: number
   items?: Schema
+  uniqueItems?: boolean
   minItems?: number
   maxItems?: number
   minLength?: number
@@ -119,6 +120,8 @@ const keywords: Record<keyof Schema, Check> = {
     value.flatMap((item, index) => misfits(document, items, item, `${at}/${index}`)),
   minItems: (value: unknown[], { minItems = 0 }, at) => say(value.length >= minItems, at, 'has too few items'),
   maxItems: (value: unknown[], { maxItems = 0 }, at) => say(value.length <= maxItems, at, 'has too many items'),
+  uniqueItems: (value: unknown[], _, at) =>
+    say(new Set(value.map((item) => JSON.stringify(item))).size === value.length, at, 'has an item twice'),
   minLength: (value: string, { minLength = 0 }, at) => say(value.length >= minLength, at, 'is too short'),
   maxLength: (value: string, { maxLength = 0 }, at) => say(value.length <= maxLength, at, 'is too long'),
   pattern: (value: string, { pattern = '' }, at) => say(new RegExp(pattern, 'u').test(value), at, `is not ${pattern}`),
@@ -158,12 +161,31 @@ export const sampleOf = (document: Document, given: Schema): unknown => {
   if (schema.type === 'integer' || schema.type === 'number') return schema.minimum ?? 0
   if (schema.type === 'boolean') return true
   if (schema.format === 'uuid') return unknownId
+  if (schema.format === 'date-time') return '2999-01-01T00:00:00.000Z'
   if (schema.pattern?.includes('@')) return 'nobody@example.com'
   return 'x'.repeat(Math.max(schema.minLength ?? 0, 8))
 }
 
+/** A path of a template with ids that no thing has. */
+export const fill = (template: string) => template.replaceAll(/\{\w+\}/g, unknownId)
+
 /** The path of a route with ids that no thing has. */
-export const pathOf = ({ template }: Route) => template.replaceAll(/\{\w+\}/g, unknownId)
+export const pathOf = ({ template }: Route) => fill(template)
+
+/** What a query may not leave out, with a value for each; `except` leaves one out. */
+export const neededQuery = (document: Document, { operation }: Pick<Route, 'operation'>, except?: string): string[] =>
+  (operation.parameters ?? [])
+    .filter((parameter) => parameter.in === 'query' && parameter.required && parameter.name !== except)
+    .map(({ name, schema }) => `${name}=${sampleOf(document, schema)}`)
+
+/** The path of a route with ids that no thing has, and with all that its query needs. */
+export const targetOf = (document: Document, route: Route): string => {
+  const query = neededQuery(document, route)
+  return query.length === 0 ? pathOf(route) : `${pathOf(route)}?${query.join('&')}`
+}
+
+/** OpenID AuthZEN has receivers ignore members they do not know, and one status for what cannot be taken: 400. */
+export const isAuthzen = ({ template }: Pick<Route, 'template'>) => template.startsWith('/access/v1/')
 
 /** A body that a route takes, or undefined where it takes none. */
 export const sampleBodyOf = (document: Document, { operation }: Route): unknown => {

@@ -39,10 +39,13 @@ export const projects: Group = (world) =>
         name: ' Löwe \u{1f981}',
         description: '',
         visibility: 'private',
+        allow_derivatives: true,
       })
       expect(made.id[14]).toBe('7')
-      expect((await world().get(`${path}/${made.id}`, { token: owner.token })).body).toEqual(made)
-      const given = { description: 'Text', visibility: 'team-only' }
+      const permissions = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin']
+      const { body } = await world().get(`${path}/${made.id}`, { token: owner.token })
+      expect(body).toEqual({ ...made, permissions })
+      const given = { description: 'Text', visibility: 'team-only', allow_derivatives: false }
       expect(await create(given)).toMatchObject(given)
     })
 

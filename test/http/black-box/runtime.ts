@@ -4,8 +4,8 @@ import { blackBox } from '../black-box.ts'
 
 const sharedOrigin = 'https://app.example.com'
 
-/** Counts the rows of every table, over one connection that is kept until `end`. */
-const createRowCounter = (connection: TestConnection) => {
+/** What is done to the database of a server behind its back, over one connection that is kept until `end`. */
+const createBackDoor = (connection: TestConnection) => {
   const sql = connectOnce(connection)
   return {
     count: async (): Promise<Record<string, number>> => {
@@ -16,6 +16,10 @@ const createRowCounter = (connection: TestConnection) => {
         return [name, row?.rows ?? 0] as const
       })
       return Object.fromEntries(await Promise.all(counts))
+    },
+    /** Before the person is known to the server as anything else. */
+    makeAdmin: async (userId: string): Promise<void> => {
+      await sql`update users set role = 'admin' where id = ${userId}`
     },
     end: () => sql.end(),
   }
@@ -30,15 +34,16 @@ export const blackBoxOn = (runtime: Runtime): void => {
   }
   blackBox(`on ${runtime}`, async () => {
     const server = await startServer({ runtime, env: { CORS_ORIGINS: sharedOrigin, LOG_LEVEL: 'trace' } })
-    const rows = createRowCounter(server.connection)
+    const backDoor = createBackDoor(server.connection)
     return {
       baseUrl: server.baseUrl,
       runtime,
       sharedOrigin,
-      countRows: rows.count,
+      countRows: backDoor.count,
+      makeAdmin: backDoor.makeAdmin,
       output: server.output,
       stop: async () => {
-        await rows.end()
+        await backDoor.end()
         await server.stop()
       },
     }

@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test'
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { CompactSign, decodeJwt, decodeProtectedHeader, type JWK, SignJWT } from 'jose'
 import type { Person } from '../../harness.ts'
-import { nameOf, pathOf, routesOf, sampleBodyOf } from './document.ts'
+import { nameOf, routesOf, sampleBodyOf, targetOf } from './document.ts'
 import { headOf, sendRaw } from './wire.ts'
 import { type Group, refusal } from './witness.ts'
 
@@ -264,7 +264,7 @@ export const tokens: Group = (world) =>
       for (const route of routesOf(world().document)) {
         const body = sampleBodyOf(world().document, route)
         for (const headers of [{}, { authorization: `Bearer ${ada.token}A` }] as Record<string, string>[]) {
-          const answer = await world().send(route.method as 'POST', pathOf(route), {
+          const answer = await world().send(route.method as 'POST', targetOf(world().document, route), {
             headers: { ...headers, ...(body !== undefined && { 'content-type': 'application/json' }) },
             ...(body !== undefined && { body: JSON.stringify(body) }),
           })

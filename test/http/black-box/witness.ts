@@ -20,6 +20,8 @@ export type Subject = {
   output?: () => string
   /** The rows of each table, where its database is within reach. */
   countRows?: () => Promise<Record<string, number>>
+  /** Makes somebody an operator of the platform, where its database is within reach. */
+  makeAdmin?: (userId: string) => Promise<void>
 }
 
 export type Answer = PlainAnswer & { text: string }
@@ -132,6 +134,8 @@ export type World = Client & {
   register(overrides?: Parameters<typeof register>[1]): Promise<Person>
   /** Another session of the same person. */
   login(person: Person): Promise<Person>
+  /** Somebody new who runs the platform; undefined where there is no way to make one. */
+  operator(): Promise<Person | undefined>
 }
 
 export const createWorld = async (subject: Subject): Promise<World> => {
@@ -155,7 +159,8 @@ export const createWorld = async (subject: Subject): Promise<World> => {
       body: parse(text, response.headers.get('content-type')),
     }
     ledger.note(method, target, answer)
-    for (const name of ['access_token', 'refresh_token']) if (answer.body?.[name]) secrets.add(answer.body[name])
+    for (const name of ['access_token', 'refresh_token', 'secret', 'key'])
+      if (answer.body?.[name]) secrets.add(answer.body[name])
     return answer
   }
   const sendJson = (method: Method, target: string, body: unknown, sending: Sending = {}) => {
@@ -199,6 +204,13 @@ export const createWorld = async (subject: Subject): Promise<World> => {
       return answer
     },
     register: (overrides) => register(client, overrides),
+    operator: async () => {
+      const { makeAdmin } = subject
+      if (makeAdmin === undefined) return undefined
+      const person = await register(client)
+      await makeAdmin(person.id)
+      return person
+    },
     login: async (person) => {
       const { status, body } = await client.post('/api/v1/auth/login', {
         email: person.email,

@@ -1,0 +1,31 @@
+import { describe, expect, test } from 'bun:test'
+import { isSameHash, makeServiceKey, readServiceKey } from '../../src/access/service-key.ts'
+import { newId } from '../../src/kit/id.ts'
+import { sha256 } from '../../src/platform/secrets.ts'
+
+describe('the text of a service key', () => {
+  const id = newId()
+  const { key, secretHash } = makeServiceKey(id)
+
+  test('names its id and proves its secret', () => {
+    expect(readServiceKey(key)).toEqual({ id, secretHash })
+    expect(makeServiceKey(id).key).not.toBe(key)
+  })
+
+  test('is read in one spelling only', () => {
+    const last = key.at(-1) === 'A' ? 'B' : 'A'
+    for (const text of ['', 'vsk_', key.slice(4), `VSK_${key.slice(4)}`, `xxx_${key.slice(4)}`, `${key}=`, `${key}A`]) {
+      expect([text, readServiceKey(text)]).toEqual([text, undefined])
+    }
+    expect(readServiceKey(`vsk_${'A'.repeat(1_000_000)}`)).toBeUndefined()
+    expect(readServiceKey(key.slice(0, -1) + last)?.secretHash).not.toEqual(secretHash)
+  })
+
+  test('is the same by its hash, whole', () => {
+    const kept = Buffer.from(secretHash).toString('base64url')
+    expect(isSameHash(secretHash, kept)).toBeTrue()
+    expect(isSameHash(secretHash, '')).toBeFalse()
+    expect(isSameHash(secretHash, kept.slice(0, 20))).toBeFalse()
+    expect(isSameHash(sha256(secretHash), kept)).toBeFalse()
+  })
+})

@@ -1,0 +1,98 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
+import { type Group, refusal } from './witness.ts'
+
+const path = '/api/v1/service-keys'
+
+export const serviceKeys: Group = (world) =>
+  describe('service keys', () => {
+    let operator: Person | undefined
+    let person: Person
+    let project: string
+    beforeAll(async () => {
+      operator = await world().operator()
+      person = await world().register()
+      project = (await world().post('/api/v1/projects', { name: 'Asked' }, { token: person.token })).body.id
+    })
+    const make = async (by: Person, input: object = {}) => {
+      const asked = { name: 'gateway', scopes: ['authorization:check'], ...input }
+      const { status, body } = await world().post(path, asked, { token: by.token })
+      expect(status).toBe(201)
+      return body
+    }
+    const question = () => ({ user_id: person.id, action: 'read', resource: { type: 'project', id: project } })
+    const check = (token: string, body: object = question()) =>
+      world().post('/api/v1/authorization/check', body, { token })
+
+    test('are for operators of the platform, and nobody else makes, sees or revokes them', async () => {
+      const sending = { token: person.token }
+      const asked = { name: 'mine', scopes: ['authorization:check'] }
+      for (const answer of [
+        world().post(path, asked, sending),
+        world().get(path, sending),
+        world().delete(`${path}/${unknownId}`, sending),
+      ]) {
+        expect(refusal(await answer)).toBe('403 access.admins_only')
+      }
+    })
+
+    test('one is shown once, asks about whom it names, and is nothing from its revocation on', async () => {
+      if (operator === undefined) return
+      const { key, ...shown } = await make(operator)
+      expect(key).toMatch(/^vsk_/)
+      const listed = await world().get(`${path}?limit=1`, { token: operator.token })
+      expect(listed.body.items).toEqual([shown])
+      expect(listed.text).not.toContain(key)
+      const answer = await check(key)
+      expect([answer.status, answer.body.allowed]).toEqual([200, true])
+      expect(refusal(await check(key, { ...question(), user_id: undefined }))).toBe('422 request.invalid')
+      const revoke = (by: Person, id: string) => world().delete(`${path}/${id}`, { token: by.token })
+      expect((await revoke(operator, shown.id)).status).toBe(204)
+      expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
+      expect(refusal(await revoke(operator, unknownId))).toBe('404 service_key.not_found')
+    })
+
+    test('one opens what its scopes say, and no door of a person', async () => {
+      if (operator === undefined) return
+      const [checker, lister] = [await make(operator), await make(operator, { scopes: ['authorization:list'] })]
+      const about = 'type=project&action=delete'
+      const get = (rest: string, token: string) => world().get(`/api/v1/authorization/${rest}`, { token })
+      const lists = [`accessible?${about}&user_id=${person.id}`, `who?${about}&id=${project}`]
+      for (const list of lists) {
+        expect(refusal(await get(list, checker.key))).toBe('403 service_key.scope_missing')
+        const { status, body } = await get(list, lister.key)
+        expect([status, body.items.length]).toEqual([200, 1])
+      }
+      const root = '/api/v1/authorization'
+      for (const answer of [
+        check(lister.key),
+        world().post(`${root}/check/batch`, { checks: [question()] }, { token: lister.key }),
+        world().post(`${root}/explain`, question(), { token: lister.key }),
+      ]) {
+        expect(refusal(await answer)).toBe('403 service_key.scope_missing')
+      }
+      const explained = await world().post(`${root}/explain`, question(), { token: checker.key })
+      expect(explained.body.layers).toHaveLength(10)
+      for (const closed of [path, '/api/v1/projects', `/api/v1/projects/${project}`, '/api/v1/auth/me']) {
+        const token = checker.key
+        expect(refusal(await world().get(closed, { token }))).toBe('401 identity.not_signed_in')
+      }
+      for (const key of [`${checker.key}A`, checker.key.slice(0, -1), `vsk_${'A'.repeat(64)}`, 'vsk_']) {
+        expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
+      }
+    })
+
+    test('one ends at a time of its own, which is a day there is, in the future', async () => {
+      if (operator === undefined) return
+      for (const expires_at of ['2001-01-01T00:00:00Z', '2999-02-30T00:00:00Z']) {
+        const { token } = operator
+        const refused = await world().post(path, { name: 'n', scopes: ['authorization:check'], expires_at }, { token })
+        expect([expires_at, refusal(refused)]).toEqual([expires_at, '422 request.invalid'])
+      }
+      const { key, expires_at } = await make(operator, { expires_at: new Date(Date.now() + 1_500).toISOString() })
+      expect((await check(key)).status).toBe(200)
+      await Bun.sleep(Date.parse(expires_at) - Date.now() + 50)
+      expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
+    })
+  })
