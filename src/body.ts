@@ -33,21 +33,25 @@ const readCounted = async (request: Request): Promise<Uint8Array> => {
  * The JSON value of a request's body, or undefined where there is none. Faults: 415 for another media type, 413 over
  * 1 MiB, 400 for what is not JSON.
  */
-export const readJson = async (request: Request, contentType: string, deadline: Deadline): Promise<unknown> => {
+export const readJson = (request: Request, contentType: string, deadline: Deadline): Promise<unknown> | undefined => {
   if (request.body === null) return undefined
   if (contentType !== 'application/json' && contentType !== '') throw new Fault('request.media_type_unsupported')
   const announced = request.headers.has('content-length')
   // A client may take its time over the body, but no more of it than the whole request has.
-  const bytes = await deadline.run(announced ? request.bytes() : readCounted(request))
-  if (contentType === '') {
-    // Not every runtime can tell an empty body from none before it was read.
-    if (bytes.length === 0) return undefined
-    throw new Fault('request.media_type_unsupported')
-  }
+  const read = deadline.run(announced ? request.bytes() : readCounted(request))
+  return read.then(contentType === '' ? refuseUntyped : parseBody)
+}
+
+const parseBody = (bytes: Uint8Array): unknown => {
   try {
     return parseJson(bytes)
   } catch (error) {
     if (error instanceof JsonRefused) throw new Fault('request.malformed', { cause: error })
     throw error
   }
+}
+
+/** Not every runtime can tell an empty body from none before it was read. */
+const refuseUntyped = (bytes: Uint8Array): undefined => {
+  if (bytes.length > 0) throw new Fault('request.media_type_unsupported')
 }

@@ -78,15 +78,16 @@ export const createGuard = ({
         return { caller }
       },
     }),
-    asks: ({
-      scope,
-      about,
-    }: {
-      scope: Scope
-      about?: (asked: Asked & { readonly query: unknown }) => readonly ResourceRef[]
-    }) => ({
-      resolve: ({ request, call, params, query, body }) => {
-        const asking = ask(request, call, scope, about?.({ params, query, body }))
+    asks: ({ scope, about }: { scope: Scope; about?: (body: unknown) => readonly ResourceRef[] }) => ({
+      resolve: ({ request, call, body }) => {
+        const asking = ask(request, call, scope, about?.(body))
+        return asContext(whenKnown(asking, (asker) => ({ asker })))
+      },
+    }),
+    /** `asks` for what is named in the query: apart, because a query is parsed for every route whose hooks mention it. */
+    asksByQuery: ({ scope, about }: { scope: Scope; about: (query: unknown) => readonly ResourceRef[] }) => ({
+      resolve: ({ request, call, query }) => {
+        const asking = ask(request, call, scope, about(query))
         return asContext(whenKnown(asking, (asker) => ({ asker })))
       },
     }),

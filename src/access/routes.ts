@@ -11,10 +11,9 @@ const tags = ['authorization']
 const by = ['bearer', 'service_key'] as const
 const faults = ['authorization.not_about_others', 'service_key.scope_missing'] as const
 
-const theThing = ({ body }: { body: unknown }) => [(body as schema.Question).resource]
-const theThings = ({ body }: { body: unknown }) =>
-  (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
-const theThingOfQuery = ({ query }: { query: unknown }): ResourceRef[] => {
+const theThing = (body: unknown) => [(body as schema.Question).resource]
+const theThings = (body: unknown) => (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
+const theThingOfQuery = (query: unknown): ResourceRef[] => {
   const { type, id } = query as schema.WhoQuery
   return [{ type, id }]
 }
@@ -106,7 +105,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         return listing.who(call.deadline, ref, action, toPlace(page))
       },
       {
-        asks: { scope: 'authorization:list', about: theThingOfQuery },
+        asksByQuery: { scope: 'authorization:list', about: theThingOfQuery },
         ...contract(
           { query: schema.whoQuery },
           { 200: schema.who },

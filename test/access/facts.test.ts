@@ -245,6 +245,19 @@ describe('a change is felt', () => {
     expect(database.statements).toHaveLength(2)
   })
 
+  test('once, it is asked again once, also where nothing is kept', async () => {
+    facts = remember({ ttlMs: 0 })
+    database.world.set(ofLab, open)
+    const overtaken = ask(bob, lab)
+    database.statement(0).read()
+    change(ofLab, shut)
+    database.statement(0).answer()
+    await settle()
+    database.statement(1).answer()
+    expect((await overtaken).project).toEqual(shut)
+    expect(database.statements).toHaveLength(2)
+  })
+
   test('a grant that is withdrawn between the read and the fill is neither given nor kept', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look)

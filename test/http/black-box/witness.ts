@@ -34,16 +34,13 @@ export const securityHeaders: Readonly<Record<string, RegExp>> = {
   'cross-origin-embedder-policy': /^require-corp$/,
   'cross-origin-opener-policy': /^same-origin$/,
   'cross-origin-resource-policy': /^same-origin$/,
-  'origin-agent-cluster': /^\?1$/,
   'permissions-policy': /^camera=\(\), geolocation=\(\), microphone=\(\)/,
   'referrer-policy': /^no-referrer$/,
   'strict-transport-security': /^max-age=\d{8,}/,
   'x-content-type-options': /^nosniff$/,
   'x-dns-prefetch-control': /^off$/,
-  'x-download-options': /^noopen$/,
   'x-frame-options': /^DENY$/,
   'x-permitted-cross-domain-policies': /^none$/,
-  'x-xss-protection': /^0$/,
 }
 
 /** What is wrong with the headers of an answer, whatever it answers. */
