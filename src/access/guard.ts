@@ -11,7 +11,8 @@ const scheme = 'bearer '
 /** The credential of a bearer header (RFC 6750 §2.1), whose scheme may be spelt in any case (RFC 9110 §11.1). */
 const credentialOf = (request: Request): string => {
   const header = request.headers.get('authorization')
-  if (header?.slice(0, scheme.length).toLowerCase() !== scheme) throw new Fault('identity.not_signed_in')
+  const isBearer = header?.startsWith('Bearer ') === true || header?.slice(0, scheme.length).toLowerCase() === scheme
+  if (header === null || !isBearer) throw new Fault('identity.not_signed_in')
   return header.slice(scheme.length)
 }
 

@@ -12,15 +12,26 @@ export const traceIdOf = (header: string | null): string | undefined => {
   return version === 'ff' || (version === '00' && more !== undefined) ? undefined : traceId
 }
 
+const bytesInHex = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
+
 /**
  * Makes trace ids: 32 hexadecimal digits, unique over processes by 80 random bits made once, unique within one by a
  * counter. Names a request and protects nothing, so it need not be unguessable; this keeps it out of the profile.
  */
 export const createTraceIds = (): (() => string) => {
-  const prefix = randomBytes(10).toString('hex')
+  const process = randomBytes(10).toString('hex')
   let count = 0
+  let prefix = ''
   return () => {
+    // All but the last two bytes change once in 65,536 times.
+    if ((count & 0xffff) === 0)
+      prefix =
+        process +
+        Math.floor(count / 0x1_0000)
+          .toString(16)
+          .padStart(8, '0')
+    const id = prefix + bytesInHex[(count >> 8) & 0xff] + bytesInHex[count & 0xff]
     count = (count + 1) % 0x1_0000_0000_0000
-    return prefix + count.toString(16).padStart(12, '0')
+    return id
   }
 }
