@@ -12,6 +12,8 @@ COPY --from=dependencies /app/node_modules node_modules
 COPY package.json ./
 COPY sql sql
 COPY src src
+# Where pictures are kept without S3; a volume, or they end with the container.
+RUN mkdir -p .velro/media && chown -R bun:bun .velro
 USER bun
 EXPOSE 3000
 CMD ["bun", "src/main.ts"]

@@ -2,6 +2,43 @@
 -- compares it, and writes it anew when told so (UPDATE_SCHEMA=1 bun test test/sql). Partitions made while running are
 -- left out.
 
+CREATE OR REPLACE FUNCTION public.heat_left(hits double precision, last_at timestamp with time zone)
+ RETURNS double precision
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN (hits * power((0.5)::double precision, (LEAST(GREATEST((EXTRACT(epoch FROM (now() - last_at)) / (3600)::numeric), (0)::numeric), (60)::numeric))::double precision));
+
+CREATE OR REPLACE FUNCTION public.keep_credit_balance()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  update credit_balances set balance = new.balance_after
+   where user_id = new.user_id and balance = new.balance_after - new.amount;
+  if not found then
+    raise exception 'one statement wrote two entries of one person' using errcode = 'integrity_constraint_violation';
+  end if;
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.lock_credit_balance()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if new.kind in ('settle', 'refund') and not exists (
+    select from credit_ledger r
+     where r.generation_id = new.generation_id and r.kind = 'reserve' and r.user_id = new.user_id
+       and (new.kind = 'settle' or new.amount = -r.amount)
+  ) then
+    raise exception 'a % has to close what was reserved, for the same person and amount', new.kind
+      using errcode = 'integrity_constraint_violation';
+  end if;
+  insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
+  select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
+  return new;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.lock_teams_of_project(locked uuid, others uuid[] DEFAULT '{}'::uuid[])
  RETURNS void
  LANGUAGE plpgsql
@@ -12,22 +49,136 @@ begin
     order by id for no key update;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.note_touched_grants()
+CREATE OR REPLACE FUNCTION public.note_changed_flags()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
-declare
-  names text := (select string_agg(concat(user_id, '/', project_id, e'\n'), '') from changed);
-  place integer := coalesce(nullif(current_setting('velro.touched_place', true), ''), '0');
-  before text := coalesce(current_setting('velro.touched_' || place, true), '');
 begin
-  if names is null then return null; end if;
+  perform note_touched((select string_agg(concat('flag:', name, '=', enabled, e'\n'), '') from after));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_changed_generations()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('generation:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.owner_id, a.project_id, a.status)
+           is distinct from (b.owner_id, b.project_id, b.status)));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_changed_projects()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('project:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.owner_id, a.visibility, a.allow_derivatives)
+           is distinct from (b.owner_id, b.visibility, b.allow_derivatives)));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_changed_service_keys()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at)
+           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at)));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_changed_sessions()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at))
+           is distinct from (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at))));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_changed_users()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.status, a.role, a.plan)
+           is distinct from (b.status, b.role, b.plan)));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_everything()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched(e'*\n');
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_removed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((select string_agg(concat(tg_argv[0], ':', id, e'\n'), '') from before));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_removed_sessions()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('session:', id, e'\n'), '') from before
+     where ended_at is null and least(idle_expires_at, expires_at) > now()));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_touched(names text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+declare
+  place integer;
+  before text;
+  event bigint;
+begin
+  if names is null or names = '' then return; end if;
+  if coalesce(current_setting('velro.event', true), '') = '' then
+    insert into access_events (keys) values ('{}') returning id into event;
+    perform set_config('velro.event', event::text, true);
+  end if;
+  place := coalesce(nullif(current_setting('velro.touched_place', true), ''), '0');
+  before := coalesce(current_setting('velro.touched_' || place, true), '');
   if length(before) > 8192 then
     place := place + 1;
     before := '';
     perform set_config('velro.touched_place', place::text, true);
   end if;
   perform set_config('velro.touched_' || place, before || names, true);
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.note_touched_grants()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('grant:', user_id, '/', project_id, e'\n'), '') from changed
+     where not owned or project_id::text is distinct from nullif(current_setting('velro.new_project', true), '')));
   return null;
 end $function$;
 
@@ -93,8 +244,50 @@ CREATE OR REPLACE FUNCTION public.project_access_on_project()
 AS $function$
 begin
   perform require_read_committed();
-  if tg_op = 'UPDATE' then perform lock_teams_of_project(new.id); end if;
+  if tg_op = 'UPDATE' then
+    perform lock_teams_of_project(new.id);
+  else
+    perform set_config('velro.new_project', new.id::text, true);
+  end if;
   perform refresh_project_access(array[new.id]);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boolean)
+ RETURNS TABLE(id bigint, keys text[])
+ LANGUAGE plpgsql
+AS $function$
+declare
+  event bigint := nullif(current_setting('velro.event', true), '');
+  head text;
+  list text;
+begin
+  if event is null then
+    if not always then return; end if;
+    insert into access_events (keys) values ('{}') returning access_events.id into event;
+  end if;
+  publish_access_event.id := event;
+  publish_access_event.keys := array(select distinct touched_facts());
+  if '*' = any (publish_access_event.keys) or cardinality(publish_access_event.keys) > 20000 then
+    publish_access_event.keys := '{*}';
+  end if;
+  update access_events e set keys = publish_access_event.keys where e.id = event;
+  for place in 0 .. coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer loop
+    perform set_config('velro.touched_' || place, '', true);
+  end loop;
+  perform set_config('velro.touched_place', '', true), set_config('velro.event', '', true);
+  head := format('event %s %s ', event, coalesce(nullif(writer, ''), '-'));
+  list := array_to_string(publish_access_event.keys, ' ');
+  perform pg_notify('velro', rtrim(head || case when length(list) > 7800 then '*' else list end));
+  return next;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.publish_at_commit()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if current_setting('velro.event', true) = new.id::text then perform publish_access_event('', false); end if;
   return null;
 end $function$;
 
@@ -105,16 +298,16 @@ CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
 AS $function$
 begin
   with expected as (
-    select user_id, project_id, actions from project_access_expected where project_id = any (refreshed)
+    select user_id, project_id, actions, owned from project_access_expected where project_id = any (refreshed)
   ), gone as (
     delete from project_access a
      where a.project_id = any (refreshed)
        and not exists (select from expected e where e.user_id = a.user_id and e.project_id = a.project_id)
   )
-  insert into project_access as a (user_id, project_id, actions)
-  select user_id, project_id, actions from expected
-      on conflict (user_id, project_id) do update set actions = excluded.actions
-   where a.actions <> excluded.actions;
+  insert into project_access as a (user_id, project_id, actions, owned)
+  select user_id, project_id, actions, owned from expected
+      on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
+   where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.refresh_project_access_of(person uuid, refreshed uuid[])
@@ -124,16 +317,25 @@ CREATE OR REPLACE FUNCTION public.refresh_project_access_of(person uuid, refresh
 AS $function$
 begin
   with expected as (
-    select project_id, actions from project_access_expected where user_id = person and project_id = any (refreshed)
+    select project_id, actions, owned from project_access_expected
+     where user_id = person and project_id = any (refreshed)
   ), gone as (
     delete from project_access a
      where a.user_id = person and a.project_id = any (refreshed)
        and not exists (select from expected e where e.project_id = a.project_id)
   )
-  insert into project_access as a (user_id, project_id, actions)
-  select person, project_id, actions from expected
-      on conflict (user_id, project_id) do update set actions = excluded.actions
-   where a.actions <> excluded.actions;
+  insert into project_access as a (user_id, project_id, actions, owned)
+  select person, project_id, actions, owned from expected
+      on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
+   where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.refuse_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception '% is kept by the ledger, which only grows', tg_table_name using errcode = 'insufficient_privilege';
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.require_read_committed()
@@ -146,7 +348,7 @@ begin
   end if;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.touched_grants()
+CREATE OR REPLACE FUNCTION public.touched_facts()
  RETURNS SETOF text
  LANGUAGE sql
 AS $function$
@@ -156,6 +358,25 @@ AS $function$
    where name <> ''
 $function$;
 
+create table access_events (
+  id bigint generated always as identity not null,
+  keys text[] not null,
+  created_at timestamp with time zone default clock_timestamp() not null,
+  constraint access_events_pkey PRIMARY KEY (id)
+);
+CREATE CONSTRAINT TRIGGER publish_at_commit AFTER INSERT ON public.access_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION publish_at_commit();
+
+create table access_heat (
+  user_id uuid not null,
+  resource_type text not null,
+  resource_id uuid not null,
+  hits double precision not null,
+  last_at timestamp with time zone not null,
+  constraint access_heat__pkey PRIMARY KEY (user_id, resource_type, resource_id),
+  constraint access_heat__hits CHECK ((hits > (0)::double precision)),
+  constraint access_heat__resource_type CHECK ((resource_type = ANY (ARRAY['project'::text, 'generation'::text])))
+) with (fillfactor=80);
+
 create table access_rules (
   kind text not null,
   name text not null,
@@ -163,6 +384,63 @@ create table access_rules (
   constraint access_rules__pkey PRIMARY KEY (kind, name),
   constraint access_rules__kind CHECK ((kind = ANY (ARRAY['role'::text, 'access_level'::text, 'owner'::text])))
 );
+
+create table credit_balances (
+  user_id uuid not null,
+  balance bigint not null,
+  constraint credit_balances_pkey PRIMARY KEY (user_id),
+  constraint credit_balances_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id),
+  constraint credit_balances__balance CHECK ((balance >= 0))
+);
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON public.credit_balances FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER only_by_ledger BEFORE INSERT OR DELETE OR UPDATE ON public.credit_balances FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION refuse_change();
+
+create table credit_ledger (
+  id uuid not null,
+  user_id uuid not null,
+  kind text not null,
+  amount integer not null,
+  balance_after bigint not null,
+  generation_id uuid,
+  note text default ''::text not null,
+  created_by uuid,
+  created_at timestamp with time zone default clock_timestamp() not null,
+  constraint credit_ledger_pkey PRIMARY KEY (id),
+  constraint credit_ledger_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
+  constraint credit_ledger_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id),
+  constraint credit_ledger__amount CHECK (
+CASE kind
+    WHEN 'reserve'::text THEN (amount <= 0)
+    WHEN 'settle'::text THEN (amount = 0)
+    WHEN 'refund'::text THEN (amount >= 0)
+    ELSE (amount > 0)
+END),
+  constraint credit_ledger__created_by CHECK (((kind = 'grant'::text) = (created_by IS NOT NULL))),
+  constraint credit_ledger__generation_id CHECK (((kind = ANY (ARRAY['reserve'::text, 'settle'::text, 'refund'::text])) = (generation_id IS NOT NULL))),
+  constraint credit_ledger__kind CHECK ((kind = ANY (ARRAY['welcome'::text, 'grant'::text, 'reserve'::text, 'settle'::text, 'refund'::text]))),
+  constraint credit_ledger__note_length CHECK ((length(note) <= 500))
+);
+CREATE UNIQUE INDEX credit_ledger__closed_once ON public.credit_ledger USING btree (generation_id) WHERE (kind = ANY (ARRAY['settle'::text, 'refund'::text]));
+CREATE UNIQUE INDEX credit_ledger__reserved_once ON public.credit_ledger USING btree (generation_id) WHERE (kind = 'reserve'::text);
+CREATE INDEX credit_ledger__user_id ON public.credit_ledger USING btree (user_id, id);
+CREATE UNIQUE INDEX credit_ledger__welcomed_once ON public.credit_ledger USING btree (user_id) WHERE (kind = 'welcome'::text);
+CREATE TRIGGER keep_credit_balance AFTER INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION keep_credit_balance();
+CREATE TRIGGER lock_credit_balance BEFORE INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION lock_credit_balance();
+CREATE TRIGGER only_grows BEFORE DELETE OR UPDATE OR TRUNCATE ON public.credit_ledger FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+create table flags (
+  name text not null,
+  enabled boolean not null,
+  updated_at timestamp with time zone default now() not null,
+  updated_by uuid,
+  constraint flags_pkey PRIMARY KEY (name),
+  constraint flags_updated_by_fkey FOREIGN KEY (updated_by) REFERENCES users(id),
+  constraint flags__name CHECK ((name = ANY (ARRAY['l1'::text, 'l2'::text, 'l3'::text, 'warm_up'::text])))
+);
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.flags FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_insert AFTER INSERT ON public.flags REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_flags();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.flags FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.flags REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_flags();
 
 create table generation_favorites (
   user_id uuid not null,
@@ -173,6 +451,24 @@ create table generation_favorites (
   constraint generation_favorites__user_id FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
 CREATE INDEX generation_favorites__by_generation ON public.generation_favorites USING btree (generation_id);
+
+create table generation_jobs (
+  generation_id uuid not null,
+  priority integer not null,
+  created_at timestamp with time zone default clock_timestamp() not null,
+  run_after timestamp with time zone default clock_timestamp() not null,
+  attempt integer default 0 not null,
+  failures integer default 0 not null,
+  progress real default 0 not null,
+  worker text,
+  lease_until timestamp with time zone,
+  remote jsonb,
+  constraint generation_jobs_pkey PRIMARY KEY (generation_id),
+  constraint generation_jobs_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
+  constraint generation_jobs__leased CHECK (((worker IS NULL) = (lease_until IS NULL))),
+  constraint generation_jobs__progress CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision)))
+);
+CREATE INDEX generation_jobs__next ON public.generation_jobs USING btree (priority, created_at, generation_id);
 
 create table generations (
   id uuid not null,
@@ -186,30 +482,92 @@ create table generations (
   title text default ''::text not null,
   intent text default 'original'::text not null,
   ancestor_ids uuid[] default '{}'::uuid[] not null,
+  negative_prompt text default ''::text not null,
+  parameters jsonb default '{}'::jsonb not null,
+  outputs integer default 1 not null,
+  price integer default 0 not null,
+  failure text,
+  started_at timestamp with time zone,
+  finished_at timestamp with time zone,
   constraint generations_pkey PRIMARY KEY (id),
   constraint generations_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users(id),
   constraint generations_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE SET NULL,
   constraint generations__depth CHECK ((cardinality(ancestor_ids) <= 64)),
+  constraint generations__failure CHECK (((failure IS NOT NULL) = (status = 'failed'::text))),
   constraint generations__intent CHECK ((intent = ANY (ARRAY['original'::text, 'improve'::text, 'iterate'::text, 'fork'::text, 'remix'::text]))),
   constraint generations__model_length CHECK (((length(model) >= 1) AND (length(model) <= 128))),
+  constraint generations__negative_prompt_length CHECK ((length(negative_prompt) <= 4000)),
   constraint generations__original_has_no_parent CHECK (((intent = 'original'::text) = (cardinality(ancestor_ids) = 0))),
+  constraint generations__outputs CHECK (((outputs >= 1) AND (outputs <= 16))),
+  constraint generations__price CHECK ((price >= 0)),
   constraint generations__prompt_length CHECK (((length(prompt) >= 1) AND (length(prompt) <= 4000))),
   constraint generations__status CHECK ((status = ANY (ARRAY['queued'::text, 'processing'::text, 'completed'::text, 'failed'::text, 'cancelled'::text]))),
   constraint generations__title_length CHECK ((length(title) <= 200))
 );
 CREATE INDEX generations__owner_id ON public.generations USING btree (owner_id, id);
 CREATE INDEX generations__project_id ON public.generations USING btree (project_id, id) WHERE (project_id IS NOT NULL);
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.generations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('generation');
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.generations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_generations();
+
+create table idempotency_keys (
+  user_id uuid not null,
+  route text not null,
+  key text not null,
+  request_hash bytea not null,
+  status smallint,
+  answer text,
+  created_at timestamp with time zone not null,
+  constraint idempotency_keys_pkey PRIMARY KEY (user_id, route, key),
+  constraint idempotency_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint idempotency_keys__key_length CHECK (((length(key) >= 1) AND (length(key) <= 255))),
+  constraint idempotency_keys__request_hash_length CHECK ((length(request_hash) = 32))
+);
+CREATE INDEX idempotency_keys__created_at ON public.idempotency_keys USING btree (created_at);
+
+create table media (
+  id uuid not null,
+  generation_id uuid not null,
+  owner_id uuid not null,
+  position integer not null,
+  sha256 text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint media_pkey PRIMARY KEY (id),
+  constraint media__position UNIQUE (generation_id, "position"),
+  constraint media_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
+  constraint media_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users(id),
+  constraint media_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256)
+);
+CREATE INDEX media__owner_id ON public.media USING btree (owner_id, id);
+CREATE INDEX media__sha256 ON public.media USING btree (sha256);
+
+create table media_objects (
+  sha256 text not null,
+  content_type text not null,
+  bytes integer not null,
+  width integer not null,
+  height integer not null,
+  claimed_at timestamp with time zone default clock_timestamp() not null,
+  constraint media_objects_pkey PRIMARY KEY (sha256),
+  constraint media_objects__bytes CHECK ((bytes > 0)),
+  constraint media_objects__sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+  constraint media_objects__size CHECK (((width > 0) AND (height > 0)))
+);
+CREATE INDEX media_objects__claimed_at ON public.media_objects USING btree (claimed_at);
 
 create table project_access (
   user_id uuid not null,
   project_id uuid not null,
   actions integer not null,
+  owned boolean default false not null,
   constraint project_access__pkey PRIMARY KEY (user_id, project_id) INCLUDE (actions),
   constraint project_access__actions CHECK ((actions > 0))
 );
+CREATE INDEX project_access__granted ON public.project_access USING btree (user_id, project_id) INCLUDE (actions) WHERE (NOT owned);
 CREATE INDEX project_access__project_id ON public.project_access USING btree (project_id, user_id) INCLUDE (actions);
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.project_access REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.project_access FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 
 create table project_grants (
@@ -248,6 +606,9 @@ CREATE INDEX projects__public ON public.projects USING btree (id) WHERE (visibil
 CREATE TRIGGER project_access AFTER INSERT OR UPDATE OF owner_id, visibility ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_on_project();
 CREATE TRIGGER project_access_after AFTER DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_after_removal();
 CREATE TRIGGER project_access_before BEFORE DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_before_removal();
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.projects REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('project');
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_projects();
 
 create table refresh_tokens (
   token_hash bytea not null,
@@ -284,6 +645,9 @@ create table service_keys (
   constraint service_keys__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200))),
   constraint service_keys__secret_hash_length CHECK ((length(secret_hash) = 32))
 );
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.service_keys REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('service_key');
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.service_keys FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.service_keys REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_service_keys();
 
 create table sessions (
   id uuid not null,
@@ -298,12 +662,15 @@ create table sessions (
   end_reason text,
   constraint sessions_pkey PRIMARY KEY (id),
   constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
-  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'password_changed'::text, 'refresh_reused'::text, 'account_closed'::text]))),
+  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'password_changed'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text]))),
   constraint sessions__ended_has_reason CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
 );
 CREATE INDEX sessions__ended_at ON public.sessions USING btree (ended_at) WHERE (ended_at IS NOT NULL);
 CREATE INDEX sessions__expires_at ON public.sessions USING btree (expires_at);
 CREATE INDEX sessions__live_by_user ON public.sessions USING btree (user_id, id) WHERE (ended_at IS NULL);
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.sessions REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed_sessions();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.sessions FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.sessions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_sessions();
 
 create table signing_keys (
   kid text not null,
@@ -386,6 +753,78 @@ create table users (
   constraint users__role CHECK ((role = ANY (ARRAY['user'::text, 'admin'::text]))),
   constraint users__status CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text, 'deleted'::text])))
 );
+CREATE INDEX users__status ON public.users USING btree (status, id);
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('account');
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_users();
+
+create table view_refreshes (
+  view text not null,
+  refreshed_at timestamp with time zone not null,
+  took interval not null,
+  constraint view_refreshes__pkey PRIMARY KEY (view)
+);
+
+create view access_heat_alive as
+ SELECT h.user_id,
+    h.resource_type,
+    h.resource_id,
+    heat_left(h.hits, h.last_at) AS heat
+   FROM (((access_heat h
+     JOIN users u ON (((u.id = h.user_id) AND (u.status = 'active'::text))))
+     LEFT JOIN projects p ON (((h.resource_type = 'project'::text) AND (p.id = h.resource_id))))
+     LEFT JOIN generations g ON (((h.resource_type = 'generation'::text) AND (g.id = h.resource_id))))
+  WHERE (((p.id IS NOT NULL) OR (g.id IS NOT NULL)) AND (heat_left(h.hits, h.last_at) >= (1)::double precision));
+
+create materialized view access_statistics as
+ SELECT p.id AS project_id,
+    p.owner_id,
+    p.visibility,
+    COALESCE(a.may_read, (0)::bigint) AS may_read,
+    COALESCE(a.may_download, (0)::bigint) AS may_download,
+    COALESCE(a.may_create, (0)::bigint) AS may_create,
+    COALESCE(a.may_write, (0)::bigint) AS may_write,
+    COALESCE(a.may_share, (0)::bigint) AS may_share,
+    COALESCE(a.may_delete, (0)::bigint) AS may_delete,
+    COALESCE(a.may_admin, (0)::bigint) AS may_admin,
+    COALESCE(t.teams, (0)::bigint) AS teams,
+    COALESCE(g.generations, (0)::bigint) AS generations,
+    COALESCE(g.completed, (0)::bigint) AS completed,
+    g.newest_at
+   FROM (((projects p
+     LEFT JOIN ( SELECT project_access.project_id,
+            count(*) FILTER (WHERE ((project_access.actions & 1) <> 0)) AS may_read,
+            count(*) FILTER (WHERE ((project_access.actions & 2) <> 0)) AS may_download,
+            count(*) FILTER (WHERE ((project_access.actions & 4) <> 0)) AS may_create,
+            count(*) FILTER (WHERE ((project_access.actions & 8) <> 0)) AS may_write,
+            count(*) FILTER (WHERE ((project_access.actions & 16) <> 0)) AS may_share,
+            count(*) FILTER (WHERE ((project_access.actions & 32) <> 0)) AS may_delete,
+            count(*) FILTER (WHERE ((project_access.actions & 64) <> 0)) AS may_admin
+           FROM (project_access
+             JOIN users u ON (((u.id = project_access.user_id) AND (u.status = 'active'::text))))
+          GROUP BY project_access.project_id) a ON ((a.project_id = p.id)))
+     LEFT JOIN ( SELECT project_grants.project_id,
+            count(*) AS teams
+           FROM project_grants
+          GROUP BY project_grants.project_id) t ON ((t.project_id = p.id)))
+     LEFT JOIN ( SELECT generations.project_id,
+            count(*) AS generations,
+            count(*) FILTER (WHERE (generations.status = 'completed'::text)) AS completed,
+            max(generations.created_at) AS newest_at
+           FROM generations
+          WHERE (generations.project_id IS NOT NULL)
+          GROUP BY generations.project_id) g ON ((g.project_id = p.id)));
+CREATE UNIQUE INDEX access_statistics__project_id ON public.access_statistics USING btree (project_id);
+
+create materialized view hottest_pairs as
+ SELECT user_id,
+    resource_type,
+    resource_id,
+    heat
+   FROM access_heat_alive
+  ORDER BY heat DESC
+ LIMIT 5000;
+CREATE UNIQUE INDEX hottest_pairs__pair ON public.hottest_pairs USING btree (user_id, resource_type, resource_id);
 
 create view project_access_difference as
  SELECT user_id,
@@ -394,21 +833,24 @@ create view project_access_difference as
     expected.actions AS expected
    FROM (project_access actual
      FULL JOIN project_access_expected expected USING (user_id, project_id))
-  WHERE (actual.actions IS DISTINCT FROM expected.actions);
+  WHERE ((actual.actions IS DISTINCT FROM expected.actions) OR (actual.owned IS DISTINCT FROM expected.owned));
 
 create view project_access_expected as
  SELECT user_id,
     project_id,
-    bit_or(actions) AS actions
+    bit_or(actions) AS actions,
+    bool_or(owned) AS owned
    FROM ( SELECT p.owner_id AS user_id,
             p.id AS project_id,
-            r.actions
+            r.actions,
+            true AS owned
            FROM (projects p
              JOIN access_rules r ON (((r.kind = 'owner'::text) AND (r.name = 'project'::text))))
         UNION ALL
          SELECT m.user_id,
             g.project_id,
-            (role.actions & level.actions)
+            (role.actions & level.actions),
+            false
            FROM ((((project_grants g
              JOIN projects p ON (((p.id = g.project_id) AND (p.visibility <> 'private'::text))))
              JOIN team_members m ON ((m.team_id = g.team_id)))

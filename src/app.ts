@@ -2,15 +2,22 @@ import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
 import { asAuthzenFault, isAuthzenPath } from './access/authzen.ts'
 import { authzenRoutes } from './access/authzen-routes.ts'
 import { accessRoutes } from './access/routes.ts'
-import { readJson, refuseLargeBody } from './body.ts'
+import { adapter } from './adapter.ts'
+import { refuseLargeBody } from './body.ts'
 import type { Call } from './call.ts'
+import { creditRoutes } from './credits/routes.ts'
 import { docsRoutes } from './docs-routes.ts'
 import { Fault, type InputProblem } from './fault.ts'
+import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
+import { userRoutes } from './identity/users/routes.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
 import { createDeadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
+import { mediaRoutes } from './media/routes.ts'
+import { modelRoutes } from './models/routes.ts'
+import { monitoringRoutes } from './monitoring/routes.ts'
 import { plainRoutes } from './plain-routes.ts'
 import { databaseFault } from './platform/postgres.ts'
 import { projectRoutes } from './projects/routes.ts'
@@ -50,6 +57,8 @@ const toFault = (code: string | number, error: unknown): Fault => {
   if (error instanceof Fault) return error
   if (code === 'VALIDATION') {
     const failure = error as unknown as ValidationFailure
+    // No JSON text means undefined: there was no body where one is needed.
+    if (failure.type === 'body' && failure.value === undefined) return new Fault('request.malformed')
     if (failure.type !== 'response') return new Fault('request.invalid', { problems: toProblems(failure) })
   }
   if (code === 'PARSE') {
@@ -72,7 +81,7 @@ const methodsOf = (app: AnyElysia, path: string) =>
  * deadline and the limit on its body, then come the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
-  const { config, clock, log, lifecycle } = services
+  const { config, clock, log, lifecycle, emergency } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
   const trusted = new Set(config.trustedProxies.map(canonicalAddress))
@@ -84,7 +93,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     deadline: createDeadline(clock, config.requestTimeoutMs),
   })
 
-  const app = new Elysia({ normalize: false, handler: { standardHostname: false } })
+  const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate('call', undefined as unknown as Call)
     .onError(({ code, error, request, call = newCall(request), path }) => {
       let fault = toFault(code, error)
@@ -103,20 +112,24 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       else log.debug(entry, 'request refused')
       return responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
     })
+    // Elysia tells by its source whether a hook is to be waited for: one that ends in `return call()` is, this one is not.
     .onRequest((context) => {
       const { request } = context
       context.call = newCall(request)
-      if (request.method === 'OPTIONS') {
-        return responder.preflight({ requestId: context.call.requestId, origin: request.headers.get('origin') })
+      const isPreflight = request.method === 'OPTIONS'
+      if (!isPreflight) {
+        if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
+          throw new Fault('server.stopping')
+        }
+        refuseLargeBody(request)
       }
-      if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
-        throw new Fault('server.stopping')
-      }
-      refuseLargeBody(request)
+      return isPreflight
+        ? responder.preflight({ requestId: context.call.requestId, origin: request.headers.get('origin') })
+        : undefined
     })
-    .onParse(({ request, contentType, call }) => readJson(request, contentType, call.deadline))
     .mapResponse(({ response, set, request, call }) => {
       if (response instanceof Response) return response
+      if (emergency.isDegraded(call.deadline)) set.headers['velro-degraded'] = 'stale-reads'
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
       return responder.json(custom === undefined ? response : custom.response, {
@@ -129,12 +142,18 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(plainRoutes(services))
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf }))
+    .use(userRoutes(services))
     .use(accessRoutes(services))
     .use(authzenRoutes(services))
     .use(serviceKeyRoutes(services))
+    .use(flagRoutes(services))
+    .use(monitoringRoutes(services))
     .use(teamRoutes(services))
     .use(projectRoutes(services))
     .use(generationRoutes(services))
+    .use(mediaRoutes({ ...services, responder }))
+    .use(modelRoutes(services))
+    .use(creditRoutes(services))
   // Every schema is compiled now, so that one that cannot be is found at the start and not by the first caller.
   return app.compile()
 }

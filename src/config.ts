@@ -1,16 +1,24 @@
 import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { canonicalEmail } from './kit/email.ts'
 
 /** What the environment says, read once. Every name is documented in the README's table. */
 export type Config = {
   readonly host: string
   readonly port: number
+  /** How many processes serve on that port: this one, or as many that this one starts and keeps running. */
+  readonly processes: number
   readonly databaseUrl: string | undefined
+  /** Undefined: no Redis, and nothing is missing but speed. */
+  readonly redisUrl: string | undefined
   /** Where the embedded Postgres and its secret live when `databaseUrl` is not given. */
   readonly dataDirectory: string
-  /** Connections this process may hold; undefined takes what the server allows. */
+  /** Connections one process may hold; undefined takes its share of what the server allows. */
   readonly dbConnections: number | undefined
   /** Root of every derived key. Undefined only with the embedded Postgres, which keeps one beside its data. */
   readonly secret: string | undefined
+  /** The address, as accounts have it, of an account that a start makes an operator. */
+  readonly adminEmail: string | undefined
   readonly issuer: string
   readonly audience: string
   /** Where clients reach this service. Undefined: where a request says it was sent. */
@@ -18,14 +26,51 @@ export type Config = {
   readonly corsOrigins: readonly string[]
   /** Peers whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: readonly string[]
+  /** Where objects are kept on disk when there is no `s3`. */
+  readonly mediaDirectory: string
+  /** Undefined: objects are kept on disk. */
+  readonly s3: S3Config | undefined
   readonly hashWorkers: number
   readonly hashQueue: number
+  readonly renderWorkers: number
+  readonly renderQueue: number
+  /** How many generations this process works on at once; 0: on none. */
+  readonly jobConcurrency: number
+  /** How long a generation may take from when it was first begun. */
+  readonly generationTimeoutMs: number
   readonly l1MaxEntries: number
+  readonly l1MaxBytes: number
   readonly l1TtlMs: number
+  /** How long reads go by what is remembered when Postgres is gone. */
+  readonly emergencyReadMs: number
+  /** Past a pooler that shares connections: for the one connection that listens. Undefined: `databaseUrl`. */
+  readonly databaseBusUrl: string | undefined
+  /** Off: a change does not wait until every instance has heard of it. */
+  readonly acknowledgements: 'on' | 'off'
+  /** What everybody starts with. */
+  readonly welcomeCredits: number
   readonly accessTokenTtlMs: number
   readonly requestTimeoutMs: number
+  /** Undefined: the models of fal.ai are not available. */
+  readonly falKey: string | undefined
+  readonly falQueueUrl: string
+  /** Names, with all below them, that files are fetched from. */
+  readonly falOutputHosts: readonly string[]
+  /** Undefined: the models of OpenAI are not available. */
+  readonly openaiKey: string | undefined
+  readonly openaiBaseUrl: string
+  /** None: only what is in an answer itself is taken. */
+  readonly openaiOutputHosts: readonly string[]
   readonly drainMs: number
   readonly logLevel: LogLevel
+}
+
+export type S3Config = {
+  readonly endpoint: string
+  readonly region: string
+  readonly bucket: string
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
 }
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
@@ -43,9 +88,36 @@ export class ConfigRefused extends Error {
 
 type Environment = Readonly<Record<string, string | undefined>>
 
+const isPostgresUrl = (text: string) => /^postgres(ql)?:\/\/./.test(text)
+
 const isOrigin = (text: string) => {
   try {
     return new URL(text).origin === text
+  } catch {
+    return false
+  }
+}
+
+const isWebOrigin = (text: string) => isOrigin(text) && /^https?:/.test(text)
+
+/** A URL that paths are put behind. */
+const isBaseUrl = (text: string) => {
+  const url = URL.parse(text)
+  return (
+    url !== null &&
+    /^https?:$/.test(url.protocol) &&
+    url.href.replace(/\/$/, '') === url.origin + url.pathname.replace(/\/$/, '')
+  )
+}
+
+const isHostName = (text: string) =>
+  /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$/.test(text)
+
+const isRedisUrl = (text: string) => {
+  try {
+    const { pathname, username, password } = new URL(text)
+    decodeURIComponent(username + password)
+    return /^rediss?:\/\/./.test(text) && /^\/?\d*$/.test(pathname)
   } catch {
     return false
   }
@@ -78,9 +150,39 @@ export const parseConfig = (env: Environment): Config => {
     return value ?? fallback
   }
 
+  const s3 = (): S3Config | undefined => {
+    const given = {
+      S3_ENDPOINT: text('S3_ENDPOINT'),
+      S3_REGION: text('S3_REGION'),
+      S3_BUCKET: text('S3_BUCKET'),
+      S3_ACCESS_KEY_ID: text('S3_ACCESS_KEY_ID'),
+      S3_SECRET_ACCESS_KEY: text('S3_SECRET_ACCESS_KEY'),
+    }
+    const missing = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [name] : []))
+    if (missing.length === Object.keys(given).length) return undefined
+    if (missing.length > 0) problems.push(`${missing.join(', ')} must be set too: S3 is configured whole or not at all`)
+    const { S3_ENDPOINT: endpoint = '', S3_REGION: region = '', S3_BUCKET: bucket = '' } = given
+    const { S3_ACCESS_KEY_ID: accessKeyId = '', S3_SECRET_ACCESS_KEY: secretAccessKey = '' } = given
+    if (endpoint !== '' && !isWebOrigin(endpoint)) {
+      problems.push('S3_ENDPOINT must be an origin such as https://s3.eu-central-1.amazonaws.com, without the bucket')
+    }
+    if (bucket !== '' && !/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket)) {
+      problems.push('S3_BUCKET must be the name of a bucket: 3 to 63 of a-z, 0-9, "." and "-"')
+    }
+    return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
+  }
+
   const databaseUrl = text('DATABASE_URL')
-  if (databaseUrl !== undefined && !/^postgres(ql)?:\/\/./.test(databaseUrl)) {
+  if (databaseUrl !== undefined && !isPostgresUrl(databaseUrl)) {
     problems.push('DATABASE_URL must start with postgres:// or postgresql://')
+  }
+  const redisUrl = text('REDIS_URL')
+  if (redisUrl !== undefined && !isRedisUrl(redisUrl)) {
+    problems.push('REDIS_URL must start with redis:// or rediss:// and be a URL, its path the number of a database')
+  }
+  const databaseBusUrl = text('DATABASE_BUS_URL')
+  if (databaseBusUrl !== undefined && !isPostgresUrl(databaseBusUrl)) {
+    problems.push('DATABASE_BUS_URL must start with postgres:// or postgresql://')
   }
   const secret = text('SECRET')
   if (secret !== undefined && secret.length < 32) problems.push('SECRET must have at least 32 characters')
@@ -88,28 +190,68 @@ export const parseConfig = (env: Environment): Config => {
     problems.push('SECRET must be set when DATABASE_URL is, the same on every instance (openssl rand -hex 32)')
   }
   const publicUrl = text('PUBLIC_URL')
-  if (publicUrl !== undefined && !(isOrigin(publicUrl) && /^https?:/.test(publicUrl))) {
+  if (publicUrl !== undefined && !isWebOrigin(publicUrl)) {
     problems.push('PUBLIC_URL must be an origin such as https://api.example.com')
+  }
+  const dataDirectory = text('DATA_DIR') ?? '.velro'
+
+  const key = (name: string, given: string | undefined) => {
+    if (given !== undefined && !/^[\x21-\x7e]+$/.test(given))
+      problems.push(`${name} must be printable ASCII without spaces`)
+    return given
+  }
+  const baseUrl = (name: string, given: string) => {
+    if (!isBaseUrl(given)) problems.push(`${name} must be a URL of http or https with nothing behind its path`)
+    return given.replace(/\/+$/, '')
+  }
+  const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a name such as fal.media, in lower case')
+
+  const processes = integer('WEB_CONCURRENCY', 1, 1, 64)
+  const spareCores = Math.floor((availableParallelism() - 1) / processes)
+  const adminGiven = text('ADMIN_EMAIL')
+  const adminEmail = adminGiven && canonicalEmail(adminGiven)
+  if (adminGiven !== undefined && !/^[^\s@]+@[^\s@]+$/.test(adminEmail ?? '')) {
+    problems.push('ADMIN_EMAIL must be an email address')
   }
 
   const config: Config = {
     host: text('HOST') ?? '0.0.0.0',
     port: integer('PORT', 3000, 0, 65_535),
+    processes,
     databaseUrl,
-    dataDirectory: text('DATA_DIR') ?? '.velro',
+    redisUrl,
+    dataDirectory,
+    mediaDirectory: text('MEDIA_DIR') ?? join(dataDirectory, 'media'),
+    s3: s3(),
     dbConnections: integer('DB_CONNECTIONS', undefined, 6, 10_000),
     secret,
+    adminEmail,
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
     corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
     trustedProxies: list('TRUSTED_PROXIES', (item) => /^[0-9a-f.:]+$/i.test(item), 'an IP address'),
-    hashWorkers: integer('HASH_WORKERS', Math.max(1, availableParallelism() - 1), 1, 64),
+    hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
+    renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),
+    renderQueue: integer('RENDER_QUEUE', 64, 1, 10_000),
+    jobConcurrency: integer('JOB_CONCURRENCY', 2, 0, 64),
+    generationTimeoutMs: integer('GENERATION_TIMEOUT_SECONDS', 600, 1, 3_600) * 1_000,
     l1MaxEntries: integer('L1_MAX_ENTRIES', 10_000, 100, 10_000_000),
+    l1MaxBytes: integer('L1_MAX_MEGABYTES', 64, 1, 65_536) * 1_048_576,
+    emergencyReadMs: integer('EMERGENCY_READ_SECONDS', 60, 0, 3_600) * 1_000,
+    databaseBusUrl,
+    acknowledgements: oneOf('ACKNOWLEDGEMENTS', ['on', 'off'], 'on'),
     l1TtlMs: integer('L1_TTL_SECONDS', 60, 1, 3_600) * 1_000,
+    welcomeCredits: integer('WELCOME_CREDITS', 1_000, 0, 1_000_000),
     accessTokenTtlMs: integer('ACCESS_TOKEN_SECONDS', 900, 60, 3_600) * 1_000,
     requestTimeoutMs: integer('REQUEST_TIMEOUT_MS', 5_000, 100, 60_000),
+    falKey: key('FAL_KEY', text('FAL_KEY')),
+    falQueueUrl: baseUrl('FAL_QUEUE_URL', text('FAL_QUEUE_URL') ?? 'https://queue.fal.run'),
+    falOutputHosts: falOutputHosts.length > 0 ? falOutputHosts : Object.freeze(['fal.media']),
+    openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
+    openaiBaseUrl: baseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1'),
+    openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a name such as images.example.com, in lower case'),
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }

@@ -9,12 +9,18 @@ import { problem, securitySchemes } from './schema.ts'
 
 const tags = [
   { name: 'auth', description: 'Accounts, sign-in, sessions' },
+  { name: 'users', description: 'Accounts, for operators of the platform' },
   { name: 'teams', description: 'Who works together, and who may join' },
   { name: 'projects', description: 'Where work is kept and shared' },
   { name: 'generations', description: 'What was asked for, and what became of it' },
+  { name: 'media', description: 'What came of it, and its bytes' },
+  { name: 'models', description: 'What can be asked to generate, what it takes and what it costs' },
+  { name: 'credits', description: 'What a generation is paid with' },
   { name: 'authorization', description: 'May this person do this to that thing?' },
   { name: 'service-keys', description: 'By which services ask on their own behalf' },
   { name: 'authzen', description: 'The same question as OpenID AuthZEN Authorization API 1.0 puts it' },
+  { name: 'performance', description: 'What the server does, by its own counters' },
+  { name: 'security', description: 'What operators of the platform switch' },
   { name: 'plain', description: 'For load balancers, monitors and verifiers' },
 ]
 

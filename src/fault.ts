@@ -1,10 +1,12 @@
 /**
  * Every way a request can fail: the code is part of the API and never changes its meaning, the status follows from it,
- * and the words are the only ones a caller ever sees.
+ * and the words are the only ones a caller ever sees. What a code `tells` are figures, members of its problem beside the
+ * standard ones (RFC 9457 §3.2), by name.
  */
 export const catalogue = {
   'request.malformed': { status: 400, says: 'The request could not be read' },
   'request.invalid': { status: 422, says: 'The request does not fit the schema of this route' },
+  'request.idempotency_key_reused': { status: 422, says: 'This Idempotency-Key came with another body before' },
   'request.too_large': { status: 413, says: 'The body is larger than this route takes' },
   'request.media_type_unsupported': { status: 415, says: 'This route takes application/json' },
   'request.timeout': { status: 503, says: 'The request ran out of time', retryAfterS: 1 },
@@ -22,6 +24,9 @@ export const catalogue = {
   'identity.email_taken': { status: 409, says: 'An account with this email exists' },
   'identity.password_common': { status: 422, says: 'This password is on lists of common passwords' },
   'identity.busy': { status: 503, says: 'Too many sign-ins at this moment', retryAfterS: 1 },
+  'user.not_found': { status: 404, says: 'Account does not exist or is closed' },
+  'user.deleted': { status: 409, says: 'The account is deleted and stays so' },
+  'user.own_account': { status: 409, says: 'Operators do not suspend or demote themselves; another one does' },
   'session.not_found': { status: 404, says: 'Session does not exist or has ended' },
 
   'team.not_found': { status: 404, says: 'Team does not exist or is not visible to you' },
@@ -37,17 +42,38 @@ export const catalogue = {
   'project.new_owner_unfit': { status: 422, says: 'The new owner must be able to see the project through a team' },
   'generation.derivatives_not_allowed': { status: 403, says: 'The project does not allow derivatives of this' },
   'generation.too_deep': { status: 422, says: 'The line of ancestors has its full length' },
+  'generation.finished': { status: 409, says: 'The generation is over' },
+  'media.not_found': { status: 404, says: 'Media does not exist or is not visible to you' },
+  'media.range_not_satisfiable': { status: 416, says: 'There are not so many bytes' },
+  'media.unavailable': { status: 503, says: 'The bytes cannot be had at this moment', retryAfterS: 1 },
   'service_key.not_found': { status: 404, says: 'Service key does not exist' },
   'service_key.scope_missing': { status: 403, says: 'This service key lacks the scope for that' },
   'authorization.not_about_others': { status: 403, says: 'A person may ask about itself only' },
   'access.denied': { status: 403, says: 'You may see this but not do that to it' },
   'access.services_only': { status: 403, says: 'This is for services, with a key of their own' },
   'access.admins_only': { status: 403, says: 'This is for operators of the platform' },
+  'model.not_found': { status: 404, says: 'Model does not exist' },
+  'model.unavailable': { status: 409, says: 'This deployment has nobody to run that model' },
+  'credits.insufficient': {
+    status: 402,
+    says: 'The balance does not cover the price',
+    tells: { missing: 'Credits that the balance is short of', balance: 'Credits', price: 'Credits it would have cost' },
+  },
   'project.not_found': { status: 404, says: 'Project does not exist or is not visible to you' },
   'generation.not_found': { status: 404, says: 'Generation does not exist or is not visible to you' },
-} as const satisfies Record<string, { status: number; says: string; retryAfterS?: number }>
+} as const satisfies Record<string, Entry>
+
+type Entry = { status: number; says: string; retryAfterS?: number; tells?: Readonly<Record<string, string>> }
 
 export type FaultCode = keyof typeof catalogue
+
+/** The figures a code tells, each with what it is. */
+export const figuresOf = (code: FaultCode): Readonly<Record<string, string>> => (catalogue[code] as Entry).tells ?? {}
+
+/** The figures that a fault of this code has to come with. */
+type Told<C extends FaultCode> = (typeof catalogue)[C] extends { tells: infer Names }
+  ? { readonly tells: Readonly<Record<keyof Names, number>> }
+  : { readonly tells?: never }
 
 /** What is wrong with one place of the input; `pointer` is a JSON Pointer (RFC 6901) into the part it names. */
 export type InputProblem = {
@@ -56,7 +82,7 @@ export type InputProblem = {
   readonly detail: string
 }
 
-type FaultOptions = {
+type FaultOptions<C extends FaultCode> = Told<C> & {
   /** For the log alone. */
   detail?: Readonly<Record<string, unknown>>
   cause?: unknown
@@ -65,17 +91,23 @@ type FaultOptions = {
   headers?: Readonly<Record<string, string>>
 }
 
-/** A failure with two audiences: the words of the catalogue go out, `detail` and `cause` go to the log. */
-export class Fault extends Error {
+/**
+ * A failure with two audiences: the words of the catalogue go out, with the figures its code tells; `detail` and `cause`
+ * go to the log.
+ */
+export class Fault<C extends FaultCode = FaultCode> extends Error {
   override readonly name = 'Fault'
-  readonly code: FaultCode
+  readonly code: C
+  readonly tells: Readonly<Record<string, number>> | undefined
   readonly detail: Readonly<Record<string, unknown>> | undefined
   readonly problems: readonly InputProblem[] | undefined
   readonly headers: Readonly<Record<string, string>> | undefined
 
-  constructor(code: FaultCode, options: FaultOptions = {}) {
+  constructor(code: C, ...given: Told<C> extends { tells: object } ? [FaultOptions<C>] : [FaultOptions<C>?]) {
+    const options: Partial<FaultOptions<C>> = given[0] ?? {}
     super(code, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
+    this.tells = options.tells
     this.detail = options.detail
     this.problems = options.problems
     this.headers = options.headers
@@ -90,7 +122,7 @@ export class Fault extends Error {
 export const invalidInput = (place: InputProblem['in'], pointer: string, detail: string): Fault =>
   new Fault('request.invalid', { problems: [{ in: place, pointer, detail }] })
 
-/** The body of RFC 9457, as sent with `application/problem+json`. */
+/** The body of RFC 9457, as sent with `application/problem+json`; what the code tells comes on top. */
 export type Problem = {
   type: string
   title: string
@@ -105,12 +137,14 @@ export type Problem = {
 export const titles: Readonly<Record<number, string>> = {
   400: 'Bad Request',
   401: 'Unauthorized',
+  402: 'Payment Required',
   403: 'Forbidden',
   404: 'Not Found',
   405: 'Method Not Allowed',
   409: 'Conflict',
   413: 'Content Too Large',
   415: 'Unsupported Media Type',
+  416: 'Range Not Satisfiable',
   422: 'Unprocessable Content',
   500: 'Internal Server Error',
   503: 'Service Unavailable',
@@ -126,6 +160,7 @@ export const toProblem = (fault: Fault, instance: string, requestId: string): Pr
     instance,
     code: fault.code,
     request_id: requestId,
+    ...fault.tells,
     ...(fault.problems && { errors: fault.problems }),
   }
 }

@@ -22,7 +22,7 @@ const securityHeaders = {
   'x-permitted-cross-domain-policies': 'none',
 } as const
 
-const exposed = 'x-request-id, retry-after, location, ratelimit, ratelimit-policy'
+const exposed = 'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed'
 const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
 const allowedHeaders = 'authorization, content-type, idempotency-key, traceparent'
 

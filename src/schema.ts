@@ -1,6 +1,6 @@
 import { type Static, type TObject, type TProperties, type TSchema, Type as t } from '@sinclair/typebox'
 import { t as elysia } from 'elysia'
-import { catalogue, type FaultCode, invalidInput, titles } from './fault.ts'
+import { catalogue, type FaultCode, figuresOf, invalidInput, titles } from './fault.ts'
 import { decodeCursor } from './kit/cursor.ts'
 import { idPattern } from './kit/id.ts'
 
@@ -79,6 +79,10 @@ type Documentation = {
   /** Who gets in by what; default: people, by an access token. */
   by?: readonly (keyof typeof securitySchemes)[]
   faults?: readonly FaultCode[]
+  /** It takes an `Idempotency-Key`, and says so on an answer given again. */
+  idempotent?: true
+  /** It gives bytes, of one of these types: whole, in part, or none where the client has them. */
+  bytes?: readonly string[]
   /** What it does not say, though any other route may. */
   never?: readonly FaultCode[]
 }
@@ -94,6 +98,17 @@ const common: readonly FaultCode[] = [
   'server.failed',
 ]
 
+/** A code by which the caller decides, and the figures that come with it; where others share the status, perhaps. */
+const describeCodes = (members: readonly FaultCode[]) => {
+  const figures = members
+    .flatMap((code) => Object.entries(figuresOf(code)))
+    .map(([name, description]) => [name, { type: 'integer', description }] as const)
+  return {
+    properties: { code: { enum: members }, ...Object.fromEntries(figures) },
+    ...(figures.length > 0 && members.length === 1 && { type: 'object', required: figures.map(([name]) => name) }),
+  }
+}
+
 const describeFaults = (codes: readonly FaultCode[]) => {
   const byStatus = Map.groupBy(new Set(codes), (code) => catalogue[code].status)
   return Object.fromEntries(
@@ -103,7 +118,7 @@ const describeFaults = (codes: readonly FaultCode[]) => {
         description: `${titles[status]}: ${members.map((code) => `\`${code}\``).join(', ')}`,
         content: {
           'application/problem+json': {
-            schema: { allOf: [{ $ref: '#/components/schemas/problem' }, { properties: { code: { enum: members } } }] },
+            schema: { allOf: [{ $ref: '#/components/schemas/problem' }, describeCodes(members)] },
           },
         },
       },
@@ -126,19 +141,66 @@ const describeParameters = (place: 'path' | 'query', schema: TObject | undefined
     schema: plain(onTheWire(rest as TSchema)),
   }))
 
-type Described = { description: string; content?: Record<string, { schema: Record<string, unknown> }> }
+const idempotencyParameter = {
+  in: 'header',
+  name: 'Idempotency-Key',
+  required: false,
+  description: 'For a day, the same key with the same body gets the answer of the first, and nothing is done again',
+  schema: { type: 'string', minLength: 1, maxLength: 255, pattern: '^[\\x21-\\x7e]{1,255}$' },
+} as const
+
+const idempotencyKey = new RegExp(idempotencyParameter.schema.pattern)
+
+const replayedHeader = {
+  'Idempotent-Replayed': { description: '`true` on an answer that was given before', schema: { type: 'string' } },
+} as const
+
+/** The `Idempotency-Key` of a request, where it has one; another spelling than the documented one is a 422. */
+export const toIdempotencyKey = ({ headers }: Request): string | undefined => {
+  const key = headers.get('idempotency-key') ?? undefined
+  if (key !== undefined && !idempotencyKey.test(key)) {
+    throw invalidInput('headers', '/idempotency-key', 'Expected 1 to 255 visible ASCII characters')
+  }
+  return key
+}
+
+type Described = {
+  description: string
+  headers?: typeof replayedHeader
+  content?: Record<string, { schema: Record<string, unknown> }>
+}
 
 const describeSuccess = (schema: TSchema): Described =>
   schema === nothing
     ? { description: 'Done' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
+const rangeParameters = ['Range', 'If-Range', 'If-None-Match'].map((name) => ({
+  in: 'header' as const,
+  name,
+  required: false,
+  description: 'RFC 9110; of ranges, one of bytes',
+  schema: { type: 'string' as const },
+}))
+
+/** By RFC 9110: the whole, a part of it, and nothing because the client has it. */
+const describeBytes = (types: readonly string[]): Record<string, Described> => {
+  // As OpenAPI 3.1 has it: bytes have no schema.
+  const content = Object.fromEntries(types.map((type) => [type, { schema: {} }]))
+  return {
+    200: { description: 'All of it', content },
+    206: { description: 'The part that `Range` asks for', content },
+    304: { description: 'The client has it, as `If-None-Match` says' },
+  }
+}
+
 /** A status may be both, as 503 is for a route that says why it is not ready. */
-const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[]) => {
+const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
   const answers: Record<string, Described> = describeFaults(faults)
   for (const [status, schema] of Object.entries(success)) {
-    const { description, content } = describeSuccess(schema)
-    answers[status] = content ? { description, content: { ...content, ...answers[status]?.content } } : { description }
+    const { content, ...rest } = describeSuccess(schema)
+    const described = idempotent ? { ...rest, headers: replayedHeader } : rest
+    answers[status] = content ? { ...described, content: { ...content, ...answers[status]?.content } } : described
   }
   return answers
 }
@@ -150,22 +212,35 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [], never = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, never = [] }: Documentation,
 ) => ({
   ...input,
-  ...(input.body !== undefined && { parse: 'json' as const }),
+  parse: 'json' as const,
   response: success,
   detail: {
     summary,
     tags,
     security: open ? [] : by.map((scheme) => ({ [scheme]: [] })),
-    parameters: [...describeParameters('path', input.params), ...describeParameters('query', input.query)],
-    responses: describeAnswers(success, [
-      ...(open ? [] : (['identity.not_signed_in'] as const)),
-      ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
-      ...faults,
-      ...common.filter((code) => !never.includes(code)),
-    ]),
+    parameters: [
+      ...describeParameters('path', input.params),
+      ...describeParameters('query', input.query),
+      ...(idempotent ? [idempotencyParameter] : []),
+      ...(bytes ? rangeParameters : []),
+    ],
+    responses: {
+      ...(bytes && describeBytes(bytes)),
+      ...describeAnswers(
+        success,
+        [
+          ...(open ? [] : (['identity.not_signed_in'] as const)),
+          ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
+          ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
+          ...faults,
+          ...common.filter((code) => !never.includes(code)),
+        ],
+        idempotent,
+      ),
+    },
   },
 })
 

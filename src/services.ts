@@ -1,22 +1,50 @@
+import { randomInt } from 'node:crypto'
 import { type Access, createAccess } from './access/access.ts'
 import { createAccessAlarm } from './access/alarm.ts'
-import { createChanges } from './access/changes.ts'
-import { createFactCache } from './access/facts.ts'
+import { cacheCheckMs } from './access/cache-check.ts'
+import { type Caches, createCaches } from './access/caches.ts'
+import { type EmergencyReads, withEmergencyReads } from './access/emergency.ts'
+import { createFlagStore } from './access/flag-store.ts'
+import type { FlagValues } from './access/flags.ts'
 import { createGuard, type Guard } from './access/guard.ts'
+import { createHeater, heatFlushMs } from './access/heat.ts'
+import { createHeatStore } from './access/heat-store.ts'
 import { createAccessInside } from './access/inside.ts'
 import { createListing, type Listing } from './access/listing.ts'
 import { createListingStore } from './access/listing-store.ts'
-import type { Fact, FactKind } from './access/model.ts'
-import { createFactStore, findAccessDifferences, syncAccessRules } from './access/store.ts'
+import { scripts } from './access/outer-cache.ts'
+import { findAccessDifferences, syncAccessRules } from './access/store.ts'
+import { createTally, type Tally } from './access/tally.ts'
+import { createViewStore } from './access/view-store.ts'
+import { createViews, viewsLookMs } from './access/views.ts'
+import { createWarmUp, type WarmUp } from './access/warm-up.ts'
+import { createWarmUpStore } from './access/warm-up-store.ts'
 import type { Config } from './config.ts'
+import { type Credits, createCredits } from './credits/service.ts'
+import { createCreditStore } from './credits/store.ts'
+import { createFlagService, type FlagService } from './flags/service.ts'
 import { createGenerations, type Generations } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
+import { createIdempotency } from './idempotency/idempotency.ts'
+import { createIdempotencyStore } from './idempotency/store.ts'
 import { createPasswords } from './identity/passwords.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
 import { createSigningKeys, type SigningKeys } from './identity/signing-keys.ts'
 import { createIdentityStore } from './identity/store.ts'
+import { createUsers, type Users } from './identity/users/service.ts'
+import { createUserStore, promoteByEmail } from './identity/users/store.ts'
+import { createRunner, type Runner } from './jobs/runner.ts'
+import { createJobStore } from './jobs/store.ts'
+import { createWork } from './jobs/work.ts'
 import { type Clock, systemClock } from './kit/clock.ts'
-import { createTtlMap } from './kit/ttl-map.ts'
+import { createDeadline } from './kit/deadline.ts'
+import { createPictures, type Pictures } from './media/pictures.ts'
+import { createMedia, type MediaService } from './media/service.ts'
+import { createMediaStore } from './media/store.ts'
+import { createModels, type Models } from './models/service.ts'
+import { createMonitoring, type Monitoring } from './monitoring/service.ts'
+import { createDiskObjects } from './platform/disk-objects.ts'
+import { createImages } from './platform/images.ts'
 import { createLog, type Log } from './platform/log.ts'
 import { migrate } from './platform/migrate.ts'
 import {
@@ -24,11 +52,18 @@ import {
   connectOnce,
   createDatabase,
   type Database,
+  type PoolName,
+  poolNames,
   readConnectionBudget,
+  type Sql,
 } from './platform/postgres.ts'
+import { createRedis } from './platform/redis.ts'
+import { createS3Objects } from './platform/s3-objects.ts'
 import { createSecrets } from './platform/secrets.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
+import { judgeFailure } from './providers/failure.ts'
+import { createProviders } from './providers/providers.ts'
 import { createServiceKeys, type ServiceKeys } from './service-keys/service.ts'
 import { createServiceKeyStore } from './service-keys/store.ts'
 import { createKeyUsage, flushMs } from './service-keys/usage.ts'
@@ -44,14 +79,26 @@ export type Services = {
   readonly database: Database
   readonly keys: SigningKeys
   readonly identity: Identity
+  readonly caches: Caches
+  readonly tally: Tally
+  readonly emergency: Pick<EmergencyReads, 'isDegraded'>
+  readonly users: Users
   readonly access: Access
+  readonly warmUp: WarmUp
   readonly listing: Listing
   readonly guard: Guard
   readonly serviceKeys: ServiceKeys
+  readonly flags: FlagService
+  readonly monitoring: Monitoring
   readonly teams: Teams
   readonly invitations: Invitations
   readonly projects: Projects
   readonly generations: Generations
+  readonly media: MediaService
+  readonly pictures: Pictures
+  readonly runner: Runner
+  readonly models: Models
+  readonly credits: Credits
   /** Turned on when the process is told to end: it is no longer ready, and new work goes elsewhere. */
   readonly lifecycle: { stopping: boolean }
   close(): Promise<void>
@@ -60,23 +107,54 @@ export type Services = {
 export type Overrides = {
   clock?: Clock
   log?: Log
-  onStatement?: (text: string) => void
+  onStatement?: (text: string, pool: PoolName) => void
 }
 
 const keyRefreshMs = 60_000
 const purgeMs = 3_600_000
 const accessCheckMs = 3_600_000
+const sweepMs = 600_000
+/** For taking jobs; nobody waits for it. */
+const takingMs = 10_000
+const seeds = 2 ** 32
+/** How full memory may be made before anybody has asked; the rest is for those who do. */
+const warmUpShare = 0.8
 /** For statements that nobody waits for any more. */
 const closingMs = 500
 
-/** Migrates and reads what the server allows, over one connection that is closed again. */
-const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<number> => {
+type Prepared = { readonly budget: number; readonly flags: FlagValues }
+
+const appointOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
+  const promotion = await promoteByEmail(sql, email)
+  if (promotion.outcome === 'promoted') {
+    log.info({ event: 'user.promoted', user_id: promotion.userId }, 'the account of ADMIN_EMAIL is an operator now')
+  }
+  if (promotion.outcome === 'absent') {
+    log.warn(
+      { event: 'user.promotion_pending' },
+      'no active account has the address of ADMIN_EMAIL; the next start makes an operator of whoever registers it',
+    )
+  }
+}
+
+const connectionBudget = async (sql: Sql, { dbConnections, processes }: Config, log: Log): Promise<number> => {
+  if (dbConnections !== undefined) return dbConnections
+  const budget = await readConnectionBudget(sql, processes)
+  if (budget < poolNames.length) {
+    log.warn({ budget, least: poolNames.length, processes }, 'the database allows fewer connections than are needed')
+  }
+  return budget
+}
+
+/** Migrates, sees to an operator and reads what the server allows and what is switched off, over one connection. */
+const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<Prepared> => {
   const sql = connectOnce(connection)
   try {
     const applied = await migrate(sql)
     if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
     await syncAccessRules(sql)
-    return config.dbConnections ?? (await readConnectionBudget(sql))
+    if (config.adminEmail !== undefined) await appointOperator(sql, config.adminEmail, log)
+    return { budget: await connectionBudget(sql, config, log), flags: await createFlagStore(sql).list() }
   } finally {
     await sql.end({ timeout: 1 })
   }
@@ -93,7 +171,7 @@ export const createServices = async (
 ): Promise<Services> => {
   const clock = overrides.clock ?? systemClock
   const log = overrides.log ?? createLog(config.logLevel)
-  const budget = await prepareDatabase(connection, config, log)
+  const { budget, flags: storedFlags } = await prepareDatabase(connection, config, log)
   const database = createDatabase({ connection, budget, onStatement: overrides.onStatement })
   const secrets = createSecrets(config.secret)
 
@@ -106,16 +184,62 @@ export const createServices = async (
     throw error
   }
 
-  const memory = createTtlMap<Fact[FactKind]>({ clock, maxEntries: config.l1MaxEntries, ttlMs: config.l1TtlMs })
-  const facts = createFactCache({ store: createFactStore(database.auth), memory })
-  const changes = createChanges(database.write, facts)
+  const leaseClock = systemClock
+  const redis = config.redisUrl === undefined ? undefined : createRedis({ url: config.redisUrl, clock, log, scripts })
+  const caches = createCaches({
+    database,
+    busConnection: config.databaseBusUrl ?? connection,
+    redis,
+    clock,
+    leaseClock,
+    log,
+    maxEntries: config.l1MaxEntries,
+    maxBytes: config.l1MaxBytes,
+    ttlMs: config.l1TtlMs,
+    acknowledge: config.acknowledgements === 'on',
+    flags: storedFlags,
+  })
+  const { facts, changes, flags } = caches
+  const tally = createTally()
   const serviceKeyStore = createServiceKeyStore(database.admin, database.batch)
   const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
-  const access = createAccess({ facts, clock, onServiceKeyUsed: keyUsage.note })
+  const emergency = withEmergencyReads({
+    facts,
+    clock: leaseClock,
+    lease: caches.bus.lease,
+    limitMs: config.emergencyReadMs,
+  })
+  const heatStore = createHeatStore(database.batch)
+  const heater = createHeater({ store: heatStore, flags: flags.current })
+  const access = createAccess({
+    facts: emergency.facts,
+    clock,
+    tally,
+    onServiceKeyUsed: keyUsage.note,
+    onDecision: heater.note,
+  })
+  const warmUp = createWarmUp({
+    store: createWarmUpStore(database.batch),
+    facts,
+    memory: caches.memory,
+    hasRoom: () =>
+      caches.memory.size < warmUpShare * config.l1MaxEntries && caches.memory.bytes < warmUpShare * config.l1MaxBytes,
+    lease: caches.bus.lease,
+    flags,
+    clock: leaseClock,
+    log,
+  })
   const listingStore = createListingStore(database.read)
-  const accessInside = createAccessInside(clock)
+  const accessInside = createAccessInside(clock, flags.current)
   const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
   const teamStore = createTeamStore(database.read, database.analytics)
+  const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
+  const credits = createCredits({
+    store: createCreditStore(database.read),
+    changes,
+    idempotency,
+    welcomeCredits: config.welcomeCredits,
+  })
   const identity = createIdentity({
     store: identityStore,
     changes,
@@ -127,7 +251,43 @@ export const createServices = async (
     log,
     maxCachedTokens: 2 * config.l1MaxEntries,
     leaveTeams: teamStore.leaveAll,
+    onSignedIn: warmUp.signedIn,
+    welcome: credits.welcome,
   })
+  const objects =
+    config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
+  const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
+  const providers = createProviders({ config, images, clock, log })
+  // What is not a picture cannot be looked at before it is kept.
+  const models = createModels({ providers: new Set(providers.keys()), kinds: new Set(['image']) })
+  const mediaStore = createMediaStore(database.read, database.batch)
+  const pictures = createPictures({ store: mediaStore, images, objects, clock, log })
+  const jobStore = createJobStore(database.batch, caches.bus.instance)
+  const generationStore = createGenerationStore(database.read, listingStore)
+  const runner = createRunner({
+    store: jobStore,
+    take: (limit, leaseMs) => changes.run(createDeadline(clock, takingMs), (tx) => jobStore.take(tx, limit, leaseMs)),
+    work: createWork({
+      store: jobStore,
+      changes,
+      clock,
+      findModel: models.find,
+      providers,
+      judge: judgeFailure,
+      inspect: pictures.inspect,
+      keep: pictures.keep,
+      publish: pictures.publish,
+      markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
+      markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
+      settle: credits.settle,
+      refund: credits.refund,
+    }),
+    log,
+    concurrency: config.jobConcurrency,
+    timeLimitMs: config.generationTimeoutMs,
+  })
+  caches.bus.on('job', runner.wake)
+  caches.bus.on('cancelled', ([generationId = '']) => runner.abort(generationId))
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
@@ -136,8 +296,13 @@ export const createServices = async (
   const timers = [
     every(keyRefreshMs, 'signing keys', keys.refresh),
     every(purgeMs, 'session purge', identity.purge),
+    every(purgeMs, 'purge of idempotency keys', idempotency.purge),
     every(flushMs, 'use of service keys', keyUsage.flush),
     every(accessCheckMs, 'check of access rows', checkAccess),
+    every(cacheCheckMs, 'check of memory', caches.check.run),
+    every(heatFlushMs, 'heat', heater.flush),
+    every(sweepMs, 'sweep of objects', pictures.sweep),
+    every(viewsLookMs, 'views', createViews({ store: createViewStore(database.batch), heat: heatStore })),
   ]
 
   return {
@@ -147,10 +312,23 @@ export const createServices = async (
     database,
     keys,
     identity,
+    caches,
+    tally,
+    emergency,
+    users: createUsers({ store: createUserStore(database.admin), sessions: identityStore, changes, clock, log }),
     access,
+    warmUp,
     listing: createListing(listingStore),
     guard,
     serviceKeys: createServiceKeys({ store: serviceKeyStore, changes, clock }),
+    flags: createFlagService({ store: createFlagStore(database.admin), changes }),
+    monitoring: createMonitoring({
+      caches,
+      tally,
+      redis,
+      clock: leaseClock,
+      l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
+    }),
     teams: createTeams({ store: teamStore, changes, clock }),
     invitations: createInvitations({
       store: createInvitationStore(database.read),
@@ -160,16 +338,34 @@ export const createServices = async (
     }),
     projects: createProjects({ store: createProjectStore(database.read, listingStore), access, accessInside, changes }),
     generations: createGenerations({
-      store: createGenerationStore(database.read, listingStore),
+      store: generationStore,
       access,
       accessInside,
       changes,
+      idempotency,
+      order: models.order,
+      newSeed: () => randomInt(seeds),
+      reserve: credits.reserve,
+      refund: credits.refund,
+      addJob: jobStore.add,
+      cancelJob: jobStore.cancel,
     }),
+    media: createMedia({ store: mediaStore, access, objects }),
+    pictures,
+    runner,
+    models,
+    credits,
     lifecycle: { stopping: false },
     close: async () => {
       for (const timer of timers) clearInterval(timer)
+      warmUp.stop()
+      await runner.close()
+      await images.close()
       await passwords.close()
       await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
+      await heater.flush().catch((error) => log.debug({ error }, 'the last heat is lost'))
+      await caches.close()
+      await redis?.close()
       await database.close(closingMs)
     },
   }

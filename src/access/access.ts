@@ -1,16 +1,21 @@
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { FactCache, Principal, ResourceFacts, Tier } from './facts.ts'
+import type { FactCache, GatheredFacts, Principal } from './facts.ts'
 import { type Decision, decide } from './layers.ts'
-import type { Action, Facts, ResourceRef, Scope } from './model.ts'
+import { type Action, type Facts, has, publicActions, type ResourceRef, type Scope } from './model.ts'
+import type { ResourceFacts } from './reading.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
+import type { Tally } from './tally.ts'
+import type { Tier } from './tiers.ts'
 
 /** Who asks: the person of a live session. */
 export type Caller = {
   readonly userId: string
   readonly sessionId: string
   readonly role: 'user' | 'admin'
+  /** Let in by what was remembered when Postgres went away; see `EmergencyReads`. */
+  readonly recalled?: boolean
 }
 
 /** A service that asks with a key of its own. */
@@ -37,6 +42,8 @@ export type TracedLayer = {
   verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   reason: string
   tier: Tier | null
+  /** How long ago the oldest fact that was used was true. */
+  age_ms: number | null
   microseconds: number
 }
 
@@ -76,6 +83,11 @@ const toFacts = (userId: string, account: Facts['account'], { project, generatio
   grant,
 })
 
+/** By what is merely remembered things may be looked at, and nothing else. */
+const refuseRecalled = ({ recalled }: GatheredFacts, action: Action): void => {
+  if (recalled && !has(publicActions, action)) throw new Fault('database.unavailable')
+}
+
 const hidden: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
 
 /**
@@ -94,16 +106,24 @@ const answer = (facts: Facts, action: Action, decision = decide(facts, action)):
 export const toldToItself = (explanation: Explanation): Explanation =>
   explanation.reason !== hidden.reason
     ? explanation
-    : { ...explanation, layers: explanation.layers.map((line) => ({ ...line, tier: null, microseconds: 0 })) }
+    : {
+        ...explanation,
+        layers: explanation.layers.map((line) => ({ ...line, tier: null, age_ms: null, microseconds: 0 })),
+      }
 
 export const createAccess = ({
   facts,
   clock,
+  tally,
   onServiceKeyUsed = () => {},
+  onDecision = () => {},
 }: {
   facts: FactCache
   clock: Clock
+  tally: Tally
   onServiceKeyUsed?: (keyId: string) => void
+  /** Told of every question that is answered; must cost next to nothing. */
+  onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
 }): Access => {
   const admit = ({ userId, sessionId }: Claims, { session, account }: Principal): Caller => {
     const live =
@@ -116,30 +136,43 @@ export const createAccess = ({
     return { userId, sessionId, role: account.role }
   }
 
-  const gatherFacts = async (userId: string, ref: ResourceRef, deadline: Deadline) => {
+  const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
     const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
-    const question = toFacts(userId, gathered.account(userId), gathered.resource(ref, userId))
-    return { question, tier: gathered.tier }
+    refuseRecalled(gathered, action)
+    const resource = gathered.resource(ref, userId)
+    const question = toFacts(userId, gathered.account(userId), resource)
+    tally.count(gathered.tier)
+    onDecision(userId, ref, resource)
+    return { question, gathered }
   }
 
   const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
     const account = facts.peekAccount(userId)
     const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
-    return resource && toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+    if (resource === undefined) return undefined
+    tally.count('l1')
+    onDecision(userId, ref, resource)
+    return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
   }
 
-  const factsOf = (userId: string, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> =>
-    peekFacts(userId, ref) ?? gatherFacts(userId, ref, deadline).then(({ question }) => question)
+  const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> =>
+    peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ question }) => question)
 
   /** What each layer says, and how long it takes to say it; the facts took `fetchedInMs`. */
-  const trace = (question: Facts, action: Action, tier: Tier, fetchedInMs: number): Explanation => {
+  const trace = (
+    question: Facts,
+    action: Action,
+    { tier, ageMs }: Pick<GatheredFacts, 'tier' | 'ageMs'>,
+    fetchedInMs: number,
+  ): Explanation => {
     const lines: TracedLayer[] = []
     let sinceMs = clock.monotonic()
     const decision = decide(question, action, ({ layer, name }, { verdict, reason }) => {
       const nowMs = clock.monotonic()
-      const spentMs = layer === 7 ? fetchedInMs : nowMs - sinceMs
-      const microseconds = Math.round(spentMs * 1_000_000) / 1_000
-      lines.push({ layer, name, verdict, reason, tier: layer === 7 ? tier : null, microseconds })
+      const fetching = layer === 7
+      const microseconds = Math.round((fetching ? fetchedInMs : nowMs - sinceMs) * 1_000_000) / 1_000
+      const source = fetching ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
+      lines.push({ layer, name, verdict, reason, ...source, microseconds })
       sinceMs = nowMs
     })
     const { allowed, reason } = answer(question, action, decision)
@@ -150,7 +183,9 @@ export const createAccess = ({
     const { sessionId, userId } = claims
     const about = resources.map((ref) => ({ ref, userId }))
     const gathered = await facts.gather({ session: { id: sessionId, userId }, resources: about }, deadline)
-    return admit(claims, gathered.principal(claims.sessionId, claims.userId))
+    const caller = admit(claims, gathered.principal(claims.sessionId, claims.userId))
+    tally.countAhead(gathered.tier, about.length)
+    return gathered.recalled ? { ...caller, recalled: true } : caller
   }
 
   return {
@@ -176,7 +211,7 @@ export const createAccess = ({
       return { keyId: id }
     },
     decide: (userId, action, ref, deadline) => {
-      return whenKnown(factsOf(userId, ref, deadline), (question) => answer(question, action))
+      return whenKnown(factsOf(userId, action, ref, deadline), (question) => answer(question, action))
     },
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
@@ -186,25 +221,32 @@ export const createAccess = ({
         },
         deadline,
       )
-      return questions.map(({ userId, action, resource }) =>
-        answer(toFacts(userId, gathered.account(userId), gathered.resource(resource, userId)), action),
-      )
+      for (const { action } of questions) refuseRecalled(gathered, action)
+      tally.count(gathered.tier, questions.length)
+      return questions.map(({ userId, action, resource: ref }) => {
+        const resource = gathered.resource(ref, userId)
+        onDecision(userId, ref, resource)
+        return answer(toFacts(userId, gathered.account(userId), resource), action)
+      })
     },
     explain: (userId, action, ref, deadline) => {
       const startedMs = clock.monotonic()
       const known = peekFacts(userId, ref)
-      if (known !== undefined) return trace(known, action, 'l1', clock.monotonic() - startedMs)
-      return gatherFacts(userId, ref, deadline).then(({ question, tier }) =>
-        trace(question, action, tier, clock.monotonic() - startedMs),
+      if (known !== undefined) {
+        const source = { tier: 'l1', ageMs: facts.ageMs(ref, userId) } as const
+        return trace(known, action, source, clock.monotonic() - startedMs)
+      }
+      return gatherFacts(userId, action, ref, deadline).then(({ question, gathered }) =>
+        trace(question, action, gathered, clock.monotonic() - startedMs),
       )
     },
     require: async (caller, action, ref, deadline) => {
-      const question = await factsOf(caller.userId, ref, deadline)
+      const question = await factsOf(caller.userId, action, ref, deadline)
       if (decide(question, action).allowed) return
       throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
     },
     requireDerivation: async (caller, generationId, deadline) => {
-      const question = await factsOf(caller.userId, { type: 'generation', id: generationId }, deadline)
+      const question = await factsOf(caller.userId, 'create', { type: 'generation', id: generationId }, deadline)
       if (decide({ ...question, deriving: true }, 'read').allowed) return
       throw new Fault(decide(question, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
     },

@@ -45,7 +45,6 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
     .post('/access/v1/evaluation', ({ call, body }) => evaluate(call, body), {
       service: 'authorization:check',
       ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, by, faults, never }),
-      parse: 'json',
       body: authzen.evaluation,
     })
     .post(
@@ -76,7 +75,6 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
             never,
           },
         ),
-        parse: 'json',
         body: authzen.evaluations,
       },
     )

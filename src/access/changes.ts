@@ -1,26 +1,35 @@
 import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { AccessEvent, Announcement, Bus } from './bus.ts'
 import type { FactCache } from './facts.ts'
-import { type FactKey, type FactKind, factKey } from './model.ts'
-import { touchedGrants } from './store.ts'
-
-/** Names a fact that the transaction changes. */
-export type Touch = (kind: Exclude<FactKind, 'grant'>, id: string) => void
-
-type Options = {
-  /** Set where projects, teams or grants change: which grant facts that touches is then asked of the database. */
-  readonly grants?: boolean
-}
+import { publishChange } from './store.ts'
 
 /**
  * The one way to change what decisions depend on.
  *
- * Promise: when it resolves, the change is committed and no decision of this instance is made on the facts as they were.
- * When it rejects, nothing was changed (or, where the connection died during the commit, nobody knows), and the facts
- * are forgotten all the same. Two changes that deadlock are one change and a second try of the other.
+ * Promise: when it resolves, the change is committed and no instance makes a decision on the facts as they were, from any
+ * tier. When it rejects, nothing was changed (or, where the connection died during the commit or the time ran out after
+ * it, nobody knows). What changed is told by the tables themselves. Two changes that deadlock are one change and a second
+ * try of the other.
  */
 export type Changes = {
-  run<T>(deadline: Deadline, work: (tx: TransactionSql, touch: Touch) => Promise<T>, options?: Options): Promise<T>
+  run<T>(deadline: Deadline, work: (tx: TransactionSql) => Promise<T>, options?: ChangeOptions): Promise<T>
+}
+
+type ChangeOptions = {
+  /**
+   * It takes nothing away from anybody. Where another change finds nothing left to change, somebody else has just made it,
+   * perhaps without having been answered: it too waits until everybody has heard.
+   */
+  readonly adds?: boolean
+}
+
+type Dependencies = {
+  readonly sql: Sql
+  readonly bus: Pick<Bus, 'instance' | 'announce'>
+  readonly facts: Pick<FactCache, 'invalidate'>
+  /** Takes over a committed event: the outer cache is to forget what it touched. */
+  readonly onCommitted: (event: AccessEvent) => void
 }
 
 const maxTries = 3
@@ -28,27 +37,43 @@ const maxTries = 3
 const isDeadlock = (error: unknown): boolean =>
   typeof error === 'object' && error !== null && 'code' in error && (error.code === '40P01' || error.code === '40001')
 
-export const createChanges = (sql: Sql, facts: FactCache): Changes => ({
-  run: (deadline, work, { grants = false } = {}) => {
+type Published = { readonly event: AccessEvent; readonly announcement: Announcement }
+
+export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): Changes => ({
+  run: (deadline, work, { adds = false } = {}) => {
     const attempt = async () => {
-      const touched = new Set<FactKey>()
+      let published: Published | undefined
+      const publish = async (tx: TransactionSql) => {
+        const event = await publishChange(tx, bus.instance, !adds)
+        // Before the commit, because others may hear and answer before we learn that it was done.
+        if (event !== undefined) published = { event, announcement: bus.announce(event.id) }
+      }
       try {
-        return await sql.begin(async (tx) => {
+        const result = await sql.begin(async (tx) => {
           // The wait for a connection may have used up the time; what nobody waits for any more must not be done.
           deadline.check()
-          const result = await work(tx, (kind, id) => touched.add(factKey(kind, id)))
-          if (grants) for (const id of await touchedGrants(tx)) touched.add(factKey('grant', id))
+          const result = await work(tx)
+          await publish(tx)
           deadline.check()
           return result
         })
-      } finally {
-        facts.invalidate(touched)
+        return { result, published }
+      } catch (error) {
+        published?.announcement.drop()
+        // It may have been committed all the same.
+        facts.invalidate(published?.event.touched ?? [])
+        throw error
       }
     }
     const settle = async () => {
       for (let tries = 1; ; tries += 1) {
         try {
-          return await attempt()
+          const { result, published } = await attempt()
+          if (published === undefined) return result
+          facts.invalidate(published.event.touched)
+          onCommitted(published.event)
+          await published.announcement.heard()
+          return result
         } catch (error) {
           if (!isDeadlock(error) || tries === maxTries) throw error
         }

@@ -1,3 +1,4 @@
+import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../kit/ttl-map.ts'
 import {
@@ -6,26 +7,18 @@ import {
   type FactKey,
   type FactKind,
   factKey,
-  type GenerationFact,
-  type GrantFact,
   grantId,
-  type ProjectFact,
+  partOf,
   type ResourceRef,
   type ServiceKeyFact,
   type SessionFact,
+  without,
 } from './model.ts'
-import type { FactStore, LoadedFacts, Wanted as WantedFact } from './store.ts'
-
-export type Tier = 'l1' | 'database'
+import { factIn, ignore, nothing, type ResourceFacts, readResource, type Source } from './reading.ts'
+import type { Wanted as WantedFact } from './store.ts'
+import { deeper, type Loaded, type LoadFacts, type Tier } from './tiers.ts'
 
 export type Principal = { readonly session: SessionFact | undefined; readonly account: AccountFact | undefined }
-/** A thing as one person has it: what it is, and what was granted to that person. */
-export type ResourceFacts = {
-  readonly project: ProjectFact | undefined
-  readonly generation: GenerationFact | undefined
-  readonly grant: GrantFact | undefined
-}
-
 /** What a request wants to know in one go. */
 export type Wanted = {
   readonly session?: { readonly id: string; readonly userId: string }
@@ -37,10 +30,11 @@ export type Wanted = {
 /**
  * The facts that decisions are made of, cached.
  *
- * Promise: once `invalidate(keys)` has returned, no later read is answered from what was known of those before, whatever
+ * Promise: once `invalidate(touched)` has returned, no later read is answered from what was known of those before, whatever
  * loads were under way: what they bring of those is dropped where they land, and nobody joins them any more. What one
- * `gather` gives is what was known together at its end. Concurrent misses on one fact make one statement. Things that do
- * not exist are remembered too, for a shorter time.
+ * `gather` gives is what was known together at its end. Concurrent misses on one fact make one load. Things that do
+ * not exist are remembered too, for a shorter time. Without a lease memory is not believed and no load is joined that
+ * somebody else began, and when it ends meanwhile one statement is asked for everything: a change may have been missed.
  */
 export type FactCache = {
   /** Both facts of a signed-in request, or undefined when either is not in memory. */
@@ -52,11 +46,22 @@ export type FactCache = {
   peekServiceKey(id: string): Lookup<ServiceKeyFact>
   /** Makes sure that everything wanted is known, in at most one statement, and says where it came from. */
   gather(wanted: Wanted, deadline: Deadline): Promise<GatheredFacts>
-  invalidate(keys: Iterable<FactKey>): void
+  /** What is remembered of everything wanted, lease or not, time to live or not; undefined when something is not. */
+  recall(wanted: Wanted): GatheredFacts | undefined
+  /** Puts into memory what is not there, for nobody who waits: by a load of its own, that nobody joins. */
+  fetchAhead(wanted: readonly Wanted[]): Promise<void>
+  /** How long ago the oldest of the facts about a thing and a person was true, of those in memory. */
+  ageMs(ref: ResourceRef, userId: string): number
+  invalidate(touched: Iterable<FactKey> | 'everything'): void
 }
 
 export type GatheredFacts = {
+  /** The deepest that was asked. */
   readonly tier: Tier
+  /** How long ago the oldest of them was true. */
+  readonly ageMs: number
+  /** Nobody vouches for them: they are what was remembered when Postgres went away. */
+  readonly recalled: boolean
   principal(sessionId: string, userId: string): Principal
   account(userId: string): AccountFact | undefined
   resource(ref: ResourceRef, userId: string): ResourceFacts
@@ -64,56 +69,25 @@ export type GatheredFacts = {
 }
 
 /** What was invalidated while somebody watched. */
-type Overtaken = ReadonlySet<FactKey>[]
-type Flight = Promise<LoadedFacts>
-type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
+type Overtaken = (ReadonlySet<FactKey> | 'everything')[]
+type Flight = Promise<Loaded>
 
-const nothing: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
 /** How often a question is asked again because what it is about was changed meanwhile. */
 const maxRounds = 4
 
-const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 'hit' ? lookup.value : undefined)
-
-type OnMiss = (kind: FactKind, id: string, userId: string) => void
-
-/** Reads a project's facts for one person; of a grant only where one could matter. */
-const readProject = (
-  source: Source,
-  projectId: string,
-  userId: string,
-  onMiss: OnMiss,
-): Omit<ResourceFacts, 'generation'> | undefined => {
-  const lookup = source('project', projectId)
-  if (lookup.kind === 'miss') return void onMiss('project', projectId, userId)
-  if (lookup.kind === 'absent') return nothing
-  const project = lookup.value
-  if (project.ownerId === userId || project.visibility === 'private') return { project, grant: undefined }
-  const grant = source('grant', grantId(userId, projectId))
-  if (grant.kind === 'miss') return void onMiss('grant', projectId, userId)
-  return { project, grant: factIn(grant) }
-}
-
-/** Reads a thing's facts from a source; where one is missing, names it to `onMiss` and returns undefined. */
-const readResource = (
-  source: Source,
-  { type, id }: ResourceRef,
-  userId: string,
-  onMiss: OnMiss,
-): ResourceFacts | undefined => {
-  if (type === 'project') {
-    const found = readProject(source, id, userId, onMiss)
-    return found && { project: found.project, generation: undefined, grant: found.grant }
+const dropOvertaken = (facts: Map<FactKey, unknown>, overtaken: Overtaken) => {
+  for (const keys of overtaken) {
+    if (keys === 'everything') facts.clear()
+    else {
+      for (const key of keys) {
+        facts.delete(key)
+        // Nothing is left out of what is on its way: somebody else may have learnt all of it since.
+        const part = partOf(key)
+        if (part !== undefined) facts.delete(part.whole)
+      }
+    }
   }
-  const lookup = source('generation', id)
-  if (lookup.kind === 'miss') return void onMiss('generation', id, userId)
-  if (lookup.kind === 'absent') return nothing
-  const generation = lookup.value
-  if (generation.projectId === null) return { project: undefined, generation, grant: undefined }
-  const found = readProject(source, generation.projectId, userId, onMiss)
-  return found && { project: found.project, generation, grant: found.grant }
 }
-
-const ignore = () => {}
 
 /** Names what a load is asked for; for a thing also by whom, because what was granted to that person comes along. */
 const wantedKey = (kind: FactKind, id: string, userId: string | null): string =>
@@ -132,31 +106,61 @@ const everything = ({ session, accounts = [], resources = [], serviceKey }: Want
   ...resources.map(({ ref, userId }) => ({ kind: ref.type, id: ref.id, userId })),
 ]
 
-export const createFactCache = ({ store, memory }: { store: FactStore; memory: TtlMap<Fact[FactKind]> }): FactCache => {
+type Dependencies = {
+  readonly load: LoadFacts
+  /** For what is fetched ahead. Default: `load`. */
+  readonly loadAhead?: LoadFacts
+  readonly memory: TtlMap<Fact[FactKind]>
+  readonly clock: Clock
+  /** Until when memory may be believed, on the monotonic time of `leaseClock` (default: `clock`). */
+  readonly leaseClock?: Clock
+  readonly lease: { readonly untilMs: number }
+  readonly flags: { readonly l1: boolean }
+}
+
+export const createFactCache = ({
+  load,
+  loadAhead = load,
+  memory,
+  clock,
+  leaseClock = clock,
+  lease,
+  flags,
+}: Dependencies): FactCache => {
   const flights = new Map<string, Flight>()
   const watchers = new Set<Overtaken>()
+  let askedAtMs = 0
+  const isLeased = () => leaseClock.monotonic() < lease.untilMs
+  /** Whether memory may be believed; if so, `fromMemory` answers as of this moment. */
+  const remembers = (): boolean => {
+    askedAtMs = clock.monotonic()
+    return flags.l1 && (leaseClock === clock ? askedAtMs < lease.untilMs : isLeased())
+  }
   // A key holds a fact of the kind that is part of it, so what comes out is of the kind asked for.
-  const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id)) as Lookup<never>
-
-  const keep = (key: FactKey, fact: Fact[FactKind] | null) =>
-    fact === null ? memory.setAbsent(key) : memory.set(key, fact)
+  const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), askedAtMs) as Lookup<never>
 
   /** A load also brings facts that nobody asked for by name, so each fact is judged by itself when it lands. */
-  const takeOff = (missing: ReadonlyMap<string, WantedFact>): Flight => {
+  const fly = (missing: ReadonlyMap<string, WantedFact>, by: LoadFacts): Flight => {
     const overtaken: Overtaken = []
     watchers.add(overtaken)
-    const flight: Flight = store
-      .load([...missing.values()])
-      .then((facts) => {
+    return by([...missing.values()])
+      .then(({ facts, ...rest }) => {
         const current = new Map(facts)
-        for (const keys of overtaken) for (const key of keys) current.delete(key)
-        for (const [key, fact] of current) keep(key, fact)
-        return current
+        dropOvertaken(current, overtaken)
+        for (const [key, fact] of current) {
+          if (fact === null) memory.setAbsent(key)
+          else memory.set(key, fact, rest.ages.get(key))
+        }
+        return { facts: current, ...rest }
       })
-      .finally(() => {
-        watchers.delete(overtaken)
-        for (const name of missing.keys()) if (flights.get(name) === flight) flights.delete(name)
-      })
+      .finally(() => watchers.delete(overtaken))
+  }
+
+  /** As `fly`, and others who want the same join. */
+  const takeOff = (missing: ReadonlyMap<string, WantedFact>): Flight => {
+    const flight: Flight = fly(missing, load).finally(() => {
+      for (const name of missing.keys()) if (flights.get(name) === flight) flights.delete(name)
+    })
     for (const name of missing.keys()) flights.set(name, flight)
     return flight
   }
@@ -175,8 +179,10 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
     return misses
   }
 
-  const viewOf = (source: Source, tier: Tier): GatheredFacts => ({
+  const viewOf = (source: Source, tier: Tier, ageMs: number, recalled = false): GatheredFacts => ({
     tier,
+    ageMs,
+    recalled,
     principal: (sessionId, userId) => ({
       session: factIn(source('session', sessionId)),
       account: factIn(source('account', userId)),
@@ -188,6 +194,9 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
 
   const gather = async (wanted: Wanted, deadline: Deadline): Promise<GatheredFacts> => {
     const learnt = new Map<FactKey, Fact[FactKind] | null>()
+    /** What the answer is put together from. Changes in between are heard of under a lease, and only then. */
+    const places = new Set<unknown>()
+    let ageMs = 0
     const fromLearnt: Source = (kind, id) => {
       const fact = learnt.get(factKey(kind, id))
       if (fact === undefined) return miss
@@ -196,10 +205,21 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
     // What is met in memory is held on to, because it may be evicted, or expire, before the question is answered.
     const source: Source = (kind, id) => {
       const known = fromLearnt(kind, id)
-      if (known.kind !== 'miss') return known
+      if (known.kind !== 'miss' || !remembers()) return known
       const found = fromMemory(kind, id)
-      if (found.kind !== 'miss') learnt.set(factKey(kind, id), found.kind === 'hit' ? found.value : null)
+      if (found.kind !== 'miss') {
+        const key = factKey(kind, id)
+        learnt.set(key, found.kind === 'hit' ? found.value : null)
+        places.add(memory)
+        ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
+      }
       return found
+    }
+    const learn = ({ facts, ages }: Loaded) => {
+      for (const [key, fact] of facts) learnt.set(key, fact)
+      places.add(facts)
+      if (ages.size > 0) places.add(ages)
+      for (const age of ages.values()) ageMs = Math.max(ageMs, age)
     }
     const overtaken: Overtaken = []
     watchers.add(overtaken)
@@ -207,49 +227,88 @@ export const createFactCache = ({ store, memory }: { store: FactStore; memory: T
       let tier: Tier = 'l1'
       for (let round = 1; ; round += 1) {
         const misses = findMisses(source, wanted)
-        if (misses.size === 0) return viewOf(fromLearnt, tier)
+        const isOfOneMoment = places.size <= 1 || isLeased()
+        if (misses.size === 0 && isOfOneMoment) return viewOf(fromLearnt, tier, ageMs)
         deadline.check()
-        tier = 'database'
-        if (round > maxRounds) {
-          // Always overtaken: what one statement says at one moment is an answer too, for this question alone.
-          const facts = await deadline.run(store.load(everything(wanted)))
+        if (round > maxRounds || misses.size === 0) {
+          // Overtaken, always or for all we know: what one statement says is an answer too, for this question alone.
+          const loaded = await deadline.run(load(everything(wanted), { past: 'l2' }))
           learnt.clear()
-          for (const [key, fact] of facts) learnt.set(key, fact)
-          return viewOf(fromLearnt, tier)
+          ageMs = 0
+          learn(loaded)
+          return viewOf(fromLearnt, loaded.tier, ageMs)
         }
         overtaken.length = 0
         const boarded = new Set<Flight>()
         const own = new Map<string, WantedFact>()
+        const mayJoin = isLeased()
         for (const [name, wish] of misses) {
-          const flight = flights.get(name)
+          const flight = mayJoin ? flights.get(name) : undefined
           if (flight === undefined) own.set(name, wish)
           else boarded.add(flight)
         }
         if (own.size > 0) boarded.add(takeOff(own))
-        for (const facts of await deadline.run(Promise.all(boarded))) {
-          for (const [key, fact] of facts) learnt.set(key, fact)
+        for (const loaded of await deadline.run(Promise.all(boarded))) {
+          learn(loaded)
+          tier = deeper(tier, loaded.tier)
         }
-        for (const keys of overtaken) for (const key of keys) learnt.delete(key)
+        dropOvertaken(learnt, overtaken)
       }
     } finally {
       watchers.delete(overtaken)
     }
   }
 
+  const keysOf = ({ type, id }: ResourceRef, userId: string): FactKey[] => {
+    const generation = type === 'generation' ? factIn(fromMemory('generation', id)) : undefined
+    const projectId = type === 'project' ? id : (generation?.projectId ?? null)
+    const isMany = factIn(fromMemory('grants', userId)) === 'many'
+    return [
+      factKey('account', userId),
+      factKey(type, id),
+      factKey('grants', userId),
+      ...(projectId === null ? [] : [factKey('project', projectId)]),
+      ...(projectId === null || !isMany ? [] : [factKey('grant', grantId(userId, projectId))]),
+    ]
+  }
+
   return {
     peekPrincipal: (sessionId, userId) => {
+      if (!remembers()) return undefined
       const session = fromMemory('session', sessionId)
       const account = fromMemory('account', userId)
       if (session.kind === 'miss' || account.kind === 'miss') return undefined
       return { session: factIn(session), account: factIn(account) }
     },
-    peekAccount: (userId) => fromMemory('account', userId),
-    peekResource: (ref, userId) => readResource(fromMemory, ref, userId, ignore),
-    peekServiceKey: (id) => fromMemory('service_key', id),
+    peekAccount: (userId) => (remembers() ? fromMemory('account', userId) : miss),
+    peekResource: (ref, userId) => (remembers() ? readResource(fromMemory, ref, userId, ignore) : undefined),
+    peekServiceKey: (id) => (remembers() ? fromMemory('service_key', id) : miss),
     gather,
-    invalidate: (keys) => {
-      const changed: ReadonlySet<FactKey> = new Set(keys)
-      for (const key of changed) memory.delete(key)
+    recall: (wanted) => {
+      let ageMs = 0
+      const source: Source = (kind, id) => {
+        const key = factKey(kind, id)
+        ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
+        return memory.recall(key) as Lookup<never>
+      }
+      return findMisses(source, wanted).size === 0 ? viewOf(source, 'l1', ageMs, true) : undefined
+    },
+    fetchAhead: async (wanted) => {
+      if (!remembers()) return
+      const missing = new Map(wanted.flatMap((each) => [...findMisses(fromMemory, each)]))
+      if (missing.size > 0) await fly(missing, loadAhead)
+    },
+    ageMs: (ref, userId) => Math.max(0, ...keysOf(ref, userId).map((key) => memory.ageMs(key) ?? 0)),
+    invalidate: (touched) => {
+      const changed: 'everything' | ReadonlySet<FactKey> = typeof touched === 'string' ? touched : new Set(touched)
+      if (changed === 'everything') memory.clear()
+      else {
+        for (const key of changed) {
+          memory.delete(key)
+          const part = partOf(key)
+          if (part !== undefined) memory.amend(part.whole, (fact) => without(fact as Fact['grants'], part.projectId))
+        }
+      }
       for (const overtaken of watchers) overtaken.push(changed)
       flights.clear()
     },

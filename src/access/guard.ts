@@ -34,7 +34,7 @@ export type Guard = ReturnType<typeof createGuard>
  * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
  * where the caller may not read the thing, 403 where it may read but not do this. `admin: true` is for operators.
  * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
- * nobody else.
+ * nobody else. `operates: scope` lets in operators and services whose key has the scope, and puts `asker` into the context.
  */
 export const createGuard = ({
   access,
@@ -49,8 +49,12 @@ export const createGuard = ({
       ? claims.then((verified) => access.enter(verified, call.deadline, about))
       : access.enter(claims, call.deadline, about)
   }
+  /** For what needs Postgres besides: where that is gone, nobody waits to learn it again. */
   const enter = (request: Request, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> =>
-    enterWith(credentialOf(request), call, about)
+    whenKnown(enterWith(credentialOf(request), call, about), (caller) => {
+      if (caller.recalled) throw new Fault('database.unavailable')
+      return caller
+    })
   /** A key of a service; whoever is signed in without one is told what it lacks. */
   const enterService = async (request: Request, call: Call, scope: Scope): Promise<Service> => {
     const credential = credentialOf(request)
@@ -90,6 +94,13 @@ export const createGuard = ({
       resolve: ({ request, call, query }) => {
         const asking = ask(request, call, scope, about(query))
         return asContext(whenKnown(asking, (asker) => ({ asker })))
+      },
+    }),
+    operates: (scope: Scope) => ({
+      resolve: async ({ request, call }) => {
+        const asker = await ask(request, call, scope)
+        if (asker.kind === 'person' && asker.caller.role !== 'admin') throw new Fault('access.admins_only')
+        return { asker }
       },
     }),
     service: (scope: Scope) => ({

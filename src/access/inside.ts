@@ -4,6 +4,8 @@ import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import { type Access, createAccess } from './access.ts'
 import { createFactCache } from './facts.ts'
 import { createFactStore } from './store.ts'
+import { createTally } from './tally.ts'
+import { loadFromStore } from './tiers.ts'
 
 /**
  * Access as one transaction sees it, past every cache. Asked after a row was locked, its answer holds until the commit,
@@ -12,10 +14,15 @@ import { createFactStore } from './store.ts'
 export type AccessInside = (tx: TransactionSql) => Access
 
 export const createAccessInside =
-  (clock: Clock): AccessInside =>
+  (clock: Clock, flags: { readonly l3: boolean }): AccessInside =>
   (tx) => {
     // Nothing lives in this memory: what was known before a lock is not what is true after it.
-    const memory = createTtlMap<never>({ clock, ttlMs: 0 })
-    const store = createFactStore(tx as unknown as Sql)
-    return createAccess({ clock, facts: createFactCache({ store, memory }) })
+    const facts = createFactCache({
+      load: loadFromStore(createFactStore(tx as unknown as Sql), flags),
+      memory: createTtlMap<never>({ clock, ttlMs: 0 }),
+      clock,
+      lease: { untilMs: Number.NEGATIVE_INFINITY },
+      flags: { l1: false },
+    })
+    return createAccess({ clock, facts, tally: createTally() })
   }

@@ -58,15 +58,19 @@ export const visibilities = ['private', 'team-only', 'public'] as const
 export type Visibility = (typeof visibilities)[number]
 
 /** What a service key may ask for. */
-export const scopes = ['authorization:check', 'authorization:list'] as const
+export const scopes = ['authorization:check', 'authorization:list', 'performance:read'] as const
 export type Scope = (typeof scopes)[number]
+
+export const accountStatuses = ['active', 'suspended', 'deleted'] as const
+export const accountRoles = ['user', 'admin'] as const
+export const plans = ['free', 'pro', 'enterprise'] as const
 
 /** What a decision needs to know, and nothing else of the rows it comes from. */
 export type SessionFact = { readonly userId: string; readonly ended: boolean; readonly expiresAtMs: number }
 export type AccountFact = {
-  readonly status: 'active' | 'suspended' | 'deleted'
-  readonly role: 'user' | 'admin'
-  readonly plan: 'free' | 'pro' | 'enterprise'
+  readonly status: (typeof accountStatuses)[number]
+  readonly role: (typeof accountRoles)[number]
+  readonly plan: (typeof plans)[number]
 }
 export type ProjectFact = {
   readonly ownerId: string
@@ -75,6 +79,15 @@ export type ProjectFact = {
 }
 /** What one person may do on one project by owning it or through teams; what is public comes on top. */
 export type GrantFact = ActionSet
+/**
+ * All that one person may do through teams on projects of others, by project: what is not in it is nothing, so it answers
+ * for every project at once, `except` for those where something changed since. It says `many` where there are more than
+ * `maxGrants`: then each project is a fact of its own.
+ */
+export type GrantsFact =
+  | { readonly granted: Readonly<Record<string, ActionSet>>; readonly except?: readonly string[] }
+  | 'many'
+export const maxGrants = 200
 export type ServiceKeyFact = {
   /** SHA-256 of the secret part, base64url. */
   readonly secretHash: string
@@ -94,6 +107,7 @@ export type Fact = {
   project: ProjectFact
   generation: GenerationFact
   grant: GrantFact
+  grants: GrantsFact
   service_key: ServiceKeyFact
 }
 export type FactKind = keyof Fact
@@ -105,6 +119,22 @@ export type FactKind = keyof Fact
 export type FactKey = `${FactKind}:${string}`
 export const factKey = (kind: FactKind, id: string): FactKey => `${kind}:${id}`
 export const grantId = (userId: string, projectId: string): string => `${userId}/${projectId}`
+/** The fact that a grant is part of, and of which project it speaks there; undefined for what is no grant. */
+export const partOf = (key: FactKey): { readonly whole: FactKey; readonly projectId: string } | undefined => {
+  if (!key.startsWith('grant:')) return undefined
+  const slash = key.indexOf('/')
+  return { whole: factKey('grants', key.slice('grant:'.length, slash)), projectId: key.slice(slash + 1) }
+}
+
+/** Of what was granted to a person no more than so many projects are left out: then it is better learnt anew. */
+const maxExcept = 16
+
+/** What is left of a fact when the grant on a project has changed; undefined where nothing is. */
+export const without = (grants: GrantsFact, projectId: string): GrantsFact | undefined => {
+  if (grants === 'many' || grants.except?.includes(projectId)) return grants
+  const except = [...(grants.except ?? []), projectId]
+  return except.length > maxExcept ? undefined : { granted: grants.granted, except }
+}
 
 /**
  * The facts of one question. A thing that does not exist has neither `project` nor `generation`, which makes it a thing

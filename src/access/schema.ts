@@ -1,5 +1,6 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../schema.ts'
 import { actions, resourceTypes } from './model.ts'
+import { tiers } from './tiers.ts'
 
 const aboutUser = t.Optional(id('About whom: a service says it, a person may only name itself'))
 
@@ -24,7 +25,10 @@ export const explanation = closed({
       name: t.String(),
       verdict: oneOf(['allow', 'deny', 'abstain', 'skipped'] as const),
       reason: t.String(),
-      tier: t.Union([oneOf(['l1', 'l2', 'l3', 'database'] as const), t.Null()]),
+      tier: t.Union([oneOf(tiers), t.Null()], { description: 'Where the facts came from; on layer 7 only' }),
+      age_ms: t.Union([t.Integer({ minimum: 0 }), t.Null()], {
+        description: 'How long ago the oldest of the facts was true; on layer 7 only',
+      }),
       microseconds: t.Number({ minimum: 0 }),
     }),
     { description: 'All ten, in the order of evaluation' },

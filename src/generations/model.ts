@@ -4,8 +4,15 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp }
 /** How many ancestors a generation may have. */
 export const maxDepth = 64
 
+/** Why nothing came of one: the provider refused, could not be had, took too long, made something else, or another reason. */
+export const failures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
+
 const title = text(0, 200)
 const intent = oneOf(intents)
+const negativePrompt = text(0, 4000)
+const value = t.Union([t.String(), t.Number(), t.Boolean()])
+/** By name; which there are depends on the model. */
+const parameters = (description: string) => t.Object({}, { additionalProperties: value, description })
 const model = t.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$' })
 
 export const generationParams = closed({ generation_id: id('Generation') })
@@ -14,6 +21,9 @@ export const newGeneration = closed({
   project_id: t.Optional(id('Project it is made in; without one it is the owner’s alone')),
   model,
   prompt: text(1, 4000),
+  negative_prompt: t.Optional(negativePrompt),
+  parameters: t.Optional(parameters('As the model takes them; see models')),
+  outputs: t.Optional(t.Integer({ minimum: 1, maximum: 16, description: 'How many; 1 unless given' })),
   title: t.Optional(title),
   intent: t.Optional(intent),
   parent_id: t.Optional(id('Generation it is made from; goes with an intent other than `original`')),
@@ -51,10 +61,18 @@ export const generation = closed({
   depth: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many ancestors it has; see provenance' }),
   model: t.String(),
   prompt: t.String(),
+  negative_prompt: t.String(),
+  parameters: parameters('All that it is made with, those included that were not given'),
+  outputs: t.Integer({ minimum: 1 }),
+  price: t.Integer({ minimum: 0, description: 'Credits; what comes to nothing is refunded' }),
   status: oneOf(generationStatuses),
+  progress: t.Number({ minimum: 0, maximum: 1, description: 'Of the attempt under way; 1 when it is completed' }),
+  failure: t.Union([oneOf(failures), t.Null()], { description: 'Why it failed, where it did' }),
   favorite: t.Boolean({ description: 'Whether it is one of the caller’s favorites' }),
   created_at: timestamp(),
   updated_at: timestamp(),
+  started_at: t.Union([timestamp(), t.Null()]),
+  finished_at: t.Union([timestamp(), t.Null()]),
 })
 export type Generation = Static<typeof generation>
 export const generationPage = pageOf(generation)

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/model.ts'
-import { contract, nothing, type Static, toPlace } from '../schema.ts'
+import { contract, nothing, type Static, toIdempotencyKey, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 
@@ -34,25 +34,36 @@ const toFilter = (query: Static<typeof model.generationQuery>) => ({
 export const generationRoutes = ({ generations, guard }: { generations: Generations; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/generations' })
     .use(guard)
-    .post('', async ({ call, caller, body, status }) => status(201, await generations.create(call, caller, body)), {
-      signedIn: itsPlaces,
-      ...contract(
-        { body: model.newGeneration },
-        { 201: model.generation },
-        {
-          summary:
-            'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave',
-          tags,
-          faults: [
-            'project.not_found',
-            'access.denied',
-            'generation.not_found',
-            'generation.derivatives_not_allowed',
-            'generation.too_deep',
-          ],
-        },
-      ),
-    })
+    .post(
+      '',
+      async ({ call, caller, body, request, set, status }) => {
+        const made = await generations.create(call, caller, body, toIdempotencyKey(request))
+        if (made.replayed) set.headers['idempotent-replayed'] = 'true'
+        return status(201, made.body)
+      },
+      {
+        signedIn: itsPlaces,
+        ...contract(
+          { body: model.newGeneration },
+          { 201: model.generation },
+          {
+            summary:
+              'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave',
+            tags,
+            idempotent: true,
+            faults: [
+              'project.not_found',
+              'access.denied',
+              'generation.not_found',
+              'generation.derivatives_not_allowed',
+              'generation.too_deep',
+              'model.unavailable',
+              'credits.insufficient',
+            ],
+          },
+        ),
+      },
+    )
     .get('', ({ call, caller, query }) => generations.list(call, caller, toFilter(query)), {
       signedIn: true,
       ...contract(
@@ -96,7 +107,27 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         ...contract(
           { params: model.generationParams },
           { 204: nothing },
-          { summary: 'Delete a generation', tags, faults: ['generation.not_found', 'access.denied'] },
+          {
+            summary: 'Delete a generation and what came of it; one that is not over is called off first',
+            tags,
+            faults: ['generation.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
+    .post(
+      '/:generation_id/cancel',
+      ({ call, caller, params }) => generations.cancel(call, caller, params.generation_id),
+      {
+        may: ['write', theGeneration],
+        ...contract(
+          { params: model.generationParams },
+          { 200: model.generation },
+          {
+            summary: 'Call it off and get its price back; needs `write`',
+            tags,
+            faults: ['generation.not_found', 'access.denied', 'generation.finished'],
+          },
         ),
       },
     )

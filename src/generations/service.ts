@@ -4,8 +4,10 @@ import type { AccessInside } from '../access/inside.ts'
 import type { ResourceRef } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
+import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
 import {
   type Favorite,
   type Generation,
@@ -25,10 +27,18 @@ const toGeneration = (row: GenerationRow): Generation => ({
   depth: row.depth,
   model: row.model,
   prompt: row.prompt,
+  negative_prompt: row.negative_prompt,
+  parameters: row.parameters,
+  outputs: row.outputs,
+  price: row.price,
   status: row.status,
+  progress: row.progress,
+  failure: row.failure as Generation['failure'],
   favorite: row.favorite,
   created_at: row.created_at.toISOString(),
   updated_at: row.updated_at.toISOString(),
+  started_at: row.started_at?.toISOString() ?? null,
+  finished_at: row.finished_at?.toISOString() ?? null,
 })
 
 const toAncestor = (row: AncestorRow): Provenance['items'][number] => ({
@@ -60,45 +70,87 @@ const checkLineage = ({ parent_id, intent = 'original' }: NewGeneration): void =
   if (parent_id !== undefined && intent === 'original') throw invalid('/intent', 'A child is not an original')
 }
 
+type ParameterValue = string | number | boolean
+
+/** What a model takes and what it costs, whole. */
+type Order = {
+  readonly model: { readonly parameters: Readonly<Record<string, unknown>> }
+  readonly parameters: Readonly<Record<string, ParameterValue>>
+  readonly outputs: number
+  readonly price: number
+}
+
+type Dependencies = {
+  store: GenerationStore
+  access: Access
+  accessInside: AccessInside
+  changes: Changes
+  idempotency: Pick<Idempotency, 'once'>
+  /** Throws for what the model does not take. */
+  order: (input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt'>) => Order
+  /** A seed, for whoever asks for none. */
+  newSeed: () => number
+  /** Late in the transaction: it holds the balance until the end. Throws where that does not cover the price. */
+  reserve: (tx: TransactionSql, userId: string, generationId: string, price: number) => Promise<void>
+  refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  addJob: (tx: TransactionSql, generationId: string) => Promise<void>
+  /** False: there is none, the generation is over. */
+  cancelJob: (tx: TransactionSql, generationId: string) => Promise<boolean>
+}
+
 /**
- * Generations as records. Whoever calls has been let through for the action of the route; what moves or removes one is
- * decided on again under its lock.
+ * Generations, from the order to the last word. Whoever calls has been let through for the action of the route; what moves,
+ * ends or removes one is decided on again under its lock.
+ *
+ * Promise: what was accepted is paid for and will be made, or nothing was accepted. What is called off is refunded, once.
  */
 export const createGenerations = ({
   store,
   access,
   accessInside,
   changes,
-}: {
-  store: GenerationStore
-  access: Access
-  accessInside: AccessInside
-  changes: Changes
-}) => ({
+  idempotency,
+  order,
+  newSeed,
+  reserve,
+  refund,
+  addJob,
+  cancelJob,
+}: Dependencies) => ({
   /** The project and the parent it was asked for are there when it is made, or nothing is made. */
-  create: async (call: Call, caller: Caller, input: NewGeneration): Promise<Generation> => {
+  create: async (call: Call, caller: Caller, input: NewGeneration, key?: string): Promise<Replayable<Generation>> => {
     checkLineage(input)
-    const { project_id = null, parent_id, model, prompt, title = '', intent = 'original' } = input
+    const { project_id = null, parent_id, model, prompt, negative_prompt = '', title = '', intent = 'original' } = input
+    const ordered = order(input)
     if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), call.deadline)
     if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, call.deadline)
-    return changes.run(call.deadline, async (tx, touch) => {
+    const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
+    const accept = async (tx: TransactionSql) => {
       if (project_id !== null && !(await store.keepProject(tx, project_id))) throw new Fault('project.not_found')
       const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...found(await store.keepParent(tx, parent_id))]
       if (ancestor_ids.length > maxDepth) throw new Fault('generation.too_deep')
-      const owner_id = caller.userId
+      const { outputs, price } = ordered
+      const takesSeed = Object.hasOwn(ordered.model.parameters, 'seed')
       const row = await store.insert(tx, {
         id: newId(),
-        owner_id,
+        owner_id: caller.userId,
         project_id,
         title,
         intent,
         ancestor_ids,
         model,
         prompt,
+        negative_prompt,
+        // Chosen now, so that every attempt makes the same, and so may whoever sees it.
+        parameters: { ...(takesSeed && { seed: newSeed() }), ...ordered.parameters },
+        outputs,
+        price,
       })
-      touch('generation', row.id)
-      return toGeneration(row)
-    })
+      await addJob(tx, row.id)
+      await reserve(tx, caller.userId, row.id, price)
+      return { status: 201, body: toGeneration(row) }
+    }
+    return changes.run(call.deadline, (tx) => idempotency.once(tx, request, () => accept(tx)), { adds: true })
   },
 
   get: async (call: Call, caller: Caller, id: string): Promise<Generation> =>
@@ -122,7 +174,7 @@ export const createGenerations = ({
 
   /** A new title is written; a move takes it from where it is, which needs `delete`, to where one may `create`. */
   update: (call: Call, caller: Caller, id: string, input: GenerationChanges): Promise<Generation> =>
-    changes.run(call.deadline, async (tx, touch) => {
+    changes.run(call.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
       const inside = accessInside(tx)
       if (input.title !== undefined) await inside.require(caller, 'write', refOf(id), call.deadline)
@@ -131,22 +183,37 @@ export const createGenerations = ({
         if (!(await store.keepProject(tx, input.project_id))) throw new Fault('project.not_found')
         await inside.require(caller, 'create', projectOf(input.project_id), call.deadline)
       }
-      touch('generation', id)
       return toGeneration(await store.update(tx, id, input, caller.userId))
     }),
 
   favorite: (call: Call, caller: Caller, id: string, { favorite }: Favorite): Promise<Generation> =>
+    changes.run(
+      call.deadline,
+      async (tx) => {
+        await store.setFavorite(tx, id, caller.userId, favorite)
+        return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
+      },
+      { adds: true },
+    ),
+
+  /** Whoever makes it is told to stop; what is brought all the same is not taken. */
+  cancel: (call: Call, caller: Caller, id: string): Promise<Generation> =>
     changes.run(call.deadline, async (tx) => {
-      await store.setFavorite(tx, id, caller.userId, favorite)
+      if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
+      await accessInside(tx).require(caller, 'write', refOf(id), call.deadline)
+      if (!(await cancelJob(tx, id))) throw new Fault('generation.finished')
+      await store.finish(tx, id, { status: 'cancelled' })
+      await refund(tx, id)
       return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
     }),
 
   remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-    changes.run(call.deadline, async (tx, touch) => {
+    changes.run(call.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
       await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
+      // Nobody would get back what was paid for one that is gone.
+      if (await cancelJob(tx, id)) await refund(tx, id)
       await store.remove(tx, id)
-      touch('generation', id)
     }),
 })
 

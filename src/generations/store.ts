@@ -14,15 +14,33 @@ export type GenerationRow = {
   depth: number
   model: string
   prompt: string
+  negative_prompt: string
+  parameters: Readonly<Record<string, string | number | boolean>>
+  outputs: number
+  price: number
   status: GenerationStatus
+  progress: number
+  failure: string | null
   favorite: boolean
   created_at: Date
   updated_at: Date
+  started_at: Date | null
+  finished_at: Date | null
 }
 
 export type NewGenerationRow = Pick<
   GenerationRow,
-  'id' | 'owner_id' | 'project_id' | 'title' | 'intent' | 'model' | 'prompt'
+  | 'id'
+  | 'owner_id'
+  | 'project_id'
+  | 'title'
+  | 'intent'
+  | 'model'
+  | 'prompt'
+  | 'negative_prompt'
+  | 'parameters'
+  | 'outputs'
+  | 'price'
 > & { ancestor_ids: readonly string[] }
 
 export type AncestorRow = Pick<
@@ -42,8 +60,11 @@ export type GenerationFilter = Place & {
 
 export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
   const columnsFor = (userId: string) => sql`
-    g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt, g.status,
-    g.created_at, g.updated_at,
+    g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
+    g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
+    g.finished_at,
+    coalesce((select j.progress from generation_jobs j where j.generation_id = g.id),
+             case g.status when 'completed' then 1 else 0 end)::float8 as progress,
     exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
 
   const narrow = (userId: string, { projectId, ownerId, status, intent, model, favorite }: GenerationFilter) => {
@@ -117,9 +138,10 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
 
     insert: async (tx: TransactionSql, row: NewGenerationRow): Promise<GenerationRow> => {
       const [inserted] = await tx<GenerationRow[]>`
-        insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt)
+        insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt, negative_prompt,
+                                      parameters, outputs, price)
         values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.title}, ${row.intent}, ${row.ancestor_ids}::uuid[],
-                ${row.model}, ${row.prompt})
+                ${row.model}, ${row.prompt}, ${row.negative_prompt}, ${tx.json(row.parameters)}, ${row.outputs}, ${row.price})
         returning ${columnsFor(row.owner_id)}`
       return inserted as GenerationRow
     },
@@ -128,6 +150,17 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
     lock: async (tx: TransactionSql, id: string): Promise<boolean> => {
       const { count } = await tx`select from generations where id = ${id} for no key update`
       return count === 1
+    },
+
+    /** Says what came of one. Lock it first. */
+    finish: async (
+      tx: TransactionSql,
+      id: string,
+      outcome: { status: 'completed' | 'cancelled' } | { status: 'failed'; failure: string },
+    ): Promise<void> => {
+      await tx`
+        update generations set ${tx(outcome)}, finished_at = clock_timestamp(), updated_at = clock_timestamp()
+         where id = ${id}`
     },
 
     update: async (

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Awaitable, Caller, Claims } from '../access/access.ts'
-import type { Changes, Touch } from '../access/changes.ts'
+import type { Changes } from '../access/changes.ts'
 import type { Call } from '../call.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
@@ -34,6 +34,10 @@ type Dependencies = {
   maxCachedTokens: number
   /** Takes a person out of the teams it does not own, and forgets where it was invited. */
   leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
+  /** Told of every sign-in and refresh that is about to be answered; must not throw. */
+  onSignedIn?: (claims: Claims) => void
+  /** Gives somebody new what everybody starts with. */
+  welcome: (tx: TransactionSql, userId: string) => Promise<void>
 }
 
 const refreshTokenLength = 32
@@ -67,7 +71,9 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  * password are felt by the next request; nothing that is stored signs anybody in.
  */
 export const createIdentity = (dependencies: Dependencies) => {
-  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens, leaveTeams } = dependencies
+  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens, leaveTeams, welcome } =
+    dependencies
+  const { onSignedIn = () => {} } = dependencies
   const verified = createTtlMap<AccessTokenClaims>({
     clock,
     maxEntries: maxCachedTokens,
@@ -81,18 +87,21 @@ export const createIdentity = (dependencies: Dependencies) => {
     sessionId: string,
     refreshToken: Uint8Array,
     atMs: number,
-  ): Promise<TokenResponse> => ({
-    access_token: await signAccessToken(keys.signer(atMs), policy, {
-      userId: user.id,
-      sessionId,
-      tokenId: encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22),
-      issuedAtS: Math.floor(atMs / 1_000),
-    }),
-    refresh_token: encodeBase64url(refreshToken),
-    token_type: 'Bearer',
-    expires_in: policy.ttlMs / 1_000,
-    user: toUser(user),
-  })
+  ): Promise<TokenResponse> => {
+    onSignedIn({ userId: user.id, sessionId })
+    return {
+      access_token: await signAccessToken(keys.signer(atMs), policy, {
+        userId: user.id,
+        sessionId,
+        tokenId: encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22),
+        issuedAtS: Math.floor(atMs / 1_000),
+      }),
+      refresh_token: encodeBase64url(refreshToken),
+      token_type: 'Bearer',
+      expires_in: policy.ttlMs / 1_000,
+      user: toUser(user),
+    }
+  }
 
   const inForce = (claims: AccessTokenClaims): Claims => {
     if (claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
@@ -106,7 +115,7 @@ export const createIdentity = (dependencies: Dependencies) => {
     return inForce(claims)
   }
 
-  const openSession = async (tx: TransactionSql, touch: Touch, user: UserRow, device: Device) => {
+  const openSession = async (tx: TransactionSql, user: UserRow, device: Device) => {
     const nowMs = clock.now()
     const id = newId()
     const refreshToken = randomBytes(refreshTokenLength)
@@ -122,14 +131,11 @@ export const createIdentity = (dependencies: Dependencies) => {
       expires_at: new Date(nowMs + sessionLife.absoluteMs),
     }
     await store.insertSession(tx, session, sha256(refreshToken))
-    touch('session', id)
     return () => issue(user, id, refreshToken, nowMs)
   }
 
-  const endAll = async (tx: TransactionSql, touch: Touch, userId: string, reason: EndReason, except?: string) => {
-    const ended = await store.endSessions(tx, userId, reason, new Date(clock.now()), except)
-    for (const id of ended) touch('session', id)
-  }
+  const endAll = (tx: TransactionSql, userId: string, reason: EndReason, except?: string) =>
+    store.endSessions(tx, userId, reason, new Date(clock.now()), except)
 
   const requireUser = async (call: Call, userId: string): Promise<UserRow> => {
     const user = await store.findUser(call.deadline, userId)
@@ -152,12 +158,16 @@ export const createIdentity = (dependencies: Dependencies) => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       const passwordHash = await passwords.hash(input.password, call.deadline)
-      const answer = await changes.run(call.deadline, async (tx, touch) => {
-        const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
-        const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
-        touch('account', user.id)
-        return openSession(tx, touch, user, device)
-      })
+      const answer = await changes.run(
+        call.deadline,
+        async (tx) => {
+          const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
+          const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
+          await welcome(tx, user.id)
+          return openSession(tx, user, device)
+        },
+        { adds: true },
+      )
       return answer()
     },
 
@@ -172,13 +182,17 @@ export const createIdentity = (dependencies: Dependencies) => {
         if (!matches || user === undefined || hash === undefined) break
         if (user.status !== 'active') throw new Fault('identity.account_suspended')
         const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
-        const answer = await changes.run(call.deadline, async (tx, touch) => {
-          const held =
-            renewed === undefined
-              ? await store.holdAccount(tx, user.id, hash)
-              : await store.replacePasswordHash(tx, user.id, hash, renewed)
-          return held ? openSession(tx, touch, user, device) : undefined
-        })
+        const answer = await changes.run(
+          call.deadline,
+          async (tx) => {
+            const held =
+              renewed === undefined
+                ? await store.holdAccount(tx, user.id, hash)
+                : await store.replacePasswordHash(tx, user.id, hash, renewed)
+            return held ? openSession(tx, user, device) : undefined
+          },
+          { adds: true },
+        )
         if (answer !== undefined) return answer()
       }
       throw new Fault('identity.credentials_wrong')
@@ -193,35 +207,37 @@ export const createIdentity = (dependencies: Dependencies) => {
       if (token?.length !== refreshTokenLength) throw new Fault('identity.refresh_token_invalid')
       const successor = secrets.derive('refresh-successor', token)
       // A throw in here would undo the end of a reused family, so the verdict comes out and is acted on outside.
-      const outcome = await changes.run(call.deadline, async (tx, touch) => {
-        const nowMs = clock.now()
-        const found = await store.lockRefreshToken(tx, sha256(token))
-        if (found === undefined) return { verdict: 'over' } as const
-        const verdict = judgeRefresh(
-          {
-            rotatedAtMs: found.rotated_at?.getTime() ?? null,
-            endedAtMs: found.ended_at?.getTime() ?? null,
-            idleExpiresAtMs: found.idle_expires_at.getTime(),
-            expiresAtMs: found.expires_at.getTime(),
-          },
-          nowMs,
-        )
-        if (verdict === 'over') return { verdict }
-        if (verdict === 'reused') {
-          await store.endSession(tx, found.user_id, found.id, 'refresh_reused', new Date(nowMs))
-          touch('session', found.id)
-          return { verdict, session: found }
-        }
-        const user = await store.findUser(call.deadline, found.user_id, tx)
-        if (user?.status !== 'active') return { verdict: 'over' } as const
-        if (verdict === 'rotate') {
-          const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, found.expires_at.getTime()))
-          const seen = { id: found.id, seenAt: new Date(nowMs), idleExpiresAt }
-          await store.rotateRefreshToken(tx, sha256(token), sha256(successor), seen)
-          touch('session', found.id)
-        }
-        return { verdict, user, session: found, atMs: found.rotated_at?.getTime() ?? nowMs }
-      })
+      const outcome = await changes.run(
+        call.deadline,
+        async (tx) => {
+          const nowMs = clock.now()
+          const found = await store.lockRefreshToken(tx, sha256(token))
+          if (found === undefined) return { verdict: 'over' } as const
+          const verdict = judgeRefresh(
+            {
+              rotatedAtMs: found.rotated_at?.getTime() ?? null,
+              endedAtMs: found.ended_at?.getTime() ?? null,
+              idleExpiresAtMs: found.idle_expires_at.getTime(),
+              expiresAtMs: found.expires_at.getTime(),
+            },
+            nowMs,
+          )
+          if (verdict === 'over') return { verdict }
+          if (verdict === 'reused') {
+            await store.endSession(tx, found.user_id, found.id, 'refresh_reused', new Date(nowMs))
+            return { verdict, session: found }
+          }
+          const user = await store.findUser(call.deadline, found.user_id, tx)
+          if (user?.status !== 'active') return { verdict: 'over' } as const
+          if (verdict === 'rotate') {
+            const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, found.expires_at.getTime()))
+            const seen = { id: found.id, seenAt: new Date(nowMs), idleExpiresAt }
+            await store.rotateRefreshToken(tx, sha256(token), sha256(successor), seen)
+          }
+          return { verdict, user, session: found, atMs: found.rotated_at?.getTime() ?? nowMs }
+        },
+        { adds: true },
+      )
       if (outcome.verdict === 'reused') {
         const { id: session_id, user_id } = outcome.session
         log.warn({ event: 'session.refresh_reused', session_id, user_id, request_id: call.requestId }, 'family ended')
@@ -231,35 +247,33 @@ export const createIdentity = (dependencies: Dependencies) => {
     },
 
     logout: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, async (tx, touch) => {
+      changes.run(call.deadline, async (tx) => {
         await store.endSession(tx, caller.userId, caller.sessionId, 'logout', new Date(clock.now()))
-        touch('session', caller.sessionId)
       }),
 
     logoutAll: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, (tx, touch) => endAll(tx, touch, caller.userId, 'logout_all')),
+      changes.run(call.deadline, (tx) => endAll(tx, caller.userId, 'logout_all')),
 
     getMe: async (call: Call, caller: Caller): Promise<User> => toUser(await requireUser(call, caller.userId)),
 
     updateMe: (call: Call, caller: Caller, input: { display_name: string }): Promise<User> =>
-      changes.run(call.deadline, async (tx) => {
-        const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
-        if (user === undefined) throw new Fault('identity.not_signed_in')
-        return toUser(user)
-      }),
-
-    closeMe: (call: Call, caller: Caller): Promise<void> =>
       changes.run(
         call.deadline,
-        async (tx, touch) => {
-          // While the address is still known.
-          await leaveTeams(tx, caller.userId)
-          await store.closeAccount(tx, caller.userId)
-          touch('account', caller.userId)
-          await endAll(tx, touch, caller.userId, 'account_closed')
+        async (tx) => {
+          const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
+          if (user === undefined) throw new Fault('identity.not_signed_in')
+          return toUser(user)
         },
-        { grants: true },
+        { adds: true },
       ),
+
+    closeMe: (call: Call, caller: Caller): Promise<void> =>
+      changes.run(call.deadline, async (tx) => {
+        // While the address is still known.
+        await leaveTeams(tx, caller.userId)
+        await store.closeAccount(tx, caller.userId)
+        await endAll(tx, caller.userId, 'account_closed')
+      }),
 
     /** Ends every other session; this one goes on. Of two changes at once one wins, the other is told its password is wrong. */
     changePassword: async (
@@ -272,9 +286,9 @@ export const createIdentity = (dependencies: Dependencies) => {
       const matches = await passwords.verify(input.current_password, from, call.deadline)
       if (!matches || from === undefined) throw new Fault('identity.password_wrong')
       const to = await passwords.hash(input.new_password, call.deadline)
-      await changes.run(call.deadline, async (tx, touch) => {
+      await changes.run(call.deadline, async (tx) => {
         if (!(await store.replacePasswordHash(tx, user.id, from, to))) throw new Fault('identity.password_wrong')
-        await endAll(tx, touch, user.id, 'password_changed', caller.sessionId)
+        await endAll(tx, user.id, 'password_changed', caller.sessionId)
       })
     },
 
@@ -286,10 +300,9 @@ export const createIdentity = (dependencies: Dependencies) => {
     },
 
     endSession: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changes.run(call.deadline, async (tx, touch) => {
+      changes.run(call.deadline, async (tx) => {
         const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
         if (!ended) throw new Fault('session.not_found')
-        touch('session', id)
       }),
 
     /** Forgets sessions that have been over for a week. */

@@ -31,6 +31,7 @@ export type EndReason =
   | 'password_changed'
   | 'refresh_reused'
   | 'account_closed'
+  | 'suspended'
 
 /** A presented refresh token and its session, as they stand while both rows are locked. */
 export type PresentedToken = SessionRow & { rotated_at: Date | null }
@@ -147,19 +148,17 @@ export const createIdentityStore = (sql: Sql) => ({
     return count === 1
   },
 
-  /** Ends all live sessions of a user, but for one if given. Returns their ids. */
+  /** Ends all live sessions of a user, but for one if given. */
   endSessions: async (
     tx: TransactionSql,
     userId: string,
     reason: EndReason,
     at: Date,
     except: string | null = null,
-  ): Promise<string[]> => {
-    const rows = await tx<{ id: string }[]>`
+  ): Promise<void> => {
+    await tx`
       update sessions set ended_at = ${at}, end_reason = ${reason}
-       where user_id = ${userId} and ended_at is null and (${except}::uuid is null or id <> ${except}::uuid)
-      returning id`
-    return rows.map(({ id }) => id)
+       where user_id = ${userId} and ended_at is null and (${except}::uuid is null or id <> ${except}::uuid)`
   },
 
   listSessions: async (deadline: Deadline, userId: string, now: Date, after: string | null, limit: number) =>

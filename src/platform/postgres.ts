@@ -2,8 +2,10 @@ import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 
-// The driver is patched (patches/): a connection that died with a write pending forgot to write after reconnecting, so a
-// pool of one was dead for about 20 s after Postgres had come back.
+// The driver is patched (patches/). A connection that died with a write pending forgot to write after reconnecting, so a pool
+// of one was dead for about 20 s after Postgres had come back. And a transaction whose connection died between two of its
+// statements sent the next one to nothing, which ended the process, or to the connection's next user, outside of any
+// transaction; now it is refused.
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
 /** A piece of SQL, parameters and all, to be put into a statement. */
@@ -29,6 +31,20 @@ const pools = {
 
 export type PoolName = keyof typeof pools
 export const poolNames = Object.keys(pools) as PoolName[]
+
+/**
+ * A connection as environment variables of another process. postgres.js takes no socket folder from a URL, so that and the
+ * user are given the way libpq does.
+ */
+export const connectionEnvironment = (connection: Connection): Record<string, string> =>
+  typeof connection === 'string'
+    ? { DATABASE_URL: connection }
+    : {
+        DATABASE_URL: `postgres:///${connection.database}`,
+        PGHOST: connection.host,
+        PGPORT: String(connection.port),
+        PGUSER: connection.user,
+      }
 
 export type PoolSize = { readonly min: number; readonly max: number }
 
@@ -69,11 +85,15 @@ const connectionOptions = {
 type DatabaseOptions = {
   connection: Connection
   budget: number
-  /** Called with the text of each statement sent; for counting them. */
-  onStatement?: ((text: string) => void) | undefined
+  /** Called with the text of each statement sent and the pool it was sent by; for counting them. */
+  onStatement?: ((text: string, pool: PoolName) => void) | undefined
 }
 
-const connect = (connection: Connection, options: postgres.Options<Record<string, never>>): Sql =>
+/** A pool of its own, for what does not belong to the six. The caller ends it. */
+export const connect = (
+  connection: Connection,
+  options: postgres.Options<Record<string, never>> & { onnotify?: (channel: string, payload: string) => void },
+): Sql =>
   (typeof connection === 'string'
     ? postgres(connection, { ...connectionOptions, ...options })
     : postgres({ ...connection, ...connectionOptions, ...options })) as unknown as Sql
@@ -88,7 +108,7 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
     connect(connection, {
       max: sizes[name].max,
       prepare: true,
-      ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text) }),
+      ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
       connection: {
         application_name: `velro:${name}`,
         statement_timeout: pools[name].statementTimeoutMs,
@@ -114,13 +134,19 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
   }
 }
 
-/** How many connections the server has for us: all but those it keeps for its superusers and a few for operators. */
-export const readConnectionBudget = async (sql: Sql): Promise<number> => {
+/** Of each process, not for its pools: for hearing of what other processes did. */
+const outsidePools = 2
+
+/**
+ * How many connections the pools of one process of `processes` may hold: an equal share of all the server has but those it
+ * keeps for its superusers and a few for operators. May be less than one for each pool.
+ */
+export const readConnectionBudget = async (sql: Sql, processes: number): Promise<number> => {
   const [row] = await sql<{ budget: number }[]>`
     select current_setting('max_connections')::int
          - current_setting('superuser_reserved_connections')::int
          - coalesce(nullif(current_setting('reserved_connections', true), '')::int, 0) - 4 as budget`
-  return Math.max(poolNames.length, row?.budget ?? poolNames.length)
+  return Math.floor((row?.budget ?? 0) / processes) - outsidePools
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null

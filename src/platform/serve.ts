@@ -2,7 +2,12 @@ import http from 'node:http'
 
 export type Fetch = (request: Request) => Response | Promise<Response>
 
-export type ServeOptions = { readonly hostname: string; readonly port: number }
+export type ServeOptions = {
+  readonly hostname: string
+  readonly port: number
+  /** Whether other processes of ours may serve on it too; the system then shares connections out. */
+  readonly reusePort?: boolean
+}
 
 /**
  * The HTTP server of whichever runtime this is.
@@ -53,7 +58,9 @@ const bunListener = (): Listener => {
       // Typed read-only, as in Node; Bun takes it as the limit of its servers.
       Object.assign(http, { maxHeaderSize: maxHeaderBytes })
       try {
-        server = Bun.serve({ ...options, fetch, idleTimeout: idleTimeoutS, development: false })
+        // Outside of development Bun shares ports unless told not to: a second server would take half of the connections.
+        const reusePort = options.reusePort ?? false
+        server = Bun.serve({ ...options, reusePort, fetch, idleTimeout: idleTimeoutS, development: false })
       } catch (error) {
         throw refusedPort(error, options)
       }
@@ -115,4 +122,13 @@ const denoListener = (runtime: DenoRuntime): Listener => {
 export const createListener = (): Listener => {
   const runtime = (globalThis as { Deno?: DenoRuntime }).Deno
   return runtime === undefined ? bunListener() : denoListener(runtime)
+}
+
+/**
+ * Throws a `PortTaken` if anybody listens on the port, were it one who would share it with us. It is free again when this
+ * resolves, and so may be taken yet.
+ */
+export const requireFreePort = async (options: { hostname: string; port: number }): Promise<void> => {
+  const server = createListener().listen(() => new Response(null, { status: 503 }), options)
+  await server.stop(0)
 }

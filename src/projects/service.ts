@@ -105,7 +105,7 @@ export const createProjects = ({
     create: (call: Call, caller: Caller, input: NewProject): Promise<Project> =>
       changes.run(
         call.deadline,
-        async (tx, touch) => {
+        async (tx) => {
           const row = await store.insert(tx, {
             id: newId(),
             owner_id: caller.userId,
@@ -114,10 +114,9 @@ export const createProjects = ({
             visibility: input.visibility ?? 'private',
             allow_derivatives: input.allow_derivatives ?? true,
           })
-          touch('project', row.id)
           return toProject(row)
         },
-        { grants: true },
+        { adds: true },
       ),
 
     /** What the caller may do on it is known from letting it through. */
@@ -136,42 +135,27 @@ export const createProjects = ({
     /** Who may see a project, and what others may make of it, is decided by those who administer it. */
     update: (call: Call, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
       const opens = input.visibility !== undefined || input.allow_derivatives !== undefined
-      return changes.run(
-        call.deadline,
-        async (tx, touch) => {
-          await lockFor(tx, call, caller, opens ? 'admin' : 'write', id)
-          touch('project', id)
-          return toProject(await store.update(tx, id, input))
-        },
-        { grants: opens },
-      )
+      return changes.run(call.deadline, async (tx) => {
+        await lockFor(tx, call, caller, opens ? 'admin' : 'write', id)
+        return toProject(await store.update(tx, id, input))
+      })
     },
 
     remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changes.run(
-        call.deadline,
-        async (tx, touch) => {
-          if (!(await store.lockForRemoval(tx, id))) throw new Fault('project.not_found')
-          await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
-          for (const orphan of await store.remove(tx, id)) touch('generation', orphan)
-          touch('project', id)
-        },
-        { grants: true },
-      ),
+      changes.run(call.deadline, async (tx) => {
+        if (!(await store.lockForRemoval(tx, id))) throw new Fault('project.not_found')
+        await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
+        await store.remove(tx, id)
+      }),
 
     /** From the owner to somebody who sees the project through a team; to administer it is not enough to give it away. */
     transfer: (call: Call, caller: Caller, id: string, { owner_id: newOwnerId }: Transfer): Promise<Project> =>
-      changes.run(
-        call.deadline,
-        async (tx, touch) => {
-          const ownerId = await lockFor(tx, call, caller, 'admin', id)
-          if (ownerId !== caller.userId) throw new Fault('access.denied')
-          if (!(await store.seesThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
-          touch('project', id)
-          return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
-        },
-        { grants: true },
-      ),
+      changes.run(call.deadline, async (tx) => {
+        const ownerId = await lockFor(tx, call, caller, 'admin', id)
+        if (ownerId !== caller.userId) throw new Fault('access.denied')
+        if (!(await store.seesThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
+        return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
+      }),
 
     stats: async (call: Call, id: string): Promise<Stats> => toStats(found(await store.stats(call.deadline, id))),
 
@@ -182,39 +166,27 @@ export const createProjects = ({
 
     /** Takes both sides: `admin` on the project, and owner or admin of the team. */
     addGrant: (call: Call, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
-      changes.run(
-        call.deadline,
-        async (tx) => {
-          await lockFor(tx, call, caller, 'admin', id)
-          const role = await store.lockTeamRole(tx, id, input.team_id, caller.userId)
-          if (role === undefined) throw new Fault('team.not_found')
-          if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
-          return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
-        },
-        { grants: true },
-      ),
+      changes.run(call.deadline, async (tx) => {
+        await lockFor(tx, call, caller, 'admin', id)
+        const role = await store.lockTeamRole(tx, id, input.team_id, caller.userId)
+        if (role === undefined) throw new Fault('team.not_found')
+        if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
+        return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
+      }),
 
     updateGrant: (call: Call, caller: Caller, id: string, teamId: string, input: GrantChanges): Promise<Grant> =>
-      changes.run(
-        call.deadline,
-        async (tx) => {
-          await lockFor(tx, call, caller, 'admin', id)
-          const row = await store.updateGrant(tx, id, teamId, input.access_level)
-          if (row === undefined) throw new Fault('project.grant_not_found')
-          return toGrant(row)
-        },
-        { grants: true },
-      ),
+      changes.run(call.deadline, async (tx) => {
+        await lockFor(tx, call, caller, 'admin', id)
+        const row = await store.updateGrant(tx, id, teamId, input.access_level)
+        if (row === undefined) throw new Fault('project.grant_not_found')
+        return toGrant(row)
+      }),
 
     removeGrant: (call: Call, caller: Caller, id: string, teamId: string): Promise<void> =>
-      changes.run(
-        call.deadline,
-        async (tx) => {
-          await lockFor(tx, call, caller, 'admin', id)
-          if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
-        },
-        { grants: true },
-      ),
+      changes.run(call.deadline, async (tx) => {
+        await lockFor(tx, call, caller, 'admin', id)
+        if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
+      }),
   }
 }
 

@@ -85,12 +85,10 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return row as ProjectRow
   },
 
-  /** Its generations stay, and belong to their owners alone. Returns the ids of those. For a locked project. */
-  remove: async (tx: TransactionSql, id: string): Promise<string[]> => {
-    const orphans = await tx<{ id: string }[]>`
-      update generations set project_id = null, updated_at = now() where project_id = ${id} returning id`
+  /** Its generations stay, and belong to their owners alone. For a locked project. */
+  remove: async (tx: TransactionSql, id: string): Promise<void> => {
+    await tx`update generations set project_id = null, updated_at = now() where project_id = ${id}`
     await tx`delete from projects where id = ${id}`
-    return orphans.map((orphan) => orphan.id)
   },
 
   /** Whether an active account sees a project other than by owning it, or by its being public: through a team, then. */

@@ -54,19 +54,22 @@ export const createServiceKeys = ({
     const expiry = toExpiry(input.expires_at, now)
     const id = newId()
     const { key, secretHash } = makeServiceKey(id)
-    return changes.run(call.deadline, async (tx, touch) => {
-      touch('service_key', id)
-      const row = await store.insert(tx, {
-        id,
-        name: input.name,
-        scopes: input.scopes,
-        secret_hash: secretHash,
-        created_by: caller.userId,
-        created_at: now,
-        expires_at: expiry,
-      })
-      return { ...toServiceKey(row), key }
-    })
+    return changes.run(
+      call.deadline,
+      async (tx) => {
+        const row = await store.insert(tx, {
+          id,
+          name: input.name,
+          scopes: input.scopes,
+          secret_hash: secretHash,
+          created_by: caller.userId,
+          created_at: now,
+          expires_at: expiry,
+        })
+        return { ...toServiceKey(row), key }
+      },
+      { adds: true },
+    )
   },
 
   list: async (call: Call, place: { after: string | null; limit: number }) => {
@@ -75,9 +78,8 @@ export const createServiceKeys = ({
   },
 
   revoke: (call: Call, id: string): Promise<void> =>
-    changes.run(call.deadline, async (tx, touch) => {
+    changes.run(call.deadline, async (tx) => {
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
-      touch('service_key', id)
     }),
 })
 

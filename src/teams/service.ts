@@ -54,8 +54,8 @@ const tally = <T extends string>(names: readonly T[], counts: Partial<Record<T, 
  * member loses here, it has lost on every project of the team when the call has answered.
  */
 export const createTeams = ({ store, changes, clock }: { store: TeamStore; changes: Changes; clock: Clock }) => {
-  const change = <T>(call: Call, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
-    changes.run(call.deadline, work, { grants: true })
+  const change = <T>(call: Call, work: (tx: TransactionSql) => Promise<T>, options?: { adds: true }): Promise<T> =>
+    changes.run(call.deadline, work, options)
 
   /** Runs a change of a team by a member who may make it. */
   const changeTeam = <T>(
@@ -76,10 +76,14 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
   return {
     create: (call: Call, caller: Caller, input: NewTeam): Promise<Team> => {
       const id = newId()
-      return change(call, async (tx) => {
-        await store.insert(tx, { id, ...input }, caller.userId)
-        return foundTeam(await store.find(call.deadline, id, caller.userId, tx))
-      })
+      return change(
+        call,
+        async (tx) => {
+          await store.insert(tx, { id, ...input }, caller.userId)
+          return foundTeam(await store.find(call.deadline, id, caller.userId, tx))
+        },
+        { adds: true },
+      )
     },
 
     get: async (call: Call, caller: Caller, id: string): Promise<Team> =>

@@ -1,15 +1,29 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type Access, createAccess } from '../../src/access/access.ts'
-import { type Changes, createChanges } from '../../src/access/changes.ts'
+import { type CacheCheck, createCacheCheck } from '../../src/access/cache-check.ts'
+import type { Changes } from '../../src/access/changes.ts'
 import { createFactCache } from '../../src/access/facts.ts'
-import { accessLevels, actions, type ResourceRef, teamRoles, visibilities } from '../../src/access/model.ts'
+import {
+  accessLevels,
+  actions,
+  type Fact,
+  type FactKind,
+  type ResourceRef,
+  teamRoles,
+  maxGrants as usualMaxGrants,
+  visibilities,
+} from '../../src/access/model.ts'
 import { createFactStore, syncAccessRules } from '../../src/access/store.ts'
+import { createTally } from '../../src/access/tally.ts'
+import { loadFromStore } from '../../src/access/tiers.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { createDatabase as createPools, type Database } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
+import { always, changesAlone } from './alone.ts'
 import { matrix } from './matrix.ts'
 import { may, mayDerive, type World } from './naive.ts'
 import { createRandom, idOf } from './random.ts'
@@ -20,14 +34,21 @@ let database: TestDatabase
 let pools: Database
 let statements: string[] = []
 let access: Access
+let check: CacheCheck
 let changes: Changes
 
-/** With a memory of its own that knows nothing yet. */
-const begin = () => {
-  const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 60_000 })
-  const facts = createFactCache({ store: createFactStore(pools.auth), memory })
-  access = createAccess({ facts, clock: systemClock })
-  changes = createChanges(pools.write, facts)
+/** With a memory of its own that knows nothing yet. Who was granted more than `maxGrants` is known project by project. */
+const begin = (maxGrants = usualMaxGrants) => {
+  const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
+  const load = loadFromStore(createFactStore(pools.auth, { maxGrants }), always.flags)
+  const facts = createFactCache({ load, memory, clock: systemClock, ...always })
+  access = createAccess({ facts, clock: systemClock, tally: createTally() })
+  changes = changesAlone(pools.write, facts)
+  check = createCacheCheck({
+    ...{ memory, load, ...always, clock: systemClock, log: createLog('silent') },
+    drop: async () => {},
+    pause: async () => {},
+  })
   statements = []
 }
 
@@ -47,7 +68,7 @@ afterAll(async () => {
   await pools?.close(0)
   await database?.drop()
 })
-beforeEach(begin)
+beforeEach(() => begin())
 
 const within = () => createDeadline(systemClock, 30_000)
 
@@ -61,9 +82,11 @@ const ask = async (questions: readonly Question[]): Promise<boolean[]> => {
   return verdicts
 }
 
-const everyQuestion: Question[] = [...users, idOf('user', 99)].flatMap((userId) =>
-  things.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
-)
+const questionsAbout = (resources: readonly ResourceRef[]): Question[] =>
+  [...users, idOf('user', 99)].flatMap((userId) =>
+    resources.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
+  )
+const everyQuestion = questionsAbout(things)
 
 /** The questions that the two answer differently; none. */
 const disagreements = async (world: World, questions: readonly Question[]) => {
@@ -89,10 +112,10 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
   test('random worlds: every question there is in each', async () => {
     let asked = 0
     await fc.assert(
-      fc.asyncProperty(anyWorld, async (world) => {
+      fc.asyncProperty(anyWorld, fc.constantFrom(0, 1, usualMaxGrants), async (world, maxGrants) => {
         await clear(pools.admin)
         await store(pools.admin, world)
-        begin()
+        begin(maxGrants)
         asked += everyQuestion.length
         expect(await disagreements(world, everyQuestion)).toEqual([])
         for (const userId of users) {
@@ -111,63 +134,82 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
     expect(asked).toBeGreaterThan(10_000)
   }, 60_000)
 
-  test('a world that keeps changing, with a memory that is told of each change', async () => {
+  const keepsChanging = async (maxGrants: number) => {
     const seed = Date.now() % 2 ** 31
     const { pick, chance, below } = createRandom(seed)
     const [world] = fc.sample(anyWorld, { seed, numRuns: 1 }) as [World]
     await clear(pools.admin)
     await store(pools.admin, world)
-    begin()
-    for (let step = 1; step <= 1_000; step += 1) {
+    begin(maxGrants)
+    let made = 0
+    for (let step = 1; step <= 700; step += 1) {
       // What a moment ago was asked and is known makes the change worth telling.
       await ask(everyQuestion.filter(() => chance(0.3)))
       await changeAtRandom(world)
-      const sample = everyQuestion.filter(() => chance(0.1))
+      const made = world.projects.slice(-3).map(({ id }) => ({ type: 'project', id }) as const)
+      const sample = [...everyQuestion, ...questionsAbout(made)].filter(() => chance(0.1))
       expect({ seed, step, wrong: await disagreements(world, sample) }).toEqual({ seed, step, wrong: [] })
+      await check.run()
+      expect({ seed, step, stale: check.counts.stale }).toEqual({ seed, step, stale: 0 })
     }
 
     async function changeAtRandom(now: World) {
       const project = pick(now.projects)
       const team = pick(now.teams).id
       const userId = pick(users)
-      const kinds = ['visibility', 'owner', 'grant', 'ungrant', 'join', 'leave', 'move', 'account'] as const
+      const kinds = [
+        'visibility',
+        'owner',
+        'grant',
+        'ungrant',
+        'join',
+        'leave',
+        'move',
+        'account',
+        'make',
+        'unmake',
+      ] as const
       const kind = pick(kinds)
       if (kind === 'visibility') {
         project.visibility = pick(visibilities)
-        await changes.run(
-          within(),
-          async (tx, touch) => {
-            touch('project', project.id)
-            await tx`update projects set visibility = ${project.visibility} where id = ${project.id}`
-          },
-          { grants: true },
-        )
+        await changes.run(within(), async (tx) => {
+          await tx`update projects set visibility = ${project.visibility} where id = ${project.id}`
+        })
       } else if (kind === 'owner') {
         project.owner_id = userId
-        await changes.run(
-          within(),
-          async (tx, touch) => {
-            touch('project', project.id)
-            await tx`update projects set owner_id = ${userId} where id = ${project.id}`
-          },
-          { grants: true },
-        )
+        await changes.run(within(), async (tx) => {
+          await tx`update projects set owner_id = ${userId} where id = ${project.id}`
+        })
+      } else if (kind === 'make') {
+        made += 1
+        const fresh = { id: idOf('project', 1_000 + made), owner_id: userId, visibility: pick(visibilities) }
+        const access_level = chance(0.5) ? pick(accessLevels) : undefined
+        now.projects.push({ ...fresh, allow_derivatives: true })
+        if (access_level !== undefined) now.grants.push({ project_id: fresh.id, team_id: team, access_level })
+        await changes.run(within(), async (tx) => {
+          await tx`insert into projects ${tx({ ...fresh, name: 'p' })}`
+          if (access_level === undefined) return
+          const grant = { project_id: fresh.id, team_id: team, access_level, granted_by: userId }
+          await tx`insert into project_grants ${tx(grant)}`
+        })
+      } else if (kind === 'unmake') {
+        const inUse = now.generations.some(({ project_id }) => project_id === project.id)
+        if (inUse || now.projects.length < 4) return
+        now.projects = now.projects.filter(({ id }) => id !== project.id)
+        now.grants = now.grants.filter(({ project_id }) => project_id !== project.id)
+        await changes.run(within(), async (tx) => void (await tx`delete from projects where id = ${project.id}`))
       } else if (kind === 'grant' || kind === 'ungrant') {
         now.grants = now.grants.filter((grant) => grant.project_id !== project.id || grant.team_id !== team)
         const access_level = pick(accessLevels)
         if (kind === 'grant') now.grants.push({ project_id: project.id, team_id: team, access_level })
-        await changes.run(
-          within(),
-          async (tx) => {
-            await tx`delete from project_grants where project_id = ${project.id} and team_id = ${team}`
-            if (kind === 'grant') {
-              await tx`
+        await changes.run(within(), async (tx) => {
+          await tx`delete from project_grants where project_id = ${project.id} and team_id = ${team}`
+          if (kind === 'grant') {
+            await tx`
                 insert into project_grants (project_id, team_id, access_level, granted_by)
                 values (${project.id}, ${team}, ${access_level}, ${userId})`
-            }
-          },
-          { grants: true },
-        )
+          }
+        })
       } else if (kind === 'join' || kind === 'leave') {
         const owns = now.members.some(
           (member) => member.team_id === team && member.user_id === userId && member.role === 'owner',
@@ -176,37 +218,39 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
         now.members = now.members.filter((member) => member.team_id !== team || member.user_id !== userId)
         const role = pick(teamRoles.filter((name) => name !== 'owner'))
         if (kind === 'join') now.members.push({ team_id: team, user_id: userId, role })
-        await changes.run(
-          within(),
-          async (tx) => {
-            if (kind === 'leave') {
-              await tx`delete from team_members where team_id = ${team} and user_id = ${userId}`
-            } else {
-              await tx`
+        await changes.run(within(), async (tx) => {
+          if (kind === 'leave') {
+            await tx`delete from team_members where team_id = ${team} and user_id = ${userId}`
+          } else {
+            await tx`
                 insert into team_members (team_id, user_id, role) values (${team}, ${userId}, ${role})
                     on conflict (team_id, user_id) do update set role = excluded.role`
-            }
-          },
-          { grants: true },
-        )
+          }
+        })
       } else if (kind === 'move') {
         const generation = pick(now.generations)
         generation.project_id = chance(0.3) ? null : project.id
-        await changes.run(within(), async (tx, touch) => {
-          touch('generation', generation.id)
+        await changes.run(within(), async (tx) => {
           await tx`update generations set project_id = ${generation.project_id} where id = ${generation.id}`
         })
       } else {
         const user = now.users[below(users.length)] as World['users'][number]
         if (user.status === 'deleted') return
         user.status = user.status === 'active' ? 'suspended' : 'active'
-        await changes.run(within(), async (tx, touch) => {
-          touch('account', user.id)
+        await changes.run(within(), async (tx) => {
           await tx`update users set status = ${user.status} where id = ${user.id}`
         })
       }
     }
-  }, 60_000)
+  }
+  for (const maxGrants of [usualMaxGrants, 1, 0]) {
+    const who = maxGrants === usualMaxGrants ? '' : `, where more than ${maxGrants} grants are many`
+    test(
+      `a world that keeps changing, with a memory that is told of each change${who}`,
+      () => keepsChanging(maxGrants),
+      60_000,
+    )
+  }
 })
 
 describe('what it costs', () => {
@@ -235,52 +279,58 @@ describe('what it costs', () => {
     begin()
   })
 
-  test('a cold decision is one statement, however many teams there are between person and thing; a warm one none', async () => {
-    expect((await access.decide(bob, 'read', work, within())).allowed).toBeTrue()
-    expect(statements).toHaveLength(1)
-    expect((await access.decide(bob, 'download', work, within())).allowed).toBeTrue()
-    expect((await access.decide(bob, 'write', lab, within())).allowed).toBeFalse()
-    expect(statements).toHaveLength(1)
-  })
+  for (const maxGrants of [usualMaxGrants, 0]) {
+    const who = maxGrants === 0 ? ', of people with many grants' : ''
+    test(`a cold decision${who} is one statement, however many teams there are between person and thing; a warm one none`, async () => {
+      begin(maxGrants)
+      expect((await access.decide(bob, 'read', work, within())).allowed).toBeTrue()
+      expect(statements).toHaveLength(1)
+      expect((await access.decide(bob, 'download', work, within())).allowed).toBeTrue()
+      expect((await access.decide(bob, 'write', lab, within())).allowed).toBeFalse()
+      expect(statements).toHaveLength(1)
+    })
 
-  test('a cold batch of 200 about many people is one statement, and its verdicts do not depend on their order', async () => {
-    const questions = Array.from({ length: 200 }, (_, number) => ({
-      userId: [ada, bob, cyd][number % 3] as string,
-      action: actions[number % actions.length] as (typeof actions)[number],
-      resource: number % 5 === 0 ? lab : ({ type: 'generation', id: idOf('generation', number % 90) } as const),
-    }))
-    const verdicts = await access.decideMany(questions, within())
-    expect(statements).toHaveLength(1)
-    begin()
-    const reversed = await access.decideMany(questions.toReversed(), within())
-    expect(reversed.toReversed()).toEqual(verdicts)
-    const { pick } = createRandom(1)
-    for (let times = 0; times < 20; times += 1) {
-      begin()
-      const order = questions.map((_, at) => at).sort(() => pick([-1, 1]))
-      const shuffled = await access.decideMany(
-        order.map((at) => questions[at] as Question),
+    test(`a cold batch of 200 about many people${who} is one statement, and its verdicts do not depend on their order`, async () => {
+      begin(maxGrants)
+      const questions = Array.from({ length: 200 }, (_, number) => ({
+        userId: [ada, bob, cyd][number % 3] as string,
+        action: actions[number % actions.length] as (typeof actions)[number],
+        resource: number % 5 === 0 ? lab : ({ type: 'generation', id: idOf('generation', number % 90) } as const),
+      }))
+      const verdicts = await access.decideMany(questions, within())
+      expect(statements).toHaveLength(1)
+      begin(maxGrants)
+      const reversed = await access.decideMany(questions.toReversed(), within())
+      expect(reversed.toReversed()).toEqual(verdicts)
+      const { pick } = createRandom(1)
+      for (let times = 0; times < 20; times += 1) {
+        begin(maxGrants)
+        const order = questions.map((_, at) => at).sort(() => pick([-1, 1]))
+        const shuffled = await access.decideMany(
+          order.map((at) => questions[at] as Question),
+          within(),
+        )
+        expect(shuffled).toEqual(order.map((at) => verdicts[at] as (typeof verdicts)[number]))
+        expect(statements.length).toBeLessThanOrEqual(2)
+      }
+    })
+
+    test(`a batch${who} that knows half of its answers asks for the others in at most two`, async () => {
+      begin(maxGrants)
+      const questions = Array.from({ length: 200 }, (_, number) => ({
+        userId: [ada, bob, cyd][number % 3] as string,
+        action: 'read' as const,
+        resource: { type: 'generation', id: idOf('generation', number) } as const,
+      }))
+      await access.decideMany(
+        questions.filter((_, at) => at % 2 === 0),
         within(),
       )
-      expect(shuffled).toEqual(order.map((at) => verdicts[at] as (typeof verdicts)[number]))
+      statements = []
+      await access.decideMany(questions, within())
       expect(statements.length).toBeLessThanOrEqual(2)
-    }
-  })
-
-  test('a batch that knows half of its answers asks for the others in at most two', async () => {
-    const questions = Array.from({ length: 200 }, (_, number) => ({
-      userId: [ada, bob, cyd][number % 3] as string,
-      action: 'read' as const,
-      resource: { type: 'generation', id: idOf('generation', number) } as const,
-    }))
-    await access.decideMany(
-      questions.filter((_, at) => at % 2 === 0),
-      within(),
-    )
-    statements = []
-    await access.decideMany(questions, within())
-    expect(statements.length).toBeLessThanOrEqual(2)
-  })
+    })
+  }
 })
 
 describe('what a caller is told', () => {
@@ -292,7 +342,7 @@ describe('what a caller is told', () => {
       const answers = []
       for (const action of actions) {
         const { layers, ...answer } = await access.explain(userId, action, thing, within())
-        answers.push({ ...answer, layers: layers.map(({ microseconds: _, tier: __, ...line }) => line) })
+        answers.push({ ...answer, layers: layers.map(({ microseconds: _, tier: __, age_ms: ___, ...line }) => line) })
       }
       return answers
     }

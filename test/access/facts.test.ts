@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import { createFactCache, type FactCache, type ResourceFacts, type Wanted } from '../../src/access/facts.ts'
+import { createFactCache, type FactCache, type Wanted } from '../../src/access/facts.ts'
 import {
   type Fact,
   type FactKey,
@@ -11,10 +11,13 @@ import {
   type ResourceRef,
   setOf,
 } from '../../src/access/model.ts'
+import type { ResourceFacts } from '../../src/access/reading.ts'
 import type { LoadedFacts, Wanted as WantedFact } from '../../src/access/store.ts'
+import { loadFromStore } from '../../src/access/tiers.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline, type Deadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { always } from './alone.ts'
 import { idOf } from './random.ts'
 
 const ada = idOf('user', 1)
@@ -34,12 +37,21 @@ const ofDen = factKey('project', den.id)
 const ofWork = factKey('generation', work.id)
 const toBob = factKey('grant', grantId(bob, lab.id))
 const toAda = factKey('grant', grantId(ada, lab.id))
+const allToBob = factKey('grants', bob)
 
 /** A database whose statements are answered when the test says so, with what the world is when it says so. */
 const slowDatabase = () => {
   const world = new Map<FactKey, Fact[FactKind]>()
+  /** Who was granted more than fits into one fact. */
+  const many = new Set<string>()
   const statements: { wanted: string[]; read: () => void; answer: () => void; fail: (error: Error) => void }[] = []
-  /** A generation brings its project, a project what was granted on it to whoever asks: as the real one does. */
+  const grantsOf = (userId: string): Fact['grants'] => {
+    const prefix = factKey('grant', grantId(userId, ''))
+    const own = [...world].filter(([key]) => key.startsWith(prefix))
+    const granted = Object.fromEntries(own.map(([key, fact]) => [key.slice(prefix.length), fact as Fact['grant']]))
+    return many.has(userId) ? 'many' : { granted }
+  }
+  /** A generation brings its project, a question what was granted to whoever asks: as the real one does. */
   const look = (wanted: readonly WantedFact[]) => {
     const seen = new Map<FactKey, Fact[FactKind] | null>()
     const see = (kind: FactKind, id: string) => {
@@ -49,10 +61,14 @@ const slowDatabase = () => {
       return fact
     }
     for (const { kind, id, userId } of wanted) {
-      const fact = kind === 'grant' ? null : see(kind, id)
+      if (kind === 'grants' || (kind !== 'grant' && userId !== null)) {
+        const person = userId ?? id
+        seen.set(factKey('grants', person), grantsOf(person))
+      }
+      const fact = kind === 'grant' || kind === 'grants' ? null : see(kind, id)
       const projectId = kind === 'generation' ? ((fact as GenerationFact | null)?.projectId ?? null) : id
       if (kind === 'generation' && projectId !== null) see('project', projectId)
-      if (userId !== null && projectId !== null) {
+      if (userId !== null && projectId !== null && (kind === 'grant' || many.has(userId))) {
         const grant = grantId(userId, projectId)
         seen.set(factKey('grant', grant), world.get(factKey('grant', grant)) ?? 0)
       }
@@ -81,7 +97,7 @@ const slowDatabase = () => {
     if (found === undefined) throw new Error(`No statement ${index} was sent`)
     return found
   }
-  return { world, statements, statement, load }
+  return { world, many, statements, statement, load }
 }
 
 /** Lets everything that can go on without the database go on. */
@@ -93,7 +109,12 @@ let facts: FactCache
 let deadline: Deadline
 
 const remember = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
-  createFactCache({ store: database, memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }) })
+  createFactCache({
+    load: loadFromStore(database, always.flags),
+    memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }),
+    clock,
+    ...always,
+  })
 
 beforeEach(() => {
   clock = manualClock()
@@ -143,14 +164,118 @@ describe('one statement', () => {
     await first
     facts.invalidate([ofLab])
     const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`project:${lab.id}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    facts.invalidate([allToBob])
+    const third = ask(bob, work)
+    expect(database.statement(2).wanted).toEqual([`grants:${bob}`])
+    database.statement(2).answer()
+    expect((await third).grant).toBe(look)
+  })
+
+  test('brings all that was granted to a person: of other projects nothing more is asked than what they are', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(ofWork, inLab).set(toBob, look)
+    const first = ask(bob, den)
+    expect(database.statement(0).wanted).toEqual([`project:${den.id} for ${bob}`])
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+  })
+
+  test('brings all of it again where something changed, and until then the rest is known', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const first = facts.gather(asks(bob, lab, den), deadline)
+    database.statement(0).answer()
+    await first
+    change(toBob, setOf('read'))
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    expect(facts.peekResource(den, bob)?.grant).toBe(0)
+    change(factKey('grant', grantId(bob, den.id)), look)
+    const again = ask(bob, lab)
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(setOf('read'))
+    expect(facts.peekResource(den, bob)?.grant).toBe(look)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('of a project that was not known either, where something changed, brings both', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    facts.invalidate([ofLab, toBob])
+    const again = ask(bob, lab)
     expect(database.statement(1).wanted).toEqual([`project:${lab.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(look)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('is as old as it was when parts of it are left out, and gone when there are many of those', async () => {
+    facts = remember({ ttlMs: 1_000 })
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    const leaveOut = (at: number) => facts.invalidate([factKey('grant', grantId(bob, idOf('project', 100 + at)))])
+    clock.advance(600)
+    leaveOut(0)
+    for (let times = 0; times < 20; times += 1) leaveOut(1)
+    expect(facts.ageMs(lab, bob)).toBe(600)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+    for (let at = 2; at < 16; at += 1) leaveOut(at)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+    leaveOut(16)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    const second = ask(bob, lab)
+    database.statement(1).answer()
+    await second
+    leaveOut(0)
+    clock.advance(1_000)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+  })
+
+  test('of a person who was granted more than fits into one fact brings it project by project', async () => {
+    database.many.add(bob)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(ofWork, inLab).set(toBob, look)
+    const first = ask(bob, den)
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id} for ${bob}`])
     database.statement(1).answer()
     expect((await second).grant).toBe(look)
     facts.invalidate([toBob])
-    const third = ask(bob, work)
+    const third = ask(bob, lab)
     expect(database.statement(2).wanted).toEqual([`grant:${lab.id} for ${bob}`])
     database.statement(2).answer()
     expect((await third).grant).toBe(look)
+    expect(database.statements).toHaveLength(3)
+  })
+
+  test('is felt by a person who is granted more than fits into one fact, and by one who is not any more', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
+    for (const [at, grant] of [look, 0, look, 0].entries()) {
+      if (at % 2 === 0) database.many.delete(bob)
+      else database.many.add(bob)
+      change(toBob, grant)
+      const asked = ask(bob, lab)
+      for (let next = 0; next < 3; next += 1) {
+        for (const statement of database.statements) statement.answer()
+        await settle()
+      }
+      expect((await asked).grant).toBe(grant)
+    }
+    expect(database.statements.length).toBeLessThanOrEqual(6)
   })
 
   test('two people in one batch about one thing each get what was granted to them', async () => {
@@ -266,7 +391,7 @@ describe('a change is felt', () => {
     change(toBob, undefined)
     database.statement(0).answer()
     await settle()
-    expect(database.statement(1).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
     database.statement(1).answer()
     expect((await overtaken).grant).toBe(0)
     expect(facts.peekResource(lab, bob)?.grant).toBe(0)
@@ -322,7 +447,7 @@ describe('a change is felt', () => {
     change(toBob, undefined)
     database.statement(0).answer()
     await settle()
-    expect(database.statement(1).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
     database.statement(1).answer()
     const view = await gathered
     expect([view.resource(lab, ada).grant, view.resource(lab, bob).grant]).toEqual([look, 0])
@@ -340,7 +465,7 @@ describe('a change is felt', () => {
     change(ofWork, { ...inLab, projectId: null })
     database.statement(1).answer()
     await settle()
-    expect(database.statement(2).wanted).toEqual([`generation:${work.id} for ${bob}`])
+    expect(database.statement(2).wanted).toEqual([`generation:${work.id}`])
     database.statement(2).answer()
     expect(await second).toEqual({
       project: undefined,
@@ -400,5 +525,69 @@ describe('a deadline that passes', () => {
     const patient = ask(bob, lab)
     database.statements.at(-1)?.answer()
     expect((await patient).project).toEqual(open)
+  })
+})
+
+describe('what is fetched ahead', () => {
+  test('is in memory when it has come, in one statement for all of it, and what is there is not fetched again', async () => {
+    database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
+    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, work), { session: { id: session, userId: bob } }])
+    expect(database.statements).toHaveLength(1)
+    database.statement(0).answer()
+    await fetching
+    expect(facts.peekResource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
+    await facts.fetchAhead([asks(bob, lab), asks(bob, work)])
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('is joined by nobody who waits', async () => {
+    database.world.set(ofLab, open)
+    const fetching = facts.fetchAhead([asks(bob, lab)])
+    const asked = ask(bob, lab)
+    expect(database.statements).toHaveLength(2)
+    database.statement(1).answer()
+    expect((await asked).project).toEqual(open)
+    database.statement(0).answer()
+    await fetching
+  })
+
+  test('goes by a load of its own', async () => {
+    const ahead = slowDatabase()
+    ahead.world.set(ofLab, open)
+    facts = createFactCache({
+      load: loadFromStore(database, always.flags),
+      loadAhead: loadFromStore(ahead, always.flags),
+      memory: createTtlMap({ clock, ttlMs: 60_000 }),
+      clock,
+      ...always,
+    })
+    const fetching = facts.fetchAhead([asks(bob, lab)])
+    ahead.statement(0).answer()
+    await fetching
+    expect(database.statements).toEqual([])
+    expect((await ask(bob, lab)).project).toEqual(open)
+  })
+
+  test('is dropped where it was overtaken by a change', async () => {
+    database.world.set(ofLab, open).set(toBob, look)
+    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, den)])
+    database.statement(0).read()
+    change(toBob, 0)
+    database.statement(0).answer()
+    await fetching
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    expect(facts.peekResource(den, bob)).toBeDefined()
+  })
+
+  test('is not fetched where memory may not be believed', async () => {
+    facts = createFactCache({
+      load: loadFromStore(database, always.flags),
+      memory: createTtlMap({ clock, ttlMs: 60_000 }),
+      clock,
+      lease: { untilMs: Number.NEGATIVE_INFINITY },
+      flags: { l1: true },
+    })
+    await facts.fetchAhead([asks(bob, lab)])
+    expect(database.statements).toEqual([])
   })
 })

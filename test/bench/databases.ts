@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+import type { Connection } from '../../src/platform/postgres.ts'
 import { onEnd } from './servers.ts'
 
 /** What Velro is told about its database. */
@@ -53,4 +54,12 @@ export const newExternalDatabase = async (settings: Readonly<Record<string, stri
     PGUSER: connection.user,
     SECRET: newSecret(),
   }
+}
+
+/** What Velro is told about its database, as a driver takes it. */
+export const connectionOf = (env: Environment): Connection => {
+  const url = env['DATABASE_URL'] ?? ''
+  const host = env['PGHOST']
+  if (host === undefined) return url
+  return { host, port: Number(env['PGPORT']), user: env['PGUSER'] ?? '', database: url.replace('postgres:///', '') }
 }

@@ -4,10 +4,16 @@ import { isGood, type Result, toJson, toText } from './report.ts'
 import { check } from './scenarios/check.ts'
 import { checkUnderLogins } from './scenarios/check-under-logins.ts'
 import { explain } from './scenarios/explain.ts'
+import { hitRate } from './scenarios/hit-rate.ts'
 import { l3 } from './scenarios/l3.ts'
 import { login } from './scenarios/login.ts'
+import { redisStalled } from './scenarios/redis-stalled.ts'
+import { renders } from './scenarios/renders.ts'
+import { revocation } from './scenarios/revocation.ts'
 import type { Scenario } from './scenarios/scenario.ts'
 import { start } from './scenarios/start.ts'
+import { tiers } from './scenarios/tiers.ts'
+import { warmUp } from './scenarios/warm-up.ts'
 import { endAll } from './servers.ts'
 
 const scenarios: Readonly<Record<string, Scenario>> = {
@@ -17,6 +23,12 @@ const scenarios: Readonly<Record<string, Scenario>> = {
   'check-under-logins': checkUnderLogins,
   start,
   l3,
+  tiers,
+  revocation,
+  'redis-stalled': redisStalled,
+  'warm-up': warmUp,
+  'hit-rate': hitRate,
+  renders,
 }
 
 const usage = `bun run bench [--seconds 3] [--only ${Object.keys(scenarios).join('|')}] [--json]

@@ -59,7 +59,7 @@ describe('a Postgres that goes away', () => {
       () => client.get('/api/v1/auth/me', { token }),
       () => client.get('/api/v1/projects', { token }),
       () => client.patch(`/api/v1/projects/${project}`, { name: 'Changed' }, { token }),
-      () => client.post('/api/v1/generations', { model: 'm', prompt: 'p' }, { token }),
+      () => client.post('/api/v1/generations', { model: 'local/procedural', prompt: 'p' }, { token }),
     ]
   }
   const timed = async (ask: () => Promise<Answer>) => {

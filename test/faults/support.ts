@@ -1,4 +1,4 @@
-import { connectOnce } from '../../src/platform/postgres.ts'
+import { connectOnce, type TransactionSql } from '../../src/platform/postgres.ts'
 import type { TestConnection } from '../harness.ts'
 
 /** Asks again and again until it is so; throws what it was instead after `withinMs`. Resolves to the time it took. */
@@ -15,13 +15,12 @@ export const until = async (
   return performance.now() - startedMs
 }
 
-/** Holds a person's row, so that whatever would change it waits: a request in flight for as long as it takes. */
-export const holdUser = async (connection: TestConnection, userId: string) => {
+const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => PromiseLike<unknown>) => {
   const sql = connectOnce(connection)
   const held = Promise.withResolvers<void>()
   const release = Promise.withResolvers<void>()
   const transaction = sql.begin(async (tx) => {
-    await tx`select from users where id = ${userId} for update`
+    await lock(tx)
     held.resolve()
     await release.promise
   })
@@ -45,6 +44,14 @@ export const holdUser = async (connection: TestConnection, userId: string) => {
     },
   }
 }
+
+/** Holds a person's row, so that whatever would change it waits: a request in flight for as long as it takes. */
+export const holdUser = (connection: TestConnection, userId: string) =>
+  hold(connection, (tx) => tx`select from users where id = ${userId} for update`)
+
+/** As `holdUser`, but the sessions of a person and not the person. */
+export const holdSessions = (connection: TestConnection, userId: string) =>
+  hold(connection, (tx) => tx`select from sessions where user_id = ${userId} for update`)
 
 export const median = (values: readonly number[]): number => {
   const sorted = [...values].sort((a, b) => a - b)

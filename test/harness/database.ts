@@ -58,14 +58,3 @@ export const createDatabase = async ({ migrated = true } = {}): Promise<TestData
     },
   }
 }
-
-/**
- * A connection as environment variables. postgres.js takes no socket folder from a URL, so that and the user are given
- * the way libpq does.
- */
-export const connectionEnvironment = ({ host, port, user, database }: TestConnection): Record<string, string> => ({
-  DATABASE_URL: `postgres:///${database}`,
-  PGHOST: host,
-  PGPORT: String(port),
-  PGUSER: user,
-})

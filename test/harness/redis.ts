@@ -26,7 +26,7 @@ const install = (): string => {
   return program
 }
 
-const freePort = (): Promise<number> =>
+export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const probe = createServer().once('error', reject)
     probe.listen(0, '127.0.0.1', () => {
@@ -35,11 +35,18 @@ const freePort = (): Promise<number> =>
     })
   })
 
-/** A Redis of one's own, to stop and freeze at will. It keeps nothing on disk. */
-export const startRedis = async ({ port: given }: { port?: number } = {}): Promise<TestRedis & { pid: number }> => {
+/** A Redis of one's own, to stop and freeze at will. It keeps nothing on disk, unless `flags` say so. */
+export const startRedis = async ({
+  port: given,
+  flags: extra = [],
+}: {
+  port?: number
+  flags?: readonly string[]
+} = {}): Promise<TestRedis & { pid: number }> => {
   const program = findProgram() ?? install()
   const port = given ?? (await freePort())
   const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
+  flags.push(...extra)
   // Not a child of ours: bun ends those when a single test takes too long. The shell tells its pid and is gone.
   const shell = spawn('/bin/sh', ['-c', '"$@" & echo "pid $!"', 'sh', program, ...flags], {
     cwd: '/',

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { connectionEnvironment } from '../../src/platform/postgres.ts'
 import { testSecret } from './app.ts'
-import { connectionEnvironment, createDatabase, type TestConnection } from './database.ts'
+import { createDatabase, type TestConnection } from './database.ts'
+import { mediaFolder } from './media.ts'
 import { forgetProcess, reapProcess } from './reaper.ts'
 
 export type Runtime = 'bun' | 'deno'
@@ -61,6 +63,7 @@ export const startServer = async (options: TestServerOptions): Promise<TestServe
       PORT: '0',
       DB_CONNECTIONS: '24',
       HASH_WORKERS: '1',
+      MEDIA_DIR: await mediaFolder(),
       ...env,
     },
   })

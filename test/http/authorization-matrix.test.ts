@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import type { TeamRole } from '../../src/access/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
+import { newId } from '../../src/kit/id.ts'
+import { createDiskObjects } from '../../src/platform/disk-objects.ts'
+import { objectKey } from '../../src/platform/objects.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 import { type Document, nameOf, routesOf, unknownId } from './black-box/document.ts'
 
@@ -49,9 +52,12 @@ const mayDo: Record<'shared' | 'hidden', Record<Name, readonly Action[]>> = {
 type Things = {
   project: string
   generation: string
+  /** Of a generation in it that is completed. */
+  media: string
   /** A project of `other` and what is in it. */
   hiddenProject: string
   hiddenGeneration: string
+  hiddenMedia: string
   team: string
   /** Without a grant; `maker` owns it. */
   spareTeam: string
@@ -70,7 +76,7 @@ type Need =
   | { needs: 'service' }
   /** Whoever is signed in is let in, and finds nothing there: the thing is `of` somebody else. */
   | { needs: 'own'; of?: Name; thing?: (things: Things) => string; otherwise: string }
-  | { needs: Action; on: 'project' | 'generation'; ownerOnly?: true }
+  | { needs: Action; on: 'project' | 'generation' | 'media'; ownerOnly?: true }
   | { needs: 'role'; atLeast: TeamRole; otherwise?: Partial<Record<TeamRole, string>> }
 type Entry = Need & {
   call?: (things: Things) => Call
@@ -86,6 +92,7 @@ const inProject = (more: (things: Things) => Call = () => ({})) => ({
 const inGrant = (more: Call = {}) => ({
   call: ({ project, team }: Things): Call => ({ path: { project_id: project, team_id: team }, ...more }),
 })
+const onMedia = (query = '') => ({ call: ({ media }: Things): Call => ({ path: { media_id: media }, query }) })
 const onGeneration = (more: (things: Things) => Call = () => ({})) => ({
   call: (things: Things): Call => ({ path: { generation_id: things.generation }, ...more(things) }),
 })
@@ -95,8 +102,11 @@ const inTeam = (more: (things: Things) => Call = () => ({})) => ({
     return { path: { team_id: things.team, ...path }, ...rest }
   },
 })
+const onStranger = (more: Call = {}) => ({
+  call: ({ ids }: Things): Call => ({ path: { user_id: ids.stranger }, ...more }),
+})
 const saying = (body: Record<string, unknown>) => ({ call: (): Call => ({ body }) })
-const asked = { model: 'm', prompt: 'p' }
+const asked = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
 const evaluation = (id: string) => ({
   subject: { type: 'user', id: unknownId },
@@ -180,6 +190,17 @@ const table: Record<string, readonly Entry[]> = {
   'DELETE /api/v1/service-keys/{service_key_id}': [
     { needs: 'operator', call: ({ serviceKey }) => ({ path: { service_key_id: serviceKey } }) },
   ],
+
+  'GET /api/v1/users': [{ needs: 'operator' }],
+  'GET /api/v1/users/{user_id}': [{ needs: 'operator', ...onStranger() }],
+  'PATCH /api/v1/users/{user_id}': [
+    { needs: 'operator', ...onStranger({ body: { plan: 'pro' } }) },
+    { needs: 'operator', ...onStranger({ body: { role: 'user' } }) },
+    { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
+  ],
+  'GET /api/v1/security/flags': [{ needs: 'operator' }],
+  'PUT /api/v1/security/flags': [{ needs: 'operator', ...saying({ warm_up: true }) }],
+  'GET /api/v1/performance/metrics': [{ needs: 'operator', asks: true }],
 
   'POST /api/v1/teams': [{ needs: 'session', ...saying({ name: 'Mine' }) }],
   'GET /api/v1/teams': [{ needs: 'session' }],
@@ -274,10 +295,29 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'delete', on: 'generation', ...onGeneration(() => ({ body: { project_id: null } })) },
   ],
   'DELETE /api/v1/generations/{generation_id}': [{ needs: 'delete', on: 'generation', ...onGeneration() }],
+  'POST /api/v1/generations/{generation_id}/cancel': [{ needs: 'write', on: 'generation', ...onGeneration() }],
   'POST /api/v1/generations/{generation_id}/favorite': [
     { needs: 'read', on: 'generation', ...onGeneration(() => ({ body: { favorite: true } })) },
   ],
   'GET /api/v1/generations/{generation_id}/provenance': [{ needs: 'read', on: 'generation', ...onGeneration() }],
+
+  'GET /api/v1/generations/{generation_id}/media': [{ needs: 'read', on: 'generation', ...onGeneration() }],
+  'GET /api/v1/media/{media_id}': [{ needs: 'read', on: 'media', ...onMedia() }],
+  'GET /api/v1/media/{media_id}/content': [
+    { needs: 'download', on: 'media', ...onMedia() },
+    { needs: 'download', on: 'media', ...onMedia('?variant=256') },
+  ],
+
+  'GET /api/v1/models': [{ needs: 'nothing' }],
+  'GET /api/v1/models/{model_id}': [
+    { needs: 'nothing', call: () => ({ path: { model_id: 'local/procedural' } }) },
+    { needs: 'nothing', call: () => ({ path: { model_id: 'local%2Fprocedural' } }) },
+  ],
+  'GET /api/v1/credits/balance': [{ needs: 'session' }],
+  'GET /api/v1/credits/ledger': [{ needs: 'session' }],
+  'POST /api/v1/credits/grants': [
+    { needs: 'operator', call: ({ ids }) => ({ body: { user_id: ids.operator, amount: 1, note: 'to themselves' } }) },
+  ],
 }
 
 /** What a body may never say, but where the route is about just that. */
@@ -288,11 +328,12 @@ const claims: Record<string, unknown> = {
   team_id: unknownId,
   status: 'completed',
 }
-const ownWords: Record<string, string> = {
-  'POST /api/v1/projects/{project_id}/transfer': 'owner_id',
-  'POST /api/v1/projects/{project_id}/teams': 'team_id',
-  'PATCH /api/v1/teams/{team_id}/members/{user_id}': 'role',
-  'POST /api/v1/teams/{team_id}/invitations': 'role',
+const ownWords: Record<string, readonly string[]> = {
+  'POST /api/v1/projects/{project_id}/transfer': ['owner_id'],
+  'POST /api/v1/projects/{project_id}/teams': ['team_id'],
+  'PATCH /api/v1/teams/{team_id}/members/{user_id}': ['role'],
+  'POST /api/v1/teams/{team_id}/invitations': ['role'],
+  'PATCH /api/v1/users/{user_id}': ['role', 'plan'],
 }
 
 const refusal = ({ status, body }: Answer) => (status < 400 ? 'ok' : `${status} ${body?.code}`)
@@ -320,20 +361,40 @@ describe('who may do what, on every route', () => {
     const { status } = await client.post(`/api/v1/teams/${team}/leave`, undefined, { token })
     expect(status).toBe(204)
   }
+  /** What came of a generation, as it would be if it had been made. */
+  const complete = async ({ id, owner_id }: { id: string; owner_id: string }): Promise<string> => {
+    const media = newId()
+    const bytes = Buffer.from('not really a picture')
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    const objects = createDiskObjects({ directory: app.services.config.mediaDirectory })
+    await objects.put(objectKey(sha256), bytes, 'image/webp')
+    await objects.put(objectKey(sha256, '256'), bytes, 'image/webp')
+    const { admin: sql } = app.services.database
+    await sql`
+      insert into media_objects (sha256, content_type, bytes, width, height)
+      values (${sha256}, 'image/webp', ${bytes.length}, 1, 1) on conflict do nothing`
+    await sql`delete from generation_jobs where generation_id = ${id}`
+    await sql`update generations set status = 'completed' where id = ${id}`
+    await sql`
+      insert into media (id, generation_id, owner_id, position, sha256)
+      values (${media}, ${id}, ${owner_id}, 0, ${sha256})`
+    return media
+  }
   /** A project of somebody, with a grant of level write to the team, of which its owner is no member. */
   const share = async (team: string, person: Person, visibility: string) => {
     const { id } = await made('/projects', { name: 'A project', visibility }, person)
     const generation = await made('/generations', { ...asked, project_id: id }, person)
+    const media = await complete(await made('/generations', { ...asked, project_id: id }, person))
     await join(team, person, 'admin')
     await made(`/projects/${id}/teams`, { team_id: team, access_level: 'write' }, person)
     await leave(team, person)
-    return [id, generation.id] as const
+    return [id, generation.id, media] as const
   }
   const build = async (): Promise<Things> => {
     const { id: team } = await made('/teams', { name: 'A team' }, by.owner)
     for (const role of roles.slice(1)) await join(team, by[role], role)
-    const [project, generation] = await share(team, by.maker, 'team-only')
-    const [hiddenProject, hiddenGeneration] = await share(team, by.other, 'private')
+    const [project, generation, media] = await share(team, by.maker, 'team-only')
+    const [hiddenProject, hiddenGeneration, hiddenMedia] = await share(team, by.other, 'private')
     const guest = { email: 'guest@example.com', role: 'viewer' }
     const { token } = by.maker
     const session = (await client.get('/api/v1/auth/sessions', { token })).body.items[0].id
@@ -341,8 +402,10 @@ describe('who may do what, on every route', () => {
       team,
       project,
       generation,
+      media,
       hiddenProject,
       hiddenGeneration,
+      hiddenMedia,
       spareTeam: (await made('/teams', { name: 'Another' }, by.maker)).id,
       invitation: (await made(`/teams/${team}/invitations`, guest, by.owner)).id,
       serviceKey: (await made('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
@@ -392,6 +455,7 @@ describe('who may do what, on every route', () => {
     const sending = token === undefined ? {} : { token }
     if (method === 'GET') return client.get(target, sending)
     if (method === 'DELETE') return client.delete(target, sending)
+    if (method === 'PUT') return client.put(target, body, sending)
     return method === 'PATCH' ? client.patch(target, body, sending) : client.post(target, body, sending)
   }
 
@@ -429,7 +493,14 @@ describe('who may do what, on every route', () => {
   })
 
   const inTarget = (given: Things, target: 'shared' | 'hidden'): Things =>
-    target === 'shared' ? given : { ...given, project: given.hiddenProject, generation: given.hiddenGeneration }
+    target === 'shared'
+      ? given
+      : {
+          ...given,
+          project: given.hiddenProject,
+          generation: given.hiddenGeneration,
+          media: given.hiddenMedia,
+        }
 
   /** What the call is about, in its path, its query or its body. */
   const principalOf = (entry: Entry, given: Things): string | undefined => {
@@ -488,7 +559,7 @@ describe('who may do what, on every route', () => {
         const call = entry.call?.(things)
         if (call?.body === undefined) continue
         for (const [word, value] of Object.entries(claims)) {
-          if (ownWords[name] === word) continue
+          if (ownWords[name]?.includes(word)) continue
           for (const subject of ['maker', 'owner', 'operator'] as const) {
             const answer = await send(name, { ...call, body: { ...call.body, [word]: value } }, by[subject].token)
             if (refusal(answer) !== '422 request.invalid')

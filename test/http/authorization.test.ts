@@ -1,12 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { actions } from '../../src/access/model.ts'
-import { manualClock } from '../../src/kit/clock.ts'
 import { encodeCursor } from '../../src/kit/cursor.ts'
 import { newId } from '../../src/kit/id.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const path = '/api/v1/authorization'
-const clock = manualClock(Date.now())
 
 let app: TestApp
 let client: Api
@@ -23,16 +21,14 @@ let team: string
 
 const sql = () => app.services.database.admin
 
-/** All that was known is forgotten: facts live for a second here. */
+/** All that was known is forgotten. */
 const forget = () => {
-  clock.advance(1_001)
+  app.services.caches.facts.invalidate('everything')
   statements = []
 }
 
 beforeAll(async () => {
   app = await startApp({
-    clock,
-    config: { l1TtlMs: 1_000 },
     onStatement: (text) => {
       statements.push(text)
     },
@@ -65,6 +61,7 @@ beforeEach(async () => {
   await sql()`
     insert into project_grants (project_id, team_id, access_level, granted_by)
     values (${lab}, ${team}, 'write', ${ada.id})`
+  await app.leased()
   forget()
 })
 
@@ -248,7 +245,7 @@ describe('an explanation', () => {
     const cold = (await explain(bob.token, question)).body
     const warm = (await explain(bob.token, question)).body
     expect(cold.layers.map(({ layer }: { layer: number }) => layer)).toEqual([10, 4, 9, 7, 1, 2, 3, 5, 6, 8])
-    expect([cold.layers[3].tier, warm.layers[3].tier]).toEqual(['database', 'l1'])
+    expect([cold.layers[3].tier, warm.layers[3].tier]).toEqual(['l3', 'l1'])
     const { layers: _, ...decision } = cold
     expect(decision).toEqual((await check(bob.token, question)).body)
   })

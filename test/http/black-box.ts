@@ -3,6 +3,7 @@ import { accounts } from './black-box/accounts.ts'
 import { authorization } from './black-box/authorization.ts'
 import { authzen } from './black-box/authzen.ts'
 import { badInput } from './black-box/bad-input.ts'
+import { credits } from './black-box/credits.ts'
 import { documentation } from './black-box/documentation.ts'
 import { generations } from './black-box/generations.ts'
 import { grants } from './black-box/grants.ts'
@@ -10,12 +11,16 @@ import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
 import { lineage } from './black-box/lineage.ts'
 import { listing } from './black-box/listing.ts'
+import { media } from './black-box/media.ts'
+import { models } from './black-box/models.ts'
+import { operating } from './black-box/operating.ts'
 import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
 import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
+import { users } from './black-box/users.ts'
 import { createWorld, type Group, type Subject, type World } from './black-box/witness.ts'
 
 // What the others saw is held against the document at the end.
@@ -27,12 +32,17 @@ const groups: readonly Group[] = [
   tokens,
   projects,
   generations,
+  media,
   authorization,
   teams,
   grants,
   lineage,
   listing,
   serviceKeys,
+  users,
+  operating,
+  models,
+  credits,
   authzen,
   hiding,
   badInput,

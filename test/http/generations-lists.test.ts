@@ -53,8 +53,8 @@ const mixedWorld = async () => {
   const parent = [newId()]
   for (const row of rows) {
     await world.sql`
-      insert into generations (id, owner_id, project_id, status, intent, ancestor_ids, model, prompt)
-      values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.status}, ${row.intent},
+      insert into generations (id, owner_id, project_id, status, failure, intent, ancestor_ids, model, prompt)
+      values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.status}, ${row.status === 'failed' ? 'failed' : null}, ${row.intent},
               ${row.intent === 'fork' ? parent : []}::uuid[], ${row.model}, 'p')`
   }
   return { people, projects, rows: rows.toSorted((a, b) => (a.id < b.id ? 1 : -1)), pick }

@@ -152,7 +152,7 @@ describe('let through, and then overtaken', () => {
         world.as(owner).patch(`/projects/${id}`, { visibility: 'public' }),
         world.as(owner).post(`/projects/${id}/teams`, { team_id: team, access_level: 'read' }),
         world.as(owner).delete(`/projects/${id}/teams/${team}`),
-        world.as(owner).post('/generations', { model: 'm', prompt: 'p', project_id: id }),
+        world.as(owner).post('/generations', { model: 'local/procedural', prompt: 'p', project_id: id }),
       ],
       world.sql`delete from projects where id = ${id}`,
     )

@@ -1,5 +1,7 @@
 import { expect } from 'bun:test'
 import type { AccessLevel, Action, ResourceRef, TeamRole } from '../../src/access/model.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Fragment } from '../../src/platform/postgres.ts'
 import { type Answer, api, type Person, register, startApp } from '../harness.ts'
@@ -66,11 +68,13 @@ export const startWorld = async () => {
       }
       return id
     },
-    /** A grant as a row, for one that has to be there before anybody asks. */
+    /** A grant as a row, seen by whoever asks next. */
     granted: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
-      await sql`
-        insert into project_grants (project_id, team_id, access_level, granted_by)
-        values (${projectId}, ${teamId}, ${level}, ${by.id})`
+      await app.services.caches.changes.run(createDeadline(systemClock, 30_000), async (tx) => {
+        await tx`
+          insert into project_grants (project_id, team_id, access_level, granted_by)
+          values (${projectId}, ${teamId}, ${level}, ${by.id})`
+      })
     },
     project: (owner: Person, fields: Record<string, unknown> = {}) =>
       made(as(owner).post('/projects', { name: 'a project', ...fields })),

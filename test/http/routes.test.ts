@@ -15,6 +15,8 @@ test('the document names every route there is, and none that is not', async () =
   const built = createApp(app.services, () => '127.0.0.1')
     .routes.filter(({ path }) => !path.startsWith('/docs'))
     .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`)
+    // The same route by ids whose slashes are not encoded.
+    .map((name) => name.replace('/models/*', '/models/{model_id}'))
   expect(built.length).toBeGreaterThan(20)
   expect(documented.sort()).toEqual([...new Set(built)].sort())
 })

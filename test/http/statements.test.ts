@@ -36,7 +36,7 @@ describe('what an authorization check costs in statements', () => {
     project = { type: 'project', id: body.id }
     const made = await home.client.post(
       '/api/v1/generations',
-      { model: 'm', prompt: 'p', project_id: body.id },
+      { model: 'local/procedural', prompt: 'p', project_id: body.id },
       { token: owner.token },
     )
     generation = { type: 'generation', id: made.body.id }
@@ -218,7 +218,7 @@ describe('what an authorization check costs in statements', () => {
       const resource = await make(home)
       const { body } = await home.client.post(
         '/api/v1/generations',
-        { model: 'm', prompt: 'p', project_id: resource.id },
+        { model: 'local/procedural', prompt: 'p', project_id: resource.id },
         { token: owner.token },
       )
       const inside = { type: 'generation', id: body.id }

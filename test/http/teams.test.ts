@@ -315,7 +315,7 @@ describe('a team', () => {
       pending_invitations: 0,
     })
     const generate = async (project_id: string) => {
-      const input = { project_id, model: 'm', prompt: 'p' }
+      const input = { project_id, model: 'local/procedural', prompt: 'p' }
       expect(told(await stage.client.post('/api/v1/generations', input, as(cast.stranger)))).toBe('201')
     }
     const reached = [

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createTtlMap, type Lookup, type TtlMapOptions } from '../../src/kit/ttl-map.ts'
 
-const create = (options: Partial<TtlMapOptions> = {}) => {
+const create = (options: Partial<TtlMapOptions<number>> = {}) => {
   const clock = manualClock()
   return { clock, map: createTtlMap<number>({ clock, ttlMs: 1_000, jitter: 0, ...options }) }
 }
@@ -146,6 +146,174 @@ describe('the bound', () => {
   })
 })
 
+describe('a value that is amended', () => {
+  test('takes the place of the one before, and lives no longer and counts as no newer for it', () => {
+    const { map, clock } = create({ ttlMs: 100, jitter: 0 })
+    map.set('a', 1)
+    map.set('b', 1)
+    clock.advance(60)
+    const before = map.peek('a')
+    map.amend('a', (value) => value + 1)
+    expect(map.peek('a')).toEqual(hit(2))
+    expect(map.peek('a')).not.toBe(before)
+    expect(map.ageMs('a')).toBe(60)
+    expect([...map.keys()]).toEqual(['b', 'a'])
+    clock.advance(40)
+    expect(map.get('a')).toEqual({ kind: 'miss' })
+  })
+
+  test('is left alone where it stays the same, and goes where nothing is put in its place', () => {
+    const { map } = create({})
+    map.set('a', 1)
+    const before = map.peek('a')
+    map.amend('a', (value) => value)
+    expect(map.peek('a')).toBe(before)
+    map.amend('a', () => undefined)
+    expect([map.get('a').kind, map.size]).toEqual(['miss', 0])
+  })
+
+  test('is none where nothing is known, or that there is nothing', () => {
+    const { map } = create({})
+    map.setAbsent('a')
+    for (const key of ['a', 'b']) map.amend(key, () => 7)
+    expect([map.get('a').kind, map.get('b').kind]).toEqual(['absent', 'miss'])
+  })
+})
+
+describe('the bound in bytes', () => {
+  const sizeOf = (key: string, value: number | undefined) => key.length + (value ?? 0)
+
+  test('holds whatever the sizes: as many go as what is new asks for, the least recently used first', () => {
+    const { map } = create({ maxBytes: 100, sizeOf })
+    for (const key of ['a', 'b', 'c', 'd']) map.set(key, 19)
+    expect([map.size, map.bytes]).toEqual([4, 80])
+    map.get('a')
+    map.set('e', 59)
+    expect([...map.keys()]).toEqual(['e', 'a', 'd'])
+    expect(map.bytes).toBe(100)
+  })
+
+  test('counts absent ones, and gives back what is written over, removed, expired or cleared', () => {
+    const { map, clock } = create({ maxBytes: 100, sizeOf, absentTtlMs: 10 })
+    map.setAbsent('absent')
+    map.set('a', 10)
+    expect(map.bytes).toBe(6 + 11)
+    map.set('a', 20)
+    expect(map.bytes).toBe(6 + 21)
+    clock.advance(10)
+    map.get('absent')
+    expect(map.bytes).toBe(21)
+    map.delete('a')
+    map.delete('a')
+    expect(map.bytes).toBe(0)
+    map.set('b', 5)
+    map.clear()
+    expect(map.bytes).toBe(0)
+  })
+
+  test('lets in nothing that is larger than all of it, and does not keep what was there under that key', () => {
+    const { map } = create({ maxBytes: 100, sizeOf })
+    map.set('a', 10)
+    map.set('b', 10)
+    map.set('a', 100)
+    expect(map.get('a')).toEqual({ kind: 'miss' })
+    expect(map.get('b')).toEqual(hit(10))
+    expect(map.bytes).toBe(11)
+  })
+
+  test('holds with the bound on entries, whichever is met first, for any sequence of sizes', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'), fc.nat(60), fc.boolean()), { maxLength: 60 }),
+        (writes) => {
+          const { map } = create({ maxBytes: 100, maxEntries: 3, sizeOf })
+          for (const [key, value, remove] of writes) {
+            if (remove) map.delete(key)
+            else map.set(key, value)
+            const held = [...map.keys()].map((each) => {
+              const found = map.get(each)
+              return sizeOf(each, found.kind === 'hit' ? found.value : undefined)
+            })
+            expect(map.bytes).toBe(held.reduce((sum, bytes) => sum + bytes, 0))
+            expect(map.bytes).toBeLessThanOrEqual(100)
+            expect(map.size).toBeLessThanOrEqual(3)
+            expect(held).toHaveLength(map.size)
+          }
+        },
+      ),
+      { numRuns: 500 },
+    )
+  })
+})
+
+describe('the age', () => {
+  test('of what is known counts from when it was true, also where it comes from another cache', () => {
+    const { map, clock } = create()
+    map.set('own', 1)
+    map.set('other', 1, 400)
+    map.setAbsent('absent')
+    clock.advance(50)
+    expect([map.ageMs('own'), map.ageMs('other'), map.ageMs('absent'), map.ageMs('none')]).toEqual([
+      50,
+      450,
+      50,
+      undefined,
+    ])
+    map.set('other', 1)
+    expect(map.ageMs('other')).toBe(0)
+  })
+
+  test('from elsewhere does not shorten the life here, and asking for it is no use', () => {
+    const { map, clock } = create({ maxEntries: 2 })
+    map.set('a', 1, 5_000)
+    map.set('b', 1)
+    map.ageMs('a')
+    map.set('c', 1)
+    expect([...map.keys()]).toEqual(['c', 'b'])
+    map.set('d', 1, 5_000)
+    clock.advance(999)
+    expect(map.get('d')).toEqual(hit(1))
+  })
+})
+
+test('keys are named by use, the last first', () => {
+  const { map } = create()
+  expect([...map.keys()]).toEqual([])
+  for (const key of ['a', 'b', 'c']) map.set(key, 1)
+  map.get('b')
+  map.get('none')
+  map.setAbsent('a')
+  expect([...map.keys()]).toEqual(['a', 'b', 'c'])
+  map.delete('a')
+  expect([...map.keys()]).toEqual(['b', 'c'])
+})
+
+/** FLOOD=10000000 for the whole of it. */
+const flood = Number(process.env['FLOOD'] ?? 1_000_000)
+
+test(`a flood of ${flood} keys nobody asks for again changes neither the size nor the memory it takes`, () => {
+  const { map } = create({ maxEntries: 20_000, maxBytes: 4_000_000, sizeOf: (key) => 200 + 2 * key.length })
+  let largest = 0
+  let most = 0
+  const send = (from: number, to: number) => {
+    for (let key = from; key < to; key += 1) {
+      if (key % 2 === 0) map.set(`account:00000000-0000-7000-8001-${key}`, key)
+      else map.setAbsent(`account:00000000-0000-7000-8001-${key}`)
+      if (map.size > largest) largest = map.size
+      if (map.bytes > most) most = map.bytes
+    }
+    Bun.gc(true)
+    return process.memoryUsage().rss
+  }
+  // What is set aside by then is enough for good.
+  const before = send(0, flood / 4)
+  const after = send(flood / 4, flood)
+  expect(largest).toBeLessThanOrEqual(20_000)
+  expect(largest).toBeGreaterThan(10_000)
+  expect(most).toBeLessThanOrEqual(4_000_000)
+  expect(after - before).toBeLessThan(64 * 2 ** 20)
+}, 120_000)
+
 /** The same promise as plainly as it can be written: a list, least recently used first. */
 const createModel = (maxEntries: number, now: () => number, ttlMs: number, absentTtlMs: number) => {
   let entries: { key: string; lookup: Lookup<number>; expiresAtMs: number }[] = []
@@ -172,6 +340,23 @@ const createModel = (maxEntries: number, now: () => number, ttlMs: number, absen
     size: () => entries.length,
   }
 }
+
+test('is crowded where one more would displace one that is still good, by number or by size', () => {
+  for (const options of [{ maxEntries: 2 }, { maxBytes: 20, sizeOf: () => 10 }]) {
+    const { map, clock } = create(options)
+    expect(map.isCrowded).toBe(false)
+    map.set('a', 1)
+    expect(map.isCrowded).toBe(false)
+    clock.advance(500)
+    map.set('b', 2)
+    expect(map.isCrowded).toBe(true)
+    clock.advance(500)
+    // The oldest has expired: its place is free.
+    expect(map.isCrowded).toBe(false)
+    map.set('c', 3)
+    expect(map.isCrowded).toBe(true)
+  }
+})
 
 test('any sequence of calls gives the answers and the size of a naive model', () => {
   const key = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f')
@@ -202,4 +387,43 @@ test('any sequence of calls gives the answers and the size of a naive model', ()
     }),
     { numRuns: 2_000 },
   )
+})
+
+describe('who looks on', () => {
+  test('sees what is there without using it or dropping it', () => {
+    const { map, clock } = create({ maxEntries: 2 })
+    map.set('a', 1)
+    map.set('b', 2)
+    expect(map.peek('a')).toEqual(hit(1))
+    // Not used by that, so it is the one to go.
+    map.set('c', 3)
+    expect([map.peek('a').kind, map.peek('b').kind]).toEqual(['miss', 'hit'])
+    clock.advance(1_000)
+    expect([map.peek('b').kind, map.size]).toEqual(['miss', 2])
+  })
+
+  test('knows by the object whether anything was set or deleted meanwhile', () => {
+    const { map } = create()
+    for (const put of [() => map.set('a', 1), () => map.setAbsent('a')]) {
+      put()
+      const first = map.peek('a')
+      expect(map.get('a')).toBe(first)
+      expect(map.peek('a')).toBe(first)
+      put()
+      expect(map.peek('a')).toEqual(first)
+      expect(map.peek('a')).not.toBe(first)
+    }
+  })
+
+  test('goes through the keys from the longest ago, and on while they come and go', () => {
+    const { map } = create()
+    for (const key of ['a', 'b', 'c']) map.set(key, 1)
+    map.get('a')
+    const keys = map.keysBySetting()
+    expect(keys.next().value).toBe('a')
+    map.delete('b')
+    map.set('a', 2)
+    map.set('d', 1)
+    expect([...{ [Symbol.iterator]: () => keys }]).toEqual(['c', 'a', 'd'])
+  })
 })

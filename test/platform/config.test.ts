@@ -16,18 +16,32 @@ test('nothing at all is enough, and means the embedded database', () => {
   expect(config).toMatchObject({
     host: '0.0.0.0',
     port: 3000,
+    processes: 1,
     databaseUrl: undefined,
+    redisUrl: undefined,
     dataDirectory: '.velro',
+    mediaDirectory: '.velro/media',
+    s3: undefined,
     secret: undefined,
+    adminEmail: undefined,
     corsOrigins: [],
     trustedProxies: [],
     l1MaxEntries: 10_000,
     l1TtlMs: 60_000,
+    welcomeCredits: 1_000,
     accessTokenTtlMs: 900_000,
     requestTimeoutMs: 5_000,
+    falKey: undefined,
+    falQueueUrl: 'https://queue.fal.run',
+    falOutputHosts: ['fal.media'],
+    openaiKey: undefined,
+    openaiBaseUrl: 'https://api.openai.com/v1',
+    openaiOutputHosts: [],
     logLevel: 'info',
   })
   expect(config.hashWorkers).toBeGreaterThanOrEqual(1)
+  expect(config.renderWorkers).toBeGreaterThanOrEqual(1)
+  expect(parseConfig({ DATA_DIR: '/data' }).mediaDirectory).toBe('/data/media')
 })
 
 test('every variable is read, trimmed, and turned into milliseconds where it is a time', () => {
@@ -36,51 +50,101 @@ test('every variable is read, trimmed, and turned into milliseconds where it is 
     parseConfig({
       HOST: ' ::1 ',
       PORT: '8080',
+      WEB_CONCURRENCY: '4',
       DATABASE_URL: 'postgresql://db/velro',
+      REDIS_URL: ' rediss://velro:p%40ss@redis:6380/2',
       DATA_DIR: '/data',
       DB_CONNECTIONS: '40',
       SECRET: secret,
+      ADMIN_EMAIL: ' Ada@Example.com ',
       TOKEN_ISSUER: 'https://issuer',
       TOKEN_AUDIENCE: 'api',
       CORS_ORIGINS: 'https://a.example, http://localhost:5173 ,',
       TRUSTED_PROXIES: '10.0.0.1,2001:db8::1',
       HASH_WORKERS: '2',
       HASH_QUEUE: '5',
+      RENDER_WORKERS: '3',
+      RENDER_QUEUE: '6',
+      JOB_CONCURRENCY: '0',
+      GENERATION_TIMEOUT_SECONDS: '90',
+      MEDIA_DIR: '/media',
+      S3_ENDPOINT: 'http://minio:9000',
+      S3_REGION: 'eu-central-1',
+      S3_BUCKET: 'velro-media',
+      S3_ACCESS_KEY_ID: 'id',
+      S3_SECRET_ACCESS_KEY: 'key',
       L1_MAX_ENTRIES: '500',
+      L1_MAX_MEGABYTES: '2',
       L1_TTL_SECONDS: '30',
+      DATABASE_BUS_URL: 'postgres://direct/velro',
+      ACKNOWLEDGEMENTS: 'off',
+      EMERGENCY_READ_SECONDS: '7',
+      WELCOME_CREDITS: '0',
       ACCESS_TOKEN_SECONDS: '60',
       REQUEST_TIMEOUT_MS: '2500',
       DRAIN_SECONDS: '0',
       LOG_LEVEL: 'warn',
       PUBLIC_URL: 'https://api.example.com',
+      FAL_KEY: ' id:secret ',
+      FAL_QUEUE_URL: 'https://queue.example.com/',
+      FAL_OUTPUT_HOSTS: 'fal.media, files.example.com',
+      OPENAI_API_KEY: 'sk-secret',
+      OPENAI_BASE_URL: 'http://localhost:8000/v1/',
+      OPENAI_OUTPUT_HOSTS: 'images.example.com',
     }),
   ).toEqual({
     host: '::1',
     port: 8080,
+    processes: 4,
     databaseUrl: 'postgresql://db/velro',
+    redisUrl: 'rediss://velro:p%40ss@redis:6380/2',
     dataDirectory: '/data',
     publicUrl: 'https://api.example.com',
     dbConnections: 40,
     secret,
+    adminEmail: 'ada@example.com',
     issuer: 'https://issuer',
     audience: 'api',
     corsOrigins: ['https://a.example', 'http://localhost:5173'],
     trustedProxies: ['10.0.0.1', '2001:db8::1'],
     hashWorkers: 2,
     hashQueue: 5,
+    renderWorkers: 3,
+    renderQueue: 6,
+    jobConcurrency: 0,
+    generationTimeoutMs: 90_000,
+    mediaDirectory: '/media',
+    s3: {
+      endpoint: 'http://minio:9000',
+      region: 'eu-central-1',
+      bucket: 'velro-media',
+      accessKeyId: 'id',
+      secretAccessKey: 'key',
+    },
     l1MaxEntries: 500,
+    l1MaxBytes: 2_097_152,
     l1TtlMs: 30_000,
+    databaseBusUrl: 'postgres://direct/velro',
+    acknowledgements: 'off',
+    emergencyReadMs: 7_000,
+    welcomeCredits: 0,
     accessTokenTtlMs: 60_000,
     requestTimeoutMs: 2_500,
+    falKey: 'id:secret',
+    falQueueUrl: 'https://queue.example.com',
+    falOutputHosts: ['fal.media', 'files.example.com'],
+    openaiKey: 'sk-secret',
+    openaiBaseUrl: 'http://localhost:8000/v1',
+    openaiOutputHosts: ['images.example.com'],
     drainMs: 0,
     logLevel: 'warn',
   })
 })
 
 test('an empty variable counts as unset', () => {
-  expect(parseConfig({ PORT: '', SECRET: ' ', DATABASE_URL: '', LOG_LEVEL: '', CORS_ORIGINS: '' })).toEqual(
-    parseConfig({}),
-  )
+  expect(
+    parseConfig({ PORT: '', SECRET: ' ', DATABASE_URL: '', REDIS_URL: '', LOG_LEVEL: '', CORS_ORIGINS: '' }),
+  ).toEqual(parseConfig({}))
 })
 
 test('the value cannot be changed afterwards', () => {
@@ -94,24 +158,100 @@ describe('what is wrong', () => {
     const problems = problemsOf({
       PORT: 'http',
       DATABASE_URL: 'mysql://db',
+      REDIS_URL: 'http://redis',
       SECRET: 'short',
+      ADMIN_EMAIL: 'ada',
       DB_CONNECTIONS: '5',
       CORS_ORIGINS: 'https://a.example/,*',
       TRUSTED_PROXIES: 'proxy.example',
       HASH_WORKERS: '0',
       L1_TTL_SECONDS: '1.5',
+      WELCOME_CREDITS: '-1',
       REQUEST_TIMEOUT_MS: '1e99',
       LOG_LEVEL: 'loud',
     })
-    const names = ['PORT', 'DATABASE_URL', 'SECRET', 'DB_CONNECTIONS', 'CORS_ORIGINS', 'TRUSTED_PROXIES']
+    const names = [
+      'PORT',
+      'DATABASE_URL',
+      'REDIS_URL',
+      'SECRET',
+      'ADMIN_EMAIL',
+      'DB_CONNECTIONS',
+      'CORS_ORIGINS',
+      'TRUSTED_PROXIES',
+      'WELCOME_CREDITS',
+    ]
     for (const name of [...names, 'HASH_WORKERS', 'L1_TTL_SECONDS', 'REQUEST_TIMEOUT_MS', 'LOG_LEVEL']) {
       expect(problems.filter((problem) => problem.startsWith(`${name} `)).length).toBe(name === 'CORS_ORIGINS' ? 2 : 1)
     }
-    expect(problems.length).toBe(11)
+    expect(problems.length).toBe(14)
   })
 
   test('is in the message too, a line each', () => {
     expect(() => parseConfig({ PORT: '-1', LOG_LEVEL: 'loud' })).toThrow(/\n {2}- PORT .*\n {2}- LOG_LEVEL /)
+  })
+
+  test('an address of Redis that the driver would take in part or not at all is refused, and not repeated', () => {
+    for (const url of ['redis:6379', 'redis://', 'redis://:hunter2@[::1', 'redis://:hunter2@redis:99999']) {
+      expect(problemsOf({ REDIS_URL: url })).toEqual([expect.stringMatching(/^REDIS_URL must /)])
+    }
+    for (const url of ['redis://:hunter2%@redis', 'redis://redis/cache', 'redis://redis/1/2', 'REDISS://redis']) {
+      expect(problemsOf({ REDIS_URL: url })).toEqual([expect.stringMatching(/^REDIS_URL must /)])
+    }
+    expect(problemsOf({ REDIS_URL: 'http://:hunter2@redis' }).join()).not.toContain('hunter2')
+    for (const url of ['redis://redis', 'redis://:hunter2@10.0.0.1:6379/', 'rediss://[::1]:1/15?family=0']) {
+      expect(parseConfig({ REDIS_URL: url }).redisUrl).toBe(url)
+    }
+  })
+
+  test('S3 is told of whole or not at all, and its secret is never repeated', () => {
+    const whole = {
+      S3_ENDPOINT: 'https://s3.example.com',
+      S3_REGION: 'auto',
+      S3_BUCKET: 'velro',
+      S3_ACCESS_KEY_ID: 'id',
+      S3_SECRET_ACCESS_KEY: 'hunter2',
+    }
+    expect(problemsOf(whole)).toEqual([])
+    expect(problemsOf({ S3_BUCKET: 'velro', S3_SECRET_ACCESS_KEY: 'hunter2' })).toEqual([
+      'S3_ENDPOINT, S3_REGION, S3_ACCESS_KEY_ID must be set too: S3 is configured whole or not at all',
+    ])
+    const wrong = problemsOf({ ...whole, S3_ENDPOINT: 'https://s3.example.com/velro', S3_BUCKET: '../x', PORT: 'http' })
+    expect(wrong.map((problem) => problem.split(' ')[0]).sort()).toEqual(['PORT', 'S3_BUCKET', 'S3_ENDPOINT'])
+    expect(wrong.join()).not.toContain('hunter2')
+  })
+
+  test('a key that no header could carry, and an address of a provider that nothing can be put behind; neither is repeated', () => {
+    for (const name of ['FAL_KEY', 'OPENAI_API_KEY']) {
+      for (const key of ['hunter2 hunter2', 'hunter2\u2019', 'hunter2\r\nhost: evil']) {
+        expect(problemsOf({ [name]: key })).toEqual([expect.stringMatching(new RegExp(`^${name} must [^2]*$`))])
+      }
+    }
+    for (const name of ['FAL_QUEUE_URL', 'OPENAI_BASE_URL']) {
+      for (const url of [
+        'queue.fal.run',
+        'ftp://a.example',
+        'https://me:hunter2@a.example',
+        'https://a.example/?b',
+        'https://a.example#b',
+      ]) {
+        expect(problemsOf({ [name]: url })).toEqual([expect.stringMatching(new RegExp(`^${name} must [^2]*$`))])
+      }
+    }
+    for (const name of ['FAL_OUTPUT_HOSTS', 'OPENAI_OUTPUT_HOSTS']) {
+      for (const host of [
+        '*',
+        'https://fal.media',
+        'fal.media:443',
+        'media',
+        '.fal.media',
+        '127.0.0.1',
+        '[::1]',
+        'FAL.media',
+      ]) {
+        expect(problemsOf({ [name]: host })).toEqual([expect.stringMatching(new RegExp(`^${name} holds `))])
+      }
+    }
   })
 
   test('a database of one’s own needs a secret, and the secret itself is never repeated', () => {

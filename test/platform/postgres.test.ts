@@ -5,6 +5,7 @@ import { Fault } from '../../src/fault.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline, DeadlinePassed } from '../../src/kit/deadline.ts'
 import {
+  connect,
   connectOnce,
   createDatabase as createPools,
   type Database,
@@ -179,6 +180,28 @@ describe('against a real server', () => {
     expect([...(await pools.read`select 1 as one`)]).toEqual([{ one: 1 }])
   })
 
+  test('a transaction whose connection dies sends nothing more, not even on the connection that takes its place', async () => {
+    const pool = connect(database.connection, { max: 1 })
+    const refused: unknown[] = []
+    const note = (error: unknown) => void refused.push(codeOf(error))
+    let next: PromiseLike<unknown> | undefined
+    const lost = pool.begin(async (tx) => {
+      await tx`select pg_terminate_backend(pg_backend_pid())`.catch(note)
+      // Somebody else gets the place; what is said now would be said there.
+      next = pool`select pg_sleep(0.2)`.then(() => 'well')
+      for (let count = 0; count < 3; count += 1) {
+        await Bun.sleep(40)
+        await tx`create table out_of_place ()`.catch(note)
+      }
+    })
+    expect(codeOf(await errorOf(lost))).toBe('database.unavailable')
+    expect(await next).toBe('well')
+    await Bun.sleep(200)
+    expect(refused).toEqual(Array(4).fill('database.unavailable'))
+    expect([...(await pool`select to_regclass('out_of_place') as found`)]).toEqual([{ found: null }])
+    await pool.end()
+  })
+
   test('a server that is not there, or says nothing, is database.unavailable', async () => {
     const sockets: Socket[] = []
     const silent = createServer((socket) => void sockets.push(socket))
@@ -250,9 +273,14 @@ describe('against a real server', () => {
     expect(statements.join()).not.toContain('a value')
   })
 
-  test('the budget is what the server allows, less what it keeps and four for operators', async () => {
+  test('the budget of a process is its share of what the server allows, less what that keeps and four for operators', async () => {
     const [row] = await pools.admin<{ settings: number }[]>`
       select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as settings`
-    expect(await readConnectionBudget(pools.admin)).toBe((row?.settings ?? 0) - 4)
+    const allowed = (row?.settings ?? 0) - 4
+    for (const processes of [1, 2, 3, 64]) {
+      // Two of each process are not for its pools.
+      const budget = await readConnectionBudget(pools.admin, processes)
+      expect(budget).toBe(Math.floor(allowed / processes) - 2)
+    }
   })
 })

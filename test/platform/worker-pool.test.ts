@@ -1,15 +1,15 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
-import { createWorkerPool, PoolBusy, type WorkerPool } from '../../src/platform/worker-pool.ts'
+import { createWorkerPool, PoolBusy, type WorkerPool, WorkTooLong } from '../../src/platform/worker-pool.ts'
 import type { Told } from './fixtures/worker.ts'
 
 const url = new URL('./fixtures/worker.ts', import.meta.url)
 const open: WorkerPool<Told, string[]>[] = []
 const gates: Int32Array[] = []
 
-const create = ({ size = 1, maxQueued = 10 } = {}) => {
-  const pool = createWorkerPool<Told, string[]>({ url, size, maxQueued })
+const create = (options: { size?: number; maxQueued?: number; workLimitMs?: number; whenNeeded?: boolean } = {}) => {
+  const pool = createWorkerPool<Told, string[]>({ url, size: 1, maxQueued: 10, ...options })
   open.push(pool)
   return pool
 }
@@ -136,6 +136,58 @@ describe('a worker that dies', () => {
     release()
     expect(await running).toEqual(['running'])
   })
+})
+
+describe('work that can be called off', () => {
+  test('is dropped while it waits, and its caller is answered at once', async () => {
+    const pool = create()
+    const { gate, reached, open: release } = createGate()
+    const running = pool.run({ name: 'running', gate }, patient())
+    await reached()
+    const stop = new AbortController()
+    const waiting = reasonOf(pool.run({ name: 'a' }, patient(), { signal: stop.signal }))
+    stop.abort(new Error('not wanted'))
+    expect(await waiting).toEqual(new Error('not wanted'))
+    expect(pool.queued).toBe(0)
+    release()
+    expect(await running).toEqual(['running'])
+    expect(await reasonOf(pool.run({ name: 'b' }, patient(), { signal: stop.signal }))).toEqual(new Error('not wanted'))
+    expect(await pool.run({ name: 'c' }, patient())).toEqual(['running', 'c'])
+  })
+
+  test('tells the worker while it runs, and the worker goes on to the next', async () => {
+    const pool = create()
+    const stop = new AbortController()
+    const told: number[] = []
+    const begun = Promise.withResolvers<void>()
+    const onProgress = (fraction: number) => {
+      told.push(fraction)
+      begun.resolve()
+    }
+    const running = reasonOf(pool.run({ name: 'a', until: 'stopped' }, patient(), { signal: stop.signal, onProgress }))
+    await begun.promise
+    stop.abort(new Error('not wanted'))
+    expect(await running).toEqual(new Error('not wanted'))
+    expect(await pool.run({ name: 'b' }, patient())).toEqual(['a', 'b'])
+    expect(told).toEqual([0.5])
+  })
+})
+
+test('a worker that takes too long is ended and replaced, and only its own piece fails', async () => {
+  const pool = create({ workLimitMs: 300 })
+  const { gate, reached } = createGate()
+  const stuck = reasonOf(pool.run({ name: 'stuck', gate }, patient()))
+  await reached()
+  const waiting = pool.run({ name: 'next' }, patient())
+  expect(await stuck).toBeInstanceOf(WorkTooLong)
+  expect(await waiting).toEqual(['next'])
+})
+
+test('workers hired when needed do the same', async () => {
+  const pool = create({ whenNeeded: true })
+  const dying = reasonOf(pool.run({ name: 'a', fails: 'dies' }, patient()))
+  expect(String(await dying)).toContain('a was too much')
+  expect(await pool.run({ name: 'b' }, patient())).toEqual(['b'])
 })
 
 test('a pool that is closed fails what runs and what waits, and takes nothing more', async () => {

@@ -36,6 +36,8 @@ describe('the house rules', () => {
 
   /** Rows of users are never deleted, only emptied. */
   const neverLookedUp = [
+    'credit_ledger_created_by_fkey',
+    'flags_updated_by_fkey',
     'project_grants_granted_by_fkey',
     'service_keys_created_by_fkey',
     'sessions_user_id_fkey',

@@ -1,4 +1,6 @@
 import { type TeamRole, teamRoles } from '../../src/access/model.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
 import {
   type Answer,
@@ -83,9 +85,12 @@ export const openStage = async (options: TestAppOptions = {}): Promise<Stage> =>
     return id
   }
   const grant: Stage['grant'] = async (projectId, teamId, level, by) => {
-    await sql`
-      insert into project_grants (project_id, team_id, access_level, granted_by)
-      values (${projectId}, ${teamId}, ${level}, ${by.id})`
+    // Not by hand: what its people were granted may be known already, and they would see this only when it is heard.
+    await app.services.caches.changes.run(createDeadline(systemClock, 30_000), async (tx) => {
+      await tx`
+        insert into project_grants (project_id, team_id, access_level, granted_by)
+        values (${projectId}, ${teamId}, ${level}, ${by.id})`
+    })
   }
   return {
     ...app,

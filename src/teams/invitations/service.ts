@@ -51,7 +51,7 @@ export const createInvitations = ({
   clock: Clock
 }) => {
   const change = <T>(call: Call, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
-    changes.run(call.deadline, work, { grants: true })
+    changes.run(call.deadline, work, { adds: true })
 
   /** The invitation a caller presents the secret of; its team is locked. */
   const present = async (tx: TransactionSql, caller: Caller, secret: string, now: Date) => {

@@ -4,66 +4,24 @@ import { createListing } from '../../../src/access/listing.ts'
 import { createListingStore } from '../../../src/access/listing-store.ts'
 import { actions } from '../../../src/access/model.ts'
 import { createFactStore, findAccessDifferences, syncAccessRules } from '../../../src/access/store.ts'
+import { createTally } from '../../../src/access/tally.ts'
+import { loadFromStore } from '../../../src/access/tiers.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
 import { createDeadline } from '../../../src/kit/deadline.ts'
 import { createTtlMap } from '../../../src/kit/ttl-map.ts'
 import { migrate } from '../../../src/platform/migrate.ts'
-import { type Connection, connectOnce, createDatabase, type Sql } from '../../../src/platform/postgres.ts'
+import { connectOnce, createDatabase, type Sql } from '../../../src/platform/postgres.ts'
 import { createRandom, idOf } from '../../access/random.ts'
-import { newExternalDatabase } from '../databases.ts'
+import { connectionOf, newExternalDatabase } from '../databases.ts'
 import { type Finding, median } from '../report.ts'
 import { onEnd } from '../servers.ts'
+import { fill, type Size } from '../world.ts'
 import type { Scenario } from './scenario.ts'
-
-type Size = { readonly users: number; readonly teams: number; readonly projects: number; readonly generations: number }
 
 const whole: Size = { users: 100_000, teams: 10_000, projects: 100_000, generations: 1_000_000 }
 const hundredth: Size = { users: 1_000, teams: 100, projects: 1_000, generations: 10_000 }
 
 const blocks = 5
-
-type Kind = Parameters<typeof idOf>[0]
-
-/** An id by a number that SQL computes, as `idOf` spells it. */
-const idIn = (sql: Sql, kind: Kind, number: string) =>
-  sql.unsafe(`('${idOf(kind, 0).slice(0, 24)}' || lpad(to_hex(${number}), 12, '0'))::uuid`)
-
-/**
- * Fills a database past its triggers and computes the rows of access once, at the end. Every team has 20 members and is
- * let into 20 projects; a project has ten generations; one project in fifty is public, half of the others are private.
- */
-const fill = async (sql: Sql, { users, teams, projects, generations }: Size) => {
-  await sql.begin(async (tx) => {
-    const on = tx as unknown as Sql
-    await tx`set local session_replication_role = replica`
-    await tx`
-      insert into users (id, email, display_name, password_hash)
-      select ${idIn(on, 'user', 'n')}, n || '@example.com', 'u', 'x' from generate_series(0, ${users - 1}) n`
-    await tx`insert into teams (id, name) select ${idIn(on, 'team', 'n')}, 't' from generate_series(0, ${teams - 1}) n`
-    await tx`
-      insert into team_members (team_id, user_id, role)
-      select ${idIn(on, 'team', 'n')}, ${idIn(on, 'user', `(n * 7919 + m * 104729) % ${users}`)},
-             (array['owner', 'admin', 'editor', 'contributor', 'viewer'])[case m when 0 then 1 else 2 + m % 4 end]
-        from generate_series(0, ${teams - 1}) n, generate_series(0, 19) m on conflict do nothing`
-    await tx`
-      insert into projects (id, owner_id, name, visibility)
-      select ${idIn(on, 'project', 'n')}, ${idIn(on, 'user', `n * 31 % ${users}`)}, 'p',
-             case when n % 50 = 0 then 'public' when n % 2 = 0 then 'private' else 'team-only' end
-        from generate_series(0, ${projects - 1}) n`
-    await tx`
-      insert into project_grants (project_id, team_id, access_level, granted_by)
-      select ${idIn(on, 'project', `(n * 6151 + m * 12289) % ${projects}`)}, ${idIn(on, 'team', 'n')},
-             (array['read', 'write', 'admin'])[1 + m % 3], ${idIn(on, 'user', '0')}
-        from generate_series(0, ${teams - 1}) n, generate_series(0, 19) m on conflict do nothing`
-    await tx`
-      insert into generations (id, owner_id, project_id, model, prompt, status)
-      select ${idIn(on, 'generation', 'n')}, ${idIn(on, 'user', `n * 17 % ${users}`)},
-             case when n % 10 = 9 then null else ${idIn(on, 'project', `n * 13 % ${projects}`)} end, 'm', 'p', 'completed'
-        from generate_series(0, ${generations - 1}) n`
-    await tx`insert into project_access select * from project_access_expected`
-  })
-  await sql`vacuum analyze`
-}
 
 const keys = { users: 'id', projects: 'id', generations: 'id', project_access: 'user_id, project_id' }
 
@@ -73,13 +31,6 @@ const touch = (sql: Sql, table: string, key: string) =>
     await tx`set local statement_timeout = 0`
     await tx.unsafe(`select sum(hashtext(t::text)) from (select * from ${table} order by ${key} offset 0) t`)
   })
-
-const connectionOf = (env: Readonly<Record<string, string>>): Connection => {
-  const url = env['DATABASE_URL'] ?? ''
-  const host = env['PGHOST']
-  if (host === undefined) return url
-  return { host, port: Number(env['PGPORT']), user: env['PGUSER'] ?? '', database: url.replace('postgres:///', '') }
-}
 
 /** A server that has memory for its data, as one has that is to be fast: the default is 128 MB. */
 const settings = { shared_buffers: '1GB' }
@@ -100,11 +51,17 @@ const prepare = async (size: Size) => {
   for (const [table, key] of Object.entries(keys)) await touch(pools.auth, table, key)
   // A memory in which nothing lives: every decision is a cold one.
   const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 0 })
-  const facts = createFactCache({ store: createFactStore(pools.auth), memory })
+  const facts = createFactCache({
+    load: loadFromStore(createFactStore(pools.auth), { l3: true }),
+    memory,
+    clock: systemClock,
+    lease: { untilMs: Number.NEGATIVE_INFINITY },
+    flags: { l1: false },
+  })
   return {
     size,
     checkMs,
-    access: createAccess({ facts, clock: systemClock }),
+    access: createAccess({ facts, clock: systemClock, tally: createTally() }),
     listing: createListing(createListingStore(pools.read)),
   }
 }

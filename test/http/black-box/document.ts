@@ -8,7 +8,7 @@ export type Schema = {
   enum?: unknown[]
   properties?: Record<string, Schema>
   required?: string[]
-  additionalProperties?: boolean
+  additionalProperties?: boolean | Schema
   minProperties?: number
   items?: Schema
   uniqueItems?: boolean
@@ -24,7 +24,7 @@ export type Schema = {
   description?: string
 }
 
-export type Parameter = { in: 'path' | 'query'; name: string; required?: boolean; schema: Schema }
+export type Parameter = { in: 'path' | 'query' | 'header'; name: string; required?: boolean; schema: Schema }
 type Content = Record<string, { schema: Schema }>
 
 export type Operation = {
@@ -58,12 +58,19 @@ export const routesOf = ({ paths }: Document): Route[] =>
     Object.entries(operations).map(([method, operation]) => ({ method: method.toUpperCase(), template, operation })),
   )
 
-const expressionOf = (template: string) => new RegExp(`^${template.replaceAll(/\{\w+\}/g, '[^/]+')}/?$`)
+/** A parameter whose pattern takes a slash may be sent with its slashes as they are. */
+const expressionOf = ({ template, operation }: Route) => {
+  const takesSlash = (name: string) => {
+    const pattern = operation.parameters?.find((parameter) => parameter.name === name)?.schema.pattern
+    return pattern !== undefined && new RegExp(pattern, 'u').test('a/b')
+  }
+  return new RegExp(`^${template.replaceAll(/\{(\w+)\}/g, (_, name) => (takesSlash(name) ? '.+' : '[^/]+'))}/?$`)
+}
 
 /** Finds the route a request goes to; the template with the fewest parameters wins, as in a router. */
 export const createRouteFinder = (document: Document) => {
   const routes = routesOf(document)
-    .map((route) => ({ route, expression: expressionOf(route.template) }))
+    .map((route) => ({ route, expression: expressionOf(route) }))
     .sort((a, b) => a.route.template.split('{').length - b.route.template.split('{').length)
   return (method: string, path: string): Route | undefined =>
     routes.find(({ route, expression }) => route.method === method && expression.test(path))?.route
@@ -110,10 +117,13 @@ const keywords: Record<keyof Schema, Check> = {
     Object.entries(value).flatMap(([name, member]) =>
       Object.hasOwn(properties, name) ? misfits(document, properties[name] as Schema, member, `${at}/${name}`) : [],
     ),
-  additionalProperties: (value: object, { additionalProperties, properties = {} }, at) =>
-    additionalProperties === false
-      ? Object.keys(value).flatMap((name) => say(Object.hasOwn(properties, name), at, `has an undocumented ${name}`))
-      : [],
+  additionalProperties: (value: object, { additionalProperties = true, properties = {} }, at, document) =>
+    Object.entries(value).flatMap(([name, member]) => {
+      if (additionalProperties === true || Object.hasOwn(properties, name)) return []
+      return additionalProperties === false
+        ? say(false, at, `has an undocumented ${name}`)
+        : misfits(document, additionalProperties, member, `${at}/${name}`)
+    }),
   minProperties: (value: object, { minProperties = 0 }, at) =>
     say(Object.keys(value).length >= minProperties, at, 'has too few properties'),
   items: (value: unknown[], { items = {} }, at, document) =>

@@ -16,7 +16,11 @@ export const generations: Group = (world) =>
     const project = async (visibility: string, { token }: Person = owner): Promise<string> =>
       (await world().post('/api/v1/projects', { name: 'For generations', visibility }, { token })).body.id
     const ask = (input: object, { token }: Person = owner) =>
-      world().post(path, { model: 'test/model-1.0', prompt: 'A lion at dawn', ...input }, { token })
+      world().post(
+        path,
+        { model: 'local/procedural', prompt: 'A lion at dawn', parameters: { width: 64, height: 64 }, ...input },
+        { token },
+      )
     const create = async (input: object = {}, person: Person = owner) => {
       const { status, body } = await ask(input, person)
       expect(status).toBe(201)
@@ -25,16 +29,26 @@ export const generations: Group = (world) =>
     const list = async (query: string, { token }: Person): Promise<string[]> =>
       (await world().get(`${path}?limit=100${query}`, { token })).body.items.map(({ id }: { id: string }) => id)
 
-    test('made as a queued record, in a project or outside', async () => {
-      const outside = await create({ prompt: 'Löwe \u{1f981}' })
+    test('accepted with all that it will be made with, in a project or outside', async () => {
+      const outside = await create({ prompt: 'Löwe \u{1f981}', outputs: 2 })
       expect(outside).toMatchObject({
         owner_id: owner.id,
         project_id: null,
-        model: 'test/model-1.0',
+        model: 'local/procedural',
         prompt: 'Löwe \u{1f981}',
+        negative_prompt: '',
+        parameters: { width: 64, height: 64, format: 'webp', seed: expect.any(Number) },
+        outputs: 2,
+        price: 2,
         status: 'queued',
+        progress: 0,
+        failure: null,
+        started_at: null,
+        finished_at: null,
       })
-      expect((await world().get(`${path}/${outside.id}`, { token: owner.token })).body).toEqual(outside)
+      const { body } = await world().get(`${path}/${outside.id}`, { token: owner.token })
+      const { status, progress, started_at, finished_at, updated_at } = body
+      expect(body).toEqual({ ...outside, status, progress, started_at, finished_at, updated_at })
       const project_id = await project('private')
       expect(await create({ project_id })).toMatchObject({ project_id })
     })
@@ -81,7 +95,7 @@ export const generations: Group = (world) =>
       expect((await world().get(`${path}/${made.id}`, { token: stranger.token })).status).toBe(200)
       await world().delete(`/api/v1/projects/${project_id}`, { token: owner.token })
       const { body } = await world().get(`${path}/${made.id}`, { token: owner.token })
-      expect(body).toEqual({ ...made, project_id: null, updated_at: body.updated_at })
+      expect(body).toMatchObject({ id: made.id, owner_id: owner.id, project_id: null, prompt: made.prompt })
       expect(refusal(await world().get(`${path}/${made.id}`, { token: stranger.token }))).toBe(
         '404 generation.not_found',
       )

@@ -36,7 +36,7 @@ export const hiding: Group = (world) =>
       stranger = await world().register()
       const make = async (path: string, input: object) =>
         (await world().post(path, input, { token: owner.token })).body.id
-      const generation = { model: 'm', prompt: 'p' }
+      const generation = { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 } }
       project = { type: 'project', id: await make('/api/v1/projects', { name: 'Hidden' }) }
       const teamOnly = await make('/api/v1/projects', { name: 'Hidden', visibility: 'team-only' })
       hidden = {
@@ -75,7 +75,8 @@ export const hiding: Group = (world) =>
     const projectRoutes: typeof routes = {
       patch: ({ id }) => ask('PATCH', `/api/v1/projects/${id}`, { name: 'Mine' }),
       'patch of its visibility': ({ id }) => ask('PATCH', `/api/v1/projects/${id}`, { visibility: 'public' }),
-      'a generation in it': ({ id }) => ask('POST', '/api/v1/generations', { project_id: id, model: 'm', prompt: 'p' }),
+      'a generation in it': ({ id }) =>
+        ask('POST', '/api/v1/generations', { project_id: id, model: 'local/procedural', prompt: 'p' }),
       'the list of its generations': ({ id }) => ask('GET', `/api/v1/generations?project_id=${id}`),
     }
 

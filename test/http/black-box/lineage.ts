@@ -15,7 +15,11 @@ export const lineage: Group = (world) =>
       stranger = await world().register()
     })
     const ask = ({ token }: Person, input: object = {}) =>
-      world().post(path, { model: 'm', prompt: 'p', ...input }, { token })
+      world().post(
+        path,
+        { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 }, ...input },
+        { token },
+      )
     const make = async (person: Person, input: object = {}) => {
       const { status, body } = await ask(person, input)
       expect(status).toBe(201)
@@ -102,15 +106,20 @@ export const lineage: Group = (world) =>
 
     test('lists are narrowed by what things say of themselves', async () => {
       const person = await world().register()
-      const original = await make(person, { model: 'vendor/model-1.5' })
-      const iterated = (await child(person, original.id, { model: 'other' })).body
+      const original = await make(person)
+      const iterated = (await child(person, original.id)).body
       const ids = async (query: string) =>
         (await world().get(`${path}?owner_id=${person.id}&${query}`, { token: person.token })).body.items.map(
           (item: { id: string }) => item.id,
         )
-      expect(await ids('model=vendor/model-1.5')).toEqual([original.id])
+      expect(await ids('model=local/procedural')).toEqual([iterated.id, original.id])
+      expect(await ids('model=fal-ai/flux/dev')).toEqual([])
       expect(await ids('intent=iterate')).toEqual([iterated.id])
       expect(await ids('intent=remix')).toEqual([])
-      expect(await ids(`status=${original.status}`)).toEqual([iterated.id, original.id])
+      for (const { id } of [original, iterated]) {
+        await world().post(`${path}/${id}/cancel`, undefined, { token: person.token })
+      }
+      const listed = [...(await ids('status=cancelled')), ...(await ids('status=completed'))]
+      expect(listed.toSorted()).toEqual([original.id, iterated.id].toSorted())
     })
   })

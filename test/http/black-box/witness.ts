@@ -29,7 +29,7 @@ type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS'
 
 /** Every answer has these, byte for byte. The pages at /docs have a policy of their own and may be cached. */
 export const securityHeaders: Readonly<Record<string, RegExp>> = {
-  'cache-control': /^(no-store|public, max-age=\d+)$/,
+  'cache-control': /^(no-store|private, no-cache|public, max-age=\d+)$/,
   'content-security-policy': /^default-src 'none';.* frame-ancestors 'none'/,
   'cross-origin-embedder-policy': /^require-corp$/,
   'cross-origin-opener-policy': /^same-origin$/,

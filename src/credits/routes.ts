@@ -1,0 +1,44 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../access/guard.ts'
+import { contract, toIdempotencyKey, toPlace } from '../schema.ts'
+import * as model from './model.ts'
+import type { Credits } from './service.ts'
+
+const tags = ['credits']
+
+export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guard }) =>
+  new Elysia({ prefix: '/api/v1/credits' })
+    .use(guard)
+    .get('/balance', ({ call, caller }) => credits.getBalance(call, caller), {
+      signedIn: true,
+      ...contract({}, { 200: model.balance }, { summary: 'What the caller can spend', tags }),
+    })
+    .get('/ledger', ({ call, caller, query }) => credits.listLedger(call, caller, toPlace(query)), {
+      signedIn: true,
+      ...contract(
+        { query: model.page },
+        { 200: model.entryPage },
+        { summary: 'Everything that changed the caller’s balance, newest first', tags },
+      ),
+    })
+    .post(
+      '/grants',
+      async ({ call, caller, body, request, set, status }) => {
+        const { body: grant, replayed } = await credits.grant(call, caller, body, toIdempotencyKey(request))
+        if (replayed) set.headers['idempotent-replayed'] = 'true'
+        return status(201, grant)
+      },
+      {
+        admin: true,
+        ...contract(
+          { body: model.newGrant },
+          { 201: model.grant },
+          {
+            summary: 'Give somebody credits',
+            tags,
+            idempotent: true,
+            faults: ['access.admins_only', 'user.not_found'],
+          },
+        ),
+      },
+    )

@@ -1,0 +1,91 @@
+import type { Caller } from '../access/access.ts'
+import type { Changes } from '../access/changes.ts'
+import type { Call } from '../call.ts'
+import { Fault } from '../fault.ts'
+import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
+import { toPage } from '../kit/cursor.ts'
+import { newId } from '../kit/id.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import type { Balance, Entry, Grant, NewGrant } from './model.ts'
+import type { CreditStore, EntryRow } from './store.ts'
+
+const toEntry = (row: EntryRow): Entry => ({
+  id: row.id,
+  kind: row.kind,
+  amount: row.amount,
+  balance_after: row.balance_after,
+  generation_id: row.generation_id,
+  note: row.note,
+  created_at: row.created_at.toISOString(),
+})
+
+type Dependencies = {
+  store: CreditStore
+  changes: Changes
+  idempotency: Pick<Idempotency, 'once'>
+  welcomeCredits: number
+}
+
+/**
+ * What people have to spend, and every reason why.
+ *
+ * Promise: a balance is the sum of its owner's entries at every moment, and never below 0, however many spend it at once.
+ * What was reserved for a generation is settled or refunded, one of the two and once. What takes a transaction is done
+ * with it or not at all, and holds the balance until it ends: do it late in the transaction.
+ */
+export const createCredits = ({ store, changes, idempotency, welcomeCredits }: Dependencies) => ({
+  /** What everybody starts with. */
+  welcome: async (tx: TransactionSql, userId: string): Promise<void> => {
+    if (welcomeCredits === 0) return
+    await store.insert(tx, { id: newId(), user_id: userId, kind: 'welcome', amount: welcomeCredits })
+  },
+
+  /** Takes the price of a generation off its owner's balance; throws `credits.insufficient`, with what is missing. */
+  reserve: async (tx: TransactionSql, userId: string, generationId: string, amount: number): Promise<void> => {
+    const balance = await store.lockBalance(tx, userId)
+    if (balance < amount) {
+      throw new Fault('credits.insufficient', { tells: { missing: amount - balance, balance, price: amount } })
+    }
+    await store.insert(tx, {
+      id: newId(),
+      user_id: userId,
+      kind: 'reserve',
+      // Not -0.
+      amount: 0 - amount,
+      generation_id: generationId,
+    })
+  },
+
+  /** Says that what was reserved will not come back. False: nothing was reserved, or it is settled or refunded. */
+  settle: (tx: TransactionSql, generationId: string): Promise<boolean> =>
+    store.close(tx, newId(), generationId, 'settle'),
+
+  /** Gives back what was reserved. False: nothing was, or it is settled or refunded. */
+  refund: (tx: TransactionSql, generationId: string): Promise<boolean> =>
+    store.close(tx, newId(), generationId, 'refund'),
+
+  getBalance: async (call: Call, caller: Caller): Promise<Balance> => ({
+    balance: await store.findBalance(call.deadline, caller.userId),
+  }),
+
+  listLedger: async (call: Call, caller: Caller, place: { after: string | null; limit: number }) => {
+    const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, place), place.limit)
+    return { items: items.map(toEntry), next_cursor }
+  },
+
+  /** By an operator: the route sees to that. The same key with the same body grants once. */
+  grant: (call: Call, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
+    changes.run(call.deadline, (tx) => {
+      const request = { userId: caller.userId, route: 'POST /api/v1/credits/grants', key, body: input }
+      return idempotency.once(tx, request, async () => {
+        if (!(await store.keepUser(tx, input.user_id))) throw new Fault('user.not_found')
+        // Before its id is made, so that entries are in the order of their ids.
+        await store.lockBalance(tx, input.user_id)
+        const owned = { ...input, created_by: caller.userId }
+        const row = await store.insert(tx, { id: newId(), kind: 'grant', ...owned })
+        return { status: 201, body: { ...toEntry(row), user_id: input.user_id, created_by: caller.userId } }
+      })
+    }),
+})
+
+export type Credits = ReturnType<typeof createCredits>

@@ -1,0 +1,31 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../access/guard.ts'
+import { contract } from '../schema.ts'
+import * as model from './model.ts'
+import type { FlagService } from './service.ts'
+
+const tags = ['security']
+
+export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard }) =>
+  new Elysia({ prefix: '/api/v1/security/flags' })
+    .use(guard)
+    .get('', ({ call }) => flags.get(call), {
+      admin: true,
+      ...contract(
+        {},
+        { 200: model.flags },
+        { summary: 'What is switched on: the three tiers and the warm-up', tags, faults: ['access.admins_only'] },
+      ),
+    })
+    .put('', ({ call, caller, body }) => flags.set(call, caller, body), {
+      admin: true,
+      ...contract(
+        { body: model.flagChanges },
+        { 200: model.flags },
+        {
+          summary: 'Switch any of them on or off; felt on every instance when this is answered',
+          tags,
+          faults: ['access.admins_only'],
+        },
+      ),
+    })

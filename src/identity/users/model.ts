@@ -1,0 +1,26 @@
+import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t } from '../../schema.ts'
+import { user } from '../model.ts'
+
+const { role, plan, status } = user.properties
+
+export const accountParams = closed({ user_id: id('User') })
+
+export const accountQuery = closed({
+  ...pageQuery,
+  email: t.Optional({ ...email, description: 'The whole address; compared without regard to case' }),
+  status: t.Optional(status),
+})
+
+/** Closing an account is its owner's business, so `deleted` is no status to be given. */
+export const accountChanges = t.Object(
+  { status: t.Optional(oneOf(['active', 'suspended'] as const)), role: t.Optional(role), plan: t.Optional(plan) },
+  { additionalProperties: false, minProperties: 1 },
+)
+export type AccountChanges = Static<typeof accountChanges>
+
+export const account = closed({
+  ...user.properties,
+  email: t.Union([t.String(), t.Null()], { description: 'Null once the account is deleted' }),
+})
+export type Account = Static<typeof account>
+export const accountPage = pageOf(account)

@@ -1,0 +1,68 @@
+import type { Deadline } from '../../kit/deadline.ts'
+import type { Sql, TransactionSql } from '../../platform/postgres.ts'
+import type { UserRow } from '../store.ts'
+import type { AccountChanges } from './model.ts'
+
+export type AccountRow = Omit<UserRow, 'password_hash'>
+
+export type AccountFilter = {
+  readonly after: string | null
+  readonly limit: number
+  readonly email: string | undefined
+  readonly status: AccountRow['status'] | undefined
+}
+
+export const createUserStore = (sql: Sql) => {
+  /** All but the hash of the password, which nobody here has a use for. */
+  const columns = (on: Sql | TransactionSql) => on`
+    id, email, display_name, status, role, plan, created_at, updated_at`
+
+  return {
+    /** Accounts, newest first, closed ones included. One row more than `limit`. */
+    list: (deadline: Deadline, { after, limit, email, status }: AccountFilter): Promise<AccountRow[]> =>
+      deadline.run(sql<AccountRow[]>`
+        select ${columns(sql)} from users
+         where true
+               ${after === null ? sql`` : sql`and id < ${after}`}
+               ${email === undefined ? sql`` : sql`and email = ${email}`}
+               ${status === undefined ? sql`` : sql`and status = ${status}`}
+         order by id desc limit ${limit + 1}`),
+
+    find: async (deadline: Deadline, id: string): Promise<AccountRow | undefined> => {
+      const [row] = await deadline.run(sql<AccountRow[]>`select ${columns(sql)} from users where id = ${id}`)
+      return row
+    },
+
+    /**
+     * Locks accounts, each as it is until the transaction ends, in an order of their own, so that of two operators who
+     * change each other one goes first. Sign-ins wait, or have opened their session before; sessions come after it.
+     */
+    lock: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
+      select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for no key update`,
+
+    /** For a locked account. The time is that of the statement, because the transaction may have begun long before. */
+    update: async (tx: TransactionSql, id: string, changes: AccountChanges): Promise<AccountRow> => {
+      const [row] = await tx<AccountRow[]>`
+        update users set ${tx(changes)}, updated_at = clock_timestamp() where id = ${id} returning ${columns(tx)}`
+      return row as AccountRow
+    },
+  }
+}
+
+export type UserStore = ReturnType<typeof createUserStore>
+
+export type Promotion = { readonly outcome: 'promoted' | 'is_admin'; readonly userId: string } | { outcome: 'absent' }
+
+/**
+ * Makes the active account with an address an operator, if there is one and it is none. Of instances that start together
+ * one does it. Those that run already may take it for what it was for as long as they remember it.
+ */
+export const promoteByEmail = async (sql: Sql, email: string): Promise<Promotion> => {
+  const [promoted] = await sql<{ id: string }[]>`
+    update users set role = 'admin', updated_at = now()
+     where email = ${email} and status = 'active' and role <> 'admin' returning id`
+  if (promoted !== undefined) return { outcome: 'promoted', userId: promoted.id }
+  const [admin] = await sql<{ id: string }[]>`
+    select id from users where email = ${email} and status = 'active' and role = 'admin'`
+  return admin === undefined ? { outcome: 'absent' } : { outcome: 'is_admin', userId: admin.id }
+}

@@ -1,0 +1,128 @@
+import type { Sql, TransactionSql } from '../platform/postgres.ts'
+
+/** A job that is ours for a while: `attempt` is the number others would have outlived. */
+export type LeasedJob = {
+  readonly generation_id: string
+  readonly attempt: number
+  /** How many attempts came to nothing before this one. */
+  readonly failures: number
+  readonly remote: unknown
+  readonly owner_id: string
+  readonly model: string
+  readonly prompt: string
+  readonly negative_prompt: string
+  readonly parameters: Readonly<Record<string, string | number | boolean>>
+  readonly outputs: number
+  /** How long ago somebody first began to make it. */
+  readonly age_ms: number
+}
+
+export type Lease = { readonly generationId: string; readonly attempt: number }
+
+export const createJobStore = (sql: Sql, worker: string) => ({
+  /** With the generation, in its transaction. Tells everybody, when that is committed, that there is work. */
+  add: async (tx: TransactionSql, generationId: string): Promise<void> => {
+    await tx`
+      insert into generation_jobs (generation_id, priority)
+      select g.id, case u.plan when 'enterprise' then 0 when 'pro' then 1 else 2 end
+        from generations g join users u on u.id = g.owner_id where g.id = ${generationId}`
+    await tx`select pg_notify('velro', 'job')`
+  },
+
+  /** Whether any is due and nobody's; a look that takes no lock and opens no transaction. */
+  isAnyDue: async (): Promise<boolean> => {
+    const [row] = await sql<{ due: boolean }[]>`
+      select exists (
+        select from generation_jobs
+         where run_after <= clock_timestamp() and coalesce(lease_until <= clock_timestamp(), true)
+      ) as due`
+    return row?.due === true
+  },
+
+  /**
+   * Takes up to `limit` jobs that are due and nobody's, the most urgent first, and says so on their generations. Those that
+   * others are at are passed over, so it waits for nobody. A worker that has not been heard of for the length of its lease
+   * has lost what it had.
+   */
+  take: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
+    const jobs = await tx<LeasedJob[]>`
+      with due as (
+        select j.generation_id from generation_jobs j join generations g on g.id = j.generation_id
+         where j.run_after <= clock_timestamp() and coalesce(j.lease_until <= clock_timestamp(), true)
+         order by j.priority, j.created_at, j.generation_id
+         limit ${limit} for update of j skip locked for no key update of g skip locked
+      ), taken as (
+        update generation_jobs j
+           set attempt = attempt + 1, progress = 0, worker = ${worker},
+               lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond'
+          from due where j.generation_id = due.generation_id
+        returning j.generation_id, j.attempt, j.failures, j.remote
+      )
+      select t.generation_id, t.attempt, t.failures, t.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
+             g.parameters, g.outputs,
+             extract(epoch from clock_timestamp() - coalesce(g.started_at, clock_timestamp()))::float8 * 1000 as age_ms
+        from taken t join generations g on g.id = t.generation_id`
+    const ids = jobs.map(({ generation_id }) => generation_id)
+    if (ids.length > 0) {
+      await tx`
+        update generations set status = 'processing', started_at = now(), updated_at = now()
+         where id = any (${ids}::uuid[]) and status = 'queued'`
+    }
+    return jobs
+  },
+
+  /** Holds on to those that are still ours, notes how far they are, and returns which those are. */
+  renew: async (
+    held: ReadonlyMap<string, { readonly attempt: number; readonly fraction: number }>,
+    leaseMs: number,
+  ): Promise<Set<string>> => {
+    const each = [...held.values()]
+    const rows = await sql<{ generation_id: string }[]>`
+      update generation_jobs j
+         set lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond', progress = ours.progress
+        from unnest(${[...held.keys()]}::uuid[], ${each.map(({ attempt }) => attempt)}::integer[],
+                    ${each.map(({ fraction }) => fraction)}::real[]) as ours (id, attempt, progress)
+       where j.generation_id = ours.id and j.attempt = ours.attempt and j.worker = ${worker}
+      returning j.generation_id`
+    return new Set(rows.map((row) => row.generation_id))
+  },
+
+  /** False: it is not ours any more. */
+  note: async ({ generationId, attempt }: Lease, remote: unknown): Promise<boolean> => {
+    const { count } = await sql`
+      update generation_jobs set remote = ${sql.json(remote as never)}
+       where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
+    return count === 1
+  },
+
+  /** Removes a job that is still ours: whoever does has the last word on its generation, which is locked until the commit. */
+  finish: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
+    await tx`select from generations where id = ${generationId} for no key update`
+    const { count } = await tx`
+      delete from generation_jobs
+       where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
+    return count === 1
+  },
+
+  /**
+   * Removes a job, whoever has it, and tells everybody when that is committed: what is brought then is not taken. Lock its
+   * generation first. False: there is none, it is over.
+   */
+  cancel: async (tx: TransactionSql, generationId: string): Promise<boolean> => {
+    const { count } = await tx`delete from generation_jobs where generation_id = ${generationId}`
+    if (count === 0) return false
+    await tx`select pg_notify('velro', ${`cancelled ${generationId}`})`
+    return true
+  },
+
+  /** Gives back a job that is still ours, for another attempt after a while. */
+  putOff: async ({ generationId, attempt }: Lease, delayMs: number, failed: boolean): Promise<void> => {
+    await sql`
+      update generation_jobs
+         set worker = null, lease_until = null, failures = failures + ${failed ? 1 : 0},
+             run_after = clock_timestamp() + ${delayMs}::float8 * interval '1 millisecond'
+       where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
+  },
+})
+
+export type JobStore = ReturnType<typeof createJobStore>

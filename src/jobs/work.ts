@@ -1,0 +1,122 @@
+import type { Changes } from '../access/changes.ts'
+import type { Clock } from '../kit/clock.ts'
+import { createDeadline } from '../kit/deadline.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import type { Provider } from '../providers/provider.ts'
+import type { Failure, Work } from './runner.ts'
+import type { JobStore, Lease, LeasedJob } from './store.ts'
+
+/** For one transaction that concludes a job; nobody waits for it, so there is no hurry. */
+const concludingMs = 30_000
+/** How much of making a thing is what its provider does; the rest is looking at it and making it smaller. */
+const providersShare = 0.9
+
+/** What others do about a job that ends, in its transaction; and with what was made, before it. */
+type Dependencies<R> = {
+  readonly store: Pick<JobStore, 'finish'>
+  readonly changes: Changes
+  readonly clock: Clock
+  readonly findModel: (
+    id: string,
+  ) => { readonly provider: string; readonly provider_model: string; readonly kind: 'image' | 'video' } | undefined
+  readonly providers: ReadonlyMap<string, Provider>
+  /** What an error of a provider means. */
+  readonly judge: (error: unknown) => Failure
+  /** Looks at what a provider brought; throws what `judge` knows. */
+  readonly inspect: (bytes: Uint8Array, signal: AbortSignal) => Promise<R>
+  /** Puts things where they are kept; they may yet come to nothing. */
+  readonly keep: (things: readonly R[]) => Promise<void>
+  /** Says whose they are. */
+  readonly publish: (
+    tx: TransactionSql,
+    of: { generationId: string; ownerId: string },
+    things: readonly R[],
+  ) => Promise<void>
+  readonly markCompleted: (tx: TransactionSql, generationId: string) => Promise<void>
+  readonly markFailed: (tx: TransactionSql, generationId: string, reason: string) => Promise<void>
+  readonly settle: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  readonly refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
+}
+
+/**
+ * From a job to media: a provider makes them, they are looked at and put in their place, and then one transaction says that
+ * they are there, that the generation is completed and that it is paid for; or that it failed, and gives the credits back.
+ */
+export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]> => {
+  const { store, changes, clock, findModel, providers, judge, inspect, keep, publish } = dependencies
+  const { markCompleted, markFailed, settle, refund } = dependencies
+
+  /** Does it if the job is still ours. */
+  const concluding = (lease: Lease, work: (tx: TransactionSql) => Promise<void>): Promise<boolean> =>
+    changes.run(createDeadline(clock, concludingMs), async (tx) => {
+      if (!(await store.finish(tx, lease))) return false
+      await work(tx)
+      return true
+    })
+
+  const orderOf = (job: LeasedJob, { provider_model, kind }: { provider_model: string; kind: 'image' | 'video' }) => ({
+    generationId: job.generation_id,
+    providerModel: provider_model,
+    kind,
+    prompt: job.prompt,
+    negativePrompt: job.negative_prompt,
+    parameters: job.parameters,
+    outputs: job.outputs,
+  })
+
+  return {
+    make: async (job, { signal, onProgress, note }) => {
+      const model = findModel(job.model)
+      const provider = model && providers.get(model.provider)
+      if (model === undefined || provider === undefined) throw new NobodyMakesIt()
+      const made = await provider.make(orderOf(job, model), {
+        signal,
+        onProgress: (fraction) => onProgress(fraction * providersShare),
+        remote: job.remote,
+        note,
+      })
+      if (made.length !== job.outputs) throw new WrongCount(made.length)
+      const things: R[] = []
+      for (const { bytes } of made) {
+        signal.throwIfAborted()
+        things.push(await inspect(bytes, signal))
+        onProgress(providersShare + ((1 - providersShare) * things.length) / made.length)
+      }
+      return things
+    },
+
+    complete: async (job, lease, things) => {
+      await keep(things)
+      return concluding(lease, async (tx) => {
+        await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
+        await markCompleted(tx, job.generation_id)
+        await settle(tx, job.generation_id)
+      })
+    },
+
+    fail: async (job, lease, { reason }) => {
+      await concluding(lease, async (tx) => {
+        await markFailed(tx, job.generation_id, reason)
+        await refund(tx, job.generation_id)
+      })
+    },
+
+    judge: (error) => {
+      // Another instance may have what this one lacks.
+      if (error instanceof NobodyMakesIt) return { reason: 'unavailable', retryable: true }
+      if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }
+      return judge(error)
+    },
+  }
+}
+
+class NobodyMakesIt extends Error {
+  override readonly name = 'NobodyMakesIt'
+}
+
+class WrongCount extends Error {
+  override readonly name = 'WrongCount'
+  constructor(count: number) {
+    super(`A provider made ${count}, which is not what was ordered`)
+  }
+}

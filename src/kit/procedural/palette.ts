@@ -1,0 +1,109 @@
+import type { Chance } from './arithmetic.ts'
+
+/** Red, green and blue from 0 to 1, squared: light can be added up in it. */
+export type Colour = readonly [number, number, number]
+
+/** From the top of a sky to the darkest thing in front of it; `light` is what shines. */
+export type Palette = {
+  readonly high: Colour
+  readonly middle: Colour
+  readonly low: Colour
+  readonly dark: Colour
+  readonly light: Colour
+  readonly night: boolean
+}
+
+const colour = (hex: string): Colour => {
+  const channel = (from: number) => Number.parseInt(hex.slice(from, from + 2), 16) / 255
+  const [red, green, blue] = [channel(0), channel(2), channel(4)]
+  return [red * red, green * green, blue * blue]
+}
+
+/** Words that call for it, then high, middle, low, dark, light. */
+const known: readonly (readonly [words: string, colours: string])[] = [
+  ['dusk sunset evening twilight lighthouse', '2b2a5c 8a4b86 f29c7a 1b1838 ffe3b3'],
+  ['dawn sunrise morning spring pink', '7fa8d9 f3c6c6 ffe1c4 3b4a6b fff6e0'],
+  ['night moon dark midnight stars', '070b1e 14264d 35598a 04060f e8efff'],
+  ['sea ocean water lake river blue harbour harbor', '1f6f9f 6fb8cf d8efe6 0c2f47 fffbe6'],
+  ['forest green tree jungle moss garden', '7fa99b bfd3b4 eef0d2 14302a fff7cf'],
+  ['desert sand dune gold summer warm', 'd98e5f f2c08a fbe6bd 5a2a22 fff4d6'],
+  ['snow winter ice arctic cold mountain', '6d8fb8 b9cfe4 f1f6fb 25344d ffffff'],
+  ['neon cyberpunk city synthwave retro', '16083a 7a1f8f ff5d8f 0d0524 ffd36e'],
+  ['autumn fall leaf orange copper', '4b3b52 c8693b f4bb6a 2a1a1c ffe9c0'],
+  ['fire lava volcano red dragon', '1a0a12 7c1a21 f2642c 0e0508 ffdf8e'],
+  ['aurora polar emerald magic', '06142a 0e5a63 58d0a0 040c16 dcffe9'],
+  ['lavender violet purple dream fantasy', '4a3f8f a48bd0 f3d3e6 231a47 fff3fb'],
+  ['mist fog grey gray rain storm quiet', '5d6d7e a7b3ba dfe3df 232b33 fbfaf2'],
+  ['teal modern minimal abstract', '0f4c5c 5fa8a0 f4d9b0 0a2a33 fff3dd'],
+]
+
+const wordsOf = (text: string): ReadonlySet<string> => {
+  const words = text.toLowerCase().match(/\p{L}+/gu) ?? []
+  return new Set(words.flatMap((word) => (word.endsWith('s') ? [word, word.slice(0, -1)] : [word])))
+}
+
+/** Those that a text calls for; all where it calls for none. What `unwanted` calls for is left out unless nothing remains. */
+export const calledFor = <T extends readonly [words: string, ...rest: unknown[]]>(
+  items: readonly T[],
+  wanted: string,
+  unwanted: string,
+): readonly T[] => {
+  const score = ([words]: T, text: ReadonlySet<string>) => words.split(' ').filter((word) => text.has(word)).length
+  const avoided = wordsOf(unwanted)
+  const left = items.filter((item) => score(item, avoided) === 0)
+  const open = left.length > 0 ? left : items
+  const asked = wordsOf(wanted)
+  const best = Math.max(...open.map((item) => score(item, asked)))
+  return best === 0 ? open : open.filter((item) => score(item, asked) === best)
+}
+
+const blend = (a: Colour, b: Colour, share: number): Colour => [
+  a[0] + (b[0] - a[0]) * share,
+  a[1] + (b[1] - a[1]) * share,
+  a[2] + (b[2] - a[2]) * share,
+]
+
+const brightness = ([red, green, blue]: Colour) => 0.3 * red + 0.6 * green + 0.1 * blue
+
+/** One of the known palettes, leaning a little towards another so that no two prompts share theirs. */
+export const choosePalette = (prompt: string, negative: string, chance: Chance): Palette => {
+  const read = (colours: string) => colours.split(' ').map(colour)
+  const own = read(chance.pick(calledFor(known, prompt, negative))[1])
+  const other = read(chance.pick(known)[1])
+  const lean = chance.between(0, 0.22)
+  const [high, middle, low, dark, light] = own.map((each, at) => blend(each, other[at] as Colour, lean)) as [
+    Colour,
+    Colour,
+    Colour,
+    Colour,
+    Colour,
+  ]
+  return { high, middle, low, dark, light, night: brightness(high) < 0.035 }
+}
+
+/** Along high, middle and low to light, as `share` goes from 0 to 1; into `out`. */
+export const alongPalette = (palette: Palette, share: number, out: Float64Array): void => {
+  const { dark, high, middle, low, light } = palette
+  const place = Math.min(Math.max(share, 0), 0.9999) * 4
+  const stops = [dark, high, middle, low, light]
+  const from = stops[Math.floor(place)] as Colour
+  const to = stops[Math.floor(place) + 1] as Colour
+  const part = place - Math.floor(place)
+  for (let channel = 0; channel < 3; channel += 1) {
+    out[channel] = (from[channel] as number) + ((to[channel] as number) - (from[channel] as number)) * part
+  }
+}
+
+/** Lays a colour over what is there. */
+export const lay = (out: Float64Array, over: Colour, share: number): void => {
+  out[0] = (out[0] as number) + (over[0] - (out[0] as number)) * share
+  out[1] = (out[1] as number) + (over[1] - (out[1] as number)) * share
+  out[2] = (out[2] as number) + (over[2] - (out[2] as number)) * share
+}
+
+/** Adds light to what is there. */
+export const shine = (out: Float64Array, light: Colour, strength: number): void => {
+  out[0] = (out[0] as number) + light[0] * strength
+  out[1] = (out[1] as number) + light[1] * strength
+  out[2] = (out[2] as number) + light[2] * strength
+}

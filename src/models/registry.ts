@@ -1,0 +1,175 @@
+/** Who runs a model. */
+export const providerNames = ['local', 'fal', 'openai'] as const
+export type ProviderName = (typeof providerNames)[number]
+
+export const kinds = ['image', 'video'] as const
+export type Kind = (typeof kinds)[number]
+
+export const parameterTypes = ['integer', 'number', 'string', 'boolean'] as const
+export type ParameterType = (typeof parameterTypes)[number]
+export type ParameterValue = string | number | boolean
+
+export type Parameter = {
+  readonly type: ParameterType
+  /** Bounds of numbers, both included. */
+  readonly minimum?: number
+  readonly maximum?: number
+  /** The only ones there are. */
+  readonly values?: readonly ParameterValue[]
+  /** Without one, what is not given stays open, for whoever runs the model to choose. */
+  readonly default?: ParameterValue
+  readonly description: string
+}
+
+export type Model = {
+  readonly id: string
+  readonly provider: ProviderName
+  /** What the provider calls it. */
+  readonly provider_model: string
+  readonly kind: Kind
+  /** The price of one output. */
+  readonly credits: number
+  readonly max_outputs: number
+  readonly parameters: Readonly<Record<string, Parameter>>
+  readonly negative_prompt: boolean
+  readonly reference_image: boolean
+}
+
+const maxSeed = 2 ** 32 - 1
+const seed: Parameter = {
+  type: 'integer',
+  minimum: 0,
+  maximum: maxSeed,
+  description: 'The same seed and prompt give the same output; chosen when the order is accepted unless given',
+}
+
+const side = (name: string): Parameter => ({
+  type: 'integer',
+  minimum: 64,
+  maximum: 2_048,
+  default: 512,
+  description: `${name} in pixels`,
+})
+
+const oneOf = (values: readonly [string, ...string[]], description: string, fallback = values[0]): Parameter => ({
+  type: 'string',
+  values,
+  default: fallback,
+  description,
+})
+
+/** As fal.ai documents the FLUX.1 models; custom sizes are left out. */
+const fluxSize = oneOf(
+  ['landscape_4_3', 'landscape_16_9', 'square_hd', 'square', 'portrait_4_3', 'portrait_16_9'],
+  'Shape and size, by the names fal.ai has for them',
+)
+const fluxFormat = oneOf(['jpeg', 'png'], 'Format of the image')
+const fluxSteps = (most: number, usual: number): Parameter => ({
+  type: 'integer',
+  minimum: 1,
+  maximum: most,
+  default: usual,
+  description: 'More steps take longer and show more detail',
+})
+
+const models: readonly Model[] = [
+  {
+    id: 'local/procedural',
+    provider: 'local',
+    provider_model: 'procedural',
+    kind: 'image',
+    credits: 1,
+    max_outputs: 4,
+    parameters: {
+      width: side('Width'),
+      height: side('Height'),
+      seed,
+      format: oneOf(['webp', 'png'], 'Format of the image'),
+    },
+    negative_prompt: true,
+    reference_image: false,
+  },
+  {
+    id: 'fal-ai/flux/schnell',
+    provider: 'fal',
+    provider_model: 'fal-ai/flux/schnell',
+    kind: 'image',
+    credits: 1,
+    max_outputs: 4,
+    parameters: { image_size: fluxSize, num_inference_steps: fluxSteps(12, 4), seed, output_format: fluxFormat },
+    negative_prompt: false,
+    reference_image: false,
+  },
+  {
+    id: 'fal-ai/flux/dev',
+    provider: 'fal',
+    provider_model: 'fal-ai/flux/dev',
+    kind: 'image',
+    credits: 3,
+    max_outputs: 4,
+    parameters: {
+      image_size: fluxSize,
+      num_inference_steps: fluxSteps(50, 28),
+      guidance_scale: {
+        type: 'number',
+        minimum: 1,
+        maximum: 20,
+        default: 3.5,
+        description: 'How closely the output follows the prompt',
+      },
+      seed,
+      output_format: fluxFormat,
+    },
+    negative_prompt: false,
+    reference_image: false,
+  },
+  {
+    // Clips of 5 seconds; those of 10 cost more, so they are not offered at one price.
+    id: 'fal-ai/kling-video/v2/master/text-to-video',
+    provider: 'fal',
+    provider_model: 'fal-ai/kling-video/v2/master/text-to-video',
+    kind: 'video',
+    credits: 140,
+    max_outputs: 1,
+    parameters: {
+      aspect_ratio: oneOf(['16:9', '9:16', '1:1'], 'Shape of the picture'),
+      cfg_scale: {
+        type: 'number',
+        minimum: 0,
+        maximum: 1,
+        default: 0.5,
+        description: 'How closely the output follows the prompt',
+      },
+    },
+    negative_prompt: true,
+    reference_image: false,
+  },
+  {
+    // High quality costs several times as much, so it is not offered at one price.
+    id: 'openai/gpt-image-2',
+    provider: 'openai',
+    provider_model: 'gpt-image-2',
+    kind: 'image',
+    credits: 7,
+    max_outputs: 4,
+    parameters: {
+      size: oneOf(['1024x1024', '1536x1024', '1024x1536'], 'Width and height in pixels'),
+      quality: oneOf(['low', 'medium'], 'What is drawn finer takes longer', 'medium'),
+      output_format: oneOf(['png', 'jpeg', 'webp'], 'Format of the image'),
+    },
+    negative_prompt: false,
+    reference_image: false,
+  },
+]
+
+const freeze = <T>(value: T): T => {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const member of Object.values(value)) freeze(member)
+  return Object.freeze(value)
+}
+
+/**
+ * Every model there is, as data: one credit is about a US cent of what its provider asks. Nothing in it changes while the
+ * process runs, and an id once given keeps its meaning.
+ */
+export const registry: readonly Model[] = freeze(models)

@@ -1,0 +1,22 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../access/guard.ts'
+import { contract } from '../schema.ts'
+import * as model from './model.ts'
+import type { Monitoring } from './service.ts'
+
+const tags = ['performance']
+
+export const monitoringRoutes = ({ monitoring, guard }: { monitoring: Monitoring; guard: Guard }) =>
+  new Elysia({ prefix: '/api/v1/performance' }).use(guard).get('/metrics', () => monitoring.metrics(), {
+    operates: 'performance:read',
+    ...contract(
+      {},
+      { 200: model.metrics },
+      {
+        summary: 'What the caches and the bus of this instance have done since it started',
+        tags,
+        by: ['bearer', 'service_key'],
+        faults: ['access.admins_only', 'service_key.scope_missing'],
+      },
+    ),
+  })

@@ -1,0 +1,78 @@
+import type { Caches } from '../access/caches.ts'
+import type { Tally } from '../access/tally.ts'
+import type { Clock } from '../kit/clock.ts'
+import type { Redis } from '../platform/redis.ts'
+import type { Metrics } from './model.ts'
+
+type Dependencies = {
+  readonly caches: Pick<Caches, 'memory' | 'outer' | 'bus' | 'standing' | 'flags' | 'check'>
+  readonly tally: Pick<Tally, 'decisions'>
+  /** Undefined: none is configured. */
+  readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
+  readonly clock: Clock
+  readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
+}
+
+const roundedMs = (ms: number | undefined): number | null => (ms === undefined ? null : Math.round(ms * 1_000) / 1_000)
+
+const shareOf = (part: number, whole: number): number | null => (whole === 0 ? null : part / whole)
+
+/**
+ * What this instance has counted since it started, put together when somebody asks.
+ *
+ * Promise: asks nobody and waits for nothing, so it answers while Postgres and Redis do not. A hit rate is never told
+ * without the count of stale facts beside it.
+ */
+export const createMonitoring = ({ caches, tally, redis, clock, l1 }: Dependencies) => {
+  const { memory, outer, bus, standing, flags, check } = caches
+
+  const cacheMetrics = (): Metrics['caches'] => {
+    const { l1: byMemory, l2: byOuter, l3, database } = tally.decisions
+    const total = byMemory + byOuter + l3 + database
+    return {
+      hit_rate: shareOf(byMemory + byOuter, total),
+      l1_share: shareOf(byMemory, total),
+      stale_facts: check.counts.stale,
+      facts_compared: check.counts.compared,
+      decisions: { total, l1: byMemory, l2: byOuter, l3, database },
+      l1: {
+        enabled: flags.current.l1,
+        entries: memory.size,
+        max_entries: l1.maxEntries,
+        bytes: memory.bytes,
+        max_bytes: l1.maxBytes,
+      },
+      l2: {
+        enabled: flags.current.l2,
+        state: redis?.state() ?? 'none',
+        hits: outer?.counts.hits ?? 0,
+        misses: outer?.counts.misses ?? 0,
+        timeouts: redis?.counts.timeouts ?? 0,
+        errors: redis?.counts.errors ?? 0,
+        unreadable: outer?.counts.unreadable ?? 0,
+        refused: outer?.counts.refused ?? 0,
+      },
+      l3: { enabled: flags.current.l3 },
+    }
+  }
+
+  const busMetrics = (): Metrics['bus'] => ({
+    instance: bus.instance,
+    lease_held: clock.monotonic() < bus.lease.untilMs,
+    members: bus.members(),
+    events_heard: bus.counts.heard,
+    changes_announced: bus.counts.announced,
+    events_standing: standing.size,
+    waits: {
+      acknowledged: bus.counts.acknowledged,
+      lapsed: bus.counts.lapsed,
+      p50_ms: roundedMs(bus.waits.quantile(0.5)),
+      p99_ms: roundedMs(bus.waits.quantile(0.99)),
+      max_ms: roundedMs(bus.waits.count === 0 ? undefined : bus.waits.max),
+    },
+  })
+
+  return { metrics: (): Metrics => ({ caches: cacheMetrics(), bus: busMetrics() }) }
+}
+
+export type Monitoring = ReturnType<typeof createMonitoring>

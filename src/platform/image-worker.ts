@@ -1,0 +1,129 @@
+import { Buffer } from 'node:buffer'
+import { createHash } from 'node:crypto'
+import { platform, setPriority } from 'node:os'
+import sharp from 'sharp'
+import { imageLimits, readImageHeader } from '../kit/image-format.ts'
+import { drawPicture } from '../kit/procedural/picture.ts'
+import { type ImageResult, type ImageWork, imageTaskMs, type RenderRequest, renderedBy } from './images.ts'
+import { refusePngData, withPngText } from './png.ts'
+import type { ResultMessage, WorkMessage } from './worker-pool.ts'
+
+/** One thread of the image pool: pictures are decoded, drawn and encoded here and nowhere else. */
+declare const self: Worker
+
+// One picture at a time on one thread, and nothing of it kept when it is done.
+sharp.concurrency(1)
+sharp.cache(false)
+
+// Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of the thread and not of the
+// process; where it is not allowed, pictures are made all the same.
+try {
+  if (platform() === 'linux') setPriority(10)
+} catch {}
+
+/** Raised between two bands of rows when nobody wants the picture any more. */
+class CalledOff extends Error {
+  override readonly name = 'CalledOff'
+}
+
+const timeout = { seconds: Math.ceil(imageTaskMs / 1_000) }
+
+/** A picture from a stranger, once its header was found to be in order. */
+const decoder = (bytes: Buffer) =>
+  sharp(bytes, { failOn: 'warning', limitInputPixels: imageLimits.pixels, sequentialRead: true }).timeout(timeout)
+
+const refused = (reason: (ImageResult & { kind: 'refused' })['reason']): ImageResult => ({ kind: 'refused', reason })
+
+/** What a codec says of a file that ends too early, or is not what its header told. */
+const refusalOf = (error: unknown): ImageResult => {
+  const words = error instanceof Error ? error.message : ''
+  if (/timeout/i.test(words)) throw error
+  return refused(
+    /premature|truncat|unexpected end|not enough data|end of (?:file|stream)/i.test(words) ? 'truncated' : 'damaged',
+  )
+}
+
+/** A copy with nothing else in its memory, to be handed over: what the codecs give may not leave the thread. */
+const own = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
+
+const inspect = async (bytes: Buffer): Promise<ImageResult> => {
+  const header = readImageHeader(bytes)
+  if ('refused' in header) return refused(header.refused)
+  try {
+    const { width, height, format, pages = 1, autoOrient } = await decoder(bytes).metadata()
+    if (pages !== 1) return refused('animated')
+    if (format !== header.type || width !== header.width || height !== header.height) return refused('damaged')
+    const reason = header.type === 'png' ? await refusePngData(bytes) : undefined
+    if (reason !== undefined) return refused(reason)
+    // Every pixel has a part in these few, so that every pixel is decoded.
+    await decoder(bytes).resize({ width: 4, height: 4, fit: 'fill', fastShrinkOnLoad: false }).raw().toBuffer()
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    return { kind: 'inspect', image: { type: header.type, width: autoOrient.width, height: autoOrient.height, sha256 } }
+  } catch (error) {
+    return refusalOf(error)
+  }
+}
+
+const thumbnail = async (bytes: Buffer, edge: number): Promise<ImageResult> => {
+  const header = readImageHeader(bytes)
+  if ('refused' in header) return refused(header.refused)
+  try {
+    const reason = header.type === 'png' ? await refusePngData(bytes) : undefined
+    if (reason !== undefined) return refused(reason)
+    const { data, info } = await decoder(bytes)
+      .autoOrient()
+      .resize({ width: edge, height: edge, fit: 'inside', withoutEnlargement: true })
+      .webp({ quality: 80, effort: 3 })
+      .toBuffer({ resolveWithObject: true })
+    return { kind: 'thumbnail', bytes: own(data), width: info.width, height: info.height }
+  } catch (error) {
+    return refusalOf(error)
+  }
+}
+
+const xmp = `<?xpacket begin="\uFEFF" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/" xmp:CreatorTool="Velro local/procedural"><dc:description><rdf:Alt><rdf:li xml:lang="x-default">${renderedBy}</rdf:li></rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>`
+
+/** Of the work of a picture, how much is drawing; the rest is encoding. */
+const drawingShare = 0.9
+
+const render = async (request: RenderRequest, onBand: (fraction: number) => void): Promise<ImageResult> => {
+  const { width, height, format } = request
+  const pixels = drawPicture(request, (fraction) => onBand(fraction * drawingShare))
+  const picture = sharp(pixels, { raw: { width, height, channels: 3 } })
+    .withXmp(xmp)
+    .timeout(timeout)
+  const encoded =
+    format === 'png'
+      ? withPngText(await picture.png({ compressionLevel: 6 }).toBuffer(), { Software: 'Velro', Comment: renderedBy })
+      : await picture.webp({ quality: 90, effort: 3 }).toBuffer()
+  onBand(1)
+  return { kind: 'render', bytes: own(encoded) }
+}
+
+const perform = (work: ImageWork, onBand: (fraction: number) => void): Promise<ImageResult> => {
+  if (work.kind === 'render') return render(work.request, onBand)
+  // A copy: what is decoded must not change meanwhile, and the codecs do not read shared memory.
+  const bytes = Buffer.from(work.bytes)
+  return work.kind === 'inspect' ? inspect(bytes) : thumbnail(bytes, work.edge)
+}
+
+/** Often enough to see it move; each costs the process a message. */
+const progressStep = 0.05
+
+self.onmessage = async ({ data: { id, work, stop } }: MessageEvent<WorkMessage<ImageWork>>) => {
+  let told = 0
+  const onBand = (fraction: number) => {
+    if (stop !== undefined && Atomics.load(stop, 0) !== 0) throw new CalledOff()
+    if (fraction < 1 && fraction - told < progressStep) return
+    told = fraction
+    self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)
+  }
+  try {
+    const result = await perform(work, onBand)
+    const transfer = 'bytes' in result ? [result.bytes.buffer as ArrayBuffer] : []
+    self.postMessage({ id, result } satisfies ResultMessage<ImageResult>, transfer)
+  } catch (error) {
+    const words = error instanceof Error ? error.message || error.name : 'a picture failed'
+    self.postMessage({ id, error: words } satisfies ResultMessage<ImageResult>)
+  }
+}

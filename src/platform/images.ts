@@ -1,0 +1,143 @@
+import type { Deadline } from '../kit/deadline.ts'
+import { type ImageRefusal, type ImageType, imageLimits } from '../kit/image-format.ts'
+import { createWorkerPool } from './worker-pool.ts'
+
+export type { ImageRefusal, ImageType } from '../kit/image-format.ts'
+
+export type InspectedImage = {
+  readonly type: ImageType
+  /** As it is shown, after the orientation that its metadata tells. */
+  readonly width: number
+  readonly height: number
+  readonly sha256: string
+}
+
+export const thumbnailEdges = [256, 512, 1024] as const
+export type ThumbnailEdge = (typeof thumbnailEdges)[number]
+export type Thumbnail = { readonly bytes: Uint8Array; readonly width: number; readonly height: number }
+
+/** Pixels a side of what is rendered. */
+export const renderLimits = { least: 64, most: 2048 } as const
+
+export type RenderRequest = {
+  readonly prompt: string
+  readonly negative_prompt?: string
+  /** A whole number. */
+  readonly seed: number
+  readonly width: number
+  readonly height: number
+  readonly format: 'png' | 'webp'
+}
+
+/** What the metadata of a rendered picture says of it: `Comment` of a PNG, the XMP description of both. */
+export const renderedBy = 'Velro local/procedural: made procedurally from the prompt and the seed, without a model'
+
+export type ImageWork =
+  | { readonly kind: 'inspect'; readonly bytes: Uint8Array }
+  | { readonly kind: 'thumbnail'; readonly bytes: Uint8Array; readonly edge: ThumbnailEdge }
+  | { readonly kind: 'render'; readonly request: RenderRequest }
+export type ImageResult =
+  | { readonly kind: 'inspect'; readonly image: InspectedImage }
+  | ({ readonly kind: 'thumbnail' } & Thumbnail)
+  | { readonly kind: 'render'; readonly bytes: Uint8Array }
+  | { readonly kind: 'refused'; readonly reason: ImageRefusal }
+
+/** Raised for bytes that are not taken for a picture. */
+export class ImageRefused extends Error {
+  override readonly name = 'ImageRefused'
+  readonly reason: ImageRefusal
+  constructor(reason: ImageRefusal) {
+    super(`Not a picture that is taken: ${reason}`)
+    this.reason = reason
+  }
+}
+
+export type RenderOptions = {
+  /** Calls it off; the promise rejects with the signal's reason at once. */
+  readonly signal?: AbortSignal
+  /** Hears fractions from 0 to 1. */
+  readonly onProgress?: (fraction: number) => void
+}
+
+/**
+ * Work on pictures, in threads of its own.
+ *
+ * Promise: the event loop is not held up, however large the bytes; what strangers send is decoded only when its header
+ * is within the limits, and never for longer than `imageTaskMs`; work that fails, or takes its worker with it, is one
+ * rejected promise. Rejects with `ImageRefused`, `PoolBusy` at once when as much waits as may, `DeadlinePassed`,
+ * `WorkTooLong`, or an error that tells of a fault of ours.
+ */
+export type Images = {
+  /** Decodes every pixel once: what passes can be shown. */
+  inspect(bytes: Uint8Array, deadline: Deadline): Promise<InspectedImage>
+  /** WebP within `edge` × `edge`, upright, without metadata; never larger than the picture is. */
+  thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline): Promise<Thumbnail>
+  /** The same request gives the same bytes, as long as the versions are the same. Throws a `RangeError` for a size that is none. */
+  render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
+  /** How much waits for a worker. */
+  readonly queued: number
+  close(): Promise<void>
+}
+
+/** Longest that the codecs may work on one picture, and a little more, after which the worker is ended. */
+export const imageTaskMs = 20_000
+const workLimitMs = imageTaskMs + 10_000
+
+const sliceBytes = 1_048_576
+const breathe = () => new Promise<void>((resolve) => setTimeout(resolve, 0))
+
+/** Memory that a worker sees too: copied there piece by piece, since 25 MiB at once would be felt by everybody. */
+const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
+  if (bytes.buffer instanceof SharedArrayBuffer) return bytes
+  const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength))
+  for (let at = 0; at < bytes.byteLength; at += sliceBytes) {
+    if (at > 0) await breathe()
+    shared.set(bytes.subarray(at, at + sliceBytes), at)
+  }
+  return shared
+}
+
+const isSide = (value: number) => Number.isInteger(value) && value >= renderLimits.least && value <= renderLimits.most
+
+/** Workers start with the first picture: a process that has none to do pays nothing for them. */
+export const createImages = ({ workers, maxQueued }: { workers: number; maxQueued: number }): Images => {
+  const pool = createWorkerPool<ImageWork, ImageResult>({
+    url: new URL('./image-worker.ts', import.meta.url),
+    size: workers,
+    maxQueued,
+    workLimitMs,
+    whenNeeded: true,
+  })
+  const run = async <K extends ImageWork['kind']>(
+    work: ImageWork & { kind: K },
+    deadline: Deadline,
+    { signal = new AbortController().signal, onProgress }: RenderOptions = {},
+  ) => {
+    const result = await pool.run(work, deadline, { signal, onProgress })
+    if (result.kind === 'refused') throw new ImageRefused(result.reason)
+    if (result.kind !== work.kind) throw new TypeError('The worker answered another question')
+    return result as Extract<ImageResult, { kind: K }>
+  }
+  const given = (bytes: Uint8Array) => {
+    if (bytes.byteLength === 0) throw new ImageRefused('empty')
+    if (bytes.byteLength > imageLimits.bytes) throw new ImageRefused('too_many_bytes')
+    return share(bytes)
+  }
+  return {
+    inspect: async (bytes, deadline) => (await run({ kind: 'inspect', bytes: await given(bytes) }, deadline)).image,
+    thumbnail: async (bytes, edge, deadline) => {
+      const { kind, ...made } = await run({ kind: 'thumbnail', bytes: await given(bytes), edge }, deadline)
+      return made
+    },
+    render: async (request, deadline, options) => {
+      if (!isSide(request.width) || !isSide(request.height) || !Number.isSafeInteger(request.seed)) {
+        throw new RangeError('Not a size or a seed that can be rendered')
+      }
+      return (await run({ kind: 'render', request }, deadline, options)).bytes
+    },
+    get queued() {
+      return pool.queued
+    },
+    close: pool.close,
+  }
+}

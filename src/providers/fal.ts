@@ -1,0 +1,208 @@
+import { pause } from '../kit/pause.ts'
+import { type Attempt, type Order, type Output, ProviderFailed, TakenOver } from './provider.ts'
+import {
+  type Budget,
+  createBudget,
+  createRemote,
+  field,
+  type RemoteOptions,
+  type RemoteProvider,
+  Trouble,
+  toFailure,
+  unreadable,
+} from './remote.ts'
+
+export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization' | 'callMs'> & {
+  readonly key: string
+  /** Without a slash at its end. */
+  readonly queueUrl: string
+  /** Of one attempt. */
+  readonly deadlineMs?: Readonly<Record<Order['kind'], number>>
+  /** Of one try at a call. */
+  readonly callMs?: number
+  /** What telling that an order is cancelled may take when the attempt is over. */
+  readonly cancelMs?: number
+  /** The pause before the second look at a request, and the one it grows to. */
+  readonly firstPollMs?: number
+  readonly mostPollMs?: number
+}
+
+const modelPattern = /^([\w-][\w.-]*\/[\w-][\w.-]*)(?:\/[\w-][\w.-]*)*$/
+const requestIdPattern = /^[\w-]{1,128}$/
+
+const requestIdOf = (remote: unknown): string | undefined => {
+  const id = field(remote, 'request_id')
+  return typeof id === 'string' && requestIdPattern.test(id) ? id : undefined
+}
+
+/** Clips of 5 seconds are what the registry has a price for. */
+const inputOf = ({ kind, prompt, negativePrompt, parameters, outputs }: Order) => ({
+  ...parameters,
+  ...(kind === 'image' ? { num_images: outputs } : { duration: '5' }),
+  prompt,
+  ...(negativePrompt !== '' && { negative_prompt: negativePrompt }),
+})
+
+/** Where the files are, as the model says. A picture that its safety checker blackened was refused. */
+const outputUrls = (result: unknown, { kind, outputs }: Order): string[] => {
+  const flags = field(result, 'has_nsfw_concepts')
+  if (Array.isArray(flags) && flags.includes(true)) {
+    throw new ProviderFailed('refused', {
+      retryable: false,
+      cause: new Error('The safety checker of fal blackened it'),
+    })
+  }
+  const images = field(result, 'images')
+  const files = kind === 'video' ? [field(result, 'video')] : Array.isArray(images) ? images : []
+  const urls = files.map((file) => field(file, 'url')).filter((url) => typeof url === 'string')
+  if (urls.length < outputs) throw unreadable(`fal made ${urls.length} of ${outputs} outputs`)
+  return urls.slice(0, outputs)
+}
+
+/** The more are before it the less; where it is in the making fal does not say. */
+const fractionOf = (status: unknown): number => {
+  if (field(status, 'status') === 'IN_PROGRESS') return 0.5
+  const position = field(status, 'queue_position')
+  return typeof position === 'number' && position >= 0 ? 0.2 / (1 + position) : 0
+}
+const fractionMade = 0.8
+
+const isUnknown = (error: unknown) => error instanceof Trouble && (error.status === 404 || error.status === 410)
+
+/** Made, and of no use: going on from there would come to the same. */
+const isSpoilt = (error: unknown): boolean =>
+  error instanceof ProviderFailed &&
+  error.retryable &&
+  (error.failure === 'failed' || error.failure === 'invalid_output')
+
+/**
+ * The models of fal.ai, over its queue (https://fal.ai/docs/documentation/model-apis/inference/queue): an order is
+ * submitted, noted, looked at until it is complete, and its files are fetched.
+ *
+ * Promise: an order noted by an earlier attempt is gone on with, and ordered again only if fal does not know it any more.
+ * URLs of its answers are used for nothing but fetching outputs: those of a request are made from its id here. An order
+ * that is not waited for any longer is cancelled, unless somebody else goes on with it or fal cannot be reached.
+ * How it degrades: what was submitted with an answer that did not arrive is submitted again, and paid for twice.
+ */
+export const createFal = (options: FalOptions): RemoteProvider => {
+  const {
+    clock,
+    log,
+    key,
+    queueUrl,
+    callMs = 15_000,
+    cancelMs = 2_000,
+    firstPollMs = 500,
+    mostPollMs = 5_000,
+  } = options
+  const { wait = pause, deadlineMs = { image: 300_000, video: 1_200_000 } } = options
+  const remote = createRemote({ ...options, name: 'fal', baseUrl: queueUrl, authorization: `Key ${key}`, callMs })
+
+  /** A request is known by its app, which is the first two parts of a model's name. */
+  const pathOf = (order: Order, requestId: string): string => {
+    const app = modelPattern.exec(order.providerModel)?.[1]
+    return `/${app}/requests/${requestId}`
+  }
+
+  const submit = async (order: Order, budget: Budget): Promise<string> => {
+    const path = `/${order.providerModel}`
+    const requestId = requestIdOf(await remote.call({ method: 'POST', path, body: inputOf(order) }, budget))
+    if (requestId === undefined) throw unreadable('fal took an order without saying what it calls it')
+    return requestId
+  }
+
+  const cancel = async (order: Order, requestId: string) => {
+    const budget = createBudget(clock, cancelMs, new AbortController().signal)
+    const path = `${pathOf(order, requestId)}/cancel`
+    await remote.call({ method: 'PUT', path, tries: 1 }, budget).catch((error: unknown) => {
+      // Complete already, or out of reach: it is made and paid for, and nobody fetches it.
+      log.debug({ event: 'provider.not_cancelled', provider: 'fal', error }, 'an order could not be cancelled')
+    })
+  }
+
+  /** Resolves when it is complete, to whether it says that it failed. */
+  const waitUntilComplete = async (path: string, budget: Budget, tell: (fraction: number) => void) => {
+    for (let pauseMs = firstPollMs; ; pauseMs = Math.min(mostPollMs, pauseMs * 1.5)) {
+      const status = await remote.call({ method: 'GET', path: `${path}/status` }, budget)
+      const word = field(status, 'status')
+      if (word === 'COMPLETED') return { failed: typeof field(status, 'error') === 'string' }
+      if (word !== 'IN_QUEUE' && word !== 'IN_PROGRESS') throw unreadable('fal does not say how far an order is')
+      tell(fractionOf(status))
+      await wait(pauseMs, budget.signal)
+    }
+  }
+
+  /** What the model answered, with its status; if trying again does not change a 5xx, it was the model that failed. */
+  const readResult = async (path: string, failed: boolean, budget: Budget): Promise<unknown> => {
+    try {
+      return await remote.call({ method: 'GET', path, speaksForAnother: true, tries: failed ? 1 : 3 }, budget)
+    } catch (error) {
+      if (!(error instanceof Trouble) || (error.status ?? 0) < 500) throw error
+      throw new ProviderFailed('failed', { retryable: true, cause: error })
+    }
+  }
+
+  const fetchOutputs = async (urls: string[], order: Order, budget: Budget, tell: (fraction: number) => void) => {
+    const outputs: Output[] = []
+    for (const url of urls) {
+      outputs.push({ bytes: await remote.fetchOutput(url, order.kind, budget) })
+      tell(fractionMade + (1 - fractionMade) * (outputs.length / urls.length))
+    }
+    return outputs
+  }
+
+  const goOn = async (order: Order, requestId: string, attempt: Attempt, budget: Budget): Promise<Output[]> => {
+    const path = pathOf(order, requestId)
+    let told = 0
+    const tell = (fraction: number) => {
+      if (fraction <= told) return
+      told = fraction
+      attempt.onProgress(fraction)
+    }
+    let complete = false
+    try {
+      const { failed } = await waitUntilComplete(path, budget, tell)
+      complete = true
+      tell(fractionMade)
+      const result = await readResult(path, failed, budget)
+      return await fetchOutputs(outputUrls(result, order), order, budget, tell)
+    } catch (error) {
+      const over = !complete && budget.signal.aborted && !(attempt.signal.reason instanceof TakenOver)
+      if (over) await cancel(order, requestId)
+      // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
+      if (isSpoilt(error) || (over && !attempt.signal.aborted)) await attempt.note(null).catch(() => {})
+      throw error
+    }
+  }
+
+  const orderAnew = async (order: Order, attempt: Attempt, budget: Budget): Promise<Output[]> => {
+    const requestId = await submit(order, budget)
+    try {
+      await attempt.note({ request_id: requestId })
+    } catch (error) {
+      await cancel(order, requestId)
+      throw error
+    }
+    return goOn(order, requestId, attempt, budget)
+  }
+
+  return {
+    name: 'fal',
+    state: remote.state,
+    make: async (order, attempt) => {
+      const budget = createBudget(clock, deadlineMs[order.kind], attempt.signal)
+      try {
+        budget.signal.throwIfAborted()
+        if (!modelPattern.test(order.providerModel)) throw new Error('That is no name of a model of fal')
+        const noted = requestIdOf(attempt.remote)
+        if (noted === undefined) return await orderAnew(order, attempt, budget)
+        return await goOn(order, noted, attempt, budget).catch((error: unknown) => {
+          if (isUnknown(error)) return orderAnew(order, attempt, budget)
+          throw error
+        })
+      } catch (error) {
+        throw toFailure(error, budget)
+      }
+    },
+  }
+}

@@ -1,0 +1,63 @@
+import type { ProviderName } from '../models/registry.ts'
+
+/** What one attempt is to make. */
+export type Order = {
+  readonly generationId: string
+  /** What the provider calls it: `provider_model` of the registry. */
+  readonly providerModel: string
+  readonly kind: 'image' | 'video'
+  readonly prompt: string
+  readonly negativePrompt: string
+  readonly parameters: Readonly<Record<string, string | number | boolean>>
+  readonly outputs: number
+}
+
+export type Output = { readonly bytes: Uint8Array }
+
+/** Why a provider made nothing. Retryable: another attempt may go better. */
+export const providerFailures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
+export type ProviderFailure = (typeof providerFailures)[number]
+
+export class ProviderFailed extends Error {
+  override readonly name = 'ProviderFailed'
+  readonly failure: ProviderFailure
+  readonly retryable: boolean
+  constructor(failure: ProviderFailure, { retryable, cause }: { retryable: boolean; cause?: unknown }) {
+    super(failure, { cause })
+    this.failure = failure
+    this.retryable = retryable
+  }
+}
+
+/**
+ * The reason to abort an attempt with when another one goes on from what this one noted, as after a lost lease or at a
+ * shutdown: what was ordered is then left alone. For any other reason it is cancelled where the provider can do that.
+ */
+export class TakenOver extends Error {
+  override readonly name = 'TakenOver'
+}
+
+export type Attempt = {
+  /** Aborted when the generation is cancelled, its time is over, or the lease is lost (`TakenOver`). */
+  readonly signal: AbortSignal
+  /** Tells how far it is, from 0 to 1. */
+  onProgress(fraction: number): void
+  /** What an earlier attempt noted, if any. */
+  readonly remote: unknown
+  /**
+   * Notes what the provider calls this order, before waiting for it; resolves when that is written down. Null: nothing
+   * is left that another attempt could go on from.
+   */
+  note(remote: unknown): Promise<void>
+}
+
+/**
+ * Somebody who makes pictures.
+ *
+ * Promise: resolves to as many outputs as were ordered, or throws `ProviderFailed`; ends soon after `signal` aborts; what
+ * an earlier attempt noted is taken up instead of ordered again.
+ */
+export type Provider = {
+  readonly name: ProviderName
+  make(order: Order, attempt: Attempt): Promise<readonly Output[]>
+}

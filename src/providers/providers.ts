@@ -1,0 +1,39 @@
+import type { Config } from '../config.ts'
+import type { Clock } from '../kit/clock.ts'
+import type { ProviderName } from '../models/registry.ts'
+import type { Images } from '../platform/images.ts'
+import type { Log } from '../platform/log.ts'
+import { createSafeFetch } from '../platform/safe-fetch.ts'
+import { createFal } from './fal.ts'
+import { createLocalProvider } from './local.ts'
+import { createOpenai } from './openai.ts'
+import type { Provider } from './provider.ts'
+
+/** Those this deployment has: its own machine always, others where a key for them is configured. */
+export const createProviders = ({
+  config,
+  images,
+  clock,
+  log,
+}: {
+  config: Config
+  images: Pick<Images, 'render'>
+  clock: Clock
+  log: Log
+}): ReadonlyMap<ProviderName, Provider> => {
+  const { falKey, falQueueUrl, falOutputHosts, openaiKey, openaiBaseUrl, openaiOutputHosts } = config
+  const safeFetch = createSafeFetch({})
+  const providers = new Map<ProviderName, Provider>([['local', createLocalProvider({ images, clock })]])
+  if (falKey !== undefined) {
+    const outputHosts = falOutputHosts
+    providers.set('fal', createFal({ key: falKey, queueUrl: falQueueUrl, outputHosts, safeFetch, clock, log }))
+  }
+  if (openaiKey !== undefined) {
+    const outputHosts = openaiOutputHosts
+    providers.set(
+      'openai',
+      createOpenai({ key: openaiKey, baseUrl: openaiBaseUrl, outputHosts, safeFetch, clock, log }),
+    )
+  }
+  return providers
+}

@@ -1,0 +1,321 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { type Access, createAccess } from '../../src/access/access.ts'
+import { actions, type FactKey, factKey, grantId, maxGrants, type ResourceRef } from '../../src/access/model.ts'
+import { createFactStore, syncAccessRules } from '../../src/access/store.ts'
+import { createTally } from '../../src/access/tally.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createDatabase, startRedis, type TestDatabase, type TestRedis } from '../harness.ts'
+import { startCaches, type TestCaches } from './caches.ts'
+import type { World } from './naive.ts'
+import { createRandom, idOf } from './random.ts'
+import { clear, store } from './world.ts'
+
+/**
+ * The shapes in which authorization engines and session caches have failed in public, each tried on two instances with
+ * all tiers. What was cached in memory and in Redis is asked for first, so that there is something to be wrong.
+ */
+const [ada, bob, cyd] = [1, 2, 3].map((at) => idOf('user', at)) as [string, string, string]
+const [red, blue] = [1, 2].map((at) => idOf('team', at)) as [string, string]
+const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
+const den: ResourceRef = { type: 'project', id: idOf('project', 2) }
+const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
+
+const world: World = {
+  users: [ada, bob, cyd].map((id) => ({ id, status: 'active', role: 'user' })),
+  teams: [red, blue].map((id) => ({ id })),
+  members: [
+    { team_id: red, user_id: bob, role: 'editor' },
+    { team_id: blue, user_id: bob, role: 'viewer' },
+  ],
+  projects: [lab, den].map(({ id }) => ({ id, owner_id: ada, visibility: 'team-only', allow_derivatives: true })),
+  grants: [
+    { project_id: lab.id, team_id: red, access_level: 'write' },
+    { project_id: lab.id, team_id: blue, access_level: 'read' },
+  ],
+  generations: [{ id: work.id, owner_id: ada, project_id: lab.id }],
+}
+
+type Instance = TestCaches & { access: Access }
+
+let database: TestDatabase
+let server: TestRedis
+let sql: Sql
+let here: Instance
+let there: Instance
+
+const start = async (): Promise<Instance> => {
+  const caches = await startCaches(database.connection, server.url)
+  await caches.until(() => caches.redis?.incarnation !== undefined)
+  return { ...caches, access: createAccess({ facts: caches.facts, clock: systemClock, tally: createTally() }) }
+}
+
+beforeAll(async () => {
+  database = await createDatabase()
+  server = await startRedis()
+  sql = connectOnce(database.connection)
+  await syncAccessRules(sql)
+  here = await start()
+  there = await start()
+})
+afterAll(async () => {
+  for (const instance of [here, there]) await instance?.close()
+  await sql?.end()
+  await server?.stop()
+  await database?.drop()
+})
+
+const signIn = (userId: string, at = 1) => sql`
+  insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
+  values (${idOf('session', at)}, ${userId}, 'u', 'a', now(), now(), now() + interval '1 day', now() + interval '1 day')`
+
+beforeEach(async () => {
+  await clear(sql)
+  await store(sql, world)
+  // By hand and told of at commit; whoever waits for a change of its own after it has heard of it too.
+  for (const instance of [here, there]) {
+    await instance.changes.run(instance.within(), async (tx) => {
+      await tx`update users set plan = ${instance === here ? 'pro' : 'enterprise'} where id = ${cyd}`
+    })
+    instance.facts.invalidate('everything')
+  }
+})
+
+const may = async (
+  { access, within, leased }: Instance,
+  userId: string,
+  action: (typeof actions)[number],
+  ref: ResourceRef,
+) => {
+  await leased()
+  return (await access.decide(userId, action, ref, within())).allowed
+}
+/** Asked on both, twice: from wherever it is known by then. */
+const warm = async (userId: string, ref: ResourceRef) => {
+  for (const instance of [here, there, here, there])
+    for (const action of actions) await may(instance, userId, action, ref)
+}
+const enters = async ({ access, within, leased }: Instance, userId: string, sessionId = idOf('session', 1)) => {
+  await leased()
+  return Promise.resolve()
+    .then(() => access.enter({ userId, sessionId }, within()))
+    .then(
+      () => true,
+      () => false,
+    )
+}
+const run = (work: (tx: Sql) => PromiseLike<unknown>) =>
+  here.changes.run(here.within(), async (tx) => void (await work(tx as unknown as Sql)))
+
+describe('a decision cached without its context', () => {
+  test('what one action was answered is not the answer to another', async () => {
+    expect(await may(here, bob, 'read', lab)).toBeTrue()
+    expect(await may(here, bob, 'write', lab)).toBeTrue()
+    expect(await may(here, bob, 'delete', lab)).toBeFalse()
+    expect(await may(here, bob, 'read', lab)).toBeTrue()
+  })
+
+  test('what a thing was through one project is not what it is through another', async () => {
+    await warm(bob, work)
+    await run((tx) => tx`update generations set project_id = ${den.id} where id = ${work.id}`)
+    for (const instance of [here, there]) expect(await may(instance, bob, 'read', work)).toBeFalse()
+    await run((tx) => tx`update generations set project_id = ${lab.id} where id = ${work.id}`)
+    for (const instance of [here, there]) expect(await may(instance, bob, 'read', work)).toBeTrue()
+  })
+
+  test('what is so until a time is not so after it, cached or not', async () => {
+    await signIn(bob)
+    await sql`update sessions set idle_expires_at = now() + interval '1500 milliseconds'`
+    for (const instance of [here, there]) {
+      expect(await enters(instance, bob)).toBeTrue()
+      instance.facts.invalidate('everything')
+    }
+    await Bun.sleep(1_550)
+    for (const instance of [here, there]) expect(await enters(instance, bob)).toBeFalse()
+  })
+
+  test('that the account may do nothing is asked each time, whatever is known of the thing', async () => {
+    await warm(bob, lab)
+    await run((tx) => tx`update users set status = 'suspended' where id = ${bob}`)
+    for (const instance of [here, there]) expect(await may(instance, bob, 'read', lab)).toBeFalse()
+  })
+})
+
+describe('a key that leaves out a part', () => {
+  test('what one person may is not what another may, nor on another thing, nor of another kind with the same id', async () => {
+    await warm(bob, lab)
+    for (const instance of [here, there]) {
+      expect(await may(instance, cyd, 'read', lab)).toBeFalse()
+      expect(await may(instance, bob, 'read', den)).toBeFalse()
+      expect(await may(instance, bob, 'read', { type: 'generation', id: lab.id })).toBeFalse()
+      expect(await may(instance, bob, 'read', { type: 'project', id: work.id })).toBeFalse()
+      expect(await may(instance, lab.id, 'read', lab)).toBeFalse()
+    }
+  })
+
+  test('a session of one person lets no other in', async () => {
+    await signIn(bob)
+    for (const instance of [here, there, here]) {
+      expect(await enters(instance, bob)).toBeTrue()
+      expect(await enters(instance, ada)).toBeFalse()
+      expect(await enters(instance, bob, idOf('session', 2))).toBeFalse()
+    }
+  })
+
+  test('no two facts have one name', () => {
+    const id = fc.uuid()
+    const anyFact = fc.oneof(
+      fc.tuple(fc.constantFrom('session', 'account', 'project', 'generation', 'service_key', 'grants'), id),
+      fc.tuple(fc.constant('grant'), id, id),
+    )
+    const nameOf = ([kind, first, second]: readonly [string, string, string?]): FactKey =>
+      second === undefined ? factKey(kind as 'session', first) : factKey('grant', grantId(first, second))
+    fc.assert(
+      fc.property(anyFact, anyFact, (one, other) => {
+        const same = JSON.stringify(one) === JSON.stringify(other)
+        expect(nameOf(one as never) === nameOf(other as never)).toBe(same)
+      }),
+    )
+  })
+})
+
+describe('a fill that races a flush', () => {
+  test('whoever reads while access is taken away puts nothing old back', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      await run((tx) => tx`update project_grants set access_level = 'write' where team_id = ${red}`)
+      const readers = Array.from({ length: 20 }, (_, at) => {
+        const instance = at % 2 === 0 ? here : there
+        if (at % 4 > 1) instance.facts.invalidate([factKey('grant', grantId(bob, lab.id)), factKey('grants', bob)])
+        return may(instance, bob, 'write', lab)
+      })
+      await run((tx) => tx`update project_grants set access_level = 'read' where team_id = ${red}`)
+      for (const instance of [here, there]) {
+        expect(await may(instance, bob, 'write', lab)).toBeFalse()
+        instance.facts.invalidate('everything')
+        expect(await may(instance, bob, 'write', lab)).toBeFalse()
+      }
+      await Promise.all(readers)
+      for (const instance of [here, there]) {
+        expect(await may(instance, bob, 'write', lab)).toBeFalse()
+        instance.facts.invalidate('everything')
+        expect(await may(instance, bob, 'write', lab)).toBeFalse()
+      }
+    }
+  }, 60_000)
+})
+
+describe('items of a batch', () => {
+  test('share nothing: each is answered as it is alone, in whatever company and order, warm or cold', async () => {
+    const { pick, chance } = createRandom(7)
+    const questions = [ada, bob, cyd].flatMap((userId) =>
+      [lab, den, work, { type: 'generation', id: idOf('generation', 9) } as const].flatMap((resource) =>
+        actions.map((action) => ({ userId, action, resource })),
+      ),
+    )
+    const alone = new Map<string, boolean>()
+    for (const question of questions) {
+      here.facts.invalidate('everything')
+      alone.set(JSON.stringify(question), await may(here, question.userId, question.action, question.resource))
+    }
+    expect(new Set(alone.values()).size).toBe(2)
+    for (let round = 0; round < 60; round += 1) {
+      if (chance(0.5)) here.facts.invalidate('everything')
+      const batch = Array.from({ length: 1 + (round % 40) }, () => pick(questions))
+      await here.leased()
+      const verdicts = await here.access.decideMany(batch, here.within())
+      expect(verdicts.map(({ allowed }) => allowed)).toEqual(
+        batch.map((question) => alone.get(JSON.stringify(question)) as boolean),
+      )
+    }
+  })
+})
+
+/** Into more projects than one fact holds. */
+const letIntoMany = async (userId: string) => {
+  const green = idOf('team', 3)
+  await run(async (tx) => {
+    await tx`insert into teams (id, name) values (${green}, 't')`
+    await tx`insert into team_members (team_id, user_id, role) values (${green}, ${userId}, 'viewer')`
+    await tx`
+      insert into projects (id, owner_id, name, visibility)
+      select gen_random_uuid(), ${ada}, 'p', 'team-only' from generate_series(0, ${maxGrants}::int)`
+    await tx`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      select id, ${green}, 'read', ${ada} from projects where id <> all (${[lab.id, den.id]}::uuid[])`
+  })
+  const known = await createFactStore(sql).load([{ kind: 'grants', id: userId, userId: null }])
+  expect(known.get(factKey('grants', userId))).toBe('many')
+}
+
+describe('a write that does not invalidate', () => {
+  const writes: Record<string, [(tx: Sql) => PromiseLike<unknown>, ResourceRef]> = {
+    'the member is removed': [(tx) => tx`delete from team_members where user_id = ${bob}`, lab],
+    'the member is removed from one team and lowered to the other’s level': [
+      (tx) => tx`delete from team_members where user_id = ${bob} and team_id = ${red}`,
+      lab,
+    ],
+    'the role is lowered': [(tx) => tx`update team_members set role = 'viewer' where user_id = ${bob}`, lab],
+    'the grant is withdrawn': [(tx) => tx`delete from project_grants where team_id = ${red}`, lab],
+    'the grant is lowered': [(tx) => tx`update project_grants set access_level = 'read'`, lab],
+    'the team is deleted': [(tx) => tx`delete from teams where id = ${red}`, lab],
+    'the project turns private': [(tx) => tx`update projects set visibility = 'private'`, lab],
+    'the project is deleted': [(tx) => tx`delete from projects where id = ${lab.id}`, lab],
+    'the generation is moved out': [(tx) => tx`update generations set project_id = null`, work],
+    'the generation is deleted': [(tx) => tx`delete from generations`, work],
+    'the generation’s project is deleted': [(tx) => tx`delete from projects where id = ${lab.id}`, work],
+    'the account is suspended': [(tx) => tx`update users set status = 'suspended' where id = ${bob}`, lab],
+  }
+  for (const [what, [write, ref]] of Object.entries(writes)) {
+    test(`when ${what}, it is felt everywhere at once, also of one person with many grants`, async () => {
+      await letIntoMany(bob)
+      await warm(bob, ref)
+      expect(there.facts.recall({ resources: [{ ref, userId: bob }] })?.resource(ref, bob).grant).toBeGreaterThan(0)
+      await run(write)
+      for (const instance of [there, here]) expect(await may(instance, bob, 'write', ref)).toBeFalse()
+    })
+
+    test(`when ${what}, it is felt everywhere at once`, async () => {
+      await warm(bob, ref)
+      expect(await may(there, bob, 'write', ref)).toBeTrue()
+      await run(write)
+      for (const instance of [there, here]) expect(await may(instance, bob, 'write', ref)).toBeFalse()
+    })
+  }
+
+  test('nor does one by hand that no program knows of: it is felt as soon as it is heard', async () => {
+    await warm(bob, lab)
+    await sql`delete from team_members where user_id = ${bob}`
+    // What is committed later is heard later.
+    await run((tx) => tx`update users set plan = 'pro' where id = ${cyd}`)
+    for (const instance of [here, there]) expect(await may(instance, bob, 'read', lab)).toBeFalse()
+  })
+})
+
+describe('a session that is cached', () => {
+  const endings: Record<string, (tx: Sql) => PromiseLike<unknown>> = {
+    'is ended': (tx) => tx`update sessions set ended_at = now(), end_reason = 'logout'`,
+    'is removed': (tx) => tx`delete from sessions`,
+    'is of a person who is removed': async (tx) => {
+      await tx`delete from team_members where user_id = ${bob}`
+      await tx`delete from users where id = ${bob}`
+    },
+    'is of an account that is deleted': async (tx) => {
+      await tx`update users set status = 'deleted', email = null, password_hash = null where id = ${bob}`
+    },
+    'is of an account that is suspended': (tx) => tx`update users set status = 'suspended' where id = ${bob}`,
+  }
+  for (const [what, end] of Object.entries(endings)) {
+    test(`and ${what} lets nobody in any more`, async () => {
+      await signIn(bob)
+      for (const instance of [here, there, here, there]) expect(await enters(instance, bob)).toBeTrue()
+      expect(there.facts.peekPrincipal(idOf('session', 1), bob)).toBeDefined()
+      await run(end)
+      for (const instance of [there, here]) {
+        expect(await enters(instance, bob)).toBeFalse()
+        instance.facts.invalidate('everything')
+        expect(await enters(instance, bob)).toBeFalse()
+      }
+    })
+  }
+})

@@ -1,0 +1,16 @@
+import type { Changes } from '../../src/access/changes.ts'
+import { createChanges } from '../../src/access/changes.ts'
+import type { FactCache } from '../../src/access/facts.ts'
+import type { Sql } from '../../src/platform/postgres.ts'
+
+/** What an instance has that is the only one: a lease that does not end, and every tier. */
+export const always = { lease: { untilMs: Number.POSITIVE_INFINITY }, flags: { l1: true, l2: true, l3: true } } as const
+
+/** Changes that nobody else has to hear of. */
+export const changesAlone = (sql: Sql, facts: Pick<FactCache, 'invalidate'>): Changes =>
+  createChanges({
+    sql,
+    facts,
+    bus: { instance: 'alone', announce: () => ({ heard: async () => {}, drop: () => {} }) },
+    onCommitted: () => {},
+  })

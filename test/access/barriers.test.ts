@@ -1,0 +1,351 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, mock, test } from 'bun:test'
+import { createFactCache, type FactCache } from '../../src/access/facts.ts'
+import { type Fact, type FactKey, type FactKind, factKey, grantId, type ResourceRef } from '../../src/access/model.ts'
+import { createStanding, type Standing } from '../../src/access/standing.ts'
+import type { Wanted } from '../../src/access/store.ts'
+import { type LoadFacts, loadThroughOuter } from '../../src/access/tiers.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { startInstances } from './instances.ts'
+import { startOuter, type TestOuter } from './outer.ts'
+import { idOf } from './random.ts'
+
+const ada = idOf('user', 1)
+const bob = idOf('user', 2)
+const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
+const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
+const ofLab = factKey('project', lab.id)
+const ofWork = factKey('generation', work.id)
+const ofBob = factKey('account', bob)
+const allToBob = factKey('grants', bob)
+const toBob = factKey('grant', grantId(bob, lab.id))
+const flags = { l1: true, l2: true, l3: true }
+
+type World = Map<FactKey, Fact[FactKind]>
+
+const begin = (): World =>
+  new Map<FactKey, Fact[FactKind]>([
+    [ofBob, { status: 'active', role: 'user', plan: 'free' }],
+    [ofLab, { ownerId: ada, visibility: 'team-only', allowDerivatives: true }],
+    [ofWork, { ownerId: ada, projectId: lab.id, status: 'completed' }],
+    [toBob, 3],
+  ])
+
+/** A Postgres whose statements see the world when the test says so, and are answered when it says so. */
+const createStore = (world: World) => {
+  const statements: { wanted: readonly Wanted[]; read: () => void; answer: () => void }[] = []
+  const load: LoadFacts = (wanted) => {
+    const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<LoadFacts>>>()
+    let seen: World | undefined
+    const read = () => {
+      seen = new Map(world)
+    }
+    statements.push({
+      wanted,
+      read,
+      answer: () => {
+        if (seen === undefined) read()
+        const facts = new Map<FactKey, Fact[FactKind] | null>()
+        const see = (key: FactKey) => facts.set(key, seen?.get(key) ?? null)
+        for (const { kind, id, userId } of wanted) {
+          if (kind !== 'grants') see(factKey(kind, id))
+          if (kind === 'grants' || userId !== null) {
+            const granted = (seen?.get(toBob) as Fact['grant'] | undefined) ?? 0
+            facts.set(allToBob, { granted: granted === 0 ? {} : { [lab.id]: granted } })
+          }
+          const projectId =
+            kind === 'generation' ? (seen?.get(ofWork) as Fact['generation'] | undefined)?.projectId : id
+          if (typeof projectId !== 'string') continue
+          see(factKey('project', projectId))
+        }
+        resolve({ facts, tier: 'l3', ages: new Map() })
+      },
+    })
+    return promise
+  }
+  const statement = (at: number) => {
+    const found = statements[at]
+    if (found === undefined) throw new Error(`No statement ${at} was sent`)
+    return found
+  }
+  return { statements, statement, load }
+}
+
+const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+let clock: ReturnType<typeof manualClock>
+let lease: { untilMs: number }
+let world: World
+let store: ReturnType<typeof createStore>
+let facts: FactCache
+
+const createCache = (load: LoadFacts) =>
+  createFactCache({ load, memory: createTtlMap({ clock, ttlMs: 60_000 }), clock, lease, flags })
+
+const askFrom = async (cache: FactCache, ref: ResourceRef = lab) =>
+  (await cache.gather({ accounts: [bob], resources: [{ ref, userId: bob }] }, createDeadline(clock, 1e9))).resource(
+    ref,
+    bob,
+  )
+const ask = (ref?: ResourceRef) => askFrom(facts, ref)
+
+/** Asks and has it answered, so that it is in memory. */
+const know = async (ref: ResourceRef = lab) => {
+  const asked = ask(ref)
+  store.statements.at(-1)?.answer()
+  await asked
+}
+const isInMemory = () => facts.peekResource(lab, bob) !== undefined
+const expire = () => clock.advance(1_000)
+const renew = () => {
+  lease.untilMs = clock.monotonic() + 1_000
+}
+
+beforeEach(() => {
+  clock = manualClock()
+  lease = { untilMs: 1_000 }
+  world = begin()
+  store = createStore(world)
+  facts = createCache(store.load)
+})
+
+describe('a change between a read of memory and its use', () => {
+  test('is felt where it is heard: what was read is asked for again', async () => {
+    await know()
+    facts.invalidate([ofBob])
+    const asked = ask()
+    expect(store.statement(1).wanted.map(({ kind }) => kind)).toEqual(['account'])
+    store.statement(1).read()
+    world.delete(toBob)
+    facts.invalidate([toBob])
+    store.statement(1).answer()
+    await settle()
+    store.statement(2).answer()
+    expect((await asked).grant).toBe(0)
+  })
+
+  test('is felt where it may have been missed: without a lease at the end one statement is asked for all', async () => {
+    await know(work)
+    facts.invalidate([ofBob])
+    const asked = ask(work)
+    // Frozen here. Meanwhile the work is taken out of the lab, and then the lab made public.
+    world.set(ofWork, { ownerId: ada, projectId: null, status: 'completed' })
+    expire()
+    store.statement(1).answer()
+    await settle()
+    expect(
+      store
+        .statement(2)
+        .wanted.map(({ kind }) => kind)
+        .sort(),
+    ).toEqual(['account', 'generation'])
+    store.statement(2).answer()
+    expect((await asked).generation?.projectId).toBeNull()
+  })
+
+  test('needs no second statement where all came from one, lease or none', async () => {
+    expire()
+    const asked = ask(work)
+    store.statement(0).answer()
+    expect((await asked).grant).toBe(3)
+    expect(store.statements).toHaveLength(1)
+  })
+})
+
+describe('an instance without a lease', () => {
+  test('does not believe what it remembers', async () => {
+    await know()
+    expect(isInMemory()).toBeTrue()
+    expire()
+    world.delete(toBob)
+    expect(isInMemory()).toBeFalse()
+    expect(facts.peekAccount(bob).kind).toBe('miss')
+    expect(facts.peekPrincipal(idOf('session', 1), bob)).toBeUndefined()
+    expect(facts.peekServiceKey(idOf('service_key', 1)).kind).toBe('miss')
+    const asked = ask()
+    store.statement(1).answer()
+    expect((await asked).grant).toBe(0)
+  })
+
+  test('joins no load that began while it had one', async () => {
+    const early = ask()
+    store.statement(0).read()
+    expire()
+    world.delete(toBob)
+    const late = ask()
+    expect(store.statements).toHaveLength(2)
+    store.statement(1).answer()
+    store.statement(0).answer()
+    expect((await late).grant).toBe(0)
+    // Who asked before may be told what was so before.
+    expect((await early).grant).toBe(3)
+  })
+
+  test('joins no load that another began without one', async () => {
+    expire()
+    void ask()
+    store.statement(0).read()
+    world.delete(toBob)
+    const late = ask()
+    store.statement(1).answer()
+    expect((await late).grant).toBe(0)
+  })
+
+  test('with one joins', async () => {
+    void ask()
+    void ask()
+    expect(store.statements).toHaveLength(1)
+  })
+})
+
+describe('when anything may have been missed', () => {
+  test('what is being loaded is neither given nor kept, and nobody joins it', async () => {
+    const early = ask()
+    store.statement(0).read()
+    world.delete(toBob)
+    facts.invalidate('everything')
+    const late = ask()
+    expect(store.statements).toHaveLength(2)
+    store.statement(0).answer()
+    await settle()
+    expect(isInMemory()).toBeFalse()
+    for (const statement of store.statements.slice(1)) statement.answer()
+    await settle()
+    for (const statement of store.statements.slice(1)) statement.answer()
+    expect((await early).grant).toBe(0)
+    expect((await late).grant).toBe(0)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+  })
+
+  test('a load from before the connection was lost that lands when it is back is not kept', async () => {
+    const early = ask()
+    store.statement(0).read()
+    expire()
+    world.delete(toBob)
+    facts.invalidate('everything')
+    renew()
+    store.statement(0).answer()
+    await settle()
+    expect(isInMemory()).toBeFalse()
+    store.statement(1).answer()
+    expect((await early).grant).toBe(0)
+  })
+
+  test('one that lands while it is lost is not believed then, nor when it is back', async () => {
+    const early = ask()
+    store.statement(0).read()
+    expire()
+    world.delete(toBob)
+    store.statement(0).answer()
+    await early
+    expect(isInMemory()).toBeFalse()
+    facts.invalidate('everything')
+    renew()
+    expect(isInMemory()).toBeFalse()
+  })
+})
+
+describe('with the second tier', () => {
+  let on: TestOuter
+  let standing: Standing
+  beforeAll(async () => {
+    on = await startOuter()
+  })
+  afterAll(() => on?.close())
+  beforeEach(async () => {
+    await on.client.flushall()
+    standing = createStanding()
+    facts = createCache(loadThroughOuter({ outer: on.outer, fromStore: store.load, flags, clock, lease, standing }))
+  })
+  const sent = async (count: number) => {
+    while (store.statements.length < count) await Bun.sleep(1)
+  }
+
+  test('a change between the read of Postgres and the write-back leaves nothing old there', async () => {
+    const asked = ask()
+    await sent(1)
+    store.statement(0).read()
+    world.delete(toBob)
+    // As it is heard, and as the outer cache is made to forget; the names it is confirmed for are believed again.
+    facts.invalidate([toBob])
+    await on.outer.forget([toBob])
+    store.statement(0).answer()
+    await sent(2)
+    store.statement(1).answer()
+    expect((await asked).grant).toBe(0)
+    await settle()
+    const another = createCache(
+      loadThroughOuter({ outer: on.outer, fromStore: store.load, flags, clock, lease, standing }),
+    )
+    const later = askFrom(another)
+    await Promise.race([later, sent(3).then(() => store.statement(2).answer())])
+    expect((await later).grant).toBe(0)
+  })
+
+  test('a change between a read of Redis and its use is felt', async () => {
+    const filled = ask()
+    await sent(1)
+    store.statement(0).answer()
+    await filled
+    while ((await on.client.keys('*')).length < 3) await Bun.sleep(1)
+    facts.invalidate('everything')
+    const asked = ask()
+    world.delete(toBob)
+    standing.add({ id: '1', touched: [toBob] })
+    facts.invalidate([toBob])
+    await sent(2)
+    expect(store.statement(1).wanted.map(({ kind }) => kind)).toEqual(['grants'])
+    store.statement(1).answer()
+    expect((await asked).grant).toBe(0)
+  })
+})
+
+describe('between a commit and its notification', () => {
+  test('an instance that has not heard may answer as before, and as long as it may the writer is not answered', async () => {
+    const all = startInstances()
+    const both = ['a', 'b'] as const
+    for (const at of both) await all.step(at, 'open')
+    const live = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 250) {
+        await all.pass(250)
+        for (const at of both) await all.step(at, 'beat')
+        for (const at of both) await all.step(at, 'hearAll')
+      }
+    }
+    await live(2_000)
+    const check = async (at: 'a' | 'b') => {
+      await all.step(at, 'check')
+      for (let times = 0; times < 4; times += 1) {
+        await all.step(at, 'redis')
+        await all.step(at, 'answer')
+      }
+    }
+    await check('b')
+    const { fromL1 } = all.counts
+    await all.step('a', 'change')
+    await all.step('a', 'commit')
+    await all.step('a', 'hearAll')
+    await check('b')
+    expect(all.counts.fromL1).toBe(fromL1 + 1)
+    expect(all.postgres.answered).toBe(0)
+    await all.step('b', 'hearAll')
+    await check('b')
+    expect(all.counts.fromL1).toBe(fromL1 + 1)
+    expect(all.postgres.answered).toBe(0)
+    await all.step('a', 'hearAll')
+    expect(all.postgres.answered).toBe(1)
+    // One that hears nothing any more: the writer is answered when it believes nothing any more either.
+    await check('b')
+    await all.step('a', 'change')
+    await all.step('a', 'commit')
+    await all.step('a', 'hearAll')
+    await all.pass(900)
+    expect(all.postgres.answered).toBe(1)
+    await all.pass(200)
+    expect(all.postgres.answered).toBe(2)
+    await check('b')
+    expect(all.stale).toEqual([])
+    mock.restore()
+  })
+})

@@ -1,0 +1,72 @@
+import { createCaches } from '../../src/access/caches.ts'
+import { type FactKey, factKey } from '../../src/access/model.ts'
+import { scripts } from '../../src/access/outer-cache.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { createDatabase as createPools } from '../../src/platform/postgres.ts'
+import { createRedis } from '../../src/platform/redis.ts'
+import type { TestConnection } from '../harness.ts'
+
+const log = createLog('silent')
+const clock = systemClock
+
+/** The caches of one instance as it has them, and some questions to ask of them. Patient with Redis. */
+export const startCaches = async (connection: TestConnection, redisUrl?: string) => {
+  const pools = createPools({ connection, budget: 12 })
+  const redis =
+    redisUrl === undefined ? undefined : createRedis({ url: redisUrl, clock, log, scripts, deadlineMs: 2_000 })
+  const caches = createCaches({
+    database: pools,
+    busConnection: connection,
+    redis,
+    clock,
+    leaseClock: clock,
+    log,
+    maxEntries: 1_000,
+    maxBytes: 1e9,
+    ttlMs: 60_000,
+    acknowledge: true,
+    flags: { l1: true, l2: true, l3: true, warm_up: true },
+  })
+  const { facts, changes, bus } = caches
+  const within = () => createDeadline(clock, 30_000)
+  const until = async (isSo: () => boolean | Promise<boolean>) => {
+    for (const giveUpAt = Date.now() + 30_000; !(await isSo()); await Bun.sleep(5)) {
+      if (Date.now() > giveUpAt) throw new Error('It never was so')
+    }
+  }
+  const leased = () => until(() => clock.monotonic() < bus.lease.untilMs)
+  await leased()
+  return {
+    ...caches,
+    pools,
+    redis,
+    within,
+    until,
+    leased,
+    /** What is known of an account without memory, and from where. */
+    ask: async (userId: string) => {
+      await leased()
+      facts.invalidate([factKey('account', userId)])
+      const view = await facts.gather({ accounts: [userId] }, within())
+      return `${view.account(userId)?.status} by ${view.tier}`
+    },
+    /** Changes an account as a service does. */
+    become: (userId: string, status: 'active' | 'suspended') =>
+      changes.run(within(), async (tx) => {
+        await tx`update users set status = ${status} where id = ${userId}`
+      }),
+    standing: async (): Promise<string[]> => {
+      const rows = await pools.batch<{ keys: FactKey[] }[]>`select keys from access_events order by id`
+      return rows.flatMap(({ keys }) => keys)
+    },
+    close: async () => {
+      await caches.close()
+      await redis?.close()
+      await pools.close(0)
+    },
+  }
+}
+
+export type TestCaches = Awaited<ReturnType<typeof startCaches>>

@@ -1,0 +1,94 @@
+import { afterEach, describe, expect, mock, test } from 'bun:test'
+import fc from 'fast-check'
+import { type Instances, places, startInstances } from './instances.ts'
+
+afterEach(() => mock.restore())
+
+const place = fc.constantFrom(...places)
+const does = (name: Parameters<Instances['step']>[1], weight: number) => ({
+  weight,
+  arbitrary: place.map((at) => ({ name: `${name} ${at}`, run: (all: Instances) => all.step(at, name) })),
+})
+const anyStep = fc.oneof(
+  {
+    weight: 10,
+    arbitrary: fc.nat(600).map((ms) => ({ name: `pass ${ms}`, run: (all: Instances) => all.pass(ms) })),
+  },
+  does('hear', 8),
+  does('hearAll', 20),
+  does('beat', 16),
+  does('check', 24),
+  does('change', 5),
+  does('commit', 8),
+  does('read', 4),
+  does('answer', 10),
+  does('redis', 8),
+  does('redisAll', 14),
+  does('flush', 3),
+  does('sweep', 2),
+  does('open', 4),
+  does('lose', 2),
+  {
+    weight: 3,
+    arbitrary: place.map((at) => ({ name: `freeze or thaw ${at}`, run: (all: Instances) => all.freeze(at) })),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(place, fc.boolean()).map(([at, politely]) => ({
+      name: `replace ${at} ${politely}`,
+      run: (all: Instances) => all.replace(at, politely),
+    })),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom('down', 'up', 'up', 'restart', 'evict').map((how) => ({
+      name: `redis ${how}`,
+      run: async (all: Instances) => all.loseRedis(how as 'down'),
+    })),
+  },
+)
+
+/** Everybody is connected and has a lease, and all know of all. */
+const begin = async (all: Instances) => {
+  for (const at of places) await all.step(at, 'open')
+  for (let passed = 0; passed < 2_000; passed += 250) {
+    await all.pass(250)
+    for (const at of places) await all.step(at, 'beat')
+    for (const at of places) await all.step(at, 'hearAll')
+  }
+}
+
+const total = { checks: 0, fromL1: 0, fromL2: 0, changes: 0 }
+const anyHistory = (acknowledge: boolean) =>
+  fc.asyncProperty(
+    fc.boolean(),
+    fc.array(anyStep, { minLength: 100, maxLength: 250, size: 'max' }),
+    async (warm, steps) => {
+      const all = startInstances({ acknowledge })
+      if (warm) await begin(all)
+      const told: string[] = []
+      for (const { name, run } of steps) {
+        told.push(name)
+        await run(all)
+        if (all.stale.length > 0) throw new Error(`${JSON.stringify(all.stale)} after\n${told.join('\n')}`)
+      }
+      for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += all.counts[name]
+    },
+  )
+
+const histories = Number(process.env['HISTORIES'] ?? 400)
+
+describe('three instances, whatever happens to them in whatever order', () => {
+  test('never answer by what was so before a change whose writer was answered', async () => {
+    await fc.assert(anyHistory(true), { numRuns: histories })
+    // It was about something.
+    expect(total.changes).toBeGreaterThan(histories)
+    expect(total.fromL1).toBeGreaterThan(histories / 4)
+    expect(total.fromL2).toBeGreaterThan(0)
+  }, 120_000)
+
+  test('do, where changes are not waited for', async () => {
+    const { failed } = await fc.check(anyHistory(false), { numRuns: 10 * histories, endOnFailure: true })
+    expect(failed).toBeTrue()
+  }, 120_000)
+})

@@ -1,0 +1,336 @@
+import { spyOn } from 'bun:test'
+import { type AccessEvent, type Bus, channelOf, commonChannel, createBus, heartbeatMs } from '../../src/access/bus.ts'
+import { type Changes, createChanges } from '../../src/access/changes.ts'
+import { createFactCache, type FactCache } from '../../src/access/facts.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/model.ts'
+import { createOutbox } from '../../src/access/outbox.ts'
+import type { Looked, OuterCache } from '../../src/access/outer-cache.ts'
+import { createStanding } from '../../src/access/standing.ts'
+import type { OutboxStore } from '../../src/access/store.ts'
+import { type Loaded, loadThroughOuter } from '../../src/access/tiers.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import type { Deadline } from '../../src/kit/deadline.ts'
+import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { createLog } from '../../src/platform/log.ts'
+import type { Sql } from '../../src/platform/postgres.ts'
+import { idOf } from './random.ts'
+
+/**
+ * Several instances in one process, of the real parts, over a Postgres, a Redis and a time in which one thing happens
+ * after another, each when it is told to. There is one fact, a number that grows by one with each change.
+ */
+const id = idOf('service_key', 1)
+const key: FactKey = factKey('service_key', id)
+const factOf = (version: number): Fact['service_key'] => ({
+  secretHash: 'x',
+  scopes: ['authorization:check'],
+  live: true,
+  expiresAtMs: version,
+})
+const versionOf = (fact: Fact['service_key'] | undefined) => fact?.expiresAtMs ?? -1
+
+/** Lets everything that waits for nothing outside go on. */
+const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+const patient = { remainingMs: () => 1e9, check: () => {}, run: (work: unknown) => work } as unknown as Deadline
+const names = ['a', 'b', 'c'] as const
+const log = createLog('silent')
+
+type Stale = { readonly instance: string; readonly gave: number; readonly answered: number }
+
+export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean } = {}) => {
+  const clock = manualClock()
+  const postgres = {
+    version: 0,
+    /** The newest change whose writer was answered. */
+    answered: 0,
+    events: 0,
+    rows: new Map<string, { event: AccessEvent; atMs: number }>(),
+    messages: [] as { channel: string; payload: string }[],
+  }
+  const redis = {
+    isUp: true,
+    incarnation: 1,
+    places: new Map<string, { nonce: string; version?: number }>(),
+    nonces: 0,
+  }
+  const stale: Stale[] = []
+  const counts = { checks: 0, fromL1: 0, fromL2: 0, changes: 0 }
+  let born = 0
+
+  const start = () => {
+    born += 1
+    const name = `i${born}`
+    let isConnected = false
+    let isFrozen = false
+    let isDead = false
+    let heardTo = 0
+    const timers = new Set<{ dueMs: number; call: () => void }>()
+    const repeated = new Map<number, () => void>()
+    const statements: { version?: number; resolve: (version: number) => void }[] = []
+    const commits: (() => void)[] = []
+    const toRedis: (() => void)[] = []
+
+    /** What is made repeats its work when told to. */
+    const made = <T>(make: () => T): T => {
+      const intervals = spyOn(globalThis, 'setInterval')
+      intervals.mockImplementation(((call: () => void, ms: number) => void repeated.set(ms, call)) as never)
+      return make()
+    }
+
+    /** A command: done when it is its turn, or refused when the server is gone by then. */
+    const command = <T>(work: () => T): Promise<T | undefined> => {
+      if (!redis.isUp) return Promise.resolve(undefined)
+      const at = redis.incarnation
+      return new Promise((resolve) =>
+        toRedis.push(() => resolve(redis.isUp && redis.incarnation === at ? work() : undefined)),
+      )
+    }
+    const outer: OuterCache = {
+      counts: { hits: 0, misses: 0, unreadable: 0, refused: 0 },
+      look: async (keys) =>
+        (await command(() =>
+          keys.map((of): Looked => {
+            redis.nonces += 1
+            const place = redis.places.get(of) ?? { nonce: `n${redis.nonces}` }
+            redis.places.set(of, place)
+            return place.version === undefined
+              ? { key: of, nonce: place.nonce }
+              : { key: of, fact: factOf(place.version), ageMs: 0 }
+          }),
+        )) ?? [],
+      keep: (of, fact, nonce) =>
+        void command(() => {
+          const place = redis.places.get(of)
+          if (place?.nonce === nonce) place.version = versionOf(fact as Fact['service_key'])
+        }),
+      forget: async (keys) =>
+        (await command(() => {
+          for (const of of keys) redis.places.delete(of)
+          return true
+        })) ?? false,
+      get incarnation() {
+        return redis.isUp ? String(redis.incarnation) : undefined
+      },
+    }
+
+    const store: OutboxStore = {
+      list: async (ageMs) =>
+        [...postgres.rows.values()]
+          .map(({ event, atMs }) => ({ ...event, ageMs: clock.monotonic() - atMs }))
+          .filter((event) => event.ageMs >= ageMs),
+      listIds: async () => new Set(postgres.rows.keys()),
+      remove: async (ids, incarnation) => {
+        for (const each of ids) postgres.rows.delete(each)
+        postgres.messages.push({ channel: commonChannel, payload: `confirmed ${incarnation} ${ids.join(' ')}` })
+      },
+    }
+
+    const flags = { l1: true, l2: true, l3: true }
+    const standing = createStanding()
+    const outbox = made(() => createOutbox({ outer, standing, store, log }))
+    const bus: Bus = createBus({
+      instance: name,
+      clock,
+      acknowledge,
+      after: (ms, call) => {
+        const timer = { dueMs: clock.monotonic() + ms, call }
+        timers.add(timer)
+        return () => timers.delete(timer)
+      },
+      line: {
+        send: async (channel, payload) => {
+          if (!isConnected || isDead) throw new Error('Not connected')
+          postgres.messages.push({ channel, payload })
+        },
+        readEvent: async (of) => postgres.rows.get(of)?.event,
+        readStanding: async () => [...postgres.rows.values()].map(({ event }) => event),
+        restart: () => lose(),
+      },
+      ears: {
+        onEvent: (event) => {
+          standing.add(event)
+          facts.invalidate(event.touched)
+        },
+        onReset: (events) => {
+          for (const event of events) standing.add(event)
+          facts.invalidate('everything')
+        },
+        onConfirmed: outbox.onConfirmed,
+      },
+    })
+    const fromStore = async (): Promise<Loaded> => {
+      const version = await new Promise<number>((resolve) => statements.push({ resolve }))
+      return { facts: new Map<FactKey, Fact[FactKind]>([[key, factOf(version)]]), tier: 'l3', ages: new Map() }
+    }
+    const load = loadThroughOuter({ outer, fromStore, flags, clock, lease: bus.lease, standing })
+    const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })
+    const facts: FactCache = createFactCache({ load, memory, clock, lease: bus.lease, flags })
+
+    const sql = {
+      begin: async (work: (tx: unknown) => Promise<unknown>) => {
+        postgres.events += 1
+        const event: AccessEvent = { id: String(postgres.events), touched: [key] }
+        await work(async () => [{ id: event.id, keys: event.touched }])
+        postgres.version += 1
+        postgres.rows.set(event.id, { event, atMs: clock.monotonic() })
+        const isLarge = Number(event.id) % 3 === 0
+        postgres.messages.push({ channel: commonChannel, payload: `event ${event.id} ${name} ${isLarge ? '*' : key}` })
+        const { version } = postgres
+        await new Promise<void>((resolve) => commits.push(resolve))
+        return version
+      },
+    } as unknown as Sql
+    const changes: Changes = createChanges({ sql, bus, facts, onCommitted: outbox.take })
+
+    const lose = () => {
+      if (!isConnected) return
+      isConnected = false
+      bus.line.onLost()
+    }
+
+    const steps = {
+      open: () => {
+        if (isConnected) return
+        isConnected = true
+        heardTo = postgres.messages.length
+        made(() => bus.line.onOpen())
+      },
+      lose,
+      /** Hears the next message. */
+      hear: () => {
+        if (!isConnected) return
+        for (;;) {
+          const message = postgres.messages[heardTo]
+          if (message === undefined) return
+          heardTo += 1
+          if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
+          return bus.line.onMessage(message.payload)
+        }
+      },
+      hearAll: async () => {
+        while (isConnected && heardTo < postgres.messages.length) {
+          steps.hear()
+          await settle()
+        }
+      },
+      beat: () => {
+        if (isConnected) repeated.get(heartbeatMs)?.()
+      },
+      check: () => {
+        const due = postgres.answered
+        const known = facts.peekServiceKey(id)
+        const judge = (gave: number) => {
+          counts.checks += 1
+          if (gave < due && !isDead) stale.push({ instance: name, gave, answered: due })
+        }
+        if (known.kind === 'hit') {
+          counts.fromL1 += 1
+          judge(versionOf(known.value))
+        } else {
+          void facts.gather({ serviceKey: id }, patient).then((view) => {
+            if (view.tier === 'l2') counts.fromL2 += 1
+            judge(versionOf(view.serviceKey(id)))
+          })
+        }
+      },
+      change: () => {
+        void changes
+          .run(patient, async () => 0)
+          .then((version) => {
+            if (isDead) return
+            counts.changes += 1
+            postgres.answered = Math.max(postgres.answered, version)
+          })
+      },
+      /** Learns that its commit was done. */
+      commit: () => commits.shift()?.(),
+      /** Postgres takes the next statement's snapshot; then answers it. */
+      read: () => {
+        const next = statements.find(({ version }) => version === undefined)
+        if (next !== undefined) next.version = postgres.version
+      },
+      answer: () => {
+        const next = statements.shift()
+        next?.resolve(next.version ?? postgres.version)
+      },
+      redis: () => toRedis.shift()?.(),
+      redisAll: async () => {
+        while (toRedis.length > 0) {
+          toRedis.shift()?.()
+          await settle()
+        }
+      },
+      flush: () => repeated.get(100)?.(),
+      sweep: () => repeated.get(2_000)?.(),
+    }
+    return {
+      name,
+      steps,
+      bus,
+      freeze: () => {
+        isFrozen = !isFrozen
+      },
+      /** Time goes by for it too, unless it is frozen. */
+      wake: () => {
+        if (isFrozen) return
+        for (const timer of timers) {
+          if (timer.dueMs > clock.monotonic()) continue
+          timers.delete(timer)
+          timer.call()
+        }
+      },
+      isFrozen: () => isFrozen,
+      end: (politely: boolean) => {
+        if (politely && !isFrozen) void bus.close()
+        isDead = true
+        isConnected = false
+        commits.length = 0
+      },
+    }
+  }
+
+  type Instance = ReturnType<typeof start>
+  const instances = new Map<string, Instance>(names.map((place) => [place, start()]))
+  const at = (place: string) => instances.get(place) as Instance
+
+  return {
+    clock,
+    postgres,
+    redis,
+    stale,
+    counts,
+    at,
+    settle,
+    pass: async (ms: number) => {
+      clock.advance(ms)
+      for (const instance of instances.values()) instance.wake()
+      await settle()
+    },
+    step: async (place: string, does: keyof Instance['steps']) => {
+      const instance = at(place)
+      if (instance.isFrozen()) return
+      await instance.steps[does]()
+      await settle()
+    },
+    freeze: async (place: string) => {
+      at(place).freeze()
+      at(place).wake()
+      await settle()
+    },
+    /** One goes, saying goodbye or not, and another takes its place. */
+    replace: async (place: string, politely: boolean) => {
+      at(place).end(politely)
+      await settle()
+      instances.set(place, start())
+    },
+    loseRedis: (how: 'down' | 'up' | 'restart' | 'evict') => {
+      if (how === 'down') redis.isUp = false
+      else if (how === 'up') redis.isUp = true
+      else redis.places.clear()
+      if (how === 'restart') redis.incarnation += 1
+    },
+  }
+}
+
+export type Instances = ReturnType<typeof startInstances>
+export const places = names

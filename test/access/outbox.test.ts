@@ -1,0 +1,359 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
+import { Redis as Client } from 'ioredis'
+import type { AccessEvent } from '../../src/access/bus.ts'
+import { type FactKey, factKey } from '../../src/access/model.ts'
+import { createOutbox } from '../../src/access/outbox.ts'
+import type { OuterCache } from '../../src/access/outer-cache.ts'
+import { createStanding } from '../../src/access/standing.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createDatabase, startRedis, type TestDatabase, type TestRedis } from '../harness.ts'
+import { startCaches, type TestCaches } from './caches.ts'
+import { idOf } from './random.ts'
+import { clear, store } from './world.ts'
+
+const bob = idOf('user', 1)
+const ofBob = factKey('account', bob)
+
+describe('two instances with one Postgres and one Redis', () => {
+  let database: TestDatabase
+  let sql: Sql
+  let server: TestRedis
+  let client: Client
+  let port: number
+  const running: TestCaches[] = []
+
+  const start = async (redisUrl?: string) => {
+    const started = await startCaches(database.connection, redisUrl)
+    if (redisUrl === server.url) await started.until(() => started.redis?.incarnation !== undefined)
+    running.push(started)
+    return started
+  }
+  /** Both have been asked, so that Redis knows that he is active. */
+  const fill = async (...instances: TestCaches[]) => {
+    for (const instance of instances) {
+      await instance.until(async () => (await instance.ask(bob)) === 'active by l2')
+    }
+  }
+  const inRedis = async () => (await client.keys('*')).filter((name) => name.endsWith(ofBob)).length
+  const connect = () => {
+    client = new Client(server.url, { retryStrategy: () => 20 })
+    client.on('error', () => {})
+  }
+
+  beforeAll(async () => {
+    database = await createDatabase()
+    sql = connectOnce(database.connection)
+  })
+  beforeEach(async () => {
+    server = await startRedis()
+    port = Number(new URL(server.url).port)
+    connect()
+    await clear(sql)
+    await store(sql, {
+      users: [{ id: bob, status: 'active', role: 'user' }],
+      teams: [],
+      members: [],
+      projects: [],
+      grants: [],
+      generations: [],
+    })
+    await sql`delete from access_events`
+  })
+  afterEach(async () => {
+    for (const instance of running.splice(0)) await instance.close()
+    client.disconnect()
+    await server.stop()
+  })
+  afterAll(async () => {
+    await sql?.end()
+    await database?.drop()
+  })
+
+  test('a change is forgotten in Redis, confirmed and removed, and Redis is believed about it again', async () => {
+    const [a, b] = [await start(server.url), await start(server.url)]
+    await fill(a, b)
+    await a.become(bob, 'suspended')
+    for (const instance of [a, b]) expect(await instance.ask(bob)).toStartWith('suspended')
+    await a.until(async () => (await a.standing()).length === 0)
+    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+  })
+
+  test('a change while Redis is gone stands everywhere until it is back', async () => {
+    const [a, b] = [await start(server.url), await start(server.url)]
+    await fill(a, b)
+    await server.stop()
+    for (const { redis, until } of [a, b]) await until(() => redis?.incarnation === undefined)
+    await a.become(bob, 'suspended')
+    expect(await a.standing()).toEqual([ofBob])
+    for (const instance of [a, b]) expect(await instance.ask(bob)).toBe('suspended by l3')
+    server = await startRedis({ port })
+    await a.until(async () => (await a.standing()).length === 0)
+    for (const instance of [a, b]) await instance.until(async () => (await instance.ask(bob)) === 'suspended by l2')
+  }, 60_000)
+
+  test('a change by an instance that cannot reach Redis is believed of nobody’s Redis until another has seen to it', async () => {
+    const [a, b] = [await start('redis://127.0.0.1:1'), await start(server.url)]
+    await fill(b)
+    await a.become(bob, 'suspended')
+    // What is there is what was.
+    expect(await inRedis()).toBe(1)
+    expect(await b.ask(bob)).toBe('suspended by l3')
+    expect(await b.standing()).toEqual([ofBob])
+    await b.until(async () => (await b.standing()).length === 0)
+    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+  }, 60_000)
+
+  test('a change by one that dies after its commit is seen to by another', async () => {
+    const b = await start(server.url)
+    await fill(b)
+    await sql.begin(async (tx) => {
+      await tx`update users set status = 'suspended' where id = ${bob}`
+      await tx`select from publish_access_event('dead', false)`
+    })
+    await b.until(async () => (await b.ask(bob)) === 'suspended by l3')
+    await b.until(async () => (await b.standing()).length === 0)
+    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+  }, 60_000)
+
+  test('one that starts knows of changes that were made before, and believes Redis of nothing they touched', async () => {
+    const a = await start(server.url)
+    await fill(a)
+    await a.close()
+    running.length = 0
+    await sql`update users set status = 'suspended' where id = ${bob}`
+    expect(await inRedis()).toBe(1)
+    const b = await start(server.url)
+    expect(await b.ask(bob)).toBe('suspended by l3')
+    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    expect(await b.standing()).toEqual([])
+  }, 60_000)
+
+  test('what one Redis has confirmed is not believed of another until that has forgotten too', async () => {
+    const second = await startRedis()
+    const other = new Client(second.url)
+    try {
+      const [a, b] = [await start(server.url), await start(second.url)]
+      await fill(a, b)
+      // It takes its time to forget.
+      const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'must').mockResolvedValue(false)
+      await a.become(bob, 'suspended')
+      await a.until(async () => (await a.standing()).length === 0)
+      await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+      expect((await other.keys('*')).filter((name) => name.endsWith(ofBob))).toHaveLength(1)
+      expect(await b.ask(bob)).toBe('suspended by l3')
+      // Nor after it had to begin anew.
+      const [row] = await sql`
+        select count(pg_terminate_backend(pid)) from pg_stat_activity
+         where application_name = 'velro:bus' and datname = current_database()`
+      expect(Number(row?.['count'])).toBe(2)
+      await Bun.sleep(1_100)
+      expect(await b.ask(bob)).toBe('suspended by l3')
+      must.mockRestore()
+      await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    } finally {
+      for (const instance of running.splice(0)) await instance.close()
+      other.disconnect()
+      await second.stop()
+    }
+  }, 60_000)
+
+  test('a change of more than a notification takes is read by those who hear of it, and by those who start', async () => {
+    const many = Array.from({ length: 400 }, (_, at) => idOf('user', 100 + at))
+    await sql`
+      insert into users ${sql(many.map((id) => ({ id, email: `${id}@example.com`, display_name: 'u', password_hash: 'x' })))}`
+    const a = await start('redis://127.0.0.1:1')
+    const b = await start(server.url)
+    const last = many.at(-1) as string
+    const inMemory = () => {
+      const known = b.facts.peekAccount(last)
+      return known.kind === 'hit' ? known.value.status : known.kind
+    }
+    await b.until(async () => (await b.ask(last)) === 'active by l2')
+    expect(inMemory()).toBe('active')
+    await a.changes.run(a.within(), async (tx) => {
+      await tx`update users set status = 'suspended' where id = any (${many}::uuid[])`
+    })
+    expect(inMemory()).toBe('miss')
+    expect(await b.ask(last)).toBe('suspended by l3')
+    expect(await a.standing()).toHaveLength(400)
+    const c = await start(server.url)
+    expect(await c.ask(last)).toBe('suspended by l3')
+  })
+
+  test('without Redis nothing stands for long', async () => {
+    const a = await start()
+    await a.become(bob, 'suspended')
+    await a.until(async () => (await a.standing()).length === 0)
+    expect(await a.ask(bob)).toBe('suspended by l3')
+  })
+})
+
+describe('an outbox', () => {
+  const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+  const event = (id: string, touched: AccessEvent['touched'] = [ofBob]): AccessEvent => ({ id, touched })
+  let work: Map<number, () => void>
+  let removed: { ids: string[]; incarnation: string }[]
+  let rows: (AccessEvent & { ageMs: number })[]
+  let forgets: { keys: readonly FactKey[]; done: (forgotten: boolean) => void }[]
+  let incarnation: string | undefined
+  let standing: ReturnType<typeof createStanding>
+
+  const create = (withOuter = true) => {
+    const outer = {
+      forget: (keys: readonly FactKey[]) => new Promise<boolean>((done) => forgets.push({ keys, done })),
+      get incarnation() {
+        return incarnation
+      },
+    } as unknown as OuterCache
+    return createOutbox({
+      outer: withOuter ? outer : undefined,
+      standing,
+      log: createLog('silent'),
+      store: {
+        list: async (ageMs, limit) => rows.filter((row) => row.ageMs >= ageMs).slice(0, limit),
+        listIds: async () => new Set(rows.map(({ id }) => id)),
+        remove: async (ids, by) => {
+          removed.push({ ids: [...ids], incarnation: by })
+          rows = rows.filter(({ id }) => !ids.includes(id))
+        },
+      },
+    })
+  }
+  const flush = async () => {
+    work.get(100)?.()
+    await settle()
+  }
+  const sweep = async () => {
+    work.get(2_000)?.()
+    await settle()
+  }
+  const answer = async (forgotten: boolean) => {
+    for (const { done } of forgets.splice(0)) done(forgotten)
+    await settle()
+  }
+
+  beforeEach(() => {
+    work = new Map()
+    removed = []
+    rows = []
+    forgets = []
+    incarnation = 'x'
+    standing = createStanding()
+    spyOn(globalThis, 'setInterval').mockImplementation(
+      ((call: () => void, ms: number) => void work.set(ms, call)) as never,
+    )
+  })
+  afterEach(() => void mock.restore())
+
+  test('confirms what was forgotten for certain, by the server that forgot it, in one go', async () => {
+    const outbox = create()
+    for (const id of ['1', '2']) outbox.take(event(id))
+    expect(standing.has(ofBob)).toBeTrue()
+    await answer(true)
+    outbox.take(event('3'))
+    await answer(false)
+    await flush()
+    expect(removed).toEqual([{ ids: ['1', '2'], incarnation: 'x' }])
+    // It is told of that like everybody else.
+    outbox.onConfirmed(['1', '2'], 'x')
+    expect(standing.list().map(({ id }) => id)).toEqual(['3'])
+  })
+
+  test('confirms nothing for a server that took over meanwhile', async () => {
+    const outbox = create()
+    outbox.take(event('1'))
+    await answer(true)
+    outbox.take(event('2'))
+    incarnation = 'y'
+    await answer(true)
+    outbox.take(event('3'))
+    await answer(true)
+    await flush()
+    expect(removed).toEqual([
+      { ids: ['1'], incarnation: 'x' },
+      { ids: ['3'], incarnation: 'y' },
+    ])
+  })
+
+  test('makes its own server forget what another has confirmed, before it believes it', async () => {
+    const outbox = create()
+    standing.add(event('1'))
+    outbox.onConfirmed(['1', 'unknown'], 'other')
+    expect(standing.has(ofBob)).toBeTrue()
+    await answer(false)
+    expect(standing.has(ofBob)).toBeTrue()
+    // It is tried again.
+    await sweep()
+    incarnation = 'y'
+    await answer(true)
+    expect(standing.has(ofBob)).toBeTrue()
+    await sweep()
+    await answer(true)
+    expect(standing.has(ofBob)).toBeFalse()
+  })
+
+  test('sees to what nobody has seen to, and to what was confirmed unheard', async () => {
+    create()
+    rows = [
+      { ...event('1'), ageMs: 2_500 },
+      { ...event('2', ['project:p']), ageMs: 500 },
+    ]
+    for (const row of rows) standing.add(row)
+    standing.add(event('0', ['project:q']))
+    await sweep()
+    expect(forgets.map(({ keys }) => keys)).toEqual([[ofBob]])
+    await answer(true)
+    expect(removed).toEqual([{ ids: ['1'], incarnation: 'x' }])
+    // Its own too, because it has not heard yet that it was confirmed.
+    await answer(true)
+    await answer(true)
+    expect(standing.has('project:q')).toBeFalse()
+    expect(standing.has('project:p')).toBeTrue()
+  })
+
+  test('leaves a change of everything standing until nothing older can be left', async () => {
+    const outbox = create()
+    outbox.take(event('1', 'everything'))
+    await flush()
+    rows = [{ ...event('1', 'everything'), ageMs: 899_000 }]
+    await sweep()
+    expect(removed).toEqual([])
+    expect(standing.has('project:any')).toBeTrue()
+    rows = [{ ...event('1', 'everything'), ageMs: 901_000 }]
+    await sweep()
+    expect(removed.flatMap(({ ids }) => ids)).toEqual(['1'])
+    outbox.onConfirmed(['1'], 'x')
+    expect(standing.has('project:any')).toBeFalse()
+  })
+
+  test('writes down what it has left when it is closed, and begins nothing new', async () => {
+    const outbox = create()
+    outbox.take(event('1'))
+    await answer(true)
+    await outbox.close()
+    expect(removed.map(({ ids }) => ids)).toEqual([['1']])
+    outbox.take(event('2'))
+    expect(forgets).toEqual([])
+    expect(standing.has(ofBob)).toBeTrue()
+  })
+
+  test('of an instance without an outer cache confirms at once, in the name of nobody', async () => {
+    const outbox = create(false)
+    outbox.take(event('1'))
+    await settle()
+    await flush()
+    expect(removed).toEqual([{ ids: ['1'], incarnation: '-' }])
+    outbox.onConfirmed(['1'], 'whoever')
+    expect(standing.list()).toEqual([])
+  })
+
+  test('names no more than 500 in one message', async () => {
+    const outbox = create()
+    for (let id = 1; id <= 1_200; id += 1) outbox.take(event(String(id)))
+    await answer(true)
+    await flush()
+    expect(removed.map(({ ids }) => ids.length)).toEqual([500, 500, 200])
+  })
+})

@@ -1,0 +1,136 @@
+import { createFactCache } from '../../../src/access/facts.ts'
+import type { Fact, FactKind, ResourceRef } from '../../../src/access/model.ts'
+import { createOuterCache, scripts } from '../../../src/access/outer-cache.ts'
+import { createStanding } from '../../../src/access/standing.ts'
+import { createFactStore, syncAccessRules } from '../../../src/access/store.ts'
+import { loadFromStore, loadThroughOuter } from '../../../src/access/tiers.ts'
+import { systemClock } from '../../../src/kit/clock.ts'
+import { createDeadline } from '../../../src/kit/deadline.ts'
+import { newId } from '../../../src/kit/id.ts'
+import { createTtlMap } from '../../../src/kit/ttl-map.ts'
+import { createLog } from '../../../src/platform/log.ts'
+import { migrate } from '../../../src/platform/migrate.ts'
+import { connectOnce, createDatabase } from '../../../src/platform/postgres.ts'
+import { createRedis } from '../../../src/platform/redis.ts'
+import { createDatabase as createTestDatabase } from '../../harness/database.ts'
+import { startRedis } from '../../harness/redis.ts'
+import { percentile, timeAtRate } from '../latencies.ts'
+import { onEnd } from '../servers.ts'
+import type { Scenario } from './scenario.ts'
+
+const rounds = 4
+const things = 2_000
+const perSecond = 1_000
+const memoryReads = 1_000_000
+const lease = { untilMs: Number.POSITIVE_INFINITY }
+const flags = { l1: true, l2: true, l3: true }
+
+const within = () => createDeadline(systemClock, 60_000)
+
+/** What each tier takes to give the facts of one question, in this process, without HTTP around it. */
+export const tiers: Scenario = async ({ seconds }) => {
+  const database = await createTestDatabase()
+  onEnd({ stop: database.drop })
+  const sql = connectOnce(database.connection)
+  await migrate(sql)
+  await syncAccessRules(sql)
+  const owner = newId()
+  await sql`insert into users (id, email, display_name, password_hash) values (${owner}, 'o@example.com', 'o', 'x')`
+  const member = newId()
+  await sql`insert into users (id, email, display_name, password_hash) values (${member}, 'm@example.com', 'm', 'x')`
+  const refs: ResourceRef[] = []
+  for (let made = 0; made < things; made += 1) {
+    const [project, generation] = [newId(), newId()]
+    await sql`insert into projects (id, owner_id, name, visibility) values (${project}, ${owner}, 'p', 'public')`
+    await sql`
+      insert into generations (id, owner_id, project_id, model, prompt)
+      values (${generation}, ${owner}, ${project}, 'm', 'p')`
+    refs.push({ type: 'generation', id: generation })
+  }
+  await sql`vacuum analyze`
+  await sql.end()
+
+  const pools = createDatabase({ connection: database.connection, budget: 12 })
+  onEnd({ stop: () => pools.close(0) })
+  const server = onEnd(await startRedis())
+  const redis = createRedis({ url: server.url, clock: systemClock, log: createLog('silent'), scripts })
+  onEnd({ stop: () => redis.close() })
+  while (redis.incarnation === undefined) await Bun.sleep(5)
+
+  const fromStore = loadFromStore(createFactStore(pools.auth), flags)
+  const throughOuter = loadThroughOuter({
+    outer: createOuterCache({ redis, clock: systemClock }),
+    fromStore,
+    flags,
+    clock: systemClock,
+    lease,
+    standing: createStanding(),
+  })
+  const cacheOf = (load: typeof fromStore, ttlMs: number) =>
+    createFactCache({
+      load,
+      memory: createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs }),
+      clock: systemClock,
+      lease,
+      flags,
+    })
+  const remembering = cacheOf(fromStore, 3_600_000)
+  const byRedis = cacheOf(throughOuter, 0)
+  const byPostgres = cacheOf(fromStore, 0)
+  const refOf = (number: number) => refs[(number * 7) % refs.length] as ResourceRef
+  const ask = (facts: typeof byRedis) => (number: number) =>
+    facts.gather({ accounts: [member], resources: [{ ref: refOf(number), userId: member }] }, within())
+
+  for (let number = 0; number < things; number += 1) {
+    await ask(remembering)(number)
+    // The first answer tells which project it is in, the second is written back whole.
+    for (let time = 0; time < 3; time += 1) await ask(byRedis)(number)
+  }
+  await ask(byPostgres)(0)
+
+  const readMemory = () => {
+    const startedMs = performance.now()
+    for (let number = 0; number < memoryReads; number += 1) {
+      if (remembering.peekResource(refOf(number), member) === undefined) throw new Error('Not in memory')
+    }
+    return ((performance.now() - startedMs) * 1_000) / memoryReads
+  }
+  readMemory()
+  const l1: number[] = []
+  const l2: number[][] = []
+  const l3: number[][] = []
+  let asked = 0
+  let past = 0
+  for (let round = 0; round < rounds; round += 1) {
+    l1.push(readMemory())
+    const load = { perSecond, forMs: seconds * 1_000 }
+    const askRedis = ask(byRedis)
+    l2.push(
+      await timeAtRate(async (number) => {
+        const { tier } = await askRedis(number)
+        asked += 1
+        // Late by more than the deadline of a look, as on a busy machine.
+        if (tier !== 'l2') past += 1
+      }, load),
+    )
+    l3.push(await timeAtRate(ask(byPostgres), load))
+  }
+  const all = (fraction: number, runs: readonly number[][]) => runs.map((run) => percentile(run, fraction))
+  return {
+    about: `all facts of one question about a generation in a project of somebody else’s, ${perSecond} questions a second`,
+    sides: [],
+    findings: [
+      { what: 'L1, a hit', unit: 'us', values: l1, target: { below: 1 } },
+      { what: 'L2, P50', unit: 'ms', values: all(0.5, l2) },
+      { what: 'L2, P95', unit: 'ms', values: all(0.95, l2), target: { below: 1 } },
+      {
+        what: 'questions to L2 that it answered',
+        unit: 'share',
+        values: [1 - past / asked],
+        target: { atLeast: 0.99 },
+      },
+      { what: 'L3, P50', unit: 'ms', values: all(0.5, l3) },
+      { what: 'L3, P95', unit: 'ms', values: all(0.95, l3), target: { below: 5 } },
+    ],
+  }
+}

@@ -1,0 +1,53 @@
+import { startServer, type TestConnection, type TestServer } from '../harness.ts'
+
+/** One of the servers that share a database and a Redis. */
+export type Instance = {
+  readonly name: string
+  server: TestServer
+  /** Whether it can be expected to answer soon. */
+  responds: boolean
+  freeze(): void
+  thaw(): void
+  /** Kills it (-9). */
+  kill(): Promise<void>
+  /** Starts it anew, on the port it had. */
+  restart(): Promise<void>
+}
+
+export type Environment = Readonly<Record<string, string>>
+
+export const tokenTtlS = 3_600
+
+export const startInstance = async (
+  name: string,
+  connection: TestConnection,
+  given: Environment,
+): Promise<Instance> => {
+  // Pictures would take the cores from who asks.
+  const quiet = { LOG_LEVEL: 'fatal', JOB_CONCURRENCY: '0' }
+  const env = { DB_CONNECTIONS: '24', ACCESS_TOKEN_SECONDS: String(tokenTtlS), ...quiet, ...given }
+  const server = await startServer({ runtime: 'bun', connection, env })
+  const instance: Instance = {
+    name,
+    server,
+    responds: true,
+    freeze: () => {
+      instance.responds = false
+      process.kill(instance.server.pid, 'SIGSTOP')
+    },
+    thaw: () => {
+      process.kill(instance.server.pid, 'SIGCONT')
+      instance.responds = true
+    },
+    kill: async () => {
+      instance.responds = false
+      await instance.server.kill('SIGKILL')
+    },
+    restart: async () => {
+      const { port } = new URL(instance.server.baseUrl)
+      instance.server = await startServer({ runtime: 'bun', connection, env: { ...env, PORT: port } })
+      instance.responds = true
+    },
+  }
+  return instance
+}

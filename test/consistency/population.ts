@@ -1,0 +1,141 @@
+import { maxGrants } from '../../src/access/model.ts'
+import { makeServiceKey } from '../../src/access/service-key.ts'
+import { createSigningKeys } from '../../src/identity/signing-keys.ts'
+import { createIdentityStore } from '../../src/identity/store.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { newId } from '../../src/kit/id.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
+import { signAccessToken } from '../../src/platform/tokens.ts'
+import { type TestConnection, testSecret } from '../harness.ts'
+import { tokenTtlS } from './instances.ts'
+import { createScene, type Human, type Scene, type SessionCredential } from './scene.ts'
+
+/** Makes people, sessions and whole scenes in the tables: a sign-in would cost a hash each. */
+export type Population = {
+  human(): Promise<Human>
+  /** So many more viewers of a team; their ids. */
+  crowd(teamId: string, count: number): Promise<string[]>
+  session(of: Human): Promise<SessionCredential>
+  /** Of somebody who runs the platform. */
+  readonly operator: SessionCredential
+  scene(number: number): Promise<Scene>
+  close(): Promise<void>
+}
+
+const dayMs = 86_400_000
+
+export const openPopulation = async (connection: TestConnection): Promise<Population> => {
+  const sql: Sql = connectOnce(connection)
+  const policy = { issuer: 'velro', audience: 'velro', ttlMs: tokenTtlS * 1_000 }
+  const signing = createSigningKeys({
+    store: createIdentityStore(sql),
+    secrets: createSecrets(testSecret),
+    clock: systemClock,
+    tokenTtlMs: policy.ttlMs,
+  })
+  await signing.refresh()
+
+  const human = async (): Promise<Human> => {
+    const id = newId()
+    const email = `${id}@example.com`
+    await sql`insert into users (id, email, display_name, password_hash) values (${id}, ${email}, 'h', 'x')`
+    await sql`insert into credit_ledger (id, user_id, kind, amount) values (${newId()}, ${id}, 'welcome', 1000000)`
+    return { id, email }
+  }
+
+  const crowd = async (teamId: string, count: number): Promise<string[]> => {
+    const ids: string[] = []
+    while (ids.length < count) ids.push((await human()).id)
+    await sql`insert into team_members ${sql(ids.map((user_id) => ({ team_id: teamId, user_id, role: 'viewer' })))}`
+    return ids
+  }
+
+  const session = async ({ id: userId }: Human): Promise<SessionCredential> => {
+    const id = newId()
+    const nowMs = Date.now()
+    const now = new Date(nowMs)
+    const later = new Date(nowMs + dayMs)
+    await sql`
+      insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
+      values (${id}, ${userId}, '', '', ${now}, ${now}, ${later}, ${later})`
+    const token = await signAccessToken(signing.signer(), policy, {
+      userId,
+      sessionId: id,
+      tokenId: id,
+      issuedAtS: Math.floor(nowMs / 1_000),
+    })
+    return { kind: 'session', id, token, userId }
+  }
+
+  const root = await human()
+  await sql`update users set role = 'admin' where id = ${root.id}`
+  const operator = await session(root)
+
+  const serviceKey = async () => {
+    const id = newId()
+    const { key, secretHash } = makeServiceKey(id)
+    await sql`
+      insert into service_keys (id, name, secret_hash, scopes, created_by, created_at)
+      values (${id}, 'k', ${secretHash}, '{authorization:check}', ${root.id}, now())`
+    return { kind: 'key', id, token: key } as const
+  }
+
+  const largeTeam = newId()
+  await sql`insert into teams (id, name) values (${largeTeam}, 't')`
+  await sql`
+    insert into projects (id, owner_id, name, visibility)
+    select gen_random_uuid(), ${root.id}, 'p', 'team-only' from generate_series(0, ${maxGrants}::int)`
+  await sql`
+    insert into project_grants (project_id, team_id, access_level, granted_by)
+    select id, ${largeTeam}, 'read', ${root.id} from projects where owner_id = ${root.id}`
+
+  /** Every other project is public, and one member in three was granted more than is kept as one fact. */
+  const scene = async (number: number): Promise<Scene> => {
+    const [owner, member, heir, stranger] = [await human(), await human(), await human(), await human()]
+    const [teamId, projectId, generationId] = [newId(), newId(), newId()]
+    const visibility = number % 2 === 0 ? 'team-only' : 'public'
+    const roles = [
+      { team_id: teamId, user_id: owner.id, role: 'owner' },
+      { team_id: teamId, user_id: member.id, role: 'editor' },
+      { team_id: teamId, user_id: heir.id, role: 'editor' },
+    ] as const
+    await sql.begin(async (tx) => {
+      await tx`insert into teams (id, name) values (${teamId}, 't')`
+      await tx`insert into team_members ${tx(roles)}`
+      if (number % 3 === 0) {
+        await tx`insert into team_members (team_id, user_id, role) values (${largeTeam}, ${member.id}, 'viewer')`
+      }
+      await tx`
+        insert into projects (id, owner_id, name, visibility) values (${projectId}, ${owner.id}, 'p', ${visibility})`
+      await tx`
+        insert into project_grants (project_id, team_id, access_level, granted_by)
+        values (${projectId}, ${teamId}, 'write', ${owner.id})`
+      await tx`
+        insert into generations (id, owner_id, project_id, model, prompt)
+        values (${generationId}, ${owner.id}, ${projectId}, 'm', 'p')`
+    })
+    const [ownerSession, heirSession] = [await session(owner), await session(heir)]
+    const others = [await session(member), await session(member), await session(stranger), await serviceKey()]
+    return createScene(
+      { number, owner, heir, stranger, ownerSession, heirSession },
+      {
+        world: {
+          users: [owner, member, heir, stranger].map(({ id }) => ({ id, status: 'active', role: 'user' })),
+          teams: [{ id: teamId }],
+          members: [...roles],
+          projects: [{ id: projectId, owner_id: owner.id, visibility, allow_derivatives: true }],
+          grants: [{ project_id: projectId, team_id: teamId, access_level: 'write' }],
+          generations: [{ id: generationId, owner_id: owner.id, project_id: projectId }],
+        },
+        credentials: [ownerSession, heirSession, ...others],
+        member,
+        teamId,
+        projectId,
+        generationId,
+      },
+    )
+  }
+
+  return { human, crowd, session, operator, scene, close: () => sql.end() }
+}

@@ -1,0 +1,91 @@
+import type { World } from '../access/naive.ts'
+import type { Credential, Human, State } from './scene.ts'
+
+/** What a call makes of a scene's tables: pure, from one state to the next. */
+type Project = World['projects'][number]
+type Role = World['members'][number]['role']
+type Level = World['grants'][number]['access_level']
+
+const withWorld = (state: State, change: Partial<World>): State => ({ ...state, world: { ...state.world, ...change } })
+
+/** Null takes the person out. */
+export const withRole = (state: State, userId: string, role: Role | null): State => {
+  const others = state.world.members.filter(({ user_id }) => user_id !== userId)
+  return withWorld(state, {
+    members: role === null ? others : [...others, { team_id: state.teamId, user_id: userId, role }],
+  })
+}
+
+/** Null withdraws the grant. */
+export const withLevel = (state: State, level: Level | null): State =>
+  withWorld(state, {
+    grants: level === null ? [] : [{ project_id: state.projectId, team_id: state.teamId, access_level: level }],
+  })
+
+export const projectOf = ({ world, projectId }: State): Project =>
+  world.projects.find(({ id }) => id === projectId) as Project
+
+export const withProject = (state: State, change: Partial<Project>): State =>
+  withWorld(state, { projects: [{ ...projectOf(state), ...change }] })
+
+/** What was in it stays with its owners. */
+export const withoutProject = (state: State): State => {
+  const left = withWorld(state, { projects: [], grants: [] })
+  return left.world.generations.length === 0 ? left : withGenerationIn(left, null)
+}
+
+export const withNewProject = (state: State, project: Project): State => ({
+  ...withWorld(state, { projects: [project] }),
+  projectId: project.id,
+})
+
+export const withGenerationIn = (state: State, projectId: string | null): State =>
+  withWorld(state, { generations: state.world.generations.map((each) => ({ ...each, project_id: projectId })) })
+
+export const withoutGeneration = (state: State): State => withWorld(state, { generations: [] })
+
+export const withNewGeneration = (state: State, id: string, ownerId: string): State => ({
+  ...withWorld(state, { generations: [{ id, owner_id: ownerId, project_id: state.projectId }] }),
+  generationId: id,
+})
+
+export const withoutTeam = (state: State): State => withWorld(state, { teams: [], members: [], grants: [] })
+
+export const withNewTeam = (state: State, id: string, ownerId: string): State => ({
+  ...withWorld(state, { teams: [{ id }], members: [{ team_id: id, user_id: ownerId, role: 'owner' }] }),
+  teamId: id,
+})
+
+export const withoutCredentials = (state: State, isGone: (credential: Credential) => boolean): State => ({
+  ...state,
+  credentials: state.credentials.filter((credential) => !isGone(credential)),
+})
+
+export const withCredential = (state: State, credential: Credential): State => ({
+  ...state,
+  credentials: [...state.credentials, credential],
+})
+
+type Status = World['users'][number]['status']
+
+const withStatus = (state: State, userId: string, status: Status): State =>
+  withWorld(state, { users: state.world.users.map((user) => (user.id === userId ? { ...user, status } : user)) })
+
+const withoutSessions = (state: State, userId: string): State =>
+  withoutCredentials(state, (credential) => credential.kind === 'session' && credential.userId === userId)
+
+/** A closed account is in no team and has no session. */
+export const withClosed = (state: State, userId: string): State =>
+  withoutSessions(withStatus(withRole(state, userId, null), userId, 'deleted'), userId)
+
+/** A suspended account has no session, and keeps its places. */
+export const withSuspended = (state: State, userId: string): State =>
+  withoutSessions(withStatus(state, userId, 'suspended'), userId)
+
+export const withReinstated = (state: State, userId: string): State => withStatus(state, userId, 'active')
+
+/** Somebody new takes the place of the member. */
+export const withMember = (state: State, member: Human): State => ({
+  ...withWorld(state, { users: [...state.world.users, { id: member.id, status: 'active', role: 'user' }] }),
+  member,
+})

@@ -1,0 +1,48 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import type { ObjectStore } from '../../src/platform/objects.ts'
+import { createS3Objects, type S3Options } from '../../src/platform/s3-objects.ts'
+import { findS3Server, noS3Server, startS3 } from '../harness/s3.ts'
+import { holdsObjects } from './objects.ts'
+
+const program = findS3Server()
+if (program === undefined) console.warn(`objects in S3 are not tested: ${noS3Server}`)
+
+describe.skipIf(program === undefined)('objects in S3', () => {
+  let server: S3Options & { stop(): Promise<void> }
+  let store: ObjectStore
+
+  beforeAll(async () => {
+    server = await startS3(program as string)
+    store = createS3Objects(server)
+  })
+  afterAll(() => server?.stop())
+
+  holdsObjects(() => store)
+
+  const key = `aa/${'a'.repeat(64)}`
+  const eachCallOf = (other: ObjectStore) => [
+    () => other.open(key),
+    () => other.head(key),
+    () => other.list(),
+    () => other.put(`${key}.w256`, new Uint8Array(1), 'image/webp'),
+  ]
+
+  test('a wrong secret is an error, not an empty store, and is not repeated', async () => {
+    for (const call of eachCallOf(createS3Objects({ ...server, secretAccessKey: 'hunter2-hunter2' }))) {
+      const error = await call().then(
+        () => undefined,
+        (reason: unknown) => reason,
+      )
+      expect(error).toBeInstanceOf(Error)
+      expect(Bun.inspect(error)).not.toContain('hunter2')
+    }
+  })
+
+  test('a server that is gone, or says nothing, is an error within the time given', async () => {
+    const gone = createS3Objects({ ...server, endpoint: 'http://127.0.0.1:1' })
+    for (const call of eachCallOf(gone)) expect(call()).rejects.toThrow()
+    using silent = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => {} } })
+    const late = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${silent.port}`, timeoutMs: 100 })
+    for (const call of eachCallOf(late)) expect(call()).rejects.toThrow()
+  })
+})

@@ -1,0 +1,91 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { chmod, mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+import { reapCluster, reapFolder } from '../harness/reaper.ts'
+import { type Api, api, type Person, register, startServer, type TestServer } from '../harness.ts'
+import { until } from './support.ts'
+
+/** Longer than a lease, so that there is a time to look at; short enough to see its end. */
+const emergencyS = 3
+
+describe('while Postgres is gone', () => {
+  let directory: string
+  let postgres: EmbeddedPostgres
+  let server: TestServer
+  let client: Api
+  let person: Person
+  let known: { type: 'project'; id: string }
+
+  const startPostgres = () =>
+    startEmbeddedPostgres({ directory, settings: { fsync: 'off', max_connections: '60' }, supervise: false })
+  const ask = (route: 'check' | 'explain', action: string, id = known.id) =>
+    client.post(
+      `/api/v1/authorization/${route}`,
+      { action, resource: { type: 'project', id } },
+      { token: person.token },
+    )
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'velro-emergency-'))
+    await chmod(directory, 0o755)
+    reapCluster(directory)
+    postgres = await startPostgres()
+    reapFolder(postgres.connection.host)
+    server = await startServer({
+      runtime: 'bun',
+      connection: postgres.connection,
+      env: { EMERGENCY_READ_SECONDS: String(emergencyS), L1_TTL_SECONDS: '2', LOG_LEVEL: 'fatal' },
+    })
+    client = api(server.baseUrl)
+    person = await register(client)
+    const { body } = await client.post('/api/v1/projects', { name: 'Kept' }, { token: person.token })
+    known = { type: 'project', id: body.id }
+  })
+  afterAll(async () => {
+    await server?.stop()
+    await postgres?.stop()
+  })
+
+  test('what is remembered may be looked at for a while, marked as such, and nothing else; then all is as before', async () => {
+    const before = await ask('check', 'read')
+    expect([before.status, before.body.allowed, before.headers.get('velro-degraded')]).toEqual([200, true, null])
+    await postgres.stop()
+
+    const degraded = async () => {
+      const { status, headers } = await ask('check', 'read')
+      return status === 200 && headers.get('velro-degraded') === 'stale-reads'
+    }
+    const startedMs = performance.now()
+    await until(degraded, 'reads that are marked', 3_000)
+    for (const [route, action, status] of [
+      ['check', 'read', 200],
+      ['check', 'download', 200],
+      ['explain', 'read', 200],
+      ['check', 'write', 503],
+      ['check', 'admin', 503],
+    ] as const) {
+      const answer = await ask(route, action)
+      expect([route, action, answer.status]).toEqual([route, action, status])
+      if (status === 200) expect(answer.headers.get('velro-degraded')).toBe('stale-reads')
+      else expect(answer.body.code).toBe('database.unavailable')
+    }
+    expect((await ask('check', 'read', '01900000-0000-7000-8000-000000000000')).status).toBe(503)
+    expect((await client.patch('/api/v1/auth/me', { display_name: 'x' }, { token: person.token })).status).toBe(503)
+
+    await until(async () => (await ask('check', 'read')).status === 503, 'the end of it', (emergencyS + 3) * 1_000)
+    // A lease, and the time that was set.
+    expect(performance.now() - startedMs).toBeGreaterThan(emergencyS * 1_000 - 500)
+
+    postgres = await startPostgres()
+    await until(
+      async () => {
+        const { status, headers } = await ask('check', 'write')
+        return status === 200 && headers.get('velro-degraded') === null
+      },
+      'everything as before',
+      8_000,
+    )
+  }, 40_000)
+})

@@ -1,0 +1,288 @@
+import { afterEach, describe, expect, test } from 'bun:test'
+import { chmod, mkdtemp, readFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connectOnce, poolNames, readConnectionBudget, sharePools } from '../../src/platform/postgres.ts'
+import { respawnDelayMs } from '../../src/supervisor.ts'
+import { reapCluster, reapFolder } from '../harness/reaper.ts'
+import { api, createDatabase, type Runtime, register, startServer, type TestServer } from '../harness.ts'
+import { childrenOf, holdersOf, type KeptConnection, keepConnection, lives } from './processes.ts'
+import { holdUser, until } from './support.ts'
+
+const drainMs = 3_000
+const greeting = 'Velro is ready'
+const count = (text: string, part: string) => text.split(part).length - 1
+const portOf = ({ baseUrl }: TestServer) => Number(new URL(baseUrl).port)
+
+const started: TestServer[] = []
+const releases: (() => Promise<void>)[] = []
+const connections: KeptConnection[] = []
+afterEach(async () => {
+  for (const connection of connections.splice(0)) connection.close()
+  for (const release of releases.splice(0)) await release()
+  for (const server of started.splice(0)) await server.stop()
+})
+
+type Options = { runtime?: Runtime; env?: Record<string, string>; connection?: TestServer['connection'] }
+
+const start = async ({ runtime = 'bun', env, connection }: Options = {}) => {
+  const server = await startServer({
+    runtime,
+    ...(connection && { connection }),
+    env: { WEB_CONCURRENCY: '2', DRAIN_SECONDS: String(drainMs / 1_000), ...env },
+    readyWithinMs: 60_000,
+  })
+  started.push(server)
+  return server
+}
+const connectTo = async (server: TestServer) => {
+  const connection = await keepConnection(portOf(server))
+  connections.push(connection)
+  return connection
+}
+const connectMany = (server: TestServer, size: number) =>
+  Promise.all(Array.from({ length: size }, () => connectTo(server)))
+const ended = (pids: readonly number[]) => !pids.some(lives)
+
+/** What a start that is refused wrote. */
+const refusal = (options: Options): Promise<string> =>
+  start(options).then(
+    () => 'It was not refused',
+    (error) => String(error),
+  )
+
+for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
+  describe(`two processes on one port, on ${runtime}`, () => {
+    test('both serve, and it is told once', async () => {
+      const server = await start({ runtime })
+      const pids = childrenOf(server.pid)
+      expect(pids).toHaveLength(2)
+      const clients = await connectMany(server, 40)
+      const answers = await Promise.all(clients.map((client) => client.get('/health')))
+      expect(answers).toEqual(clients.map(() => 200))
+      const { listening, connections: held } = holdersOf(portOf(server), pids)
+      expect(listening.toSorted()).toEqual(pids.toSorted())
+      // By chance one gets them all once in 2³⁹ times.
+      expect(new Set(clients.map(({ localPort }) => held.get(localPort)))).toEqual(new Set(pids))
+      expect(count(server.output(), greeting)).toBe(1)
+      expect(server.output()).not.toContain('"level":"warn"')
+    })
+
+    test('one killed (-9) under load: only what it had in flight fails, and another takes its place', async () => {
+      const server = await start({ runtime, env: { LOG_LEVEL: 'warn' } })
+      const { token } = await register(api(server.baseUrl))
+      const pids = childrenOf(server.pid)
+      const broken: number[] = []
+      const statuses: (number | undefined)[] = []
+      let over = false
+      const load = async () => {
+        for (let client = await connectTo(server); !over; ) {
+          const status = await client.get('/api/v1/auth/me', token)
+          if (status !== undefined) statuses.push(status)
+          else {
+            broken.push(client.localPort)
+            client = await connectTo(server)
+          }
+        }
+      }
+      const clients = Array.from({ length: 24 }, load)
+      await until(() => statuses.length > 500, 'there is load')
+      // What waits to be accepted is nobody's yet, and is lost with the process whose turn it is.
+      let held = new Map<number, number>()
+      await until(() => {
+        held = holdersOf(portOf(server), pids).connections
+        return connections.length === clients.length && connections.every(({ localPort }) => held.has(localPort))
+      }, 'every connection is accepted')
+      expect(new Set(held.values())).toEqual(new Set(pids))
+      expect(broken).toEqual([])
+
+      const [killed, spared] = pids as [number, number]
+      process.kill(killed, 'SIGKILL')
+      await until(() => {
+        const now = holdersOf(portOf(server), childrenOf(server.pid)).listening
+        return now.length === 2 && !now.includes(killed)
+      }, 'another process listens')
+      const served = statuses.length
+      await until(() => statuses.length > served + 500, 'the load goes on')
+      over = true
+      await Promise.all(clients)
+
+      expect(new Set(statuses)).toEqual(new Set([200]))
+      // A request a connection at most, as each is broken only once.
+      const own = [...held].filter(([, pid]) => pid === killed).map(([port]) => port)
+      expect(broken.filter((port) => !own.includes(port))).toEqual([])
+      expect(new Set(broken).size).toBe(broken.length)
+      const after = childrenOf(server.pid)
+      expect(after).toHaveLength(2)
+      expect(after).toContain(spared)
+      const newcomers = await connectMany(server, 40)
+      await Promise.all(newcomers.map((client) => client.get('/health')))
+      const now = holdersOf(portOf(server), after).connections
+      expect(new Set(newcomers.map(({ localPort }) => now.get(localPort)))).toEqual(new Set(after))
+    })
+
+    test('what is taken away by a call to one is gone from the other when the call returns, and so it is given', async () => {
+      const server = await start({ runtime })
+      const client = api(server.baseUrl)
+      const [owner, other] = [await register(client), await register(client)]
+      const { body } = await client.post('/api/v1/projects', { name: 'Shown' }, { token: owner.token })
+      const path = `/api/v1/projects/${body.id}`
+      const many = await connectMany(server, 40)
+      await Promise.all(many.map((one) => one.get('/health')))
+      const held = holdersOf(portOf(server), childrenOf(server.pid)).connections
+      const both = new Map(many.map((one) => [held.get(one.localPort), one]))
+      expect(both.size).toBe(2)
+      const seen: (readonly (number | undefined)[])[] = []
+      for (let round = 0; round < 50; round += 1) {
+        for (const visibility of ['public', 'private']) {
+          expect((await client.patch(path, { visibility }, { token: owner.token })).status).toBe(200)
+          seen.push(await Promise.all([...both.values()].map((one) => one.get(path, other.token))))
+        }
+      }
+      expect(seen).toEqual(seen.map((_, turn) => (turn % 2 === 0 ? [200, 200] : [404, 404])))
+      expect((await client.post('/api/v1/auth/logout', undefined, { token: other.token })).status).toBe(204)
+      expect(await Promise.all([...both.values()].map((one) => one.get(path, other.token)))).toEqual([401, 401])
+    })
+
+    test('told to end, they let what is under way end, and then all end with exit code 0', async () => {
+      const server = await start({ runtime })
+      const client = api(server.baseUrl)
+      const { id, token } = await register(client)
+      const pids = childrenOf(server.pid)
+      const hold = await holdUser(server.connection, id)
+      releases.push(hold.release)
+      const answer = client.patch('/api/v1/auth/me', { display_name: 'Late' }, { token })
+      await hold.waiting(1)
+      const end = server.kill('SIGTERM')
+      await until(() => count(server.output(), 'shutting down') === 3, 'the three of them hear it')
+      // A terminal tells each of them. Though it be late, it is the first signal that these two get.
+      await Bun.sleep(300)
+      for (const pid of pids.filter(lives)) process.kill(pid, 'SIGINT')
+      await Bun.sleep(100)
+      await hold.release()
+      expect((await answer).status).toBe(200)
+      expect(await end).toBe(0)
+      expect(ended(pids)).toBe(true)
+      expect(server.output()).not.toMatch(/"level":"(warn|error|fatal)"/)
+    })
+
+    test('told twice, they end at once', async () => {
+      const server = await start({ runtime })
+      const client = api(server.baseUrl)
+      const { id, token } = await register(client)
+      const pids = childrenOf(server.pid)
+      const hold = await holdUser(server.connection, id)
+      releases.push(hold.release)
+      const answer = client.patch('/api/v1/auth/me', { display_name: 'Late' }, { token }).catch(() => undefined)
+      await hold.waiting(1)
+      const startedMs = performance.now()
+      const end = server.kill('SIGTERM')
+      await Bun.sleep(400)
+      server.process.kill('SIGTERM')
+      expect(await end).toBe(1)
+      await until(() => ended(pids), 'they are gone')
+      expect(performance.now() - startedMs).toBeLessThan(drainMs * 0.6)
+      expect((await answer)?.status).not.toBe(200)
+    })
+
+    test('when the one that started them is killed (-9) they end too, and the port is free', async () => {
+      const server = await start({ runtime })
+      const pids = childrenOf(server.pid)
+      server.kill('SIGKILL')
+      await until(() => ended(pids), 'they are gone', drainMs)
+      const again = await start({ runtime, connection: server.connection, env: { PORT: String(portOf(server)) } })
+      expect(childrenOf(again.pid)).toHaveLength(2)
+    })
+
+    test('a port that others serve on is taken, were they such as share it, and one line says so', async () => {
+      for (const [theirs, ours] of [
+        [2, 2],
+        [1, 2],
+        [2, 1],
+        [1, 1],
+      ] as const) {
+        const server = await start({ runtime, env: { WEB_CONCURRENCY: String(theirs) } })
+        const env = { WEB_CONCURRENCY: String(ours), PORT: String(portOf(server)) }
+        const told = await refusal({ runtime, connection: server.connection, env })
+        expect(told).toContain('exit code 1')
+        expect(told.split('\n').slice(1).filter(Boolean)).toEqual([
+          `Port ${env.PORT} on 127.0.0.1 is taken. Stop what holds it, or set PORT to another one.`,
+        ])
+      }
+    })
+
+    test('what keeps the first from starting is told once, and no other is tried', async () => {
+      const { connection, drop } = await createDatabase()
+      releases.push(drop)
+      const told = await refusal({ runtime, connection: { ...connection, database: 'not_there' } })
+      expect(told).toContain('exit code 1')
+      expect(count(told, 'database "not_there" does not exist')).toBe(1)
+      expect(told).toEndWith('Velro could not start: its first process ended with exit code 1.\n')
+    })
+
+    test('the embedded Postgres is stopped after them; one left by a kill -9 is taken over', async () => {
+      const directory = await mkdtemp(join(tmpdir(), 'velro-processes-'))
+      await chmod(directory, 0o755)
+      reapFolder(directory)
+      reapCluster(join(directory, 'postgres'))
+      const pidFile = join(directory, 'postgres/data/postmaster.pid')
+      const postmaster = async () => Number((await readFile(pidFile, 'utf8')).split('\n')[0])
+      const connection = { host: '', port: 0, user: '', database: '' }
+      const env = { DATABASE_URL: '', DATA_DIR: directory, SECRET: '' }
+
+      const killed = await start({ runtime, connection, env })
+      const postgres = await postmaster()
+      const pids = childrenOf(killed.pid).filter((pid) => pid !== postgres)
+      expect(pids).toHaveLength(2)
+      const person = await register(api(killed.baseUrl))
+      killed.kill('SIGKILL')
+      await until(() => ended(pids), 'they are gone', drainMs)
+
+      const second = await start({ runtime, connection, env })
+      expect(await postmaster()).toBe(postgres)
+      expect((await api(second.baseUrl).get('/api/v1/auth/me', { token: person.token })).status).toBe(200)
+      expect(await second.kill('SIGTERM')).toBe(0)
+      expect(lives(postgres)).toBe(false)
+      expect(second.output()).not.toMatch(/"level":"(warn|error|fatal)"/)
+    })
+  })
+}
+
+describe('two processes', () => {
+  test('share what the database allows', async () => {
+    const server = await start({ env: { DB_CONNECTIONS: '' } })
+    const sql = connectOnce(server.connection)
+    releases.push(() => sql.end())
+    const sizes = sharePools(await readConnectionBudget(sql, 2))
+    const wanted = poolNames.map((name) => [`velro:${name}`, 2 * sizes[name].min] as const)
+    const opened = async () => {
+      const rows = await sql<{ name: string; count: number }[]>`
+        select application_name as name, count(*)::int as count from pg_stat_activity
+         where datname = ${server.connection.database} and application_name <> 'velro:start' group by 1`
+      return rows.map(({ name, count }) => `${name} ${count}`).toSorted()
+    }
+    const expected = [['velro:bus', 2] as const, ...wanted].map(([name, size]) => `${name} ${size}`).toSorted()
+    await until(async () => Bun.deepEquals(await opened(), expected), `each has opened ${expected}`)
+  })
+
+  test('one that keeps ending is replaced ever later', async () => {
+    const server = await start({ env: { LOG_LEVEL: 'warn' } })
+    let known = childrenOf(server.pid)
+    const [spared] = known
+    let [, last] = known as [number, number]
+    for (let time = 0; time < 3; time += 1) {
+      process.kill(last, 'SIGKILL')
+      await until(() => childrenOf(server.pid).some((pid) => !known.includes(pid)), 'another is there')
+      last = childrenOf(server.pid).find((pid) => !known.includes(pid)) as number
+      known = [...known, last]
+    }
+    const delays = [...server.output().matchAll(/"delayMs":(\d+)/g)].map(([, delay]) => Number(delay))
+    expect(delays).toEqual([0, 200, 400])
+    expect(childrenOf(server.pid).toSorted()).toEqual([spared as number, last].toSorted())
+  })
+
+  test('and never later than 5 s', () => {
+    const delays = [0, 1, 2, 3, 4, 5, 6, 7, 8, 1_000, 10_000].map(respawnDelayMs)
+    expect(delays).toEqual([0, 0, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 5_000])
+  })
+})

@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import type { Person } from '../../harness.ts'
+import { type Group, refusal } from './witness.ts'
+
+const flagsPath = '/api/v1/security/flags'
+const metricsPath = '/api/v1/performance/metrics'
+const allOn = { l1: true, l2: true, l3: true, warm_up: true }
+
+export const operating: Group = (world) =>
+  describe('operating', () => {
+    let operator: Person | undefined
+    let person: Person
+    beforeAll(async () => {
+      operator = await world().operator()
+      person = await world().register()
+    })
+    const put = (flags: object, { token }: Person) => world().put(flagsPath, flags, { token })
+    afterAll(async () => {
+      if (operator !== undefined) expect((await put(allOn, operator)).body).toEqual(allOn)
+    })
+
+    test('is for operators of the platform, and nobody else looks at or switches anything', async () => {
+      const { token } = person
+      for (const answer of [
+        world().get(flagsPath, { token }),
+        world().put(flagsPath, { l1: false }, { token }),
+        world().get(metricsPath, { token }),
+      ]) {
+        expect(refusal(await answer)).toBe('403 access.admins_only')
+      }
+      for (const path of [flagsPath, metricsPath])
+        expect(refusal(await world().get(path))).toBe('401 identity.not_signed_in')
+      expect(refusal(await world().put(flagsPath, { l1: false }))).toBe('401 identity.not_signed_in')
+    })
+
+    test('a tier that is switched off answers nothing, and decisions stay what they are', async () => {
+      if (operator === undefined) return
+      const { token } = person
+      const { body } = await world().post('/api/v1/projects', { name: 'Asked' }, { token })
+      const question = { action: 'read', resource: { type: 'project', id: body.id } }
+      const explain = () => world().post('/api/v1/authorization/explain', question, { token })
+      const tiers: string[] = []
+      for (const flags of [{ l1: false }, { l2: false }, { l3: false }]) {
+        const { status, body: told } = await put(flags, operator)
+        expect([status, { ...told, ...flags }]).toEqual([200, told])
+        expect((await world().get(flagsPath, { token: operator.token })).body).toEqual(told)
+        const { body: explained } = await explain()
+        expect(explained.allowed).toBe(true)
+        tiers.push(explained.layers.find(({ layer }: { layer: number }) => layer === 7).tier)
+      }
+      expect(tiers[0]).not.toBe('l1')
+      expect(tiers.slice(1)).toEqual(['l3', 'database'])
+      expect((await put(allOn, operator)).body).toEqual(allOn)
+    })
+
+    test('the metrics tell a hit rate with the count of stale facts, to operators and to keys that may look', async () => {
+      if (operator === undefined) return
+      const keyWith = async (scope: string) => {
+        const asked = { name: scope, scopes: [scope] }
+        return (await world().post('/api/v1/service-keys', asked, { token: operator?.token ?? '' })).body.key as string
+      }
+      for (const token of [operator.token, await keyWith('performance:read')]) {
+        const { status, body } = await world().get(metricsPath, { token })
+        expect(status).toBe(200)
+        expect(body.caches.hit_rate).toBeGreaterThanOrEqual(0)
+        expect(body.caches.stale_facts).toBe(0)
+        expect(body.bus.lease_held).toBe(true)
+      }
+      const answer = await world().get(metricsPath, { token: await keyWith('authorization:check') })
+      expect(refusal(answer)).toBe('403 service_key.scope_missing')
+    })
+  })

@@ -1,0 +1,97 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
+import { type Group, refusal } from './witness.ts'
+
+const path = '/api/v1/users'
+
+export const users: Group = (world) =>
+  describe('users', () => {
+    let operator: Person | undefined
+    let person: Person
+    beforeAll(async () => {
+      operator = await world().operator()
+      person = await world().register()
+    })
+    const get = (rest: string, by: Person) => world().get(path + rest, { token: by.token })
+    const patch = (id: string, changes: object, by: Person) =>
+      world().patch(`${path}/${id}`, changes, { token: by.token })
+    const login = ({ email, password }: Person) => world().post('/api/v1/auth/login', { email, password })
+    const refresh = ({ refreshToken }: Person) => world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
+    const me = ({ token }: Person) => world().get('/api/v1/auth/me', { token })
+
+    test('are for operators of the platform, and nobody else sees or changes them', async () => {
+      for (const answer of [
+        get('', person),
+        get(`/${person.id}`, person),
+        patch(person.id, { role: 'admin', plan: 'enterprise' }, person),
+      ]) {
+        expect(refusal(await answer)).toBe('403 access.admins_only')
+      }
+      expect((await me(person)).body).toEqual(person.user)
+    })
+
+    test('are listed newest first, by address and by status, without anything that signs in', async () => {
+      if (operator === undefined) return
+      const newest = await world().register()
+      const { status, body, text } = await get('?limit=2', operator)
+      expect([status, body.items[0]]).toEqual([200, newest.user])
+      expect(text).not.toMatch(/password|argon2|hash/)
+      const [, second] = body.items
+      expect((await get(`?limit=1&cursor=${body.next_cursor}`, operator)).body.items[0].id < second.id).toBe(true)
+      const address = encodeURIComponent(person.email.toUpperCase())
+      const found = { items: [person.user], next_cursor: null }
+      expect((await get(`?email=${address}`, operator)).body).toEqual(found)
+      expect((await get(`?email=${address}&status=active`, operator)).body).toEqual(found)
+      expect((await get(`?email=${address}&status=suspended`, operator)).body.items).toEqual([])
+      expect((await get(`/${person.id}`, operator)).body).toEqual(person.user)
+    })
+
+    test('one that is suspended is out at once and cannot come back in, until that is lifted', async () => {
+      if (operator === undefined) return
+      const suspended = await world().register()
+      const other = await world().login(suspended)
+      const { status, body } = await patch(suspended.id, { status: 'suspended' }, operator)
+      expect([status, body]).toEqual([200, { ...suspended.user, status: 'suspended', updated_at: body.updated_at }])
+      const expectOver = async () => {
+        for (const session of [suspended, other]) {
+          expect(refusal(await me(session))).toBe('401 identity.not_signed_in')
+          expect(refusal(await refresh(session))).toBe('401 identity.refresh_token_invalid')
+        }
+      }
+      await expectOver()
+      expect(refusal(await login(suspended))).toBe('403 identity.account_suspended')
+      expect(refusal(await login({ ...suspended, password: 'not this' }))).toBe('401 identity.credentials_wrong')
+      expect((await patch(suspended.id, { status: 'active' }, operator)).status).toBe(200)
+      await expectOver()
+      expect((await me(await world().login(suspended))).status).toBe(200)
+    })
+
+    test('one that is made an operator, or is one no more, has or lacks that with its next request', async () => {
+      if (operator === undefined) return
+      const promoted = await world().register()
+      expect(refusal(await get('', promoted))).toBe('403 access.admins_only')
+      const { body } = await patch(promoted.id, { role: 'admin', plan: 'pro' }, operator)
+      expect([body.role, body.plan]).toEqual(['admin', 'pro'])
+      expect((await get('', promoted)).status).toBe(200)
+      await patch(promoted.id, { role: 'user' }, operator)
+      expect(refusal(await get('', promoted))).toBe('403 access.admins_only')
+      expect((await me(promoted)).body).toMatchObject({ role: 'user', plan: 'pro' })
+    })
+
+    test('an operator is not taken out by itself, and a deleted account is seen and not changed', async () => {
+      if (operator === undefined) return
+      for (const changes of [{ status: 'suspended' }, { role: 'user' }, { plan: 'pro', role: 'user' }]) {
+        expect(refusal(await patch(operator.id, changes, operator))).toBe('409 user.own_account')
+      }
+      expect((await me(operator)).body).toMatchObject({ role: 'admin', plan: 'free', status: 'active' })
+      const closed = await world().register()
+      await world().send('DELETE', '/api/v1/auth/me', { token: closed.token })
+      const { body } = await get(`/${closed.id}`, operator)
+      expect(body).toMatchObject({ id: closed.id, status: 'deleted', email: null, display_name: '' })
+      expect((await get('?status=deleted&limit=1', operator)).body.items).toEqual([body])
+      expect(refusal(await patch(closed.id, { status: 'active' }, operator))).toBe('409 user.deleted')
+      expect(refusal(await get(`/${unknownId}`, operator))).toBe('404 user.not_found')
+      expect(refusal(await patch(unknownId, { plan: 'pro' }, operator))).toBe('404 user.not_found')
+    })
+  })

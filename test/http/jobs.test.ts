@@ -1,0 +1,247 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { newId } from '../../src/kit/id.ts'
+import { createDiskObjects } from '../../src/platform/disk-objects.ts'
+import { objectKey } from '../../src/platform/objects.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
+import { reapFolder } from '../harness/reaper.ts'
+import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+const path = '/api/v1/generations'
+const small = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
+const large = { ...small, parameters: { width: 2_048, height: 2_048 }, outputs: 4 }
+
+let idle: TestApp
+let working: TestApp
+let folder: string
+let sql: Sql
+let client: Api
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
+  reapFolder(folder)
+  // Two instances over one database: one that accepts and works on nothing, and one that works.
+  idle = await startApp({ config: { mediaDirectory: folder, dbConnections: 60, welcomeCredits: 10 } })
+  sql = connectOnce(idle.connection)
+  client = api(idle.baseUrl)
+})
+afterAll(async () => {
+  await working?.close()
+  await sql?.end()
+  await idle?.close()
+})
+const startWorking = async () => {
+  working ??= await startApp({
+    connection: idle.connection,
+    config: { mediaDirectory: folder, jobConcurrency: 2, renderWorkers: 1 },
+  })
+}
+
+const order = (person: Person, input: object = small, headers: Record<string, string> = {}) =>
+  client.post(path, input, { token: person.token, headers })
+const get = async (person: Person, id: string) => (await client.get(`${path}/${id}`, { token: person.token })).body
+const balanceOf = async ({ token }: Person) => (await client.get('/api/v1/credits/balance', { token })).body.balance
+const ledgerOf = async ({ token }: Person, id: string) =>
+  (await client.get('/api/v1/credits/ledger?limit=100', { token })).body.items
+    .filter((entry: { generation_id: string }) => entry.generation_id === id)
+    .map(({ kind }: { kind: string }) => kind)
+const reached = (person: Person, id: string, status: string) =>
+  until(async () => (await get(person, id)).status === status, `${id} is ${status}`)
+const codeOf = ({ status, body }: Answer) => (status < 400 ? status : body.code)
+
+describe('a generation that is asked for', () => {
+  test('a hundred times at once with credits for ten is accepted ten times', async () => {
+    const ada = await register(client)
+    const answers = await Promise.all(Array.from({ length: 100 }, () => order(ada)))
+    const codes = answers.map(codeOf)
+    expect(codes.filter((code) => code === 201)).toHaveLength(10)
+    expect(codes.filter((code) => code === 'credits.insufficient')).toHaveLength(90)
+    expect(await balanceOf(ada)).toBe(0)
+    const [row] = await sql`
+      select count(*)::int as generations, count(j.generation_id)::int as jobs
+        from generations g left join generation_jobs j on j.generation_id = g.id where g.owner_id = ${ada.id}`
+    expect(row).toEqual({ generations: 10, jobs: 10 })
+    await sql`delete from generations where owner_id = ${ada.id}`
+  })
+
+  test('twenty times at once with one key is accepted once, and twenty times the same, its seed included', async () => {
+    const ada = await register(client)
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => order(ada, small, { 'idempotency-key': 'one-of-a-kind' })),
+    )
+    expect(new Set(answers.map(({ status, body }) => `${status} ${JSON.stringify(body)}`)).size).toBe(1)
+    expect(answers[0]?.body.parameters.seed).toBeNumber()
+    expect(await balanceOf(ada)).toBe(9)
+    expect(await sql`select from generations where owner_id = ${ada.id}`).toHaveLength(1)
+  })
+
+  test('and cannot be paid for leaves nothing behind, not even its key', async () => {
+    const ada = await register(client)
+    const key = { 'idempotency-key': 'twice' }
+    for (const outputs of [4, 4]) await order(ada, { ...small, outputs })
+    expect(codeOf(await order(ada, { ...small, outputs: 4 }, key))).toBe('credits.insufficient')
+    expect(codeOf(await order(ada, { ...small, outputs: 2 }, key))).toBe(201)
+    expect(await sql`select from generations where owner_id = ${ada.id}`).toHaveLength(3)
+  })
+})
+
+describe('a generation that waits', () => {
+  test('is called off once by however many, and refunded once', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, { ...small, outputs: 3 })).body
+    const cancel = () => client.post(`${path}/${id}/cancel`, undefined, { token: ada.token })
+    const codes = (await Promise.all(Array.from({ length: 10 }, cancel))).map(codeOf)
+    expect(codes.filter((code) => code === 200)).toHaveLength(1)
+    expect(codes.filter((code) => code === 'generation.finished')).toHaveLength(9)
+    expect(await balanceOf(ada)).toBe(10)
+    expect(await get(ada, id)).toMatchObject({ status: 'cancelled', finished_at: expect.any(String), progress: 0 })
+  })
+
+  test('is refunded when it is deleted', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, { ...small, outputs: 3 })).body
+    expect((await client.delete(`${path}/${id}`, { token: ada.token })).status).toBe(204)
+    expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([10, ['refund', 'reserve']])
+  })
+})
+
+describe('a generation that is made', () => {
+  beforeAll(startWorking)
+
+  test('is completed, paid for, and its picture is there, smaller ones too', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, { ...small, outputs: 2 })).body
+    await reached(ada, id, 'completed')
+    expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([8, ['settle', 'reserve']])
+    const rows = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
+    expect(rows).toHaveLength(2)
+    const objects = createDiskObjects({ directory: folder })
+    for (const { sha256 } of rows) {
+      for (const variant of [undefined, '256', '512', '1024']) {
+        expect((await objects.head(objectKey(sha256, variant)))?.length).toBeGreaterThan(0)
+      }
+    }
+  })
+
+  test('and called off meanwhile, on another instance, is stopped and refunded once', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, large)).body
+    await reached(ada, id, 'processing')
+    const answer = await client.post(`${path}/${id}/cancel`, undefined, { token: ada.token })
+    expect([answer.status, answer.body.status]).toEqual([200, 'cancelled'])
+    // Long before four such pictures could be drawn.
+    await until(() => working.services.runner.running === 0, 'nobody works on it', 2_000)
+    expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([10, ['refund', 'reserve']])
+    expect(await get(ada, id)).toMatchObject({ status: 'cancelled' })
+  })
+
+  test('by somebody whose lease ran out is not taken from them', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
+    await reached(ada, id, 'processing')
+    // As if another instance had it now.
+    await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${id}`
+    await until(() => working.services.runner.running === 0, 'it was made in vain')
+    expect(await get(ada, id)).toMatchObject({ status: 'processing' })
+    expect(await sql`select from media where generation_id = ${id}`).toHaveLength(0)
+    await sql`update generation_jobs set lease_until = now() where generation_id = ${id}`
+    await reached(ada, id, 'completed')
+    expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['settle', 'reserve']])
+  })
+
+  test('and cannot be, by anybody here, fails and is refunded; one that failed in passing is tried again', async () => {
+    const ada = await register(client)
+    // Nobody has time for them yet.
+    const before = [(await order(ada, large)).body.id, (await order(ada, large)).body.id]
+    for (const each of before) await reached(ada, each, 'processing')
+    const { id } = (await order(ada)).body
+    const { id: twice } = (await order(ada)).body
+    await sql`update generations set model = 'gone/model' where id in ${sql([id, twice])}`
+    for (const each of before) await client.post(`${path}/${each}/cancel`, undefined, { token: ada.token })
+    await until(
+      async () =>
+        (await sql`select from generation_jobs where generation_id in ${sql([id, twice])} and failures > 0`).length ===
+        2,
+      'both have failed once',
+    )
+    await sql`update generations set model = 'local/procedural' where id = ${twice}`
+    await reached(ada, twice, 'completed')
+    await reached(ada, id, 'failed')
+    expect(await get(ada, id)).toMatchObject({ failure: 'unavailable' })
+    expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['refund', 'reserve']])
+  }, 30_000)
+
+  test('longer than it may take fails', async () => {
+    const ada = await register(client)
+    const { id } = (await order(ada, large)).body
+    await reached(ada, id, 'processing')
+    await sql`update generations set started_at = now() - interval '1 hour' where id = ${id}`
+    await sql`update generation_jobs set lease_until = now(), attempt = attempt + 1 where generation_id = ${id}`
+    await reached(ada, id, 'failed')
+    expect(await get(ada, id)).toMatchObject({ failure: 'timeout' })
+    expect(await balanceOf(ada)).toBe(10)
+  })
+
+  test('when its instance ends is given back, and made by the next', async () => {
+    const ada = await register(client)
+    const leaving = await startApp({
+      connection: idle.connection,
+      config: { mediaDirectory: folder, jobConcurrency: 4, renderWorkers: 1 },
+    })
+    const ids: string[] = []
+    // More than the other instance can take before this one does.
+    for (let count = 0; count < 10; count += 1) {
+      ids.push((await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body.id)
+    }
+    await until(() => leaving.services.runner.running > 0, 'the other has one')
+    await leaving.close()
+    const [row] =
+      await sql`select count(*)::int as held from generation_jobs where worker = ${leaving.services.caches.bus.instance}`
+    expect(row).toEqual({ held: 0 })
+    for (const id of ids) await reached(ada, id, 'completed')
+    expect(await balanceOf(ada)).toBe(0)
+  }, 60_000)
+})
+
+describe('an object', () => {
+  test('that nothing refers to goes when its claim is old, and no other does', async () => {
+    await startWorking()
+    const ada = await register(client)
+    const made = []
+    for (let count = 0; count < 3; count += 1) {
+      const { id } = (await order(ada)).body
+      await reached(ada, id, 'completed')
+      const [row] = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
+      made.push({ id, sha256: row?.sha256 ?? '' })
+    }
+    const [kept = '', fresh = '', old = ''] = made.map(({ sha256 }) => sha256)
+    await sql`delete from generations where id in ${sql(made.slice(1).map(({ id }) => id))}`
+    await sql`update media_objects set claimed_at = now() - interval '2 hours' where sha256 in ${sql([kept, old])}`
+    await working.services.pictures.sweep()
+    const objects = createDiskObjects({ directory: folder })
+    const there = async (sha256: string) => [
+      (await sql`select from media_objects where sha256 = ${sha256}`).length,
+      (await objects.head(objectKey(sha256))) !== undefined,
+      (await objects.head(objectKey(sha256, '256'))) !== undefined,
+    ]
+    expect(await there(kept)).toEqual([1, true, true])
+    expect(await there(fresh)).toEqual([1, true, true])
+    expect(await there(old)).toEqual([0, false, false])
+  })
+
+  test('whose bytes are gone is told of as that, and a thing that never was is not there', async () => {
+    await startWorking()
+    const ada = await register(client)
+    const { id } = (await order(ada)).body
+    await reached(ada, id, 'completed')
+    const [row] = await sql<{ id: string; sha256: string }[]>`select id, sha256 from media where generation_id = ${id}`
+    const content = (media = '') => client.get(`/api/v1/media/${media}/content`, { token: ada.token })
+    expect((await content(row?.id)).status).toBe(200)
+    await createDiskObjects({ directory: folder }).delete(objectKey(row?.sha256 ?? ''))
+    expect(codeOf(await content(row?.id))).toBe('media.unavailable')
+    expect(codeOf(await content(newId()))).toBe('media.not_found')
+  })
+})

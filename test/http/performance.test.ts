@@ -1,0 +1,311 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createLog } from '../../src/platform/log.ts'
+import { type Api, api, type Person, register, startApp, startRedis, type TestApp, type TestRedis } from '../harness.ts'
+
+const path = '/api/v1/performance/metrics'
+const check = '/api/v1/authorization/check'
+
+let app: TestApp
+let client: Api
+let admin: Person
+let owner: Person
+let server: TestRedis
+let written = ''
+const more: TestApp[] = []
+
+beforeAll(async () => {
+  server = await startRedis()
+  app = await startApp({
+    config: { redisUrl: server.url, l1MaxEntries: 5_000, l1MaxBytes: 2_000_000 },
+    log: createLog('error', {
+      write: (line: string) => {
+        written += line
+      },
+    }),
+  })
+  client = api(app.baseUrl)
+  admin = await register(client)
+  owner = await register(client)
+  await app.services.database.admin`update users set role = 'admin' where id = ${admin.id}`
+  await until(async () => (await client.get(path, { token: admin.token })).status === 200)
+  await until(async () => (await metrics()).caches.l2.state === 'up')
+})
+afterAll(async () => {
+  await app?.close()
+  await server?.stop()
+})
+afterEach(async () => {
+  for (const each of more.splice(0)) await each.close()
+})
+
+const until = async (holds: () => boolean | Promise<boolean>) => {
+  for (const giveUpAt = performance.now() + 5_000; !(await holds()); ) {
+    if (performance.now() > giveUpAt) throw new Error('It never came to that')
+    await Bun.sleep(5)
+  }
+}
+const metrics = async (of: Api = client) => {
+  const { status, body } = await of.get(path, { token: admin.token })
+  expect(status).toBe(200)
+  return body
+}
+const newProject = async (visibility = 'private') => {
+  const { body } = await client.post('/api/v1/projects', { name: 'p', visibility }, { token: owner.token })
+  return { type: 'project', id: body.id as string }
+}
+const ask = (resource: object, { token }: Person = owner, of = client) =>
+  of.post(check, { action: 'read', resource }, { token })
+/** How much each count of decisions grew while `work` was done. */
+const decided = async (work: () => Promise<unknown>) => {
+  const { caches: before } = await metrics()
+  await work()
+  const { caches: after } = await metrics()
+  const grown = Object.entries(after.decisions).map(([tier, count]) => [tier, Number(count) - before.decisions[tier]])
+  return Object.fromEntries(grown.filter(([, count]) => count !== 0))
+}
+
+/** Sooner or later: it is told what was asked for off the request's path, and may be late on a busy machine. */
+const comesFromRedis = (project: object) =>
+  until(async () => {
+    app.services.caches.facts.invalidate('everything')
+    const grown = await decided(() => ask(project))
+    expect(grown.total).toBe(1)
+    return grown.l2 === 1
+  })
+
+describe('who may look at the metrics', () => {
+  test('operators, and services whose key says so; nobody else', async () => {
+    const keyWith = async (scope: string) => {
+      const input = { name: scope, scopes: [scope] }
+      return (await client.post('/api/v1/service-keys', input, { token: admin.token })).body.key as string
+    }
+    const answers = await Promise.all(
+      [
+        admin.token,
+        await keyWith('performance:read'),
+        owner.token,
+        await keyWith('authorization:check'),
+        'nonsense',
+        `vsk_${'A'.repeat(64)}`,
+        undefined,
+      ].map((token) => client.get(path, token === undefined ? {} : { token })),
+    )
+    expect(answers.map(({ status, body }) => (status === 200 ? 200 : `${status} ${body.code}`))).toEqual([
+      200,
+      200,
+      '403 access.admins_only',
+      '403 service_key.scope_missing',
+      '401 identity.not_signed_in',
+      '401 identity.not_signed_in',
+      '401 identity.not_signed_in',
+    ])
+  })
+
+  test('a key that may look may do nothing else', async () => {
+    const input = { name: 'watch', scopes: ['performance:read'] }
+    const { body } = await client.post('/api/v1/service-keys', input, { token: admin.token })
+    const token = body.key as string
+    expect((await ask({ type: 'project', id: body.id }, { ...owner, token })).status).toBe(403)
+    expect((await client.get('/api/v1/security/flags', { token })).status).toBe(401)
+  })
+})
+
+describe('the caches', () => {
+  test('before the first decision there is no rate, and nothing is made up', async () => {
+    const fresh = await startApp({ connection: app.connection })
+    more.push(fresh)
+    const { caches } = await metrics(api(fresh.baseUrl))
+    expect(caches).toMatchObject({ hit_rate: null, l1_share: null, stale_facts: 0 })
+    expect(caches.decisions).toEqual({ total: 0, l1: 0, l2: 0, l3: 0, database: 0 })
+    expect(caches.l2).toMatchObject({ enabled: true, state: 'none', hits: 0, misses: 0 })
+    expect(caches.l1).toMatchObject({ enabled: true, max_entries: 10_000, max_bytes: 64 * 1_048_576 })
+  })
+
+  test('each decision counts once, for the deepest tier it needed', async () => {
+    const project = await newProject()
+    expect(await decided(() => ask(project))).toEqual({ total: 1, l3: 1 })
+    const often = async () => {
+      for (let times = 0; times < 20; times += 1) await ask(project)
+    }
+    expect(await decided(often)).toEqual({ total: 20, l1: 20 })
+    await comesFromRedis(project)
+    const checks = Array.from({ length: 30 }, () => ({ action: 'read', resource: project }))
+    const batch = () => client.post(`${check}/batch`, { checks }, { token: owner.token })
+    expect(await decided(batch)).toEqual({ total: 30, l1: 30 })
+  })
+
+  test('a refused request makes no decision, and takes none away', async () => {
+    const checks = Array.from({ length: 5 }, () => ({
+      user_id: admin.id,
+      action: 'read',
+      resource: { type: 'project', id: '00000000-0000-7000-8000-000000000009' },
+    }))
+    for (let times = 0; times < 3; times += 1) {
+      app.services.caches.facts.invalidate('everything')
+      const { status } = await client.post(`${check}/batch`, { checks }, { token: owner.token })
+      expect(status).toBe(403)
+    }
+    const { caches } = await metrics()
+    for (const count of Object.values(caches.decisions)) expect(count).toBeGreaterThanOrEqual(0)
+  })
+
+  test('the rates are those of the counts beside them, with the count of stale facts', async () => {
+    const project = await newProject()
+    for (let times = 0; times < 30; times += 1) await ask(project)
+    const { caches } = await metrics()
+    const { total, l1, l2, l3, database } = caches.decisions
+    expect(l1 + l2 + l3 + database).toBe(total)
+    expect(caches.hit_rate).toBeCloseTo((l1 + l2) / total, 10)
+    expect(caches.l1_share).toBeCloseTo(l1 / total, 10)
+    expect(caches.stale_facts).toBe(0)
+  })
+
+  test('memory is told with its bounds, Redis with what it did', async () => {
+    const before = await metrics()
+    await ask(await newProject())
+    const { caches } = await metrics()
+    expect(caches.l1).toEqual({
+      enabled: true,
+      entries: app.services.caches.memory.size,
+      max_entries: 5_000,
+      bytes: app.services.caches.memory.bytes,
+      max_bytes: 2_000_000,
+    })
+    expect(caches.l1.entries).toBeGreaterThan(2)
+    expect(caches.l1.bytes).toBeGreaterThan(caches.l1.entries * 200)
+    expect(caches.l2.misses).toBeGreaterThan(before.caches.l2.misses)
+    expect(caches.l2).toMatchObject({ enabled: true, state: 'up', errors: 0, unreadable: 0 })
+  })
+
+  test('what is switched off is told as such', async () => {
+    const put = (flags: object) => client.put('/api/v1/security/flags', flags, { token: admin.token })
+    await put({ l1: false, l3: false })
+    const project = await newProject()
+    await comesFromRedis(project)
+    expect((await put({ l2: false })).status).toBe(200)
+    expect(await decided(() => ask(project))).toEqual({ total: 1, database: 1 })
+    const { caches } = await metrics()
+    expect([caches.l1.enabled, caches.l2.enabled, caches.l3.enabled]).toEqual([false, false, false])
+    await put({ l1: true, l2: true, l3: true })
+  })
+})
+
+describe('the bus', () => {
+  test('is told with its lease, the others, and the changes that went over it', async () => {
+    const before = (await metrics()).bus
+    const second = await startApp({ connection: app.connection })
+    more.push(second)
+    const instance = second.services.caches.bus.instance
+    await until(async () => (await metrics()).bus.members.includes(instance))
+    const project = await newProject()
+    const { bus: sooner } = await metrics()
+    for (const visibility of ['public', 'private', 'public']) {
+      await client.patch(`/api/v1/projects/${project.id}`, { visibility }, { token: owner.token })
+    }
+    const { bus } = await metrics()
+    expect(bus).toMatchObject({ instance: before.instance, lease_held: true })
+    expect(bus.changes_announced - sooner.changes_announced).toBe(3)
+    expect(bus.events_heard - sooner.events_heard).toBe(3)
+    expect(bus.waits.acknowledged - sooner.waits.acknowledged).toBe(3)
+    expect(bus.waits.lapsed).toBe(0)
+    expect(bus.waits.p50_ms).toBeGreaterThan(0)
+    expect(bus.waits.p50_ms).toBeLessThanOrEqual(bus.waits.p99_ms)
+    expect(bus.waits.p99_ms).toBeLessThanOrEqual(bus.waits.max_ms)
+    const secondly = api(second.baseUrl)
+    await until(async () => (await metrics(secondly)).bus.members.includes(bus.instance))
+    const theirs = (await metrics(secondly)).bus
+    expect(theirs).toMatchObject({ instance, members: [bus.instance], changes_announced: 0 })
+    expect(theirs.events_heard).toBeGreaterThanOrEqual(3)
+    expect(theirs.waits).toEqual({ acknowledged: 0, lapsed: 0, p50_ms: null, p99_ms: null, max_ms: null })
+  })
+
+  test('a change that somebody did not acknowledge counts as one that waited a lease', async () => {
+    const project = await newProject()
+    const before = (await metrics()).bus.waits
+    // Heard of, and silent from then on.
+    await app.services.database.admin`select pg_notify('velro', 'beat 0123456789abcdef01 1.1')`
+    await client.patch(`/api/v1/projects/${project.id}`, { visibility: 'public' }, { token: owner.token })
+    const { waits } = (await metrics()).bus
+    expect([waits.lapsed - before.lapsed, waits.acknowledged - before.acknowledged]).toEqual([1, 0])
+    expect(waits.max_ms).toBeGreaterThan(990)
+  })
+
+  test('a change stands while Redis is gone, and the state of Redis is told', async () => {
+    await server.stop()
+    await until(async () => (await metrics()).caches.l2.state === 'down')
+    const project = await newProject()
+    await client.patch(`/api/v1/projects/${project.id}`, { visibility: 'public' }, { token: owner.token })
+    expect((await metrics()).bus.events_standing).toBeGreaterThan(0)
+    server = await startRedis({ port: Number(new URL(server.url).port) })
+    await until(async () => (await metrics()).caches.l2.state === 'up')
+    await until(async () => (await metrics()).bus.events_standing === 0)
+  })
+})
+
+describe('a fact in memory that is not true any more', () => {
+  let staleBefore: number
+  beforeEach(async () => {
+    staleBefore = (await metrics()).caches.stale_facts
+    await until(async () => (await metrics()).bus.events_standing === 0)
+  })
+  /** A change that nobody is told of, because triggers are silent. */
+  const silently = async (visibility: string, id: string) => {
+    await app.services.database.write.begin(async (tx) => {
+      await tx`set local session_replication_role = replica`
+      await tx`update projects set visibility = ${visibility} where id = ${id}`
+    })
+  }
+  const found = () =>
+    until(async () => {
+      await app.services.caches.check.run()
+      return (await metrics()).caches.stale_facts > staleBefore
+    })
+  const allowed = async (resource: object) => (await ask(resource, admin)).body.allowed
+
+  test('is found, counted beside the hit rate, logged, and gone from both caches', async () => {
+    const project = await newProject('public')
+    expect(await allowed(project)).toBe(true)
+    await silently('private', project.id)
+    expect(await allowed(project)).toBe(true)
+    await found()
+    const { caches } = await metrics()
+    expect(caches.stale_facts).toBe(staleBefore + 1)
+    expect(caches.facts_compared).toBeGreaterThan(0)
+    expect(written).toContain('"event":"cache.stale_fact"')
+    expect(written).toContain(`"key":"project:${project.id}"`)
+    // Redis held the same.
+    expect(await allowed(project)).toBe(false)
+  })
+
+  test('is looked for every few seconds without being asked for', async () => {
+    const project = await newProject('public')
+    await allowed(project)
+    await silently('private', project.id)
+    await until(async () => (await metrics()).caches.facts_compared > 0)
+    for (const giveUpAt = performance.now() + 20_000; await allowed(project); await Bun.sleep(50)) {
+      if (performance.now() > giveUpAt) throw new Error('Nobody looked')
+    }
+    expect((await metrics()).caches.stale_facts).toBe(staleBefore + 1)
+  }, 30_000)
+
+  test('is never seen where changes go their ordinary way, however many there are while it is looked for', async () => {
+    const projects = await Promise.all(Array.from({ length: 10 }, () => newProject('public')))
+    const { counts, run } = app.services.caches.check
+    const comparedBefore = counts.compared
+    let going = true
+    const changing = projects.map(async ({ id }, index) => {
+      for (let times = index; going; times += 1) {
+        const visibility = ['public', 'private', 'team-only'][times % 3]
+        await client.patch(`/api/v1/projects/${id}`, { visibility }, { token: owner.token })
+      }
+    })
+    const asking = projects.map(async (project) => {
+      while (going) await Promise.all([ask(project), ask(project, admin)])
+    })
+    for (const endAt = performance.now() + 4_000; performance.now() < endAt; await Bun.sleep(1)) await run()
+    going = false
+    await Promise.all([...changing, ...asking])
+    expect(counts.compared - comparedBefore).toBeGreaterThan(30)
+    expect(counts.stale).toBe(staleBefore)
+  }, 30_000)
+})

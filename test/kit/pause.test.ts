@@ -1,0 +1,34 @@
+import { describe, expect, test } from 'bun:test'
+import { pause, unlessAborted } from '../../src/kit/pause.ts'
+
+const never = new Promise<never>(() => {})
+const reason = new Error('enough')
+const outcome = (work: Promise<unknown>) => work.catch((error: unknown) => error)
+
+describe('a pause', () => {
+  test('ends by itself', async () => {
+    expect(await pause(1, new AbortController().signal)).toBeUndefined()
+  })
+  test('ends with the reason of an abort, before it or in it', async () => {
+    expect(await outcome(pause(60_000, AbortSignal.abort(reason)))).toBe(reason)
+    const controller = new AbortController()
+    const paused = outcome(pause(60_000, controller.signal))
+    controller.abort(reason)
+    expect(await paused).toBe(reason)
+  })
+})
+
+describe('work that cannot be told to stop', () => {
+  test('is waited for', async () => {
+    const { signal } = new AbortController()
+    expect(await unlessAborted(Promise.resolve(1), signal)).toBe(1)
+    expect(await outcome(unlessAborted(Promise.reject(reason), signal))).toBe(reason)
+  })
+  test('is not waited for after an abort', async () => {
+    expect(await outcome(unlessAborted(never, AbortSignal.abort(reason)))).toBe(reason)
+    const controller = new AbortController()
+    const waiting = outcome(unlessAborted(never, controller.signal))
+    controller.abort(reason)
+    expect(await waiting).toBe(reason)
+  })
+})

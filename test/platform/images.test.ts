@@ -1,0 +1,282 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createHash } from 'node:crypto'
+import { crc32, deflateSync } from 'node:zlib'
+import sharp from 'sharp'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { createImages, ImageRefused, type Images, type RenderRequest } from '../../src/platform/images.ts'
+
+let images: Images
+
+beforeAll(() => {
+  images = createImages({ workers: 1, maxQueued: 20 })
+})
+afterAll(() => images.close())
+
+const patient = () => createDeadline(systemClock, 50_000)
+const reasonOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => undefined,
+    (error: unknown) => (error instanceof ImageRefused ? error.reason : error),
+  )
+const inspect = (bytes: Uint8Array) => images.inspect(bytes, patient())
+const refusalOf = (bytes: Uint8Array) => reasonOf(inspect(bytes))
+const bytesOf = (text: string) => new TextEncoder().encode(text)
+
+const chunk = (type: string, data: Uint8Array): Buffer => {
+  const body = Buffer.concat([Buffer.from(type), data])
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(data.length)
+  const check = Buffer.alloc(4)
+  check.writeUInt32BE(crc32(body))
+  return Buffer.concat([length, body, check])
+}
+/** A PNG of RGBA that says what it is told to, whatever its data are. */
+const png = (width: number, height: number, data: Uint8Array, ...before: Buffer[]) => {
+  const header = Buffer.alloc(13)
+  header.writeUInt32BE(width, 0)
+  header.writeUInt32BE(height, 4)
+  header.set([8, 6, 0, 0, 0], 8)
+  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
+  return Buffer.concat([
+    signature,
+    chunk('IHDR', header),
+    ...before,
+    chunk('IDAT', data),
+    chunk('IEND', Buffer.alloc(0)),
+  ])
+}
+const plain = (width: number, height: number) =>
+  sharp({
+    create: { width, height, channels: 3, background: '#4a7', noise: { type: 'gaussian', mean: 128, sigma: 30 } },
+  })
+
+const gif = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
+const zip = Buffer.concat([Buffer.from('PK\x05\x06', 'latin1'), Buffer.alloc(18)])
+
+describe('a picture in order', () => {
+  test('is told for what it is: type, size, and the hash of its bytes', async () => {
+    for (const type of ['png', 'jpeg', 'webp'] as const) {
+      const bytes = await plain(300, 200)[type]().toBuffer()
+      const sha256 = createHash('sha256').update(bytes).digest('hex')
+      expect(await inspect(bytes)).toEqual({ type, width: 300, height: 200, sha256 })
+    }
+    const progressive = await plain(64, 64).jpeg({ progressive: true }).toBuffer()
+    const lossless = await plain(64, 64).webp({ lossless: true }).toBuffer()
+    const interlaced = await plain(64, 64).png({ progressive: true, palette: true }).toBuffer()
+    for (const bytes of [progressive, lossless, interlaced]) expect(await inspect(bytes)).toMatchObject({ width: 64 })
+  })
+
+  test('that a phone took has the size it is shown with, and its thumbnail stands upright and says nothing of where', async () => {
+    const exif = { IFD0: { Copyright: 'somebody' }, IFD3: { GPSLatitude: '51/1 30/1 3230/100' } }
+    const bytes = await plain(600, 300).withExif(exif).withMetadata({ orientation: 6 }).jpeg().toBuffer()
+    expect(await inspect(bytes)).toMatchObject({ width: 300, height: 600 })
+    const { bytes: small, ...size } = await images.thumbnail(bytes, 256, patient())
+    expect(size).toEqual({ width: 128, height: 256 })
+    const metadata = await sharp(small).metadata()
+    expect(metadata).toMatchObject({ format: 'webp', width: 128, height: 256 })
+    expect([metadata.exif, metadata.xmp, metadata.orientation]).toEqual([undefined, undefined, undefined])
+  })
+
+  test('may have a second JPEG behind it if it says so, and nothing else', async () => {
+    const main = await plain(64, 64).jpeg().toBuffer()
+    const second = await plain(16, 16).jpeg().toBuffer()
+    const declared = Buffer.concat([
+      main.subarray(0, 2),
+      Buffer.from([0xff, 0xe2, 0, 6]),
+      Buffer.from('MPF\0'),
+      main.subarray(2),
+    ])
+    expect(await inspect(Buffer.concat([declared, second]))).toMatchObject({ type: 'jpeg', width: 64 })
+    expect(await refusalOf(Buffer.concat([declared, second, zip]))).toBe('trailing_data')
+    expect(await refusalOf(Buffer.concat([main, second]))).toBe('trailing_data')
+  })
+
+  test('has thumbnails within each edge, and none is larger than the picture', async () => {
+    const bytes = await plain(900, 450).png().toBuffer()
+    const sizes: number[][] = []
+    for (const edge of [256, 512, 1024] as const) {
+      const { bytes: small, width, height } = await images.thumbnail(bytes, edge, patient())
+      expect(await sharp(small).metadata()).toMatchObject({ format: 'webp', width, height })
+      sizes.push([width, height])
+    }
+    expect(sizes).toEqual([
+      [256, 128],
+      [512, 256],
+      [900, 450],
+    ])
+  })
+})
+
+describe('hostile bytes', () => {
+  const rowsOf = (width: number, height: number) => deflateSync(Buffer.alloc((width * 4 + 1) * height), { level: 9 })
+
+  test('are refused with a reason each, and the worker goes on', async () => {
+    const good = await plain(200, 200).png().toBuffer()
+    const jpeg = await plain(200, 200).jpeg().toBuffer()
+    const webp = await plain(200, 200).webp().toBuffer()
+    const script = '<script>alert(1)</script>'
+    const cases: [name: string, bytes: Uint8Array, reason: string][] = [
+      ['nothing', new Uint8Array(), 'empty'],
+      ['26 MiB', new Uint8Array(26 * 1_048_576), 'too_many_bytes'],
+      ['one byte', new Uint8Array([0x89]), 'type_not_accepted'],
+      ['an SVG with a script', bytesOf(`<svg xmlns="http://www.w3.org/2000/svg">${script}</svg>`), 'type_not_accepted'],
+      ['an SVG that begins with a comment', bytesOf(`<!-- ${' '.repeat(5_000)} --><svg/>`), 'type_not_accepted'],
+      ['HTML', bytesOf(`<!doctype html>${script}`), 'type_not_accepted'],
+      ['a PDF', bytesOf('%PDF-1.7\n'), 'type_not_accepted'],
+      ['a zip', zip, 'type_not_accepted'],
+      ['a GIF', gif, 'type_not_accepted'],
+      ['a GIF with a PNG behind it', Buffer.concat([gif, good]), 'type_not_accepted'],
+      ['a PNG with a GIF behind it', Buffer.concat([good, gif]), 'trailing_data'],
+      ['a PNG with a script behind it', Buffer.concat([good, bytesOf(script)]), 'trailing_data'],
+      ['a JPEG with a zip behind it', Buffer.concat([jpeg, zip]), 'trailing_data'],
+      ['a WebP with a zip behind it', Buffer.concat([webp, zip]), 'trailing_data'],
+      ['1 x 10^9', png(1, 1_000_000_000, deflateSync(Buffer.alloc(5))), 'side_too_long'],
+      ['10^9 x 1', png(1_000_000_000, 1, deflateSync(Buffer.alloc(5))), 'side_too_long'],
+      ['2^31 x 2^31', png(0x7fffffff, 0x7fffffff, deflateSync(Buffer.alloc(5))), 'side_too_long'],
+      ['no width', png(0, 10, deflateSync(Buffer.alloc(5))), 'damaged'],
+      ['a bomb beyond the limit', png(10_000, 10_000, rowsOf(10_000, 1)), 'too_many_pixels'],
+      ['a small size with a bomb of data', png(16, 16, deflateSync(Buffer.alloc(200_000_000))), 'trailing_data'],
+      ['data of fewer rows than told', png(4_000, 4_000, rowsOf(4_000, 10)), 'truncated'],
+      ['a zip behind the last row', png(4, 4, Buffer.concat([rowsOf(4, 4), zip])), 'trailing_data'],
+      ['a PNG of noise', png(64, 64, Buffer.alloc(400, 7)), 'damaged'],
+      ['an animated PNG', png(1, 1, rowsOf(1, 1), chunk('acTL', Buffer.alloc(8))), 'animated'],
+      ['a PNG cut off', good.subarray(0, good.length - 20), 'truncated'],
+      ['a JPEG cut off', jpeg.subarray(0, jpeg.length >> 1), 'truncated'],
+      [
+        'a JPEG cut off and closed',
+        Buffer.concat([jpeg.subarray(0, jpeg.length >> 1), Buffer.from([0xff, 0xd9])]),
+        'truncated',
+      ],
+      ['a WebP cut off', webp.subarray(0, webp.length >> 1), 'truncated'],
+    ]
+    const animation = await sharp(
+      [1, 2].map((shade) => ({
+        create: { width: 8, height: 8, channels: 3 as const, background: { r: shade * 99, g: 0, b: 0 } },
+      })) as never,
+      { join: { animated: true } } as never,
+    )
+      .webp()
+      .toBuffer()
+    cases.push(['an animated WebP', animation, 'animated'])
+    const told: [string, unknown][] = []
+    for (const [name, bytes] of cases) told.push([name, await refusalOf(bytes)])
+    expect(told).toEqual(cases.map(([name, , reason]) => [name, reason]))
+    for (const [name, bytes, reason] of cases) {
+      const made = await reasonOf(images.thumbnail(bytes, 256, patient()))
+      expect([name, made]).toEqual([name, reason])
+    }
+    expect(await inspect(good)).toMatchObject({ type: 'png', width: 200 })
+  })
+
+  test('within the limits cost bounded memory: 49 megapixels from a few kilobytes', async () => {
+    const bomb = png(7_000, 7_000, rowsOf(7_000, 7_000))
+    expect(bomb.length).toBeLessThan(250_000)
+    const beforeBytes = process.memoryUsage.rss()
+    let most = 0
+    const watch = setInterval(() => {
+      most = Math.max(most, process.memoryUsage.rss() - beforeBytes)
+    }, 5)
+    for (let round = 0; round < 3; round += 1) {
+      expect(await inspect(bomb)).toMatchObject({ width: 7_000, height: 7_000 })
+      expect(await images.thumbnail(bomb, 1024, patient())).toMatchObject({ width: 1_024, height: 1_024 })
+    }
+    clearInterval(watch)
+    expect(most).toBeLessThan(400_000_000)
+  })
+
+  test('cut anywhere, or with any byte turned over, never take the worker with them', async () => {
+    for (const type of ['png', 'jpeg', 'webp'] as const) {
+      const bytes = await plain(40, 40)[type]().toBuffer()
+      for (let at = 1; at < bytes.length; at += Math.ceil(bytes.length / 25)) {
+        expect(typeof (await refusalOf(bytes.subarray(0, at)))).toBe('string')
+        const turned = Buffer.from(bytes)
+        turned[at] = (turned[at] as number) ^ 0xff
+        expect(await refusalOf(turned)).not.toBeInstanceOf(Error)
+      }
+    }
+  })
+})
+
+describe('a rendered picture', () => {
+  const request: RenderRequest = { prompt: 'a lighthouse at dusk', seed: 7, width: 160, height: 96, format: 'png' }
+  const render = (changes: Partial<RenderRequest> = {}) => images.render({ ...request, ...changes }, patient())
+  const hashOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
+  test('is a picture of the size and type asked for, that says how it was made', async () => {
+    const made = await render()
+    expect(await inspect(made)).toMatchObject({ type: 'png', width: 160, height: 96 })
+    expect(Buffer.from(made).toString('latin1')).toContain('tEXtComment\0Velro local/procedural: made procedurally')
+    const webp = await render({ format: 'webp' })
+    expect(await inspect(webp)).toMatchObject({ type: 'webp', width: 160, height: 96 })
+    for (const bytes of [made, webp]) {
+      expect((await sharp(bytes).metadata()).xmpAsString).toContain('made procedurally from the prompt and the seed')
+    }
+  })
+
+  test('is the same for the same request, byte for byte, from another worker too, and another for any other', async () => {
+    const other = createImages({ workers: 1, maxQueued: 1 })
+    const again = await other.render(request, patient())
+    await other.close()
+    expect(again).toEqual(await render())
+    const all = [
+      await render(),
+      await render({ seed: 8 }),
+      await render({ prompt: 'a lighthouse at dawn' }),
+      await render({ negative_prompt: 'people' }),
+      await render({ width: 161 }),
+      await render({ format: 'webp' }),
+    ]
+    expect(new Set(all.map(hashOf)).size).toBe(all.length)
+  })
+
+  test('is drawn for any words, and not of one colour', async () => {
+    for (const prompt of ['', ' ', '灯台', '\u0000', 'planet', 'silk', 'paper', 'x'.repeat(20_000)]) {
+      const { channels } = await sharp(await render({ prompt })).stats()
+      expect(Math.max(...channels.map(({ stdev }) => stdev))).toBeGreaterThan(4)
+    }
+  })
+
+  test('is refused in a size that is none', async () => {
+    for (const wrong of [{ width: 63 }, { height: 2_049 }, { width: 64.5 }, { seed: 0.5 }, { seed: Number.NaN }]) {
+      expect(await reasonOf(render(wrong))).toBeInstanceOf(RangeError)
+    }
+  })
+
+  test('tells how far it is, and no more when it is called off; what waits is called off at once', async () => {
+    const large = { ...request, width: 2_048, height: 2_048 }
+    const told: number[] = []
+    const stop = new AbortController()
+    const half = Promise.withResolvers<void>()
+    const onProgress = (fraction: number) => {
+      told.push(fraction)
+      if (fraction >= 0.2) half.resolve()
+    }
+    const running = reasonOf(images.render(large, patient(), { signal: stop.signal, onProgress }))
+    const later = new AbortController()
+    const waiting = reasonOf(images.render(large, patient(), { signal: later.signal }))
+    await half.promise
+    later.abort(new Error('not wanted'))
+    expect(await waiting).toEqual(new Error('not wanted'))
+    expect(images.queued).toBe(0)
+    stop.abort(new Error('called off'))
+    expect(await running).toEqual(new Error('called off'))
+    expect(told).toEqual(told.toSorted((a, b) => a - b))
+    // The worker was stopped between two bands of rows: it is free long before the whole could have been drawn.
+    await render()
+    expect(told.at(-1)).toBeLessThan(0.9)
+    expect(await reasonOf(images.render(request, patient(), { signal: stop.signal }))).toEqual(new Error('called off'))
+  })
+
+  test('that nobody can wait for any longer is not drawn to its end', async () => {
+    const large = { ...request, width: 2_048, height: 2_048 }
+    let told = 0
+    const onProgress = (fraction: number) => {
+      told = fraction
+    }
+    const late = reasonOf(images.render(large, createDeadline(systemClock, 150), { onProgress }))
+    expect(await late).toMatchObject({ name: 'DeadlinePassed' })
+    await render()
+    expect(told).toBeLessThan(0.9)
+  })
+})

@@ -1,0 +1,540 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { manualClock, systemClock } from '../../src/kit/clock.ts'
+import { createRedis, type Redis, type RedisOptions } from '../../src/platform/redis.ts'
+import { until } from '../faults/support.ts'
+import { freePort, startRedis } from '../harness.ts'
+
+type Line = { event: string; reason?: string }
+
+const closing: (() => unknown)[] = []
+const rejections: unknown[] = []
+const noteRejection = (error: unknown) => rejections.push(error)
+
+beforeAll(() => {
+  process.on('unhandledRejection', noteRejection)
+})
+afterAll(() => {
+  process.off('unhandledRejection', noteRejection)
+})
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close()
+  expect(rejections.splice(0)).toEqual([])
+})
+
+/** Deadlines that a busy machine keeps too, unless a test says otherwise. */
+const open = <S extends string = never>(url: string, options: Partial<RedisOptions<S>> = {}) => {
+  const lines: Line[] = []
+  const write = (fields: object) => void lines.push(fields as Line)
+  const log = { debug: write, info: write, warn: write, error: write }
+  const redis = createRedis<S>({ url, clock: systemClock, log, deadlineMs: 5_000, retryMs: 100, ...options })
+  closing.push(() => redis.close())
+  return { redis, lines, events: () => lines.map(({ event }) => event) }
+}
+const start = async (options?: Parameters<typeof startRedis>[0]) => {
+  const server = await startRedis(options)
+  closing.push(() => server.stop())
+  return server
+}
+const portOf = (url: string) => Number(new URL(url).port)
+const isUp = (redis: Redis<never>) => until(() => redis.state() === 'up', 'connected')
+const isDown = (redis: Redis<never>) => until(() => redis.state() === 'down', 'disconnected')
+const get = (redis: Redis<never>, key: string) => redis.run(({ client }) => client.get(key))
+const set = (redis: Redis<never>, key: string, value: string) => redis.must(({ client }) => client.set(key, value))
+
+/** A server that is none. */
+const impostor = async (converse: (socket: Socket) => void) => {
+  let callers = 0
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    callers += 1
+    sockets.add(socket)
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket))
+    converse(socket)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  closing.push(() => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  return { port: (server.address() as { port: number }).port, callers: () => callers }
+}
+
+describe('a Redis that is well', () => {
+  test('answers, what is not there is null and not a miss, and commands may go together', async () => {
+    const { redis, lines } = open((await start()).url)
+    await isUp(redis)
+    expect(await set(redis, 'a', '1')).toBe(true)
+    expect(await get(redis, 'a')).toBe('1')
+    expect(await get(redis, 'nothing')).toBeNull()
+    expect(await redis.run(({ client }) => Promise.all([client.get('a'), client.incr('n')]))).toEqual(['1', 1])
+    expect(redis.counts).toEqual({ timeouts: 0, errors: 0 })
+    expect(lines).toEqual([])
+  })
+
+  test('says who it is, to the caller and to the work, the same on every connection', async () => {
+    const { url } = await start()
+    const [one, other] = [open(url), open(url)]
+    await isUp(one.redis)
+    await isUp(other.redis)
+    expect(one.redis.incarnation).toMatch(/^[0-9a-f]{40}$/)
+    expect(other.redis.incarnation).toBe(one.redis.incarnation as string)
+    const told = await one.redis.run(async ({ client, incarnation }) => [incarnation, await client.info('server')])
+    expect(told?.[0]).toBe(one.redis.incarnation as string)
+    expect(told?.[1]).toContain(`run_id:${one.redis.incarnation}`)
+  })
+
+  test('runs scripts, also after it has forgotten them', async () => {
+    const { redis } = open((await start()).url, {
+      scripts: { put: { lua: "redis.call('set', KEYS[1], ARGV[1]) return ARGV[1] .. '!'", keys: 1 } },
+    })
+    await isUp(redis)
+    const put = (value: string) => redis.run(({ scripts }) => scripts.put('k', value))
+    expect([await put('a'), await put('b')]).toEqual(['a!', 'b!'])
+    expect(await redis.must(({ client }) => client.script('FLUSH'))).toBe(true)
+    expect([await put('c'), await put('d')]).toEqual(['c!', 'd!'])
+    expect(await get(redis, 'k')).toBe('d')
+    expect(redis.counts).toEqual({ timeouts: 0, errors: 0 })
+  })
+
+  test('that refuses a command, or work that throws, is a miss, counted and not thrown', async () => {
+    const { redis } = open((await start()).url)
+    await isUp(redis)
+    await set(redis, 'text', 'a')
+    expect(await redis.run(({ client }) => client.incr('text'))).toBeUndefined()
+    expect(await redis.must(({ client }) => client.incr('text'))).toBe(false)
+    const broken = () => {
+      throw new Error('of the caller')
+    }
+    expect(await redis.run(broken)).toBeUndefined()
+    expect(await redis.must(broken)).toBe(false)
+    expect(redis.counts).toEqual({ timeouts: 0, errors: 4 })
+    expect(await get(redis, 'text')).toBe('a')
+  })
+
+  test('is not called late because this process was busy when the answer came', async () => {
+    const { redis } = open((await start()).url, { deadlineMs: 20 })
+    await isUp(redis)
+    for (let round = 0; round < 5; round += 1) {
+      const answer = get(redis, 'nothing')
+      const endsAtMs = performance.now() + 60
+      while (performance.now() < endsAtMs);
+      expect(await answer).toBeNull()
+    }
+    expect(redis.counts.timeouts).toBe(0)
+  })
+})
+
+describe('a Redis that is frozen', () => {
+  const freeze = async (options: Partial<RedisOptions<never>>) => {
+    const server = await start()
+    const opened = open(server.url, options)
+    await isUp(opened.redis)
+    // Whatever is done once is done: what is timed below is the deadline.
+    await get(opened.redis, 'warm')
+    process.kill(server.pid, 'SIGSTOP')
+    closing.push(() => process.kill(server.pid, 'SIGCONT'))
+    return { ...opened, server, thaw: () => process.kill(server.pid, 'SIGCONT') }
+  }
+
+  test('is a miss when the deadline passes', async () => {
+    const { redis } = await freeze({ deadlineMs: 20 })
+    const startedMs = performance.now()
+    expect(await get(redis, 'a')).toBeUndefined()
+    const tookMs = performance.now() - startedMs
+    expect(tookMs).toBeGreaterThanOrEqual(18)
+    expect(tookMs).toBeLessThan(250)
+    expect(redis.counts).toEqual({ timeouts: 1, errors: 0 })
+  })
+
+  test('is left alone after five misses, then asked once a second until it answers', async () => {
+    const clock = manualClock()
+    const { redis, events, thaw } = await freeze({ deadlineMs: 20, clock, silenceMs: 60_000 })
+    let begun = 0
+    const ask = () =>
+      redis.run(({ client }) => {
+        begun += 1
+        return client.get('a')
+      })
+    const askMany = (times: number) => Promise.all(Array.from({ length: times }, ask))
+
+    for (let call = 1; call <= 5; call += 1) {
+      expect(redis.state()).toBe('up')
+      expect(await ask()).toBeUndefined()
+    }
+    expect(redis.state()).toBe('tripped')
+    expect(begun).toBe(5)
+
+    clock.advance(999)
+    expect(await askMany(100)).toEqual(Array(100).fill(undefined))
+    expect(begun).toBe(5)
+
+    // One probe at a time, for which nobody else waits, and another second after one that failed.
+    clock.advance(1)
+    const probe = ask()
+    let waited = true
+    void probe.then(() => {
+      waited = false
+    })
+    expect(await askMany(100)).toEqual(Array(100).fill(undefined))
+    expect([begun, waited]).toEqual([6, true])
+    expect(await probe).toBeUndefined()
+    clock.advance(999)
+    await askMany(10)
+    expect([begun, redis.state()]).toEqual([6, 'tripped'])
+
+    thaw()
+    await until(async () => {
+      clock.advance(1_000)
+      return (await ask()) === null
+    }, 'answers again')
+    expect(redis.state()).toBe('up')
+    expect(await askMany(10)).toEqual(Array(10).fill(null))
+    expect(events()).toEqual(['redis.lost', 'redis.back'])
+  })
+
+  test('is told what must be done although reads trip over it', async () => {
+    const { redis, thaw } = await freeze({ deadlineMs: 10, probeAfterMs: 60_000, silenceMs: 60_000 })
+    for (let call = 0; call < 5; call += 1) await get(redis, 'a')
+    expect(redis.state()).toBe('tripped')
+    const startedMs = performance.now()
+    expect(await redis.must(({ client }) => client.del('a'), 50)).toBe(false)
+    expect(performance.now() - startedMs).toBeGreaterThanOrEqual(48)
+    const done = redis.must(({ client }) => client.set('b', '1'), 10_000)
+    thaw()
+    expect(await done).toBe(true)
+    expect(redis.state()).toBe('tripped')
+  })
+
+  test('answers late to nobody: what comes is dropped, and the next answer is that to the next question', async () => {
+    const { redis, thaw } = await freeze({ deadlineMs: 50, tripAfter: 1_000, silenceMs: 60_000 })
+    const misses = await Promise.all([
+      redis.run(({ client }) => client.set('a', 'late')),
+      redis.run(({ client }) => client.hget('a', 'of the wrong type')),
+      redis.run(({ client }) => Promise.all([client.incr('a'), client.get('a')])),
+      redis.run(({ client }) => client.get('a')),
+    ])
+    expect(misses).toEqual([undefined, undefined, undefined, undefined])
+    thaw()
+    expect(await redis.must(({ client }) => client.set('b', 'mine'), 10_000)).toBe(true)
+    expect(await redis.run(({ client }) => Promise.all([client.get('b'), client.get('a')]))).toEqual(['mine', 'late'])
+    await Bun.sleep(20)
+    expect(rejections).toEqual([])
+    expect(redis.counts).toEqual({ timeouts: 4, errors: 0 })
+  })
+
+  test('is given up when it owes an answer for too long, and is back with a connection of its own', async () => {
+    const { redis, events, thaw } = await freeze({ deadlineMs: 20, silenceMs: 200, connectMs: 200 })
+    expect(await get(redis, 'a')).toBeUndefined()
+    await isDown(redis)
+    expect(redis.incarnation).toBeUndefined()
+    // Past some attempts: its kernel still takes connections.
+    await Bun.sleep(600)
+    expect(redis.state()).toBe('down')
+    thaw()
+    await isUp(redis)
+    expect(events()).toEqual(['redis.lost', 'redis.back'])
+  })
+})
+
+describe('a Redis that went away', () => {
+  test('is a miss at once, and is back by itself as another one', async () => {
+    const first = await start()
+    const { redis, events } = open(first.url)
+    await isUp(redis)
+    const before = redis.incarnation
+    const old = await redis.run(async (connection) => connection)
+    await first.stop()
+    await isDown(redis)
+    expect(redis.incarnation).toBeUndefined()
+    let begun = 0
+    const count = async () => {
+      begun += 1
+    }
+    expect(await redis.run(count)).toBeUndefined()
+    expect(await redis.must(count)).toBe(false)
+    expect(begun).toBe(0)
+    await Bun.sleep(300)
+
+    await start({ port: portOf(first.url) })
+    await isUp(redis)
+    expect(redis.incarnation).toMatch(/^[0-9a-f]{40}$/)
+    expect(redis.incarnation).not.toBe(before as string)
+    expect(events()).toEqual(['redis.lost', 'redis.back'])
+
+    // Who kept a connection past its call, and the incarnation with it, finds it dead.
+    const kept = await old?.client.set('kept', '1').catch((error: Error) => error)
+    expect(kept).toBeInstanceOf(Error)
+    expect(await get(redis, 'kept')).toBeNull()
+  })
+
+  test('is not told again what it may or may not have done', async () => {
+    const first = await start()
+    const { redis } = open(first.url)
+    await isUp(redis)
+    process.kill(first.pid, 'SIGSTOP')
+    const pending = [
+      redis.must(({ client, incarnation }) => client.set('left', incarnation), 10_000),
+      redis.must(({ client }) => Promise.all([client.get('a'), client.set('left', 'over')]), 10_000),
+      redis.run(({ client }) => client.set('left', 'behind')),
+    ]
+    await first.stop()
+    expect(await Promise.all(pending)).toEqual([false, false, undefined])
+    await start({ port: portOf(first.url) })
+    await isUp(redis)
+    await Bun.sleep(50)
+    expect(await get(redis, 'left')).toBeNull()
+  })
+
+  test('is another one although it restored what it had', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'velro-redis-'))
+    closing.push(() => rm(folder, { recursive: true, force: true }))
+    const flags = ['--dir', folder]
+    const first = await start({ flags })
+    const { redis } = open(first.url)
+    await isUp(redis)
+    const before = redis.incarnation as string
+    await set(redis, `${before}:a`, '1')
+    expect(await redis.must(({ client }) => client.save(), 10_000)).toBe(true)
+    await first.stop()
+    await isDown(redis)
+    await start({ flags, port: portOf(first.url) })
+    await isUp(redis)
+    expect(await get(redis, `${before}:a`)).toBe('1')
+    expect(redis.incarnation).not.toBe(before)
+  })
+})
+
+describe('no Redis to be had', () => {
+  test('from the start: nothing throws, nothing waits, one line says so, and it is used when it comes', async () => {
+    const port = await freePort()
+    const { redis, lines, events } = open(`redis://127.0.0.1:${port}`)
+    expect(redis.state()).toBe('down')
+    expect(redis.incarnation).toBeUndefined()
+    expect(await get(redis, 'a')).toBeUndefined()
+    expect(await set(redis, 'a', '1')).toBe(false)
+    await Bun.sleep(500)
+    expect(events()).toEqual(['redis.lost'])
+    expect(lines[0]?.reason).toContain('ECONNREFUSED')
+    await start({ port })
+    await isUp(redis)
+    expect(events()).toEqual(['redis.lost', 'redis.back'])
+  })
+
+  const impostors: Record<string, { converse: (socket: Socket) => void; reason: RegExp }> = {
+    'speaks something else': {
+      converse: (socket) => socket.on('data', () => socket.write('HTTP/1.1 400 Bad Request\r\n\r\n')),
+      reason: /Unknown RESP type/,
+    },
+    'speaks without being asked': { converse: (socket) => socket.write('+OK\r\n+OK\r\n'), reason: /./ },
+    'says yes to everything': {
+      converse: (socket) =>
+        socket.on('data', (data) => socket.write('+OK\r\n'.repeat(data.toString().split('*').length - 1))),
+      reason: /run_id/,
+    },
+    'says no to everything': {
+      converse: (socket) =>
+        socket.on('data', (data) => socket.write('-ERR no\r\n'.repeat(data.toString().split('*').length - 1))),
+      reason: /ERR no/,
+    },
+    'says nothing': { converse: () => {}, reason: /No connection within 100 ms/ },
+    'hangs up': { converse: (socket) => socket.destroy(), reason: /./ },
+  }
+  for (const [what, { converse, reason }] of Object.entries(impostors)) {
+    test(`a server that ${what} is tried again and again, but not without pause, and told of once`, async () => {
+      const { port, callers } = await impostor(converse)
+      const { redis, lines, events } = open(`redis://127.0.0.1:${port}`, { connectMs: 100 })
+      const tookMs = await until(() => callers() >= 6, 'six attempts')
+      // 25, 50, 100, 100, 100 ms, each shortened by up to a half.
+      expect(tookMs).toBeGreaterThan(150)
+      expect(redis.state()).toBe('down')
+      expect(await get(redis, 'a')).toBeUndefined()
+      expect(await set(redis, 'a', '1')).toBe(false)
+      expect(events()).toEqual(['redis.lost'])
+      expect(lines[0]?.reason).toMatch(reason)
+    })
+  }
+
+  test('pauses grow to the longest and no further', async () => {
+    const { port, callers } = await impostor((socket) => socket.destroy())
+    open(`redis://127.0.0.1:${port}`, { retryMs: 40, random: () => 1 })
+    await until(() => callers() >= 10, 'ten attempts', 2_000)
+  })
+
+  test('a connection whose first five answers fail is not a good one: attempts do not become quick again', async () => {
+    const { port, callers } = await impostor((socket) => {
+      let asked = 0
+      socket.on('data', (data) => {
+        for (const command of data.toString().split('*').slice(1)) {
+          const info = 'run_id:abc\r\nrole:master'
+          socket.write(/INFO\r\n$/i.test(command) && asked++ === 0 ? `$${info.length}\r\n${info}\r\n` : '+OK\r\n')
+          if (asked > 0) setTimeout(() => socket.destroy(), 5)
+        }
+      })
+    })
+    const { redis } = open(`redis://127.0.0.1:${port}`, { retryMs: 10_000, random: () => 1 })
+    await until(() => redis.state() === 'up', 'taken for a Redis')
+    await Bun.sleep(700)
+    // After 25, 75, 175, 375 ms and so on.
+    expect(callers()).toBeLessThanOrEqual(6)
+    expect(callers()).toBeGreaterThanOrEqual(3)
+  })
+})
+
+describe('what the URL says', () => {
+  test('name, password and number of the database are used; what follows a question mark is not', async () => {
+    const { url } = await start({ flags: ['--requirepass', 'p@ss:wörd/'] })
+    const { port } = new URL(url)
+    const at = (database: string) => `redis://default:${encodeURIComponent('p@ss:wörd/')}@127.0.0.1:${port}${database}`
+    const [two, none] = [open(at('/2?enableOfflineQueue=true&db=3&keyPrefix=x')), open(at(''))]
+    await isUp(two.redis)
+    await isUp(none.redis)
+    await set(two.redis, 'a', 'in two')
+    expect(await get(none.redis, 'a')).toBeNull()
+    await none.redis.must(({ client }) => client.select(2))
+    expect(await get(none.redis, 'a')).toBe('in two')
+  })
+
+  for (const password of ['', ':wrong-hunter2@']) {
+    test(`a password that is ${password === '' ? 'missing' : 'wrong'} leaves us without, and is not logged`, async () => {
+      const { url } = await start({ flags: ['--requirepass', 'right-hunter2'] })
+      const { redis, lines, events } = open(url.replace('//', `//${password}`))
+      await until(() => lines.length > 0, 'a line')
+      await Bun.sleep(300)
+      expect(events()).toEqual(['redis.lost'])
+      expect(lines[0]?.reason).toMatch(password === '' ? /^NOAUTH/ : /^WRONGPASS/)
+      expect(JSON.stringify(lines)).not.toContain('hunter2')
+      expect(redis.state()).toBe('down')
+      expect(await get(redis, 'a')).toBeUndefined()
+    })
+  }
+
+  test('a database that is not there leaves us without, rather than in another one', async () => {
+    const { redis, lines } = open(`${(await start()).url}/99`)
+    await until(() => lines.length > 0, 'a line')
+    await Bun.sleep(100)
+    expect(lines.map(({ reason }) => reason)).toEqual([expect.stringContaining('DB index is out of range')])
+    expect(redis.state()).toBe('down')
+  })
+
+  test('rediss:// begins with a TLS handshake', async () => {
+    const heard = Promise.withResolvers<Buffer>()
+    const { port } = await impostor((socket) => socket.on('data', heard.resolve))
+    open(`rediss://127.0.0.1:${port}`)
+    const hello = await heard.promise
+    expect([hello[0], hello[1]]).toEqual([0x16, 0x03])
+  })
+})
+
+describe('of several servers', () => {
+  test('a replica is not used, and a master that became one is let go of at the first write it refuses', async () => {
+    const [master, other] = [await start(), await start()]
+    const { redis, lines } = open(other.url)
+    await isUp(redis)
+    const before = redis.incarnation
+    const port = `${portOf(master.url)}`
+    expect(await redis.must(({ client }) => client.replicaof('127.0.0.1', port))).toBe(true)
+    expect(await set(redis, 'a', '1')).toBe(false)
+    expect(redis.state()).toBe('down')
+    expect(lines).toEqual([{ event: 'redis.lost', reason: expect.stringMatching(/^READONLY/) }])
+
+    const late = open(other.url)
+    await until(() => late.lines.length > 0, 'a line')
+    await Bun.sleep(200)
+    expect(late.lines).toEqual([{ event: 'redis.lost', reason: 'The server is a replica' }])
+    expect(late.redis.state()).toBe('down')
+    expect(before).toBeDefined()
+  })
+
+  test('the only node of a cluster is used, one of several is not', async () => {
+    const folder = () => mkdtemp(join(tmpdir(), 'velro-redis-'))
+    const folders = [await folder(), await folder()] as const
+    closing.push(() => Promise.all(folders.map((path) => rm(path, { recursive: true, force: true }))))
+    const node = (path: string) => start({ flags: ['--cluster-enabled', 'yes', '--dir', path] })
+    const [one, other] = [await node(folders[0]), await node(folders[1])]
+    const [first, second] = [open(one.url), open(other.url)]
+    await isUp(first.redis)
+    await isUp(second.redis)
+    const tell = async ({ redis }: typeof first, ...what: string[]) =>
+      expect(await redis.must(({ client }) => client.call('CLUSTER', ...what), 10_000)).toBe(true)
+
+    await tell(first, 'ADDSLOTSRANGE', '0', '16383')
+    await until(() => set(first.redis, 'a', '1'), 'the cluster is well')
+    expect(await first.redis.run(({ client }) => Promise.all([client.get('a'), client.get('b')]))).toEqual(['1', null])
+
+    await tell(first, 'DELSLOTSRANGE', '8192', '16383')
+    await tell(second, 'ADDSLOTSRANGE', '8192', '16383')
+    await tell(first, 'MEET', '127.0.0.1', `${portOf(other.url)}`)
+    const size = () => first.redis.run(({ client }) => client.call('CLUSTER', 'INFO'))
+    await until(async () => /cluster_size:2/.test(String(await size())), 'two nodes')
+    const late = open(one.url)
+    await until(() => late.lines.length > 0, 'a line')
+    expect(late.lines[0]?.reason).toBe('The server is a cluster of 2 nodes, where only one will do')
+    expect(late.redis.state()).toBe('down')
+  })
+})
+
+describe('closing', () => {
+  test('fails what is under way, and nothing is connected to any more', async () => {
+    const server = await start()
+    const { redis, events } = open(server.url)
+    const watcher = open(server.url)
+    await isUp(redis)
+    await isUp(watcher.redis)
+    process.kill(server.pid, 'SIGSTOP')
+    const pending = [get(redis, 'a'), set(redis, 'a', '1')]
+    await redis.close()
+    expect(await Promise.all<unknown>(pending)).toEqual([undefined, false])
+    process.kill(server.pid, 'SIGCONT')
+    expect([redis.state(), redis.incarnation]).toEqual(['down', undefined])
+    expect(await get(redis, 'a')).toBeUndefined()
+    expect(await set(redis, 'a', '1')).toBe(false)
+    await redis.close()
+    await Bun.sleep(200)
+    const connected = await watcher.redis.run(({ client }) => client.info('clients'))
+    expect(connected).toMatch(/^connected_clients:1\r$/m)
+    expect(events()).toEqual([])
+  })
+
+  test('at once, before anything is connected, leaves nothing behind', async () => {
+    const { port, callers } = await impostor(() => {})
+    const { redis } = open(`redis://127.0.0.1:${port}`)
+    await redis.close()
+    await Bun.sleep(200)
+    expect(callers()).toBeLessThanOrEqual(1)
+  })
+
+  const commands = {
+    bun: [process.execPath],
+    deno: [fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url)), 'run', '-A'],
+  } as const
+  const fixture = fileURLToPath(new URL('fixtures/redis-process.ts', import.meta.url))
+  for (const runtime of ['bun', 'deno'] as const) {
+    const inProcess = async (url: string, waitMs: number) => {
+      const [command, ...args] = commands[runtime]
+      const env = { ...process.env, DENO_NO_UPDATE_CHECK: '1' }
+      const run = promisify(execFile)(command, [...args, fixture, url, `${waitMs}`], { env, timeout: 30_000 })
+      const { stdout, stderr } = await run
+      expect(stderr).toBe('')
+      return JSON.parse(stdout)
+    }
+
+    test(`lets a process of ${runtime} end, with a Redis`, async () => {
+      const answers = { stored: true, swapped: ['a', 'b'], read: 'c' }
+      const { url } = await start()
+      expect(await inProcess(url, 20_000)).toEqual({ state: 'up', ...answers, after: 'down' })
+    })
+
+    test(`lets a process of ${runtime} end, without one`, async () => {
+      const answers = { stored: false, swapped: [null, null] }
+      const url = `redis://127.0.0.1:${await freePort()}`
+      expect(await inProcess(url, 300)).toEqual({ state: 'down', ...answers, after: 'down' })
+    })
+  }
+})

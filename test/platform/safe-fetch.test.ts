@@ -1,0 +1,295 @@
+import { afterAll, beforeEach, describe, expect, test } from 'bun:test'
+import { type AddressInfo, createServer } from 'node:net'
+import { gzipSync } from 'node:zlib'
+import {
+  connectTo,
+  createSafeFetch,
+  type FetchLimits,
+  FetchRefused,
+  type Resolve,
+} from '../../src/platform/safe-fetch.ts'
+import {
+  connectToFake,
+  cut,
+  cutWithoutLength,
+  drop,
+  file,
+  hang,
+  hangWithin,
+  startFakeServer,
+  status,
+} from '../providers/fake-server.ts'
+
+const server = await startFakeServer()
+afterAll(() => server.close())
+
+const names: Record<string, string[]> = {
+  'cdn.example': ['93.184.215.14', '2606:2800:21f:cb07:6820:80da:af6b:8b2c'],
+  'v3.cdn.example': ['93.184.215.15'],
+}
+const asked: string[] = []
+const resolve: Resolve = async (name) => {
+  asked.push(name)
+  return names[name] ?? []
+}
+const { connect, connections } = connectToFake(server)
+const safeFetch = createSafeFetch({ resolve, connect })
+/** Nothing leaves the machine: what connects fails the test. */
+const unconnected = createSafeFetch({
+  resolve,
+  connect: (url) => {
+    throw new Error(`A connection to ${url.hostname} was attempted`)
+  },
+})
+
+const limits = (more: Partial<FetchLimits> = {}): FetchLimits => ({
+  hosts: ['cdn.example'],
+  types: ['image/png'],
+  maxBytes: 1_000,
+  signal: AbortSignal.timeout(10_000),
+  ...more,
+})
+const refusalOf = (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    () => 'fetched',
+    (error: unknown) => (error instanceof FetchRefused ? error.refusedFor : error),
+  )
+const outcome = (work: Promise<unknown>) => work.catch((error: unknown) => error)
+
+beforeEach(() => {
+  for (const list of [asked, connections, server.received]) list.length = 0
+})
+
+test('what is allowed is fetched, whole, from an address that was looked at, with nothing that could identify us', async () => {
+  server.on('GET /a.png?b=c', file('pixels', 'image/png; charset=binary'))
+  expect(await safeFetch('https://v3.cdn.example/a.png?b=c', limits())).toEqual(new TextEncoder().encode('pixels'))
+  expect(connections).toEqual([{ host: 'v3.cdn.example', addresses: ['93.184.215.15'] }])
+  expect(asked).toEqual(['v3.cdn.example'])
+  const { host, accept, ...rest } = server.received[0]?.headers ?? {}
+  expect({ host, accept }).toEqual({ host: 'v3.cdn.example', accept: 'image/png' })
+  expect(Object.keys(rest).toSorted()).toEqual(['accept-encoding', 'connection'])
+})
+
+describe('refused before any connection', () => {
+  test('what is not https on its usual port without credentials', async () => {
+    for (const url of [
+      'http://cdn.example/a.png',
+      'https://cdn.example:8443/a.png',
+      'https://me@cdn.example/a.png',
+      'https://me:secret@cdn.example/a.png',
+      'ftp://cdn.example/a.png',
+      'file:///etc/passwd',
+      'data:image/png;base64,AAAA',
+      'blob:https://cdn.example/1',
+      '//cdn.example/a.png',
+      'cdn.example/a.png',
+      '',
+    ]) {
+      expect([url, await refusalOf(unconnected(url, limits()))]).toEqual([url, 'url'])
+    }
+    expect(asked).toEqual([])
+  })
+
+  test('a name that is not allowed; it is not even looked up', async () => {
+    for (const host of [
+      'example',
+      'evilcdn.example',
+      'cdn.example.evil',
+      'cdn.example.',
+      'localhost',
+      'metadata.google.internal',
+    ]) {
+      expect([host, await refusalOf(unconnected(`https://${host}/`, limits()))]).toEqual([host, 'host'])
+    }
+    expect(await refusalOf(unconnected('https://cdn.example/', limits({ hosts: [] })))).toBe('host')
+    expect(asked).toEqual([])
+  })
+
+  test('an address of this machine, of its neighbours or of its cloud, in any spelling, even when it is allowed', async () => {
+    for (const [host, canonical] of [
+      ['127.0.0.1', '127.0.0.1'],
+      ['127.1', '127.0.0.1'],
+      ['2130706433', '127.0.0.1'],
+      ['0x7f.0.0.1', '127.0.0.1'],
+      ['0177.0.0.1', '127.0.0.1'],
+      ['169.254.169.254', '169.254.169.254'],
+      ['10.0.0.1', '10.0.0.1'],
+      ['[::1]', '::1'],
+      ['[::ffff:127.0.0.1]', '::ffff:7f00:1'],
+      ['[64:ff9b::7f00:1]', '64:ff9b::7f00:1'],
+      ['[fd00:ec2::254]', 'fd00:ec2::254'],
+    ] as const) {
+      expect([host, await refusalOf(unconnected(`https://${host}/`, limits()))]).toEqual([host, 'host'])
+      const allowing = limits({ hosts: [canonical] })
+      expect([host, await refusalOf(unconnected(`https://${host}/`, allowing))]).toEqual([host, 'address'])
+    }
+  })
+
+  test('a name that leads there through DNS, be it with one address of several, or nowhere', async () => {
+    for (const address of [
+      '127.0.0.1',
+      '169.254.169.254',
+      '10.1.2.3',
+      '192.168.0.1',
+      '::1',
+      'fd00::1',
+      '::ffff:10.0.0.1',
+    ]) {
+      names['trap.cdn.example'] = [address]
+      expect([address, await refusalOf(unconnected('https://trap.cdn.example/', limits()))]).toEqual([
+        address,
+        'address',
+      ])
+      names['trap.cdn.example'] = ['93.184.215.14', address]
+      expect([address, await refusalOf(unconnected('https://trap.cdn.example/', limits()))]).toEqual([
+        address,
+        'address',
+      ])
+    }
+    names['trap.cdn.example'] = []
+    expect(await refusalOf(unconnected('https://trap.cdn.example/', limits()))).toBe('address')
+  })
+
+  test('anything, when its time is over; a resolver that hangs does not keep it', async () => {
+    const over = new Error('over')
+    expect(await outcome(unconnected('https://cdn.example/', limits({ signal: AbortSignal.abort(over) })))).toBe(over)
+    const stuck = createSafeFetch({ resolve: () => new Promise(() => {}), connect })
+    const signal = AbortSignal.timeout(20)
+    expect(await outcome(stuck('https://cdn.example/', limits({ signal })))).toBe(signal.reason)
+  })
+})
+
+describe('a redirect', () => {
+  const redirect = (location: string, code = 302) => status(code, { location })
+
+  test('is followed three times, each place looked at like the first', async () => {
+    server.on('GET /1', redirect('/2', 301))
+    server.on('GET /2', redirect('https://v3.cdn.example/3', 307))
+    server.on('GET /3', redirect('4', 308))
+    server.on('GET /4', file('pixels', 'image/png'))
+    expect((await safeFetch('https://cdn.example/1', limits())).byteLength).toBe(6)
+    expect(asked).toEqual(['cdn.example', 'cdn.example', 'v3.cdn.example', 'v3.cdn.example'])
+    server.on('GET /0', redirect('/1', 303))
+    expect(await refusalOf(safeFetch('https://cdn.example/0', limits()))).toBe('redirects')
+  })
+
+  test('to a private address, to a name that has one, to another name, or to no https is refused without connecting there', async () => {
+    names['inside.cdn.example'] = ['10.0.0.7']
+    for (const [location, refusedFor] of [
+      ['https://127.0.0.1/', 'address'],
+      ['https://169.254.169.254/latest/meta-data/', 'address'],
+      ['https://inside.cdn.example/', 'address'],
+      ['https://evil.example/', 'host'],
+      ['http://cdn.example/', 'url'],
+      ['//169.254.169.254/', 'address'],
+      ['https://me:secret@cdn.example/', 'url'],
+      ['https://[', 'url'],
+    ] as const) {
+      connections.length = 0
+      server.on('GET /away', redirect(location))
+      const allowing = limits({ hosts: ['cdn.example', '127.0.0.1', '169.254.169.254'] })
+      expect([location, await refusalOf(safeFetch('https://cdn.example/away', allowing))]).toEqual([
+        location,
+        refusedFor,
+      ])
+      expect(connections.map(({ host }) => host)).toEqual(['cdn.example'])
+    }
+  })
+
+  test('back to the same name is looked up again, and refused when the name leads elsewhere now', async () => {
+    let lookups = 0
+    const rebinding = createSafeFetch({
+      resolve: async () => (lookups++ === 0 ? ['93.184.215.14'] : ['127.0.0.1']),
+      connect,
+    })
+    server.on('GET /again', redirect('/again'))
+    expect(await refusalOf(rebinding('https://cdn.example/again', limits()))).toBe('address')
+    expect(connections).toEqual([{ host: 'cdn.example', addresses: ['93.184.215.14'] }])
+  })
+
+  test('that does not say where is no answer', async () => {
+    server.on('GET /nowhere', status(302))
+    expect(await refusalOf(safeFetch('https://cdn.example/nowhere', limits()))).toBe('status')
+  })
+})
+
+describe('not taken', () => {
+  const url = 'https://cdn.example/a.png'
+
+  test('what is larger than allowed, whether it says so or not', async () => {
+    server.on('GET /a.png', (response) => {
+      response.writeHead(200, { 'content-type': 'image/png', 'content-length': '1001' }).flushHeaders()
+    })
+    expect(await refusalOf(safeFetch(url, limits()))).toBe('size')
+    server.on('GET /a.png', (response) => {
+      response.writeHead(200, { 'content-type': 'image/png' })
+      const timer = setInterval(() => response.write(new Uint8Array(400)), 1)
+      response.on('close', () => clearInterval(timer))
+    })
+    expect(await refusalOf(safeFetch(url, limits()))).toBe('size')
+    server.on('GET /a.png', file(new Uint8Array(1_000), 'image/png'))
+    expect((await safeFetch(url, limits())).byteLength).toBe(1_000)
+  })
+
+  test('another type, none, or one that is packed', async () => {
+    for (const type of ['text/html', 'image/svg+xml', 'image/pngx', 'image', '']) {
+      server.on('GET /a.png', file('<script>', type))
+      expect([type, await refusalOf(safeFetch(url, limits()))]).toEqual([type, 'type'])
+    }
+    server.on('GET /a.png', file(gzipSync(new Uint8Array(100)), 'image/png', { 'content-encoding': 'gzip' }))
+    expect(await refusalOf(safeFetch(url, limits()))).toBe('type')
+  })
+
+  test('any status but 200; what it was is told', async () => {
+    for (const code of [204, 206, 304, 403, 404, 500, 503]) {
+      server.on('GET /a.png', status(code, { 'retry-after': '7', 'content-type': 'image/png' }))
+      const error = await outcome(safeFetch(url, limits()))
+      expect(error).toMatchObject({ refusedFor: 'status', status: code, retryAfter: '7' })
+    }
+  })
+
+  test('a part of a file, or none', async () => {
+    for (const act of [cut('image/png'), cutWithoutLength('image/png'), drop]) {
+      server.on('GET /a.png', act)
+      const error = await outcome(safeFetch(url, limits()))
+      expect(error).toBeInstanceOf(Error)
+      expect(error).not.toBeInstanceOf(FetchRefused)
+    }
+  })
+
+  test('what hangs, before the head or in the body, for longer than there is time', async () => {
+    for (const act of [hang, hangWithin('image/png')]) {
+      server.on('GET /a.png', act)
+      const signal = AbortSignal.timeout(30)
+      expect(await outcome(safeFetch(url, limits({ signal })))).toBe(signal.reason)
+    }
+  })
+
+  test('and no refusal repeats what may be secret in a URL', async () => {
+    server.on('GET /a.png?signature=hunter2', status(403))
+    const error = await outcome(safeFetch('https://cdn.example/a.png?signature=hunter2', limits()))
+    expect(Bun.inspect(error)).not.toContain('hunter2')
+  })
+})
+
+test('a real connection goes to the address that was looked at, asks for the name, and speaks TLS from its first byte', async () => {
+  let hello = ''
+  const listener = createServer((socket) => {
+    socket.once('data', (bytes) => {
+      hello = bytes.toString('latin1')
+      socket.destroy()
+    })
+  })
+  await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done))
+  const { port } = listener.address() as AddressInfo
+  try {
+    const url = new URL(`https://pictures.example:${port}/a.png`)
+    const sent = connectTo(url, ['127.0.0.1'], { headers: {}, signal: AbortSignal.timeout(10_000) })
+    expect(await new Promise((done) => sent.on('error', done).on('response', done).end())).toBeInstanceOf(Error)
+    // A record of a handshake, with the name in the open.
+    expect(hello.startsWith('\x16')).toBe(true)
+    expect(hello.includes('pictures.example')).toBe(true)
+  } finally {
+    await new Promise((done) => listener.close(done))
+  }
+})

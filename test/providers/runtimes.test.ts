@@ -1,0 +1,36 @@
+import { expect, test } from 'bun:test'
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+
+const deno = fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url))
+const smoke = fileURLToPath(new URL('./fixtures/smoke.ts', import.meta.url))
+
+for (const [runtime, command, args] of [
+  ['Bun', process.execPath, [smoke]],
+  ['Deno', deno, ['run', '-A', smoke]],
+] as const) {
+  test(`on ${runtime} orders, faults and refusals come to what they have to`, async () => {
+    const env = { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
+    const { stdout } = await promisify(execFile)(command, args, { env, timeout: 50_000 })
+    expect(JSON.parse(stdout)).toEqual({
+      fal: [[{ bytes: 'pixels' }], 1],
+      'an output: hang': ['timeout', 1],
+      'an output: hangWithin': ['timeout', 1],
+      'an output: html': ['invalid_output', 1],
+      'an output: drop': ['unavailable', 1],
+      'an order: hang': ['timeout', 0],
+      'an order: drop': ['unavailable', 0],
+      'an order: cut': ['unavailable', 0],
+      'an order: redirect': ['failed', 0],
+      openai: [{ bytes: 'pixels' }],
+      '127.0.0.1/': 'address',
+      'trap.fal.media/': 'address',
+      'v3.fal.media/away': 'address',
+      'v3.fal.media/large': 'size',
+      'v3.fal.media/hang': 'TimeoutError',
+      connections: ['v3.fal.media', 'v3.fal.media', 'v3.fal.media'],
+      localhost: 'address',
+    })
+  }, 60_000)
+}

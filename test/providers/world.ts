@@ -1,0 +1,65 @@
+import { systemClock } from '../../src/kit/clock.ts'
+import { createSafeFetch } from '../../src/platform/safe-fetch.ts'
+import { type Attempt, type Order, ProviderFailed } from '../../src/providers/provider.ts'
+import { connectToFake, type FakeServer } from './fake-server.ts'
+
+export const imageOrder: Order = {
+  generationId: '0192f0c1-2b3a-7c4d-8e5f-60718293a4b5',
+  providerModel: 'fal-ai/flux/schnell',
+  kind: 'image',
+  prompt: 'a lighthouse at dusk',
+  negativePrompt: '',
+  parameters: { image_size: 'square_hd', num_inference_steps: 4, seed: 7, output_format: 'png' },
+  outputs: 2,
+}
+
+/** An attempt that keeps what it was told. */
+export const createAttempt = ({ remote, signal }: { remote?: unknown; signal?: AbortSignal } = {}) => {
+  const notes: unknown[] = []
+  const progress: number[] = []
+  const attempt: Attempt = {
+    signal: signal ?? new AbortController().signal,
+    remote,
+    onProgress: (fraction) => void progress.push(fraction),
+    note: async (noted) => void notes.push(noted),
+  }
+  return { attempt, notes, progress }
+}
+
+/** What a provider is given besides its key: outputs come from the fake server too, pauses pass at once and are kept. */
+export const createSurroundings = (server: FakeServer) => {
+  const { connect, connections } = connectToFake(server)
+  const names: Record<string, string[]> = { 'v3.fal.media': ['93.184.215.14'] }
+  const pauses: number[] = []
+  const logged: unknown[] = []
+  const log = (fields: object, message: string) => void logged.push({ ...fields, message })
+  return {
+    names,
+    pauses,
+    logged,
+    connections,
+    given: {
+      outputHosts: ['fal.media'],
+      safeFetch: createSafeFetch({ resolve: async (name) => names[name] ?? [], connect }),
+      clock: systemClock,
+      log: { debug: log, info: log, warn: log, error: log },
+      random: () => 0.5,
+      wait: async (ms: number, signal: AbortSignal) => {
+        pauses.push(ms)
+        // Lets others have their turn, as a real pause does.
+        await new Promise((resolve) => setTimeout(resolve, 1))
+        signal.throwIfAborted()
+      },
+    },
+  }
+}
+
+/** What an attempt failed with. Anything else that comes of it fails the test. */
+export const failureOf = async (work: Promise<unknown>): Promise<ProviderFailed> => {
+  const outcome = await work.then(
+    () => 'made',
+    (error: unknown) => error,
+  )
+  if (!(outcome instanceof ProviderFailed)) throw new Error('It did not fail as a provider has to', { cause: outcome })
+  return outcome
+}

@@ -1,0 +1,328 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { createCredits } from '../../src/credits/service.ts'
+import { createCreditStore } from '../../src/credits/store.ts'
+import { newId } from '../../src/kit/id.ts'
+import { migrate } from '../../src/platform/migrate.ts'
+import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+
+let database: TestDatabase
+let sql: Sql
+
+beforeAll(async () => {
+  database = await createDatabase()
+  sql = connect(database.connection, { max: 20 })
+})
+afterAll(async () => {
+  await sql?.end({ timeout: 1 })
+  await database?.drop()
+})
+
+const creditsOf = (welcomeCredits: number) =>
+  createCredits({
+    store: createCreditStore(sql),
+    changes: { run: () => Promise.reject(new Error('not here')) },
+    idempotency: { once: () => Promise.reject(new Error('not here')) },
+    welcomeCredits,
+  })
+
+const insertUser = async (on: Sql | TransactionSql = sql): Promise<string> => {
+  const id = newId()
+  await on`
+    insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'Somebody', 'x')`
+  return id
+}
+/** Somebody new with so much to spend. */
+const withCredits = async (amount: number): Promise<string> => {
+  const id = await insertUser()
+  await sql.begin((tx) => creditsOf(amount).welcome(tx, id))
+  return id
+}
+const credits = () => creditsOf(1_000)
+const reserve = (userId: string, generationId: string, amount: number) =>
+  sql.begin((tx) => credits().reserve(tx, userId, generationId, amount))
+const settle = (generationId: string) => sql.begin((tx) => credits().settle(tx, generationId))
+const refund = (generationId: string) => sql.begin((tx) => credits().refund(tx, generationId))
+
+/** The balance, the sum of the ledger, and what the last entry says, in one statement and so at one moment. */
+const books = async (userId: string) => {
+  const [row] = await sql<{ balance: number; sum: number; least: number }[]>`
+    select (select balance::int from credit_balances b where b.user_id = ${userId}) as balance,
+           coalesce(sum(amount), 0)::int as sum, min(balance_after)::int as least
+      from credit_ledger where user_id = ${userId}`
+  return row as { balance: number; sum: number; least: number }
+}
+const kindsOf = async (generationId: string) =>
+  (await sql`select kind from credit_ledger where generation_id = ${generationId} order by id`).map(({ kind }) => kind)
+
+const outcomes = async (attempts: readonly Promise<unknown>[]) => {
+  const settled = await Promise.allSettled(attempts)
+  const failures = settled.flatMap((each) => (each.status === 'rejected' ? [each.reason] : []))
+  return { done: settled.length - failures.length, failures }
+}
+const refused = (work: Promise<unknown>) =>
+  work.then(
+    () => 'done',
+    (error) => error.constraint_name ?? error.code,
+  )
+
+describe('a balance', () => {
+  test('of 10 takes ten of a hundred reserves of 1 at once, and the others are told what they lack', async () => {
+    const ada = await withCredits(10)
+    const { done, failures } = await outcomes(Array.from({ length: 100 }, () => reserve(ada, newId(), 1)))
+    expect(done).toBe(10)
+    expect(failures.map(({ code, tells }) => [code, tells])).toEqual(
+      Array(90).fill(['credits.insufficient', { missing: 1, balance: 0, price: 1 }]),
+    )
+    expect(await books(ada)).toEqual({ balance: 0, sum: 0, least: 0 })
+  })
+
+  test('cannot be taken below 0 by anybody who does not look first', async () => {
+    const ada = await withCredits(10)
+    const { done, failures } = await outcomes(
+      Array.from(
+        { length: 30 },
+        () => sql`
+          insert into credit_ledger (id, user_id, kind, amount, generation_id)
+          values (${newId()}, ${ada}, 'reserve', -3, ${newId()})`,
+      ),
+    )
+    expect(done).toBe(3)
+    expect(new Set(failures.map(({ constraint_name }) => constraint_name))).toEqual(
+      new Set(['credit_balances__balance']),
+    )
+    expect(await books(ada)).toEqual({ balance: 1, sum: 1, least: 1 })
+  })
+
+  test('is nothing for somebody who was never given anything, and missing is the whole price', async () => {
+    const ada = await insertUser()
+    await expect(reserve(ada, newId(), 7)).rejects.toMatchObject({ tells: { missing: 7, balance: 0, price: 7 } })
+    await sql.begin((tx) => creditsOf(0).welcome(tx, ada))
+    expect([...(await sql`select from credit_ledger where user_id = ${ada}`)]).toEqual([])
+  })
+
+  test('is the sum of the ledger at every moment of a storm of everything, with rollbacks in it', async () => {
+    const people = [await withCredits(200), await withCredits(5), await withCredits(60)]
+    const generations: { id: string; owner: string }[] = []
+    const random = <T>(items: readonly T[]) => items[Math.floor(Math.random() * items.length)] as T
+    const rolledBack = new Error('rolled back')
+    const generationOf = (owner: string) => random(generations.filter((each) => each.owner === owner))?.id ?? newId()
+    const acts: Record<string, (tx: TransactionSql, owner: string) => Promise<unknown>> = {
+      reserve: async (tx, owner) => {
+        const id = newId()
+        await credits().reserve(tx, owner, id, 1 + Math.floor(Math.random() * 20))
+        generations.push({ id, owner })
+      },
+      settle: async (tx, owner) => credits().settle(tx, generationOf(owner)),
+      refund: async (tx, owner) => credits().refund(tx, generationOf(owner)),
+      grant: (tx, owner) => tx`
+        insert into credit_ledger (id, user_id, kind, amount, created_by)
+        values (${newId()}, ${owner}, 'grant', 3, ${owner})`,
+    }
+    let going = true
+    let looks = 0
+    const differences: unknown[] = []
+    const watch = async () => {
+      for (; going; looks += 1) {
+        for (const person of people) {
+          const { balance, sum, least } = await books(person)
+          if (balance !== sum || least < 0) differences.push({ person, balance, sum, least })
+        }
+      }
+    }
+    const watching = watch()
+    const failures: unknown[] = []
+    await Promise.all(
+      Array.from({ length: 12 }, async () => {
+        for (let round = 0; round < 40; round += 1) {
+          const person = random(people)
+          const work = sql.begin(async (tx) => {
+            for (let step = 0; step <= Math.random() * 2; step += 1) {
+              await random([...Object.values(acts), acts['reserve'] as never])(tx, person)
+            }
+            if (Math.random() < 0.3) throw rolledBack
+          })
+          await work.catch((error) => {
+            if (error !== rolledBack && error.code !== 'credits.insufficient') failures.push(error)
+          })
+        }
+      }),
+    )
+    going = false
+    await watching
+    expect(failures).toEqual([])
+    expect(differences).toEqual([])
+    expect(looks).toBeGreaterThan(5)
+    const [counted] = await sql<{ reserved: number; closed: number; twice: number }[]>`
+      select count(*) filter (where kind = 'reserve')::int as reserved,
+             count(*) filter (where kind in ('settle', 'refund'))::int as closed,
+             count(*) filter (where kind in ('settle', 'refund'))::int
+               - count(distinct generation_id) filter (where kind in ('settle', 'refund'))::int as twice
+        from credit_ledger where user_id in ${sql(people)}`
+    expect(counted?.reserved).toBeGreaterThan(20)
+    expect(counted?.closed).toBeGreaterThan(10)
+    expect(counted?.twice).toBe(0)
+  }, 60_000)
+})
+
+describe('what is reserved for a generation', () => {
+  test('is settled or refunded, one of the two and once, of however many that try at the same time', async () => {
+    const ada = await withCredits(100)
+    for (let round = 0; round < 10; round += 1) {
+      const id = newId()
+      const { balance } = await books(ada)
+      await reserve(ada, id, 10)
+      const did = await Promise.all(Array.from({ length: 20 }, (_, at) => (at % 2 === 0 ? settle(id) : refund(id))))
+      expect(did.filter(Boolean)).toHaveLength(1)
+      const kinds = await kindsOf(id)
+      expect(kinds).toEqual(['reserve', did.indexOf(true) % 2 === 0 ? 'settle' : 'refund'])
+      expect((await books(ada)).balance).toBe(kinds[1] === 'refund' ? balance : balance - 10)
+      if (kinds[1] === 'settle') await withTopUp(ada, 10)
+    }
+  })
+  const withTopUp = (userId: string, amount: number) => sql`
+    insert into credit_ledger (id, user_id, kind, amount, created_by)
+    values (${newId()}, ${userId}, 'grant', ${amount}, ${userId})`
+
+  test('waits for whoever is closing it, and is theirs to close when they come to nothing', async () => {
+    const ada = await withCredits(10)
+    const id = newId()
+    await reserve(ada, id, 10)
+    const started = Promise.withResolvers<void>()
+    const end = Promise.withResolvers<void>()
+    const first = sql
+      .begin(async (tx) => {
+        expect(await credits().settle(tx, id)).toBe(true)
+        started.resolve()
+        await end.promise
+      })
+      .catch((error) => error)
+    await started.promise
+    const second = refund(id)
+    end.reject(new Error('rolled back'))
+    expect((await first).message).toBe('rolled back')
+    expect(await second).toBe(true)
+    expect([await refund(id), await settle(id)]).toEqual([false, false])
+    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 0 })
+  })
+
+  test('that nothing was reserved for is nobody’s to close', async () => {
+    expect([await refund(newId()), await settle(newId())]).toEqual([false, false])
+  })
+
+  test('is reserved once', async () => {
+    const ada = await withCredits(10)
+    const id = newId()
+    await reserve(ada, id, 1)
+    expect(await refused(reserve(ada, id, 1))).toBe('credit_ledger__reserved_once')
+    expect(await books(ada)).toEqual({ balance: 9, sum: 9, least: 9 })
+  })
+})
+
+describe('the ledger', () => {
+  const entry = (userId: string, kind: string, amount: number, rest: object = {}) => sql`
+    insert into credit_ledger ${sql({ id: newId(), user_id: userId, kind, amount, ...rest })}`
+
+  test('only grows: nothing in it is changed, removed or emptied, and neither are balances by themselves', async () => {
+    const ada = await withCredits(10)
+    const denied = '42501'
+    for (const change of [
+      sql`update credit_ledger set amount = 20 where user_id = ${ada}`,
+      sql`update credit_ledger set note = 'x' where false`,
+      sql`delete from credit_ledger where user_id = ${ada}`,
+      sql`truncate credit_ledger`,
+      sql`truncate users cascade`,
+      sql`insert into credit_ledger (id, user_id, kind, amount) values (${newId()}, ${ada}, 'welcome', 5)
+            on conflict (user_id) where kind = 'welcome' do update set amount = 9`,
+      sql`update credit_balances set balance = 1000000 where user_id = ${ada}`,
+      sql`delete from credit_balances where user_id = ${ada}`,
+      sql`insert into credit_balances (user_id, balance) values (${await insertUser()}, 5)`,
+      sql`truncate credit_balances`,
+    ]) {
+      expect(await refused(change)).toBe(denied)
+    }
+    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+  })
+
+  test('an entry that comes to nothing leaves the balance as it was', async () => {
+    const ada = await withCredits(10)
+    await sql`
+      insert into credit_ledger (id, user_id, kind, amount) values (${newId()}, ${ada}, 'welcome', 5)
+      on conflict do nothing`
+    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    expect(await refused(entry(ada, 'welcome', 5))).toBe('credit_ledger__welcomed_once')
+    const two = [newId(), newId()].map((id) => ({ id, user_id: ada, kind: 'grant', amount: 1, created_by: ada }))
+    expect(await refused(sql`insert into credit_ledger ${sql(two)}`)).toBe('23000')
+    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+  })
+
+  test('says what an entry did by the truth, whatever its writer says', async () => {
+    const ada = await withCredits(10)
+    await entry(ada, 'grant', 5, { created_by: ada, balance_after: 1_000_000 })
+    expect(await books(ada)).toEqual({ balance: 15, sum: 15, least: 10 })
+  })
+
+  test('holds no entry that its kind does not allow', async () => {
+    const ada = await withCredits(10)
+    const id = newId()
+    await reserve(ada, id, 4)
+    const ben = await withCredits(10)
+    for (const [kind, amount, rest, why] of [
+      ['gift', 1, {}, 'credit_ledger__amount'],
+      ['grant', 0, { created_by: ada }, 'credit_ledger__amount'],
+      ['grant', 1, {}, 'credit_ledger__created_by'],
+      ['grant', -1, { created_by: ada }, 'credit_ledger__amount'],
+      ['reserve', 1, { generation_id: newId() }, 'credit_ledger__amount'],
+      ['reserve', -1, {}, 'credit_ledger__generation_id'],
+      ['refund', 3, { generation_id: id }, '23000'],
+      ['refund', 5, { generation_id: id }, '23000'],
+      ['refund', 4, { generation_id: newId() }, '23000'],
+      ['settle', -1, { generation_id: id }, 'credit_ledger__amount'],
+    ] as const) {
+      expect([kind, amount, await refused(entry(ada, kind, amount, rest))]).not.toEqual([kind, amount, 'done'])
+      if (why !== 'credit_ledger__amount') expect(await refused(entry(ada, kind, amount, rest))).toBe(why)
+    }
+    expect(await refused(entry(ben, 'refund', 4, { generation_id: id }))).toBe('23000')
+    expect((await books(ada)).balance).toBe(6)
+  })
+})
+
+describe('the migration', () => {
+  test('gives everybody who is here already what newcomers get, and nothing to closed accounts', async () => {
+    const source = fileURLToPath(new URL('../../sql/', import.meta.url))
+    const folder = await mkdtemp(join(tmpdir(), 'velro-migrations-'))
+    const own = await createDatabase({ migrated: false })
+    const on = connectOnce(own.connection)
+    try {
+      const names = (await readdir(source)).filter((name) => /^\d{6}_/.test(name)).sort()
+      const earlier = names.slice(
+        0,
+        names.findIndex((name) => name.endsWith('_credits.sql')),
+      )
+      for (const name of earlier) await copyFile(join(source, name), join(folder, name))
+      await migrate(on, pathToFileURL(`${folder}/`))
+      const users = await Promise.all(Array.from({ length: 5 }, () => insertUser(on)))
+      await on`update users set status = 'deleted', email = null, password_hash = null where id = ${users[0] as string}`
+      await on`update users set status = 'suspended' where id = ${users[1] as string}`
+      const before = Date.now()
+      expect((await migrate(on)).join()).toContain('_credits.sql')
+      const rows = await on<{ id: string; user_id: string; balance: string; sum: number; kind: string }[]>`
+        select l.id, l.user_id, b.balance, l.amount as sum, l.kind from credit_ledger l join credit_balances b using (user_id)`
+      expect(rows.map(({ user_id }) => user_id).sort()).toEqual(users.slice(1).sort())
+      for (const { id, balance, sum, kind } of rows) {
+        expect([balance, sum, kind]).toEqual(['1000', 1_000, 'welcome'])
+        expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
+        const madeMs = Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16)
+        expect(Math.abs(madeMs - before)).toBeLessThan(60_000)
+      }
+    } finally {
+      await on.end()
+      await own.drop()
+      await rm(folder, { recursive: true })
+    }
+  })
+})

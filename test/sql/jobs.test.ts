@@ -1,0 +1,141 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createJobStore } from '../../src/jobs/store.ts'
+import { newId } from '../../src/kit/id.ts'
+import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+
+let database: TestDatabase
+let sql: Sql
+beforeAll(async () => {
+  database = await createDatabase()
+  sql = connect(database.connection, { max: 20 })
+})
+beforeEach(async () => {
+  await sql`delete from generations`
+})
+afterAll(async () => {
+  await sql?.end({ timeout: 1 })
+  await database?.drop()
+})
+
+const leaseMs = 60_000
+const stores = () => [createJobStore(sql, 'one'), createJobStore(sql, 'two')] as const
+const inside = <T>(work: (tx: TransactionSql) => Promise<T>) => sql.begin(work) as Promise<T>
+const take = (store: ReturnType<typeof createJobStore>, limit = 10) => inside((tx) => store.take(tx, limit, leaseMs))
+const leaseOf = (job: { generation_id: string; attempt: number }) => ({
+  generationId: job.generation_id,
+  attempt: job.attempt,
+})
+
+const addUser = async (plan = 'free') => {
+  const id = newId()
+  await sql`
+    insert into users (id, email, display_name, password_hash, plan)
+    values (${id}, ${`${id}@example.com`}, 'Somebody', 'x', ${plan})`
+  return id
+}
+const addJob = async (plan?: string) => {
+  const [id, owner] = [newId(), await addUser(plan)]
+  await sql`insert into generations (id, owner_id, model, prompt) values (${id}, ${owner}, 'm', 'p')`
+  await inside((tx) => createJobStore(sql, 'adder').add(tx, id))
+  return id
+}
+const rowOf = async (id: string) => (await sql`select * from generation_jobs where generation_id = ${id}`)[0]
+const runOut = (id: string) =>
+  sql`update generation_jobs set lease_until = clock_timestamp() where generation_id = ${id}`
+
+describe('jobs', () => {
+  test('go to those who pay more first, then in the order they came, each to one of many who ask at once', async () => {
+    const [late, early, paid] = [await addJob(), await addJob(), await addJob('enterprise')]
+    const [one, two] = stores()
+    expect((await take(one, 1)).map(({ generation_id }) => generation_id)).toEqual([paid])
+    const taken = (await Promise.all([take(one), take(two), take(one), take(two)])).flat()
+    expect(taken.map(({ generation_id }) => generation_id).toSorted()).toEqual([late, early].toSorted())
+    expect(await one.isAnyDue()).toBe(false)
+    const statuses = await sql`select distinct status, started_at is not null as started from generations`
+    expect([...statuses]).toEqual([{ status: 'processing', started: true }])
+  })
+
+  test('of a generation that somebody is at are passed over, and nobody waits', async () => {
+    const id = await addJob()
+    const [one] = stores()
+    await inside(async (tx) => {
+      await tx`select from generations where id = ${id} for no key update`
+      expect(await take(one)).toEqual([])
+    })
+    expect(await take(one)).toHaveLength(1)
+  })
+
+  test('are held as long as that is renewed, with how far they are, and then are another’s', async () => {
+    const id = await addJob()
+    const [one, two] = stores()
+    const [first] = await take(one)
+    const held = (attempt: number) => new Map([[id, { attempt, fraction: 0.25 }]])
+    expect(await one.renew(held(1), leaseMs)).toEqual(new Set([id]))
+    expect(await rowOf(id)).toMatchObject({ progress: 0.25, worker: 'one', attempt: 1 })
+    expect(await two.renew(held(1), leaseMs)).toEqual(new Set())
+    expect(await take(two)).toEqual([])
+    await runOut(id)
+    const [second] = await take(two)
+    expect(second).toMatchObject({ generation_id: id, attempt: 2, failures: 0 })
+    expect(await rowOf(id)).toMatchObject({ progress: 0, worker: 'two' })
+    if (first === undefined || second === undefined) throw new Error('Not taken')
+    expect(await one.renew(held(1), leaseMs)).toEqual(new Set())
+    expect(await one.note(leaseOf(first), { id: 'x' })).toBe(false)
+    await one.putOff(leaseOf(first), 0, true)
+    expect(await inside((tx) => one.finish(tx, leaseOf(first)))).toBe(false)
+    expect(await rowOf(id)).toMatchObject({ worker: 'two', failures: 0 })
+    expect(await inside((tx) => two.finish(tx, leaseOf(second)))).toBe(true)
+    expect(await rowOf(id)).toBeUndefined()
+  })
+
+  test('that are put off come again after a while, with what was noted and how often they failed', async () => {
+    const id = await addJob()
+    const [one, two] = stores()
+    const [first] = await take(one)
+    if (first === undefined) throw new Error('Not taken')
+    expect(await one.note(leaseOf(first), { request: 'r-1' })).toBe(true)
+    await one.putOff(leaseOf(first), 50, true)
+    expect([await one.isAnyDue(), await take(two)]).toEqual([false, []])
+    await sql`select pg_sleep(0.06)`
+    expect(await take(two)).toMatchObject([{ attempt: 2, failures: 1, remote: { request: 'r-1' } }])
+    expect(await rowOf(id)).toMatchObject({ worker: 'two' })
+  })
+
+  test('that are cancelled are gone once, whoever has them', async () => {
+    const id = await addJob()
+    const [one] = stores()
+    const [first] = await take(one)
+    if (first === undefined) throw new Error('Not taken')
+    const cancel = () =>
+      inside(async (tx) => {
+        await tx`select from generations where id = ${id} for no key update`
+        return one.cancel(tx, id)
+      })
+    const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.finish(tx, leaseOf(first)))])
+    expect(ends.filter(Boolean)).toHaveLength(1)
+  })
+})
+
+test('what is queued without anybody to make it was cancelled when they came, and what failed says so', async () => {
+  const text = await Bun.file(new URL('../../sql/000012_jobs.sql', import.meta.url)).text()
+  const old = await createDatabase({ migrated: false })
+  const own = connect(old.connection, { max: 1 })
+  try {
+    // As much of what was before as the migration looks at.
+    await own`create table generations (id uuid primary key, status text not null)`
+    for (const status of ['queued', 'processing', 'failed', 'completed']) {
+      await own`insert into generations (id, status) values (${newId()}, ${status})`
+    }
+    await own.begin((tx) => tx.unsafe(text))
+    expect((await own`select status, failure from generations order by id`).map(({ ...row }) => row)).toEqual([
+      { status: 'cancelled', failure: null },
+      { status: 'cancelled', failure: null },
+      { status: 'failed', failure: 'failed' },
+      { status: 'completed', failure: null },
+    ])
+  } finally {
+    await own.end()
+    await old.drop()
+  }
+})
