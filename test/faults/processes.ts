@@ -54,6 +54,12 @@ export const holdersOf = (serverPort: number, pids: readonly number[]) => {
   }
 }
 
+/** The sockets that listen on a port, by their inodes, whoever holds them. */
+export const listenersOn = (serverPort: number): string[] =>
+  readTcp()
+    .filter(({ localPort, listens }) => listens && localPort === serverPort)
+    .map(({ inode }) => inode)
+
 export type KeptConnection = {
   readonly localPort: number
   /** The status of the answer; undefined when the connection broke instead. One at a time. */

@@ -6,7 +6,7 @@ import { connectOnce, poolNames, readConnectionBudget, sharePools } from '../../
 import { respawnDelayMs } from '../../src/supervisor.ts'
 import { reapCluster, reapFolder } from '../harness/reaper.ts'
 import { api, createDatabase, type Runtime, register, startServer, type TestServer } from '../harness.ts'
-import { childrenOf, holdersOf, type KeptConnection, keepConnection, lives } from './processes.ts'
+import { childrenOf, holdersOf, type KeptConnection, keepConnection, listenersOn, lives } from './processes.ts'
 import { holdUser, until } from './support.ts'
 
 const drainMs = 3_000
@@ -74,6 +74,12 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const pids = childrenOf(server.pid)
       const broken: number[] = []
       const statuses: (number | undefined)[] = []
+      // For a moment the one that is killed still takes connections, which end with it: who is cut off waits that out.
+      const listeners = listenersOn(portOf(server))
+      const oneIsGone = () => {
+        const now = listenersOn(portOf(server))
+        return listeners.some((inode) => !now.includes(inode))
+      }
       let over = false
       const load = async () => {
         for (let client = await connectTo(server); !over; ) {
@@ -81,6 +87,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
           if (status !== undefined) statuses.push(status)
           else {
             broken.push(client.localPort)
+            await until(oneIsGone, 'the one that was killed takes no connection any more')
             client = await connectTo(server)
           }
         }
