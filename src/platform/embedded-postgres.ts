@@ -173,7 +173,8 @@ export const startEmbeddedPostgres = async (options: EmbeddedPostgresOptions): P
       }
       if (stopping && !started) return
       if (!release) continue
-      if (found && !ours(found) && (found.socketFolder !== '' || found.status === 'ready')) {
+      // While one starts, what its file tells of it may be cut anywhere.
+      if (found && !ours(found) && /^(ready|standby)$/.test(found.status)) {
         throw new Error(`a Postgres that Velro did not start (pid ${found.pid}) runs on this data: stop it first`)
       }
       if (found?.status === 'ready') {

@@ -319,6 +319,18 @@ describe('the owner of the server', () => {
     await pg.stop()
   })
 
+  test('killed -9 while the server writes its pid file: the next start waits for all of it', async () => {
+    const directory = usedDirectory()
+    const other = startOther(directory, 'stay')
+    const { pid, connection } = await other.told
+    await killHard(other)
+    const file = join(directory, 'data/postmaster.pid')
+    const whole = readFileSync(file, 'utf8')
+    writeFileSync(file, whole.slice(0, whole.indexOf(connection.host) + 5))
+    setTimeout(() => writeFileSync(file, whole), 300)
+    expect((await start(directory)).pid).toBe(pid)
+  })
+
   test('alive: a second start shares the server, and its stop() leaves it running', async () => {
     const directory = usedDirectory()
     const other = startOther(directory, 'stay')
