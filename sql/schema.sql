@@ -70,6 +70,18 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.note_changed_media()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(concat('media:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.owner_id, a.generation_id, a.sha256)
+           is distinct from (b.owner_id, b.generation_id, b.sha256)));
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.note_changed_projects()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -540,6 +552,9 @@ create table media (
 );
 CREATE INDEX media__owner_id ON public.media USING btree (owner_id, id);
 CREATE INDEX media__sha256 ON public.media USING btree (sha256);
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.media REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('media');
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.media FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.media REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_media();
 
 create table media_objects (
   sha256 text not null,

@@ -3,7 +3,7 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { FactCache, GatheredFacts, Principal } from './facts.ts'
 import { type Decision, decide } from './layers.ts'
-import { type Action, type Facts, has, publicActions, type ResourceRef, type Scope } from './model.ts'
+import { type Action, type Facts, has, type MediaFact, publicActions, type ResourceRef, type Scope } from './model.ts'
 import type { ResourceFacts } from './reading.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
 import type { Tally } from './tally.ts'
@@ -69,19 +69,23 @@ export type Access = {
   explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Explanation>
   /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
+  /** As `require` for media; returns what is known of it. */
+  requireMedia(caller: Pick<Caller, 'userId'>, action: Action, id: string, deadline: Deadline): Promise<MediaFact>
   /** Passes where the caller may make a child of a generation, or throws as `require` does, with a code of its own. */
   requireDerivation(caller: Caller, generationId: string, deadline: Deadline): Promise<void>
 }
 
-const notFound = { project: 'project.not_found', generation: 'generation.not_found' } as const
+const notFound = {
+  project: 'project.not_found',
+  generation: 'generation.not_found',
+  media: 'media.not_found',
+} as const
 
-const toFacts = (userId: string, account: Facts['account'], { project, generation, grant }: ResourceFacts): Facts => ({
-  userId,
-  account,
-  project,
-  generation,
-  grant,
-})
+const toFacts = (
+  userId: string,
+  account: Facts['account'],
+  { project, generation, media, grant }: ResourceFacts,
+): Facts => ({ userId, account, project, generation, media, grant })
 
 /** By what is merely remembered things may be looked at, and nothing else. */
 const refuseRecalled = ({ recalled }: GatheredFacts, action: Action): void => {
@@ -157,6 +161,12 @@ export const createAccess = ({
 
   const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> =>
     peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ question }) => question)
+
+  const requireFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
+    const question = await factsOf(userId, action, ref, deadline)
+    if (decide(question, action).allowed) return question
+    throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
+  }
 
   /** What each layer says, and how long it takes to say it; the facts took `fetchedInMs`. */
   const trace = (
@@ -241,9 +251,12 @@ export const createAccess = ({
       )
     },
     require: async (caller, action, ref, deadline) => {
-      const question = await factsOf(caller.userId, action, ref, deadline)
-      if (decide(question, action).allowed) return
-      throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
+      await requireFacts(caller.userId, action, ref, deadline)
+    },
+    requireMedia: async (caller, action, id, deadline) => {
+      const { media } = await requireFacts(caller.userId, action, { type: 'media', id }, deadline)
+      if (media === undefined) throw new Fault('media.not_found')
+      return media
     },
     requireDerivation: async (caller, generationId, deadline) => {
       const question = await factsOf(caller.userId, 'create', { type: 'generation', id: generationId }, deadline)

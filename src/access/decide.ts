@@ -23,13 +23,21 @@ export const account: Rule = ({ account: fact }) => {
   return fact.status === 'active' ? standing : inactive[fact.status]
 }
 
+const broughtIt = finding('allow', 'ownership.media_owner')
 const generationOwner = finding('allow', 'ownership.generation_owner')
 const projectOwner = finding('allow', 'ownership.project_owner')
 const notOwner = finding('abstain', 'ownership.none')
 const notForOwner = finding('abstain', 'ownership.action_not_included')
 
-/** Rules 2 and 3: the owner of a project may do everything in it; of a generation, everything but admin, wherever it is. */
-export const ownership: Rule = ({ userId, project, generation }, action) => {
+/**
+ * Rules 2, 3 and 5: the owner of a project may do everything in it; of a generation, everything but admin, wherever it is;
+ * and so may who brought a picture, alone.
+ */
+export const ownership: Rule = ({ userId, project, generation, media }, action) => {
+  if (media?.generationId === null) {
+    if (media.ownerId !== userId) return notOwner
+    return has(generationOwnerActions, action) ? broughtIt : notForOwner
+  }
   if (generation?.ownerId === userId) return has(generationOwnerActions, action) ? generationOwner : notForOwner
   if (project?.ownerId !== userId) return notOwner
   return has(ownerActions, action) ? projectOwner : notForOwner
@@ -71,4 +79,16 @@ const notDerivable = finding('deny', 'lineage.derivatives_not_allowed')
 export const lineage: Rule = (facts) => {
   if (facts.deriving !== true) return nothingDerived
   return settledByOwning(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
+}
+
+const noMedia = finding('abstain', 'media.not_asked')
+const broughtMedia = finding('abstain', 'media.brought')
+const finished = finding('abstain', 'media.generation_completed')
+const unfinished = finding('deny', 'media.generation_not_completed')
+
+/** Rule 5: media follow their generation, and only when that is completed. */
+export const media: Rule = ({ media: fact, generation }) => {
+  if (fact === undefined) return noMedia
+  if (fact.generationId === null) return broughtMedia
+  return generation?.status === 'completed' ? finished : unfinished
 }

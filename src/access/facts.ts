@@ -260,13 +260,16 @@ export const createFactCache = ({
   }
 
   const keysOf = ({ type, id }: ResourceRef, userId: string): FactKey[] => {
-    const generation = type === 'generation' ? factIn(fromMemory('generation', id)) : undefined
+    const media = type === 'media' ? factIn(fromMemory('media', id)) : undefined
+    const generationId = type === 'generation' ? id : (media?.generationId ?? null)
+    const generation = generationId === null ? undefined : factIn(fromMemory('generation', generationId))
     const projectId = type === 'project' ? id : (generation?.projectId ?? null)
     const isMany = factIn(fromMemory('grants', userId)) === 'many'
     return [
       factKey('account', userId),
       factKey(type, id),
       factKey('grants', userId),
+      ...(generationId === null ? [] : [factKey('generation', generationId)]),
       ...(projectId === null ? [] : [factKey('project', projectId)]),
       ...(projectId === null || !isMany ? [] : [factKey('grant', grantId(userId, projectId))]),
     ]

@@ -1,10 +1,10 @@
 import type { Sql } from '../platform/postgres.ts'
-import type { ResourceType } from './model.ts'
+import type { ListedType } from './model.ts'
 
 /** Somebody asked about something, about so many times. */
 export type Heat = {
   readonly userId: string
-  readonly type: ResourceType
+  readonly type: ListedType
   readonly id: string
   readonly hits: number
 }

@@ -21,6 +21,10 @@ export type Heater = {
   flush(): Promise<void>
 }
 
+/** Media are as hot as what they came of. */
+const listed = ({ type, id }: ResourceRef, { media }: ResourceFacts): Pick<Heat, 'type' | 'id'> =>
+  type === 'media' ? { type: 'generation', id: media?.generationId ?? id } : { type, id }
+
 type Pair = { -readonly [K in keyof Heat]: Heat[K] }
 
 export const createHeater = ({
@@ -38,9 +42,10 @@ export const createHeater = ({
   const draw = () => 1 + Math.floor(random() * (2 * sampledOneIn - 1))
   let left = draw()
 
-  const look = (userId: string, { type, id }: ResourceRef, facts: ResourceFacts) => {
+  const look = (userId: string, ref: ResourceRef, facts: ResourceFacts) => {
     left = draw()
     if (!flags.warm_up || (facts.project === undefined && facts.generation === undefined)) return
+    const { type, id } = listed(ref, facts)
     const key = `${userId}/${id}`
     const known = pairs.get(key)
     if (known !== undefined) known.hits += sampledOneIn

@@ -1,4 +1,4 @@
-import { account, type Finding, lineage, ownership, teamAccess, visibility } from './decide.ts'
+import { account, type Finding, lineage, media, ownership, teamAccess, visibility } from './decide.ts'
 import type { Action, Facts } from './model.ts'
 
 const notBuilt: Finding = Object.freeze({ verdict: 'skipped', reason: 'layer.not_built' })
@@ -26,7 +26,7 @@ export const layers: readonly Layer[] = [
   { layer: 2, name: 'team_access', evaluate: teamAccess },
   { layer: 3, name: 'project_visibility', evaluate: visibility },
   { layer: 5, name: 'lineage', evaluate: lineage },
-  { layer: 6, name: 'media', evaluate: skip },
+  { layer: 6, name: 'media', evaluate: media },
   { layer: 8, name: 'audit', evaluate: () => decisionLogged },
 ]
 

@@ -1,6 +1,14 @@
 import type { Deadline } from '../kit/deadline.ts'
 import type { Fragment, Sql } from '../platform/postgres.ts'
-import { type Action, actionBit, generationOwnerActions, has, publicActions, type ResourceRef } from './model.ts'
+import {
+  type Action,
+  actionBit,
+  generationOwnerActions,
+  has,
+  type ListedRef,
+  type ListedType,
+  publicActions,
+} from './model.ts'
 
 /** A place in a list of ids: those after `after`, newest first, `limit` and one more. */
 export type Place = { readonly after: string | null; readonly limit: number }
@@ -71,7 +79,7 @@ export const createListingStore = (sql: Sql) => {
 
   return {
     /** Ids of the things of a type that a person may do something to, newest first. */
-    accessible: (deadline: Deadline, userId: string, type: ResourceRef['type'], action: Action, place: Place) =>
+    accessible: (deadline: Deadline, userId: string, type: ListedType, action: Action, place: Place) =>
       deadline.run(sql<{ id: string }[]>`
         select ids.id from ${idsOf[type](userId, action, place)} ids
          where exists (select from users where id = ${userId} and status = 'active')
@@ -81,7 +89,7 @@ export const createListingStore = (sql: Sql) => {
      * The people of active accounts who may do something to a thing by owning it or through teams, by id, newest first;
      * and whether everybody may who is signed in, because it is public.
      */
-    who: async (deadline: Deadline, { type, id }: ResourceRef, action: Action, { after, limit }: Place) => {
+    who: async (deadline: Deadline, { type, id }: ListedRef, action: Action, { after, limit }: Place) => {
       const bit = actionBit[action]
       const projectId =
         type === 'project' ? sql`${id}::uuid` : sql`(select project_id from generations where id = ${id})`

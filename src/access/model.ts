@@ -43,8 +43,12 @@ export const levelActions: Readonly<Record<AccessLevel, ActionSet>> = {
 
 export const isAbove = (role: TeamRole, other: TeamRole): boolean => teamRoles.indexOf(role) < teamRoles.indexOf(other)
 
-export const resourceTypes = ['project', 'generation'] as const
+export const resourceTypes = ['project', 'generation', 'media'] as const
 export type ResourceType = (typeof resourceTypes)[number]
+/** Those that lists name: media are listed with their generation. */
+export const listedTypes = ['project', 'generation'] as const
+export type ListedType = (typeof listedTypes)[number]
+export type ListedRef = { readonly type: ListedType; readonly id: string }
 export type ResourceRef = { readonly type: ResourceType; readonly id: string }
 
 export const generationStatuses = ['queued', 'processing', 'completed', 'failed', 'cancelled'] as const
@@ -101,11 +105,21 @@ export type GenerationFact = {
   readonly status: GenerationStatus
 }
 
+/** What came of a generation, or was brought by its owner. Nothing of it ever changes but that it goes. */
+export type MediaFact = {
+  readonly ownerId: string
+  /** Null for what was brought. */
+  readonly generationId: string | null
+  readonly sha256: string
+  readonly contentType: string
+}
+
 export type Fact = {
   session: SessionFact
   account: AccountFact
   project: ProjectFact
   generation: GenerationFact
+  media: MediaFact
   grant: GrantFact
   grants: GrantsFact
   service_key: ServiceKeyFact
@@ -137,7 +151,7 @@ export const without = (grants: GrantsFact, projectId: string): GrantsFact | und
 }
 
 /**
- * The facts of one question. A thing that does not exist has neither `project` nor `generation`, which makes it a thing
+ * The facts of one question. A thing that does not exist has neither `project` nor `generation` nor `media`, which makes it a thing
  * nobody has anything to do with: no rule needs to know the difference, so no answer can show it.
  */
 export type Facts = {
@@ -145,6 +159,8 @@ export type Facts = {
   readonly account: AccountFact | undefined
   readonly project: ProjectFact | undefined
   readonly generation: GenerationFact | undefined
+  /** Where the question is about media; `generation` is then the one that made it, if any. */
+  readonly media?: MediaFact | undefined
   /** What the person may do on the project by owning it or through teams. */
   readonly grant: GrantFact | undefined
   /** Asked in order to make a child of the generation. */

@@ -90,6 +90,12 @@ const factSchemas: Readonly<Record<FactKind, TSchema>> = {
   account: exactly({ status: words(accountStatuses), role: words(accountRoles), plan: words(plans) }),
   project: exactly({ ownerId: uuid, visibility: words(visibilities), allowDerivatives: t.Boolean() }),
   generation: exactly({ ownerId: uuid, projectId: orNull(uuid), status: words(generationStatuses) }),
+  media: exactly({
+    ownerId: uuid,
+    generationId: orNull(uuid),
+    sha256: t.String({ pattern: '^[0-9a-f]{64}$' }),
+    contentType: t.String({ maxLength: 64 }),
+  }),
   grant: t.Integer({ minimum: 0, maximum: every }),
   grants: t.Union([
     exactly({

@@ -5,6 +5,7 @@ import {
   type GenerationFact,
   type GrantFact,
   grantId,
+  type MediaFact,
   type ProjectFact,
   type ResourceRef,
 } from './model.ts'
@@ -13,6 +14,7 @@ import {
 export type ResourceFacts = {
   readonly project: ProjectFact | undefined
   readonly generation: GenerationFact | undefined
+  readonly media?: MediaFact | undefined
   readonly grant: GrantFact | undefined
 }
 
@@ -49,7 +51,7 @@ const readProject = (
   projectId: string,
   userId: string,
   onMiss: OnMiss,
-): Omit<ResourceFacts, 'generation'> | undefined => {
+): Pick<ResourceFacts, 'project' | 'grant'> | undefined => {
   const lookup = source('project', projectId)
   if (lookup.kind === 'miss') return void onMiss('project', projectId, unknownGrantsOf(source, userId, projectId))
   if (lookup.kind === 'absent') return nothing
@@ -59,17 +61,8 @@ const readProject = (
   return grant === undefined ? undefined : { project, grant }
 }
 
-/** Reads a thing's facts from a source; where one is missing, names it to `onMiss` and returns undefined. */
-export const readResource = (
-  source: Source,
-  { type, id }: ResourceRef,
-  userId: string,
-  onMiss: OnMiss,
-): ResourceFacts | undefined => {
-  if (type === 'project') {
-    const found = readProject(source, id, userId, onMiss)
-    return found && { project: found.project, generation: undefined, grant: found.grant }
-  }
+/** Reads a generation's facts for one person. */
+const readGeneration = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
   const lookup = source('generation', id)
   if (lookup.kind === 'miss') return void onMiss('generation', id, unknownGrantsOf(source, userId))
   if (lookup.kind === 'absent') return nothing
@@ -77,6 +70,29 @@ export const readResource = (
   if (generation.projectId === null) return { project: undefined, generation, grant: undefined }
   const found = readProject(source, generation.projectId, userId, onMiss)
   return found && { project: found.project, generation, grant: found.grant }
+}
+
+const readMedia = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
+  const lookup = source('media', id)
+  if (lookup.kind === 'miss') return void onMiss('media', id, unknownGrantsOf(source, userId))
+  if (lookup.kind === 'absent') return nothing
+  const media = lookup.value
+  if (media.generationId === null) return { ...nothing, media }
+  const found = readGeneration(source, media.generationId, userId, onMiss)
+  return found && { project: found.project, generation: found.generation, media, grant: found.grant }
+}
+
+/** Reads a thing's facts from a source; where one is missing, names it to `onMiss` and returns undefined. */
+export const readResource = (
+  source: Source,
+  { type, id }: ResourceRef,
+  userId: string,
+  onMiss: OnMiss,
+): ResourceFacts | undefined => {
+  if (type === 'media') return readMedia(source, id, userId, onMiss)
+  if (type === 'generation') return readGeneration(source, id, userId, onMiss)
+  const found = readProject(source, id, userId, onMiss)
+  return found && { project: found.project, generation: undefined, grant: found.grant }
 }
 
 export const ignore = () => {}

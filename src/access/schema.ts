@@ -1,5 +1,5 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../schema.ts'
-import { actions, resourceTypes } from './model.ts'
+import { actions, listedTypes, resourceTypes } from './model.ts'
 import { tiers } from './tiers.ts'
 
 const aboutUser = t.Optional(id('About whom: a service says it, a person may only name itself'))
@@ -36,7 +36,7 @@ export const explanation = closed({
 })
 
 export const accessibleQuery = closed({
-  type: oneOf(resourceTypes),
+  type: oneOf(listedTypes),
   action: oneOf(actions),
   user_id: aboutUser,
   ...pageQuery,
@@ -44,14 +44,14 @@ export const accessibleQuery = closed({
 export type AccessibleQuery = Static<typeof accessibleQuery>
 
 export const whoQuery = closed({
-  type: oneOf(resourceTypes),
+  type: oneOf(listedTypes),
   id: id('The thing'),
   action: oneOf(actions),
   ...pageQuery,
 })
 export type WhoQuery = Static<typeof whoQuery>
 
-export const accessible = pageOf(closed({ type: oneOf(resourceTypes), id: id('The thing') }))
+export const accessible = pageOf(closed({ type: oneOf(listedTypes), id: id('The thing') }))
 
 export const who = closed({
   items: t.Array(closed({ user_id: id('User') }), {

@@ -36,6 +36,11 @@ type Row = {
   g_owner_id: string
   g_project_id: string | null
   g_status: Fact['generation']['status']
+  m_id: string | null
+  m_owner_id: string
+  m_generation_id: string | null
+  m_sha256: string
+  m_content_type: string
   p_id: string | null
   p_owner_id: string
   p_visibility: Fact['project']['visibility']
@@ -75,7 +80,7 @@ type StoreOptions = {
 export const createFactStore = (sql: Sql, { maxGrants = usualMaxGrants }: StoreOptions = {}): FactStore => ({
   /**
    * The facts of a cold question in one statement, however many things and teams it is about: a session brings its
-   * account along, a generation its project, a person all that was granted to it. Every row is found by its primary key,
+   * account along, media their generation, a generation its project, a person all that was granted to it. Every row is found by its primary key,
    * those of a person by an index that holds nothing else; of them no more are read than fit into a fact, and only who has
    * more is looked up on each project. Nothing is locked. (That lookup is no join, because a planner may take one by
    * project alone, and read everybody on it.)
@@ -101,6 +106,8 @@ export const createFactStore = (sql: Sql, { maxGrants = usualMaxGrants }: StoreO
              s.id as s_id, s.ended_at is not null as s_ended, least(s.idle_expires_at, s.expires_at) as s_expires_at,
              u.id as u_id, u.status as u_status, u.role as u_role, u.plan as u_plan,
              g.id as g_id, g.owner_id as g_owner_id, g.project_id as g_project_id, g.status as g_status,
+             m.id as m_id, m.owner_id as m_owner_id, m.generation_id as m_generation_id, m.sha256 as m_sha256,
+             o.content_type as m_content_type,
              p.id as p_id, p.owner_id as p_owner_id, p.visibility as p_visibility,
              p.allow_derivatives as p_allow_derivatives,
              case when w.kind = 'grant' or w.user_id in (select id from people where many) then
@@ -114,8 +121,10 @@ export const createFactStore = (sql: Sql, { maxGrants = usualMaxGrants }: StoreO
         from unnest(${kinds}::text[], ${ids}::uuid[], ${users}::uuid[]) with ordinality as w (kind, id, user_id, place)
         left join sessions s on w.kind = 'session' and s.id = w.id
         left join users u on u.id = case w.kind when 'session' then s.user_id when 'account' then w.id end
-        left join generations g on w.kind = 'generation' and g.id = w.id
-        left join projects p on p.id = case when w.kind = 'generation' then g.project_id
+        left join media m on w.kind = 'media' and m.id = w.id
+        left join media_objects o on o.sha256 = m.sha256
+        left join generations g on g.id = case w.kind when 'generation' then w.id when 'media' then m.generation_id end
+        left join projects p on p.id = case when w.kind in ('generation', 'media') then g.project_id
                                             when w.kind in ('project', 'grant') then w.id end
         left join service_keys k on w.kind = 'service_key' and k.id = w.id`
     const facts = new Map<FactKey, Fact[FactKind] | null>()
@@ -143,6 +152,14 @@ export const createFactStore = (sql: Sql, { maxGrants = usualMaxGrants }: StoreO
           ownerId: row.g_owner_id,
           projectId: row.g_project_id,
           status: row.g_status,
+        })
+      }
+      if (row.m_id !== null) {
+        facts.set(factKey('media', row.m_id), {
+          ownerId: row.m_owner_id,
+          generationId: row.m_generation_id,
+          sha256: row.m_sha256,
+          contentType: row.m_content_type,
         })
       }
       if (row.p_id !== null) {

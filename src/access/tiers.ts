@@ -1,6 +1,6 @@
 import type { Clock } from '../kit/clock.ts'
 import { absent, type Lookup, miss } from '../kit/ttl-map.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId } from './model.ts'
+import { type Fact, type FactKey, type FactKind, factKey, grantId, type ResourceType, resourceTypes } from './model.ts'
 import type { OuterCache } from './outer-cache.ts'
 import { ignore, readResource, type Source } from './reading.ts'
 import type { Standing } from './standing.ts'
@@ -38,15 +38,20 @@ export const loadFromStore =
     ages: noAges,
   })
 
-const isResource = (kind: FactKind): kind is 'project' | 'generation' => kind === 'project' || kind === 'generation'
+const isResource = (kind: FactKind): kind is ResourceType => (resourceTypes as readonly string[]).includes(kind)
 
-/** The facts a wish needs, as far as can be told by what is known: which project a generation is in shows only then. */
+/** The facts a wish needs, as far as can be told by what is known: what media came of and where that is shows only then. */
 const keysFor = ({ kind, id, userId }: Wanted, known: LoadedFacts): FactKey[] => {
   if (kind === 'grant') return userId === null ? [] : [factKey('grant', grantId(userId, id))]
   const own = factKey(kind, id)
   if (!isResource(kind)) return [own]
-  const projectId = kind === 'project' ? id : ((known.get(own) as Fact['generation'] | undefined)?.projectId ?? null)
-  const keys = projectId === null ? [own] : [own, factKey('project', projectId)]
+  const keys = [own]
+  const made = kind === 'media' ? (known.get(own) as Fact['media'] | null | undefined) : undefined
+  const generationKey = kind === 'generation' ? own : made?.generationId && factKey('generation', made.generationId)
+  if (kind === 'media' && generationKey) keys.push(generationKey)
+  const generation = generationKey ? (known.get(generationKey) as Fact['generation'] | null | undefined) : undefined
+  const projectId = kind === 'project' ? id : (generation?.projectId ?? null)
+  if (projectId !== null) keys.push(factKey('project', projectId))
   if (userId === null) return keys
   const grants = factKey('grants', userId)
   keys.push(grants)
@@ -67,8 +72,8 @@ const isMet = (wish: Wanted, known: LoadedFacts): boolean =>
     ? readResource(sourceOf(known), { type: wish.kind, id: wish.id }, wish.userId, ignore) !== undefined
     : keysFor(wish, known).every((key) => known.has(key))
 
-/** A generation's project is known after the first look, and so is whether somebody was granted many. */
-const maxLooks = 2
+/** What media came of is known after the first look, its project after the second; and so whether somebody was granted many. */
+const maxLooks = 3
 
 /**
  * The outer cache in front of Postgres.

@@ -1,11 +1,11 @@
 import type { Sql } from '../platform/postgres.ts'
-import type { ResourceRef, ResourceType } from './model.ts'
+import type { ListedType, ResourceRef } from './model.ts'
 
 /** Somebody who is likely to ask about something, and the session it is likely to come with. */
 export type HotPair = { readonly userId: string; readonly sessionId: string | null; readonly ref: ResourceRef }
 
-type PairRow = { user_id: string; session_id: string | null; resource_type: ResourceType; resource_id: string }
-type ThingRow = { type: ResourceType; id: string }
+type PairRow = { user_id: string; session_id: string | null; resource_type: ListedType; resource_id: string }
+type ThingRow = { type: ListedType; id: string }
 
 /** How many of each kind a person's own things are at most. */
 const ofEachKind = 50

@@ -18,6 +18,13 @@ const itsGeneration = ({ params }: { params: Record<string, string> }): Resource
   id: params['generation_id'] ?? '',
 })
 
+const theMedia = ({ params }: { params: Record<string, string> }): ResourceRef => ({
+  type: 'media',
+  id: params['media_id'] ?? '',
+})
+
+const aboutMedia = (asked: { params: Record<string, string> }) => [theMedia(asked)]
+
 export const mediaRoutes = ({
   media,
   guard,
@@ -45,8 +52,8 @@ export const mediaRoutes = ({
         ),
       },
     )
-    .get('/media/:media_id', ({ call, caller, params }) => media.get(call, caller, params.media_id), {
-      signedIn: true,
+    .get('/media/:media_id', ({ call, params }) => media.get(call, params.media_id), {
+      may: ['read', theMedia],
       ...contract(
         { params: model.mediaParams },
         { 200: model.media },
@@ -83,7 +90,7 @@ export const mediaRoutes = ({
         return send(isPart ? 206 : 200, body, headers)
       },
       {
-        signedIn: true,
+        signedIn: aboutMedia,
         ...contract(
           { params: model.mediaParams, query: model.contentQuery },
           {},

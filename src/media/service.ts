@@ -1,5 +1,5 @@
 import type { Access, Caller } from '../access/access.ts'
-import type { Action } from '../access/model.ts'
+import type { MediaFact } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
@@ -33,8 +33,8 @@ export type Content = {
 
 const extensions: Readonly<Record<string, string>> = { 'image/webp': 'webp', 'image/png': 'png', 'image/jpeg': 'jpg' }
 
-const toContent = ({ id, sha256, content_type }: MediaRow, variant: Variant): Content => {
-  const contentType = variant === 'original' ? content_type : 'image/webp'
+const toContent = (id: string, { sha256, contentType: original }: MediaFact, variant: Variant): Content => {
+  const contentType = variant === 'original' ? original : 'image/webp'
   const suffix = variant === 'original' ? '' : `-${variant}`
   return {
     contentType,
@@ -44,60 +44,49 @@ const toContent = ({ id, sha256, content_type }: MediaRow, variant: Variant): Co
   }
 }
 
-/**
- * What was made, as those who may see it see it. Who may follows from its generation: `read` for what it is, `download`
- * for its bytes; for everybody else there is no such thing.
- */
+/** What was made, for those whom the route let through: `read` for what it is, `download` for its bytes. */
 export const createMedia = ({
   store,
   access,
   objects,
 }: {
   store: Pick<MediaStore, 'find' | 'list'>
-  access: Pick<Access, 'decide'>
+  access: Pick<Access, 'requireMedia'>
   objects: Pick<ObjectStore, 'open'>
-}) => {
-  const find = async ({ deadline }: Call, { userId }: Caller, id: string, action: Action): Promise<MediaRow> => {
-    const row = await store.find(deadline, id)
-    // What is not there is asked about as if it were, so that it takes as long to say so.
-    const generation = { type: 'generation', id: row?.generation_id ?? id } as const
-    const { allowed } = await access.decide(userId, action, generation, deadline)
-    // Nobody may read and not download, by the matrix, so there is no telling the two apart.
-    if (row === undefined || !allowed) throw new Fault('media.not_found')
-    return row
-  }
+}) => ({
+  get: async (call: Call, id: string): Promise<Media> => {
+    const row = await store.find(call.deadline, id)
+    // Decided on a moment ago, gone now.
+    if (row === undefined) throw new Fault('media.not_found')
+    return toMedia(row)
+  },
 
-  return {
-    get: async (call: Call, caller: Caller, id: string): Promise<Media> =>
-      toMedia(await find(call, caller, id, 'read')),
+  list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
+    const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
+    return { items: items.map(toMedia), next_cursor }
+  },
 
-    list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
-      const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
-      return { items: items.map(toMedia), next_cursor }
-    },
+  getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> =>
+    toContent(id, await access.requireMedia(caller, 'download', id, call.deadline), variant),
 
-    getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> =>
-      toContent(await find(call, caller, id, 'download'), variant),
-
-    /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
-    open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
-      const opening = objects.open(key, range)
-      const opened = await deadline.run(opening).catch((error) => {
-        // What comes too late is not left open.
-        opening.then(
-          (late) => late?.stream.cancel(),
-          () => {},
-        )
-        if (error instanceof RangeNotSatisfiable) {
-          const headers = { 'content-range': `bytes */${error.total}`, 'accept-ranges': 'bytes' }
-          throw new Fault('media.range_not_satisfiable', { headers })
-        }
-        throw new Fault('media.unavailable', { cause: error, detail: { key } })
-      })
-      if (opened === undefined) throw new Fault('media.unavailable', { detail: { key } })
-      return opened
-    },
-  }
-}
+  /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
+  open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
+    const opening = objects.open(key, range)
+    const opened = await deadline.run(opening).catch((error) => {
+      // What comes too late is not left open.
+      opening.then(
+        (late) => late?.stream.cancel(),
+        () => {},
+      )
+      if (error instanceof RangeNotSatisfiable) {
+        const headers = { 'content-range': `bytes */${error.total}`, 'accept-ranges': 'bytes' }
+        throw new Fault('media.range_not_satisfiable', { headers })
+      }
+      throw new Fault('media.unavailable', { cause: error, detail: { key } })
+    })
+    if (opened === undefined) throw new Fault('media.unavailable', { detail: { key } })
+    return opened
+  },
+})
 
 export type MediaService = ReturnType<typeof createMedia>

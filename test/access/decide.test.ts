@@ -123,6 +123,40 @@ describe('lineage', () => {
   })
 })
 
+describe('media', () => {
+  const completed = (ownerId: string): GenerationFact => ({ ...generation(ownerId), status: 'completed' })
+  const made = (of: Partial<Facts>) => ({
+    media: { ownerId: me, generationId: idOf('generation', 1), sha256: 'ab'.repeat(32), contentType: 'image/png' },
+    ...of,
+  })
+  const mayDo = (given: Partial<Facts>) => actions.filter((action) => decide(facts(given), action).allowed).join(' ')
+
+  test('follow their generation, whoever they are said to belong to', () => {
+    const shown = { generation: completed(other), project: project(other, { visibility: 'public' }) }
+    expect(mayDo(made(shown))).toBe(mayDo(shown))
+    expect(mayDo(made(shown))).toBe('read download')
+    expect(mayDo(made({ generation: completed(other), project: project(other) }))).toBe('')
+    expect(mayDo(made({ generation: completed(me) }))).toBe(mayDo({ generation: completed(me) }))
+  })
+
+  test('are nobody’s to see before it is completed, nor when it is gone', () => {
+    for (const status of ['queued', 'processing', 'failed', 'cancelled'] as const) {
+      const early = made({ generation: { ...generation(me), status }, project: project(me) })
+      expect(mayDo(early)).toBe('')
+      expect(decide(facts(early), 'read').reason).toBe('media.generation_not_completed')
+    }
+    expect(mayDo(made({}))).toBe('')
+  })
+
+  test('that were brought are for whoever brought them, alone', () => {
+    const brought = (ownerId: string) =>
+      made({ media: { ownerId, generationId: null, sha256: 'ab'.repeat(32), contentType: 'image/png' } })
+    expect(mayDo(brought(me))).toBe('read download create write share delete')
+    expect(decide(facts(brought(me)), 'read').reason).toBe('ownership.media_owner')
+    expect(mayDo(brought(other))).toBe('')
+  })
+})
+
 describe('the pipeline', () => {
   const suspended = facts({ account: { ...active, status: 'suspended' }, project: project(me) })
 
@@ -154,7 +188,7 @@ describe('the pipeline', () => {
       [2, 'team_access', 'abstain', 'team.none'],
       [3, 'project_visibility', 'abstain', 'visibility.not_public'],
       [5, 'lineage', 'abstain', 'lineage.nothing_derived'],
-      [6, 'media', 'skipped', 'layer.not_built'],
+      [6, 'media', 'abstain', 'media.not_asked'],
       [8, 'audit', 'skipped', 'layer.not_built'],
     ])
     expect(decision).toEqual(decide(suspended, 'read'))

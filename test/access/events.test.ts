@@ -57,6 +57,9 @@ const session = idOf('session', 1)
 const lab = idOf('project', 1)
 const den = idOf('project', 2)
 const work = idOf('generation', 1)
+const finished = idOf('generation', 2)
+const picture = idOf('media', 1)
+const otherSha256 = 'cd'.repeat(32)
 const serviceKey = idOf('service_key', 1)
 
 /** Ada owns everything and is signed in; Bob reads the lab through a team; the lone one has nothing. */
@@ -70,7 +73,11 @@ const sow = async () => {
     members: [{ team_id: idOf('team', 1), user_id: bob, role: 'editor' }],
     projects: [lab, den].map((id) => ({ id, owner_id: ada, visibility: 'team-only', allow_derivatives: true })),
     grants: [{ project_id: lab, team_id: idOf('team', 1), access_level: 'read' }],
-    generations: [{ id: work, owner_id: ada, project_id: lab }],
+    generations: [
+      { id: work, owner_id: ada, project_id: lab },
+      { id: finished, owner_id: ada, project_id: null },
+    ],
+    media: [{ id: picture, owner_id: ada, generation_id: finished }],
   })
   await sql`
     insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
@@ -78,6 +85,9 @@ const sow = async () => {
   await sql`
     insert into service_keys (id, name, secret_hash, scopes, created_by, created_at, expires_at)
     values (${serviceKey}, 'k', sha256('k'), '{authorization:check}', ${ada}, now(), now() + interval '1 day')`
+  await sql`
+    insert into media_objects (sha256, content_type, bytes, width, height)
+    values (${otherSha256}, 'image/png', 1, 1, 1) on conflict do nothing`
   await sql`insert into flags (name, enabled) values ('l1', true)`
   await sql`delete from access_events`
 }
@@ -87,6 +97,8 @@ const wanted: readonly Wanted[] = [
   ...[ada, bob, lone].map((id): Wanted => ({ kind: 'account', id, userId: null })),
   ...[ada, bob, lone].flatMap((userId) => [lab, den].map((id): Wanted => ({ kind: 'project', id, userId }))),
   { kind: 'generation', id: work, userId: ada },
+  { kind: 'generation', id: finished, userId: ada },
+  { kind: 'media', id: picture, userId: ada },
   { kind: 'service_key', id: serviceKey, userId: null },
 ]
 
@@ -129,6 +141,9 @@ describe('of a row, each column that shows in a fact', () => {
     'generations.status': `status = 'failed', failure = 'failed'`,
     'generations.intent': `intent = 'fork', ancestor_ids = array['${den}'::uuid]`,
     'generations.ancestor_ids': `intent = 'fork', ancestor_ids = array['${den}'::uuid]`,
+    'media.owner_id': `owner_id = '${bob}'`,
+    'media.generation_id': `generation_id = '${work}'`,
+    'media.sha256': `sha256 = '${otherSha256}'`,
     'service_keys.secret_hash': `secret_hash = sha256('other')`,
     'service_keys.scopes': `scopes = '{authorization:list}'`,
     'service_keys.created_by': `created_by = '${bob}'`,
@@ -136,7 +151,14 @@ describe('of a row, each column that shows in a fact', () => {
     'service_keys.revoked_at': 'revoked_at = now()',
   }
   /** A row of each that nothing refers to, so that even its name can be changed. */
-  const rows = { sessions: session, users: lone, projects: den, generations: work, service_keys: serviceKey } as const
+  const rows = {
+    sessions: session,
+    users: lone,
+    projects: den,
+    generations: work,
+    media: picture,
+    service_keys: serviceKey,
+  } as const
   const byType: Readonly<Record<string, (column: string) => string>> = {
     text: (column) => `${column} = ${column} || 'x'`,
     'timestamp with time zone': (column) => `${column} = ${column} + interval '1 hour'`,
@@ -193,7 +215,11 @@ describe('a row', () => {
   const removals: Record<string, [(tx: Sql) => PromiseLike<unknown>, string[]]> = {
     'a session that is removed': [(tx) => tx`delete from sessions`, [`session:${session}`]],
     'an account that is removed': [(tx) => tx`delete from users where id = ${lone}`, [`account:${lone}`]],
-    'a generation that is removed': [(tx) => tx`delete from generations`, [`generation:${work}`]],
+    'a generation that is removed': [
+      (tx) => tx`delete from generations`,
+      [`generation:${work}`, `generation:${finished}`, `media:${picture}`],
+    ],
+    'media that are removed': [(tx) => tx`delete from media`, [`media:${picture}`]],
     'a service key that is removed': [(tx) => tx`delete from service_keys`, [`service_key:${serviceKey}`]],
     'a project that is removed, with what was in it and who could see it': [
       (tx) => tx`delete from projects where id = ${lab}`,

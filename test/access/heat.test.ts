@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { createHeater, sampledOneIn } from '../../src/access/heat.ts'
 import { createHeatStore, type Heat } from '../../src/access/heat-store.ts'
-import type { ResourceRef } from '../../src/access/model.ts'
+import type { ListedRef } from '../../src/access/model.ts'
 import { nothing, type ResourceFacts } from '../../src/access/reading.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -10,8 +10,8 @@ import { clear, store } from './world.ts'
 
 const ada = idOf('user', 1)
 const bob = idOf('user', 2)
-const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
-const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
+const lab: ListedRef = { type: 'project', id: idOf('project', 1) }
+const work: ListedRef = { type: 'generation', id: idOf('generation', 1) }
 
 const there: ResourceFacts = {
   project: { ownerId: ada, visibility: 'private', allowDerivatives: true },
@@ -97,7 +97,7 @@ describe('the table', () => {
   let database: TestDatabase
   let sql: Sql
   let other: Sql
-  const heat = (userId: string, { type, id }: ResourceRef, hits: number): Heat => ({ userId, type, id, hits })
+  const heat = (userId: string, { type, id }: ListedRef, hits: number): Heat => ({ userId, type, id, hits })
   const rows = () => sql<{ user_id: string; resource_id: string; hits: number }[]>`
     select user_id, resource_id, hits from access_heat order by user_id, resource_type, resource_id`
   const age = (interval: string) => sql`update access_heat set last_at = last_at - ${interval}::interval`

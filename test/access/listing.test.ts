@@ -1,7 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createListing } from '../../src/access/listing.ts'
 import { createListingStore } from '../../src/access/listing-store.ts'
-import { type Action, accessLevels, actions, type ResourceRef, teamRoles } from '../../src/access/model.ts'
+import {
+  type Action,
+  accessLevels,
+  actions,
+  type ListedRef,
+  type ListedType,
+  teamRoles,
+} from '../../src/access/model.ts'
 import { syncAccessRules } from '../../src/access/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { decodeCursor } from '../../src/kit/cursor.ts'
@@ -158,7 +165,7 @@ describe('on ten thousand things and a hundred people', () => {
   test('pages of any size add up to the same list', async () => {
     for (const { id: userId } of world.users.slice(0, 8)) {
       for (const limit of [1, 7, 100]) {
-        const page = (type: ResourceRef['type']) =>
+        const page = (type: ListedType) =>
           allPages(limit, (place) => listing.accessible(within(), userId, { type, action: 'create' }, place))
         expect((await page('project')).map(({ id }) => id)).toEqual(expectedProjects(userId, 'create'))
         if (limit === 1) continue
@@ -169,10 +176,10 @@ describe('on ten thousand things and a hundred people', () => {
 
   test('who may is everybody whom a single check allows: every thing, all pages', async () => {
     const ofProject = world.projects.flatMap(({ id }) =>
-      actions.map((action) => ({ ref: { type: 'project', id } as ResourceRef, action, generation: undefined })),
+      actions.map((action) => ({ ref: { type: 'project', id } as ListedRef, action, generation: undefined })),
     )
     const ofGeneration = world.generations.map((generation, at) => ({
-      ref: { type: 'generation', id: generation.id } as ResourceRef,
+      ref: { type: 'generation', id: generation.id } as ListedRef,
       action: actions[at % actions.length] as Action,
       generation,
     }))

@@ -13,10 +13,11 @@ export type World = {
     allow_derivatives: boolean
   }[]
   grants: { project_id: string; team_id: string; access_level: 'read' | 'write' | 'admin' }[]
-  generations: { id: string; owner_id: string; project_id: string | null }[]
+  generations: { id: string; owner_id: string; project_id: string | null; completed?: boolean }[]
+  media?: { id: string; owner_id: string; generation_id: string | null }[]
 }
 
-export type Thing = { type: 'project' | 'generation'; id: string }
+export type Thing = { type: 'project' | 'generation' | 'media'; id: string }
 
 type Action = 'read' | 'download' | 'create' | 'write' | 'share' | 'delete' | 'admin'
 
@@ -58,6 +59,17 @@ export const isActive = (world: World, userId: string): boolean =>
 export const may = (world: World, userId: string, action: Action, thing: Thing): boolean => {
   if (!isActive(world, userId)) return false
   if (thing.type === 'project') return mayOnProject(world, userId, action, thing.id)
+  if (thing.type === 'media') {
+    for (const media of world.media ?? []) {
+      if (media.id !== thing.id) continue
+      if (media.generation_id === null) return media.owner_id === userId && action !== 'admin'
+      for (const generation of world.generations) {
+        if (generation.id !== media.generation_id || generation.completed === false) continue
+        return may(world, userId, action, { type: 'generation', id: generation.id })
+      }
+    }
+    return false
+  }
   for (const generation of world.generations) {
     if (generation.id !== thing.id) continue
     if (generation.owner_id === userId) return action !== 'admin'
@@ -79,7 +91,7 @@ export const mayDerive = (world: World, userId: string, generationId: string): b
 
 const byIdDescending = (one: string, other: string) => (one < other ? 1 : one > other ? -1 : 0)
 
-export const accessible = (world: World, userId: string, type: Thing['type'], action: Action): string[] =>
+export const accessible = (world: World, userId: string, type: 'project' | 'generation', action: Action): string[] =>
   (type === 'project' ? world.projects : world.generations)
     .map(({ id }) => id)
     .filter((id) => may(world, userId, action, { type, id }))

@@ -20,6 +20,10 @@ const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fa
     key: factKey('generation', idOf('generation', 1)),
     fact: { ownerId: ada, projectId: null, status: 'queued' },
   },
+  media: {
+    key: factKey('media', idOf('media', 1)),
+    fact: { ownerId: ada, generationId: null, sha256: 'ab'.repeat(32), contentType: 'image/png' },
+  },
   grant: { key: factKey('grant', grantId(ada, idOf('project', 1))), fact: 3 },
   grants: { key: factKey('grants', ada), fact: { granted: { [idOf('project', 1)]: 3, [idOf('project', 2)]: 127 } } },
   service_key: {

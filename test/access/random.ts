@@ -31,4 +31,5 @@ const kinds = {
   generation: '004',
   session: '005',
   service_key: '006',
+  media: '007',
 } as const

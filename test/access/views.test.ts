@@ -55,6 +55,7 @@ beforeEach(async () => {
       id: idOf('generation', number),
       owner_id: user(0),
       project_id: number === 3 ? null : lab,
+      completed: false,
     })),
   })
 })

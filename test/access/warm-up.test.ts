@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import type { Wanted } from '../../src/access/facts.ts'
 import { createHeatStore } from '../../src/access/heat-store.ts'
-import type { ResourceRef } from '../../src/access/model.ts'
+import type { ListedRef } from '../../src/access/model.ts'
 import { createViewStore } from '../../src/access/view-store.ts'
 import { createWarmUp, type WarmUp } from '../../src/access/warm-up.ts'
 import { createWarmUpStore, type HotPair } from '../../src/access/warm-up-store.ts'
@@ -13,7 +13,7 @@ import { idOf } from './random.ts'
 
 const user = (number: number) => idOf('user', number)
 const session = (number: number) => idOf('session', number)
-const project = (number: number): ResourceRef => ({ type: 'project', id: idOf('project', number) })
+const project = (number: number): ListedRef => ({ type: 'project', id: idOf('project', number) })
 
 /** Lets everything go on that can. */
 const settle = async () => {
@@ -32,7 +32,7 @@ describe('the order of things', () => {
   /** Resolves what `fetchAhead` waits for; replaced by tests that hold it up. */
   let onFetch: () => Promise<void>
   let hottest: HotPair[]
-  let own: (userId: string) => Promise<ResourceRef[]>
+  let own: (userId: string) => Promise<ListedRef[]>
   let warmUp: WarmUp
 
   beforeEach(() => {
@@ -441,9 +441,9 @@ describe('in an application', () => {
     test('begins with what it asked about most, then the projects touched last, and names nothing twice', async () => {
       await sql`truncate access_heat`
       const [, , oldest] = [...things].reverse().filter(({ type }) => type === 'project')
-      await createHeatStore(sql).add([{ userId: owner.id, ...(oldest as ResourceRef), hits: 64 }])
+      await createHeatStore(sql).add([{ userId: owner.id, ...(oldest as ListedRef), hits: 64 }])
       const found = await mine(owner.id)
-      expect(found[0]).toEqual(oldest as ResourceRef)
+      expect(found[0]).toEqual(oldest as ListedRef)
       expect(new Set(found.map(({ id }) => id)).size).toBe(found.length)
       expect(found.map(({ id }) => id).sort()).toEqual(things.map(({ id }) => id).sort())
       await sql`update projects set updated_at = now() + interval '1 minute' where id = ${things[2]?.id ?? ''}`

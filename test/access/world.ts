@@ -2,10 +2,14 @@ import { type Facts, levelActions, ownerActions, type ResourceRef, roleActions }
 import type { Sql } from '../../src/platform/postgres.ts'
 import type { World } from './naive.ts'
 
+const sha256 = 'ab'.repeat(32)
+
 /** The facts of a question as Postgres would have them, without Postgres: grants from the matrix, as its triggers do it. */
 export const factsIn = (world: World, userId: string, { type, id }: ResourceRef): Facts => {
   const user = world.users.find((row) => row.id === userId)
-  const generation = type === 'generation' ? world.generations.find((row) => row.id === id) : undefined
+  const media = type === 'media' ? world.media?.find((row) => row.id === id) : undefined
+  const generationId = type === 'generation' ? id : media?.generation_id
+  const generation = world.generations.find((row) => row.id === generationId)
   const projectId = type === 'project' ? id : generation?.project_id
   const project = world.projects.find((row) => row.id === projectId)
   let grant = project?.owner_id === userId ? ownerActions : 0
@@ -22,7 +26,17 @@ export const factsIn = (world: World, userId: string, { type, id }: ResourceRef)
       visibility: project.visibility,
       allowDerivatives: project.allow_derivatives,
     },
-    generation: generation && { ownerId: generation.owner_id, projectId: generation.project_id, status: 'completed' },
+    generation: generation && {
+      ownerId: generation.owner_id,
+      projectId: generation.project_id,
+      status: generation.completed === false ? 'queued' : 'completed',
+    },
+    media: media && {
+      ownerId: media.owner_id,
+      generationId: media.generation_id,
+      sha256,
+      contentType: 'image/webp',
+    },
     grant: project && grant,
   }
 }
@@ -49,12 +63,27 @@ export const store = async (sql: Sql, world: World): Promise<void> => {
   await inChunks(grants, (rows) => sql`insert into project_grants ${sql(rows)}`)
   await inChunks(
     world.generations,
-    (rows) => sql`insert into generations ${sql(rows.map((row) => ({ ...row, model: 'm', prompt: 'p' })))}`,
+    (rows) =>
+      sql`insert into generations ${sql(
+        rows.map(({ completed = true, ...row }) => ({
+          ...row,
+          model: 'm',
+          prompt: 'p',
+          status: completed ? 'completed' : 'queued',
+        })),
+      )}`,
   )
+  const media = world.media ?? []
+  if (media.length === 0) return
+  await sql`
+    insert into media_objects (sha256, content_type, bytes, width, height) values (${sha256}, 'image/webp', 1, 1, 1)
+    on conflict do nothing`
+  await sql`insert into media ${sql(media.map((row, position) => ({ ...row, position, sha256 })))}`
 }
 
 /** Empties what `store` fills. */
 export const clear = async (sql: Sql): Promise<void> => {
+  await sql`delete from media`
   await sql`delete from generations`
   await sql`delete from projects`
   await sql`delete from teams`

@@ -10,7 +10,8 @@ export const users = ids('user', 4)
 const teams = ids('team', 3)
 const projects = ids('project', 3)
 const generations = ids('generation', 4)
-const absent = { project: idOf('project', 99), generation: idOf('generation', 99) }
+const media = ids('media', 4)
+const absent = { project: idOf('project', 99), generation: idOf('generation', 99), media: idOf('media', 99) }
 
 const anyUser = fc.constantFrom(...users)
 
@@ -61,7 +62,13 @@ export const anyWorld: fc.Arbitrary<World> = fc
           id: fc.constant(id),
           owner_id: anyUser,
           project_id: fc.option(fc.constantFrom(...projects), { freq: 3 }),
+          completed: fc.constantFrom(true, true, false),
         }),
+      ),
+    ),
+    media: fc.tuple(
+      ...media.map((id) =>
+        fc.record({ id: fc.constant(id), owner_id: anyUser, generation_id: fc.constantFrom(...generations) }),
       ),
     ),
   })
@@ -84,12 +91,14 @@ export const anyWorld: fc.Arbitrary<World> = fc
     projects: drawn.projects,
     grants: keyed(drawn.grants, ({ project_id, team_id }) => `${project_id} ${team_id}`),
     generations: drawn.generations,
+    media: drawn.media,
   }))
 
 /** Every thing of such a world, and one of each type that is in none. */
 export const things: readonly ResourceRef[] = [
   ...[...projects, absent.project].map((id) => ({ type: 'project', id }) as const),
   ...[...generations, absent.generation].map((id) => ({ type: 'generation', id }) as const),
+  ...[...media, absent.media].map((id) => ({ type: 'media', id }) as const),
 ]
 
 export const anyThing = fc.constantFrom(...things)

@@ -17,7 +17,7 @@ export type Asked = {
 }
 
 const authorization = '/api/v1/authorization'
-const places = { project: '/api/v1/projects', generation: '/api/v1/generations' } as const
+const places = { project: '/api/v1/projects', generation: '/api/v1/generations', media: '/api/v1/media' } as const
 
 const bodyOf = ({ credential, userId, action, thing }: Question) => ({
   ...(credential.kind === 'key' && { user_id: userId }),

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { randomUUID } from 'node:crypto'
 import { manualClock } from '../../src/kit/clock.ts'
+import { until } from '../faults/support.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const check = '/api/v1/authorization/check'
@@ -22,6 +23,7 @@ describe('what an authorization check costs in statements', () => {
   let stranger: Person
   let project: { type: 'project'; id: string }
   let generation: { type: 'generation'; id: string }
+  let picture: { type: 'media'; id: string }
   const fresh: Counted[] = []
 
   beforeAll(async () => {
@@ -36,10 +38,15 @@ describe('what an authorization check costs in statements', () => {
     project = { type: 'project', id: body.id }
     const made = await home.client.post(
       '/api/v1/generations',
-      { model: 'local/procedural', prompt: 'p', project_id: body.id },
+      { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 }, project_id: body.id },
       { token: owner.token },
     )
     generation = { type: 'generation', id: made.body.id }
+    const working = await startApp({ connection: home.connection, config: { jobConcurrency: 1 } })
+    const list = () => home.client.get(`/api/v1/generations/${made.body.id}/media`, { token: owner.token })
+    await until(async () => (await list()).body.items.length === 1, 'the picture is made')
+    picture = { type: 'media', id: (await list()).body.items[0].id }
+    await working.close()
   })
   afterAll(async () => {
     for (const app of fresh) await app.close()
@@ -132,6 +139,19 @@ describe('what an authorization check costs in statements', () => {
       new Set(['200 visibility.public']),
     )
     expect(statements).toHaveLength(1)
+  })
+
+  test('cold, about media, with all that they follow unknown: one; and warm, their bytes too: none', async () => {
+    const app = await startCold()
+    const cold = await counting(app, () => ask(app, stranger, picture, 'download'))
+    expect(cold.result.body).toEqual({ allowed: true, reason: 'visibility.public' })
+    expect(cold.statements).toHaveLength(1)
+    const content = await startCold()
+    const path = `/api/v1/media/${picture.id}/content`
+    const fetchBytes = async () =>
+      (await fetch(`${content.baseUrl}${path}`, { headers: { authorization: `Bearer ${stranger.token}` } })).status
+    expect(await counting(content, fetchBytes)).toMatchObject({ result: 200, statements: [expect.any(String)] })
+    expect(await counting(content, fetchBytes)).toEqual({ result: 200, statements: [] })
   })
 
   test('a signed-in read of a cold project: one for the facts and one for the row', async () => {

@@ -72,6 +72,20 @@ export const media: Group = (world) =>
       expect(rest.body).toEqual({ items: [items[1]], next_cursor: null })
     }, 60_000)
 
+    test('may be asked about like any thing: its layer says that what it came of is completed', async () => {
+      const { items } = await make()
+      const question = { action: 'download', resource: { type: 'media', id: items[0].id } }
+      const ask = (way: string, { token }: Person) => world().post(`/api/v1/authorization/${way}`, question, { token })
+      expect((await ask('check', owner)).body).toEqual({ allowed: true, reason: 'ownership.generation_owner' })
+      expect((await ask('check', stranger)).body).toEqual({ allowed: false, reason: 'resource.not_visible' })
+      const { layers } = (await ask('explain', owner)).body
+      expect(layers.find(({ layer }: { layer: number }) => layer === 6)).toMatchObject({
+        name: 'media',
+        verdict: 'abstain',
+        reason: 'media.generation_completed',
+      })
+    })
+
     test('comes as bytes of its type, whole, in part, smaller, or not at all where one has it', async () => {
       const { items } = await make()
       const path = `/api/v1/media/${items[0].id}/content`
