@@ -25,7 +25,8 @@ const contentPolicy = [
   "base-uri 'none'",
   "form-action 'none'",
   "frame-ancestors 'none'",
-  'sandbox',
+  // Without scripts, forms, plugins or windows; but of its own origin, since a film is fetched by its page once more.
+  'sandbox allow-same-origin',
 ].join('; ')
 
 const itsGeneration = ({ params }: { params: Record<string, string> }): ResourceRef => ({
