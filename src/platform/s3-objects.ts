@@ -51,7 +51,7 @@ const fetchWithin = (timeoutMs: number): typeof fetch => {
   const send = async (input: RequestInfo | URL, init?: RequestInit) => {
     const late = new AbortController()
     const { byteLength = 0 } = (init?.body ?? {}) as { byteLength?: number }
-    const limitMs = timeoutMs + Math.ceil(byteLength / mebibyte) * 1_000
+    const limitMs = timeoutMs + Math.floor(byteLength / mebibyte) * 1_000
     const timer = setTimeout(() => late.abort(new Error(`S3 did not answer within ${limitMs} ms`)), limitMs)
     try {
       return await fetch(input, { ...init, signal: late.signal })
