@@ -38,7 +38,7 @@ import { createJobStore } from './jobs/store.ts'
 import { createWork } from './jobs/work.ts'
 import { type Clock, systemClock } from './kit/clock.ts'
 import { createDeadline } from './kit/deadline.ts'
-import { createPictures, type Pictures } from './media/pictures.ts'
+import { createKeeper, type Keeper } from './media/keeper.ts'
 import { createMedia, type MediaService } from './media/service.ts'
 import { createMediaStore } from './media/store.ts'
 import { createModels, type Models } from './models/service.ts'
@@ -96,7 +96,7 @@ export type Services = {
   readonly projects: Projects
   readonly generations: Generations
   readonly media: MediaService
-  readonly pictures: Pictures
+  readonly keeper: Keeper
   readonly runner: Runner
   readonly models: Models
   readonly credits: Credits
@@ -262,7 +262,7 @@ export const createServices = async (
   const providers = createProviders({ config, images, clock, log, safeFetch: overrides.safeFetch })
   const models = createModels({ providers: new Set(providers.keys()) })
   const mediaStore = createMediaStore(database.read, database.batch)
-  const pictures = createPictures({ store: mediaStore, images, objects, clock, log })
+  const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
   const jobStore = createJobStore(database.batch, caches.bus.instance)
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
@@ -275,9 +275,9 @@ export const createServices = async (
       findModel: models.find,
       providers,
       judge: judgeFailure,
-      inspect: pictures.inspect,
-      keep: pictures.keep,
-      publish: pictures.publish,
+      inspect: keeper.inspect,
+      keep: keeper.keep,
+      publish: keeper.publish,
       markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
       markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
       settle: credits.settle,
@@ -302,7 +302,7 @@ export const createServices = async (
     every(accessCheckMs, 'check of access rows', checkAccess),
     every(cacheCheckMs, 'check of memory', caches.check.run),
     every(heatFlushMs, 'heat', heater.flush),
-    every(sweepMs, 'sweep of objects', pictures.sweep),
+    every(sweepMs, 'sweep of objects', keeper.sweep),
     every(viewsLookMs, 'views', createViews({ store: createViewStore(database.batch), heat: heatStore })),
   ]
 
@@ -352,7 +352,7 @@ export const createServices = async (
       cancelJob: jobStore.cancel,
     }),
     media: createMedia({ store: mediaStore, access, objects }),
-    pictures,
+    keeper,
     runner,
     models,
     credits,

@@ -32,7 +32,7 @@ export type Made = {
  * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
  * in the transaction that shows them; what comes to nothing in between is swept away after an hour.
  */
-export const createPictures = ({
+export const createKeeper = ({
   store,
   images,
   objects,
@@ -117,4 +117,4 @@ export const createPictures = ({
   }
 }
 
-export type Pictures = ReturnType<typeof createPictures>
+export type Keeper = ReturnType<typeof createKeeper>
