@@ -563,8 +563,11 @@ create table media_objects (
   width integer not null,
   height integer not null,
   claimed_at timestamp with time zone default clock_timestamp() not null,
+  duration_ms integer,
   constraint media_objects_pkey PRIMARY KEY (sha256),
   constraint media_objects__bytes CHECK ((bytes > 0)),
+  constraint media_objects__duration_ms CHECK ((duration_ms > 0)),
+  constraint media_objects__film CHECK (((duration_ms IS NOT NULL) = (content_type ~~ 'video/%'::text))),
   constraint media_objects__sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
   constraint media_objects__size CHECK (((width > 0) AND (height > 0)))
 );

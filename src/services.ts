@@ -38,7 +38,7 @@ import { createJobStore } from './jobs/store.ts'
 import { createWork } from './jobs/work.ts'
 import { type Clock, systemClock } from './kit/clock.ts'
 import { createDeadline } from './kit/deadline.ts'
-import { createPictures, type Pictures } from './media/pictures.ts'
+import { createKeeper, type Keeper } from './media/keeper.ts'
 import { createMedia, type MediaService } from './media/service.ts'
 import { createMediaStore } from './media/store.ts'
 import { createModels, type Models } from './models/service.ts'
@@ -59,6 +59,7 @@ import {
 } from './platform/postgres.ts'
 import { createRedis } from './platform/redis.ts'
 import { createS3Objects } from './platform/s3-objects.ts'
+import type { SafeFetch } from './platform/safe-fetch.ts'
 import { createSecrets } from './platform/secrets.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
@@ -95,7 +96,7 @@ export type Services = {
   readonly projects: Projects
   readonly generations: Generations
   readonly media: MediaService
-  readonly pictures: Pictures
+  readonly keeper: Keeper
   readonly runner: Runner
   readonly models: Models
   readonly credits: Credits
@@ -108,6 +109,7 @@ export type Overrides = {
   clock?: Clock
   log?: Log
   onStatement?: (text: string, pool: PoolName) => void
+  safeFetch?: SafeFetch
 }
 
 const keyRefreshMs = 60_000
@@ -257,11 +259,10 @@ export const createServices = async (
   const objects =
     config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
-  const providers = createProviders({ config, images, clock, log })
-  // What is not a picture cannot be looked at before it is kept.
-  const models = createModels({ providers: new Set(providers.keys()), kinds: new Set(['image']) })
+  const providers = createProviders({ config, images, clock, log, safeFetch: overrides.safeFetch })
+  const models = createModels({ providers: new Set(providers.keys()) })
   const mediaStore = createMediaStore(database.read, database.batch)
-  const pictures = createPictures({ store: mediaStore, images, objects, clock, log })
+  const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
   const jobStore = createJobStore(database.batch, caches.bus.instance)
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
@@ -274,9 +275,9 @@ export const createServices = async (
       findModel: models.find,
       providers,
       judge: judgeFailure,
-      inspect: pictures.inspect,
-      keep: pictures.keep,
-      publish: pictures.publish,
+      inspect: keeper.inspect,
+      keep: keeper.keep,
+      publish: keeper.publish,
       markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
       markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
       settle: credits.settle,
@@ -301,7 +302,7 @@ export const createServices = async (
     every(accessCheckMs, 'check of access rows', checkAccess),
     every(cacheCheckMs, 'check of memory', caches.check.run),
     every(heatFlushMs, 'heat', heater.flush),
-    every(sweepMs, 'sweep of objects', pictures.sweep),
+    every(sweepMs, 'sweep of objects', keeper.sweep),
     every(viewsLookMs, 'views', createViews({ store: createViewStore(database.batch), heat: heatStore })),
   ]
 
@@ -351,7 +352,7 @@ export const createServices = async (
       cancelJob: jobStore.cancel,
     }),
     media: createMedia({ store: mediaStore, access, objects }),
-    pictures,
+    keeper,
     runner,
     models,
     credits,

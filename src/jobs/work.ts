@@ -23,7 +23,7 @@ type Dependencies<R> = {
   /** What an error of a provider means. */
   readonly judge: (error: unknown) => Failure
   /** Looks at what a provider brought; throws what `judge` knows. */
-  readonly inspect: (bytes: Uint8Array, signal: AbortSignal) => Promise<R>
+  readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video') => Promise<R>
   /** Puts things where they are kept; they may yet come to nothing. */
   readonly keep: (things: readonly R[]) => Promise<void>
   /** Says whose they are. */
@@ -79,7 +79,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
       const things: R[] = []
       for (const { bytes } of made) {
         signal.throwIfAborted()
-        things.push(await inspect(bytes, signal))
+        things.push(await inspect(bytes, signal, model.kind))
         onProgress(providersShare + ((1 - providersShare) * things.length) / made.length)
       }
       return things

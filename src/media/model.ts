@@ -1,15 +1,17 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../schema.ts'
 
-/** What can be had of a picture: itself, or one that fits into a square of so many pixels. */
+/** What can be had of a picture: itself, or one that fits into a square of so many pixels. Of a film: itself. */
 export const variants = ['original', '256', '512', '1024'] as const
 export type Variant = (typeof variants)[number]
 
-export const contentTypes = ['image/webp', 'image/png', 'image/jpeg'] as const
+export const contentTypes = ['image/webp', 'image/png', 'image/jpeg', 'video/mp4'] as const
 
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
 export const page = closed(pageQuery)
-export const contentQuery = closed({ variant: t.Optional(oneOf(variants)) })
+export const contentQuery = closed({
+  variant: t.Optional({ ...oneOf(variants), description: 'Of a film there is the original alone' }),
+})
 
 export const media = closed({
   id: id('Media'),
@@ -20,8 +22,13 @@ export const media = closed({
   bytes: t.Integer({ minimum: 1 }),
   width: t.Integer({ minimum: 1, description: 'Pixels' }),
   height: t.Integer({ minimum: 1, description: 'Pixels' }),
+  duration_ms: t.Union([t.Integer({ minimum: 1 }), t.Null()], {
+    description: 'How long it lasts in milliseconds; null for a picture',
+  }),
   variants: t.Array(oneOf(variants), {
-    description: 'What its content can be had as; all but the original are WebP, and never larger than it',
+    description:
+      'What its content can be had as; all but the original are WebP, and never larger than it. Of a film there is the ' +
+      'original alone: no thumbnails are made of it',
   }),
   created_at: timestamp(),
 })

@@ -13,6 +13,22 @@ const tags = ['media']
 /** What is sent in one piece, because Bun tells no length of a stream. */
 const maxWholeBytes = 1_048_576
 
+/**
+ * What a browser lets the content do that is opened by itself, in a tab: show itself, in the way that browsers show pictures
+ * and films (an element with a style), and nothing else.
+ */
+const contentPolicy = [
+  "default-src 'none'",
+  "img-src 'self'",
+  "media-src 'self'",
+  "style-src 'unsafe-inline'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+  // Without scripts, forms, plugins or windows; but of its own origin, since a film is fetched by its page once more.
+  'sandbox allow-same-origin',
+].join('; ')
+
 const itsGeneration = ({ params }: { params: Record<string, string> }): ResourceRef => ({
   type: 'generation',
   id: params['generation_id'] ?? '',
@@ -70,7 +86,12 @@ export const mediaRoutes = ({
             requestId: call.requestId,
             origin: request.headers.get('origin'),
             // It never changes, but who may have it does: kept, and asked about each time.
-            headers: { etag: content.tag, 'cache-control': 'private, no-cache', ...headers },
+            headers: {
+              etag: content.tag,
+              'cache-control': 'private, no-cache',
+              'content-security-policy': contentPolicy,
+              ...headers,
+            },
           })
         if (namesTag(request.headers.get('if-none-match'), content.tag)) return send(304, null, {})
         const condition = request.headers.get('if-range')

@@ -1,13 +1,17 @@
 import type { Access, Caller } from '../access/access.ts'
 import type { MediaFact } from '../access/model.ts'
 import type { Call } from '../call.ts'
-import { Fault } from '../fault.ts'
+import { Fault, invalidInput } from '../fault.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
 import { type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
 import { type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
+
+/** No thumbnails are made of films. */
+const variantsOf = (contentType: string): readonly Variant[] =>
+  contentType.startsWith('video/') ? ['original'] : variants
 
 const toMedia = (row: MediaRow): Media => ({
   id: row.id,
@@ -18,7 +22,8 @@ const toMedia = (row: MediaRow): Media => ({
   bytes: row.bytes,
   width: row.width,
   height: row.height,
-  variants: [...variants],
+  duration_ms: row.duration_ms,
+  variants: [...variantsOf(row.content_type)],
   created_at: row.created_at.toISOString(),
 })
 
@@ -31,7 +36,12 @@ export type Content = {
   readonly key: string
 }
 
-const extensions: Readonly<Record<string, string>> = { 'image/webp': 'webp', 'image/png': 'png', 'image/jpeg': 'jpg' }
+const extensions: Readonly<Record<string, string>> = {
+  'image/webp': 'webp',
+  'image/png': 'png',
+  'image/jpeg': 'jpg',
+  'video/mp4': 'mp4',
+}
 
 const toContent = (id: string, { sha256, contentType: original }: MediaFact, variant: Variant): Content => {
   const contentType = variant === 'original' ? original : 'image/webp'
@@ -66,8 +76,14 @@ export const createMedia = ({
     return { items: items.map(toMedia), next_cursor }
   },
 
-  getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> =>
-    toContent(id, await access.requireMedia(caller, 'download', id, call.deadline), variant),
+  /** A variant that there is none of is a 422, for those who may have the others. */
+  getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> => {
+    const fact = await access.requireMedia(caller, 'download', id, call.deadline)
+    if (!variantsOf(fact.contentType).includes(variant)) {
+      throw invalidInput('query', '/variant', 'Of a film there is the original alone')
+    }
+    return toContent(id, fact, variant)
+  },
 
   /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
   open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {

@@ -11,10 +11,12 @@ export type MediaRow = {
   bytes: number
   width: number
   height: number
+  /** Null for pictures. */
+  duration_ms: number | null
   created_at: Date
 }
 
-export type ObjectRow = Pick<MediaRow, 'sha256' | 'content_type' | 'bytes' | 'width' | 'height'>
+export type ObjectRow = Pick<MediaRow, 'sha256' | 'content_type' | 'bytes' | 'width' | 'height' | 'duration_ms'>
 export type NewMedia = Pick<MediaRow, 'id' | 'generation_id' | 'owner_id' | 'position' | 'sha256'>
 
 type Place = { readonly after: string | null; readonly limit: number }
@@ -22,7 +24,8 @@ type Place = { readonly after: string | null; readonly limit: number }
 export const createMediaStore = (sql: Sql, batch: Sql) => {
   /** Of generations that are completed: others have none to show. */
   const rows = sql`
-    (select m.id, m.generation_id, m.owner_id, m.position, m.sha256, o.content_type, o.bytes, o.width, o.height, m.created_at
+    (select m.id, m.generation_id, m.owner_id, m.position, m.sha256, o.content_type, o.bytes, o.width, o.height,
+            o.duration_ms, m.created_at
        from media m join media_objects o on o.sha256 = m.sha256
        join generations g on g.id = m.generation_id and g.status = 'completed') media`
 
@@ -45,7 +48,7 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
       const once = [...new Map(objects.map((object) => [object.sha256, object])).values()]
       const sorted = once.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
       await batch`
-        insert into media_objects ${batch(sorted, 'sha256', 'content_type', 'bytes', 'width', 'height')}
+        insert into media_objects ${batch(sorted, 'sha256', 'content_type', 'bytes', 'width', 'height', 'duration_ms')}
         on conflict (sha256) do update set claimed_at = clock_timestamp()`
     },
 

@@ -2,7 +2,7 @@ import { Buffer } from 'node:buffer'
 import { Fault, type InputProblem, invalidInput } from '../fault.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Offer } from './model.ts'
-import { kinds, type Model, type Parameter, type ParameterValue, type ProviderName, registry } from './registry.ts'
+import { type Model, type Parameter, type ParameterValue, type ProviderName, registry } from './registry.ts'
 
 /** What somebody asks a model for, as it came in. */
 export type OrderInput = {
@@ -103,15 +103,8 @@ export const toOffer = (model: Offered): Offer => ({
  * Promise: an order is what was asked for, whole, or a fault that names every place that is not; nothing is dropped,
  * clamped or converted, and the price is the model's times the outputs.
  */
-export const createModels = ({
-  providers,
-  kinds: kept = new Set(kinds),
-}: {
-  providers: ReadonlySet<ProviderName>
-  /** What this deployment can keep. Default: everything. */
-  kinds?: ReadonlySet<Model['kind']>
-}) => {
-  const isAvailable = ({ provider, kind }: Model): boolean => providers.has(provider) && kept.has(kind)
+export const createModels = ({ providers }: { providers: ReadonlySet<ProviderName> }) => {
+  const isAvailable = ({ provider }: Model): boolean => providers.has(provider)
   const offered = (model: Model): Offered => Object.freeze({ ...model, available: isAvailable(model) })
   const offers = registry.map(offered)
 

@@ -4,11 +4,12 @@ import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
 import { imageLimits, readImageHeader } from '../kit/image-format.ts'
 import { drawPicture } from '../kit/procedural/picture.ts'
+import { readVideoHeader } from '../kit/video-format.ts'
 import { type ImageResult, type ImageWork, imageTaskMs, type RenderRequest, renderedBy } from './images.ts'
 import { refusePngData, withPngText } from './png.ts'
 import type { ResultMessage, WorkMessage } from './worker-pool.ts'
 
-/** One thread of the image pool: pictures are decoded, drawn and encoded here and nowhere else. */
+/** One thread of the image pool: pictures are decoded, drawn and encoded here and nowhere else; films are looked at. */
 declare const self: Worker
 
 // One picture at a time on one thread, and nothing of it kept when it is done.
@@ -100,8 +101,21 @@ const render = async (request: RenderRequest, onBand: (fraction: number) => void
   return { kind: 'render', bytes: own(encoded) }
 }
 
-const perform = (work: ImageWork, onBand: (fraction: number) => void): Promise<ImageResult> => {
+const hashedBytes = 1_048_576
+
+/** Read where it is, shared: a copy of a film would be as large as it, and nothing of it is decoded. */
+const inspectVideo = (bytes: Uint8Array): ImageResult => {
+  const header = readVideoHeader(bytes)
+  if ('refused' in header) return { kind: 'video_refused', reason: header.refused }
+  const hash = createHash('sha256')
+  // Piece by piece, since what hashes does not read shared memory.
+  for (let at = 0; at < bytes.length; at += hashedBytes) hash.update(own(bytes.subarray(at, at + hashedBytes)))
+  return { kind: 'inspect_video', video: { ...header, sha256: hash.digest('hex') } }
+}
+
+const perform = async (work: ImageWork, onBand: (fraction: number) => void): Promise<ImageResult> => {
   if (work.kind === 'render') return render(work.request, onBand)
+  if (work.kind === 'inspect_video') return inspectVideo(work.bytes)
   // A copy: what is decoded must not change meanwhile, and the codecs do not read shared memory.
   const bytes = Buffer.from(work.bytes)
   return work.kind === 'inspect' ? inspect(bytes) : thumbnail(bytes, work.edge)

@@ -1,8 +1,10 @@
 import type { Deadline } from '../kit/deadline.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../kit/image-format.ts'
+import { type VideoHeader, type VideoRefusal, videoLimits } from '../kit/video-format.ts'
 import { createWorkerPool } from './worker-pool.ts'
 
 export type { ImageRefusal, ImageType } from '../kit/image-format.ts'
+export type { VideoRefusal, VideoType } from '../kit/video-format.ts'
 
 export type InspectedImage = {
   readonly type: ImageType
@@ -11,6 +13,8 @@ export type InspectedImage = {
   readonly height: number
   readonly sha256: string
 }
+
+export type InspectedVideo = VideoHeader & { readonly sha256: string }
 
 export const thumbnailEdges = [256, 512, 1024] as const
 export type ThumbnailEdge = (typeof thumbnailEdges)[number]
@@ -34,13 +38,16 @@ export const renderedBy = 'Velro local/procedural: made procedurally from the pr
 
 export type ImageWork =
   | { readonly kind: 'inspect'; readonly bytes: Uint8Array }
+  | { readonly kind: 'inspect_video'; readonly bytes: Uint8Array }
   | { readonly kind: 'thumbnail'; readonly bytes: Uint8Array; readonly edge: ThumbnailEdge }
   | { readonly kind: 'render'; readonly request: RenderRequest }
 export type ImageResult =
   | { readonly kind: 'inspect'; readonly image: InspectedImage }
+  | { readonly kind: 'inspect_video'; readonly video: InspectedVideo }
   | ({ readonly kind: 'thumbnail' } & Thumbnail)
   | { readonly kind: 'render'; readonly bytes: Uint8Array }
   | { readonly kind: 'refused'; readonly reason: ImageRefusal }
+  | { readonly kind: 'video_refused'; readonly reason: VideoRefusal }
 
 /** Raised for bytes that are not taken for a picture. */
 export class ImageRefused extends Error {
@@ -48,6 +55,16 @@ export class ImageRefused extends Error {
   readonly reason: ImageRefusal
   constructor(reason: ImageRefusal) {
     super(`Not a picture that is taken: ${reason}`)
+    this.reason = reason
+  }
+}
+
+/** Raised for bytes that are not taken for a film. */
+export class VideoRefused extends Error {
+  override readonly name = 'VideoRefused'
+  readonly reason: VideoRefusal
+  constructor(reason: VideoRefusal) {
+    super(`Not a film that is taken: ${reason}`)
     this.reason = reason
   }
 }
@@ -60,16 +77,18 @@ export type RenderOptions = {
 }
 
 /**
- * Work on pictures, in threads of its own.
+ * Work on pictures and films, in threads of its own.
  *
  * Promise: the event loop is not held up, however large the bytes; what strangers send is decoded only when its header
  * is within the limits, and never for longer than `imageTaskMs`; work that fails, or takes its worker with it, is one
- * rejected promise. Rejects with `ImageRefused`, `PoolBusy` at once when as much waits as may, `DeadlinePassed`,
+ * rejected promise. Rejects with `ImageRefused` or `VideoRefused`, `PoolBusy` at once when as much waits as may, `DeadlinePassed`,
  * `WorkTooLong`, or an error that tells of a fault of ours.
  */
 export type Images = {
   /** Decodes every pixel once: what passes can be shown. */
   inspect(bytes: Uint8Array, deadline: Deadline): Promise<InspectedImage>
+  /** Reads how it is built, from the first byte to the last, and decodes nothing: see `readVideoHeader`. */
+  inspectVideo(bytes: Uint8Array, deadline: Deadline): Promise<InspectedVideo>
   /** WebP within `edge` × `edge`, upright, without metadata; never larger than the picture is. */
   thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline): Promise<Thumbnail>
   /** The same request gives the same bytes, as long as the versions are the same. Throws a `RangeError` for a size that is none. */
@@ -86,7 +105,7 @@ const workLimitMs = imageTaskMs + 10_000
 const sliceBytes = 1_048_576
 const breathe = () => new Promise<void>((resolve) => setTimeout(resolve, 0))
 
-/** Memory that a worker sees too: copied there piece by piece, since 25 MiB at once would be felt by everybody. */
+/** Memory that a worker sees too: copied there piece by piece, since a large thing at once would be felt by everybody. */
 const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
   if (bytes.buffer instanceof SharedArrayBuffer) return bytes
   const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength))
@@ -115,6 +134,7 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
   ) => {
     const result = await pool.run(work, deadline, { signal, onProgress })
     if (result.kind === 'refused') throw new ImageRefused(result.reason)
+    if (result.kind === 'video_refused') throw new VideoRefused(result.reason)
     if (result.kind !== work.kind) throw new TypeError('The worker answered another question')
     return result as Extract<ImageResult, { kind: K }>
   }
@@ -125,6 +145,11 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
   }
   return {
     inspect: async (bytes, deadline) => (await run({ kind: 'inspect', bytes: await given(bytes) }, deadline)).image,
+    inspectVideo: async (bytes, deadline) => {
+      if (bytes.byteLength === 0) throw new VideoRefused('empty')
+      if (bytes.byteLength > videoLimits.bytes) throw new VideoRefused('too_many_bytes')
+      return (await run({ kind: 'inspect_video', bytes: await share(bytes) }, deadline)).video
+    },
     thumbnail: async (bytes, edge, deadline) => {
       const { kind, ...made } = await run({ kind: 'thumbnail', bytes: await given(bytes), edge }, deadline)
       return made

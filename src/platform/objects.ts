@@ -19,7 +19,7 @@ export type ObjectPage = {
 }
 
 /**
- * Where pictures are kept, by what they are: the name of an object is the SHA-256 of its content, so that it never
+ * Where pictures and films are kept, by what they are: the name of an object is the SHA-256 of its content, so that it never
  * changes, may be cached for ever and is kept once however often it comes.
  *
  * Promise: an object is there whole or not at all, whatever happens while it is written; writing it again changes

@@ -4,6 +4,8 @@ import { placeRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import {
   isObjectKey,
   listPageSize,
+  maxObjectBytes,
+  type ObjectBody,
   ObjectContentRefused,
   type ObjectStore,
   piecesOf,
@@ -17,9 +19,11 @@ export type S3Options = {
   readonly bucket: string
   readonly accessKeyId: string
   readonly secretAccessKey: string
-  /** How long one request may take to be answered, its body included when there is one to send. Default: 15 s. */
+  /** How long one request may take to be answered; a body has a second more for each MiB to be sent in. Default: 15 s. */
   readonly timeoutMs?: number
 }
+
+const mebibyte = 1_048_576
 
 const statusOf = (error: unknown): number | undefined => {
   if (error instanceof S3ServiceError) return error.status
@@ -46,7 +50,9 @@ const on = async <T>(status: number, promise: Promise<T>): Promise<T | undefined
 const fetchWithin = (timeoutMs: number): typeof fetch => {
   const send = async (input: RequestInfo | URL, init?: RequestInit) => {
     const late = new AbortController()
-    const timer = setTimeout(() => late.abort(new Error(`S3 did not answer within ${timeoutMs} ms`)), timeoutMs)
+    const { byteLength = 0 } = (init?.body ?? {}) as { byteLength?: number }
+    const limitMs = timeoutMs + Math.floor(byteLength / mebibyte) * 1_000
+    const timer = setTimeout(() => late.abort(new Error(`S3 did not answer within ${limitMs} ms`)), limitMs)
     try {
       return await fetch(input, { ...init, signal: late.signal })
     } finally {
@@ -57,7 +63,8 @@ const fetchWithin = (timeoutMs: number): typeof fetch => {
 }
 
 /** S3 wants to know the length before the first byte, so that a stream is gathered before it is sent. */
-const gather = async (body: Parameters<ObjectStore['put']>[1]): Promise<Uint8Array> => {
+const gather = async (body: ObjectBody): Promise<Uint8Array> => {
+  if (body instanceof Uint8Array && body.byteLength <= maxObjectBytes) return body
   const pieces: Uint8Array[] = []
   for await (const piece of piecesOf(body)) pieces.push(piece)
   return Buffer.concat(pieces)

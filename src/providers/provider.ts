@@ -52,7 +52,7 @@ export type Attempt = {
 }
 
 /**
- * Somebody who makes pictures.
+ * Somebody who makes pictures or films.
  *
  * Promise: resolves to as many outputs as were ordered, or throws `ProviderFailed`; ends soon after `signal` aborts; what
  * an earlier attempt noted is taken up instead of ordered again.

@@ -45,4 +45,20 @@ describe.skipIf(program === undefined)('objects in S3', () => {
     const late = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${silent.port}`, timeoutMs: 100 })
     for (const call of eachCallOf(late)) expect(call()).rejects.toThrow()
   })
+
+  test('what is large is given longer to be sent', async () => {
+    using slow = Bun.serve({
+      hostname: '127.0.0.1',
+      port: 0,
+      fetch: async (request) => {
+        await request.arrayBuffer()
+        await Bun.sleep(600)
+        return new Response(null, { headers: { etag: '"kept"' } })
+      },
+    })
+    const store = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${slow.port}`, timeoutMs: 100 })
+    const put = (bytes: number) => store.put(`${key}.w256`, new Uint8Array(bytes), 'image/webp')
+    await expect(put(1_000)).rejects.toThrow()
+    await put(10 * 1_048_576)
+  })
 })

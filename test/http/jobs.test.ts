@@ -220,7 +220,7 @@ describe('an object', () => {
     const [kept = '', fresh = '', old = ''] = made.map(({ sha256 }) => sha256)
     await sql`delete from generations where id in ${sql(made.slice(1).map(({ id }) => id))}`
     await sql`update media_objects set claimed_at = now() - interval '2 hours' where sha256 in ${sql([kept, old])}`
-    await working.services.pictures.sweep()
+    await working.services.keeper.sweep()
     const objects = createDiskObjects({ directory: folder })
     const there = async (sha256: string) => [
       (await sql`select from media_objects where sha256 = ${sha256}`).length,

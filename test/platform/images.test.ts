@@ -4,7 +4,8 @@ import { crc32, deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
-import { createImages, ImageRefused, type Images, type RenderRequest } from '../../src/platform/images.ts'
+import { createImages, ImageRefused, type Images, type RenderRequest, VideoRefused } from '../../src/platform/images.ts'
+import { readFilm, stretch } from '../harness/film.ts'
 
 let images: Images
 
@@ -105,6 +106,30 @@ describe('a picture in order', () => {
       [512, 256],
       [900, 450],
     ])
+  })
+})
+
+describe('a film', () => {
+  const film = (bytes: Uint8Array) => images.inspectVideo(bytes, patient())
+  const refusal = (bytes: Uint8Array) =>
+    film(bytes).catch((error: unknown) => (error instanceof VideoRefused ? error.reason : error))
+
+  test('is told for what it is, small or large', async () => {
+    const small = await readFilm()
+    for (const bytes of [small, stretch(small, 3_500_000), stretch(small, 64 * 1_048_576)]) {
+      const sha256 = createHash('sha256').update(bytes).digest('hex')
+      expect(await film(bytes)).toEqual({ type: 'mp4', width: 64, height: 48, durationMs: 1_000, sha256 })
+    }
+  })
+
+  test('that is none is refused with a reason, and so is a picture; a film is no picture', async () => {
+    const small = await readFilm()
+    expect(await refusal(new Uint8Array())).toBe('empty')
+    expect(await refusal(stretch(small, 64 * 1_048_576 + 1))).toBe('too_many_bytes')
+    expect(await refusal(small.subarray(0, 3_000))).toBe('truncated')
+    expect(await refusal(Buffer.concat([small, zip]))).toBe('trailing_data')
+    expect(await refusal(await plain(64, 64).webp().toBuffer())).toBe('type_not_accepted')
+    expect(await refusalOf(small)).toBe('type_not_accepted')
   })
 })
 

@@ -36,6 +36,7 @@ test('pictures are made and kept under Bun and under Deno, and the same request 
       moved: true,
       told: 'called off',
       refused: 'truncated',
+      film: { type: 'mp4', width: 64, height: 48, durationMs: 1_000, isOfFilm: true },
     })
     expect(onBun.kept).toEqual(Array.from({ length: s3 === undefined ? 1 : 2 }, () => [true, true, 2, null]))
     expect(await run(...deno)).toEqual(onBun)

@@ -213,6 +213,14 @@ describe('a redirect', () => {
   })
 })
 
+test('what is large comes whole, and in its order', async () => {
+  const bytes = Buffer.alloc(5_000_001)
+  for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.writeUInt32LE(at, at)
+  server.on('GET /a.png', file(bytes, 'image/png'))
+  const fetched = await safeFetch('https://cdn.example/a.png', limits({ maxBytes: bytes.length }))
+  expect(bytes.equals(fetched)).toBeTrue()
+})
+
 describe('not taken', () => {
   const url = 'https://cdn.example/a.png'
 

@@ -127,7 +127,9 @@ describe('an order', () => {
     }
     server.on('POST /fal-ai/kling-video/v2/master/text-to-video', json(submitted))
     server.on(`GET ${path}/requests/${id}/status`, completed)
-    server.on(`GET ${path}/requests/${id}`, json({ video: { url: 'https://v3.fal.media/files/c.mp4' } }))
+    const file_size = bytes('frames').length
+    const video = { url: 'https://v3.fal.media/files/c.mp4', content_type: 'video/mp4', file_name: 'c.mp4', file_size }
+    server.on(`GET ${path}/requests/${id}`, json({ video }))
     server.on('GET /files/c.mp4', file('frames', 'video/mp4'))
     expect(await create().make(order, createAttempt().attempt)).toEqual([{ bytes: bytes('frames') }])
     expect(server.received[0]?.body).toEqual({
@@ -137,6 +139,14 @@ describe('an order', () => {
       aspect_ratio: '16:9',
       cfg_scale: 0.5,
     })
+
+    const make = () => failureOf(create().make(order, createAttempt().attempt))
+    server.on('GET /files/c.mp4', file('pixels', 'image/png'))
+    expect(await make()).toMatchObject({ failure: 'invalid_output', retryable: false })
+    for (const none of [{}, { video: null }, { video: [video] }, { images: [video] }, { video: { url: 7 } }]) {
+      server.on(`GET ${path}/requests/${id}`, json(none))
+      expect([none, await make()]).toMatchObject([none, { failure: 'invalid_output' }])
+    }
   })
 
   test('of every model of the registry is sent where fal has it', async () => {

@@ -55,6 +55,8 @@ export const media: Group = (world) =>
           content_type: 'image/png',
           width: 96,
           height: 64,
+          duration_ms: null,
+          variants: ['original', '256', '512', '1024'],
         })
         expect((await world().get(`/api/v1/media/${item.id}`, { token: owner.token })).body).toEqual(item)
       }
@@ -100,6 +102,11 @@ export const media: Group = (world) =>
         'x-content-type-options': 'nosniff',
       })
       expect(response.headers.get('cache-control')).toContain('private')
+      // Opened in a tab it may show itself, and do nothing else; a 304 must not take that back.
+      const policy =
+        "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; " +
+        "form-action 'none'; frame-ancestors 'none'; sandbox allow-same-origin"
+      expect(response.headers.get('content-security-policy')).toBe(policy)
       const token = owner.token
       const get = (headers: Record<string, string>) => world().get(path, { token, headers })
       expect((await get({})).status).toBe(200)
@@ -119,6 +126,7 @@ export const media: Group = (world) =>
       for (const known of [tag, `W/${tag}`, `"x", ${tag}`, '*']) {
         const unchanged = await get({ 'if-none-match': known })
         expect([unchanged.status, unchanged.text, unchanged.headers.get('etag')]).toEqual([304, '', tag])
+        expect(unchanged.headers.get('content-security-policy')).toBe(policy)
       }
       const tags = new Set([tag])
       for (const variant of ['256', '512', '1024']) {

@@ -2,35 +2,37 @@ import { Buffer } from 'node:buffer'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadline } from '../kit/deadline.ts'
 import { newId } from '../kit/id.ts'
-import { type Images, type ImageType, thumbnailEdges } from '../platform/images.ts'
+import { type Images, thumbnailEdges } from '../platform/images.ts'
 import type { Log } from '../platform/log.ts'
 import { type ObjectStore, objectKey } from '../platform/objects.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { MediaStore } from './store.ts'
 
-/** For looking at one picture or making it smaller, the wait for a worker included. */
+/** For looking at one picture or film, or making it smaller, the wait for a worker included. */
 const pieceMs = 60_000
 /** Far more than there can be between claiming an object and referring to it. */
 const claimMs = 3_600_000
 const maxSwept = 500
 
-/** A picture that can be shown, and smaller ones of it. */
-export type Picture = {
+/** A picture that can be shown, with smaller ones of it; or a film, of which there are none. */
+export type Made = {
   readonly bytes: Uint8Array
-  readonly type: ImageType
+  readonly contentType: string
   readonly width: number
   readonly height: number
+  /** Null for a picture. */
+  readonly durationMs: number | null
   readonly sha256: string
   readonly thumbnails: readonly { readonly variant: string; readonly bytes: Uint8Array }[]
 }
 
 /**
- * Pictures on their way to where they are kept.
+ * What was made, on its way to where it is kept.
  *
  * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
  * in the transaction that shows them; what comes to nothing in between is swept away after an hour.
  */
-export const createPictures = ({
+export const createKeeper = ({
   store,
   images,
   objects,
@@ -38,15 +40,15 @@ export const createPictures = ({
   log,
 }: {
   store: Pick<MediaStore, 'claim' | 'insert' | 'listAbandoned' | 'letGo'>
-  images: Pick<Images, 'inspect' | 'thumbnail'>
+  images: Pick<Images, 'inspect' | 'inspectVideo' | 'thumbnail'>
   objects: Pick<ObjectStore, 'put' | 'delete'>
   clock: Clock
   log: Log
 }) => {
   const piece = () => createDeadline(clock, pieceMs)
-  const put = async ({ bytes, type, sha256, thumbnails }: Picture) => {
+  const put = async ({ bytes, contentType, sha256, thumbnails }: Made) => {
     await Promise.all([
-      objects.put(objectKey(sha256), bytes, `image/${type}`),
+      objects.put(objectKey(sha256), bytes, contentType),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
     ])
   }
@@ -55,38 +57,46 @@ export const createPictures = ({
     await objects.delete(objectKey(sha256))
   }
 
-  return {
-    /** Throws `ImageRefused` for what is none. */
-    inspect: async (bytes: Uint8Array, signal: AbortSignal): Promise<Picture> => {
-      const { type, width, height, sha256 } = await images.inspect(bytes, piece())
-      const thumbnails: { variant: string; bytes: Uint8Array }[] = []
-      for (const edge of thumbnailEdges) {
-        signal.throwIfAborted()
-        const small = await images.thumbnail(bytes, edge, piece())
-        thumbnails.push({ variant: String(edge), bytes: small.bytes })
-      }
-      return { bytes, type, width, height, sha256, thumbnails }
-    },
+  const inspectPicture = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
+    const { type, width, height, sha256 } = await images.inspect(bytes, piece())
+    const thumbnails: { variant: string; bytes: Uint8Array }[] = []
+    for (const edge of thumbnailEdges) {
+      signal.throwIfAborted()
+      const small = await images.thumbnail(bytes, edge, piece())
+      thumbnails.push({ variant: String(edge), bytes: small.bytes })
+    }
+    return { bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
+  }
+  const inspectFilm = async (bytes: Uint8Array): Promise<Made> => {
+    const { type, ...told } = await images.inspectVideo(bytes, piece())
+    return { bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
+  }
 
-    keep: async (pictures: readonly Picture[]): Promise<void> => {
+  return {
+    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. */
+    inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<Made> =>
+      kind === 'video' ? inspectFilm(bytes) : inspectPicture(bytes, signal),
+
+    keep: async (things: readonly Made[]): Promise<void> => {
       await store.claim(
-        pictures.map(({ sha256, type, bytes, width, height }) => ({
+        things.map(({ sha256, contentType, bytes, width, height, durationMs }) => ({
           sha256,
-          content_type: `image/${type}`,
+          content_type: contentType,
           bytes: Buffer.byteLength(bytes),
           width,
           height,
+          duration_ms: durationMs,
         })),
       )
-      for (const picture of pictures) await put(picture)
+      for (const thing of things) await put(thing)
     },
 
     publish: async (
       tx: TransactionSql,
       { generationId, ownerId }: { generationId: string; ownerId: string },
-      pictures: readonly Picture[],
+      things: readonly Made[],
     ): Promise<void> => {
-      const rows = pictures.map(({ sha256 }, position) => ({
+      const rows = things.map(({ sha256 }, position) => ({
         id: newId(),
         generation_id: generationId,
         owner_id: ownerId,
@@ -107,4 +117,4 @@ export const createPictures = ({
   }
 }
 
-export type Pictures = ReturnType<typeof createPictures>
+export type Keeper = ReturnType<typeof createKeeper>

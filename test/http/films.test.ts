@@ -1,0 +1,280 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdtemp } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import sharp from 'sharp'
+import { createDiskObjects } from '../../src/platform/disk-objects.ts'
+import { objectKey } from '../../src/platform/objects.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createSafeFetch } from '../../src/platform/safe-fetch.ts'
+import { until } from '../faults/support.ts'
+import { readFilm, stretch } from '../harness/film.ts'
+import { reapFolder } from '../harness/reaper.ts'
+import {
+  type Api,
+  api,
+  createDatabase,
+  type Person,
+  register,
+  startApp,
+  startServer,
+  type TestApp,
+  type TestDatabase,
+  type TestServer,
+} from '../harness.ts'
+import { type Act, connectToFake, type FakeServer, file, json, startFakeServer } from '../providers/fake-server.ts'
+
+const model = 'fal-ai/kling-video/v2/master/text-to-video'
+const mebibyte = 1_048_576
+
+const newFolder = async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
+  reapFolder(folder)
+  return folder
+}
+const sha256Of = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
+/** What somebody gets of a film, and says of ranges of it. */
+const fetchContent = async (baseUrl: string, id: string, { token }: Person, headers: Record<string, string> = {}) => {
+  const response = await fetch(`${baseUrl}/api/v1/media/${id}/content`, {
+    headers: { authorization: `Bearer ${token}`, ...headers },
+  })
+  return { response, bytes: Buffer.from(await response.arrayBuffer()) }
+}
+
+/** As browsers ask that play a film and seek in it. */
+const holdsRanges = async (baseUrl: string, id: string, person: Person, film: Buffer) => {
+  const total = film.length
+  const middle = Math.floor(total / 3)
+  for (const [range, first, end] of [
+    ['bytes=0-1', 0, 2],
+    ['bytes=0-', 0, total],
+    [`bytes=${middle}-${2 * middle}`, middle, 2 * middle + 1],
+    [`bytes=${total - 10}-${total + 10}`, total - 10, total],
+    ['bytes=-500', total - 500, total],
+    [`bytes=-${total + 1}`, 0, total],
+  ] as const) {
+    const { response, bytes } = await fetchContent(baseUrl, id, person, { range })
+    const said = [response.status, response.headers.get('content-range'), response.headers.get('content-type')]
+    expect([range, ...said]).toEqual([range, 206, `bytes ${first}-${end - 1}/${total}`, 'video/mp4'])
+    expect([range, bytes.equals(film.subarray(first, end))]).toEqual([range, true])
+  }
+  for (const range of [`bytes=${total}-`, 'bytes=-0']) {
+    const { response } = await fetchContent(baseUrl, id, person, { range })
+    expect([range, response.status, response.headers.get('content-range')]).toEqual([range, 416, `bytes */${total}`])
+  }
+  const whole = await fetchContent(baseUrl, id, person)
+  expect([whole.response.status, whole.response.headers.get('accept-ranges')]).toEqual([200, 'bytes'])
+  expect(whole.response.headers.get('etag')).toBe(`"${sha256Of(film)}"`)
+  expect(whole.bytes.equals(film)).toBeTrue()
+}
+
+describe('a film that is ordered', () => {
+  const request = 'r1'
+  const url = 'https://v3.fal.media/files/film.mp4'
+  let server: FakeServer
+  let app: TestApp
+  let client: Api
+  let ada: Person
+  let film: Buffer
+
+  beforeAll(async () => {
+    film = await readFilm()
+    server = await startFakeServer()
+    const { connect: connectToFiles } = connectToFake(server)
+    app = await startApp({
+      config: {
+        mediaDirectory: await newFolder(),
+        jobConcurrency: 1,
+        renderWorkers: 1,
+        falKey: 'key',
+        falQueueUrl: server.baseUrl,
+        welcomeCredits: 500,
+      },
+      safeFetch: createSafeFetch({ resolve: async () => ['93.184.215.14'], connect: connectToFiles }),
+    })
+    client = api(app.baseUrl)
+    ada = await register(client)
+    server.on(`POST /${model}`, json({ status: 'IN_QUEUE', request_id: request, queue_position: 0 }))
+    server.on(`GET /fal-ai/kling-video/requests/${request}/status`, json({ status: 'COMPLETED', request_id: request }))
+    const answered = { url, content_type: 'video/mp4', file_name: 'film.mp4', file_size: film.length }
+    server.on(`GET /fal-ai/kling-video/requests/${request}`, json({ video: answered }))
+  })
+  afterAll(async () => {
+    await app?.close()
+    await server?.close()
+  })
+
+  const get = async (path: string) => (await client.get(`/api/v1${path}`, { token: ada.token })).body
+  const order = async (sent: Act) => {
+    server.on('GET /files/film.mp4', sent)
+    const { status, body } = await client.post(
+      '/api/v1/generations',
+      { model, prompt: 'a lighthouse' },
+      { token: ada.token },
+    )
+    expect([status, body.price]).toEqual([201, 140])
+    await until(async () => ['completed', 'failed'].includes((await get(`/generations/${body.id}`)).status), 'it ended')
+    return get(`/generations/${body.id}`)
+  }
+  const balance = async () => (await get('/credits/balance')).balance
+
+  test('is kept as it came, paid for, and has no thumbnails', async () => {
+    expect(await get(`/models/${model}`)).toMatchObject({ available: true, kind: 'video', credits: 140 })
+    const made = await order(file(film, 'video/mp4'))
+    expect(made).toMatchObject({ status: 'completed', failure: null })
+    expect(await balance()).toBe(360)
+    const { items } = await get(`/generations/${made.id}/media`)
+    expect(items).toHaveLength(1)
+    expect(items[0]).toMatchObject({
+      content_type: 'video/mp4',
+      bytes: film.length,
+      width: 64,
+      height: 48,
+      duration_ms: 1_000,
+      variants: ['original'],
+    })
+    expect(await get(`/media/${items[0].id}`)).toEqual(items[0])
+
+    await holdsRanges(app.baseUrl, items[0].id, ada, film)
+    const { response } = await fetchContent(app.baseUrl, items[0].id, ada)
+    expect(response.headers.get('content-disposition')).toBe(`inline; filename="${items[0].id}.mp4"`)
+    // A browser that opens it in a tab makes a page around it, which fetches it from there.
+    const policy = response.headers.get('content-security-policy')?.split('; ') ?? []
+    expect(policy).toEqual(
+      expect.arrayContaining(["default-src 'none'", "media-src 'self'", 'sandbox allow-same-origin']),
+    )
+
+    const path = `/api/v1/media/${items[0].id}/content?variant=`
+    expect((await client.get(`${path}original`, { token: ada.token })).status).toBe(200)
+    for (const variant of ['256', '512', '1024']) {
+      const { status, body } = await client.get(`${path}${variant}`, { token: ada.token })
+      expect([status, body.code]).toEqual([422, 'request.invalid'])
+      expect(body.errors).toEqual([
+        { in: 'query', pointer: '/variant', detail: 'Of a film there is the original alone' },
+      ])
+      // Who may not see it is told what anybody is told of what is not there.
+      const bob = await register(client)
+      expect((await client.get(`${path}${variant}`, { token: bob.token })).body.code).toBe('media.not_found')
+    }
+  }, 60_000)
+
+  test('is not kept, and paid back, where it is none, is cut off, or has something behind it', async () => {
+    const png = await sharp({ create: { width: 96, height: 64, channels: 3, background: '#246' } })
+      .png()
+      .toBuffer()
+    const before = await balance()
+    for (const sent of [
+      file(png, 'video/mp4'),
+      file(png, 'image/png'),
+      file(film.subarray(0, 2_000), 'video/mp4'),
+      file(Buffer.concat([film, Buffer.from('<script>')]), 'video/mp4'),
+    ]) {
+      const { id, ...made } = await order(sent)
+      expect(made).toMatchObject({ status: 'failed', failure: 'invalid_output' })
+      expect(await get(`/generations/${id}/media`)).toEqual({ items: [], next_cursor: null })
+    }
+    expect(await balance()).toBe(before)
+  }, 60_000)
+})
+
+/** MiB that a process has in memory. */
+const residentMiB = async (pid: number) =>
+  Number((await promisify(execFile)('ps', ['-o', 'rss=', '-p', String(pid)])).stdout) / 1_024
+
+for (const runtime of ['bun', 'deno'] as const) {
+  describe(`a film of 30 MiB on ${runtime}`, () => {
+    let database: TestDatabase
+    let sql: Sql
+    let server: TestServer
+    let ada: Person
+    let film: Buffer
+    let id: string
+
+    beforeAll(async () => {
+      film = stretch(await readFilm(), 30 * mebibyte)
+      const directory = await newFolder()
+      database = await createDatabase()
+      sql = connectOnce(database.connection)
+      server = await startServer({
+        runtime,
+        connection: database.connection,
+        env: { MEDIA_DIR: directory, JOB_CONCURRENCY: '1' },
+      })
+      const client = api(server.baseUrl)
+      ada = await register(client)
+      const { token } = ada
+      const order = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
+      const { body } = await client.post('/api/v1/generations', order, { token })
+      const isMade = async () =>
+        (await client.get(`/api/v1/generations/${body.id}`, { token })).body.status === 'completed'
+      await until(isMade, 'a picture is made')
+      const { items } = (await client.get(`/api/v1/generations/${body.id}/media`, { token })).body
+      id = items[0].id
+      // A film in the picture's place: nobody here makes one.
+      const sha256 = sha256Of(film)
+      await createDiskObjects({ directory }).put(objectKey(sha256), film, 'video/mp4')
+      await sql`
+        insert into media_objects (sha256, content_type, bytes, width, height, duration_ms)
+        values (${sha256}, 'video/mp4', ${film.length}, 64, 48, 1000)`
+      await sql`update media set sha256 = ${sha256} where id = ${id}`
+    }, 60_000)
+    afterAll(async () => {
+      await server?.stop()
+      await sql?.end()
+      await database?.drop()
+    })
+
+    test('is had whole and in parts', async () => {
+      await holdsRanges(server.baseUrl, id, ada, film)
+      const { status, body, headers } = await fetch(`${server.baseUrl}/api/v1/media/${id}/content`, {
+        method: 'HEAD',
+        headers: { authorization: `Bearer ${ada.token}` },
+      })
+      expect([status, body, headers.get('content-length')]).toEqual([200, null, String(film.length)])
+    }, 60_000)
+
+    test('takes no memory to speak of while twenty have it, however slowly they take it', async () => {
+      const { port } = new URL(server.baseUrl)
+      const before = await residentMiB(server.pid)
+      let peak = before
+      const look = async () => {
+        peak = Math.max(peak, await residentMiB(server.pid))
+      }
+      const ask = () => {
+        const socket = connect(Number(port), '127.0.0.1')
+        const lines = [`GET /api/v1/media/${id}/content HTTP/1.1`, 'host: velro', `authorization: Bearer ${ada.token}`]
+        socket.write(`${[...lines, 'connection: close'].join('\r\n')}\r\n\r\n`)
+        const client = { socket, bytes: 0, ended: false }
+        // The first bytes, and then nothing for a while.
+        socket.on('data', (data) => {
+          if (client.bytes === 0) socket.pause()
+          client.bytes += data.length
+        })
+        socket.on('close', () => {
+          client.ended = true
+        })
+        return client
+      }
+      const clients = Array.from({ length: 20 }, ask)
+      await until(() => clients.every(({ bytes }) => bytes > 0), 'all have begun')
+      for (let looks = 0; looks < 30; looks += 1) {
+        await look()
+        await Bun.sleep(20)
+      }
+      expect(clients.every(({ bytes, ended }) => bytes < 10 * mebibyte && !ended)).toBeTrue()
+      for (const { socket } of clients) socket.resume()
+      await until(async () => {
+        await look()
+        return clients.every(({ ended }) => ended)
+      }, 'all have it')
+      for (const { bytes } of clients) expect(bytes).toBeGreaterThanOrEqual(film.length)
+      // All of it for all of them would be 600 MiB.
+      expect(peak - before).toBeLessThan(150)
+    }, 60_000)
+  })
+}
