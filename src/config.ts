@@ -236,7 +236,7 @@ export const parseConfig = (env: Environment): Config => {
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),
     renderQueue: integer('RENDER_QUEUE', 64, 1, 10_000),
     jobConcurrency: integer('JOB_CONCURRENCY', 2, 0, 64),
-    generationTimeoutMs: integer('GENERATION_TIMEOUT_SECONDS', 600, 1, 3_600) * 1_000,
+    generationTimeoutMs: integer('GENERATION_TIMEOUT_SECONDS', 1_500, 1, 3_600) * 1_000,
     l1MaxEntries: integer('L1_MAX_ENTRIES', 10_000, 100, 10_000_000),
     l1MaxBytes: integer('L1_MAX_MEGABYTES', 64, 1, 65_536) * 1_048_576,
     emergencyReadMs: integer('EMERGENCY_READ_SECONDS', 60, 0, 3_600) * 1_000,

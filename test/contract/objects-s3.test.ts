@@ -40,10 +40,10 @@ describe.skipIf(program === undefined)('objects in S3', () => {
 
   test('a server that is gone, or says nothing, is an error within the time given', async () => {
     const gone = createS3Objects({ ...server, endpoint: 'http://127.0.0.1:1' })
-    for (const call of eachCallOf(gone)) expect(call()).rejects.toThrow()
+    for (const call of eachCallOf(gone)) await expect(call()).rejects.toThrow()
     using silent = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => {} } })
     const late = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${silent.port}`, timeoutMs: 100 })
-    for (const call of eachCallOf(late)) expect(call()).rejects.toThrow()
+    for (const call of eachCallOf(late)) await expect(call()).rejects.toThrow()
   })
 
   test('what is large is given longer to be sent', async () => {
