@@ -1,3 +1,5 @@
+import type { Action } from '../access/model.ts'
+import type { FaultCode } from '../fault.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../schema.ts'
 
 /** What can be had of a picture: itself, or one that fits into a square of so many pixels. */
@@ -9,7 +11,31 @@ export const contentTypes = ['image/webp', 'image/png', 'image/jpeg'] as const
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
 export const page = closed(pageQuery)
-export const contentQuery = closed({ variant: t.Optional(oneOf(variants)) })
+
+/** By what its text is looked at, and refused in one way whatever is wrong with it. */
+const secret = (description: string) => t.Optional(t.String({ description }))
+
+export const contentQuery = closed({
+  variant: t.Optional(oneOf(variants)),
+  signature: secret('Of a signed link, which says itself which variant'),
+  share: secret('Of a share link'),
+})
+
+export type ContentQuery = Static<typeof contentQuery>
+
+/** Whether a query has what opens without a token. */
+export const bringsLink = (query: unknown): boolean => {
+  const { signature, share } = query as ContentQuery
+  return signature !== undefined || share !== undefined
+}
+
+/** Somebody comes for bytes: by whose right, and what is said where that person has none (any more). */
+export type Visit = {
+  readonly userId: string
+  readonly action: Action
+  readonly variant: Variant
+  readonly refusal: FaultCode
+}
 
 export const media = closed({
   id: id('Media'),

@@ -6,7 +6,7 @@ import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
 import { type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
-import { type Media, type Variant, variants } from './model.ts'
+import { type Media, type Variant, type Visit, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
 
 const toMedia = (row: MediaRow): Media => ({
@@ -57,27 +57,44 @@ export const createMedia = ({
   access: Pick<Access, 'decide'>
   objects: Pick<ObjectStore, 'open'>
 }) => {
-  const find = async ({ deadline }: Call, { userId }: Caller, id: string, action: Action): Promise<MediaRow> => {
-    const row = await store.find(deadline, id)
+  /** What may be done to a thing follows from its generation. */
+  const isAllowed = async ({ deadline }: Call, userId: string, action: Action, id: string, row?: MediaRow) => {
     // What is not there is asked about as if it were, so that it takes as long to say so.
     const generation = { type: 'generation', id: row?.generation_id ?? id } as const
-    const { allowed } = await access.decide(userId, action, generation, deadline)
-    // Nobody may read and not download, by the matrix, so there is no telling the two apart.
-    if (row === undefined || !allowed) throw new Fault('media.not_found')
+    return (await access.decide(userId, action, generation, deadline)).allowed
+  }
+
+  const find = async (
+    call: Call,
+    id: string,
+    { userId, action, refusal }: Pick<Visit, 'userId' | 'action' | 'refusal'>,
+  ): Promise<MediaRow> => {
+    const row = await store.find(call.deadline, id)
+    const allowed = await isAllowed(call, userId, action, id, row)
+    if (row === undefined || !allowed) throw new Fault(refusal)
     return row
   }
 
   return {
-    get: async (call: Call, caller: Caller, id: string): Promise<Media> =>
-      toMedia(await find(call, caller, id, 'read')),
+    get: async (call: Call, { userId }: Caller, id: string): Promise<Media> =>
+      toMedia(await find(call, id, { userId, action: 'read', refusal: 'media.not_found' })),
+
+    /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
+    require: async (call: Call, { userId }: Caller, id: string, action: Action): Promise<void> => {
+      const row = await store.find(call.deadline, id)
+      const allowed = await isAllowed(call, userId, action, id, row)
+      if (row !== undefined && allowed) return
+      const isVisible = await isAllowed(call, userId, 'read', id, row)
+      throw new Fault(row !== undefined && isVisible ? 'access.denied' : 'media.not_found')
+    },
 
     list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
       const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
       return { items: items.map(toMedia), next_cursor }
     },
 
-    getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> =>
-      toContent(await find(call, caller, id, 'download'), variant),
+    getContent: async (call: Call, id: string, visit: Visit): Promise<Content> =>
+      toContent(await find(call, id, visit), visit.variant),
 
     /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
     open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {

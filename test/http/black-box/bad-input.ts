@@ -80,6 +80,8 @@ const valuesByType: Record<string, unknown> = {
 /** A schema with the keywords of its alternatives, of which at most one has any but its type. */
 const merged = ({ anyOf, ...own }: Schema): Schema => Object.assign({}, ...(anyOf ?? []), own)
 
+const inOtherCase = (word: string) => (word === word.toUpperCase() ? word.toLowerCase() : word.toUpperCase())
+
 /** Values that do not fit one place, by name. */
 const wrongValues = (schema: Schema): Record<string, unknown> => {
   const types = schema.enum === undefined ? (schema.anyOf ?? [schema]).map(({ type }) => type) : []
@@ -118,7 +120,7 @@ const wrongValues = (schema: Schema): Record<string, unknown> => {
       'a line feed': 'ada@example.com\nbcc:x@example.com',
       'a display name': 'Ada <ada@example.com>',
     }),
-    ...(schema.enum !== undefined && { 'other case': String(schema.enum[0]).toUpperCase(), number: 0 }),
+    ...(schema.enum !== undefined && { 'other case': inOtherCase(String(schema.enum[0])), number: 0 }),
   }
 }
 
@@ -297,6 +299,12 @@ const badCursors = [
 const fits = (value: string, { pattern, format, maxLength = Number.POSITIVE_INFINITY }: Schema) =>
   pattern !== undefined && format === undefined && value.length <= maxLength && new RegExp(pattern, 'u').test(value)
 
+/** What opens without a token: whatever is wrong with it, it is refused as that. */
+const credentials: Readonly<Record<string, string>> = {
+  signature: '403 media.link_refused',
+  share: '403 media.link_refused',
+}
+
 const casesForQuery = ({ name, schema, required }: Parameter, others: readonly string[]): Case[] => {
   const values = { limit: [...badLimits, ...looseLimits], cursor: badCursors }[name] ?? ['', ...badIds]
   const rest = others.map((other) => `&${other}`).join('')
@@ -306,7 +314,7 @@ const casesForQuery = ({ name, schema, required }: Parameter, others: readonly s
       .map((value) => ({
         name: `?${name}=${value.slice(0, 60)}`,
         path: `?${name}=${value}${rest}`,
-        expected: invalid,
+        expected: credentials[name] ?? invalid,
       })),
     ...(required ? [{ name: `no ${name}`, path: `?${rest.slice(1)}`, expected: invalid }] : []),
   ]
@@ -426,6 +434,10 @@ const routesWithInput = [
   'GET /api/v1/generations/{generation_id}/media',
   'GET /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',
+  'POST /api/v1/media/{media_id}/links',
+  'POST /api/v1/media/{media_id}/share-links',
+  'GET /api/v1/media/{media_id}/share-links',
+  'DELETE /api/v1/media/{media_id}/share-links/{share_link_id}',
   'GET /api/v1/models',
   'GET /api/v1/models/{model_id}',
   'GET /api/v1/credits/ledger',
