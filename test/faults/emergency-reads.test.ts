@@ -28,9 +28,8 @@ describe('while Postgres is gone', () => {
       { token: person.token },
     )
 
-  /** To a picture of the person's. */
-  const makeLink = async (): Promise<string> => {
-    const { token } = person
+  /** To a picture of somebody's. */
+  const makeLink = async ({ token }: Person): Promise<string> => {
     const asked = { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 } }
     const { id } = (await client.post('/api/v1/generations', asked, { token })).body
     const list = async () => (await client.get(`/api/v1/generations/${id}/media`, { token })).body.items
@@ -52,10 +51,10 @@ describe('while Postgres is gone', () => {
       env: { EMERGENCY_READ_SECONDS: String(emergencyS), L1_TTL_SECONDS: '2', LOG_LEVEL: 'fatal' },
     })
     client = api(server.baseUrl)
+    link = await makeLink(await register(client))
     person = await register(client)
     const { body } = await client.post('/api/v1/projects', { name: 'Kept' }, { token: person.token })
     known = { type: 'project', id: body.id }
-    link = await makeLink()
   })
   afterAll(async () => {
     await server?.stop()
