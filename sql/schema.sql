@@ -690,6 +690,24 @@ CREATE TRIGGER touched_by_delete AFTER DELETE ON public.sessions REFERENCING OLD
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.sessions FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.sessions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_sessions();
 
+create table share_links (
+  id uuid not null,
+  media_id uuid not null,
+  secret_hash bytea not null,
+  label text,
+  created_by uuid not null,
+  created_at timestamp with time zone not null,
+  expires_at timestamp with time zone,
+  constraint share_links_pkey PRIMARY KEY (id),
+  constraint share_links_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
+  constraint share_links_media_id_fkey FOREIGN KEY (media_id) REFERENCES media(id) ON DELETE CASCADE,
+  constraint share_links__expires_at CHECK ((expires_at > created_at)),
+  constraint share_links__label_length CHECK (((length(label) >= 1) AND (length(label) <= 200))),
+  constraint share_links__secret_hash_length CHECK ((length(secret_hash) = 32))
+);
+CREATE INDEX share_links__expires_at ON public.share_links USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX share_links__media_id ON public.share_links USING btree (media_id, id);
+
 create table signing_keys (
   kid text not null,
   public_jwk jsonb not null,

@@ -69,6 +69,8 @@ type Input = { params?: TObject; query?: TObject; body?: TSchema }
 export const securitySchemes = {
   bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a person' },
   service_key: { type: 'http', scheme: 'bearer', bearerFormat: 'vsk_…', description: 'Key of a service' },
+  signed_link: { type: 'apiKey', in: 'query', name: 'signature', description: 'As in the `url` of a signed link' },
+  share_link: { type: 'apiKey', in: 'query', name: 'share', description: 'As in the `url` of a share link' },
 } as const
 
 type Documentation = {

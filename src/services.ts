@@ -39,7 +39,11 @@ import { createWork } from './jobs/work.ts'
 import { type Clock, systemClock } from './kit/clock.ts'
 import { createDeadline } from './kit/deadline.ts'
 import { createKeeper, type Keeper } from './media/keeper.ts'
+import { createLinks, type Links } from './media/links/service.ts'
+import { createLinkTokens } from './media/links/token.ts'
 import { createMedia, type MediaService } from './media/service.ts'
+import { createShareLinks, type ShareLinks } from './media/share-links/service.ts'
+import { createShareLinkStore } from './media/share-links/store.ts'
 import { createMediaStore } from './media/store.ts'
 import { createModels, type Models } from './models/service.ts'
 import { createMonitoring, type Monitoring } from './monitoring/service.ts'
@@ -97,6 +101,8 @@ export type Services = {
   readonly generations: Generations
   readonly media: MediaService
   readonly keeper: Keeper
+  readonly links: Links
+  readonly shareLinks: ShareLinks
   readonly runner: Runner
   readonly models: Models
   readonly credits: Credits
@@ -263,6 +269,10 @@ export const createServices = async (
   const models = createModels({ providers: new Set(providers.keys()) })
   const mediaStore = createMediaStore(database.read, database.batch)
   const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
+  const media = createMedia({ store: mediaStore, access, objects })
+  const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access, clock })
+  const shareLinkStore = createShareLinkStore(database.auth, database.read, database.batch)
+  const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
   const jobStore = createJobStore(database.batch, caches.bus.instance)
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
@@ -298,6 +308,7 @@ export const createServices = async (
     every(keyRefreshMs, 'signing keys', keys.refresh),
     every(purgeMs, 'session purge', identity.purge),
     every(purgeMs, 'purge of idempotency keys', idempotency.purge),
+    every(purgeMs, 'purge of share links', shareLinks.purge),
     every(flushMs, 'use of service keys', keyUsage.flush),
     every(accessCheckMs, 'check of access rows', checkAccess),
     every(cacheCheckMs, 'check of memory', caches.check.run),
@@ -351,7 +362,9 @@ export const createServices = async (
       addJob: jobStore.add,
       cancelJob: jobStore.cancel,
     }),
-    media: createMedia({ store: mediaStore, access, objects }),
+    media,
+    links,
+    shareLinks,
     keeper,
     runner,
     models,

@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { reapFolder } from './harness/reaper.ts'
 import { startServer, type TestServer } from './harness.ts'
 
 const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
@@ -23,10 +26,11 @@ test('the first calls of the README give what the README says', async () => {
   expect(expected.length).toBeGreaterThan(5)
   const script = block
     .replace(/^base=.*$/m, `base=${server.baseUrl}`)
-    .replace('lighthouse.webp', '/dev/null')
     // An answer has no line end of its own.
     .replaceAll(/^(call .*)$/gm, '$1; echo')
-  const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script])
+  const folder = await mkdtemp(join(tmpdir(), 'velro-readme-'))
+  reapFolder(folder)
+  const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script], { cwd: folder })
   const lines = stdout.split('\n').filter((line) => line !== '')
   expect(lines).toEqual(expected)
 })

@@ -31,7 +31,9 @@ export type Guard = ReturnType<typeof createGuard>
  * The door in front of every route that is not open.
  *
  * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
- * of the things the request is about in the same statement. `may: [action, thing]` asks for the decision on top: 404
+ * of the things the request is about in the same statement. `signedInUnless: brings` does so where the query brings no
+ * credential of another kind; where it does, `caller` is undefined, a bearer token is not looked at, and the route sees to
+ * what was brought. `may: [action, thing]` asks for the decision on top: 404
  * where the caller may not read the thing, 403 where it may read but not do this. `admin: true` is for operators.
  * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
  * nobody else. `operates: scope` lets in operators and services whose key has the scope, and puts `asker` into the context.
@@ -73,6 +75,19 @@ export const createGuard = ({
       resolve: ({ request, call, params, body }) => {
         const entered = enter(request, call, about === true ? undefined : about({ params, body }))
         return asContext(whenKnown(entered, (caller) => ({ caller })))
+      },
+    }),
+    signedInUnless: ({
+      brings,
+      about,
+    }: {
+      brings: (query: unknown) => boolean
+      about: (asked: Asked) => readonly ResourceRef[]
+    }) => ({
+      resolve: ({ request, call, query, params, body }) => {
+        if (brings(query)) return asContext<{ caller: Caller | undefined }>({ caller: undefined })
+        const entered = enter(request, call, about({ params, body }))
+        return asContext<{ caller: Caller | undefined }>(whenKnown(entered, (caller) => ({ caller })))
       },
     }),
     /** Operators of the platform only. */

@@ -1,3 +1,5 @@
+import type { Action, ResourceRef } from '../access/model.ts'
+import type { FaultCode } from '../fault.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../schema.ts'
 
 /** What can be had of a picture: itself, or one that fits into a square of so many pixels. Of a film: itself. */
@@ -9,9 +11,35 @@ export const contentTypes = ['image/webp', 'image/png', 'image/jpeg', 'video/mp4
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
 export const page = closed(pageQuery)
+
+type Asked = { readonly params: Record<string, string> }
+export const theMedia = ({ params }: Asked): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
+export const aboutMedia = (asked: Asked) => [theMedia(asked)]
+
+/** By what its text is looked at, and refused in one way whatever is wrong with it. */
+const secret = (description: string) => t.Optional(t.String({ description }))
+
 export const contentQuery = closed({
   variant: t.Optional({ ...oneOf(variants), description: 'Of a film there is the original alone' }),
+  signature: secret('Of a signed link, which says itself which variant'),
+  share: secret('Of a share link'),
 })
+
+export type ContentQuery = Static<typeof contentQuery>
+
+/** Whether a query has what opens without a token. */
+export const bringsLink = (query: unknown): boolean => {
+  const { signature, share } = query as ContentQuery
+  return signature !== undefined || share !== undefined
+}
+
+/** Somebody comes for bytes: by whose right, and what is said where that person has none (any more). */
+export type Visit = {
+  readonly userId: string
+  readonly action: Action
+  readonly variant: Variant
+  readonly refusal: FaultCode
+}
 
 export const media = closed({
   id: id('Media'),

@@ -1,12 +1,19 @@
 import { Elysia } from 'elysia'
+import type { Caller } from '../access/access.ts'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/model.ts'
+import type { Call } from '../call.ts'
+import { Fault, invalidInput } from '../fault.ts'
 import { parseRange } from '../kit/byte-range.ts'
 import { namesTag } from '../kit/entity-tag.ts'
 import type { Responder } from '../responder.ts'
 import { contract, toPlace } from '../schema.ts'
+import { linkRoutes } from './links/routes.ts'
+import type { Links } from './links/service.ts'
 import * as model from './model.ts'
 import type { MediaService } from './service.ts'
+import { shareLinkRoutes } from './share-links/routes.ts'
+import type { ShareLinks } from './share-links/service.ts'
 
 const tags = ['media']
 
@@ -34,24 +41,42 @@ const itsGeneration = ({ params }: { params: Record<string, string> }): Resource
   id: params['generation_id'] ?? '',
 })
 
-const theMedia = ({ params }: { params: Record<string, string> }): ResourceRef => ({
-  type: 'media',
-  id: params['media_id'] ?? '',
-})
-
-const aboutMedia = (asked: { params: Record<string, string> }) => [theMedia(asked)]
-
-export const mediaRoutes = ({
-  media,
-  guard,
-  responder,
-}: {
+type Dependencies = {
   media: MediaService
+  links: Links
+  shareLinks: ShareLinks
   guard: Guard
   responder: Pick<Responder, 'raw'>
-}) =>
-  new Elysia({ prefix: '/api/v1' })
+  config: { readonly publicUrl: string | undefined }
+}
+
+type Asked = {
+  readonly call: Call
+  readonly caller: Caller | undefined
+  readonly mediaId: string
+  readonly query: model.ContentQuery
+  readonly request: Request
+}
+
+/** By whose right somebody comes for bytes: its own, or that of whoever made the link it has. */
+const visitOf = ({ links, shareLinks }: Dependencies, { call, caller, mediaId, query, request }: Asked) => {
+  const { variant = 'original', signature, share } = query
+  if (signature !== undefined) {
+    if (share !== undefined) throw invalidInput('query', '/share', 'There is a signature')
+    if (query.variant !== undefined) throw invalidInput('query', '/variant', 'A signed link says itself which')
+    return links.open(call, { mediaId, signature, method: request.method, url: request.url })
+  }
+  if (share !== undefined) return shareLinks.open(call, mediaId, share, variant)
+  if (caller === undefined) throw new Fault('identity.not_signed_in')
+  return { userId: caller.userId, action: 'download', variant, refusal: 'media.not_found' } as const
+}
+
+export const mediaRoutes = (dependencies: Dependencies) => {
+  const { media, guard, responder } = dependencies
+  return new Elysia({ prefix: '/api/v1' })
     .use(guard)
+    .use(linkRoutes(dependencies))
+    .use(shareLinkRoutes(dependencies))
     .get(
       '/generations/:generation_id/media',
       ({ call, params, query }) => media.list(call, params.generation_id, toPlace(query)),
@@ -69,7 +94,7 @@ export const mediaRoutes = ({
       },
     )
     .get('/media/:media_id', ({ call, params }) => media.get(call, params.media_id), {
-      may: ['read', theMedia],
+      may: ['read', model.theMedia],
       ...contract(
         { params: model.mediaParams },
         { 200: model.media },
@@ -78,18 +103,21 @@ export const mediaRoutes = ({
     })
     .get(
       '/media/:media_id/content',
-      async ({ call, caller, params, query: { variant = 'original' }, request }) => {
-        const content = await media.getContent(call, caller, params.media_id, variant)
+      async ({ call, caller, params, query, request }) => {
+        const visit = await visitOf(dependencies, { call, caller, mediaId: params.media_id, query, request })
+        const content = await media.getContent(call, params.media_id, visit)
         const send = (status: number, body: BodyInit | null, headers: Record<string, string>) =>
           responder.raw(body, {
             status,
             requestId: call.requestId,
             origin: request.headers.get('origin'),
-            // It never changes, but who may have it does: kept, and asked about each time.
             headers: {
               etag: content.tag,
+              // It never changes, but who may have it does: kept, and asked about each time.
               'cache-control': 'private, no-cache',
               'content-security-policy': contentPolicy,
+              // Links are for showing it anywhere.
+              ...(caller === undefined && { 'cross-origin-resource-policy': 'cross-origin' }),
               ...headers,
             },
           })
@@ -111,16 +139,18 @@ export const mediaRoutes = ({
         return send(isPart ? 206 : 200, body, headers)
       },
       {
-        signedIn: aboutMedia,
+        signedInUnless: { brings: model.bringsLink, about: model.aboutMedia },
         ...contract(
           { params: model.mediaParams, query: model.contentQuery },
           {},
           {
-            summary: 'Its bytes; needs `download` on its generation',
+            summary: 'Its bytes; needs `download` on its generation, or a signed link or a share link to it',
             tags,
+            by: ['bearer', 'signed_link', 'share_link'],
             bytes: model.contentTypes,
-            faults: ['media.not_found', 'media.range_not_satisfiable', 'media.unavailable'],
+            faults: ['media.not_found', 'media.link_refused', 'media.range_not_satisfiable', 'media.unavailable'],
           },
         ),
       },
     )
+}

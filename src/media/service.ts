@@ -1,4 +1,4 @@
-import type { Access, Caller } from '../access/access.ts'
+import type { Access } from '../access/access.ts'
 import type { MediaFact } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault, invalidInput } from '../fault.ts'
@@ -6,8 +6,10 @@ import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
 import { type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
-import { type Media, type Variant, variants } from './model.ts'
+import { type Media, type Variant, type Visit, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
+
+export const noVariants = 'Of a film there is the original alone'
 
 /** No thumbnails are made of films. */
 const variantsOf = (contentType: string): readonly Variant[] =>
@@ -63,46 +65,61 @@ export const createMedia = ({
   store: Pick<MediaStore, 'find' | 'list'>
   access: Pick<Access, 'requireMedia'>
   objects: Pick<ObjectStore, 'open'>
-}) => ({
-  get: async (call: Call, id: string): Promise<Media> => {
-    const row = await store.find(call.deadline, id)
-    // Decided on a moment ago, gone now.
-    if (row === undefined) throw new Fault('media.not_found')
-    return toMedia(row)
-  },
-
-  list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
-    const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
-    return { items: items.map(toMedia), next_cursor }
-  },
-
-  /** A variant that there is none of is a 422, for those who may have the others. */
-  getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> => {
-    const fact = await access.requireMedia(caller, 'download', id, call.deadline)
-    if (!variantsOf(fact.contentType).includes(variant)) {
-      throw invalidInput('query', '/variant', 'Of a film there is the original alone')
+}) => {
+  const look = async (call: Call, id: string, { userId, action, refusal }: Visit): Promise<MediaFact> => {
+    try {
+      return await access.requireMedia({ userId }, action, id, call.deadline)
+    } catch (cause) {
+      if (cause instanceof Fault && cause.status < 500) throw new Fault(refusal, { cause })
+      throw cause
     }
-    return toContent(id, fact, variant)
-  },
+  }
 
-  /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
-  open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
-    const opening = objects.open(key, range)
-    const opened = await deadline.run(opening).catch((error) => {
-      // What comes too late is not left open.
-      opening.then(
-        (late) => late?.stream.cancel(),
-        () => {},
-      )
-      if (error instanceof RangeNotSatisfiable) {
-        const headers = { 'content-range': `bytes */${error.total}`, 'accept-ranges': 'bytes' }
-        throw new Fault('media.range_not_satisfiable', { headers })
+  return {
+    get: async (call: Call, id: string): Promise<Media> => {
+      const row = await store.find(call.deadline, id)
+      // Decided on a moment ago, gone now.
+      if (row === undefined) throw new Fault('media.not_found')
+      return toMedia(row)
+    },
+
+    list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
+      const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
+      return { items: items.map(toMedia), next_cursor }
+    },
+
+    /** Whether there is such a variant of what the visit is for. */
+    offers: async (call: Call, id: string, visit: Visit): Promise<boolean> =>
+      variantsOf((await look(call, id, visit)).contentType).includes(visit.variant),
+
+    /** A variant that there is none of is a 422, for those who may have the others. */
+    getContent: async (call: Call, id: string, visit: Visit): Promise<Content> => {
+      const fact = await look(call, id, visit)
+      if (!variantsOf(fact.contentType).includes(visit.variant)) {
+        throw invalidInput('query', '/variant', noVariants)
       }
-      throw new Fault('media.unavailable', { cause: error, detail: { key } })
-    })
-    if (opened === undefined) throw new Fault('media.unavailable', { detail: { key } })
-    return opened
-  },
-})
+      return toContent(id, fact, visit.variant)
+    },
+
+    /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
+    open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
+      const opening = objects.open(key, range)
+      const opened = await deadline.run(opening).catch((error) => {
+        // What comes too late is not left open.
+        opening.then(
+          (late) => late?.stream.cancel(),
+          () => {},
+        )
+        if (error instanceof RangeNotSatisfiable) {
+          const headers = { 'content-range': `bytes */${error.total}`, 'accept-ranges': 'bytes' }
+          throw new Fault('media.range_not_satisfiable', { headers })
+        }
+        throw new Fault('media.unavailable', { cause: error, detail: { key } })
+      })
+      if (opened === undefined) throw new Fault('media.unavailable', { detail: { key } })
+      return opened
+    },
+  }
+}
 
 export type MediaService = ReturnType<typeof createMedia>

@@ -19,6 +19,8 @@ const secretNames = [
   'authorization',
   'cookie',
   'secret',
+  'share',
+  'signature',
   'token',
 ]
 

@@ -17,6 +17,7 @@ describe('while Postgres is gone', () => {
   let client: Api
   let person: Person
   let known: { type: 'project'; id: string }
+  let link: string
 
   const startPostgres = () =>
     startEmbeddedPostgres({ directory, settings: { fsync: 'off', max_connections: '60' }, supervise: false })
@@ -26,6 +27,17 @@ describe('while Postgres is gone', () => {
       { action, resource: { type: 'project', id } },
       { token: person.token },
     )
+
+  /** To a picture of somebody's. */
+  const makeLink = async ({ token }: Person): Promise<string> => {
+    const asked = { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 } }
+    const { id } = (await client.post('/api/v1/generations', asked, { token })).body
+    const list = async () => (await client.get(`/api/v1/generations/${id}/media`, { token })).body.items
+    await until(async () => (await list()).length > 0, 'a picture')
+    const media = `/api/v1/media/${(await list())[0].id}`
+    const { url } = (await client.post(`${media}/links`, {}, { token })).body
+    return url.slice(server.baseUrl.length)
+  }
 
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), 'velro-emergency-'))
@@ -39,6 +51,7 @@ describe('while Postgres is gone', () => {
       env: { EMERGENCY_READ_SECONDS: String(emergencyS), L1_TTL_SECONDS: '2', LOG_LEVEL: 'fatal' },
     })
     client = api(server.baseUrl)
+    link = await makeLink(await register(client))
     person = await register(client)
     const { body } = await client.post('/api/v1/projects', { name: 'Kept' }, { token: person.token })
     known = { type: 'project', id: body.id }
@@ -71,6 +84,10 @@ describe('while Postgres is gone', () => {
       if (status === 200) expect(answer.headers.get('velro-degraded')).toBe('stale-reads')
       else expect(answer.body.code).toBe('database.unavailable')
     }
+    // A link needs the row of its thing, and is not said to be wrong for the lack of it; a wrong one is.
+    const opened = await client.get(link)
+    expect([opened.status, opened.body.code]).toEqual([503, 'database.unavailable'])
+    expect((await client.get(`${link}x`)).body.code).toBe('media.link_refused')
     expect((await ask('check', 'read', '01900000-0000-7000-8000-000000000000')).status).toBe(503)
     expect((await client.patch('/api/v1/auth/me', { display_name: 'x' }, { token: person.token })).status).toBe(503)
 
@@ -87,5 +104,6 @@ describe('while Postgres is gone', () => {
       'everything as before',
       8_000,
     )
+    expect((await client.get(link)).status).toBe(200)
   }, 40_000)
 })

@@ -54,10 +54,12 @@ type Things = {
   generation: string
   /** Of a generation in it that is completed. */
   media: string
+  shareLink: string
   /** A project of `other` and what is in it. */
   hiddenProject: string
   hiddenGeneration: string
   hiddenMedia: string
+  hiddenShareLink: string
   team: string
   /** Without a grant; `maker` owns it. */
   spareTeam: string
@@ -93,6 +95,9 @@ const inGrant = (more: Call = {}) => ({
   call: ({ project, team }: Things): Call => ({ path: { project_id: project, team_id: team }, ...more }),
 })
 const onMedia = (query = '') => ({ call: ({ media }: Things): Call => ({ path: { media_id: media }, query }) })
+const forMedia = (body: Record<string, unknown>) => ({
+  call: ({ media }: Things): Call => ({ path: { media_id: media }, body }),
+})
 const onGeneration = (more: (things: Things) => Call = () => ({})) => ({
   call: (things: Things): Call => ({ path: { generation_id: things.generation }, ...more(things) }),
 })
@@ -307,6 +312,16 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'download', on: 'media', ...onMedia() },
     { needs: 'download', on: 'media', ...onMedia('?variant=256') },
   ],
+  'POST /api/v1/media/{media_id}/links': [{ needs: 'download', on: 'media', ...forMedia({ variant: '512' }) }],
+  'POST /api/v1/media/{media_id}/share-links': [{ needs: 'share', on: 'media', ...forMedia({ label: 'Shown' }) }],
+  'GET /api/v1/media/{media_id}/share-links': [{ needs: 'share', on: 'media', ...onMedia() }],
+  'DELETE /api/v1/media/{media_id}/share-links/{share_link_id}': [
+    {
+      needs: 'share',
+      on: 'media',
+      call: ({ media, shareLink }) => ({ path: { media_id: media, share_link_id: shareLink } }),
+    },
+  ],
 
   'GET /api/v1/models': [{ needs: 'nothing' }],
   'GET /api/v1/models/{model_id}': [
@@ -388,13 +403,14 @@ describe('who may do what, on every route', () => {
     await join(team, person, 'admin')
     await made(`/projects/${id}/teams`, { team_id: team, access_level: 'write' }, person)
     await leave(team, person)
-    return [id, generation.id, media] as const
+    const link = await made(`/media/${media}/share-links`, {}, person)
+    return [id, generation.id, media, link.id] as const
   }
   const build = async (): Promise<Things> => {
     const { id: team } = await made('/teams', { name: 'A team' }, by.owner)
     for (const role of roles.slice(1)) await join(team, by[role], role)
-    const [project, generation, media] = await share(team, by.maker, 'team-only')
-    const [hiddenProject, hiddenGeneration, hiddenMedia] = await share(team, by.other, 'private')
+    const [project, generation, media, shareLink] = await share(team, by.maker, 'team-only')
+    const [hiddenProject, hiddenGeneration, hiddenMedia, hiddenShareLink] = await share(team, by.other, 'private')
     const guest = { email: 'guest@example.com', role: 'viewer' }
     const { token } = by.maker
     const session = (await client.get('/api/v1/auth/sessions', { token })).body.items[0].id
@@ -403,9 +419,11 @@ describe('who may do what, on every route', () => {
       project,
       generation,
       media,
+      shareLink,
       hiddenProject,
       hiddenGeneration,
       hiddenMedia,
+      hiddenShareLink,
       spareTeam: (await made('/teams', { name: 'Another' }, by.maker)).id,
       invitation: (await made(`/teams/${team}/invitations`, guest, by.owner)).id,
       serviceKey: (await made('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
@@ -500,6 +518,7 @@ describe('who may do what, on every route', () => {
           project: given.hiddenProject,
           generation: given.hiddenGeneration,
           media: given.hiddenMedia,
+          shareLink: given.hiddenShareLink,
         }
 
   /** What the call is about, in its path, its query or its body. */

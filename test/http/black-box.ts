@@ -10,6 +10,7 @@ import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
 import { lineage } from './black-box/lineage.ts'
+import { links } from './black-box/links.ts'
 import { listing } from './black-box/listing.ts'
 import { media } from './black-box/media.ts'
 import { models } from './black-box/models.ts'
@@ -33,6 +34,7 @@ const groups: readonly Group[] = [
   projects,
   generations,
   media,
+  links,
   authorization,
   teams,
   grants,

@@ -58,6 +58,8 @@ describe('values under names that hold secrets', () => {
       'authorization',
       'cookie',
       'secret',
+      'share',
+      'signature',
       'token',
     ]) {
       for (const fields of [

@@ -41,6 +41,7 @@ describe('the house rules', () => {
     'project_grants_granted_by_fkey',
     'service_keys_created_by_fkey',
     'sessions_user_id_fkey',
+    'share_links_created_by_fkey',
     'team_invitations_invited_by_fkey',
   ]
 

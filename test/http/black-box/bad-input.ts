@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { catalogue } from '../../../src/fault.ts'
+import { until } from '../../faults/support.ts'
 import type { Person } from '../../harness.ts'
 import {
   type Document,
@@ -80,6 +81,8 @@ const valuesByType: Record<string, unknown> = {
 /** A schema with the keywords of its alternatives, of which at most one has any but its type. */
 const merged = ({ anyOf, ...own }: Schema): Schema => Object.assign({}, ...(anyOf ?? []), own)
 
+const inOtherCase = (word: string) => (word === word.toUpperCase() ? word.toLowerCase() : word.toUpperCase())
+
 /** Values that do not fit one place, by name. */
 const wrongValues = (schema: Schema): Record<string, unknown> => {
   const types = schema.enum === undefined ? (schema.anyOf ?? [schema]).map(({ type }) => type) : []
@@ -118,7 +121,7 @@ const wrongValues = (schema: Schema): Record<string, unknown> => {
       'a line feed': 'ada@example.com\nbcc:x@example.com',
       'a display name': 'Ada <ada@example.com>',
     }),
-    ...(schema.enum !== undefined && { 'other case': String(schema.enum[0]).toUpperCase(), number: 0 }),
+    ...(schema.enum !== undefined && { 'other case': inOtherCase(String(schema.enum[0])), number: 0 }),
   }
 }
 
@@ -297,6 +300,12 @@ const badCursors = [
 const fits = (value: string, { pattern, format, maxLength = Number.POSITIVE_INFINITY }: Schema) =>
   pattern !== undefined && format === undefined && value.length <= maxLength && new RegExp(pattern, 'u').test(value)
 
+/** What opens without a token: whatever is wrong with it, it is refused as that. */
+const credentials: Readonly<Record<string, string>> = {
+  signature: '403 media.link_refused',
+  share: '403 media.link_refused',
+}
+
 const casesForQuery = ({ name, schema, required }: Parameter, others: readonly string[]): Case[] => {
   const values = { limit: [...badLimits, ...looseLimits], cursor: badCursors }[name] ?? ['', ...badIds]
   const rest = others.map((other) => `&${other}`).join('')
@@ -306,7 +315,7 @@ const casesForQuery = ({ name, schema, required }: Parameter, others: readonly s
       .map((value) => ({
         name: `?${name}=${value.slice(0, 60)}`,
         path: `?${name}=${value}${rest}`,
-        expected: invalid,
+        expected: credentials[name] ?? invalid,
       })),
     ...(required ? [{ name: `no ${name}`, path: `?${rest.slice(1)}`, expected: invalid }] : []),
   ]
@@ -426,6 +435,10 @@ const routesWithInput = [
   'GET /api/v1/generations/{generation_id}/media',
   'GET /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',
+  'POST /api/v1/media/{media_id}/links',
+  'POST /api/v1/media/{media_id}/share-links',
+  'GET /api/v1/media/{media_id}/share-links',
+  'DELETE /api/v1/media/{media_id}/share-links/{share_link_id}',
   'GET /api/v1/models',
   'GET /api/v1/models/{model_id}',
   'GET /api/v1/credits/ledger',
@@ -461,6 +474,7 @@ export const badInput: Group = (world) =>
     let operator: Person | undefined
     let projectId: string
     let generationId: string
+    let mediaId: string
     let before: Record<string, number> | undefined
     beforeAll(async () => {
       person = await world().register()
@@ -468,6 +482,10 @@ export const badInput: Group = (world) =>
       projectId = (await world().post('/api/v1/projects', { name: 'Own' }, { token: person.token })).body.id
       const asked = { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 } }
       generationId = (await world().post('/api/v1/generations', asked, { token: person.token })).body.id
+      const made = async () =>
+        (await world().get(`/api/v1/generations/${generationId}/media`, { token: person.token })).body.items
+      await until(async () => (await made()).length > 0, 'there is a picture')
+      mediaId = (await made())[0].id
       before = await world().subject.countRows?.()
     })
     afterAll(async () => {
@@ -492,9 +510,8 @@ export const badInput: Group = (world) =>
     for (const name of routesWithInput) {
       test(`${name}: each case is refused with its own code`, async () => {
         const route = routeOf(name)
-        const cases = casesFor(world().document, route).map(
-          within(name.includes('generation_id') ? generationId : projectId),
-        )
+        const own = name.includes('media_id') ? mediaId : name.includes('generation_id') ? generationId : projectId
+        const cases = casesFor(world().document, route).map(within(own))
         expect(cases.length).toBeGreaterThan(10)
         const isOfOperators = /[/]v1[/](service-keys|users|security|credits[/]grants)/.test(name)
         // Where nobody is an operator, nobody gets as far as a cursor.

@@ -14,10 +14,14 @@ const unprovoked: readonly FaultCode[] = [
   'credits.insufficient',
 ]
 
-/** By what one gets in: nothing, a person's token, a service's key, or either of the two. */
-const waysIn = [[], [{ bearer: [] }], [{ service_key: [] }], [{ bearer: [] }, { service_key: [] }]].map((ways) =>
-  JSON.stringify(ways),
-)
+/** By what one gets in: nothing, a person's token, a service's key, either of the two, or a token or what a link has. */
+const waysIn = [
+  [],
+  [{ bearer: [] }],
+  [{ service_key: [] }],
+  [{ bearer: [] }, { service_key: [] }],
+  [{ bearer: [] }, { signed_link: [] }, { share_link: [] }],
+].map((ways) => JSON.stringify(ways))
 
 /** Operators are made in the database; without it nobody is one or suspended by one, and services have no keys. */
 const codesOfOperators: readonly FaultCode[] = [
@@ -83,6 +87,8 @@ export const documentation: Group = (world) =>
       expect(components.securitySchemes).toEqual({
         bearer: expect.objectContaining({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' }),
         service_key: expect.objectContaining({ type: 'http', scheme: 'bearer' }),
+        signed_link: expect.objectContaining({ type: 'apiKey', in: 'query', name: 'signature' }),
+        share_link: expect.objectContaining({ type: 'apiKey', in: 'query', name: 'share' }),
       } as never)
       const used = new Set(routes().flatMap(({ operation }) => operation.tags))
       expect([...used].sort()).toEqual(tags.map(({ name }) => name).sort())

@@ -43,9 +43,13 @@ export const securityHeaders: Readonly<Record<string, RegExp>> = {
   'x-permitted-cross-domain-policies': /^none$/,
 }
 
+/** What comes of a link is for showing anywhere. */
+const embeddable = { ...securityHeaders, 'cross-origin-resource-policy': /^(same|cross)-origin$/ }
+const isLink = (target: string) => /[?&](signature|share)=/.test(target)
+
 /** What is wrong with the headers of an answer, whatever it answers. */
-export const missingHeaders = (headers: Headers): string[] => [
-  ...Object.entries(securityHeaders).flatMap(([name, expected]) =>
+export const missingHeaders = (headers: Headers, expectedHeaders = securityHeaders): string[] => [
+  ...Object.entries(expectedHeaders).flatMap(([name, expected]) =>
     expected.test(headers.get(name) ?? '') ? [] : [`${name}: ${headers.get(name)}`],
   ),
   ...(/^[0-9a-f]{32}$/.test(headers.get('x-request-id') ?? '') ? [] : [`x-request-id: ${headers.get('x-request-id')}`]),
@@ -106,7 +110,8 @@ export const createLedger = (document: Document): Ledger => {
       if (typeof answer.body?.code === 'string') codes.add(answer.body.code)
       const where = `${method} ${path} ${answer.status}`
       for (const breach of breachesOf(method, path, answer)) breaches.push(`${where}: ${breach}`)
-      for (const header of missingHeaders(answer.headers)) bare.push(`${where}: ${header}`)
+      const expected = isLink(target) ? embeddable : securityHeaders
+      for (const header of missingHeaders(answer.headers, expected)) bare.push(`${where}: ${header}`)
     },
   }
 }
@@ -158,6 +163,8 @@ export const createWorld = async (subject: Subject): Promise<World> => {
     ledger.note(method, target, answer)
     for (const name of ['access_token', 'refresh_token', 'secret', 'key'])
       if (answer.body?.[name]) secrets.add(answer.body[name])
+    for (const [, secret = ''] of `${answer.body?.url ?? ''}`.matchAll(/[?&](?:signature|share)=(.+)/g))
+      secrets.add(secret)
     return answer
   }
   const sendJson = (method: Method, target: string, body: unknown, sending: Sending = {}) => {

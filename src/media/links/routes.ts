@@ -1,0 +1,30 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../../access/guard.ts'
+import { contract } from '../../schema.ts'
+import { mediaParams } from '../model.ts'
+import * as model from './model.ts'
+import type { Links } from './service.ts'
+
+type Dependencies = { links: Links; guard: Guard; config: { readonly publicUrl: string | undefined } }
+
+/** Below the prefix of the API. */
+export const linkRoutes = ({ links, guard, config }: Dependencies) =>
+  new Elysia().use(guard).post(
+    '/media/:media_id/links',
+    async ({ call, caller, params, body, request, status }) => {
+      const { target, ...link } = await links.create(call, caller, params.media_id, body)
+      return status(201, { url: (config.publicUrl ?? new URL(request.url).origin) + target, ...link })
+    },
+    {
+      signedIn: true,
+      ...contract(
+        { params: mediaParams, body: model.newLink },
+        { 201: model.link },
+        {
+          summary: 'A link to its bytes that works without a token, while this session may download them',
+          tags: ['media'],
+          faults: ['media.not_found'],
+        },
+      ),
+    },
+  )

@@ -1,0 +1,69 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../../access/guard.ts'
+import { contract, nothing, toPlace } from '../../schema.ts'
+import { mediaParams, theMedia } from '../model.ts'
+import * as model from './model.ts'
+import type { ShareLinks } from './service.ts'
+
+const tags = ['media']
+
+type Dependencies = { shareLinks: ShareLinks; guard: Guard; config: { readonly publicUrl: string | undefined } }
+
+/** Below the prefix of the API. */
+export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
+  new Elysia()
+    .use(guard)
+    .post(
+      '/media/:media_id/share-links',
+      async ({ call, caller, params, body, request, status }) => {
+        const { target, ...link } = await shareLinks.create(call, caller, params.media_id, body)
+        return status(201, { url: (config.publicUrl ?? new URL(request.url).origin) + target, ...link })
+      },
+      {
+        may: ['share', theMedia],
+        ...contract(
+          { params: mediaParams, body: model.newShareLink },
+          { 201: model.issuedShareLink },
+          {
+            summary: 'A link to its bytes that works without an account, until it is removed; needs `share`',
+            tags,
+            faults: ['media.not_found', 'access.denied', 'share_link.too_many'],
+          },
+        ),
+      },
+    )
+    .get(
+      '/media/:media_id/share-links',
+      ({ call, params, query }) => shareLinks.list(call, params.media_id, toPlace(query)),
+      {
+        may: ['share', theMedia],
+        ...contract(
+          { params: mediaParams, query: model.shareLinkQuery },
+          { 200: model.shareLinkPage },
+          {
+            summary: 'Its share links that have not run out, newest first; needs `share`',
+            tags,
+            faults: ['media.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
+    .delete(
+      '/media/:media_id/share-links/:share_link_id',
+      async ({ call, params, status }) => {
+        await shareLinks.remove(call, params.media_id, params.share_link_id)
+        return status(204, undefined)
+      },
+      {
+        may: ['share', theMedia],
+        ...contract(
+          { params: model.shareLinkParams },
+          { 204: nothing },
+          {
+            summary: 'Remove a share link: from then on it opens nothing; needs `share`',
+            tags,
+            faults: ['media.not_found', 'access.denied', 'share_link.not_found'],
+          },
+        ),
+      },
+    )

@@ -1,0 +1,65 @@
+import type { Deadline } from '../../kit/deadline.ts'
+import type { Sql, TransactionSql } from '../../platform/postgres.ts'
+
+export type ShareLinkRow = {
+  id: string
+  media_id: string
+  label: string | null
+  created_by: string
+  created_at: Date
+  expires_at: Date | null
+}
+
+type Place = { readonly after: string | null; readonly limit: number }
+
+/** Share links. `keyed` finds one by its key, for whoever presents it; `sql` lists them; one that ran out is as good as none. */
+export const createShareLinkStore = (keyed: Sql, sql: Sql, batch: Sql) => ({
+  /** What is kept of a live link, by primary key. */
+  find: async (
+    deadline: Deadline,
+    id: string,
+    now: Date,
+  ): Promise<{ media_id: string; created_by: string; secret_hash: Uint8Array } | undefined> => {
+    const [row] = await deadline.run(keyed<{ media_id: string; created_by: string; secret_hash: Uint8Array }[]>`
+      select media_id, created_by, secret_hash from share_links
+       where id = ${id} and (expires_at is null or expires_at > ${now})`)
+    return row
+  },
+
+  /** Live ones, newest first. One row more than `limit`. */
+  list: (deadline: Deadline, mediaId: string, now: Date, { after, limit }: Place): Promise<ShareLinkRow[]> =>
+    deadline.run(sql<ShareLinkRow[]>`
+      select id, media_id, label, created_by, created_at, expires_at from share_links
+       where media_id = ${mediaId} and (expires_at is null or expires_at > ${now})
+         and (${after}::uuid is null or id < ${after}::uuid)
+       order by id desc limit ${limit + 1}`),
+
+  /** How many live ones a thing has, whose row stays locked, so that no two are counted at once; undefined without one. */
+  lockAndCount: async (tx: TransactionSql, mediaId: string, now: Date): Promise<number | undefined> => {
+    const { count: locked } = await tx`select from media where id = ${mediaId} for no key update`
+    if (locked === 0) return undefined
+    const [row] = await tx<{ live: number }[]>`
+      select count(*)::int as live from share_links
+       where media_id = ${mediaId} and (expires_at is null or expires_at > ${now})`
+    return row?.live
+  },
+
+  insert: async (tx: TransactionSql, link: ShareLinkRow & { secret_hash: Uint8Array }): Promise<void> => {
+    await tx`insert into share_links ${tx(link)}`
+  },
+
+  /** Returns whether there was a live one. */
+  remove: async (tx: TransactionSql, mediaId: string, id: string, now: Date): Promise<boolean> => {
+    const { count } = await tx`
+      delete from share_links
+       where id = ${id} and media_id = ${mediaId} and (expires_at is null or expires_at > ${now})`
+    return count === 1
+  },
+
+  /** Takes away those that ran out. */
+  purge: async (now: Date): Promise<void> => {
+    await batch`delete from share_links where expires_at <= ${now}`
+  },
+})
+
+export type ShareLinkStore = ReturnType<typeof createShareLinkStore>

@@ -1,0 +1,106 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createApp } from '../../src/app.ts'
+import type { Person } from '../harness.ts'
+import { sendRaw } from './black-box/wire.ts'
+import { mutationsOf } from './link-mutations.ts'
+import { type LinksWorld, openOn, type Picture, startLinks } from './links-world.ts'
+
+let world: LinksWorld
+let ada: Person
+let bob: Person
+let picture: Picture
+beforeAll(async () => {
+  world = await startLinks()
+  ada = await world.person()
+  bob = await world.person()
+  picture = await world.picture(ada)
+}, 60_000)
+afterAll(() => world.close())
+
+describe('of a signed link, a hundred thousand others', () => {
+  const total = 100_000
+
+  /** As a request would have it: what a URL does not tell apart is no other link. */
+  const asRequested = (baseUrl: string, target: string): string | undefined => {
+    const url = URL.parse(baseUrl + target)
+    if (url === null || url.origin !== baseUrl) return undefined
+    url.hash = ''
+    return url.pathname + url.search
+  }
+  const good = (link: string) => openOn(world.here, link)
+
+  const mutations = (link: string, others: readonly string[], count: number) => {
+    const distinct = new Set<string>()
+    // What it comes to when it is good itself: the same link, or another good one.
+    const known = new Set([link, ...others].map((target) => asRequested(world.here.baseUrl, target)))
+    for (const mutation of mutationsOf(link, others, picture.media)) {
+      const target = asRequested(world.here.baseUrl, mutation)
+      if (target === undefined || known.has(target)) continue
+      distinct.add(target)
+      if (distinct.size === count) break
+    }
+    return [...distinct]
+  }
+  const otherLinks = async () => [
+    await world.sign(bob, picture, { variant: '256' }),
+    await world.sign(bob, picture, { method: 'HEAD' }),
+    await world.sign(bob, await world.picture(ada)),
+    await world.sign(await world.login(bob), picture),
+    await world.sign(ada, picture, { expires_in: 86_400 }),
+  ]
+
+  test('are refused, all of them, without a question to Postgres', async () => {
+    const link = await world.sign(bob, picture)
+    const others = await otherLinks()
+    const app = createApp(world.there.services, () => '127.0.0.1')
+    expect([await good(link), await openOn(world.there, link)]).toEqual(['200', '200'])
+    const tried = mutations(link, others, total)
+    expect(tried).toHaveLength(total)
+    await world.there.leased()
+    world.statements.length = 0
+    const opened: string[] = []
+    const answers = new Map<number, number>()
+    for (const target of tried) {
+      const { status } = await app.fetch(new Request(world.there.baseUrl + target))
+      answers.set(status, (answers.get(status) ?? 0) + 1)
+      if (status < 400) opened.push(target)
+    }
+    expect(opened).toEqual([])
+    // What is still a link in its form is refused as one; the rest is none of this route, or of its parameters.
+    expect(answers.get(403)).toBeGreaterThan(total / 2)
+    expect([...answers.keys()].filter((status) => ![401, 403, 404, 422].includes(status))).toEqual([])
+    expect(world.statements).toEqual([])
+    expect((await app.fetch(new Request(world.there.baseUrl + link))).status).toBe(200)
+    expect(await good(link)).toBe('200')
+    for (const other of others) expect(await openOn(world.here, other, { method: 'HEAD' })).toBe('200')
+  }, 60_000)
+
+  test('are refused over a socket, byte for byte as they are', async () => {
+    const link = await world.sign(bob, picture)
+    const others = await otherLinks()
+    const statusOf = async (target: string) => {
+      const head = `GET ${target} HTTP/1.1\r\nhost: ${new URL(world.here.baseUrl).host}\r\nconnection: close\r\n\r\n`
+      return (await sendRaw(world.here.baseUrl, [Buffer.from(head, 'latin1')]))?.status
+    }
+    expect(await statusOf(link)).toBe(200)
+    const raw: string[] = []
+    let seen = 0
+    for (const mutation of mutationsOf(link, others, picture.media)) {
+      seen += 1
+      if (seen === 20_000) break
+      // A space or a line end is not part of a target, and what follows `#` is not sent to anybody.
+      const isSame = mutation === link || others.includes(mutation) || /[\s#]/.test(mutation)
+      // The first ones, and of the rest those that another reader of URLs would take for the same.
+      if (!isSame && (raw.length < 2_500 || /%|\/\?/.test(mutation))) raw.push(mutation)
+    }
+    expect(raw.length).toBeGreaterThan(3_000)
+    const opened: string[] = []
+    for (let at = 0; at < raw.length; at += 50) {
+      const some = raw.slice(at, at + 50)
+      const statuses = await Promise.all(some.map(statusOf))
+      opened.push(...some.filter((_, index) => (statuses[index] ?? 400) < 400))
+    }
+    expect(opened).toEqual([])
+    expect(await statusOf(link)).toBe(200)
+  }, 60_000)
+})
