@@ -276,6 +276,7 @@ export const createServices = async (
       judge: judgeFailure,
       inspect: pictures.inspect,
       keep: pictures.keep,
+      abandon: pictures.abandon,
       publish: pictures.publish,
       markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
       markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
@@ -288,6 +289,7 @@ export const createServices = async (
   })
   caches.bus.on('job', runner.wake)
   caches.bus.on('cancelled', ([generationId = '']) => runner.abort(generationId))
+  caches.bus.on('orphans', pictures.sweepSoon)
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
@@ -361,6 +363,7 @@ export const createServices = async (
       warmUp.stop()
       await runner.close()
       await images.close()
+      await pictures.close()
       await passwords.close()
       await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
       await heater.flush().catch((error) => log.debug({ error }, 'the last heat is lost'))

@@ -26,12 +26,14 @@ type Dependencies<R> = {
   readonly inspect: (bytes: Uint8Array, signal: AbortSignal) => Promise<R>
   /** Puts things where they are kept; they may yet come to nothing. */
   readonly keep: (things: readonly R[]) => Promise<void>
+  /** Gives up what was to be kept and came to nothing. */
+  readonly abandon: (things: readonly R[]) => Promise<void>
   /** Says whose they are. */
   readonly publish: (
     tx: TransactionSql,
     of: { generationId: string; ownerId: string },
     things: readonly R[],
-  ) => Promise<void>
+  ) => Promise<unknown>
   readonly markCompleted: (tx: TransactionSql, generationId: string) => Promise<void>
   readonly markFailed: (tx: TransactionSql, generationId: string, reason: string) => Promise<void>
   readonly settle: (tx: TransactionSql, generationId: string) => Promise<boolean>
@@ -43,7 +45,7 @@ type Dependencies<R> = {
  * they are there, that the generation is completed and that it is paid for; or that it failed, and gives the credits back.
  */
 export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]> => {
-  const { store, changes, clock, findModel, providers, judge, inspect, keep, publish } = dependencies
+  const { store, changes, clock, findModel, providers, judge, inspect, keep, abandon, publish } = dependencies
   const { markCompleted, markFailed, settle, refund } = dependencies
 
   /** Does it if the job is still ours. */
@@ -86,12 +88,19 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     complete: async (job, lease, things) => {
-      await keep(things)
-      return concluding(lease, async (tx) => {
-        await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
-        await markCompleted(tx, job.generation_id)
-        await settle(tx, job.generation_id)
-      })
+      let done = false
+      try {
+        await keep(things)
+        done = await concluding(lease, async (tx) => {
+          await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
+          await markCompleted(tx, job.generation_id)
+          await settle(tx, job.generation_id)
+        })
+        return done
+      } finally {
+        // If that cannot be written down either, it comes to nothing by itself.
+        if (!done) await abandon(things).catch(() => {})
+      }
     },
 
     fail: async (job, lease, { reason }) => {

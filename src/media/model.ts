@@ -13,9 +13,11 @@ export const contentQuery = closed({ variant: t.Optional(oneOf(variants)) })
 
 export const media = closed({
   id: id('Media'),
-  generation_id: id('Generation it was made for'),
+  generation_id: t.Union([id('Generation it was made for'), t.Null()], { description: 'Null for an upload' }),
   owner_id: id('User'),
-  position: t.Integer({ minimum: 0, description: 'Which of the outputs it is' }),
+  position: t.Union([t.Integer({ minimum: 0 }), t.Null()], {
+    description: 'Which of the outputs it is; null for an upload',
+  }),
   content_type: oneOf(contentTypes),
   bytes: t.Integer({ minimum: 1 }),
   width: t.Integer({ minimum: 1, description: 'Pixels' }),

@@ -13,9 +13,13 @@ const pieceMs = 60_000
 /** Far more than there can be between claiming an object and referring to it. */
 const claimMs = 3_600_000
 const maxSwept = 500
+/** What is deleted comes in bursts; one look for all of it. */
+const soonMs = 200
 
 /** A picture that can be shown, and smaller ones of it. */
 export type Picture = {
+  /** The id of the claim it is kept under: one for each time it is brought. */
+  readonly claim: string
   readonly bytes: Uint8Array
   readonly type: ImageType
   readonly width: number
@@ -24,11 +28,21 @@ export type Picture = {
   readonly thumbnails: readonly { readonly variant: string; readonly bytes: Uint8Array }[]
 }
 
+/** Raised when what was kept was given up before it was referred to: an hour went by. */
+export class ClaimLost extends Error {
+  override readonly name = 'ClaimLost'
+}
+
+/** Whose a picture is to be: an upload is of no generation. */
+export type Belonging = { readonly generationId: string | null; readonly ownerId: string }
+
 /**
- * Pictures on their way to where they are kept.
+ * Pictures on their way to where they are kept, and away from there.
  *
  * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
- * in the transaction that shows them; what comes to nothing in between is swept away after an hour.
+ * in the transaction that shows them. What nothing refers to any more goes at once, and what came to nothing in between,
+ * because its process was killed, after an hour.
+ * How it degrades: bytes that cannot be taken away now are tried again with the next sweep.
  */
 export const createPictures = ({
   store,
@@ -37,23 +51,48 @@ export const createPictures = ({
   clock,
   log,
 }: {
-  store: Pick<MediaStore, 'claim' | 'insert' | 'listAbandoned' | 'letGo'>
+  store: Pick<MediaStore, 'claim' | 'redeem' | 'abandon' | 'abandonOld' | 'insert' | 'listOrphans' | 'letGo'>
   images: Pick<Images, 'inspect' | 'thumbnail'>
-  objects: Pick<ObjectStore, 'put' | 'delete'>
+  objects: Pick<ObjectStore, 'put' | 'delete' | 'open'>
   clock: Clock
   log: Log
 }) => {
   const piece = () => createDeadline(clock, pieceMs)
+  /** Settles when nothing is being written any more, so that what failed can be taken away. */
   const put = async ({ bytes, type, sha256, thumbnails }: Picture) => {
-    await Promise.all([
+    const puts = await Promise.allSettled([
       objects.put(objectKey(sha256), bytes, `image/${type}`),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
     ])
+    for (const each of puts) if (each.status === 'rejected') throw each.reason
   }
   const remove = async (sha256: string) => {
-    for (const edge of thumbnailEdges) await objects.delete(objectKey(sha256, String(edge)))
-    await objects.delete(objectKey(sha256))
+    await Promise.all([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
   }
+  const claimsOf = (pictures: readonly Picture[]) => pictures.map(({ claim }) => claim)
+
+  const letOrphansGo = async (): Promise<void> => {
+    const orphans = await store.listOrphans(maxSwept)
+    let seen = 0
+    for (const sha256 of orphans) {
+      await store
+        .letGo(sha256, () => remove(sha256))
+        .then(
+          (gone) => {
+            if (gone) seen += 1
+          },
+          (error) => log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed'),
+        )
+    }
+    if (orphans.length === maxSwept && seen > 0) await letOrphansGo()
+  }
+  /** One at a time; whoever asks meanwhile is told of the next. */
+  let last: Promise<void> = Promise.resolve()
+  const inTurn = (work: () => Promise<void>): Promise<void> => {
+    last = last.catch(() => {}).then(work)
+    return last
+  }
+  let soon: ReturnType<typeof setTimeout> | undefined
 
   return {
     /** Throws `ImageRefused` for what is none. */
@@ -65,12 +104,14 @@ export const createPictures = ({
         const small = await images.thumbnail(bytes, edge, piece())
         thumbnails.push({ variant: String(edge), bytes: small.bytes })
       }
-      return { bytes, type, width, height, sha256, thumbnails }
+      return { claim: newId(), bytes, type, width, height, sha256, thumbnails }
     },
 
+    /** Throws when they cannot be kept; `abandon` them then. */
     keep: async (pictures: readonly Picture[]): Promise<void> => {
       await store.claim(
-        pictures.map(({ sha256, type, bytes, width, height }) => ({
+        pictures.map(({ claim, sha256, type, bytes, width, height }) => ({
+          claim,
           sha256,
           content_type: `image/${type}`,
           bytes: Buffer.byteLength(bytes),
@@ -81,28 +122,45 @@ export const createPictures = ({
       for (const picture of pictures) await put(picture)
     },
 
+    /** Gives up what was kept, or was to be, and is not referred to. */
+    abandon: (pictures: readonly Picture[]): Promise<void> => store.abandon(claimsOf(pictures)),
+
+    /** Returns the ids of their media, in their order. Throws `ClaimLost`. */
     publish: async (
       tx: TransactionSql,
-      { generationId, ownerId }: { generationId: string; ownerId: string },
+      { generationId, ownerId }: Belonging,
       pictures: readonly Picture[],
-    ): Promise<void> => {
+    ): Promise<string[]> => {
       const rows = pictures.map(({ sha256 }, position) => ({
         id: newId(),
         generation_id: generationId,
         owner_id: ownerId,
-        position,
+        position: generationId === null ? null : position,
         sha256,
       }))
+      if (!(await store.redeem(tx, claimsOf(pictures)))) throw new ClaimLost('What was kept is no longer claimed')
       await store.insert(tx, rows)
+      return rows.map(({ id }) => id)
     },
 
-    /** Takes away what came to nothing; what cannot be taken away now is tried again next time. */
-    sweep: async (): Promise<void> => {
-      for (const sha256 of await store.listAbandoned(claimMs, maxSwept)) {
-        await store
-          .letGo(sha256, claimMs, () => remove(sha256))
-          .catch((error) => log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed'))
-      }
+    /** Takes away what nothing refers to, and what came to nothing. */
+    sweep: (): Promise<void> =>
+      inTurn(async () => {
+        await store.abandonOld(claimMs)
+        await letOrphansGo()
+      }),
+
+    /** Something may have lost the last who referred to it: takes away, in a moment, what did. */
+    sweepSoon: (): void => {
+      soon ??= setTimeout(() => {
+        soon = undefined
+        inTurn(letOrphansGo).catch((error) => log.debug({ error }, 'objects could not be swept'))
+      }, soonMs)
+    },
+
+    close: async (): Promise<void> => {
+      clearTimeout(soon)
+      await last.catch(() => {})
     },
   }
 }
