@@ -41,6 +41,7 @@ import { createDeadline } from './kit/deadline.ts'
 import { createPictures, type Pictures } from './media/pictures.ts'
 import { createMedia, type MediaService } from './media/service.ts'
 import { createMediaStore } from './media/store.ts'
+import { createUploads, type Uploads } from './media/uploads.ts'
 import { createModels, type Models } from './models/service.ts'
 import { createMonitoring, type Monitoring } from './monitoring/service.ts'
 import { createDiskObjects } from './platform/disk-objects.ts'
@@ -95,6 +96,7 @@ export type Services = {
   readonly projects: Projects
   readonly generations: Generations
   readonly media: MediaService
+  readonly uploads: Uploads
   readonly pictures: Pictures
   readonly runner: Runner
   readonly models: Models
@@ -352,7 +354,8 @@ export const createServices = async (
       addJob: jobStore.add,
       cancelJob: jobStore.cancel,
     }),
-    media: createMedia({ store: mediaStore, access, objects }),
+    media: createMedia({ store: mediaStore, access, accessInside, changes, objects }),
+    uploads: createUploads({ store: mediaStore, pictures, changes, clock, requestMs: config.requestTimeoutMs }),
     pictures,
     runner,
     models,

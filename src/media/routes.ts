@@ -4,9 +4,10 @@ import type { ResourceRef } from '../access/model.ts'
 import { parseRange } from '../kit/byte-range.ts'
 import { namesTag } from '../kit/entity-tag.ts'
 import type { Responder } from '../responder.ts'
-import { contract, toPlace } from '../schema.ts'
+import { contract, nothing, toPlace } from '../schema.ts'
 import * as model from './model.ts'
 import type { MediaService } from './service.ts'
+import { maxUploadBytes, refusals, type Uploads } from './uploads.ts'
 
 const tags = ['media']
 
@@ -20,10 +21,12 @@ const itsGeneration = ({ params }: { params: Record<string, string> }): Resource
 
 export const mediaRoutes = ({
   media,
+  uploads,
   guard,
   responder,
 }: {
   media: MediaService
+  uploads: Uploads
   guard: Guard
   responder: Pick<Responder, 'raw'>
 }) =>
@@ -45,14 +48,62 @@ export const mediaRoutes = ({
         ),
       },
     )
+    .post(
+      '/media',
+      async ({ call, caller, request, status }) => status(201, await uploads.take(call, caller, request)),
+      {
+        signedIn: true,
+        ...contract(
+          {},
+          { 201: model.media },
+          {
+            summary: 'Upload a picture, which is its uploader’s alone',
+            tags,
+            upload: { types: model.contentTypes, maxBytes: maxUploadBytes },
+            faults: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
+          },
+        ),
+      },
+    )
+    .get('/media', ({ call, caller, query }) => uploads.list(call, caller, toPlace(query)), {
+      signedIn: true,
+      ...contract(
+        { query: model.page },
+        { 200: model.mediaPage },
+        { summary: 'What the caller uploaded, newest first', tags },
+      ),
+    })
     .get('/media/:media_id', ({ call, caller, params }) => media.get(call, caller, params.media_id), {
       signedIn: true,
       ...contract(
         { params: model.mediaParams },
         { 200: model.media },
-        { summary: 'What it is; needs `read` on its generation', tags, faults: ['media.not_found'] },
+        {
+          summary: 'What it is; needs `read` on its generation, or to have uploaded it',
+          tags,
+          faults: ['media.not_found'],
+        },
       ),
     })
+    .delete(
+      '/media/:media_id',
+      async ({ call, caller, params, status }) => {
+        await media.remove(call, caller, params.media_id)
+        return status(204, undefined)
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { params: model.mediaParams },
+          { 204: nothing },
+          {
+            summary: 'Delete it, bytes and all; needs `delete` on its generation, or to have uploaded it',
+            tags,
+            faults: ['media.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
     .get(
       '/media/:media_id/content',
       async ({ call, caller, params, query: { variant = 'original' }, request }) => {
@@ -88,7 +139,7 @@ export const mediaRoutes = ({
           { params: model.mediaParams, query: model.contentQuery },
           {},
           {
-            summary: 'Its bytes; needs `download` on its generation',
+            summary: 'Its bytes; needs `download` on its generation, or to have uploaded it',
             tags,
             bytes: model.contentTypes,
             faults: ['media.not_found', 'media.range_not_satisfiable', 'media.unavailable'],

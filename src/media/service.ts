@@ -1,5 +1,7 @@
 import type { Access, Caller } from '../access/access.ts'
-import type { Action } from '../access/model.ts'
+import type { Changes } from '../access/changes.ts'
+import type { AccessInside } from '../access/inside.ts'
+import type { Action, ResourceRef } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
@@ -9,7 +11,7 @@ import { type ObjectStore, type OpenObject, objectKey } from '../platform/object
 import { type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
 
-const toMedia = (row: MediaRow): Media => ({
+export const toMedia = (row: MediaRow): Media => ({
   id: row.id,
   generation_id: row.generation_id,
   owner_id: row.owner_id,
@@ -44,26 +46,33 @@ const toContent = ({ id, sha256, content_type }: MediaRow, variant: Variant): Co
   }
 }
 
+const generationOf = (id: string): ResourceRef => ({ type: 'generation', id })
+
 /**
- * What was made, as those who may see it see it. Who may follows from its generation: `read` for what it is, `download`
- * for its bytes; for everybody else there is no such thing.
+ * What was made or uploaded, as those who may see it see it. Who may follows from its generation: `read` for what it is,
+ * `download` for its bytes, `delete` to take it away; an upload is its uploader's alone. For everybody else there is no such
+ * thing.
  */
 export const createMedia = ({
   store,
   access,
+  accessInside,
+  changes,
   objects,
 }: {
-  store: Pick<MediaStore, 'find' | 'list'>
-  access: Pick<Access, 'decide'>
+  store: Pick<MediaStore, 'find' | 'list' | 'lockGeneration' | 'remove'>
+  access: Pick<Access, 'decide' | 'requireDerivation'>
+  accessInside: AccessInside
+  changes: Changes
   objects: Pick<ObjectStore, 'open'>
 }) => {
   const find = async ({ deadline }: Call, { userId }: Caller, id: string, action: Action): Promise<MediaRow> => {
     const row = await store.find(deadline, id)
-    // What is not there is asked about as if it were, so that it takes as long to say so.
-    const generation = { type: 'generation', id: row?.generation_id ?? id } as const
-    const { allowed } = await access.decide(userId, action, generation, deadline)
+    if (row?.generation_id === null && row.owner_id === userId) return row
+    // What is not there, or is somebody else's upload, is asked about as if it were, so that it takes as long to say so.
+    const { allowed } = await access.decide(userId, action, generationOf(row?.generation_id ?? id), deadline)
     // Nobody may read and not download, by the matrix, so there is no telling the two apart.
-    if (row === undefined || !allowed) throw new Fault('media.not_found')
+    if (row === undefined || row.generation_id === null || !allowed) throw new Fault('media.not_found')
     return row
   }
 
@@ -78,6 +87,24 @@ export const createMedia = ({
 
     getContent: async (call: Call, caller: Caller, id: string, variant: Variant): Promise<Content> =>
       toContent(await find(call, caller, id, 'download'), variant),
+
+    /** A generation stays as it is, also when all that came of it is gone. */
+    remove: async (call: Call, caller: Caller, id: string): Promise<void> => {
+      const { generation_id } = await find(call, caller, id, 'read')
+      await changes.run(call.deadline, async (tx) => {
+        if (generation_id !== null) {
+          await store.lockGeneration(tx, generation_id)
+          const { allowed } = await accessInside(tx).decide(
+            caller.userId,
+            'delete',
+            generationOf(generation_id),
+            call.deadline,
+          )
+          if (!allowed) throw new Fault('access.denied')
+        }
+        if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
+      })
+    },
 
     /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
     open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
-import { crc32, deflateSync } from 'node:zlib'
+import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createImages, ImageRefused, type Images, type RenderRequest } from '../../src/platform/images.ts'
+import { chunk, gif, plain, png, rowsOf, zip } from '../harness/pictures.ts'
 
 let images: Images
 
@@ -22,37 +23,6 @@ const reasonOf = (promise: Promise<unknown>) =>
 const inspect = (bytes: Uint8Array) => images.inspect(bytes, patient())
 const refusalOf = (bytes: Uint8Array) => reasonOf(inspect(bytes))
 const bytesOf = (text: string) => new TextEncoder().encode(text)
-
-const chunk = (type: string, data: Uint8Array): Buffer => {
-  const body = Buffer.concat([Buffer.from(type), data])
-  const length = Buffer.alloc(4)
-  length.writeUInt32BE(data.length)
-  const check = Buffer.alloc(4)
-  check.writeUInt32BE(crc32(body))
-  return Buffer.concat([length, body, check])
-}
-/** A PNG of RGBA that says what it is told to, whatever its data are. */
-const png = (width: number, height: number, data: Uint8Array, ...before: Buffer[]) => {
-  const header = Buffer.alloc(13)
-  header.writeUInt32BE(width, 0)
-  header.writeUInt32BE(height, 4)
-  header.set([8, 6, 0, 0, 0], 8)
-  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
-  return Buffer.concat([
-    signature,
-    chunk('IHDR', header),
-    ...before,
-    chunk('IDAT', data),
-    chunk('IEND', Buffer.alloc(0)),
-  ])
-}
-const plain = (width: number, height: number) =>
-  sharp({
-    create: { width, height, channels: 3, background: '#4a7', noise: { type: 'gaussian', mean: 128, sigma: 30 } },
-  })
-
-const gif = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
-const zip = Buffer.concat([Buffer.from('PK\x05\x06', 'latin1'), Buffer.alloc(18)])
 
 describe('a picture in order', () => {
   test('is told for what it is: type, size, and the hash of its bytes', async () => {
@@ -109,8 +79,6 @@ describe('a picture in order', () => {
 })
 
 describe('hostile bytes', () => {
-  const rowsOf = (width: number, height: number) => deflateSync(Buffer.alloc((width * 4 + 1) * height), { level: 9 })
-
   test('are refused with a reason each, and the worker goes on', async () => {
     const good = await plain(200, 200).png().toBuffer()
     const jpeg = await plain(200, 200).jpeg().toBuffer()
