@@ -263,6 +263,7 @@ export const createServices = async (
   // What is not a picture cannot be looked at before it is kept.
   const models = createModels({ providers: new Set(providers.keys()), kinds: new Set(['image']) })
   const mediaStore = createMediaStore(database.read, database.batch)
+  const media = createMedia({ store: mediaStore, access, accessInside, changes, objects })
   const pictures = createPictures({ store: mediaStore, images, objects, clock, log })
   const jobStore = createJobStore(database.batch, caches.bus.instance)
   const generationStore = createGenerationStore(database.read, listingStore)
@@ -276,6 +277,7 @@ export const createServices = async (
       findModel: models.find,
       providers,
       judge: judgeFailure,
+      readReference: pictures.readReference,
       inspect: pictures.inspect,
       keep: pictures.keep,
       abandon: pictures.abandon,
@@ -348,13 +350,14 @@ export const createServices = async (
       changes,
       idempotency,
       order: models.order,
+      requireReference: media.requireReference,
       newSeed: () => randomInt(seeds),
       reserve: credits.reserve,
       refund: credits.refund,
       addJob: jobStore.add,
       cancelJob: jobStore.cancel,
     }),
-    media: createMedia({ store: mediaStore, access, accessInside, changes, objects }),
+    media,
     uploads: createUploads({ store: mediaStore, pictures, changes, clock, requestMs: config.requestTimeoutMs }),
     pictures,
     runner,

@@ -16,6 +16,8 @@ const maxSwept = 500
 /** What is deleted comes in bursts; one look for all of it. */
 const soonMs = 200
 
+const referenceVariant = String(Math.max(...thumbnailEdges))
+
 /** A picture that can be shown, and smaller ones of it. */
 export type Picture = {
   /** The id of the claim it is kept under: one for each time it is brought. */
@@ -120,6 +122,15 @@ export const createPictures = ({
         })),
       )
       for (const picture of pictures) await put(picture)
+    },
+
+    /** What a picture is given to a provider as: the largest of its smaller ones. Throws when it cannot be had. */
+    readReference: async (sha256: string, signal: AbortSignal): Promise<{ bytes: Uint8Array; contentType: string }> => {
+      const opened = await objects.open(objectKey(sha256, referenceVariant))
+      if (opened === undefined) throw new Error(`There are no bytes of ${sha256}`)
+      const bytes = await piece().run(new Response(opened.stream).bytes())
+      signal.throwIfAborted()
+      return { bytes, contentType: 'image/webp' }
     },
 
     /** Gives up what was kept, or was to be, and is not referred to. */

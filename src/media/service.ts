@@ -106,6 +106,12 @@ export const createMedia = ({
       })
     },
 
+    /** Passes where the caller may make something of it; throws as for its bytes, and as for a child of its generation. */
+    requireReference: async (call: Call, caller: Caller, id: string): Promise<void> => {
+      const { generation_id } = await find(call, caller, id, 'download')
+      if (generation_id !== null) await access.requireDerivation(caller, generation_id, call.deadline)
+    },
+
     /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
     open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
       const opening = objects.open(key, range)

@@ -198,6 +198,35 @@ describe('a rendered picture', () => {
     expect(new Set(all.map(hashOf)).size).toBe(all.length)
   })
 
+  test('by another picture has its colours, in the same scene; the same for the same, and not by none', async () => {
+    const of = (background: string) =>
+      sharp({ create: { width: 90, height: 60, channels: 3, background } })
+        .webp()
+        .toBuffer()
+    const [red, blue] = [await of('#d03018'), await of('#1840d0')]
+    const means = async (bytes: Uint8Array) => (await sharp(bytes).stats()).channels.map(({ mean }) => mean)
+    const byRed = await render({ reference: red })
+    const [warm, cold] = [await means(byRed), await means(await render({ reference: blue }))]
+    expect((warm[0] ?? 0) - (warm[2] ?? 0)).toBeGreaterThan(40)
+    expect((cold[2] ?? 0) - (cold[0] ?? 0)).toBeGreaterThan(40)
+    // Of one colour, and yet something to be seen.
+    const { channels } = await sharp(byRed).stats()
+    expect(Math.max(...channels.map(({ stdev }) => stdev))).toBeGreaterThan(4)
+    expect(hashOf(await render({ reference: red }))).toBe(hashOf(byRed))
+    expect(hashOf(await render())).not.toBe(hashOf(byRed))
+    const through = await sharp({
+      create: { width: 9, height: 9, channels: 4, background: { r: 9, g: 9, b: 9, alpha: 0 } },
+    })
+      .webp()
+      .toBuffer()
+    const grey = await sharp(await plain(64, 64).png().toBuffer())
+      .greyscale()
+      .webp()
+      .toBuffer()
+    for (const reference of [through, grey]) expect((await render({ reference })).length).toBeGreaterThan(100)
+    expect(await reasonOf(render({ reference: red.subarray(0, 20) }))).toBe('truncated')
+  })
+
   test('is drawn for any words, and not of one colour', async () => {
     for (const prompt of ['', ' ', '灯台', '\u0000', 'planet', 'silk', 'paper', 'x'.repeat(20_000)]) {
       const { channels } = await sharp(await render({ prompt })).stats()
