@@ -98,6 +98,29 @@ describe('a reference', () => {
     expect(await sql`select from generations where owner_id = ${bob.id}`).toHaveLength(0)
   })
 
+  test('that is being deleted at this moment is waited for, and then not there', async () => {
+    const { id } = await upload()
+    const deleted = Promise.withResolvers<void>()
+    const commit = Promise.withResolvers<void>()
+    const deleting = sql.begin(async (tx) => {
+      await tx`delete from media where id = ${id}`
+      deleted.resolve()
+      await commit.promise
+    })
+    await deleted.promise
+    const ordering = order({ reference_media_id: id })
+    const watcher = connectOnce(idle.connection)
+    await until(async () => {
+      const waiting = await watcher`
+        select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+      return waiting.length > 0
+    }, 'the order waits')
+    await watcher.end()
+    commit.resolve()
+    await deleting
+    expect(codeOf(await ordering)).toBe('media.not_found')
+  })
+
   test('whose media is deleted before the work begins is made from all the same, and then its bytes go', async () => {
     const { id, sha256 } = await upload()
     const made = (await order({ reference_media_id: id })).body
