@@ -90,6 +90,38 @@ export const uploads: Group = (world) =>
       expect((await world().get(`${path}/${id}`, { token: ada.token })).status).toBe(200)
     })
 
+    test('is a reference to generate by, for whoever may download it', async () => {
+      const generations = '/api/v1/generations'
+      const { id } = (await upload(await newPicture())).body
+      const asked = {
+        model: 'local/procedural',
+        prompt: 'a lighthouse',
+        parameters: { width: 64, height: 64, seed: 7 },
+      }
+      const make = async (input: object) => {
+        const { status, body } = await world().post(generations, { ...asked, ...input }, { token: ada.token })
+        expect(status).toBe(201)
+        for (const giveUpAt = performance.now() + 30_000; performance.now() < giveUpAt; await Bun.sleep(20)) {
+          const now = (await world().get(`${generations}/${body.id}`, { token: ada.token })).body
+          if (['queued', 'processing'].includes(now.status)) continue
+          expect(now).toMatchObject({ status: 'completed', failure: null })
+          break
+        }
+        const { items } = (await world().get(`${generations}/${body.id}/media`, { token: ada.token })).body
+        const content = await world().get(`${path}/${items[0].id}/content`, { token: ada.token })
+        return { made: body, tag: content.headers.get('etag') }
+      }
+      const [by, again, without] = [
+        await make({ reference_media_id: id }),
+        await make({ reference_media_id: id }),
+        await make({}),
+      ]
+      expect([by.made.reference_media_id, without.made.reference_media_id]).toEqual([id, null])
+      expect([again.tag === by.tag, without.tag === by.tag]).toEqual([true, false])
+      const theirs = await world().post(generations, { ...asked, reference_media_id: id }, { token: bob.token })
+      expect(refusal(theirs)).toBe('404 media.not_found')
+    }, 60_000)
+
     test('goes when its uploader deletes it, once', async () => {
       const { id } = (await upload(await newPicture())).body
       const answers = await Promise.all([1, 2, 3].map(() => world().delete(`${path}/${id}`, { token: ada.token })))
