@@ -139,6 +139,17 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.note_media_orphans(lost text[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if lost is null then return; end if;
+  insert into media_orphans as o (sha256) select distinct unnest(lost) as sha256 order by sha256
+      on conflict (sha256) do update set since = excluded.since;
+  perform pg_notify('velro', 'orphans');
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.note_removed()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -191,6 +202,24 @@ begin
   perform note_touched((
     select string_agg(concat('grant:', user_id, '/', project_id, e'\n'), '') from changed
      where not owned or project_id::text is distinct from nullif(current_setting('velro.new_project', true), '')));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.orphans_of_job()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_media_orphans(array[old.reference_sha256]);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.orphans_of_media()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform note_media_orphans((select array_agg(sha256) from gone));
   return null;
 end $function$;
 
@@ -475,12 +504,16 @@ create table generation_jobs (
   worker text,
   lease_until timestamp with time zone,
   remote jsonb,
+  reference_sha256 text,
   constraint generation_jobs_pkey PRIMARY KEY (generation_id),
   constraint generation_jobs_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
+  constraint generation_jobs_reference_sha256_fkey FOREIGN KEY (reference_sha256) REFERENCES media_objects(sha256),
   constraint generation_jobs__leased CHECK (((worker IS NULL) = (lease_until IS NULL))),
   constraint generation_jobs__progress CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision)))
 );
 CREATE INDEX generation_jobs__next ON public.generation_jobs USING btree (priority, created_at, generation_id);
+CREATE INDEX generation_jobs__reference_sha256 ON public.generation_jobs USING btree (reference_sha256) WHERE (reference_sha256 IS NOT NULL);
+CREATE TRIGGER orphans AFTER DELETE ON public.generation_jobs FOR EACH ROW WHEN ((old.reference_sha256 IS NOT NULL)) EXECUTE FUNCTION orphans_of_job();
 
 create table generations (
   id uuid not null,
@@ -501,9 +534,11 @@ create table generations (
   failure text,
   started_at timestamp with time zone,
   finished_at timestamp with time zone,
+  reference_media_id uuid,
   constraint generations_pkey PRIMARY KEY (id),
   constraint generations_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users(id),
   constraint generations_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE SET NULL,
+  constraint generations_reference_media_id_fkey FOREIGN KEY (reference_media_id) REFERENCES media(id) ON DELETE SET NULL,
   constraint generations__depth CHECK ((cardinality(ancestor_ids) <= 64)),
   constraint generations__failure CHECK (((failure IS NOT NULL) = (status = 'failed'::text))),
   constraint generations__intent CHECK ((intent = ANY (ARRAY['original'::text, 'improve'::text, 'iterate'::text, 'fork'::text, 'remix'::text]))),
@@ -518,6 +553,7 @@ create table generations (
 );
 CREATE INDEX generations__owner_id ON public.generations USING btree (owner_id, id);
 CREATE INDEX generations__project_id ON public.generations USING btree (project_id, id) WHERE (project_id IS NOT NULL);
+CREATE INDEX generations__reference_media_id ON public.generations USING btree (reference_media_id) WHERE (reference_media_id IS NOT NULL);
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.generations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('generation');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.generations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_generations();
@@ -539,22 +575,35 @@ CREATE INDEX idempotency_keys__created_at ON public.idempotency_keys USING btree
 
 create table media (
   id uuid not null,
-  generation_id uuid not null,
+  generation_id uuid,
   owner_id uuid not null,
-  position integer not null,
+  position integer,
   sha256 text not null,
   created_at timestamp with time zone default now() not null,
   constraint media_pkey PRIMARY KEY (id),
   constraint media__position UNIQUE (generation_id, "position"),
   constraint media_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
   constraint media_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users(id),
-  constraint media_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256)
+  constraint media_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256),
+  constraint media__output CHECK (((generation_id IS NULL) = ("position" IS NULL)))
 );
 CREATE INDEX media__owner_id ON public.media USING btree (owner_id, id);
 CREATE INDEX media__sha256 ON public.media USING btree (sha256);
+CREATE INDEX media__uploads ON public.media USING btree (owner_id, id) WHERE (generation_id IS NULL);
+CREATE TRIGGER orphans AFTER DELETE ON public.media REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION orphans_of_media();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.media REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('media');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.media FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.media REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_media();
+
+create table media_claims (
+  id uuid not null,
+  sha256 text not null,
+  claimed_at timestamp with time zone default clock_timestamp() not null,
+  constraint media_claims_pkey PRIMARY KEY (id),
+  constraint media_claims_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256)
+);
+CREATE INDEX media_claims__claimed_at ON public.media_claims USING btree (claimed_at);
+CREATE INDEX media_claims__sha256 ON public.media_claims USING btree (sha256);
 
 create table media_objects (
   sha256 text not null,
@@ -562,7 +611,6 @@ create table media_objects (
   bytes integer not null,
   width integer not null,
   height integer not null,
-  claimed_at timestamp with time zone default clock_timestamp() not null,
   duration_ms integer,
   constraint media_objects_pkey PRIMARY KEY (sha256),
   constraint media_objects__bytes CHECK ((bytes > 0)),
@@ -571,7 +619,14 @@ create table media_objects (
   constraint media_objects__sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
   constraint media_objects__size CHECK (((width > 0) AND (height > 0)))
 );
-CREATE INDEX media_objects__claimed_at ON public.media_objects USING btree (claimed_at);
+
+create table media_orphans (
+  sha256 text not null,
+  since timestamp with time zone default clock_timestamp() not null,
+  constraint media_orphans_pkey PRIMARY KEY (sha256),
+  constraint media_orphans_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256) ON DELETE CASCADE
+);
+CREATE INDEX media_orphans__since ON public.media_orphans USING btree (since);
 
 create table project_access (
   user_id uuid not null,

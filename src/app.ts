@@ -22,6 +22,7 @@ import { plainRoutes } from './plain-routes.ts'
 import { databaseFault } from './platform/postgres.ts'
 import { projectRoutes } from './projects/routes.ts'
 import { createResponder } from './responder.ts'
+import { takesUpload } from './schema.ts'
 import { serviceKeyRoutes } from './service-keys/routes.ts'
 import type { Services } from './services.ts'
 import { teamRoutes } from './teams/routes.ts'
@@ -93,6 +94,10 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     deadline: createDeadline(clock, config.requestTimeoutMs),
   })
 
+  /** By method and path: routes that read their bodies themselves, by limits of their own. */
+  const uploads = new Set<string>()
+  const isUpload = ({ method, url }: Request) => uploads.has(`${method} ${new URL(url).pathname.replace(/\/$/, '')}`)
+
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate('call', undefined as unknown as Call)
     .onError(({ code, error, request, call = newCall(request), path }) => {
@@ -121,7 +126,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
           throw new Fault('server.stopping')
         }
-        refuseLargeBody(request)
+        refuseLargeBody(request, isUpload)
       }
       return isPreflight
         ? responder.preflight({ requestId: context.call.requestId, origin: request.headers.get('origin') })
@@ -154,6 +159,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(mediaRoutes({ ...services, responder }))
     .use(modelRoutes(services))
     .use(creditRoutes(services))
+  for (const { method, path, hooks } of app.routes) if (takesUpload(hooks.detail)) uploads.add(`${method} ${path}`)
   // Every schema is compiled now, so that one that cannot be is found at the start and not by the first caller.
   return app.compile()
 }

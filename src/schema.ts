@@ -73,6 +73,8 @@ export const securitySchemes = {
   share_link: { type: 'apiKey', in: 'query', name: 'share', description: 'As in the `url` of a share link' },
 } as const
 
+type Upload = { readonly types: readonly string[]; readonly maxBytes: number }
+
 type Documentation = {
   summary: string
   tags: string[]
@@ -85,6 +87,8 @@ type Documentation = {
   idempotent?: true
   /** It gives bytes, of one of these types: whole, in part, or none where the client has them. */
   bytes?: readonly string[]
+  /** Its body is bytes of one of these types, up to so many, and read by the route itself once it is known who calls. */
+  upload?: Upload
   /** What it does not say, though any other route may. */
   never?: readonly FaultCode[]
 }
@@ -99,6 +103,9 @@ const common: readonly FaultCode[] = [
   'server.stopping',
   'server.failed',
 ]
+
+/** What is said of JSON bodies; a route that takes other bytes has words of its own for them. */
+const ofJson: readonly FaultCode[] = ['request.too_large', 'request.media_type_unsupported']
 
 /** A code by which the caller decides, and the figures that come with it; where others share the status, perhaps. */
 const describeCodes = (members: readonly FaultCode[]) => {
@@ -196,6 +203,22 @@ const describeBytes = (types: readonly string[]): Record<string, Described> => {
   }
 }
 
+/** As OpenAPI 3.1 has it: bytes have no schema. The limit is an extension, and what the application goes by. */
+const describeUpload = ({ types, maxBytes }: Upload) => ({
+  requestBody: {
+    required: true,
+    content: Object.fromEntries(types.map((type) => [type, { schema: {} }])),
+    [maxBytesMember]: maxBytes,
+  },
+})
+const maxBytesMember = 'x-max-bytes'
+
+/** Whether the details of a route say that it reads its body itself. */
+export const takesUpload = (detail: unknown): boolean => {
+  const { requestBody } = (detail ?? {}) as { requestBody?: object }
+  return requestBody !== undefined && maxBytesMember in requestBody
+}
+
 /** A status may be both, as 503 is for a route that says why it is not ready. */
 const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
   const answers: Record<string, Described> = describeFaults(faults)
@@ -214,10 +237,10 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, never = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, upload, never = [] }: Documentation,
 ) => ({
   ...input,
-  parse: 'json' as const,
+  parse: upload ? ('none' as const) : ('json' as const),
   response: success,
   detail: {
     summary,
@@ -229,6 +252,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       ...(idempotent ? [idempotencyParameter] : []),
       ...(bytes ? rangeParameters : []),
     ],
+    ...(upload && describeUpload(upload)),
     responses: {
       ...(bytes && describeBytes(bytes)),
       ...describeAnswers(
@@ -238,7 +262,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
           ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
           ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
           ...faults,
-          ...common.filter((code) => !never.includes(code)),
+          ...common.filter((code) => !never.includes(code) && !(upload && ofJson.includes(code))),
         ],
         idempotent,
       ),

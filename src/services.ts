@@ -45,6 +45,7 @@ import { createMedia, type MediaService } from './media/service.ts'
 import { createShareLinks, type ShareLinks } from './media/share-links/service.ts'
 import { createShareLinkStore } from './media/share-links/store.ts'
 import { createMediaStore } from './media/store.ts'
+import { createUploads, type Uploads } from './media/uploads/service.ts'
 import { createModels, type Models } from './models/service.ts'
 import { createMonitoring, type Monitoring } from './monitoring/service.ts'
 import { createDiskObjects } from './platform/disk-objects.ts'
@@ -103,6 +104,7 @@ export type Services = {
   readonly keeper: Keeper
   readonly links: Links
   readonly shareLinks: ShareLinks
+  readonly uploads: Uploads
   readonly runner: Runner
   readonly models: Models
   readonly credits: Credits
@@ -269,7 +271,7 @@ export const createServices = async (
   const models = createModels({ providers: new Set(providers.keys()) })
   const mediaStore = createMediaStore(database.read, database.batch)
   const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
-  const media = createMedia({ store: mediaStore, access, objects })
+  const media = createMedia({ store: mediaStore, access, accessInside, changes, objects })
   const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access, clock })
   const shareLinkStore = createShareLinkStore(database.auth, database.read, database.batch)
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
@@ -285,8 +287,10 @@ export const createServices = async (
       findModel: models.find,
       providers,
       judge: judgeFailure,
+      readReference: keeper.readReference,
       inspect: keeper.inspect,
       keep: keeper.keep,
+      abandon: keeper.abandon,
       publish: keeper.publish,
       markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
       markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
@@ -299,6 +303,7 @@ export const createServices = async (
   })
   caches.bus.on('job', runner.wake)
   caches.bus.on('cancelled', ([generationId = '']) => runner.abort(generationId))
+  caches.bus.on('orphans', keeper.sweepSoon)
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
@@ -356,6 +361,7 @@ export const createServices = async (
       changes,
       idempotency,
       order: models.order,
+      requireReference: media.requireReference,
       newSeed: () => randomInt(seeds),
       reserve: credits.reserve,
       refund: credits.refund,
@@ -366,6 +372,7 @@ export const createServices = async (
     links,
     shareLinks,
     keeper,
+    uploads: createUploads({ store: mediaStore, keeper, changes, clock, requestMs: config.requestTimeoutMs }),
     runner,
     models,
     credits,
@@ -375,6 +382,7 @@ export const createServices = async (
       warmUp.stop()
       await runner.close()
       await images.close()
+      await keeper.close()
       await passwords.close()
       await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
       await heater.flush().catch((error) => log.debug({ error }, 'the last heat is lost'))

@@ -26,6 +26,7 @@ export const newGeneration = closed({
   outputs: t.Optional(t.Integer({ minimum: 1, maximum: 16, description: 'How many; 1 unless given' })),
   title: t.Optional(title),
   intent: t.Optional(intent),
+  reference_media_id: t.Optional(id('Picture to go by, for models that take one; it needs to be downloadable')),
   parent_id: t.Optional(id('Generation it is made from; goes with an intent other than `original`')),
 })
 export type NewGeneration = Static<typeof newGeneration>
@@ -63,6 +64,9 @@ export const generation = closed({
   prompt: t.String(),
   negative_prompt: t.String(),
   parameters: parameters('All that it is made with, those included that were not given'),
+  reference_media_id: t.Union([id('Picture it goes by'), t.Null()], {
+    description: 'Null without one, and when that was deleted since',
+  }),
   outputs: t.Integer({ minimum: 1 }),
   price: t.Integer({ minimum: 0, description: 'Credits; what comes to nothing is refunded' }),
   status: oneOf(generationStatuses),

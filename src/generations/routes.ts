@@ -48,7 +48,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           { 201: model.generation },
           {
             summary:
-              'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave',
+              'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave, of a reference `download` and the same leave',
             tags,
             idempotent: true,
             faults: [
@@ -57,6 +57,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
               'generation.not_found',
               'generation.derivatives_not_allowed',
               'generation.too_deep',
+              'media.not_found',
               'model.unavailable',
               'credits.insufficient',
             ],

@@ -29,6 +29,7 @@ const toGeneration = (row: GenerationRow): Generation => ({
   prompt: row.prompt,
   negative_prompt: row.negative_prompt,
   parameters: row.parameters,
+  reference_media_id: row.reference_media_id,
   outputs: row.outputs,
   price: row.price,
   status: row.status,
@@ -87,13 +88,18 @@ type Dependencies = {
   changes: Changes
   idempotency: Pick<Idempotency, 'once'>
   /** Throws for what the model does not take. */
-  order: (input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt'>) => Order
+  order: (
+    input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt' | 'reference_media_id'>,
+  ) => Order
+  /** Throws where the caller may not make anything of a picture. */
+  requireReference: (call: Call, caller: Caller, mediaId: string) => Promise<void>
   /** A seed, for whoever asks for none. */
   newSeed: () => number
   /** Late in the transaction: it holds the balance until the end. Throws where that does not cover the price. */
   reserve: (tx: TransactionSql, userId: string, generationId: string, price: number) => Promise<void>
   refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
-  addJob: (tx: TransactionSql, generationId: string) => Promise<void>
+  /** Until the job is over, the bytes of its reference stay. */
+  addJob: (tx: TransactionSql, generationId: string, referenceSha256: string | null) => Promise<void>
   /** False: there is none, the generation is over. */
   cancelJob: (tx: TransactionSql, generationId: string) => Promise<boolean>
 }
@@ -111,24 +117,29 @@ export const createGenerations = ({
   changes,
   idempotency,
   order,
+  requireReference,
   newSeed,
   reserve,
   refund,
   addJob,
   cancelJob,
 }: Dependencies) => ({
-  /** The project and the parent it was asked for are there when it is made, or nothing is made. */
+  /** The project, the parent and the reference it was asked for are there when it is made, or nothing is made. */
   create: async (call: Call, caller: Caller, input: NewGeneration, key?: string): Promise<Replayable<Generation>> => {
     checkLineage(input)
-    const { project_id = null, parent_id, model, prompt, negative_prompt = '', title = '', intent = 'original' } = input
+    const { project_id = null, parent_id, reference_media_id = null, model, prompt } = input
+    const { negative_prompt = '', title = '', intent = 'original' } = input
     const ordered = order(input)
     if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), call.deadline)
     if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, call.deadline)
+    if (reference_media_id !== null) await requireReference(call, caller, reference_media_id)
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
     const accept = async (tx: TransactionSql) => {
       if (project_id !== null && !(await store.keepProject(tx, project_id))) throw new Fault('project.not_found')
       const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...found(await store.keepParent(tx, parent_id))]
       if (ancestor_ids.length > maxDepth) throw new Fault('generation.too_deep')
+      const reference = reference_media_id === null ? null : await store.keepReference(tx, reference_media_id)
+      if (reference === undefined) throw new Fault('media.not_found')
       const { outputs, price } = ordered
       const takesSeed = Object.hasOwn(ordered.model.parameters, 'seed')
       const row = await store.insert(tx, {
@@ -143,10 +154,11 @@ export const createGenerations = ({
         negative_prompt,
         // Chosen now, so that every attempt makes the same, and so may whoever sees it.
         parameters: { ...(takesSeed && { seed: newSeed() }), ...ordered.parameters },
+        reference_media_id,
         outputs,
         price,
       })
-      await addJob(tx, row.id)
+      await addJob(tx, row.id, reference)
       await reserve(tx, caller.userId, row.id, price)
       return { status: 201, body: toGeneration(row) }
     }

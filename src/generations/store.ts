@@ -16,6 +16,7 @@ export type GenerationRow = {
   prompt: string
   negative_prompt: string
   parameters: Readonly<Record<string, string | number | boolean>>
+  reference_media_id: string | null
   outputs: number
   price: number
   status: GenerationStatus
@@ -39,6 +40,7 @@ export type NewGenerationRow = Pick<
   | 'prompt'
   | 'negative_prompt'
   | 'parameters'
+  | 'reference_media_id'
   | 'outputs'
   | 'price'
 > & { ancestor_ids: readonly string[] }
@@ -61,7 +63,7 @@ export type GenerationFilter = Place & {
 export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
   const columnsFor = (userId: string) => sql`
     g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
-    g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
+    g.negative_prompt, g.parameters, g.reference_media_id, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
     g.finished_at,
     coalesce((select j.progress from generation_jobs j where j.generation_id = g.id),
              case g.status when 'completed' then 1 else 0 end)::float8 as progress,
@@ -136,12 +138,19 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return row?.ancestor_ids
     },
 
+    /** What the bytes of a picture are called, or undefined when it is gone; until the end of the transaction it cannot go. */
+    keepReference: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
+      const [row] = await tx<{ sha256: string }[]>`select sha256 from media where id = ${mediaId} for key share`
+      return row?.sha256
+    },
+
     insert: async (tx: TransactionSql, row: NewGenerationRow): Promise<GenerationRow> => {
       const [inserted] = await tx<GenerationRow[]>`
         insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt, negative_prompt,
-                                      parameters, outputs, price)
+                                      parameters, reference_media_id, outputs, price)
         values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.title}, ${row.intent}, ${row.ancestor_ids}::uuid[],
-                ${row.model}, ${row.prompt}, ${row.negative_prompt}, ${tx.json(row.parameters)}, ${row.outputs}, ${row.price})
+                ${row.model}, ${row.prompt}, ${row.negative_prompt}, ${tx.json(row.parameters)}, ${row.reference_media_id},
+                ${row.outputs}, ${row.price})
         returning ${columnsFor(row.owner_id)}`
       return inserted as GenerationRow
     },

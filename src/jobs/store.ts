@@ -13,6 +13,8 @@ export type LeasedJob = {
   readonly negative_prompt: string
   readonly parameters: Readonly<Record<string, string | number | boolean>>
   readonly outputs: number
+  /** What the bytes of the picture it goes by are called. */
+  readonly reference_sha256: string | null
   /** How long ago somebody first began to make it. */
   readonly age_ms: number
 }
@@ -21,10 +23,10 @@ export type Lease = { readonly generationId: string; readonly attempt: number }
 
 export const createJobStore = (sql: Sql, worker: string) => ({
   /** With the generation, in its transaction. Tells everybody, when that is committed, that there is work. */
-  add: async (tx: TransactionSql, generationId: string): Promise<void> => {
+  add: async (tx: TransactionSql, generationId: string, referenceSha256: string | null = null): Promise<void> => {
     await tx`
-      insert into generation_jobs (generation_id, priority)
-      select g.id, case u.plan when 'enterprise' then 0 when 'pro' then 1 else 2 end
+      insert into generation_jobs (generation_id, priority, reference_sha256)
+      select g.id, case u.plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}
         from generations g join users u on u.id = g.owner_id where g.id = ${generationId}`
     await tx`select pg_notify('velro', 'job')`
   },
@@ -56,10 +58,10 @@ export const createJobStore = (sql: Sql, worker: string) => ({
            set attempt = attempt + 1, progress = 0, worker = ${worker},
                lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond'
           from due where j.generation_id = due.generation_id
-        returning j.generation_id, j.attempt, j.failures, j.remote
+        returning j.generation_id, j.attempt, j.failures, j.remote, j.reference_sha256
       )
       select t.generation_id, t.attempt, t.failures, t.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
-             g.parameters, g.outputs,
+             g.parameters, g.outputs, t.reference_sha256,
              extract(epoch from clock_timestamp() - coalesce(g.started_at, clock_timestamp()))::float8 * 1000 as age_ms
         from taken t join generations g on g.id = t.generation_id`
     const ids = jobs.map(({ generation_id }) => generation_id)

@@ -2,7 +2,7 @@ import type { Changes } from '../access/changes.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadline } from '../kit/deadline.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import type { Provider } from '../providers/provider.ts'
+import type { Provider, Reference } from '../providers/provider.ts'
 import type { Failure, Work } from './runner.ts'
 import type { JobStore, Lease, LeasedJob } from './store.ts'
 
@@ -22,16 +22,20 @@ type Dependencies<R> = {
   readonly providers: ReadonlyMap<string, Provider>
   /** What an error of a provider means. */
   readonly judge: (error: unknown) => Failure
+  /** The picture that a job goes by, as it is given to a provider. */
+  readonly readReference: (sha256: string, signal: AbortSignal) => Promise<Reference>
   /** Looks at what a provider brought; throws what `judge` knows. */
   readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video') => Promise<R>
   /** Puts things where they are kept; they may yet come to nothing. */
   readonly keep: (things: readonly R[]) => Promise<void>
+  /** Gives up what was to be kept and came to nothing. */
+  readonly abandon: (things: readonly R[]) => Promise<void>
   /** Says whose they are. */
   readonly publish: (
     tx: TransactionSql,
     of: { generationId: string; ownerId: string },
     things: readonly R[],
-  ) => Promise<void>
+  ) => Promise<unknown>
   readonly markCompleted: (tx: TransactionSql, generationId: string) => Promise<void>
   readonly markFailed: (tx: TransactionSql, generationId: string, reason: string) => Promise<void>
   readonly settle: (tx: TransactionSql, generationId: string) => Promise<boolean>
@@ -43,7 +47,8 @@ type Dependencies<R> = {
  * they are there, that the generation is completed and that it is paid for; or that it failed, and gives the credits back.
  */
 export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]> => {
-  const { store, changes, clock, findModel, providers, judge, inspect, keep, publish } = dependencies
+  const { store, changes, clock, findModel, providers, judge, readReference, inspect, keep, abandon, publish } =
+    dependencies
   const { markCompleted, markFailed, settle, refund } = dependencies
 
   /** Does it if the job is still ours. */
@@ -54,7 +59,19 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
       return true
     })
 
-  const orderOf = (job: LeasedJob, { provider_model, kind }: { provider_model: string; kind: 'image' | 'video' }) => ({
+  /** Whoever keeps the bytes cannot be reached, or has lost them; that may pass. */
+  const referenceOf = async ({ reference_sha256 }: LeasedJob, signal: AbortSignal): Promise<Reference | undefined> => {
+    if (reference_sha256 === null) return undefined
+    return readReference(reference_sha256, signal).catch((cause: unknown) => {
+      throw new ReferenceMissing(cause)
+    })
+  }
+
+  const orderOf = (
+    job: LeasedJob,
+    { provider_model, kind }: { provider_model: string; kind: 'image' | 'video' },
+    reference: Reference | undefined,
+  ) => ({
     generationId: job.generation_id,
     providerModel: provider_model,
     kind,
@@ -62,6 +79,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     negativePrompt: job.negative_prompt,
     parameters: job.parameters,
     outputs: job.outputs,
+    ...(reference && { reference }),
   })
 
   return {
@@ -69,7 +87,9 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
       const model = findModel(job.model)
       const provider = model && providers.get(model.provider)
       if (model === undefined || provider === undefined) throw new NobodyMakesIt()
-      const made = await provider.make(orderOf(job, model), {
+      const reference = await referenceOf(job, signal)
+      signal.throwIfAborted()
+      const made = await provider.make(orderOf(job, model, reference), {
         signal,
         onProgress: (fraction) => onProgress(fraction * providersShare),
         remote: job.remote,
@@ -86,12 +106,19 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     complete: async (job, lease, things) => {
-      await keep(things)
-      return concluding(lease, async (tx) => {
-        await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
-        await markCompleted(tx, job.generation_id)
-        await settle(tx, job.generation_id)
-      })
+      let done = false
+      try {
+        await keep(things)
+        done = await concluding(lease, async (tx) => {
+          await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
+          await markCompleted(tx, job.generation_id)
+          await settle(tx, job.generation_id)
+        })
+        return done
+      } finally {
+        // If that cannot be written down either, it comes to nothing by itself.
+        if (!done) await abandon(things).catch(() => {})
+      }
     },
 
     fail: async (job, lease, { reason }) => {
@@ -103,7 +130,9 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
 
     judge: (error) => {
       // Another instance may have what this one lacks.
-      if (error instanceof NobodyMakesIt) return { reason: 'unavailable', retryable: true }
+      if (error instanceof NobodyMakesIt || error instanceof ReferenceMissing) {
+        return { reason: 'unavailable', retryable: true }
+      }
       if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }
       return judge(error)
     },
@@ -112,6 +141,13 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
 
 class NobodyMakesIt extends Error {
   override readonly name = 'NobodyMakesIt'
+}
+
+class ReferenceMissing extends Error {
+  override readonly name = 'ReferenceMissing'
+  constructor(cause: unknown) {
+    super('The bytes of a reference cannot be had', { cause })
+  }
 }
 
 class WrongCount extends Error {

@@ -13,9 +13,15 @@ const pieceMs = 60_000
 /** Far more than there can be between claiming an object and referring to it. */
 const claimMs = 3_600_000
 const maxSwept = 500
+/** What is deleted comes in bursts; one look for all of it. */
+const soonMs = 200
+
+const referenceVariant = String(Math.max(...thumbnailEdges))
 
 /** A picture that can be shown, with smaller ones of it; or a film, of which there are none. */
 export type Made = {
+  /** The id of the claim it is kept under: one for each time it is brought. */
+  readonly claim: string
   readonly bytes: Uint8Array
   readonly contentType: string
   readonly width: number
@@ -26,11 +32,21 @@ export type Made = {
   readonly thumbnails: readonly { readonly variant: string; readonly bytes: Uint8Array }[]
 }
 
+/** Raised when what was kept was given up before it was referred to: an hour went by. */
+export class ClaimLost extends Error {
+  override readonly name = 'ClaimLost'
+}
+
+/** Whose a picture is to be: an upload is of no generation. */
+export type Belonging = { readonly generationId: string | null; readonly ownerId: string }
+
 /**
- * What was made, on its way to where it is kept.
+ * What was made or brought, on its way to where it is kept, and away from there.
  *
  * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
- * in the transaction that shows them; what comes to nothing in between is swept away after an hour.
+ * in the transaction that shows them. What nothing refers to any more goes at once, and what came to nothing in between,
+ * because its process was killed, after an hour.
+ * How it degrades: bytes that cannot be taken away now are tried again with the next sweep.
  */
 export const createKeeper = ({
   store,
@@ -39,23 +55,48 @@ export const createKeeper = ({
   clock,
   log,
 }: {
-  store: Pick<MediaStore, 'claim' | 'insert' | 'listAbandoned' | 'letGo'>
+  store: Pick<MediaStore, 'claim' | 'redeem' | 'abandon' | 'abandonOld' | 'insert' | 'listOrphans' | 'letGo'>
   images: Pick<Images, 'inspect' | 'inspectVideo' | 'thumbnail'>
-  objects: Pick<ObjectStore, 'put' | 'delete'>
+  objects: Pick<ObjectStore, 'put' | 'delete' | 'open'>
   clock: Clock
   log: Log
 }) => {
   const piece = () => createDeadline(clock, pieceMs)
+  /** Settles when nothing is being written any more, so that what failed can be taken away. */
   const put = async ({ bytes, contentType, sha256, thumbnails }: Made) => {
-    await Promise.all([
+    const puts = await Promise.allSettled([
       objects.put(objectKey(sha256), bytes, contentType),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
     ])
+    for (const each of puts) if (each.status === 'rejected') throw each.reason
   }
   const remove = async (sha256: string) => {
-    for (const edge of thumbnailEdges) await objects.delete(objectKey(sha256, String(edge)))
-    await objects.delete(objectKey(sha256))
+    await Promise.all([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
   }
+  const claimsOf = (things: readonly Made[]) => things.map(({ claim }) => claim)
+
+  const letOrphansGo = async (): Promise<void> => {
+    const orphans = await store.listOrphans(maxSwept)
+    let seen = 0
+    for (const sha256 of orphans) {
+      await store
+        .letGo(sha256, () => remove(sha256))
+        .then(
+          (gone) => {
+            if (gone) seen += 1
+          },
+          (error) => log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed'),
+        )
+    }
+    if (orphans.length === maxSwept && seen > 0) await letOrphansGo()
+  }
+  /** One at a time; whoever asks meanwhile is told of the next. */
+  let last: Promise<void> = Promise.resolve()
+  const inTurn = (work: () => Promise<void>): Promise<void> => {
+    last = last.catch(() => {}).then(work)
+    return last
+  }
+  let soon: ReturnType<typeof setTimeout> | undefined
 
   const inspectPicture = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
     const { type, width, height, sha256 } = await images.inspect(bytes, piece())
@@ -65,11 +106,11 @@ export const createKeeper = ({
       const small = await images.thumbnail(bytes, edge, piece())
       thumbnails.push({ variant: String(edge), bytes: small.bytes })
     }
-    return { bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
+    return { claim: newId(), bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
   }
   const inspectFilm = async (bytes: Uint8Array): Promise<Made> => {
     const { type, ...told } = await images.inspectVideo(bytes, piece())
-    return { bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
+    return { claim: newId(), bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
   }
 
   return {
@@ -77,9 +118,11 @@ export const createKeeper = ({
     inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<Made> =>
       kind === 'video' ? inspectFilm(bytes) : inspectPicture(bytes, signal),
 
+    /** Throws when they cannot be kept; `abandon` them then. */
     keep: async (things: readonly Made[]): Promise<void> => {
       await store.claim(
-        things.map(({ sha256, contentType, bytes, width, height, durationMs }) => ({
+        things.map(({ claim, sha256, contentType, bytes, width, height, durationMs }) => ({
+          claim,
           sha256,
           content_type: contentType,
           bytes: Buffer.byteLength(bytes),
@@ -91,28 +134,54 @@ export const createKeeper = ({
       for (const thing of things) await put(thing)
     },
 
+    /** What a picture is given to a provider as: the largest of its smaller ones. Throws when it cannot be had. */
+    readReference: async (sha256: string, signal: AbortSignal): Promise<{ bytes: Uint8Array; contentType: string }> => {
+      const opened = await objects.open(objectKey(sha256, referenceVariant))
+      if (opened === undefined) throw new Error(`There are no bytes of ${sha256}`)
+      const bytes = await piece().run(new Response(opened.stream).bytes())
+      signal.throwIfAborted()
+      return { bytes, contentType: 'image/webp' }
+    },
+
+    /** Gives up what was kept, or was to be, and is not referred to. */
+    abandon: (things: readonly Made[]): Promise<void> => store.abandon(claimsOf(things)),
+
+    /** Returns the ids of their media, in their order. Throws `ClaimLost`. */
     publish: async (
       tx: TransactionSql,
-      { generationId, ownerId }: { generationId: string; ownerId: string },
+      { generationId, ownerId }: Belonging,
       things: readonly Made[],
-    ): Promise<void> => {
+    ): Promise<string[]> => {
       const rows = things.map(({ sha256 }, position) => ({
         id: newId(),
         generation_id: generationId,
         owner_id: ownerId,
-        position,
+        position: generationId === null ? null : position,
         sha256,
       }))
+      if (!(await store.redeem(tx, claimsOf(things)))) throw new ClaimLost('What was kept is no longer claimed')
       await store.insert(tx, rows)
+      return rows.map(({ id }) => id)
     },
 
-    /** Takes away what came to nothing; what cannot be taken away now is tried again next time. */
-    sweep: async (): Promise<void> => {
-      for (const sha256 of await store.listAbandoned(claimMs, maxSwept)) {
-        await store
-          .letGo(sha256, claimMs, () => remove(sha256))
-          .catch((error) => log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed'))
-      }
+    /** Takes away what nothing refers to, and what came to nothing. */
+    sweep: (): Promise<void> =>
+      inTurn(async () => {
+        await store.abandonOld(claimMs)
+        await letOrphansGo()
+      }),
+
+    /** Something may have lost the last who referred to it: takes away, in a moment, what did. */
+    sweepSoon: (): void => {
+      soon ??= setTimeout(() => {
+        soon = undefined
+        inTurn(letOrphansGo).catch((error) => log.debug({ error }, 'objects could not be swept'))
+      }, soonMs)
+    },
+
+    close: async (): Promise<void> => {
+      clearTimeout(soon)
+      await last.catch(() => {})
     },
   }
 }

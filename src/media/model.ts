@@ -6,7 +6,8 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from 
 export const variants = ['original', '256', '512', '1024'] as const
 export type Variant = (typeof variants)[number]
 
-export const contentTypes = ['image/webp', 'image/png', 'image/jpeg', 'video/mp4'] as const
+export const pictureTypes = ['image/webp', 'image/png', 'image/jpeg'] as const
+export const contentTypes = [...pictureTypes, 'video/mp4'] as const
 
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
@@ -43,9 +44,11 @@ export type Visit = {
 
 export const media = closed({
   id: id('Media'),
-  generation_id: id('Generation it was made for'),
+  generation_id: t.Union([id('Generation it was made for'), t.Null()], { description: 'Null for an upload' }),
   owner_id: id('User'),
-  position: t.Integer({ minimum: 0, description: 'Which of the outputs it is' }),
+  position: t.Union([t.Integer({ minimum: 0 }), t.Null()], {
+    description: 'Which of the outputs it is; null for an upload',
+  }),
   content_type: oneOf(contentTypes),
   bytes: t.Integer({ minimum: 1 }),
   width: t.Integer({ minimum: 1, description: 'Pixels' }),

@@ -7,13 +7,15 @@ import { Fault, invalidInput } from '../fault.ts'
 import { parseRange } from '../kit/byte-range.ts'
 import { namesTag } from '../kit/entity-tag.ts'
 import type { Responder } from '../responder.ts'
-import { contract, toPlace } from '../schema.ts'
+import { contract, nothing, toPlace } from '../schema.ts'
 import { linkRoutes } from './links/routes.ts'
 import type { Links } from './links/service.ts'
 import * as model from './model.ts'
 import type { MediaService } from './service.ts'
 import { shareLinkRoutes } from './share-links/routes.ts'
 import type { ShareLinks } from './share-links/service.ts'
+import { uploadRoutes } from './uploads/routes.ts'
+import type { Uploads } from './uploads/service.ts'
 
 const tags = ['media']
 
@@ -45,6 +47,7 @@ type Dependencies = {
   media: MediaService
   links: Links
   shareLinks: ShareLinks
+  uploads: Uploads
   guard: Guard
   responder: Pick<Responder, 'raw'>
   config: { readonly publicUrl: string | undefined }
@@ -77,6 +80,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
     .use(guard)
     .use(linkRoutes(dependencies))
     .use(shareLinkRoutes(dependencies))
+    .use(uploadRoutes(dependencies))
     .get(
       '/generations/:generation_id/media',
       ({ call, params, query }) => media.list(call, params.generation_id, toPlace(query)),
@@ -98,9 +102,32 @@ export const mediaRoutes = (dependencies: Dependencies) => {
       ...contract(
         { params: model.mediaParams },
         { 200: model.media },
-        { summary: 'What it is; needs `read` on its generation', tags, faults: ['media.not_found'] },
+        {
+          summary: 'What it is; needs `read` on its generation, or to have uploaded it',
+          tags,
+          faults: ['media.not_found'],
+        },
       ),
     })
+    .delete(
+      '/media/:media_id',
+      async ({ call, caller, params, status }) => {
+        await media.remove(call, caller, params.media_id)
+        return status(204, undefined)
+      },
+      {
+        may: ['delete', model.theMedia],
+        ...contract(
+          { params: model.mediaParams },
+          { 204: nothing },
+          {
+            summary: 'Delete it, bytes and all; needs `delete` on its generation, or to have uploaded it',
+            tags,
+            faults: ['media.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
     .get(
       '/media/:media_id/content',
       async ({ call, caller, params, query, request }) => {
@@ -144,7 +171,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           { params: model.mediaParams, query: model.contentQuery },
           {},
           {
-            summary: 'Its bytes; needs `download` on its generation, or a signed link or a share link to it',
+            summary: 'Its bytes; needs `download` on it, or a signed link or a share link to it',
             tags,
             by: ['bearer', 'signed_link', 'share_link'],
             bytes: model.contentTypes,

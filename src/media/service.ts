@@ -1,4 +1,6 @@
-import type { Access } from '../access/access.ts'
+import type { Access, Caller } from '../access/access.ts'
+import type { Changes } from '../access/changes.ts'
+import type { AccessInside } from '../access/inside.ts'
 import type { MediaFact } from '../access/model.ts'
 import type { Call } from '../call.ts'
 import { Fault, invalidInput } from '../fault.ts'
@@ -15,7 +17,7 @@ export const noVariants = 'Of a film there is the original alone'
 const variantsOf = (contentType: string): readonly Variant[] =>
   contentType.startsWith('video/') ? ['original'] : variants
 
-const toMedia = (row: MediaRow): Media => ({
+export const toMedia = (row: MediaRow): Media => ({
   id: row.id,
   generation_id: row.generation_id,
   owner_id: row.owner_id,
@@ -56,14 +58,21 @@ const toContent = (id: string, { sha256, contentType: original }: MediaFact, var
   }
 }
 
-/** What was made, for those whom the route let through: `read` for what it is, `download` for its bytes. */
+/**
+ * What was made or brought, for those whom the route let through: `read` for what it is, `download` for its bytes, `delete` to
+ * take it away.
+ */
 export const createMedia = ({
   store,
   access,
+  accessInside,
+  changes,
   objects,
 }: {
-  store: Pick<MediaStore, 'find' | 'list'>
-  access: Pick<Access, 'requireMedia'>
+  store: Pick<MediaStore, 'find' | 'list' | 'lockGenerationOf' | 'remove'>
+  access: Pick<Access, 'requireMedia' | 'requireDerivation'>
+  accessInside: AccessInside
+  changes: Changes
   objects: Pick<ObjectStore, 'open'>
 }) => {
   const look = async (call: Call, id: string, { userId, action, refusal }: Visit): Promise<MediaFact> => {
@@ -99,6 +108,21 @@ export const createMedia = ({
         throw invalidInput('query', '/variant', noVariants)
       }
       return toContent(id, fact, visit.variant)
+    },
+
+    /** A generation stays as it is, also when all that came of it is gone. */
+    remove: (call: Call, caller: Caller, id: string): Promise<void> =>
+      changes.run(call.deadline, async (tx) => {
+        await store.lockGenerationOf(tx, id)
+        await accessInside(tx).require(caller, 'delete', { type: 'media', id }, call.deadline)
+        if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
+      }),
+
+    /** Passes where the caller may make something of it; throws as for its bytes, and as for a child of its generation. */
+    requireReference: async (call: Call, caller: Caller, id: string): Promise<void> => {
+      const { generationId, contentType } = await access.requireMedia(caller, 'download', id, call.deadline)
+      if (!contentType.startsWith('image/')) throw invalidInput('body', '/reference_media_id', 'Expected a picture')
+      if (generationId !== null) await access.requireDerivation(caller, generationId, call.deadline)
     },
 
     /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */

@@ -3,9 +3,10 @@ import type { Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type MediaRow = {
   id: string
-  generation_id: string
+  /** Null, as is `position`, for what its owner uploaded. */
+  generation_id: string | null
   owner_id: string
-  position: number
+  position: number | null
   sha256: string
   content_type: string
   bytes: number
@@ -17,17 +18,20 @@ export type MediaRow = {
 }
 
 export type ObjectRow = Pick<MediaRow, 'sha256' | 'content_type' | 'bytes' | 'width' | 'height' | 'duration_ms'>
+/** An object that is about to be kept, under a claim of this id. */
+export type ClaimedObject = ObjectRow & { claim: string }
 export type NewMedia = Pick<MediaRow, 'id' | 'generation_id' | 'owner_id' | 'position' | 'sha256'>
 
 type Place = { readonly after: string | null; readonly limit: number }
 
 export const createMediaStore = (sql: Sql, batch: Sql) => {
-  /** Of generations that are completed: others have none to show. */
+  /** Uploads, and what came of generations that are completed: others have none to show. */
   const rows = sql`
     (select m.id, m.generation_id, m.owner_id, m.position, m.sha256, o.content_type, o.bytes, o.width, o.height,
             o.duration_ms, m.created_at
        from media m join media_objects o on o.sha256 = m.sha256
-       join generations g on g.id = m.generation_id and g.status = 'completed') media`
+       left join generations g on g.id = m.generation_id
+      where m.generation_id is null or g.status = 'completed') media`
 
   return {
     find: async (deadline: Deadline, id: string): Promise<MediaRow | undefined> => {
@@ -42,44 +46,101 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
          where generation_id = ${generationId} and (${after}::uuid is null or id > ${after}::uuid)
          order by id limit ${limit + 1}`),
 
-    /** For an hour and longer nobody takes these away, whether or not they were there. */
-    claim: async (objects: readonly ObjectRow[]): Promise<void> => {
+    /** What a person uploaded, newest first. One row more than `limit`. */
+    listUploads: (deadline: Deadline, ownerId: string, { after, limit }: Place): Promise<MediaRow[]> =>
+      deadline.run(sql<MediaRow[]>`
+        select * from ${rows}
+         where generation_id is null and owner_id = ${ownerId} and (${after}::uuid is null or id < ${after}::uuid)
+         order by id desc limit ${limit + 1}`),
+
+    /** For an hour nobody takes these away, whether or not they were there. */
+    claim: async (objects: readonly ClaimedObject[]): Promise<void> => {
       // Each once, and always in one order, so that two who claim the same wait for each other and nothing worse.
-      const once = [...new Map(objects.map((object) => [object.sha256, object])).values()]
+      const once = [...new Map(objects.map(({ claim: _, ...object }) => [object.sha256, object])).values()]
       const sorted = once.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
+      // One that is there is written again as it is: that holds its row until the claims are there too.
       await batch`
-        insert into media_objects ${batch(sorted, 'sha256', 'content_type', 'bytes', 'width', 'height', 'duration_ms')}
-        on conflict (sha256) do update set claimed_at = clock_timestamp()`
+        with kept as (
+          insert into media_objects ${batch(sorted, 'sha256', 'content_type', 'bytes', 'width', 'height', 'duration_ms')}
+          on conflict (sha256) do update set bytes = excluded.bytes
+          returning sha256
+        )
+        insert into media_claims (id, sha256)
+        select claims.id, sha256
+          from unnest(${objects.map(({ claim }) => claim)}::uuid[], ${objects.map(({ sha256 }) => sha256)}::text[])
+            as claims (id, sha256) join kept using (sha256)`
+    },
+
+    /** Gives up claims in favour of what refers to the objects from now on. False: they have come to nothing meanwhile. */
+    redeem: async (tx: TransactionSql, claims: readonly string[]): Promise<boolean> => {
+      const { count } = await tx`delete from media_claims where id = any (${claims}::uuid[])`
+      return count === claims.length
+    },
+
+    /** Gives up claims for nothing; the objects are looked at soon. */
+    abandon: async (claims: readonly string[]): Promise<void> => {
+      await batch`
+        with dropped as (delete from media_claims where id = any (${claims}::uuid[]) returning sha256)
+        select note_media_orphans((select array_agg(sha256) from dropped))`
+    },
+
+    /** The same for claims that are older than may be. */
+    abandonOld: async (olderThanMs: number): Promise<void> => {
+      await batch`
+        with dropped as (
+          delete from media_claims
+           where claimed_at < clock_timestamp() - ${olderThanMs}::float8 * interval '1 millisecond' returning sha256
+        )
+        select note_media_orphans((select array_agg(sha256) from dropped))`
     },
 
     insert: async (tx: TransactionSql, media: readonly NewMedia[]): Promise<void> => {
       await tx`insert into media ${tx(media, 'id', 'generation_id', 'owner_id', 'position', 'sha256')}`
     },
 
-    /** Objects that seem to be nobody's; up to `limit`, those claimed longest ago first. */
-    listAbandoned: async (olderThanMs: number, limit: number): Promise<string[]> => {
+    /** One as it was just written, in the transaction that wrote it. */
+    findInserted: async (tx: TransactionSql, id: string): Promise<MediaRow> => {
+      const [row] = await tx<MediaRow[]>`select * from ${rows} where id = ${id}`
+      return row as MediaRow
+    },
+
+    /** Locks the generation that made it, if one did, so that it stays where it is until the end of the transaction. */
+    lockGenerationOf: async (tx: TransactionSql, id: string): Promise<void> => {
+      await tx`
+        select from generations where id = (select generation_id from media where id = ${id}) for no key update`
+    },
+
+    /** Whether there was one. Lock its generation first, if it has one. */
+    remove: async (tx: TransactionSql, id: string): Promise<boolean> => {
+      const { count } = await tx`delete from media where id = ${id}`
+      return count === 1
+    },
+
+    /** Objects that may be nobody's any more, those first that have been so for longest. */
+    listOrphans: async (limit: number): Promise<string[]> => {
       const found = await batch<{ sha256: string }[]>`
-        select sha256 from media_objects o
-         where claimed_at < clock_timestamp() - ${olderThanMs}::float8 * interval '1 millisecond'
-           and not exists (select from media m where m.sha256 = o.sha256)
-         order by claimed_at limit ${limit}`
+        select sha256 from media_orphans order by since limit ${limit}`
       return found.map(({ sha256 }) => sha256)
     },
 
     /**
-     * Lets go of an object, unless it is somebody's after all: asked again under the row's lock, for which whoever claims
-     * it or refers to it waits. `work` takes the bytes away; when it throws, the row stays. Returns whether it was let go.
+     * Lets go of an object, unless it is somebody's after all: asked under the row's lock, for which whoever claims it or
+     * refers to it waits. `work` takes the bytes away; when it throws, the object stays an orphan. What another instance,
+     * or whoever gives it up at this moment, is at is passed over; they see to it. Returns whether it was let go.
      */
-    letGo: (sha256: string, olderThanMs: number, work: () => Promise<void>): Promise<boolean> =>
+    letGo: (sha256: string, work: () => Promise<void>): Promise<boolean> =>
       batch.begin(async (tx) => {
         const { count: locked } = await tx`
-          select from media_objects
-           where sha256 = ${sha256} and claimed_at < clock_timestamp() - ${olderThanMs}::float8 * interval '1 millisecond'
-             for update skip locked`
+          select from media_orphans join media_objects using (sha256) where sha256 = ${sha256} for update skip locked`
         if (locked === 0) return false
+        // A statement of its own: it sees what was committed before the locks were had.
+        await tx`delete from media_orphans where sha256 = ${sha256}`
         const { count } = await tx`
           delete from media_objects o
-           where o.sha256 = ${sha256} and not exists (select from media m where m.sha256 = o.sha256)`
+           where o.sha256 = ${sha256}
+             and not exists (select from media m where m.sha256 = o.sha256)
+             and not exists (select from media_claims c where c.sha256 = o.sha256)
+             and not exists (select from generation_jobs j where j.reference_sha256 = o.sha256)`
         if (count === 0) return false
         await work()
         return true

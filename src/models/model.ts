@@ -37,6 +37,7 @@ export const offer = closed({
   parameters: t.Object({}, { additionalProperties: parameter, description: 'By name; there are no others' }),
   negative_prompt: t.Boolean({ description: 'Whether it takes one' }),
   reference_image: t.Boolean({ description: 'Whether it takes one' }),
+  reference_required: t.Boolean({ description: 'Whether it needs one' }),
 })
 export type Offer = Static<typeof offer>
 export const offerPage = pageOf(offer)

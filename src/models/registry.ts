@@ -32,7 +32,9 @@ export type Model = {
   readonly max_outputs: number
   readonly parameters: Readonly<Record<string, Parameter>>
   readonly negative_prompt: boolean
+  /** Whether it takes a picture to go by, and whether it can do without. */
   readonly reference_image: boolean
+  readonly reference_required: boolean
 }
 
 const maxSeed = 2 ** 32 - 1
@@ -64,13 +66,21 @@ const fluxSize = oneOf(
   'Shape and size, by the names fal.ai has for them',
 )
 const fluxFormat = oneOf(['jpeg', 'png'], 'Format of the image')
-const fluxSteps = (most: number, usual: number): Parameter => ({
+const fluxSteps = (most: number, usual: number, least = 1): Parameter => ({
   type: 'integer',
-  minimum: 1,
+  minimum: least,
   maximum: most,
   default: usual,
   description: 'More steps take longer and show more detail',
 })
+
+const fluxGuidance: Parameter = {
+  type: 'number',
+  minimum: 1,
+  maximum: 20,
+  default: 3.5,
+  description: 'How closely the output follows the prompt',
+}
 
 const models: readonly Model[] = [
   {
@@ -87,7 +97,8 @@ const models: readonly Model[] = [
       format: oneOf(['webp', 'png'], 'Format of the image'),
     },
     negative_prompt: true,
-    reference_image: false,
+    reference_image: true,
+    reference_required: false,
   },
   {
     id: 'fal-ai/flux/schnell',
@@ -99,6 +110,7 @@ const models: readonly Model[] = [
     parameters: { image_size: fluxSize, num_inference_steps: fluxSteps(12, 4), seed, output_format: fluxFormat },
     negative_prompt: false,
     reference_image: false,
+    reference_required: false,
   },
   {
     id: 'fal-ai/flux/dev',
@@ -110,18 +122,38 @@ const models: readonly Model[] = [
     parameters: {
       image_size: fluxSize,
       num_inference_steps: fluxSteps(50, 28),
-      guidance_scale: {
-        type: 'number',
-        minimum: 1,
-        maximum: 20,
-        default: 3.5,
-        description: 'How closely the output follows the prompt',
-      },
+      guidance_scale: fluxGuidance,
       seed,
       output_format: fluxFormat,
     },
     negative_prompt: false,
     reference_image: false,
+    reference_required: false,
+  },
+  {
+    // As large as the reference, which is given to it as at most 1,024 pixels a side: a megapixel, as fal.ai counts them.
+    id: 'fal-ai/flux/dev/image-to-image',
+    provider: 'fal',
+    provider_model: 'fal-ai/flux/dev/image-to-image',
+    kind: 'image',
+    credits: 3,
+    max_outputs: 4,
+    parameters: {
+      strength: {
+        type: 'number',
+        minimum: 0.01,
+        maximum: 1,
+        default: 0.95,
+        description: 'How far the output may go from the reference',
+      },
+      num_inference_steps: fluxSteps(50, 40, 10),
+      guidance_scale: fluxGuidance,
+      seed,
+      output_format: fluxFormat,
+    },
+    negative_prompt: false,
+    reference_image: true,
+    reference_required: true,
   },
   {
     // Clips of 5 seconds; those of 10 cost more, so they are not offered at one price.
@@ -143,6 +175,7 @@ const models: readonly Model[] = [
     },
     negative_prompt: true,
     reference_image: false,
+    reference_required: false,
   },
   {
     // High quality costs several times as much, so it is not offered at one price.
@@ -159,6 +192,7 @@ const models: readonly Model[] = [
     },
     negative_prompt: false,
     reference_image: false,
+    reference_required: false,
   },
 ]
 

@@ -70,6 +70,9 @@ const flawsOf = (model: Model, { outputs = 1, parameters = {}, ...extras }: Orde
   ...(extras.reference_media_id === undefined || model.reference_image
     ? []
     : [wrong('/reference_media_id', 'This model takes none')]),
+  ...(extras.reference_media_id === undefined && model.reference_required
+    ? [wrong('/reference_media_id', 'This model needs one')]
+    : []),
   ...flawsOfParameters(model, parameters),
 ]
 
@@ -95,6 +98,7 @@ export const toOffer = (model: Offered): Offer => ({
   parameters: model.parameters as Offer['parameters'],
   negative_prompt: model.negative_prompt,
   reference_image: model.reference_image,
+  reference_required: model.reference_required,
 })
 
 /**

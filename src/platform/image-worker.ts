@@ -33,10 +33,11 @@ const timeout = { seconds: Math.ceil(imageTaskMs / 1_000) }
 const decoder = (bytes: Buffer) =>
   sharp(bytes, { failOn: 'warning', limitInputPixels: imageLimits.pixels, sequentialRead: true }).timeout(timeout)
 
-const refused = (reason: (ImageResult & { kind: 'refused' })['reason']): ImageResult => ({ kind: 'refused', reason })
+type Refused = ImageResult & { kind: 'refused' }
+const refused = (reason: Refused['reason']): Refused => ({ kind: 'refused', reason })
 
 /** What a codec says of a file that ends too early, or is not what its header told. */
-const refusalOf = (error: unknown): ImageResult => {
+const refusalOf = (error: unknown): Refused => {
   const words = error instanceof Error ? error.message : ''
   if (/timeout/i.test(words)) throw error
   return refused(
@@ -87,9 +88,24 @@ const xmp = `<?xpacket begin="\uFEFF" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta 
 /** Of the work of a picture, how much is drawing; the rest is encoding. */
 const drawingShare = 0.9
 
+/** The pixels of a picture, made so small that each stands for a part of it; or that it is refused. */
+const coloursOf = async (bytes: Buffer): Promise<Uint8Array | Refused> => {
+  const header = readImageHeader(bytes)
+  if ('refused' in header) return refused(header.refused)
+  try {
+    const small = decoder(bytes).flatten({ background: '#808080' }).toColourspace('srgb')
+    return await small.resize({ width: 32, height: 32, fit: 'fill', kernel: 'cubic' }).raw().toBuffer()
+  } catch (error) {
+    return refusalOf(error)
+  }
+}
+
 const render = async (request: RenderRequest, onBand: (fraction: number) => void): Promise<ImageResult> => {
   const { width, height, format } = request
-  const pixels = drawPicture(request, (fraction) => onBand(fraction * drawingShare))
+  const colours = request.reference && (await coloursOf(Buffer.from(request.reference)))
+  if (colours && 'kind' in colours) return colours
+  const onRow = (fraction: number) => onBand(fraction * drawingShare)
+  const pixels = drawPicture(colours ? { ...request, colours } : request, onRow)
   const picture = sharp(pixels, { raw: { width, height, channels: 3 } })
     .withXmp(xmp)
     .timeout(timeout)

@@ -31,6 +31,8 @@ export type RenderRequest = {
   readonly width: number
   readonly height: number
   readonly format: 'png' | 'webp'
+  /** A picture to take the colours from. */
+  readonly reference?: Uint8Array
 }
 
 /** What the metadata of a rendered picture says of it: `Comment` of a PNG, the XMP description of both. */
@@ -158,7 +160,10 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
       if (!isSide(request.width) || !isSide(request.height) || !Number.isSafeInteger(request.seed)) {
         throw new RangeError('Not a size or a seed that can be rendered')
       }
-      return (await run({ kind: 'render', request }, deadline, options)).bytes
+      const { reference, ...rest } = request
+      const shared = reference && (await given(reference))
+      const work = { kind: 'render', request: shared ? { ...rest, reference: shared } : rest } as const
+      return (await run(work, deadline, options)).bytes
     },
     get queued() {
       return pool.queued

@@ -1,5 +1,6 @@
+import { Buffer } from 'node:buffer'
 import { pause } from '../kit/pause.ts'
-import { type Attempt, type Order, type Output, ProviderFailed, TakenOver } from './provider.ts'
+import { type Attempt, type Order, type Output, ProviderFailed, type Reference, TakenOver } from './provider.ts'
 import {
   type Budget,
   createBudget,
@@ -35,12 +36,17 @@ const requestIdOf = (remote: unknown): string | undefined => {
   return typeof id === 'string' && requestIdPattern.test(id) ? id : undefined
 }
 
+/** Which fal takes wherever it takes a URL. */
+const dataUriOf = ({ bytes, contentType }: Reference) =>
+  `data:${contentType};base64,${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64')}`
+
 /** Clips of 5 seconds are what the registry has a price for. */
-const inputOf = ({ kind, prompt, negativePrompt, parameters, outputs }: Order) => ({
+const inputOf = ({ kind, prompt, negativePrompt, parameters, outputs, reference }: Order) => ({
   ...parameters,
   ...(kind === 'image' ? { num_images: outputs } : { duration: '5' }),
   prompt,
   ...(negativePrompt !== '' && { negative_prompt: negativePrompt }),
+  ...(reference && { image_url: dataUriOf(reference) }),
 })
 
 /** Where the files are, as the model says. A picture that its safety checker blackened was refused. */

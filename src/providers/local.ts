@@ -23,6 +23,7 @@ export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'r
           seed: (numberOf(order, 'seed') + done) % seeds,
           width: numberOf(order, 'width'),
           height: numberOf(order, 'height'),
+          ...(order.reference && { reference: order.reference.bytes }),
           format: order.parameters['format'] === 'png' ? 'png' : 'webp',
         },
         createDeadline(clock, renderMs),

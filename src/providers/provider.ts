@@ -1,5 +1,8 @@
 import type { ProviderName } from '../models/registry.ts'
 
+/** A picture to go by: WebP of at most 1,024 pixels a side, upright, and with nothing said in it of where it is from. */
+export type Reference = { readonly bytes: Uint8Array; readonly contentType: string }
+
 /** What one attempt is to make. */
 export type Order = {
   readonly generationId: string
@@ -10,6 +13,7 @@ export type Order = {
   readonly negativePrompt: string
   readonly parameters: Readonly<Record<string, string | number | boolean>>
   readonly outputs: number
+  readonly reference?: Reference
 }
 
 export type Output = { readonly bytes: Uint8Array }

@@ -78,7 +78,9 @@ export const store = async (sql: Sql, world: World): Promise<void> => {
   await sql`
     insert into media_objects (sha256, content_type, bytes, width, height) values (${sha256}, 'image/webp', 1, 1, 1)
     on conflict do nothing`
-  await sql`insert into media ${sql(media.map((row, position) => ({ ...row, position, sha256 })))}`
+  await sql`insert into media ${sql(
+    media.map((row, at) => ({ ...row, position: row.generation_id === null ? null : at, sha256 })),
+  )}`
 }
 
 /** Empties what `store` fills. */

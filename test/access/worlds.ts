@@ -68,7 +68,11 @@ export const anyWorld: fc.Arbitrary<World> = fc
     ),
     media: fc.tuple(
       ...media.map((id) =>
-        fc.record({ id: fc.constant(id), owner_id: anyUser, generation_id: fc.constantFrom(...generations) }),
+        fc.record({
+          id: fc.constant(id),
+          owner_id: anyUser,
+          generation_id: fc.option(fc.constantFrom(...generations), { freq: 3 }),
+        }),
       ),
     ),
   })

@@ -96,6 +96,9 @@ describe('two instances of which one is killed (-9) every second while they make
       select (select balance::int from credit_balances where user_id = ${person.id}) as balance,
              (select sum(amount)::int from credit_ledger where user_id = ${person.id}) as entries`
     expect(books).toEqual({ balance: 1_000 - total, entries: 1_000 - total })
+    // Whoever was killed may have left a claim on the way, of a picture that the next one made again.
     expect(await sql`select from media_objects`).toHaveLength(total)
+    expect((await sql`select from media_claims`).length).toBeLessThanOrEqual(cutOff)
+    await until(async () => (await sql`select from media_orphans`).length === 0, 'no orphan waits')
   }, 180_000)
 })

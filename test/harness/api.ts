@@ -10,6 +10,9 @@ export type Answer = {
 
 export type Sending = { token?: string; headers?: Record<string, string> }
 
+const isAsItIs = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
+  typeof body === 'string' || body instanceof Uint8Array
+
 const send = async (url: string, method: string, body: unknown, { token, headers }: Sending = {}): Promise<Answer> => {
   const response = await fetch(url, {
     method,
@@ -19,7 +22,7 @@ const send = async (url: string, method: string, body: unknown, { token, headers
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
       ...headers,
     },
-    ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    ...(body !== undefined && { body: isAsItIs(body) ? body : JSON.stringify(body) }),
   })
   const text = await response.text()
   const isJson = /^application\/(\w+\+)?json/.test(response.headers.get('content-type') ?? '')
@@ -30,7 +33,7 @@ const send = async (url: string, method: string, body: unknown, { token, headers
   }
 }
 
-/** A client as plain as curl: paths from the root, JSON in and out (a string goes as it is), no retries. */
+/** A client as plain as curl: paths from the root, JSON in and out (a string, and bytes, go as they are), no retries. */
 export const api = (baseUrl: string) => ({
   get: (path: string, sending?: Sending) => send(baseUrl + path, 'GET', undefined, sending),
   post: (path: string, body?: unknown, sending?: Sending) => send(baseUrl + path, 'POST', body, sending),

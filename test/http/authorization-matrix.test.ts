@@ -5,6 +5,7 @@ import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createDiskObjects } from '../../src/platform/disk-objects.ts'
 import { objectKey } from '../../src/platform/objects.ts'
+import { newPicture } from '../harness/pictures.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 import { type Document, nameOf, routesOf, unknownId } from './black-box/document.ts'
 
@@ -69,7 +70,13 @@ type Things = {
   ids: Record<Name, string>
 }
 
-type Call = { path?: Record<string, string>; query?: string; body?: Record<string, unknown> }
+type Call = {
+  path?: Record<string, string>
+  query?: string
+  body?: Record<string, unknown>
+  /** A picture instead of a body. */
+  picture?: Uint8Array
+}
 /** What a call is about and what it takes. */
 type Need =
   | { needs: 'nothing' }
@@ -113,6 +120,7 @@ const onStranger = (more: Call = {}) => ({
 const saying = (body: Record<string, unknown>) => ({ call: (): Call => ({ body }) })
 const asked = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
+const picture = await newPicture()
 const evaluation = (id: string) => ({
   subject: { type: 'user', id: unknownId },
   action: { name: 'read' },
@@ -307,6 +315,9 @@ const table: Record<string, readonly Entry[]> = {
   'GET /api/v1/generations/{generation_id}/provenance': [{ needs: 'read', on: 'generation', ...onGeneration() }],
 
   'GET /api/v1/generations/{generation_id}/media': [{ needs: 'read', on: 'generation', ...onGeneration() }],
+  'POST /api/v1/media': [{ needs: 'session', call: () => ({ picture }) }],
+  'GET /api/v1/media': [{ needs: 'session' }],
+  'DELETE /api/v1/media/{media_id}': [{ needs: 'delete', on: 'media', ...onMedia() }],
   'GET /api/v1/media/{media_id}': [{ needs: 'read', on: 'media', ...onMedia() }],
   'GET /api/v1/media/{media_id}/content': [
     { needs: 'download', on: 'media', ...onMedia() },
@@ -467,10 +478,17 @@ describe('who may do what, on every route', () => {
   const tokenOf = (subject: Subject, name: string) =>
     subject === 'service' ? (/accessible|who/.test(name) ? keys.check : keys.list) : tokens[subject]
 
-  const send = (name: string, { path = {}, query = '', body }: Call, token: string | undefined): Promise<Answer> => {
+  const send = (
+    name: string,
+    { path = {}, query = '', body, picture }: Call,
+    token: string | undefined,
+  ): Promise<Answer> => {
     const [method = '', template = ''] = name.split(' ')
     const target = template.replaceAll(/\{(\w+)\}/g, (_, each: string) => path[each] ?? unknownId) + query
     const sending = token === undefined ? {} : { token }
+    if (picture !== undefined) {
+      return client.post(target, picture, { ...sending, headers: { 'content-type': 'image/png' } })
+    }
     if (method === 'GET') return client.get(target, sending)
     if (method === 'DELETE') return client.delete(target, sending)
     if (method === 'PUT') return client.put(target, body, sending)
@@ -599,7 +617,13 @@ describe('who may do what, on every route', () => {
       stranger: Object.values(all),
       owner: [hiddenProject, hiddenGeneration],
     }
-    const lists = ['projects?', 'generations?', 'teams?', 'authorization/accessible?type=project&action=read&']
+    const lists = [
+      'projects?',
+      'generations?',
+      'teams?',
+      'media?',
+      'authorization/accessible?type=project&action=read&',
+    ]
     for (const list of [...lists, 'authorization/accessible?type=generation&action=read&']) {
       for (const [name, ids] of Object.entries(unseen)) {
         const { token } = by[name as Name]

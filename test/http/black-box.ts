@@ -21,6 +21,7 @@ import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
 import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
+import { uploads } from './black-box/uploads.ts'
 import { users } from './black-box/users.ts'
 import { createWorld, type Group, type Subject, type World } from './black-box/witness.ts'
 
@@ -35,6 +36,7 @@ const groups: readonly Group[] = [
   generations,
   media,
   links,
+  uploads,
   authorization,
   teams,
   grants,

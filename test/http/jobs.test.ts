@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createHash } from 'node:crypto'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -207,29 +208,70 @@ describe('a generation that is made', () => {
 })
 
 describe('an object', () => {
-  test('that nothing refers to goes when its claim is old, and no other does', async () => {
+  const objects = () => createDiskObjects({ directory: folder })
+  const there = async (sha256: string) => [
+    (await sql`select from media_objects where sha256 = ${sha256}`).length,
+    (await objects().head(objectKey(sha256))) !== undefined,
+    (await objects().head(objectKey(sha256, '256'))) !== undefined,
+  ]
+  const isGone = (sha256: string) =>
+    until(async () => JSON.stringify(await there(sha256)) === '[0,false,false]', `${sha256} is gone`)
+  const make = async (person: Person, input: object = small) => {
+    const { id } = (await order(person, input)).body
+    await reached(person, id, 'completed')
+    const [row] = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
+    return { id: id as string, sha256: row?.sha256 ?? '' }
+  }
+
+  test('that a generation made goes when that is deleted, unless another made the same', async () => {
     await startWorking()
     const ada = await register(client)
-    const made = []
-    for (let count = 0; count < 3; count += 1) {
-      const { id } = (await order(ada)).body
-      await reached(ada, id, 'completed')
-      const [row] = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
-      made.push({ id, sha256: row?.sha256 ?? '' })
-    }
-    const [kept = '', fresh = '', old = ''] = made.map(({ sha256 }) => sha256)
-    await sql`delete from generations where id in ${sql(made.slice(1).map(({ id }) => id))}`
-    await sql`update media_objects set claimed_at = now() - interval '2 hours' where sha256 in ${sql([kept, old])}`
+    const same = { ...small, parameters: { ...small.parameters, seed: 77 } }
+    const [one, two, other] = [await make(ada, same), await make(ada, same), await make(ada)]
+    expect(two.sha256).toBe(one.sha256)
+    const remove = (id: string) => client.delete(`${path}/${id}`, { token: ada.token })
+    expect((await remove(one.id)).status).toBe(204)
+    expect((await remove(other.id)).status).toBe(204)
+    // By when the other is gone, the first one was looked at too.
+    await isGone(other.sha256)
+    expect(await there(one.sha256)).toEqual([1, true, true])
+    expect((await remove(two.id)).status).toBe(204)
+    await isGone(two.sha256)
+    expect(await sql`select from media_orphans`).toHaveLength(0)
+  })
+
+  test('that came to nothing goes when its claim is old, and no other does', async () => {
+    await startWorking()
+    const ada = await register(client)
+    const { sha256 } = await make(ada)
+    const left = { contentType: 'image/png', width: 1, height: 1, durationMs: null }
+    const pictures = ['fresh', 'old'].map((name) => {
+      const bytes = Buffer.from(`${name} ${newId()}`)
+      const hash = createHash('sha256').update(bytes).digest('hex')
+      return { ...left, claim: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
+    })
+    await working.services.keeper.keep(pictures)
+    const [fresh = '', old = ''] = pictures.map((picture) => picture.sha256)
+    await sql`update media_claims set claimed_at = now() - interval '2 hours' where sha256 = ${old}`
     await working.services.keeper.sweep()
-    const objects = createDiskObjects({ directory: folder })
-    const there = async (sha256: string) => [
-      (await sql`select from media_objects where sha256 = ${sha256}`).length,
-      (await objects.head(objectKey(sha256))) !== undefined,
-      (await objects.head(objectKey(sha256, '256'))) !== undefined,
-    ]
-    expect(await there(kept)).toEqual([1, true, true])
+    expect(await there(sha256)).toEqual([1, true, true])
     expect(await there(fresh)).toEqual([1, true, true])
     expect(await there(old)).toEqual([0, false, false])
+    await working.services.keeper.abandon(pictures)
+    await isGone(fresh)
+  })
+
+  test('that was made in vain goes at once', async () => {
+    await startWorking()
+    const ada = await register(client)
+    const { id } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
+    await reached(ada, id, 'processing')
+    const before = await sql`select from media_objects`
+    await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${id}`
+    await until(() => working.services.runner.running === 0, 'it was made in vain')
+    await until(async () => (await sql`select from media_objects`).length === before.length, 'its bytes are gone')
+    expect(await sql`select from media_claims`).toHaveLength(0)
+    await client.delete(`${path}/${id}`, { token: ada.token })
   })
 
   test('whose bytes are gone is told of as that, and a thing that never was is not there', async () => {

@@ -43,7 +43,7 @@ const rightOrder = everyModel.chain((model) =>
       ...(model.negative_prompt && { negative_prompt: fc.string() }),
       ...(model.reference_image && { reference_media_id: fc.uuid() }),
     },
-    { requiredKeys: ['model'] },
+    { requiredKeys: ['model', ...(model.reference_required ? ['reference_media_id' as const] : [])] },
   ),
 ) as fc.Arbitrary<OrderInput>
 
@@ -69,7 +69,9 @@ describe('the registry', () => {
   })
 
   test('describes every model so that it can be ordered: bounds, lists and defaults fit one another', () => {
-    for (const { id, credits, max_outputs, parameters } of registry) {
+    for (const { id, credits, max_outputs, parameters, reference_image, reference_required } of registry) {
+      expect([id, reference_image || !reference_required]).toEqual([id, true])
+      const reference = reference_required && { reference_media_id: '00000000-0000-7000-8000-000000000000' }
       expect([id, Number.isInteger(credits) && credits >= 1, max_outputs >= 1]).toEqual([id, true, true])
       for (const [name, { type, minimum, maximum, values, default: usual }] of Object.entries(parameters)) {
         const isNumeric = type === 'integer' || type === 'number'
@@ -78,7 +80,8 @@ describe('the registry', () => {
           !isNumeric || values !== undefined,
         ])
         if (minimum !== undefined && maximum !== undefined) expect(minimum).toBeLessThan(maximum)
-        if (usual !== undefined) expect(problemsOf({ model: id, parameters: { [name]: usual } })).toEqual([])
+        if (usual !== undefined)
+          expect(problemsOf({ model: id, parameters: { [name]: usual }, ...reference })).toEqual([])
       }
     }
   })
@@ -126,7 +129,10 @@ describe('an order', () => {
         parameters: some(model, wrongFor),
         outputs: fc.option(fc.constantFrom(0, -1, model.max_outputs + 1, 1.5, Number.NaN, '1', null)),
         negative_prompt: model.negative_prompt ? fc.constant(null) : fc.option(fc.constantFrom('', 'fog')),
-        reference: model.reference_image ? fc.constant(null) : fc.option(fc.uuid()),
+        // One where none is taken, or none where one is needed.
+        reference: model.reference_image
+          ? fc.constantFrom(null, ...(model.reference_required ? [undefined] : []))
+          : fc.option(fc.uuid()),
       })
     })
     let refused = 0
@@ -163,7 +169,8 @@ describe('an order', () => {
         fc.pre(!Object.hasOwn(model.parameters, name))
         const parameters = JSON.parse(`{${JSON.stringify(name)}:${JSON.stringify(value)}}`)
         const escaped = name.replaceAll('~', '~0').replaceAll('/', '~1')
-        expect(problemsOf({ model: model.id, parameters })).toEqual([`/parameters/${escaped}`])
+        const reference = model.reference_required && { reference_media_id: '00000000-0000-7000-8000-000000000000' }
+        expect(problemsOf({ model: model.id, parameters, ...reference })).toEqual([`/parameters/${escaped}`])
       }),
     )
   })

@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
-import { crc32, deflateSync } from 'node:zlib'
+import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createImages, ImageRefused, type Images, type RenderRequest, VideoRefused } from '../../src/platform/images.ts'
 import { readFilm, stretch } from '../harness/film.ts'
+import { chunk, gif, plain, png, rowsOf, zip } from '../harness/pictures.ts'
 
 let images: Images
 
@@ -23,37 +24,6 @@ const reasonOf = (promise: Promise<unknown>) =>
 const inspect = (bytes: Uint8Array) => images.inspect(bytes, patient())
 const refusalOf = (bytes: Uint8Array) => reasonOf(inspect(bytes))
 const bytesOf = (text: string) => new TextEncoder().encode(text)
-
-const chunk = (type: string, data: Uint8Array): Buffer => {
-  const body = Buffer.concat([Buffer.from(type), data])
-  const length = Buffer.alloc(4)
-  length.writeUInt32BE(data.length)
-  const check = Buffer.alloc(4)
-  check.writeUInt32BE(crc32(body))
-  return Buffer.concat([length, body, check])
-}
-/** A PNG of RGBA that says what it is told to, whatever its data are. */
-const png = (width: number, height: number, data: Uint8Array, ...before: Buffer[]) => {
-  const header = Buffer.alloc(13)
-  header.writeUInt32BE(width, 0)
-  header.writeUInt32BE(height, 4)
-  header.set([8, 6, 0, 0, 0], 8)
-  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
-  return Buffer.concat([
-    signature,
-    chunk('IHDR', header),
-    ...before,
-    chunk('IDAT', data),
-    chunk('IEND', Buffer.alloc(0)),
-  ])
-}
-const plain = (width: number, height: number) =>
-  sharp({
-    create: { width, height, channels: 3, background: '#4a7', noise: { type: 'gaussian', mean: 128, sigma: 30 } },
-  })
-
-const gif = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
-const zip = Buffer.concat([Buffer.from('PK\x05\x06', 'latin1'), Buffer.alloc(18)])
 
 describe('a picture in order', () => {
   test('is told for what it is: type, size, and the hash of its bytes', async () => {
@@ -134,8 +104,6 @@ describe('a film', () => {
 })
 
 describe('hostile bytes', () => {
-  const rowsOf = (width: number, height: number) => deflateSync(Buffer.alloc((width * 4 + 1) * height), { level: 9 })
-
   test('are refused with a reason each, and the worker goes on', async () => {
     const good = await plain(200, 200).png().toBuffer()
     const jpeg = await plain(200, 200).jpeg().toBuffer()
@@ -253,6 +221,35 @@ describe('a rendered picture', () => {
       await render({ format: 'webp' }),
     ]
     expect(new Set(all.map(hashOf)).size).toBe(all.length)
+  })
+
+  test('by another picture has its colours, in the same scene; the same for the same, and not by none', async () => {
+    const of = (background: string) =>
+      sharp({ create: { width: 90, height: 60, channels: 3, background } })
+        .webp()
+        .toBuffer()
+    const [red, blue] = [await of('#d03018'), await of('#1840d0')]
+    const means = async (bytes: Uint8Array) => (await sharp(bytes).stats()).channels.map(({ mean }) => mean)
+    const byRed = await render({ reference: red })
+    const [warm, cold] = [await means(byRed), await means(await render({ reference: blue }))]
+    expect((warm[0] ?? 0) - (warm[2] ?? 0)).toBeGreaterThan(40)
+    expect((cold[2] ?? 0) - (cold[0] ?? 0)).toBeGreaterThan(40)
+    // Of one colour, and yet something to be seen.
+    const { channels } = await sharp(byRed).stats()
+    expect(Math.max(...channels.map(({ stdev }) => stdev))).toBeGreaterThan(4)
+    expect(hashOf(await render({ reference: red }))).toBe(hashOf(byRed))
+    expect(hashOf(await render())).not.toBe(hashOf(byRed))
+    const through = await sharp({
+      create: { width: 9, height: 9, channels: 4, background: { r: 9, g: 9, b: 9, alpha: 0 } },
+    })
+      .webp()
+      .toBuffer()
+    const grey = await sharp(await plain(64, 64).png().toBuffer())
+      .greyscale()
+      .webp()
+      .toBuffer()
+    for (const reference of [through, grey]) expect((await render({ reference })).length).toBeGreaterThan(100)
+    expect(await reasonOf(render({ reference: red.subarray(0, 20) }))).toBe('truncated')
   })
 
   test('is drawn for any words, and not of one colour', async () => {

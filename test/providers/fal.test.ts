@@ -100,6 +100,29 @@ describe('an order', () => {
     }
   })
 
+  test('by a reference has it inside, as a data URI, beside the parameters of its model', async () => {
+    const model = registry.find(({ id }) => id === 'fal-ai/flux/dev/image-to-image')
+    if (model === undefined) throw new Error('There is no such model')
+    const parameters = { strength: 0.6, num_inference_steps: 40, guidance_scale: 3.5, seed: 7, output_format: 'png' }
+    expect(Object.keys(model.parameters).toSorted()).toEqual(Object.keys(parameters).toSorted())
+    server.on('POST /fal-ai/flux/dev/image-to-image', json(submitted))
+    const { attempt } = createAttempt()
+    // A part of something larger: nothing of the rest may be sent.
+    const reference = { bytes: bytes('before|picture|after').subarray(7, 14), contentType: 'image/webp' }
+    const outputs = await create().make(
+      { ...imageOrder, providerModel: model.provider_model, parameters, reference },
+      attempt,
+    )
+    expect(outputs).toHaveLength(2)
+    expect(server.received[0]?.body).toEqual({
+      prompt: 'a lighthouse at dusk',
+      num_images: 2,
+      image_url: `data:image/webp;base64,${Buffer.from('picture').toString('base64')}`,
+      ...parameters,
+    })
+    expect(server.count(look)).toBe(1)
+  })
+
   test('is written down before it is waited for', async () => {
     const { attempt } = createAttempt()
     const seen: number[] = []

@@ -81,6 +81,30 @@ export const choosePalette = (prompt: string, negative: string, chance: Chance):
   return { high, middle, low, dark, light, night: brightness(high) < 0.035 }
 }
 
+/** Of the pixels of a picture in the order of their brightness, the parts that each colour is the mean of. */
+const shares = { dark: [0, 0.1], high: [0.15, 0.4], middle: [0.4, 0.65], low: [0.65, 0.9], light: [0.95, 1] } as const
+
+/**
+ * The colours of a picture, from its darkest to its lightest. `pixels` are three bytes each. Where they are all alike, what
+ * is dark and what shines are made darker and lighter, so that something can be seen.
+ */
+export const paletteOf = (pixels: Uint8Array): Palette => {
+  const squared = (at: number) => ((pixels[at] as number) / 255) ** 2
+  const colours: Colour[] = []
+  for (let at = 0; at + 2 < pixels.length; at += 3) colours.push([squared(at), squared(at + 1), squared(at + 2)])
+  colours.sort((a, b) => brightness(a) - brightness(b))
+  const meanOf = ([from, to]: readonly [number, number]): Colour => {
+    const first = Math.floor(from * colours.length)
+    const part = colours.slice(first, Math.max(first + 1, Math.ceil(to * colours.length)))
+    const mean = (channel: 0 | 1 | 2) => part.reduce((sum, each) => sum + each[channel], 0) / part.length
+    return [mean(0), mean(1), mean(2)]
+  }
+  const high = meanOf(shares.high)
+  const dark = blend(meanOf(shares.dark), [0, 0, 0], 0.4)
+  const light = blend(meanOf(shares.light), [1, 1, 1], 0.35)
+  return { high, middle: meanOf(shares.middle), low: meanOf(shares.low), dark, light, night: brightness(high) < 0.035 }
+}
+
 /** Along high, middle and low to light, as `share` goes from 0 to 1; into `out`. */
 export const alongPalette = (palette: Palette, share: number, out: Float64Array): void => {
   const { dark, high, middle, low, light } = palette

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createChance, scatter } from './arithmetic.ts'
-import { calledFor, choosePalette } from './palette.ts'
+import { calledFor, choosePalette, paletteOf } from './palette.ts'
 import { folds, ridges, type SceneMaker, sheets, world } from './scenes.ts'
 
 export type PictureRequest = {
@@ -9,6 +9,8 @@ export type PictureRequest = {
   readonly seed: number
   readonly width: number
   readonly height: number
+  /** Pixels of another picture, three bytes each, that it takes its colours from instead of from the words. */
+  readonly colours?: Uint8Array
 }
 
 /** Words that call for it; a scene that is there more than once comes more often. */
@@ -38,7 +40,9 @@ export const drawPicture = (request: PictureRequest, onBand: (fraction: number) 
     .update(JSON.stringify([prompt, negative_prompt, seed]))
     .digest()
   const chance = createChance(hash.readUInt32LE(0))
-  const palette = choosePalette(prompt, negative_prompt, chance)
+  // Chosen in any case: the same words and seed are the same scene, in whatever colours.
+  const called = choosePalette(prompt, negative_prompt, chance)
+  const palette = request.colours === undefined ? called : paletteOf(request.colours)
   const [, make] = chance.pick(calledFor(scenes, prompt, negative_prompt))
   const nearer = Math.min(width, height)
   const extent = { x: width / nearer / 2, y: height / nearer / 2 }

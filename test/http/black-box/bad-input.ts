@@ -6,6 +6,7 @@ import {
   type Document,
   fill,
   isAuthzen,
+  isUpload,
   nameOf,
   neededQuery,
   type Parameter,
@@ -433,7 +434,9 @@ const routesWithInput = [
   'POST /api/v1/generations/{generation_id}/favorite',
   'GET /api/v1/generations/{generation_id}/provenance',
   'GET /api/v1/generations/{generation_id}/media',
+  'GET /api/v1/media',
   'GET /api/v1/media/{media_id}',
+  'DELETE /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',
   'POST /api/v1/media/{media_id}/links',
   'POST /api/v1/media/{media_id}/share-links',
@@ -501,9 +504,13 @@ export const badInput: Group = (world) =>
     test('every documented route with input is tried', () => {
       const documented = routesOf(world().document)
         .filter(({ operation }) => operation.requestBody !== undefined || (operation.parameters ?? []).length > 0)
+        // Bytes are another matter, and have a suite of their own.
+        .filter((route) => !isUpload(route))
         .map(nameOf)
       expect(documented.sort()).toEqual([...routesWithInput].sort())
-      const withBody = routesOf(world().document).filter(({ operation }) => operation.requestBody !== undefined)
+      const withBody = routesOf(world().document).filter(
+        (route) => route.operation.requestBody !== undefined && !isUpload(route),
+      )
       expect(withBody.map(nameOf).sort()).toEqual([...routesWithBody].sort())
     })
 

@@ -33,7 +33,7 @@ export type Operation = {
   tags: string[]
   security: Record<string, string[]>[]
   parameters?: Parameter[]
-  requestBody?: { required?: boolean; content: Content }
+  requestBody?: { required?: boolean; content: Content; 'x-max-bytes'?: number }
   responses: Record<string, { description: string; content?: Content }>
 }
 
@@ -196,6 +196,10 @@ export const targetOf = (document: Document, route: Route): string => {
 
 /** OpenID AuthZEN has receivers ignore members they do not know, and one status for what cannot be taken: 400. */
 export const isAuthzen = ({ template }: Pick<Route, 'template'>) => template.startsWith('/access/v1/')
+
+/** What takes bytes and not JSON. */
+export const isUpload = ({ operation }: Pick<Route, 'operation'>) =>
+  operation.requestBody !== undefined && operation.requestBody.content['application/json'] === undefined
 
 /** A body that a route takes, or undefined where it takes none. */
 export const sampleBodyOf = (document: Document, { operation }: Route): unknown => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { catalogue, type FaultCode } from '../../../src/fault.ts'
-import { isAuthzen, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
+import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
 import type { Group } from './witness.ts'
 
 /** Faults that need a broken server, a full one or an empty purse; other suites see to those. */
@@ -11,6 +11,7 @@ const unprovoked: readonly FaultCode[] = [
   'database.unavailable',
   'identity.busy',
   'media.unavailable',
+  'media.busy',
   'credits.insufficient',
 ]
 
@@ -54,7 +55,7 @@ const expectedOf = ({ template, operation }: Route, beyond: readonly FaultCode[]
   const input = operation.requestBody
     ? isAuthzen({ template })
       ? [400, 413]
-      : ofBodies
+      : ofBodies.filter((status) => status !== 400 || !isUpload({ operation }))
     : (operation.parameters ?? []).length > 0
       ? [422]
       : []
@@ -118,6 +119,14 @@ export const documentation: Group = (world) =>
     test('bodies are required, JSON, and closed to what they do not name', () => {
       for (const route of routes().filter(({ operation }) => operation.requestBody !== undefined)) {
         const { requestBody } = route.operation
+        if (isUpload(route)) {
+          expect(requestBody).toEqual({
+            required: true,
+            content: { 'image/webp': { schema: {} }, 'image/png': { schema: {} }, 'image/jpeg': { schema: {} } },
+            'x-max-bytes': 25 * 1_048_576,
+          })
+          continue
+        }
         expect([nameOf(route), requestBody?.required]).toEqual([nameOf(route), true])
         const finer = ['415', '422'].filter((status) => Object.hasOwn(route.operation.responses, status))
         expect([nameOf(route), finer]).toEqual([nameOf(route), isAuthzen(route) ? [] : ['415', '422']])

@@ -154,9 +154,12 @@ export const media: Group = (world) =>
       expect(told(await see())).toEqual(['media.not_found', 'media.not_found'])
       await world().patch(`/api/v1/projects/${project.id}`, { visibility: 'public' }, { token: owner.token })
       expect((await see()).map(({ status }) => status)).toEqual([200, 200])
+      const remove = ({ token }: Person) => world().delete(`/api/v1/media/${items[0].id}`, { token })
+      expect(refusal(await remove(stranger))).toBe('403 access.denied')
       await world().patch(`/api/v1/projects/${project.id}`, { visibility: 'private' }, { token: owner.token })
       const hidden = await see()
       expect(told(hidden)).toEqual(['media.not_found', 'media.not_found'])
+      expect(refusal(await remove(stranger))).toBe('404 media.not_found')
       for (const answer of hidden) {
         const imagined = randomUUID()
         const path = answer.body.instance.replace(items[0].id, imagined)
@@ -174,6 +177,18 @@ export const media: Group = (world) =>
       expect(refusal(await world().get(`/api/v1/media/${items[0].id}`, { token: owner.token }))).toBe(
         '404 media.not_found',
       )
+    }, 60_000)
+
+    test('goes one by one, and the generation stays as it is', async () => {
+      const { generation, items } = await make({ outputs: 2 })
+      const { token } = owner
+      const whole = `${generations}/${generation.id}`
+      const before = (await world().get(whole, { token })).body
+      expect((await world().delete(`/api/v1/media/${items[0].id}`, { token })).status).toBe(204)
+      expect((await world().get(`${whole}/media`, { token })).body.items).toEqual([items[1]])
+      expect((await world().delete(`/api/v1/media/${items[1].id}`, { token })).status).toBe(204)
+      expect((await world().get(`${whole}/media`, { token })).body.items).toEqual([])
+      expect((await world().get(whole, { token })).body).toEqual(before)
     }, 60_000)
 
     test('is ordered once by a request that is sent again with its key', async () => {

@@ -27,7 +27,8 @@ export const models: Group = (world) =>
           format: { type: 'string', values: ['webp', 'png'], default: 'webp', description: expect.any(String) },
         },
         negative_prompt: true,
-        reference_image: false,
+        reference_image: true,
+        reference_required: false,
       })
       for (const { credits, example } of items) expect(example.price).toBe(credits * example.outputs)
       expect(new Set(items.map(({ kind }: { kind: string }) => kind))).toEqual(new Set(['image', 'video']))

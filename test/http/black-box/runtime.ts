@@ -12,7 +12,8 @@ const createBackDoor = (connection: TestConnection) => {
     count: async (): Promise<Record<string, number>> => {
       const tables = await sql<{ name: string }[]>`
         select tablename as name from pg_tables where schemaname = 'public'
-           and tablename not in ('access_events', 'generation_jobs', 'media', 'media_objects', 'credit_ledger') order by 1`
+           and tablename not in ('access_events', 'generation_jobs', 'media', 'media_claims', 'media_objects',
+                                 'media_orphans', 'credit_ledger') order by 1`
       const counts = tables.map(async ({ name }) => {
         const [row] = await sql<{ rows: number }[]>`select count(*)::int as rows from ${sql(name)}`
         return [name, row?.rows ?? 0] as const

@@ -1,0 +1,33 @@
+import { Elysia } from 'elysia'
+import type { Guard } from '../../access/guard.ts'
+import { contract, toPlace } from '../../schema.ts'
+import { media, mediaPage, page, pictureTypes } from '../model.ts'
+import { maxUploadBytes, refusals, type Uploads } from './service.ts'
+
+const tags = ['media']
+
+/** Below the prefix of the API. */
+export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guard }) =>
+  new Elysia()
+    .use(guard)
+    .post(
+      '/media',
+      async ({ call, caller, request, status }) => status(201, await uploads.take(call, caller, request)),
+      {
+        signedIn: true,
+        ...contract(
+          {},
+          { 201: media },
+          {
+            summary: 'Upload a picture, which is its uploader’s alone',
+            tags,
+            upload: { types: pictureTypes, maxBytes: maxUploadBytes },
+            faults: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
+          },
+        ),
+      },
+    )
+    .get('/media', ({ call, caller, query }) => uploads.list(call, caller, toPlace(query)), {
+      signedIn: true,
+      ...contract({ query: page }, { 200: mediaPage }, { summary: 'What the caller uploaded, newest first', tags }),
+    })

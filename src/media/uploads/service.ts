@@ -1,0 +1,132 @@
+import type { Caller } from '../../access/access.ts'
+import type { Changes } from '../../access/changes.ts'
+import { readBytes } from '../../body.ts'
+import type { Call } from '../../call.ts'
+import { Fault, type FaultCode } from '../../fault.ts'
+import type { Clock } from '../../kit/clock.ts'
+import { toPage } from '../../kit/cursor.ts'
+import { createDeadline, type Deadline } from '../../kit/deadline.ts'
+import { type ImageRefusal, imageLimits } from '../../kit/image-format.ts'
+import { ImageRefused } from '../../platform/images.ts'
+import { databaseFault } from '../../platform/postgres.ts'
+import { PoolBusy, WorkTooLong } from '../../platform/worker-pool.ts'
+import type { Keeper, Made } from '../keeper.ts'
+import { type Media, pictureTypes } from '../model.ts'
+import { toMedia } from '../service.ts'
+import type { MediaStore } from '../store.ts'
+
+export const maxUploadBytes = imageLimits.bytes
+/** For the bytes to come in: 25 MiB at 3.5 Mbit/s. */
+const readMs = 60_000
+/** For looking at a picture and making it smaller, the wait for a worker included. */
+const workMs = 30_000
+/** What one instance has in memory at once: 200 MiB, and as much in the workers. */
+const maxAtOnce = 8
+
+/** What is said of bytes that are no picture, or none that is taken. */
+export const refusals = {
+  empty: 'media.empty',
+  too_many_bytes: 'media.too_large',
+  type_not_accepted: 'media.type_not_accepted',
+  side_too_long: 'media.side_too_long',
+  too_many_pixels: 'media.too_many_pixels',
+  animated: 'media.animated',
+  truncated: 'media.truncated',
+  trailing_data: 'media.trailing_data',
+  damaged: 'media.damaged',
+} as const satisfies Record<ImageRefusal, FaultCode>
+
+const faultOf = (error: unknown): unknown => {
+  if (error instanceof ImageRefused) return new Fault(refusals[error.reason], { cause: error })
+  if (error instanceof PoolBusy) return new Fault('media.busy', { cause: error })
+  // It took its worker all the time one may have, whatever its header says.
+  return error instanceof WorkTooLong ? new Fault('media.damaged', { cause: error }) : error
+}
+
+/** The type that a request says its body has. */
+const typeOf = ({ headers }: Request): string => {
+  const [type = ''] = (headers.get('content-type') ?? '').split(';', 1)
+  const named = type.trim().toLowerCase()
+  if (!pictureTypes.some((each) => each === named)) throw new Fault('media.type_not_accepted')
+  return named
+}
+
+/**
+ * Pictures that people bring, each its uploader's alone.
+ *
+ * Promise: nothing is read of whoever is not signed in (its route sees to that), says a type that is not taken, announces
+ * too much, or comes when as many are under way as may be. What is answered is kept; what is refused, or fails, leaves
+ * nothing. A picture has a minute to come in and half a minute to be looked at; what is done then has the time of a request.
+ */
+export const createUploads = ({
+  store,
+  keeper,
+  changes,
+  clock,
+  requestMs,
+}: {
+  store: Pick<MediaStore, 'listUploads' | 'findInserted'>
+  keeper: Pick<Keeper, 'inspect' | 'keep' | 'abandon' | 'publish'>
+  changes: Changes
+  clock: Clock
+  requestMs: number
+}) => {
+  let underWay = 0
+
+  const inspect = async (bytes: Uint8Array, type: string): Promise<Made> => {
+    const tooLate = new AbortController()
+    const looking = keeper.inspect(bytes, tooLate.signal).catch((error) => {
+      throw faultOf(error)
+    })
+    const picture = await createDeadline(clock, workMs).run(
+      Object.assign(looking, { cancel: () => tooLate.abort(new Error('An upload took too long')) }),
+    )
+    if (picture.contentType !== type) throw new Fault('media.type_contradicted')
+    return picture
+  }
+
+  const keep = async (picture: Made, ownerId: string, deadline: Deadline): Promise<Media> => {
+    const keeping = keeper.keep([picture])
+    try {
+      await deadline.run(keeping).catch((cause: unknown) => {
+        throw databaseFault(cause) ?? new Fault('media.unavailable', { cause, detail: { sha256: picture.sha256 } })
+      })
+      return await changes.run(
+        deadline,
+        async (tx) => {
+          const [id = ''] = await keeper.publish(tx, { generationId: null, ownerId }, [picture])
+          return toMedia(await store.findInserted(tx, id))
+        },
+        { adds: true },
+      )
+    } catch (error) {
+      // When nothing is written any more; if it cannot be given up now, that comes by itself.
+      keeping.catch(() => {}).then(() => keeper.abandon([picture]).catch(() => {}))
+      throw error
+    }
+  }
+
+  return {
+    take: async ({ deadline }: Call, { userId }: Caller, request: Request): Promise<Media> => {
+      const type = typeOf(request)
+      deadline.check()
+      if (underWay >= maxAtOnce) throw new Fault('media.busy')
+      underWay += 1
+      try {
+        const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
+        if (bytes === undefined) throw new Fault('media.too_large')
+        const picture = await inspect(bytes, type)
+        return await keep(picture, userId, createDeadline(clock, requestMs))
+      } finally {
+        underWay -= 1
+      }
+    },
+
+    list: async ({ deadline }: Call, { userId }: Caller, place: { after: string | null; limit: number }) => {
+      const { items, next_cursor } = toPage(await store.listUploads(deadline, userId, place), place.limit)
+      return { items: items.map(toMedia), next_cursor }
+    },
+  }
+}
+
+export type Uploads = ReturnType<typeof createUploads>

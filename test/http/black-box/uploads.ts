@@ -1,0 +1,162 @@
+import { beforeAll, describe, expect, test } from 'bun:test'
+import { createHash, randomUUID } from 'node:crypto'
+import { hostileUploads, newPicture } from '../../harness/pictures.ts'
+import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
+import { headOf } from './wire.ts'
+import { type Answer, type Group, refusal } from './witness.ts'
+
+const path = '/api/v1/media'
+const maxBytes = 25 * 1_048_576
+
+export const uploads: Group = (world) =>
+  describe('what is uploaded', () => {
+    let ada: Person
+    let bob: Person
+    beforeAll(async () => {
+      ada = await world().register()
+      bob = await world().register()
+    })
+    const upload = (bytes: Uint8Array, type = 'image/png', { token }: Person = ada) =>
+      world().send('POST', path, { token, headers: { 'content-type': type }, body: bytes as unknown as BodyInit })
+    const list = async ({ token }: Person, query = '') => (await world().get(`${path}${query}`, { token })).body
+    const withoutIds = ({ status, text }: Answer, ...ids: string[]) =>
+      ids.reduce((rest, id) => rest.replaceAll(id, ''), `${status} ${text.replace(/"request_id":"[^"]*"/, '')}`)
+
+    test('is a picture of each type, that its uploader has in every size', async () => {
+      for (const type of ['png', 'jpeg', 'webp'] as const) {
+        const bytes = await newPicture(type, 300, 200)
+        const { status, body } = await upload(bytes, `image/${type}`)
+        expect([status, body]).toEqual([
+          201,
+          expect.objectContaining({
+            owner_id: ada.id,
+            generation_id: null,
+            position: null,
+            content_type: `image/${type}`,
+            bytes: bytes.length,
+            width: 300,
+            height: 200,
+          }),
+        ])
+        expect((await world().get(`${path}/${body.id}`, { token: ada.token })).body).toEqual(body)
+        const content = await fetch(`${world().subject.baseUrl}${path}/${body.id}/content`, {
+          headers: { authorization: `Bearer ${ada.token}` },
+        })
+        const kept = new Uint8Array(await content.arrayBuffer())
+        expect(createHash('sha256').update(kept).digest('hex')).toBe(createHash('sha256').update(bytes).digest('hex'))
+        for (const variant of ['256', '512', '1024']) {
+          const small = await world().get(`${path}/${body.id}/content?variant=${variant}`, { token: ada.token })
+          expect([small.status, small.headers.get('content-type')]).toEqual([200, 'image/webp'])
+        }
+      }
+      const [newest, ...rest] = (await list(ada)).items
+      expect([newest.content_type, rest.length]).toEqual(['image/webp', 2])
+      const page = await list(ada, '?limit=2')
+      const last = await list(ada, `?limit=2&cursor=${page.next_cursor}`)
+      expect([...page.items, ...last.items]).toEqual([newest, ...rest])
+      expect(last.next_cursor).toBeNull()
+    })
+
+    test('may say its type in any case and with parameters, and is sent in pieces without a length', async () => {
+      const bytes = await newPicture()
+      expect((await upload(bytes, 'IMAGE/PNG; charset=binary')).status).toBe(201)
+      const head = headOf('POST', path, {
+        authorization: `Bearer ${ada.token}`,
+        'content-type': 'image/png',
+        'transfer-encoding': 'chunked',
+      })
+      const pieces = [bytes.subarray(0, 100), bytes.subarray(100)].flatMap((piece) => [
+        `${piece.length.toString(16)}\r\n`,
+        piece,
+        '\r\n',
+      ])
+      expect((await world().raw('POST', path, [head, ...pieces, '0\r\n\r\n']))?.status).toBe(201)
+    })
+
+    test('is nobody else’s: it is not there, nor does it go, and that reads as of one that never was', async () => {
+      const { id } = (await upload(await newPicture())).body
+      const imagined = randomUUID()
+      for (const target of [(each: string) => `${path}/${each}`, (each: string) => `${path}/${each}/content`]) {
+        const [real, never] = [
+          await world().get(target(id), { token: bob.token }),
+          await world().get(target(imagined), { token: bob.token }),
+        ]
+        expect(refusal(real)).toBe('404 media.not_found')
+        expect(withoutIds(real, id)).toBe(withoutIds(never, imagined))
+      }
+      expect(refusal(await world().delete(`${path}/${id}`, { token: bob.token }))).toBe('404 media.not_found')
+      expect(await list(bob)).toEqual({ items: [], next_cursor: null })
+      expect((await world().get(`${path}/${id}`, { token: ada.token })).status).toBe(200)
+    })
+
+    test('is a reference to generate by, for whoever may download it', async () => {
+      const generations = '/api/v1/generations'
+      const { id } = (await upload(await newPicture())).body
+      const asked = {
+        model: 'local/procedural',
+        prompt: 'a lighthouse',
+        parameters: { width: 64, height: 64, seed: 7 },
+      }
+      const make = async (input: object) => {
+        const { status, body } = await world().post(generations, { ...asked, ...input }, { token: ada.token })
+        expect(status).toBe(201)
+        for (const giveUpAt = performance.now() + 30_000; performance.now() < giveUpAt; await Bun.sleep(20)) {
+          const now = (await world().get(`${generations}/${body.id}`, { token: ada.token })).body
+          if (['queued', 'processing'].includes(now.status)) continue
+          expect(now).toMatchObject({ status: 'completed', failure: null })
+          break
+        }
+        const { items } = (await world().get(`${generations}/${body.id}/media`, { token: ada.token })).body
+        const content = await world().get(`${path}/${items[0].id}/content`, { token: ada.token })
+        return { made: body, tag: content.headers.get('etag') }
+      }
+      const [by, again, without] = [
+        await make({ reference_media_id: id }),
+        await make({ reference_media_id: id }),
+        await make({}),
+      ]
+      expect([by.made.reference_media_id, without.made.reference_media_id]).toEqual([id, null])
+      expect([again.tag === by.tag, without.tag === by.tag]).toEqual([true, false])
+      const theirs = await world().post(generations, { ...asked, reference_media_id: id }, { token: bob.token })
+      expect(refusal(theirs)).toBe('404 media.not_found')
+    }, 60_000)
+
+    test('goes when its uploader deletes it, once', async () => {
+      const { id } = (await upload(await newPicture())).body
+      const answers = await Promise.all([1, 2, 3].map(() => world().delete(`${path}/${id}`, { token: ada.token })))
+      expect(answers.map(({ status }) => status).toSorted()).toEqual([204, 404, 404])
+      expect(refusal(await world().get(`${path}/${id}`, { token: ada.token }))).toBe('404 media.not_found')
+      expect(refusal(await world().delete(`${path}/${unknownId}`, { token: ada.token }))).toBe('404 media.not_found')
+    })
+
+    test('is refused with a code of its own for whatever is wrong with it, and nothing of it is there', async () => {
+      const before = await list(ada, '?limit=100')
+      const told: [string, string][] = []
+      const cases = await hostileUploads()
+      for (const { name, type, bytes } of cases) told.push([name, refusal(await upload(bytes, type))])
+      expect(told).toEqual(cases.map(({ name, refusal }) => [name, refusal]))
+      expect(await list(ada, '?limit=100')).toEqual(before)
+      expect((await upload(await newPicture())).status).toBe(201)
+    }, 60_000)
+
+    test('is refused before it is sent: of strangers, of another type, and of more than 25 MiB', async () => {
+      const ask = async (headers: Record<string, string>, parts: readonly (string | Uint8Array)[] = []) => {
+        const answer = await world().raw('POST', path, [headOf('POST', path, headers), ...parts])
+        return answer && `${answer.status} ${(/"code":"([^"]+)"/.exec(answer.body) ?? [])[1]}`
+      }
+      const authorization = `Bearer ${ada.token}`
+      const length = { 'content-length': String(maxBytes) }
+      const type = { 'content-type': 'image/png' }
+      expect(await ask({ ...type, ...length })).toBe('401 identity.not_signed_in')
+      expect(await ask({ ...type, 'content-length': String(2 * maxBytes) })).toBe('401 identity.not_signed_in')
+      expect(await ask({ authorization, 'content-type': 'image/gif', ...length })).toBe('415 media.type_not_accepted')
+      expect(await ask({ authorization, ...type, 'content-length': String(maxBytes + 1) })).toBe('413 media.too_large')
+      expect(await ask({ authorization, ...type, 'content-length': '0' })).toBe('422 media.empty')
+      expect(await ask({ authorization, ...type })).toBe('422 media.empty')
+      const size = 262_144
+      const chunk = `${size.toString(16)}\r\n${'x'.repeat(size)}\r\n`
+      const tooMany = Array<string>(maxBytes / size + 1).fill(chunk)
+      expect(await ask({ authorization, ...type, 'transfer-encoding': 'chunked' }, tooMany)).toBe('413 media.too_large')
+    })
+  })
