@@ -83,6 +83,8 @@ type Documentation = {
   idempotent?: true
   /** It gives bytes, of one of these types: whole, in part, or none where the client has them. */
   bytes?: readonly string[]
+  /** It goes on, with these server-sent events. */
+  events?: string
   /** What it does not say, though any other route may. */
   never?: readonly FaultCode[]
 }
@@ -194,6 +196,23 @@ const describeBytes = (types: readonly string[]): Record<string, Described> => {
   }
 }
 
+const lastEventParameter = {
+  in: 'header',
+  name: 'Last-Event-ID',
+  required: false,
+  description: '`id` of the last event that came: only what is news since is sent; one that is not ours is passed over',
+  schema: { type: 'string' },
+} as const
+
+/** Of a stream that goes on; OpenAPI 3.1 has no schema for its parts. */
+const describeEvents = (description: string): Record<string, Described> => ({
+  200: {
+    description: 'Server-sent events (WHATWG HTML, 9.2)',
+    content: { 'text/event-stream': { schema: { type: 'string', description } } },
+  },
+  204: { description: 'The client has it all, as `Last-Event-ID` says: it is not to come again' },
+})
+
 /** A status may be both, as 503 is for a route that says why it is not ready. */
 const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
   const answers: Record<string, Described> = describeFaults(faults)
@@ -212,7 +231,7 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, never = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, events, never = [] }: Documentation,
 ) => ({
   ...input,
   parse: 'json' as const,
@@ -226,9 +245,11 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       ...describeParameters('query', input.query),
       ...(idempotent ? [idempotencyParameter] : []),
       ...(bytes ? rangeParameters : []),
+      ...(events ? [lastEventParameter] : []),
     ],
     responses: {
       ...(bytes && describeBytes(bytes)),
+      ...(events && describeEvents(events)),
       ...describeAnswers(
         success,
         [
