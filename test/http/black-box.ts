@@ -18,6 +18,7 @@ import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
+import { stream } from './black-box/stream.ts'
 import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
 import { users } from './black-box/users.ts'
@@ -33,6 +34,7 @@ const groups: readonly Group[] = [
   projects,
   generations,
   media,
+  stream,
   authorization,
   teams,
   grants,

@@ -30,6 +30,7 @@ export const createFinisher = <S extends { readonly generationId: string; readon
   const ask = async () => {
     const some = [...waiting]
     waiting.clear()
+    if (some.length === 0) return
     for (const one of some) asking.add(one)
     let found: readonly (Generation | undefined)[] | undefined
     try {

@@ -50,7 +50,8 @@ export const newsSince = (told: State | undefined, now: State): { news: Told[]; 
     say('status', { status, attempt }, { status, attempt, progress: null, position: null })
   }
   if (position !== null && position !== said.position) say('position', { position }, { ...said, position })
-  if (progress !== null && progress !== said.progress) {
+  // What an instance has read may be older than what the client heard from another.
+  if (progress !== null && progress > (said.progress ?? -1)) {
     say('progress', { progress: progress / 1_000 }, { ...said, progress })
   }
   return { news, told: said }

@@ -424,6 +424,7 @@ const routesWithInput = [
   'POST /api/v1/generations/{generation_id}/favorite',
   'GET /api/v1/generations/{generation_id}/provenance',
   'GET /api/v1/generations/{generation_id}/media',
+  'GET /api/v1/generations/{generation_id}/stream',
   'GET /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',
   'GET /api/v1/models',
