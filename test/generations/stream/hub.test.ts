@@ -113,6 +113,16 @@ describe('progress', () => {
     ])
   })
 
+  test('of an attempt that is over is passed over, were it the first that is heard', async () => {
+    const { time, put, hub, open } = createWorld()
+    put('g', 'processing', 2, 0.3)
+    const client = open('g')
+    await time.pass(300)
+    hub.onProgress(['g', '1', '0.9'])
+    await time.pass(3_000)
+    expect(client.kinds().at(-1)).toBe('progress {"progress":0.3}')
+  })
+
   test('that makes no sense is passed over', async () => {
     const { time, put, hub, open } = createWorld()
     put('g', 'processing', 1)
@@ -180,6 +190,19 @@ describe('what is read', () => {
     broken.whole = false
     await time.pass(300)
     expect(client.events().map(({ event }) => event)).toEqual(['done'])
+  })
+
+  test('of the queue is read when any generation changes, for it may have left', async () => {
+    const { time, queue, put, hub, open } = createWorld()
+    queue.push('other', 'g')
+    put('g', 'queued')
+    const client = open('g')
+    // Just after all was read.
+    await time.pass(2_800)
+    queue.shift()
+    hub.onTouched(touching('other'))
+    await time.pass(1_100)
+    expect(client.kinds().at(-1)).toBe('position {"position":0}')
   })
 
   test('of the queue is read once a second at the most, however it moves, and not when nobody waits', async () => {
@@ -307,6 +330,17 @@ describe('clients', () => {
     const reads = asked.states.length
     await time.pass(10_000)
     expect([time.pending(), asked.states.length]).toEqual([0, reads])
+  })
+
+  test('that stay are told on when another goes', async () => {
+    const { put, open, hub, time } = createWorld()
+    put('g', 'processing', 1)
+    const [stays, goes] = [open('g'), open('g')]
+    await time.pass(300)
+    await goes.leave()
+    hub.onProgress(['g', '1', '0.5'])
+    await time.pass(5)
+    expect(stays.kinds().at(-1)).toBe('progress {"progress":0.5}')
   })
 
   test('that are slow get the newest when they are ready, and not what came and went', async () => {
