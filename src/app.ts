@@ -10,6 +10,7 @@ import { docsRoutes } from './docs-routes.ts'
 import { Fault, type InputProblem } from './fault.ts'
 import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
+import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
@@ -156,6 +157,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(teamRoutes(services))
     .use(projectRoutes(services))
     .use(generationRoutes(services))
+    .use(generationStreamRoutes({ ...services, responder }))
     .use(mediaRoutes({ ...services, responder }))
     .use(modelRoutes(services))
     .use(creditRoutes(services))

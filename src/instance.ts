@@ -20,9 +20,10 @@ export const startInstance = async (config: Config, { connection, secret }: Back
     return {
       port: server.port,
       complete: Promise.resolve(),
-      /** Not ready any more, then requests under way while jobs are given back, then workers and pools. */
+      /** Not ready any more, streams first; then requests under way while jobs are given back, then workers and pools. */
       stop: async () => {
         services.lifecycle.stopping = true
+        services.streams.close()
         const drained = services.runner.close()
         await server.stop(config.drainMs)
         await drained

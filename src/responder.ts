@@ -24,7 +24,7 @@ const securityHeaders = {
 
 const exposed = 'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed'
 const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
-const allowedHeaders = 'authorization, content-type, idempotency-key, traceparent'
+const allowedHeaders = 'authorization, content-type, idempotency-key, last-event-id, traceparent'
 
 type Outgoing = {
   readonly status: number

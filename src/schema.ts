@@ -89,6 +89,8 @@ type Documentation = {
   bytes?: readonly string[]
   /** Its body is bytes of one of these types, up to so many, and read by the route itself once it is known who calls. */
   upload?: Upload
+  /** It goes on, with these server-sent events. */
+  events?: string
   /** What it does not say, though any other route may. */
   never?: readonly FaultCode[]
 }
@@ -219,6 +221,23 @@ export const takesUpload = (detail: unknown): boolean => {
   return requestBody !== undefined && maxBytesMember in requestBody
 }
 
+const lastEventParameter = {
+  in: 'header',
+  name: 'Last-Event-ID',
+  required: false,
+  description: '`id` of the last event that came: only what is news since is sent; one that is not ours is passed over',
+  schema: { type: 'string' },
+} as const
+
+/** Of a stream that goes on; OpenAPI 3.1 has no schema for its parts. */
+const describeEvents = (description: string): Record<string, Described> => ({
+  200: {
+    description: 'Server-sent events (WHATWG HTML, 9.2)',
+    content: { 'text/event-stream': { schema: { type: 'string', description } } },
+  },
+  204: { description: 'The client has it all, as `Last-Event-ID` says: it is not to come again' },
+})
+
 /** A status may be both, as 503 is for a route that says why it is not ready. */
 const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
   const answers: Record<string, Described> = describeFaults(faults)
@@ -237,7 +256,7 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, upload, never = [] }: Documentation,
+  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, upload, events, never = [] }: Documentation,
 ) => ({
   ...input,
   parse: upload ? ('none' as const) : ('json' as const),
@@ -251,10 +270,12 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       ...describeParameters('query', input.query),
       ...(idempotent ? [idempotencyParameter] : []),
       ...(bytes ? rangeParameters : []),
+      ...(events ? [lastEventParameter] : []),
     ],
     ...(upload && describeUpload(upload)),
     responses: {
       ...(bytes && describeBytes(bytes)),
+      ...(events && describeEvents(events)),
       ...describeAnswers(
         success,
         [

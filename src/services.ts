@@ -13,6 +13,7 @@ import { createAccessInside } from './access/inside.ts'
 import { createListing, type Listing } from './access/listing.ts'
 import { createListingStore } from './access/listing-store.ts'
 import { scripts } from './access/outer-cache.ts'
+import { createRights } from './access/rights.ts'
 import { findAccessDifferences, syncAccessRules } from './access/store.ts'
 import { createTally, type Tally } from './access/tally.ts'
 import { createViewStore } from './access/view-store.ts'
@@ -23,8 +24,10 @@ import type { Config } from './config.ts'
 import { type Credits, createCredits } from './credits/service.ts'
 import { createCreditStore } from './credits/store.ts'
 import { createFlagService, type FlagService } from './flags/service.ts'
-import { createGenerations, type Generations } from './generations/service.ts'
+import { createGenerations, type Generations, toGeneration } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
+import { createHub, type Hub } from './generations/stream/hub.ts'
+import { createGenerationStream, type GenerationStream } from './generations/stream/service.ts'
 import { createIdempotency } from './idempotency/idempotency.ts'
 import { createIdempotencyStore } from './idempotency/store.ts'
 import { createPasswords } from './identity/passwords.ts'
@@ -100,6 +103,8 @@ export type Services = {
   readonly invitations: Invitations
   readonly projects: Projects
   readonly generations: Generations
+  readonly generationStream: GenerationStream
+  readonly streams: Pick<Hub, 'size' | 'close'>
   readonly media: MediaService
   readonly keeper: Keeper
   readonly links: Links
@@ -301,9 +306,37 @@ export const createServices = async (
     concurrency: config.jobConcurrency,
     timeLimitMs: config.generationTimeoutMs,
   })
-  caches.bus.on('job', runner.wake)
+  const streams = createHub({
+    findStates: generationStore.findStates,
+    findPositions: jobStore.findPositions,
+    findEach: async (deadline, wanted) =>
+      (await generationStore.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
+    rights: createRights({ facts, clock }),
+    clock,
+    log,
+  })
+  caches.onTouched(streams.onTouched)
+  caches.bus.on('progress', streams.onProgress)
+  caches.bus.on('job', () => {
+    runner.wake()
+    streams.onQueueMoved()
+  })
   caches.bus.on('cancelled', ([generationId = '']) => runner.abort(generationId))
   caches.bus.on('orphans', keeper.sweepSoon)
+  const generations = createGenerations({
+    store: generationStore,
+    access,
+    accessInside,
+    changes,
+    idempotency,
+    order: models.order,
+    requireReference: media.requireReference,
+    newSeed: () => randomInt(seeds),
+    reserve: credits.reserve,
+    refund: credits.refund,
+    addJob: jobStore.add,
+    cancelJob: jobStore.cancel,
+  })
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
@@ -354,20 +387,9 @@ export const createServices = async (
       clock,
     }),
     projects: createProjects({ store: createProjectStore(database.read, listingStore), access, accessInside, changes }),
-    generations: createGenerations({
-      store: generationStore,
-      access,
-      accessInside,
-      changes,
-      idempotency,
-      order: models.order,
-      requireReference: media.requireReference,
-      newSeed: () => randomInt(seeds),
-      reserve: credits.reserve,
-      refund: credits.refund,
-      addJob: jobStore.add,
-      cancelJob: jobStore.cancel,
-    }),
+    generations,
+    generationStream: createGenerationStream({ hub: streams, get: generations.get }),
+    streams,
     media,
     links,
     shareLinks,
@@ -379,6 +401,7 @@ export const createServices = async (
     lifecycle: { stopping: false },
     close: async () => {
       for (const timer of timers) clearInterval(timer)
+      streams.close()
       warmUp.stop()
       await runner.close()
       await images.close()

@@ -5,6 +5,7 @@ import type { FactCache, GatheredFacts, Principal } from './facts.ts'
 import { type Decision, decide } from './layers.ts'
 import { type Action, type Facts, has, type MediaFact, publicActions, type ResourceRef, type Scope } from './model.ts'
 import type { ResourceFacts } from './reading.ts'
+import { isSignedIn } from './rights.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
 import type { Tally } from './tally.ts'
 import type { Tier } from './tiers.ts'
@@ -35,6 +36,8 @@ export const whenKnown = <T, U>(value: Awaitable<T>, next: (known: T) => U): Awa
 
 /** What an access token claims, its signature checked, its session not yet. */
 export type Claims = { readonly userId: string; readonly sessionId: string }
+/** And until when the token is good. */
+export type TokenClaims = Claims & { readonly expiresAtMs: number }
 
 export type TracedLayer = {
   layer: number
@@ -129,14 +132,12 @@ export const createAccess = ({
   /** Told of every question that is answered; must cost next to nothing. */
   onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
 }): Access => {
-  const admit = ({ userId, sessionId }: Claims, { session, account }: Principal): Caller => {
-    const live =
-      session !== undefined &&
-      !session.ended &&
-      session.expiresAtMs > clock.now() &&
-      session.userId === userId &&
-      account?.status === 'active'
-    if (!live) throw new Fault('identity.not_signed_in', { detail: { sessionId } })
+  const admit = (claims: Claims, principal: Principal): Caller => {
+    const { userId, sessionId } = claims
+    const { account } = principal
+    if (account === undefined || !isSignedIn(claims, principal, clock.now())) {
+      throw new Fault('identity.not_signed_in', { detail: { sessionId } })
+    }
     return { userId, sessionId, role: account.role }
   }
 

@@ -4,7 +4,7 @@ import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import { listen } from '../platform/notifications.ts'
 import type { Connection, Database, Sql } from '../platform/postgres.ts'
-import { type Bus, type BusEars, channelOf, commonChannel, createBus } from './bus.ts'
+import { type Bus, type BusEars, channelOf, commonChannel, createBus, type Touched } from './bus.ts'
 import { type CacheCheck, createCacheCheck } from './cache-check.ts'
 import { type Changes, createChanges } from './changes.ts'
 import { createFactCache, type FactCache } from './facts.ts'
@@ -44,6 +44,8 @@ export type Caches = {
   /** The changes that the outer cache has not confirmed yet, as far as this instance has heard. */
   readonly standing: Pick<Standing, 'size'>
   readonly flags: Flags
+  /** Hears, from now on, what every change touched, of whichever instance: memory has forgotten it by then. May not wait. */
+  onTouched(hear: (touched: Touched) => void): void
   readonly check: CacheCheck
   /** Gives up the lease and tells the others, so that nobody waits for this instance. */
   close(): Promise<void>
@@ -79,18 +81,24 @@ export const createCaches = ({
   const outer = redis && createOuterCache({ redis, clock })
   const outbox: Outbox = createOutbox({ outer, standing, store: createOutboxStore(database.batch), log })
 
+  const listeners: ((touched: Touched) => void)[] = []
+  const forget = (touched: Touched) => {
+    facts.invalidate(touched)
+    for (const hear of listeners) hear(touched)
+  }
+
   // Facts are made after the bus whose lease they need, and are told by it.
   const ears: BusEars = {
     onEvent: (event) => {
       standing.add(event)
-      facts.invalidate(event.touched)
       flags.onTouched(event.touched)
+      forget(event.touched)
     },
     onReset: (events) => {
       // Those that stood before and do not any more may have been confirmed by another server than the one asked here;
       // the outbox sees to them.
       for (const event of events) standing.add(event)
-      facts.invalidate('everything')
+      forget('everything')
     },
     onConfirmed: outbox.onConfirmed,
   }
@@ -172,6 +180,7 @@ export const createCaches = ({
     bus,
     standing,
     flags,
+    onTouched: (hear) => void listeners.push(hear),
     check,
     close: async () => {
       check.stop()

@@ -22,6 +22,8 @@ export type Principal = { readonly session: SessionFact | undefined; readonly ac
 /** What a request wants to know in one go. */
 export type Wanted = {
   readonly session?: { readonly id: string; readonly userId: string }
+  /** As `session`, for many at once. */
+  readonly sessions?: readonly { readonly id: string; readonly userId: string }[]
   readonly accounts?: readonly string[]
   readonly resources?: readonly { readonly ref: ResourceRef; readonly userId: string }[]
   readonly serviceKey?: string
@@ -94,13 +96,14 @@ const wantedKey = (kind: FactKind, id: string, userId: string | null): string =>
   userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
 
 /** Everything a question is about, as if nothing were known. */
-const everything = ({ session, accounts = [], resources = [], serviceKey }: Wanted): WantedFact[] => [
-  ...(session === undefined
-    ? []
-    : ([
-        { kind: 'session', id: session.id, userId: null },
-        { kind: 'account', id: session.userId, userId: null },
-      ] as const)),
+const everything = ({ session, sessions = [], accounts = [], resources = [], serviceKey }: Wanted): WantedFact[] => [
+  ...[...(session === undefined ? [] : [session]), ...sessions].flatMap(
+    ({ id, userId }) =>
+      [
+        { kind: 'session', id, userId: null },
+        { kind: 'account', id: userId, userId: null },
+      ] as const,
+  ),
   ...(serviceKey === undefined ? [] : ([{ kind: 'service_key', id: serviceKey, userId: null }] as const)),
   ...accounts.map((id) => ({ kind: 'account', id, userId: null }) as const),
   ...resources.map(({ ref, userId }) => ({ kind: ref.type, id: ref.id, userId })),
@@ -165,14 +168,19 @@ export const createFactCache = ({
     return flight
   }
 
-  const findMisses = (source: Source, { session, accounts = [], resources = [], serviceKey }: Wanted) => {
+  const findMisses = (
+    source: Source,
+    { session, sessions = [], accounts = [], resources = [], serviceKey }: Wanted,
+  ) => {
     const misses = new Map<string, WantedFact>()
     const note = (kind: FactKind, id: string, userId: string | null = null) =>
       misses.set(wantedKey(kind, id, userId), { kind, id, userId })
-    if (session !== undefined) {
-      if (source('session', session.id).kind === 'miss') note('session', session.id)
-      if (source('account', session.userId).kind === 'miss') note('account', session.userId)
+    const look = ({ id, userId }: { readonly id: string; readonly userId: string }) => {
+      if (source('session', id).kind === 'miss') note('session', id)
+      if (source('account', userId).kind === 'miss') note('account', userId)
     }
+    if (session !== undefined) look(session)
+    for (const each of sessions) look(each)
     if (serviceKey !== undefined && source('service_key', serviceKey).kind === 'miss') note('service_key', serviceKey)
     for (const id of accounts) if (source('account', id).kind === 'miss') note('account', id)
     for (const { ref, userId } of resources) readResource(source, ref, userId, note)

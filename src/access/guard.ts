@@ -2,8 +2,17 @@ import { Elysia } from 'elysia'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
 
-import { type Access, type Asker, type Awaitable, type Caller, type Claims, type Service, whenKnown } from './access.ts'
+import {
+  type Access,
+  type Asker,
+  type Awaitable,
+  type Caller,
+  type Service,
+  type TokenClaims,
+  whenKnown,
+} from './access.ts'
 import type { Action, ResourceRef, Scope } from './model.ts'
+import type { Right } from './rights.ts'
 import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '
@@ -33,8 +42,9 @@ export type Guard = ReturnType<typeof createGuard>
  * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
  * of the things the request is about in the same statement. `signedInUnless: brings` does so where the query brings no
  * credential of another kind; where it does, `caller` is undefined, a bearer token is not looked at, and the route sees to
- * what was brought. `may: [action, thing]` asks for the decision on top: 404
- * where the caller may not read the thing, 403 where it may read but not do this. `admin: true` is for operators.
+ * what was brought. `may: [action, thing]` asks for the decision on top: 404 where the caller may not read the thing, 403
+ * where it may read but not do this; `mayGoOn` is the same for an answer that goes on, and puts into the context the `right`
+ * by which it was let in, to be looked at again. `admin: true` is for operators.
  * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
  * nobody else. `operates: scope` lets in operators and services whose key has the scope, and puts `asker` into the context.
  */
@@ -43,7 +53,7 @@ export const createGuard = ({
   claimsOf,
 }: {
   access: Access
-  claimsOf: (token: string) => Awaitable<Claims>
+  claimsOf: (token: string) => Awaitable<TokenClaims>
 }) => {
   const enterWith = (credential: string, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> => {
     const claims = claimsOf(credential)
@@ -127,6 +137,16 @@ export const createGuard = ({
         const caller = await enter(request, call, [ref])
         await access.require(caller, action, ref, call.deadline)
         return { caller }
+      },
+    }),
+    mayGoOn: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
+      resolve: async ({ request, call, params, body }) => {
+        const ref = thing({ params, body })
+        const caller = await enter(request, call, [ref])
+        const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
+        await access.require(caller, action, ref, call.deadline)
+        const right: Right = { userId, sessionId, expiresAtMs, action, ref }
+        return { caller, right }
       },
     }),
   })

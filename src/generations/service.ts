@@ -18,7 +18,7 @@ import {
 } from './model.ts'
 import type { AncestorRow, GenerationFilter, GenerationRow, GenerationStore } from './store.ts'
 
-const toGeneration = (row: GenerationRow): Generation => ({
+export const toGeneration = (row: GenerationRow): Generation => ({
   id: row.id,
   owner_id: row.owner_id,
   project_id: row.project_id,

@@ -1,7 +1,7 @@
 import type { ListingStore, Place } from '../access/listing-store.ts'
 import type { GenerationStatus, Intent } from '../access/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { type Fragment, onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { GenerationChanges } from './model.ts'
 
 /** A generation as one person has it. */
@@ -45,6 +45,9 @@ export type NewGenerationRow = Pick<
   | 'price'
 > & { ancestor_ids: readonly string[] }
 
+/** How far one is: `progress` is of the attempt under way. */
+export type GenerationState = Pick<GenerationRow, 'status' | 'progress'> & { readonly attempt: number }
+
 export type AncestorRow = Pick<
   GenerationRow,
   'id' | 'owner_id' | 'project_id' | 'intent' | 'title' | 'status' | 'created_at'
@@ -61,7 +64,7 @@ export type GenerationFilter = Place & {
 }
 
 export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
-  const columnsFor = (userId: string) => sql`
+  const columnsFor = (userId: string | Fragment) => sql`
     g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
     g.negative_prompt, g.parameters, g.reference_media_id, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
     g.finished_at,
@@ -92,6 +95,29 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
         on<GenerationRow[]>`select ${columnsFor(userId)} from generations g where g.id = ${id}`,
       )
       return row
+    },
+
+    /** Generations as people have them, in the order asked; undefined for what is gone. Who may read them is not decided here. */
+    findEach: async (
+      deadline: Deadline,
+      wanted: readonly { readonly id: string; readonly userId: string }[],
+    ): Promise<(GenerationRow | undefined)[]> => {
+      const rows = await deadline.run(sql<(GenerationRow & { place: number })[]>`
+        select w.place::int, ${columnsFor(sql`w.user_id`)}
+          from unnest(${wanted.map(({ id }) => id)}::uuid[], ${wanted.map(({ userId }) => userId)}::uuid[])
+               with ordinality as w (id, user_id, place)
+          join generations g on g.id = w.id`)
+      const byPlace = new Map(rows.map(({ place, ...row }) => [place - 1, row]))
+      return wanted.map((_, place) => byPlace.get(place))
+    },
+
+    /** How far generations are, found by their keys; what is gone is left out. */
+    findStates: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, GenerationState>> => {
+      const rows = await deadline.run(sql<(GenerationState & { id: string })[]>`
+        select g.id, g.status, coalesce(j.attempt, 0) as attempt, coalesce(j.progress, 0)::float8 as progress
+          from generations g left join generation_jobs j on j.generation_id = g.id
+         where g.id = any (${ids as string[]}::uuid[])`)
+      return new Map(rows.map(({ id, ...state }) => [id, state]))
     },
 
     /**

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Awaitable, Caller, Claims } from '../access/access.ts'
+import type { Awaitable, Caller, Claims, TokenClaims } from '../access/access.ts'
 import type { Changes } from '../access/changes.ts'
 import type { Call } from '../call.ts'
 import { Fault, invalidInput } from '../fault.ts'
@@ -12,7 +12,7 @@ import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { type Secrets, sha256 } from '../platform/secrets.ts'
-import { type AccessTokenClaims, signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
+import { signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
 import type { Session, TokenResponse, User } from './model.ts'
 import { isOutdated, type Passwords } from './passwords.ts'
 import { judgeRefresh, sessionLife } from './session-rules.ts'
@@ -74,7 +74,7 @@ export const createIdentity = (dependencies: Dependencies) => {
   const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens, leaveTeams, welcome } =
     dependencies
   const { onSignedIn = () => {} } = dependencies
-  const verified = createTtlMap<AccessTokenClaims>({
+  const verified = createTtlMap<TokenClaims>({
     clock,
     maxEntries: maxCachedTokens,
     ttlMs: policy.ttlMs,
@@ -103,14 +103,15 @@ export const createIdentity = (dependencies: Dependencies) => {
     }
   }
 
-  const inForce = (claims: AccessTokenClaims): Claims => {
-    if (claims.expiresAtS * 1_000 <= clock.now()) throw new Fault('identity.not_signed_in')
+  const inForce = (claims: TokenClaims): TokenClaims => {
+    if (claims.expiresAtMs <= clock.now()) throw new Fault('identity.not_signed_in')
     return claims
   }
 
-  const verifyAndRemember = async (token: string): Promise<Claims> => {
-    const claims = await verifyAccessToken(token, policy, clock, keys.find)
-    if (claims === undefined) throw new Fault('identity.not_signed_in')
+  const verifyAndRemember = async (token: string): Promise<TokenClaims> => {
+    const found = await verifyAccessToken(token, policy, clock, keys.find)
+    if (found === undefined) throw new Fault('identity.not_signed_in')
+    const claims = { userId: found.userId, sessionId: found.sessionId, expiresAtMs: found.expiresAtS * 1_000 }
     verified.set(token, claims)
     return inForce(claims)
   }
@@ -145,7 +146,7 @@ export const createIdentity = (dependencies: Dependencies) => {
 
   return {
     /** What a bearer token claims, its signature checked; throws `identity.not_signed_in`. Checked tokens are remembered. */
-    claimsOf: (token: string): Awaitable<Claims> => {
+    claimsOf: (token: string): Awaitable<TokenClaims> => {
       const known = verified.get(token)
       return known.kind === 'hit' ? inForce(known.value) : verifyAndRemember(token)
     },

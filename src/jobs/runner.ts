@@ -7,6 +7,9 @@ export const leaseMs = 15_000
 const renewMs = 3_000
 /** A job that nobody told of, such as one whose time has come, is found at the latest after this. */
 const lookMs = 1_000
+/** How often others hear how far attempts are, and how much it takes that they do: each time costs a commit. */
+const tellMs = 300
+const leastStep = 0.01
 const maxFailures = 3
 const firstRetryMs = 1_000
 /** For what is being put in its place when the process ends; what takes longer is begun anew elsewhere. */
@@ -39,6 +42,8 @@ type Running = {
   readonly abort: AbortController
   readonly done: Promise<void>
   fraction: number
+  /** Of that, what others heard. */
+  told: number
 }
 
 /**
@@ -61,7 +66,7 @@ export type Runner = {
 }
 
 type Dependencies<R> = {
-  readonly store: Pick<JobStore, 'isAnyDue' | 'renew' | 'note' | 'putOff'>
+  readonly store: Pick<JobStore, 'isAnyDue' | 'renew' | 'note' | 'putOff' | 'tellProgress'>
   /** Takes up to so many jobs; see `JobStore.take`. */
   readonly take: (limit: number, leaseMs: number) => Promise<readonly LeasedJob[]>
   readonly work: Work<R>
@@ -90,6 +95,7 @@ export const createRunner = <R>({
   const running = new Map<string, Running>()
   let looking: Promise<void> | undefined
   let again = false
+  let telling = false
   let closing: Promise<void> | undefined
 
   const conclude = async (job: LeasedJob, { signal }: AbortController, error: unknown): Promise<void> => {
@@ -143,7 +149,7 @@ export const createRunner = <R>({
         if (running.get(generation_id)?.lease === lease) running.delete(generation_id)
         look()
       })
-    running.set(generation_id, { lease, abort, done, fraction: 0 })
+    running.set(generation_id, { lease, abort, done, fraction: 0, told: 0 })
   }
 
   const takeSome = async () => {
@@ -179,8 +185,24 @@ export const createRunner = <R>({
     }
   }
 
+  /** What is not heard is read, the next time a lease is renewed. */
+  const tell = () => {
+    if (telling) return
+    const moved = [...running.values()].filter(({ fraction, told }) => fraction - told >= leastStep)
+    if (moved.length === 0) return
+    for (const own of moved) own.told = own.fraction
+    telling = true
+    store
+      .tellProgress(moved.map(({ lease, fraction }) => ({ ...lease, fraction })))
+      .catch((error) => log.debug({ error }, 'progress could not be told'))
+      .finally(() => {
+        telling = false
+      })
+  }
+
   const timers = [
     setInterval(look, lookMs),
+    setInterval(tell, tellMs),
     setInterval(() => void renew().catch((error) => log.debug({ error }, 'leases could not be renewed')), renewMs),
   ]
   look()

@@ -1,3 +1,4 @@
+import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 
 /** A job that is ours for a while: `attempt` is the number others would have outlived. */
@@ -20,6 +21,11 @@ export type LeasedJob = {
 }
 
 export type Lease = { readonly generationId: string; readonly attempt: number }
+/** How far an attempt is, from 0 to 1. */
+export type Report = Lease & { readonly fraction: number }
+
+/** Who is further back in the queue than this is not counted. */
+const maxPosition = 10_000
 
 export const createJobStore = (sql: Sql, worker: string) => ({
   /** With the generation, in its transaction. Tells everybody, when that is committed, that there is work. */
@@ -87,6 +93,34 @@ export const createJobStore = (sql: Sql, worker: string) => ({
        where j.generation_id = ours.id and j.attempt = ours.attempt and j.worker = ${worker}
       returning j.generation_id`
     return new Set(rows.map((row) => row.generation_id))
+  },
+
+  /** Tells everybody how far attempts are. It is worth nothing after a crash, so nobody waits for the disk. */
+  tellProgress: async (reports: readonly Report[]): Promise<void> => {
+    const messages = reports.map(
+      ({ generationId, attempt, fraction }) => `progress ${generationId} ${attempt} ${fraction}`,
+    )
+    await sql`
+      select set_config('synchronous_commit', 'off', true), pg_notify('velro', message)
+        from unnest(${messages}::text[]) as message`
+  },
+
+  /**
+   * How many jobs go before each of these, of those that wait for a worker; which wait no more are left out. It reads the
+   * front of the queue, in its order: behind that, each is told the length of it, so it costs no more than that.
+   */
+  findPositions: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, number>> => {
+    const rows = await deadline.run(sql<{ generation_id: string; position: number }[]>`
+      with front as materialized (
+        select generation_id, (row_number() over (order by priority, created_at, generation_id) - 1)::int as position
+          from (select generation_id, priority, created_at from generation_jobs
+                 where run_after <= clock_timestamp() and coalesce(lease_until <= clock_timestamp(), true)
+                 order by priority, created_at, generation_id limit ${maxPosition}) waiting
+      )
+      select j.generation_id, coalesce(front.position, ${maxPosition}) as position
+        from generation_jobs j left join front using (generation_id)
+       where j.generation_id = any (${ids as string[]}::uuid[]) and coalesce(j.lease_until <= clock_timestamp(), true)`)
+    return new Map(rows.map(({ generation_id, position }) => [generation_id, position]))
   },
 
   /** False: it is not ours any more. */

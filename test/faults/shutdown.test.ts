@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'bun:test'
+import { openEvents } from '../harness/events.ts'
 import { type Api, api, type Person, type Runtime, register, startServer, type TestServer } from '../harness.ts'
 import { holdUser, until } from './support.ts'
 
@@ -48,6 +49,25 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       await slow.release()
       expect(await slow.answer).toMatchObject({ status: 200, body: { display_name: 'Late' } })
       expect(await ended).toBe(0)
+      expect(server.output()).not.toMatch(failures)
+    })
+
+    test('it does not wait for streams: their clients come again, to another', async () => {
+      const { server, client, person } = await start()
+      const { body } = await client.post(
+        '/api/v1/generations',
+        { model: 'local/procedural', prompt: 'p', parameters: { width: 2_048, height: 2_048 }, outputs: 4 },
+        { token: person.token },
+      )
+      const url = `${server.baseUrl}/api/v1/generations/${body.id}/stream`
+      const streams = await Promise.all(Array.from({ length: 5 }, () => openEvents(url, { token: person.token })))
+      await until(() => streams.every(({ events }) => events.length > 0), 'they are told')
+      const startedMs = performance.now()
+      const ended = server.kill('SIGTERM')
+      await until(() => streams.every(({ ended }) => ended), 'the streams end')
+      expect(performance.now() - startedMs).toBeLessThan(drainMs)
+      expect(await ended).toBe(0)
+      expect(streams.flatMap(({ events }) => events).some(({ event }) => event === 'done')).toBe(false)
       expect(server.output()).not.toMatch(failures)
     })
 

@@ -19,6 +19,7 @@ import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
+import { stream } from './black-box/stream.ts'
 import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
 import { uploads } from './black-box/uploads.ts'
@@ -37,6 +38,7 @@ const groups: readonly Group[] = [
   media,
   links,
   uploads,
+  stream,
   authorization,
   teams,
   grants,

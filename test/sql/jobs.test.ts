@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { createJobStore } from '../../src/jobs/store.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
 let database: TestDatabase
@@ -54,6 +57,48 @@ describe('jobs', () => {
     expect(await one.isAnyDue()).toBe(false)
     const statuses = await sql`select distinct status, started_at is not null as started from generations`
     expect([...statuses]).toEqual([{ status: 'processing', started: true }])
+  })
+
+  test('each has a place: how many that wait for a worker go before it', async () => {
+    const [late, later, paid] = [await addJob(), await addJob(), await addJob('enterprise')]
+    const [one] = stores()
+    const placesOf = async (...ids: string[]) =>
+      Object.fromEntries(await one.findPositions(createDeadline(systemClock, 10_000), ids))
+    expect(await placesOf(late, later, paid, newId())).toEqual({ [paid]: 0, [late]: 1, [later]: 2 })
+    expect(await placesOf(later)).toEqual({ [later]: 2 })
+    await take(one, 1)
+    expect(await placesOf(late, later, paid)).toEqual({ [late]: 0, [later]: 1 })
+    await runOut(paid)
+    expect(await placesOf(late, later, paid)).toEqual({ [paid]: 0, [late]: 1, [later]: 2 })
+    await sql`update generation_jobs set run_after = now() + interval '1 hour' where generation_id = ${late}`
+    expect(await placesOf(later)).toEqual({ [later]: 1 })
+  })
+
+  test('the places behind the front of a long queue are not counted', async () => {
+    const last = await addJob()
+    const owner = await addUser()
+    await sql`
+      insert into generations (id, owner_id, model, prompt)
+      select gen_random_uuid(), ${owner}, 'm', 'p' from generate_series(1, 10050)`
+    await sql`
+      insert into generation_jobs (generation_id, priority) select id, 1 from generations where owner_id = ${owner}`
+    const [one] = stores()
+    const places = await one.findPositions(createDeadline(systemClock, 10_000), [last])
+    expect(places.get(last)).toBe(10_000)
+  })
+
+  test('how far attempts are is heard by whoever listens', async () => {
+    const heard: string[] = []
+    const { unlisten } = await sql.listen('velro', (payload) => void heard.push(payload))
+    const id = newId()
+    const [one] = stores()
+    await one.tellProgress([
+      { generationId: id, attempt: 2, fraction: 0.25 },
+      { generationId: id, attempt: 3, fraction: 1 },
+    ])
+    await until(() => heard.length >= 2, 'both are heard')
+    expect(heard).toEqual([`progress ${id} 2 0.25`, `progress ${id} 3 1`])
+    await unlisten()
   })
 
   test('of a generation that somebody is at are passed over, and nobody waits', async () => {

@@ -435,6 +435,7 @@ const routesWithInput = [
   'GET /api/v1/generations/{generation_id}/provenance',
   'GET /api/v1/generations/{generation_id}/media',
   'GET /api/v1/media',
+  'GET /api/v1/generations/{generation_id}/stream',
   'GET /api/v1/media/{media_id}',
   'DELETE /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',

@@ -13,6 +13,7 @@ const unprovoked: readonly FaultCode[] = [
   'media.unavailable',
   'media.busy',
   'credits.insufficient',
+  'generation.streams_full',
 ]
 
 /** By what one gets in: nothing, a person's token, a service's key, either of the two, or a token or what a link has. */
@@ -35,6 +36,9 @@ const codesOfOperators: readonly FaultCode[] = [
 ]
 const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)
+
+/** What does not give JSON, by the last word of its path. */
+const ownTypes: Readonly<Record<string, string>> = { content: 'image/webp', stream: 'text/event-stream' }
 
 /** What a client sends is checked before who it is, so these come on any route that takes a body. */
 const ofBodies = [400, 413, 415, 422]
@@ -151,7 +155,7 @@ export const documentation: Group = (world) =>
           expect(description.length).toBeGreaterThan(0)
           const types = Object.keys(content ?? {})
           const isEmpty = status === '204' || status === '304'
-          const success = nameOf(route).endsWith('/content') ? 'image/webp' : 'application/json'
+          const success = ownTypes[route.template.split('/').at(-1) ?? ''] ?? 'application/json'
           const expected = Number(status) >= 400 ? 'application/problem+json' : isEmpty ? undefined : success
           const name = `${nameOf(route)} ${status}`
           if (expected === undefined) expect([name, types]).toEqual([name, []])

@@ -80,13 +80,18 @@ export const hiding: Group = (world) =>
       'the list of its generations': ({ id }) => ask('GET', `/api/v1/generations?project_id=${id}`),
     }
 
+    const generationRoutes: typeof routes = {
+      stream: ({ id }) => ask('GET', `/api/v1/generations/${id}/stream`),
+      'head of its stream': ({ id }) => ask('HEAD', `/api/v1/generations/${id}/stream`),
+    }
+
     for (const name of [
       'a private project',
       'a team-only project',
       'a generation in a private project',
       'a generation outside projects',
     ]) {
-      const applicable = name.includes('generation') ? routes : { ...routes, ...projectRoutes }
+      const applicable = { ...routes, ...(name.includes('generation') ? generationRoutes : projectRoutes) }
       for (const [route, send] of Object.entries(applicable)) {
         test(`${name} is to a stranger as if it were not: ${route}`, async () => {
           const real = hidden[name] as Thing
