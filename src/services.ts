@@ -59,6 +59,7 @@ import {
 } from './platform/postgres.ts'
 import { createRedis } from './platform/redis.ts'
 import { createS3Objects } from './platform/s3-objects.ts'
+import type { SafeFetch } from './platform/safe-fetch.ts'
 import { createSecrets } from './platform/secrets.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
@@ -108,6 +109,8 @@ export type Overrides = {
   clock?: Clock
   log?: Log
   onStatement?: (text: string, pool: PoolName) => void
+  /** Fetches what providers made. */
+  safeFetch?: SafeFetch
 }
 
 const keyRefreshMs = 60_000
@@ -257,7 +260,7 @@ export const createServices = async (
   const objects =
     config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
-  const providers = createProviders({ config, images, clock, log })
+  const providers = createProviders({ config, images, clock, log, safeFetch: overrides.safeFetch })
   // What is not a picture cannot be looked at before it is kept.
   const models = createModels({ providers: new Set(providers.keys()), kinds: new Set(['image']) })
   const mediaStore = createMediaStore(database.read, database.batch)

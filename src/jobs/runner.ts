@@ -30,7 +30,7 @@ export type Work<R> = {
 export type RunningAttempt = {
   readonly signal: AbortSignal
   onProgress(fraction: number): void
-  /** Writes down what is to be known to the next attempt. */
+  /** Writes down what is to be known to the next attempt; throws where the lease is lost, and then no other will know. */
   note(remote: unknown): Promise<void>
 }
 
@@ -47,8 +47,9 @@ type Running = {
  * Promise: each job ends exactly once, as completed or as failed, whatever becomes of whoever works on it: a lease that is
  * not renewed runs out, another takes the job, and what the first brings then is not taken. An attempt that failed in a way
  * that may pass is made again, three times in all, after growing pauses. One that is not made within `timeLimitMs` from when
- * it was first begun is failed. How it degrades: while the jobs cannot be reached nothing is begun, and what is under way
- * may be made in vain.
+ * it was first begun is failed. One that is cancelled is told to stop, at the latest when its lease is to be renewed.
+ * How it degrades: while the jobs cannot be reached nothing is begun, and what is under way may be made in vain. Nobody tells
+ * the provider of one that is cancelled between two attempts: what the first had ordered is made for nobody.
  */
 export type Runner = {
   /** There may be work. */
@@ -115,7 +116,9 @@ export const createRunner = <R>({
           if (own?.lease.attempt === job.attempt) own.fraction = Math.min(1, Math.max(own.fraction, fraction))
         },
         note: async (remote) => {
-          if (!(await store.note(lease, remote))) abort.abort(new TakenOver())
+          if (await store.note(lease, remote)) return
+          abort.abort(new TakenOver())
+          throw abort.signal.reason
         },
       })
       abort.signal.throwIfAborted()
@@ -172,10 +175,12 @@ export const createRunner = <R>({
   const renew = async () => {
     if (running.size === 0) return
     const held = new Map([...running].map(([id, { lease, fraction }]) => [id, { attempt: lease.attempt, fraction }]))
-    const ours = await store.renew(held, leaseMs)
+    const { ours, gone } = await store.renew(held, leaseMs)
     for (const [id, { attempt }] of held) {
       const own = running.get(id)
-      if (!ours.has(id) && own?.lease.attempt === attempt) own.abort.abort(new TakenOver())
+      if (ours.has(id) || own?.lease.attempt !== attempt) continue
+      // Nobody told us that it was cancelled, or it was before we began.
+      own.abort.abort(gone.has(id) ? cancelled : new TakenOver())
     }
   }
 

@@ -3,7 +3,7 @@ import type { Clock } from '../kit/clock.ts'
 import type { ProviderName } from '../models/registry.ts'
 import type { Images } from '../platform/images.ts'
 import type { Log } from '../platform/log.ts'
-import { createSafeFetch } from '../platform/safe-fetch.ts'
+import { createSafeFetch, type SafeFetch } from '../platform/safe-fetch.ts'
 import { createFal } from './fal.ts'
 import { createLocalProvider } from './local.ts'
 import { createOpenai } from './openai.ts'
@@ -15,14 +15,15 @@ export const createProviders = ({
   images,
   clock,
   log,
+  safeFetch = createSafeFetch(),
 }: {
   config: Config
   images: Pick<Images, 'render'>
   clock: Clock
   log: Log
+  safeFetch?: SafeFetch | undefined
 }): ReadonlyMap<ProviderName, Provider> => {
   const { falKey, falQueueUrl, falOutputHosts, openaiKey, openaiBaseUrl, openaiOutputHosts } = config
-  const safeFetch = createSafeFetch({})
   const providers = new Map<ProviderName, Provider>([['local', createLocalProvider({ images, clock })]])
   if (falKey !== undefined) {
     const outputHosts = falOutputHosts
