@@ -111,6 +111,10 @@ describe('an order whose instance is gone', () => {
 })
 
 describe('an order', () => {
+  beforeAll(async () => {
+    working ??= await startWorking({ jobConcurrency: 4 })
+  })
+
   test('is waited for, and what comes of it is kept as our own copy and paid for', async () => {
     const ordered = await order()
     expect(await ended(ordered)).toMatchObject({ status: 'completed', failure: null, progress: 1 })
@@ -179,6 +183,9 @@ describe('an order', () => {
 })
 
 describe('an order that is called off', () => {
+  beforeAll(async () => {
+    working ??= await startWorking({ jobConcurrency: 4 })
+  })
   const expectCancelled = async (ordered: Ordered, id: string) => {
     await until(() => fal.cancelled(id) > 0, 'fal is told')
     await until(() => working.services.runner.running === 0, 'nobody waits for it')
