@@ -1,5 +1,6 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
 import { imageLimits, readImageHeader } from '../kit/image-format.ts'
@@ -17,9 +18,33 @@ sharp.cache(false)
 
 // Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of the thread and not of the
 // process; where it is not allowed, pictures are made all the same.
+const patience = 10
+const yieldAll = () => {
+  try {
+    for (const task of readdirSync('/proc/self/task')) {
+      // The codecs have threads of their own, which are as urgent as whoever started them: somebody else.
+      const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
+      if (name.startsWith('libvips')) setPriority(Number(task), patience)
+    }
+  } catch {
+    // One has ended meanwhile, or it is not allowed.
+  }
+}
 try {
-  if (platform() === 'linux') setPriority(10)
+  if (platform() === 'linux') setPriority(patience)
 } catch {}
+/** They come and go: those that come are found after this. */
+const yieldEveryMs = 10
+const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
+  if (platform() !== 'linux') return work()
+  const timer = setInterval(yieldAll, yieldEveryMs)
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+    yieldAll()
+  }
+}
 
 /** Raised between two bands of rows when nobody wants the picture any more. */
 class CalledOff extends Error {
@@ -119,7 +144,7 @@ self.onmessage = async ({ data: { id, work, stop } }: MessageEvent<WorkMessage<I
     self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)
   }
   try {
-    const result = await perform(work, onBand)
+    const result = await patiently(() => perform(work, onBand))
     const transfer = 'bytes' in result ? [result.bytes.buffer as ArrayBuffer] : []
     self.postMessage({ id, result } satisfies ResultMessage<ImageResult>, transfer)
   } catch (error) {
