@@ -16,13 +16,18 @@ declare const self: Worker
 sharp.concurrency(1)
 sharp.cache(false)
 
-// Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of the thread and not of the
-// process; where it is not allowed, pictures are made all the same.
+/**
+ * Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of a thread and not of the
+ * process; where it is not allowed, pictures are made all the same.
+ */
 const patience = 10
-const yieldAll = () => {
+const yieldsToOthers = platform() === 'linux'
+/** For the codecs' own threads, which come and go, and are as urgent as whoever starts them: not this one. */
+const yieldEveryMs = 10
+
+const haveThreadsYield = () => {
   try {
     for (const task of readdirSync('/proc/self/task')) {
-      // The codecs have threads of their own, which are as urgent as whoever started them: somebody else.
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
       if (name.startsWith('libvips')) setPriority(Number(task), patience)
     }
@@ -30,19 +35,19 @@ const yieldAll = () => {
     // One has ended meanwhile, or it is not allowed.
   }
 }
+
 try {
-  if (platform() === 'linux') setPriority(patience)
+  if (yieldsToOthers) setPriority(patience)
 } catch {}
-/** They come and go: those that come are found after this. */
-const yieldEveryMs = 10
+
 const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
-  if (platform() !== 'linux') return work()
-  const timer = setInterval(yieldAll, yieldEveryMs)
+  if (!yieldsToOthers) return work()
+  const timer = setInterval(haveThreadsYield, yieldEveryMs)
   try {
     return await work()
   } finally {
     clearInterval(timer)
-    yieldAll()
+    haveThreadsYield()
   }
 }
 
