@@ -89,6 +89,8 @@ export const createRunner = <R>({
   random = Math.random,
 }: Dependencies<R>): Runner => {
   const running = new Map<string, Running>()
+  /** Cancelled while some were being taken: it may have been one of them. */
+  const cancelledMeanwhile = new Set<string>()
   let looking: Promise<void> | undefined
   let again = false
   let closing: Promise<void> | undefined
@@ -152,8 +154,14 @@ export const createRunner = <R>({
   const takeSome = async () => {
     if (!(await store.isAnyDue())) return
     const jobs = await take(concurrency - running.size, leaseMs)
-    if (closing === undefined) jobs.forEach(begin)
-    else await Promise.all(jobs.map((job) => store.putOff(leaseOf(job), 0, false)))
+    if (closing !== undefined) {
+      await Promise.all(jobs.map((job) => store.putOff(leaseOf(job), 0, false)))
+      return
+    }
+    for (const job of jobs) {
+      if (cancelledMeanwhile.has(job.generation_id)) again = true
+      else begin(job)
+    }
   }
 
   const look = (): void => {
@@ -166,6 +174,7 @@ export const createRunner = <R>({
       .catch((error) => log.debug({ error }, 'jobs could not be looked for'))
       .then(() => {
         looking = undefined
+        cancelledMeanwhile.clear()
         if (!again) return
         again = false
         look()
@@ -179,7 +188,7 @@ export const createRunner = <R>({
     for (const [id, { attempt }] of held) {
       const own = running.get(id)
       if (ours.has(id) || own?.lease.attempt !== attempt) continue
-      // Nobody told us that it was cancelled, or it was before we began.
+      // Nobody told us that it was cancelled.
       own.abort.abort(gone.has(id) ? cancelled : new TakenOver())
     }
   }
@@ -207,7 +216,10 @@ export const createRunner = <R>({
 
   return {
     wake: look,
-    abort: (generationId) => running.get(generationId)?.abort.abort(cancelled),
+    abort: (generationId) => {
+      if (looking !== undefined) cancelledMeanwhile.add(generationId)
+      running.get(generationId)?.abort.abort(cancelled)
+    },
     get running() {
       return running.size
     },

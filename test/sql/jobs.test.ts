@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createRunner } from '../../src/jobs/runner.ts'
 import { createJobStore } from '../../src/jobs/store.ts'
 import { newId } from '../../src/kit/id.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
 let database: TestDatabase
@@ -117,6 +120,40 @@ describe('jobs', () => {
     const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.finish(tx, leaseOf(first)))])
     expect(ends.filter(Boolean)).toHaveLength(1)
   })
+})
+
+test('one that is cancelled after it was taken and before it was begun is not begun, and does not hold up the next', async () => {
+  const [id, next] = [await addJob(), await addJob()]
+  const [store] = stores()
+  const taken = Promise.withResolvers<void>()
+  const told = Promise.withResolvers<void>()
+  const begun: string[] = []
+  const runner = createRunner({
+    store,
+    // As a change that others are still to hear of.
+    take: async (limit, ms) => {
+      const jobs = await inside((tx) => store.take(tx, limit, ms))
+      taken.resolve()
+      await told.promise
+      return jobs
+    },
+    work: {
+      make: async (job) => void begun.push(job.generation_id),
+      complete: (_, lease) => inside((tx) => store.finish(tx, lease)),
+      fail: async () => {},
+      judge: () => ({ reason: 'failed', retryable: false }),
+    },
+    log: createLog('silent'),
+    concurrency: 1,
+    timeLimitMs: leaseMs,
+  })
+  await taken.promise
+  await inside((tx) => store.cancel(tx, id))
+  runner.abort(id)
+  told.resolve()
+  await until(async () => (await rowOf(next)) === undefined, 'the next is over')
+  expect(begun).toEqual([next])
+  await runner.close()
 })
 
 test('what is queued without anybody to make it was cancelled when they came, and what failed says so', async () => {
