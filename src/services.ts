@@ -122,6 +122,7 @@ export type Overrides = {
   clock?: Clock
   log?: Log
   onStatement?: (text: string, pool: PoolName) => void
+  /** Fetches what providers made. */
   safeFetch?: SafeFetch
 }
 

@@ -33,7 +33,7 @@ export type Work<R> = {
 export type RunningAttempt = {
   readonly signal: AbortSignal
   onProgress(fraction: number): void
-  /** Writes down what is to be known to the next attempt. */
+  /** Writes down what is to be known to the next attempt; throws where the lease is lost, and then no other will know. */
   note(remote: unknown): Promise<void>
 }
 
@@ -52,8 +52,9 @@ type Running = {
  * Promise: each job ends exactly once, as completed or as failed, whatever becomes of whoever works on it: a lease that is
  * not renewed runs out, another takes the job, and what the first brings then is not taken. An attempt that failed in a way
  * that may pass is made again, three times in all, after growing pauses. One that is not made within `timeLimitMs` from when
- * it was first begun is failed. How it degrades: while the jobs cannot be reached nothing is begun, and what is under way
- * may be made in vain.
+ * it was first begun is failed. One that is cancelled is told to stop, at the latest when its lease is to be renewed.
+ * How it degrades: while the jobs cannot be reached nothing is begun, and what is under way may be made in vain. Nobody tells
+ * the provider of one that is cancelled between two attempts: what the first had ordered is made for nobody.
  */
 export type Runner = {
   /** There may be work. */
@@ -93,6 +94,8 @@ export const createRunner = <R>({
   random = Math.random,
 }: Dependencies<R>): Runner => {
   const running = new Map<string, Running>()
+  /** Cancelled while some were being taken: it may have been one of them. */
+  const cancelledMeanwhile = new Set<string>()
   let looking: Promise<void> | undefined
   let again = false
   let telling = false
@@ -121,7 +124,9 @@ export const createRunner = <R>({
           if (own?.lease.attempt === job.attempt) own.fraction = Math.min(1, Math.max(own.fraction, fraction))
         },
         note: async (remote) => {
-          if (!(await store.note(lease, remote))) abort.abort(new TakenOver())
+          if (await store.note(lease, remote)) return
+          abort.abort(new TakenOver())
+          throw abort.signal.reason
         },
       })
       abort.signal.throwIfAborted()
@@ -155,8 +160,14 @@ export const createRunner = <R>({
   const takeSome = async () => {
     if (!(await store.isAnyDue())) return
     const jobs = await take(concurrency - running.size, leaseMs)
-    if (closing === undefined) jobs.forEach(begin)
-    else await Promise.all(jobs.map((job) => store.putOff(leaseOf(job), 0, false)))
+    if (closing !== undefined) {
+      await Promise.all(jobs.map((job) => store.putOff(leaseOf(job), 0, false)))
+      return
+    }
+    for (const job of jobs) {
+      if (cancelledMeanwhile.has(job.generation_id)) again = true
+      else begin(job)
+    }
   }
 
   const look = (): void => {
@@ -169,6 +180,7 @@ export const createRunner = <R>({
       .catch((error) => log.debug({ error }, 'jobs could not be looked for'))
       .then(() => {
         looking = undefined
+        cancelledMeanwhile.clear()
         if (!again) return
         again = false
         look()
@@ -178,10 +190,12 @@ export const createRunner = <R>({
   const renew = async () => {
     if (running.size === 0) return
     const held = new Map([...running].map(([id, { lease, fraction }]) => [id, { attempt: lease.attempt, fraction }]))
-    const ours = await store.renew(held, leaseMs)
+    const { ours, gone } = await store.renew(held, leaseMs)
     for (const [id, { attempt }] of held) {
       const own = running.get(id)
-      if (!ours.has(id) && own?.lease.attempt === attempt) own.abort.abort(new TakenOver())
+      if (ours.has(id) || own?.lease.attempt !== attempt) continue
+      // Nobody told us that it was cancelled.
+      own.abort.abort(gone.has(id) ? cancelled : new TakenOver())
     }
   }
 
@@ -224,7 +238,10 @@ export const createRunner = <R>({
 
   return {
     wake: look,
-    abort: (generationId) => running.get(generationId)?.abort.abort(cancelled),
+    abort: (generationId) => {
+      if (looking !== undefined) cancelledMeanwhile.add(generationId)
+      running.get(generationId)?.abort.abort(cancelled)
+    },
     get running() {
       return running.size
     },

@@ -48,9 +48,11 @@ export const createJobStore = (sql: Sql, worker: string) => ({
   },
 
   /**
-   * Takes up to `limit` jobs that are due and nobody's, the most urgent first, and says so on their generations. Those that
-   * others are at are passed over, so it waits for nobody. A worker that has not been heard of for the length of its lease
-   * has lost what it had.
+   * Takes up to `limit` jobs that are due and nobody's, and says so on their generations. Those that others are at are passed
+   * over, so it waits for nobody. A worker that has not been heard of for the length of its lease has lost what it had.
+   *
+   * The order is strict: enterprise before pro before free, by the plan its owner had when it was accepted, and within a plan
+   * as they were accepted. Free ones wait for as long as those who pay keep every worker busy, however long that is.
    */
   take: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
     const jobs = await tx<LeasedJob[]>`
@@ -79,11 +81,14 @@ export const createJobStore = (sql: Sql, worker: string) => ({
     return jobs
   },
 
-  /** Holds on to those that are still ours, notes how far they are, and returns which those are. */
+  /**
+   * Holds on to those that are still ours, and notes how far they are. Returns which those are, and which are gone: ended, as
+   * by being cancelled or deleted. The rest is another's.
+   */
   renew: async (
     held: ReadonlyMap<string, { readonly attempt: number; readonly fraction: number }>,
     leaseMs: number,
-  ): Promise<Set<string>> => {
+  ): Promise<{ ours: ReadonlySet<string>; gone: ReadonlySet<string> }> => {
     const each = [...held.values()]
     const rows = await sql<{ generation_id: string }[]>`
       update generation_jobs j
@@ -92,7 +97,14 @@ export const createJobStore = (sql: Sql, worker: string) => ({
                     ${each.map(({ fraction }) => fraction)}::real[]) as ours (id, attempt, progress)
        where j.generation_id = ours.id and j.attempt = ours.attempt and j.worker = ${worker}
       returning j.generation_id`
-    return new Set(rows.map((row) => row.generation_id))
+    const ours = new Set(rows.map((row) => row.generation_id))
+    const missing = [...held.keys()].filter((id) => !ours.has(id))
+    if (missing.length === 0) return { ours, gone: new Set() }
+    // Another statement, which sees what the first may have waited for; what is gone never comes back.
+    const left = await sql<{ generation_id: string }[]>`
+      select generation_id from generation_jobs where generation_id = any (${missing}::uuid[])`
+    const others = new Set(left.map((row) => row.generation_id))
+    return { ours, gone: new Set(missing.filter((id) => !others.has(id))) }
   },
 
   /** Tells everybody how far attempts are. It is worth nothing after a crash, so nobody waits for the disk. */

@@ -1,5 +1,6 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
 import { imageLimits, readImageHeader } from '../kit/image-format.ts'
@@ -16,11 +17,40 @@ declare const self: Worker
 sharp.concurrency(1)
 sharp.cache(false)
 
-// Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of the thread and not of the
-// process; where it is not allowed, pictures are made all the same.
+/**
+ * Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of a thread and not of the
+ * process; where it is not allowed, pictures are made all the same.
+ */
+const patience = 10
+const yieldsToOthers = platform() === 'linux'
+/** For the codecs' own threads, which come and go, and are as urgent as whoever starts them: not this one. */
+const yieldEveryMs = 10
+
+const haveThreadsYield = () => {
+  try {
+    for (const task of readdirSync('/proc/self/task')) {
+      const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
+      if (name.startsWith('libvips')) setPriority(Number(task), patience)
+    }
+  } catch {
+    // One has ended meanwhile, or it is not allowed.
+  }
+}
+
 try {
-  if (platform() === 'linux') setPriority(10)
+  if (yieldsToOthers) setPriority(patience)
 } catch {}
+
+const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
+  if (!yieldsToOthers) return work()
+  const timer = setInterval(haveThreadsYield, yieldEveryMs)
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+    haveThreadsYield()
+  }
+}
 
 /** Raised between two bands of rows when nobody wants the picture any more. */
 class CalledOff extends Error {
@@ -149,7 +179,7 @@ self.onmessage = async ({ data: { id, work, stop } }: MessageEvent<WorkMessage<I
     self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)
   }
   try {
-    const result = await perform(work, onBand)
+    const result = await patiently(() => perform(work, onBand))
     const transfer = 'bytes' in result ? [result.bytes.buffer as ArrayBuffer] : []
     self.postMessage({ id, result } satisfies ResultMessage<ImageResult>, transfer)
   } catch (error) {

@@ -21,7 +21,7 @@ export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization
   readonly deadlineMs?: Readonly<Record<Order['kind'], number>>
   /** Of one try at a call. */
   readonly callMs?: number
-  /** What telling that an order is cancelled may take when the attempt is over. */
+  /** What telling that an order is cancelled may take when the attempt is over; before it, what learning its name may. */
   readonly cancelMs?: number
   /** The pause before the second look at a request, and the one it grows to. */
   readonly firstPollMs?: number
@@ -87,7 +87,8 @@ const isSpoilt = (error: unknown): boolean =>
  *
  * Promise: an order noted by an earlier attempt is gone on with, and ordered again only if fal does not know it any more.
  * URLs of its answers are used for nothing but fetching outputs: those of a request are made from its id here. An order
- * that is not waited for any longer is cancelled, unless somebody else goes on with it or fal cannot be reached.
+ * that is not waited for any longer is cancelled, unless somebody else goes on with it or fal cannot be reached; an attempt
+ * that ends while it submits one waits for its name, a little, so that it can be.
  * How it degrades: what was submitted with an answer that did not arrive is submitted again, and paid for twice.
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
@@ -111,8 +112,8 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   }
 
   const submit = async (order: Order, budget: Budget): Promise<string> => {
-    const path = `/${order.providerModel}`
-    const requestId = requestIdOf(await remote.call({ method: 'POST', path, body: inputOf(order) }, budget))
+    const call = { method: 'POST', path: `/${order.providerModel}`, body: inputOf(order), lingerMs: cancelMs } as const
+    const requestId = requestIdOf(await remote.call(call, budget))
     if (requestId === undefined) throw unreadable('fal took an order without saying what it calls it')
     return requestId
   }

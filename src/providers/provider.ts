@@ -49,8 +49,8 @@ export type Attempt = {
   /** What an earlier attempt noted, if any. */
   readonly remote: unknown
   /**
-   * Notes what the provider calls this order, before waiting for it; resolves when that is written down. Null: nothing
-   * is left that another attempt could go on from.
+   * Notes what the provider calls this order, before waiting for it; resolves when that is written down, and rejects when
+   * it cannot be, so that no other attempt will know. Null: nothing is left that another attempt could go on from.
    */
   note(remote: unknown): Promise<void>
 }

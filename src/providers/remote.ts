@@ -77,6 +77,8 @@ export type Call = {
   readonly tries?: number
   /** The answer is handed on from a model, so that a 5xx does not say that the API is ill. */
   readonly speaksForAnother?: boolean
+  /** How much longer than the budget's signal allows the answer is waited for, once it was sent. */
+  readonly lingerMs?: number
 }
 
 export type Remote = {
@@ -123,6 +125,22 @@ const isJson = (type: string | null) => /^application\/(?:[\w.+-]+\+)?json(?:\s*
 
 class TooLong extends Error {
   override readonly name = 'TooLong'
+}
+
+/** A signal that aborts so much later, for the same reason. Let go of it, or it holds on to the other. */
+const laterBy = (ms: number, signal: AbortSignal): { signal: AbortSignal; letGo(): void } => {
+  if (ms === 0) return { signal, letGo: () => {} }
+  const controller = new AbortController()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const begin = () => {
+    timer = setTimeout(() => controller.abort(signal.reason), ms)
+  }
+  const letGo = () => {
+    signal.removeEventListener('abort', begin)
+    clearTimeout(timer)
+  }
+  signal.addEventListener('abort', begin, { once: true })
+  return { signal: controller.signal, letGo }
 }
 
 const readText = async (response: Response, maxBytes: number): Promise<string> => {
@@ -215,8 +233,10 @@ export const createRemote = ({
   }
 
   /** The answer, or the trouble, as a value: only what the budget's signal says is thrown. */
-  const tryOnce = async (call: Call, { signal }: Budget): Promise<unknown> => {
-    const { method, path, body, maxBytes = mebibyte, speaksForAnother = false } = call
+  const tryOnce = async (call: Call, budget: Budget): Promise<unknown> => {
+    const { method, path, body, maxBytes = mebibyte, speaksForAnother = false, lingerMs = 0 } = call
+    budget.signal.throwIfAborted()
+    const { signal, letGo } = laterBy(lingerMs, budget.signal)
     const what = `${method} ${path} of ${name}`
     const late = AbortSignal.timeout(callMs)
     try {
@@ -245,6 +265,8 @@ export const createRemote = ({
       }
       const cause = new Error(`${what} found no connection, or lost it`, { cause: error })
       return new Trouble('unavailable', { retryable: true, again: true, ill: true, cause })
+    } finally {
+      letGo()
     }
   }
 

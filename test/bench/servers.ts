@@ -78,15 +78,20 @@ const startServer = async (file: string, env: Environment): Promise<Server> => {
   return { url, pid: child.pid, readyAfterMs: performance.now() - startedMs, stop }
 }
 
+const velroEnvironment = {
+  LOG_LEVEL: 'warn',
+  ACCESS_TOKEN_SECONDS: '3600',
+  // What is measured is who may, not what is made.
+  JOB_CONCURRENCY: '0',
+  WELCOME_CREDITS: '1000000',
+}
+
 export const startVelro = (database: Environment): Promise<Server> =>
-  startServer('src/main.ts', {
-    LOG_LEVEL: 'warn',
-    ACCESS_TOKEN_SECONDS: '3600',
-    // What is measured is who may, not what is made.
-    JOB_CONCURRENCY: '0',
-    WELCOME_CREDITS: '1000000',
-    ...database,
-  })
+  startServer('src/main.ts', { ...velroEnvironment, ...database })
+
+/** Velro that makes pictures when it is told to. */
+export const startVelroWithPictures = (database: Environment): Promise<Server> =>
+  startServer('test/bench/controls/velro-with-pictures.ts', { ...velroEnvironment, ...database })
 
 /** The same check on Elysia alone, with the answer at hand. */
 export const startBareElysia = (): Promise<Server> => startServer('test/bench/controls/bare-elysia.ts', {})

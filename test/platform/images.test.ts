@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -78,6 +79,20 @@ describe('a picture in order', () => {
     ])
   })
 })
+
+test.if(process.platform === 'linux')(
+  'the threads that make pictures come after everybody else, those of the codecs too',
+  async () => {
+    await images.thumbnail(await plain(2_000, 1_500).jpeg().toBuffer(), 512, patient())
+    const urgencies = readdirSync('/proc/self/task').flatMap((task) => {
+      const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8')
+      const nice = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16])
+      return stat.includes('(libvips') ? [nice] : []
+    })
+    expect(urgencies.length).toBeGreaterThan(0)
+    expect(new Set(urgencies)).toEqual(new Set([10]))
+  },
+)
 
 describe('a film', () => {
   const film = (bytes: Uint8Array) => images.inspectVideo(bytes, patient())

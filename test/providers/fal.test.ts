@@ -267,6 +267,46 @@ describe('an attempt that ends before the order', () => {
     expect([server.count(cancel), notes]).toEqual([1, [{ request_id: id }, null]])
   })
 
+  test('while it is submitted is told its name, so that it can be cancelled, or gone on with', async () => {
+    for (const reason of [new Error('cancelled'), new TakenOver()]) {
+      let answer = () => {}
+      server.on(submit, (response, received) => {
+        answer = () => json(submitted)(response, received)
+      })
+      const controller = new AbortController()
+      const { attempt, notes } = createAttempt({ signal: controller.signal })
+      const asked = server.asked(submit)
+      const failing = failureOf(create().make(imageOrder, attempt))
+      await asked
+      controller.abort(reason)
+      answer()
+      expect(await failing).toMatchObject({ failure: 'timeout', cause: reason })
+      expect(notes).toEqual([{ request_id: id }])
+    }
+    expect([server.count(submit), server.count(cancel), server.count(look)]).toEqual([2, 1, 0])
+  })
+
+  test('while it is submitted waits no longer than it may for its name, and orders no other', async () => {
+    server.on(submit, hang)
+    const controller = new AbortController()
+    const asked = server.asked(submit)
+    const failing = failureOf(
+      create({ cancelMs: 20 }).make(imageOrder, createAttempt({ signal: controller.signal }).attempt),
+    )
+    await asked
+    controller.abort()
+    expect(await failing).toMatchObject({ failure: 'timeout' })
+
+    server.on(submit, drop)
+    const pausing = new AbortController()
+    const wait = async (_ms: number, signal: AbortSignal) => {
+      pausing.abort()
+      signal.throwIfAborted()
+    }
+    await failureOf(create({ wait }).make(imageOrder, createAttempt({ signal: pausing.signal }).attempt))
+    expect(server.count(submit)).toBe(2)
+  })
+
   test('does not wait for a fal that hangs', async () => {
     server.on(cancel, hang)
     server.on(look, hang)

@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createRunner } from '../../src/jobs/runner.ts'
 import { createJobStore } from '../../src/jobs/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -116,22 +118,24 @@ describe('jobs', () => {
     const [one, two] = stores()
     const [first] = await take(one)
     const held = (attempt: number) => new Map([[id, { attempt, fraction: 0.25 }]])
-    expect(await one.renew(held(1), leaseMs)).toEqual(new Set([id]))
+    const nothing = new Set<string>()
+    expect(await one.renew(held(1), leaseMs)).toEqual({ ours: new Set([id]), gone: nothing })
     expect(await rowOf(id)).toMatchObject({ progress: 0.25, worker: 'one', attempt: 1 })
-    expect(await two.renew(held(1), leaseMs)).toEqual(new Set())
+    expect(await two.renew(held(1), leaseMs)).toEqual({ ours: nothing, gone: nothing })
     expect(await take(two)).toEqual([])
     await runOut(id)
     const [second] = await take(two)
     expect(second).toMatchObject({ generation_id: id, attempt: 2, failures: 0 })
     expect(await rowOf(id)).toMatchObject({ progress: 0, worker: 'two' })
     if (first === undefined || second === undefined) throw new Error('Not taken')
-    expect(await one.renew(held(1), leaseMs)).toEqual(new Set())
+    expect(await one.renew(held(1), leaseMs)).toEqual({ ours: nothing, gone: nothing })
     expect(await one.note(leaseOf(first), { id: 'x' })).toBe(false)
     await one.putOff(leaseOf(first), 0, true)
     expect(await inside((tx) => one.finish(tx, leaseOf(first)))).toBe(false)
     expect(await rowOf(id)).toMatchObject({ worker: 'two', failures: 0 })
     expect(await inside((tx) => two.finish(tx, leaseOf(second)))).toBe(true)
     expect(await rowOf(id)).toBeUndefined()
+    expect(await two.renew(held(2), leaseMs)).toEqual({ ours: nothing, gone: new Set([id]) })
   })
 
   test('that are put off come again after a while, with what was noted and how often they failed', async () => {
@@ -160,6 +164,40 @@ describe('jobs', () => {
     const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.finish(tx, leaseOf(first)))])
     expect(ends.filter(Boolean)).toHaveLength(1)
   })
+})
+
+test('one that is cancelled after it was taken and before it was begun is not begun, and does not hold up the next', async () => {
+  const [id, next] = [await addJob(), await addJob()]
+  const [store] = stores()
+  const taken = Promise.withResolvers<void>()
+  const told = Promise.withResolvers<void>()
+  const begun: string[] = []
+  const runner = createRunner({
+    store,
+    // As a change that others are still to hear of.
+    take: async (limit, ms) => {
+      const jobs = await inside((tx) => store.take(tx, limit, ms))
+      taken.resolve()
+      await told.promise
+      return jobs
+    },
+    work: {
+      make: async (job) => void begun.push(job.generation_id),
+      complete: (_, lease) => inside((tx) => store.finish(tx, lease)),
+      fail: async () => {},
+      judge: () => ({ reason: 'failed', retryable: false }),
+    },
+    log: createLog('silent'),
+    concurrency: 1,
+    timeLimitMs: leaseMs,
+  })
+  await taken.promise
+  await inside((tx) => store.cancel(tx, id))
+  runner.abort(id)
+  told.resolve()
+  await until(async () => (await rowOf(next)) === undefined, 'the next is over')
+  expect(begun).toEqual([next])
+  await runner.close()
 })
 
 test('what is queued without anybody to make it was cancelled when they came, and what failed says so', async () => {
