@@ -5,7 +5,6 @@ import { cacheCheckMs } from './access/cache-check.ts'
 import { type Caches, createCaches } from './access/caches.ts'
 import { type EmergencyReads, withEmergencyReads } from './access/emergency.ts'
 import { createFlagStore } from './access/flag-store.ts'
-import type { FlagValues } from './access/flags.ts'
 import { createGuard, type Guard } from './access/guard.ts'
 import { createHeater, heatFlushMs } from './access/heat.ts'
 import { createHeatStore } from './access/heat-store.ts'
@@ -14,7 +13,7 @@ import { createListing, type Listing } from './access/listing.ts'
 import { createListingStore } from './access/listing-store.ts'
 import { scripts } from './access/outer-cache.ts'
 import { createRights } from './access/rights.ts'
-import { findAccessDifferences, syncAccessRules } from './access/store.ts'
+import { findAccessDifferences } from './access/store.ts'
 import { createTally, type Tally } from './access/tally.ts'
 import { createViewStore } from './access/view-store.ts'
 import { createViews, viewsLookMs } from './access/views.ts'
@@ -35,7 +34,7 @@ import { createIdentity, type Identity } from './identity/service.ts'
 import { createSigningKeys, type SigningKeys } from './identity/signing-keys.ts'
 import { createIdentityStore } from './identity/store.ts'
 import { createUsers, type Users } from './identity/users/service.ts'
-import { createUserStore, promoteByEmail } from './identity/users/store.ts'
+import { createUserStore } from './identity/users/store.ts'
 import { createRunner, type Runner } from './jobs/runner.ts'
 import { createJobStore } from './jobs/store.ts'
 import { createWork } from './jobs/work.ts'
@@ -54,21 +53,12 @@ import { createMonitoring, type Monitoring } from './monitoring/service.ts'
 import { createDiskObjects } from './platform/disk-objects.ts'
 import { createImages } from './platform/images.ts'
 import { createLog, type Log } from './platform/log.ts'
-import { migrate } from './platform/migrate.ts'
-import {
-  type Connection,
-  connectOnce,
-  createDatabase,
-  type Database,
-  type PoolName,
-  poolNames,
-  readConnectionBudget,
-  type Sql,
-} from './platform/postgres.ts'
+import { type Connection, createDatabase, type Database, type PoolName } from './platform/postgres.ts'
 import { createRedis } from './platform/redis.ts'
 import { createS3Objects } from './platform/s3-objects.ts'
 import type { SafeFetch } from './platform/safe-fetch.ts'
 import { createSecrets } from './platform/secrets.ts'
+import { prepareDatabase } from './prepare-database.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
 import { judgeFailure } from './providers/failure.ts'
@@ -137,44 +127,6 @@ const seeds = 2 ** 32
 const warmUpShare = 0.8
 /** For statements that nobody waits for any more. */
 const closingMs = 500
-
-type Prepared = { readonly budget: number; readonly flags: FlagValues }
-
-const appointOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
-  const promotion = await promoteByEmail(sql, email)
-  if (promotion.outcome === 'promoted') {
-    log.info({ event: 'user.promoted', user_id: promotion.userId }, 'the account of ADMIN_EMAIL is an operator now')
-  }
-  if (promotion.outcome === 'absent') {
-    log.warn(
-      { event: 'user.promotion_pending' },
-      'no active account has the address of ADMIN_EMAIL; the next start makes an operator of whoever registers it',
-    )
-  }
-}
-
-const connectionBudget = async (sql: Sql, { dbConnections, processes }: Config, log: Log): Promise<number> => {
-  if (dbConnections !== undefined) return dbConnections
-  const budget = await readConnectionBudget(sql, processes)
-  if (budget < poolNames.length) {
-    log.warn({ budget, least: poolNames.length, processes }, 'the database allows fewer connections than are needed')
-  }
-  return budget
-}
-
-/** Migrates, sees to an operator and reads what the server allows and what is switched off, over one connection. */
-const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<Prepared> => {
-  const sql = connectOnce(connection)
-  try {
-    const applied = await migrate(sql)
-    if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
-    await syncAccessRules(sql)
-    if (config.adminEmail !== undefined) await appointOperator(sql, config.adminEmail, log)
-    return { budget: await connectionBudget(sql, config, log), flags: await createFlagStore(sql).list() }
-  } finally {
-    await sql.end({ timeout: 1 })
-  }
-}
 
 /**
  * The composition root: everything is made here, in order, and closed in reverse. Throws when the database cannot be

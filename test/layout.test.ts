@@ -25,6 +25,7 @@ const floors: Readonly<Record<string, number>> = {
   'models/': 4,
   'providers/': 4.5,
   'supervisor.ts': 4,
+  'prepare-database.ts': 5.5,
   'services.ts': 6,
   'adapter.ts': 7,
   'docs-routes.ts': 7,

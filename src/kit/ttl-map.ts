@@ -25,14 +25,14 @@ type Entry<V> = {
  * A bounded in-process cache: least recently used goes first, nothing outlives its time to live.
  *
  * Promise: never more than `maxEntries` entries nor, by the estimate of `sizeOf`, more than `maxBytes`; an expired entry
- * is a miss and is dropped when met; `get` and `set` are O(1) (`set` drops as many as its size asks for), no call scans
- * the map. Absent answers live for `absentTtlMs`, so that a flood of unknown keys is forgotten soon. `jitter` shortens
+ * is a miss, and stays until its room is needed, for whoever recalls it; `get` and `set` are O(1) (`set` drops as many as
+ * its size asks for), no call scans the map. Absent answers live for `absentTtlMs`. `jitter` shortens
  * each time to live by a random share of up to that fraction, so that entries made together do not expire together.
  */
 export type TtlMap<V> = {
   /** `nowMs`: the monotonic time, where the caller has it already. */
   get(key: string, nowMs?: number): Lookup<V>
-  /** What was known under a key last, even if its time is over; nothing is dropped and nothing counts as used. */
+  /** What was known under a key last, even if its time is over; nothing counts as used. */
   recall(key: string): Lookup<V>
   /** `ageMs`: how long ago the value was true, where it comes from another cache. */
   set(key: string, value: V, ageMs?: number): void
@@ -46,7 +46,7 @@ export type TtlMap<V> = {
   /** Keys in use, the most recently used first. */
   keys(): Iterable<string>
   /**
-   * As `get`, for who looks on: nothing counts as used, nothing is dropped. It is the same object for as long as nothing
+   * As `get`, for who looks on: nothing counts as used. It is the same object for as long as nothing
    * was set or deleted under the key.
    */
   peek(key: string): Lookup<V>
@@ -138,11 +138,8 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   return {
     get: (key, nowMs = clock.monotonic()) => {
       const entry = entries.get(key)
-      if (entry === undefined) return miss
-      if (entry.expiresAtMs <= nowMs) {
-        drop(entry)
-        return miss
-      }
+      // One that has expired stays until its room is needed, for whoever recalls it.
+      if (entry === undefined || entry.expiresAtMs <= nowMs) return miss
       use(entry)
       return entry.lookup
     },
