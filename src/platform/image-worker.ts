@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
 import { imageLimits, readImageHeader } from '../kit/image-format.ts'
@@ -22,18 +22,18 @@ sharp.cache(false)
  * process; where it is not allowed, pictures are made all the same.
  */
 const patience = 10
-const yieldsToOthers = platform() === 'linux'
+const yieldsToOthers = platform() === 'linux' && existsSync('/proc/self/task')
 /** For the codecs' own threads, which come and go, and are as urgent as whoever starts them: not this one. */
 const yieldEveryMs = 10
 
 const haveThreadsYield = () => {
-  try {
-    for (const task of readdirSync('/proc/self/task')) {
+  for (const task of readdirSync('/proc/self/task')) {
+    try {
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
       if (name.startsWith('libvips')) setPriority(Number(task), patience)
+    } catch {
+      // It has ended meanwhile, or it is not allowed.
     }
-  } catch {
-    // One has ended meanwhile, or it is not allowed.
   }
 }
 

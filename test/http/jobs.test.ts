@@ -129,15 +129,15 @@ describe('a generation that is made', () => {
 
   test('and called off meanwhile, on another instance, is stopped and refunded once', async () => {
     const ada = await register(client)
-    const { id: one } = (await order(ada, { ...large, outputs: 1 })).body
-    const oneMs = await reached(ada, one, 'completed')
+    const { id: sixteenth } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
+    const sixteenthMs = await reached(ada, sixteenth, 'completed')
     const { id } = (await order(ada, large)).body
     await reached(ada, id, 'processing')
     const answer = await client.post(`${path}/${id}/cancel`, undefined, { token: ada.token })
     expect([answer.status, answer.body.status]).toEqual([200, 'cancelled'])
     // Long before four such pictures could be drawn.
     const stoppedMs = await until(() => working.services.runner.running === 0, 'nobody works on it')
-    expect(stoppedMs).toBeLessThan(2 * oneMs)
+    expect(stoppedMs).toBeLessThan(4 * sixteenthMs + 1_000)
     expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['refund', 'reserve']])
     expect(await get(ada, id)).toMatchObject({ status: 'cancelled' })
   })
@@ -198,7 +198,7 @@ describe('a generation that is made', () => {
     const ids: string[] = []
     // More than the other instance can take before this one does.
     for (let count = 0; count < 10; count += 1) {
-      ids.push((await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body.id)
+      ids.push((await order(ada, { ...small, parameters: { width: 512, height: 512 } })).body.id)
     }
     await until(() => leaving.services.runner.running > 0, 'the other has one')
     await leaving.close()
