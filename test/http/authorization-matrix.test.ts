@@ -314,6 +314,7 @@ const table: Record<string, readonly Entry[]> = {
   ],
   'GET /api/v1/generations/{generation_id}/provenance': [{ needs: 'read', on: 'generation', ...onGeneration() }],
 
+  'GET /api/v1/generations/{generation_id}/stream': [{ needs: 'read', on: 'generation', ...onGeneration() }],
   'GET /api/v1/generations/{generation_id}/media': [{ needs: 'read', on: 'generation', ...onGeneration() }],
   'POST /api/v1/media': [{ needs: 'session', call: () => ({ picture }) }],
   'GET /api/v1/media': [{ needs: 'session' }],
@@ -478,6 +479,14 @@ describe('who may do what, on every route', () => {
   const tokenOf = (subject: Subject, name: string) =>
     subject === 'service' ? (/accessible|who/.test(name) ? keys.check : keys.list) : tokens[subject]
 
+  const openStream = async (target: string, token: string | undefined): Promise<Answer> => {
+    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }
+    const response = await fetch(`${app.baseUrl}${target}`, { headers })
+    if (response.status >= 400)
+      return { status: response.status, headers: response.headers, body: await response.json() }
+    await response.body?.cancel()
+    return { status: response.status, headers: response.headers, body: undefined }
+  }
   const send = (
     name: string,
     { path = {}, query = '', body, picture }: Call,
@@ -489,6 +498,8 @@ describe('who may do what, on every route', () => {
     if (picture !== undefined) {
       return client.post(target, picture, { ...sending, headers: { 'content-type': 'image/png' } })
     }
+    // It would go on; how it is begun is the same.
+    if (target.endsWith('/stream')) return openStream(target, token)
     if (method === 'GET') return client.get(target, sending)
     if (method === 'DELETE') return client.delete(target, sending)
     if (method === 'PUT') return client.put(target, body, sending)
