@@ -23,7 +23,7 @@ const submitters = 6
 /** Jobs that wait or are worked on, for each instance: each has something to lose at any time, and orders keep coming. */
 const backlog = 8
 const lookMs = 50
-const stealEveryMs = 1_500
+const stealEveryMs = 1_000
 /** A lease that was renewed not longer ago than those who live do it: its worker was not killed, but for the last moments. */
 const renewedWithinMs = 3_500
 const overWithinMs = 120_000
