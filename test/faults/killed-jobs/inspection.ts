@@ -16,9 +16,10 @@ export const keepWatch = (sql: Sql) =>
     begin insert into seen_ends values (new.id, new.status); return null; end $$;
     create trigger see_end after update of status on generations for each row
       when (new.status in ('completed', 'failed', 'cancelled')) execute function see_end();
-    create table seen_takeovers (generation_id uuid);
+    create table seen_steals (generation_id uuid, attempt integer);
+    create table seen_takeovers (generation_id uuid, attempt integer);
     create function see_takeover() returns trigger language plpgsql as $$
-    begin insert into seen_takeovers values (new.generation_id); return null; end $$;
+    begin insert into seen_takeovers values (old.generation_id, old.attempt); return null; end $$;
     create trigger see_takeover after update of attempt on generation_jobs for each row
       when (old.worker is not null and new.attempt > old.attempt) execute function see_takeover();`)
 
@@ -159,13 +160,16 @@ export const inspect = async (
   const orders = await inspectOrders(sql, told)
   const books = await inspectBooks(sql, welcome)
   const stored = await inspectObjects(sql, connection, folder)
-  const [row] = await sql<{ takeovers: number; left: number }[]>`
-    select (select count(*)::int from seen_takeovers) as takeovers, (select count(*)::int from generation_jobs) as left`
+  const [row] = await sql<{ afterKills: number; afterSteals: number; left: number }[]>`
+    select count(*) filter (where s.attempt is null)::int as "afterKills",
+           count(s.attempt)::int as "afterSteals",
+           (select count(*)::int from generation_jobs) as left
+      from seen_takeovers t left join seen_steals s using (generation_id, attempt)`
   const unended = row?.left === 0 ? [] : [`${row?.left} jobs are not over`]
   return {
     ...orders,
     ...stored,
-    takeovers: row?.takeovers ?? 0,
+    takeovers: { afterKills: row?.afterKills ?? 0, afterSteals: row?.afterSteals ?? 0 },
     wrong: [...unended, ...orders.wrong, ...books, ...stored.wrong],
   }
 }

@@ -23,8 +23,12 @@ const submitters = 6
 /** Jobs that wait or are worked on, for each instance: each has something to lose at any time, and orders keep coming. */
 const backlog = 8
 const lookMs = 50
-const stealEveryMs = 500
+const stealEveryMs = 1_000
+/** A lease that was renewed not longer ago than those who live do it: its worker was not killed, but for the last moments. */
+const renewedWithinMs = 3_500
 const overWithinMs = 120_000
+/** Also when the last order was taken sooner. */
+const leastKills = 4
 
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 
@@ -84,8 +88,13 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
         if (performance.now() - stoleMs < stealEveryMs) continue
         stoleMs = performance.now()
         const { count } = await sql`
-          update generation_jobs set lease_until = clock_timestamp() where generation_id = (
-            select generation_id from generation_jobs where lease_until > clock_timestamp() order by random() limit 1)`
+          with stolen as (
+            update generation_jobs set lease_until = clock_timestamp() where generation_id = (
+              select generation_id from generation_jobs
+               where lease_until > clock_timestamp() + ${leaseMs - renewedWithinMs}::float8 * interval '1 millisecond'
+               order by random() limit 1)
+            returning generation_id, attempt
+          ) insert into seen_steals select * from stolen`
         stolen += count
       }
     })()
@@ -109,8 +118,9 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
 
     let kills = 0
     for (;;) {
-      await Promise.race([ordering, Bun.sleep(killEveryS * 1_000)])
-      if (ordered) break
+      const pause = Bun.sleep(killEveryS * 1_000)
+      await (ordered ? pause : Promise.race([ordering, pause]))
+      if (ordered && kills >= leastKills) break
       const victim = one()
       await victim.kill('SIGKILL')
       kills += 1
