@@ -102,24 +102,23 @@ export const createKeeper = ({
   let closed = false
 
   const inspectPicture = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
-    const { type, width, height, sha256 } = await images.inspect(bytes, piece())
+    const { type, width, height, sha256 } = await images.inspect(bytes, piece(), { signal })
     const thumbnails: { variant: string; bytes: Uint8Array }[] = []
     for (const edge of thumbnailEdges) {
-      signal.throwIfAborted()
-      const small = await images.thumbnail(bytes, edge, piece())
+      const small = await images.thumbnail(bytes, edge, piece(), { signal })
       thumbnails.push({ variant: String(edge), bytes: small.bytes })
     }
     return { claim: newId(), bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
   }
-  const inspectFilm = async (bytes: Uint8Array): Promise<Made> => {
-    const { type, ...told } = await images.inspectVideo(bytes, piece())
+  const inspectFilm = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
+    const { type, ...told } = await images.inspectVideo(bytes, piece(), { signal })
     return { claim: newId(), bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
   }
 
   return {
-    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. */
+    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. What waits when `signal` aborts is dropped. */
     inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<Made> =>
-      kind === 'video' ? inspectFilm(bytes) : inspectPicture(bytes, signal),
+      kind === 'video' ? inspectFilm(bytes, signal) : inspectPicture(bytes, signal),
 
     /** Throws when they cannot be kept; `abandon` them then. */
     keep: async (things: readonly Made[]): Promise<void> => {

@@ -42,3 +42,40 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
   await Bun.sleep(300)
   expect([begun, looks]).toEqual([['a'], 1])
 })
+
+test('what nobody waits for any longer is called off wherever it is looked at', async () => {
+  const seen: (AbortSignal | undefined)[] = []
+  const note = (options: { signal?: AbortSignal } | undefined) => seen.push(options?.signal)
+  const keeper = createKeeper({
+    store: {
+      claim: nobody,
+      redeem: nobody,
+      abandon: nobody,
+      insert: nobody,
+      abandonOld: nobody,
+      listOrphans: nobody,
+      letGo: nobody,
+    },
+    images: {
+      inspect: async (_, __, options) => {
+        note(options)
+        return { type: 'png', width: 1, height: 1, sha256: 'a' }
+      },
+      thumbnail: async (bytes, _, __, options) => {
+        note(options)
+        return { bytes, width: 1, height: 1 }
+      },
+      inspectVideo: async (_, __, options) => {
+        note(options)
+        return { type: 'mp4', width: 1, height: 1, durationMs: 1, sha256: 'b' }
+      },
+    },
+    objects: { put: nobody, delete: nobody, open: nobody },
+    clock: systemClock,
+    log: createLog('silent'),
+  })
+  const { signal } = new AbortController()
+  await keeper.inspect(new Uint8Array([1]), signal)
+  await keeper.inspect(new Uint8Array([1]), signal, 'video')
+  expect(seen).toEqual([signal, signal, signal, signal, signal])
+})
