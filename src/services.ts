@@ -347,7 +347,7 @@ export const createServices = async (
     links,
     shareLinks,
     keeper,
-    uploads: createUploads({ store: mediaStore, keeper, changes, clock, requestMs: config.requestTimeoutMs }),
+    uploads: createUploads({ store: mediaStore, keeper, access, changes, clock, requestMs: config.requestTimeoutMs }),
     runner,
     models,
     credits,

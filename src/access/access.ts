@@ -2,9 +2,9 @@ import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { FactCache, GatheredFacts, Principal } from './facts.ts'
-import { type Decision, decide } from './layers.ts'
+import { type Decision, decide, layers } from './layers.ts'
 import { type Action, type Facts, has, type MediaFact, publicActions, type ResourceRef, type Scope } from './model.ts'
-import type { ResourceFacts } from './reading.ts'
+import { nothing, type ResourceFacts } from './reading.ts'
 import { isSignedIn } from './rights.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
 import type { Tally } from './tally.ts'
@@ -106,16 +106,31 @@ const answer = (facts: Facts, action: Action, decision = decide(facts, action)):
   return action !== 'read' && decide(facts, 'read').allowed ? decision : hidden
 }
 
+/** What each layer says of a thing that never was, to somebody whose account is active. */
+const ofNothing = new Map(
+  layers.map(({ layer, evaluate }) => [
+    layer,
+    evaluate({ userId: '', account: { status: 'active', role: 'user', plan: 'free' }, ...nothing }, 'read'),
+  ]),
+)
+
 /**
- * An explanation for the person it is about. Of a thing it may not see, it is not told from where and how fast that was
- * known: things that never were are not kept at hand like those that somebody else works with.
+ * An explanation for the person it is about. Of a thing it may not see, it is told what it would be told of one that never
+ * was: no layer says how far the thing is, and none from where and how fast that was known, since things that never were
+ * are not kept at hand like those that somebody else works with.
  */
 export const toldToItself = (explanation: Explanation): Explanation =>
   explanation.reason !== hidden.reason
     ? explanation
     : {
         ...explanation,
-        layers: explanation.layers.map((line) => ({ ...line, tier: null, age_ms: null, microseconds: 0 })),
+        layers: explanation.layers.map((line) => ({
+          ...line,
+          ...ofNothing.get(line.layer),
+          tier: null,
+          age_ms: null,
+          microseconds: 0,
+        })),
       }
 
 export const createAccess = ({

@@ -65,7 +65,7 @@ export const generation = closed({
   negative_prompt: t.String(),
   parameters: parameters('All that it is made with, those included that were not given'),
   reference_media_id: t.Union([id('Picture it goes by'), t.Null()], {
-    description: 'Null without one, and when that was deleted since',
+    description: 'Told to its owner alone; null without one, and when that was deleted since',
   }),
   outputs: t.Integer({ minimum: 1 }),
   price: t.Integer({ minimum: 0, description: 'Credits; what comes to nothing is refunded' }),

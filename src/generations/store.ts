@@ -64,10 +64,11 @@ export type GenerationFilter = Place & {
 }
 
 export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
+  /** What it goes by is its owner's business: whoever may read a generation may not therefore know of the picture. */
   const columnsFor = (userId: string | Fragment) => sql`
     g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
-    g.negative_prompt, g.parameters, g.reference_media_id, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
-    g.finished_at,
+    g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
+    g.finished_at, case when g.owner_id = ${userId} then g.reference_media_id end as reference_media_id,
     coalesce((select round(j.progress::numeric, 3) from generation_jobs j where j.generation_id = g.id),
              case g.status when 'completed' then 1 else 0 end)::float8 as progress,
     exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`

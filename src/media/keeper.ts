@@ -46,7 +46,8 @@ export type Belonging = { readonly generationId: string | null; readonly ownerId
  * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
  * in the transaction that shows them. What nothing refers to any more goes at once, and what came to nothing in between,
  * because its process was killed, after an hour.
- * How it degrades: bytes that cannot be taken away now are tried again with the next sweep.
+ * How it degrades: bytes that cannot be taken away now are tried again with the next sweep. Closing waits for the object
+ * that is being taken away and leaves the others to whoever sweeps next.
  */
 export const createKeeper = ({
   store,
@@ -79,6 +80,7 @@ export const createKeeper = ({
     const orphans = await store.listOrphans(maxSwept)
     let seen = 0
     for (const sha256 of orphans) {
+      if (closed) return
       await store
         .letGo(sha256, () => remove(sha256))
         .then(
@@ -97,26 +99,26 @@ export const createKeeper = ({
     return last
   }
   let soon: ReturnType<typeof setTimeout> | undefined
+  let closed = false
 
   const inspectPicture = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
-    const { type, width, height, sha256 } = await images.inspect(bytes, piece())
+    const { type, width, height, sha256 } = await images.inspect(bytes, piece(), { signal })
     const thumbnails: { variant: string; bytes: Uint8Array }[] = []
     for (const edge of thumbnailEdges) {
-      signal.throwIfAborted()
-      const small = await images.thumbnail(bytes, edge, piece())
+      const small = await images.thumbnail(bytes, edge, piece(), { signal })
       thumbnails.push({ variant: String(edge), bytes: small.bytes })
     }
     return { claim: newId(), bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
   }
-  const inspectFilm = async (bytes: Uint8Array): Promise<Made> => {
-    const { type, ...told } = await images.inspectVideo(bytes, piece())
+  const inspectFilm = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
+    const { type, ...told } = await images.inspectVideo(bytes, piece(), { signal })
     return { claim: newId(), bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
   }
 
   return {
-    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. */
+    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. What waits when `signal` aborts is dropped. */
     inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<Made> =>
-      kind === 'video' ? inspectFilm(bytes) : inspectPicture(bytes, signal),
+      kind === 'video' ? inspectFilm(bytes, signal) : inspectPicture(bytes, signal),
 
     /** Throws when they cannot be kept; `abandon` them then. */
     keep: async (things: readonly Made[]): Promise<void> => {
@@ -173,6 +175,7 @@ export const createKeeper = ({
 
     /** Something may have lost the last who referred to it: takes away, in a moment, what did. */
     sweepSoon: (): void => {
+      if (closed) return
       soon ??= setTimeout(() => {
         soon = undefined
         inTurn(letOrphansGo).catch((error) => log.debug({ error }, 'objects could not be swept'))
@@ -180,6 +183,7 @@ export const createKeeper = ({
     },
 
     close: async (): Promise<void> => {
+      closed = true
       clearTimeout(soon)
       await last.catch(() => {})
     },

@@ -71,9 +71,12 @@ export class VideoRefused extends Error {
   }
 }
 
-export type RenderOptions = {
-  /** Calls it off; the promise rejects with the signal's reason at once. */
+export type ImageOptions = {
+  /** Calls it off; the promise rejects with the signal's reason at once, and what waits for a worker is dropped. */
   readonly signal?: AbortSignal
+}
+
+export type RenderOptions = ImageOptions & {
   /** Hears fractions from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
 }
@@ -88,11 +91,11 @@ export type RenderOptions = {
  */
 export type Images = {
   /** Decodes every pixel once: what passes can be shown. */
-  inspect(bytes: Uint8Array, deadline: Deadline): Promise<InspectedImage>
+  inspect(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedImage>
   /** Reads how it is built, from the first byte to the last, and decodes nothing: see `readVideoHeader`. */
-  inspectVideo(bytes: Uint8Array, deadline: Deadline): Promise<InspectedVideo>
+  inspectVideo(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedVideo>
   /** WebP within `edge` × `edge`, upright, without metadata; never larger than the picture is. */
-  thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline): Promise<Thumbnail>
+  thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline, options?: ImageOptions): Promise<Thumbnail>
   /** The same request gives the same bytes, as long as the versions are the same. Throws a `RangeError` for a size that is none. */
   render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
   /** How much waits for a worker. */
@@ -146,14 +149,15 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
     return share(bytes)
   }
   return {
-    inspect: async (bytes, deadline) => (await run({ kind: 'inspect', bytes: await given(bytes) }, deadline)).image,
-    inspectVideo: async (bytes, deadline) => {
+    inspect: async (bytes, deadline, options) =>
+      (await run({ kind: 'inspect', bytes: await given(bytes) }, deadline, options)).image,
+    inspectVideo: async (bytes, deadline, options) => {
       if (bytes.byteLength === 0) throw new VideoRefused('empty')
       if (bytes.byteLength > videoLimits.bytes) throw new VideoRefused('too_many_bytes')
-      return (await run({ kind: 'inspect_video', bytes: await share(bytes) }, deadline)).video
+      return (await run({ kind: 'inspect_video', bytes: await share(bytes) }, deadline, options)).video
     },
-    thumbnail: async (bytes, edge, deadline) => {
-      const { kind, ...made } = await run({ kind: 'thumbnail', bytes: await given(bytes), edge }, deadline)
+    thumbnail: async (bytes, edge, deadline, options) => {
+      const { kind, ...made } = await run({ kind: 'thumbnail', bytes: await given(bytes), edge }, deadline, options)
       return made
     },
     render: async (request, deadline, options) => {

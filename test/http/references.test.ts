@@ -181,6 +181,22 @@ describe('a reference', () => {
     expect(codeOf(await order({ reference_media_id }, bob))).toBe('media.not_found')
   })
 
+  test('is named to whose generation it is, and to nobody else who may read that', async () => {
+    const { id } = await upload()
+    const input = { name: 'Shown', visibility: 'public' }
+    const project_id = (await client.post('/api/v1/projects', input, { token: ada.token })).body.id
+    const made = (await order({ project_id, reference_media_id: id })).body
+    const path = '/api/v1/generations'
+    const named = async ({ token }: Person) => {
+      const { body: one } = await client.get(`${path}/${made.id}`, { token })
+      const { body: page } = await client.get(`${path}?project_id=${project_id}`, { token })
+      const { body: liked } = await client.post(`${path}/${made.id}/favorite`, { favorite: true }, { token })
+      return [one, page.items[0], liked].map(({ id, reference_media_id }) => [id, reference_media_id])
+    }
+    expect(await named(ada)).toEqual(Array(3).fill([made.id, id]))
+    expect(await named(bob)).toEqual(Array(3).fill([made.id, null]))
+  })
+
   test('is sent to a remote provider small, and without a word of where it is from', async () => {
     await startWorking()
     const submit = 'POST /fal-ai/flux/dev/image-to-image'

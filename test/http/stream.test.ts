@@ -206,16 +206,22 @@ describe('a stream ends with the right to it, taken away on another instance', (
 
   test('even while no message comes through; who may read on is told on, by what is stored', async () => {
     const { ben, hers, his } = await watch()
-    let cutting = true
-    const cut = async () => {
-      while (cutting) {
-        await sql`
-          select pg_terminate_backend(pid) from pg_stat_activity
-           where application_name = 'velro:bus' and datname = current_database()`
+    // Stopped, not cut: a line that is made anew may bring a heartbeat before it is cut again.
+    const stopped = new Set<number>()
+    let stopping = true
+    const stop = async () => {
+      while (stopping) {
+        const lines = await sql<{ pid: number }[]>`
+          select pid from pg_stat_activity where application_name = 'velro:bus' and datname = current_database()`
+        for (const { pid } of lines) {
+          if (stopped.has(pid)) continue
+          process.kill(pid, 'SIGSTOP')
+          stopped.add(pid)
+        }
         await Bun.sleep(10)
       }
     }
-    const done = cut()
+    const done = stop()
     try {
       await until(() => systemClock.monotonic() > telling.services.caches.bus.lease.untilMs, 'memory is not believed')
       const heard = progressOf(hers).length
@@ -224,8 +230,9 @@ describe('a stream ends with the right to it, taken away on another instance', (
       await until(() => progressOf(hers).length > heard, 'it goes on')
       expect(hers.ended).toBe(false)
     } finally {
-      cutting = false
+      stopping = false
       await done
+      for (const pid of stopped) process.kill(pid, 'SIGCONT')
       await telling.leased()
       await working.leased()
     }

@@ -191,6 +191,27 @@ describe('an upload', () => {
     expect(await isKept(bytes)).toBe(false)
   })
 
+  test('of who was signed out while it came is not taken', async () => {
+    await hasRoom()
+    const bytes = await newPicture()
+    const length = { 'content-length': String(bytes.length) }
+    for (const [end, by] of [
+      ['/api/v1/auth/logout', await register(client)],
+      ['/api/v1/auth/logout-all', await register(client)],
+    ] as const) {
+      const others = await Promise.all(Array.from({ length: 7 }, () => open(headersOf(length))))
+      const coming = await open(headersOf(length, by))
+      await coming.send(bytes.subarray(0, -10))
+      await until(async () => told(await upload(new Uint8Array())) === '503 media.busy', 'all are under way')
+      expect((await client.post(end, undefined, { token: by.token })).status).toBe(204)
+      await coming.send(bytes.subarray(-10))
+      expect(await coming.answer()).toBe('401 identity.not_signed_in')
+      for (const { socket } of [coming, ...others]) socket.destroy()
+      await hasRoom()
+    }
+    expect(await isKept(bytes)).toBe(false)
+  }, 60_000)
+
   test('that breaks off leaves nothing, and makes room', async () => {
     const bytes = await newPicture()
     for (let round = 0; round < 8; round += 1) {

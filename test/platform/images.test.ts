@@ -6,6 +6,7 @@ import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createImages, ImageRefused, type Images, type RenderRequest, VideoRefused } from '../../src/platform/images.ts'
+import { until } from '../faults/support.ts'
 import { readFilm, stretch } from '../harness/film.ts'
 import { chunk, gif, plain, png, rowsOf, zip } from '../harness/pictures.ts'
 
@@ -303,6 +304,26 @@ describe('a rendered picture', () => {
     await render()
     expect(told.at(-1)).toBeLessThan(0.9)
     expect(await reasonOf(images.render(request, patient(), { signal: stop.signal }))).toEqual(new Error('called off'))
+  })
+
+  test('holds up others only for as long as they want: what waits to be looked at is called off at once too', async () => {
+    const bytes = await plain(64, 64).png().toBuffer()
+    const film = await readFilm()
+    const [busy, unwanted] = [new AbortController(), new AbortController()]
+    const large = { ...request, width: 2_048, height: 2_048 }
+    const running = reasonOf(images.render(large, patient(), { signal: busy.signal }))
+    const { signal } = unwanted
+    const waiting = [
+      images.inspect(bytes, patient(), { signal }),
+      images.thumbnail(bytes, 256, patient(), { signal }),
+      images.inspectVideo(film, patient(), { signal }),
+    ].map(reasonOf)
+    await until(() => images.queued === 3, 'three wait')
+    unwanted.abort(new Error('not wanted'))
+    expect(images.queued).toBe(0)
+    expect(await Promise.all(waiting)).toEqual(Array(3).fill(new Error('not wanted')))
+    busy.abort(new Error('called off'))
+    expect(await running).toEqual(new Error('called off'))
   })
 
   test('that nobody can wait for any longer is not drawn to its end', async () => {

@@ -1,4 +1,4 @@
-import type { Caller } from '../../access/access.ts'
+import type { Access, Caller } from '../../access/access.ts'
 import type { Changes } from '../../access/changes.ts'
 import { readBytes } from '../../body.ts'
 import type { Call } from '../../call.ts'
@@ -56,17 +56,20 @@ const typeOf = ({ headers }: Request): string => {
  *
  * Promise: nothing is read of whoever is not signed in (its route sees to that), says a type that is not taken, announces
  * too much, or comes when as many are under way as may be. What is answered is kept; what is refused, or fails, leaves
- * nothing. A picture has a minute to come in and half a minute to be looked at; what is done then has the time of a request.
+ * nothing. A picture has a minute to come in and half a minute to be looked at; what is done then has the time of a request,
+ * and is done for whoever is signed in still.
  */
 export const createUploads = ({
   store,
   keeper,
+  access,
   changes,
   clock,
   requestMs,
 }: {
   store: Pick<MediaStore, 'listUploads' | 'findInserted'>
   keeper: Pick<Keeper, 'inspect' | 'keep' | 'abandon' | 'publish'>
+  access: Pick<Access, 'enter'>
   changes: Changes
   clock: Clock
   requestMs: number
@@ -107,7 +110,7 @@ export const createUploads = ({
   }
 
   return {
-    take: async ({ deadline }: Call, { userId }: Caller, request: Request): Promise<Media> => {
+    take: async ({ deadline }: Call, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
       const type = typeOf(request)
       deadline.check()
       if (underWay >= maxAtOnce) throw new Fault('media.busy')
@@ -116,7 +119,9 @@ export const createUploads = ({
         const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
         if (bytes === undefined) throw new Fault('media.too_large')
         const picture = await inspect(bytes, type)
-        return await keep(picture, userId, createDeadline(clock, requestMs))
+        const keeping = createDeadline(clock, requestMs)
+        await access.enter({ userId, sessionId }, keeping)
+        return await keep(picture, userId, keeping)
       } finally {
         underWay -= 1
       }

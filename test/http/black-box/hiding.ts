@@ -1,10 +1,14 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import { randomUUID } from 'node:crypto'
+import { newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
+import { unknownId } from './document.ts'
 import { headOf, type WireAnswer } from './wire.ts'
 import type { Group } from './witness.ts'
 
-type Thing = { type: 'project' | 'generation'; id: string }
+type Thing = { type: 'project' | 'generation' | 'media'; id: string }
+
+const pathOf = ({ type, id }: Thing) => `/api/v1/${type === 'media' ? type : `${type}s`}/${id}`
 
 const without = (text: string, ids: readonly string[]) => ids.reduce((rest, id) => rest.replaceAll(id, '<id>'), text)
 
@@ -47,8 +51,22 @@ export const hiding: Group = (world) =>
           id: await make('/api/v1/generations', { ...generation, project_id: project.id }),
         },
         'a generation outside projects': { type: 'generation', id: await make('/api/v1/generations', generation) },
+        'a picture that somebody uploaded': { type: 'media', id: await upload() },
+        'a picture that was made': { type: 'media', id: await outputOf(await make('/api/v1/generations', generation)) },
       }
-    })
+    }, 60_000)
+    const upload = async () => {
+      const body = (await newPicture()) as unknown as BodyInit
+      const headers = { 'content-type': 'image/png' }
+      return (await world().send('POST', '/api/v1/media', { token: owner.token, headers, body })).body.id
+    }
+    const outputOf = async (generationId: string): Promise<string> => {
+      for (const giveUpAt = performance.now() + 30_000; performance.now() < giveUpAt; await Bun.sleep(20)) {
+        const { body } = await world().get(`/api/v1/generations/${generationId}/media`, { token: owner.token })
+        if (body.items.length > 0) return body.items[0].id
+      }
+      throw new Error('It was not made in time')
+    }
 
     const ask = (method: string, target: string, body?: object) => {
       const text = body === undefined ? '' : JSON.stringify(body)
@@ -60,9 +78,9 @@ export const hiding: Group = (world) =>
     }
 
     const routes: Record<string, (thing: Thing) => Promise<WireAnswer | undefined>> = {
-      get: ({ type, id }) => ask('GET', `/api/v1/${type}s/${id}`),
-      head: ({ type, id }) => ask('HEAD', `/api/v1/${type}s/${id}`),
-      delete: ({ type, id }) => ask('DELETE', `/api/v1/${type}s/${id}`),
+      get: (thing) => ask('GET', pathOf(thing)),
+      head: (thing) => ask('HEAD', pathOf(thing)),
+      delete: (thing) => ask('DELETE', pathOf(thing)),
       check: (resource) => ask('POST', '/api/v1/authorization/check', { action: 'read', resource }),
       'check of delete': (resource) => ask('POST', '/api/v1/authorization/check', { action: 'delete', resource }),
       'check in a batch': (resource) =>
@@ -85,13 +103,28 @@ export const hiding: Group = (world) =>
       'head of its stream': ({ id }) => ask('HEAD', `/api/v1/generations/${id}/stream`),
     }
 
-    for (const name of [
-      'a private project',
-      'a team-only project',
-      'a generation in a private project',
-      'a generation outside projects',
-    ]) {
-      const applicable = { ...routes, ...(name.includes('generation') ? generationRoutes : projectRoutes) }
+    const mediaRoutes: typeof routes = {
+      content: (thing) => ask('GET', `${pathOf(thing)}/content`),
+      'head of its content': (thing) => ask('HEAD', `${pathOf(thing)}/content`),
+      'content by a forged link': (thing) => ask('GET', `${pathOf(thing)}/content?signature=${'A'.repeat(103)}`),
+      'content by a forged share link': (thing) => ask('GET', `${pathOf(thing)}/content?share=${'A'.repeat(64)}`),
+      'a link': (thing) => ask('POST', `${pathOf(thing)}/links`, {}),
+      'a share link': (thing) => ask('POST', `${pathOf(thing)}/share-links`, {}),
+      'its share links': (thing) => ask('GET', `${pathOf(thing)}/share-links`),
+      'removal of a share link': (thing) => ask('DELETE', `${pathOf(thing)}/share-links/${unknownId}`),
+      'a generation that goes by it': ({ id }) =>
+        ask('POST', '/api/v1/generations', { model: 'local/procedural', prompt: 'p', reference_media_id: id }),
+    }
+
+    for (const [name, own] of Object.entries({
+      'a private project': projectRoutes,
+      'a team-only project': projectRoutes,
+      'a generation in a private project': generationRoutes,
+      'a generation outside projects': generationRoutes,
+      'a picture that somebody uploaded': mediaRoutes,
+      'a picture that was made': mediaRoutes,
+    })) {
+      const applicable = { ...routes, ...own }
       for (const [route, send] of Object.entries(applicable)) {
         test(`${name} is to a stranger as if it were not: ${route}`, async () => {
           const real = hidden[name] as Thing
@@ -118,8 +151,8 @@ export const hiding: Group = (world) =>
     })
 
     test('its owner sees it all along', async () => {
-      for (const { type, id } of Object.values(hidden)) {
-        expect((await world().get(`/api/v1/${type}s/${id}`, { token: owner.token })).status).toBe(200)
+      for (const thing of Object.values(hidden)) {
+        expect((await world().get(pathOf(thing), { token: owner.token })).status).toBe(200)
       }
       expect((await world().get(`/api/v1/projects/${project.id}`, { token: owner.token })).body.name).toBe('Hidden')
     })
