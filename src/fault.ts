@@ -43,7 +43,7 @@ export const catalogue = {
   'generation.derivatives_not_allowed': { status: 403, says: 'The project does not allow derivatives of this' },
   'generation.too_deep': { status: 422, says: 'The line of ancestors has its full length' },
   'generation.finished': { status: 409, says: 'The generation is over' },
-  'generation.too_many_streams': { status: 429, says: 'This session has as many streams as it may', retryAfterS: 5 },
+  'generation.too_many_streams': { status: 429, says: 'You have as many streams as you may', retryAfterS: 5 },
   'generation.streams_full': { status: 503, says: 'This instance has as many streams as it may', retryAfterS: 1 },
   'media.not_found': { status: 404, says: 'Media does not exist or is not visible to you' },
   'media.range_not_satisfiable': { status: 416, says: 'There are not so many bytes' },

@@ -25,7 +25,7 @@ import { createCreditStore } from './credits/store.ts'
 import { createFlagService, type FlagService } from './flags/service.ts'
 import { createGenerations, type Generations, toGeneration } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
-import { createHub, type Hub } from './generations/stream/hub.ts'
+import { createHub, factsOfOne, type Hub, maxPerInstance } from './generations/stream/hub.ts'
 import { createGenerationStream, type GenerationStream } from './generations/stream/service.ts'
 import { createIdempotency } from './idempotency/idempotency.ts'
 import { createIdempotencyStore } from './idempotency/store.ts'
@@ -231,7 +231,7 @@ export const createServices = async (
   const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
   const media = createMedia({ store: mediaStore, access, accessInside, changes, objects })
   const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access, clock })
-  const shareLinkStore = createShareLinkStore(database.auth, database.read, database.batch)
+  const shareLinkStore = createShareLinkStore(database.read, database.batch)
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
   const jobStore = createJobStore(database.batch, caches.bus.instance)
   const generationStore = createGenerationStore(database.read, listingStore)
@@ -265,6 +265,7 @@ export const createServices = async (
     findEach: async (deadline, wanted) =>
       (await generationStore.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
     rights: createRights({ facts, clock }),
+    perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsOfOne))),
     clock,
     log,
   })

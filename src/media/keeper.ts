@@ -56,7 +56,7 @@ export const createKeeper = ({
   clock,
   log,
 }: {
-  store: Pick<MediaStore, 'claim' | 'redeem' | 'abandon' | 'abandonOld' | 'insert' | 'listOrphans' | 'letGo'>
+  store: Pick<MediaStore, 'claim' | 'redeem' | 'abandon' | 'abandonOld' | 'insert' | 'listOrphans' | 'letGo' | 'putOff'>
   images: Pick<Images, 'inspect' | 'inspectVideo' | 'thumbnail'>
   objects: Pick<ObjectStore, 'put' | 'delete' | 'open'>
   clock: Clock
@@ -87,7 +87,10 @@ export const createKeeper = ({
           (gone) => {
             if (gone) seen += 1
           },
-          (error) => log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed'),
+          async (error) => {
+            log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed')
+            await store.putOff(sha256).catch(() => {})
+          },
         )
     }
     if (orphans.length === maxSwept && seen > 0) await letOrphansGo()

@@ -145,6 +145,11 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
         await work()
         return true
       }) as Promise<boolean>,
+
+    /** Has an orphan wait behind all others, so that one that cannot go keeps nobody from it. */
+    putOff: async (sha256: string): Promise<void> => {
+      await batch`update media_orphans set since = clock_timestamp() where sha256 = ${sha256}`
+    },
   }
 }
 

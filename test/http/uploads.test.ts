@@ -22,6 +22,9 @@ let client: Api
 let sql: Sql
 let folder: string
 let ada: Person
+let bea: Person
+/** In turns, because one person may have half of what is taken at a time. */
+const inTurn = (turn: number) => (turn % 2 === 0 ? ada : bea)
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
@@ -30,6 +33,7 @@ beforeAll(async () => {
   sql = connectOnce(app.connection)
   client = api(app.baseUrl)
   ada = await register(client)
+  bea = await register(client)
 })
 afterAll(async () => {
   await sql?.end()
@@ -159,7 +163,9 @@ describe('an upload', () => {
   const hasRoom = () =>
     until(async () => {
       const bytes = await newPicture()
-      const answers = await Promise.all(Array.from({ length: 8 }, () => upload(bytes)))
+      const answers = await Promise.all(
+        Array.from({ length: 8 }, (_, turn) => upload(bytes, 'image/png', inTurn(turn))),
+      )
       return answers.every(({ status }) => status === 201)
     }, 'there is room for eight')
   const isKept = async (bytes: Uint8Array) => {
@@ -172,7 +178,7 @@ describe('an upload', () => {
     await hasRoom()
     const bytes = await newPicture()
     const length = { 'content-length': String(bytes.length) }
-    const slow = await Promise.all(Array.from({ length: 8 }, () => open(headersOf(length))))
+    const slow = await Promise.all(Array.from({ length: 8 }, (_, turn) => open(headersOf(length, inTurn(turn)))))
     for (const each of slow) await each.send(bytes.subarray(0, 100))
     // When there is no room, all of them are being read.
     const isFull = async () => told(await upload(new Uint8Array())) === '503 media.busy'
@@ -199,7 +205,7 @@ describe('an upload', () => {
       ['/api/v1/auth/logout', await register(client)],
       ['/api/v1/auth/logout-all', await register(client)],
     ] as const) {
-      const others = await Promise.all(Array.from({ length: 7 }, () => open(headersOf(length))))
+      const others = await Promise.all(Array.from({ length: 7 }, (_, turn) => open(headersOf(length, inTurn(turn)))))
       const coming = await open(headersOf(length, by))
       await coming.send(bytes.subarray(0, -10))
       await until(async () => told(await upload(new Uint8Array())) === '503 media.busy', 'all are under way')
@@ -232,7 +238,7 @@ describe('an upload', () => {
     await hasRoom()
     const bytes = await newPicture()
     const waiting = await Promise.all(
-      Array.from({ length: 8 }, () => open(headersOf({ 'content-length': String(bytes.length) }))),
+      Array.from({ length: 8 }, (_, turn) => open(headersOf({ 'content-length': String(bytes.length) }, inTurn(turn)))),
     )
     const ninth = async () => {
       const one = await open(headersOf({ 'content-length': String(bytes.length) }))
@@ -248,6 +254,17 @@ describe('an upload', () => {
     expect(await waiting[0]?.answer()).toBe('201')
     await until(async () => told(await upload(bytes)) === '201', 'there is room again')
     for (const { socket } of waiting) socket.destroy()
+    await hasRoom()
+  }, 60_000)
+
+  test('is one of four of a person at a time, which leaves room for others', async () => {
+    await hasRoom()
+    const bytes = await newPicture()
+    const length = { 'content-length': String(bytes.length) }
+    const slow = await Promise.all(Array.from({ length: 4 }, () => open(headersOf(length))))
+    await until(async () => told(await upload(new Uint8Array())) === '503 media.busy', 'all four are under way')
+    expect(told(await upload(bytes, 'image/png', bea))).toBe('201')
+    for (const { socket } of slow) socket.destroy()
     await hasRoom()
   }, 60_000)
 

@@ -16,6 +16,7 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
       redeem: nobody,
       abandon: nobody,
       insert: nobody,
+      putOff: nobody,
       abandonOld: async () => {},
       listOrphans: async () => {
         looks += 1
@@ -55,6 +56,7 @@ test('what nobody waits for any longer is called off wherever it is looked at', 
       abandonOld: nobody,
       listOrphans: nobody,
       letGo: nobody,
+      putOff: nobody,
     },
     images: {
       inspect: async (_, __, options) => {

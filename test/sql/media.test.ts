@@ -96,6 +96,15 @@ describe('an object', () => {
     expect([await isThere(one), await store.listOrphans(10)]).toEqual([false, []])
   })
 
+  test('that cannot go waits behind all others', async () => {
+    const two = hashOf('two')
+    for (const media of [await keep(one), await keep(two)]) await remove(media)
+    expect(await store.listOrphans(10)).toEqual([one, two])
+    await store.putOff(one)
+    expect(await store.listOrphans(1)).toEqual([two])
+    expect([await letGo(one), await letGo(two)]).toEqual([true, true])
+  })
+
   test('of a generation is an orphan when that is deleted', async () => {
     const generation = newId()
     await sql`insert into generations (id, owner_id, model, prompt) values (${generation}, ${owner}, 'm', 'p')`

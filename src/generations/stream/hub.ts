@@ -10,7 +10,10 @@ import { isOver, newsSince, type State } from './state.ts'
 import { createWatched, type Known, type Watched } from './watched.ts'
 
 export const maxPerSession = 16
+const maxPerPerson = 4 * maxPerSession
 export const maxPerInstance = 5_000
+/** Facts that the right to one takes in memory; more streams than it holds would push everybody else's out. */
+export const factsOfOne = 5
 /** How often everybody's right is looked at, whatever was heard. */
 export const tickMs = 250
 /** What somebody may still do that memory does not tell is to be known within this. */
@@ -66,6 +69,7 @@ export type HubDependencies = Pick<
   readonly rights: Rights
   readonly findEach: FindEach
   readonly perSession?: number
+  readonly perPerson?: number
   readonly perInstance?: number
   readonly random?: () => number
   /** Each calls back later; what it returns calls that off. */
@@ -93,12 +97,13 @@ export const createHub = ({
   clock,
   log,
   perSession = maxPerSession,
+  perPerson = maxPerPerson,
   perInstance = maxPerInstance,
   random = Math.random,
   after = afterTimeout,
   every = everyInterval,
 }: HubDependencies): Hub => {
-  const roster = createRoster<Stream>({ perSession, perInstance })
+  const roster = createRoster<Stream>({ perSession, perPerson, perInstance })
   let gathering = false
   let closed = false
   let stop: (() => void) | undefined

@@ -4,9 +4,9 @@ import { Fault } from '../../fault.ts'
 
 type Listed = { readonly generationId: string; readonly right: Right }
 
-/** Who is there, found by what concerns them. Bounded, for each session and in all. */
+/** Who is there, found by what concerns them. Bounded, for each session, for each person and in all. */
 export type Roster<S extends Listed> = {
-  /** Throws a fault where there is no room for one more of this session. */
+  /** Throws a fault where there is no room for one more of this session or person. */
   checkRoom(right: Right): void
   add(one: S): void
   /** False: it was gone already. */
@@ -23,13 +23,17 @@ const factsOf = ({ generationId, right: { sessionId, userId } }: Listed): FactKe
   `generation:${generationId}`,
 ]
 
-export const createRoster = <S extends Listed>(limits: { perSession: number; perInstance: number }): Roster<S> => {
+type Limits = { readonly perSession: number; readonly perPerson: number; readonly perInstance: number }
+
+export const createRoster = <S extends Listed>(limits: Limits): Roster<S> => {
   const everybody = new Set<S>()
   const byFact = new Map<FactKey, Set<S>>()
   return {
-    checkRoom: ({ sessionId }) => {
+    checkRoom: ({ sessionId, userId }) => {
       if (everybody.size >= limits.perInstance) throw new Fault('generation.streams_full')
-      if ((byFact.get(`session:${sessionId}`)?.size ?? 0) >= limits.perSession) {
+      const ofSession = byFact.get(`session:${sessionId}`)?.size ?? 0
+      const ofPerson = byFact.get(`account:${userId}`)?.size ?? 0
+      if (ofSession >= limits.perSession || ofPerson >= limits.perPerson) {
         throw new Fault('generation.too_many_streams')
       }
     },

@@ -12,15 +12,15 @@ export type ShareLinkRow = {
 
 type Place = { readonly after: string | null; readonly limit: number }
 
-/** Share links. `keyed` finds one by its key, for whoever presents it; `sql` lists them; one that ran out is as good as none. */
-export const createShareLinkStore = (keyed: Sql, sql: Sql, batch: Sql) => ({
+/** Share links; one that ran out is as good as none. */
+export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
   /** What is kept of a live link, by primary key. */
   find: async (
     deadline: Deadline,
     id: string,
     now: Date,
   ): Promise<{ media_id: string; created_by: string; secret_hash: Uint8Array } | undefined> => {
-    const [row] = await deadline.run(keyed<{ media_id: string; created_by: string; secret_hash: Uint8Array }[]>`
+    const [row] = await deadline.run(sql<{ media_id: string; created_by: string; secret_hash: Uint8Array }[]>`
       select media_id, created_by, secret_hash from share_links
        where id = ${id} and (expires_at is null or expires_at > ${now})`)
     return row

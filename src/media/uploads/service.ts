@@ -22,6 +22,8 @@ const readMs = 60_000
 const workMs = 30_000
 /** What one instance has in memory at once: 200 MiB, and as much in the workers. */
 const maxAtOnce = 8
+/** So that one person with a slow line leaves room for others. */
+const maxOfOne = 4
 
 /** What is said of bytes that are no picture, or none that is taken. */
 export const refusals = {
@@ -74,7 +76,9 @@ export const createUploads = ({
   clock: Clock
   requestMs: number
 }) => {
-  let underWay = 0
+  const underWay: string[] = []
+  const isFull = (userId: string) =>
+    underWay.length >= maxAtOnce || underWay.filter((each) => each === userId).length >= maxOfOne
 
   const inspect = async (bytes: Uint8Array, type: string): Promise<Made> => {
     const tooLate = new AbortController()
@@ -113,8 +117,8 @@ export const createUploads = ({
     take: async ({ deadline }: Call, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
       const type = typeOf(request)
       deadline.check()
-      if (underWay >= maxAtOnce) throw new Fault('media.busy')
-      underWay += 1
+      if (isFull(userId)) throw new Fault('media.busy')
+      underWay.push(userId)
       try {
         const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
         if (bytes === undefined) throw new Fault('media.too_large')
@@ -123,7 +127,7 @@ export const createUploads = ({
         await access.enter({ userId, sessionId }, keeping)
         return await keep(picture, userId, keeping)
       } finally {
-        underWay -= 1
+        underWay.splice(underWay.indexOf(userId), 1)
       }
     },
 

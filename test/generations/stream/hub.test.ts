@@ -395,6 +395,18 @@ describe('clients', () => {
     await time.pass(300)
   })
 
+  test('have so many a person, in however many sessions', async () => {
+    const { open, put, hub } = createWorld({ perPerson: 3 })
+    put('g', 'processing', 1)
+    for (const sessionId of ['one', 'two', 'three']) open('g', { sessionId })
+    expect(() => open('g', { sessionId: 'four' })).toThrow(
+      expect.objectContaining({ code: 'generation.too_many_streams' }),
+    )
+    open('g', { userId: 'bob', sessionId: 'his' })
+    expect(hub.size).toBe(4)
+    hub.close()
+  })
+
   test('are all let go when the instance ends, and none is let in after', async () => {
     const { put, open, hub, time } = createWorld()
     put('g', 'processing', 1)
