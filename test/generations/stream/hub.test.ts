@@ -147,7 +147,7 @@ describe('progress', () => {
 
 describe('what is read', () => {
   test('is read for all that are watched in one statement, and once for many who watch one', async () => {
-    const { time, put, open, asked } = createWorld()
+    const { time, put, open, asked } = createWorld({ perPerson: 300 })
     for (let number = 0; number < 100; number += 1) {
       put(`g${number}`, 'processing', 1)
       for (let copy = 0; copy < 3; copy += 1) open(`g${number}`, { sessionId: `${number} ${copy}` })
@@ -306,7 +306,7 @@ describe('the right to read', () => {
   })
 
   test('of thousands costs a look into memory each, and no statement', async () => {
-    const { put, open, time, asked } = createWorld()
+    const { put, open, time, asked } = createWorld({ perPerson: 1_000 })
     put('g', 'processing', 1)
     for (let number = 0; number < 1_000; number += 1) open('g', { sessionId: `s${number}` })
     await time.pass(300)
