@@ -5,3 +5,7 @@ export type Call = {
   readonly requestId: string
   readonly deadline: Deadline
 }
+
+/** Where clients reach this service: as it was configured, else where this request was sent. */
+export const originOf = ({ publicUrl }: { readonly publicUrl: string | undefined }, request: Request): string =>
+  publicUrl ?? new URL(request.url).origin

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Call } from '../call.ts'
+import { type Call, originOf } from '../call.ts'
 import { Fault } from '../fault.ts'
 import { contract, t } from '../schema.ts'
 import type { Access } from './access.ts'
@@ -81,7 +81,7 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
   const discovery = new Elysia().get(
     '/.well-known/authzen-configuration',
     ({ request }) => {
-      const here = config.publicUrl ?? new URL(request.url).origin
+      const here = originOf(config, request)
       return {
         policy_decision_point: here,
         access_evaluation_endpoint: `${here}/access/v1/evaluation`,

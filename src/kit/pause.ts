@@ -21,3 +21,9 @@ export const unlessAborted = <T>(work: Promise<T>, signal: AbortSignal): Promise
     signal.addEventListener('abort', stop, { once: true })
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
   })
+
+/** How many bytes may be handled in one go before others have their turn: 1 MiB. */
+export const sliceBytes = 1_048_576
+
+/** Lets others have their turn. */
+export const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

@@ -1,5 +1,6 @@
 import type { Deadline } from '../kit/deadline.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../kit/image-format.ts'
+import { breathe, sliceBytes } from '../kit/pause.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../kit/video-format.ts'
 import { createWorkerPool } from './worker-pool.ts'
 
@@ -106,9 +107,6 @@ export type Images = {
 /** Longest that the codecs may work on one picture, and a little more, after which the worker is ended. */
 export const imageTaskMs = 20_000
 const workLimitMs = imageTaskMs + 10_000
-
-const sliceBytes = 1_048_576
-const breathe = () => new Promise<void>((resolve) => setTimeout(resolve, 0))
 
 /** Memory that a worker sees too: copied there piece by piece, since a large thing at once would be felt by everybody. */
 const share = async (bytes: Uint8Array): Promise<Uint8Array> => {

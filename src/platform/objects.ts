@@ -1,4 +1,5 @@
 import type { ByteRange } from '../kit/byte-range.ts'
+import { sliceBytes } from '../kit/pause.ts'
 
 /** What a store is given to keep. */
 export type ObjectBody = Uint8Array | ReadableStream<Uint8Array>
@@ -77,8 +78,6 @@ export const readObjectKey = (key: string): { key: string; sha256: string; varia
   if (sha256 === undefined) throw new ObjectKeyRefused('Not the key of an object')
   return { key, sha256, variant }
 }
-
-const sliceBytes = 1_048_576
 
 /** A body piece by piece, none so large that handling it would hold up everybody else. Throws `ObjectTooLarge`. */
 export async function* piecesOf(body: ObjectBody): AsyncGenerator<Uint8Array> {

@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { isIP } from 'node:net'
-import { unlessAborted } from '../kit/pause.ts'
+import { breathe, sliceBytes, unlessAborted } from '../kit/pause.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
 
 export type RefusedFor = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
@@ -100,9 +100,6 @@ const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
     sent.on('error', reject)
     sent.end()
   })
-
-const sliceBytes = 1_048_576
-const breathe = () => new Promise<void>((resolve) => setTimeout(resolve, 0))
 
 /** One after the other in one piece; others have their turn in between, since 64 MiB at once would be felt by everybody. */
 const join = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Array> => {

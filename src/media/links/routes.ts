@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
+import { originOf } from '../../call.ts'
 import { contract } from '../../schema.ts'
 import { mediaParams } from '../model.ts'
 import * as model from './model.ts'
@@ -13,7 +14,7 @@ export const linkRoutes = ({ links, guard, config }: Dependencies) =>
     '/media/:media_id/links',
     async ({ call, caller, params, body, request, status }) => {
       const { target, ...link } = await links.create(call, caller, params.media_id, body)
-      return status(201, { url: (config.publicUrl ?? new URL(request.url).origin) + target, ...link })
+      return status(201, { url: originOf(config, request) + target, ...link })
     },
     {
       signedIn: true,

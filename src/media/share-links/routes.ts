@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
+import { originOf } from '../../call.ts'
 import { contract, nothing, toPlace } from '../../schema.ts'
 import { mediaParams, theMedia } from '../model.ts'
 import * as model from './model.ts'
@@ -17,7 +18,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
       '/media/:media_id/share-links',
       async ({ call, caller, params, body, request, status }) => {
         const { target, ...link } = await shareLinks.create(call, caller, params.media_id, body)
-        return status(201, { url: (config.publicUrl ?? new URL(request.url).origin) + target, ...link })
+        return status(201, { url: originOf(config, request) + target, ...link })
       },
       {
         may: ['share', theMedia],
