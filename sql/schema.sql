@@ -628,6 +628,16 @@ create table media_orphans (
 );
 CREATE INDEX media_orphans__since ON public.media_orphans USING btree (since);
 
+create table order_cancellations (
+  generation_id uuid not null,
+  model text not null,
+  remote jsonb not null,
+  created_at timestamp with time zone default clock_timestamp() not null,
+  due_at timestamp with time zone default clock_timestamp() not null,
+  constraint order_cancellations_pkey PRIMARY KEY (generation_id)
+);
+CREATE INDEX order_cancellations__due_at ON public.order_cancellations USING btree (due_at);
+
 create table project_access (
   user_id uuid not null,
   project_id uuid not null,

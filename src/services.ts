@@ -35,6 +35,8 @@ import { createSigningKeys, type SigningKeys } from './identity/signing-keys.ts'
 import { createIdentityStore } from './identity/store.ts'
 import { createUsers, type Users } from './identity/users/service.ts'
 import { createUserStore } from './identity/users/store.ts'
+import { createCancellationStore } from './jobs/cancellation-store.ts'
+import { createCancellations } from './jobs/cancellations.ts'
 import { createRunner, type Runner } from './jobs/runner.ts'
 import { createJobStore } from './jobs/store.ts'
 import { createWork } from './jobs/work.ts'
@@ -259,6 +261,12 @@ export const createServices = async (
     concurrency: config.jobConcurrency,
     timeLimitMs: config.generationTimeoutMs,
   })
+  const cancellations = createCancellations({
+    store: createCancellationStore(database.batch),
+    models: models.list(),
+    providers,
+    log,
+  })
   const streams = createHub({
     findStates: generationStore.findStates,
     findPositions: jobStore.findPositions,
@@ -275,7 +283,10 @@ export const createServices = async (
     runner.wake()
     streams.onQueueMoved()
   })
-  caches.bus.on('cancelled', ([generationId = '']) => runner.abort(generationId))
+  caches.bus.on('cancelled', ([generationId = '']) => {
+    runner.abort(generationId)
+    cancellations.wake()
+  })
   caches.bus.on('orphans', keeper.sweepSoon)
   const generations = createGenerations({
     store: generationStore,
@@ -301,6 +312,7 @@ export const createServices = async (
     every(purgeMs, 'session purge', identity.purge),
     every(purgeMs, 'purge of idempotency keys', idempotency.purge),
     every(purgeMs, 'purge of share links', shareLinks.purge),
+    every(purgeMs, 'purge of cancellations', cancellations.purge),
     every(flushMs, 'use of service keys', keyUsage.flush),
     every(accessCheckMs, 'check of access rows', checkAccess),
     every(cacheCheckMs, 'check of memory', caches.check.run),
@@ -357,6 +369,7 @@ export const createServices = async (
       for (const timer of timers) clearInterval(timer)
       streams.close()
       warmUp.stop()
+      cancellations.stop()
       await runner.close()
       await images.close()
       await keeper.close()

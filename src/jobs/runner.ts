@@ -1,5 +1,4 @@
 import type { Log } from '../platform/log.ts'
-import { TakenOver } from '../providers/provider.ts'
 import type { JobStore, Lease, LeasedJob } from './store.ts'
 
 /** How long what somebody works on is left to whoever it was, when nothing is heard of them. */
@@ -53,8 +52,7 @@ type Running = {
  * not renewed runs out, another takes the job, and what the first brings then is not taken. An attempt that failed in a way
  * that may pass is made again, three times in all, after growing pauses. One that is not made within `timeLimitMs` from when
  * it was first begun is failed. One that is cancelled is told to stop, at the latest when its lease is to be renewed.
- * How it degrades: while the jobs cannot be reached nothing is begun, and what is under way may be made in vain. Nobody tells
- * the provider of one that is cancelled between two attempts: what the first had ordered is made for nobody.
+ * How it degrades: while the jobs cannot be reached nothing is begun, and what is under way may be made in vain.
  */
 export type Runner = {
   /** There may be work. */
@@ -78,8 +76,8 @@ type Dependencies<R> = {
   readonly random?: () => number
 }
 
-/** Why an attempt is told to stop. */
-const cancelled = Symbol('cancelled')
+/** Why an attempt is told to stop: its job is another's now, or nobody's; or its time is over. */
+const lost = Symbol('lost')
 const late = Symbol('late')
 
 const leaseOf = ({ generation_id, attempt }: LeasedJob): Lease => ({ generationId: generation_id, attempt })
@@ -104,8 +102,7 @@ export const createRunner = <R>({
   const conclude = async (job: LeasedJob, { signal }: AbortController, error: unknown): Promise<void> => {
     const lease = leaseOf(job)
     if (closing !== undefined) return store.putOff(lease, 0, false)
-    // Lost or cancelled: it is somebody else's now, or nobody's.
-    if (signal.reason === cancelled || signal.reason instanceof TakenOver) return
+    if (signal.reason === lost) return
     const failure = signal.reason === late ? { reason: 'timeout', retryable: false } : work.judge(error)
     const { generation_id, attempt, failures } = job
     log.warn({ event: 'job.failed', generation_id, attempt, ...failure, error }, 'an attempt at a generation failed')
@@ -125,7 +122,7 @@ export const createRunner = <R>({
         },
         note: async (remote) => {
           if (await store.note(lease, remote)) return
-          abort.abort(new TakenOver())
+          abort.abort(lost)
           throw abort.signal.reason
         },
       })
@@ -144,7 +141,7 @@ export const createRunner = <R>({
   const begin = (job: LeasedJob) => {
     const { generation_id } = job
     // An attempt of ours that has lost its lease to this one.
-    running.get(generation_id)?.abort.abort(new TakenOver())
+    running.get(generation_id)?.abort.abort(lost)
     const abort = new AbortController()
     const lease = leaseOf(job)
     const done = run(job, abort)
@@ -190,12 +187,10 @@ export const createRunner = <R>({
   const renew = async () => {
     if (running.size === 0) return
     const held = new Map([...running].map(([id, { lease, fraction }]) => [id, { attempt: lease.attempt, fraction }]))
-    const { ours, gone } = await store.renew(held, leaseMs)
+    const ours = await store.renew(held, leaseMs)
     for (const [id, { attempt }] of held) {
       const own = running.get(id)
-      if (ours.has(id) || own?.lease.attempt !== attempt) continue
-      // Nobody told us that it was cancelled.
-      own.abort.abort(gone.has(id) ? cancelled : new TakenOver())
+      if (!ours.has(id) && own?.lease.attempt === attempt) own.abort.abort(lost)
     }
   }
 
@@ -223,7 +218,7 @@ export const createRunner = <R>({
 
   const giveBack = async () => {
     for (const timer of timers) clearInterval(timer)
-    for (const { abort } of running.values()) abort.abort(new TakenOver())
+    for (const { abort } of running.values()) abort.abort(lost)
     const ended = async () => {
       await looking
       await Promise.all([...running.values()].map(({ done }) => done))
@@ -240,7 +235,7 @@ export const createRunner = <R>({
     wake: look,
     abort: (generationId) => {
       if (looking !== undefined) cancelledMeanwhile.add(generationId)
-      running.get(generationId)?.abort.abort(cancelled)
+      running.get(generationId)?.abort.abort(lost)
     },
     get running() {
       return running.size

@@ -1,5 +1,5 @@
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Fragment, Sql, TransactionSql } from '../platform/postgres.ts'
 
 /** A job that is ours for a while: `attempt` is the number others would have outlived. */
 export type LeasedJob = {
@@ -26,6 +26,20 @@ export type Report = Lease & { readonly fraction: number }
 
 /** Who is further back in the queue than this is not counted. */
 const maxPosition = 10_000
+
+/** Removes jobs; what was ordered for them at a provider is to be cancelled when that is committed. Counts those removed. */
+const drop = async (tx: TransactionSql, which: Fragment): Promise<number> => {
+  const dropped = await tx`
+    with dropped as (
+      delete from generation_jobs where ${which} returning generation_id, remote
+    ), noted as (
+      insert into order_cancellations (generation_id, model, remote)
+      select generation_id, g.model, remote from dropped join generations g on g.id = generation_id
+       where jsonb_typeof(remote) = 'object'
+    )
+    select from dropped`
+  return dropped.length
+}
 
 export const createJobStore = (sql: Sql, worker: string) => ({
   /** With the generation, in its transaction. Tells everybody, when that is committed, that there is work. */
@@ -81,14 +95,11 @@ export const createJobStore = (sql: Sql, worker: string) => ({
     return jobs
   },
 
-  /**
-   * Holds on to those that are still ours, and notes how far they are. Returns which those are, and which are gone: ended, as
-   * by being cancelled or deleted. The rest is another's.
-   */
+  /** Holds on to those that are still ours, and notes how far they are. Returns which those are. */
   renew: async (
     held: ReadonlyMap<string, { readonly attempt: number; readonly fraction: number }>,
     leaseMs: number,
-  ): Promise<{ ours: ReadonlySet<string>; gone: ReadonlySet<string> }> => {
+  ): Promise<ReadonlySet<string>> => {
     const each = [...held.values()]
     const rows = await sql<{ generation_id: string }[]>`
       update generation_jobs j
@@ -97,14 +108,7 @@ export const createJobStore = (sql: Sql, worker: string) => ({
                     ${each.map(({ fraction }) => fraction)}::real[]) as ours (id, attempt, progress)
        where j.generation_id = ours.id and j.attempt = ours.attempt and j.worker = ${worker}
       returning j.generation_id`
-    const ours = new Set(rows.map((row) => row.generation_id))
-    const missing = [...held.keys()].filter((id) => !ours.has(id))
-    if (missing.length === 0) return { ours, gone: new Set() }
-    // Another statement, which sees what the first may have waited for; what is gone never comes back.
-    const left = await sql<{ generation_id: string }[]>`
-      select generation_id from generation_jobs where generation_id = any (${missing}::uuid[])`
-    const others = new Set(left.map((row) => row.generation_id))
-    return { ours, gone: new Set(missing.filter((id) => !others.has(id))) }
+    return new Set(rows.map((row) => row.generation_id))
   },
 
   /** Tells everybody how far attempts are. It is worth nothing after a crash, so nobody waits for the disk. */
@@ -152,13 +156,19 @@ export const createJobStore = (sql: Sql, worker: string) => ({
     return count === 1
   },
 
+  /** As `finish`, for one that comes to nothing: what was ordered for it is cancelled. */
+  giveUp: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
+    await tx`select from generations where id = ${generationId} for no key update`
+    const ours = tx`generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
+    return (await drop(tx, ours)) === 1
+  },
+
   /**
-   * Removes a job, whoever has it, and tells everybody when that is committed: what is brought then is not taken. Lock its
-   * generation first. False: there is none, it is over.
+   * Removes a job, whoever has it, and tells everybody when that is committed: what is brought then is not taken, and what
+   * was ordered for it is cancelled. Lock its generation first. False: there is none, it is over.
    */
   cancel: async (tx: TransactionSql, generationId: string): Promise<boolean> => {
-    const { count } = await tx`delete from generation_jobs where generation_id = ${generationId}`
-    if (count === 0) return false
+    if ((await drop(tx, tx`generation_id = ${generationId}`)) === 0) return false
     await tx`select pg_notify('velro', ${`cancelled ${generationId}`})`
     return true
   },

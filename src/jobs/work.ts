@@ -13,7 +13,7 @@ const providersShare = 0.9
 
 /** What others do about a job that ends, in its transaction; and with what was made, before it. */
 type Dependencies<R> = {
-  readonly store: Pick<JobStore, 'finish'>
+  readonly store: Pick<JobStore, 'finish' | 'giveUp'>
   readonly changes: Changes
   readonly clock: Clock
   readonly findModel: (
@@ -51,10 +51,14 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     dependencies
   const { markCompleted, markFailed, settle, refund } = dependencies
 
-  /** Does it if the job is still ours. */
-  const concluding = (lease: Lease, work: (tx: TransactionSql) => Promise<void>): Promise<boolean> =>
+  /** Does it if the job is still ours to end. */
+  const concluding = (
+    end: (tx: TransactionSql, lease: Lease) => Promise<boolean>,
+    lease: Lease,
+    work: (tx: TransactionSql) => Promise<void>,
+  ): Promise<boolean> =>
     changes.run(createDeadline(clock, concludingMs), async (tx) => {
-      if (!(await store.finish(tx, lease))) return false
+      if (!(await end(tx, lease))) return false
       await work(tx)
       return true
     })
@@ -109,7 +113,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
       let done = false
       try {
         await keep(things)
-        done = await concluding(lease, async (tx) => {
+        done = await concluding(store.finish, lease, async (tx) => {
           await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
           await markCompleted(tx, job.generation_id)
           await settle(tx, job.generation_id)
@@ -122,7 +126,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     fail: async (job, lease, { reason }) => {
-      await concluding(lease, async (tx) => {
+      await concluding(store.giveUp, lease, async (tx) => {
         await markFailed(tx, job.generation_id, reason)
         await refund(tx, job.generation_id)
       })

@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer'
 import { pause } from '../kit/pause.ts'
-import { type Attempt, type Order, type Output, ProviderFailed, type Reference, TakenOver } from './provider.ts'
+import { type Attempt, type Order, type Output, ProviderFailed, type Reference } from './provider.ts'
 import {
   type Budget,
   createBudget,
@@ -21,7 +21,7 @@ export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization
   readonly deadlineMs?: Readonly<Record<Order['kind'], number>>
   /** Of one try at a call. */
   readonly callMs?: number
-  /** What telling that an order is cancelled may take when the attempt is over; before it, what learning its name may. */
+  /** What telling that an order is cancelled may take; when an attempt is over, what learning its order's name may. */
   readonly cancelMs?: number
   /** The pause before the second look at a request, and the one it grows to. */
   readonly firstPollMs?: number
@@ -73,6 +73,9 @@ const fractionOf = (status: unknown): number => {
 }
 const fractionMade = 0.8
 
+/** What fal answers where there is nothing left to cancel. */
+const isOver: ReadonlySet<number | undefined> = new Set([400, 404, 410])
+
 const isUnknown = (error: unknown) => error instanceof Trouble && (error.status === 404 || error.status === 410)
 
 /** Made, and of no use: going on from there would come to the same. */
@@ -87,8 +90,8 @@ const isSpoilt = (error: unknown): boolean =>
  *
  * Promise: an order noted by an earlier attempt is gone on with, and ordered again only if fal does not know it any more.
  * URLs of its answers are used for nothing but fetching outputs: those of a request are made from its id here. An order
- * that is not waited for any longer is cancelled, unless somebody else goes on with it or fal cannot be reached; an attempt
- * that ends while it submits one waits for its name, a little, so that it can be.
+ * that could not be noted, or takes longer than an attempt may, is cancelled if fal can be reached; an attempt that ends while
+ * it submits one waits for its name, a little, so that it can be noted.
  * How it degrades: what was submitted with an answer that did not arrive is submitted again, and paid for twice.
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
@@ -106,8 +109,8 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   const remote = createRemote({ ...options, name: 'fal', baseUrl: queueUrl, authorization: `Key ${key}`, callMs })
 
   /** A request is known by its app, which is the first two parts of a model's name. */
-  const pathOf = (order: Order, requestId: string): string => {
-    const app = modelPattern.exec(order.providerModel)?.[1]
+  const pathOf = (providerModel: string, requestId: string): string => {
+    const app = modelPattern.exec(providerModel)?.[1]
     return `/${app}/requests/${requestId}`
   }
 
@@ -118,11 +121,19 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     return requestId
   }
 
-  const cancel = async (order: Order, requestId: string) => {
+  const cancel = async (providerModel: string, requestId: string) => {
     const budget = createBudget(clock, cancelMs, new AbortController().signal)
-    const path = `${pathOf(order, requestId)}/cancel`
+    const path = `${pathOf(providerModel, requestId)}/cancel`
     await remote.call({ method: 'PUT', path, tries: 1 }, budget).catch((error: unknown) => {
-      // Complete already, or out of reach: it is made and paid for, and nobody fetches it.
+      // Complete, or not known any more.
+      if (error instanceof Trouble && isOver.has(error.status)) return
+      throw toFailure(error, budget)
+    })
+  }
+
+  /** If fal cannot be reached it is made and paid for, and nobody fetches it. */
+  const cancelIfReached = async ({ providerModel }: Order, requestId: string) => {
+    await cancel(providerModel, requestId).catch((error: unknown) => {
       log.debug({ event: 'provider.not_cancelled', provider: 'fal', error }, 'an order could not be cancelled')
     })
   }
@@ -159,7 +170,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   }
 
   const goOn = async (order: Order, requestId: string, attempt: Attempt, budget: Budget): Promise<Output[]> => {
-    const path = pathOf(order, requestId)
+    const path = pathOf(order.providerModel, requestId)
     let told = 0
     const tell = (fraction: number) => {
       if (fraction <= told) return
@@ -174,10 +185,10 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       const result = await readResult(path, failed, budget)
       return await fetchOutputs(outputUrls(result, order), order, budget, tell)
     } catch (error) {
-      const over = !complete && budget.signal.aborted && !(attempt.signal.reason instanceof TakenOver)
-      if (over) await cancel(order, requestId)
+      const over = !complete && budget.signal.aborted && !attempt.signal.aborted
+      if (over) await cancelIfReached(order, requestId)
       // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
-      if (isSpoilt(error) || (over && !attempt.signal.aborted)) await attempt.note(null).catch(() => {})
+      if (isSpoilt(error) || over) await attempt.note(null).catch(() => {})
       throw error
     }
   }
@@ -187,7 +198,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     try {
       await attempt.note({ request_id: requestId })
     } catch (error) {
-      await cancel(order, requestId)
+      await cancelIfReached(order, requestId)
       throw error
     }
     return goOn(order, requestId, attempt, budget)
@@ -210,6 +221,10 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       } catch (error) {
         throw toFailure(error, budget)
       }
+    },
+    cancel: async (providerModel, noted) => {
+      const requestId = requestIdOf(noted)
+      if (requestId !== undefined) await cancel(providerModel, requestId)
     },
   }
 }

@@ -33,16 +33,11 @@ export class ProviderFailed extends Error {
   }
 }
 
-/**
- * The reason to abort an attempt with when another one goes on from what this one noted, as after a lost lease or at a
- * shutdown: what was ordered is then left alone. For any other reason it is cancelled where the provider can do that.
- */
-export class TakenOver extends Error {
-  override readonly name = 'TakenOver'
-}
-
 export type Attempt = {
-  /** Aborted when the generation is cancelled, its time is over, or the lease is lost (`TakenOver`). */
+  /**
+   * Aborted when nobody waits for this attempt any more. What it noted is then left alone: another attempt goes on with it, or
+   * it is cancelled by whoever ended it.
+   */
   readonly signal: AbortSignal
   /** Tells how far it is, from 0 to 1. */
   onProgress(fraction: number): void
@@ -64,4 +59,9 @@ export type Attempt = {
 export type Provider = {
   readonly name: ProviderName
   make(order: Order, attempt: Attempt): Promise<readonly Output[]>
+  /**
+   * Tells that nobody waits any more for what an attempt noted. Resolves when it was told or is over; throws when it could
+   * not be told. Where a provider has nothing that goes on without us there is none.
+   */
+  cancel?(providerModel: string, remote: unknown): Promise<void>
 }

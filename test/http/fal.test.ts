@@ -175,8 +175,8 @@ describe('an order', () => {
       expect(await ended(ordered)).toMatchObject({ status: 'failed', failure: 'timeout' })
       expect([idsOf(ordered).length, await balanceOf(ordered)]).toEqual([1, welcome])
     }
-    const [waiting, made] = all.map((ordered) => idsOf(ordered)[0] ?? '')
-    expect([fal.cancelled(waiting ?? ''), fal.cancelled(made ?? '')]).toEqual([1, 0])
+    const ids = all.map((ordered) => idsOf(ordered)[0] ?? '')
+    await until(() => ids.every((id) => fal.cancelled(id) === 1), 'fal is told of both')
     await working.close()
     working = await startWorking({ jobConcurrency: 4 })
   }, 60_000)
@@ -212,7 +212,7 @@ describe('an order that is called off', () => {
     await expectCancelled(ordered, id)
   }, 60_000)
 
-  test('without anybody hearing of it is cancelled there when its lease is to be renewed', async () => {
+  test('without anybody hearing of it is left when its lease is to be renewed', async () => {
     const { ordered, id } = await begin()
     // What cancelling it does, but for telling everybody.
     const { id: generationId, person } = ordered
@@ -220,10 +220,52 @@ describe('an order that is called off', () => {
       await tx`delete from generation_jobs where generation_id = ${generationId}`
       await tx`update generations set status = 'cancelled', finished_at = now() where id = ${generationId}`
       await tx`
+        insert into order_cancellations (generation_id, model, remote)
+        values (${generationId}, 'fal-ai/flux/schnell', ${tx.json({ request_id: id })})`
+      await tx`
         insert into credit_ledger (id, user_id, kind, amount, generation_id)
         values (gen_random_uuid(), ${person.id}, 'refund', 1, ${generationId})`
     })
     await expectCancelled(ordered, id)
+  }, 60_000)
+
+  test('between two attempts is cancelled at fal too', async () => {
+    const ordered = await order({ status: [completed], file: [cut('image/png')] })
+    const { id: generationId, person } = ordered
+    const putOff = async () => {
+      const { count } = await sql`
+        update generation_jobs set run_after = now() + interval '1 hour'
+         where generation_id = ${generationId} and failures > 0 and worker is null`
+      return count === 1
+    }
+    await until(putOff, 'an attempt has failed', 30_000)
+    await client.post(`${path}/${generationId}/cancel`, undefined, { token: person.token })
+    await expectCancelled(ordered, idsOf(ordered)[0] ?? '')
+  }, 60_000)
+
+  test('after its instance was killed is cancelled at fal by another', async () => {
+    await working.close()
+    const env = { FAL_KEY: 'id:secret', FAL_QUEUE_URL: fal.queueUrl, MEDIA_DIR: folder, JOB_CONCURRENCY: '1' }
+    const killed = await startServer({ runtime: 'bun', connection: idle.connection, env })
+    const { ordered, id } = await begin()
+    await killed.kill('SIGKILL')
+    await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
+    await until(() => fal.cancelled(id) > 0, 'fal is told')
+    expect(await balanceOf(ordered)).toBe(welcome)
+    working = await startWorking({ jobConcurrency: 4 })
+  }, 60_000)
+
+  test('while fal cannot be told is cancelled there later, and once', async () => {
+    const ordered = await order({ status: [inProgress], cancel: [status(503)] })
+    const id = await underWay(ordered)
+    await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
+    await until(() => fal.cancelled(id) === 1, 'fal is told')
+    const due = sql`update order_cancellations set due_at = now() where generation_id = ${ordered.id} returning 1`
+    expect(await due).toHaveLength(1)
+    await until(() => fal.cancelled(id) === 2, 'fal is told again')
+    const isDone = async () =>
+      (await sql`select from order_cancellations where generation_id = ${ordered.id}`).length === 0
+    await until(isDone, 'that is the end of it')
   }, 60_000)
 
   test('while it is submitted is cancelled there as soon as its name is known', async () => {

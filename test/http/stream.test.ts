@@ -7,6 +7,7 @@ import { type Api, api, type Person, register, startApp, type TestApp } from '..
 
 const path = '/api/v1/generations'
 const small = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
+const medium = { ...small, parameters: { width: 1_024, height: 1_024 }, outputs: 4 }
 const large = { ...small, parameters: { width: 2_048, height: 2_048 }, outputs: 4 }
 
 /** Two instances over one database: streams are of the one, work and changes are of the other. */
@@ -61,7 +62,7 @@ const cancel = ({ token }: Person, id: string) => client.post(`${path}/${id}/can
 describe('a stream, on another instance than the one that works', () => {
   test('goes from acceptance to done: places in the queue, progress that grows, the whole generation', async () => {
     const ada = await register(client)
-    const first = await order(ada, large)
+    const first = await order(ada, medium)
     await until(async () => (await sql`select from generation_jobs where attempt > 0`).length === 1, 'it is taken')
     const ids = [first, await order(ada), await order(ada)]
     const streams = await Promise.all(ids.map((id) => open(ada, id)))

@@ -9,6 +9,7 @@ export type Script = {
   readonly status?: readonly Act[]
   readonly result?: readonly Act[]
   readonly file?: readonly Act[]
+  readonly cancel?: readonly Act[]
 }
 
 const queued = json({ status: 'IN_QUEUE', queue_position: 1 }, 202)
@@ -52,13 +53,13 @@ export const startFakeFal = async (): Promise<FakeFal> => {
     number += 1
     const id = `request-${number}`
     taken.set(prompt, [...(taken.get(prompt) ?? []), id])
-    const { status, result, file: files } = scripts.get(prompt) ?? {}
+    const { status, result, file: files, cancel } = scripts.get(prompt) ?? {}
     const path = `${requests}/${id}`
     const images = [{ url: `https://v3.fal.media/files/${id}.png`, content_type: 'image/png' }]
     server.on(`GET ${path}/status`, ...(status ?? [queued, inProgress, completed]))
     server.on(`GET ${path}`, ...(result ?? [json({ images, has_nsfw_concepts: [false] })]))
     server.on(`GET /files/${id}.png`, ...(files ?? [file(picture, 'image/png')]))
-    server.on(`PUT ${path}/cancel`, json({ status: 'CANCELLATION_REQUESTED' }, 202))
+    server.on(`PUT ${path}/cancel`, ...(cancel ?? []), json({ status: 'CANCELLATION_REQUESTED' }, 202))
     return id
   }
   server.on(`POST ${model}`, (response, received) => {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
 import { registry } from '../../src/models/registry.ts'
 import { createFal, type FalOptions } from '../../src/providers/fal.ts'
-import { type Order, TakenOver } from '../../src/providers/provider.ts'
+import type { Order } from '../../src/providers/provider.ts'
 import {
   type Act,
   cut,
@@ -236,6 +236,35 @@ describe('what an earlier attempt noted', () => {
   })
 })
 
+describe('an order that nobody waits for any more', () => {
+  const noted = { request_id: id }
+  const told = (remote: unknown = noted) => create({ cancelMs: 50 }).cancel?.(imageOrder.providerModel, remote)
+
+  test('is cancelled, by the name that was noted', async () => {
+    await told()
+    expect(server.received.map(({ method, url, headers }) => [method, url, headers['authorization']])).toEqual([
+      ['PUT', `${app}/requests/${id}/cancel`, `Key ${key}`],
+    ])
+  })
+
+  test('is left alone where it is over, or was never known', async () => {
+    for (const gone of [400, 404, 410]) {
+      server.on(cancel, status(gone))
+      await told()
+    }
+    for (const remote of [null, {}, { request_id: '../x' }, 'x']) await told(remote)
+    expect(server.count(cancel)).toBe(3)
+  })
+
+  test('that fal cannot be told of is a failure, so that it can be told again', async () => {
+    for (const act of [status(401), status(429), status(500), hang, drop]) {
+      server.on(cancel, act)
+      await failureOf(told() as Promise<unknown>)
+    }
+    expect(server.count(cancel)).toBe(5)
+  })
+})
+
 describe('an attempt that ends before the order', () => {
   const begin = async (deadlineMs?: FalOptions['deadlineMs']) => {
     server.on(look, json({ status: 'IN_PROGRESS' }, 202))
@@ -247,18 +276,11 @@ describe('an attempt that ends before the order', () => {
     return { ...told, controller, failing }
   }
 
-  test('has it cancelled', async () => {
+  test('leaves it to whoever goes on with it, or has it cancelled', async () => {
     const { controller, failing, notes } = await begin()
-    controller.abort(new Error('cancelled'))
+    controller.abort(new Error('over'))
     expect(await failing).toMatchObject({ failure: 'timeout' })
-    expect([server.count(cancel), notes]).toEqual([1, [{ request_id: id }]])
-  })
-
-  test('leaves it alone when somebody else goes on with it', async () => {
-    const { controller, failing } = await begin()
-    controller.abort(new TakenOver())
-    await failing
-    expect(server.count(cancel)).toBe(0)
+    expect([server.count(cancel), notes]).toEqual([0, [{ request_id: id }]])
   })
 
   test('has it cancelled and forgotten when it took longer than it may', async () => {
@@ -267,23 +289,22 @@ describe('an attempt that ends before the order', () => {
     expect([server.count(cancel), notes]).toEqual([1, [{ request_id: id }, null]])
   })
 
-  test('while it is submitted is told its name, so that it can be cancelled, or gone on with', async () => {
-    for (const reason of [new Error('cancelled'), new TakenOver()]) {
-      let answer = () => {}
-      server.on(submit, (response, received) => {
-        answer = () => json(submitted)(response, received)
-      })
-      const controller = new AbortController()
-      const { attempt, notes } = createAttempt({ signal: controller.signal })
-      const asked = server.asked(submit)
-      const failing = failureOf(create().make(imageOrder, attempt))
-      await asked
-      controller.abort(reason)
-      answer()
-      expect(await failing).toMatchObject({ failure: 'timeout', cause: reason })
-      expect(notes).toEqual([{ request_id: id }])
-    }
-    expect([server.count(submit), server.count(cancel), server.count(look)]).toEqual([2, 1, 0])
+  test('while it is submitted is told its name, so that it can be gone on with, or cancelled', async () => {
+    let answer = () => {}
+    server.on(submit, (response, received) => {
+      answer = () => json(submitted)(response, received)
+    })
+    const controller = new AbortController()
+    const { attempt, notes } = createAttempt({ signal: controller.signal })
+    const asked = server.asked(submit)
+    const failing = failureOf(create().make(imageOrder, attempt))
+    await asked
+    const reason = new Error('over')
+    controller.abort(reason)
+    answer()
+    expect(await failing).toMatchObject({ failure: 'timeout', cause: reason })
+    expect(notes).toEqual([{ request_id: id }])
+    expect([server.count(submit), server.count(cancel), server.count(look)]).toEqual([1, 0, 0])
   })
 
   test('while it is submitted waits no longer than it may for its name, and orders no other', async () => {
@@ -310,13 +331,9 @@ describe('an attempt that ends before the order', () => {
   test('does not wait for a fal that hangs', async () => {
     server.on(cancel, hang)
     server.on(look, hang)
-    const controller = new AbortController()
-    const looked = server.asked(look)
     const failing = failureOf(
-      create({ cancelMs: 20 }).make(imageOrder, createAttempt({ signal: controller.signal }).attempt),
+      create({ cancelMs: 20, deadlineMs: { image: 100, video: 100 } }).make(imageOrder, createAttempt().attempt),
     )
-    await looked
-    controller.abort()
     expect(await failing).toMatchObject({ failure: 'timeout' })
     expect(server.count(cancel)).toBe(1)
   })

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { createCancellationStore } from '../../src/jobs/cancellation-store.ts'
 import { createRunner } from '../../src/jobs/runner.ts'
 import { createJobStore } from '../../src/jobs/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -119,23 +120,23 @@ describe('jobs', () => {
     const [first] = await take(one)
     const held = (attempt: number) => new Map([[id, { attempt, fraction: 0.25 }]])
     const nothing = new Set<string>()
-    expect(await one.renew(held(1), leaseMs)).toEqual({ ours: new Set([id]), gone: nothing })
+    expect(await one.renew(held(1), leaseMs)).toEqual(new Set([id]))
     expect(await rowOf(id)).toMatchObject({ progress: 0.25, worker: 'one', attempt: 1 })
-    expect(await two.renew(held(1), leaseMs)).toEqual({ ours: nothing, gone: nothing })
+    expect(await two.renew(held(1), leaseMs)).toEqual(nothing)
     expect(await take(two)).toEqual([])
     await runOut(id)
     const [second] = await take(two)
     expect(second).toMatchObject({ generation_id: id, attempt: 2, failures: 0 })
     expect(await rowOf(id)).toMatchObject({ progress: 0, worker: 'two' })
     if (first === undefined || second === undefined) throw new Error('Not taken')
-    expect(await one.renew(held(1), leaseMs)).toEqual({ ours: nothing, gone: nothing })
+    expect(await one.renew(held(1), leaseMs)).toEqual(nothing)
     expect(await one.note(leaseOf(first), { id: 'x' })).toBe(false)
     await one.putOff(leaseOf(first), 0, true)
     expect(await inside((tx) => one.finish(tx, leaseOf(first)))).toBe(false)
     expect(await rowOf(id)).toMatchObject({ worker: 'two', failures: 0 })
     expect(await inside((tx) => two.finish(tx, leaseOf(second)))).toBe(true)
     expect(await rowOf(id)).toBeUndefined()
-    expect(await two.renew(held(2), leaseMs)).toEqual({ ours: nothing, gone: new Set([id]) })
+    expect(await two.renew(held(2), leaseMs)).toEqual(nothing)
   })
 
   test('that are put off come again after a while, with what was noted and how often they failed', async () => {
@@ -163,6 +164,76 @@ describe('jobs', () => {
       })
     const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.finish(tx, leaseOf(first)))])
     expect(ends.filter(Boolean)).toHaveLength(1)
+  })
+})
+
+describe('orders at providers', () => {
+  const remote = { request_id: 'r-1' }
+  const noted = async (what: unknown = remote) => {
+    const id = await addJob()
+    const [one] = stores()
+    const [job] = await take(one)
+    if (job === undefined) throw new Error('Not taken')
+    expect(await one.note(leaseOf(job), what)).toBe(true)
+    return { id, job }
+  }
+  const toCancel = async () => [...(await sql`select generation_id, model, remote from order_cancellations`)]
+  beforeEach(async () => {
+    await sql`delete from order_cancellations`
+  })
+
+  test('are to be cancelled once their job is cancelled or given up, whoever has it, and that is committed', async () => {
+    const [one, two] = stores()
+    for (const end of [
+      (tx: TransactionSql, { id }: { id: string }) => two.cancel(tx, id),
+      (tx: TransactionSql, { job }: Awaited<ReturnType<typeof noted>>) => one.giveUp(tx, leaseOf(job)),
+    ]) {
+      const ordered = await noted()
+      await inside((tx) => end(tx, ordered).then(() => Promise.reject(new Error('taken back')))).catch(() => {})
+      expect([await toCancel(), await rowOf(ordered.id)]).toMatchObject([[], { remote }])
+      expect(await inside((tx) => end(tx, ordered))).toBe(true)
+      expect(await toCancel()).toEqual([{ generation_id: ordered.id, model: 'm', remote }])
+      expect(await inside((tx) => end(tx, ordered))).toBe(false)
+      await sql`delete from order_cancellations`
+    }
+  })
+
+  test('are not where nothing was ordered, it was forgotten, it is done, or the job is another’s', async () => {
+    const [one, two] = stores()
+    const plain = await addJob()
+    expect(await inside((tx) => one.cancel(tx, plain))).toBe(true)
+    expect(await inside(async (tx) => one.cancel(tx, (await noted(null)).id))).toBe(true)
+    expect(await inside(async (tx) => one.finish(tx, leaseOf((await noted()).job)))).toBe(true)
+    expect(await inside(async (tx) => two.giveUp(tx, leaseOf((await noted()).job)))).toBe(false)
+    expect(await toCancel()).toEqual([])
+  })
+
+  test('are taken to be cancelled by one of many, the longest due first, and again after pauses that double', async () => {
+    const [store, other] = [createCancellationStore(sql), createCancellationStore(sql)]
+    const add = async (model: string, age: string) => {
+      const id = newId()
+      await sql`
+        insert into order_cancellations (generation_id, model, remote, created_at, due_at)
+        select ${id}, ${model}, ${sql.json(remote)}, at, at from (select now() - ${age}::interval as at) as past`
+      return id
+    }
+    const [young, old, foreign] = [await add('m', '1 second'), await add('m', '1 hour'), await add('other', '1 day')]
+    expect((await store.take(['m'], 1, 60_000)).map(({ generation_id }) => generation_id)).toEqual([old])
+    const taken = (await Promise.all([store.take(['m'], 10, 60_000), other.take(['m'], 10, 60_000)])).flat()
+    expect(taken).toEqual([{ generation_id: young, model: 'm', remote }])
+    const pauses = await sql<{ generation_id: string; minutes: number }[]>`
+      select generation_id, round(extract(epoch from due_at - now()) / 60)::int as minutes
+        from order_cancellations where due_at > now()`
+    expect(new Map(pauses.map(({ generation_id, minutes }) => [generation_id, minutes]))).toEqual(
+      new Map([
+        [young, 1],
+        [old, 60],
+      ]),
+    )
+    await store.remove(old)
+    await store.purge(3_600_000)
+    expect((await toCancel()).map(({ generation_id }) => generation_id)).toEqual([young])
+    expect(foreign).not.toBe(young)
   })
 })
 
