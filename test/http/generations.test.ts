@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { codesOf, generation, project, startWorld, type World, wordsOf } from './projects-world.ts'
+import { codesOf, generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -11,33 +11,12 @@ let contributor: Person
 let viewer: Person
 let stranger: Person
 let team: string
+let shared: Awaited<ReturnType<typeof startTeam>>['shared']
 
 beforeAll(async () => {
-  world = await startWorld()
-  ;({ owner, admin, editor, contributor, viewer, stranger } = await world.people(
-    'owner',
-    'admin',
-    'editor',
-    'contributor',
-    'viewer',
-    'stranger',
-  ))
-  team = await world.team([
-    [owner, 'owner'],
-    [admin, 'admin'],
-    [editor, 'editor'],
-    [contributor, 'contributor'],
-    [viewer, 'viewer'],
-  ])
+  ;({ world, owner, admin, editor, contributor, viewer, stranger, team, shared } = await startTeam())
 })
 afterAll(() => world.close())
-
-/** A project with the team let in to the full, so that what a member may do is what its role has. */
-const shared = async (fields: Record<string, unknown> = {}) => {
-  const id = await world.project(owner, { visibility: 'team-only', ...fields })
-  await world.granted(id, team, 'admin', owner)
-  return id
-}
 
 const asked = { model: 'local/procedural', prompt: 'a lighthouse' }
 

@@ -10,7 +10,7 @@ import {
 } from '../../src/access/model.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { generation, project, startWorld, type World, wordsOf } from './projects-world.ts'
+import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -22,22 +22,7 @@ let stranger: Person
 let team: string
 
 beforeAll(async () => {
-  world = await startWorld()
-  ;({ owner, admin, editor, contributor, viewer, stranger } = await world.people(
-    'owner',
-    'admin',
-    'editor',
-    'contributor',
-    'viewer',
-    'stranger',
-  ))
-  team = await world.team([
-    [owner, 'owner'],
-    [admin, 'admin'],
-    [editor, 'editor'],
-    [contributor, 'contributor'],
-    [viewer, 'viewer'],
-  ])
+  ;({ world, owner, admin, editor, contributor, viewer, stranger, team } = await startTeam())
 })
 afterAll(() => world.close())
 

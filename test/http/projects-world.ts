@@ -1,5 +1,5 @@
 import { expect } from 'bun:test'
-import type { AccessLevel, Action, ResourceRef, TeamRole } from '../../src/access/model.ts'
+import { type AccessLevel, type Action, type ResourceRef, type TeamRole, teamRoles } from '../../src/access/model.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
@@ -18,6 +18,21 @@ export const wordsOf = ({ status, body }: Answer) => {
 /** Status and code of each answer. */
 export const codesOf = (answers: readonly Answer[]) =>
   answers.map(({ status, body }) => `${status} ${body?.code ?? ''}`.trim())
+
+export type World = Awaited<ReturnType<typeof startWorld>>
+
+/** Somebody of each role in one team, and somebody outside of it; `shared` makes projects that the team is let in to the full. */
+export const startTeam = async () => {
+  const world = await startWorld()
+  const { stranger, ...members } = await world.people('owner', 'admin', 'editor', 'contributor', 'viewer', 'stranger')
+  const team = await world.team(teamRoles.map((role) => [members[role], role] as const))
+  const shared = async (fields: Record<string, unknown> = {}) => {
+    const id = await world.project(members.owner, { visibility: 'team-only', ...fields })
+    await world.granted(id, team, 'admin', members.owner)
+    return id
+  }
+  return { world, ...members, stranger, team, shared }
+}
 
 /**
  * The application with people, teams and the things they make. People and things come in through the API; teams and
@@ -132,5 +147,3 @@ export const startWorld = async () => {
     },
   }
 }
-
-export type World = Awaited<ReturnType<typeof startWorld>>

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { actions } from '../../src/access/model.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { generation, project, startWorld, type World, wordsOf } from './projects-world.ts'
+import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -11,25 +11,12 @@ let editor: Person
 let viewer: Person
 let stranger: Person
 let team: string
+let shared: Awaited<ReturnType<typeof startTeam>>['shared']
 
 beforeAll(async () => {
-  world = await startWorld()
-  ;({ owner, admin, editor, viewer, stranger } = await world.people('owner', 'admin', 'editor', 'viewer', 'stranger'))
-  team = await world.team([
-    [owner, 'owner'],
-    [admin, 'admin'],
-    [editor, 'editor'],
-    [viewer, 'viewer'],
-  ])
+  ;({ world, owner, admin, editor, viewer, stranger, team, shared } = await startTeam())
 })
 afterAll(() => world.close())
-
-/** A project with the team let in to the full, so that what a member may do is what its role has. */
-const shared = async (fields: Record<string, unknown> = {}) => {
-  const id = await world.project(owner, { visibility: 'team-only', ...fields })
-  await world.granted(id, team, 'admin', owner)
-  return id
-}
 
 describe('who may change what', () => {
   test('a name needs write; what others may see or make of it needs admin', async () => {
@@ -224,7 +211,7 @@ describe('stats', () => {
         by_intent: { original: 2, improve: 0, iterate: 0, fork: 0, remix: 1 },
       },
       grants: { total: 2, by_access_level: { read: 1, write: 0, admin: 1 } },
-      people: 5,
+      people: 6,
     })
     expect(await world.statementsOf(stats)).toHaveLength(1)
     expect(await world.as(viewer).get(`/projects/${id}/stats`)).toMatchObject({ status: 403 })
