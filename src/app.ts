@@ -97,7 +97,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
 
   /** By method and path: routes that read their bodies themselves, by limits of their own. */
   const uploads = new Set<string>()
-  const isUpload = ({ method, url }: Request) => uploads.has(`${method} ${new URL(url).pathname.replace(/\/$/, '')}`)
+  const isUpload = ({ method, url }: Request) =>
+    uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate('call', undefined as unknown as Call)

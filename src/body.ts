@@ -1,4 +1,4 @@
-import { Fault } from './fault.ts'
+import { Fault, type FaultCode } from './fault.ts'
 import type { Deadline } from './kit/deadline.ts'
 import { JsonRefused, parseJson } from './kit/json.ts'
 
@@ -62,26 +62,34 @@ const joined = (chunks: readonly Uint8Array[], length: number): Uint8Array => {
 
 const jsonType = 'application/json'
 
-/** Bodies that do not announce their length are counted while they come in. */
-const readCounted = async (request: Request): Promise<Uint8Array> => {
+/** Bodies that do not announce their length are counted while they come in; one that has more is refused by this code. */
+const readCounted = async (request: Request, maxBytes: number, tooMuch: FaultCode): Promise<Uint8Array> => {
   const chunks: Uint8Array[] = []
   let length = 0
   for await (const chunk of request.body ?? []) {
     length += chunk.length
-    if (length > maxBodyBytes) throw new Fault('request.too_large')
+    if (length > maxBytes) throw new Fault(tooMuch)
     chunks.push(chunk)
   }
   return joined(chunks, length)
 }
 
-/** What may have no type, no length or no body at all. `request.body` is looked at here only: it makes a stream. */
+/** RFC 9110, 8.3.1: in any case, with or without parameters. */
+const isJson = (type: string): boolean => type.split(';', 1)[0]?.trim().toLowerCase() === jsonType
+
+/**
+ * What may have another type, no length or no body at all; not every runtime can tell an empty body from none before it was
+ * read. `request.body` is looked at here only: it makes a stream.
+ */
 const readUnusual = (request: Request, type: string, deadline: Deadline): Promise<unknown> | undefined => {
-  if (request.body === null) return undefined
-  const [mediaType] = type.split(';', 1)
-  if (mediaType !== jsonType && mediaType !== '') throw new Fault('request.media_type_unsupported')
-  const announced = request.headers.has('content-length')
-  const read = deadline.run(announced ? request.bytes() : readCounted(request))
-  return read.then(mediaType === '' ? refuseUntyped : parseBody)
+  const announced = request.headers.get('content-length')
+  if (announced === '0' || request.body === null) return undefined
+  if (!isJson(type)) {
+    if (announced !== null) throw new Fault('request.media_type_unsupported')
+    return deadline.run(readCounted(request, 0, 'request.media_type_unsupported')).then(() => undefined)
+  }
+  const read = announced === null ? readCounted(request, maxBodyBytes, 'request.too_large') : request.bytes()
+  return deadline.run(read).then((bytes) => (bytes.length === 0 ? undefined : parseBody(bytes)))
 }
 
 /**
@@ -101,9 +109,4 @@ const parseBody = (bytes: Uint8Array): unknown => {
     if (error instanceof JsonRefused) throw new Fault('request.malformed', { cause: error })
     throw error
   }
-}
-
-/** Not every runtime can tell an empty body from none before it was read. */
-const refuseUntyped = (bytes: Uint8Array): undefined => {
-  if (bytes.length > 0) throw new Fault('request.media_type_unsupported')
 }

@@ -1,3 +1,4 @@
+import { Fault } from './fault.ts'
 import type { Deadline } from './kit/deadline.ts'
 
 /** One request on its way through the house: what every layer may need and no layer may change. */
@@ -6,6 +7,9 @@ export type Call = {
   readonly deadline: Deadline
 }
 
-/** Where clients reach this service: as it was configured, else where this request was sent. */
-export const originOf = ({ publicUrl }: { readonly publicUrl: string | undefined }, request: Request): string =>
-  publicUrl ?? new URL(request.url).origin
+/** Where clients reach this service: as it was configured, else where this request says it was sent, if that is a place. */
+export const originOf = ({ publicUrl }: { readonly publicUrl: string | undefined }, request: Request): string => {
+  const origin = publicUrl ?? URL.parse(request.url)?.origin
+  if (origin === undefined) throw new Fault('request.malformed')
+  return origin
+}

@@ -86,6 +86,8 @@ export class ConfigRefused extends Error {
   }
 }
 
+export const maxAccessTokenTtlMs = 3_600_000
+
 type Environment = Readonly<Record<string, string | undefined>>
 
 const isPostgresUrl = (text: string) => /^postgres(ql)?:\/\/./.test(text)
@@ -244,7 +246,7 @@ export const parseConfig = (env: Environment): Config => {
     acknowledgements: oneOf('ACKNOWLEDGEMENTS', ['on', 'off'], 'on'),
     l1TtlMs: integer('L1_TTL_SECONDS', 60, 1, 3_600) * 1_000,
     welcomeCredits: integer('WELCOME_CREDITS', 1_000, 0, 1_000_000),
-    accessTokenTtlMs: integer('ACCESS_TOKEN_SECONDS', 900, 60, 3_600) * 1_000,
+    accessTokenTtlMs: integer('ACCESS_TOKEN_SECONDS', 900, 60, maxAccessTokenTtlMs / 1_000) * 1_000,
     requestTimeoutMs: integer('REQUEST_TIMEOUT_MS', 5_000, 100, 60_000),
     falKey: key('FAL_KEY', text('FAL_KEY')),
     falQueueUrl: baseUrl('FAL_QUEUE_URL', text('FAL_QUEUE_URL') ?? 'https://queue.fal.run'),

@@ -19,7 +19,7 @@ import { createViewStore } from './access/view-store.ts'
 import { createViews, viewsLookMs } from './access/views.ts'
 import { createWarmUp, type WarmUp } from './access/warm-up.ts'
 import { createWarmUpStore } from './access/warm-up-store.ts'
-import type { Config } from './config.ts'
+import { type Config, maxAccessTokenTtlMs } from './config.ts'
 import { type Credits, createCredits } from './credits/service.ts'
 import { createCreditStore } from './credits/store.ts'
 import { createFlagService, type FlagService } from './flags/service.ts'
@@ -146,7 +146,7 @@ export const createServices = async (
   const secrets = createSecrets(config.secret)
 
   const identityStore = createIdentityStore(database.auth)
-  const keys = createSigningKeys({ store: identityStore, secrets, clock, tokenTtlMs: config.accessTokenTtlMs })
+  const keys = createSigningKeys({ store: identityStore, secrets, clock, maxTokenTtlMs: maxAccessTokenTtlMs })
   try {
     await keys.refresh()
   } catch (error) {

@@ -33,12 +33,13 @@ export const createSigningKeys = ({
   store,
   secrets,
   clock,
-  tokenTtlMs,
+  maxTokenTtlMs,
 }: {
   store: Pick<IdentityStore, 'listSigningKeys' | 'addSigningKeys'>
   secrets: Secrets
   clock: Clock
-  tokenTtlMs: number
+  /** The longest that a token may be good for, however that is configured when it is signed. */
+  maxTokenTtlMs: number
 }): SigningKeys => {
   let keys: readonly LoadedKey[] = []
   let byHeader: ReadonlyMap<string, LoadedKey> = new Map()
@@ -77,7 +78,7 @@ export const createSigningKeys = ({
       activates_at: new Date(activatesAtMs),
       retires_at: new Date(retiresAtMs),
       // Twice the life of a token: the last one signed, with room for clocks that differ.
-      expires_at: new Date(retiresAtMs + 2 * tokenTtlMs),
+      expires_at: new Date(retiresAtMs + 2 * maxTokenTtlMs),
     }
   }
 

@@ -29,7 +29,8 @@ const isDay = (text: string): boolean => {
 const toExpiry = (text: string | undefined, now: Date): Date | null => {
   if (text === undefined) return null
   const expiry = new Date(text)
-  if (isDay(text) && expiry > now) return expiry
+  // An offset can take it into a year of five digits.
+  if (isDay(text) && expiry > now && expiry.getUTCFullYear() <= 9_999) return expiry
   throw new Fault('request.invalid', {
     problems: [{ in: 'body', pointer: '/expires_at', detail: 'Expected a time in the future' }],
   })

@@ -32,7 +32,7 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     store: createIdentityStore(sql),
     secrets: createSecrets(testSecret),
     clock: systemClock,
-    tokenTtlMs: policy.ttlMs,
+    maxTokenTtlMs: policy.ttlMs,
   })
   await signing.refresh()
 

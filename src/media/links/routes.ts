@@ -13,8 +13,9 @@ export const linkRoutes = ({ links, guard, config }: Dependencies) =>
   new Elysia().use(guard).post(
     '/media/:media_id/links',
     async ({ call, caller, params, body, request, status }) => {
+      const origin = originOf(config, request)
       const { target, ...link } = await links.create(call, caller, params.media_id, body)
-      return status(201, { url: originOf(config, request) + target, ...link })
+      return status(201, { url: origin + target, ...link })
     },
     {
       signedIn: true,

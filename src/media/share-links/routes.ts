@@ -17,8 +17,9 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
     .post(
       '/media/:media_id/share-links',
       async ({ call, caller, params, body, request, status }) => {
+        const origin = originOf(config, request)
         const { target, ...link } = await shareLinks.create(call, caller, params.media_id, body)
-        return status(201, { url: originOf(config, request) + target, ...link })
+        return status(201, { url: origin + target, ...link })
       },
       {
         may: ['share', theMedia],

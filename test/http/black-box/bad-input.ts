@@ -591,6 +591,13 @@ export const badInput: Group = (world) =>
       }
     })
 
+    test('an address with what no terminal shows is none', async () => {
+      for (const email of ['a\x01@b.co', 'a@b\x01.co', 'a@b.co\x7f', 'a@b.c\x1fo']) {
+        const { status, body } = await world().post('/api/v1/auth/register', { email, password: 'an uncommon phrase' })
+        expect([email, status, body.code]).toEqual([email, 422, 'request.invalid'])
+      }
+    })
+
     test('exactly 1 MiB is read, one byte more is not', async () => {
       const padded = (length: number) => `{"email":"a@b.cd","password":"${'x'.repeat(length - 32)}"}`
       expect(padded(maxBody)).toHaveLength(maxBody)

@@ -82,6 +82,17 @@ export const plain: Group = (world) =>
       }
     })
 
+    test('a host that is none is answered, and where the answer is about the host, refused', async () => {
+      const ask = async (request: string, headers = '') =>
+        (await sendRaw(world().subject.baseUrl, [`${request} HTTP/1.1\r\nhost: [\r\n${headers}\r\n`]))?.status
+      const asked = await Promise.all([
+        ask('GET /.well-known/authzen-configuration'),
+        ask('POST /api/v1/auth/login', 'content-type: application/json\r\ncontent-length: 2000000\r\n'),
+      ])
+      // A runtime may refuse it itself.
+      for (const status of asked) expect([400, 413]).toContain(status as number)
+    })
+
     test('HEAD answers as GET does, without the body', async () => {
       const [head, get] = [await world().send('HEAD', '/health'), await world().get('/health')]
       expect([head.status, head.text]).toEqual([200, ''])

@@ -85,7 +85,7 @@ export const serviceKeys: Group = (world) =>
 
     test('one ends at a time of its own, which is a day there is, in the future', async () => {
       if (operator === undefined) return
-      for (const expires_at of ['2001-01-01T00:00:00Z', '2999-02-30T00:00:00Z']) {
+      for (const expires_at of ['2001-01-01T00:00:00Z', '2999-02-30T00:00:00Z', '9999-12-31T23:59:59-01:00']) {
         const { token } = operator
         const refused = await world().post(path, { name: 'n', scopes: ['authorization:check'], expires_at }, { token })
         expect([expires_at, refusal(refused)]).toEqual([expires_at, '422 request.invalid'])

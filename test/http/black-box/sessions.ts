@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import { headOf } from './wire.ts'
 import { type Group, refusal } from './witness.ts'
 
 const me = '/api/v1/auth/me'
@@ -26,6 +27,33 @@ export const sessions: Group = (world) =>
       expect([status, text]).toEqual([204, ''])
       await expectOver(person)
       expect((await world().get(me, { token: other.token })).status).toBe(200)
+    })
+
+    test('logging out takes no body, whatever the client says of the one it does not send', async () => {
+      const said: Record<string, string>[] = [
+        { 'content-type': 'application/json' },
+        { 'content-type': 'application/json', 'content-length': '0' },
+        { 'content-type': 'application/json; charset=utf-8', 'content-length': '0' },
+        { 'content-type': 'application/x-www-form-urlencoded', 'content-length': '0' },
+        { 'content-type': 'text/plain', 'transfer-encoding': 'chunked' },
+        { 'content-type': 'application/json', 'transfer-encoding': 'chunked' },
+      ]
+      for (const headers of said) {
+        const { token } = await world().register()
+        const head = headOf('POST', '/api/v1/auth/logout', { authorization: `Bearer ${token}`, ...headers })
+        const parts = 'transfer-encoding' in headers ? [head, '0\r\n\r\n'] : [head]
+        const answer = await world().raw('POST', '/api/v1/auth/logout', parts)
+        expect([headers, answer?.status]).toEqual([headers, 204])
+      }
+    })
+
+    test('a type is what it is in any case, with spaces and parameters', async () => {
+      const { email, password } = await world().register()
+      for (const type of ['Application/JSON', 'application/json ; charset=utf-8', 'application/json;charset="utf-8"']) {
+        const body = { email, password }
+        const { status } = await world().post('/api/v1/auth/login', body, { headers: { 'content-type': type } })
+        expect([type, status]).toEqual([type, 200])
+      }
     })
 
     test('logging out everywhere ends every session at once', async () => {
