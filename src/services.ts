@@ -235,7 +235,10 @@ export const createServices = async (
   const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access, clock })
   const shareLinkStore = createShareLinkStore(database.read, database.batch)
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
-  const jobStore = createJobStore(database.batch, caches.bus.instance)
+  const jobStore = createJobStore(database.batch, caches.bus.instance, {
+    models: models.list().flatMap(({ id, available }) => (available ? [id] : [])),
+    strandedMs: config.generationTimeoutMs,
+  })
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
     store: jobStore,

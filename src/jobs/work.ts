@@ -133,10 +133,9 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     judge: (error) => {
-      // Another instance may have what this one lacks.
-      if (error instanceof NobodyMakesIt || error instanceof ReferenceMissing) {
-        return { reason: 'unavailable', retryable: true }
-      }
+      // It waited long enough for an instance that could.
+      if (error instanceof NobodyMakesIt) return { reason: 'unavailable', retryable: false }
+      if (error instanceof ReferenceMissing) return { reason: 'unavailable', retryable: true }
       if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }
       return judge(error)
     },

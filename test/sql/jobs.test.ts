@@ -25,7 +25,8 @@ afterAll(async () => {
 })
 
 const leaseMs = 60_000
-const stores = () => [createJobStore(sql, 'one'), createJobStore(sql, 'two')] as const
+const makes = { models: ['m'], strandedMs: 60_000 }
+const stores = () => [createJobStore(sql, 'one', makes), createJobStore(sql, 'two', makes)] as const
 const inside = <T>(work: (tx: TransactionSql) => Promise<T>) => sql.begin(work) as Promise<T>
 const take = (store: ReturnType<typeof createJobStore>, limit = 10) => inside((tx) => store.take(tx, limit, leaseMs))
 const leaseOf = (job: { generation_id: string; attempt: number }) => ({
@@ -43,7 +44,7 @@ const addUser = async (plan = 'free') => {
 const addJob = async (plan?: string) => {
   const [id, owner] = [newId(), await addUser(plan)]
   await sql`insert into generations (id, owner_id, model, prompt) values (${id}, ${owner}, 'm', 'p')`
-  await inside((tx) => createJobStore(sql, 'adder').add(tx, id))
+  await inside((tx) => createJobStore(sql, 'adder', makes).add(tx, id))
   return id
 }
 const rowOf = async (id: string) => (await sql`select * from generation_jobs where generation_id = ${id}`)[0]
@@ -102,6 +103,22 @@ describe('jobs', () => {
     await until(() => heard.length >= 2, 'both are heard')
     expect(heard).toEqual([`progress ${id} 2 0.25`, `progress ${id} 3 1`])
     await unlisten()
+  })
+
+  test('are left to workers that can make them, until they have been due for too long', async () => {
+    const id = await addJob()
+    const [able] = stores()
+    const unable = createJobStore(sql, 'unable', { ...makes, models: ['another'] })
+    const due = async () => [await able.isAnyDue(), await unable.isAnyDue()]
+    expect([await due(), await take(unable)]).toEqual([[true, false], []])
+    await sql`update generation_jobs set run_after = now() - interval '2 minutes'`
+    expect(await due()).toEqual([true, true])
+    expect(await take(able)).toHaveLength(1)
+    await runOut(id)
+    // It was somebody's a moment ago.
+    expect([await due(), await take(unable)]).toEqual([[true, false], []])
+    await sql`update generation_jobs set lease_until = now() - interval '2 minutes'`
+    expect(await take(unable)).toMatchObject([{ generation_id: id, attempt: 2 }])
   })
 
   test('of a generation that somebody is at are passed over, and nobody waits', async () => {
