@@ -28,10 +28,15 @@ export const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 
 /** `userId` where what was granted to that person is missing too. */
 export type OnMiss = (kind: FactKind, id: string, userId: string | null) => void
 
-/** Whoever's grants a question about an unknown thing has to bring along: nobody's, where they are known. */
-const unknownGrantsOf = (source: Source, userId: string, projectId = ''): string | null => {
+/**
+ * Whoever's grants a question about an unknown thing has to bring along: nobody's, where they are known. Which project it is
+ * in may be unknown too: it may be any.
+ */
+const unknownGrantsOf = (source: Source, userId: string, projectId?: string): string | null => {
   const grants = factIn(source('grants', userId))
-  return grants === undefined || grants === 'many' || grants.except?.includes(projectId) ? userId : null
+  if (grants === undefined || grants === 'many') return userId
+  const mayBeExcepted = projectId === undefined ? grants.except !== undefined : grants.except?.includes(projectId)
+  return mayBeExcepted ? userId : null
 }
 
 const readGrant = (source: Source, projectId: string, userId: string, onMiss: OnMiss): GrantFact | undefined => {

@@ -219,6 +219,22 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(2)
   })
 
+  test('of a generation that was not known, in a project of which nobody knows yet that something changed, brings both', async () => {
+    database.world
+      .set(ofLab, { ...open, visibility: 'team-only' })
+      .set(ofWork, inLab)
+      .set(toBob, look)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    change(toBob, setOf('read'))
+    const again = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(setOf('read'))
+    expect(database.statements).toHaveLength(2)
+  })
+
   test('is as old as it was when parts of it are left out, and gone when there are many of those', async () => {
     facts = remember({ ttlMs: 1_000 })
     database.world.set(ofLab, { ...open, visibility: 'team-only' })
