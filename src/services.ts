@@ -221,6 +221,7 @@ export const createServices = async (
     log,
     maxCachedTokens: 2 * config.l1MaxEntries,
     leaveTeams: teamStore.leaveAll,
+    cancelGenerations: (tx, userId) => generations.cancelAll(tx, userId),
     onSignedIn: warmUp.signedIn,
     welcome: credits.welcome,
   })

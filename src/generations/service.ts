@@ -219,6 +219,15 @@ export const createGenerations = ({
       return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
     }),
 
+  /** As `cancel`, of all that a person has under way; no more are accepted once the account is closed. */
+  cancelAll: async (tx: TransactionSql, ownerId: string): Promise<void> => {
+    for (const id of await store.lockUnfinished(tx, ownerId)) {
+      if (!(await cancelJob(tx, id))) continue
+      await store.finish(tx, id, { status: 'cancelled' })
+      await refund(tx, id)
+    }
+  },
+
   remove: (call: Call, caller: Caller, id: string): Promise<void> =>
     changes.run(call.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')

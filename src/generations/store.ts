@@ -188,6 +188,14 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return count === 1
     },
 
+    /** Locks those of a person that are not over yet, all in one order. */
+    lockUnfinished: async (tx: TransactionSql, ownerId: string): Promise<string[]> => {
+      const found = await tx<{ id: string }[]>`
+        select id from generations
+         where owner_id = ${ownerId} and status in ('queued', 'processing') order by id for no key update`
+      return found.map(({ id }) => id)
+    },
+
     /** Says what came of one. Lock it first. */
     finish: async (
       tx: TransactionSql,

@@ -32,10 +32,12 @@ type Dependencies = {
   clock: Clock
   log: Log
   maxCachedTokens: number
-  /** Takes a person out of the teams it does not own, and forgets where it was invited. */
+  /** Locks the account, takes the person out of the teams it does not own, and forgets where it was invited. */
   leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
   /** Told of every sign-in and refresh that is about to be answered; must not throw. */
   onSignedIn?: (claims: Claims) => void
+  /** Calls off what a person has under way. Once the account is locked. */
+  cancelGenerations: (tx: TransactionSql, userId: string) => Promise<void>
   /** Gives somebody new what everybody starts with. */
   welcome: (tx: TransactionSql, userId: string) => Promise<void>
 }
@@ -71,8 +73,20 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  * password are felt by the next request; nothing that is stored signs anybody in.
  */
 export const createIdentity = (dependencies: Dependencies) => {
-  const { store, changes, passwords, keys, secrets, policy, clock, log, maxCachedTokens, leaveTeams, welcome } =
-    dependencies
+  const {
+    store,
+    changes,
+    passwords,
+    keys,
+    secrets,
+    policy,
+    clock,
+    log,
+    maxCachedTokens,
+    leaveTeams,
+    cancelGenerations,
+    welcome,
+  } = dependencies
   const { onSignedIn = () => {} } = dependencies
   const verified = createTtlMap<TokenClaims>({
     clock,
@@ -272,6 +286,7 @@ export const createIdentity = (dependencies: Dependencies) => {
       changes.run(call.deadline, async (tx) => {
         // While the address is still known.
         await leaveTeams(tx, caller.userId)
+        await cancelGenerations(tx, caller.userId)
         await store.closeAccount(tx, caller.userId)
         await endAll(tx, caller.userId, 'account_closed')
       }),

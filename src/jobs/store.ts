@@ -1,3 +1,4 @@
+import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Fragment, Sql, TransactionSql } from '../platform/postgres.ts'
 
@@ -51,12 +52,17 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
          <= clock_timestamp() - ${strandedMs}::float8 * interval '1 millisecond')`
 
   return {
-    /** With the generation, in its transaction. Tells everybody, when that is committed, that there is work. */
+    /**
+     * With the generation, in its transaction. Tells everybody, when that is committed, that there is work. Throws where its
+     * owner's account is not active any more; it stays what it is until the end of the transaction.
+     */
     add: async (tx: TransactionSql, generationId: string, referenceSha256: string | null = null): Promise<void> => {
-      await tx`
-      insert into generation_jobs (generation_id, priority, reference_sha256)
-      select g.id, case u.plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}
-        from generations g join users u on u.id = g.owner_id where g.id = ${generationId}`
+      const { count } = await tx`
+        insert into generation_jobs (generation_id, priority, reference_sha256)
+        select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}
+          from (select g.id, u.plan from generations g join users u on u.id = g.owner_id
+                 where g.id = ${generationId} and u.status = 'active' for share of u) owned`
+      if (count === 0) throw new Fault('identity.not_signed_in')
       await tx`select pg_notify('velro', 'job')`
     },
 
