@@ -174,6 +174,33 @@ describe('at the same moment', () => {
     expect(await publish(id, upload(one))).toBe(true)
   })
 
+  test('they wait also for longer than a transaction of its pool may otherwise be idle', async () => {
+    await remove(await keep(one))
+    const impatient = connect(database.connection, {
+      max: 2,
+      connection: { idle_in_transaction_session_timeout: 2_000 },
+    })
+    const begun = Promise.withResolvers<void>()
+    const gone = Promise.withResolvers<void>()
+    const going = createMediaStore(sql, impatient).letGo(one, () => {
+      begun.resolve()
+      return gone.promise
+    })
+    going.catch(() => {})
+    await begun.promise
+    const claiming = claim(one)
+    await waiting(1)
+    // Idle from now on, and ended for it: whatever was idle before and may not be so for longer is ended too.
+    await impatient.begin(() => new Promise(() => {})).catch(() => {})
+    expect(await countWaiting()).toBe(1)
+    gone.resolve()
+    expect(await going).toBe(true)
+    expect(await publish(await claiming, upload(one))).toBe(true)
+    const [left] = await impatient`select current_setting('idle_in_transaction_session_timeout') as "limit"`
+    expect(left).toEqual({ limit: '2s' })
+    await impatient.end()
+  })
+
   test('whoever keeps anew what could not all be taken away keeps it, however late the rest goes', async () => {
     const bytes = new Uint8Array([1])
     const held = new Map([[objectKey(one), bytes]])
