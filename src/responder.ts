@@ -22,9 +22,12 @@ const securityHeaders = {
   'x-permitted-cross-domain-policies': 'none',
 } as const
 
-const exposed = 'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed'
+const exposed =
+  'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed, ' +
+  'etag, content-range, accept-ranges, content-disposition'
 const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
-const allowedHeaders = 'authorization, content-type, idempotency-key, last-event-id, traceparent'
+const allowedHeaders =
+  'authorization, content-type, idempotency-key, last-event-id, traceparent, if-none-match, if-range, range'
 
 type Outgoing = {
   readonly status: number

@@ -16,6 +16,14 @@ const maxSwept = 500
 /** What is deleted comes in bursts; one look for all of it. */
 const soonMs = 200
 
+/**
+ * Settles when none of them is under way any more, then throws the first reason there is: what comes after a failure, as
+ * taking away what was put or giving up what holds others off, must not be overtaken by the rest.
+ */
+const settle = async (works: readonly Promise<void>[]): Promise<void> => {
+  for (const each of await Promise.allSettled(works)) if (each.status === 'rejected') throw each.reason
+}
+
 const referenceVariant = String(Math.max(...thumbnailEdges))
 
 /** A picture that can be shown, with smaller ones of it; or a film, of which there are none. */
@@ -63,17 +71,13 @@ export const createKeeper = ({
   log: Log
 }) => {
   const piece = () => createDeadline(clock, pieceMs)
-  /** Settles when nothing is being written any more, so that what failed can be taken away. */
-  const put = async ({ bytes, contentType, sha256, thumbnails }: Made) => {
-    const puts = await Promise.allSettled([
+  const put = ({ bytes, contentType, sha256, thumbnails }: Made) =>
+    settle([
       objects.put(objectKey(sha256), bytes, contentType),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
     ])
-    for (const each of puts) if (each.status === 'rejected') throw each.reason
-  }
-  const remove = async (sha256: string) => {
-    await Promise.all([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
-  }
+  const remove = (sha256: string) =>
+    settle([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
   const claimsOf = (things: readonly Made[]) => things.map(({ claim }) => claim)
 
   const letOrphansGo = async (): Promise<void> => {

@@ -151,7 +151,8 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         if (namesTag(request.headers.get('if-none-match'), content.tag)) return send(304, null, {})
         const condition = request.headers.get('if-range')
         const isSame = condition === null || condition === content.tag
-        const range = isSame ? parseRange(request.headers.get('range')) : undefined
+        // Of a HEAD there are no parts.
+        const range = isSame && request.method === 'GET' ? parseRange(request.headers.get('range')) : undefined
         const { stream, first, length, total } = await media.open(call, content, range)
         const isPart = range !== undefined
         const headers = {

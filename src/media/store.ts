@@ -24,6 +24,13 @@ export type NewMedia = Pick<MediaRow, 'id' | 'generation_id' | 'owner_id' | 'pos
 
 type Place = { readonly after: string | null; readonly limit: number }
 
+/**
+ * How long taking the bytes of one object away may leave its transaction idle: four times what an S3 service has for an
+ * answer (15 s), and all of them are asked at once. A session that ended earlier would let go of the row while bytes are
+ * still going, and take those away that somebody keeps anew.
+ */
+const removalMs = 60_000
+
 export const createMediaStore = (sql: Sql, batch: Sql) => {
   /** Uploads, and what came of generations that are completed: others have none to show. */
   const rows = sql`
@@ -125,8 +132,9 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
 
     /**
      * Lets go of an object, unless it is somebody's after all: asked under the row's lock, for which whoever claims it or
-     * refers to it waits. `work` takes the bytes away; when it throws, the object stays an orphan. What another instance,
-     * or whoever gives it up at this moment, is at is passed over; they see to it. Returns whether it was let go.
+     * refers to it waits. `work` takes the bytes away, within `removalMs`, and settles when nothing of that is under way any
+     * more; when it throws, the object stays an orphan. What another instance, or whoever gives it up at this moment, is at
+     * is passed over; they see to it. Returns whether it was let go.
      */
     letGo: (sha256: string, work: () => Promise<void>): Promise<boolean> =>
       batch.begin(async (tx) => {
@@ -142,6 +150,7 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
              and not exists (select from media_claims c where c.sha256 = o.sha256)
              and not exists (select from generation_jobs j where j.reference_sha256 = o.sha256)`
         if (count === 0) return false
+        await tx`select set_config('idle_in_transaction_session_timeout', ${String(removalMs)}, true)`
         await work()
         return true
       }) as Promise<boolean>,

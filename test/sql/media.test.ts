@@ -1,7 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
+import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
+import { createKeeper } from '../../src/media/keeper.ts'
 import { createMediaStore, type NewMedia } from '../../src/media/store.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { objectKey } from '../../src/platform/objects.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -74,13 +78,13 @@ const holding = async (work: (tx: TransactionSql) => Promise<unknown>) => {
     return transaction
   }
 }
-const waiting = (count: number) =>
-  until(async () => {
-    const [row] = await sql<{ waiting: number }[]>`
-      select count(*)::int as waiting from pg_stat_activity
-       where datname = ${database.connection.database} and wait_event_type = 'Lock'`
-    return (row?.waiting ?? 0) >= count
-  }, `${count} wait for a lock`)
+const countWaiting = async () => {
+  const [row] = await sql<{ waiting: number }[]>`
+    select count(*)::int as waiting from pg_stat_activity
+     where datname = ${database.connection.database} and wait_event_type = 'Lock'`
+  return row?.waiting ?? 0
+}
+const waiting = (count: number) => until(async () => (await countWaiting()) >= count, `${count} wait for a lock`)
 
 const one = hashOf('one')
 
@@ -168,6 +172,81 @@ describe('at the same moment', () => {
     const id = await claiming
     expect([await isThere(one), await letGo(one)]).toEqual([true, false])
     expect(await publish(id, upload(one))).toBe(true)
+  })
+
+  test('they wait also for longer than a transaction of its pool may otherwise be idle', async () => {
+    await remove(await keep(one))
+    const impatient = connect(database.connection, {
+      max: 2,
+      connection: { idle_in_transaction_session_timeout: 2_000 },
+    })
+    const begun = Promise.withResolvers<void>()
+    const gone = Promise.withResolvers<void>()
+    const going = createMediaStore(sql, impatient).letGo(one, () => {
+      begun.resolve()
+      return gone.promise
+    })
+    going.catch(() => {})
+    await begun.promise
+    const claiming = claim(one)
+    await waiting(1)
+    // Idle from now on, and ended for it: whatever was idle before and may not be so for longer is ended too.
+    await impatient.begin(() => new Promise(() => {})).catch(() => {})
+    expect(await countWaiting()).toBe(1)
+    gone.resolve()
+    expect(await going).toBe(true)
+    expect(await publish(await claiming, upload(one))).toBe(true)
+    const [left] = await impatient`select current_setting('idle_in_transaction_session_timeout') as "limit"`
+    expect(left).toEqual({ limit: '2s' })
+    await impatient.end()
+  })
+
+  test('whoever keeps anew what could not all be taken away keeps it, however late the rest goes', async () => {
+    const bytes = new Uint8Array([1])
+    const held = new Map([[objectKey(one), bytes]])
+    const slow = Promise.withResolvers<void>()
+    let begun = false
+    const keeper = createKeeper({
+      store,
+      images: {} as Parameters<typeof createKeeper>[0]['images'],
+      objects: {
+        open: async () => undefined,
+        put: async (key) => void held.set(key, bytes),
+        delete: async (key) => {
+          if (key !== objectKey(one)) throw new Error('503 SlowDown')
+          begun = true
+          await slow.promise
+          held.delete(key)
+        },
+      },
+      clock: systemClock,
+      log: createLog('silent'),
+    })
+    await remove(await keep(one))
+    const sweep = keeper.sweep()
+    await until(() => begun, 'it is being taken away')
+    const picture = {
+      bytes,
+      contentType: 'image/png',
+      width: 1,
+      height: 1,
+      durationMs: null,
+      sha256: one,
+      thumbnails: [],
+    }
+    const made = { claim: newId(), ...picture }
+    let kept = false
+    const keeping = keeper.keep([made]).then(() => {
+      kept = true
+    })
+    await until(async () => kept || (await countWaiting()) > 0, 'it is kept anew, or is to wait')
+    slow.resolve()
+    await Promise.all([sweep, keeping])
+    await inside((tx) => keeper.publish(tx, { generationId: null, ownerId: owner }, [made]))
+    expect([await isThere(one), held.has(objectKey(one))]).toEqual([true, true])
+    // What failed has not been forgotten.
+    expect(await store.listOrphans(10)).toEqual([one])
+    await keeper.close()
   })
 
   test('what is being published is not let go, however far that has come', async () => {

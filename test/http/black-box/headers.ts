@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
+import { newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
 import { type Answer, type Group, missingHeaders, securityHeaders } from './witness.ts'
@@ -92,6 +93,36 @@ export const headers: Group = (world) =>
         expect.arrayContaining(['authorization', 'content-type', 'traceparent']),
       )
       expect(Number(headers.get('access-control-max-age'))).toBeGreaterThan(0)
+    })
+
+    test('pages of an origin that was configured may ask for bytes by part and by tag, and read which they got', async () => {
+      const { sharedOrigin: origin } = world().subject
+      if (origin === undefined) return
+      const { token } = ada
+      const uploaded = await world().send('POST', '/api/v1/media', {
+        token,
+        headers: { 'content-type': 'image/png' },
+        body: (await newPicture()) as unknown as BodyInit,
+      })
+      const path = `/api/v1/media/${uploaded.body.id}/content`
+      const wanted = ['authorization', 'if-none-match', 'if-range', 'range']
+      const preflight = await world().send('OPTIONS', path, {
+        headers: {
+          origin,
+          'access-control-request-method': 'GET',
+          'access-control-request-headers': wanted.join(','),
+        },
+      })
+      expect(preflight.headers.get('access-control-allow-headers')?.split(', ')).toEqual(expect.arrayContaining(wanted))
+      const part = await world().get(path, { token, headers: { origin, range: 'bytes=0-9' } })
+      expect([part.status, part.headers.get('content-range')]).toEqual([206, `bytes 0-9/${uploaded.body.bytes}`])
+      const exposed = part.headers.get('access-control-expose-headers')?.split(', ') ?? []
+      for (const name of ['etag', 'content-range', 'accept-ranges', 'content-disposition']) {
+        expect([name, part.headers.has(name), exposed.includes(name)]).toEqual([name, true, true])
+      }
+      const tag = part.headers.get('etag') ?? ''
+      const unchanged = await world().get(path, { token, headers: { origin, 'if-none-match': tag } })
+      expect([unchanged.status, unchanged.headers.get('access-control-allow-origin')]).toEqual([304, origin])
     })
 
     test('every request has an id of its own', async () => {

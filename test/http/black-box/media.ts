@@ -140,6 +140,23 @@ export const media: Group = (world) =>
       expect([head.status, head.text, head.headers.get('content-length')]).toEqual([200, '', String(bytes.length)])
     }, 60_000)
 
+    test('is told of whole by HEAD, whatever part is asked for, or not at all where one has it', async () => {
+      const { items } = await make()
+      const path = `/api/v1/media/${items[0].id}/content`
+      const head = async (headers: Record<string, string>) => {
+        const answer = await world().send('HEAD', path, { token: owner.token, headers })
+        const told = ['content-length', 'content-range', 'accept-ranges'].map((name) => answer.headers.get(name))
+        return [answer.status, answer.text, ...told]
+      }
+      const whole = [200, '', String(items[0].bytes), null, 'bytes']
+      for (const range of ['bytes=0-9', 'bytes=-5', `bytes=${items[0].bytes}-`]) {
+        expect([range, ...(await head({ range }))]).toEqual([range, ...whole])
+      }
+      const tag = (await world().get(path, { token: owner.token })).headers.get('etag') ?? ''
+      expect(await head({ range: 'bytes=0-9', 'if-range': tag })).toEqual(whole)
+      expect((await head({ range: 'bytes=0-9', 'if-none-match': tag }))[0]).toBe(304)
+    }, 60_000)
+
     test('is there for those who may read and download its generation, and for others it is not', async () => {
       const { body: project } = await world().post('/api/v1/projects', { name: 'Shown' }, { token: owner.token })
       const { items } = await make({ project_id: project.id })
