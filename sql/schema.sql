@@ -25,6 +25,9 @@ CREATE OR REPLACE FUNCTION public.lock_credit_balance()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
+declare
+  last_id uuid;
+  last_ms bigint;
 begin
   if new.kind in ('settle', 'refund') and not exists (
     select from credit_ledger r
@@ -36,6 +39,14 @@ begin
   end if;
   insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
   select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
+  new.created_at := clock_timestamp();
+  -- By a statement of its own, which sees what was committed while this one waited.
+  select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
+  if new.id <= last_id then
+    -- The first 48 bits are the milliseconds; version, variant and chance stay those of the new one.
+    last_ms := ('x' || left(replace(last_id::text, '-', ''), 12))::bit(48)::bigint;
+    new.id := (lpad(to_hex(last_ms + 1), 12, '0') || right(replace(new.id::text, '-', ''), 20))::uuid;
+  end if;
   return new;
 end $function$;
 

@@ -30,8 +30,9 @@ type Dependencies = {
  * What people have to spend, and every reason why.
  *
  * Promise: a balance is the sum of its owner's entries at every moment, and never below 0, however many spend it at once.
- * What was reserved for a generation is settled or refunded, one of the two and once. What takes a transaction is done
- * with it or not at all, and holds the balance until it ends: do it late in the transaction.
+ * What was reserved for a generation is settled or refunded, one of the two and once. The ids of a person's entries are
+ * in the order in which they changed the balance, whichever instances wrote them. What takes a transaction is done with it
+ * or not at all, and holds the balance until it ends: do it late in the transaction.
  */
 export const createCredits = ({ store, changes, idempotency, welcomeCredits }: Dependencies) => ({
   /** What everybody starts with. */

@@ -48,7 +48,10 @@ export const createCreditStore = (sql: Sql) => {
          where user_id = ${userId} and (${after}::uuid is null or id < ${after}::uuid)
          order by id desc limit ${limit + 1}`),
 
-    /** Triggers keep the balance, and refuse what would take it below 0. */
+    /**
+     * Triggers keep the balance, and refuse what would take it below 0. They lock it first, and then give an id that is
+     * not above the one of the last entry another that is.
+     */
     insert: async (tx: TransactionSql, entry: NewEntry): Promise<EntryRow> => {
       const [row] = await tx<EntryRow[]>`insert into credit_ledger ${tx(entry)} returning ${columns(tx)}`
       return row as EntryRow

@@ -124,17 +124,23 @@ export const createGenerations = ({
   addJob,
   cancelJob,
 }: Dependencies) => ({
-  /** The project, the parent and the reference it was asked for are there when it is made, or nothing is made. */
+  /**
+   * The project, the parent and the reference it was asked for are there when it is made, or nothing is made. Whoever
+   * asks again with the key is told what was made, also when they are there no more.
+   */
   create: async (call: Call, caller: Caller, input: NewGeneration, key?: string): Promise<Replayable<Generation>> => {
-    checkLineage(input)
     const { project_id = null, parent_id, reference_media_id = null, model, prompt } = input
     const { negative_prompt = '', title = '', intent = 'original' } = input
-    const ordered = order(input)
-    if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), call.deadline)
-    if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, call.deadline)
-    if (reference_media_id !== null) await requireReference(call, caller, reference_media_id)
+    const check = async (): Promise<Order> => {
+      checkLineage(input)
+      const ordered = order(input)
+      if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), call.deadline)
+      if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, call.deadline)
+      if (reference_media_id !== null) await requireReference(call, caller, reference_media_id)
+      return ordered
+    }
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
-    const accept = async (tx: TransactionSql) => {
+    const accept = async (tx: TransactionSql, ordered: Order) => {
       if (project_id !== null && !(await store.keepProject(tx, project_id))) throw new Fault('project.not_found')
       const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...found(await store.keepParent(tx, parent_id))]
       if (ancestor_ids.length > maxDepth) throw new Fault('generation.too_deep')
@@ -162,7 +168,12 @@ export const createGenerations = ({
       await reserve(tx, caller.userId, row.id, price)
       return { status: 201, body: toGeneration(row) }
     }
-    return changes.run(call.deadline, (tx) => idempotency.once(tx, request, () => accept(tx)), { adds: true })
+    const checked = check()
+    // What was answered to a key stands, whatever has become of what was asked for: only the first request is refused.
+    await (key === undefined ? checked : Promise.allSettled([checked]))
+    return changes.run(call.deadline, (tx) => idempotency.once(tx, request, async () => accept(tx, await checked)), {
+      adds: true,
+    })
   },
 
   get: async (call: Call, caller: Caller, id: string): Promise<Generation> =>

@@ -37,7 +37,11 @@ const hashOf = (body: unknown): Uint8Array => sha256(Buffer.from(JSON.stringify(
  * the first. The key is written in the transaction of the work, so there is no moment when one is done without the other.
  */
 export const createIdempotency = ({ store, clock }: { store: IdempotencyStore; clock: Clock }) => ({
-  /** Throws `request.idempotency_key_reused` for a key that came with another body. */
+  /**
+   * Throws `request.idempotency_key_reused` for a key that came with another body. A request that is refused before its
+   * transaction is refused by `work`: the key may have an answer from when there was nothing to refuse, or may be about
+   * to get one.
+   */
   once: async <T>(
     tx: TransactionSql,
     { userId, route, key, body }: IdempotentRequest,

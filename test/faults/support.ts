@@ -53,6 +53,10 @@ export const holdUser = (connection: TestConnection, userId: string) =>
 export const holdSessions = (connection: TestConnection, userId: string) =>
   hold(connection, (tx) => tx`select from sessions where user_id = ${userId} for update`)
 
+/** As `holdUser`, but the balance of a person: whatever spends it or gives it back waits. */
+export const holdBalance = (connection: TestConnection, userId: string) =>
+  hold(connection, (tx) => tx`select from credit_balances where user_id = ${userId} for update`)
+
 export const median = (values: readonly number[]): number => {
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN

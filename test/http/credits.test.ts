@@ -91,6 +91,49 @@ describe('credits', () => {
     expect(paged).toEqual(items)
   })
 
+  test('and are in the order in which they changed the balance, after many orders and cancels at once on two instances', async () => {
+    const ada = await register(client)
+    const other = await startApp({ connection: app.connection })
+    try {
+      const clients = [client, api(other.baseUrl)]
+      const asked = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
+      const token = ada.token
+      const order = (number: number) => clients[number % 2]?.post('/api/v1/generations', asked, { token })
+      const cancel = (id: string, number: number) =>
+        clients[number % 2]?.post(`/api/v1/generations/${id}/cancel`, undefined, { token })
+      for (let round = 0; round < 5; round += 1) {
+        const made = await Promise.all(Array.from({ length: 10 }, (_, number) => order(number)))
+        const answers = await Promise.all(
+          made.flatMap((answer, number) => [cancel(answer?.body.id, number + 1), order(number)]),
+        )
+        expect(new Set(answers.map((answer) => answer?.status))).toEqual(new Set([200, 201]))
+      }
+    } finally {
+      await other.close()
+    }
+    const items: { amount: number; balance_after: number; created_at: string }[] = []
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const page: { items: typeof items; next_cursor: string | null } = await ledgerOf(
+        ada,
+        `?limit=50${cursor && `&cursor=${cursor}`}`,
+      )
+      items.push(...page.items)
+      cursor = page.next_cursor
+    }
+    expect(items).toHaveLength(1 + 5 * 30)
+    const before = items.slice(1)
+    expect(before.map(({ balance_after }, at) => balance_after + (items[at]?.amount ?? 0))).toEqual(
+      items.slice(0, -1).map(({ balance_after }) => balance_after),
+    )
+    expect(items.map(({ created_at }) => created_at)).toEqual(
+      items
+        .map(({ created_at }) => created_at)
+        .sort()
+        .reverse(),
+    )
+    expect(items[0]?.balance_after).toBe(await balanceOf(ada))
+  }, 60_000)
+
   test('outlive the account as entries, and nobody can be given any after it', async () => {
     const ada = await register(client)
     expect((await client.delete('/api/v1/auth/me', { token: ada.token })).status).toBe(204)

@@ -3,11 +3,13 @@ import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { v7 } from 'uuid'
 import { createCredits } from '../../src/credits/service.ts'
 import { createCreditStore } from '../../src/credits/store.ts'
 import { newId } from '../../src/kit/id.ts'
 import { migrate } from '../../src/platform/migrate.ts'
 import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
 let database: TestDatabase
@@ -246,6 +248,59 @@ describe('the ledger', () => {
       expect(await refused(change)).toBe(denied)
     }
     expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+  })
+
+  /** Each entry in the order of ids, and whether it and its time follow from the one before. */
+  const chainOf = async (userId: string) => {
+    const rows = await sql<{ id: string; kind: string; follows: boolean }[]>`
+      select id, kind, balance_after = amount + coalesce(lag(balance_after) over by_id, 0)
+                       and created_at >= coalesce(lag(created_at) over by_id, '-infinity') as follows
+        from credit_ledger where user_id = ${userId} window by_id as (order by id) order by id`
+    expect(rows.filter(({ follows }) => !follows)).toEqual([])
+    for (const { id } of rows)
+      expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
+    return rows.map(({ kind }) => kind)
+  }
+
+  test('is in the order in which the balance changed, whoever waited for it and since when', async () => {
+    const ada = await withCredits(100)
+    const [one, two] = [newId(), newId()]
+    for (const id of [one, two]) await reserve(ada, id, 10)
+    const waiting = (count: number) =>
+      until(async () => {
+        const [row] = await sql<{ waiting: number }[]>`
+          select count(*)::int as waiting from pg_stat_activity
+           where datname = current_database() and wait_event_type = 'Lock'`
+        return row?.waiting === count
+      }, `${count} wait for the balance`)
+    let waited: Promise<unknown> | undefined
+    await sql.begin(async (tx) => {
+      await tx`select from credit_balances where user_id = ${ada} for update`
+      const refunded = refund(one)
+      await waiting(1)
+      const settled = settle(two)
+      await waiting(2)
+      waited = Promise.all([refunded, settled, reserve(ada, newId(), 5)])
+      await waiting(3)
+      await credits().reserve(tx, ada, newId(), 7)
+    })
+    await waited
+    const kinds = await chainOf(ada)
+    expect(kinds.slice(0, 4)).toEqual(['welcome', 'reserve', 'reserve', 'reserve'])
+    expect(kinds.slice(4).sort()).toEqual(['refund', 'reserve', 'settle'])
+  })
+
+  test('is in that order when an instance whose clock is ahead writes beside others', async () => {
+    const ada = await withCredits(100)
+    const ahead = () => v7({ msecs: Date.now() + 60_000 })
+    for (let round = 0; round < 5; round += 1) {
+      const id = newId()
+      await entry(ada, 'grant', 3, { id: ahead(), created_by: ada })
+      await reserve(ada, id, 10)
+      await (round % 2 === 0 ? settle(id) : refund(id))
+    }
+    const closed = Array.from({ length: 5 }, (_, round) => ['grant', 'reserve', round % 2 === 0 ? 'settle' : 'refund'])
+    expect(await chainOf(ada)).toEqual(['welcome', ...closed.flat()])
   })
 
   test('an entry that comes to nothing leaves the balance as it was', async () => {
