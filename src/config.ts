@@ -88,7 +88,26 @@ export class ConfigRefused extends Error {
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-const isPostgresUrl = (text: string) => /^postgres(ql)?:\/\/./.test(text)
+/**
+ * What postgres.js reads as it was meant. It looks for the hosts behind the first `@` and takes them apart at commas; with a
+ * `/`, `?` or `#` in a password, part of it would be a host or a port, and errors name those.
+ */
+const isPostgresUrl = (text: string) => {
+  const [, scheme, authority = '', rest = ''] = /^(postgres(?:ql)?:\/\/)(?=.)([^/?#]*)([^@#]*)$/.exec(text) ?? []
+  if (scheme === undefined) return false
+  const hostsAt = authority.indexOf('@') + 1
+  const hosts = authority.slice(hostsAt).split(',')
+  try {
+    decodeURIComponent(authority.slice(hostsAt))
+    for (const host of hosts) {
+      const { username, password } = new URL(scheme + authority.slice(0, hostsAt) + host + rest)
+      decodeURIComponent(`${username}:${password}`)
+    }
+    return hosts.length === 1 || !authority.includes('@', hostsAt)
+  } catch {
+    return false
+  }
+}
 
 const isOrigin = (text: string) => {
   try {
@@ -150,6 +169,15 @@ export const parseConfig = (env: Environment): Config => {
     return value ?? fallback
   }
 
+  const postgresUrl = (name: string, given: string | undefined) => {
+    if (given !== undefined && !isPostgresUrl(given)) {
+      problems.push(
+        `${name} must be a URL that starts with postgres:// or postgresql://; percent-encode what is special in user or password`,
+      )
+    }
+    return given
+  }
+
   const s3 = (): S3Config | undefined => {
     const given = {
       S3_ENDPOINT: text('S3_ENDPOINT'),
@@ -172,18 +200,12 @@ export const parseConfig = (env: Environment): Config => {
     return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
   }
 
-  const databaseUrl = text('DATABASE_URL')
-  if (databaseUrl !== undefined && !isPostgresUrl(databaseUrl)) {
-    problems.push('DATABASE_URL must start with postgres:// or postgresql://')
-  }
+  const databaseUrl = postgresUrl('DATABASE_URL', text('DATABASE_URL'))
   const redisUrl = text('REDIS_URL')
   if (redisUrl !== undefined && !isRedisUrl(redisUrl)) {
     problems.push('REDIS_URL must start with redis:// or rediss:// and be a URL, its path the number of a database')
   }
-  const databaseBusUrl = text('DATABASE_BUS_URL')
-  if (databaseBusUrl !== undefined && !isPostgresUrl(databaseBusUrl)) {
-    problems.push('DATABASE_BUS_URL must start with postgres:// or postgresql://')
-  }
+  const databaseBusUrl = postgresUrl('DATABASE_BUS_URL', text('DATABASE_BUS_URL'))
   const secret = text('SECRET')
   if (secret !== undefined && secret.length < 32) problems.push('SECRET must have at least 32 characters')
   if (secret === undefined && databaseUrl !== undefined) {
