@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 
 /** What the environment says, read once. Every name is documented in the README's table. */
@@ -252,7 +253,7 @@ export const parseConfig = (env: Environment): Config => {
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
     corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
-    trustedProxies: list('TRUSTED_PROXIES', (item) => /^[0-9a-f.:]+$/i.test(item), 'an IP address'),
+    trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -188,6 +188,16 @@ describe('what is wrong', () => {
     expect(problems.length).toBe(14)
   })
 
+  test('a proxy is named by its address, in any spelling', () => {
+    for (const item of ['face', '...', '999.1.1.1', '10.0.0.0/8', '10.0.0.1:80', '[::1]', '1::2::3', 'fe80::1%eth0']) {
+      expect(problemsOf({ TRUSTED_PROXIES: `10.0.0.1,${item}` })).toEqual([
+        `TRUSTED_PROXIES holds "${item}", which is not an IP address`,
+      ])
+    }
+    const proxies = ['10.0.0.1', '2001:0db8::1', '0:0:0:0:0:0:0:1', '::FFFF:10.0.0.2']
+    expect(parseConfig({ TRUSTED_PROXIES: proxies.join() }).trustedProxies).toEqual(proxies)
+  })
+
   test('is in the message too, a line each', () => {
     expect(() => parseConfig({ PORT: '-1', LOG_LEVEL: 'loud' })).toThrow(/\n {2}- PORT .*\n {2}- LOG_LEVEL /)
   })
