@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 
 /** What the environment says, read once. Every name is documented in the README's table. */
@@ -90,7 +91,26 @@ export const maxAccessTokenTtlMs = 3_600_000
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-const isPostgresUrl = (text: string) => /^postgres(ql)?:\/\/./.test(text)
+/**
+ * What postgres.js reads as it was meant. It looks for the hosts behind the first `@` and takes them apart at commas; with a
+ * `/`, `?` or `#` in a password, part of it would be a host or a port, and errors name those.
+ */
+const isPostgresUrl = (text: string) => {
+  const [, scheme, authority = '', rest = ''] = /^(postgres(?:ql)?:\/\/)(?=.)([^/?#]*)([^@#]*)$/.exec(text) ?? []
+  if (scheme === undefined) return false
+  const hostsAt = authority.indexOf('@') + 1
+  const hosts = authority.slice(hostsAt).split(',')
+  try {
+    decodeURIComponent(authority.slice(hostsAt))
+    for (const host of hosts) {
+      const { username, password } = new URL(scheme + authority.slice(0, hostsAt) + host + rest)
+      decodeURIComponent(`${username}:${password}`)
+    }
+    return hosts.length === 1 || !authority.includes('@', hostsAt)
+  } catch {
+    return false
+  }
+}
 
 const isOrigin = (text: string) => {
   try {
@@ -152,6 +172,15 @@ export const parseConfig = (env: Environment): Config => {
     return value ?? fallback
   }
 
+  const postgresUrl = (name: string, given: string | undefined) => {
+    if (given !== undefined && !isPostgresUrl(given)) {
+      problems.push(
+        `${name} must be a URL that starts with postgres:// or postgresql://; percent-encode what is special in user or password`,
+      )
+    }
+    return given
+  }
+
   const s3 = (): S3Config | undefined => {
     const given = {
       S3_ENDPOINT: text('S3_ENDPOINT'),
@@ -174,18 +203,12 @@ export const parseConfig = (env: Environment): Config => {
     return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
   }
 
-  const databaseUrl = text('DATABASE_URL')
-  if (databaseUrl !== undefined && !isPostgresUrl(databaseUrl)) {
-    problems.push('DATABASE_URL must start with postgres:// or postgresql://')
-  }
+  const databaseUrl = postgresUrl('DATABASE_URL', text('DATABASE_URL'))
   const redisUrl = text('REDIS_URL')
   if (redisUrl !== undefined && !isRedisUrl(redisUrl)) {
     problems.push('REDIS_URL must start with redis:// or rediss:// and be a URL, its path the number of a database')
   }
-  const databaseBusUrl = text('DATABASE_BUS_URL')
-  if (databaseBusUrl !== undefined && !isPostgresUrl(databaseBusUrl)) {
-    problems.push('DATABASE_BUS_URL must start with postgres:// or postgresql://')
-  }
+  const databaseBusUrl = postgresUrl('DATABASE_BUS_URL', text('DATABASE_BUS_URL'))
   const secret = text('SECRET')
   if (secret !== undefined && secret.length < 32) problems.push('SECRET must have at least 32 characters')
   if (secret === undefined && databaseUrl !== undefined) {
@@ -232,7 +255,7 @@ export const parseConfig = (env: Environment): Config => {
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
     corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
-    trustedProxies: list('TRUSTED_PROXIES', (item) => /^[0-9a-f.:]+$/i.test(item), 'an IP address'),
+    trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -1,3 +1,6 @@
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
 /**
  * The address a request really comes from: the socket's peer, unless that peer is a proxy we trust; then the last
  * address of `X-Forwarded-For` that no trusted proxy added. What a stranger writes into the header is never believed: the
@@ -14,11 +17,17 @@ export const clientAddress = (peer: string, forwardedFor: string | null, trusted
   return direct
 }
 
-/** Lower case, without a port, and IPv4 as such: a dual-stack socket gives `::ffff:192.0.2.1` for it. */
+/**
+ * The one spelling of an address, without a port (RFC 5952), and IPv4 as such: a dual-stack socket gives
+ * `::ffff:192.0.2.1` for it. What is no address is only trimmed.
+ */
 export const canonicalAddress = (text: string): string => {
-  const lower = text.trim().toLowerCase()
-  const bare = /^\[([^\]]*)\](?::\d+)?$/.exec(lower)?.[1] ?? /^(\d+\.\d+\.\d+\.\d+):\d+$/.exec(lower)?.[1] ?? lower
-  return bare.startsWith('::ffff:') && bare.includes('.') ? bare.slice(7) : bare
+  const short = text.startsWith('::ffff:') ? text.slice(7) : text
+  if (isIP(short) === 4) return short
+  const trimmed = text.trim()
+  const bare = /^\[([^\]]*)\](?::\d+)?$/.exec(trimmed)?.[1] ?? /^([\d.]+):\d+$/.exec(trimmed)?.[1] ?? trimmed
+  return isAddress(bare) ? ipaddr.process(bare).toString() : bare
 }
 
-const isAddress = (text: string) => /^(?:\d{1,3}\.){3}\d{1,3}$/.test(text) || /^(?=.*:)[0-9a-f:.]{2,45}$/.test(text)
+/** In any spelling, without a port. What names an interface is none: another host could not reach it. */
+export const isAddress = (text: string): boolean => isIP(text) !== 0 && !text.includes('%')

@@ -77,10 +77,12 @@ const bunListener = (): Listener => {
 }
 
 type DenoServer = { addr: { port: number }; shutdown(): Promise<void> }
+/** `completed` settles when the whole body was handed over, or its client went away, or there was no answer. */
+type DenoInfo = { remoteAddr: { hostname?: string }; completed: Promise<void> }
 type DenoRuntime = {
   serve(
     options: ServeOptions & { onListen: () => void },
-    handler: (request: Request, info: { remoteAddr: { hostname?: string } }) => Response | Promise<Response>,
+    handler: (request: Request, info: DenoInfo) => Response | Promise<Response>,
   ): DenoServer
 }
 
@@ -91,18 +93,15 @@ const denoListener = (runtime: DenoRuntime): Listener => {
     listen: (fetch, options) => {
       let server: DenoServer
       let underWay = 0
-      const counted = async (request: Request) => {
-        underWay += 1
-        try {
-          return await fetch(request)
-        } finally {
-          underWay -= 1
-        }
+      const ended = () => {
+        underWay -= 1
       }
       try {
         server = runtime.serve({ ...options, onListen: () => {} }, (request, info) => {
           addresses.set(request, info.remoteAddr.hostname ?? unknownAddress)
-          return counted(request)
+          underWay += 1
+          info.completed.then(ended, ended)
+          return fetch(request)
         })
       } catch (error) {
         throw refusedPort(error, options)
@@ -110,9 +109,11 @@ const denoListener = (runtime: DenoRuntime): Listener => {
       return {
         port: server.addr.port,
         stop: async (graceMs) => {
+          const endsAtMs = performance.now() + graceMs
           await untilIdle(() => underWay, graceMs)
-          // What is under way even now ends with the process: aborting it would throw where nobody can catch it.
-          await Promise.race([server.shutdown(), wait(lastAnswersMs)])
+          // A body given as bytes is handed over before it is sent. What is under way even at the end ends with the
+          // process: aborting it would throw where nobody can catch it.
+          await Promise.race([server.shutdown(), wait(Math.max(lastAnswersMs, endsAtMs - performance.now()))])
         },
       }
     },

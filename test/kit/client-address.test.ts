@@ -1,6 +1,20 @@
 import { describe, expect, test } from 'bun:test'
-import { clientAddress } from '../../src/kit/client-address.ts'
+import fc from 'fast-check'
+import { canonicalAddress, clientAddress, isAddress } from '../../src/kit/client-address.ts'
 
+/** No addresses, though they are made of what addresses are made of. */
+const none = [
+  'face',
+  '...',
+  ':',
+  '999.1.1.1',
+  '256.0.0.1',
+  '1.2.3.04',
+  '::ffff:999.1.1.1',
+  '1::2::3',
+  '1:2:3',
+  'fe80::1%en-0',
+]
 const proxies = new Set(['10.0.0.1', '10.0.0.2', '2001:db8::1'])
 
 describe('a stranger at the socket', () => {
@@ -33,7 +47,7 @@ describe('behind a trusted proxy', () => {
   })
 
   test('a hop that is no address ends the walk: what stands before it is not believed', () => {
-    for (const unusable of ['unknown', '_hidden', '', '203.0.113.9.evil.example', '1.2.3']) {
+    for (const unusable of ['unknown', '_hidden', '', '203.0.113.9.evil.example', '1.2.3', ...none]) {
       expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}`, proxies)).toBe('10.0.0.1')
       expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}, 10.0.0.2`, proxies)).toBe('10.0.0.1')
     }
@@ -50,6 +64,13 @@ describe('behind a trusted proxy', () => {
     }
   })
 
+  test('a proxy is known in whatever spelling its address is given', () => {
+    for (const proxy of ['2001:db8::1', '2001:0db8::1', '2001:DB8:0:0:0:0:0:1', '[2001:0db8:0::1]:443']) {
+      expect(clientAddress(proxy, '203.0.113.9', proxies)).toBe('203.0.113.9')
+      expect(clientAddress('10.0.0.1', `203.0.113.9, ${proxy}`, proxies)).toBe('203.0.113.9')
+    }
+  })
+
   test('without a usable header the client is the proxy', () => {
     for (const forwardedFor of [null, '', ',', '10.0.0.2', 'unknown', 'javascript:1', '1'.repeat(1_000)]) {
       expect(clientAddress('10.0.0.1', forwardedFor, proxies)).toBe('10.0.0.1')
@@ -60,4 +81,44 @@ describe('behind a trusted proxy', () => {
 test('IPv4 over a dual-stack socket is IPv4', () => {
   expect(clientAddress('::ffff:192.0.2.1', null, new Set())).toBe('192.0.2.1')
   expect(clientAddress('2001:DB8::A', null, new Set())).toBe('2001:db8::a')
+})
+
+test('an address has one spelling, and that is its own', () => {
+  for (const [spelling, address] of [
+    ['203.0.113.9', '203.0.113.9'],
+    ['::ffff:cb00:7109', '203.0.113.9'],
+    ['0:0:0:0:0:FFFF:203.0.113.9', '203.0.113.9'],
+    ['0:0:0:0:0:0:0:1', '::1'],
+    ['::', '::'],
+    ['2001:0db8::0001', '2001:db8::1'],
+    ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+    ['64:ff9b::192.0.2.1', '64:ff9b::c000:201'],
+  ] as const) {
+    expect(isAddress(spelling)).toBe(true)
+    expect(canonicalAddress(spelling)).toBe(address)
+    expect(canonicalAddress(address)).toBe(address)
+  }
+  for (const text of none) {
+    expect(isAddress(text)).toBe(false)
+    expect(canonicalAddress(text)).toBe(text)
+  }
+})
+
+test('whatever the system takes for an address has a spelling', () => {
+  const group = fc.integer({ min: 0, max: 0xffff }).map((value) => value.toString(16))
+  const text = fc.oneof(
+    fc.ipV4(),
+    fc.ipV6(),
+    fc
+      .array(fc.oneof(group, fc.constantFrom('', '0', '0000', '1.2.3.4')), { maxLength: 9 })
+      .map((groups) => groups.join(':')),
+  )
+  fc.assert(
+    fc.property(text, (text) => {
+      const address = canonicalAddress(text)
+      if (isAddress(text)) expect(isAddress(address)).toBe(true)
+      expect(canonicalAddress(address)).toBe(address)
+    }),
+    { numRuns: 2_000 },
+  )
 })

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import postgres from 'postgres'
 import { ConfigRefused, parseConfig } from '../../src/config.ts'
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
@@ -187,6 +188,16 @@ describe('what is wrong', () => {
     expect(problems.length).toBe(14)
   })
 
+  test('a proxy is named by its address, in any spelling', () => {
+    for (const item of ['face', '...', '999.1.1.1', '10.0.0.0/8', '10.0.0.1:80', '[::1]', '1::2::3', 'fe80::1%eth0']) {
+      expect(problemsOf({ TRUSTED_PROXIES: `10.0.0.1,${item}` })).toEqual([
+        `TRUSTED_PROXIES holds "${item}", which is not an IP address`,
+      ])
+    }
+    const proxies = ['10.0.0.1', '2001:0db8::1', '0:0:0:0:0:0:0:1', '::FFFF:10.0.0.2']
+    expect(parseConfig({ TRUSTED_PROXIES: proxies.join() }).trustedProxies).toEqual(proxies)
+  })
+
   test('is in the message too, a line each', () => {
     expect(() => parseConfig({ PORT: '-1', LOG_LEVEL: 'loud' })).toThrow(/\n {2}- PORT .*\n {2}- LOG_LEVEL /)
   })
@@ -203,6 +214,66 @@ describe('what is wrong', () => {
       expect(parseConfig({ REDIS_URL: url }).redisUrl).toBe(url)
     }
   })
+
+  for (const name of ['DATABASE_URL', 'DATABASE_BUS_URL']) {
+    const secret = 'x'.repeat(32)
+
+    test(`a ${name} that the driver would not read as it was meant is refused, and no part of it repeated`, () => {
+      for (const url of [
+        'velro:hunter2@base/rows',
+        'postgres://',
+        'POSTGRES://velro:hunter2@base/rows',
+        'postgres://velro:hun/ter2@base/rows',
+        'postgres://velro:hun?ter2@base/rows',
+        'postgres://velro:hun#ter2@base/rows',
+        'postgres://velro:12/ter2@base/rows',
+        'postgres://velro:12?ter2@base/rows',
+        'postgres://velro:12#ter2@base/rows',
+        'postgres://velro:hun@12/ter2@base/rows',
+        'postgres://velro:hun%ter2@base/rows',
+        'postgres://velro%:41hunter2@base/rows',
+        'postgres://velro:hun@ter%2@base/rows',
+        'postgres://velro:hun@ter,2@base/rows',
+        'postgres://velro:hun@ter2@base,base2/rows',
+        'postgres://velro:hunter2@base%/rows',
+        'postgres://velro:hunter2@base:99999/rows',
+        'postgres://velro:hunter2@base:rows',
+        'postgres://velro:hunter2@base,base2:99999/rows',
+        'postgres://velro:hunter2@base,base2:x/rows',
+        'postgres://velro:hunter2@[::1/rows',
+        'postgres://velro:hunter2@/rows',
+        'postgres://velro:hunter2@base/rows#hunter2',
+      ]) {
+        const problems = problemsOf({ [name]: url, SECRET: secret })
+        expect([url, problems]).toEqual([
+          url,
+          [expect.stringMatching(new RegExp(`^${name} must be a URL .* percent-encode `))],
+        ])
+        expect(problems.join()).not.toMatch(/velro|hun|ter|2|base|rows|99|41/)
+      }
+    })
+
+    test(`a ${name} that the driver takes is taken`, () => {
+      for (const url of [
+        'postgres://base',
+        'postgres:///rows',
+        'postgres://base:5433/rows?sslmode=require&application_name=a%40b',
+        'postgres://base?sslmode=require',
+        'postgresql://velro@base/rows',
+        'postgresql://velro:p%40s%2Fs%23w%3For%25d@base/rows',
+        'postgres://velro:p@ss@base/rows',
+        'postgres://velro:a,b@base/rows',
+        'postgres://base:5432,base2:5433/rows',
+        'postgres://velro:hunter2@base,base2:5433/rows?target_session_attrs=primary',
+        'postgres://velro:hunter2@[::1]:5433/rows',
+        'postgres://velro:hunter2@10.0.0.1/rows',
+        'postgres://velro@%2Fvar%2Frun%2Fpostgresql/rows',
+      ]) {
+        expect([url, problemsOf({ [name]: url, SECRET: secret })]).toEqual([url, []])
+        expect(() => postgres(url)).not.toThrow()
+      }
+    })
+  }
 
   test('S3 is told of whole or not at all, and its secret is never repeated', () => {
     const whole = {

@@ -1,0 +1,119 @@
+import { afterEach, describe, expect, test } from 'bun:test'
+import { type ChildProcess, spawn } from 'node:child_process'
+import net from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { until } from '../faults/support.ts'
+import { forgetProcess, reapProcess } from '../harness/reaper.ts'
+
+const pathOf = (path: string) => fileURLToPath(new URL(path, import.meta.url))
+const commands = {
+  bun: [process.execPath],
+  deno: [pathOf('../../node_modules/deno/deno'), 'run', '-A'],
+} as const
+/** No test takes so long: a stop that waits for it is seen. */
+const graceMs = 120_000
+
+for (const [runtime, [command, ...args]] of Object.entries(commands)) {
+  describe(`a server that stops, on ${runtime}`, () => {
+    const started: ChildProcess[] = []
+    afterEach(() => {
+      for (const child of started.splice(0)) child.kill('SIGKILL')
+    })
+
+    const start = async () => {
+      const child = spawn(command, [...args, pathOf('fixtures/serve-process.ts'), String(graceMs)], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' },
+      })
+      started.push(child)
+      reapProcess(child.pid as number)
+      let output = ''
+      for (const stream of [child.stdout, child.stderr]) stream.on('data', (piece) => (output += piece))
+      let code: number | null | undefined
+      child.once('close', (given) => {
+        code = given
+        forgetProcess(child.pid as number)
+      })
+      await until(() => /port \d+/.test(output), 'it serves')
+      const port = Number(/port (\d+)/.exec(output)?.[1])
+      return {
+        port,
+        url: `http://127.0.0.1:${port}`,
+        tellToStop: async () => {
+          child.kill('SIGTERM')
+          await until(() => output.includes('stopping'), 'it was told to stop')
+          // Time enough for one that does not wait.
+          await Bun.sleep(1_000)
+        },
+        ended: async () => {
+          await until(() => code !== undefined, 'it ends')
+          return code
+        },
+      }
+    }
+    const begin = async (url: string) => {
+      const { body } = await fetch(url)
+      const reader = (body as ReadableStream<Uint8Array>).getReader()
+      const pieces = [(await reader.read()).value]
+      /** All of it, once it has ended. */
+      return async () => {
+        for (let piece = await reader.read(); !piece.done; piece = await reader.read()) pieces.push(piece.value)
+        return pieces.map((piece) => new TextDecoder().decode(piece)).join('')
+      }
+    }
+
+    test('sends whole what it has begun to, and serves as long', async () => {
+      const server = await start()
+      const begun = [await begin(`${server.url}/held`), await begin(`${server.url}/measured`)]
+      await server.tellToStop()
+      expect(await (await fetch(`${server.url}/release`)).text()).toBe('released')
+      for (const whole of begun) expect(await whole()).toBe('halfhalf')
+      expect(await server.ended()).toBe(0)
+    })
+
+    test('sends bytes whole to a client that takes its time', async () => {
+      const server = await start()
+      const socket = net.connect(server.port, '127.0.0.1')
+      let received = 0
+      const head = await new Promise<string>((resolve, reject) => {
+        socket.once('error', reject)
+        socket.once('data', (piece) => {
+          socket.pause()
+          received = piece.length
+          resolve(piece.toString('latin1').split('\r\n\r\n')[0] as string)
+        })
+        socket.write('GET /bytes HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n')
+      })
+      await server.tellToStop()
+      socket.on('data', (piece) => {
+        received += piece.length
+      })
+      socket.resume()
+      await until(() => socket.destroyed, 'the answer ends')
+      expect(received).toBe(head.length + 4 + 32 * 1_048_576)
+      expect(await server.ended()).toBe(0)
+    })
+
+    test('waits for nothing that has ended: no body, a body that broke, a client that went away', async () => {
+      const server = await start()
+      for (const [method, path] of [
+        ['GET', '/nothing'],
+        ['GET', '/unchanged'],
+        ['HEAD', '/nothing'],
+        ['HEAD', '/measured'],
+        ['HEAD', '/bytes'],
+      ] as const) {
+        await (await fetch(server.url + path, { method })).bytes()
+      }
+      const broken = await begin(`${server.url}/broken`)
+      await fetch(`${server.url}/release`)
+      await expect(broken()).rejects.toThrow()
+      const leaving = new AbortController()
+      const left = await fetch(`${server.url}/held`, { signal: leaving.signal })
+      await (left.body as ReadableStream<Uint8Array>).getReader().read()
+      leaving.abort()
+      await server.tellToStop()
+      expect(await server.ended()).toBe(0)
+    })
+  })
+}
