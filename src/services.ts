@@ -33,6 +33,7 @@ import { createPasswords } from './identity/passwords.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
 import { createSigningKeys, type SigningKeys } from './identity/signing-keys.ts'
 import { createIdentityStore } from './identity/store.ts'
+import { createOperators } from './identity/users/operators.ts'
 import { createUsers, type Users } from './identity/users/service.ts'
 import { createUserStore } from './identity/users/store.ts'
 import { createCancellationStore } from './jobs/cancellation-store.ts'
@@ -204,8 +205,11 @@ export const createServices = async (
   const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
   const teamStore = createTeamStore(database.read, database.analytics)
   const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
+  const userStore = createUserStore(database.admin)
+  const operators = createOperators(userStore)
   const credits = createCredits({
     store: createCreditStore(database.read),
+    operators,
     changes,
     idempotency,
     welcomeCredits: config.welcomeCredits,
@@ -335,13 +339,13 @@ export const createServices = async (
     caches,
     tally,
     emergency,
-    users: createUsers({ store: createUserStore(database.admin), sessions: identityStore, changes, clock, log }),
+    users: createUsers({ store: userStore, operators, sessions: identityStore, changes, clock, log }),
     access,
     warmUp,
     listing: createListing(listingStore),
     guard,
-    serviceKeys: createServiceKeys({ store: serviceKeyStore, changes, clock }),
-    flags: createFlagService({ store: createFlagStore(database.admin), changes }),
+    serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock }),
+    flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
     monitoring: createMonitoring({
       caches,
       tally,

@@ -3,6 +3,7 @@ import type { Changes } from '../access/changes.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
+import type { Operators } from '../identity/users/operators.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -21,6 +22,7 @@ const toEntry = (row: EntryRow): Entry => ({
 
 type Dependencies = {
   store: CreditStore
+  operators: Pick<Operators, 'keep'>
   changes: Changes
   idempotency: Pick<Idempotency, 'once'>
   welcomeCredits: number
@@ -34,7 +36,7 @@ type Dependencies = {
  * in the order in which they changed the balance, whichever instances wrote them. What takes a transaction is done with it
  * or not at all, and holds the balance until it ends: do it late in the transaction.
  */
-export const createCredits = ({ store, changes, idempotency, welcomeCredits }: Dependencies) => ({
+export const createCredits = ({ store, operators, changes, idempotency, welcomeCredits }: Dependencies) => ({
   /** What everybody starts with. */
   welcome: async (tx: TransactionSql, userId: string): Promise<void> => {
     if (welcomeCredits === 0) return
@@ -74,12 +76,16 @@ export const createCredits = ({ store, changes, idempotency, welcomeCredits }: D
     return { items: items.map(toEntry), next_cursor }
   },
 
-  /** By an operator: the route sees to that. The same key with the same body grants once. */
+  /**
+   * By an operator: the route sees to that, and it is one until the grant is committed or an answer given again. The same
+   * key with the same body grants once.
+   */
   grant: (call: Call, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
-    changes.run(call.deadline, (tx) => {
+    changes.run(call.deadline, async (tx) => {
+      const user = await operators.keep(tx, caller, input.user_id)
       const request = { userId: caller.userId, route: 'POST /api/v1/credits/grants', key, body: input }
       return idempotency.once(tx, request, async () => {
-        if (!(await store.keepUser(tx, input.user_id))) throw new Fault('user.not_found')
+        if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
         // Before its id is made, so that entries are in the order of their ids.
         await store.lockBalance(tx, input.user_id)
         const owned = { ...input, created_by: caller.userId }

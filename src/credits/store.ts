@@ -74,12 +74,6 @@ export const createCreditStore = (sql: Sql) => {
         on conflict (generation_id) where kind in ('settle', 'refund') do nothing`
       return count === 1
     },
-
-    /** Whether there is such an account that is not closed; until the end of the transaction it stays as it is. */
-    keepUser: async (tx: TransactionSql, id: string): Promise<boolean> => {
-      const { count } = await tx`select from users where id = ${id} and status <> 'deleted' for share`
-      return count === 1
-    },
   }
 }
 

@@ -2,19 +2,30 @@ import type { Caller } from '../access/access.ts'
 import type { Changes } from '../access/changes.ts'
 import { createFlagStore, type FlagStore } from '../access/flag-store.ts'
 import type { Call } from '../call.ts'
+import type { Operators } from '../identity/users/operators.ts'
 import type { Sql } from '../platform/postgres.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
 
 /**
- * What operators switch on and off. Callers are operators of the platform: the route sees to that.
+ * What operators switch on and off. Callers are operators of the platform: the route sees to that, and whoever sets a flag
+ * is one until that is committed.
  *
  * Promise: when `set` is done every instance goes by it. What is told is what is stored, not what one instance goes by.
  */
-export const createFlagService = ({ store, changes }: { store: FlagStore; changes: Changes }) => ({
+export const createFlagService = ({
+  store,
+  operators,
+  changes,
+}: {
+  store: FlagStore
+  operators: Pick<Operators, 'keep'>
+  changes: Changes
+}) => ({
   get: (call: Call): Promise<FlagAnswer> => call.deadline.run(store.list()),
 
   set: (call: Call, caller: Caller, values: FlagChanges): Promise<FlagAnswer> =>
     changes.run(call.deadline, async (tx) => {
+      await operators.keep(tx, caller)
       await store.set(tx, values, caller.userId)
       return createFlagStore(tx as unknown as Sql).list()
     }),

@@ -110,8 +110,9 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
        order by g.team_id desc limit ${limit + 1}`),
 
   /**
-   * Locks the teams a grant to one more is about, in the order all do, so that their members stay what they are; reads
-   * the role of one. Undefined: no such member or team. For a locked project.
+   * Locks the teams a grant to one more is about, in the order all do, so that their members stay what they are; then
+   * reads the role of one. Undefined: no such member or team, and nothing was locked for who was none to begin with: a
+   * stranger waits for nobody. For a locked project.
    */
   lockTeamRole: async (
     tx: TransactionSql,
@@ -119,7 +120,10 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     teamId: string,
     userId: string,
   ): Promise<TeamRole | undefined> => {
-    await tx`select lock_teams_of_project(${projectId}, ${[teamId]}::uuid[])`
+    const { count } = await tx`
+      select lock_teams_of_project(${projectId}, ${[teamId]}::uuid[])
+        from team_members where team_id = ${teamId} and user_id = ${userId}`
+    if (count === 0) return undefined
     const [member] = await tx<{ role: TeamRole }[]>`
       select role from team_members where team_id = ${teamId} and user_id = ${userId}`
     return member?.role

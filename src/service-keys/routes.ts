@@ -31,8 +31,8 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
     })
     .delete(
       '/:service_key_id',
-      async ({ call, params, status }) => {
-        await serviceKeys.revoke(call, params.service_key_id)
+      async ({ call, caller, params, status }) => {
+        await serviceKeys.revoke(call, caller, params.service_key_id)
         return status(204, undefined)
       },
       {

@@ -3,6 +3,7 @@ import type { Changes } from '../access/changes.ts'
 import { makeServiceKey } from '../access/service-key.ts'
 import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
+import type { Operators } from '../identity/users/operators.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
@@ -37,16 +38,19 @@ const toExpiry = (text: string | undefined, now: Date): Date | null => {
 }
 
 /**
- * Keys by which services ask on their own behalf. Callers are operators of the platform: the route sees to that.
+ * Keys by which services ask on their own behalf. Callers are operators of the platform: the route sees to that, and
+ * whoever makes or revokes a key is one until that is committed.
  *
  * Promise: the text of a key leaves once and is kept nowhere; a revoked key is good for nothing by the time `revoke` is done.
  */
 export const createServiceKeys = ({
   store,
+  operators,
   changes,
   clock,
 }: {
   store: ServiceKeyStore
+  operators: Pick<Operators, 'keep'>
   changes: Changes
   clock: Clock
 }) => ({
@@ -58,6 +62,7 @@ export const createServiceKeys = ({
     return changes.run(
       call.deadline,
       async (tx) => {
+        await operators.keep(tx, caller)
         const row = await store.insert(tx, {
           id,
           name: input.name,
@@ -78,8 +83,9 @@ export const createServiceKeys = ({
     return { items: items.map(toServiceKey), next_cursor }
   },
 
-  revoke: (call: Call, id: string): Promise<void> =>
+  revoke: (call: Call, caller: Caller, id: string): Promise<void> =>
     changes.run(call.deadline, async (tx) => {
+      await operators.keep(tx, caller)
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
     }),
 })

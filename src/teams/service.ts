@@ -110,9 +110,14 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
         await store.remove(tx, id)
       }),
 
-    /** The owner becomes an admin, and a member the owner, in one step. Handing it to oneself changes nothing. */
+    /**
+     * The owner becomes an admin, and a member the owner, in one step. Handing it to oneself changes nothing. Whoever
+     * closes the account meanwhile does so before it, and hands over nothing, or after it, and leaves as an admin does.
+     */
     transfer: (call: Call, caller: Caller, id: string, userId: string): Promise<Team> =>
-      changeTeam(call, caller, id, 'transfer', async (tx) => {
+      change(call, async (tx) => {
+        if (!(await store.keepActive(tx, caller.userId))) throw new Fault('identity.not_signed_in')
+        await enterTeam(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         await store.transfer(tx, id, caller.userId, userId)
         return foundTeam(await store.find(call.deadline, id, caller.userId, tx))

@@ -51,7 +51,7 @@ const findRole = async (tx: TransactionSql, id: string, userId: string): Promise
  * Teams and their members. The row of a team is the lock of everything in it: whoever changes a member or an invitation
  * holds it from before it reads the roles it decides by, so that two such changes happen one after the other.
  *
- * Order of locks: the account that joins or goes, then projects, then teams, each by id.
+ * Order of locks: the account that joins, goes or hands over, then projects, then teams, each by id.
  */
 export const createTeamStore = (sql: Sql, analytics: Sql) => {
   const columns = (on: Sql | TransactionSql) => on`
@@ -168,6 +168,12 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
          where m.team_id = ${id} and m.user_id = ${userId} and u.id = m.user_id
         returning m.user_id as id, u.display_name, m.role, m.joined_at`
       return row
+    },
+
+    /** Whether an account is active. If so, it stays active until the transaction ends. */
+    keepActive: async (tx: TransactionSql, userId: string): Promise<boolean> => {
+      const { count } = await tx`select from users where id = ${userId} and status = 'active' for share`
+      return count === 1
     },
 
     /** Hands a team over; to the same user it changes nothing. Not even inside the transaction are there two owners. */

@@ -15,7 +15,8 @@ export const until = async (
   return performance.now() - startedMs
 }
 
-const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => PromiseLike<unknown>) => {
+/** Holds whatever `lock` locks. */
+export const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => PromiseLike<unknown>) => {
   const sql = connectOnce(connection)
   const held = Promise.withResolvers<void>()
   const release = Promise.withResolvers<void>()
@@ -27,7 +28,7 @@ const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => Pr
   transaction.catch(held.reject)
   await held.promise
   return {
-    /** Resolves once `count` statements wait for the row. */
+    /** Resolves once `count` statements wait for a lock. */
     waiting: (count: number) =>
       until(async () => {
         const watcher = connectOnce(connection)
@@ -36,7 +37,7 @@ const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => Pr
            where datname = ${connection.database} and wait_event_type = 'Lock'`
         await watcher.end()
         return (row?.waiting ?? 0) >= count
-      }, `${count} statements waiting for a row`),
+      }, `${count} statements waiting for a lock`),
     release: async () => {
       release.resolve()
       await transaction.catch(() => {})

@@ -55,6 +55,16 @@ describe('letting a team in', () => {
     }
   })
 
+  test('a team one is not in waits for nobody who changes it', async () => {
+    const others = await world.team([[owner, 'owner']])
+    const id = await world.project(stranger)
+    const unknown = await grant(stranger, id, newId())
+    await world.sql.begin(async (tx) => {
+      await tx`select from teams where id = ${others} for update`
+      expect(wordsOf(await grant(stranger, id, others))).toEqual(wordsOf(unknown))
+    })
+  })
+
   test('takes admin on the project, whatever one is in the team', async () => {
     const id = await world.project(stranger, { visibility: 'public' })
     const own = await world.team([[viewer, 'owner']])

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { TeamRole } from '../../src/access/model.ts'
 import { findAccessDifferences } from '../../src/access/store.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
+import { hold, holdSessions } from '../faults/support.ts'
 import type { Answer, Person } from '../harness.ts'
 import { type Cast, openStage, type Stage, told } from '../teams/cast.ts'
 
@@ -210,6 +211,42 @@ describe('exactly one owner', () => {
         expect(viewer.includes(cast.other_viewer.id)).toBe(removed === low)
       },
     ))
+})
+
+describe('who hands a team over and closes the account at once', () => {
+  const close = (who: Person) => stage.client.delete('/api/v1/auth/me', as(who))
+  const cases = [
+    ['is out of it, when the transfer came first', 'transfer', ['200', '204']],
+    [
+      'is told so and hands over nothing, when the closing came first',
+      'closing',
+      ['401 identity.not_signed_in', '204'],
+    ],
+  ] as const
+  for (const [name, first, expected] of cases) {
+    test(name, async () => {
+      const person = await stage.person()
+      const id = await stage.found(person, [[cast.viewer, 'viewer']])
+      const held =
+        first === 'transfer'
+          ? await hold(stage.connection, (tx) => tx`select from teams where id = ${id} for no key update`)
+          : await holdSessions(stage.connection, person.id)
+      const calls = [() => transfer(person, id, cast.viewer), () => close(person)]
+      if (first === 'closing') calls.reverse()
+      const sent: Promise<Answer>[] = []
+      for (const call of calls) {
+        sent.push(call())
+        await held.waiting(sent.length)
+      }
+      await held.release()
+      if (first === 'closing') sent.reverse()
+      expect((await Promise.all(sent)).map(told)).toEqual([...expected])
+      const { owner, admin, viewer } = await stage.members(id)
+      const handedOver = { owner: [cast.viewer.id], admin: [], viewer: [] }
+      const kept = { owner: [person.id], admin: [], viewer: [cast.viewer.id] }
+      expect({ owner, admin, viewer }).toEqual(first === 'transfer' ? handedOver : kept)
+    })
+  }
 })
 
 describe('decided by the roles as they are when it is done', () => {

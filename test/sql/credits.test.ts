@@ -27,6 +27,7 @@ afterAll(async () => {
 const creditsOf = (welcomeCredits: number) =>
   createCredits({
     store: createCreditStore(sql),
+    operators: { keep: () => Promise.reject(new Error('not here')) },
     changes: { run: () => Promise.reject(new Error('not here')) },
     idempotency: { once: () => Promise.reject(new Error('not here')) },
     welcomeCredits,

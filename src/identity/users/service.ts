@@ -8,6 +8,7 @@ import { canonicalEmail } from '../../kit/email.ts'
 import type { Log } from '../../platform/log.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Account, AccountChanges } from './model.ts'
+import type { Operators } from './operators.ts'
 import type { AccountFilter, AccountRow, UserStore } from './store.ts'
 
 const toAccount = (row: AccountRow): Account => ({
@@ -31,12 +32,14 @@ const toAccount = (row: AccountRow): Account => ({
  */
 export const createUsers = ({
   store,
+  operators,
   sessions,
   changes,
   clock,
   log,
 }: {
   store: UserStore
+  operators: Pick<Operators, 'lock'>
   sessions: Pick<IdentityStore, 'endSessions'>
   changes: Changes
   clock: Clock
@@ -60,12 +63,7 @@ export const createUsers = ({
     const resigns = input.status === 'suspended' || input.role === 'user'
     if (resigns && id === caller.userId) throw new Fault('user.own_account')
     const account = await changes.run(call.deadline, async (tx) => {
-      const locked = await store.lock(tx, [caller.userId, id])
-      // Another operator may have been there first.
-      const operator = locked.find((row) => row.id === caller.userId)
-      if (operator?.status !== 'active') throw new Fault('identity.not_signed_in')
-      if (operator.role !== 'admin') throw new Fault('access.admins_only')
-      const user = locked.find((row) => row.id === id)
+      const user = await operators.lock(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
       if (input.status === 'suspended') {

@@ -40,6 +40,10 @@ export const createUserStore = (sql: Sql) => {
     lock: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for no key update`,
 
+    /** As `lock`, but for no change of them: others may keep them too. */
+    keep: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
+      select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for share`,
+
     /** For a locked account. The time is that of the statement, because the transaction may have begun long before. */
     update: async (tx: TransactionSql, id: string, changes: AccountChanges): Promise<AccountRow> => {
       const [row] = await tx<AccountRow[]>`
