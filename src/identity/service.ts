@@ -45,6 +45,14 @@ type Dependencies = {
 const refreshTokenLength = 32
 const maxDefaultNameLength = 100
 
+const minPasswordCharacters = 8
+
+/** The schema counts UTF-16 units, of which some characters have two. */
+const requireLength = (password: string, pointer: string): void => {
+  if ([...password.normalize('NFC')].length >= minPasswordCharacters) return
+  throw invalidInput('body', pointer, `Expected ${minPasswordCharacters} characters or more`)
+}
+
 const toUser = (row: UserRow): User => ({
   id: row.id,
   email: row.email ?? '',
@@ -172,6 +180,7 @@ export const createIdentity = (dependencies: Dependencies) => {
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', 'Too long')
+      requireLength(input.password, '/password')
       const passwordHash = await passwords.hash(input.password, call.deadline)
       const answer = await changes.run(
         call.deadline,
@@ -297,6 +306,7 @@ export const createIdentity = (dependencies: Dependencies) => {
       caller: Caller,
       input: { current_password: string; new_password: string },
     ): Promise<void> => {
+      requireLength(input.new_password, '/new_password')
       const user = await requireUser(call, caller.userId)
       const from = user.password_hash ?? undefined
       const matches = await passwords.verify(input.current_password, from, call.deadline)
