@@ -176,6 +176,7 @@ export const createServices = async (
   const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
   const emergency = withEmergencyReads({
     facts,
+    isReachable: database.isReachable,
     clock: leaseClock,
     lease: caches.bus.lease,
     limitMs: config.emergencyReadMs,

@@ -1,5 +1,6 @@
 import type { BackingDatabase } from './backing-database.ts'
 import type { Config } from './config.ts'
+import { pause } from './kit/pause.ts'
 import { type Child, type Ending, spawnChild } from './platform/child-process.ts'
 import type { Log } from './platform/log.ts'
 import { connectionEnvironment } from './platform/postgres.ts'
@@ -35,7 +36,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
   const failures: string[] = []
   const first = Promise.withResolvers<number>()
   const complete = Promise.withResolvers<void>()
-  const told = Promise.withResolvers<void>()
+  const told = new AbortController()
   let stopping = false
   let { port } = config
   let served = 0
@@ -48,11 +49,6 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       if (stopping && ending.code !== 0) failures.push(`process ${child.pid} ended ${inWords(ending)}`)
     })
     return child
-  }
-  const pause = async (ms: number) => {
-    let timer: ReturnType<typeof setTimeout> | undefined
-    await Promise.race([told.promise, new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))])
-    clearTimeout(timer)
   }
   /** One place, taken by one process after the other. */
   const keepOne = async (): Promise<void> => {
@@ -78,7 +74,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       earlyDeaths = performance.now() - startedMs < earlyMs ? earlyDeaths + 1 : 0
       const delayMs = respawnDelayMs(earlyDeaths)
       log.warn({ pid: child.pid, ...ending, delayMs }, 'a process ended and is replaced')
-      if (delayMs > 0) await pause(delayMs)
+      if (delayMs > 0) await pause(delayMs, told.signal).catch(() => {})
     }
   }
 
@@ -95,7 +91,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     /** Each ends as a single process would; one that does not is killed. */
     stop: async () => {
       stopping = true
-      told.resolve()
+      told.abort()
       for (const child of living) child.release()
       const late = setTimeout(kill, config.drainMs + endingMs)
       await Promise.all([...living].map((child) => child.ended))

@@ -1,8 +1,8 @@
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { databaseFault } from '../platform/postgres.ts'
-import type { FactCache } from './facts.ts'
+import { isConnectFailure, isUnavailable } from '../platform/postgres.ts'
+import type { FactCache, GatheredFacts, Wanted } from './facts.ts'
 
 /** How long Postgres is not asked again after it was found gone. */
 const retryMs = 500
@@ -13,6 +13,8 @@ const retryMs = 500
  * Promise: memory stands in only where Postgres cannot be reached, only after the lease ended (until then memory is good
  * by itself) and for no more than `limitMs` after that; whoever was answered by it is marked. Nothing can be revoked
  * meanwhile, because a revocation is a write to Postgres; but an instance that alone is cut off does not hear of one.
+ * That it cannot be reached is what connecting says. A question whose connection is lost is put once more where Postgres
+ * takes a new one; one that is lost again has failed, for itself alone.
  */
 export type EmergencyReads = {
   readonly facts: FactCache
@@ -20,40 +22,73 @@ export type EmergencyReads = {
   isDegraded(deadline: Deadline): boolean
 }
 
-const isGone = (error: unknown): boolean =>
-  (error instanceof Fault ? error : databaseFault(error))?.code === 'database.unavailable'
+/** Postgres, and not one connection to it. */
+class PostgresGone extends Fault {
+  constructor(cause?: unknown) {
+    super('database.unavailable', { cause })
+  }
+}
 
 export const withEmergencyReads = ({
   facts,
+  isReachable,
   clock,
   lease,
   limitMs,
 }: {
   facts: FactCache
+  /** Whether Postgres answers on a new connection. Does not reject. */
+  isReachable: () => Promise<boolean>
   clock: Clock
   lease: { readonly untilMs: number }
   /** 0: never. */
   limitMs: number
 }): EmergencyReads => {
   let goneAtMs = Number.NEGATIVE_INFINITY
-  /** Those who wait for facts: when one of them learns that Postgres is gone, none waits any longer. */
-  let outage = Promise.withResolvers<never>()
-  outage.promise.catch(() => {})
+  let reaching: Promise<boolean> | undefined
+  /** Those who wait: when one of them learns that Postgres is gone, none waits any longer. */
+  const waiting = new Set<(gone: PostgresGone) => void>()
   const degraded = new WeakSet<Deadline>()
 
   const mayStandIn = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
 
-  const tellGone = (error: unknown) => {
+  const unlessGone = <T>(work: Promise<T>): Promise<T> =>
+    new Promise((resolve, reject) => {
+      waiting.add(reject)
+      work.then(resolve, reject).finally(() => waiting.delete(reject))
+    })
+
+  const tellGone = (cause: unknown): PostgresGone => {
     goneAtMs = clock.monotonic()
-    const told = outage
-    outage = Promise.withResolvers<never>()
-    outage.promise.catch(() => {})
-    told.reject(error)
+    const gone = new PostgresGone(cause)
+    for (const tell of waiting) tell(gone)
+    waiting.clear()
+    return gone
   }
 
-  const standIn = (wanted: Parameters<FactCache['gather']>[0], deadline: Deadline) => {
+  /** One asks for all who wonder. */
+  const reach = (): Promise<boolean> => {
+    reaching ??= isReachable().finally(() => {
+      reaching = undefined
+    })
+    return reaching
+  }
+
+  const ask = async (wanted: Wanted, deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
+    try {
+      return await unlessGone(facts.gather(wanted, deadline))
+    } catch (error) {
+      if (!isUnavailable(error)) throw error
+      if (isConnectFailure(error)) throw tellGone(error)
+      if (!isFirst) throw error
+      if (!(await unlessGone(deadline.run(reach())))) throw tellGone(error)
+      return ask(wanted, deadline, false)
+    }
+  }
+
+  const standIn = (wanted: Wanted, deadline: Deadline) => {
     const recalled = facts.recall(wanted)
-    if (recalled === undefined) throw new Fault('database.unavailable')
+    if (recalled === undefined) throw new PostgresGone()
     degraded.add(deadline)
     return recalled
   }
@@ -66,14 +101,12 @@ export const withEmergencyReads = ({
         const startedMs = clock.monotonic()
         const isKnownGone = startedMs - goneAtMs < retryMs && startedMs >= lease.untilMs
         try {
-          if (isKnownGone) throw new Fault('database.unavailable')
-          const gathered = await Promise.race([facts.gather(wanted, deadline), outage.promise])
+          if (isKnownGone) throw new PostgresGone()
+          const gathered = await ask(wanted, deadline)
           goneAtMs = Number.NEGATIVE_INFINITY
           return gathered
         } catch (error) {
-          if (!isGone(error)) throw error
-          if (!isKnownGone) tellGone(error)
-          if (!mayStandIn(clock.monotonic())) throw error
+          if (!(error instanceof PostgresGone) || !mayStandIn(clock.monotonic())) throw error
           return standIn(wanted, deadline)
         }
       },

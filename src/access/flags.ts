@@ -30,12 +30,19 @@ const prefix = 'flag:'
 export const createFlags = (store: FlagSource, start: FlagValues): Flags => {
   const current: Record<FlagName, boolean> = { ...start }
   let changes = 0
+  let reads = 0
+  /** The one that `current` is from. */
+  let lastRead = 0
   const reload = async (from: FlagSource = store) => {
-    // What is heard meanwhile is newer than what is being read.
+    // What is heard meanwhile is newer than what is being read, and so is what a read found that began later.
     for (let before = -1; before !== changes; ) {
       before = changes
+      reads += 1
+      const read = reads
       const values = await from.list()
-      if (before === changes) Object.assign(current, values)
+      if (before !== changes || read < lastRead) continue
+      lastRead = read
+      Object.assign(current, values)
     }
   }
   return {

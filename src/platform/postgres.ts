@@ -69,6 +69,11 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
   readonly sizes: Record<PoolName, PoolSize>
   /** One statement that touches nothing: whether the server can be reached. */
   ping(deadline: Deadline): Promise<void>
+  /**
+   * Whether the server answers on a new connection, be it that it has no room for one. An error of a connection that was
+   * there does not tell: it may be that one alone. Settles within about 3 s.
+   */
+  isReachable(): Promise<boolean>
   /** Opens each pool's minimum, so that a first burst of requests does not pay for connecting. */
   warm(): Promise<void>
   /** Lets running statements end for up to `graceMs`, then closes every connection. */
@@ -123,6 +128,20 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
     ping: async (deadline) => {
       await deadline.run(opened.admin`select 1`)
     },
+    isReachable: async () => {
+      const sql = connect(connection, { max: 1, fetch_types: false, connection: { application_name: 'velro:reach' } })
+      // Connecting has a bound of its own, but none for a server that says nothing afterwards or hangs up each time.
+      const tooLong = setTimeout(() => void sql.end({ timeout: 0 }), connectionOptions.connect_timeout * 1_000)
+      try {
+        await sql`select 1`
+        return true
+      } catch (error) {
+        return !isUnavailable(error) || codeOf(error).startsWith('53')
+      } finally {
+        clearTimeout(tooLong)
+        await sql.end({ timeout: 0 })
+      }
+    },
     warm: async () => {
       for (const name of poolNames) {
         await Promise.all(Array.from({ length: sizes[name].min }, () => opened[name]`select 1`))
@@ -151,6 +170,8 @@ export const readConnectionBudget = async (sql: Sql, processes: number): Promise
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null
 
+const codeOf = (error: unknown): string => (isRecord(error) && typeof error['code'] === 'string' ? error['code'] : '')
+
 /** Turns the violation of one named constraint into a fault: `.catch(onViolation('users__email', 'identity.email_taken'))`. */
 export const onViolation =
   (constraint: string, code: FaultCode) =>
@@ -165,8 +186,7 @@ export const onViolation =
  */
 export const databaseFault = (error: unknown): Fault | undefined => {
   if (error instanceof DeadlinePassed) return new Fault('request.timeout', { cause: error })
-  const code = isRecord(error) ? error['code'] : undefined
-  if (typeof code !== 'string') return undefined
+  const code = codeOf(error)
   if (code === '57014' || code === '55P03' || code === '25P03') return new Fault('request.timeout', { cause: error })
   const unreachable =
     // 40: the transaction lost against another and was not tried again.
@@ -177,3 +197,10 @@ export const databaseFault = (error: unknown): Fault | undefined => {
     (code === 'ENOENT' && isRecord(error) && error['syscall'] === 'connect')
   return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
 }
+
+export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
+
+/** Whether it was connecting that failed, which tells of the server; what else is unavailable may be one connection alone. */
+export const isConnectFailure = (error: unknown): boolean =>
+  isUnavailable(error) &&
+  (['CONNECT_TIMEOUT', '57P03'].includes(codeOf(error)) || (isRecord(error) && error['syscall'] === 'connect'))

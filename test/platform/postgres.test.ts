@@ -10,6 +10,7 @@ import {
   createDatabase as createPools,
   type Database,
   databaseFault,
+  isConnectFailure,
   onViolation,
   poolNames,
   readConnectionBudget,
@@ -217,6 +218,42 @@ describe('against a real server', () => {
     silent.close()
     const refused = connectOnce(`postgres://velro@127.0.0.1:${port}/velro`)
     expect(codeOf(await errorOf(refused`select 1`))).toBe('database.unavailable')
+    await refused.end({ timeout: 0 })
+  })
+
+  test('a server can be reached whatever happened to the connections it had', async () => {
+    const { connection } = database
+    const own = createPools({ connection, budget: poolNames.length })
+    const error = await errorOf(own.auth`select pg_terminate_backend(pg_backend_pid())`)
+    expect([codeOf(error), isConnectFailure(error)]).toEqual(['database.unavailable', false])
+    expect(await own.isReachable()).toBe(true)
+    await own.close(0)
+    expect(await own.isReachable()).toBe(true)
+  })
+
+  test('a server that is not there, says nothing or hangs up cannot be reached', async () => {
+    const silent = createServer(() => {})
+    const rude = createServer((socket) => void socket.on('error', () => {}).destroy())
+    const urls = await Promise.all(
+      [silent, rude].map(async (server) => {
+        await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+        return `postgres://velro@127.0.0.1:${(server.address() as { port: number }).port}/velro`
+      }),
+    )
+    const absent = { ...database.connection, host: '/nowhere' }
+    const reached = await Promise.all(
+      [absent, ...urls].map(async (connection) => {
+        const own = createPools({ connection, budget: poolNames.length })
+        const can = await own.isReachable()
+        await own.close(0)
+        return can
+      }),
+    )
+    expect(reached).toEqual([false, false, false])
+    silent.close()
+    rude.close()
+    const refused = connectOnce(absent)
+    expect(isConnectFailure(await errorOf(refused`select 1`))).toBe(true)
     await refused.end({ timeout: 0 })
   })
 
