@@ -97,7 +97,7 @@ describe('facts through Redis', () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
     flags = { l2: true, l3: true }
-    standing = createStanding()
+    standing = createStanding(clock)
     many = false
     load = loadThroughOuter({ outer, fromStore: loadFromStore(store, flags), flags, clock, lease, standing })
   })
@@ -273,7 +273,7 @@ describe('in any world', () => {
         const lease = { untilMs: Number.POSITIVE_INFINITY }
         for (const flags of switchings) {
           const fromStore = loadFromStore(createFactStore(sql, { maxGrants }), flags)
-          const standing = createStanding()
+          const standing = createStanding(systemClock)
           const load = loadThroughOuter({ outer: on.outer, fromStore, flags, clock: systemClock, lease, standing })
           const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
           const facts = createFactCache({ load, memory, clock: systemClock, lease, flags })
