@@ -1,8 +1,8 @@
 import type { Clock } from '../kit/clock.ts'
 import { breathe } from '../kit/pause.ts'
 import type { Log } from '../platform/log.ts'
-import type { AccessEvent } from './bus.ts'
-import type { FactKey } from './model.ts'
+import type { AccessEvent, Touched } from './bus.ts'
+import { type FactKey, isWhole } from './model.ts'
 import { type OuterCache, outerTtlMs } from './outer-cache.ts'
 import type { HeardEvent, Standing } from './standing.ts'
 import type { OutboxStore } from './store.ts'
@@ -22,6 +22,8 @@ const maxIds = 500
 /** How many events are looked at in one go, and how many goes a sweep has. */
 const maxLooked = 1_000
 const maxGoes = 10
+/** Everything, and the parts of a whole, are under names that nobody knows. */
+const isNamed = (touched: Touched): touched is readonly FactKey[] => touched !== 'everything' && !touched.some(isWhole)
 /** The name of no server. */
 const nobody = '-'
 
@@ -29,9 +31,9 @@ const nobody = '-'
  * Sees to it that the outer cache forgets what was changed.
  *
  * Promise: an event stands, here and in Postgres, until the outer cache has confirmed it, whichever instance sees to that:
- * its writer at once, anybody when that is gone. Where none can be reached, and where an event touched everything, it
- * stands until nothing older than it can be left, so what stands is bounded by the changes of that time. Waits on nobody's
- * behalf; however much stands, a sweep lets others have their turn.
+ * its writer at once, anybody when that is gone. Where none can be reached, and where an event touched everything
+ * or all that was granted to somebody, it stands until nothing older than it can be left, so what stands is bounded by the
+ * changes of that time. Waits on nobody's behalf; however much stands, a sweep lets others have their turn.
  */
 export type Outbox = {
   /** A change of this instance was committed. */
@@ -73,7 +75,7 @@ export const createOutbox = ({
   }
 
   const forget = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (touched === 'everything') return
+    if (!isNamed(touched)) return
     const incarnation = await makeForget(touched)
     if (incarnation !== undefined) note(id, incarnation)
   }
@@ -87,7 +89,7 @@ export const createOutbox = ({
 
   /** Of an event that was confirmed for another server than the one we ask, or confirmed unheard. */
   const forgetHere = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (touched === 'everything' || (await makeForget(touched)) !== undefined) standing.remove([id])
+    if (!isNamed(touched) || (await makeForget(touched)) !== undefined) standing.remove([id])
   }
 
   /** Takes turns, so that each is looked at however many there are. */

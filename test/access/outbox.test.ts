@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
 import { Redis as Client } from 'ioredis'
 import type { AccessEvent } from '../../src/access/bus.ts'
-import { type FactKey, factKey } from '../../src/access/model.ts'
+import { type FactKey, factKey, grantId } from '../../src/access/model.ts'
 import { createOutbox } from '../../src/access/outbox.ts'
 import type { OuterCache } from '../../src/access/outer-cache.ts'
 import { createStanding } from '../../src/access/standing.ts'
@@ -15,6 +15,7 @@ import { clear, store } from './world.ts'
 
 const bob = idOf('user', 1)
 const ofBob = factKey('account', bob)
+const grantOfBob = factKey('grant', grantId(bob, idOf('project', 1)))
 
 describe('two instances with one Postgres and one Redis', () => {
   let database: TestDatabase
@@ -344,22 +345,25 @@ describe('an outbox', () => {
     expect(standing.has('project:p')).toBeTrue()
   })
 
-  test('leaves a change of everything standing until nothing older can be left', async () => {
+  test.each([
+    ['everything', 'everything'],
+    ['all that was granted to somebody', [`grants:${bob}`]],
+  ] as const)('leaves a change of %s standing until nothing older can be left', async (_what, touched) => {
     const outbox = create()
-    outbox.take(event('1', 'everything'))
+    outbox.take(event('1', touched))
     await flush()
     rows = new Set(['1'])
     clock.advance(900_000)
     await sweep()
     await flush()
-    expect(removed).toEqual([])
-    expect(standing.has('project:any')).toBeTrue()
+    expect([forgets, removed]).toEqual([[], []])
+    expect(standing.has(grantOfBob)).toBeTrue()
     clock.advance(1)
     await sweep()
     await flush()
     expect(removed.flatMap(({ ids }) => ids)).toEqual(['1'])
     outbox.onConfirmed(['1'], 'x')
-    expect(standing.has('project:any')).toBeFalse()
+    expect(standing.has(grantOfBob)).toBeFalse()
   })
 
   test('keeps what no server can be made to forget until nothing older can be left, whether Postgres has it or not', async () => {

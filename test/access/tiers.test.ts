@@ -154,6 +154,25 @@ describe('facts through Redis', () => {
     expect([...loaded.ages.keys()]).toEqual([ofBob])
   })
 
+  test('are not asked of Redis where a change of all that was granted to that person stands', async () => {
+    many = true
+    await fill()
+    standing.add({ id: '1', touched: [allToBob] })
+    expect([toBob, allToBob, factKey('grant', grantId(idOf('user', 1), lab)), ofBob].map(standing.has)).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ])
+    const loaded = await again()
+    expect([loaded.tier, looks.flat().filter((key) => key === toBob || key === allToBob)]).toEqual(['l3', []])
+    standing.remove(['1'])
+    expect(standing.has(toBob)).toBeFalse()
+    // A part of it is less than all of it.
+    standing.add({ id: '2', touched: [factKey('grant', grantId(bob, work))] })
+    expect([standing.has(toBob), standing.has(allToBob)]).toEqual([false, true])
+  })
+
   test('are not asked of Redis where a change of them stands, nor kept there', async () => {
     await fill()
     standing.add({ id: '1', touched: [toBob] })
