@@ -5,6 +5,7 @@ import { type FactKey, factKey, grantId } from '../../src/access/model.ts'
 import { createOutbox } from '../../src/access/outbox.ts'
 import type { OuterCache } from '../../src/access/outer-cache.ts'
 import { createStanding } from '../../src/access/standing.ts'
+import { syncAccessRules } from '../../src/access/store.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -201,6 +202,48 @@ describe('two instances with one Postgres and one Redis', () => {
     must.mockRestore()
     await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
     expect(await a.standing()).toEqual([])
+  }, 60_000)
+
+  test('a change of more grants than are told one by one is felt by who was granted many, past what Redis has of each', async () => {
+    const [cyd, dan] = [idOf('user', 2), idOf('user', 3)]
+    const [team, other] = [idOf('team', 1), idOf('team', 2)]
+    await syncAccessRules(sql)
+    await sql`
+      insert into users (id, email, display_name, password_hash)
+      values (${cyd}, 'cyd@example.com', 'c', 'x'), (${dan}, 'dan@example.com', 'd', 'x')`
+    await sql`insert into teams ${sql([team, other].map((id) => ({ id, name: 't' })))}`
+    await sql`
+      insert into team_members (team_id, user_id, role)
+      values (${team}, ${bob}, 'owner'), (${team}, ${cyd}, 'viewer'), (${other}, ${cyd}, 'owner')`
+    await sql`
+      insert into projects (id, owner_id, name, visibility)
+      select gen_random_uuid(), ${dan}, case when at <= 10001 then 'p' else 'q' end, 'team-only'
+        from generate_series(1, 10300) at`
+    await sql`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      select id, case name when 'p' then ${team}::uuid else ${other}::uuid end, 'read', ${dan} from projects`
+    await sql`delete from access_events`
+    const [project] = await sql<[{ id: string }]>`select id from projects where name = 'p' limit 1`
+    const ref = { type: 'project', id: project.id } as const
+    const [a, b] = [await start(server.url), await start(server.url)]
+    const granted = async (instance: TestCaches) => {
+      await instance.leased()
+      const view = await instance.facts.gather({ resources: [{ ref, userId: cyd }] }, instance.within())
+      return `${view.resource(ref, cyd).grant} by ${view.tier}`
+    }
+    await a.until(async () => {
+      a.facts.invalidate('everything')
+      return (await granted(a)) === '3 by l2'
+    })
+    await granted(b)
+    expect(await granted(b)).toBe('3 by l1')
+    await a.changes.run(a.within(), async (tx) => {
+      await tx`delete from teams where id = ${team}`
+    })
+    expect((await a.standing()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
+    for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
+    // Redis is believed about everything else.
+    await b.until(async () => (await b.ask(cyd)) === 'active by l2')
   }, 60_000)
 
   test('without Redis nothing stands for long', async () => {
