@@ -192,6 +192,7 @@ declare
 begin
   if names is null or names = '' then return; end if;
   if coalesce(current_setting('velro.event', true), '') = '' then
+    set constraints publish_at_commit deferred;
     insert into access_events (keys) values ('{}') returning id into event;
     perform set_config('velro.event', event::text, true);
   end if;
@@ -305,6 +306,29 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION public.project_access_on_truncate()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  differing uuid[];
+begin
+  perform require_read_committed();
+  differing := array(select distinct project_id from project_access_difference);
+  perform from projects where id = any (differing) order by id for no key update;
+  perform refresh_project_access(differing);
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.project_access_on_truncate_of_projects()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from project_access;
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boolean)
  RETURNS TABLE(id bigint, keys text[])
  LANGUAGE plpgsql
@@ -320,10 +344,15 @@ begin
   end if;
   publish_access_event.id := event;
   publish_access_event.keys := array(select distinct touched_facts());
+  if cardinality(publish_access_event.keys) > 20000 then
+    publish_access_event.keys := array(
+      select distinct case when name like 'grant:%' then 'grants:' || split_part(substr(name, 7), '/', 1) else name end
+        from unnest(publish_access_event.keys) name);
+  end if;
   if '*' = any (publish_access_event.keys) or cardinality(publish_access_event.keys) > 20000 then
     publish_access_event.keys := '{*}';
   end if;
-  update access_events e set keys = publish_access_event.keys where e.id = event;
+  update access_events e set keys = publish_access_event.keys, created_at = clock_timestamp() where e.id = event;
   for place in 0 .. coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer loop
     perform set_config('velro.touched_' || place, '', true);
   end loop;
@@ -679,6 +708,7 @@ create table project_grants (
 );
 CREATE INDEX project_grants__team_id ON public.project_grants USING btree (team_id, project_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF project_id, team_id, access_level ON public.project_grants FOR EACH ROW EXECUTE FUNCTION project_access_on_grant();
+CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.project_grants FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
 
 create table projects (
   id uuid not null,
@@ -700,6 +730,7 @@ CREATE INDEX projects__public ON public.projects USING btree (id) WHERE (visibil
 CREATE TRIGGER project_access AFTER INSERT OR UPDATE OF owner_id, visibility ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_on_project();
 CREATE TRIGGER project_access_after AFTER DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_after_removal();
 CREATE TRIGGER project_access_before BEFORE DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_before_removal();
+CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate_of_projects();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.projects REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('project');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_projects();
@@ -833,6 +864,7 @@ create table team_members (
 CREATE UNIQUE INDEX team_members__one_owner ON public.team_members USING btree (team_id) WHERE (role = 'owner'::text);
 CREATE INDEX team_members__user_id ON public.team_members USING btree (user_id, team_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF team_id, user_id, role ON public.team_members FOR EACH ROW EXECUTE FUNCTION project_access_on_member();
+CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.team_members FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
 
 create table teams (
   id uuid not null,

@@ -77,9 +77,15 @@ export const createCaches = ({
     ttlMs: options.ttlMs,
   })
   const flags = createFlags(createFlagStore(database.admin), options.flags)
-  const standing = createStanding()
+  const standing = createStanding(leaseClock)
   const outer = redis && createOuterCache({ redis, clock })
-  const outbox: Outbox = createOutbox({ outer, standing, store: createOutboxStore(database.batch), log })
+  const outbox: Outbox = createOutbox({
+    outer,
+    standing,
+    store: createOutboxStore(database.batch),
+    clock: leaseClock,
+    log,
+  })
 
   const listeners: ((touched: Touched) => void)[] = []
   const forget = (touched: Touched) => {

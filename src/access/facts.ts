@@ -8,6 +8,7 @@ import {
   type FactKind,
   factKey,
   grantId,
+  isWhole,
   partOf,
   type ResourceRef,
   type ServiceKeyFact,
@@ -32,8 +33,8 @@ export type Wanted = {
 /**
  * The facts that decisions are made of, cached.
  *
- * Promise: once `invalidate(touched)` has returned, no later read is answered from what was known of those before, whatever
- * loads were under way: what they bring of those is dropped where they land, and nobody joins them any more. What one
+ * Promise: once `invalidate(touched)` has returned, no later read is answered from what was known of those before, nor of
+ * what is part of them, whatever loads were under way: what they bring of those is dropped where they land, and nobody joins them any more. What one
  * `gather` gives is what was known together at its end. Concurrent misses on one fact make one load. Things that do
  * not exist are remembered too, for a shorter time. Without a lease memory is not believed and no load is joined that
  * somebody else began, and when it ends meanwhile one statement is asked for everything: a change may have been missed.
@@ -77,6 +78,15 @@ type Flight = Promise<Loaded>
 /** How often a question is asked again because what it is about was changed meanwhile. */
 const maxRounds = 4
 
+/** The parts of what was changed as a whole, of those there are: gone through only where something was. */
+const partsOf = (changed: ReadonlySet<FactKey>, there: Iterable<string>): FactKey[] => {
+  if (!changed.values().some(isWhole)) return []
+  return [...(there as Iterable<FactKey>)].filter((key) => {
+    const part = partOf(key)
+    return part !== undefined && changed.has(part.whole)
+  })
+}
+
 const dropOvertaken = (facts: Map<FactKey, unknown>, overtaken: Overtaken) => {
   for (const keys of overtaken) {
     if (keys === 'everything') facts.clear()
@@ -87,6 +97,7 @@ const dropOvertaken = (facts: Map<FactKey, unknown>, overtaken: Overtaken) => {
         const part = partOf(key)
         if (part !== undefined) facts.delete(part.whole)
       }
+      for (const key of partsOf(keys, facts.keys())) facts.delete(key)
     }
   }
 }
@@ -319,6 +330,7 @@ export const createFactCache = ({
           const part = partOf(key)
           if (part !== undefined) memory.amend(part.whole, (fact) => without(fact as Fact['grants'], part.projectId))
         }
+        for (const key of partsOf(changed, memory.keys())) memory.delete(key)
       }
       for (const overtaken of watchers) overtaken.push(changed)
       flights.clear()

@@ -139,6 +139,8 @@ export const partOf = (key: FactKey): { readonly whole: FactKey; readonly projec
   const slash = key.indexOf('/')
   return { whole: factKey('grants', key.slice('grant:'.length, slash)), projectId: key.slice(slash + 1) }
 }
+/** Whether a fact is all that was granted to a person: whoever hears that it changed takes every part of it for changed. */
+export const isWhole = (key: FactKey): boolean => key.startsWith('grants:')
 
 /** Of what was granted to a person no more than so many projects are left out: then it is better learnt anew. */
 const maxExcept = 16

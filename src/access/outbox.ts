@@ -1,8 +1,10 @@
+import type { Clock } from '../kit/clock.ts'
+import { breathe } from '../kit/pause.ts'
 import type { Log } from '../platform/log.ts'
-import type { AccessEvent } from './bus.ts'
-import type { FactKey } from './model.ts'
+import type { AccessEvent, Touched } from './bus.ts'
+import { type FactKey, isWhole } from './model.ts'
 import { type OuterCache, outerTtlMs } from './outer-cache.ts'
-import type { Standing } from './standing.ts'
+import type { HeardEvent, Standing } from './standing.ts'
 import type { OutboxStore } from './store.ts'
 
 /** How often what the outer cache has confirmed is written down. */
@@ -10,10 +12,18 @@ const flushMs = 100
 const sweepMs = 2_000
 /** What nobody has seen to for this long, its writer is gone. */
 const orphanedMs = 2_000
-/** By then nothing in the outer cache can be older than the change. */
+/**
+ * This long after a change was committed nothing in the outer cache can be older than it: what was read before the commit
+ * was written back soon after, and lives for a third of this. Counted from when the event was heard of here, which is
+ * after the commit; its row only tells when it was published, and a transaction may take its time after that.
+ */
 const outlivedMs = 3 * outerTtlMs
 const maxIds = 500
-const maxSwept = 200
+/** How many events are looked at in one go, and how many goes a sweep has. */
+const maxLooked = 1_000
+const maxGoes = 10
+/** Everything, and the parts of a whole, are under names that nobody knows. */
+const isNamed = (touched: Touched): touched is readonly FactKey[] => touched !== 'everything' && !touched.some(isWhole)
 /** The name of no server. */
 const nobody = '-'
 
@@ -21,8 +31,9 @@ const nobody = '-'
  * Sees to it that the outer cache forgets what was changed.
  *
  * Promise: an event stands, here and in Postgres, until the outer cache has confirmed it, whichever instance sees to that:
- * its writer at once, anybody when that is gone. An event that touched everything stands until nothing older than it can
- * be left. Waits on nobody's behalf.
+ * its writer at once, anybody when that is gone. Where none can be reached, and where an event touched everything
+ * or all that was granted to somebody, it stands until nothing older than it can be left, so what stands is bounded by the
+ * changes of that time. Waits on nobody's behalf; however much stands, a sweep lets others have their turn.
  */
 export type Outbox = {
   /** A change of this instance was committed. */
@@ -36,12 +47,14 @@ export const createOutbox = ({
   outer,
   standing,
   store,
+  clock,
   log,
 }: {
   /** Undefined: there is none, and nothing to forget. */
   outer: OuterCache | undefined
   standing: Standing
   store: OutboxStore
+  clock: Clock
   log: Log
 }): Outbox => {
   /** Events, by the server that was made to forget them. */
@@ -62,7 +75,7 @@ export const createOutbox = ({
   }
 
   const forget = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (touched === 'everything') return
+    if (!isNamed(touched)) return
     const incarnation = await makeForget(touched)
     if (incarnation !== undefined) note(id, incarnation)
   }
@@ -74,25 +87,47 @@ export const createOutbox = ({
     }
   }
 
-  /** Events whose rows are gone, and that we never heard were confirmed. */
-  const settleMissed = async (): Promise<void> => {
-    const held = standing.list()
-    if (held.length === 0) return
-    const left = await store.listIds()
-    for (const event of held) if (!left.has(event.id)) await forgetHere(event)
+  /** Of an event that was confirmed for another server than the one we ask, or confirmed unheard. */
+  const forgetHere = async ({ id, touched }: AccessEvent): Promise<void> => {
+    if (!isNamed(touched) || (await makeForget(touched)) !== undefined) standing.remove([id])
   }
 
-  const forgetHere = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (touched === 'everything' || (await makeForget(touched)) !== undefined) standing.remove([id])
+  /** Takes turns, so that each is looked at however many there are. */
+  let turns = standing.list()
+  const takeHeld = (): HeardEvent[] => {
+    const taken: HeardEvent[] = []
+    while (taken.length < maxLooked) {
+      const { value, done } = turns.next()
+      if (done) {
+        turns = standing.list()
+        break
+      }
+      taken.push(value)
+    }
+    return taken
+  }
+
+  const seeTo = async (held: readonly HeardEvent[]): Promise<void> => {
+    const left = await store.listLeft(held.map(({ id }) => id))
+    const nowMs = clock.monotonic()
+    for (const event of held) {
+      const ageMs = nowMs - event.heardMs
+      const isOutlived = ageMs > outlivedMs
+      if (!left.has(event.id)) {
+        if (isOutlived) standing.remove([event.id])
+        else await forgetHere(event)
+      } else if (isOutlived) note(event.id, outer?.incarnation ?? nobody)
+      else if (ageMs >= orphanedMs) await forget(event)
+    }
   }
 
   const sweep = async (): Promise<void> => {
-    for (const event of await store.list(orphanedMs, maxSwept)) {
-      if (event.ageMs > outlivedMs) note(event.id, outer?.incarnation ?? nobody)
-      else await forget(event)
+    for (let go = 0; go < maxGoes; go += 1) {
+      const held = takeHeld()
+      if (held.length > 0) await seeTo(held)
+      if (held.length < maxLooked) return
+      await breathe()
     }
-    await flush()
-    await settleMissed()
   }
 
   const every = (ms: number, work: () => Promise<void>) => {
@@ -118,8 +153,10 @@ export const createOutbox = ({
       const isOurs = outer === undefined || outer.incarnation === incarnation
       if (isOurs) return standing.remove(ids)
       // Another server was made to forget than the one we ask.
-      const mentioned = new Set(ids)
-      for (const event of standing.list()) if (mentioned.has(event.id)) void forgetHere(event)
+      for (const id of ids) {
+        const event = standing.find(id)
+        if (event !== undefined) void forgetHere(event)
+      }
     },
     close: async () => {
       closed = true

@@ -1,5 +1,9 @@
+import type { Clock } from '../kit/clock.ts'
 import type { AccessEvent } from './bus.ts'
-import { type FactKey, partOf } from './model.ts'
+import { type FactKey, isWhole, partOf } from './model.ts'
+
+/** An event, and when it was first heard of, on the monotonic clock: after its commit. */
+export type HeardEvent = AccessEvent & { readonly heardMs: number }
 
 /**
  * The changes the outer cache may not have forgotten yet. As long as one stands, nobody here believes that cache about
@@ -9,19 +13,23 @@ export type Standing = {
   add(event: AccessEvent): void
   remove(ids: Iterable<string>): void
   has(key: FactKey): boolean
-  list(): AccessEvent[]
+  find(id: string): HeardEvent | undefined
+  /** In the order they were heard of. Goes on where it was while events come and go. */
+  list(): IterableIterator<HeardEvent>
   readonly size: number
 }
 
-export const createStanding = (): Standing => {
-  const events = new Map<string, AccessEvent>()
+export const createStanding = (clock: Clock): Standing => {
+  const events = new Map<string, HeardEvent>()
   const counts = new Map<FactKey, number>()
+  /** Of those, what was touched as a whole, and every part of it with it. */
+  const wholes = new Map<FactKey, number>()
   let everything = 0
 
-  const countOne = (key: FactKey, step: 1 | -1) => {
-    const left = (counts.get(key) ?? 0) + step
-    if (left === 0) counts.delete(key)
-    else counts.set(key, left)
+  const countOne = (of: Map<FactKey, number>, key: FactKey, step: 1 | -1) => {
+    const left = (of.get(key) ?? 0) + step
+    if (left === 0) of.delete(key)
+    else of.set(key, left)
   }
   const count = ({ touched }: AccessEvent, step: 1 | -1) => {
     if (touched === 'everything') {
@@ -29,19 +37,23 @@ export const createStanding = (): Standing => {
       return
     }
     for (const key of touched) {
-      countOne(key, step)
+      countOne(counts, key, step)
+      if (isWhole(key)) countOne(wholes, key, step)
       const part = partOf(key)
-      if (part !== undefined) countOne(part.whole, step)
+      if (part !== undefined) countOne(counts, part.whole, step)
     }
   }
-  const add = (event: AccessEvent) => {
-    if (events.has(event.id)) return
-    events.set(event.id, event)
-    count(event, 1)
+  const isOfWhole = (key: FactKey): boolean => {
+    const part = wholes.size === 0 ? undefined : partOf(key)
+    return part !== undefined && wholes.has(part.whole)
   }
 
   return {
-    add,
+    add: (event) => {
+      if (events.has(event.id)) return
+      events.set(event.id, { ...event, heardMs: clock.monotonic() })
+      count(event, 1)
+    },
     remove: (ids) => {
       for (const id of ids) {
         const event = events.get(id)
@@ -50,8 +62,9 @@ export const createStanding = (): Standing => {
         count(event, -1)
       }
     },
-    has: (key) => everything > 0 || counts.has(key),
-    list: () => [...events.values()],
+    has: (key) => everything > 0 || counts.has(key) || isOfWhole(key),
+    find: (id) => events.get(id),
+    list: () => events.values(),
     get size() {
       return events.size
     },

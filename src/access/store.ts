@@ -242,18 +242,10 @@ export const publishChange = async (
 
 /** Events that stand: the outer cache has not confirmed yet that it forgot what they touched. */
 export const createOutboxStore = (sql: Sql) => ({
-  /** Those made at least `ageMs` ago, oldest first. */
-  list: async (ageMs: number, limit: number): Promise<(AccessEvent & { readonly ageMs: number })[]> => {
-    const rows = await sql<{ id: string; keys: string[]; age_ms: number }[]>`
-      select id, keys, extract(epoch from clock_timestamp() - created_at)::float8 * 1000 as age_ms
-        from access_events
-       where created_at <= clock_timestamp() - ${ageMs}::float8 * interval '1 millisecond'
-       order by id limit ${limit}`
-    return rows.map((row) => ({ ...toEvent(row), ageMs: row.age_ms }))
-  },
-
-  listIds: async (): Promise<Set<string>> => {
-    const rows = await sql<{ id: string }[]>`select id from access_events`
+  /** Those of these that stand. */
+  listLeft: async (ids: readonly string[]): Promise<Set<string>> => {
+    const rows = await sql<{ id: string }[]>`
+      select id from access_events where id = any (${ids as string[]}::bigint[])`
     return new Set(rows.map(({ id }) => id))
   },
 

@@ -255,7 +255,7 @@ describe('with the second tier', () => {
   afterAll(() => on?.close())
   beforeEach(async () => {
     await on.client.flushall()
-    standing = createStanding()
+    standing = createStanding(clock)
     facts = createCache(loadThroughOuter({ outer: on.outer, fromStore: store.load, flags, clock, lease, standing }))
   })
   const sent = async (count: number) => {

@@ -1,7 +1,14 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type FactKey, factKey, grantId, partOf } from '../../src/access/model.ts'
-import { createFactStore, publishChange, readEvent, syncAccessRules, type Wanted } from '../../src/access/store.ts'
+import {
+  createFactStore,
+  findAccessDifferences,
+  publishChange,
+  readEvent,
+  syncAccessRules,
+  type Wanted,
+} from '../../src/access/store.ts'
 import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
@@ -386,6 +393,51 @@ test('in any world, any change is told of by exactly the names of the facts it c
   expect(told).toBeGreaterThan(50)
 }, 60_000)
 
+describe('a table of what access is made of', () => {
+  beforeEach(sow)
+  const truncated = (statement: string) => announced(() => sql.unsafe(statement))
+  const left = () => sql`select user_id, project_id from project_access order by 1, 2`
+  const owned = [lab, den].sort().map((project_id) => ({ user_id: ada, project_id }))
+  const told = [`grant:${grantId(bob, lab)}`]
+
+  for (const statement of ['truncate team_members', 'truncate project_grants', 'truncate teams cascade']) {
+    test(`that is emptied by "${statement}" takes with it what it gave, and that is told of`, async () => {
+      expect(await truncated(statement)).toEqual([{ writer: '-', keys: told }])
+      expect([...(await left())]).toEqual(owned)
+      expect(await findAccessDifferences(sql)).toEqual([])
+      expect(await truncated(statement)).toEqual([])
+    })
+  }
+
+  test('that is emptied of projects takes everything with it, and that is told of', async () => {
+    expect(await truncated('truncate projects cascade')).toEqual([{ writer: '-', keys: ['*'] }])
+    expect([...(await left())]).toEqual([])
+  })
+
+  test('that is emptied while somebody removes a project leaves nothing of that', async () => {
+    const other = connectOnce(database.connection)
+    try {
+      const removed = Promise.withResolvers<void>()
+      const go = Promise.withResolvers<void>()
+      const slow = other.begin(async (tx) => {
+        // It has not read who is a member.
+        await tx`delete from projects where id = ${lab}`
+        removed.resolve()
+        await go.promise
+      })
+      await removed.promise
+      const emptied = sql`truncate team_members`.execute()
+      await Bun.sleep(200)
+      go.resolve()
+      await Promise.all([slow, emptied])
+      expect([...(await left())]).toEqual([{ user_id: ada, project_id: den }])
+      expect(await findAccessDifferences(sql)).toEqual([])
+    } finally {
+      await other.end()
+    }
+  })
+})
+
 describe('a transaction', () => {
   beforeEach(sow)
   const suspend = (tx: Sql | TransactionSql, id: string) => tx`update users set status = 'suspended' where id = ${id}`
@@ -545,6 +597,52 @@ describe('a transaction', () => {
   test('that emptied a table touched everything', async () => {
     const events = await announced(() => sql`truncate flags`)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
+  })
+
+  test('that changed more than 20,000 grants tells of all that was granted to each of their people', async () => {
+    const people = [ada, bob, lone]
+    await sql`
+      insert into projects (id, owner_id, name, visibility)
+      select gen_random_uuid(), ${ada}, 'p', 'team-only' from generate_series(1, 10001)`
+    await sql`
+      insert into team_members (team_id, user_id, role) values (${idOf('team', 1)}, ${lone}, 'viewer')`
+    await sql`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      select id, ${idOf('team', 1)}, 'read', ${ada} from projects where name = 'p' on conflict do nothing`
+    const load = async () =>
+      (await createFactStore(sql).load(people.map((id): Wanted => ({ kind: 'grants', id, userId: null })))).values()
+    expect([...(await load())]).toEqual([{ granted: {} }, 'many', 'many'])
+    const events = await announced(() =>
+      sql.begin(async (tx) => {
+        await suspend(tx, ada)
+        await tx`delete from teams`
+      }),
+    )
+    expect(events).toEqual([{ writer: '-', keys: [`account:${ada}`, `grants:${bob}`, `grants:${lone}`] }])
+    expect([...(await load())]).toEqual([{ granted: {} }, { granted: {} }, { granted: {} }])
+  }, 60_000)
+
+  test('that checks its constraints at once, whenever, tells of all it changed', async () => {
+    const events = await announced(() =>
+      sql.begin(async (tx) => {
+        await tx`set constraints all immediate`
+        await suspend(tx, ada)
+        await suspend(tx, bob)
+        await tx`set constraints all immediate`
+        await suspend(tx, lone)
+      }),
+    )
+    expect(events.map(({ keys }) => keys)).toEqual([names(ada, bob), names(lone)])
+  })
+
+  test('leaves a row that is as old as what it told', async () => {
+    await sql.begin(async (tx) => {
+      await suspend(tx, ada)
+      await tx`update access_events set created_at = created_at - interval '16 minutes'`
+    })
+    const [row] =
+      await sql`select count(*)::int as count from access_events where created_at > now() - interval '1 minute'`
+    expect(row?.['count']).toBe(1)
   })
 
   test('that changed more than 20,000 names touched everything', async () => {

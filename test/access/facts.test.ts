@@ -278,6 +278,31 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(3)
   })
 
+  test('is felt project by project where all that was granted to a person changed, also by what is on its way', async () => {
+    const toBobInDen = factKey('grant', grantId(bob, den.id))
+    const cyd = idOf('user', 3)
+    for (const id of [bob, cyd]) database.many.add(id)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look).set(toBobInDen, look)
+    const known = facts.gather({ resources: [bob, cyd].map((userId) => ({ ref: lab, userId })) }, deadline)
+    database.statement(0).answer()
+    await known
+    expect(facts.peekResource(lab, bob)?.grant).toBe(look)
+    const late = ask(bob, den)
+    database.statement(1).read()
+    database.world.delete(toBob)
+    database.world.delete(toBobInDen)
+    facts.invalidate([allToBob])
+    expect(facts.peekResource(lab, cyd)?.grant).toBe(0)
+    const asked = ask(bob, lab)
+    for (let next = 1; next < 6; next += 1) {
+      for (const statement of database.statements) statement.answer()
+      await settle()
+    }
+    expect([(await late).grant, (await asked).grant]).toEqual([0, 0])
+    expect([den, lab].map((ref) => facts.peekResource(ref, bob)?.grant)).toEqual([0, 0])
+  })
+
   test('is felt by a person who is granted more than fits into one fact, and by one who is not any more', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
     for (const [at, grant] of [look, 0, look, 0].entries()) {

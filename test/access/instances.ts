@@ -44,7 +44,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     /** The newest change whose writer was answered. */
     answered: 0,
     events: 0,
-    rows: new Map<string, { event: AccessEvent; atMs: number }>(),
+    rows: new Map<string, AccessEvent>(),
     messages: [] as { channel: string; payload: string }[],
   }
   const redis = {
@@ -114,11 +114,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     }
 
     const store: OutboxStore = {
-      list: async (ageMs) =>
-        [...postgres.rows.values()]
-          .map(({ event, atMs }) => ({ ...event, ageMs: clock.monotonic() - atMs }))
-          .filter((event) => event.ageMs >= ageMs),
-      listIds: async () => new Set(postgres.rows.keys()),
+      listLeft: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
       remove: async (ids, incarnation) => {
         for (const each of ids) postgres.rows.delete(each)
         postgres.messages.push({ channel: commonChannel, payload: `confirmed ${incarnation} ${ids.join(' ')}` })
@@ -126,8 +122,8 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     }
 
     const flags = { l1: true, l2: true, l3: true }
-    const standing = createStanding()
-    const outbox = made(() => createOutbox({ outer, standing, store, log }))
+    const standing = createStanding(clock)
+    const outbox = made(() => createOutbox({ outer, standing, store, clock, log }))
     const bus: Bus = createBus({
       instance: name,
       clock,
@@ -142,8 +138,8 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           if (!isConnected || isDead) throw new Error('Not connected')
           postgres.messages.push({ channel, payload })
         },
-        readEvent: async (of) => postgres.rows.get(of)?.event,
-        readStanding: async () => [...postgres.rows.values()].map(({ event }) => event),
+        readEvent: async (of) => postgres.rows.get(of),
+        readStanding: async () => [...postgres.rows.values()],
         restart: () => lose(),
       },
       ears: {
@@ -172,7 +168,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         const event: AccessEvent = { id: String(postgres.events), touched: [key] }
         await work(async () => [{ id: event.id, keys: event.touched }])
         postgres.version += 1
-        postgres.rows.set(event.id, { event, atMs: clock.monotonic() })
+        postgres.rows.set(event.id, event)
         const isLarge = Number(event.id) % 3 === 0
         postgres.messages.push({ channel: commonChannel, payload: `event ${event.id} ${name} ${isLarge ? '*' : key}` })
         const { version } = postgres

@@ -1,10 +1,12 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
 import { Redis as Client } from 'ioredis'
 import type { AccessEvent } from '../../src/access/bus.ts'
-import { type FactKey, factKey } from '../../src/access/model.ts'
+import { type FactKey, factKey, grantId } from '../../src/access/model.ts'
 import { createOutbox } from '../../src/access/outbox.ts'
 import type { OuterCache } from '../../src/access/outer-cache.ts'
 import { createStanding } from '../../src/access/standing.ts'
+import { syncAccessRules } from '../../src/access/store.ts'
+import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, startRedis, type TestDatabase, type TestRedis } from '../harness.ts'
@@ -14,6 +16,7 @@ import { clear, store } from './world.ts'
 
 const bob = idOf('user', 1)
 const ofBob = factKey('account', bob)
+const grantOfBob = factKey('grant', grantId(bob, idOf('project', 1)))
 
 describe('two instances with one Postgres and one Redis', () => {
   let database: TestDatabase
@@ -182,6 +185,67 @@ describe('two instances with one Postgres and one Redis', () => {
     expect(await c.ask(last)).toBe('suspended by l3')
   })
 
+  test('a change of a transaction that told of it long before it committed stands until it is forgotten', async () => {
+    const a = await start(server.url)
+    await fill(a)
+    // It takes its time to forget.
+    const must = spyOn(a.redis as NonNullable<TestCaches['redis']>, 'must').mockResolvedValue(false)
+    await sql.begin(async (tx) => {
+      await tx`update users set status = 'suspended' where id = ${bob}`
+      await tx`set constraints all immediate`
+      await tx`update access_events set created_at = created_at - interval '16 minutes'`
+    })
+    await a.until(() => must.mock.calls.length > 0)
+    await Bun.sleep(500)
+    expect(await a.ask(bob)).toBe('suspended by l3')
+    expect(await a.standing()).toEqual([ofBob])
+    must.mockRestore()
+    await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+    expect(await a.standing()).toEqual([])
+  }, 60_000)
+
+  test('a change of more grants than are told one by one is felt by who was granted many, past what Redis has of each', async () => {
+    const [cyd, dan] = [idOf('user', 2), idOf('user', 3)]
+    const [team, other] = [idOf('team', 1), idOf('team', 2)]
+    await syncAccessRules(sql)
+    await sql`
+      insert into users (id, email, display_name, password_hash)
+      values (${cyd}, 'cyd@example.com', 'c', 'x'), (${dan}, 'dan@example.com', 'd', 'x')`
+    await sql`insert into teams ${sql([team, other].map((id) => ({ id, name: 't' })))}`
+    await sql`
+      insert into team_members (team_id, user_id, role)
+      values (${team}, ${bob}, 'owner'), (${team}, ${cyd}, 'viewer'), (${other}, ${cyd}, 'owner')`
+    await sql`
+      insert into projects (id, owner_id, name, visibility)
+      select gen_random_uuid(), ${dan}, case when at <= 10001 then 'p' else 'q' end, 'team-only'
+        from generate_series(1, 10300) at`
+    await sql`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      select id, case name when 'p' then ${team}::uuid else ${other}::uuid end, 'read', ${dan} from projects`
+    await sql`delete from access_events`
+    const [project] = await sql<[{ id: string }]>`select id from projects where name = 'p' limit 1`
+    const ref = { type: 'project', id: project.id } as const
+    const [a, b] = [await start(server.url), await start(server.url)]
+    const granted = async (instance: TestCaches) => {
+      await instance.leased()
+      const view = await instance.facts.gather({ resources: [{ ref, userId: cyd }] }, instance.within())
+      return `${view.resource(ref, cyd).grant} by ${view.tier}`
+    }
+    await a.until(async () => {
+      a.facts.invalidate('everything')
+      return (await granted(a)) === '3 by l2'
+    })
+    await granted(b)
+    expect(await granted(b)).toBe('3 by l1')
+    await a.changes.run(a.within(), async (tx) => {
+      await tx`delete from teams where id = ${team}`
+    })
+    expect((await a.standing()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
+    for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
+    // Redis is believed about everything else.
+    await b.until(async () => (await b.ask(cyd)) === 'active by l2')
+  }, 60_000)
+
   test('without Redis nothing stands for long', async () => {
     const a = await start()
     await a.become(bob, 'suspended')
@@ -195,10 +259,14 @@ describe('an outbox', () => {
   const event = (id: string, touched: AccessEvent['touched'] = [ofBob]): AccessEvent => ({ id, touched })
   let work: Map<number, () => void>
   let removed: { ids: string[]; incarnation: string }[]
-  let rows: (AccessEvent & { ageMs: number })[]
+  /** The events that stand in Postgres. */
+  let rows: Set<string>
+  let clock: ReturnType<typeof manualClock>
   let forgets: { keys: readonly FactKey[]; done: (forgotten: boolean) => void }[]
   let incarnation: string | undefined
   let standing: ReturnType<typeof createStanding>
+  /** About how many events Postgres was asked, each time. */
+  let looked: number[]
 
   const create = (withOuter = true) => {
     const outer = {
@@ -210,13 +278,16 @@ describe('an outbox', () => {
     return createOutbox({
       outer: withOuter ? outer : undefined,
       standing,
+      clock,
       log: createLog('silent'),
       store: {
-        list: async (ageMs, limit) => rows.filter((row) => row.ageMs >= ageMs).slice(0, limit),
-        listIds: async () => new Set(rows.map(({ id }) => id)),
+        listLeft: async (ids) => {
+          looked.push(ids.length)
+          return new Set(ids.filter((id) => rows.has(id)))
+        },
         remove: async (ids, by) => {
           removed.push({ ids: [...ids], incarnation: by })
-          rows = rows.filter(({ id }) => !ids.includes(id))
+          for (const id of ids) rows.delete(id)
         },
       },
     })
@@ -237,10 +308,12 @@ describe('an outbox', () => {
   beforeEach(() => {
     work = new Map()
     removed = []
-    rows = []
+    rows = new Set()
     forgets = []
+    looked = []
     incarnation = 'x'
-    standing = createStanding()
+    clock = manualClock()
+    standing = createStanding(clock)
     spyOn(globalThis, 'setInterval').mockImplementation(
       ((call: () => void, ms: number) => void work.set(ms, call)) as never,
     )
@@ -258,7 +331,7 @@ describe('an outbox', () => {
     expect(removed).toEqual([{ ids: ['1', '2'], incarnation: 'x' }])
     // It is told of that like everybody else.
     outbox.onConfirmed(['1', '2'], 'x')
-    expect(standing.list().map(({ id }) => id)).toEqual(['3'])
+    expect([...standing.list()].map(({ id }) => id)).toEqual(['3'])
   })
 
   test('confirms nothing for a server that took over meanwhile', async () => {
@@ -296,36 +369,86 @@ describe('an outbox', () => {
 
   test('sees to what nobody has seen to, and to what was confirmed unheard', async () => {
     create()
-    rows = [
-      { ...event('1'), ageMs: 2_500 },
-      { ...event('2', ['project:p']), ageMs: 500 },
-    ]
-    for (const row of rows) standing.add(row)
+    rows = new Set(['1', '2'])
+    standing.add(event('1'))
+    clock.advance(1_999)
+    standing.add(event('2', ['project:p']))
     standing.add(event('0', ['project:q']))
+    await sweep()
+    // It stands no more, and nobody has said by whom it was confirmed.
+    expect(forgets.map(({ keys }) => keys)).toEqual([['project:q']])
+    await answer(true)
+    expect(standing.has('project:q')).toBeFalse()
+    clock.advance(1)
     await sweep()
     expect(forgets.map(({ keys }) => keys)).toEqual([[ofBob]])
     await answer(true)
+    await flush()
     expect(removed).toEqual([{ ids: ['1'], incarnation: 'x' }])
-    // Its own too, because it has not heard yet that it was confirmed.
-    await answer(true)
-    await answer(true)
-    expect(standing.has('project:q')).toBeFalse()
     expect(standing.has('project:p')).toBeTrue()
   })
 
-  test('leaves a change of everything standing until nothing older can be left', async () => {
+  test.each([
+    ['everything', 'everything'],
+    ['all that was granted to somebody', [`grants:${bob}`]],
+  ] as const)('leaves a change of %s standing until nothing older can be left', async (_what, touched) => {
     const outbox = create()
-    outbox.take(event('1', 'everything'))
+    outbox.take(event('1', touched))
     await flush()
-    rows = [{ ...event('1', 'everything'), ageMs: 899_000 }]
+    rows = new Set(['1'])
+    clock.advance(900_000)
     await sweep()
-    expect(removed).toEqual([])
-    expect(standing.has('project:any')).toBeTrue()
-    rows = [{ ...event('1', 'everything'), ageMs: 901_000 }]
+    await flush()
+    expect([forgets, removed]).toEqual([[], []])
+    expect(standing.has(grantOfBob)).toBeTrue()
+    clock.advance(1)
     await sweep()
+    await flush()
     expect(removed.flatMap(({ ids }) => ids)).toEqual(['1'])
     outbox.onConfirmed(['1'], 'x')
-    expect(standing.has('project:any')).toBeFalse()
+    expect(standing.has(grantOfBob)).toBeFalse()
+  })
+
+  test('keeps what no server can be made to forget until nothing older can be left, whether Postgres has it or not', async () => {
+    create()
+    rows = new Set(['1'])
+    for (const id of ['1', '2']) standing.add(event(id))
+    const sweepInVain = async () => {
+      await sweep()
+      for (let tries = 1; tries <= 2; tries += 1) await answer(false)
+      await flush()
+    }
+    clock.advance(900_000)
+    await sweepInVain()
+    expect([standing.size, removed]).toEqual([2, []])
+    clock.advance(1)
+    await sweepInVain()
+    expect(forgets).toEqual([])
+    expect([...standing.list()].map(({ id }) => id)).toEqual(['1'])
+    expect(removed).toEqual([{ ids: ['1'], incarnation: 'x' }])
+  })
+
+  test('looks at 1,000 events at a time, lets others have their turn, and goes on next time where it was', async () => {
+    create()
+    for (let id = 1; id <= 25_000; id += 1) {
+      rows.add(String(id))
+      standing.add(event(String(id)))
+    }
+    /** Until it looks no more. */
+    const swept = async () => {
+      looked = []
+      await sweep()
+      const atOnce = looked.length
+      for (let asked = -1; asked !== looked.length; await Bun.sleep(20)) asked = looked.length
+      return atOnce
+    }
+    expect(await swept()).toBeLessThan(10)
+    expect(looked).toEqual(Array(10).fill(1_000))
+    await swept()
+    await swept()
+    expect(looked).toEqual(Array(5).fill(1_000))
+    await swept()
+    expect(looked).toHaveLength(10)
   })
 
   test('writes down what it has left when it is closed, and begins nothing new', async () => {
@@ -346,7 +469,7 @@ describe('an outbox', () => {
     await flush()
     expect(removed).toEqual([{ ids: ['1'], incarnation: '-' }])
     outbox.onConfirmed(['1'], 'whoever')
-    expect(standing.list()).toEqual([])
+    expect(standing.size).toBe(0)
   })
 
   test('names no more than 500 in one message', async () => {

@@ -97,7 +97,7 @@ describe('facts through Redis', () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
     flags = { l2: true, l3: true }
-    standing = createStanding()
+    standing = createStanding(clock)
     many = false
     load = loadThroughOuter({ outer, fromStore: loadFromStore(store, flags), flags, clock, lease, standing })
   })
@@ -152,6 +152,25 @@ describe('facts through Redis', () => {
     const loaded = await again()
     expect([statements, loaded.facts.get(ofLab)]).toEqual([[['generation']], world.get(ofLab) as Fact['project']])
     expect([...loaded.ages.keys()]).toEqual([ofBob])
+  })
+
+  test('are not asked of Redis where a change of all that was granted to that person stands', async () => {
+    many = true
+    await fill()
+    standing.add({ id: '1', touched: [allToBob] })
+    expect([toBob, allToBob, factKey('grant', grantId(idOf('user', 1), lab)), ofBob].map(standing.has)).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ])
+    const loaded = await again()
+    expect([loaded.tier, looks.flat().filter((key) => key === toBob || key === allToBob)]).toEqual(['l3', []])
+    standing.remove(['1'])
+    expect(standing.has(toBob)).toBeFalse()
+    // A part of it is less than all of it.
+    standing.add({ id: '2', touched: [factKey('grant', grantId(bob, work))] })
+    expect([standing.has(toBob), standing.has(allToBob)]).toEqual([false, true])
   })
 
   test('are not asked of Redis where a change of them stands, nor kept there', async () => {
@@ -273,7 +292,7 @@ describe('in any world', () => {
         const lease = { untilMs: Number.POSITIVE_INFINITY }
         for (const flags of switchings) {
           const fromStore = loadFromStore(createFactStore(sql, { maxGrants }), flags)
-          const standing = createStanding()
+          const standing = createStanding(systemClock)
           const load = loadThroughOuter({ outer: on.outer, fromStore, flags, clock: systemClock, lease, standing })
           const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
           const facts = createFactCache({ load, memory, clock: systemClock, lease, flags })

@@ -1,4 +1,4 @@
-import type { FactKey } from '../../access/model.ts'
+import { type FactKey, isWhole, partOf } from '../../access/model.ts'
 import type { Right } from '../../access/rights.ts'
 import { Fault } from '../../fault.ts'
 
@@ -55,9 +55,8 @@ export const createRoster = <S extends Listed>(limits: Limits): Roster<S> => {
     },
     concerned: (fact) => {
       // What was granted to a person concerns what that person watches.
-      const key: FactKey = fact.startsWith('grant:')
-        ? `account:${fact.slice('grant:'.length, fact.indexOf('/'))}`
-        : fact
+      const whole = partOf(fact)?.whole ?? fact
+      const key: FactKey = isWhole(whole) ? `account:${whole.slice(whole.indexOf(':') + 1)}` : fact
       return [...(byFact.get(key) ?? [])]
     },
     all: () => [...everybody],

@@ -64,7 +64,7 @@ export const tiers: Scenario = async ({ seconds }) => {
     flags,
     clock: systemClock,
     lease,
-    standing: createStanding(),
+    standing: createStanding(systemClock),
   })
   const cacheOf = (load: typeof fromStore, ttlMs: number) =>
     createFactCache({

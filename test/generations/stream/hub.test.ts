@@ -249,16 +249,19 @@ describe('the right to read', () => {
     expect([client.text, client.ended]).toEqual([before, true])
   })
 
-  test.each([['session:hers'], ['account:ada'], ['generation:g'], ['grant:ada/some-project']] as FactKey[][])(
-    'is looked at when %s was changed, at once',
-    async (key) => {
-      const { client, memory, hub, time } = await begin()
-      memory.set('g', false)
-      hub.onTouched(['account:nobody', key as FactKey])
-      await time.settled()
-      expect(client.ended).toBe(true)
-    },
-  )
+  test.each([
+    ['session:hers'],
+    ['account:ada'],
+    ['generation:g'],
+    ['grant:ada/some-project'],
+    ['grants:ada'],
+  ] as FactKey[][])('is looked at when %s was changed, at once', async (key) => {
+    const { client, memory, hub, time } = await begin()
+    memory.set('g', false)
+    hub.onTouched(['account:nobody', key as FactKey])
+    await time.settled()
+    expect(client.ended).toBe(true)
+  })
 
   test('is looked at when any project was changed, for all together, and when anything may have been', async () => {
     for (const touched of [['project:p', 'project:q'] as FactKey[], 'everything' as const]) {
