@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { randomUUID } from 'node:crypto'
 import { CompactSign, decodeJwt, type JWTPayload, SignJWT } from 'jose'
+import { maxAccessTokenTtlMs } from '../../src/config.ts'
 import { rotation } from '../../src/identity/signing-keys.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
@@ -208,7 +209,7 @@ describe('an access token signed with the real key', () => {
     const after = await login()
     expect(keys.signer().kid).toBe(published.find((kid: string) => kid !== old))
     for (const { access_token } of [before, after]) expect(await ask(access_token)).toBe(ada.id)
-    clock.advance(30 * minuteS * 1_000)
+    clock.advance(2 * maxAccessTokenTtlMs)
     await keys.refresh()
     expect((await client.get('/.well-known/jwks.json')).body.keys).toHaveLength(1)
     expect(await ask((await login()).access_token)).toBe(ada.id)

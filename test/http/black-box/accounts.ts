@@ -16,6 +16,20 @@ export const accounts: Group = (world) =>
       ada = await world().register({ display_name: 'Ada' })
     })
 
+    test('a password has 8 characters, however many units each of them has', async () => {
+      const [eight, four] = ['🦊🐙🌵🪐🎻🧭🪁🫧', '🦊🐙🌵🪐']
+      const person = await world().register()
+      const change = { current_password: person.password, new_password: four }
+      const email = someone()
+      for (const answer of [
+        await world().post('/api/v1/auth/register', { email, password: four }),
+        await world().post('/api/v1/auth/password', change, { token: person.token }),
+      ]) {
+        expect([answer.status, answer.body.code]).toEqual([422, 'request.invalid'])
+      }
+      expect((await world().post('/api/v1/auth/register', { email, password: eight })).status).toBe(201)
+    })
+
     test('registering signs in: 201 and tokens of the documented shape, which nothing keeps', async () => {
       const email = someone()
       const { status, headers, body } = await world().post(signUp, { email, password })
