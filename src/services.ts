@@ -123,6 +123,8 @@ const keyRefreshMs = 60_000
 const purgeMs = 3_600_000
 const accessCheckMs = 3_600_000
 const sweepMs = 600_000
+/** A job that nobody has made for so long is taken by who cannot, and fails. */
+const strandedMs = 86_400_000
 /** For taking jobs; nobody waits for it. */
 const takingMs = 10_000
 const seeds = 2 ** 32
@@ -226,7 +228,7 @@ export const createServices = async (
     log,
     maxCachedTokens: 2 * config.l1MaxEntries,
     leaveTeams: teamStore.leaveAll,
-    cancelGenerations: (tx, userId) => generations.cancelAll(tx, userId),
+    cancelGenerations: (tx, userId) => generations.cancelSome(tx, userId),
     onSignedIn: warmUp.signedIn,
     welcome: credits.welcome,
   })
@@ -243,7 +245,7 @@ export const createServices = async (
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
   const jobStore = createJobStore(database.batch, caches.bus.instance, {
     models: models.list().flatMap(({ id, available }) => (available ? [id] : [])),
-    strandedMs: config.generationTimeoutMs,
+    strandedMs,
   })
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({

@@ -71,6 +71,8 @@ const checkLineage = ({ parent_id, intent = 'original' }: NewGeneration): void =
   if (parent_id !== undefined && intent === 'original') throw invalid('/intent', 'A child is not an original')
 }
 
+const cancelledAtOnce = 100
+
 type ParameterValue = string | number | boolean
 
 /** What a model takes and what it costs, whole. */
@@ -230,13 +232,15 @@ export const createGenerations = ({
       return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
     }),
 
-  /** As `cancel`, of all that a person has under way; no more are accepted once the account is closed. */
-  cancelAll: async (tx: TransactionSql, ownerId: string): Promise<void> => {
-    for (const id of await store.lockUnfinished(tx, ownerId)) {
+  /** As `cancel`, of what a person has under way, a hundred at a time: whether there may be more. */
+  cancelSome: async (tx: TransactionSql, ownerId: string): Promise<boolean> => {
+    const ids = await store.lockUnfinished(tx, ownerId, cancelledAtOnce)
+    for (const id of ids) {
       if (!(await cancelJob(tx, id))) continue
       await store.finish(tx, id, { status: 'cancelled' })
       await refund(tx, id)
     }
+    return ids.length === cancelledAtOnce
   },
 
   remove: (call: Call, caller: Caller, id: string): Promise<void> =>

@@ -188,11 +188,11 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return count === 1
     },
 
-    /** Locks those of a person that are not over yet, all in one order. */
-    lockUnfinished: async (tx: TransactionSql, ownerId: string): Promise<string[]> => {
+    /** Locks up to `limit` of a person that are not over yet, all in one order. */
+    lockUnfinished: async (tx: TransactionSql, ownerId: string, limit: number): Promise<string[]> => {
       const found = await tx<{ id: string }[]>`
         select id from generations
-         where owner_id = ${ownerId} and status in ('queued', 'processing') order by id for no key update`
+         where owner_id = ${ownerId} and status in ('queued', 'processing') order by id limit ${limit} for no key update`
       return found.map(({ id }) => id)
     },
 

@@ -36,8 +36,8 @@ type Dependencies = {
   leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
   /** Told of every sign-in and refresh that is about to be answered; must not throw. */
   onSignedIn?: (claims: Claims) => void
-  /** Calls off what a person has under way. Once the account is locked. */
-  cancelGenerations: (tx: TransactionSql, userId: string) => Promise<void>
+  /** Calls off some of what a person has under way: whether there may be more. */
+  cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
   /** Gives somebody new what everybody starts with. */
   welcome: (tx: TransactionSql, userId: string) => Promise<void>
 }
@@ -291,14 +291,18 @@ export const createIdentity = (dependencies: Dependencies) => {
         { adds: true },
       ),
 
-    closeMe: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
-        // While the address is still known.
+    closeMe: async (call: Call, caller: Caller): Promise<void> => {
+      const cancelSome = (tx: TransactionSql) => cancelGenerations(tx, caller.userId)
+      // However many there are: what was called off is, and whoever asks again goes on from there.
+      while (await changes.run(call.deadline, cancelSome)) {}
+      await changes.run(call.deadline, async (tx) => {
+        // While the address is still known; from here on nothing more is accepted.
         await leaveTeams(tx, caller.userId)
-        await cancelGenerations(tx, caller.userId)
+        while (await cancelSome(tx)) {}
         await store.closeAccount(tx, caller.userId)
         await endAll(tx, caller.userId, 'account_closed')
-      }),
+      })
+    },
 
     /** Ends every other session; this one goes on. Of two changes at once one wins, the other is told its password is wrong. */
     changePassword: async (

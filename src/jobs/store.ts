@@ -22,7 +22,7 @@ export type LeasedJob = {
 }
 
 export type Lease = { readonly generationId: string; readonly attempt: number }
-/** What a worker can make; what has been due for `strandedMs` it takes all the same, so that what nobody makes comes to an end. */
+/** What a worker can make; what was due for `strandedMs` it takes all the same, so that what nobody makes comes to an end. */
 export type Makes = { readonly models: readonly string[]; readonly strandedMs: number }
 /** How far an attempt is, from 0 to 1. */
 export type Report = Lease & { readonly fraction: number }
@@ -69,42 +69,43 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
     /** Whether any is due, nobody's, and for us; a look that takes no lock and opens no transaction. */
     isAnyDue: async (): Promise<boolean> => {
       const [row] = await sql<{ due: boolean }[]>`
-      select exists (
-        select from generation_jobs j join generations g on g.id = j.generation_id where ${isDue(sql)}
-      ) as due`
+        select exists (
+          select from generation_jobs j join generations g on g.id = j.generation_id where ${isDue(sql)}
+        ) as due`
       return row?.due === true
     },
 
     /**
-     * Takes up to `limit` jobs that are due, nobody's and for us, and says so on their generations. Those that others are at are passed
-     * over, so it waits for nobody. A worker that has not been heard of for the length of its lease has lost what it had.
+     * Takes up to `limit` jobs that are due, nobody's and for us, and says so on their generations. Those that others are at
+     * are passed over, so it waits for nobody. A worker that has not been heard of for the length of its lease has lost what
+     * it had.
      *
      * The order is strict: enterprise before pro before free, by the plan its owner had when it was accepted, and within a plan
      * as they were accepted. Free ones wait for as long as those who pay keep every worker busy, however long that is.
      */
     take: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
       const jobs = await tx<LeasedJob[]>`
-      with due as (
-        select j.generation_id from generation_jobs j join generations g on g.id = j.generation_id
-         where ${isDue(tx)}
-         order by j.priority, j.created_at, j.generation_id
-         limit ${limit} for update of j skip locked for no key update of g skip locked
-      ), taken as (
-        update generation_jobs j
-           set attempt = attempt + 1, progress = 0, worker = ${worker},
-               lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond'
-          from due where j.generation_id = due.generation_id
-        returning j.generation_id, j.attempt, j.failures, j.remote, j.reference_sha256
-      )
-      select t.generation_id, t.attempt, t.failures, t.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
-             g.parameters, g.outputs, t.reference_sha256,
-             extract(epoch from clock_timestamp() - coalesce(g.started_at, clock_timestamp()))::float8 * 1000 as age_ms
-        from taken t join generations g on g.id = t.generation_id`
+        with due as (
+          select j.generation_id from generation_jobs j join generations g on g.id = j.generation_id
+           where ${isDue(tx)}
+           order by j.priority, j.created_at, j.generation_id
+           limit ${limit} for update of j skip locked for no key update of g skip locked
+        ), taken as (
+          update generation_jobs j
+             set attempt = attempt + 1, progress = 0, worker = ${worker},
+                 lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond'
+            from due where j.generation_id = due.generation_id
+          returning j.generation_id, j.attempt, j.failures, j.remote, j.reference_sha256
+        )
+        select t.generation_id, t.attempt, t.failures, t.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
+               g.parameters, g.outputs, t.reference_sha256,
+               extract(epoch from clock_timestamp() - coalesce(g.started_at, clock_timestamp()))::float8 * 1000 as age_ms
+          from taken t join generations g on g.id = t.generation_id`
       const ids = jobs.map(({ generation_id }) => generation_id)
       if (ids.length > 0) {
         await tx`
-        update generations set status = 'processing', started_at = now(), updated_at = now()
-         where id = any (${ids}::uuid[]) and status = 'queued'`
+          update generations set status = 'processing', started_at = now(), updated_at = now()
+           where id = any (${ids}::uuid[]) and status = 'queued'`
       }
       return jobs
     },
@@ -115,13 +116,20 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       leaseMs: number,
     ): Promise<ReadonlySet<string>> => {
       const each = [...held.values()]
+      // In the order in which others take several of them away.
       const rows = await sql<{ generation_id: string }[]>`
-      update generation_jobs j
-         set lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond', progress = ours.progress
-        from unnest(${[...held.keys()]}::uuid[], ${each.map(({ attempt }) => attempt)}::integer[],
-                    ${each.map(({ fraction }) => fraction)}::real[]) as ours (id, attempt, progress)
-       where j.generation_id = ours.id and j.attempt = ours.attempt and j.worker = ${worker}
-      returning j.generation_id`
+        with ours as (
+          select j.generation_id, held.progress
+            from generation_jobs j
+            join unnest(${[...held.keys()]}::uuid[], ${each.map(({ attempt }) => attempt)}::integer[],
+                        ${each.map(({ fraction }) => fraction)}::real[]) as held (id, attempt, progress)
+              on j.generation_id = held.id and j.attempt = held.attempt
+           where j.worker = ${worker} order by j.generation_id for update of j
+        )
+        update generation_jobs j
+           set lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond', progress = ours.progress
+          from ours where j.generation_id = ours.generation_id
+        returning j.generation_id`
       return new Set(rows.map((row) => row.generation_id))
     },
 
@@ -131,8 +139,8 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
         ({ generationId, attempt, fraction }) => `progress ${generationId} ${attempt} ${fraction}`,
       )
       await sql`
-      select set_config('synchronous_commit', 'off', true), pg_notify('velro', message)
-        from unnest(${messages}::text[]) as message`
+        select set_config('synchronous_commit', 'off', true), pg_notify('velro', message)
+          from unnest(${messages}::text[]) as message`
     },
 
     /**
@@ -141,23 +149,23 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
      */
     findPositions: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, number>> => {
       const rows = await deadline.run(sql<{ generation_id: string; position: number }[]>`
-      with front as materialized (
-        select generation_id, (row_number() over (order by priority, created_at, generation_id) - 1)::int as position
-          from (select generation_id, priority, created_at from generation_jobs
-                 where run_after <= clock_timestamp() and coalesce(lease_until <= clock_timestamp(), true)
-                 order by priority, created_at, generation_id limit ${maxPosition}) waiting
-      )
-      select j.generation_id, coalesce(front.position, ${maxPosition}) as position
-        from generation_jobs j left join front using (generation_id)
-       where j.generation_id = any (${ids as string[]}::uuid[]) and coalesce(j.lease_until <= clock_timestamp(), true)`)
+        with front as materialized (
+          select generation_id, (row_number() over (order by priority, created_at, generation_id) - 1)::int as position
+            from (select generation_id, priority, created_at from generation_jobs
+                   where run_after <= clock_timestamp() and coalesce(lease_until <= clock_timestamp(), true)
+                   order by priority, created_at, generation_id limit ${maxPosition}) waiting
+        )
+        select j.generation_id, coalesce(front.position, ${maxPosition}) as position
+          from generation_jobs j left join front using (generation_id)
+         where j.generation_id = any (${ids as string[]}::uuid[]) and coalesce(j.lease_until <= clock_timestamp(), true)`)
       return new Map(rows.map(({ generation_id, position }) => [generation_id, position]))
     },
 
     /** False: it is not ours any more. */
     note: async ({ generationId, attempt }: Lease, remote: unknown): Promise<boolean> => {
       const { count } = await sql`
-      update generation_jobs set remote = ${sql.json(remote as never)}
-       where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
+        update generation_jobs set remote = ${sql.json(remote as never)}
+         where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
       return count === 1
     },
 

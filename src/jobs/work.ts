@@ -133,7 +133,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     judge: (error) => {
-      // It waited long enough for an instance that could.
+      // It is only taken here when nobody has made it for a long time.
       if (error instanceof NobodyMakesIt) return { reason: 'unavailable', retryable: false }
       if (error instanceof ReferenceMissing) return { reason: 'unavailable', retryable: true }
       if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }

@@ -217,12 +217,11 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
 
     /**
      * Takes a person out of all teams it does not own, and removes the invitations to its address. Holds the account's
-     * row, as whoever joins a team does, so that it joins none meanwhile.
+     * row, as whoever joins a team does, so that it joins none meanwhile; and against all who refer to it, because the
+     * address, which is a key, goes with the account.
      */
     leaveAll: async (tx: TransactionSql, userId: string): Promise<void> => {
-      const [user] = await tx<
-        { email: string | null }[]
-      >`select email from users where id = ${userId} for no key update`
+      const [user] = await tx<{ email: string | null }[]>`select email from users where id = ${userId} for update`
       await tx`
         select from teams
          where id in (select team_id from team_members where user_id = ${userId} and role <> 'owner')

@@ -313,6 +313,18 @@ describe('what somebody ordered who closes the account', () => {
     expect((await client.post(`${path}/${other}/cancel`, undefined, { token: ben.token })).status).toBe(200)
   })
 
+  test('is called off however much it is, if need be by asking again', async () => {
+    const ada = await register(client)
+    await sql`
+      insert into generations (id, owner_id, model, prompt)
+      select gen_random_uuid(), ${ada.id}, 'local/procedural', 'p' from generate_series(1, 250)`
+    await sql`insert into generation_jobs (generation_id, priority) select id, 2 from generations where owner_id = ${ada.id}`
+    await until(async () => (await close(ada)).status === 204, 'it is closed')
+    const left = await sql`
+      select status, count(*)::int as generations from generations where owner_id = ${ada.id} group by status`
+    expect([...left]).toEqual([{ status: 'cancelled', generations: 250 }])
+  })
+
   test('meanwhile is called off too, or never accepted', async () => {
     const people = await Promise.all(Array.from({ length: 6 }, () => register(client)))
     const closed = await Promise.all(

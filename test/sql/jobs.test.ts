@@ -156,6 +156,24 @@ describe('jobs', () => {
     expect(await two.renew(held(2), leaseMs)).toEqual(nothing)
   })
 
+  test('are held in one order, so that whoever takes several away waits, and is waited for, and nothing worse', async () => {
+    await Promise.all([addJob(), addJob()])
+    const [one] = stores()
+    const ids = (await take(one)).map(({ generation_id }) => generation_id).sort()
+    const [first = '', second = ''] = ids
+    const held = new Map([second, first].map((id) => [id, { attempt: 1, fraction: 0 }]))
+    const waiting = async () =>
+      (await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).length
+    await inside(async (tx) => {
+      await one.cancel(tx, first)
+      const renewing = one.renew(held, leaseMs)
+      await until(async () => (await waiting()) === 1, 'the renewal waits')
+      // It would be waited for, if it had this one already.
+      await one.cancel(tx, second)
+      return { renewing }
+    }).then(async ({ renewing }) => expect(await renewing).toEqual(new Set()))
+  })
+
   test('that are put off come again after a while, with what was noted and how often they failed', async () => {
     const id = await addJob()
     const [one, two] = stores()
