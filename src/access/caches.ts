@@ -52,7 +52,7 @@ export type Caches = {
 }
 
 /**
- * What an entry takes in memory: measured with 10,000 of each kind on Bun. Of all that was granted to a person each
+ * What an entry takes in memory: measured with 10,000 of each kind. Of all that was granted to a person each
  * project takes 30 to 165 bytes, the more the fewer others have it too.
  */
 export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number => {

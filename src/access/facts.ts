@@ -33,11 +33,12 @@ export type Wanted = {
 /**
  * The facts that decisions are made of, cached.
  *
- * Promise: once `invalidate(touched)` has returned, no later read is answered from what was known of those before, nor of
- * what is part of them, whatever loads were under way: what they bring of those is dropped where they land, and nobody joins them any more. What one
- * `gather` gives is what was known together at its end. Concurrent misses on one fact make one load. Things that do
- * not exist are remembered too, for a shorter time. Without a lease memory is not believed and no load is joined that
- * somebody else began, and when it ends meanwhile one statement is asked for everything: a change may have been missed.
+ * Promise: once `invalidate(touched)` has returned, no later read is answered from what was known of those before, nor
+ * of what is part of them, whatever loads were under way: what they bring of those is dropped where they land, and
+ * nobody joins them any more. What one `gather` gives is what was known together at its end. Concurrent misses on one
+ * fact make one load. Things that do not exist are remembered too, for a shorter time. Without a lease memory is not
+ * believed and no load is joined that somebody else began, and when it ends meanwhile one statement is asked for
+ * everything: a change may have been missed.
  */
 export type FactCache = {
   /** Both facts of a signed-in request, or undefined when either is not in memory. */

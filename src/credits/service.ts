@@ -86,8 +86,6 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
       const request = { userId: caller.userId, route: 'POST /api/v1/credits/grants', key, body: input }
       return idempotency.once(tx, request, async () => {
         if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
-        // Before its id is made, so that entries are in the order of their ids.
-        await store.lockBalance(tx, input.user_id)
         const owned = { ...input, created_by: caller.userId }
         const row = await store.insert(tx, { id: newId(), kind: 'grant', ...owned })
         return { status: 201, body: { ...toEntry(row), user_id: input.user_id, created_by: caller.userId } }
