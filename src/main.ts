@@ -1,12 +1,12 @@
 import process from 'node:process'
-import { openBackingDatabase } from './backing-database.ts'
+import { openBackingDatabase } from './boot/open-database.ts'
+import { StartFailed, startInstances } from './boot/supervisor.ts'
 import { type Config, ConfigRefused, parseConfig } from './config.ts'
 import { findSupervisor } from './platform/child-process.ts'
 import { createLog, type Log } from './platform/log.ts'
 import { MigrationRefused } from './platform/migrate.ts'
 import { PortTaken } from './platform/serve.ts'
 import { onTermination } from './platform/signals.ts'
-import { StartFailed, startInstances } from './supervisor.ts'
 
 const greeting = (port: number, embedded: boolean, redis: boolean) => `
 Velro is ready on http://localhost:${port}
@@ -28,7 +28,7 @@ const start = async (config: Config, supervised: boolean, log: Log) => {
       config.processes > 1 && !supervised
         ? await startInstances(config, database, log)
         : // Not for a supervisor: the application is a quarter of its memory.
-          await import('./instance.ts').then(({ startInstance }) => startInstance(config, database, log))
+          await import('./boot/instance.ts').then(({ startInstance }) => startInstance(config, database, log))
     const stop = async () => {
       await serving.stop().finally(database.stop)
     }

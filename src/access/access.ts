@@ -1,43 +1,17 @@
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { FactCache, GatheredFacts, Principal } from './facts.ts'
-import { type Decision, decide, layers } from './layers.ts'
-import { type Action, type Facts, has, type MediaFact, publicActions, type ResourceRef, type Scope } from './model.ts'
-import { nothing, type ResourceFacts } from './reading.ts'
-import { isSignedIn } from './rights.ts'
+import { type Awaitable, whenKnown } from '../kit/maybe-promise.ts'
+import type { Tally } from './cache/decision-counters.ts'
+import type { FactCache, GatheredFacts, Principal } from './cache/fact-cache.ts'
+import type { Tier } from './cache/tiered-loader.ts'
+import { isSignedIn } from './permission-recheck.ts'
+import { type Decision, decide, layers } from './policy/decide.ts'
+import type { Facts, MediaFact } from './policy/facts/model.ts'
+import { nothing, type ResourceFacts } from './policy/facts/resource-walk.ts'
+import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
+import type { Caller, Claims, Service } from './principal.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
-import type { Tally } from './tally.ts'
-import type { Tier } from './tiers.ts'
-
-/** Who asks: the person of a live session. */
-export type Caller = {
-  readonly userId: string
-  readonly sessionId: string
-  readonly role: 'user' | 'admin'
-  /** Let in by what was remembered when Postgres went away; see `EmergencyReads`. */
-  readonly recalled?: boolean
-}
-
-/** A service that asks with a key of its own. */
-export type Service = { readonly keyId: string }
-
-/** Whoever may ask about access: a person about itself, a service about anybody. */
-export type Asker =
-  | { readonly kind: 'person'; readonly caller: Caller }
-  | { readonly kind: 'service'; readonly service: Service }
-
-/** What needs no waiting when it is in memory: a promise that is already settled would cost more than the answer. */
-export type Awaitable<T> = T | Promise<T>
-
-/** Goes on with a value: at once when it is there, else when it comes. */
-export const whenKnown = <T, U>(value: Awaitable<T>, next: (known: T) => U): Awaitable<U> =>
-  value instanceof Promise ? value.then(next) : next(value)
-
-/** What an access token claims, its signature checked, its session not yet. */
-export type Claims = { readonly userId: string; readonly sessionId: string }
-/** And until when the token is good. */
-export type TokenClaims = Claims & { readonly expiresAtMs: number }
 
 export type TracedLayer = {
   layer: number

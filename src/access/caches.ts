@@ -4,18 +4,18 @@ import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import { listen } from '../platform/notifications.ts'
 import type { Connection, Database, Sql } from '../platform/postgres.ts'
-import { type Bus, type BusEars, channelOf, commonChannel, createBus, type Touched } from './bus.ts'
-import { type CacheCheck, createCacheCheck } from './cache-check.ts'
-import { type Changes, createChanges } from './changes.ts'
-import { createFactCache, type FactCache } from './facts.ts'
-import { createFlagStore } from './flag-store.ts'
-import { createFlags, type Flags, type FlagValues } from './flags.ts'
-import type { Fact, FactKind } from './model.ts'
-import { createOutbox, type Outbox } from './outbox.ts'
-import { createOuterCache, type OuterCache, type OuterRedis } from './outer-cache.ts'
-import { createStanding, type Standing } from './standing.ts'
-import { createFactStore, createOutboxStore, readEvent, readStandingEvents } from './store.ts'
-import { type LoadFacts, loadFromStore, loadThroughOuter } from './tiers.ts'
+import { createFactCache, type FactCache } from './cache/fact-cache.ts'
+import { createFactStore } from './cache/fact-store.ts'
+import { createOuterCache, type OuterCache, type OuterRedis } from './cache/redis-cache.ts'
+import { type CacheCheck, createCacheCheck } from './cache/stale-detector.ts'
+import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
+import { type LoadFacts, loadFromStore, loadThroughOuter } from './cache/tiered-loader.ts'
+import { type Bus, type BusEars, channelOf, commonChannel, createBus, type Touched } from './invalidation/bus.ts'
+import { type Changes, createChanges } from './invalidation/committed-change.ts'
+import { createOutboxStore, readEvent, readStandingEvents } from './invalidation/event-store.ts'
+import { createOutbox, type Outbox } from './invalidation/outbox.ts'
+import { createStanding, type Standing } from './invalidation/pending-invalidations.ts'
+import type { Fact, FactKind } from './policy/facts/model.ts'
 
 type Dependencies = {
   readonly database: Database
@@ -32,6 +32,7 @@ type Dependencies = {
   readonly acknowledge: boolean
   /** As they are stored. */
   readonly flags: FlagValues
+  readonly readFlags: (sql: Sql) => Promise<FlagValues>
 }
 
 /** The tiers, the bus between instances, and the one way to change what they hold: made together, because they keep one promise. */
@@ -76,7 +77,7 @@ export const createCaches = ({
     maxBytes: options.maxBytes,
     ttlMs: options.ttlMs,
   })
-  const flags = createFlags(createFlagStore(database.admin), options.flags)
+  const flags = createFlags(() => options.readFlags(database.admin), options.flags)
   const standing = createStanding(leaseClock)
   const outer = redis && createOuterCache({ redis, clock })
   const outbox: Outbox = createOutbox({
@@ -126,7 +127,7 @@ export const createCaches = ({
       readStanding: async () => {
         const sql = connected()
         // Before there is a lease, which is when others stop waiting for us: what was switched meanwhile is felt with it.
-        await flags.reload(createFlagStore(sql))
+        await flags.reload(() => options.readFlags(sql))
         return readStandingEvents(sql)
       },
       restart: () => notifications.restart(),

@@ -1,18 +1,11 @@
 import { Elysia } from 'elysia'
-import type { Call } from '../call.ts'
 import { Fault } from '../fault.ts'
-
-import {
-  type Access,
-  type Asker,
-  type Awaitable,
-  type Caller,
-  type Service,
-  type TokenClaims,
-  whenKnown,
-} from './access.ts'
-import type { Action, ResourceRef, Scope } from './model.ts'
-import type { Right } from './rights.ts'
+import type { Call } from '../http/request-context.ts'
+import { type Awaitable, whenKnown } from '../kit/maybe-promise.ts'
+import type { Access } from './access.ts'
+import type { Right } from './permission-recheck.ts'
+import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
+import type { Asker, Caller, Service, TokenClaims } from './principal.ts'
 import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '

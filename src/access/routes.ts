@@ -1,11 +1,14 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
-import { contract, type Static, toPlace } from '../schema.ts'
-import { type Access, type Asker, toldToItself, whenKnown } from './access.ts'
+import { contract } from '../http/contract.ts'
+import { type Static, toPlace } from '../http/schema-types.ts'
+import { whenKnown } from '../kit/maybe-promise.ts'
+import { type Access, toldToItself } from './access.ts'
 import type { Guard } from './guard.ts'
-import type { Listing } from './listing.ts'
-import type { ResourceRef } from './model.ts'
-import * as schema from './schema.ts'
+import type { Listing } from './listing/listing.ts'
+import * as schema from './model.ts'
+import type { ResourceRef } from './policy/matrix.ts'
+import type { Asker } from './principal.ts'
 
 const tags = ['authorization']
 const by = ['bearer', 'service_key'] as const

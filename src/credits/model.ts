@@ -1,4 +1,4 @@
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
 
 export const entryKinds = ['welcome', 'grant', 'reserve', 'settle', 'refund'] as const
 export type EntryKind = (typeof entryKinds)[number]

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import { contract, toIdempotencyKey, toPlace } from '../schema.ts'
+import { contract, toIdempotencyKey } from '../http/contract.ts'
+import { toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Credits } from './service.ts'
 

@@ -1,10 +1,10 @@
-import type { Caller } from '../access/access.ts'
-import type { Changes } from '../access/changes.ts'
-import { createFlagStore, type FlagStore } from '../access/flag-store.ts'
-import type { Call } from '../call.ts'
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Caller } from '../access/principal.ts'
+import type { Call } from '../http/request-context.ts'
 import type { Operators } from '../identity/users/operators.ts'
 import type { Sql } from '../platform/postgres.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
+import { createFlagStore, type FlagStore } from './store.ts'
 
 /**
  * What operators switch on and off. Callers are operators of the platform: the route sees to that, and whoever sets a flag

@@ -1,5 +1,5 @@
-import { generationStatuses, intents } from '../access/model.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
+import { generationStatuses, intents } from '../access/policy/matrix.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
 
 /** How many ancestors a generation may have. */
 export const maxDepth = 64

@@ -1,7 +1,8 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import type { ResourceRef } from '../access/model.ts'
-import { contract, nothing, type Static, toIdempotencyKey, toPlace } from '../schema.ts'
+import type { ResourceRef } from '../access/policy/matrix.ts'
+import { contract, toIdempotencyKey } from '../http/contract.ts'
+import { nothing, type Static, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 

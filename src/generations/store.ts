@@ -1,5 +1,5 @@
-import type { ListingStore, Place } from '../access/listing-store.ts'
-import type { GenerationStatus, Intent } from '../access/model.ts'
+import type { ListingStore, Place } from '../access/listing/listing-store.ts'
+import type { GenerationStatus, Intent } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { type Fragment, onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { GenerationChanges } from './model.ts'

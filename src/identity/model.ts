@@ -1,4 +1,4 @@
-import { closed, email, id, oneOf, pageOf, type Static, t, text, timestamp } from '../schema.ts'
+import { closed, email, id, oneOf, pageOf, type Static, t, text, timestamp } from '../http/schema-types.ts'
 
 export const password = t.String({
   minLength: 8,

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import { closed, contract, nothing, pageQuery, toPlace } from '../schema.ts'
+import { contract } from '../http/contract.ts'
+import { closed, nothing, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Device, Identity } from './service.ts'
 

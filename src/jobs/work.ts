@@ -1,4 +1,4 @@
-import type { Changes } from '../access/changes.ts'
+import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadline } from '../kit/deadline.ts'
 import type { TransactionSql } from '../platform/postgres.ts'

@@ -1,6 +1,6 @@
-import type { Action, ResourceRef } from '../access/model.ts'
+import type { Action, ResourceRef } from '../access/policy/matrix.ts'
 import type { FaultCode } from '../fault.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../schema.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../http/schema-types.ts'
 
 /** What can be had of a picture: itself, or one that fits into a square of so many pixels. Of a film: itself. */
 export const variants = ['original', '256', '512', '1024'] as const

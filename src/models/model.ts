@@ -1,4 +1,4 @@
-import { closed, oneOf, pageOf, pageQuery, type Static, t } from '../schema.ts'
+import { closed, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { kinds, parameterTypes, providerNames } from './registry.ts'
 
 /** Ids have slashes in them, as they are or percent-encoded. */

@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import { Fault, invalidInput } from '../fault.ts'
-import { contract } from '../schema.ts'
+import { contract } from '../http/contract.ts'
 import * as model from './model.ts'
 import { type Models, toOffer } from './service.ts'
 

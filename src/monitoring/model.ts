@@ -1,4 +1,4 @@
-import { closed, oneOf, type Static, t } from '../schema.ts'
+import { closed, oneOf, type Static, t } from '../http/schema-types.ts'
 
 const count = (description?: string) => t.Integer({ minimum: 0, ...(description !== undefined && { description }) })
 const share = (description: string) => t.Union([t.Number({ minimum: 0, maximum: 1 }), t.Null()], { description })

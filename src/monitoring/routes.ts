@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import { contract } from '../schema.ts'
+import { contract } from '../http/contract.ts'
 import * as model from './model.ts'
 import type { Monitoring } from './service.ts'
 

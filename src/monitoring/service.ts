@@ -1,5 +1,5 @@
+import type { Tally } from '../access/cache/decision-counters.ts'
 import type { Caches } from '../access/caches.ts'
-import type { Tally } from '../access/tally.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'

@@ -1,11 +1,11 @@
 import type { Deadline } from '../kit/deadline.ts'
-import { type ImageRefusal, type ImageType, imageLimits } from '../kit/image-format.ts'
 import { breathe, sliceBytes } from '../kit/pause.ts'
-import { type VideoHeader, type VideoRefusal, videoLimits } from '../kit/video-format.ts'
+import { type ImageRefusal, type ImageType, imageLimits } from '../media/formats/image-format.ts'
+import { type VideoHeader, type VideoRefusal, videoLimits } from '../media/formats/video-format.ts'
 import { createWorkerPool } from './worker-pool.ts'
 
-export type { ImageRefusal, ImageType } from '../kit/image-format.ts'
-export type { VideoRefusal, VideoType } from '../kit/video-format.ts'
+export type { ImageRefusal, ImageType } from '../media/formats/image-format.ts'
+export type { VideoRefusal, VideoType } from '../media/formats/video-format.ts'
 
 export type InspectedImage = {
   readonly type: ImageType

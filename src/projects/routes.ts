@@ -1,7 +1,8 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
-import type { ResourceRef } from '../access/model.ts'
-import { contract, nothing, toPlace } from '../schema.ts'
+import type { ResourceRef } from '../access/policy/matrix.ts'
+import { contract } from '../http/contract.ts'
+import { nothing, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Projects } from './service.ts'
 

@@ -1,7 +1,6 @@
-import type { Access, Caller } from '../access/access.ts'
-import type { Changes } from '../access/changes.ts'
-import type { AccessInside } from '../access/inside.ts'
-import type { Place } from '../access/listing-store.ts'
+import type { Access } from '../access/access.ts'
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Place } from '../access/listing/listing-store.ts'
 import {
   type Action,
   accessLevels,
@@ -10,9 +9,11 @@ import {
   intents,
   isAbove,
   type ResourceRef,
-} from '../access/model.ts'
-import type { Call } from '../call.ts'
+} from '../access/policy/matrix.ts'
+import type { Caller } from '../access/principal.ts'
+import type { AccessInside } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
+import type { Call } from '../http/request-context.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'

@@ -5,7 +5,7 @@ import type { Images } from '../platform/images.ts'
 import type { Log } from '../platform/log.ts'
 import { createSafeFetch, type SafeFetch } from '../platform/safe-fetch.ts'
 import { createFal } from './fal.ts'
-import { createLocalProvider } from './local.ts'
+import { createLocalProvider } from './local/provider.ts'
 import { createOpenai } from './openai.ts'
 import type { Provider } from './provider.ts'
 

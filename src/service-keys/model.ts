@@ -1,5 +1,5 @@
-import { scopes } from '../access/model.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
+import { scopes } from '../access/policy/matrix.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
 
 const scopeList = t.Array(oneOf(scopes), { minItems: 1, maxItems: scopes.length, uniqueItems: true })
 

@@ -1,4 +1,4 @@
-import type { Scope } from '../access/model.ts'
+import type { Scope } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 

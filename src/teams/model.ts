@@ -1,5 +1,5 @@
-import { accessLevels, teamRoles } from '../access/model.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../schema.ts'
+import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
 
 const name = text(1, 200)
 const description = text(0, 4000)

@@ -1,4 +1,4 @@
-import { isAbove, type TeamRole } from '../access/model.ts'
+import { isAbove, type TeamRole } from '../access/policy/matrix.ts'
 
 /** What a member may do in its team, by the lowest role that may. What one owns, one neither leaves nor loses. */
 const lowestRole = {

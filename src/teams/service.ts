@@ -1,16 +1,16 @@
-import type { Caller } from '../access/access.ts'
-import type { Changes } from '../access/changes.ts'
-import { accessLevels, teamRoles } from '../access/model.ts'
-import type { Call } from '../call.ts'
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
+import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
+import type { Call } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import { admit, enterTeam } from './entry.ts'
 import type { GivenRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
 import { rulesOver, type TeamRight } from './rules.ts'
 import type { MemberRow, Place, TeamRow, TeamStore } from './store.ts'
+import { admit, enterTeam } from './team-lock.ts'
 
 const toTeam = (row: TeamRow): Team => ({
   id: row.id,

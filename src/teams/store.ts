@@ -1,4 +1,4 @@
-import type { AccessLevel, TeamRole } from '../access/model.ts'
+import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import type { GivenRole, TeamChanges } from './model.ts'

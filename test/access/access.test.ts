@@ -1,22 +1,15 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type Access, createAccess } from '../../src/access/access.ts'
-import { type CacheCheck, createCacheCheck } from '../../src/access/cache-check.ts'
-import type { Changes } from '../../src/access/changes.ts'
-import { createFactCache } from '../../src/access/facts.ts'
-import {
-  accessLevels,
-  actions,
-  type Fact,
-  type FactKind,
-  type ResourceRef,
-  teamRoles,
-  maxGrants as usualMaxGrants,
-  visibilities,
-} from '../../src/access/model.ts'
-import { createFactStore, syncAccessRules } from '../../src/access/store.ts'
-import { createTally } from '../../src/access/tally.ts'
-import { loadFromStore } from '../../src/access/tiers.ts'
+import { createTally } from '../../src/access/cache/decision-counters.ts'
+import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
+import { createFactCache } from '../../src/access/cache/fact-cache.ts'
+import { createFactStore } from '../../src/access/cache/fact-store.ts'
+import { type CacheCheck, createCacheCheck } from '../../src/access/cache/stale-detector.ts'
+import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
+import type { Changes } from '../../src/access/invalidation/committed-change.ts'
+import { type Fact, type FactKind, maxGrants as usualMaxGrants } from '../../src/access/policy/facts/model.ts'
+import { accessLevels, actions, type ResourceRef, teamRoles, visibilities } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
@@ -25,8 +18,8 @@ import { createDatabase as createPools, type Database } from '../../src/platform
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { always, changesAlone } from './alone.ts'
 import { matrix } from './matrix.ts'
-import { may, mayDerive, type World } from './naive.ts'
 import { createRandom, idOf } from './random.ts'
+import { may, mayDerive, type World } from './reference-model.ts'
 import { clear, store } from './world.ts'
 import { anyWorld, things, users } from './worlds.ts'
 

@@ -1,6 +1,6 @@
-import type { Changes } from '../../src/access/changes.ts'
-import { createChanges } from '../../src/access/changes.ts'
-import type { FactCache } from '../../src/access/facts.ts'
+import type { FactCache } from '../../src/access/cache/fact-cache.ts'
+import type { Changes } from '../../src/access/invalidation/committed-change.ts'
+import { createChanges } from '../../src/access/invalidation/committed-change.ts'
 import type { Sql } from '../../src/platform/postgres.ts'
 
 /** What an instance has that is the only one: a lease that does not end, and every tier. */

@@ -1,15 +1,16 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, mock, test } from 'bun:test'
-import { createFactCache, type FactCache } from '../../src/access/facts.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId, type ResourceRef } from '../../src/access/model.ts'
-import { createStanding, type Standing } from '../../src/access/standing.ts'
-import type { Wanted } from '../../src/access/store.ts'
-import { type LoadFacts, loadThroughOuter } from '../../src/access/tiers.ts'
+import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
+import type { Wanted } from '../../src/access/cache/fact-store.ts'
+import { type LoadFacts, loadThroughOuter } from '../../src/access/cache/tiered-loader.ts'
+import { createStanding, type Standing } from '../../src/access/invalidation/pending-invalidations.ts'
+import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import type { ResourceRef } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { startInstances } from './instances.ts'
-import { startOuter, type TestOuter } from './outer.ts'
 import { idOf } from './random.ts'
+import { startOuter, type TestOuter } from './redis.ts'
 
 const ada = idOf('user', 1)
 const bob = idOf('user', 2)

@@ -7,7 +7,7 @@ import {
   createBus,
   heartbeatMs,
   leaseMs,
-} from '../../src/access/bus.ts'
+} from '../../src/access/invalidation/bus.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 
 /** A bus whose line, clock and timers do what the test says when it says so. */

@@ -1,6 +1,7 @@
+import { scripts } from '../../src/access/cache/redis-cache.ts'
 import { createCaches } from '../../src/access/caches.ts'
-import { type FactKey, factKey } from '../../src/access/model.ts'
-import { scripts } from '../../src/access/outer-cache.ts'
+import { type FactKey, factKey } from '../../src/access/policy/facts/model.ts'
+import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createLog } from '../../src/platform/log.ts'
@@ -28,6 +29,7 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string)
     ttlMs: 60_000,
     acknowledge: true,
     flags: { l1: true, l2: true, l3: true, warm_up: true },
+    readFlags: (sql) => createFlagStore(sql).list(),
   })
   const { facts, changes, bus } = caches
   const within = () => createDeadline(clock, 30_000)

@@ -1,22 +1,19 @@
 import { describe, expect, test } from 'bun:test'
-import { decide, layers } from '../../src/access/layers.ts'
+import { decide, layers } from '../../src/access/policy/decide.ts'
+import type { AccountFact, Facts, GenerationFact, ProjectFact } from '../../src/access/policy/facts/model.ts'
 import {
-  type AccountFact,
   type Action,
   accessLevels,
   actionBit,
   actions,
-  type Facts,
-  type GenerationFact,
   isAbove,
-  type ProjectFact,
   setOf,
   teamRoles,
   visibilities,
-} from '../../src/access/model.ts'
+} from '../../src/access/policy/matrix.ts'
 import { matrix } from './matrix.ts'
-import { may } from './naive.ts'
 import { idOf } from './random.ts'
+import { may } from './reference-model.ts'
 import { factsIn } from './world.ts'
 
 const me = idOf('user', 1)

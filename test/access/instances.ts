@@ -1,13 +1,20 @@
 import { spyOn } from 'bun:test'
-import { type AccessEvent, type Bus, channelOf, commonChannel, createBus, heartbeatMs } from '../../src/access/bus.ts'
-import { type Changes, createChanges } from '../../src/access/changes.ts'
-import { createFactCache, type FactCache } from '../../src/access/facts.ts'
-import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/model.ts'
-import { createOutbox } from '../../src/access/outbox.ts'
-import type { Looked, OuterCache } from '../../src/access/outer-cache.ts'
-import { createStanding } from '../../src/access/standing.ts'
-import type { OutboxStore } from '../../src/access/store.ts'
-import { type Loaded, loadThroughOuter } from '../../src/access/tiers.ts'
+import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
+import type { Looked, OuterCache } from '../../src/access/cache/redis-cache.ts'
+import { type Loaded, loadThroughOuter } from '../../src/access/cache/tiered-loader.ts'
+import {
+  type AccessEvent,
+  type Bus,
+  channelOf,
+  commonChannel,
+  createBus,
+  heartbeatMs,
+} from '../../src/access/invalidation/bus.ts'
+import { type Changes, createChanges } from '../../src/access/invalidation/committed-change.ts'
+import type { OutboxStore } from '../../src/access/invalidation/event-store.ts'
+import { createOutbox } from '../../src/access/invalidation/outbox.ts'
+import { createStanding } from '../../src/access/invalidation/pending-invalidations.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import type { Deadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'

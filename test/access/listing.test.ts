@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createListing } from '../../src/access/listing.ts'
-import { createListingStore } from '../../src/access/listing-store.ts'
+import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
+import { createListing } from '../../src/access/listing/listing.ts'
+import { createListingStore } from '../../src/access/listing/listing-store.ts'
 import {
   type Action,
   accessLevels,
@@ -8,15 +9,14 @@ import {
   type ListedRef,
   type ListedType,
   teamRoles,
-} from '../../src/access/model.ts'
-import { syncAccessRules } from '../../src/access/store.ts'
+} from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { decodeCursor } from '../../src/kit/cursor.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createDatabase as createPools, type Database } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
-import { isActive, may, type World } from './naive.ts'
 import { createRandom, idOf } from './random.ts'
+import { isActive, may, type World } from './reference-model.ts'
 import { store } from './world.ts'
 
 const size = { users: 100, teams: 40, projects: 1_000, generations: 9_000 }

@@ -1,5 +1,5 @@
-import type { World } from './naive.ts'
 import { idOf } from './random.ts'
+import type { World } from './reference-model.ts'
 
 /**
  * The whole matrix of rules 1 to 3, written out by hand from section 3 of the rules: nothing here is computed from the

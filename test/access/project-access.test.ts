@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { createAccessAlarm } from '../../src/access/alarm.ts'
-import { findAccessDifferences, syncAccessRules } from '../../src/access/store.ts'
+import { createAccessAlarm } from '../../src/access/cache/effective-access-check.ts'
+import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'

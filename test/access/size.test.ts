@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { sizeOf } from '../../src/access/caches.ts'
-import { factKey, maxGrants } from '../../src/access/model.ts'
+import { factKey, maxGrants } from '../../src/access/policy/facts/model.ts'
 import { idOf } from './random.ts'
 
 const key = factKey('grants', idOf('user', 1))

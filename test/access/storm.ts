@@ -1,5 +1,5 @@
-import { accessLevels, teamRoles, visibilities } from '../../src/access/model.ts'
-import { findAccessDifferences, syncAccessRules } from '../../src/access/store.ts'
+import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
+import { accessLevels, teamRoles, visibilities } from '../../src/access/policy/matrix.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import type { TestConnection } from '../harness.ts'
 import { createRandom, idOf, type Random } from './random.ts'

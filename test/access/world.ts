@@ -1,6 +1,7 @@
-import { type Facts, levelActions, ownerActions, type ResourceRef, roleActions } from '../../src/access/model.ts'
+import type { Facts } from '../../src/access/policy/facts/model.ts'
+import { levelActions, ownerActions, type ResourceRef, roleActions } from '../../src/access/policy/matrix.ts'
 import type { Sql } from '../../src/platform/postgres.ts'
-import type { World } from './naive.ts'
+import type { World } from './reference-model.ts'
 
 const sha256 = 'ab'.repeat(32)
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
-import { accessLevels, type ResourceRef, teamRoles, visibilities } from '../../src/access/model.ts'
-import type { World } from './naive.ts'
+import { accessLevels, type ResourceRef, teamRoles, visibilities } from '../../src/access/policy/matrix.ts'
 import { idOf } from './random.ts'
+import type { World } from './reference-model.ts'
 
 const numbers = (length: number) => Array.from({ length }, (_, index) => index)
 const ids = (kind: Parameters<typeof idOf>[0], length: number) => numbers(length).map((number) => idOf(kind, number))

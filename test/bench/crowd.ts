@@ -1,6 +1,6 @@
-import { actions } from '../../src/access/model.ts'
+import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
+import { actions } from '../../src/access/policy/matrix.ts'
 import { makeServiceKey } from '../../src/access/service-key.ts'
-import { syncAccessRules } from '../../src/access/store.ts'
 import { newId } from '../../src/kit/id.ts'
 import { migrate } from '../../src/platform/migrate.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'

@@ -1,5 +1,5 @@
+import type { Credential, Question } from './fixture.ts'
 import type { Instance } from './instances.ts'
-import type { Credential, Question } from './scene.ts'
 
 export type Ways = 'check' | 'batch' | 'get' | 'explain'
 

@@ -1,7 +1,7 @@
 import { ask, type Ways } from './asking.ts'
+import { pick, type Question, randomQuestion, type Scene } from './fixture.ts'
 import type { Instance } from './instances.ts'
-import { pick, type Question, randomQuestion, type Scene } from './scene.ts'
-import type { Witness } from './witness.ts'
+import type { Witness } from './oracle.ts'
 
 const hotShare = 0.2
 const batchSize = 10

@@ -1,10 +1,10 @@
 import { type Reply, send } from './asking.ts'
+import { pick, type Scene, type State } from './fixture.ts'
 import type { Instance } from './instances.ts'
 import { type Loss, losses, type Stagehand, type Step } from './losses.ts'
+import type { Witness } from './oracle.ts'
 import type { Population } from './population.ts'
 import type { Probes } from './probes.ts'
-import { pick, type Scene, type State } from './scene.ts'
-import type { Witness } from './witness.ts'
 
 /** Longer than anybody believes what it remembers: by then the change is known, whether or not its call was answered. */
 const settledAfterMs = 2_500

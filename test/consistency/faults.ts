@@ -1,8 +1,8 @@
 import type { Sql } from '../../src/platform/postgres.ts'
 import { startRedis } from '../harness.ts'
 import type { Instance } from './instances.ts'
+import type { Witness } from './oracle.ts'
 import type { Probes } from './probes.ts'
-import type { Witness } from './witness.ts'
 
 /** Whoever is frozen for so long wakes up with what it remembers, and believes it. */
 const lessThanLeaseMs = 600

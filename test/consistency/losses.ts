@@ -1,5 +1,5 @@
+import { type Human, pick, type Scene, type SessionCredential, type State } from './fixture.ts'
 import type { Population } from './population.ts'
-import { type Human, pick, type Scene, type SessionCredential, type State } from './scene.ts'
 import * as states from './states.ts'
 
 /** One call that changes a scene. `to` is what it makes of it: known before, or, where it makes something, by its answer. */

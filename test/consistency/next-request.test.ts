@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createDatabase, startRedis, type TestDatabase } from '../harness.ts'
 import { ask, send } from './asking.ts'
+import { type Credential, pick, type Question, type Scene } from './fixture.ts'
 import { type Instance, startInstance } from './instances.ts'
 import { openPopulation, type Population } from './population.ts'
-import { type Credential, pick, type Question, type Scene } from './scene.ts'
 
 const times = 200
 

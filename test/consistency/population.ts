@@ -1,4 +1,4 @@
-import { maxGrants } from '../../src/access/model.ts'
+import { maxGrants } from '../../src/access/policy/facts/model.ts'
 import { makeServiceKey } from '../../src/access/service-key.ts'
 import { createSigningKeys } from '../../src/identity/signing-keys.ts'
 import { createIdentityStore } from '../../src/identity/store.ts'
@@ -8,8 +8,8 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createSecrets } from '../../src/platform/secrets.ts'
 import { signAccessToken } from '../../src/platform/tokens.ts'
 import { type TestConnection, testSecret } from '../harness.ts'
+import { createScene, type Human, type Scene, type SessionCredential } from './fixture.ts'
 import { tokenTtlS } from './instances.ts'
-import { createScene, type Human, type Scene, type SessionCredential } from './scene.ts'
 
 /** Makes people, sessions and whole scenes in the tables: a sign-in would cost a hash each. */
 export type Population = {

@@ -1,7 +1,7 @@
 import { ask, type Ways } from './asking.ts'
+import { lost, pick, type Question, type Scene, type State } from './fixture.ts'
 import type { Instance } from './instances.ts'
-import { lost, pick, type Question, type Scene, type State } from './scene.ts'
-import type { Witness } from './witness.ts'
+import type { Witness } from './oracle.ts'
 
 /** The questions that a change is about, put to all instances around the moment it is answered. */
 export type Probes = {

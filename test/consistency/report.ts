@@ -1,4 +1,4 @@
-import type { Removal, Witness } from './witness.ts'
+import type { Removal, Witness } from './oracle.ts'
 
 const percentile = (sorted: readonly number[], share: number): number =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN

@@ -1,5 +1,5 @@
-import type { World } from '../access/naive.ts'
-import type { Credential, Human, State } from './scene.ts'
+import type { World } from '../access/reference-model.ts'
+import type { Credential, Human, State } from './fixture.ts'
 
 /** What a call makes of a scene's tables: pure, from one state to the next. */
 type Project = World['projects'][number]

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import type { Witness } from './oracle.ts'
 import { report, wrongAllows } from './report.ts'
 import { storm } from './storm.ts'
-import type { Witness } from './witness.ts'
 
 const seconds = Number(process.env['STORM_SECONDS'] ?? 28)
 

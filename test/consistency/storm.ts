@@ -6,11 +6,11 @@ import { createDatabase } from '../harness.ts'
 import { askAtRandom } from './background.ts'
 import { createChanging } from './changing.ts'
 import { createFaults, type RedisUnderTest, startOwnRedis } from './faults.ts'
+import type { Scene } from './fixture.ts'
 import { type Environment, type Instance, startInstance } from './instances.ts'
+import { createWitness, type Witness } from './oracle.ts'
 import { openPopulation } from './population.ts'
 import { createProbes } from './probes.ts'
-import type { Scene } from './scene.ts'
-import { createWitness, type Witness } from './witness.ts'
 
 export type StormOptions = {
   readonly seconds: number

@@ -1,5 +1,5 @@
 import process from 'node:process'
-import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
+import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embedded-postgres.ts'
 
 /**
  * Starts a cluster in the folder given, says how to connect, and ends. A process of its own, because bun ends every child

@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { findProcess } from '../../src/platform/embedded-postgres/process-lock.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
-import { findProcess } from '../../src/platform/process-lock.ts'
 import { api, createDatabase, type Runtime, register, startApp, startServer } from '../harness.ts'
 
 describe('a database of one’s own', () => {

@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createServer } from 'node:net'
-import { findProcess } from '../../src/platform/process-lock.ts'
+import { findProcess } from '../../src/platform/embedded-postgres/process-lock.ts'
 import { forgetProcess, reapProcess } from './reaper.ts'
 
 export type TestRedis = {

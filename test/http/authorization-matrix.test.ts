@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash, randomUUID } from 'node:crypto'
-import type { TeamRole } from '../../src/access/model.ts'
+import type { TeamRole } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createDiskObjects } from '../../src/platform/disk-objects.ts'

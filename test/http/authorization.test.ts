@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { actions } from '../../src/access/model.ts'
+import { actions } from '../../src/access/policy/matrix.ts'
 import { encodeCursor } from '../../src/kit/cursor.ts'
 import { newId } from '../../src/kit/id.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'

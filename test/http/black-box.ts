@@ -5,6 +5,7 @@ import { authzen } from './black-box/authzen.ts'
 import { badInput } from './black-box/bad-input.ts'
 import { credits } from './black-box/credits.ts'
 import { documentation } from './black-box/documentation.ts'
+import { createWorld, type Group, type Subject, type World } from './black-box/driver.ts'
 import { generations } from './black-box/generations.ts'
 import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
@@ -24,7 +25,6 @@ import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
 import { uploads } from './black-box/uploads.ts'
 import { users } from './black-box/users.ts'
-import { createWorld, type Group, type Subject, type World } from './black-box/witness.ts'
 
 // What the others saw is held against the document at the end.
 const groups: readonly Group[] = [

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { Fault, type FaultCode, toProblem } from '../../src/fault.ts'
+import { contract } from '../../src/http/contract.ts'
+import { nothing } from '../../src/http/schema-types.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
-import { contract, nothing } from '../../src/schema.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const clock = manualClock(Date.now())

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import type { ResourceRef } from '../../src/access/model.ts'
+import type { ResourceRef } from '../../src/access/policy/matrix.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
 import { generation, startWorld, type World } from './projects-world.ts'

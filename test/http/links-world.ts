@@ -1,5 +1,5 @@
 import { expect } from 'bun:test'
-import type { TeamRole } from '../../src/access/model.ts'
+import type { TeamRole } from '../../src/access/policy/matrix.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { type Answer, api, type Person, register, startApp, type TestApp, type TestAppOptions } from '../harness.ts'

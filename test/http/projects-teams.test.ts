@@ -7,7 +7,7 @@ import {
   levelActions,
   roleActions,
   teamRoles,
-} from '../../src/access/model.ts'
+} from '../../src/access/policy/matrix.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
 import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'

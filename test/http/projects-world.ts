@@ -1,5 +1,11 @@
 import { expect } from 'bun:test'
-import { type AccessLevel, type Action, type ResourceRef, type TeamRole, teamRoles } from '../../src/access/model.ts'
+import {
+  type AccessLevel,
+  type Action,
+  type ResourceRef,
+  type TeamRole,
+  teamRoles,
+} from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { actions } from '../../src/access/model.ts'
+import { actions } from '../../src/access/policy/matrix.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
 import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'

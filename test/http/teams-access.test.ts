@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { actions, type TeamRole, teamRoles } from '../../src/access/model.ts'
-import { findAccessDifferences } from '../../src/access/store.ts'
+import { findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
+import { actions, type TeamRole, teamRoles } from '../../src/access/policy/matrix.ts'
 import type { Person } from '../harness.ts'
-import { type Cast, openStage, type Stage, told } from '../teams/cast.ts'
+import { type Cast, openStage, type Stage, told } from '../teams/fixture.ts'
 
 const path = '/api/v1/teams'
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { randomBytes } from 'node:crypto'
 import { manualClock } from '../../src/kit/clock.ts'
 import type { Answer, Person } from '../harness.ts'
-import { type Cast, openStage, type Stage, told, unknownId } from '../teams/cast.ts'
+import { type Cast, openStage, type Stage, told, unknownId } from '../teams/fixture.ts'
 
 const path = '/api/v1/teams'
 const closed = '404 team.invitation_not_found'

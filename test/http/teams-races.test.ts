@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import type { TeamRole } from '../../src/access/model.ts'
-import { findAccessDifferences } from '../../src/access/store.ts'
+import { findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
+import type { TeamRole } from '../../src/access/policy/matrix.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
 import { hold, holdSessions } from '../faults/support.ts'
 import type { Answer, Person } from '../harness.ts'
-import { type Cast, openStage, type Stage, told } from '../teams/cast.ts'
+import { type Cast, openStage, type Stage, told } from '../teams/fixture.ts'
 
 const path = '/api/v1/teams'
 const low = '403 team.role_too_low'

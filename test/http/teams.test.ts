@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { randomBytes, randomUUID } from 'node:crypto'
-import { teamRoles } from '../../src/access/model.ts'
+import { teamRoles } from '../../src/access/policy/matrix.ts'
 import type { Answer, Person } from '../harness.ts'
-import { type Cast, openStage, roleOf, type Stage, told, unknownId } from '../teams/cast.ts'
+import { type Cast, openStage, roleOf, type Stage, told, unknownId } from '../teams/fixture.ts'
 
 const path = '/api/v1/teams'
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
+import { email } from '../../src/http/schema-types.ts'
 import { canonicalEmail } from '../../src/kit/email.ts'
-import { email } from '../../src/schema.ts'
 
 describe('an address as it is stored', () => {
   test('is one for all spellings that differ in case or in how letters are composed', () => {

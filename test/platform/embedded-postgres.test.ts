@@ -20,9 +20,9 @@ import {
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import postgres from 'postgres'
-import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/platform/embedded-postgres.ts'
-import { shortHash } from '../../src/platform/embedded-postgres-home.ts'
-import { findProcess, tryLock } from '../../src/platform/process-lock.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embedded-postgres.ts'
+import { shortHash } from '../../src/platform/embedded-postgres/home.ts'
+import { findProcess, tryLock } from '../../src/platform/embedded-postgres/process-lock.ts'
 
 // A busy machine takes its time for an initdb.
 setDefaultTimeout(30_000)

@@ -3,7 +3,7 @@ import { manualClock } from '../../src/kit/clock.ts'
 import { ImageRefused, type RenderRequest } from '../../src/platform/images.ts'
 import { PoolBusy } from '../../src/platform/worker-pool.ts'
 import { judgeFailure } from '../../src/providers/failure.ts'
-import { createLocalProvider } from '../../src/providers/local.ts'
+import { createLocalProvider } from '../../src/providers/local/provider.ts'
 import { type Order, ProviderFailed } from '../../src/providers/provider.ts'
 
 const order = (more: Partial<Order> = {}): Order => ({

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import { createHash } from 'node:crypto'
 import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
-import { createKeeper } from '../../src/media/keeper.ts'
+import { createKeeper } from '../../src/media/media-storage.ts'
 import { createMediaStore, type NewMedia } from '../../src/media/store.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { objectKey } from '../../src/platform/objects.ts'

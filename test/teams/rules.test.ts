@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { type TeamRole, teamRoles } from '../../src/access/model.ts'
+import { type TeamRole, teamRoles } from '../../src/access/policy/matrix.ts'
 import { mayInTeam, rulesOver, type TeamRight } from '../../src/teams/rules.ts'
 
 /** Who may do what in a team, cell by cell: owner, admin, editor, contributor, viewer. */

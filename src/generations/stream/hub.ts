@@ -1,13 +1,13 @@
-import type { Touched } from '../../access/bus.ts'
-import type { Right, Rights } from '../../access/rights.ts'
+import type { Touched } from '../../access/invalidation/bus.ts'
+import type { Right, Rights } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
 import { createDeadline } from '../../kit/deadline.ts'
 import { createEventStream, type EventStream, eventText, heartbeatText, retryText } from '../../kit/event-stream.ts'
 import type { Generation } from '../model.ts'
-import { createFinisher, type FindEach } from './finisher.ts'
-import { createRoster } from './roster.ts'
+import { createFinisher, type FindEach } from './final-state-loader.ts'
 import { isOver, newsSince, type State } from './state.ts'
-import { createWatched, type Known, type Watched } from './watched.ts'
+import { createWatched, type Known, type Watched } from './state-tracker.ts'
+import { createRoster } from './subscriber-index.ts'
 
 export const maxPerSession = 16
 const maxPerPerson = 4 * maxPerSession

@@ -1,8 +1,8 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
-import type { ResourceRef } from '../../access/model.ts'
-import type { Responder } from '../../responder.ts'
-import { contract } from '../../schema.ts'
+import type { ResourceRef } from '../../access/policy/matrix.ts'
+import { contract } from '../../http/contract.ts'
+import type { Responder } from '../../http/responder.ts'
 import { generationParams } from '../model.ts'
 import type { GenerationStream } from './service.ts'
 

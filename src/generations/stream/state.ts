@@ -1,4 +1,4 @@
-import { type GenerationStatus, generationStatuses } from '../../access/model.ts'
+import { type GenerationStatus, generationStatuses } from '../../access/policy/matrix.ts'
 
 /**
  * How far a generation is, and what a client was told of that. Progress is in thousandths of the attempt under way. Null is

@@ -1,4 +1,4 @@
-import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t } from '../../schema.ts'
+import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t } from '../../http/schema-types.ts'
 import { user } from '../model.ts'
 
 const { role, plan, status } = user.properties

@@ -1,4 +1,4 @@
-import type { Caller } from '../../access/access.ts'
+import type { Caller } from '../../access/principal.ts'
 import { Fault } from '../../fault.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import type { AccountRow, UserStore } from './store.ts'

@@ -1,4 +1,4 @@
-import { closed, oneOf, type Static, t, timestamp } from '../../schema.ts'
+import { closed, oneOf, type Static, t, timestamp } from '../../http/schema-types.ts'
 import { variants } from '../model.ts'
 
 /** What a link may be used for; one for GET is also good for HEAD. */

@@ -1,4 +1,4 @@
-import { closed, id, pageOf, pageQuery, type Static, t, text, timestamp } from '../../schema.ts'
+import { closed, id, pageOf, pageQuery, type Static, t, text, timestamp } from '../../http/schema-types.ts'
 
 /** A thing has no more of them at a time. */
 export const maxLive = 100

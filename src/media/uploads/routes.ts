@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
-import { contract, toPlace } from '../../schema.ts'
+import { contract } from '../../http/contract.ts'
+import { toPlace } from '../../http/schema-types.ts'
 import { media, mediaPage, page, pictureTypes } from '../model.ts'
 import { maxUploadBytes, refusals, type Uploads } from './service.ts'
 

@@ -1,4 +1,4 @@
-import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../schema.ts'
+import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
 import { givenRole } from '../model.ts'
 
 const statuses = ['pending', 'accepted', 'declined', 'cancelled', 'expired'] as const

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
-import { contract, nothing, toPlace } from '../../schema.ts'
+import { contract } from '../../http/contract.ts'
+import { nothing, toPlace } from '../../http/schema-types.ts'
 import { team, teamParams } from '../model.ts'
 import * as model from './model.ts'
 import type { Invitations } from './service.ts'

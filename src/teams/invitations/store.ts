@@ -1,4 +1,4 @@
-import type { TeamRole } from '../../access/model.ts'
+import type { TeamRole } from '../../access/policy/matrix.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import type { GivenRole } from '../model.ts'

@@ -5,7 +5,7 @@
  */
 import process from 'node:process'
 import { createApp } from '../../../src/app.ts'
-import { openBackingDatabase } from '../../../src/backing-database.ts'
+import { openBackingDatabase } from '../../../src/boot/open-database.ts'
 import { parseConfig } from '../../../src/config.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
 import { createDeadline } from '../../../src/kit/deadline.ts'

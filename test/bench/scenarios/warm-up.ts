@@ -1,4 +1,4 @@
-import { createViewStore } from '../../../src/access/view-store.ts'
+import { createViewStore } from '../../../src/access/warm-up/materialized-view-store.ts'
 import { createRandom } from '../../access/random.ts'
 import { startApp, type TestConnection } from '../../harness.ts'
 import { type Crowd, newRedis, password, prepareCrowd, sendCrowd } from '../crowd.ts'

@@ -1,4 +1,4 @@
-import type { Right } from '../../../src/access/rights.ts'
+import type { Right } from '../../../src/access/permission-recheck.ts'
 import type { Generation } from '../../../src/generations/model.ts'
 import type { GenerationState } from '../../../src/generations/store.ts'
 import { createHub, type HubDependencies } from '../../../src/generations/stream/hub.ts'

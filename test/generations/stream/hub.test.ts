@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import type { FactKey } from '../../../src/access/model.ts'
+import type { FactKey } from '../../../src/access/policy/facts/model.ts'
 import { maxPerSession } from '../../../src/generations/stream/hub.ts'
 import { createWorld } from './hub-world.ts'
 

@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test'
 import { randomBytes } from 'node:crypto'
 import { createLocalJWKSet, decodeProtectedHeader, jwtVerify } from 'jose'
 import type { Person } from '../../harness.ts'
-import { type Answer, type Group, refusal } from './witness.ts'
+import { type Answer, type Group, refusal } from './driver.ts'
 
 const someone = () => `some-${randomBytes(6).toString('hex')}@example.com`
 const password = 'an uncommon passphrase 7'

@@ -19,8 +19,8 @@ import {
   sampleOf,
   unknownId,
 } from './document.ts'
+import type { Group, World } from './driver.ts'
 import { headOf, sendRaw } from './wire.ts'
-import type { Group, World } from './witness.ts'
 
 type Case = {
   name: string

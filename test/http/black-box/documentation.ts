@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { catalogue, type FaultCode } from '../../../src/fault.ts'
 import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
-import type { Group } from './witness.ts'
+import type { Group } from './driver.ts'
 
 /** Faults that need a broken server, a full one or an empty purse; other suites see to those. */
 const unprovoked: readonly FaultCode[] = [

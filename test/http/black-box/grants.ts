@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import { type Group, refusal } from './driver.ts'
 import { foundTeam } from './teams.ts'
-import { type Group, refusal } from './witness.ts'
 
 const everything = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin']
 const levels = {

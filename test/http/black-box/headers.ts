@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test'
 import { newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Answer, type Group, missingHeaders, securityHeaders } from './witness.ts'
+import { type Answer, type Group, missingHeaders, securityHeaders } from './driver.ts'
 
 const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
 const traceparent = `00-${traceId}-00f067aa0ba902b7-01`

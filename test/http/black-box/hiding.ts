@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto'
 import { newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import type { Group } from './driver.ts'
 import { headOf, type WireAnswer } from './wire.ts'
-import type { Group } from './witness.ts'
 
 type Thing = { type: 'project' | 'generation' | 'media'; id: string }
 

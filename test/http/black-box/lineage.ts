@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Group, refusal } from './witness.ts'
+import { type Group, refusal } from './driver.ts'
 
 const path = '/api/v1/generations'
 const maxDepth = 64

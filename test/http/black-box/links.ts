@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Answer, type Group, refusal } from './witness.ts'
+import { type Answer, type Group, refusal } from './driver.ts'
 
 const asked = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 96, height: 64 } }
 const refused = '403 media.link_refused'

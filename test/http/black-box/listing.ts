@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import { type Answer, type Group, refusal } from './driver.ts'
 import { foundTeam } from './teams.ts'
-import { type Answer, type Group, refusal } from './witness.ts'
 
 const root = '/api/v1/authorization'
 

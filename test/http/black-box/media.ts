@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test'
 import { createHash, randomUUID } from 'node:crypto'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Answer, type Group, refusal } from './witness.ts'
+import { type Answer, type Group, refusal } from './driver.ts'
 
 const generations = '/api/v1/generations'
 const asked = { model: 'local/procedural', prompt: 'a lighthouse at dusk', parameters: { width: 96, height: 64 } }

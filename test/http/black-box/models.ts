@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { type Group, refusal } from './witness.ts'
+import { type Group, refusal } from './driver.ts'
 
 const path = '/api/v1/models'
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
-import { type Group, refusal } from './witness.ts'
+import { type Group, refusal } from './driver.ts'
 
 const flagsPath = '/api/v1/security/flags'
 const metricsPath = '/api/v1/performance/metrics'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
+import { type Group, refusal } from './driver.ts'
 import { sendRaw } from './wire.ts'
-import { type Group, refusal } from './witness.ts'
 
 export const plain: Group = (world) =>
   describe('plain routes', () => {

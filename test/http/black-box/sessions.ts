@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import { type Group, refusal } from './driver.ts'
 import { headOf } from './wire.ts'
-import { type Group, refusal } from './witness.ts'
 
 const me = '/api/v1/auth/me'
 const list = '/api/v1/auth/sessions'

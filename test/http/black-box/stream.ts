@@ -3,7 +3,7 @@ import { until } from '../../faults/support.ts'
 import { openEvents } from '../../harness/events.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Group, missingHeaders, refusal } from './witness.ts'
+import { type Group, missingHeaders, refusal } from './driver.ts'
 
 const path = '/api/v1/generations'
 const small = { model: 'local/procedural', prompt: 'a harbour', parameters: { width: 64, height: 64 } }

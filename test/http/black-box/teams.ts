@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
-import { type Answer, type Group, refusal, type World } from './witness.ts'
+import { type Answer, type Group, refusal, type World } from './driver.ts'
 
 const path = '/api/v1/teams'
 type GivenRole = 'admin' | 'editor' | 'contributor' | 'viewer'

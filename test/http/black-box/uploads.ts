@@ -3,8 +3,8 @@ import { createHash, randomUUID } from 'node:crypto'
 import { hostileUploads, newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
+import { type Answer, type Group, refusal } from './driver.ts'
 import { headOf } from './wire.ts'
-import { type Answer, type Group, refusal } from './witness.ts'
 
 const path = '/api/v1/media'
 const maxBytes = 25 * 1_048_576

@@ -1,0 +1,63 @@
+import type { Facts } from './facts/model.ts'
+import type { Action } from './matrix.ts'
+import { account, type Finding, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
+
+const notBuilt: Finding = Object.freeze({ verdict: 'skipped', reason: 'layer.not_built' })
+const skip = () => notBuilt
+
+export type Layer = {
+  readonly layer: number
+  readonly name: string
+  readonly evaluate: (facts: Facts, action: Action) => Finding
+}
+
+const factsAtHand: Finding = Object.freeze({ verdict: 'abstain', reason: 'facts.at_hand' })
+const decisionLogged: Finding = notBuilt
+
+/**
+ * The ten layers, in the order they are evaluated; the numbers are their names. Each is a pure function of the facts:
+ * layer 7 has fetched those, and its line in a trace says from which tier.
+ */
+export const layers: readonly Layer[] = [
+  { layer: 10, name: 'rate_and_anomaly', evaluate: skip },
+  { layer: 4, name: 'security_context', evaluate: account },
+  { layer: 9, name: 'emergency', evaluate: skip },
+  { layer: 7, name: 'performance', evaluate: () => factsAtHand },
+  { layer: 1, name: 'direct_ownership', evaluate: ownership },
+  { layer: 2, name: 'team_access', evaluate: teamAccess },
+  { layer: 3, name: 'project_visibility', evaluate: visibility },
+  { layer: 5, name: 'lineage', evaluate: lineage },
+  { layer: 6, name: 'media', evaluate: media },
+  { layer: 8, name: 'audit', evaluate: () => decisionLogged },
+]
+
+export type Decision = { readonly allowed: boolean; readonly reason: string }
+
+const deniedByDefault: Decision = Object.freeze({ allowed: false, reason: 'default.deny' })
+
+/**
+ * Runs the layers over the facts. Default deny: a deny of any layer ends it, an allow holds if no later layer denies,
+ * and where all abstain the answer is no. `onFinding` sees every finding, for a trace; without it nothing is allocated
+ * but the answer.
+ */
+export const decide = (
+  facts: Facts,
+  action: Action,
+  onFinding?: (layer: Layer, finding: Finding) => void,
+): Decision => {
+  let deny: Finding | undefined
+  let allow: Finding | undefined
+  for (const layer of layers) {
+    const finding = layer.evaluate(facts, action)
+    onFinding?.(layer, finding)
+    if (finding.verdict === 'deny') {
+      deny ??= finding
+      if (onFinding === undefined) break
+    } else if (finding.verdict === 'allow') {
+      allow ??= finding
+    }
+  }
+  if (deny !== undefined) return { allowed: false, reason: deny.reason }
+  if (allow !== undefined) return { allowed: true, reason: allow.reason }
+  return deniedByDefault
+}

@@ -1,0 +1,95 @@
+import type { Facts } from './facts/model.ts'
+import { type Action, generationOwnerActions, has, ownerActions, publicActions } from './matrix.ts'
+
+/** What one rule says to one question. A deny ends the matter; without a deny, one allow is enough; else it is no. */
+export type Finding = {
+  readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
+  readonly reason: string
+}
+
+type Rule = (facts: Facts, action: Action) => Finding
+
+const finding = (verdict: Finding['verdict'], reason: string): Finding => Object.freeze({ verdict, reason })
+
+const inactive = {
+  suspended: finding('deny', 'account.suspended'),
+  deleted: finding('deny', 'account.deleted'),
+} as const
+const unknownAccount = finding('deny', 'account.unknown')
+const standing = finding('abstain', 'account.active')
+
+/** Rule 1: an account that is not active may do nothing. */
+export const account: Rule = ({ account: fact }) => {
+  if (fact === undefined) return unknownAccount
+  return fact.status === 'active' ? standing : inactive[fact.status]
+}
+
+const broughtIt = finding('allow', 'ownership.media_owner')
+const generationOwner = finding('allow', 'ownership.generation_owner')
+const projectOwner = finding('allow', 'ownership.project_owner')
+const notOwner = finding('abstain', 'ownership.none')
+const notForOwner = finding('abstain', 'ownership.action_not_included')
+
+/**
+ * Rules 2, 3 and 5: the owner of a project may do everything in it; of a generation, everything but admin, wherever it is;
+ * and so may who brought a picture, alone.
+ */
+export const ownership: Rule = ({ userId, project, generation, media }, action) => {
+  if (media?.generationId === null) {
+    if (media.ownerId !== userId) return notOwner
+    return has(generationOwnerActions, action) ? broughtIt : notForOwner
+  }
+  if (generation?.ownerId === userId) return has(generationOwnerActions, action) ? generationOwner : notForOwner
+  if (project?.ownerId !== userId) return notOwner
+  return has(ownerActions, action) ? projectOwner : notForOwner
+}
+
+/** What the owner of a generation may do to it is settled by owning it: what the project says is not for it. */
+const settledByOwning = ({ userId, generation }: Facts): boolean => generation?.ownerId === userId
+
+const granted = finding('allow', 'team.granted')
+const notIncluded = finding('abstain', 'team.action_not_included')
+const noTeam = finding('abstain', 'team.none')
+
+/**
+ * Rule 2: what teams were granted, less what a member's role lacks. A private project puts grants to sleep; that reads
+ * like no grant at all, or a stranger could tell it from a project that never was.
+ */
+export const teamAccess: Rule = (facts, action) => {
+  const { project, grant = 0, userId } = facts
+  const applies = project !== undefined && project.visibility !== 'private' && project.ownerId !== userId
+  if (!applies || grant === 0 || settledByOwning(facts)) return noTeam
+  return has(grant, action) ? granted : notIncluded
+}
+
+const publicProject = finding('allow', 'visibility.public')
+const publicNotIncluded = finding('abstain', 'visibility.action_not_included')
+const notPublic = finding('abstain', 'visibility.not_public')
+
+/** Rule 2: a public project may be read and downloaded by everyone who is signed in. */
+export const visibility: Rule = (facts, action) => {
+  if (facts.project?.visibility !== 'public' || settledByOwning(facts)) return notPublic
+  return has(publicActions, action) ? publicProject : publicNotIncluded
+}
+
+const nothingDerived = finding('abstain', 'lineage.nothing_derived')
+const derivable = finding('abstain', 'lineage.derivable')
+const notDerivable = finding('deny', 'lineage.derivatives_not_allowed')
+
+/** Rule 4: a child of somebody else's generation needs a project that allows derivatives. Reading it is asked for above. */
+export const lineage: Rule = (facts) => {
+  if (facts.deriving !== true) return nothingDerived
+  return settledByOwning(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
+}
+
+const noMedia = finding('abstain', 'media.not_asked')
+const broughtMedia = finding('abstain', 'media.brought')
+const finished = finding('abstain', 'media.generation_completed')
+const unfinished = finding('deny', 'media.generation_not_completed')
+
+/** Rule 5: media follow their generation, and only when that is completed. */
+export const media: Rule = ({ media: fact, generation }) => {
+  if (fact === undefined) return noMedia
+  if (fact.generationId === null) return broughtMedia
+  return generation?.status === 'completed' ? finished : unfinished
+}

@@ -1,0 +1,106 @@
+import { catalogue, type Fault, toProblem } from '../fault.ts'
+
+const jsonType = 'application/json'
+const problemType = 'application/problem+json'
+
+/**
+ * On every answer, whatever it is: the list of OWASP's Secure Headers Project. An API has nothing to load, frame or embed.
+ * Each costs about 0.2 µs, so none is here for browsers that are gone.
+ */
+const securityHeaders = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'cross-origin-embedder-policy': 'require-corp',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'permissions-policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=63072000; includeSubDomains',
+  'x-content-type-options': 'nosniff',
+  'x-dns-prefetch-control': 'off',
+  'x-frame-options': 'DENY',
+  'x-permitted-cross-domain-policies': 'none',
+} as const
+
+const exposed =
+  'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed, ' +
+  'etag, content-range, accept-ranges, content-disposition'
+const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
+const allowedHeaders =
+  'authorization, content-type, idempotency-key, last-event-id, traceparent, if-none-match, if-range, range'
+
+type Outgoing = {
+  readonly status: number
+  readonly requestId: string
+  /** The `Origin` of the request. */
+  readonly origin: string | null
+  readonly headers?: Readonly<Record<string, string | number | string[] | undefined>> | undefined
+}
+
+/** Makes every answer that leaves the house, so that none goes without its headers. */
+export type Responder = {
+  json(body: unknown, outgoing: Outgoing): Response
+  /** Anything that is not JSON: give its `content-type`. */
+  raw(body: BodyInit | null, outgoing: Outgoing): Response
+  problem(fault: Fault, instance: string, outgoing: Omit<Outgoing, 'status'>): Response
+  preflight(outgoing: Omit<Outgoing, 'status'>): Response
+}
+
+const hasOwnKeys = (record: object): boolean => {
+  for (const _ in record) return true
+  return false
+}
+
+export const createResponder = (corsOrigins: readonly string[]): Responder => {
+  const origins = new Set(corsOrigins)
+  const vary = origins.size > 0 ? { vary: 'Origin' } : {}
+  const baseOf = (type: Record<string, string>) => new Headers({ ...securityHeaders, ...vary, ...type })
+  const jsonBase = baseOf({ 'content-type': jsonType })
+  const problemBase = baseOf({ 'content-type': problemType })
+  const plainBase = baseOf({})
+
+  const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers }: Outgoing) => {
+    // A Response copies the headers it is given, so one set is built once and only its request id changes.
+    base.set('x-request-id', requestId)
+    const cors = origin !== null && origins.has(origin)
+    if (!cors && (headers === undefined || !hasOwnKeys(headers))) return new Response(body, { status, headers: base })
+    const own = new Headers(base)
+    if (cors) {
+      own.set('access-control-allow-origin', origin)
+      own.set('access-control-expose-headers', exposed)
+    }
+    for (const [name, value] of Object.entries(headers ?? {})) {
+      if (value !== undefined) own.set(name, String(value))
+    }
+    return new Response(body, { status, headers: own })
+  }
+
+  return {
+    json: (body, outgoing) =>
+      body === undefined ? send(plainBase, null, outgoing) : send(jsonBase, JSON.stringify(body), outgoing),
+    raw: (body, outgoing) => send(plainBase, body, outgoing),
+    problem: (fault, instance, outgoing) => {
+      const entry: { status: number; retryAfterS?: number } = catalogue[fault.code]
+      const headers = {
+        ...fault.headers,
+        ...(entry.retryAfterS !== undefined && { 'retry-after': String(entry.retryAfterS) }),
+        ...(entry.status === 401 && { 'www-authenticate': 'Bearer' }),
+      }
+      const text = JSON.stringify(toProblem(fault, instance, outgoing.requestId))
+      return send(problemBase, text, { ...outgoing, status: entry.status, headers })
+    },
+    preflight: (outgoing) =>
+      send(plainBase, null, {
+        ...outgoing,
+        status: 204,
+        headers:
+          outgoing.origin !== null && origins.has(outgoing.origin)
+            ? {
+                'access-control-allow-methods': allowedMethods,
+                'access-control-allow-headers': allowedHeaders,
+                'access-control-max-age': '600',
+              }
+            : { allow: allowedMethods },
+      }),
+  }
+}

@@ -1,0 +1,75 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { createChanges } from '../../src/access/invalidation/committed-change.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+import { idOf } from './random.ts'
+
+let database: TestDatabase
+let sql: Sql
+
+beforeAll(async () => {
+  database = await createDatabase()
+  sql = connectOnce(database.connection)
+  await sql`insert into users (id, email, display_name, password_hash) values (${ada}, 'ada@example.com', 'a', 'x')`
+})
+afterAll(async () => {
+  await sql?.end()
+  await database?.drop()
+})
+
+const ada = idOf('user', 1)
+const suspend = (tx: Sql) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
+
+/** Changes whose announcements are heard when the test says so. */
+const withheld = () => {
+  const announced: { id: string; hear: () => void }[] = []
+  const changes = createChanges({
+    sql,
+    facts: { invalidate: () => {} },
+    bus: {
+      instance: 'me',
+      announce: (id) => {
+        const { promise, resolve } = Promise.withResolvers<void>()
+        announced.push({ id, hear: resolve })
+        return { heard: () => promise, drop: () => {} }
+      },
+    },
+    onCommitted: () => {},
+  })
+  const run = (work: (tx: Sql) => Promise<unknown>, options?: { adds: true }) => {
+    let answered = false
+    const done = changes
+      .run(createDeadline(systemClock, 10_000), (tx) => work(tx as unknown as Sql), options)
+      .then(() => {
+        answered = true
+      })
+    return { done, isAnswered: () => answered }
+  }
+  return { announced, run }
+}
+
+const until = async (isSo: () => boolean) => {
+  while (!isSo()) await Bun.sleep(2)
+}
+
+test('a change that finds somebody else has just made it waits like the first, which may not have been heard yet', async () => {
+  const { announced, run } = withheld()
+  const first = run(suspend)
+  await until(() => announced.length === 1)
+  const second = run(suspend)
+  await until(() => announced.length === 2)
+  await Bun.sleep(20)
+  expect([first.isAnswered(), second.isAnswered()]).toEqual([false, false])
+  for (const { hear } of announced) hear()
+  await Promise.all([first.done, second.done])
+})
+
+test('what only adds and changes nothing that is known waits for nobody', async () => {
+  const { announced, run } = withheld()
+  await run((tx) => tx`insert into projects (id, owner_id, name) values (${idOf('project', 1)}, ${ada}, 'p')`, {
+    adds: true,
+  }).done
+  expect(announced).toEqual([])
+})

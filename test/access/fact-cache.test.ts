@@ -1,0 +1,633 @@
+import { beforeEach, describe, expect, test } from 'bun:test'
+import { createFactCache, type FactCache, type Wanted } from '../../src/access/cache/fact-cache.ts'
+import type { LoadedFacts, Wanted as WantedFact } from '../../src/access/cache/fact-store.ts'
+import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
+import {
+  type Fact,
+  type FactKey,
+  type FactKind,
+  factKey,
+  type GenerationFact,
+  grantId,
+  type ProjectFact,
+} from '../../src/access/policy/facts/model.ts'
+import type { ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
+import { type ResourceRef, setOf } from '../../src/access/policy/matrix.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { createDeadline, type Deadline } from '../../src/kit/deadline.ts'
+import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { always } from './alone.ts'
+import { idOf } from './random.ts'
+
+const ada = idOf('user', 1)
+const bob = idOf('user', 2)
+const session = idOf('session', 1)
+const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
+const den: ResourceRef = { type: 'project', id: idOf('project', 2) }
+const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
+
+const open: ProjectFact = { ownerId: ada, visibility: 'public', allowDerivatives: true }
+const shut: ProjectFact = { ...open, visibility: 'private' }
+const inLab: GenerationFact = { ownerId: ada, projectId: lab.id, status: 'queued' }
+const look = setOf('read', 'download')
+
+const ofLab = factKey('project', lab.id)
+const ofDen = factKey('project', den.id)
+const ofWork = factKey('generation', work.id)
+const toBob = factKey('grant', grantId(bob, lab.id))
+const toAda = factKey('grant', grantId(ada, lab.id))
+const allToBob = factKey('grants', bob)
+
+/** A database whose statements are answered when the test says so, with what the world is when it says so. */
+const slowDatabase = () => {
+  const world = new Map<FactKey, Fact[FactKind]>()
+  /** Who was granted more than fits into one fact. */
+  const many = new Set<string>()
+  const statements: { wanted: string[]; read: () => void; answer: () => void; fail: (error: Error) => void }[] = []
+  const grantsOf = (userId: string): Fact['grants'] => {
+    const prefix = factKey('grant', grantId(userId, ''))
+    const own = [...world].filter(([key]) => key.startsWith(prefix))
+    const granted = Object.fromEntries(own.map(([key, fact]) => [key.slice(prefix.length), fact as Fact['grant']]))
+    return many.has(userId) ? 'many' : { granted }
+  }
+  /** A generation brings its project, a question what was granted to whoever asks: as the real one does. */
+  const look = (wanted: readonly WantedFact[]) => {
+    const seen = new Map<FactKey, Fact[FactKind] | null>()
+    const see = (kind: FactKind, id: string) => {
+      const key = factKey(kind, id)
+      const fact = world.get(key) ?? null
+      seen.set(key, fact)
+      return fact
+    }
+    for (const { kind, id, userId } of wanted) {
+      if (kind === 'grants' || (kind !== 'grant' && userId !== null)) {
+        const person = userId ?? id
+        seen.set(factKey('grants', person), grantsOf(person))
+      }
+      const fact = kind === 'grant' || kind === 'grants' ? null : see(kind, id)
+      const projectId = kind === 'generation' ? ((fact as GenerationFact | null)?.projectId ?? null) : id
+      if (kind === 'generation' && projectId !== null) see('project', projectId)
+      if (userId !== null && projectId !== null && (kind === 'grant' || many.has(userId))) {
+        const grant = grantId(userId, projectId)
+        seen.set(factKey('grant', grant), world.get(factKey('grant', grant)) ?? 0)
+      }
+    }
+    return seen
+  }
+  const load = (wanted: readonly WantedFact[]) => {
+    const { promise, resolve, reject } = Promise.withResolvers<LoadedFacts>()
+    let snapshot: LoadedFacts | undefined
+    const read = () => {
+      snapshot = look(wanted)
+    }
+    statements.push({
+      wanted: wanted.map(({ kind, id, userId }) => (userId === null ? `${kind}:${id}` : `${kind}:${id} for ${userId}`)),
+      read,
+      answer: () => {
+        if (snapshot === undefined) read()
+        resolve(snapshot as LoadedFacts)
+      },
+      fail: reject,
+    })
+    return promise
+  }
+  const statement = (index: number) => {
+    const found = statements[index]
+    if (found === undefined) throw new Error(`No statement ${index} was sent`)
+    return found
+  }
+  return { world, many, statements, statement, load }
+}
+
+/** Lets everything that can go on without the database go on. */
+const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+let clock: ReturnType<typeof manualClock>
+let database: ReturnType<typeof slowDatabase>
+let facts: FactCache
+let deadline: Deadline
+
+const remember = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
+  createFactCache({
+    load: loadFromStore(database, always.flags),
+    memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }),
+    clock,
+    ...always,
+  })
+
+beforeEach(() => {
+  clock = manualClock()
+  database = slowDatabase()
+  facts = remember()
+  deadline = createDeadline(clock, 5_000)
+})
+
+const asks = (userId: string, ...refs: ResourceRef[]): Wanted => ({ resources: refs.map((ref) => ({ ref, userId })) })
+
+const ask = async (userId: string, ref: ResourceRef): Promise<ResourceFacts> =>
+  (await facts.gather(asks(userId, ref), deadline)).resource(ref, userId)
+
+/** The world changes, and this instance is told; the way changes are made. */
+const change = (key: FactKey, fact: Fact[FactKind] | undefined) => {
+  if (fact === undefined) database.world.delete(key)
+  else database.world.set(key, fact)
+  facts.invalidate([key])
+}
+
+describe('one statement', () => {
+  test('a thousand concurrent misses on one fact make one', async () => {
+    database.world.set(ofLab, open)
+    const asked = Array.from({ length: 1_000 }, () => ask(bob, lab))
+    expect(database.statements).toHaveLength(1)
+    database.statement(0).answer()
+    for (const answer of await Promise.all(asked)) expect(answer.project).toEqual(open)
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('session, account and thing that are all unknown are asked for together', async () => {
+    const gathered = facts.gather({ session: { id: session, userId: ada }, ...asks(ada, work) }, deadline)
+    expect(database.statement(0).wanted.sort()).toEqual(
+      [`account:${ada}`, `generation:${work.id} for ${ada}`, `session:${session}`].sort(),
+    )
+    database.statement(0).answer()
+    await gathered
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('what is not known of a known generation is: its project and what was granted there', async () => {
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const first = ask(bob, work)
+    database.statement(0).answer()
+    await first
+    facts.invalidate([ofLab])
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`project:${lab.id}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    facts.invalidate([allToBob])
+    const third = ask(bob, work)
+    expect(database.statement(2).wanted).toEqual([`grants:${bob}`])
+    database.statement(2).answer()
+    expect((await third).grant).toBe(look)
+  })
+
+  test('brings all that was granted to a person: of other projects nothing more is asked than what they are', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(ofWork, inLab).set(toBob, look)
+    const first = ask(bob, den)
+    expect(database.statement(0).wanted).toEqual([`project:${den.id} for ${bob}`])
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+  })
+
+  test('brings all of it again where something changed, and until then the rest is known', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const first = facts.gather(asks(bob, lab, den), deadline)
+    database.statement(0).answer()
+    await first
+    change(toBob, setOf('read'))
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    expect(facts.peekResource(den, bob)?.grant).toBe(0)
+    change(factKey('grant', grantId(bob, den.id)), look)
+    const again = ask(bob, lab)
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(setOf('read'))
+    expect(facts.peekResource(den, bob)?.grant).toBe(look)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('of a project that was not known either, where something changed, brings both', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    facts.invalidate([ofLab, toBob])
+    const again = ask(bob, lab)
+    expect(database.statement(1).wanted).toEqual([`project:${lab.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(look)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('of a generation that was not known, in a project of which nobody knows yet that something changed, brings both', async () => {
+    database.world
+      .set(ofLab, { ...open, visibility: 'team-only' })
+      .set(ofWork, inLab)
+      .set(toBob, look)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    change(toBob, setOf('read'))
+    const again = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await again).grant).toBe(setOf('read'))
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('is as old as it was when parts of it are left out, and gone when there are many of those', async () => {
+    facts = remember({ ttlMs: 1_000 })
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    const leaveOut = (at: number) => facts.invalidate([factKey('grant', grantId(bob, idOf('project', 100 + at)))])
+    clock.advance(600)
+    leaveOut(0)
+    for (let times = 0; times < 20; times += 1) leaveOut(1)
+    expect(facts.ageMs(lab, bob)).toBe(600)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+    for (let at = 2; at < 16; at += 1) leaveOut(at)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+    leaveOut(16)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    const second = ask(bob, lab)
+    database.statement(1).answer()
+    await second
+    leaveOut(0)
+    clock.advance(1_000)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+  })
+
+  test('of a person who was granted more than fits into one fact brings it project by project', async () => {
+    database.many.add(bob)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(ofWork, inLab).set(toBob, look)
+    const first = ask(bob, den)
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    const second = ask(bob, work)
+    expect(database.statement(1).wanted).toEqual([`generation:${work.id} for ${bob}`])
+    database.statement(1).answer()
+    expect((await second).grant).toBe(look)
+    facts.invalidate([toBob])
+    const third = ask(bob, lab)
+    expect(database.statement(2).wanted).toEqual([`grant:${lab.id} for ${bob}`])
+    database.statement(2).answer()
+    expect((await third).grant).toBe(look)
+    expect(database.statements).toHaveLength(3)
+  })
+
+  test('is felt project by project where all that was granted to a person changed, also by what is on its way', async () => {
+    const toBobInDen = factKey('grant', grantId(bob, den.id))
+    const cyd = idOf('user', 3)
+    for (const id of [bob, cyd]) database.many.add(id)
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look).set(toBobInDen, look)
+    const known = facts.gather({ resources: [bob, cyd].map((userId) => ({ ref: lab, userId })) }, deadline)
+    database.statement(0).answer()
+    await known
+    expect(facts.peekResource(lab, bob)?.grant).toBe(look)
+    const late = ask(bob, den)
+    database.statement(1).read()
+    database.world.delete(toBob)
+    database.world.delete(toBobInDen)
+    facts.invalidate([allToBob])
+    expect(facts.peekResource(lab, cyd)?.grant).toBe(0)
+    const asked = ask(bob, lab)
+    for (let next = 1; next < 6; next += 1) {
+      for (const statement of database.statements) statement.answer()
+      await settle()
+    }
+    expect([(await late).grant, (await asked).grant]).toEqual([0, 0])
+    expect([den, lab].map((ref) => facts.peekResource(ref, bob)?.grant)).toEqual([0, 0])
+  })
+
+  test('is felt by a person who is granted more than fits into one fact, and by one who is not any more', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
+    for (const [at, grant] of [look, 0, look, 0].entries()) {
+      if (at % 2 === 0) database.many.delete(bob)
+      else database.many.add(bob)
+      change(toBob, grant)
+      const asked = ask(bob, lab)
+      for (let next = 0; next < 3; next += 1) {
+        for (const statement of database.statements) statement.answer()
+        await settle()
+      }
+      expect((await asked).grant).toBe(grant)
+    }
+    expect(database.statements.length).toBeLessThanOrEqual(6)
+  })
+
+  test('two people in one batch about one thing each get what was granted to them', async () => {
+    database.world.set(ofWork, { ...inLab, ownerId: idOf('user', 3) })
+    database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
+    database.world.set(toBob, look)
+    const both = [
+      { ref: work, userId: ada },
+      { ref: work, userId: bob },
+    ]
+    const gathered = facts.gather({ accounts: [ada, bob], resources: both }, deadline)
+    database.statement(0).answer()
+    const view = await gathered
+    expect(view.resource(work, ada).grant).toBe(0)
+    expect(view.resource(work, bob).grant).toBe(look)
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('what does not exist is remembered as absent and not asked for again', async () => {
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    expect(await first).toEqual({ project: undefined, generation: undefined, grant: undefined })
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(asks(ada, lab), deadline)).tier).toBe('l1')
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('nothing granted is remembered too', async () => {
+    database.world.set(ofLab, open)
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    expect((await first).grant).toBe(0)
+    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+  })
+
+  test('a failed load is forgotten, and the next question asks again', async () => {
+    const failed = ask(bob, lab)
+    database.statement(0).fail(new Error('gone'))
+    expect(failed).rejects.toThrow('gone')
+    await settle()
+    const second = ask(bob, lab)
+    database.statement(1).answer()
+    await second
+  })
+
+  test('is enough where memory has no room for the answer', async () => {
+    facts = remember({ maxEntries: 1 })
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, open)
+    database.world.set(toBob, look)
+    const gathered = facts.gather({ accounts: [ada, bob], ...asks(bob, work) }, deadline)
+    database.statement(0).answer()
+    expect((await gathered).resource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('what was known when it was asked does not expire before it is answered', async () => {
+    facts = remember({ ttlMs: 1_000 })
+    database.world.set(ofLab, open)
+    database.world.set(factKey('account', bob), { status: 'active', role: 'user', plan: 'free' })
+    const first = ask(bob, lab)
+    database.statement(0).answer()
+    await first
+    const known = facts.gather(asks(bob, lab), deadline)
+    clock.advance(1_001)
+    expect((await known).resource(lab, bob).project).toEqual(open)
+  })
+})
+
+describe('a change is felt', () => {
+  test('when it comes between two reads', async () => {
+    database.world.set(ofLab, open)
+    const before = ask(bob, lab)
+    database.statement(0).answer()
+    expect((await before).project).toEqual(open)
+    change(ofLab, shut)
+    const after = ask(bob, lab)
+    database.statement(1).answer()
+    expect((await after).project).toEqual(shut)
+  })
+
+  test('when it comes between the read of Postgres and the fill: the old answer is neither given nor kept', async () => {
+    database.world.set(ofLab, open)
+    const overtaken = ask(bob, lab)
+    database.statement(0).read()
+    change(ofLab, shut)
+    database.statement(0).answer()
+    await settle()
+    database.statement(1).answer()
+    expect((await overtaken).project).toEqual(shut)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('once, it is asked again once, also where nothing is kept', async () => {
+    facts = remember({ ttlMs: 0 })
+    database.world.set(ofLab, open)
+    const overtaken = ask(bob, lab)
+    database.statement(0).read()
+    change(ofLab, shut)
+    database.statement(0).answer()
+    await settle()
+    database.statement(1).answer()
+    expect((await overtaken).project).toEqual(shut)
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('a grant that is withdrawn between the read and the fill is neither given nor kept', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' })
+    database.world.set(toBob, look)
+    const overtaken = ask(bob, lab)
+    database.statement(0).read()
+    change(toBob, undefined)
+    database.statement(0).answer()
+    await settle()
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
+    database.statement(1).answer()
+    expect((await overtaken).grant).toBe(0)
+    expect(facts.peekResource(lab, bob)?.grant).toBe(0)
+  })
+
+  test('by whoever asks after it, although a load from before it is still under way', async () => {
+    database.world.set(ofLab, open)
+    const early = ask(bob, lab)
+    database.statement(0).read()
+    change(ofLab, shut)
+    const late = ask(bob, lab)
+    expect(database.statements).toHaveLength(2)
+    database.statement(1).answer()
+    expect((await late).project).toEqual(shut)
+    database.statement(0).answer()
+    await settle()
+    expect((await early).project).toEqual(shut)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
+  })
+
+  for (const [what, key, fact] of [
+    ['project', ofLab, shut],
+    ['grant', toBob, undefined],
+  ] as const) {
+    test(`also when the old ${what} travels along with a generation that did not change`, async () => {
+      database.world.set(ofWork, inLab)
+      database.world.set(ofLab, { ...open, visibility: 'team-only' })
+      database.world.set(toBob, look)
+      const early = ask(bob, work)
+      database.statement(0).read()
+      change(key, fact)
+      const late = ask(bob, work)
+      database.statement(1).answer()
+      const now = await late
+      expect(now.project?.visibility === 'private' || now.grant === 0).toBeTrue()
+      database.statement(0).answer()
+      await settle()
+      expect(await early).toEqual(now)
+      expect(facts.peekResource(work, bob)).toEqual(now)
+    })
+  }
+
+  test('by one of two people in a batch, and the other keeps what it has', async () => {
+    database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
+    database.world.set(toAda, look)
+    database.world.set(toBob, look)
+    const both = [
+      { ref: lab, userId: ada },
+      { ref: lab, userId: bob },
+    ]
+    const gathered = facts.gather({ resources: both }, deadline)
+    database.statement(0).read()
+    change(toBob, undefined)
+    database.statement(0).answer()
+    await settle()
+    expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
+    database.statement(1).answer()
+    const view = await gathered
+    expect([view.resource(lab, ada).grant, view.resource(lab, bob).grant]).toEqual([look, 0])
+  })
+
+  test('when it comes while the project of a remembered generation is fetched', async () => {
+    database.world.set(ofWork, inLab)
+    database.world.set(ofLab, open)
+    const first = ask(bob, work)
+    database.statement(0).answer()
+    await first
+    facts.invalidate([ofLab])
+    const second = ask(bob, work)
+    database.statement(1).read()
+    change(ofWork, { ...inLab, projectId: null })
+    database.statement(1).answer()
+    await settle()
+    expect(database.statement(2).wanted).toEqual([`generation:${work.id}`])
+    database.statement(2).answer()
+    expect(await second).toEqual({
+      project: undefined,
+      generation: { ...inLab, projectId: null },
+      grant: undefined,
+    })
+  })
+
+  test('when it comes after a load has landed and before the question goes on: facts of two times are not mixed', async () => {
+    database.world.set(ofWork, { ...inLab, projectId: den.id })
+    database.world.set(ofDen, { ...shut, ownerId: idOf('user', 3) })
+    const batch = facts.gather(asks(bob, work, lab), deadline)
+    const alone = facts.gather(asks(bob, work), deadline)
+    database.statement(0).answer()
+    // The moment after the fill, before anybody who waited for it was told.
+    await Promise.resolve()
+    while (facts.peekResource(work, bob) === undefined) await Promise.resolve()
+    change(ofWork, { ...inLab, projectId: null })
+    await settle()
+    for (const statement of database.statements.slice(1)) statement.answer()
+    for (const view of [await batch, await alone]) expect(view.resource(work, bob).generation?.projectId).toBeNull()
+  })
+
+  test('although it never stops changing: the question is answered from one statement that began after it', async () => {
+    database.world.set(ofLab, open)
+    const asked = ask(bob, lab)
+    for (let index = 0; database.statements.length < 10 && index < 10; index += 1) {
+      const statement = database.statements[index]
+      if (statement === undefined) break
+      statement.read()
+      change(ofLab, { ...open, allowDerivatives: index % 2 === 0 })
+      statement.answer()
+      await settle()
+    }
+    expect((await asked).project?.visibility).toBe('public')
+    expect(database.statements.length).toBeLessThan(10)
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+  })
+
+  test('of something else: what is being loaded is kept, and asked for once', async () => {
+    database.world.set(ofLab, open)
+    const asked = ask(bob, lab)
+    database.statement(0).read()
+    facts.invalidate([ofDen, factKey('session', session), toAda])
+    database.statement(0).answer()
+    expect((await asked).project).toEqual(open)
+    expect(facts.peekResource(lab, bob)?.project).toEqual(open)
+    expect(database.statements).toHaveLength(1)
+  })
+})
+
+describe('a deadline that passes', () => {
+  test('ends the wait of the one and not of the others', async () => {
+    const hasty = createDeadline(clock, 0)
+    expect(facts.gather(asks(bob, lab), hasty)).rejects.toThrow()
+    database.world.set(ofLab, open)
+    const patient = ask(bob, lab)
+    database.statements.at(-1)?.answer()
+    expect((await patient).project).toEqual(open)
+  })
+})
+
+describe('what is fetched ahead', () => {
+  test('is in memory when it has come, in one statement for all of it, and what is there is not fetched again', async () => {
+    database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
+    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, work), { session: { id: session, userId: bob } }])
+    expect(database.statements).toHaveLength(1)
+    database.statement(0).answer()
+    await fetching
+    expect(facts.peekResource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
+    await facts.fetchAhead([asks(bob, lab), asks(bob, work)])
+    expect(database.statements).toHaveLength(1)
+  })
+
+  test('is joined by nobody who waits', async () => {
+    database.world.set(ofLab, open)
+    const fetching = facts.fetchAhead([asks(bob, lab)])
+    const asked = ask(bob, lab)
+    expect(database.statements).toHaveLength(2)
+    database.statement(1).answer()
+    expect((await asked).project).toEqual(open)
+    database.statement(0).answer()
+    await fetching
+  })
+
+  test('goes by a load of its own', async () => {
+    const ahead = slowDatabase()
+    ahead.world.set(ofLab, open)
+    facts = createFactCache({
+      load: loadFromStore(database, always.flags),
+      loadAhead: loadFromStore(ahead, always.flags),
+      memory: createTtlMap({ clock, ttlMs: 60_000 }),
+      clock,
+      ...always,
+    })
+    const fetching = facts.fetchAhead([asks(bob, lab)])
+    ahead.statement(0).answer()
+    await fetching
+    expect(database.statements).toEqual([])
+    expect((await ask(bob, lab)).project).toEqual(open)
+  })
+
+  test('is dropped where it was overtaken by a change', async () => {
+    database.world.set(ofLab, open).set(toBob, look)
+    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, den)])
+    database.statement(0).read()
+    change(toBob, 0)
+    database.statement(0).answer()
+    await fetching
+    expect(facts.peekResource(lab, bob)).toBeUndefined()
+    expect(facts.peekResource(den, bob)).toBeDefined()
+  })
+
+  test('is not fetched where memory may not be believed', async () => {
+    facts = createFactCache({
+      load: loadFromStore(database, always.flags),
+      memory: createTtlMap({ clock, ttlMs: 60_000 }),
+      clock,
+      lease: { untilMs: Number.NEGATIVE_INFINITY },
+      flags: { l1: true },
+    })
+    await facts.fetchAhead([asks(bob, lab)])
+    expect(database.statements).toEqual([])
+  })
+})

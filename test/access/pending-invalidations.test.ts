@@ -1,0 +1,48 @@
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { readEvent, readStandingEvents } from '../../src/access/invalidation/event-store.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { listen, type Notifications } from '../../src/platform/notifications.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createDatabase, type TestDatabase } from '../harness.ts'
+
+let database: TestDatabase
+let writer: Sql
+let notifications: Notifications
+/** The connection the bus has: it knows no types but those that are built into the driver. */
+let bus: Sql
+
+beforeAll(async () => {
+  database = await createDatabase()
+  writer = connectOnce(database.connection)
+  bus = await new Promise((resolve) => {
+    notifications = listen({
+      connection: database.connection,
+      channels: ['velro'],
+      onMessage: () => {},
+      onOpen: resolve,
+      onLost: () => {},
+      log: createLog('silent'),
+    })
+  })
+})
+afterAll(async () => {
+  await notifications.close()
+  await writer.end()
+  await database.drop()
+})
+
+const leave = async (keys: string[]): Promise<string> => {
+  const [row] = await writer<{ id: string }[]>`insert into access_events (keys) values (${keys}) returning id`
+  return row?.id ?? ''
+}
+
+test('what the bus reads of an event is the names of facts, and a star is everything', async () => {
+  const few = await leave(['grant:a/b', 'project:b'])
+  const all = await leave(['*'])
+  const events = [
+    { id: few, touched: ['grant:a/b', 'project:b'] },
+    { id: all, touched: 'everything' },
+  ]
+  expect(await readStandingEvents(bus)).toEqual(events as never)
+  expect([await readEvent(bus, few), await readEvent(bus, all)]).toEqual(events as never)
+})

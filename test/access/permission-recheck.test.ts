@@ -1,0 +1,73 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createRights, type Right, type Rights } from '../../src/access/permission-recheck.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { newId } from '../../src/kit/id.ts'
+import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+let app: TestApp
+let client: Api
+let rights: Rights
+let people: Person[]
+let generationId: string
+let projectId: string
+const statements: string[] = []
+
+beforeAll(async () => {
+  app = await startApp({ onStatement: (text) => void statements.push(text) })
+  client = api(app.baseUrl)
+  rights = createRights({ facts: app.services.caches.facts, clock: systemClock })
+  people = await Promise.all(Array.from({ length: 20 }, () => register(client)))
+  const owner = { token: people[0]?.token ?? '' }
+  projectId = (await client.post('/api/v1/projects', { name: 'P', visibility: 'public' }, owner)).body.id
+  const asked = { model: 'local/procedural', prompt: 'p', project_id: projectId }
+  generationId = (await client.post('/api/v1/generations', asked, owner)).body.id
+})
+afterAll(() => app?.close())
+
+const rightOf = async ({ token }: Person): Promise<Right> => ({
+  ...(await app.services.identity.claimsOf(token)),
+  action: 'read',
+  ref: { type: 'generation', id: generationId },
+})
+const gather = (of: readonly Right[]) => rights.gather(of, createDeadline(systemClock, 10_000))
+
+describe('what many were let in for', () => {
+  test('is known of all of them by one statement, and then by none', async () => {
+    const all = await Promise.all(people.map(rightOf))
+    await app.leased()
+    app.services.caches.facts.invalidate('everything')
+    expect(all.map(rights.peek)).toEqual(Array(20).fill(undefined))
+    statements.length = 0
+    expect(await gather(all)).toEqual(Array(20).fill(true))
+    expect(statements).toHaveLength(1)
+    await app.leased()
+    expect(all.map(rights.peek)).toEqual(Array(20).fill(true))
+    expect(statements).toHaveLength(1)
+  })
+
+  test('is told apart: a session that ended, of somebody else or of nobody, a token that ran out, a thing that is not', async () => {
+    const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [Right, Right, Right]
+    await client.post('/api/v1/auth/logout', undefined, { token: people[3]?.token ?? '' })
+    const each: Right[] = [
+      right,
+      ended,
+      { ...right, sessionId: other.sessionId },
+      { ...right, sessionId: newId() },
+      { ...right, expiresAtMs: systemClock.now() },
+      { ...right, ref: { type: 'generation', id: newId() } },
+      { ...right, action: 'delete' },
+    ]
+    const expected = [true, ...Array(6).fill(false)]
+    expect(await gather(each)).toEqual(expected)
+    await app.leased()
+    expect(each.map(rights.peek)).toEqual(expected)
+  })
+
+  test('is gone when it was taken away', async () => {
+    const [owner, right] = [await rightOf(people[0] as Person), await rightOf(people[1] as Person)]
+    await client.patch(`/api/v1/projects/${projectId}`, { visibility: 'private' }, { token: people[0]?.token ?? '' })
+    expect(rights.peek(right)).not.toBe(true)
+    expect(await gather([owner, right])).toEqual([true, false])
+  })
+})

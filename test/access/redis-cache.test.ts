@@ -1,0 +1,415 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { Redis as Client } from 'ioredis'
+import { type OuterCache, outerTtlMs } from '../../src/access/cache/redis-cache.ts'
+import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { startRedis } from '../harness.ts'
+import { idOf } from './random.ts'
+import { connectOuter, startOuter, type TestOuter } from './redis.ts'
+
+const ada = idOf('user', 1)
+const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
+  session: { key: factKey('session', idOf('session', 1)), fact: { userId: ada, ended: false, expiresAtMs: 1.5e12 } },
+  account: { key: factKey('account', ada), fact: { status: 'active', role: 'admin', plan: 'pro' } },
+  project: {
+    key: factKey('project', idOf('project', 1)),
+    fact: { ownerId: ada, visibility: 'public', allowDerivatives: false },
+  },
+  generation: {
+    key: factKey('generation', idOf('generation', 1)),
+    fact: { ownerId: ada, projectId: null, status: 'queued' },
+  },
+  media: {
+    key: factKey('media', idOf('media', 1)),
+    fact: { ownerId: ada, generationId: null, sha256: 'ab'.repeat(32), contentType: 'image/png' },
+  },
+  grant: { key: factKey('grant', grantId(ada, idOf('project', 1))), fact: 3 },
+  grants: { key: factKey('grants', ada), fact: { granted: { [idOf('project', 1)]: 3, [idOf('project', 2)]: 127 } } },
+  service_key: {
+    key: factKey('service_key', idOf('service_key', 1)),
+    fact: { secretHash: 'aGFzaA', scopes: ['authorization:check'], live: true, expiresAtMs: null },
+  },
+}
+const { key, fact } = examples.project
+
+const clock = manualClock()
+let on: TestOuter
+let outer: OuterCache
+
+beforeAll(async () => {
+  on = await startOuter({ clock })
+  outer = on.outer
+})
+beforeEach(() => on.client.flushall())
+afterAll(() => on?.close())
+
+/** The nonce under which what is read now may be kept. */
+const miss = async (of: FactKey, from = outer): Promise<string> => {
+  const [looked] = await from.look([of])
+  if (looked === undefined || !('nonce' in looked)) throw new Error(`Not a miss: ${JSON.stringify(looked)}`)
+  return looked.nonce
+}
+const factIn = async (of: FactKey, from = outer) => {
+  const [looked] = await from.look([of])
+  return looked !== undefined && 'fact' in looked ? looked.fact : undefined
+}
+const fill = async (of: FactKey, value: Fact[FactKind], from = outer) => from.keep(of, value, await miss(of, from))
+
+describe('what is looked for', () => {
+  test('is missed under a nonce, the same for everybody, and found once it was kept', async () => {
+    const nonce = await miss(key)
+    expect(nonce.length).toBeGreaterThan(12)
+    expect(await miss(key)).toBe(nonce)
+    outer.keep(key, fact, nonce)
+    clock.advance(700)
+    expect(await outer.look([key])).toEqual([{ key, fact, ageMs: 700 }])
+  })
+
+  test('is told for each key by itself, in one go', async () => {
+    await fill(key, fact)
+    await fill(examples.grant.key, 0)
+    const looked = await outer.look([examples.account.key, key, examples.grant.key])
+    expect(looked.map((one) => [one.key, 'fact' in one])).toEqual([
+      [examples.account.key, false],
+      [key, true],
+      [examples.grant.key, true],
+    ])
+    expect(await outer.look([])).toEqual([])
+  })
+
+  test('of every kind comes back as it was', async () => {
+    for (const example of Object.values(examples)) await fill(example.key, example.fact)
+    for (const example of Object.values(examples)) expect(await factIn(example.key)).toEqual(example.fact)
+  })
+
+  test('is true of now where a clock elsewhere is ahead', async () => {
+    await on.client.hset(on.nameOf(key), 'value', JSON.stringify({ at: clock.now() + 60_000, fact }))
+    expect(await outer.look([key])).toEqual([{ key, fact, ageMs: 0 }])
+  })
+})
+
+describe('what is kept', () => {
+  test('is kept under the nonce that was taken and under no other', async () => {
+    const refused = outer.counts.refused
+    await miss(key)
+    outer.keep(key, fact, 'another')
+    outer.keep(examples.account.key, examples.account.fact, 'none was taken')
+    expect(await factIn(key)).toBeUndefined()
+    expect(await factIn(examples.account.key)).toBeUndefined()
+    expect(outer.counts.refused).toBe(refused + 2)
+  })
+
+  test('is not, when a change came between the read and the write', async () => {
+    const taken = await miss(key)
+    expect(await outer.forget([key])).toBeTrue()
+    outer.keep(key, fact, taken)
+    expect(await factIn(key)).toBeUndefined()
+  })
+
+  test('is not, when after that change somebody else took a nonce, and that one’s is', async () => {
+    const taken = await miss(key)
+    await outer.forget([key])
+    const later = await miss(key)
+    expect(later).not.toBe(taken)
+    outer.keep(key, fact, taken)
+    expect(await factIn(key)).toBeUndefined()
+    outer.keep(key, { ...fact, visibility: 'private' }, later)
+    outer.keep(key, fact, taken)
+    expect(await factIn(key)).toEqual({ ...fact, visibility: 'private' })
+  })
+
+  for (const [how, lose] of [
+    ['it was evicted', () => on.client.del(on.nameOf(key))],
+    ['all was flushed', () => on.client.flushall()],
+    ['its time was up', () => on.client.pexpire(on.nameOf(key), 0)],
+  ] as const) {
+    test(`is not, when ${how} meanwhile`, async () => {
+      const taken = await miss(key)
+      await lose()
+      outer.keep(key, fact, taken)
+      expect(await factIn(key)).toBeUndefined()
+    })
+  }
+
+  test('goes by itself: a nonce after ten seconds, a value after its time to live less a tenth at most', async () => {
+    const nonce = await miss(key)
+    const nonceLives = await on.client.pttl(on.nameOf(key))
+    expect(nonceLives).toBeGreaterThan(1_000)
+    expect(nonceLives).toBeLessThanOrEqual(10_000)
+    outer.keep(key, fact, nonce)
+    await miss(examples.account.key)
+    const lives = await on.client.pttl(on.nameOf(key))
+    expect(lives).toBeGreaterThan(0.9 * outerTtlMs - 10_000)
+    expect(lives).toBeLessThanOrEqual(outerTtlMs)
+  })
+
+  test('is kept under the name of the server that is running, so that what it restores for another is not found', async () => {
+    await fill(key, fact)
+    const runId = /^run_id:(\w+)/m.exec(await on.client.info('server'))?.[1]
+    expect(await on.client.keys('*')).toEqual([on.nameOf(key)])
+    expect(on.nameOf(key)).toStartWith(`velro:1:${runId?.slice(0, 12)}:project:`)
+  })
+
+  test('in more than a thousand is forgotten in one call', async () => {
+    const many = Array.from({ length: 2_500 }, (_, at) => factKey('account', idOf('user', at)))
+    const looked = await outer.look(many)
+    for (const one of looked) if ('nonce' in one) outer.keep(one.key, examples.account.fact, one.nonce)
+    expect((await outer.look(many)).filter((one) => 'fact' in one)).toHaveLength(2_500)
+    expect(await outer.forget(many)).toBeTrue()
+    expect(await on.client.dbsize()).toBe(0)
+  })
+})
+
+describe('what does not fit', () => {
+  const entry = (of: unknown) => JSON.stringify({ at: 1, fact: of })
+  const kinds = Object.keys(examples) as FactKind[]
+  /** Values no field of that name may have. */
+  const wrongFields: Readonly<Record<string, readonly unknown[]>> = {
+    userId: [null, 1, 'short', `${ada}1`],
+    ownerId: [null, 1, 'short', 'a'.repeat(1_000_000)],
+    projectId: [undefined, 1, 'short'],
+    ended: [null, 0, 'true', []],
+    live: [null, 1, 'true'],
+    allowDerivatives: [null, 1, 'true'],
+    expiresAtMs: [undefined, '1', [], {}],
+    secretHash: [null, 1, []],
+    scopes: [null, 'authorization:check', ['authorization:check', 'root'], [1]],
+    status: [null, 'Active', '', 1],
+    role: [null, 'root', 'user '],
+    plan: [null, 'gold', 0],
+    visibility: [null, 'PUBLIC', true],
+  }
+  const project = idOf('project', 1)
+  const tooMany = Array.from({ length: 201 }, (_, at) => [idOf('project', at), 3])
+  const wrongGrants = [
+    ...[0, -1, 128, 1.5, '3', null, {}].map((wrong) => ({ [idOf('project', 2)]: 127, [project]: wrong })),
+    ...[
+      '',
+      'x',
+      project.slice(1),
+      `${project}0`,
+      project.toUpperCase().replace('0', 'A'),
+      ` ${project}`,
+      '__proto__',
+    ].map((id) => Object.fromEntries([[id, 3]])),
+    Object.fromEntries(tooMany),
+    null,
+    [1],
+    'many',
+  ]
+  const brokenOf = (kind: FactKind): unknown[] => {
+    if (kind === 'grant') return [{}, -1, 128, 1.5, 1e300, '3', true]
+    if (kind === 'grants') {
+      const good = { granted: {} }
+      return [
+        'Many',
+        {},
+        { ...good, more: 1 },
+        { ...good, except: [project] },
+        ...wrongGrants.map((granted) => ({ granted })),
+      ]
+    }
+    const good: object = examples[kind].fact
+    const broken = Object.keys(good).flatMap((field) =>
+      [undefined, ...(wrongFields[field] ?? [])].map((wrong) => ({ ...good, [field]: wrong })),
+    )
+    return [{}, ...broken, { ...good, more: 1 }]
+  }
+  const wrongFacts = (kind: FactKind): unknown[] => {
+    const foreign = kinds.filter((other) => other !== kind).map((other) => examples[other].fact)
+    return [null, [], 'x', ...foreign, ...brokenOf(kind)]
+  }
+  const junk: [FactKind, string][] = kinds.flatMap((kind) =>
+    wrongFacts(kind).map((of): [FactKind, string] => [kind, entry(of)]),
+  )
+  for (const text of [
+    '',
+    'x',
+    'null',
+    '{}',
+    '[]',
+    '1',
+    JSON.stringify({ fact }),
+    JSON.stringify({ at: 'now', fact }),
+    JSON.stringify({ at: 1, fact, more: 1 }),
+    `{"at":1,"fact":${'['.repeat(100_000)}`,
+    `{"at":1,"fact":${JSON.stringify(fact)},"__proto__":{"x":1}}`,
+    JSON.stringify({ at: 1, fact }).repeat(2),
+  ]) {
+    junk.push(['project', text])
+  }
+
+  test(`is a miss and is removed: ${junk.length} values`, async () => {
+    for (const [kind, text] of junk) {
+      const { key: place } = examples[kind]
+      const unreadable = outer.counts.unreadable
+      await on.client.hset(on.nameOf(place), 'value', text, 'nonce', 'known')
+      expect([text.slice(0, 200), await outer.look([place])]).toEqual([text.slice(0, 200), []])
+      expect(outer.counts.unreadable).toBe(unreadable + 1)
+      // What was asked for on the same connection comes after the removal.
+      expect(await miss(place)).not.toBe('known')
+    }
+    expect(junk.length).toBeGreaterThan(80)
+  })
+
+  test('the place of a fact that is no hash at all is cleared, and takes nothing from the others', async () => {
+    await fill(examples.account.key, examples.account.fact)
+    await on.client.set(on.nameOf(key), 'written by hand')
+    const looked = await outer.look([key, examples.account.key])
+    expect(looked).toContainEqual({ key: examples.account.key, fact: examples.account.fact, ageMs: 0 })
+    await fill(key, fact)
+    expect(await factIn(key)).toEqual(fact)
+  })
+
+  test('a hash without value and nonce is a miss', async () => {
+    await on.client.hset(on.nameOf(key), 'other', 'x')
+    await miss(key)
+  })
+})
+
+test('whatever the order of reads, write-backs, changes and losses, what is found is what Postgres says', async () => {
+  const keys = [0, 1].map((at) => factKey('session', idOf('session', at)))
+  const filler = fc.nat(1)
+  const which = fc.constantFrom(...keys)
+  const step = fc.oneof(
+    { weight: 9, arbitrary: fc.record({ does: fc.constant('look' as const), filler, which }) },
+    { weight: 5, arbitrary: fc.record({ does: fc.constant('read' as const), filler, which }) },
+    { weight: 5, arbitrary: fc.record({ does: fc.constant('keep' as const), filler, which }) },
+    { weight: 2, arbitrary: fc.record({ does: fc.constant('change' as const), filler, which }) },
+    { weight: 1, arbitrary: fc.record({ does: fc.constant('evict' as const), filler, which }) },
+    { weight: 1, arbitrary: fc.record({ does: fc.constant('flush' as const), filler, which }) },
+  )
+  let hits = 0
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 40, maxLength: 80, size: 'max' }), async (steps) => {
+      await on.client.flushall()
+      const truth = new Map(keys.map((each) => [each, 0]))
+      const held = new Map<string, { nonce: string; version?: number }>()
+      for (const { does, filler: who, which: of } of steps) {
+        const place = `${who} ${of}`
+        const mine = held.get(place)
+        if (does === 'look') {
+          const [looked] = await outer.look([of])
+          if (looked !== undefined && 'fact' in looked) {
+            hits += 1
+            expect((looked.fact as Fact['session']).expiresAtMs).toBe(truth.get(of) as number)
+          } else if (looked !== undefined) held.set(place, { nonce: looked.nonce })
+        } else if (does === 'read' && mine !== undefined) mine.version = truth.get(of) as number
+        else if (does === 'keep' && mine?.version !== undefined) {
+          outer.keep(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
+        } else if (does === 'change') {
+          truth.set(of, (truth.get(of) as number) + 1)
+          await outer.forget([of])
+        } else if (does === 'evict') await on.client.unlink(on.nameOf(of))
+        else if (does === 'flush') await on.client.flushall()
+      }
+    }),
+    { numRuns: 300 },
+  )
+  expect(hits).toBeGreaterThan(50)
+})
+
+test('under ten times more keys than there is memory for there are misses and never a wrong value', async () => {
+  const crowded = await startOuter({ flags: ['--maxmemory', '6mb', '--maxmemory-policy', 'allkeys-lru'] })
+  const count = 100_000
+  const keyAt = (at: number) => factKey('session', idOf('session', at))
+  const factAt = (at: number): Fact['session'] => ({ userId: ada, ended: false, expiresAtMs: at })
+  const starts = Array.from({ length: count / 1_000 }, (_, batch) => 1_000 * batch)
+  const inBatches = async (order: readonly number[], work: (from: number, keys: FactKey[]) => Promise<void>) => {
+    for (const from of order) {
+      await work(
+        from,
+        Array.from({ length: 1_000 }, (_, at) => keyAt(from + at)),
+      )
+    }
+  }
+  try {
+    await inBatches(starts, async (from, keys) => {
+      for (const [at, looked] of (await crowded.outer.look(keys)).entries()) {
+        if ('nonce' in looked) crowded.outer.keep(looked.key, factAt(from + at), looked.nonce)
+      }
+    })
+    let hits = 0
+    let answers = 0
+    // The last first: looking for the others makes room for their nonces.
+    await inBatches(starts.toReversed(), async (from, keys) => {
+      for (const [at, looked] of (await crowded.outer.look(keys)).entries()) {
+        answers += 1
+        expect(looked.key).toBe(keys[at] as FactKey)
+        if (!('fact' in looked)) continue
+        hits += 1
+        expect(looked.fact).toEqual(factAt(from + at))
+      }
+    })
+    expect(answers).toBe(count)
+    expect(hits).toBeGreaterThan(0)
+    expect(hits).toBeLessThan(count / 2)
+    expect(/evicted_keys:(\d+)/.exec(await crowded.client.info('stats'))?.[1]).not.toBe('0')
+  } finally {
+    await crowded.close()
+  }
+}, 60_000)
+
+test('a cluster of one node does', async () => {
+  const folder = ['--dir', '/tmp', '--cluster-config-file', `velro-test-${process.pid}.conf`]
+  const server = await startRedis({ flags: ['--cluster-enabled', 'yes', ...folder] })
+  const client = new Client(server.url)
+  await client.cluster('ADDSLOTSRANGE' as 'ADDSLOTS', 0, 16_383)
+  while (!String(await client.cluster('INFO')).includes('cluster_state:ok')) await Bun.sleep(20)
+  const one = await connectOuter(server.url)
+  try {
+    const many = Array.from({ length: 50 }, (_, at) => factKey('account', idOf('user', at)))
+    for (const each of many) await fill(each, examples.account.fact, one.outer)
+    expect((await one.outer.look(many)).filter((looked) => 'fact' in looked)).toHaveLength(50)
+    expect(await one.outer.forget(many)).toBeTrue()
+    expect((await one.outer.look(many)).filter((looked) => 'fact' in looked)).toHaveLength(0)
+  } finally {
+    await one.close()
+    client.disconnect()
+    await server.stop()
+    await Bun.file(`/tmp/velro-test-${process.pid}.conf`).unlink()
+  }
+})
+
+test('all that was granted to a person is forgotten with any part of it, and what began before is not kept', async () => {
+  await fill(examples.grants.key, examples.grants.fact)
+  expect(await outer.forget([factKey('grant', grantId(ada, idOf('project', 7)))])).toBeTrue()
+  const nonce = await miss(examples.grants.key)
+  await outer.forget([examples.grant.key])
+  outer.keep(examples.grants.key, examples.grants.fact, nonce)
+  expect(await factIn(examples.grants.key)).toBeUndefined()
+})
+
+test('all that was granted to a person is found as it was kept: nothing, the most there may be, or that it is many', async () => {
+  const most = Object.fromEntries(Array.from({ length: 200 }, (_, at) => [idOf('project', at), 1 + (at % 127)]))
+  for (const granted of [{ granted: {} }, { granted: most }, 'many'] as const) {
+    await outer.forget([examples.grants.key])
+    await fill(examples.grants.key, granted)
+    expect(await factIn(examples.grants.key)).toEqual(granted)
+  }
+})
+
+describe('a server that is gone', () => {
+  test('is a miss without a nonce at once, forgets nothing, and says so', async () => {
+    const other = await startOuter()
+    await fill(key, fact, other.outer)
+    await other.server.stop()
+    while (other.redis.incarnation !== undefined) await Bun.sleep(2)
+    expect(await other.outer.look([key])).toEqual([])
+    other.outer.keep(key, fact, 'any')
+    expect(await other.outer.forget([key])).toBeFalse()
+    expect(other.outer.incarnation).toBeUndefined()
+    await other.close()
+  })
+})
+
+test('nothing here ever looks through the keys of a server', async () => {
+  await on.client.config('RESETSTAT')
+  await fill(key, fact)
+  await factIn(key)
+  await outer.forget([key])
+  const commands = [...(await on.client.info('commandstats')).matchAll(/^cmdstat_([^:]+)/gm)].map(([, name]) => name)
+  expect(commands).toContain('evalsha')
+  expect(commands.filter((name) => /keys|scan|flush|randomkey|dbsize/i.test(name ?? ''))).toEqual([])
+})

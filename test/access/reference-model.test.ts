@@ -1,0 +1,119 @@
+import { describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { decide } from '../../src/access/policy/decide.ts'
+import { accessLevels, actions, type ResourceRef, teamRoles } from '../../src/access/policy/matrix.ts'
+import { may, mayDerive, type World } from './reference-model.ts'
+import { factsIn } from './world.ts'
+import { anyAsker, anyProject, anyTeam, anyThing, anyWorld, things } from './worlds.ts'
+
+const anyAction = fc.constantFrom(...actions)
+
+const allows = (world: World, userId: string, action: (typeof actions)[number], thing: ResourceRef): boolean =>
+  decide(factsIn(world, userId, thing), action).allowed
+
+describe('for any world', () => {
+  test('the decision is the naive one: 100,000 worlds', () => {
+    let asked = 0
+    let allowed = 0
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyThing, anyAction, (world, userId, thing, action) => {
+        const expected = may(world, userId, action, thing)
+        asked += 1
+        if (expected) allowed += 1
+        return allows(world, userId, action, thing) === expected
+      }),
+      { numRuns: 100_000 },
+    )
+    // A property that hardly ever meets an allow would prove little.
+    expect(allowed / asked).toBeGreaterThan(0.1)
+    expect(allowed / asked).toBeLessThan(0.6)
+  }, 120_000)
+
+  test('so is every decision there is in a world, and whether one may derive: 5,000 worlds', () => {
+    fc.assert(
+      fc.property(anyWorld, anyAsker, (world, userId) => {
+        for (const thing of things) {
+          const facts = factsIn(world, userId, thing)
+          for (const action of actions) {
+            if (decide(facts, action).allowed !== may(world, userId, action, thing)) return false
+          }
+          if (thing.type !== 'generation') continue
+          const derives = decide({ ...facts, deriving: true }, 'read').allowed
+          if (derives !== mayDerive(world, userId, thing.id)) return false
+        }
+        return true
+      }),
+      { numRuns: 5_000 },
+    )
+  }, 60_000)
+
+  test('suspending or deleting anybody never turns a deny into an allow', () => {
+    const anyEnd = fc.constantFrom('suspended', 'deleted' as const)
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyAsker, anyThing, anyEnd, (world, userId, victim, thing, status) => {
+        const after = { ...world, users: world.users.map((user) => (user.id === victim ? { ...user, status } : user)) }
+        for (const action of actions) {
+          const allowed = allows(after, userId, action, thing)
+          if (userId === victim && allowed) return false
+          if (allowed && !allows(world, userId, action, thing)) return false
+        }
+        return true
+      }),
+      { numRuns: 20_000 },
+    )
+  }, 60_000)
+
+  test('adding a grant, or raising one, never removes an allow', () => {
+    const anyLevel = fc.nat(accessLevels.length - 1)
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyThing, anyProject, anyTeam, anyLevel, (world, userId, thing, ...added) => {
+        const [project_id, team_id, level] = added
+        const isIt = (grant: World['grants'][number]) => grant.project_id === project_id && grant.team_id === team_id
+        const own = world.grants.find(isIt)
+        const before = own === undefined ? 0 : accessLevels.indexOf(own.access_level)
+        const access_level = accessLevels[Math.max(before, level)] as (typeof accessLevels)[number]
+        const grants = [...world.grants.filter((grant) => !isIt(grant)), { project_id, team_id, access_level }]
+        const after = { ...world, grants }
+        return actions.every((action) => !allows(world, userId, action, thing) || allows(after, userId, action, thing))
+      }),
+      { numRuns: 20_000 },
+    )
+  }, 60_000)
+
+  test('joining a team, or rising in it, never removes an allow', () => {
+    const anyRole = fc.nat(teamRoles.length - 1)
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyThing, anyTeam, anyRole, (world, userId, thing, team_id, place) => {
+        const isIt = (member: World['members'][number]) => member.team_id === team_id && member.user_id === userId
+        const own = world.members.find(isIt)
+        const before = own === undefined ? teamRoles.length - 1 : teamRoles.indexOf(own.role)
+        const role = teamRoles[Math.min(before, place)] as (typeof teamRoles)[number]
+        const members = [...world.members.filter((member) => !isIt(member)), { team_id, user_id: userId, role }]
+        return actions.every(
+          (action) => !allows(world, userId, action, thing) || allows({ ...world, members }, userId, action, thing),
+        )
+      }),
+      { numRuns: 20_000 },
+    )
+  }, 60_000)
+
+  test('whoever may do anything may read', () => {
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyThing, (world, userId, thing) =>
+        actions.every((action) => !allows(world, userId, action, thing) || allows(world, userId, 'read', thing)),
+      ),
+      { numRuns: 20_000 },
+    )
+  }, 60_000)
+
+  test('the role of a platform admin opens no content', () => {
+    fc.assert(
+      fc.property(anyWorld, anyAsker, anyThing, anyAction, (world, userId, thing, action) => {
+        const as = (role: 'user' | 'admin') =>
+          allows({ ...world, users: world.users.map((user) => ({ ...user, role })) }, userId, action, thing)
+        return as('admin') === as('user')
+      }),
+      { numRuns: 20_000 },
+    )
+  }, 60_000)
+})

@@ -1,0 +1,214 @@
+import { beforeEach, describe, expect, test } from 'bun:test'
+import type { Wanted } from '../../src/access/cache/fact-store.ts'
+import { createCacheCheck } from '../../src/access/cache/stale-detector.ts'
+import {
+  type Fact,
+  type FactKey,
+  type FactKind,
+  factKey,
+  grantId,
+  type ProjectFact,
+  type SessionFact,
+} from '../../src/access/policy/facts/model.ts'
+import { setOf } from '../../src/access/policy/matrix.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { createTtlMap, type TtlMap } from '../../src/kit/ttl-map.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { idOf } from './random.ts'
+
+const ada = idOf('user', 1)
+const open: ProjectFact = { ownerId: ada, visibility: 'public', allowDerivatives: true }
+const shut: ProjectFact = { ...open, visibility: 'private' }
+const lab = factKey('project', idOf('project', 1))
+const grant = factKey('grant', grantId(ada, idOf('project', 1)))
+
+const keyOf = ({ kind, id, userId }: Wanted): FactKey =>
+  kind === 'grant' ? factKey(kind, grantId(String(userId), id)) : factKey(kind, id)
+
+describe('memory compared with Postgres', () => {
+  let clock: ReturnType<typeof manualClock>
+  let memory: TtlMap<Fact[FactKind]>
+  let world: Map<FactKey, Fact[FactKind]>
+  let lease: { untilMs: number }
+  let flags: { l1: boolean }
+  let asked: FactKey[][]
+  let dropped: FactKey[]
+  let written: string
+  let meanwhile: () => void
+  let check: ReturnType<typeof createCacheCheck>
+
+  beforeEach(() => {
+    clock = manualClock()
+    memory = createTtlMap({ clock, ttlMs: 60_000, jitter: 0 })
+    world = new Map()
+    lease = { untilMs: Number.POSITIVE_INFINITY }
+    flags = { l1: true }
+    asked = []
+    dropped = []
+    written = ''
+    meanwhile = () => {}
+    check = createCacheCheck({
+      memory,
+      clock,
+      lease,
+      flags,
+      load: async (wanted) => {
+        const keys = wanted.map(keyOf)
+        asked.push(keys)
+        return { tier: 'l3', ages: new Map(), facts: new Map(keys.map((key) => [key, world.get(key) ?? null])) }
+      },
+      drop: async (key) => {
+        dropped.push(key)
+        memory.delete(key)
+      },
+      log: createLog('trace', {
+        write: (line: string) => {
+          written += line
+        },
+      }),
+      pause: async (ms) => {
+        clock.advance(ms)
+        meanwhile()
+      },
+    })
+  })
+
+  const hold = (key: FactKey, fact: Fact[FactKind]) => {
+    world.set(key, fact)
+    memory.set(key, fact)
+  }
+
+  test('where it is the same, is counted as compared and nothing else', async () => {
+    hold(lab, open)
+    hold(grant, setOf('read'))
+    memory.setAbsent(factKey('generation', idOf('generation', 1)))
+    await check.run()
+    expect([check.counts, dropped, written]).toEqual([{ compared: 3, stale: 0 }, [], ''])
+  })
+
+  test('all that was granted to a person is compared as a whole', async () => {
+    const [all, other] = [ada, idOf('user', 2)].map((id) => factKey('grants', id)) as [FactKey, FactKey]
+    const [one, two] = [1, 2].map((at) => idOf('project', at)) as [string, string]
+    hold(other, 'many')
+    memory.set(all, { granted: { [one]: 3, [two]: 1 } })
+    world.set(all, { granted: { [two]: 1, [one]: 3 } })
+    await check.run()
+    expect(check.counts).toEqual({ compared: 2, stale: 0 })
+    // Whether it is many, and what is left out, is how something is known and not what.
+    world.set(other, { granted: {} })
+    memory.set(all, { granted: { [one]: 3, [two]: 7 }, except: [two] })
+    await check.run()
+    world.set(all, 'many')
+    await check.run()
+    expect(check.counts.stale).toBe(0)
+    world.set(all, { granted: { [two]: 7 } })
+    await check.run()
+    expect([check.counts.stale, dropped]).toEqual([1, [all]])
+  })
+
+  test('where it differs and nobody was told, is stale: counted, logged as an error, dropped', async () => {
+    hold(lab, open)
+    hold(grant, setOf('read'))
+    world.set(lab, shut)
+    world.delete(grant)
+    await check.run()
+    expect([check.counts.stale, dropped]).toEqual([2, [lab, grant]])
+    const lines = written
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    expect(lines[0]).toMatchObject({ level: 'error', event: 'cache.stale_fact', key: lab, held: open, actual: shut })
+    expect(lines[1]).toMatchObject({ key: grant, held: setOf('read'), actual: null, age_ms: 1_500 })
+  })
+
+  test('what is not there by memory but is, is stale too', async () => {
+    memory.setAbsent(lab)
+    world.set(lab, open)
+    await check.run()
+    expect(check.counts.stale).toBe(1)
+  })
+
+  test('the hash of a secret is not logged', async () => {
+    const key = factKey('service_key', idOf('project', 7))
+    const fact = { secretHash: 'the hash', scopes: [], live: true, expiresAtMs: null }
+    hold(key, fact)
+    world.set(key, { ...fact, live: false })
+    await check.run()
+    expect(check.counts.stale).toBe(1)
+    expect(written).toContain(key)
+    expect(written).not.toContain('the hash')
+  })
+
+  test('a change under way is none: what was invalidated or fetched anew before the second look', async () => {
+    for (const done of [
+      () => memory.delete(lab),
+      () => memory.set(lab, shut),
+      // The same again, as when it was changed back.
+      () => memory.set(lab, open),
+    ]) {
+      memory.set(lab, open)
+      world.set(lab, shut)
+      meanwhile = done
+      await check.run()
+      expect(check.counts.stale).toBe(0)
+    }
+  })
+
+  test('what is not believed is not judged: no lease, the tier off, at the end', async () => {
+    for (const lost of [
+      () => {
+        lease.untilMs = clock.monotonic()
+      },
+      () => {
+        flags.l1 = false
+      },
+      () => check.stop(),
+    ]) {
+      lease.untilMs = Number.POSITIVE_INFINITY
+      flags.l1 = true
+      memory.set(lab, open)
+      world.set(lab, shut)
+      meanwhile = lost
+      await check.run()
+      meanwhile = () => {}
+      const looks = asked.length
+      await check.run()
+      expect([check.counts.stale, asked.length]).toEqual([0, looks])
+    }
+  })
+
+  test('a session that is over may be gone without a word', async () => {
+    const over: SessionFact = { userId: ada, ended: false, expiresAtMs: clock.now() - 1 }
+    const ended: SessionFact = { userId: ada, ended: true, expiresAtMs: clock.now() + 99_999 }
+    const live: SessionFact = { ...ended, ended: false }
+    const key = (n: number) => factKey('session', idOf('session', n))
+    for (const [n, fact] of [over, ended, live].entries()) memory.set(key(n), fact)
+    await check.run()
+    expect([check.counts.stale, dropped]).toEqual([1, [key(2)]])
+  })
+
+  test('takes 50 at a time, all of them by turns, and passes over what has expired', async () => {
+    const keys = Array.from({ length: 120 }, (_, n) => factKey('project', idOf('project', n)))
+    for (const key of keys) hold(key, open)
+    for (let round = 0; round < 3; round += 1) await check.run()
+    expect(asked.map((some) => some.length)).toEqual([50, 50, 50])
+    expect(new Set(asked.flat()).size).toBe(120)
+    clock.advance(60_000)
+    await check.run()
+    expect(asked).toHaveLength(3)
+  })
+
+  test('is one round at a time, and goes on after one that failed', async () => {
+    hold(lab, open)
+    await Promise.all([check.run(), check.run(), check.run()])
+    expect(asked).toHaveLength(1)
+    const broken = world.get.bind(world)
+    world.get = () => {
+      throw new Error('no database')
+    }
+    expect(await check.run().catch(String)).toContain('no database')
+    world.get = broken
+    await check.run()
+    expect(check.counts).toEqual({ compared: 2, stale: 0 })
+  })
+})

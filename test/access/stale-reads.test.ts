@@ -1,0 +1,181 @@
+import { heapStats } from 'bun:jsc'
+import { beforeEach, describe, expect, test } from 'bun:test'
+import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
+import { withEmergencyReads } from '../../src/access/cache/stale-reads.ts'
+import type { Loaded, LoadFacts } from '../../src/access/cache/tiered-loader.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
+import { manualClock, systemClock } from '../../src/kit/clock.ts'
+import { createDeadline } from '../../src/kit/deadline.ts'
+import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { databaseFault } from '../../src/platform/postgres.ts'
+import { idOf } from './random.ts'
+
+const ada = idOf('user', 1)
+const bob = idOf('user', 2)
+const flags = { l1: true }
+const account: Fact['account'] = { status: 'active', role: 'user', plan: 'free' }
+const failure = (code: string, more = {}) => Object.assign(new Error(code), { code, ...more })
+const codeOf = (error: unknown) => databaseFault(error)?.code ?? (error as { code?: string }).code
+
+const found = (wanted: Parameters<LoadFacts>[0]): Loaded => ({
+  facts: new Map(wanted.map(({ kind, id }) => [factKey(kind, id), account])) as Map<FactKey, Fact[FactKind]>,
+  tier: 'l3',
+  ages: new Map(),
+})
+
+test('holds on to nothing of a question that was answered', async () => {
+  const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000, maxEntries: 100 })
+  const lease = { untilMs: Number.POSITIVE_INFINITY }
+  const load: LoadFacts = async (wanted) => found(wanted)
+  const { facts } = withEmergencyReads({
+    facts: createFactCache({ load, memory, clock: systemClock, lease, flags }),
+    isReachable: async () => true,
+    clock: systemClock,
+    lease,
+    limitMs: 0,
+  })
+  const ask = async (from: number, count: number) => {
+    for (let index = from; index < from + count; index += 1) {
+      await facts.gather({ accounts: [idOf('user', index)] }, createDeadline(systemClock, 60_000))
+    }
+  }
+  const objects = () => {
+    Bun.gc(true)
+    return heapStats().objectCount
+  }
+  await ask(0, 1_000)
+  const before = objects()
+  await ask(1_000, 20_000)
+  expect(objects() - before).toBeLessThan(5_000)
+})
+
+describe('without a lease', () => {
+  type Statement = PromiseWithResolvers<Loaded> & { wanted: Parameters<LoadFacts>[0] }
+  let clock: ReturnType<typeof manualClock>
+  let statements: Statement[]
+  let reached: PromiseWithResolvers<boolean>[]
+  let emergency: ReturnType<typeof withEmergencyReads>
+  let lease: { untilMs: number }
+
+  const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+  const ask = (id: string) => {
+    const deadline = createDeadline(clock, 1e9)
+    const answer = emergency.facts
+      .gather({ accounts: [id] }, deadline)
+      .then(
+        (facts) => ({ account: facts.account(id), recalled: facts.recalled, degraded: emergency.isDegraded(deadline) }),
+        codeOf,
+      )
+    return answer
+  }
+  const answer = (at: number) => statements[at]?.resolve(found(statements[at]?.wanted ?? []))
+  const lose = async (at: number, code = 'CONNECTION_CLOSED') => {
+    statements[at]?.reject(failure(code))
+    await settle()
+  }
+  const asRead = { account, recalled: false, degraded: false }
+  const asRemembered = { account, recalled: true, degraded: true }
+
+  /** Ada is remembered, Bob is not. */
+  beforeEach(async () => {
+    clock = manualClock()
+    lease = { untilMs: 1_000 }
+    statements = []
+    reached = []
+    const load: LoadFacts = (wanted) => {
+      const statement = { ...Promise.withResolvers<Loaded>(), wanted }
+      statements.push(statement)
+      return statement.promise
+    }
+    const facts: FactCache = createFactCache({
+      load,
+      memory: createTtlMap({ clock, ttlMs: 60_000 }),
+      clock,
+      lease,
+      flags,
+    })
+    const isReachable = () => {
+      const asked = Promise.withResolvers<boolean>()
+      reached.push(asked)
+      return asked.promise
+    }
+    emergency = withEmergencyReads({ facts, isReachable, clock, lease, limitMs: 60_000 })
+    const known = ask(ada)
+    answer(0)
+    expect(await known).toEqual(asRead)
+    clock.advance(1_000)
+  })
+
+  for (const code of ['CONNECTION_CLOSED', 'CONNECTION_ENDED', '57P01', 'ECONNRESET', '40P01', '53200']) {
+    test(`${code} of a Postgres that can be reached: asked once more, and nobody else is told`, async () => {
+      const [adas, bobs] = [ask(ada), ask(bob)]
+      await lose(1, code)
+      reached[0]?.resolve(true)
+      await settle()
+      expect(statements.length).toBe(4)
+      answer(3)
+      expect(await adas).toEqual(asRead)
+      answer(2)
+      expect(await bobs).toEqual(asRead)
+      const next = ask(ada)
+      expect(statements.length).toBe(5)
+      answer(4)
+      expect(await next).toEqual(asRead)
+    })
+  }
+
+  test('lost again while Postgres can be reached: it alone has failed, and memory does not stand in', async () => {
+    const [adas, bobs] = [ask(ada), ask(bob)]
+    await lose(1)
+    reached[0]?.resolve(true)
+    await settle()
+    await lose(3)
+    expect(await adas).toBe('database.unavailable')
+    expect([statements.length, reached.length]).toEqual([4, 1])
+    answer(2)
+    expect(await bobs).toEqual(asRead)
+  })
+
+  test('lost, and Postgres cannot be reached: nobody waits any longer, and for a while nobody asks', async () => {
+    const [adas, bobs] = [ask(ada), ask(bob)]
+    const others = [ask(ada), ask(ada)]
+    await lose(1)
+    await lose(3)
+    expect(reached.length).toBe(1)
+    reached[0]?.resolve(false)
+    expect(await adas).toEqual(asRemembered)
+    expect(await bobs).toBe('database.unavailable')
+    expect(await Promise.all(others)).toEqual([asRemembered, asRemembered])
+    expect(await ask(ada)).toEqual(asRemembered)
+    expect(statements.length).toBe(5)
+    clock.advance(500)
+    const next = ask(ada)
+    answer(5)
+    expect(await next).toEqual(asRead)
+  })
+
+  for (const error of [
+    failure('ECONNREFUSED', { syscall: 'connect' }),
+    failure('ENOENT', { syscall: 'connect' }),
+    failure('CONNECT_TIMEOUT'),
+    failure('57P03'),
+  ]) {
+    test(`${error.code} says it at once, also to who wonders whether Postgres can be reached`, async () => {
+      const [adas, bobs] = [ask(ada), ask(bob)]
+      await lose(1)
+      expect(reached.length).toBe(1)
+      statements[2]?.reject(error)
+      expect(await bobs).toBe('database.unavailable')
+      expect(await adas).toEqual(asRemembered)
+    })
+  }
+
+  test('under a lease memory does not stand in, and those who wait are told', async () => {
+    lease.untilMs = Number.POSITIVE_INFINITY
+    const bobs = ask(bob)
+    const others = ask(idOf('user', 3))
+    await lose(1)
+    reached[0]?.resolve(false)
+    expect(await Promise.all([bobs, others])).toEqual(['database.unavailable', 'database.unavailable'])
+  })
+})
