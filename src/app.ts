@@ -11,8 +11,8 @@ import { refuseLargeBody } from './http/body.ts'
 import { takesUpload } from './http/contract.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter } from './http/elysia-adapter.ts'
-import { plainRoutes } from './http/health-routes.ts'
-import type { Call } from './http/request-context.ts'
+import { healthRoutes } from './http/health-routes.ts'
+import type { RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
@@ -83,14 +83,14 @@ const methodsOf = (app: AnyElysia, path: string) =>
  * deadline and the limit on its body, then come the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
-  const { config, clock, log, lifecycle, emergency } = services
+  const { config, clock, log, lifecycle, staleReads } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
   const trusted = new Set(config.trustedProxies.map(canonicalAddress))
   const addressOf = (request: Request) =>
     clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
 
-  const newCall = (request: Request): Call => ({
+  const newContext = (request: Request): RequestContext => ({
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
     deadline: createDeadline(clock, config.requestTimeoutMs),
   })
@@ -101,15 +101,15 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
-    .decorate('call', undefined as unknown as Call)
-    .onError(({ code, error, request, call = newCall(request), path }) => {
+    .decorate('context', undefined as unknown as RequestContext)
+    .onError(({ code, error, request, context = newContext(request), path }) => {
       let fault = toFault(code, error)
       if (fault.code === 'route.not_found') {
         const allowed = methodsOf(app, path)
         if (allowed.length > 0)
           fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
       }
-      let requestId = call.requestId
+      let requestId = context.requestId
       if (isAuthzenPath(path)) {
         fault = asAuthzenFault(fault)
         requestId = request.headers.get('x-request-id') ?? requestId
@@ -120,9 +120,9 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       return responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
     })
     // Elysia tells by its source whether a hook is to be waited for: one that ends in `return call()` is, this one is not.
-    .onRequest((context) => {
-      const { request } = context
-      context.call = newCall(request)
+    .onRequest((route) => {
+      const { request } = route
+      route.context = newContext(request)
       const isPreflight = request.method === 'OPTIONS'
       if (!isPreflight) {
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
@@ -131,22 +131,22 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         refuseLargeBody(request, isUpload)
       }
       return isPreflight
-        ? responder.preflight({ requestId: context.call.requestId, origin: request.headers.get('origin') })
+        ? responder.preflight({ requestId: route.context.requestId, origin: request.headers.get('origin') })
         : undefined
     })
-    .mapResponse(({ response, set, request, call }) => {
+    .mapResponse(({ response, set, request, context }) => {
       if (response instanceof Response) return response
-      if (emergency.isDegraded(call.deadline)) set.headers['velro-degraded'] = 'stale-reads'
+      if (staleReads.isDegraded(context.deadline)) set.headers['velro-degraded'] = 'stale-reads'
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
       return responder.json(custom === undefined ? response : custom.response, {
         status: typeof status === 'number' ? status : 200,
-        requestId: call.requestId,
+        requestId: context.requestId,
         origin: request.headers.get('origin'),
         headers: set.headers as Record<string, string>,
       })
     })
-    .use(plainRoutes(services))
+    .use(healthRoutes(services))
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf }))
     .use(userRoutes(services))

@@ -84,10 +84,11 @@ type Entry = { status: number; says: string; retryAfterS?: number; tells?: Reado
 export type FaultCode = keyof typeof catalogue
 
 /** The figures a code tells, each with what it is. */
-export const figuresOf = (code: FaultCode): Readonly<Record<string, string>> => (catalogue[code] as Entry).tells ?? {}
+export const extensionsOf = (code: FaultCode): Readonly<Record<string, string>> =>
+  (catalogue[code] as Entry).tells ?? {}
 
 /** The figures that a fault of this code has to come with. */
-type Told<C extends FaultCode> = (typeof catalogue)[C] extends { tells: infer Names }
+type Extensions<C extends FaultCode> = (typeof catalogue)[C] extends { tells: infer Names }
   ? { readonly tells: Readonly<Record<keyof Names, number>> }
   : { readonly tells?: never }
 
@@ -98,7 +99,7 @@ export type InputProblem = {
   readonly detail: string
 }
 
-type FaultOptions<C extends FaultCode> = Told<C> & {
+type FaultOptions<C extends FaultCode> = Extensions<C> & {
   /** For the log alone. */
   detail?: Readonly<Record<string, unknown>>
   cause?: unknown
@@ -114,16 +115,16 @@ type FaultOptions<C extends FaultCode> = Told<C> & {
 export class Fault<C extends FaultCode = FaultCode> extends Error {
   override readonly name = 'Fault'
   readonly code: C
-  readonly tells: Readonly<Record<string, number>> | undefined
+  readonly extensions: Readonly<Record<string, number>> | undefined
   readonly detail: Readonly<Record<string, unknown>> | undefined
   readonly problems: readonly InputProblem[] | undefined
   readonly headers: Readonly<Record<string, string>> | undefined
 
-  constructor(code: C, ...given: Told<C> extends { tells: object } ? [FaultOptions<C>] : [FaultOptions<C>?]) {
+  constructor(code: C, ...given: Extensions<C> extends { tells: object } ? [FaultOptions<C>] : [FaultOptions<C>?]) {
     const options: Partial<FaultOptions<C>> = given[0] ?? {}
     super(code, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
-    this.tells = options.tells
+    this.extensions = options.tells
     this.detail = options.detail
     this.problems = options.problems
     this.headers = options.headers
@@ -177,7 +178,7 @@ export const toProblem = (fault: Fault, instance: string, requestId: string): Pr
     instance,
     code: fault.code,
     request_id: requestId,
-    ...fault.tells,
+    ...fault.extensions,
     ...(fault.problems && { errors: fault.problems }),
   }
 }

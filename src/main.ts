@@ -1,5 +1,5 @@
 import process from 'node:process'
-import { openBackingDatabase } from './boot/open-database.ts'
+import { openDatabase } from './boot/open-database.ts'
 import { StartFailed, startInstances } from './boot/supervisor.ts'
 import { type Config, ConfigRefused, parseConfig } from './config.ts'
 import { findSupervisor } from './platform/child-process.ts'
@@ -22,7 +22,7 @@ First call:
 
 /** What serves, then the embedded database. */
 const start = async (config: Config, supervised: boolean, log: Log) => {
-  const database = await openBackingDatabase(config, log)
+  const database = await openDatabase(config, log)
   try {
     const serving =
       config.processes > 1 && !supervised

@@ -1,21 +1,21 @@
 import { randomInt } from 'node:crypto'
 import { type Access, createAccess } from './access/access.ts'
-import { createTally, type Tally } from './access/cache/decision-counters.ts'
-import { createAccessAlarm } from './access/cache/effective-access-check.ts'
+import { createDecisionCounters, type DecisionCounters } from './access/cache/decision-counters.ts'
+import { createEffectiveAccessCheck } from './access/cache/effective-access-check.ts'
 import { findAccessDifferences } from './access/cache/effective-access-store.ts'
 import { scripts } from './access/cache/redis-cache.ts'
-import { cacheCheckMs } from './access/cache/stale-detector.ts'
-import { type EmergencyReads, withEmergencyReads } from './access/cache/stale-reads.ts'
+import { staleCheckMs } from './access/cache/stale-detector.ts'
+import { type StaleReads, withStaleReads } from './access/cache/stale-reads.ts'
 import { type Caches, createCaches } from './access/caches.ts'
 import { createGuard, type Guard } from './access/guard.ts'
 import { createListing, type Listing } from './access/listing/listing.ts'
 import { createListingStore } from './access/listing/listing-store.ts'
-import { createRights } from './access/permission-recheck.ts'
-import { createAccessInside } from './access/transactional-access.ts'
-import { createHeater, heatFlushMs } from './access/warm-up/access-frequency.ts'
-import { createHeatStore } from './access/warm-up/access-frequency-store.ts'
+import { createPermissionRecheck } from './access/permission-recheck.ts'
+import { createTransactionalAccess } from './access/transactional-access.ts'
+import { createAccessFrequency, frequencyFlushMs } from './access/warm-up/access-frequency.ts'
+import { createAccessFrequencyStore } from './access/warm-up/access-frequency-store.ts'
 import { createViewStore } from './access/warm-up/materialized-view-store.ts'
-import { createViews, viewsLookMs } from './access/warm-up/materialized-views.ts'
+import { createViewRefresh, viewCheckMs } from './access/warm-up/materialized-views.ts'
 import { createWarmUp, type WarmUp } from './access/warm-up/warm-up.ts'
 import { createWarmUpStore } from './access/warm-up/warm-up-store.ts'
 import { prepareDatabase } from './boot/prepare-database.ts'
@@ -46,7 +46,7 @@ import { type Clock, systemClock } from './kit/clock.ts'
 import { createDeadline } from './kit/deadline.ts'
 import { createLinks, type Links } from './media/links/service.ts'
 import { createLinkTokens } from './media/links/token.ts'
-import { createKeeper, type Keeper } from './media/media-storage.ts'
+import { createMediaStorage, type MediaStorage } from './media/media-storage.ts'
 import { createMedia, type MediaService } from './media/service.ts'
 import { createShareLinks, type ShareLinks } from './media/share-links/service.ts'
 import { createShareLinkStore } from './media/share-links/store.ts'
@@ -82,8 +82,8 @@ export type Services = {
   readonly keys: SigningKeys
   readonly identity: Identity
   readonly caches: Caches
-  readonly tally: Tally
-  readonly emergency: Pick<EmergencyReads, 'isDegraded'>
+  readonly decisionCounters: DecisionCounters
+  readonly staleReads: Pick<StaleReads, 'isDegraded'>
   readonly users: Users
   readonly access: Access
   readonly warmUp: WarmUp
@@ -99,7 +99,7 @@ export type Services = {
   readonly generationStream: GenerationStream
   readonly streams: Pick<Hub, 'size' | 'close'>
   readonly media: MediaService
-  readonly keeper: Keeper
+  readonly mediaStorage: MediaStorage
   readonly links: Links
   readonly shareLinks: ShareLinks
   readonly uploads: Uploads
@@ -174,24 +174,24 @@ export const createServices = async (
     readFlags: (sql) => createFlagStore(sql).list(),
   })
   const { facts, changes, flags } = caches
-  const tally = createTally()
+  const decisionCounters = createDecisionCounters()
   const serviceKeyStore = createServiceKeyStore(database.admin, database.batch)
   const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
-  const emergency = withEmergencyReads({
+  const staleReads = withStaleReads({
     facts,
     isReachable: database.isReachable,
     clock: leaseClock,
     lease: caches.bus.lease,
     limitMs: config.emergencyReadMs,
   })
-  const heatStore = createHeatStore(database.batch)
-  const heater = createHeater({ store: heatStore, flags: flags.current })
+  const heatStore = createAccessFrequencyStore(database.batch)
+  const accessFrequency = createAccessFrequency({ store: heatStore, flags: flags.current })
   const access = createAccess({
-    facts: emergency.facts,
+    facts: staleReads.facts,
     clock,
-    tally,
+    decisionCounters,
     onServiceKeyUsed: keyUsage.note,
-    onDecision: heater.note,
+    onDecision: accessFrequency.record,
   })
   const warmUp = createWarmUp({
     store: createWarmUpStore(database.batch),
@@ -205,7 +205,7 @@ export const createServices = async (
     log,
   })
   const listingStore = createListingStore(database.read)
-  const accessInside = createAccessInside(clock, flags.current)
+  const transactionalAccess = createTransactionalAccess(clock, flags.current)
   const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
   const teamStore = createTeamStore(database.read, database.analytics)
   const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
@@ -239,8 +239,8 @@ export const createServices = async (
   const providers = createProviders({ config, images, clock, log, safeFetch: overrides.safeFetch })
   const models = createModels({ providers: new Set(providers.keys()) })
   const mediaStore = createMediaStore(database.read, database.batch)
-  const keeper = createKeeper({ store: mediaStore, images, objects, clock, log })
-  const media = createMedia({ store: mediaStore, access, accessInside, changes, objects })
+  const mediaStorage = createMediaStorage({ store: mediaStore, images, objects, clock, log })
+  const media = createMedia({ store: mediaStore, access, transactionalAccess, changes, objects })
   const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access, clock })
   const shareLinkStore = createShareLinkStore(database.read, database.batch)
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
@@ -251,7 +251,8 @@ export const createServices = async (
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
     store: jobStore,
-    take: (limit, leaseMs) => changes.run(createDeadline(clock, takingMs), (tx) => jobStore.take(tx, limit, leaseMs)),
+    take: (limit, leaseMs) =>
+      changes.commitAndInvalidate(createDeadline(clock, takingMs), (tx) => jobStore.take(tx, limit, leaseMs)),
     work: createWork({
       store: jobStore,
       changes,
@@ -259,11 +260,11 @@ export const createServices = async (
       findModel: models.find,
       providers,
       judge: judgeFailure,
-      readReference: keeper.readReference,
-      inspect: keeper.inspect,
-      keep: keeper.keep,
-      abandon: keeper.abandon,
-      publish: keeper.publish,
+      readReference: mediaStorage.readReference,
+      inspect: mediaStorage.inspect,
+      keep: mediaStorage.keep,
+      abandon: mediaStorage.abandon,
+      publish: mediaStorage.publish,
       markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
       markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
       settle: credits.settle,
@@ -284,12 +285,12 @@ export const createServices = async (
     findPositions: jobStore.findPositions,
     findEach: async (deadline, wanted) =>
       (await generationStore.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
-    rights: createRights({ facts, clock }),
+    rights: createPermissionRecheck({ facts, clock }),
     perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsOfOne))),
     clock,
     log,
   })
-  caches.onTouched(streams.onTouched)
+  caches.onInvalidated(streams.onInvalidated)
   caches.bus.on('progress', streams.onProgress)
   caches.bus.on('job', () => {
     runner.wake()
@@ -299,11 +300,11 @@ export const createServices = async (
     runner.abort(generationId)
     cancellations.wake()
   })
-  caches.bus.on('orphans', keeper.sweepSoon)
+  caches.bus.on('orphans', mediaStorage.sweepSoon)
   const generations = createGenerations({
     store: generationStore,
     access,
-    accessInside,
+    transactionalAccess,
     changes,
     idempotency,
     order: models.order,
@@ -318,7 +319,7 @@ export const createServices = async (
 
   const every = (ms: number, name: string, work: () => Promise<unknown>) =>
     setInterval(() => void work().catch((error) => log.warn({ task: name, error }, 'a scheduled task failed')), ms)
-  const checkAccess = createAccessAlarm({ findDifferences: () => findAccessDifferences(database.batch), log })
+  const checkAccess = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(database.batch), log })
   const timers = [
     every(keyRefreshMs, 'signing keys', keys.refresh),
     every(purgeMs, 'session purge', identity.purge),
@@ -327,10 +328,10 @@ export const createServices = async (
     every(purgeMs, 'purge of cancellations', cancellations.purge),
     every(flushMs, 'use of service keys', keyUsage.flush),
     every(accessCheckMs, 'check of access rows', checkAccess),
-    every(cacheCheckMs, 'check of memory', caches.check.run),
-    every(heatFlushMs, 'heat', heater.flush),
-    every(sweepMs, 'sweep of objects', keeper.sweep),
-    every(viewsLookMs, 'views', createViews({ store: createViewStore(database.batch), heat: heatStore })),
+    every(staleCheckMs, 'check of memory', caches.staleDetector.run),
+    every(frequencyFlushMs, 'heat', accessFrequency.flush),
+    every(sweepMs, 'sweep of objects', mediaStorage.sweep),
+    every(viewCheckMs, 'views', createViewRefresh({ store: createViewStore(database.batch), heat: heatStore })),
   ]
 
   return {
@@ -341,8 +342,8 @@ export const createServices = async (
     keys,
     identity,
     caches,
-    tally,
-    emergency,
+    decisionCounters,
+    staleReads,
     users: createUsers({ store: userStore, operators, sessions: identityStore, changes, clock, log }),
     access,
     warmUp,
@@ -352,7 +353,7 @@ export const createServices = async (
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
     monitoring: createMonitoring({
       caches,
-      tally,
+      decisionCounters,
       redis,
       clock: leaseClock,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
@@ -364,15 +365,27 @@ export const createServices = async (
       changes,
       clock,
     }),
-    projects: createProjects({ store: createProjectStore(database.read, listingStore), access, accessInside, changes }),
+    projects: createProjects({
+      store: createProjectStore(database.read, listingStore),
+      access,
+      transactionalAccess,
+      changes,
+    }),
     generations,
     generationStream: createGenerationStream({ hub: streams, get: generations.get }),
     streams,
     media,
     links,
     shareLinks,
-    keeper,
-    uploads: createUploads({ store: mediaStore, keeper, access, changes, clock, requestMs: config.requestTimeoutMs }),
+    mediaStorage,
+    uploads: createUploads({
+      store: mediaStore,
+      mediaStorage,
+      access,
+      changes,
+      clock,
+      requestMs: config.requestTimeoutMs,
+    }),
     runner,
     models,
     credits,
@@ -384,10 +397,10 @@ export const createServices = async (
       cancellations.stop()
       await runner.close()
       await images.close()
-      await keeper.close()
+      await mediaStorage.close()
       await passwords.close()
       await keyUsage.flush().catch((error) => log.warn({ error }, 'the last use of service keys is lost'))
-      await heater.flush().catch((error) => log.debug({ error }, 'the last heat is lost'))
+      await accessFrequency.flush().catch((error) => log.debug({ error }, 'the last heat is lost'))
       await caches.close()
       await redis?.close()
       await database.close(closingMs)

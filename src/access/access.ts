@@ -1,14 +1,14 @@
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { type Awaitable, whenKnown } from '../kit/maybe-promise.ts'
-import type { Tally } from './cache/decision-counters.ts'
+import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
+import type { DecisionCounters } from './cache/decision-counters.ts'
 import type { FactCache, GatheredFacts, Principal } from './cache/fact-cache.ts'
 import type { Tier } from './cache/tiered-loader.ts'
 import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide, layers } from './policy/decide.ts'
 import type { Facts, MediaFact } from './policy/facts/model.ts'
-import { nothing, type ResourceFacts } from './policy/facts/resource-walk.ts'
+import { noResource, type ResourceFacts } from './policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
 import type { Caller, Claims, Service } from './principal.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
@@ -34,16 +34,16 @@ export type Explanation = Decision & { layers: TracedLayer[] }
  */
 export type Access = {
   /** The caller behind verified claims, or a 401 fault when session or account is no longer good. */
-  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): Awaitable<Caller>
+  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
   /** The service behind a key, or a fault: 401 when the key is not good, 403 when it lacks the scope. */
   enterService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
-  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Decision>
+  decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
     deadline: Deadline,
   ): Promise<Decision[]>
   /** All ten layers with verdict, reason, tier and time, whatever the answer. */
-  explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Explanation>
+  explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Explanation>
   /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
   /** As `require` for media; returns what is known of it. */
@@ -65,26 +65,26 @@ const toFacts = (
 ): Facts => ({ userId, account, project, generation, media, grant })
 
 /** By what is merely remembered things may be looked at, and nothing else. */
-const refuseRecalled = ({ recalled }: GatheredFacts, action: Action): void => {
-  if (recalled && !has(publicActions, action)) throw new Fault('database.unavailable')
+const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
+  if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
 }
 
-const hidden: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
+const notVisible: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
 
 /**
  * What a caller is told. Where it may not even read, every denial of a thing reads like one of a thing that never was;
  * the state of the caller's own account is its own business.
  */
-const answer = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
+const redactDecision = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
   if (decision.allowed || decision.reason.startsWith('account.')) return decision
-  return action !== 'read' && decide(facts, 'read').allowed ? decision : hidden
+  return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
 }
 
 /** What each layer says of a thing that never was, to somebody whose account is active. */
-const ofNothing = new Map(
+const notVisibleFindings = new Map(
   layers.map(({ layer, evaluate }) => [
     layer,
-    evaluate({ userId: '', account: { status: 'active', role: 'user', plan: 'free' }, ...nothing }, 'read'),
+    evaluate({ userId: '', account: { status: 'active', role: 'user', plan: 'free' }, ...noResource }, 'read'),
   ]),
 )
 
@@ -93,14 +93,14 @@ const ofNothing = new Map(
  * was: no layer says how far the thing is, and none from where and how fast that was known, since things that never were
  * are not kept at hand like those that somebody else works with.
  */
-export const toldToItself = (explanation: Explanation): Explanation =>
-  explanation.reason !== hidden.reason
+export const redact = (explanation: Explanation): Explanation =>
+  explanation.reason !== notVisible.reason
     ? explanation
     : {
         ...explanation,
         layers: explanation.layers.map((line) => ({
           ...line,
-          ...ofNothing.get(line.layer),
+          ...notVisibleFindings.get(line.layer),
           tier: null,
           age_ms: null,
           microseconds: 0,
@@ -110,13 +110,13 @@ export const toldToItself = (explanation: Explanation): Explanation =>
 export const createAccess = ({
   facts,
   clock,
-  tally,
+  decisionCounters,
   onServiceKeyUsed = () => {},
   onDecision = () => {},
 }: {
   facts: FactCache
   clock: Clock
-  tally: Tally
+  decisionCounters: DecisionCounters
   onServiceKeyUsed?: (keyId: string) => void
   /** Told of every question that is answered; must cost next to nothing. */
   onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
@@ -132,10 +132,10 @@ export const createAccess = ({
 
   const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
     const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
-    refuseRecalled(gathered, action)
+    refuseStale(gathered, action)
     const resource = gathered.resource(ref, userId)
     const question = toFacts(userId, gathered.account(userId), resource)
-    tally.count(gathered.tier)
+    decisionCounters.count(gathered.tier)
     onDecision(userId, ref, resource)
     return { question, gathered }
   }
@@ -144,12 +144,12 @@ export const createAccess = ({
     const account = facts.peekAccount(userId)
     const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
     if (resource === undefined) return undefined
-    tally.count('l1')
+    decisionCounters.count('l1')
     onDecision(userId, ref, resource)
     return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
   }
 
-  const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Awaitable<Facts> =>
+  const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
     peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ question }) => question)
 
   const requireFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
@@ -175,7 +175,7 @@ export const createAccess = ({
       lines.push({ layer, name, verdict, reason, ...source, microseconds })
       sinceMs = nowMs
     })
-    const { allowed, reason } = answer(question, action, decision)
+    const { allowed, reason } = redactDecision(question, action, decision)
     return { allowed, reason, layers: lines }
   }
 
@@ -184,8 +184,8 @@ export const createAccess = ({
     const about = resources.map((ref) => ({ ref, userId }))
     const gathered = await facts.gather({ session: { id: sessionId, userId }, resources: about }, deadline)
     const caller = admit(claims, gathered.principal(claims.sessionId, claims.userId))
-    tally.countAhead(gathered.tier, about.length)
-    return gathered.recalled ? { ...caller, recalled: true } : caller
+    decisionCounters.attributePrefetch(gathered.tier, about.length)
+    return gathered.stale ? { ...caller, recalled: true } : caller
   }
 
   return {
@@ -211,7 +211,7 @@ export const createAccess = ({
       return { keyId: id }
     },
     decide: (userId, action, ref, deadline) => {
-      return whenKnown(factsOf(userId, action, ref, deadline), (question) => answer(question, action))
+      return mapMaybePromise(factsOf(userId, action, ref, deadline), (question) => redactDecision(question, action))
     },
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
@@ -221,12 +221,12 @@ export const createAccess = ({
         },
         deadline,
       )
-      for (const { action } of questions) refuseRecalled(gathered, action)
-      tally.count(gathered.tier, questions.length)
+      for (const { action } of questions) refuseStale(gathered, action)
+      decisionCounters.count(gathered.tier, questions.length)
       return questions.map(({ userId, action, resource: ref }) => {
         const resource = gathered.resource(ref, userId)
         onDecision(userId, ref, resource)
-        return answer(toFacts(userId, gathered.account(userId), resource), action)
+        return redactDecision(toFacts(userId, gathered.account(userId), resource), action)
       })
     },
     explain: (userId, action, ref, deadline) => {

@@ -6,22 +6,29 @@ import { listen } from '../platform/notifications.ts'
 import type { Connection, Database, Sql } from '../platform/postgres.ts'
 import { createFactCache, type FactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
-import { createOuterCache, type OuterCache, type OuterRedis } from './cache/redis-cache.ts'
-import { type CacheCheck, createCacheCheck } from './cache/stale-detector.ts'
+import { type CacheRedis, createRedisCache, type RedisCache } from './cache/redis-cache.ts'
+import { createStaleDetector, type StaleDetector } from './cache/stale-detector.ts'
 import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
-import { type LoadFacts, loadFromStore, loadThroughOuter } from './cache/tiered-loader.ts'
-import { type Bus, type BusEars, channelOf, commonChannel, createBus, type Touched } from './invalidation/bus.ts'
+import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-loader.ts'
+import {
+  type Bus,
+  type BusHandlers,
+  channelOf,
+  commonChannel,
+  createBus,
+  type InvalidationKeys,
+} from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
-import { createOutboxStore, readEvent, readStandingEvents } from './invalidation/event-store.ts'
+import { createEventStore, readEvent, readPendingEvents } from './invalidation/event-store.ts'
 import { createOutbox, type Outbox } from './invalidation/outbox.ts'
-import { createStanding, type Standing } from './invalidation/pending-invalidations.ts'
+import { createPendingInvalidations, type PendingInvalidations } from './invalidation/pending-invalidations.ts'
 import type { Fact, FactKind } from './policy/facts/model.ts'
 
 type Dependencies = {
   readonly database: Database
   /** For the one connection that listens; not through a pooler. */
   readonly busConnection: Connection
-  readonly redis: OuterRedis | undefined
+  readonly redis: CacheRedis | undefined
   readonly clock: Clock
   /** Leases are about what other processes do, so they go by the real time, whatever `clock` says. */
   readonly leaseClock: Clock
@@ -39,15 +46,15 @@ type Dependencies = {
 export type Caches = {
   readonly facts: FactCache
   readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'isCrowded'>
-  readonly outer: OuterCache | undefined
+  readonly redisCache: RedisCache | undefined
   readonly changes: Changes
   readonly bus: Pick<Bus, 'instance' | 'lease' | 'on' | 'members' | 'counts' | 'waits'>
   /** The changes that the outer cache has not confirmed yet, as far as this instance has heard. */
-  readonly standing: Pick<Standing, 'size'>
+  readonly pendingInvalidations: Pick<PendingInvalidations, 'size'>
   readonly flags: Flags
   /** Hears, from now on, what every change touched, of whichever instance: memory has forgotten it by then. May not wait. */
-  onTouched(hear: (touched: Touched) => void): void
-  readonly check: CacheCheck
+  onInvalidated(hear: (touched: InvalidationKeys) => void): void
+  readonly staleDetector: StaleDetector
   /** Gives up the lease and tells the others, so that nobody waits for this instance. */
   close(): Promise<void>
 }
@@ -78,33 +85,33 @@ export const createCaches = ({
     ttlMs: options.ttlMs,
   })
   const flags = createFlags(() => options.readFlags(database.admin), options.flags)
-  const standing = createStanding(leaseClock)
-  const outer = redis && createOuterCache({ redis, clock })
+  const pendingInvalidations = createPendingInvalidations(leaseClock)
+  const redisCache = redis && createRedisCache({ redis, clock })
   const outbox: Outbox = createOutbox({
-    outer,
-    standing,
-    store: createOutboxStore(database.batch),
+    redisCache,
+    pendingInvalidations,
+    store: createEventStore(database.batch),
     clock: leaseClock,
     log,
   })
 
-  const listeners: ((touched: Touched) => void)[] = []
-  const forget = (touched: Touched) => {
+  const listeners: ((touched: InvalidationKeys) => void)[] = []
+  const forget = (touched: InvalidationKeys) => {
     facts.invalidate(touched)
     for (const hear of listeners) hear(touched)
   }
 
   // Facts are made after the bus whose lease they need, and are told by it.
-  const ears: BusEars = {
+  const ears: BusHandlers = {
     onEvent: (event) => {
-      standing.add(event)
-      flags.onTouched(event.touched)
-      forget(event.touched)
+      pendingInvalidations.add(event)
+      flags.onInvalidated(event.keys)
+      forget(event.keys)
     },
     onReset: (events) => {
       // Those that stood before and do not any more may have been confirmed by another server than the one asked here;
       // the outbox sees to them.
-      for (const event of events) standing.add(event)
+      for (const event of events) pendingInvalidations.add(event)
       forget('everything')
     },
     onConfirmed: outbox.onConfirmed,
@@ -119,16 +126,16 @@ export const createCaches = ({
   const bus = createBus({
     instance,
     clock: leaseClock,
-    ears,
+    handlers: ears,
     acknowledge: options.acknowledge,
-    line: {
+    connection: {
       send: (channel, payload) => notifications.send(channel, payload),
       readEvent: (id) => readEvent(connected(), id),
-      readStanding: async () => {
+      readPendingEvents: async () => {
         const sql = connected()
         // Before there is a lease, which is when others stop waiting for us: what was switched meanwhile is felt with it.
         await flags.reload(() => options.readFlags(sql))
-        return readStandingEvents(sql)
+        return readPendingEvents(sql)
       },
       restart: () => notifications.restart(),
     },
@@ -136,23 +143,30 @@ export const createCaches = ({
   const notifications = listen({
     connection: busConnection,
     channels: [commonChannel, channelOf(instance)],
-    onMessage: bus.line.onMessage,
+    onMessage: bus.connection.onMessage,
     onOpen: (sql) => {
       listening = sql
-      bus.line.onOpen()
+      bus.connection.onOpen()
     },
     onLost: () => {
       listening = undefined
-      bus.line.onLost()
+      bus.connection.onLost()
     },
     log,
   })
 
   const loadBy = (sql: Sql): LoadFacts => {
     const fromStore = loadFromStore(createFactStore(sql), flags.current)
-    return outer === undefined
+    return redisCache === undefined
       ? fromStore
-      : loadThroughOuter({ outer, fromStore, flags: flags.current, clock: leaseClock, lease: bus.lease, standing })
+      : loadThroughRedis({
+          redisCache,
+          fromStore,
+          flags: flags.current,
+          clock: leaseClock,
+          lease: bus.lease,
+          pendingInvalidations,
+        })
   }
   const load = loadBy(database.auth)
   const loadAhead = loadBy(database.batch)
@@ -165,12 +179,12 @@ export const createCaches = ({
     lease: bus.lease,
     flags: flags.current,
   })
-  const changes = createChanges({ sql: database.write, bus, facts, onCommitted: outbox.take })
-  const check = createCacheCheck({
+  const changes = createChanges({ sql: database.write, bus, facts, onCommitted: outbox.enqueue })
+  const check = createStaleDetector({
     memory,
     load: loadFromStore(createFactStore(database.batch), flags.current),
     drop: async (key) => {
-      await outer?.forget([key])
+      await redisCache?.invalidate([key])
       facts.invalidate([key])
     },
     lease: bus.lease,
@@ -182,13 +196,13 @@ export const createCaches = ({
   return {
     facts,
     memory,
-    outer,
+    redisCache: redisCache,
     changes,
     bus,
-    standing,
+    pendingInvalidations: pendingInvalidations,
     flags,
-    onTouched: (hear) => void listeners.push(hear),
-    check,
+    onInvalidated: (hear) => void listeners.push(hear),
+    staleDetector: check,
     close: async () => {
       check.stop()
       await bus.close()

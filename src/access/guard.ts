@@ -1,11 +1,11 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
-import { type Awaitable, whenKnown } from '../kit/maybe-promise.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
-import type { Right } from './permission-recheck.ts'
+import type { RecheckedPermission } from './permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
-import type { Asker, Caller, Service, TokenClaims } from './principal.ts'
+import type { Caller, Principal, Service, TokenClaims } from './principal.ts'
 import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '
@@ -25,7 +25,7 @@ type Asked = { readonly params: Record<string, string>; readonly body: unknown }
  * What a guard puts into the context. Elysia awaits what a `resolve` returns from a call, promise or not, while its types
  * know promises only; without one a request that finds everything in memory waits for nothing.
  */
-const asContext = <C extends object>(context: Awaitable<C>) => context as Promise<C>
+const asContext = <C extends object>(context: MaybePromise<C>) => context as Promise<C>
 
 export type Guard = ReturnType<typeof createGuard>
 
@@ -46,38 +46,47 @@ export const createGuard = ({
   claimsOf,
 }: {
   access: Access
-  claimsOf: (token: string) => Awaitable<TokenClaims>
+  claimsOf: (token: string) => MaybePromise<TokenClaims>
 }) => {
-  const enterWith = (credential: string, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> => {
+  const enterWith = (
+    credential: string,
+    context: RequestContext,
+    about?: readonly ResourceRef[],
+  ): MaybePromise<Caller> => {
     const claims = claimsOf(credential)
     return claims instanceof Promise
-      ? claims.then((verified) => access.enter(verified, call.deadline, about))
-      : access.enter(claims, call.deadline, about)
+      ? claims.then((verified) => access.enter(verified, context.deadline, about))
+      : access.enter(claims, context.deadline, about)
   }
   /** For what needs Postgres besides: where that is gone, nobody waits to learn it again. */
-  const enter = (request: Request, call: Call, about?: readonly ResourceRef[]): Awaitable<Caller> =>
-    whenKnown(enterWith(credentialOf(request), call, about), (caller) => {
-      if (caller.recalled) throw new Fault('database.unavailable')
+  const enter = (request: Request, context: RequestContext, about?: readonly ResourceRef[]): MaybePromise<Caller> =>
+    mapMaybePromise(enterWith(credentialOf(request), context, about), (caller) => {
+      if (caller.stale) throw new Fault('database.unavailable')
       return caller
     })
   /** A key of a service; whoever is signed in without one is told what it lacks. */
-  const enterService = async (request: Request, call: Call, scope: Scope): Promise<Service> => {
+  const enterService = async (request: Request, context: RequestContext, scope: Scope): Promise<Service> => {
     const credential = credentialOf(request)
-    if (credential.startsWith(serviceKeyPrefix)) return access.enterService(credential, scope, call.deadline)
-    await enterWith(credential, call)
+    if (credential.startsWith(serviceKeyPrefix)) return access.enterService(credential, scope, context.deadline)
+    await enterWith(credential, context)
     throw new Fault('access.services_only')
   }
-  const ask = (request: Request, call: Call, scope: Scope, about?: readonly ResourceRef[]): Awaitable<Asker> => {
+  const ask = (
+    request: Request,
+    context: RequestContext,
+    scope: Scope,
+    about?: readonly ResourceRef[],
+  ): MaybePromise<Principal> => {
     const credential = credentialOf(request)
     return credential.startsWith(serviceKeyPrefix)
-      ? access.enterService(credential, scope, call.deadline).then((service) => ({ kind: 'service', service }))
-      : whenKnown(enterWith(credential, call, about), (caller) => ({ kind: 'person', caller }))
+      ? access.enterService(credential, scope, context.deadline).then((service) => ({ kind: 'service', service }))
+      : mapMaybePromise(enterWith(credential, context, about), (caller) => ({ kind: 'person', caller }))
   }
-  return new Elysia({ name: 'guard' }).decorate('call', undefined as unknown as Call).macro({
+  return new Elysia({ name: 'guard' }).decorate('context', undefined as unknown as RequestContext).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
-      resolve: ({ request, call, params, body }) => {
-        const entered = enter(request, call, about === true ? undefined : about({ params, body }))
-        return asContext(whenKnown(entered, (caller) => ({ caller })))
+      resolve: ({ request, context, params, body }) => {
+        const entered = enter(request, context, about === true ? undefined : about({ params, body }))
+        return asContext(mapMaybePromise(entered, (caller) => ({ caller })))
       },
     }),
     signedInUnless: ({
@@ -87,58 +96,58 @@ export const createGuard = ({
       brings: (query: unknown) => boolean
       about: (asked: Asked) => readonly ResourceRef[]
     }) => ({
-      resolve: ({ request, call, query, params, body }) => {
+      resolve: ({ request, context, query, params, body }) => {
         if (brings(query)) return asContext<{ caller: Caller | undefined }>({ caller: undefined })
-        const entered = enter(request, call, about({ params, body }))
-        return asContext<{ caller: Caller | undefined }>(whenKnown(entered, (caller) => ({ caller })))
+        const entered = enter(request, context, about({ params, body }))
+        return asContext<{ caller: Caller | undefined }>(mapMaybePromise(entered, (caller) => ({ caller })))
       },
     }),
     /** Operators of the platform only. */
     admin: (_: true) => ({
-      resolve: async ({ request, call }) => {
-        const caller = await enter(request, call)
+      resolve: async ({ request, context }) => {
+        const caller = await enter(request, context)
         if (caller.role !== 'admin') throw new Fault('access.admins_only')
         return { caller }
       },
     }),
     asks: ({ scope, about }: { scope: Scope; about?: (body: unknown) => readonly ResourceRef[] }) => ({
-      resolve: ({ request, call, body }) => {
-        const asking = ask(request, call, scope, about?.(body))
-        return asContext(whenKnown(asking, (asker) => ({ asker })))
+      resolve: ({ request, context, body }) => {
+        const asking = ask(request, context, scope, about?.(body))
+        return asContext(mapMaybePromise(asking, (asker) => ({ asker })))
       },
     }),
     /** `asks` for what is named in the query: apart, because a query is parsed for every route whose hooks mention it. */
     asksByQuery: ({ scope, about }: { scope: Scope; about: (query: unknown) => readonly ResourceRef[] }) => ({
-      resolve: ({ request, call, query }) => {
-        const asking = ask(request, call, scope, about(query))
-        return asContext(whenKnown(asking, (asker) => ({ asker })))
+      resolve: ({ request, context, query }) => {
+        const asking = ask(request, context, scope, about(query))
+        return asContext(mapMaybePromise(asking, (asker) => ({ asker })))
       },
     }),
     operates: (scope: Scope) => ({
-      resolve: async ({ request, call }) => {
-        const asker = await ask(request, call, scope)
+      resolve: async ({ request, context }) => {
+        const asker = await ask(request, context, scope)
         if (asker.kind === 'person' && asker.caller.role !== 'admin') throw new Fault('access.admins_only')
         return { asker }
       },
     }),
     service: (scope: Scope) => ({
-      resolve: async ({ request, call }) => ({ service: await enterService(request, call, scope) }),
+      resolve: async ({ request, context }) => ({ service: await enterService(request, context, scope) }),
     }),
     may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
-      resolve: async ({ request, call, params, body }) => {
+      resolve: async ({ request, context, params, body }) => {
         const ref = thing({ params, body })
-        const caller = await enter(request, call, [ref])
-        await access.require(caller, action, ref, call.deadline)
+        const caller = await enter(request, context, [ref])
+        await access.require(caller, action, ref, context.deadline)
         return { caller }
       },
     }),
     mayGoOn: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
-      resolve: async ({ request, call, params, body }) => {
+      resolve: async ({ request, context, params, body }) => {
         const ref = thing({ params, body })
-        const caller = await enter(request, call, [ref])
+        const caller = await enter(request, context, [ref])
         const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
-        await access.require(caller, action, ref, call.deadline)
-        const right: Right = { userId, sessionId, expiresAtMs, action, ref }
+        await access.require(caller, action, ref, context.deadline)
+        const right: RecheckedPermission = { userId, sessionId, expiresAtMs, action, ref }
         return { caller, right }
       },
     }),

@@ -7,7 +7,11 @@ import type { Action, ResourceRef } from './policy/matrix.ts'
 import type { Claims } from './principal.ts'
 
 /** What somebody was let in for: by whom, until when their token is good, and to do what. */
-export type Right = Claims & { readonly expiresAtMs: number; readonly action: Action; readonly ref: ResourceRef }
+export type RecheckedPermission = Claims & {
+  readonly expiresAtMs: number
+  readonly action: Action
+  readonly ref: ResourceRef
+}
 
 export const isSignedIn = ({ userId }: Claims, { session, account }: Principal, nowMs: number): boolean =>
   session !== undefined &&
@@ -23,21 +27,21 @@ export const isSignedIn = ({ userId }: Claims, { session, account }: Principal, 
  * `gather` sends at most one statement, however many ask. Neither counts as a decision: nobody asked anew. What was
  * remembered when Postgres went away is nothing to go on by, so then `gather` throws.
  */
-export type Rights = {
+export type PermissionRecheck = {
   /** Undefined where memory does not tell. */
-  peek(right: Right): boolean | undefined
+  peek(right: RecheckedPermission): boolean | undefined
   /** In the order asked. */
-  gather(rights: readonly Right[], deadline: Deadline): Promise<boolean[]>
+  gather(rights: readonly RecheckedPermission[], deadline: Deadline): Promise<boolean[]>
 }
 
-export const createRights = ({
+export const createPermissionRecheck = ({
   facts,
   clock,
 }: {
   facts: Pick<FactCache, 'peekPrincipal' | 'peekResource' | 'gather'>
   clock: Clock
-}): Rights => {
-  const judge = (right: Right, principal: Principal, resource: ResourceFacts): boolean => {
+}): PermissionRecheck => {
+  const judge = (right: RecheckedPermission, principal: Principal, resource: ResourceFacts): boolean => {
     const nowMs = clock.now()
     if (right.expiresAtMs <= nowMs || !isSignedIn(right, principal, nowMs)) return false
     return decide({ userId: right.userId, account: principal.account, ...resource }, right.action).allowed

@@ -4,14 +4,14 @@ export type Caller = {
   readonly sessionId: string
   readonly role: 'user' | 'admin'
   /** Let in by what was remembered when Postgres went away; see `EmergencyReads`. */
-  readonly recalled?: boolean
+  readonly stale?: boolean
 }
 
 /** A service that asks with a key of its own. */
 export type Service = { readonly keyId: string }
 
 /** Whoever may ask about access: a person about itself, a service about anybody. */
-export type Asker =
+export type Principal =
   | { readonly kind: 'person'; readonly caller: Caller }
   | { readonly kind: 'service'; readonly service: Service }
 

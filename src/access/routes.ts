@@ -2,13 +2,13 @@ import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
 import { contract } from '../http/contract.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
-import { whenKnown } from '../kit/maybe-promise.ts'
-import { type Access, toldToItself } from './access.ts'
+import { mapMaybePromise } from '../kit/maybe-promise.ts'
+import { type Access, redact } from './access.ts'
 import type { Guard } from './guard.ts'
 import type { Listing } from './listing/listing.ts'
 import * as schema from './model.ts'
 import type { ResourceRef } from './policy/matrix.ts'
-import type { Asker } from './principal.ts'
+import type { Principal } from './principal.ts'
 
 const tags = ['authorization']
 const by = ['bearer', 'service_key'] as const
@@ -22,7 +22,7 @@ const theThingOfQuery = (query: unknown): ResourceRef[] => {
 }
 
 /** Whom a question is about: a person asks about itself, a service about whom it names. */
-const aboutWhom = (asker: Asker, userId: string | undefined, where: { in: 'body' | 'query'; pointer: string }) => {
+const aboutWhom = (asker: Principal, userId: string | undefined, where: { in: 'body' | 'query'; pointer: string }) => {
   if (asker.kind === 'service') {
     if (userId !== undefined) return userId
     throw new Fault('request.invalid', { problems: [{ ...where, detail: 'A service says about whom it asks' }] })
@@ -38,27 +38,27 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     .use(guard)
     .post(
       '/check',
-      ({ call, asker, body }) =>
-        access.decide(aboutWhom(asker, body.user_id, inBody), body.action, body.resource, call.deadline),
+      ({ context, asker, body }) =>
+        access.decide(aboutWhom(asker, body.user_id, inBody), body.action, body.resource, context.deadline),
       {
         asks: { scope: 'authorization:check', about: theThing },
         ...contract(
           { body: schema.question },
           { 200: schema.decision },
-          { summary: 'May this person do this to that?', tags, by, faults },
+          { summary: 'May this person do this to that?', tags, security: by, errors: faults },
         ),
       },
     )
     .post(
       '/check/batch',
-      async ({ call, asker, body }) => ({
+      async ({ context, asker, body }) => ({
         results: await access.decideMany(
           body.checks.map(({ user_id, action, resource }, index) => ({
             userId: aboutWhom(asker, user_id, { in: 'body', pointer: `/checks/${index}/user_id` }),
             action,
             resource,
           })),
-          call.deadline,
+          context.deadline,
         ),
       }),
       {
@@ -66,46 +66,47 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.batch },
           { 200: schema.decisions },
-          { summary: 'Up to 200 checks in one answer', tags, by, faults },
+          { summary: 'Up to 200 checks in one answer', tags, security: by, errors: faults },
         ),
       },
     )
     .post(
       '/explain',
-      ({ call, asker, body: { user_id, action, resource } }) =>
-        whenKnown(access.explain(aboutWhom(asker, user_id, inBody), action, resource, call.deadline), (explanation) =>
-          asker.kind === 'person' ? toldToItself(explanation) : explanation,
+      ({ context, asker, body: { user_id, action, resource } }) =>
+        mapMaybePromise(
+          access.explain(aboutWhom(asker, user_id, inBody), action, resource, context.deadline),
+          (explanation) => (asker.kind === 'person' ? redact(explanation) : explanation),
         ),
       {
         asks: { scope: 'authorization:check' },
         ...contract(
           { body: schema.question },
           { 200: schema.explanation },
-          { summary: 'The decision and what each of the ten layers said', tags, by, faults },
+          { summary: 'The decision and what each of the ten layers said', tags, security: by, errors: faults },
         ),
       },
     )
     .get(
       '/accessible',
-      ({ call, asker, query }) => {
+      ({ context, asker, query }) => {
         const userId = aboutWhom(asker, query.user_id, { in: 'query', pointer: '/user_id' })
-        return listing.accessible(call.deadline, userId, query, toPlace(query))
+        return listing.accessible(context.deadline, userId, query, toPlace(query))
       },
       {
         asks: { scope: 'authorization:list' },
         ...contract(
           { query: schema.accessibleQuery },
           { 200: schema.accessible },
-          { summary: 'The things a person may do something to, newest first', tags, by, faults },
+          { summary: 'The things a person may do something to, newest first', tags, security: by, errors: faults },
         ),
       },
     )
     .get(
       '/who',
-      async ({ call, asker, query: { type, id, action, ...page } }) => {
+      async ({ context, asker, query: { type, id, action, ...page } }) => {
         const ref = { type, id }
-        if (asker.kind === 'person') await access.require(asker.caller, 'share', ref, call.deadline)
-        return listing.who(call.deadline, ref, action, toPlace(page))
+        if (asker.kind === 'person') await access.require(asker.caller, 'share', ref, context.deadline)
+        return listing.who(context.deadline, ref, action, toPlace(page))
       },
       {
         asksByQuery: { scope: 'authorization:list', about: theThingOfQuery },
@@ -115,8 +116,8 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
           {
             summary: 'The people who may do something to a thing; a person asks about what it may share',
             tags,
-            by,
-            faults: ['service_key.scope_missing', 'project.not_found', 'generation.not_found', 'access.denied'],
+            security: by,
+            errors: ['service_key.scope_missing', 'project.not_found', 'generation.not_found', 'access.denied'],
           },
         ),
       },

@@ -2,7 +2,7 @@ import type { Clock } from '../kit/clock.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import { type Access, createAccess } from './access.ts'
-import { createTally } from './cache/decision-counters.ts'
+import { createDecisionCounters } from './cache/decision-counters.ts'
 import { createFactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { loadFromStore } from './cache/tiered-loader.ts'
@@ -11,10 +11,10 @@ import { loadFromStore } from './cache/tiered-loader.ts'
  * Access as one transaction sees it, past every cache. Asked after a row was locked, its answer holds until the commit,
  * because whoever would change it waits for that row. Each question is one statement.
  */
-export type AccessInside = (tx: TransactionSql) => Access
+export type TransactionalAccess = (tx: TransactionSql) => Access
 
-export const createAccessInside =
-  (clock: Clock, flags: { readonly l3: boolean }): AccessInside =>
+export const createTransactionalAccess =
+  (clock: Clock, flags: { readonly l3: boolean }): TransactionalAccess =>
   (tx) => {
     // Nothing lives in this memory: what was known before a lock is not what is true after it.
     const facts = createFactCache({
@@ -24,5 +24,5 @@ export const createAccessInside =
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: false },
     })
-    return createAccess({ clock, facts, tally: createTally() })
+    return createAccess({ clock, facts, decisionCounters: createDecisionCounters() })
   }

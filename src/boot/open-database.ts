@@ -33,7 +33,7 @@ const embeddedSecret = async (directory: string): Promise<string> => {
 }
 
 /** The database of the configuration; without one, an embedded Postgres that is running when this resolves. */
-export const openBackingDatabase = async (config: Config, log: Log): Promise<BackingDatabase> => {
+export const openDatabase = async (config: Config, log: Log): Promise<BackingDatabase> => {
   const directory = resolve(config.dataDirectory)
   if (config.databaseUrl !== undefined) {
     const secret = config.secret ?? (await embeddedSecret(directory))

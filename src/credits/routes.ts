@@ -10,11 +10,11 @@ const tags = ['credits']
 export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/credits' })
     .use(guard)
-    .get('/balance', ({ call, caller }) => credits.getBalance(call, caller), {
+    .get('/balance', ({ context, caller }) => credits.getBalance(context, caller), {
       signedIn: true,
       ...contract({}, { 200: model.balance }, { summary: 'What the caller can spend', tags }),
     })
-    .get('/ledger', ({ call, caller, query }) => credits.listLedger(call, caller, toPlace(query)), {
+    .get('/ledger', ({ context, caller, query }) => credits.listLedger(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(
         { query: model.page },
@@ -24,8 +24,8 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
     })
     .post(
       '/grants',
-      async ({ call, caller, body, request, set, status }) => {
-        const { body: grant, replayed } = await credits.grant(call, caller, body, toIdempotencyKey(request))
+      async ({ context, caller, body, request, set, status }) => {
+        const { body: grant, replayed } = await credits.grant(context, caller, body, toIdempotencyKey(request))
         if (replayed) set.headers['idempotent-replayed'] = 'true'
         return status(201, grant)
       },
@@ -38,7 +38,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
             summary: 'Give somebody credits',
             tags,
             idempotent: true,
-            faults: ['access.admins_only', 'user.not_found'],
+            errors: ['access.admins_only', 'user.not_found'],
           },
         ),
       },

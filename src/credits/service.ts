@@ -1,7 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
 import type { Operators } from '../identity/users/operators.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -67,12 +67,12 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
   refund: (tx: TransactionSql, generationId: string): Promise<boolean> =>
     store.close(tx, newId(), generationId, 'refund'),
 
-  getBalance: async (call: Call, caller: Caller): Promise<Balance> => ({
-    balance: await store.findBalance(call.deadline, caller.userId),
+  getBalance: async (context: RequestContext, caller: Caller): Promise<Balance> => ({
+    balance: await store.findBalance(context.deadline, caller.userId),
   }),
 
-  listLedger: async (call: Call, caller: Caller, place: { after: string | null; limit: number }) => {
-    const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, place), place.limit)
+  listLedger: async (context: RequestContext, caller: Caller, place: { after: string | null; limit: number }) => {
+    const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, place), place.limit)
     return { items: items.map(toEntry), next_cursor }
   },
 
@@ -80,8 +80,8 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
    * By an operator: the route sees to that, and it is one until the grant is committed or an answer given again. The same
    * key with the same body grants once.
    */
-  grant: (call: Call, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
-    changes.run(call.deadline, async (tx) => {
+  grant: (context: RequestContext, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       const user = await operators.keep(tx, caller, input.user_id)
       const request = { userId: caller.userId, route: 'POST /api/v1/credits/grants', key, body: input }
       return idempotency.once(tx, request, async () => {

@@ -9,15 +9,15 @@ const tags = ['security']
 export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/security/flags' })
     .use(guard)
-    .get('', ({ call }) => flags.get(call), {
+    .get('', ({ context }) => flags.get(context), {
       admin: true,
       ...contract(
         {},
         { 200: model.flags },
-        { summary: 'What is switched on: the three tiers and the warm-up', tags, faults: ['access.admins_only'] },
+        { summary: 'What is switched on: the three tiers and the warm-up', tags, errors: ['access.admins_only'] },
       ),
     })
-    .put('', ({ call, caller, body }) => flags.set(call, caller, body), {
+    .put('', ({ context, caller, body }) => flags.set(context, caller, body), {
       admin: true,
       ...contract(
         { body: model.flagChanges },
@@ -25,7 +25,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
         {
           summary: 'Switch any of them on or off; felt on every instance when this is answered',
           tags,
-          faults: ['access.admins_only'],
+          errors: ['access.admins_only'],
         },
       ),
     })

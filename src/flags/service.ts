@@ -1,6 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Operators } from '../identity/users/operators.ts'
 import type { Sql } from '../platform/postgres.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
@@ -21,10 +21,10 @@ export const createFlagService = ({
   operators: Pick<Operators, 'keep'>
   changes: Changes
 }) => ({
-  get: (call: Call): Promise<FlagAnswer> => call.deadline.run(store.list()),
+  get: (context: RequestContext): Promise<FlagAnswer> => context.deadline.run(store.list()),
 
-  set: (call: Call, caller: Caller, values: FlagChanges): Promise<FlagAnswer> =>
-    changes.run(call.deadline, async (tx) => {
+  set: (context: RequestContext, caller: Caller, values: FlagChanges): Promise<FlagAnswer> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.keep(tx, caller)
       await store.set(tx, values, caller.userId)
       return createFlagStore(tx as unknown as Sql).list()

@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import { contract, toIdempotencyKey } from '../http/contract.ts'
-import { nothing, type Static, toPlace } from '../http/schema-types.ts'
+import { noContent, type Static, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 
@@ -37,8 +37,8 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
     .use(guard)
     .post(
       '',
-      async ({ call, caller, body, request, set, status }) => {
-        const made = await generations.create(call, caller, body, toIdempotencyKey(request))
+      async ({ context, caller, body, request, set, status }) => {
+        const made = await generations.create(context, caller, body, toIdempotencyKey(request))
         if (made.replayed) set.headers['idempotent-replayed'] = 'true'
         return status(201, made.body)
       },
@@ -52,7 +52,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
               'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave, of a reference `download` and the same leave',
             tags,
             idempotent: true,
-            faults: [
+            errors: [
               'project.not_found',
               'access.denied',
               'generation.not_found',
@@ -66,7 +66,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         ),
       },
     )
-    .get('', ({ call, caller, query }) => generations.list(call, caller, toFilter(query)), {
+    .get('', ({ context, caller, query }) => generations.list(context, caller, toFilter(query)), {
       signedIn: true,
       ...contract(
         { query: model.generationQuery },
@@ -74,17 +74,17 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         { summary: 'Generations the caller may read, newest first', tags },
       ),
     })
-    .get('/:generation_id', ({ call, caller, params }) => generations.get(call, caller, params.generation_id), {
+    .get('/:generation_id', ({ context, caller, params }) => generations.get(context, caller, params.generation_id), {
       may: ['read', theGeneration],
       ...contract(
         { params: model.generationParams },
         { 200: model.generation },
-        { summary: 'One generation', tags, faults: ['generation.not_found'] },
+        { summary: 'One generation', tags, errors: ['generation.not_found'] },
       ),
     })
     .patch(
       '/:generation_id',
-      ({ call, caller, params, body }) => generations.update(call, caller, params.generation_id, body),
+      ({ context, caller, params, body }) => generations.update(context, caller, params.generation_id, body),
       {
         may: ['read', theGeneration],
         ...contract(
@@ -93,33 +93,33 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Change its title (`write`) or move it (`delete` on it, `create` on the project it moves to)',
             tags,
-            faults: ['generation.not_found', 'project.not_found', 'access.denied'],
+            errors: ['generation.not_found', 'project.not_found', 'access.denied'],
           },
         ),
       },
     )
     .delete(
       '/:generation_id',
-      async ({ call, caller, params, status }) => {
-        await generations.remove(call, caller, params.generation_id)
+      async ({ context, caller, params, status }) => {
+        await generations.remove(context, caller, params.generation_id)
         return status(204, undefined)
       },
       {
         may: ['delete', theGeneration],
         ...contract(
           { params: model.generationParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Delete a generation and what came of it; one that is not over is called off first',
             tags,
-            faults: ['generation.not_found', 'access.denied'],
+            errors: ['generation.not_found', 'access.denied'],
           },
         ),
       },
     )
     .post(
       '/:generation_id/cancel',
-      ({ call, caller, params }) => generations.cancel(call, caller, params.generation_id),
+      ({ context, caller, params }) => generations.cancel(context, caller, params.generation_id),
       {
         may: ['write', theGeneration],
         ...contract(
@@ -128,26 +128,26 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Call it off and get its price back; needs `write`',
             tags,
-            faults: ['generation.not_found', 'access.denied', 'generation.finished'],
+            errors: ['generation.not_found', 'access.denied', 'generation.finished'],
           },
         ),
       },
     )
     .post(
       '/:generation_id/favorite',
-      ({ call, caller, params, body }) => generations.favorite(call, caller, params.generation_id, body),
+      ({ context, caller, params, body }) => generations.favorite(context, caller, params.generation_id, body),
       {
         may: ['read', theGeneration],
         ...contract(
           { params: model.generationParams, body: model.favorite },
           { 200: model.generation },
-          { summary: 'Make it one of the caller’s favorites, or no longer', tags, faults: ['generation.not_found'] },
+          { summary: 'Make it one of the caller’s favorites, or no longer', tags, errors: ['generation.not_found'] },
         ),
       },
     )
     .get(
       '/:generation_id/provenance',
-      ({ call, caller, params }) => generations.provenance(call, caller, params.generation_id),
+      ({ context, caller, params }) => generations.provenance(context, caller, params.generation_id),
       {
         may: ['read', theGeneration],
         ...contract(
@@ -156,7 +156,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Where it comes from: the ancestors the caller may read, and how many there are besides',
             tags,
-            faults: ['generation.not_found'],
+            errors: ['generation.not_found'],
           },
         ),
       },

@@ -2,9 +2,9 @@ import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
-import type { AccessInside } from '../access/transactional-access.ts'
+import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
@@ -87,7 +87,7 @@ type Order = {
 type Dependencies = {
   store: GenerationStore
   access: Access
-  accessInside: AccessInside
+  transactionalAccess: TransactionalAccess
   changes: Changes
   idempotency: Pick<Idempotency, 'once'>
   /** Throws for what the model does not take. */
@@ -95,7 +95,7 @@ type Dependencies = {
     input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt' | 'reference_media_id'>,
   ) => Order
   /** Throws where the caller may not make anything of a picture. */
-  requireReference: (call: Call, caller: Caller, mediaId: string) => Promise<void>
+  requireReference: (context: RequestContext, caller: Caller, mediaId: string) => Promise<void>
   /** A seed, for whoever asks for none. */
   newSeed: () => number
   /** Late in the transaction: it holds the balance until the end. Throws where that does not cover the price. */
@@ -116,7 +116,7 @@ type Dependencies = {
 export const createGenerations = ({
   store,
   access,
-  accessInside,
+  transactionalAccess,
   changes,
   idempotency,
   order,
@@ -131,15 +131,20 @@ export const createGenerations = ({
    * The project, the parent and the reference it was asked for are there when it is made, or nothing is made. Whoever
    * asks again with the key is told what was made, also when they are there no more.
    */
-  create: async (call: Call, caller: Caller, input: NewGeneration, key?: string): Promise<Replayable<Generation>> => {
+  create: async (
+    context: RequestContext,
+    caller: Caller,
+    input: NewGeneration,
+    key?: string,
+  ): Promise<Replayable<Generation>> => {
     const { project_id = null, parent_id, reference_media_id = null, model, prompt } = input
     const { negative_prompt = '', title = '', intent = 'original' } = input
     const check = async (): Promise<Order> => {
       checkLineage(input)
       const ordered = order(input)
-      if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), call.deadline)
-      if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, call.deadline)
-      if (reference_media_id !== null) await requireReference(call, caller, reference_media_id)
+      if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), context.deadline)
+      if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, context.deadline)
+      if (reference_media_id !== null) await requireReference(context, caller, reference_media_id)
       return ordered
     }
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
@@ -174,63 +179,67 @@ export const createGenerations = ({
     const checked = check()
     // What was answered to a key stands, whatever has become of what was asked for: only the first request is refused.
     await (key === undefined ? checked : Promise.allSettled([checked]))
-    return changes.run(call.deadline, (tx) => idempotency.once(tx, request, async () => accept(tx, await checked)), {
-      adds: true,
-    })
+    return changes.commitAndInvalidate(
+      context.deadline,
+      (tx) => idempotency.once(tx, request, async () => accept(tx, await checked)),
+      {
+        grantsOnly: true,
+      },
+    )
   },
 
-  get: async (call: Call, caller: Caller, id: string): Promise<Generation> =>
-    toGeneration(found(await store.find(call.deadline, id, caller.userId))),
+  get: async (context: RequestContext, caller: Caller, id: string): Promise<Generation> =>
+    toGeneration(found(await store.find(context.deadline, id, caller.userId))),
 
-  list: async (call: Call, caller: Caller, filter: GenerationFilter) => {
-    const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, filter), filter.limit)
+  list: async (context: RequestContext, caller: Caller, filter: GenerationFilter) => {
+    const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, filter), filter.limit)
     return { items: items.map(toGeneration), next_cursor }
   },
 
   /** A chain is as long for everyone; each ancestor is shown or counted as the caller may read it, and nothing else. */
-  provenance: async (call: Call, caller: Caller, id: string): Promise<Provenance> => {
-    const { depth, ancestors } = found(await store.findAncestors(call.deadline, id))
+  provenance: async (context: RequestContext, caller: Caller, id: string): Promise<Provenance> => {
+    const { depth, ancestors } = found(await store.findAncestors(context.deadline, id))
     const decisions = await access.decideMany(
       ancestors.map((ancestor) => ({ userId: caller.userId, action: 'read', resource: refOf(ancestor.id) })),
-      call.deadline,
+      context.deadline,
     )
     const items = ancestors.filter((_, index) => decisions[index]?.allowed).map(toAncestor)
     return { items, hidden: depth - items.length }
   },
 
   /** A new title is written; a move takes it from where it is, which needs `delete`, to where one may `create`. */
-  update: (call: Call, caller: Caller, id: string, input: GenerationChanges): Promise<Generation> =>
-    changes.run(call.deadline, async (tx) => {
+  update: (context: RequestContext, caller: Caller, id: string, input: GenerationChanges): Promise<Generation> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      const inside = accessInside(tx)
-      if (input.title !== undefined) await inside.require(caller, 'write', refOf(id), call.deadline)
-      if (input.project_id !== undefined) await inside.require(caller, 'delete', refOf(id), call.deadline)
+      const inside = transactionalAccess(tx)
+      if (input.title !== undefined) await inside.require(caller, 'write', refOf(id), context.deadline)
+      if (input.project_id !== undefined) await inside.require(caller, 'delete', refOf(id), context.deadline)
       if (typeof input.project_id === 'string') {
         if (!(await store.keepProject(tx, input.project_id))) throw new Fault('project.not_found')
-        await inside.require(caller, 'create', projectOf(input.project_id), call.deadline)
+        await inside.require(caller, 'create', projectOf(input.project_id), context.deadline)
       }
       return toGeneration(await store.update(tx, id, input, caller.userId))
     }),
 
-  favorite: (call: Call, caller: Caller, id: string, { favorite }: Favorite): Promise<Generation> =>
-    changes.run(
-      call.deadline,
+  favorite: (context: RequestContext, caller: Caller, id: string, { favorite }: Favorite): Promise<Generation> =>
+    changes.commitAndInvalidate(
+      context.deadline,
       async (tx) => {
         await store.setFavorite(tx, id, caller.userId, favorite)
-        return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
+        return toGeneration(found(await store.find(context.deadline, id, caller.userId, tx)))
       },
-      { adds: true },
+      { grantsOnly: true },
     ),
 
   /** Whoever makes it is told to stop; what is brought all the same is not taken. */
-  cancel: (call: Call, caller: Caller, id: string): Promise<Generation> =>
-    changes.run(call.deadline, async (tx) => {
+  cancel: (context: RequestContext, caller: Caller, id: string): Promise<Generation> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      await accessInside(tx).require(caller, 'write', refOf(id), call.deadline)
+      await transactionalAccess(tx).require(caller, 'write', refOf(id), context.deadline)
       if (!(await cancelJob(tx, id))) throw new Fault('generation.finished')
       await store.finish(tx, id, { status: 'cancelled' })
       await refund(tx, id)
-      return toGeneration(found(await store.find(call.deadline, id, caller.userId, tx)))
+      return toGeneration(found(await store.find(context.deadline, id, caller.userId, tx)))
     }),
 
   /** As `cancel`, of what a person has under way, a hundred at a time: whether there may be more. */
@@ -244,10 +253,10 @@ export const createGenerations = ({
     return ids.length === cancelledAtOnce
   },
 
-  remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-    changes.run(call.deadline, async (tx) => {
+  remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
+      await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
       // Nobody would get back what was paid for one that is gone.
       if (await cancelJob(tx, id)) await refund(tx, id)
       await store.remove(tx, id)

@@ -1,6 +1,6 @@
 import type { TObject, TSchema } from '@sinclair/typebox'
-import { catalogue, type FaultCode, figuresOf, invalidInput, titles } from '../fault.ts'
-import { nothing, t } from './schema-types.ts'
+import { catalogue, extensionsOf, type FaultCode, invalidInput, titles } from '../fault.ts'
+import { noContent, t } from './schema-types.ts'
 
 export const problem = t.Object({
   type: t.String({ description: 'urn:velro:problem:<code>' }),
@@ -32,8 +32,8 @@ type Documentation = {
   /** Default: signed in. */
   open?: true
   /** Who gets in by what; default: people, by an access token. */
-  by?: readonly (keyof typeof securitySchemes)[]
-  faults?: readonly FaultCode[]
+  security?: readonly (keyof typeof securitySchemes)[]
+  errors?: readonly FaultCode[]
   /** It takes an `Idempotency-Key`, and says so on an answer given again. */
   idempotent?: true
   /** It gives bytes, of one of these types: whole, in part, or none where the client has them. */
@@ -43,7 +43,7 @@ type Documentation = {
   /** It goes on, with these server-sent events. */
   events?: string
   /** What it does not say, though any other route may. */
-  never?: readonly FaultCode[]
+  omitFaults?: readonly FaultCode[]
 }
 
 /** What any route may say besides its own. A body is read, and so may be refused, even where none is needed. */
@@ -63,7 +63,7 @@ const ofJson: readonly FaultCode[] = ['request.too_large', 'request.media_type_u
 /** A code by which the caller decides, and the figures that come with it; where others share the status, perhaps. */
 const describeCodes = (members: readonly FaultCode[]) => {
   const figures = members
-    .flatMap((code) => Object.entries(figuresOf(code)))
+    .flatMap((code) => Object.entries(extensionsOf(code)))
     .map(([name, description]) => [name, { type: 'integer', description }] as const)
   return {
     properties: { code: { enum: members }, ...Object.fromEntries(figures) },
@@ -133,7 +133,7 @@ type Described = {
 }
 
 const describeSuccess = (schema: TSchema): Described =>
-  schema === nothing
+  schema === noContent
     ? { description: 'Done' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
@@ -207,7 +207,18 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, by = ['bearer'], faults = [], idempotent, bytes, upload, events, never = [] }: Documentation,
+  {
+    summary,
+    tags,
+    open,
+    security = ['bearer'],
+    errors = [],
+    idempotent,
+    bytes,
+    upload,
+    events,
+    omitFaults = [],
+  }: Documentation,
 ) => ({
   ...input,
   parse: upload ? ('none' as const) : ('json' as const),
@@ -215,7 +226,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
   detail: {
     summary,
     tags,
-    security: open ? [] : by.map((scheme) => ({ [scheme]: [] })),
+    security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
     parameters: [
       ...describeParameters('path', input.params),
       ...describeParameters('query', input.query),
@@ -233,8 +244,8 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
           ...(open ? [] : (['identity.not_signed_in'] as const)),
           ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
           ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
-          ...faults,
-          ...common.filter((code) => !never.includes(code) && !(upload && ofJson.includes(code))),
+          ...errors,
+          ...common.filter((code) => !omitFaults.includes(code) && !(upload && ofJson.includes(code))),
         ],
         idempotent,
       ),

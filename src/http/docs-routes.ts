@@ -4,7 +4,7 @@ import { gzip } from 'node:zlib'
 import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
 import { problem, securitySchemes } from './contract.ts'
-import type { Call } from './request-context.ts'
+import type { RequestContext } from './request-context.ts'
 import type { Responder } from './responder.ts'
 
 const tags = [
@@ -75,14 +75,14 @@ const createAssetReader = () => {
 export const docsRoutes = (responder: Responder) => {
   const readAsset = createAssetReader()
   const hide = { detail: { hide: true } }
-  const send = (request: Request, call: Call, body: BodyInit, headers: Record<string, string>) =>
+  const send = (request: Request, context: RequestContext, body: BodyInit, headers: Record<string, string>) =>
     responder.raw(body, {
       status: 200,
-      requestId: call.requestId,
+      requestId: context.requestId,
       origin: request.headers.get('origin'),
       headers: { 'cache-control': 'public, max-age=3600', ...headers },
     })
-  const routes = new Elysia().decorate('call', undefined as unknown as Call).use(
+  const routes = new Elysia().decorate('context', undefined as unknown as RequestContext).use(
     swagger({
       path: '/docs',
       excludeStaticFile: false,
@@ -104,8 +104,8 @@ export const docsRoutes = (responder: Responder) => {
   routes
     .get(
       '/docs',
-      ({ request, call }) =>
-        send(request, call, page, {
+      ({ request, context }) =>
+        send(request, context, page, {
           'content-type': 'text/html; charset=utf-8',
           'content-security-policy': pagePolicy,
         }),
@@ -113,14 +113,14 @@ export const docsRoutes = (responder: Responder) => {
     )
     .get(
       '/docs/start.js',
-      ({ request, call }) => send(request, call, start, { 'content-type': assets['swagger-ui-bundle.js'] }),
+      ({ request, context }) => send(request, context, start, { 'content-type': assets['swagger-ui-bundle.js'] }),
       hide,
     )
   for (const [name, type] of Object.entries(assets) as [keyof typeof assets, string][]) {
     routes.get(
       `/docs/${name}`,
-      async ({ request, call }) =>
-        send(request, call, await readAsset(name), { 'content-type': type, 'content-encoding': 'gzip' }),
+      async ({ request, context }) =>
+        send(request, context, await readAsset(name), { 'content-type': type, 'content-encoding': 'gzip' }),
       hide,
     )
   }

@@ -2,7 +2,7 @@ import type { ElysiaAdapter } from 'elysia'
 import { WebStandardAdapter } from 'elysia/adapter/web-standard'
 import { readJson } from './body.ts'
 
-const read = () => 'c.body=await readJson(c.request,c.call.deadline)\n'
+const read = () => 'c.body=await readJson(c.request,c.context.deadline)\n'
 
 /**
  * How Elysia meets its surroundings: as on any runtime with web standards, but a body is read by `readJson`, whatever type

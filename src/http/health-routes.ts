@@ -15,7 +15,7 @@ const readiness = closed({
 
 const probeMs = 1_000
 
-export const plainRoutes = ({ database, keys, lifecycle, clock }: Services) => {
+export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => {
   const reasonsNotReady = async (): Promise<string[]> => {
     if (lifecycle.stopping) return ['server.stopping']
     try {

@@ -2,7 +2,7 @@ import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 
 /** One request on its way through the house: what every layer may need and no layer may change. */
-export type Call = {
+export type RequestContext = {
   readonly requestId: string
   readonly deadline: Deadline
 }

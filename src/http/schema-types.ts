@@ -54,7 +54,7 @@ export const pageOf = <T extends TSchema>(item: T) =>
   closed({ items: t.Array(item), next_cursor: t.Union([t.String(), t.Null()]) })
 
 /** The schema of an answer without a body. */
-export const nothing = t.Undefined()
+export const noContent = t.Undefined()
 
 export type { Static }
 export { t }

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import { contract } from '../http/contract.ts'
-import { closed, nothing, pageQuery, toPlace } from '../http/schema-types.ts'
+import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Device, Identity } from './service.ts'
 
@@ -18,7 +18,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     .use(guard)
     .post(
       '/register',
-      async ({ call, body, request, status }) => status(201, await identity.register(call, body, deviceOf(request))),
+      async ({ context, body, request, status }) =>
+        status(201, await identity.register(context, body, deviceOf(request))),
       {
         ...contract(
           { body: model.registration },
@@ -27,12 +28,12 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
             summary: 'Register and sign in',
             tags,
             open: true,
-            faults: ['identity.email_taken', 'identity.password_common', 'identity.busy'],
+            errors: ['identity.email_taken', 'identity.password_common', 'identity.busy'],
           },
         ),
       },
     )
-    .post('/login', ({ call, body, request }) => identity.login(call, body, deviceOf(request)), {
+    .post('/login', ({ context, body, request }) => identity.login(context, body, deviceOf(request)), {
       ...contract(
         { body: model.credentials },
         { 200: model.tokenResponse },
@@ -40,11 +41,11 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           summary: 'Sign in with email and password',
           tags,
           open: true,
-          faults: ['identity.credentials_wrong', 'identity.account_suspended', 'identity.busy'],
+          errors: ['identity.credentials_wrong', 'identity.account_suspended', 'identity.busy'],
         },
       ),
     })
-    .post('/refresh', ({ call, body }) => identity.refresh(call, body.refresh_token), {
+    .post('/refresh', ({ context, body }) => identity.refresh(context, body.refresh_token), {
       ...contract(
         { body: model.refresh },
         { 200: model.tokenResponse },
@@ -52,65 +53,65 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           summary: 'Exchange a refresh token for its successor; a retry within 10 s gets the same answer',
           tags,
           open: true,
-          faults: ['identity.refresh_token_invalid'],
+          errors: ['identity.refresh_token_invalid'],
         },
       ),
     })
     .post(
       '/logout',
-      async ({ call, caller, status }) => {
-        await identity.logout(call, caller)
+      async ({ context, caller, status }) => {
+        await identity.logout(context, caller)
         return status(204, undefined)
       },
-      { signedIn: true, ...contract({}, { 204: nothing }, { summary: 'End this session', tags }) },
+      { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End this session', tags }) },
     )
     .post(
       '/logout-all',
-      async ({ call, caller, status }) => {
-        await identity.logoutAll(call, caller)
+      async ({ context, caller, status }) => {
+        await identity.logoutAll(context, caller)
         return status(204, undefined)
       },
-      { signedIn: true, ...contract({}, { 204: nothing }, { summary: 'End every session of this account', tags }) },
+      { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End every session of this account', tags }) },
     )
-    .get('/me', ({ call, caller }) => identity.getMe(call, caller), {
+    .get('/me', ({ context, caller }) => identity.getMe(context, caller), {
       signedIn: true,
       ...contract({}, { 200: model.user }, { summary: 'The account that asks', tags }),
     })
-    .patch('/me', ({ call, caller, body }) => identity.updateMe(call, caller, body), {
+    .patch('/me', ({ context, caller, body }) => identity.updateMe(context, caller, body), {
       signedIn: true,
       ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change the account that asks', tags }),
     })
     .delete(
       '/me',
-      async ({ call, caller, status }) => {
-        await identity.closeMe(call, caller)
+      async ({ context, caller, status }) => {
+        await identity.closeMe(context, caller)
         return status(204, undefined)
       },
       {
         signedIn: true,
-        ...contract({}, { 204: nothing }, { summary: 'Close the account and forget the person', tags }),
+        ...contract({}, { 204: noContent }, { summary: 'Close the account and forget the person', tags }),
       },
     )
     .post(
       '/password',
-      async ({ call, caller, body, status }) => {
-        await identity.changePassword(call, caller, body)
+      async ({ context, caller, body, status }) => {
+        await identity.changePassword(context, caller, body)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { body: model.passwordChange },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Change the password; every other session ends',
             tags,
-            faults: ['identity.password_wrong', 'identity.password_common', 'identity.busy'],
+            errors: ['identity.password_wrong', 'identity.password_common', 'identity.busy'],
           },
         ),
       },
     )
-    .get('/sessions', ({ call, caller, query }) => identity.listSessions(call, caller, toPlace(query)), {
+    .get('/sessions', ({ context, caller, query }) => identity.listSessions(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(
         { query: closed(pageQuery) },
@@ -120,16 +121,16 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     })
     .delete(
       '/sessions/:session_id',
-      async ({ call, caller, params, status }) => {
-        await identity.endSession(call, caller, params.session_id)
+      async ({ context, caller, params, status }) => {
+        await identity.endSession(context, caller, params.session_id)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { params: model.sessionParams },
-          { 204: nothing },
-          { summary: 'End one session', tags, faults: ['session.not_found'] },
+          { 204: noContent },
+          { summary: 'End one session', tags, errors: ['session.not_found'] },
         ),
       },
     )

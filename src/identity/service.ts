@@ -2,13 +2,13 @@ import { randomBytes } from 'node:crypto'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller, Claims, TokenClaims } from '../access/principal.ts'
 import { Fault, invalidInput } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { canonicalEmail } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
-import type { Awaitable } from '../kit/maybe-promise.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -161,54 +161,58 @@ export const createIdentity = (dependencies: Dependencies) => {
   const endAll = (tx: TransactionSql, userId: string, reason: EndReason, except?: string) =>
     store.endSessions(tx, userId, reason, new Date(clock.now()), except)
 
-  const requireUser = async (call: Call, userId: string): Promise<UserRow> => {
-    const user = await store.findUser(call.deadline, userId)
+  const requireUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
+    const user = await store.findUser(context.deadline, userId)
     if (user === undefined || user.status !== 'active') throw new Fault('identity.not_signed_in')
     return user
   }
 
   return {
     /** What a bearer token claims, its signature checked; throws `identity.not_signed_in`. Checked tokens are remembered. */
-    claimsOf: (token: string): Awaitable<TokenClaims> => {
+    claimsOf: (token: string): MaybePromise<TokenClaims> => {
       const known = verified.get(token)
       return known.kind === 'hit' ? inForce(known.value) : verifyAndRemember(token)
     },
 
     register: async (
-      call: Call,
+      context: RequestContext,
       input: { email: string; password: string; display_name?: string },
       device: Device,
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       requireLength(input.password, '/password')
-      const passwordHash = await passwords.hash(input.password, call.deadline)
-      const answer = await changes.run(
-        call.deadline,
+      const passwordHash = await passwords.hash(input.password, context.deadline)
+      const answer = await changes.commitAndInvalidate(
+        context.deadline,
         async (tx) => {
           const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           await welcome(tx, user.id)
           return openSession(tx, user, device)
         },
-        { adds: true },
+        { grantsOnly: true },
       )
       return answer()
     },
 
     /** An unknown address costs what a wrong password costs, and is answered with the same bytes. */
-    login: async (call: Call, input: { email: string; password: string }, device: Device): Promise<TokenResponse> => {
+    login: async (
+      context: RequestContext,
+      input: { email: string; password: string },
+      device: Device,
+    ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email) ?? ''
       // Twice, because a sign-in that overlaps may have renewed the hash between our look at it and our use of it.
       for (let attempt = 1; attempt <= 2; attempt += 1) {
-        const user = await store.findUserByEmail(call.deadline, email)
+        const user = await store.findUserByEmail(context.deadline, email)
         const hash = user?.password_hash ?? undefined
-        const matches = await passwords.verify(input.password, hash, call.deadline)
+        const matches = await passwords.verify(input.password, hash, context.deadline)
         if (!matches || user === undefined || hash === undefined) break
         if (user.status !== 'active') throw new Fault('identity.account_suspended')
-        const renewed = isOutdated(hash) ? await passwords.rehash(input.password, call.deadline) : undefined
-        const answer = await changes.run(
-          call.deadline,
+        const renewed = isOutdated(hash) ? await passwords.rehash(input.password, context.deadline) : undefined
+        const answer = await changes.commitAndInvalidate(
+          context.deadline,
           async (tx) => {
             const held =
               renewed === undefined
@@ -216,7 +220,7 @@ export const createIdentity = (dependencies: Dependencies) => {
                 : await store.replacePasswordHash(tx, user.id, hash, renewed)
             return held ? openSession(tx, user, device) : undefined
           },
-          { adds: true },
+          { grantsOnly: true },
         )
         if (answer !== undefined) return answer()
       }
@@ -227,13 +231,13 @@ export const createIdentity = (dependencies: Dependencies) => {
      * Rotates a refresh token. The successor is derived from the presented token and a server key, so a retry within the
      * grace gets the same answer while nothing usable is stored.
      */
-    refresh: async (call: Call, presented: string): Promise<TokenResponse> => {
+    refresh: async (context: RequestContext, presented: string): Promise<TokenResponse> => {
       const token = decodeBase64url(presented)
       if (token?.length !== refreshTokenLength) throw new Fault('identity.refresh_token_invalid')
       const successor = secrets.derive('refresh-successor', token)
       // A throw in here would undo the end of a reused family, so the verdict comes out and is acted on outside.
-      const outcome = await changes.run(
-        call.deadline,
+      const outcome = await changes.commitAndInvalidate(
+        context.deadline,
         async (tx) => {
           const nowMs = clock.now()
           const found = await store.lockRefreshToken(tx, sha256(token))
@@ -252,7 +256,7 @@ export const createIdentity = (dependencies: Dependencies) => {
             await store.endSession(tx, found.user_id, found.id, 'refresh_reused', new Date(nowMs))
             return { verdict, session: found }
           }
-          const user = await store.findUser(call.deadline, found.user_id, tx)
+          const user = await store.findUser(context.deadline, found.user_id, tx)
           if (user?.status !== 'active') return { verdict: 'over' } as const
           if (verdict === 'rotate') {
             const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, found.expires_at.getTime()))
@@ -261,42 +265,46 @@ export const createIdentity = (dependencies: Dependencies) => {
           }
           return { verdict, user, session: found, atMs: found.rotated_at?.getTime() ?? nowMs }
         },
-        { adds: true },
+        { grantsOnly: true },
       )
       if (outcome.verdict === 'reused') {
         const { id: session_id, user_id } = outcome.session
-        log.warn({ event: 'session.refresh_reused', session_id, user_id, request_id: call.requestId }, 'family ended')
+        log.warn(
+          { event: 'session.refresh_reused', session_id, user_id, request_id: context.requestId },
+          'family ended',
+        )
       }
       if (outcome.verdict === 'reused' || outcome.verdict === 'over') throw new Fault('identity.refresh_token_invalid')
       return issue(outcome.user, outcome.session.id, successor, outcome.atMs)
     },
 
-    logout: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
+    logout: (context: RequestContext, caller: Caller): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
         await store.endSession(tx, caller.userId, caller.sessionId, 'logout', new Date(clock.now()))
       }),
 
-    logoutAll: (call: Call, caller: Caller): Promise<void> =>
-      changes.run(call.deadline, (tx) => endAll(tx, caller.userId, 'logout_all')),
+    logoutAll: (context: RequestContext, caller: Caller): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, (tx) => endAll(tx, caller.userId, 'logout_all')),
 
-    getMe: async (call: Call, caller: Caller): Promise<User> => toUser(await requireUser(call, caller.userId)),
+    getMe: async (context: RequestContext, caller: Caller): Promise<User> =>
+      toUser(await requireUser(context, caller.userId)),
 
-    updateMe: (call: Call, caller: Caller, input: { display_name: string }): Promise<User> =>
-      changes.run(
-        call.deadline,
+    updateMe: (context: RequestContext, caller: Caller, input: { display_name: string }): Promise<User> =>
+      changes.commitAndInvalidate(
+        context.deadline,
         async (tx) => {
           const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
           if (user === undefined) throw new Fault('identity.not_signed_in')
           return toUser(user)
         },
-        { adds: true },
+        { grantsOnly: true },
       ),
 
-    closeMe: async (call: Call, caller: Caller): Promise<void> => {
+    closeMe: async (context: RequestContext, caller: Caller): Promise<void> => {
       const cancelSome = (tx: TransactionSql) => cancelGenerations(tx, caller.userId)
       // However many there are: what was called off is, and whoever asks again goes on from there.
-      while (await changes.run(call.deadline, cancelSome)) {}
-      await changes.run(call.deadline, async (tx) => {
+      while (await changes.commitAndInvalidate(context.deadline, cancelSome)) {}
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
         // While the address is still known; from here on nothing more is accepted.
         await leaveTeams(tx, caller.userId)
         while (await cancelSome(tx)) {}
@@ -307,31 +315,31 @@ export const createIdentity = (dependencies: Dependencies) => {
 
     /** Ends every other session; this one goes on. Of two changes at once one wins, the other is told its password is wrong. */
     changePassword: async (
-      call: Call,
+      context: RequestContext,
       caller: Caller,
       input: { current_password: string; new_password: string },
     ): Promise<void> => {
       requireLength(input.new_password, '/new_password')
-      const user = await requireUser(call, caller.userId)
+      const user = await requireUser(context, caller.userId)
       const from = user.password_hash ?? undefined
-      const matches = await passwords.verify(input.current_password, from, call.deadline)
+      const matches = await passwords.verify(input.current_password, from, context.deadline)
       if (!matches || from === undefined) throw new Fault('identity.password_wrong')
-      const to = await passwords.hash(input.new_password, call.deadline)
-      await changes.run(call.deadline, async (tx) => {
+      const to = await passwords.hash(input.new_password, context.deadline)
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
         if (!(await store.replacePasswordHash(tx, user.id, from, to))) throw new Fault('identity.password_wrong')
         await endAll(tx, user.id, 'password_changed', caller.sessionId)
       })
     },
 
-    listSessions: async (call: Call, caller: Caller, page: { after: string | null; limit: number }) => {
+    listSessions: async (context: RequestContext, caller: Caller, page: { after: string | null; limit: number }) => {
       const now = new Date(clock.now())
-      const rows = await store.listSessions(call.deadline, caller.userId, now, page.after, page.limit)
+      const rows = await store.listSessions(context.deadline, caller.userId, now, page.after, page.limit)
       const { items, next_cursor } = toPage(rows, page.limit)
       return { items: items.map((row) => toSession(row, caller.sessionId)), next_cursor }
     },
 
-    endSession: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
+    endSession: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
         const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
         if (!ended) throw new Fault('session.not_found')
       }),

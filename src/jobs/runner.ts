@@ -65,7 +65,7 @@ export type Runner = {
 }
 
 type Dependencies<R> = {
-  readonly store: Pick<JobStore, 'isAnyDue' | 'renew' | 'note' | 'putOff' | 'tellProgress'>
+  readonly store: Pick<JobStore, 'isAnyDue' | 'renew' | 'note' | 'reschedule' | 'tellProgress'>
   /** Takes up to so many jobs; see `JobStore.take`. */
   readonly take: (limit: number, leaseMs: number) => Promise<readonly LeasedJob[]>
   readonly work: Work<R>
@@ -101,13 +101,13 @@ export const createRunner = <R>({
 
   const conclude = async (job: LeasedJob, { signal }: AbortController, error: unknown): Promise<void> => {
     const lease = leaseOf(job)
-    if (closing !== undefined) return store.putOff(lease, 0, false)
+    if (closing !== undefined) return store.reschedule(lease, 0, false)
     if (signal.reason === lost) return
     const failure = signal.reason === late ? { reason: 'timeout', retryable: false } : work.judge(error)
     const { generation_id, attempt, failures } = job
     log.warn({ event: 'job.failed', generation_id, attempt, ...failure, error }, 'an attempt at a generation failed')
     if (!failure.retryable || failures + 1 >= maxFailures) return work.fail(job, lease, failure)
-    await store.putOff(lease, firstRetryMs * 2 ** failures * (0.5 + random()), true)
+    await store.reschedule(lease, firstRetryMs * 2 ** failures * (0.5 + random()), true)
   }
 
   const run = async (job: LeasedJob, abort: AbortController): Promise<void> => {
@@ -158,7 +158,7 @@ export const createRunner = <R>({
     if (!(await store.isAnyDue())) return
     const jobs = await take(concurrency - running.size, leaseMs)
     if (closing !== undefined) {
-      await Promise.all(jobs.map((job) => store.putOff(leaseOf(job), 0, false)))
+      await Promise.all(jobs.map((job) => store.reschedule(leaseOf(job), 0, false)))
       return
     }
     for (const job of jobs) {

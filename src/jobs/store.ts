@@ -179,7 +179,7 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
     },
 
     /** As `finish`, for one that comes to nothing: what was ordered for it is cancelled. */
-    giveUp: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
+    failPermanently: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
       await tx`select from generations where id = ${generationId} for no key update`
       const ours = tx`generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
       return (await drop(tx, ours)) === 1
@@ -196,7 +196,7 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
     },
 
     /** Gives back a job that is still ours, for another attempt after a while. */
-    putOff: async ({ generationId, attempt }: Lease, delayMs: number, failed: boolean): Promise<void> => {
+    reschedule: async ({ generationId, attempt }: Lease, delayMs: number, failed: boolean): Promise<void> => {
       await sql`
       update generation_jobs
          set worker = null, lease_until = null, failures = failures + ${failed ? 1 : 0},

@@ -13,7 +13,7 @@ const providersShare = 0.9
 
 /** What others do about a job that ends, in its transaction; and with what was made, before it. */
 type Dependencies<R> = {
-  readonly store: Pick<JobStore, 'finish' | 'giveUp'>
+  readonly store: Pick<JobStore, 'finish' | 'failPermanently'>
   readonly changes: Changes
   readonly clock: Clock
   readonly findModel: (
@@ -57,7 +57,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     lease: Lease,
     work: (tx: TransactionSql) => Promise<void>,
   ): Promise<boolean> =>
-    changes.run(createDeadline(clock, concludingMs), async (tx) => {
+    changes.commitAndInvalidate(createDeadline(clock, concludingMs), async (tx) => {
       if (!(await end(tx, lease))) return false
       await work(tx)
       return true
@@ -90,7 +90,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     make: async (job, { signal, onProgress, note }) => {
       const model = findModel(job.model)
       const provider = model && providers.get(model.provider)
-      if (model === undefined || provider === undefined) throw new NobodyMakesIt()
+      if (model === undefined || provider === undefined) throw new ModelUnavailable()
       const reference = await referenceOf(job, signal)
       signal.throwIfAborted()
       const made = await provider.make(orderOf(job, model, reference), {
@@ -126,7 +126,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
     },
 
     fail: async (job, lease, { reason }) => {
-      await concluding(store.giveUp, lease, async (tx) => {
+      await concluding(store.failPermanently, lease, async (tx) => {
         await markFailed(tx, job.generation_id, reason)
         await refund(tx, job.generation_id)
       })
@@ -134,7 +134,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
 
     judge: (error) => {
       // It is only taken here when nobody has made it for a long time.
-      if (error instanceof NobodyMakesIt) return { reason: 'unavailable', retryable: false }
+      if (error instanceof ModelUnavailable) return { reason: 'unavailable', retryable: false }
       if (error instanceof ReferenceMissing) return { reason: 'unavailable', retryable: true }
       if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }
       return judge(error)
@@ -142,7 +142,7 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
   }
 }
 
-class NobodyMakesIt extends Error {
+class ModelUnavailable extends Error {
   override readonly name = 'NobodyMakesIt'
 }
 

@@ -23,7 +23,7 @@ export const parseRange = (header: string | null): ByteRange | undefined => {
 }
 
 /** Where a range lies in `total` bytes. Throws `RangeNotSatisfiable` where nothing of it does. */
-export const placeRange = (range: ByteRange | undefined, total: number): { first: number; length: number } => {
+export const resolveRange = (range: ByteRange | undefined, total: number): { first: number; length: number } => {
   if (range === undefined) return { first: 0, length: total }
   const first = 'suffix' in range ? Math.max(0, total - range.suffix) : range.first
   if (first >= total) throw new RangeNotSatisfiable(total)

@@ -14,7 +14,7 @@ export const pause = (ms: number, signal: AbortSignal): Promise<void> =>
   })
 
 /** What the work comes to, or the signal's reason as soon as that aborts, for work that cannot be told to stop. */
-export const unlessAborted = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
+export const rejectOnAbort = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
   new Promise((resolve, reject) => {
     const stop = () => reject(signal.reason)
     if (signal.aborted) stop()
@@ -26,4 +26,4 @@ export const unlessAborted = <T>(work: Promise<T>, signal: AbortSignal): Promise
 export const sliceBytes = 1_048_576
 
 /** Lets others have their turn. */
-export const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))
+export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

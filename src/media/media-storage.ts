@@ -57,7 +57,7 @@ export type Belonging = { readonly generationId: string | null; readonly ownerId
  * How it degrades: bytes that cannot be taken away now are tried again with the next sweep. Closing waits for the object
  * that is being taken away and leaves the others to whoever sweeps next.
  */
-export const createKeeper = ({
+export const createMediaStorage = ({
   store,
   images,
   objects,
@@ -197,4 +197,4 @@ export const createKeeper = ({
   }
 }
 
-export type Keeper = ReturnType<typeof createKeeper>
+export type MediaStorage = ReturnType<typeof createMediaStorage>

@@ -4,9 +4,9 @@ import type { ResourceRef } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import { contract } from '../http/contract.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Responder } from '../http/responder.ts'
-import { nothing, toPlace } from '../http/schema-types.ts'
+import { noContent, toPlace } from '../http/schema-types.ts'
 import { parseRange } from '../kit/byte-range.ts'
 import { namesTag } from '../kit/entity-tag.ts'
 import { linkRoutes } from './links/routes.ts'
@@ -55,7 +55,7 @@ type Dependencies = {
 }
 
 type Asked = {
-  readonly call: Call
+  readonly context: RequestContext
   readonly caller: Caller | undefined
   readonly mediaId: string
   readonly query: model.ContentQuery
@@ -63,14 +63,14 @@ type Asked = {
 }
 
 /** By whose right somebody comes for bytes: its own, or that of whoever made the link it has. */
-const visitOf = ({ links, shareLinks }: Dependencies, { call, caller, mediaId, query, request }: Asked) => {
+const visitOf = ({ links, shareLinks }: Dependencies, { context, caller, mediaId, query, request }: Asked) => {
   const { variant = 'original', signature, share } = query
   if (signature !== undefined) {
     if (share !== undefined) throw invalidInput('query', '/share', 'There is a signature')
     if (query.variant !== undefined) throw invalidInput('query', '/variant', 'A signed link says itself which')
-    return links.open(call, { mediaId, signature, method: request.method, url: request.url })
+    return links.open(context, { mediaId, signature, method: request.method, url: request.url })
   }
-  if (share !== undefined) return shareLinks.open(call, mediaId, share, variant)
+  if (share !== undefined) return shareLinks.open(context, mediaId, share, variant)
   if (caller === undefined) throw new Fault('identity.not_signed_in')
   return { userId: caller.userId, action: 'download', variant, refusal: 'media.not_found' } as const
 }
@@ -84,7 +84,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
     .use(uploadRoutes(dependencies))
     .get(
       '/generations/:generation_id/media',
-      ({ call, params, query }) => media.list(call, params.generation_id, toPlace(query)),
+      ({ context, params, query }) => media.list(context, params.generation_id, toPlace(query)),
       {
         may: ['read', itsGeneration],
         ...contract(
@@ -93,12 +93,12 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           {
             summary: 'What came of a generation; nothing until it is completed',
             tags,
-            faults: ['generation.not_found'],
+            errors: ['generation.not_found'],
           },
         ),
       },
     )
-    .get('/media/:media_id', ({ call, params }) => media.get(call, params.media_id), {
+    .get('/media/:media_id', ({ context, params }) => media.get(context, params.media_id), {
       may: ['read', model.theMedia],
       ...contract(
         { params: model.mediaParams },
@@ -106,38 +106,38 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         {
           summary: 'What it is; needs `read` on its generation, or to have uploaded it',
           tags,
-          faults: ['media.not_found'],
+          errors: ['media.not_found'],
         },
       ),
     })
     .delete(
       '/media/:media_id',
-      async ({ call, caller, params, status }) => {
-        await media.remove(call, caller, params.media_id)
+      async ({ context, caller, params, status }) => {
+        await media.remove(context, caller, params.media_id)
         return status(204, undefined)
       },
       {
         may: ['delete', model.theMedia],
         ...contract(
           { params: model.mediaParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Delete it, bytes and all; needs `delete` on its generation, or to have uploaded it',
             tags,
-            faults: ['media.not_found', 'access.denied'],
+            errors: ['media.not_found', 'access.denied'],
           },
         ),
       },
     )
     .get(
       '/media/:media_id/content',
-      async ({ call, caller, params, query, request }) => {
-        const visit = await visitOf(dependencies, { call, caller, mediaId: params.media_id, query, request })
-        const content = await media.getContent(call, params.media_id, visit)
+      async ({ context, caller, params, query, request }) => {
+        const visit = await visitOf(dependencies, { context, caller, mediaId: params.media_id, query, request })
+        const content = await media.getContent(context, params.media_id, visit)
         const send = (status: number, body: BodyInit | null, headers: Record<string, string>) =>
           responder.raw(body, {
             status,
-            requestId: call.requestId,
+            requestId: context.requestId,
             origin: request.headers.get('origin'),
             headers: {
               etag: content.tag,
@@ -154,7 +154,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         const isSame = condition === null || condition === content.tag
         // Of a HEAD there are no parts.
         const range = isSame && request.method === 'GET' ? parseRange(request.headers.get('range')) : undefined
-        const { stream, first, length, total } = await media.open(call, content, range)
+        const { stream, first, length, total } = await media.open(context, content, range)
         const isPart = range !== undefined
         const headers = {
           'content-type': content.contentType,
@@ -164,7 +164,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           ...(isPart && { 'content-range': `bytes ${first}-${first + length - 1}/${total}` }),
         }
         // A HEAD is answered like this too: what it would have been is counted and left out on the way.
-        const body = length > maxWholeBytes ? stream : await call.deadline.run(new Response(stream).arrayBuffer())
+        const body = length > maxWholeBytes ? stream : await context.deadline.run(new Response(stream).arrayBuffer())
         return send(isPart ? 206 : 200, body, headers)
       },
       {
@@ -175,9 +175,9 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           {
             summary: 'Its bytes; needs `download` on it, or a signed link or a share link to it',
             tags,
-            by: ['bearer', 'signed_link', 'share_link'],
+            security: ['bearer', 'signed_link', 'share_link'],
             bytes: model.contentTypes,
-            faults: ['media.not_found', 'media.link_refused', 'media.range_not_satisfiable', 'media.unavailable'],
+            errors: ['media.not_found', 'media.link_refused', 'media.range_not_satisfiable', 'media.unavailable'],
           },
         ),
       },

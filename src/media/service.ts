@@ -2,9 +2,9 @@ import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { MediaFact } from '../access/policy/facts/model.ts'
 import type { Caller } from '../access/principal.ts'
-import type { AccessInside } from '../access/transactional-access.ts'
+import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
@@ -66,19 +66,19 @@ const toContent = (id: string, { sha256, contentType: original }: MediaFact, var
 export const createMedia = ({
   store,
   access,
-  accessInside,
+  transactionalAccess,
   changes,
   objects,
 }: {
   store: Pick<MediaStore, 'find' | 'list' | 'lockGenerationOf' | 'remove'>
   access: Pick<Access, 'requireMedia' | 'requireDerivation'>
-  accessInside: AccessInside
+  transactionalAccess: TransactionalAccess
   changes: Changes
   objects: Pick<ObjectStore, 'open'>
 }) => {
-  const look = async (call: Call, id: string, { userId, action, refusal }: Visit): Promise<MediaFact> => {
+  const look = async (context: RequestContext, id: string, { userId, action, refusal }: Visit): Promise<MediaFact> => {
     try {
-      return await access.requireMedia({ userId }, action, id, call.deadline)
+      return await access.requireMedia({ userId }, action, id, context.deadline)
     } catch (cause) {
       if (cause instanceof Fault && cause.status < 500) throw new Fault(refusal, { cause })
       throw cause
@@ -86,25 +86,25 @@ export const createMedia = ({
   }
 
   return {
-    get: async (call: Call, id: string): Promise<Media> => {
-      const row = await store.find(call.deadline, id)
+    get: async (context: RequestContext, id: string): Promise<Media> => {
+      const row = await store.find(context.deadline, id)
       // Decided on a moment ago, gone now.
       if (row === undefined) throw new Fault('media.not_found')
       return toMedia(row)
     },
 
-    list: async (call: Call, generationId: string, place: { after: string | null; limit: number }) => {
-      const { items, next_cursor } = toPage(await store.list(call.deadline, generationId, place), place.limit)
+    list: async (context: RequestContext, generationId: string, place: { after: string | null; limit: number }) => {
+      const { items, next_cursor } = toPage(await store.list(context.deadline, generationId, place), place.limit)
       return { items: items.map(toMedia), next_cursor }
     },
 
     /** Whether there is such a variant of what the visit is for. */
-    offers: async (call: Call, id: string, visit: Visit): Promise<boolean> =>
-      variantsOf((await look(call, id, visit)).contentType).includes(visit.variant),
+    offers: async (context: RequestContext, id: string, visit: Visit): Promise<boolean> =>
+      variantsOf((await look(context, id, visit)).contentType).includes(visit.variant),
 
     /** A variant that there is none of is a 422, for those who may have the others. */
-    getContent: async (call: Call, id: string, visit: Visit): Promise<Content> => {
-      const fact = await look(call, id, visit)
+    getContent: async (context: RequestContext, id: string, visit: Visit): Promise<Content> => {
+      const fact = await look(context, id, visit)
       if (!variantsOf(fact.contentType).includes(visit.variant)) {
         throw invalidInput('query', '/variant', noVariants)
       }
@@ -112,22 +112,22 @@ export const createMedia = ({
     },
 
     /** A generation stays as it is, also when all that came of it is gone. */
-    remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
+    remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
         await store.lockGenerationOf(tx, id)
-        await accessInside(tx).require(caller, 'delete', { type: 'media', id }, call.deadline)
+        await transactionalAccess(tx).require(caller, 'delete', { type: 'media', id }, context.deadline)
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 
     /** Passes where the caller may make something of it; throws as for its bytes, and as for a child of its generation. */
-    requireReference: async (call: Call, caller: Caller, id: string): Promise<void> => {
-      const { generationId, contentType } = await access.requireMedia(caller, 'download', id, call.deadline)
+    requireReference: async (context: RequestContext, caller: Caller, id: string): Promise<void> => {
+      const { generationId, contentType } = await access.requireMedia(caller, 'download', id, context.deadline)
       if (!contentType.startsWith('image/')) throw invalidInput('body', '/reference_media_id', 'Expected a picture')
-      if (generationId !== null) await access.requireDerivation(caller, generationId, call.deadline)
+      if (generationId !== null) await access.requireDerivation(caller, generationId, context.deadline)
     },
 
     /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
-    open: async ({ deadline }: Call, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
+    open: async ({ deadline }: RequestContext, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
       const opening = objects.open(key, range)
       const opened = await deadline.run(opening).catch((error) => {
         // What comes too late is not left open.

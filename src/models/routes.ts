@@ -45,7 +45,7 @@ export const modelRoutes = ({ models }: { models: Models }) => {
       ...contract(
         { params: model.modelParams },
         { 200: model.offer },
-        { summary: 'One model', tags, open: true, faults: ['model.not_found'] },
+        { summary: 'One model', tags, open: true, errors: ['model.not_found'] },
       ),
     })
     .get('/*', ({ params }) => get(idOfRest(params['*'])), { detail: { hide: true } })

@@ -43,7 +43,7 @@ const bus = closed({
   members: t.Array(t.String(), { description: 'The other instances it heard of lately' }),
   events_heard: count(),
   changes_announced: count(),
-  events_standing: count('Changes that Redis has not confirmed yet to have forgotten'),
+  pending_invalidations: count('Changes that Redis has not confirmed yet to have forgotten'),
   waits: closed({
     acknowledged: count('Changes that all others had applied when they were answered'),
     lapsed: count('Changes answered without one that said nothing, when that believed its memory no more'),

@@ -15,8 +15,8 @@ export const monitoringRoutes = ({ monitoring, guard }: { monitoring: Monitoring
       {
         summary: 'What the caches and the bus of this instance have done since it started',
         tags,
-        by: ['bearer', 'service_key'],
-        faults: ['access.admins_only', 'service_key.scope_missing'],
+        security: ['bearer', 'service_key'],
+        errors: ['access.admins_only', 'service_key.scope_missing'],
       },
     ),
   })

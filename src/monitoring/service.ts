@@ -1,12 +1,12 @@
-import type { Tally } from '../access/cache/decision-counters.ts'
+import type { DecisionCounters } from '../access/cache/decision-counters.ts'
 import type { Caches } from '../access/caches.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'
 
 type Dependencies = {
-  readonly caches: Pick<Caches, 'memory' | 'outer' | 'bus' | 'standing' | 'flags' | 'check'>
-  readonly tally: Pick<Tally, 'decisions'>
+  readonly caches: Pick<Caches, 'memory' | 'redisCache' | 'bus' | 'pendingInvalidations' | 'flags' | 'staleDetector'>
+  readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
   /** Undefined: none is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
   readonly clock: Clock
@@ -23,17 +23,17 @@ const shareOf = (part: number, whole: number): number | null => (whole === 0 ? n
  * Promise: asks nobody and waits for nothing, so it answers while Postgres and Redis do not. A hit rate is never told
  * without the count of stale facts beside it.
  */
-export const createMonitoring = ({ caches, tally, redis, clock, l1 }: Dependencies) => {
-  const { memory, outer, bus, standing, flags, check } = caches
+export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }: Dependencies) => {
+  const { memory, redisCache, bus, pendingInvalidations, flags, staleDetector } = caches
 
   const cacheMetrics = (): Metrics['caches'] => {
-    const { l1: byMemory, l2: byOuter, l3, database } = tally.decisions
+    const { l1: byMemory, l2: byOuter, l3, database } = decisionCounters.decisions
     const total = byMemory + byOuter + l3 + database
     return {
       hit_rate: shareOf(byMemory + byOuter, total),
       l1_share: shareOf(byMemory, total),
-      stale_facts: check.counts.stale,
-      facts_compared: check.counts.compared,
+      stale_facts: staleDetector.counts.stale,
+      facts_compared: staleDetector.counts.compared,
       decisions: { total, l1: byMemory, l2: byOuter, l3, database },
       l1: {
         enabled: flags.current.l1,
@@ -45,12 +45,12 @@ export const createMonitoring = ({ caches, tally, redis, clock, l1 }: Dependenci
       l2: {
         enabled: flags.current.l2,
         state: redis?.state() ?? 'none',
-        hits: outer?.counts.hits ?? 0,
-        misses: outer?.counts.misses ?? 0,
+        hits: redisCache?.counts.hits ?? 0,
+        misses: redisCache?.counts.misses ?? 0,
         timeouts: redis?.counts.timeouts ?? 0,
         errors: redis?.counts.errors ?? 0,
-        unreadable: outer?.counts.unreadable ?? 0,
-        refused: outer?.counts.refused ?? 0,
+        unreadable: redisCache?.counts.unreadable ?? 0,
+        refused: redisCache?.counts.refused ?? 0,
       },
       l3: { enabled: flags.current.l3 },
     }
@@ -60,9 +60,9 @@ export const createMonitoring = ({ caches, tally, redis, clock, l1 }: Dependenci
     instance: bus.instance,
     lease_held: clock.monotonic() < bus.lease.untilMs,
     members: bus.members(),
-    events_heard: bus.counts.heard,
-    changes_announced: bus.counts.announced,
-    events_standing: standing.size,
+    events_heard: bus.counts.events,
+    changes_announced: bus.counts.commits,
+    pending_invalidations: pendingInvalidations.size,
     waits: {
       acknowledged: bus.counts.acknowledged,
       lapsed: bus.counts.lapsed,

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { placeRange } from '../kit/byte-range.ts'
+import { resolveRange } from '../kit/byte-range.ts'
 import {
   isObjectKey,
   type ListedObject,
@@ -133,7 +133,7 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
       if (file === undefined) return undefined
       try {
         const total = (await file.stat()).size
-        const { first, length } = placeRange(range, total)
+        const { first, length } = resolveRange(range, total)
         return { stream: streamOf(file, first, length), first, length, total }
       } catch (error) {
         await file.close()

@@ -41,7 +41,7 @@ try {
   if (yieldsToOthers) setPriority(patience)
 } catch {}
 
-const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
+const atLowPriority = async <T>(work: () => Promise<T>): Promise<T> => {
   if (!yieldsToOthers) return work()
   const timer = setInterval(haveThreadsYield, yieldEveryMs)
   try {
@@ -53,7 +53,7 @@ const patiently = async <T>(work: () => Promise<T>): Promise<T> => {
 }
 
 /** Raised between two bands of rows when nobody wants the picture any more. */
-class CalledOff extends Error {
+class Aborted extends Error {
   override readonly name = 'CalledOff'
 }
 
@@ -173,13 +173,13 @@ const progressStep = 0.05
 self.onmessage = async ({ data: { id, work, stop } }: MessageEvent<WorkMessage<ImageWork>>) => {
   let told = 0
   const onBand = (fraction: number) => {
-    if (stop !== undefined && Atomics.load(stop, 0) !== 0) throw new CalledOff()
+    if (stop !== undefined && Atomics.load(stop, 0) !== 0) throw new Aborted()
     if (fraction < 1 && fraction - told < progressStep) return
     told = fraction
     self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)
   }
   try {
-    const result = await patiently(() => perform(work, onBand))
+    const result = await atLowPriority(() => perform(work, onBand))
     const transfer = 'bytes' in result ? [result.bytes.buffer as ArrayBuffer] : []
     self.postMessage({ id, result } satisfies ResultMessage<ImageResult>, transfer)
   } catch (error) {

@@ -1,5 +1,5 @@
 import type { Deadline } from '../kit/deadline.ts'
-import { breathe, sliceBytes } from '../kit/pause.ts'
+import { sliceBytes, yieldToEventLoop } from '../kit/pause.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../media/formats/image-format.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../media/formats/video-format.ts'
 import { createWorkerPool } from './worker-pool.ts'
@@ -113,7 +113,7 @@ const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
   if (bytes.buffer instanceof SharedArrayBuffer) return bytes
   const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength))
   for (let at = 0; at < bytes.byteLength; at += sliceBytes) {
-    if (at > 0) await breathe()
+    if (at > 0) await yieldToEventLoop()
     shared.set(bytes.subarray(at, at + sliceBytes), at)
   }
   return shared

@@ -46,7 +46,7 @@ export type Redis<S extends string = never> = {
    * The server that would be asked now; undefined when there is none. Another one after a restart, even if the server
    * restored what it had, and after another node has taken over.
    */
-  readonly incarnation: string | undefined
+  readonly serverRunId: string | undefined
   state(): RedisState
   /** Since the start, of `run` and `must`: what came too late, and what failed for another reason. */
   readonly counts: { readonly timeouts: number; readonly errors: number }
@@ -291,7 +291,7 @@ export const createRedis = <S extends string = never>({
         return false
       }
     },
-    get incarnation() {
+    get serverRunId() {
       return upLink()?.connection.incarnation
     },
     state: () => {

@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer'
 import { S3mini, S3ServiceError } from 's3mini'
-import { placeRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
+import { RangeNotSatisfiable, resolveRange } from '../kit/byte-range.ts'
 import {
   isObjectKey,
   listPageSize,
@@ -104,7 +104,7 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
       // What the end is counted from has to be asked for; an object never changes its length.
       const total = range && 'suffix' in range ? await lengthOf(key) : undefined
       if (range && 'suffix' in range && total === undefined) return undefined
-      const place = total === undefined ? undefined : placeRange(range, total)
+      const place = total === undefined ? undefined : resolveRange(range, total)
       const first = place?.first ?? (range && 'first' in range ? range.first : 0)
       const last = place ? place.first + place.length - 1 : range && 'first' in range ? range.last : undefined
       try {

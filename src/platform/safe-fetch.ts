@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { isIP } from 'node:net'
-import { breathe, sliceBytes, unlessAborted } from '../kit/pause.ts'
+import { rejectOnAbort, sliceBytes, yieldToEventLoop } from '../kit/pause.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
 
 export type RefusedFor = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
@@ -86,7 +86,7 @@ const parseUrl = (text: string, base?: URL): URL => {
 const checkedAddresses = async (url: URL, resolve: Resolve, { hosts, signal }: FetchLimits) => {
   const host = url.hostname.replace(/^\[|\]$/g, '')
   if (!hosts.some((allowed) => isBelow(host, allowed))) throw new FetchRefused('host', `${host} is not allowed`)
-  const addresses = isIP(host) === 0 ? await unlessAborted(resolve(host), signal) : [host]
+  const addresses = isIP(host) === 0 ? await rejectOnAbort(resolve(host), signal) : [host]
   if (addresses.length === 0 || !addresses.every(isPublicAddress)) {
     throw new FetchRefused('address', `${host} has an address that is not public`)
   }
@@ -112,7 +112,7 @@ const join = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Array> =>
     since += chunk.byteLength
     if (since < sliceBytes) continue
     since = 0
-    await breathe()
+    await yieldToEventLoop()
   }
   return whole
 }

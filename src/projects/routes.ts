@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import { contract } from '../http/contract.ts'
-import { nothing, toPlace } from '../http/schema-types.ts'
+import { noContent, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Projects } from './service.ts'
 
@@ -16,60 +16,68 @@ const theProject = ({ params }: { params: Record<string, string> }): ResourceRef
 export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/projects' })
     .use(guard)
-    .post('', async ({ call, caller, body, status }) => status(201, await projects.create(call, caller, body)), {
+    .post('', async ({ context, caller, body, status }) => status(201, await projects.create(context, caller, body)), {
       signedIn: true,
       ...contract({ body: model.newProject }, { 201: model.project }, { summary: 'Create a project', tags }),
     })
-    .get('', ({ call, caller, query }) => projects.list(call, caller, { ...toPlace(query), ownerId: query.owner_id }), {
-      signedIn: true,
-      ...contract(
-        { query: model.projectQuery },
-        { 200: model.projectPage },
-        { summary: 'Projects the caller may read, newest first', tags },
-      ),
-    })
-    .get('/:project_id', ({ call, caller, params }) => projects.get(call, caller, params.project_id), {
+    .get(
+      '',
+      ({ context, caller, query }) => projects.list(context, caller, { ...toPlace(query), ownerId: query.owner_id }),
+      {
+        signedIn: true,
+        ...contract(
+          { query: model.projectQuery },
+          { 200: model.projectPage },
+          { summary: 'Projects the caller may read, newest first', tags },
+        ),
+      },
+    )
+    .get('/:project_id', ({ context, caller, params }) => projects.get(context, caller, params.project_id), {
       may: ['read', theProject],
       ...contract(
         { params: model.projectParams },
         { 200: model.projectWithPermissions },
-        { summary: 'One project, and what the caller may do on it', tags, faults: ['project.not_found'] },
+        { summary: 'One project, and what the caller may do on it', tags, errors: ['project.not_found'] },
       ),
     })
-    .patch('/:project_id', ({ call, caller, params, body }) => projects.update(call, caller, params.project_id, body), {
-      may: ['write', theProject],
-      ...contract(
-        { params: model.projectParams, body: model.projectChanges },
-        { 200: model.project },
-        {
-          summary: 'Change a project; `visibility` and `allow_derivatives` need `admin`',
-          tags,
-          faults: ['project.not_found', 'access.denied'],
-        },
-      ),
-    })
+    .patch(
+      '/:project_id',
+      ({ context, caller, params, body }) => projects.update(context, caller, params.project_id, body),
+      {
+        may: ['write', theProject],
+        ...contract(
+          { params: model.projectParams, body: model.projectChanges },
+          { 200: model.project },
+          {
+            summary: 'Change a project; `visibility` and `allow_derivatives` need `admin`',
+            tags,
+            errors: ['project.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
     .delete(
       '/:project_id',
-      async ({ call, caller, params, status }) => {
-        await projects.remove(call, caller, params.project_id)
+      async ({ context, caller, params, status }) => {
+        await projects.remove(context, caller, params.project_id)
         return status(204, undefined)
       },
       {
         may: ['delete', theProject],
         ...contract(
           { params: model.projectParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Delete a project; its generations stay with their owners',
             tags,
-            faults: ['project.not_found', 'access.denied'],
+            errors: ['project.not_found', 'access.denied'],
           },
         ),
       },
     )
     .post(
       '/:project_id/transfer',
-      ({ call, caller, params, body }) => projects.transfer(call, caller, params.project_id, body),
+      ({ context, caller, params, body }) => projects.transfer(context, caller, params.project_id, body),
       {
         may: ['admin', theProject],
         ...contract(
@@ -78,12 +86,12 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           {
             summary: 'Hand the project over to somebody who sees it through a team; only its owner can',
             tags,
-            faults: ['project.not_found', 'access.denied', 'project.new_owner_unfit'],
+            errors: ['project.not_found', 'access.denied', 'project.new_owner_unfit'],
           },
         ),
       },
     )
-    .get('/:project_id/stats', ({ call, params }) => projects.stats(call, params.project_id), {
+    .get('/:project_id/stats', ({ context, params }) => projects.stats(context, params.project_id), {
       may: ['share', theProject],
       ...contract(
         { params: model.projectParams },
@@ -91,13 +99,13 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
         {
           summary: 'What is in the project and how many have access; needs `share`',
           tags,
-          faults: ['project.not_found', 'access.denied'],
+          errors: ['project.not_found', 'access.denied'],
         },
       ),
     })
     .get(
       '/:project_id/teams',
-      ({ call, params, query }) => projects.listGrants(call, params.project_id, toPlace(query)),
+      ({ context, params, query }) => projects.listGrants(context, params.project_id, toPlace(query)),
       {
         may: ['share', theProject],
         ...contract(
@@ -106,15 +114,15 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           {
             summary: 'Teams with a grant on the project, newest team first; needs `share`',
             tags,
-            faults: ['project.not_found', 'access.denied'],
+            errors: ['project.not_found', 'access.denied'],
           },
         ),
       },
     )
     .post(
       '/:project_id/teams',
-      async ({ call, caller, params, body, status }) =>
-        status(201, await projects.addGrant(call, caller, params.project_id, body)),
+      async ({ context, caller, params, body, status }) =>
+        status(201, await projects.addGrant(context, caller, params.project_id, body)),
       {
         may: ['admin', theProject],
         ...contract(
@@ -123,7 +131,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           {
             summary: 'Let a team in; needs `admin` here, and the caller to be owner or admin of the team',
             tags,
-            faults: [
+            errors: [
               'project.not_found',
               'access.denied',
               'team.not_found',
@@ -136,7 +144,8 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
     )
     .patch(
       '/:project_id/teams/:team_id',
-      ({ call, caller, params, body }) => projects.updateGrant(call, caller, params.project_id, params.team_id, body),
+      ({ context, caller, params, body }) =>
+        projects.updateGrant(context, caller, params.project_id, params.team_id, body),
       {
         may: ['admin', theProject],
         ...contract(
@@ -145,26 +154,26 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           {
             summary: 'Change what a team gets out of the project',
             tags,
-            faults: ['project.not_found', 'access.denied', 'project.grant_not_found'],
+            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
           },
         ),
       },
     )
     .delete(
       '/:project_id/teams/:team_id',
-      async ({ call, caller, params, status }) => {
-        await projects.removeGrant(call, caller, params.project_id, params.team_id)
+      async ({ context, caller, params, status }) => {
+        await projects.removeGrant(context, caller, params.project_id, params.team_id)
         return status(204, undefined)
       },
       {
         may: ['admin', theProject],
         ...contract(
           { params: model.grantParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Withdraw the grant of a team',
             tags,
-            faults: ['project.not_found', 'access.denied', 'project.grant_not_found'],
+            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
           },
         ),
       },

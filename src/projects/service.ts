@@ -11,9 +11,9 @@ import {
   type ResourceRef,
 } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
-import type { AccessInside } from '../access/transactional-access.ts'
+import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -87,25 +87,25 @@ const refOf = (id: string): ResourceRef => ({ type: 'project', id })
 export const createProjects = ({
   store,
   access,
-  accessInside,
+  transactionalAccess,
   changes,
 }: {
   store: ProjectStore
   access: Access
-  accessInside: AccessInside
+  transactionalAccess: TransactionalAccess
   changes: Changes
 }) => {
   /** Locks a project and decides again; returns its owner. */
-  const lockFor = async (tx: TransactionSql, call: Call, caller: Caller, action: Action, id: string) => {
+  const lockFor = async (tx: TransactionSql, context: RequestContext, caller: Caller, action: Action, id: string) => {
     const { owner_id } = found(await store.lock(tx, id))
-    await accessInside(tx).require(caller, action, refOf(id), call.deadline)
+    await transactionalAccess(tx).require(caller, action, refOf(id), context.deadline)
     return owner_id
   }
 
   return {
-    create: (call: Call, caller: Caller, input: NewProject): Promise<Project> =>
-      changes.run(
-        call.deadline,
+    create: (context: RequestContext, caller: Caller, input: NewProject): Promise<Project> =>
+      changes.commitAndInvalidate(
+        context.deadline,
         async (tx) => {
           const row = await store.insert(tx, {
             id: newId(),
@@ -117,75 +117,87 @@ export const createProjects = ({
           })
           return toProject(row)
         },
-        { adds: true },
+        { grantsOnly: true },
       ),
 
     /** What the caller may do on it is known from letting it through. */
-    get: async (call: Call, caller: Caller, id: string): Promise<ProjectWithPermissions> => {
-      const project = toProject(found(await store.find(call.deadline, id)))
+    get: async (context: RequestContext, caller: Caller, id: string): Promise<ProjectWithPermissions> => {
+      const project = toProject(found(await store.find(context.deadline, id)))
       const questions = actions.map((action) => ({ userId: caller.userId, action, resource: refOf(id) }))
-      const decisions = await access.decideMany(questions, call.deadline)
+      const decisions = await access.decideMany(questions, context.deadline)
       return { ...project, permissions: actions.filter((_, index) => decisions[index]?.allowed) }
     },
 
-    list: async (call: Call, caller: Caller, filter: ProjectFilter) => {
-      const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, filter), filter.limit)
+    list: async (context: RequestContext, caller: Caller, filter: ProjectFilter) => {
+      const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, filter), filter.limit)
       return { items: items.map(toProject), next_cursor }
     },
 
     /** Who may see a project, and what others may make of it, is decided by those who administer it. */
-    update: (call: Call, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
+    update: (context: RequestContext, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
       const opens = input.visibility !== undefined || input.allow_derivatives !== undefined
-      return changes.run(call.deadline, async (tx) => {
-        await lockFor(tx, call, caller, opens ? 'admin' : 'write', id)
+      return changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await lockFor(tx, context, caller, opens ? 'admin' : 'write', id)
         return toProject(await store.update(tx, id, input))
       })
     },
 
-    remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
+    remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
         if (!(await store.lockForRemoval(tx, id))) throw new Fault('project.not_found')
-        await accessInside(tx).require(caller, 'delete', refOf(id), call.deadline)
+        await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
         await store.remove(tx, id)
       }),
 
     /** From the owner to somebody who sees the project through a team; to administer it is not enough to give it away. */
-    transfer: (call: Call, caller: Caller, id: string, { owner_id: newOwnerId }: Transfer): Promise<Project> =>
-      changes.run(call.deadline, async (tx) => {
-        const ownerId = await lockFor(tx, call, caller, 'admin', id)
+    transfer: (
+      context: RequestContext,
+      caller: Caller,
+      id: string,
+      { owner_id: newOwnerId }: Transfer,
+    ): Promise<Project> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        const ownerId = await lockFor(tx, context, caller, 'admin', id)
         if (ownerId !== caller.userId) throw new Fault('access.denied')
         if (!(await store.seesThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
         return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
       }),
 
-    stats: async (call: Call, id: string): Promise<Stats> => toStats(found(await store.stats(call.deadline, id))),
+    stats: async (context: RequestContext, id: string): Promise<Stats> =>
+      toStats(found(await store.stats(context.deadline, id))),
 
-    listGrants: async (call: Call, id: string, place: Place) => {
-      const { items, next_cursor } = toPage(await store.listGrants(call.deadline, id, place), place.limit)
+    listGrants: async (context: RequestContext, id: string, place: Place) => {
+      const { items, next_cursor } = toPage(await store.listGrants(context.deadline, id, place), place.limit)
       return { items: items.map(toGrant), next_cursor }
     },
 
     /** Takes both sides: `admin` on the project, and owner or admin of the team. */
-    addGrant: (call: Call, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
-      changes.run(call.deadline, async (tx) => {
-        await lockFor(tx, call, caller, 'admin', id)
+    addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await lockFor(tx, context, caller, 'admin', id)
         const role = await store.lockTeamRole(tx, id, input.team_id, caller.userId)
         if (role === undefined) throw new Fault('team.not_found')
         if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
         return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
       }),
 
-    updateGrant: (call: Call, caller: Caller, id: string, teamId: string, input: GrantChanges): Promise<Grant> =>
-      changes.run(call.deadline, async (tx) => {
-        await lockFor(tx, call, caller, 'admin', id)
+    updateGrant: (
+      context: RequestContext,
+      caller: Caller,
+      id: string,
+      teamId: string,
+      input: GrantChanges,
+    ): Promise<Grant> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await lockFor(tx, context, caller, 'admin', id)
         const row = await store.updateGrant(tx, id, teamId, input.access_level)
         if (row === undefined) throw new Fault('project.grant_not_found')
         return toGrant(row)
       }),
 
-    removeGrant: (call: Call, caller: Caller, id: string, teamId: string): Promise<void> =>
-      changes.run(call.deadline, async (tx) => {
-        await lockFor(tx, call, caller, 'admin', id)
+    removeGrant: (context: RequestContext, caller: Caller, id: string, teamId: string): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await lockFor(tx, context, caller, 'admin', id)
         if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
       }),
   }

@@ -6,9 +6,9 @@ import {
   createBudget,
   createRemote,
   field,
+  ProviderError,
   type RemoteOptions,
   type RemoteProvider,
-  Trouble,
   toFailure,
   unreadable,
 } from './remote.ts'
@@ -76,10 +76,10 @@ const fractionMade = 0.8
 /** What fal answers where there is nothing left to cancel. */
 const isOver: ReadonlySet<number | undefined> = new Set([400, 404, 410])
 
-const isUnknown = (error: unknown) => error instanceof Trouble && (error.status === 404 || error.status === 410)
+const isUnknown = (error: unknown) => error instanceof ProviderError && (error.status === 404 || error.status === 410)
 
 /** Made, and of no use: going on from there would come to the same. */
-const isSpoilt = (error: unknown): boolean =>
+const isPermanentlyBroken = (error: unknown): boolean =>
   error instanceof ProviderFailed &&
   error.retryable &&
   (error.failure === 'failed' || error.failure === 'invalid_output')
@@ -126,7 +126,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     const path = `${pathOf(providerModel, requestId)}/cancel`
     await remote.call({ method: 'PUT', path, tries: 1 }, budget).catch((error: unknown) => {
       // Complete, or not known any more.
-      if (error instanceof Trouble && isOver.has(error.status)) return
+      if (error instanceof ProviderError && isOver.has(error.status)) return
       throw toFailure(error, budget)
     })
   }
@@ -155,7 +155,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     try {
       return await remote.call({ method: 'GET', path, speaksForAnother: true, tries: failed ? 1 : 3 }, budget)
     } catch (error) {
-      if (!(error instanceof Trouble) || (error.status ?? 0) < 500) throw error
+      if (!(error instanceof ProviderError) || (error.status ?? 0) < 500) throw error
       throw new ProviderFailed('failed', { retryable: true, cause: error })
     }
   }
@@ -188,7 +188,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       const over = !complete && budget.signal.aborted && !attempt.signal.aborted
       if (over) await cancelIfReached(order, requestId)
       // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
-      if (isSpoilt(error) || over) await attempt.note(null).catch(() => {})
+      if (isPermanentlyBroken(error) || over) await attempt.note(null).catch(() => {})
       throw error
     }
   }

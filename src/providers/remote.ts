@@ -10,7 +10,7 @@ import { type Order, type Provider, ProviderFailed, type ProviderFailure } from 
 export type RemoteProvider = Provider & { state(): 'up' | 'tripped' }
 
 /** Why one try at a call came to nothing, and what that means for the next. */
-export class Trouble extends ProviderFailed {
+export class ProviderError extends ProviderFailed {
   /** Another try may go better at once. */
   readonly again: boolean
   /** It tells that the provider does not work, and not that it does not want to. */
@@ -63,8 +63,8 @@ export const field = (value: unknown, name: string): unknown =>
     : undefined
 
 /** An answer that is complete and not what was agreed on. */
-export const unreadable = (what: string, cause?: unknown): Trouble =>
-  new Trouble('invalid_output', { retryable: true, cause: new Error(what, { cause }) })
+export const unreadable = (what: string, cause?: unknown): ProviderError =>
+  new ProviderError('invalid_output', { retryable: true, cause: new Error(what, { cause }) })
 
 export type Call = {
   readonly method: 'GET' | 'POST' | 'PUT'
@@ -184,7 +184,7 @@ export const createRemote = ({
   wait = pause,
 }: RemoteOptions): Remote => {
   const breaker = circuitBreaker(
-    handleWhenResult((answer) => answer instanceof Trouble && answer.ill),
+    handleWhenResult((answer) => answer instanceof ProviderError && answer.ill),
     {
       breaker: new ConsecutiveBreaker(tripAfter),
       // When to probe is said here, by the monotonic clock; cockatiel would ask the wall clock, which steps.
@@ -205,14 +205,14 @@ export const createRemote = ({
   const admits = () =>
     breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
 
-  const troubleOf = (response: Response, what: string, speaksForAnother: boolean): Trouble => {
+  const troubleOf = (response: Response, what: string, speaksForAnother: boolean): ProviderError => {
     const { status, headers } = response
     const cause = new Error(`${what} was answered ${status}`)
-    if (status >= 300 && status < 400) return new Trouble('failed', { retryable: false, status, cause })
+    if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
     if (status >= 400 && status < 500 && status !== 429) {
-      return new Trouble('refused', { retryable: false, status, cause })
+      return new ProviderError('refused', { retryable: false, status, cause })
     }
-    return new Trouble('unavailable', {
+    return new ProviderError('unavailable', {
       retryable: true,
       again: againOn.has(status),
       ill: status >= 500 && !speaksForAnother,
@@ -261,10 +261,10 @@ export const createRemote = ({
       if (error instanceof TooLong) return unreadable(`${what} was answered at too great length`, error)
       if (late.aborted) {
         const cause = new Error(`${what} was not answered within ${callMs} ms`)
-        return new Trouble('timeout', { retryable: true, again: method !== 'POST', ill: true, cause })
+        return new ProviderError('timeout', { retryable: true, again: method !== 'POST', ill: true, cause })
       }
       const cause = new Error(`${what} found no connection, or lost it`, { cause: error })
-      return new Trouble('unavailable', { retryable: true, again: true, ill: true, cause })
+      return new ProviderError('unavailable', { retryable: true, again: true, ill: true, cause })
     } finally {
       letGo()
     }
@@ -273,10 +273,10 @@ export const createRemote = ({
   const tryThroughBreaker = async (call: Call, budget: Budget): Promise<unknown> => {
     if (!admits()) {
       const cause = new Error(`${name} did not work ${tripAfter} times in a row and is left alone`)
-      throw new Trouble('unavailable', { retryable: true, cause })
+      throw new ProviderError('unavailable', { retryable: true, cause })
     }
     const answer = await breaker.execute(() => tryOnce(call, budget))
-    if (answer instanceof Trouble) throw answer
+    if (answer instanceof ProviderError) throw answer
     return answer
   }
 
@@ -285,7 +285,7 @@ export const createRemote = ({
       try {
         return await tryIt()
       } catch (error) {
-        if (!(error instanceof Trouble) || !error.again || tried >= tries) throw error
+        if (!(error instanceof ProviderError) || !error.again || tried >= tries) throw error
         const pauseMs = random() * Math.min(mostPauseMs, firstPauseMs * 2 ** (tried - 1))
         const waitMs = Math.max(pauseMs, error.afterMs ?? 0)
         if (waitMs >= remainingMs()) throw error
@@ -294,17 +294,23 @@ export const createRemote = ({
     }
   }
 
-  const troubleOfFetch = (error: unknown): Trouble => {
+  const troubleOfFetch = (error: unknown): ProviderError => {
     if (!(error instanceof FetchRefused)) {
       const cause = new Error(`An output of ${name} could not be fetched`, { cause: error })
-      return new Trouble('unavailable', { retryable: true, again: true, cause })
+      return new ProviderError('unavailable', { retryable: true, again: true, cause })
     }
     const { status, retryAfter } = error
     if (status === undefined || (status !== 429 && status < 500)) {
-      return new Trouble('invalid_output', { retryable: false, status, cause: error })
+      return new ProviderError('invalid_output', { retryable: false, status, cause: error })
     }
     const afterMs = retryAfterMs(retryAfter, clock.now())
-    return new Trouble('unavailable', { retryable: true, again: againOn.has(status), afterMs, status, cause: error })
+    return new ProviderError('unavailable', {
+      retryable: true,
+      again: againOn.has(status),
+      afterMs,
+      status,
+      cause: error,
+    })
   }
 
   const fetchOnce = async (url: string, kind: Order['kind'], { signal }: Budget): Promise<Uint8Array> => {
@@ -320,7 +326,7 @@ export const createRemote = ({
     } catch (error) {
       if (signal.aborted) throw signal.reason
       throw late.aborted
-        ? new Trouble('timeout', { retryable: true, again: true, cause: error })
+        ? new ProviderError('timeout', { retryable: true, again: true, cause: error })
         : troubleOfFetch(error)
     }
     if (bytes.byteLength === 0) throw unreadable(`An output of ${name} is empty`)

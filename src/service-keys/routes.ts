@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import { contract } from '../http/contract.ts'
-import { nothing, toPlace } from '../http/schema-types.ts'
+import { noContent, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { ServiceKeys } from './service.ts'
 
@@ -10,41 +10,45 @@ const tags = ['service-keys']
 export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceKeys; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/service-keys' })
     .use(guard)
-    .post('', async ({ call, caller, body, status }) => status(201, await serviceKeys.create(call, caller, body)), {
-      admin: true,
-      ...contract(
-        { body: model.newServiceKey },
-        { 201: model.madeServiceKey },
-        {
-          summary: 'Make a key for a service; its text is in this answer and in no other',
-          tags,
-          faults: ['access.admins_only'],
-        },
-      ),
-    })
-    .get('', ({ call, query }) => serviceKeys.list(call, toPlace(query)), {
+    .post(
+      '',
+      async ({ context, caller, body, status }) => status(201, await serviceKeys.create(context, caller, body)),
+      {
+        admin: true,
+        ...contract(
+          { body: model.newServiceKey },
+          { 201: model.madeServiceKey },
+          {
+            summary: 'Make a key for a service; its text is in this answer and in no other',
+            tags,
+            errors: ['access.admins_only'],
+          },
+        ),
+      },
+    )
+    .get('', ({ context, query }) => serviceKeys.list(context, toPlace(query)), {
       admin: true,
       ...contract(
         { query: model.page },
         { 200: model.serviceKeyPage },
-        { summary: 'All keys, newest first, revoked ones included', tags, faults: ['access.admins_only'] },
+        { summary: 'All keys, newest first, revoked ones included', tags, errors: ['access.admins_only'] },
       ),
     })
     .delete(
       '/:service_key_id',
-      async ({ call, caller, params, status }) => {
-        await serviceKeys.revoke(call, caller, params.service_key_id)
+      async ({ context, caller, params, status }) => {
+        await serviceKeys.revoke(context, caller, params.service_key_id)
         return status(204, undefined)
       },
       {
         admin: true,
         ...contract(
           { params: model.serviceKeyParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Revoke a key; the next request with it is refused',
             tags,
-            faults: ['service_key.not_found', 'access.admins_only'],
+            errors: ['service_key.not_found', 'access.admins_only'],
           },
         ),
       },

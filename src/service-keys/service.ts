@@ -2,7 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { makeServiceKey } from '../access/service-key.ts'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Operators } from '../identity/users/operators.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -54,13 +54,13 @@ export const createServiceKeys = ({
   changes: Changes
   clock: Clock
 }) => ({
-  create: (call: Call, caller: Caller, input: NewServiceKey): Promise<MadeServiceKey> => {
+  create: (context: RequestContext, caller: Caller, input: NewServiceKey): Promise<MadeServiceKey> => {
     const now = new Date(clock.now())
     const expiry = toExpiry(input.expires_at, now)
     const id = newId()
     const { key, secretHash } = makeServiceKey(id)
-    return changes.run(
-      call.deadline,
+    return changes.commitAndInvalidate(
+      context.deadline,
       async (tx) => {
         await operators.keep(tx, caller)
         const row = await store.insert(tx, {
@@ -74,17 +74,17 @@ export const createServiceKeys = ({
         })
         return { ...toServiceKey(row), key }
       },
-      { adds: true },
+      { grantsOnly: true },
     )
   },
 
-  list: async (call: Call, place: { after: string | null; limit: number }) => {
-    const { items, next_cursor } = toPage(await store.list(call.deadline, place), place.limit)
+  list: async (context: RequestContext, place: { after: string | null; limit: number }) => {
+    const { items, next_cursor } = toPage(await store.list(context.deadline, place), place.limit)
     return { items: items.map(toServiceKey), next_cursor }
   },
 
-  revoke: (call: Call, caller: Caller, id: string): Promise<void> =>
-    changes.run(call.deadline, async (tx) => {
+  revoke: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.keep(tx, caller)
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
     }),

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
 import { contract } from '../http/contract.ts'
-import { nothing, toPlace } from '../http/schema-types.ts'
+import { noContent, toPlace } from '../http/schema-types.ts'
 import { invitationRoutes } from './invitations/routes.ts'
 import type { Invitations } from './invitations/service.ts'
 import * as model from './model.ts'
@@ -13,11 +13,11 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
   new Elysia({ prefix: '/api/v1/teams' })
     .use(guard)
     .use(invitationRoutes({ invitations, guard }))
-    .post('', async ({ call, caller, body, status }) => status(201, await teams.create(call, caller, body)), {
+    .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
       signedIn: true,
       ...contract({ body: model.newTeam }, { 201: model.team }, { summary: 'Found a team and own it', tags }),
     })
-    .get('', ({ call, caller, query }) => teams.list(call, caller, toPlace(query)), {
+    .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(
         { query: model.page },
@@ -25,15 +25,15 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
         { summary: 'Teams the caller is in, newest first', tags },
       ),
     })
-    .get('/:team_id', ({ call, caller, params }) => teams.get(call, caller, params.team_id), {
+    .get('/:team_id', ({ context, caller, params }) => teams.get(context, caller, params.team_id), {
       signedIn: true,
       ...contract(
         { params: model.teamParams },
         { 200: model.team },
-        { summary: 'One team, and what the caller is in it', tags, faults: ['team.not_found'] },
+        { summary: 'One team, and what the caller is in it', tags, errors: ['team.not_found'] },
       ),
     })
-    .patch('/:team_id', ({ call, caller, params, body }) => teams.update(call, caller, params.team_id, body), {
+    .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
       signedIn: true,
       ...contract(
         { params: model.teamParams, body: model.teamChanges },
@@ -41,44 +41,45 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
         {
           summary: 'Change a team; for admins and the owner',
           tags,
-          faults: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
+          errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
         },
       ),
     })
     .delete(
       '/:team_id',
-      async ({ call, caller, params, status }) => {
-        await teams.remove(call, caller, params.team_id)
+      async ({ context, caller, params, status }) => {
+        await teams.remove(context, caller, params.team_id)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { params: model.teamParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Delete a team, and with it all it was granted; for the owner',
             tags,
-            faults: ['team.not_found', 'team.role_too_low'],
+            errors: ['team.not_found', 'team.role_too_low'],
           },
         ),
       },
     )
     .get(
       '/:team_id/members',
-      ({ call, caller, params, query }) => teams.listMembers(call, caller, params.team_id, toPlace(query)),
+      ({ context, caller, params, query }) => teams.listMembers(context, caller, params.team_id, toPlace(query)),
       {
         signedIn: true,
         ...contract(
           { params: model.teamParams, query: model.page },
           { 200: model.memberPage },
-          { summary: 'Members, by user id, newest first', tags, faults: ['team.not_found'] },
+          { summary: 'Members, by user id, newest first', tags, errors: ['team.not_found'] },
         ),
       },
     )
     .patch(
       '/:team_id/members/:user_id',
-      ({ call, caller, params, body }) => teams.changeMember(call, caller, params.team_id, params.user_id, body.role),
+      ({ context, caller, params, body }) =>
+        teams.changeMember(context, caller, params.team_id, params.user_id, body.role),
       {
         signedIn: true,
         ...contract(
@@ -87,48 +88,48 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
           {
             summary: 'Change a member’s role, from one below the caller’s to another below it',
             tags,
-            faults: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
       },
     )
     .delete(
       '/:team_id/members/:user_id',
-      async ({ call, caller, params, status }) => {
-        await teams.removeMember(call, caller, params.team_id, params.user_id)
+      async ({ context, caller, params, status }) => {
+        await teams.removeMember(context, caller, params.team_id, params.user_id)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { params: model.memberParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Remove a member whose role is below the caller’s',
             tags,
-            faults: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
       },
     )
     .post(
       '/:team_id/leave',
-      async ({ call, caller, params, status }) => {
-        await teams.leave(call, caller, params.team_id)
+      async ({ context, caller, params, status }) => {
+        await teams.leave(context, caller, params.team_id)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { params: model.teamParams },
-          { 204: nothing },
-          { summary: 'Leave a team', tags, faults: ['team.not_found', 'team.owner_cannot_leave'] },
+          { 204: noContent },
+          { summary: 'Leave a team', tags, errors: ['team.not_found', 'team.owner_cannot_leave'] },
         ),
       },
     )
     .post(
       '/:team_id/transfer',
-      ({ call, caller, params, body }) => teams.transfer(call, caller, params.team_id, body.user_id),
+      ({ context, caller, params, body }) => teams.transfer(context, caller, params.team_id, body.user_id),
       {
         signedIn: true,
         ...contract(
@@ -137,16 +138,16 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
           {
             summary: 'Hand a team to one of its members; the owner becomes an admin',
             tags,
-            faults: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
       },
     )
-    .get('/:team_id/statistics', ({ call, caller, params }) => teams.statistics(call, caller, params.team_id), {
+    .get('/:team_id/statistics', ({ context, caller, params }) => teams.statistics(context, caller, params.team_id), {
       signedIn: true,
       ...contract(
         { params: model.teamParams },
         { 200: model.statistics },
-        { summary: 'Members, projects and work of a team in numbers', tags, faults: ['team.not_found'] },
+        { summary: 'Members, projects and work of a team in numbers', tags, errors: ['team.not_found'] },
       ),
     })

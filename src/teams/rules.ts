@@ -16,5 +16,5 @@ export type TeamRight = keyof typeof lowestRole
 export const mayInTeam = (role: TeamRole, right: TeamRight): boolean => !isAbove(lowestRole[right], role)
 
 /** Whether a member of one role may give, change or take away all of these: they are below its own. */
-export const rulesOver = (role: TeamRole, ...others: readonly TeamRole[]): boolean =>
+export const outranks = (role: TeamRole, ...others: readonly TeamRole[]): boolean =>
   others.every((other) => isAbove(role, other))

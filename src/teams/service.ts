@@ -2,15 +2,15 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
-import type { Call } from '../http/request-context.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { GivenRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
-import { rulesOver, type TeamRight } from './rules.ts'
+import { outranks, type TeamRight } from './rules.ts'
 import type { MemberRow, Place, TeamRow, TeamStore } from './store.ts'
-import { admit, enterTeam } from './team-lock.ts'
+import { lockTeamAs, requireTeamRight } from './team-lock.ts'
 
 const toTeam = (row: TeamRow): Team => ({
   id: row.id,
@@ -54,59 +54,62 @@ const tally = <T extends string>(names: readonly T[], counts: Partial<Record<T, 
  * member loses here, it has lost on every project of the team when the call has answered.
  */
 export const createTeams = ({ store, changes, clock }: { store: TeamStore; changes: Changes; clock: Clock }) => {
-  const change = <T>(call: Call, work: (tx: TransactionSql) => Promise<T>, options?: { adds: true }): Promise<T> =>
-    changes.run(call.deadline, work, options)
+  const change = <T>(
+    context: RequestContext,
+    work: (tx: TransactionSql) => Promise<T>,
+    options?: { grantsOnly: true },
+  ): Promise<T> => changes.commitAndInvalidate(context.deadline, work, options)
 
   /** Runs a change of a team by a member who may make it. */
   const changeTeam = <T>(
-    call: Call,
+    context: RequestContext,
     caller: Caller,
     id: string,
     right: TeamRight,
     work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
-  ): Promise<T> => change(call, async (tx) => work(tx, await enterTeam(store, tx, caller, id, right)))
+  ): Promise<T> => change(context, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
 
   /** Of a member that the caller, by its role, may change or remove. */
   const requireBelow = async (tx: TransactionSql, id: string, role: Team['role'], userId: string) => {
     const theirs = await store.findRole(tx, id, userId)
     if (theirs === undefined) throw new Fault('team.member_not_found')
-    if (!rulesOver(role, theirs)) throw new Fault('team.role_too_low')
+    if (!outranks(role, theirs)) throw new Fault('team.role_too_low')
   }
 
   return {
-    create: (call: Call, caller: Caller, input: NewTeam): Promise<Team> => {
+    create: (context: RequestContext, caller: Caller, input: NewTeam): Promise<Team> => {
       const id = newId()
       return change(
-        call,
+        context,
         async (tx) => {
           await store.insert(tx, { id, ...input }, caller.userId)
-          return foundTeam(await store.find(call.deadline, id, caller.userId, tx))
+          return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
         },
-        { adds: true },
+        { grantsOnly: true },
       )
     },
 
-    get: async (call: Call, caller: Caller, id: string): Promise<Team> =>
-      foundTeam(await store.find(call.deadline, id, caller.userId)),
+    get: async (context: RequestContext, caller: Caller, id: string): Promise<Team> =>
+      foundTeam(await store.find(context.deadline, id, caller.userId)),
 
-    list: async (call: Call, caller: Caller, place: Place) => {
-      const { items, next_cursor } = toPage(await store.list(call.deadline, caller.userId, place), place.limit)
+    list: async (context: RequestContext, caller: Caller, place: Place) => {
+      const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, place), place.limit)
       return { items: items.map(toTeam), next_cursor }
     },
 
-    update: (call: Call, caller: Caller, id: string, input: TeamChanges): Promise<Team> =>
-      changeTeam(call, caller, id, 'update', async (tx) => {
+    update: (context: RequestContext, caller: Caller, id: string, input: TeamChanges): Promise<Team> =>
+      changeTeam(context, caller, id, 'update', async (tx) => {
         if (input.max_members !== undefined && input.max_members < (await store.countMembers(tx, id))) {
           throw new Fault('team.max_members_too_low')
         }
         await store.update(tx, id, input)
-        return foundTeam(await store.find(call.deadline, id, caller.userId, tx))
+        return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
-    remove: (call: Call, caller: Caller, id: string): Promise<void> =>
-      change(call, async (tx) => {
+    remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      change(context, async (tx) => {
         await store.lockForRemoval(tx, id, caller.userId)
-        await enterTeam(store, tx, caller, id, 'remove')
+        await lockTeamAs(store, tx, caller, id, 'remove')
         await store.remove(tx, id)
       }),
 
@@ -114,43 +117,49 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
      * The owner becomes an admin, and a member the owner, in one step. Handing it to oneself changes nothing. Whoever
      * closes the account meanwhile does so before it, and hands over nothing, or after it, and leaves as an admin does.
      */
-    transfer: (call: Call, caller: Caller, id: string, userId: string): Promise<Team> =>
-      change(call, async (tx) => {
+    transfer: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<Team> =>
+      change(context, async (tx) => {
         if (!(await store.keepActive(tx, caller.userId))) throw new Fault('identity.not_signed_in')
-        await enterTeam(store, tx, caller, id, 'transfer')
+        await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         await store.transfer(tx, id, caller.userId, userId)
-        return foundTeam(await store.find(call.deadline, id, caller.userId, tx))
+        return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
-    leave: (call: Call, caller: Caller, id: string): Promise<void> =>
-      changeTeam(call, caller, id, 'leave', async (tx, role) => {
+    leave: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      changeTeam(context, caller, id, 'leave', async (tx, role) => {
         if (role === 'owner') throw new Fault('team.owner_cannot_leave')
         await store.removeMember(tx, id, caller.userId)
       }),
 
-    listMembers: async (call: Call, caller: Caller, id: string, place: Place) => {
-      const seen = await store.listMembers(call.deadline, id, caller.userId, place)
-      admit(seen?.role, 'read')
+    listMembers: async (context: RequestContext, caller: Caller, id: string, place: Place) => {
+      const seen = await store.listMembers(context.deadline, id, caller.userId, place)
+      requireTeamRight(seen?.role, 'read')
       const { items, next_cursor } = toPage(seen?.rows ?? [], place.limit)
       return { items: items.map(toMember), next_cursor }
     },
 
-    changeMember: (call: Call, caller: Caller, id: string, userId: string, role: GivenRole): Promise<Member> =>
-      changeTeam(call, caller, id, 'manage_members', async (tx, own) => {
+    changeMember: (
+      context: RequestContext,
+      caller: Caller,
+      id: string,
+      userId: string,
+      role: GivenRole,
+    ): Promise<Member> =>
+      changeTeam(context, caller, id, 'manage_members', async (tx, own) => {
         await requireBelow(tx, id, own, userId)
-        if (!rulesOver(own, role)) throw new Fault('team.role_too_low')
+        if (!outranks(own, role)) throw new Fault('team.role_too_low')
         return foundMember(await store.setRole(tx, id, userId, role))
       }),
 
-    removeMember: (call: Call, caller: Caller, id: string, userId: string): Promise<void> =>
-      changeTeam(call, caller, id, 'manage_members', async (tx, own) => {
+    removeMember: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<void> =>
+      changeTeam(context, caller, id, 'manage_members', async (tx, own) => {
         await requireBelow(tx, id, own, userId)
         await store.removeMember(tx, id, userId)
       }),
 
-    statistics: async (call: Call, caller: Caller, id: string): Promise<Statistics> => {
-      const counted = await store.count(call.deadline, id, caller.userId, new Date(clock.now()))
+    statistics: async (context: RequestContext, caller: Caller, id: string): Promise<Statistics> => {
+      const counted = await store.count(context.deadline, id, caller.userId, new Date(clock.now()))
       if (counted === undefined) throw new Fault('team.not_found')
       const members = tally(teamRoles, counted.members)
       const projects = tally(accessLevels, counted.projects)

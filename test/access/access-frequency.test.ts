@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { nothing, type ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
+import { noResource, type ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
 import type { ListedRef } from '../../src/access/policy/matrix.ts'
-import { createHeater, sampledOneIn } from '../../src/access/warm-up/access-frequency.ts'
-import { createHeatStore, type Heat } from '../../src/access/warm-up/access-frequency-store.ts'
+import { createAccessFrequency, sampledOneIn } from '../../src/access/warm-up/access-frequency.ts'
+import { createAccessFrequencyStore, type HotPair } from '../../src/access/warm-up/access-frequency-store.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { createRandom, idOf } from './random.ts'
@@ -20,8 +20,8 @@ const there: ResourceFacts = {
 }
 
 describe('sampling', () => {
-  let written: Heat[][]
-  const add = async (heats: readonly Heat[]) => void written.push([...heats])
+  let written: HotPair[][]
+  const add = async (heats: readonly HotPair[]) => void written.push([...heats])
   /** Every decision in the middle of its draw: one in `sampledOneIn`, exactly. */
   const evenly = () => 0.5
   const on = { warm_up: true }
@@ -31,20 +31,24 @@ describe('sampling', () => {
   })
 
   test('one in 64 is looked at, and counts for as many', async () => {
-    const heater = createHeater({ store: { add }, flags: on, random: evenly })
-    for (let count = 0; count < sampledOneIn * 10; count += 1) heater.note(ada, lab, there)
-    await heater.flush()
+    const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: evenly })
+    for (let count = 0; count < sampledOneIn * 10; count += 1) accessFrequency.record(ada, lab, there)
+    await accessFrequency.flush()
     expect(written).toEqual([[{ userId: ada, ...lab, hits: sampledOneIn * 10 }]])
   })
 
   test('whatever the rhythm of the questions, the estimate is near the truth', async () => {
     const { below } = createRandom(7)
-    const heater = createHeater({ store: { add }, flags: on, random: () => below(1_000_000) / 1_000_000 })
+    const accessFrequency = createAccessFrequency({
+      store: { add },
+      flags: on,
+      random: () => below(1_000_000) / 1_000_000,
+    })
     for (let count = 0; count < 64_000; count += 1) {
       // A rhythm as long as the sample's would hide all but one of these from a plain counter.
-      heater.note(idOf('user', count % 64), lab, there)
+      accessFrequency.record(idOf('user', count % 64), lab, there)
     }
-    await heater.flush()
+    await accessFrequency.flush()
     const [heats = []] = written
     expect(heats.length).toBe(64)
     const total = heats.reduce((sum, { hits }) => sum + hits, 0)
@@ -52,43 +56,43 @@ describe('sampling', () => {
   })
 
   test('things that are not there are not learnt', async () => {
-    const heater = createHeater({ store: { add }, flags: on, random: () => 0 })
-    heater.note(ada, lab, nothing)
-    heater.note(ada, work, there)
-    await heater.flush()
+    const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: () => 0 })
+    accessFrequency.record(ada, lab, noResource)
+    accessFrequency.record(ada, work, there)
+    await accessFrequency.flush()
     expect(written.flat().map(({ id }) => id)).toEqual([work.id])
   })
 
   test('what is held is bounded; those that are known grow hotter', async () => {
-    const heater = createHeater({ store: { add }, flags: on, random: () => 0 })
-    for (let number = 0; number < 30_000; number += 1) heater.note(idOf('user', number), lab, there)
-    heater.note(idOf('user', 0), lab, there)
-    await heater.flush()
+    const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: () => 0 })
+    for (let number = 0; number < 30_000; number += 1) accessFrequency.record(idOf('user', number), lab, there)
+    accessFrequency.record(idOf('user', 0), lab, there)
+    await accessFrequency.flush()
     expect(written[0]?.length).toBe(10_000)
     expect(written[0]?.[0]?.hits).toBe(2 * sampledOneIn)
   })
 
   test('a flush with nothing to say sends nothing, one that fails is not kept', async () => {
     let fails = true
-    const heater = createHeater({
+    const accessFrequency = createAccessFrequency({
       store: { add: (heats) => (fails ? Promise.reject(new Error('gone')) : add(heats)) },
       flags: on,
       random: () => 0,
     })
-    await heater.flush()
-    heater.note(ada, lab, there)
-    expect(await heater.flush().catch(({ message }) => message)).toBe('gone')
+    await accessFrequency.flush()
+    accessFrequency.record(ada, lab, there)
+    expect(await accessFrequency.flush().catch(({ message }) => message)).toBe('gone')
     fails = false
-    await heater.flush()
-    heater.note(bob, lab, there)
-    await heater.flush()
+    await accessFrequency.flush()
+    accessFrequency.record(bob, lab, there)
+    await accessFrequency.flush()
     expect(written.flat().map(({ userId }) => userId)).toEqual([bob])
   })
 
   test('switched off, nothing is learnt', async () => {
-    const heater = createHeater({ store: { add }, flags: { warm_up: false }, random: () => 0 })
-    heater.note(ada, lab, there)
-    await heater.flush()
+    const accessFrequency = createAccessFrequency({ store: { add }, flags: { warm_up: false }, random: () => 0 })
+    accessFrequency.record(ada, lab, there)
+    await accessFrequency.flush()
     expect(written).toEqual([])
   })
 })
@@ -97,7 +101,7 @@ describe('the table', () => {
   let database: TestDatabase
   let sql: Sql
   let other: Sql
-  const heat = (userId: string, { type, id }: ListedRef, hits: number): Heat => ({ userId, type, id, hits })
+  const heat = (userId: string, { type, id }: ListedRef, hits: number): HotPair => ({ userId, type, id, hits })
   const rows = () => sql<{ user_id: string; resource_id: string; hits: number }[]>`
     select user_id, resource_id, hits from access_heat order by user_id, resource_type, resource_id`
   const age = (interval: string) => sql`update access_heat set last_at = last_at - ${interval}::interval`
@@ -126,7 +130,7 @@ describe('the table', () => {
   })
 
   test('what is added comes on top of what is left, and half of that goes every hour', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64), heat(bob, lab, 64)])
     await age('2 hours')
     await heats.add([heat(ada, lab, 128)])
@@ -138,7 +142,7 @@ describe('the table', () => {
   })
 
   test('after years of silence too', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64)])
     await age('10 years')
     await heats.add([heat(ada, lab, 64)])
@@ -146,14 +150,14 @@ describe('the table', () => {
   })
 
   test('a clock that was set back does not heat', async () => {
-    await createHeatStore(sql).add([heat(ada, lab, 64)])
+    await createAccessFrequencyStore(sql).add([heat(ada, lab, 64)])
     await age('-1 hour')
     const [left] = await sql<{ heat: number }[]>`select heat from access_heat_alive`
     expect(left?.heat).toBe(64)
   })
 
   test('what has cooled down is swept up, what has not stays', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64)])
     await age('7 hours')
     await heats.add([heat(bob, lab, 64)])
@@ -162,7 +166,7 @@ describe('the table', () => {
   })
 
   test('so are things that are gone, people that are gone, and those who may not come in', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64), heat(ada, work, 64), heat(bob, lab, 64), heat(idOf('user', 9), lab, 64)])
     await heats.add([heat(ada, { type: 'generation', id: lab.id }, 64)])
     await sql`update users set status = 'suspended' where id = ${bob}`
@@ -172,18 +176,18 @@ describe('the table', () => {
   })
 
   test('and the coldest beyond the bound', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64), heat(ada, work, 640), heat(bob, lab, 320)])
     expect(await heats.purge(2)).toBe(1)
     expect((await rows()).map(({ hits }) => hits)).toEqual([640, 320])
   })
 
   test('sweeping up waits for nobody who writes', async () => {
-    const heats = createHeatStore(sql)
+    const heats = createAccessFrequencyStore(sql)
     await heats.add([heat(ada, lab, 64), heat(bob, lab, 64)])
     await age('1 day')
     await other.begin(async (tx) => {
-      await createHeatStore(tx as unknown as Sql).add([heat(ada, lab, 64)])
+      await createAccessFrequencyStore(tx as unknown as Sql).add([heat(ada, lab, 64)])
       expect(await heats.purge()).toBe(1)
     })
     expect((await rows()).map(({ user_id }) => user_id)).toEqual([ada])
@@ -194,7 +198,9 @@ describe('the table', () => {
     const pairs = Array.from({ length: 300 }, (_, number) => heat(idOf('user', number), lab, 1))
     const orders = connections.map((_, index) => (index % 2 === 0 ? pairs : [...pairs].reverse()))
     for (let round = 0; round < 10; round += 1) {
-      await Promise.all(connections.map((connection, index) => createHeatStore(connection).add(orders[index] ?? [])))
+      await Promise.all(
+        connections.map((connection, index) => createAccessFrequencyStore(connection).add(orders[index] ?? [])),
+      )
     }
     await Promise.all(connections.map((connection) => connection.end()))
     const all = await rows()

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type Access, createAccess } from '../../src/access/access.ts'
-import { createTally } from '../../src/access/cache/decision-counters.ts'
+import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactCache } from '../../src/access/cache/fact-cache.ts'
 import { createFactStore } from '../../src/access/cache/fact-store.ts'
-import { type CacheCheck, createCacheCheck } from '../../src/access/cache/stale-detector.ts'
+import { createStaleDetector, type StaleDetector } from '../../src/access/cache/stale-detector.ts'
 import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
 import type { Changes } from '../../src/access/invalidation/committed-change.ts'
 import { type Fact, type FactKind, maxGrants as usualMaxGrants } from '../../src/access/policy/facts/model.ts'
@@ -27,7 +27,7 @@ let database: TestDatabase
 let pools: Database
 let statements: string[] = []
 let access: Access
-let check: CacheCheck
+let check: StaleDetector
 let changes: Changes
 
 /** With a memory of its own that knows nothing yet. Who was granted more than `maxGrants` is known project by project. */
@@ -35,9 +35,9 @@ const begin = (maxGrants = usualMaxGrants) => {
   const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
   const load = loadFromStore(createFactStore(pools.auth, { maxGrants }), always.flags)
   const facts = createFactCache({ load, memory, clock: systemClock, ...always })
-  access = createAccess({ facts, clock: systemClock, tally: createTally() })
+  access = createAccess({ facts, clock: systemClock, decisionCounters: createDecisionCounters() })
   changes = changesAlone(pools.write, facts)
-  check = createCacheCheck({
+  check = createStaleDetector({
     ...{ memory, load, ...always, clock: systemClock, log: createLog('silent') },
     drop: async () => {},
     pause: async () => {},
@@ -165,12 +165,12 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
       const kind = pick(kinds)
       if (kind === 'visibility') {
         project.visibility = pick(visibilities)
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`update projects set visibility = ${project.visibility} where id = ${project.id}`
         })
       } else if (kind === 'owner') {
         project.owner_id = userId
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`update projects set owner_id = ${userId} where id = ${project.id}`
         })
       } else if (kind === 'make') {
@@ -179,7 +179,7 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
         const access_level = chance(0.5) ? pick(accessLevels) : undefined
         now.projects.push({ ...fresh, allow_derivatives: true })
         if (access_level !== undefined) now.grants.push({ project_id: fresh.id, team_id: team, access_level })
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`insert into projects ${tx({ ...fresh, name: 'p' })}`
           if (access_level === undefined) return
           const grant = { project_id: fresh.id, team_id: team, access_level, granted_by: userId }
@@ -190,12 +190,15 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
         if (inUse || now.projects.length < 4) return
         now.projects = now.projects.filter(({ id }) => id !== project.id)
         now.grants = now.grants.filter(({ project_id }) => project_id !== project.id)
-        await changes.run(within(), async (tx) => void (await tx`delete from projects where id = ${project.id}`))
+        await changes.commitAndInvalidate(
+          within(),
+          async (tx) => void (await tx`delete from projects where id = ${project.id}`),
+        )
       } else if (kind === 'grant' || kind === 'ungrant') {
         now.grants = now.grants.filter((grant) => grant.project_id !== project.id || grant.team_id !== team)
         const access_level = pick(accessLevels)
         if (kind === 'grant') now.grants.push({ project_id: project.id, team_id: team, access_level })
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`delete from project_grants where project_id = ${project.id} and team_id = ${team}`
           if (kind === 'grant') {
             await tx`
@@ -211,7 +214,7 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
         now.members = now.members.filter((member) => member.team_id !== team || member.user_id !== userId)
         const role = pick(teamRoles.filter((name) => name !== 'owner'))
         if (kind === 'join') now.members.push({ team_id: team, user_id: userId, role })
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           if (kind === 'leave') {
             await tx`delete from team_members where team_id = ${team} and user_id = ${userId}`
           } else {
@@ -223,14 +226,14 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
       } else if (kind === 'move') {
         const generation = pick(now.generations)
         generation.project_id = chance(0.3) ? null : project.id
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`update generations set project_id = ${generation.project_id} where id = ${generation.id}`
         })
       } else {
         const user = now.users[below(users.length)] as World['users'][number]
         if (user.status === 'deleted') return
         user.status = user.status === 'active' ? 'suspended' : 'active'
-        await changes.run(within(), async (tx) => {
+        await changes.commitAndInvalidate(within(), async (tx) => {
           await tx`update users set status = ${user.status} where id = ${user.id}`
         })
       }

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type Access, createAccess } from '../../src/access/access.ts'
-import { createTally } from '../../src/access/cache/decision-counters.ts'
+import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactStore } from '../../src/access/cache/fact-store.ts'
 import { type FactKey, factKey, grantId, maxGrants } from '../../src/access/policy/facts/model.ts'
@@ -49,8 +49,11 @@ let there: Instance
 
 const start = async (): Promise<Instance> => {
   const caches = await startCaches(database.connection, server.url)
-  await caches.until(() => caches.redis?.incarnation !== undefined)
-  return { ...caches, access: createAccess({ facts: caches.facts, clock: systemClock, tally: createTally() }) }
+  await caches.until(() => caches.redis?.serverRunId !== undefined)
+  return {
+    ...caches,
+    access: createAccess({ facts: caches.facts, clock: systemClock, decisionCounters: createDecisionCounters() }),
+  }
 }
 
 beforeAll(async () => {
@@ -77,7 +80,7 @@ beforeEach(async () => {
   await store(sql, world)
   // By hand and told of at commit; whoever waits for a change of its own after it has heard of it too.
   for (const instance of [here, there]) {
-    await instance.changes.run(instance.within(), async (tx) => {
+    await instance.changes.commitAndInvalidate(instance.within(), async (tx) => {
       await tx`update users set plan = ${instance === here ? 'pro' : 'enterprise'} where id = ${cyd}`
     })
     instance.facts.invalidate('everything')
@@ -108,7 +111,7 @@ const enters = async ({ access, within, leased }: Instance, userId: string, sess
     )
 }
 const run = (work: (tx: Sql) => PromiseLike<unknown>) =>
-  here.changes.run(here.within(), async (tx) => void (await work(tx as unknown as Sql)))
+  here.changes.commitAndInvalidate(here.within(), async (tx) => void (await work(tx as unknown as Sql)))
 
 describe('a decision cached without its context', () => {
   test('what one action was answered is not the answer to another', async () => {
@@ -272,7 +275,7 @@ describe('a write that does not invalidate', () => {
     test(`when ${what}, it is felt everywhere at once, also of one person with many grants`, async () => {
       await letIntoMany(bob)
       await warm(bob, ref)
-      expect(there.facts.recall({ resources: [{ ref, userId: bob }] })?.resource(ref, bob).grant).toBeGreaterThan(0)
+      expect(there.facts.peekStale({ resources: [{ ref, userId: bob }] })?.resource(ref, bob).grant).toBeGreaterThan(0)
       await run(write)
       for (const instance of [there, here]) expect(await may(instance, bob, 'write', ref)).toBeFalse()
     })

@@ -11,6 +11,6 @@ export const changesAlone = (sql: Sql, facts: Pick<FactCache, 'invalidate'>): Ch
   createChanges({
     sql,
     facts,
-    bus: { instance: 'alone', announce: () => ({ heard: async () => {}, drop: () => {} }) },
+    bus: { instance: 'alone', registerCommit: () => ({ acknowledgedByAll: async () => {}, abandon: () => {} }) },
     onCommitted: () => {},
   })

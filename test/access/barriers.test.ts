@@ -1,8 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, mock, test } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
-import type { Wanted } from '../../src/access/cache/fact-store.ts'
-import { type LoadFacts, loadThroughOuter } from '../../src/access/cache/tiered-loader.ts'
-import { createStanding, type Standing } from '../../src/access/invalidation/pending-invalidations.ts'
+import type { FactQuery } from '../../src/access/cache/fact-store.ts'
+import { type LoadFacts, loadThroughRedis } from '../../src/access/cache/tiered-loader.ts'
+import {
+  createPendingInvalidations,
+  type PendingInvalidations,
+} from '../../src/access/invalidation/pending-invalidations.ts'
 import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
 import type { ResourceRef } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
@@ -35,7 +38,7 @@ const begin = (): World =>
 
 /** A Postgres whose statements see the world when the test says so, and are answered when it says so. */
 const createStore = (world: World) => {
-  const statements: { wanted: readonly Wanted[]; read: () => void; answer: () => void }[] = []
+  const statements: { wanted: readonly FactQuery[]; read: () => void; answer: () => void }[] = []
   const load: LoadFacts = (wanted) => {
     const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<LoadFacts>>>()
     let seen: World | undefined
@@ -249,15 +252,17 @@ describe('when anything may have been missed', () => {
 
 describe('with the second tier', () => {
   let on: TestOuter
-  let standing: Standing
+  let pendingInvalidations: PendingInvalidations
   beforeAll(async () => {
     on = await startOuter()
   })
   afterAll(() => on?.close())
   beforeEach(async () => {
     await on.client.flushall()
-    standing = createStanding(clock)
-    facts = createCache(loadThroughOuter({ outer: on.outer, fromStore: store.load, flags, clock, lease, standing }))
+    pendingInvalidations = createPendingInvalidations(clock)
+    facts = createCache(
+      loadThroughRedis({ redisCache: on.redisCache, fromStore: store.load, flags, clock, lease, pendingInvalidations }),
+    )
   })
   const sent = async (count: number) => {
     while (store.statements.length < count) await Bun.sleep(1)
@@ -270,14 +275,14 @@ describe('with the second tier', () => {
     world.delete(toBob)
     // As it is heard, and as the outer cache is made to forget; the names it is confirmed for are believed again.
     facts.invalidate([toBob])
-    await on.outer.forget([toBob])
+    await on.redisCache.invalidate([toBob])
     store.statement(0).answer()
     await sent(2)
     store.statement(1).answer()
     expect((await asked).grant).toBe(0)
     await settle()
     const another = createCache(
-      loadThroughOuter({ outer: on.outer, fromStore: store.load, flags, clock, lease, standing }),
+      loadThroughRedis({ redisCache: on.redisCache, fromStore: store.load, flags, clock, lease, pendingInvalidations }),
     )
     const later = askFrom(another)
     await Promise.race([later, sent(3).then(() => store.statement(2).answer())])
@@ -293,7 +298,7 @@ describe('with the second tier', () => {
     facts.invalidate('everything')
     const asked = ask()
     world.delete(toBob)
-    standing.add({ id: '1', touched: [toBob] })
+    pendingInvalidations.add({ id: '1', keys: [toBob] })
     facts.invalidate([toBob])
     await sent(2)
     expect(store.statement(1).wanted.map(({ kind }) => kind)).toEqual(['grants'])

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from 'bun:test'
 import {
-  type AccessEvent,
   type Bus,
   channelOf,
   commonChannel,
   createBus,
   heartbeatMs,
+  type InvalidationEvent,
   leaseMs,
 } from '../../src/access/invalidation/bus.ts'
 import { manualClock } from '../../src/kit/clock.ts'
@@ -15,8 +15,8 @@ const setUp = (options: { acknowledge?: boolean } = {}) => {
   const clock = manualClock()
   const sent: { channel: string; payload: string }[] = []
   const told: string[] = []
-  const eventReads: PromiseWithResolvers<AccessEvent | undefined>[] = []
-  const standingReads: PromiseWithResolvers<readonly AccessEvent[]>[] = []
+  const eventReads: PromiseWithResolvers<InvalidationEvent | undefined>[] = []
+  const standingReads: PromiseWithResolvers<readonly InvalidationEvent[]>[] = []
   const timers = new Set<{ dueMs: number; call: () => void }>()
   const line = { restarts: 0 }
   const bus = createBus({
@@ -28,27 +28,27 @@ const setUp = (options: { acknowledge?: boolean } = {}) => {
       timers.add(timer)
       return () => timers.delete(timer)
     },
-    line: {
+    connection: {
       send: async (channel, payload) => void sent.push({ channel, payload }),
       readEvent: () => {
-        const read = Promise.withResolvers<AccessEvent | undefined>()
+        const read = Promise.withResolvers<InvalidationEvent | undefined>()
         eventReads.push(read)
         return read.promise
       },
-      readStanding: () => {
-        const read = Promise.withResolvers<readonly AccessEvent[]>()
+      readPendingEvents: () => {
+        const read = Promise.withResolvers<readonly InvalidationEvent[]>()
         standingReads.push(read)
         return read.promise
       },
       restart: () => {
         line.restarts += 1
-        bus.line.onLost()
+        bus.connection.onLost()
       },
     },
-    ears: {
-      onEvent: ({ id, touched }) =>
-        void told.push(`event ${id} ${typeof touched === 'string' ? touched : touched.join(' ')}`),
-      onReset: (standing) => void told.push(['reset', ...standing.map(({ id }) => id)].join(' ')),
+    handlers: {
+      onEvent: ({ id, keys }) => void told.push(`event ${id} ${typeof keys === 'string' ? keys : keys.join(' ')}`),
+      onReset: (pendingInvalidations) =>
+        void told.push(['reset', ...pendingInvalidations.map(({ id }) => id)].join(' ')),
       onConfirmed: (ids, incarnation) => void told.push(`confirmed ${incarnation} ${ids.join(' ')}`),
     },
   })
@@ -64,7 +64,7 @@ const setUp = (options: { acknowledge?: boolean } = {}) => {
     beats,
     timersLeft: () => timers.size,
     hear: (...payloads: string[]) => {
-      for (const payload of payloads) bus.line.onMessage(payload)
+      for (const payload of payloads) bus.connection.onMessage(payload)
     },
     acks: () => sent.filter(({ payload }) => payload.startsWith('ack ')),
     isLeased: () => clock.monotonic() < bus.lease.untilMs,
@@ -77,9 +77,9 @@ const setUp = (options: { acknowledge?: boolean } = {}) => {
       }
     },
     /** The connection is made, and what stands was read. */
-    open: async (...standing: AccessEvent[]) => {
-      bus.line.onOpen()
-      standingReads.at(-1)?.resolve(standing)
+    open: async (...pendingInvalidations: InvalidationEvent[]) => {
+      bus.connection.onOpen()
+      standingReads.at(-1)?.resolve(pendingInvalidations)
       await settle()
     },
   }
@@ -146,7 +146,7 @@ describe('memory is believed', () => {
   test('for no heartbeat of an earlier connection', async () => {
     await me.open()
     const [early = ''] = me.beats()
-    bus.line.onLost()
+    bus.connection.onLost()
     me.hear(early)
     await me.open()
     me.hear(early)
@@ -189,7 +189,7 @@ describe('memory is believed', () => {
     await me.open()
     me.hear('event 7 other *', me.beats()[0] as string)
     expect(me.isLeased()).toBeFalse()
-    me.eventReads[0]?.resolve({ id: '7', touched: ['project:p'] })
+    me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
     expect(me.told).toEqual(['reset', 'event 7 project:p'])
     expect(me.isLeased()).toBeTrue()
@@ -200,7 +200,7 @@ describe('a writer', () => {
   beforeEach(openForLong)
 
   test('that is alone waits for its own event', async () => {
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     expect(await isDone(heard)).toBeFalse()
     me.hear('event 1 me project:p')
     expect(await isDone(heard)).toBeTrue()
@@ -212,7 +212,7 @@ describe('a writer', () => {
     me.pass(1)
     me.hear('beat quiet 1.1')
     me.pass(2 * leaseMs)
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('beat lively 1.1', 'event 1 me project:p', 'beat late 1.1')
     expect(await isDone(heard)).toBeFalse()
     me.hear('ack late 1', 'ack lively 1')
@@ -225,7 +225,7 @@ describe('a writer', () => {
 
   test('goes on when the last one it waits for says goodbye', async () => {
     me.hear('beat a 1.1', 'beat b 1.1')
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('event 1 me project:p', 'ack a 1', 'bye c')
     expect(await isDone(heard)).toBeFalse()
     me.hear('bye b')
@@ -235,10 +235,10 @@ describe('a writer', () => {
 
   test('goes on a lease after the commit without those who do not answer, and not before', async () => {
     me.hear('beat frozen 1.1')
-    const announced = bus.announce('1')
+    const announced = bus.registerCommit('1')
     me.hear('event 1 me project:p')
     me.pass(500)
-    const heard = announced.heard()
+    const heard = announced.acknowledgedByAll()
     me.pass(leaseMs - 1)
     expect(await isDone(heard)).toBeFalse()
     me.pass(100)
@@ -247,7 +247,7 @@ describe('a writer', () => {
 
   test('that never hears its own event waits a lease, whoever answered', async () => {
     me.hear('beat a 1.1')
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('ack a 1')
     me.pass(leaseMs)
     expect(await isDone(heard)).toBeFalse()
@@ -257,7 +257,7 @@ describe('a writer', () => {
 
   test('takes answers that come before its own event', async () => {
     me.hear('beat a 1.1', 'beat b 1.1')
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('ack a 1', 'event 1 me project:p')
     expect(await isDone(heard)).toBeFalse()
     me.hear('ack b 1')
@@ -266,20 +266,20 @@ describe('a writer', () => {
 
   test('takes answers that come before it is told of its commit', async () => {
     me.hear('beat a 1.1')
-    const announced = bus.announce('1')
+    const announced = bus.registerCommit('1')
     me.hear('event 1 me project:p', 'ack a 1')
-    expect(await isDone(announced.heard())).toBeTrue()
+    expect(await isDone(announced.acknowledgedByAll())).toBeTrue()
   })
 
   test('of many changes gets each one’s answers', async () => {
     me.hear('beat a 1.1', 'beat b 1.1')
-    const [one, two] = [bus.announce('1').heard(), bus.announce('2').heard()]
+    const [one, two] = [bus.registerCommit('1').acknowledgedByAll(), bus.registerCommit('2').acknowledgedByAll()]
     me.hear('event 1 me project:p', 'event 2 me project:p', 'ack a 1 2', 'ack b 2')
     expect([await isDone(one), await isDone(two)]).toEqual([false, true])
   })
 
   test('that dropped its change is not disturbed by what it hears of it', async () => {
-    bus.announce('1').drop()
+    bus.registerCommit('1').abandon()
     me.hear('ack a 1', 'event 1 me project:p')
     expect(me.told.at(-1)).toBe('event 1 project:p')
   })
@@ -288,7 +288,7 @@ describe('a writer', () => {
     me = setUp({ acknowledge: false })
     await me.open()
     me.hear('beat a 1.1')
-    expect(await isDone(me.bus.announce('1').heard())).toBeTrue()
+    expect(await isDone(me.bus.registerCommit('1').acknowledgedByAll())).toBeTrue()
   })
 })
 
@@ -296,7 +296,7 @@ describe('a writer that has listened for less than a lease', () => {
   test('waits for those it may not have heard, because one of them may hold a lease from before', async () => {
     await me.open()
     me.pass(400)
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('beat a 1.1', 'event 1 me project:p', 'ack a 1')
     expect(await isDone(heard)).toBeFalse()
     me.pass(leaseMs - 400)
@@ -307,10 +307,10 @@ describe('a writer that has listened for less than a lease', () => {
 
   test('and so does one whose connection was lost', async () => {
     await openForLong()
-    bus.line.onLost()
+    bus.connection.onLost()
     me.pass(3 * leaseMs)
     await me.open()
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     me.hear('event 1 me project:p')
     expect(await isDone(heard)).toBeFalse()
     me.pass(leaseMs + 100)
@@ -383,7 +383,7 @@ describe('a change of more names than a notification takes', () => {
     await settle()
     expect(me.told).toEqual(['reset'])
     expect(me.acks()).toEqual([])
-    me.eventReads[0]?.resolve({ id: '7', touched: ['project:p', 'project:r'] })
+    me.eventReads[0]?.resolve({ id: '7', keys: ['project:p', 'project:r'] })
     await settle()
     expect(me.told).toEqual(['reset', 'event 7 project:p project:r', 'event 8 project:q', 'confirmed x 7'])
     expect(me.acks().map(({ payload }) => payload)).toEqual(['ack me 7 8'])
@@ -391,11 +391,11 @@ describe('a change of more names than a notification takes', () => {
 
   test('may wait behind another', async () => {
     me.hear('event 7 other *', 'event 8 other *', 'event 9 other project:q')
-    me.eventReads[0]?.resolve({ id: '7', touched: ['project:p'] })
+    me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
     expect(me.told).toEqual(['reset', 'event 7 project:p'])
     me.hear('event 10 other project:s')
-    me.eventReads[1]?.resolve({ id: '8', touched: ['project:r'] })
+    me.eventReads[1]?.resolve({ id: '8', keys: ['project:r'] })
     await settle()
     expect(me.told.slice(2)).toEqual(['event 8 project:r', 'event 9 project:q', 'event 10 project:s'])
   })
@@ -413,20 +413,20 @@ describe('a change of more names than a notification takes', () => {
 
   test('of one’s own is waited for until it was applied here', async () => {
     await openForLong()
-    const heard = bus.announce('7').heard()
+    const heard = bus.registerCommit('7').acknowledgedByAll()
     me.hear('event 7 me *')
     expect(await isDone(heard)).toBeFalse()
-    me.eventReads[0]?.resolve({ id: '7', touched: ['project:p'] })
+    me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     expect(await isDone(heard)).toBeTrue()
   })
 
   test('is not answered when the connection was lost meanwhile, nor is what waited behind it applied', async () => {
     me.hear('event 7 other *', 'event 8 other project:q', me.beats()[0] as string)
-    bus.line.onLost()
-    me.eventReads[0]?.resolve({ id: '7', touched: ['project:p'] })
+    bus.connection.onLost()
+    me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
     expect(me.told).toEqual(['reset'])
-    await me.open({ id: '7', touched: ['project:p'] })
+    await me.open({ id: '7', keys: ['project:p'] })
     me.hear('event 9 other project:r')
     await settle()
     expect(me.told.slice(1)).toEqual(['reset 7', 'event 9 project:r'])
@@ -437,17 +437,17 @@ describe('a change of more names than a notification takes', () => {
 
 describe('a connection', () => {
   test('that is new begins with what stands, before anything that came meanwhile', async () => {
-    bus.line.onOpen()
+    bus.connection.onOpen()
     me.hear('event 7 other project:p', 'confirmed x 6')
     await settle()
     expect(me.told).toEqual([])
-    me.standingReads[0]?.resolve([{ id: '6', touched: ['project:o'] }])
+    me.standingReads[0]?.resolve([{ id: '6', keys: ['project:o'] }])
     await settle()
     expect(me.told).toEqual(['reset 6', 'event 7 project:p', 'confirmed x 6'])
   })
 
   test('on which what stands cannot be read is given up', async () => {
-    bus.line.onOpen()
+    bus.connection.onOpen()
     me.standingReads[0]?.reject(new Error('cut off'))
     await settle()
     expect(me.line.restarts).toBe(1)
@@ -456,14 +456,14 @@ describe('a connection', () => {
   })
 
   test('that was lost while what stands was read leaves nothing of it to the next', async () => {
-    bus.line.onOpen()
+    bus.connection.onOpen()
     me.hear('event 7 other project:p')
-    bus.line.onLost()
-    bus.line.onOpen()
+    bus.connection.onLost()
+    bus.connection.onOpen()
     me.standingReads[0]?.resolve([])
     await settle()
     expect(me.told).toEqual([])
-    me.standingReads[1]?.resolve([{ id: '7', touched: ['project:p'] }])
+    me.standingReads[1]?.resolve([{ id: '7', keys: ['project:p'] }])
     await settle()
     expect(me.told).toEqual(['reset 7'])
   })
@@ -482,7 +482,7 @@ describe('a connection', () => {
   })
 
   test('that is silent from the start is given up too', async () => {
-    bus.line.onOpen()
+    bus.connection.onOpen()
     await settle()
     me.pass(3_001)
     tick()
@@ -517,14 +517,14 @@ describe('a closed bus', () => {
     await me.open()
     await bus.close()
     const said = me.sent.length
-    bus.line.onLost()
-    bus.line.onOpen()
+    bus.connection.onLost()
+    bus.connection.onOpen()
     await settle()
     expect(me.sent).toHaveLength(said)
   })
 
   test('stays closed when it was closed while its line was being made', async () => {
-    bus.line.onOpen()
+    bus.connection.onOpen()
     await bus.close()
     me.standingReads[0]?.resolve([])
     await settle()
@@ -535,7 +535,7 @@ describe('a closed bus', () => {
   test('still hears, for the changes that are being waited for', async () => {
     await openForLong()
     me.hear('beat a 1.1')
-    const heard = bus.announce('1').heard()
+    const heard = bus.registerCommit('1').acknowledgedByAll()
     await bus.close()
     me.hear('event 1 me project:p', 'ack a 1')
     expect(await isDone(heard)).toBeTrue()

@@ -56,10 +56,10 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string)
     },
     /** Changes an account as a service does. */
     become: (userId: string, status: 'active' | 'suspended') =>
-      changes.run(within(), async (tx) => {
+      changes.commitAndInvalidate(within(), async (tx) => {
         await tx`update users set status = ${status} where id = ${userId}`
       }),
-    standing: async (): Promise<string[]> => {
+    pendingInvalidations: async (): Promise<string[]> => {
       const rows = await pools.batch<{ keys: FactKey[] }[]>`select keys from access_events order by id`
       return rows.flatMap(({ keys }) => keys)
     },

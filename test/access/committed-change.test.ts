@@ -30,18 +30,18 @@ const withheld = () => {
     facts: { invalidate: () => {} },
     bus: {
       instance: 'me',
-      announce: (id) => {
+      registerCommit: (id) => {
         const { promise, resolve } = Promise.withResolvers<void>()
         announced.push({ id, hear: resolve })
-        return { heard: () => promise, drop: () => {} }
+        return { acknowledgedByAll: () => promise, abandon: () => {} }
       },
     },
     onCommitted: () => {},
   })
-  const run = (work: (tx: Sql) => Promise<unknown>, options?: { adds: true }) => {
+  const run = (work: (tx: Sql) => Promise<unknown>, options?: { grantsOnly: true }) => {
     let answered = false
     const done = changes
-      .run(createDeadline(systemClock, 10_000), (tx) => work(tx as unknown as Sql), options)
+      .commitAndInvalidate(createDeadline(systemClock, 10_000), (tx) => work(tx as unknown as Sql), options)
       .then(() => {
         answered = true
       })
@@ -69,7 +69,7 @@ test('a change that finds somebody else has just made it waits like the first, w
 test('what only adds and changes nothing that is known waits for nobody', async () => {
   const { announced, run } = withheld()
   await run((tx) => tx`insert into projects (id, owner_id, name) values (${idOf('project', 1)}, ${ada}, 'p')`, {
-    adds: true,
+    grantsOnly: true,
   }).done
   expect(announced).toEqual([])
 })

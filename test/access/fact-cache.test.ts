@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import { createFactCache, type FactCache, type Wanted } from '../../src/access/cache/fact-cache.ts'
-import type { LoadedFacts, Wanted as WantedFact } from '../../src/access/cache/fact-store.ts'
+import { createFactCache, type FactCache, type FactRequest } from '../../src/access/cache/fact-cache.ts'
+import type { LoadedFacts, FactQuery as WantedFact } from '../../src/access/cache/fact-store.ts'
 import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
 import {
   type Fact,
@@ -122,7 +122,9 @@ beforeEach(() => {
   deadline = createDeadline(clock, 5_000)
 })
 
-const asks = (userId: string, ...refs: ResourceRef[]): Wanted => ({ resources: refs.map((ref) => ({ ref, userId })) })
+const asks = (userId: string, ...refs: ResourceRef[]): FactRequest => ({
+  resources: refs.map((ref) => ({ ref, userId })),
+})
 
 const ask = async (userId: string, ref: ResourceRef): Promise<ResourceFacts> =>
   (await facts.gather(asks(userId, ref), deadline)).resource(ref, userId)
@@ -571,18 +573,18 @@ describe('a deadline that passes', () => {
 describe('what is fetched ahead', () => {
   test('is in memory when it has come, in one statement for all of it, and what is there is not fetched again', async () => {
     database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
-    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, work), { session: { id: session, userId: bob } }])
+    const fetching = facts.prefetch([asks(bob, lab), asks(bob, work), { session: { id: session, userId: bob } }])
     expect(database.statements).toHaveLength(1)
     database.statement(0).answer()
     await fetching
     expect(facts.peekResource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
-    await facts.fetchAhead([asks(bob, lab), asks(bob, work)])
+    await facts.prefetch([asks(bob, lab), asks(bob, work)])
     expect(database.statements).toHaveLength(1)
   })
 
   test('is joined by nobody who waits', async () => {
     database.world.set(ofLab, open)
-    const fetching = facts.fetchAhead([asks(bob, lab)])
+    const fetching = facts.prefetch([asks(bob, lab)])
     const asked = ask(bob, lab)
     expect(database.statements).toHaveLength(2)
     database.statement(1).answer()
@@ -601,7 +603,7 @@ describe('what is fetched ahead', () => {
       clock,
       ...always,
     })
-    const fetching = facts.fetchAhead([asks(bob, lab)])
+    const fetching = facts.prefetch([asks(bob, lab)])
     ahead.statement(0).answer()
     await fetching
     expect(database.statements).toEqual([])
@@ -610,7 +612,7 @@ describe('what is fetched ahead', () => {
 
   test('is dropped where it was overtaken by a change', async () => {
     database.world.set(ofLab, open).set(toBob, look)
-    const fetching = facts.fetchAhead([asks(bob, lab), asks(bob, den)])
+    const fetching = facts.prefetch([asks(bob, lab), asks(bob, den)])
     database.statement(0).read()
     change(toBob, 0)
     database.statement(0).answer()
@@ -627,7 +629,7 @@ describe('what is fetched ahead', () => {
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: true },
     })
-    await facts.fetchAhead([asks(bob, lab)])
+    await facts.prefetch([asks(bob, lab)])
     expect(database.statements).toEqual([])
   })
 })

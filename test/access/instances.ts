@@ -1,19 +1,19 @@
 import { spyOn } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
-import type { Looked, OuterCache } from '../../src/access/cache/redis-cache.ts'
-import { type Loaded, loadThroughOuter } from '../../src/access/cache/tiered-loader.ts'
+import type { RedisCache, RedisLookup } from '../../src/access/cache/redis-cache.ts'
+import { type Loaded, loadThroughRedis } from '../../src/access/cache/tiered-loader.ts'
 import {
-  type AccessEvent,
   type Bus,
   channelOf,
   commonChannel,
   createBus,
   heartbeatMs,
+  type InvalidationEvent,
 } from '../../src/access/invalidation/bus.ts'
 import { type Changes, createChanges } from '../../src/access/invalidation/committed-change.ts'
-import type { OutboxStore } from '../../src/access/invalidation/event-store.ts'
+import type { EventStore } from '../../src/access/invalidation/event-store.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
-import { createStanding } from '../../src/access/invalidation/pending-invalidations.ts'
+import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import type { Deadline } from '../../src/kit/deadline.ts'
@@ -51,7 +51,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     /** The newest change whose writer was answered. */
     answered: 0,
     events: 0,
-    rows: new Map<string, AccessEvent>(),
+    rows: new Map<string, InvalidationEvent>(),
     messages: [] as { channel: string; payload: string }[],
   }
   const redis = {
@@ -92,11 +92,11 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         toRedis.push(() => resolve(redis.isUp && redis.incarnation === at ? work() : undefined)),
       )
     }
-    const outer: OuterCache = {
+    const redisCache: RedisCache = {
       counts: { hits: 0, misses: 0, unreadable: 0, refused: 0 },
-      look: async (keys) =>
+      lookup: async (keys) =>
         (await command(() =>
-          keys.map((of): Looked => {
+          keys.map((of): RedisLookup => {
             redis.nonces += 1
             const place = redis.places.get(of) ?? { nonce: `n${redis.nonces}` }
             redis.places.set(of, place)
@@ -105,23 +105,23 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
               : { key: of, fact: factOf(place.version), ageMs: 0 }
           }),
         )) ?? [],
-      keep: (of, fact, nonce) =>
+      writeBack: (of, fact, nonce) =>
         void command(() => {
           const place = redis.places.get(of)
           if (place?.nonce === nonce) place.version = versionOf(fact as Fact['service_key'])
         }),
-      forget: async (keys) =>
+      invalidate: async (keys) =>
         (await command(() => {
           for (const of of keys) redis.places.delete(of)
           return true
         })) ?? false,
-      get incarnation() {
+      get serverRunId() {
         return redis.isUp ? String(redis.incarnation) : undefined
       },
     }
 
-    const store: OutboxStore = {
-      listLeft: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
+    const store: EventStore = {
+      listPending: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
       remove: async (ids, incarnation) => {
         for (const each of ids) postgres.rows.delete(each)
         postgres.messages.push({ channel: commonChannel, payload: `confirmed ${incarnation} ${ids.join(' ')}` })
@@ -129,8 +129,8 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     }
 
     const flags = { l1: true, l2: true, l3: true }
-    const standing = createStanding(clock)
-    const outbox = made(() => createOutbox({ outer, standing, store, clock, log }))
+    const pendingInvalidations = createPendingInvalidations(clock)
+    const outbox = made(() => createOutbox({ redisCache, pendingInvalidations, store, clock, log }))
     const bus: Bus = createBus({
       instance: name,
       clock,
@@ -140,22 +140,22 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         timers.add(timer)
         return () => timers.delete(timer)
       },
-      line: {
+      connection: {
         send: async (channel, payload) => {
           if (!isConnected || isDead) throw new Error('Not connected')
           postgres.messages.push({ channel, payload })
         },
         readEvent: async (of) => postgres.rows.get(of),
-        readStanding: async () => [...postgres.rows.values()],
+        readPendingEvents: async () => [...postgres.rows.values()],
         restart: () => lose(),
       },
-      ears: {
+      handlers: {
         onEvent: (event) => {
-          standing.add(event)
-          facts.invalidate(event.touched)
+          pendingInvalidations.add(event)
+          facts.invalidate(event.keys)
         },
         onReset: (events) => {
-          for (const event of events) standing.add(event)
+          for (const event of events) pendingInvalidations.add(event)
           facts.invalidate('everything')
         },
         onConfirmed: outbox.onConfirmed,
@@ -165,15 +165,15 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       const version = await new Promise<number>((resolve) => statements.push({ resolve }))
       return { facts: new Map<FactKey, Fact[FactKind]>([[key, factOf(version)]]), tier: 'l3', ages: new Map() }
     }
-    const load = loadThroughOuter({ outer, fromStore, flags, clock, lease: bus.lease, standing })
+    const load = loadThroughRedis({ redisCache, fromStore, flags, clock, lease: bus.lease, pendingInvalidations })
     const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })
     const facts: FactCache = createFactCache({ load, memory, clock, lease: bus.lease, flags })
 
     const sql = {
       begin: async (work: (tx: unknown) => Promise<unknown>) => {
         postgres.events += 1
-        const event: AccessEvent = { id: String(postgres.events), touched: [key] }
-        await work(async () => [{ id: event.id, keys: event.touched }])
+        const event: InvalidationEvent = { id: String(postgres.events), keys: [key] }
+        await work(async () => [{ id: event.id, keys: event.keys }])
         postgres.version += 1
         postgres.rows.set(event.id, event)
         const isLarge = Number(event.id) % 3 === 0
@@ -183,12 +183,12 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         return version
       },
     } as unknown as Sql
-    const changes: Changes = createChanges({ sql, bus, facts, onCommitted: outbox.take })
+    const changes: Changes = createChanges({ sql, bus, facts, onCommitted: outbox.enqueue })
 
     const lose = () => {
       if (!isConnected) return
       isConnected = false
-      bus.line.onLost()
+      bus.connection.onLost()
     }
 
     const steps = {
@@ -196,7 +196,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         if (isConnected) return
         isConnected = true
         heardTo = postgres.messages.length
-        made(() => bus.line.onOpen())
+        made(() => bus.connection.onOpen())
       },
       lose,
       /** Hears the next message. */
@@ -207,7 +207,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           if (message === undefined) return
           heardTo += 1
           if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
-          return bus.line.onMessage(message.payload)
+          return bus.connection.onMessage(message.payload)
         }
       },
       hearAll: async () => {
@@ -238,7 +238,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       },
       change: () => {
         void changes
-          .run(patient, async () => 0)
+          .commitAndInvalidate(patient, async () => 0)
           .then((version) => {
             if (isDead) return
             counts.changes += 1

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
-import { createFactStore, type Wanted } from '../../src/access/cache/fact-store.ts'
-import { publishChange, readEvent } from '../../src/access/invalidation/event-store.ts'
+import { createFactStore, type FactQuery } from '../../src/access/cache/fact-store.ts'
+import { publishEvent, readEvent } from '../../src/access/invalidation/event-store.ts'
 import { type FactKey, factKey, grantId, partOf } from '../../src/access/policy/facts/model.ts'
 import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -96,10 +96,10 @@ const sow = async () => {
   await sql`delete from access_events`
 }
 
-const wanted: readonly Wanted[] = [
+const wanted: readonly FactQuery[] = [
   { kind: 'session', id: session, userId: null },
-  ...[ada, bob, lone].map((id): Wanted => ({ kind: 'account', id, userId: null })),
-  ...[ada, bob, lone].flatMap((userId) => [lab, den].map((id): Wanted => ({ kind: 'project', id, userId }))),
+  ...[ada, bob, lone].map((id): FactQuery => ({ kind: 'account', id, userId: null })),
+  ...[ada, bob, lone].flatMap((userId) => [lab, den].map((id): FactQuery => ({ kind: 'project', id, userId }))),
   { kind: 'generation', id: work, userId: ada },
   { kind: 'generation', id: finished, userId: ada },
   { kind: 'media', id: picture, userId: ada },
@@ -107,7 +107,7 @@ const wanted: readonly Wanted[] = [
 ]
 
 /** The names of all facts that are not the same after the work as before. */
-const changed = async (asked: readonly Wanted[], doIt: () => Promise<unknown>): Promise<FactKey[]> => {
+const changed = async (asked: readonly FactQuery[], doIt: () => Promise<unknown>): Promise<FactKey[]> => {
   // All that a person was granted as one fact; and each project by itself, as if everybody had been granted many.
   const load = () => Promise.all([200, -1].map((maxGrants) => createFactStore(sql, { maxGrants }).load(asked)))
   const before = await load()
@@ -327,9 +327,9 @@ describe('a row', () => {
 
 test('in any world, any change is told of by exactly the names of the facts it changed', async () => {
   await sql`delete from service_keys`
-  const everything: Wanted[] = [
-    ...users.map((id): Wanted => ({ kind: 'account', id, userId: null })),
-    ...things.flatMap(({ type, id }) => users.map((userId): Wanted => ({ kind: type, id, userId }))),
+  const everything: FactQuery[] = [
+    ...users.map((id): FactQuery => ({ kind: 'account', id, userId: null })),
+    ...things.flatMap(({ type, id }) => users.map((userId): FactQuery => ({ kind: type, id, userId }))),
   ]
   const anyChange = fc.oneof(
     fc.tuple(anyProject, fc.constantFrom('private', 'team-only', 'public')).map(
@@ -446,8 +446,8 @@ describe('a transaction', () => {
         await suspend(tx, bob)
         await restore(tx, ada)
         await tx`update projects set visibility = 'private' where id = ${den}`
-        const event = await publishChange(tx, 'me')
-        expect([...(event?.touched ?? [])].sort()).toEqual([...names(ada, bob), `project:${den}`])
+        const event = await publishEvent(tx, 'me')
+        expect([...(event?.keys ?? [])].sort()).toEqual([...names(ada, bob), `project:${den}`])
       }),
     )
     expect(events).toEqual([{ writer: 'me', keys: [...names(ada, bob), `project:${den}`] }])
@@ -459,7 +459,7 @@ describe('a transaction', () => {
     await announced(() =>
       sql.begin(async (tx) => {
         await suspend(tx, bob)
-        await publishChange(tx, 'me')
+        await publishEvent(tx, 'me')
       }),
     )
     const [second = ''] = heard
@@ -469,7 +469,7 @@ describe('a transaction', () => {
     ] as const) {
       expect(await readEvent(sql, payload.split(' ')[1] as string)).toEqual({
         id: payload.split(' ')[1] as string,
-        touched: names(id) as FactKey[],
+        keys: names(id) as FactKey[],
       })
     }
     const [row] = await sql`select count(*)::int as count from access_events`
@@ -492,7 +492,7 @@ describe('a transaction', () => {
     const events = await announced(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await publishChange(tx, 'me')
+        await publishEvent(tx, 'me')
         await suspend(tx, bob)
       }),
     )
@@ -505,9 +505,9 @@ describe('a transaction', () => {
   test('that changed nothing has nothing to publish', async () => {
     const events = await announced(() =>
       sql.begin(async (tx) => {
-        expect(await publishChange(tx, 'me')).toBeUndefined()
+        expect(await publishEvent(tx, 'me')).toBeUndefined()
         await tx`update users set display_name = 'x'`
-        expect(await publishChange(tx, 'me')).toBeUndefined()
+        expect(await publishEvent(tx, 'me')).toBeUndefined()
       }),
     )
     expect(events).toEqual([])
@@ -518,7 +518,7 @@ describe('a transaction', () => {
     const whole = () =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await publishChange(tx, 'me')
+        await publishEvent(tx, 'me')
         throw back
       })
     expect(await announced(() => whole().catch((error) => expect(error).toBe(back)))).toEqual([])
@@ -547,7 +547,7 @@ describe('a transaction', () => {
   test('leaves nothing to the next on its connection', async () => {
     const events = await announced(async () => {
       await suspend(sql, ada)
-      await sql.begin(async (tx) => void (await suspend(tx, bob).then(() => publishChange(tx, 'me'))))
+      await sql.begin(async (tx) => void (await suspend(tx, bob).then(() => publishEvent(tx, 'me'))))
       await sql`insert into projects (id, owner_id, name) values (${idOf('project', 9)}, ${lone}, 'p')`
       await sql`update projects set owner_id = ${bob} where id = ${idOf('project', 9)}`
     })
@@ -575,18 +575,18 @@ describe('a transaction', () => {
   test('that changed more than a notification takes tells of a star, and of the names in its row', async () => {
     const { events, event } = await many(1_000)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
-    expect(new Set(event?.touched).size).toBe(1_000)
+    expect(new Set(event?.keys).size).toBe(1_000)
   })
 
   test('that changed nothing is told of where that is asked for, so that it can be waited for', async () => {
-    let event: Awaited<ReturnType<typeof publishChange>>
+    let event: Awaited<ReturnType<typeof publishEvent>>
     const events = await announced(() =>
       sql.begin(async (tx) => {
-        event = await publishChange(tx, 'me', true)
+        event = await publishEvent(tx, 'me', true)
       }),
     )
     expect(events).toEqual([{ writer: 'me', keys: [] }])
-    expect(event?.touched).toEqual([])
+    expect(event?.keys).toEqual([])
   })
 
   test('that emptied a table touched everything', async () => {
@@ -605,7 +605,7 @@ describe('a transaction', () => {
       insert into project_grants (project_id, team_id, access_level, granted_by)
       select id, ${idOf('team', 1)}, 'read', ${ada} from projects where name = 'p' on conflict do nothing`
     const load = async () =>
-      (await createFactStore(sql).load(people.map((id): Wanted => ({ kind: 'grants', id, userId: null })))).values()
+      (await createFactStore(sql).load(people.map((id): FactQuery => ({ kind: 'grants', id, userId: null })))).values()
     expect([...(await load())]).toEqual([{ granted: {} }, 'many', 'many'])
     const events = await announced(() =>
       sql.begin(async (tx) => {
@@ -643,7 +643,7 @@ describe('a transaction', () => {
   test('that changed more than 20,000 names touched everything', async () => {
     const { events, event } = await many(20_001)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
-    expect(event?.touched).toBe('everything')
+    expect(event?.keys).toBe('everything')
   }, 30_000)
 
   test('is heard of in the order of commits, although its number is from before', async () => {

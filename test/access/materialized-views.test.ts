@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { type Action, actionBit, actions } from '../../src/access/policy/matrix.ts'
-import { createHeatStore, type Heat } from '../../src/access/warm-up/access-frequency-store.ts'
+import { createAccessFrequencyStore, type HotPair } from '../../src/access/warm-up/access-frequency-store.ts'
 import { createViewStore, type ViewStore, views } from '../../src/access/warm-up/materialized-view-store.ts'
-import { createViews } from '../../src/access/warm-up/materialized-views.ts'
+import { createViewRefresh } from '../../src/access/warm-up/materialized-views.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
@@ -60,7 +60,7 @@ beforeEach(async () => {
   })
 })
 
-const heat = (number: number, id: string, hits: number): Heat => ({
+const heat = (number: number, id: string, hits: number): HotPair => ({
   userId: user(number),
   type: id.startsWith('00000000-0000-7000-8003') ? 'project' : 'generation',
   id,
@@ -82,7 +82,7 @@ test('a view of a database that was migrated just now can be refreshed concurren
 
 describe('the hottest pairs', () => {
   test('are of active people and about things that are there, the hottest first', async () => {
-    await createHeatStore(sql).add([
+    await createAccessFrequencyStore(sql).add([
       heat(0, work, 64),
       heat(1, lab, 640),
       heat(2, lab, 320),
@@ -114,7 +114,7 @@ describe('the hottest pairs', () => {
 
 describe('a refresh', () => {
   test('lets others read, before it and while it is under way, and changes what they see when it is done', async () => {
-    await createHeatStore(sql).add([heat(1, lab, 640)])
+    await createAccessFrequencyStore(sql).add([heat(1, lab, 640)])
     await sql.begin(async (tx) => {
       await inside(tx).refresh('hottest_pairs', 0)
       // Refreshed, and not committed yet: its locks are all held.
@@ -142,7 +142,7 @@ describe('a refresh', () => {
   })
 
   test('that fails leaves the view as it was, and is due again', async () => {
-    await createHeatStore(sql).add([heat(1, lab, 640)])
+    await createAccessFrequencyStore(sql).add([heat(1, lab, 640)])
     await other.begin(async (tx) => {
       await tx`lock table access_heat in access exclusive mode`
       await sql`set statement_timeout = 100`
@@ -155,13 +155,16 @@ describe('a refresh', () => {
   })
 
   test('of the hottest pairs is followed by sweeping up, by whoever did it', async () => {
-    await createHeatStore(sql).add([heat(1, lab, 640), heat(3, idOf('project', 99), 640)])
+    await createAccessFrequencyStore(sql).add([heat(1, lab, 640), heat(3, idOf('project', 99), 640)])
     let swept = 0
     const purge = async () => {
       swept += 1
-      return createHeatStore(sql).purge()
+      return createAccessFrequencyStore(sql).purge()
     }
-    await Promise.all([createViews({ store: one, heat: { purge } })(), createViews({ store: two, heat: { purge } })()])
+    await Promise.all([
+      createViewRefresh({ store: one, heat: { purge } })(),
+      createViewRefresh({ store: two, heat: { purge } })(),
+    ])
     expect(swept).toBe(1)
     expect((await sql`select from access_heat`).count).toBe(1)
     expect(await hottest()).toEqual([`${user(1)} ${lab}`])

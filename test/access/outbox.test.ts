@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
 import { Redis as Client } from 'ioredis'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
-import type { OuterCache } from '../../src/access/cache/redis-cache.ts'
-import type { AccessEvent } from '../../src/access/invalidation/bus.ts'
+import type { RedisCache } from '../../src/access/cache/redis-cache.ts'
+import type { InvalidationEvent } from '../../src/access/invalidation/bus.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
-import { createStanding } from '../../src/access/invalidation/pending-invalidations.ts'
+import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
 import { type FactKey, factKey, grantId } from '../../src/access/policy/facts/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
@@ -28,7 +28,7 @@ describe('two instances with one Postgres and one Redis', () => {
 
   const start = async (redisUrl?: string) => {
     const started = await startCaches(database.connection, redisUrl)
-    if (redisUrl === server.url) await started.until(() => started.redis?.incarnation !== undefined)
+    if (redisUrl === server.url) await started.until(() => started.redis?.serverRunId !== undefined)
     running.push(started)
     return started
   }
@@ -78,7 +78,7 @@ describe('two instances with one Postgres and one Redis', () => {
     await fill(a, b)
     await a.become(bob, 'suspended')
     for (const instance of [a, b]) expect(await instance.ask(bob)).toStartWith('suspended')
-    await a.until(async () => (await a.standing()).length === 0)
+    await a.until(async () => (await a.pendingInvalidations()).length === 0)
     await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
     await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
   })
@@ -87,12 +87,12 @@ describe('two instances with one Postgres and one Redis', () => {
     const [a, b] = [await start(server.url), await start(server.url)]
     await fill(a, b)
     await server.stop()
-    for (const { redis, until } of [a, b]) await until(() => redis?.incarnation === undefined)
+    for (const { redis, until } of [a, b]) await until(() => redis?.serverRunId === undefined)
     await a.become(bob, 'suspended')
-    expect(await a.standing()).toEqual([ofBob])
+    expect(await a.pendingInvalidations()).toEqual([ofBob])
     for (const instance of [a, b]) expect(await instance.ask(bob)).toBe('suspended by l3')
     server = await startRedis({ port })
-    await a.until(async () => (await a.standing()).length === 0)
+    await a.until(async () => (await a.pendingInvalidations()).length === 0)
     for (const instance of [a, b]) await instance.until(async () => (await instance.ask(bob)) === 'suspended by l2')
   }, 60_000)
 
@@ -103,8 +103,8 @@ describe('two instances with one Postgres and one Redis', () => {
     // What is there is what was.
     expect(await inRedis()).toBe(1)
     expect(await b.ask(bob)).toBe('suspended by l3')
-    expect(await b.standing()).toEqual([ofBob])
-    await b.until(async () => (await b.standing()).length === 0)
+    expect(await b.pendingInvalidations()).toEqual([ofBob])
+    await b.until(async () => (await b.pendingInvalidations()).length === 0)
     await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
   }, 60_000)
 
@@ -116,7 +116,7 @@ describe('two instances with one Postgres and one Redis', () => {
       await tx`select from publish_access_event('dead', false)`
     })
     await b.until(async () => (await b.ask(bob)) === 'suspended by l3')
-    await b.until(async () => (await b.standing()).length === 0)
+    await b.until(async () => (await b.pendingInvalidations()).length === 0)
     await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
   }, 60_000)
 
@@ -130,7 +130,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const b = await start(server.url)
     expect(await b.ask(bob)).toBe('suspended by l3')
     await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
-    expect(await b.standing()).toEqual([])
+    expect(await b.pendingInvalidations()).toEqual([])
   }, 60_000)
 
   test('what one Redis has confirmed is not believed of another until that has forgotten too', async () => {
@@ -142,7 +142,7 @@ describe('two instances with one Postgres and one Redis', () => {
       // It takes its time to forget.
       const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'must').mockResolvedValue(false)
       await a.become(bob, 'suspended')
-      await a.until(async () => (await a.standing()).length === 0)
+      await a.until(async () => (await a.pendingInvalidations()).length === 0)
       await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
       expect((await other.keys('*')).filter((name) => name.endsWith(ofBob))).toHaveLength(1)
       expect(await b.ask(bob)).toBe('suspended by l3')
@@ -175,12 +175,12 @@ describe('two instances with one Postgres and one Redis', () => {
     }
     await b.until(async () => (await b.ask(last)) === 'active by l2')
     expect(inMemory()).toBe('active')
-    await a.changes.run(a.within(), async (tx) => {
+    await a.changes.commitAndInvalidate(a.within(), async (tx) => {
       await tx`update users set status = 'suspended' where id = any (${many}::uuid[])`
     })
     expect(inMemory()).toBe('miss')
     expect(await b.ask(last)).toBe('suspended by l3')
-    expect(await a.standing()).toHaveLength(400)
+    expect(await a.pendingInvalidations()).toHaveLength(400)
     const c = await start(server.url)
     expect(await c.ask(last)).toBe('suspended by l3')
   })
@@ -198,10 +198,10 @@ describe('two instances with one Postgres and one Redis', () => {
     await a.until(() => must.mock.calls.length > 0)
     await Bun.sleep(500)
     expect(await a.ask(bob)).toBe('suspended by l3')
-    expect(await a.standing()).toEqual([ofBob])
+    expect(await a.pendingInvalidations()).toEqual([ofBob])
     must.mockRestore()
     await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
-    expect(await a.standing()).toEqual([])
+    expect(await a.pendingInvalidations()).toEqual([])
   }, 60_000)
 
   test('a change of more grants than are told one by one is felt by who was granted many, past what Redis has of each', async () => {
@@ -237,10 +237,10 @@ describe('two instances with one Postgres and one Redis', () => {
     })
     await granted(b)
     expect(await granted(b)).toBe('3 by l1')
-    await a.changes.run(a.within(), async (tx) => {
+    await a.changes.commitAndInvalidate(a.within(), async (tx) => {
       await tx`delete from teams where id = ${team}`
     })
-    expect((await a.standing()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
+    expect((await a.pendingInvalidations()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
     for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
     // Redis is believed about everything else.
     await b.until(async () => (await b.ask(cyd)) === 'active by l2')
@@ -249,44 +249,44 @@ describe('two instances with one Postgres and one Redis', () => {
   test('without Redis nothing stands for long', async () => {
     const a = await start()
     await a.become(bob, 'suspended')
-    await a.until(async () => (await a.standing()).length === 0)
+    await a.until(async () => (await a.pendingInvalidations()).length === 0)
     expect(await a.ask(bob)).toBe('suspended by l3')
   })
 })
 
 describe('an outbox', () => {
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
-  const event = (id: string, touched: AccessEvent['touched'] = [ofBob]): AccessEvent => ({ id, touched })
+  const event = (id: string, touched: InvalidationEvent['keys'] = [ofBob]): InvalidationEvent => ({ id, keys: touched })
   let work: Map<number, () => void>
-  let removed: { ids: string[]; incarnation: string }[]
+  let removed: { ids: string[]; serverRunId: string }[]
   /** The events that stand in Postgres. */
   let rows: Set<string>
   let clock: ReturnType<typeof manualClock>
   let forgets: { keys: readonly FactKey[]; done: (forgotten: boolean) => void }[]
-  let incarnation: string | undefined
-  let standing: ReturnType<typeof createStanding>
+  let serverRunId: string | undefined
+  let pendingInvalidations: ReturnType<typeof createPendingInvalidations>
   /** About how many events Postgres was asked, each time. */
   let looked: number[]
 
   const create = (withOuter = true) => {
-    const outer = {
-      forget: (keys: readonly FactKey[]) => new Promise<boolean>((done) => forgets.push({ keys, done })),
-      get incarnation() {
-        return incarnation
+    const redisCache = {
+      invalidate: (keys: readonly FactKey[]) => new Promise<boolean>((done) => forgets.push({ keys, done })),
+      get serverRunId() {
+        return serverRunId
       },
-    } as unknown as OuterCache
+    } as unknown as RedisCache
     return createOutbox({
-      outer: withOuter ? outer : undefined,
-      standing,
+      redisCache: withOuter ? redisCache : undefined,
+      pendingInvalidations,
       clock,
       log: createLog('silent'),
       store: {
-        listLeft: async (ids) => {
+        listPending: async (ids) => {
           looked.push(ids.length)
           return new Set(ids.filter((id) => rows.has(id)))
         },
         remove: async (ids, by) => {
-          removed.push({ ids: [...ids], incarnation: by })
+          removed.push({ ids: [...ids], serverRunId: by })
           for (const id of ids) rows.delete(id)
         },
       },
@@ -311,9 +311,9 @@ describe('an outbox', () => {
     rows = new Set()
     forgets = []
     looked = []
-    incarnation = 'x'
+    serverRunId = 'x'
     clock = manualClock()
-    standing = createStanding(clock)
+    pendingInvalidations = createPendingInvalidations(clock)
     spyOn(globalThis, 'setInterval').mockImplementation(
       ((call: () => void, ms: number) => void work.set(ms, call)) as never,
     )
@@ -322,70 +322,70 @@ describe('an outbox', () => {
 
   test('confirms what was forgotten for certain, by the server that forgot it, in one go', async () => {
     const outbox = create()
-    for (const id of ['1', '2']) outbox.take(event(id))
-    expect(standing.has(ofBob)).toBeTrue()
+    for (const id of ['1', '2']) outbox.enqueue(event(id))
+    expect(pendingInvalidations.has(ofBob)).toBeTrue()
     await answer(true)
-    outbox.take(event('3'))
+    outbox.enqueue(event('3'))
     await answer(false)
     await flush()
-    expect(removed).toEqual([{ ids: ['1', '2'], incarnation: 'x' }])
+    expect(removed).toEqual([{ ids: ['1', '2'], serverRunId: 'x' }])
     // It is told of that like everybody else.
     outbox.onConfirmed(['1', '2'], 'x')
-    expect([...standing.list()].map(({ id }) => id)).toEqual(['3'])
+    expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['3'])
   })
 
   test('confirms nothing for a server that took over meanwhile', async () => {
     const outbox = create()
-    outbox.take(event('1'))
+    outbox.enqueue(event('1'))
     await answer(true)
-    outbox.take(event('2'))
-    incarnation = 'y'
+    outbox.enqueue(event('2'))
+    serverRunId = 'y'
     await answer(true)
-    outbox.take(event('3'))
+    outbox.enqueue(event('3'))
     await answer(true)
     await flush()
     expect(removed).toEqual([
-      { ids: ['1'], incarnation: 'x' },
-      { ids: ['3'], incarnation: 'y' },
+      { ids: ['1'], serverRunId: 'x' },
+      { ids: ['3'], serverRunId: 'y' },
     ])
   })
 
   test('makes its own server forget what another has confirmed, before it believes it', async () => {
     const outbox = create()
-    standing.add(event('1'))
+    pendingInvalidations.add(event('1'))
     outbox.onConfirmed(['1', 'unknown'], 'other')
-    expect(standing.has(ofBob)).toBeTrue()
+    expect(pendingInvalidations.has(ofBob)).toBeTrue()
     await answer(false)
-    expect(standing.has(ofBob)).toBeTrue()
+    expect(pendingInvalidations.has(ofBob)).toBeTrue()
     // It is tried again.
     await sweep()
-    incarnation = 'y'
+    serverRunId = 'y'
     await answer(true)
-    expect(standing.has(ofBob)).toBeTrue()
+    expect(pendingInvalidations.has(ofBob)).toBeTrue()
     await sweep()
     await answer(true)
-    expect(standing.has(ofBob)).toBeFalse()
+    expect(pendingInvalidations.has(ofBob)).toBeFalse()
   })
 
   test('sees to what nobody has seen to, and to what was confirmed unheard', async () => {
     create()
     rows = new Set(['1', '2'])
-    standing.add(event('1'))
+    pendingInvalidations.add(event('1'))
     clock.advance(1_999)
-    standing.add(event('2', ['project:p']))
-    standing.add(event('0', ['project:q']))
+    pendingInvalidations.add(event('2', ['project:p']))
+    pendingInvalidations.add(event('0', ['project:q']))
     await sweep()
     // It stands no more, and nobody has said by whom it was confirmed.
     expect(forgets.map(({ keys }) => keys)).toEqual([['project:q']])
     await answer(true)
-    expect(standing.has('project:q')).toBeFalse()
+    expect(pendingInvalidations.has('project:q')).toBeFalse()
     clock.advance(1)
     await sweep()
     expect(forgets.map(({ keys }) => keys)).toEqual([[ofBob]])
     await answer(true)
     await flush()
-    expect(removed).toEqual([{ ids: ['1'], incarnation: 'x' }])
-    expect(standing.has('project:p')).toBeTrue()
+    expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
+    expect(pendingInvalidations.has('project:p')).toBeTrue()
   })
 
   test.each([
@@ -393,26 +393,26 @@ describe('an outbox', () => {
     ['all that was granted to somebody', [`grants:${bob}`]],
   ] as const)('leaves a change of %s standing until nothing older can be left', async (_what, touched) => {
     const outbox = create()
-    outbox.take(event('1', touched))
+    outbox.enqueue(event('1', touched))
     await flush()
     rows = new Set(['1'])
     clock.advance(900_000)
     await sweep()
     await flush()
     expect([forgets, removed]).toEqual([[], []])
-    expect(standing.has(grantOfBob)).toBeTrue()
+    expect(pendingInvalidations.has(grantOfBob)).toBeTrue()
     clock.advance(1)
     await sweep()
     await flush()
     expect(removed.flatMap(({ ids }) => ids)).toEqual(['1'])
     outbox.onConfirmed(['1'], 'x')
-    expect(standing.has(grantOfBob)).toBeFalse()
+    expect(pendingInvalidations.has(grantOfBob)).toBeFalse()
   })
 
   test('keeps what no server can be made to forget until nothing older can be left, whether Postgres has it or not', async () => {
     create()
     rows = new Set(['1'])
-    for (const id of ['1', '2']) standing.add(event(id))
+    for (const id of ['1', '2']) pendingInvalidations.add(event(id))
     const sweepInVain = async () => {
       await sweep()
       for (let tries = 1; tries <= 2; tries += 1) await answer(false)
@@ -420,19 +420,19 @@ describe('an outbox', () => {
     }
     clock.advance(900_000)
     await sweepInVain()
-    expect([standing.size, removed]).toEqual([2, []])
+    expect([pendingInvalidations.size, removed]).toEqual([2, []])
     clock.advance(1)
     await sweepInVain()
     expect(forgets).toEqual([])
-    expect([...standing.list()].map(({ id }) => id)).toEqual(['1'])
-    expect(removed).toEqual([{ ids: ['1'], incarnation: 'x' }])
+    expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['1'])
+    expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
   })
 
   test('looks at 1,000 events at a time, lets others have their turn, and goes on next time where it was', async () => {
     create()
     for (let id = 1; id <= 25_000; id += 1) {
       rows.add(String(id))
-      standing.add(event(String(id)))
+      pendingInvalidations.add(event(String(id)))
     }
     /** Until it looks no more. */
     const swept = async () => {
@@ -453,28 +453,28 @@ describe('an outbox', () => {
 
   test('writes down what it has left when it is closed, and begins nothing new', async () => {
     const outbox = create()
-    outbox.take(event('1'))
+    outbox.enqueue(event('1'))
     await answer(true)
     await outbox.close()
     expect(removed.map(({ ids }) => ids)).toEqual([['1']])
-    outbox.take(event('2'))
+    outbox.enqueue(event('2'))
     expect(forgets).toEqual([])
-    expect(standing.has(ofBob)).toBeTrue()
+    expect(pendingInvalidations.has(ofBob)).toBeTrue()
   })
 
   test('of an instance without an outer cache confirms at once, in the name of nobody', async () => {
     const outbox = create(false)
-    outbox.take(event('1'))
+    outbox.enqueue(event('1'))
     await settle()
     await flush()
-    expect(removed).toEqual([{ ids: ['1'], incarnation: '-' }])
+    expect(removed).toEqual([{ ids: ['1'], serverRunId: '-' }])
     outbox.onConfirmed(['1'], 'whoever')
-    expect(standing.size).toBe(0)
+    expect(pendingInvalidations.size).toBe(0)
   })
 
   test('names no more than 500 in one message', async () => {
     const outbox = create()
-    for (let id = 1; id <= 1_200; id += 1) outbox.take(event(String(id)))
+    for (let id = 1; id <= 1_200; id += 1) outbox.enqueue(event(String(id)))
     await answer(true)
     await flush()
     expect(removed.map(({ ids }) => ids.length)).toEqual([500, 500, 200])

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { readEvent, readStandingEvents } from '../../src/access/invalidation/event-store.ts'
+import { readEvent, readPendingEvents } from '../../src/access/invalidation/event-store.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { listen, type Notifications } from '../../src/platform/notifications.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -40,9 +40,9 @@ test('what the bus reads of an event is the names of facts, and a star is everyt
   const few = await leave(['grant:a/b', 'project:b'])
   const all = await leave(['*'])
   const events = [
-    { id: few, touched: ['grant:a/b', 'project:b'] },
-    { id: all, touched: 'everything' },
+    { id: few, keys: ['grant:a/b', 'project:b'] },
+    { id: all, keys: 'everything' },
   ]
-  expect(await readStandingEvents(bus)).toEqual(events as never)
+  expect(await readPendingEvents(bus)).toEqual(events as never)
   expect([await readEvent(bus, few), await readEvent(bus, all)]).toEqual(events as never)
 })

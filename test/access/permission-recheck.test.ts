@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createRights, type Right, type Rights } from '../../src/access/permission-recheck.ts'
+import {
+  createPermissionRecheck,
+  type PermissionRecheck,
+  type RecheckedPermission,
+} from '../../src/access/permission-recheck.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
@@ -7,7 +11,7 @@ import { type Api, api, type Person, register, startApp, type TestApp } from '..
 
 let app: TestApp
 let client: Api
-let rights: Rights
+let rights: PermissionRecheck
 let people: Person[]
 let generationId: string
 let projectId: string
@@ -16,7 +20,7 @@ const statements: string[] = []
 beforeAll(async () => {
   app = await startApp({ onStatement: (text) => void statements.push(text) })
   client = api(app.baseUrl)
-  rights = createRights({ facts: app.services.caches.facts, clock: systemClock })
+  rights = createPermissionRecheck({ facts: app.services.caches.facts, clock: systemClock })
   people = await Promise.all(Array.from({ length: 20 }, () => register(client)))
   const owner = { token: people[0]?.token ?? '' }
   projectId = (await client.post('/api/v1/projects', { name: 'P', visibility: 'public' }, owner)).body.id
@@ -25,12 +29,12 @@ beforeAll(async () => {
 })
 afterAll(() => app?.close())
 
-const rightOf = async ({ token }: Person): Promise<Right> => ({
+const rightOf = async ({ token }: Person): Promise<RecheckedPermission> => ({
   ...(await app.services.identity.claimsOf(token)),
   action: 'read',
   ref: { type: 'generation', id: generationId },
 })
-const gather = (of: readonly Right[]) => rights.gather(of, createDeadline(systemClock, 10_000))
+const gather = (of: readonly RecheckedPermission[]) => rights.gather(of, createDeadline(systemClock, 10_000))
 
 describe('what many were let in for', () => {
   test('is known of all of them by one statement, and then by none', async () => {
@@ -47,9 +51,13 @@ describe('what many were let in for', () => {
   })
 
   test('is told apart: a session that ended, of somebody else or of nobody, a token that ran out, a thing that is not', async () => {
-    const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [Right, Right, Right]
+    const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [
+      RecheckedPermission,
+      RecheckedPermission,
+      RecheckedPermission,
+    ]
     await client.post('/api/v1/auth/logout', undefined, { token: people[3]?.token ?? '' })
-    const each: Right[] = [
+    const each: RecheckedPermission[] = [
       right,
       ended,
       { ...right, sessionId: other.sessionId },

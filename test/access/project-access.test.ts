@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { createAccessAlarm } from '../../src/access/cache/effective-access-check.ts'
+import { createEffectiveAccessCheck } from '../../src/access/cache/effective-access-check.ts'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -213,7 +213,7 @@ test('a row that is wrong all the same is found, whichever way it is wrong, and 
   const cried: object[] = []
   const quiet = () => {}
   const log = { debug: quiet, info: quiet, warn: quiet, error: (fields: object) => cried.push(fields) }
-  const check = createAccessAlarm({ findDifferences: () => findAccessDifferences(sql), log })
+  const check = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(sql), log })
   await check()
   expect(cried).toEqual([])
   await sql`update project_access set actions = 127 where user_id = ${bob} and project_id = ${lab}`

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { Redis as Client } from 'ioredis'
-import { type OuterCache, outerTtlMs } from '../../src/access/cache/redis-cache.ts'
+import { type RedisCache, redisTtlMs } from '../../src/access/cache/redis-cache.ts'
 import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { startRedis } from '../harness.ts'
@@ -35,47 +35,48 @@ const { key, fact } = examples.project
 
 const clock = manualClock()
 let on: TestOuter
-let outer: OuterCache
+let redisCache: RedisCache
 
 beforeAll(async () => {
   on = await startOuter({ clock })
-  outer = on.outer
+  redisCache = on.redisCache
 })
 beforeEach(() => on.client.flushall())
 afterAll(() => on?.close())
 
 /** The nonce under which what is read now may be kept. */
-const miss = async (of: FactKey, from = outer): Promise<string> => {
-  const [looked] = await from.look([of])
+const miss = async (of: FactKey, from = redisCache): Promise<string> => {
+  const [looked] = await from.lookup([of])
   if (looked === undefined || !('nonce' in looked)) throw new Error(`Not a miss: ${JSON.stringify(looked)}`)
   return looked.nonce
 }
-const factIn = async (of: FactKey, from = outer) => {
-  const [looked] = await from.look([of])
+const factIn = async (of: FactKey, from = redisCache) => {
+  const [looked] = await from.lookup([of])
   return looked !== undefined && 'fact' in looked ? looked.fact : undefined
 }
-const fill = async (of: FactKey, value: Fact[FactKind], from = outer) => from.keep(of, value, await miss(of, from))
+const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) =>
+  from.writeBack(of, value, await miss(of, from))
 
 describe('what is looked for', () => {
   test('is missed under a nonce, the same for everybody, and found once it was kept', async () => {
     const nonce = await miss(key)
     expect(nonce.length).toBeGreaterThan(12)
     expect(await miss(key)).toBe(nonce)
-    outer.keep(key, fact, nonce)
+    redisCache.writeBack(key, fact, nonce)
     clock.advance(700)
-    expect(await outer.look([key])).toEqual([{ key, fact, ageMs: 700 }])
+    expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 700 }])
   })
 
   test('is told for each key by itself, in one go', async () => {
     await fill(key, fact)
     await fill(examples.grant.key, 0)
-    const looked = await outer.look([examples.account.key, key, examples.grant.key])
+    const looked = await redisCache.lookup([examples.account.key, key, examples.grant.key])
     expect(looked.map((one) => [one.key, 'fact' in one])).toEqual([
       [examples.account.key, false],
       [key, true],
       [examples.grant.key, true],
     ])
-    expect(await outer.look([])).toEqual([])
+    expect(await redisCache.lookup([])).toEqual([])
   })
 
   test('of every kind comes back as it was', async () => {
@@ -85,37 +86,37 @@ describe('what is looked for', () => {
 
   test('is true of now where a clock elsewhere is ahead', async () => {
     await on.client.hset(on.nameOf(key), 'value', JSON.stringify({ at: clock.now() + 60_000, fact }))
-    expect(await outer.look([key])).toEqual([{ key, fact, ageMs: 0 }])
+    expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 0 }])
   })
 })
 
 describe('what is kept', () => {
   test('is kept under the nonce that was taken and under no other', async () => {
-    const refused = outer.counts.refused
+    const refused = redisCache.counts.refused
     await miss(key)
-    outer.keep(key, fact, 'another')
-    outer.keep(examples.account.key, examples.account.fact, 'none was taken')
+    redisCache.writeBack(key, fact, 'another')
+    redisCache.writeBack(examples.account.key, examples.account.fact, 'none was taken')
     expect(await factIn(key)).toBeUndefined()
     expect(await factIn(examples.account.key)).toBeUndefined()
-    expect(outer.counts.refused).toBe(refused + 2)
+    expect(redisCache.counts.refused).toBe(refused + 2)
   })
 
   test('is not, when a change came between the read and the write', async () => {
     const taken = await miss(key)
-    expect(await outer.forget([key])).toBeTrue()
-    outer.keep(key, fact, taken)
+    expect(await redisCache.invalidate([key])).toBeTrue()
+    redisCache.writeBack(key, fact, taken)
     expect(await factIn(key)).toBeUndefined()
   })
 
   test('is not, when after that change somebody else took a nonce, and that one’s is', async () => {
     const taken = await miss(key)
-    await outer.forget([key])
+    await redisCache.invalidate([key])
     const later = await miss(key)
     expect(later).not.toBe(taken)
-    outer.keep(key, fact, taken)
+    redisCache.writeBack(key, fact, taken)
     expect(await factIn(key)).toBeUndefined()
-    outer.keep(key, { ...fact, visibility: 'private' }, later)
-    outer.keep(key, fact, taken)
+    redisCache.writeBack(key, { ...fact, visibility: 'private' }, later)
+    redisCache.writeBack(key, fact, taken)
     expect(await factIn(key)).toEqual({ ...fact, visibility: 'private' })
   })
 
@@ -127,7 +128,7 @@ describe('what is kept', () => {
     test(`is not, when ${how} meanwhile`, async () => {
       const taken = await miss(key)
       await lose()
-      outer.keep(key, fact, taken)
+      redisCache.writeBack(key, fact, taken)
       expect(await factIn(key)).toBeUndefined()
     })
   }
@@ -137,11 +138,11 @@ describe('what is kept', () => {
     const nonceLives = await on.client.pttl(on.nameOf(key))
     expect(nonceLives).toBeGreaterThan(1_000)
     expect(nonceLives).toBeLessThanOrEqual(10_000)
-    outer.keep(key, fact, nonce)
+    redisCache.writeBack(key, fact, nonce)
     await miss(examples.account.key)
     const lives = await on.client.pttl(on.nameOf(key))
-    expect(lives).toBeGreaterThan(0.9 * outerTtlMs - 10_000)
-    expect(lives).toBeLessThanOrEqual(outerTtlMs)
+    expect(lives).toBeGreaterThan(0.9 * redisTtlMs - 10_000)
+    expect(lives).toBeLessThanOrEqual(redisTtlMs)
   })
 
   test('is kept under the name of the server that is running, so that what it restores for another is not found', async () => {
@@ -153,10 +154,10 @@ describe('what is kept', () => {
 
   test('in more than a thousand is forgotten in one call', async () => {
     const many = Array.from({ length: 2_500 }, (_, at) => factKey('account', idOf('user', at)))
-    const looked = await outer.look(many)
-    for (const one of looked) if ('nonce' in one) outer.keep(one.key, examples.account.fact, one.nonce)
-    expect((await outer.look(many)).filter((one) => 'fact' in one)).toHaveLength(2_500)
-    expect(await outer.forget(many)).toBeTrue()
+    const looked = await redisCache.lookup(many)
+    for (const one of looked) if ('nonce' in one) redisCache.writeBack(one.key, examples.account.fact, one.nonce)
+    expect((await redisCache.lookup(many)).filter((one) => 'fact' in one)).toHaveLength(2_500)
+    expect(await redisCache.invalidate(many)).toBeTrue()
     expect(await on.client.dbsize()).toBe(0)
   })
 })
@@ -243,10 +244,10 @@ describe('what does not fit', () => {
   test(`is a miss and is removed: ${junk.length} values`, async () => {
     for (const [kind, text] of junk) {
       const { key: place } = examples[kind]
-      const unreadable = outer.counts.unreadable
+      const unreadable = redisCache.counts.unreadable
       await on.client.hset(on.nameOf(place), 'value', text, 'nonce', 'known')
-      expect([text.slice(0, 200), await outer.look([place])]).toEqual([text.slice(0, 200), []])
-      expect(outer.counts.unreadable).toBe(unreadable + 1)
+      expect([text.slice(0, 200), await redisCache.lookup([place])]).toEqual([text.slice(0, 200), []])
+      expect(redisCache.counts.unreadable).toBe(unreadable + 1)
       // What was asked for on the same connection comes after the removal.
       expect(await miss(place)).not.toBe('known')
     }
@@ -256,7 +257,7 @@ describe('what does not fit', () => {
   test('the place of a fact that is no hash at all is cleared, and takes nothing from the others', async () => {
     await fill(examples.account.key, examples.account.fact)
     await on.client.set(on.nameOf(key), 'written by hand')
-    const looked = await outer.look([key, examples.account.key])
+    const looked = await redisCache.lookup([key, examples.account.key])
     expect(looked).toContainEqual({ key: examples.account.key, fact: examples.account.fact, ageMs: 0 })
     await fill(key, fact)
     expect(await factIn(key)).toEqual(fact)
@@ -290,17 +291,17 @@ test('whatever the order of reads, write-backs, changes and losses, what is foun
         const place = `${who} ${of}`
         const mine = held.get(place)
         if (does === 'look') {
-          const [looked] = await outer.look([of])
+          const [looked] = await redisCache.lookup([of])
           if (looked !== undefined && 'fact' in looked) {
             hits += 1
             expect((looked.fact as Fact['session']).expiresAtMs).toBe(truth.get(of) as number)
           } else if (looked !== undefined) held.set(place, { nonce: looked.nonce })
         } else if (does === 'read' && mine !== undefined) mine.version = truth.get(of) as number
         else if (does === 'keep' && mine?.version !== undefined) {
-          outer.keep(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
+          redisCache.writeBack(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
         } else if (does === 'change') {
           truth.set(of, (truth.get(of) as number) + 1)
-          await outer.forget([of])
+          await redisCache.invalidate([of])
         } else if (does === 'evict') await on.client.unlink(on.nameOf(of))
         else if (does === 'flush') await on.client.flushall()
       }
@@ -326,15 +327,15 @@ test('under ten times more keys than there is memory for there are misses and ne
   }
   try {
     await inBatches(starts, async (from, keys) => {
-      for (const [at, looked] of (await crowded.outer.look(keys)).entries()) {
-        if ('nonce' in looked) crowded.outer.keep(looked.key, factAt(from + at), looked.nonce)
+      for (const [at, looked] of (await crowded.redisCache.lookup(keys)).entries()) {
+        if ('nonce' in looked) crowded.redisCache.writeBack(looked.key, factAt(from + at), looked.nonce)
       }
     })
     let hits = 0
     let answers = 0
     // The last first: looking for the others makes room for their nonces.
     await inBatches(starts.toReversed(), async (from, keys) => {
-      for (const [at, looked] of (await crowded.outer.look(keys)).entries()) {
+      for (const [at, looked] of (await crowded.redisCache.lookup(keys)).entries()) {
         answers += 1
         expect(looked.key).toBe(keys[at] as FactKey)
         if (!('fact' in looked)) continue
@@ -360,10 +361,10 @@ test('a cluster of one node does', async () => {
   const one = await connectOuter(server.url)
   try {
     const many = Array.from({ length: 50 }, (_, at) => factKey('account', idOf('user', at)))
-    for (const each of many) await fill(each, examples.account.fact, one.outer)
-    expect((await one.outer.look(many)).filter((looked) => 'fact' in looked)).toHaveLength(50)
-    expect(await one.outer.forget(many)).toBeTrue()
-    expect((await one.outer.look(many)).filter((looked) => 'fact' in looked)).toHaveLength(0)
+    for (const each of many) await fill(each, examples.account.fact, one.redisCache)
+    expect((await one.redisCache.lookup(many)).filter((looked) => 'fact' in looked)).toHaveLength(50)
+    expect(await one.redisCache.invalidate(many)).toBeTrue()
+    expect((await one.redisCache.lookup(many)).filter((looked) => 'fact' in looked)).toHaveLength(0)
   } finally {
     await one.close()
     client.disconnect()
@@ -374,17 +375,17 @@ test('a cluster of one node does', async () => {
 
 test('all that was granted to a person is forgotten with any part of it, and what began before is not kept', async () => {
   await fill(examples.grants.key, examples.grants.fact)
-  expect(await outer.forget([factKey('grant', grantId(ada, idOf('project', 7)))])).toBeTrue()
+  expect(await redisCache.invalidate([factKey('grant', grantId(ada, idOf('project', 7)))])).toBeTrue()
   const nonce = await miss(examples.grants.key)
-  await outer.forget([examples.grant.key])
-  outer.keep(examples.grants.key, examples.grants.fact, nonce)
+  await redisCache.invalidate([examples.grant.key])
+  redisCache.writeBack(examples.grants.key, examples.grants.fact, nonce)
   expect(await factIn(examples.grants.key)).toBeUndefined()
 })
 
 test('all that was granted to a person is found as it was kept: nothing, the most there may be, or that it is many', async () => {
   const most = Object.fromEntries(Array.from({ length: 200 }, (_, at) => [idOf('project', at), 1 + (at % 127)]))
   for (const granted of [{ granted: {} }, { granted: most }, 'many'] as const) {
-    await outer.forget([examples.grants.key])
+    await redisCache.invalidate([examples.grants.key])
     await fill(examples.grants.key, granted)
     expect(await factIn(examples.grants.key)).toEqual(granted)
   }
@@ -393,13 +394,13 @@ test('all that was granted to a person is found as it was kept: nothing, the mos
 describe('a server that is gone', () => {
   test('is a miss without a nonce at once, forgets nothing, and says so', async () => {
     const other = await startOuter()
-    await fill(key, fact, other.outer)
+    await fill(key, fact, other.redisCache)
     await other.server.stop()
-    while (other.redis.incarnation !== undefined) await Bun.sleep(2)
-    expect(await other.outer.look([key])).toEqual([])
-    other.outer.keep(key, fact, 'any')
-    expect(await other.outer.forget([key])).toBeFalse()
-    expect(other.outer.incarnation).toBeUndefined()
+    while (other.redis.serverRunId !== undefined) await Bun.sleep(2)
+    expect(await other.redisCache.lookup([key])).toEqual([])
+    other.redisCache.writeBack(key, fact, 'any')
+    expect(await other.redisCache.invalidate([key])).toBeFalse()
+    expect(other.redisCache.serverRunId).toBeUndefined()
     await other.close()
   })
 })
@@ -408,7 +409,7 @@ test('nothing here ever looks through the keys of a server', async () => {
   await on.client.config('RESETSTAT')
   await fill(key, fact)
   await factIn(key)
-  await outer.forget([key])
+  await redisCache.invalidate([key])
   const commands = [...(await on.client.info('commandstats')).matchAll(/^cmdstat_([^:]+)/gm)].map(([, name]) => name)
   expect(commands).toContain('evalsha')
   expect(commands.filter((name) => /keys|scan|flush|randomkey|dbsize/i.test(name ?? ''))).toEqual([])

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import type { Wanted } from '../../src/access/cache/fact-store.ts'
-import { createCacheCheck } from '../../src/access/cache/stale-detector.ts'
+import type { FactQuery } from '../../src/access/cache/fact-store.ts'
+import { createStaleDetector } from '../../src/access/cache/stale-detector.ts'
 import {
   type Fact,
   type FactKey,
@@ -22,7 +22,7 @@ const shut: ProjectFact = { ...open, visibility: 'private' }
 const lab = factKey('project', idOf('project', 1))
 const grant = factKey('grant', grantId(ada, idOf('project', 1)))
 
-const keyOf = ({ kind, id, userId }: Wanted): FactKey =>
+const keyOf = ({ kind, id, userId }: FactQuery): FactKey =>
   kind === 'grant' ? factKey(kind, grantId(String(userId), id)) : factKey(kind, id)
 
 describe('memory compared with Postgres', () => {
@@ -35,7 +35,7 @@ describe('memory compared with Postgres', () => {
   let dropped: FactKey[]
   let written: string
   let meanwhile: () => void
-  let check: ReturnType<typeof createCacheCheck>
+  let check: ReturnType<typeof createStaleDetector>
 
   beforeEach(() => {
     clock = manualClock()
@@ -47,7 +47,7 @@ describe('memory compared with Postgres', () => {
     dropped = []
     written = ''
     meanwhile = () => {}
-    check = createCacheCheck({
+    check = createStaleDetector({
       memory,
       clock,
       lease,

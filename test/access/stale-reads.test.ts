@@ -1,7 +1,7 @@
 import { heapStats } from 'bun:jsc'
 import { beforeEach, describe, expect, test } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
-import { withEmergencyReads } from '../../src/access/cache/stale-reads.ts'
+import { withStaleReads } from '../../src/access/cache/stale-reads.ts'
 import type { Loaded, LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
@@ -27,7 +27,7 @@ test('holds on to nothing of a question that was answered', async () => {
   const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000, maxEntries: 100 })
   const lease = { untilMs: Number.POSITIVE_INFINITY }
   const load: LoadFacts = async (wanted) => found(wanted)
-  const { facts } = withEmergencyReads({
+  const { facts } = withStaleReads({
     facts: createFactCache({ load, memory, clock: systemClock, lease, flags }),
     isReachable: async () => true,
     clock: systemClock,
@@ -54,16 +54,16 @@ describe('without a lease', () => {
   let clock: ReturnType<typeof manualClock>
   let statements: Statement[]
   let reached: PromiseWithResolvers<boolean>[]
-  let emergency: ReturnType<typeof withEmergencyReads>
+  let staleReads: ReturnType<typeof withStaleReads>
   let lease: { untilMs: number }
 
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
     const deadline = createDeadline(clock, 1e9)
-    const answer = emergency.facts
+    const answer = staleReads.facts
       .gather({ accounts: [id] }, deadline)
       .then(
-        (facts) => ({ account: facts.account(id), recalled: facts.recalled, degraded: emergency.isDegraded(deadline) }),
+        (facts) => ({ account: facts.account(id), recalled: facts.stale, degraded: staleReads.isDegraded(deadline) }),
         codeOf,
       )
     return answer
@@ -99,7 +99,7 @@ describe('without a lease', () => {
       reached.push(asked)
       return asked.promise
     }
-    emergency = withEmergencyReads({ facts, isReachable, clock, lease, limitMs: 60_000 })
+    staleReads = withStaleReads({ facts, isReachable, clock, lease, limitMs: 60_000 })
     const known = ask(ada)
     answer(0)
     expect(await known).toEqual(asRead)

@@ -19,7 +19,7 @@ test('a read during which a change is heard is made again, and is then the newes
   const flags = createFlags(() => new Promise((resolve) => lists.push(resolve)), on)
   const early = flags.reload()
   await flags.reload(async () => ({ ...on, l2: false }))
-  flags.onTouched(['flag:l1=f'] as never)
+  flags.onInvalidated(['flag:l1=f'] as never)
   lists[0]?.(on)
   while (lists.length < 2) await Promise.resolve()
   expect(flags.current).toEqual({ ...on, l1: false, l2: false })

@@ -1,18 +1,21 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { createAccess } from '../../src/access/access.ts'
-import { createTally } from '../../src/access/cache/decision-counters.ts'
+import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactCache } from '../../src/access/cache/fact-cache.ts'
-import { createFactStore, type FactStore, type Wanted } from '../../src/access/cache/fact-store.ts'
+import { createFactStore, type FactQuery, type FactStore } from '../../src/access/cache/fact-store.ts'
 import {
   deeper,
   type LoadFacts,
   loadFromStore,
-  loadThroughOuter,
+  loadThroughRedis,
   type TierFlags,
 } from '../../src/access/cache/tiered-loader.ts'
-import { createStanding, type Standing } from '../../src/access/invalidation/pending-invalidations.ts'
+import {
+  createPendingInvalidations,
+  type PendingInvalidations,
+} from '../../src/access/invalidation/pending-invalidations.ts'
 import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
 import { actions } from '../../src/access/policy/matrix.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
@@ -40,7 +43,7 @@ const world = new Map<FactKey, Fact[FactKind]>([
   [ofWork, { ownerId: idOf('user', 1), projectId: lab, status: 'queued' }],
   [allToBob, { granted: { [lab]: 3 } }],
 ])
-const asked: readonly Wanted[] = [
+const asked: readonly FactQuery[] = [
   { kind: 'account', id: bob, userId: null },
   { kind: 'generation', id: work, userId: bob },
 ]
@@ -55,7 +58,7 @@ describe('facts through Redis', () => {
   let clock: ReturnType<typeof manualClock>
   let lease: { untilMs: number }
   let flags: { l2: boolean; l3: boolean }
-  let standing: Standing
+  let pendingInvalidations: PendingInvalidations
   let looks: FactKey[][]
   let statements: string[][]
   let many: boolean
@@ -77,17 +80,15 @@ describe('facts through Redis', () => {
       return facts
     },
   }
-  const outer = {
-    ...{
-      forget: (keys: readonly FactKey[]) => on.outer.forget(keys),
-      keep: (...of: [FactKey, Fact[FactKind], string]) => on.outer.keep(...of),
-    },
-    look: (keys: readonly FactKey[]) => {
+  const redisCache = {
+    invalidate: (keys: readonly FactKey[]) => on.redisCache.invalidate(keys),
+    writeBack: (...entry: [FactKey, Fact[FactKind], string]) => on.redisCache.writeBack(...entry),
+    lookup: (keys: readonly FactKey[]) => {
       looks.push([...keys].sort())
-      return on.outer.look(keys)
+      return on.redisCache.lookup(keys)
     },
     counts: { hits: 0, misses: 0, unreadable: 0, refused: 0 },
-    incarnation: 'x',
+    serverRunId: 'x',
   }
   const again = async (wanted = asked, options?: { past: 'l2' }) => {
     looks = []
@@ -105,9 +106,16 @@ describe('facts through Redis', () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
     flags = { l2: true, l3: true }
-    standing = createStanding(clock)
+    pendingInvalidations = createPendingInvalidations(clock)
     many = false
-    load = loadThroughOuter({ outer, fromStore: loadFromStore(store, flags), flags, clock, lease, standing })
+    load = loadThroughRedis({
+      redisCache,
+      fromStore: loadFromStore(store, flags),
+      flags,
+      clock,
+      lease,
+      pendingInvalidations,
+    })
   })
 
   test('are asked for in two looks at most, and are the same as from Postgres', async () => {
@@ -135,17 +143,17 @@ describe('facts through Redis', () => {
   })
 
   test('of a thing that nobody asks about who is not known are found without any person', async () => {
-    const bare: Wanted[] = [{ kind: 'generation', id: work, userId: null }]
+    const bare: FactQuery[] = [{ kind: 'generation', id: work, userId: null }]
     await fill()
     const loaded = await again(bare)
     expect([loaded.tier, looks]).toEqual(['l2', [[ofWork], [ofLab]]])
-    await on.outer.forget([ofLab])
+    await on.redisCache.invalidate([ofLab])
     expect((await again(bare)).tier).toBe('l3')
   })
 
   test('that are there in part are fetched in part, and those fetched have no age', async () => {
     await fill()
-    await on.outer.forget([ofBob])
+    await on.redisCache.invalidate([ofBob])
     const loaded = await again()
     expect([loaded.tier, statements]).toEqual(['l3', [['account']]])
     expect(loaded.facts).toEqual(world)
@@ -156,7 +164,7 @@ describe('facts through Redis', () => {
 
   test('without its project a generation is fetched whole', async () => {
     await fill()
-    await on.outer.forget([ofLab])
+    await on.redisCache.invalidate([ofLab])
     const loaded = await again()
     expect([statements, loaded.facts.get(ofLab)]).toEqual([[['generation']], world.get(ofLab) as Fact['project']])
     expect([...loaded.ages.keys()]).toEqual([ofBob])
@@ -165,34 +173,31 @@ describe('facts through Redis', () => {
   test('are not asked of Redis where a change of all that was granted to that person stands', async () => {
     many = true
     await fill()
-    standing.add({ id: '1', touched: [allToBob] })
-    expect([toBob, allToBob, factKey('grant', grantId(idOf('user', 1), lab)), ofBob].map(standing.has)).toEqual([
-      true,
-      true,
-      false,
-      false,
-    ])
+    pendingInvalidations.add({ id: '1', keys: [allToBob] })
+    expect(
+      [toBob, allToBob, factKey('grant', grantId(idOf('user', 1), lab)), ofBob].map(pendingInvalidations.has),
+    ).toEqual([true, true, false, false])
     const loaded = await again()
     expect([loaded.tier, looks.flat().filter((key) => key === toBob || key === allToBob)]).toEqual(['l3', []])
-    standing.remove(['1'])
-    expect(standing.has(toBob)).toBeFalse()
+    pendingInvalidations.remove(['1'])
+    expect(pendingInvalidations.has(toBob)).toBeFalse()
     // A part of it is less than all of it.
-    standing.add({ id: '2', touched: [factKey('grant', grantId(bob, work))] })
-    expect([standing.has(toBob), standing.has(allToBob)]).toEqual([false, true])
+    pendingInvalidations.add({ id: '2', keys: [factKey('grant', grantId(bob, work))] })
+    expect([pendingInvalidations.has(toBob), pendingInvalidations.has(allToBob)]).toEqual([false, true])
   })
 
   test('are not asked of Redis where a change of them stands, nor kept there', async () => {
     await fill()
-    standing.add({ id: '1', touched: [toBob] })
+    pendingInvalidations.add({ id: '1', keys: [toBob] })
     const loaded = await again()
     expect([loaded.tier, looks.flat().includes(allToBob)]).toEqual(['l3', false])
-    await on.outer.forget([allToBob])
+    await on.redisCache.invalidate([allToBob])
     await again()
     expect(await on.client.exists(on.nameOf(allToBob))).toBe(0)
-    standing.add({ id: '2', touched: 'everything' })
+    pendingInvalidations.add({ id: '2', keys: 'everything' })
     expect((await again()).tier).toBe('l3')
     expect(looks).toEqual([])
-    standing.remove(['1', '2', 'unknown'])
+    pendingInvalidations.remove(['1', '2', 'unknown'])
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
   })
 
@@ -207,12 +212,12 @@ describe('facts through Redis', () => {
     lease.untilMs = 2_000
     expect((await again()).tier).toBe('l2')
     flags.l3 = false
-    await on.outer.forget([ofBob])
+    await on.redisCache.invalidate([ofBob])
     expect((await again()).tier).toBe('database')
   })
 
   test('that do not exist are not kept', async () => {
-    const nothing: Wanted[] = [{ kind: 'generation', id: idOf('generation', 9), userId: bob }]
+    const nothing: FactQuery[] = [{ kind: 'generation', id: idOf('generation', 9), userId: bob }]
     await again(nothing)
     await again(nothing)
     expect(statements).toHaveLength(1)
@@ -239,9 +244,9 @@ describe('in any world', () => {
   })
 
   test('the rows that triggers keep say what the base tables say', async () => {
-    const wanted: Wanted[] = users.flatMap((userId) => [
+    const wanted: FactQuery[] = users.flatMap((userId) => [
       { kind: 'account' as const, id: userId, userId: null },
-      ...things.map(({ type, id }): Wanted => ({ kind: type, id, userId })),
+      ...things.map(({ type, id }): FactQuery => ({ kind: type, id, userId })),
     ])
     await fc.assert(
       fc.asyncProperty(anyWorld, async (drawn) => {
@@ -300,12 +305,19 @@ describe('in any world', () => {
         const lease = { untilMs: Number.POSITIVE_INFINITY }
         for (const flags of switchings) {
           const fromStore = loadFromStore(createFactStore(sql, { maxGrants }), flags)
-          const standing = createStanding(systemClock)
-          const load = loadThroughOuter({ outer: on.outer, fromStore, flags, clock: systemClock, lease, standing })
+          const pendingInvalidations = createPendingInvalidations(systemClock)
+          const load = loadThroughRedis({
+            redisCache: on.redisCache,
+            fromStore,
+            flags,
+            clock: systemClock,
+            lease,
+            pendingInvalidations,
+          })
           const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
           const facts = createFactCache({ load, memory, clock: systemClock, lease, flags })
-          const tally = createTally()
-          const access = createAccess({ facts, clock: systemClock, tally })
+          const decisionCounters = createDecisionCounters()
+          const access = createAccess({ facts, clock: systemClock, decisionCounters })
           for (let times = 0; times < 2; times += 1) {
             const verdicts = await access.decideMany(questions, createDeadline(systemClock, 30_000))
             expect([flags, verdicts.map(({ allowed }) => allowed)]).toEqual([flags, truth])

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import type { Wanted } from '../../src/access/cache/fact-cache.ts'
+import type { FactRequest } from '../../src/access/cache/fact-cache.ts'
 import type { ListedRef } from '../../src/access/policy/matrix.ts'
-import { createHeatStore } from '../../src/access/warm-up/access-frequency-store.ts'
+import { createAccessFrequencyStore } from '../../src/access/warm-up/access-frequency-store.ts'
 import { createViewStore } from '../../src/access/warm-up/materialized-view-store.ts'
 import { createWarmUp, type WarmUp } from '../../src/access/warm-up/warm-up.ts'
 import { createWarmUpStore, type HotPair } from '../../src/access/warm-up/warm-up-store.ts'
@@ -27,7 +27,7 @@ describe('the order of things', () => {
   let memory: { isCrowded: boolean }
   let room: boolean
   let reloads: number
-  let fetched: (readonly Wanted[])[]
+  let fetched: (readonly FactRequest[])[]
   let pauses: number[]
   /** Resolves what `fetchAhead` waits for; replaced by tests that hold it up. */
   let onFetch: () => Promise<void>
@@ -54,7 +54,7 @@ describe('the order of things', () => {
     warmUp = createWarmUp({
       store: { hottest: async () => hottest, findOwn: (userId) => own(userId) },
       facts: {
-        fetchAhead: async (wanted) => {
+        prefetch: async (wanted) => {
           fetched.push(wanted)
           await onFetch()
         },
@@ -77,7 +77,7 @@ describe('the order of things', () => {
     })
   })
 
-  const pairsOf = (wanted: readonly Wanted[]) => wanted.flatMap(({ resources = [] }) => resources)
+  const pairsOf = (wanted: readonly FactRequest[]) => wanted.flatMap(({ resources = [] }) => resources)
 
   describe('at the start', () => {
     test('the hottest first, at most 100 pairs at a time, one batch at a time, with pauses; sessions come along', async () => {
@@ -110,7 +110,7 @@ describe('the order of things', () => {
     test('by the flag as it is when it has been read, not as it is assumed before', async () => {
       const off = createWarmUp({
         store: { hottest: async () => hottest, findOwn: own },
-        facts: { fetchAhead: async (wanted) => void fetched.push(wanted) },
+        facts: { prefetch: async (wanted) => void fetched.push(wanted) },
         memory,
         hasRoom: () => true,
         lease,
@@ -321,7 +321,7 @@ describe('in an application', () => {
       app.statements.length = 0
       await allAllowed(app.client, signedIn)
       expect(app.statements).toEqual([])
-      expect(app.services.tally.decisions).toEqual({ l1: things.length, l2: 0, l3: 0, database: 0 })
+      expect(app.services.decisionCounters.decisions).toEqual({ l1: things.length, l2: 0, l3: 0, database: 0 })
     }
   })
 
@@ -375,7 +375,7 @@ describe('in an application', () => {
   test('at the start: it answers before it is warm, and then the hottest pairs are there, sessions and all', async () => {
     const signedIn = await login(home.client, member)
     const heats = things.map(({ type, id }) => ({ userId: member.id, type, id, hits: 640 }))
-    await createHeatStore(sql).add(heats)
+    await createAccessFrequencyStore(sql).add(heats)
     await createViewStore(sql).refresh('hottest_pairs', 0)
     const app = await start()
     const warm = app.services.warmUp.start()
@@ -394,17 +394,17 @@ describe('in an application', () => {
       const config = { redisUrl: redis.url }
       const first = await start({ config })
       const upBy = async (app: TestApp) => {
-        while (app.services.caches.outer?.incarnation === undefined) await Bun.sleep(2)
+        while (app.services.caches.redisCache?.serverRunId === undefined) await Bun.sleep(2)
       }
       await upBy(first)
       await first.services.warmUp.start()
       const second = await startApp({ warmUp: true, config, connection: home.connection })
       apps.push(second)
       await upBy(second)
-      const before = second.services.caches.outer?.counts.hits ?? 0
+      const before = second.services.caches.redisCache?.counts.hits ?? 0
       await second.services.warmUp.start()
-      expect((second.services.caches.outer?.counts.hits ?? 0) - before).toBeGreaterThan(things.length)
-      expect(second.services.caches.outer?.counts.misses).toBe(0)
+      expect((second.services.caches.redisCache?.counts.hits ?? 0) - before).toBeGreaterThan(things.length)
+      expect(second.services.caches.redisCache?.counts.misses).toBe(0)
     } finally {
       for (const app of apps.splice(-2)) await app.close()
       await redis.stop()
@@ -441,7 +441,7 @@ describe('in an application', () => {
     test('begins with what it asked about most, then the projects touched last, and names nothing twice', async () => {
       await sql`truncate access_heat`
       const [, , oldest] = [...things].reverse().filter(({ type }) => type === 'project')
-      await createHeatStore(sql).add([{ userId: owner.id, ...(oldest as ListedRef), hits: 64 }])
+      await createAccessFrequencyStore(sql).add([{ userId: owner.id, ...(oldest as ListedRef), hits: 64 }])
       const found = await mine(owner.id)
       expect(found[0]).toEqual(oldest as ListedRef)
       expect(new Set(found.map(({ id }) => id)).size).toBe(found.length)

@@ -48,11 +48,11 @@ describe('the next request, wherever it goes', () => {
 
   test(`is refused after a session was ended, ${times} times`, async () => {
     const { member } = scene.history.state
-    const keeper = await population.session(member)
+    const mediaStorage = await population.session(member)
     for (let time = 0; time < times; time += 1) {
       const session = await population.session(member)
       expect(await everywhere(session)).toEqual(yes)
-      const ended = await send(pick(instances), keeper, 'DELETE', `/api/v1/auth/sessions/${session.id}`)
+      const ended = await send(pick(instances), mediaStorage, 'DELETE', `/api/v1/auth/sessions/${session.id}`)
       const answers = await everywhere(session)
       expect([ended?.status, time, ...answers]).toEqual([204, time, ...no])
     }

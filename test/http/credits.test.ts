@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { Fault, type FaultCode, toProblem } from '../../src/fault.ts'
 import { contract } from '../../src/http/contract.ts'
-import { nothing } from '../../src/http/schema-types.ts'
+import { noContent } from '../../src/http/schema-types.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
@@ -168,7 +168,7 @@ describe('what is missing', () => {
 
   test('is in the schema of every route that says so', () => {
     const about = (faults: FaultCode[]) =>
-      contract({}, { 204: nothing }, { summary: 's', tags: [], faults }).detail.responses['402']?.content?.[
+      contract({}, { 204: noContent }, { summary: 's', tags: [], errors: faults }).detail.responses['402']?.content?.[
         'application/problem+json'
       ]?.schema
     const integer = { type: 'integer', description: expect.any(String) }
@@ -186,12 +186,12 @@ describe('what is missing', () => {
 
   test('cannot be forgotten, nor said by a fault that is not about it', () => {
     // @ts-expect-error its figures are not optional
-    expect(new Fault('credits.insufficient').tells).toBeUndefined()
+    expect(new Fault('credits.insufficient').extensions).toBeUndefined()
     // @ts-expect-error all of them
     new Fault('credits.insufficient', { tells: { missing: 1 } })
     // @ts-expect-error this one has none
     new Fault('team.full', { tells: { missing: 1 } })
-    expect(new Fault('team.full').tells).toBeUndefined()
+    expect(new Fault('team.full').extensions).toBeUndefined()
   })
 })
 

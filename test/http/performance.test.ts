@@ -235,10 +235,10 @@ describe('the bus', () => {
     await until(async () => (await metrics()).caches.l2.state === 'down')
     const project = await newProject()
     await client.patch(`/api/v1/projects/${project.id}`, { visibility: 'public' }, { token: owner.token })
-    expect((await metrics()).bus.events_standing).toBeGreaterThan(0)
+    expect((await metrics()).bus.pending_invalidations).toBeGreaterThan(0)
     server = await startRedis({ port: Number(new URL(server.url).port) })
     await until(async () => (await metrics()).caches.l2.state === 'up')
-    await until(async () => (await metrics()).bus.events_standing === 0)
+    await until(async () => (await metrics()).bus.pending_invalidations === 0)
   })
 })
 
@@ -246,7 +246,7 @@ describe('a fact in memory that is not true any more', () => {
   let staleBefore: number
   beforeEach(async () => {
     staleBefore = (await metrics()).caches.stale_facts
-    await until(async () => (await metrics()).bus.events_standing === 0)
+    await until(async () => (await metrics()).bus.pending_invalidations === 0)
   })
   /** A change that nobody is told of, because triggers are silent. */
   const silently = async (visibility: string, id: string) => {
@@ -257,7 +257,7 @@ describe('a fact in memory that is not true any more', () => {
   }
   const found = () =>
     until(async () => {
-      await app.services.caches.check.run()
+      await app.services.caches.staleDetector.run()
       return (await metrics()).caches.stale_facts > staleBefore
     })
   const allowed = async (resource: object) => (await ask(resource, admin)).body.allowed
@@ -290,7 +290,7 @@ describe('a fact in memory that is not true any more', () => {
 
   test('is never seen where changes go their ordinary way, however many there are while it is looked for', async () => {
     const projects = await Promise.all(Array.from({ length: 10 }, () => newProject('public')))
-    const { counts, run } = app.services.caches.check
+    const { counts, run } = app.services.caches.staleDetector
     const comparedBefore = counts.compared
     let going = true
     const changing = projects.map(async ({ id }, index) => {

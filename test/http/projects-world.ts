@@ -91,7 +91,7 @@ export const startWorld = async () => {
     },
     /** A grant as a row, seen by whoever asks next. */
     granted: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
-      await app.services.caches.changes.run(createDeadline(systemClock, 30_000), async (tx) => {
+      await app.services.caches.changes.commitAndInvalidate(createDeadline(systemClock, 30_000), async (tx) => {
         await tx`
           insert into project_grants (project_id, team_id, access_level, granted_by)
           values (${projectId}, ${teamId}, ${level}, ${by.id})`

@@ -125,7 +125,7 @@ describe('a reference', () => {
     const { id, sha256 } = await upload()
     const made = (await order({ reference_media_id: id })).body
     expect((await client.delete(`/api/v1/media/${id}`, { token: ada.token })).status).toBe(204)
-    await idle.services.keeper.sweep()
+    await idle.services.mediaStorage.sweep()
     expect([(await get(made.id)).reference_media_id, await isThere(sha256)]).toEqual([null, true])
     await startWorking()
     await reached(made.id, 'completed')

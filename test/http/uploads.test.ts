@@ -277,7 +277,7 @@ describe('an upload', () => {
       expect(told(await upload(await newPicture(), 'image/png', ada, api(other.baseUrl)))).toBe('503 media.unavailable')
       // Given up at once. This one cannot take it away either; another one's next sweep does.
       await until(async () => {
-        await app.services.keeper.sweep()
+        await app.services.mediaStorage.sweep()
         return Bun.deepEquals(await countRows(), before)
       }, 'nothing is left')
     } finally {

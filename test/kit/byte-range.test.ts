@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { parseRange, placeRange, RangeNotSatisfiable } from '../../src/kit/byte-range.ts'
+import { parseRange, RangeNotSatisfiable, resolveRange } from '../../src/kit/byte-range.ts'
 
 test('a range is read where it is one, and is the whole where it is not', () => {
   expect(parseRange('bytes=0-499')).toEqual({ first: 0, last: 499 })
@@ -12,15 +12,15 @@ test('a range is read where it is one, and is the whole where it is not', () => 
 })
 
 test('a range is placed inside what there is', () => {
-  expect(placeRange(undefined, 0)).toEqual({ first: 0, length: 0 })
-  expect(placeRange({ first: 2, last: 3 }, 10)).toEqual({ first: 2, length: 2 })
-  expect(placeRange({ first: 2, last: 99 }, 10)).toEqual({ first: 2, length: 8 })
-  expect(placeRange({ suffix: 99 }, 10)).toEqual({ first: 0, length: 10 })
+  expect(resolveRange(undefined, 0)).toEqual({ first: 0, length: 0 })
+  expect(resolveRange({ first: 2, last: 3 }, 10)).toEqual({ first: 2, length: 2 })
+  expect(resolveRange({ first: 2, last: 99 }, 10)).toEqual({ first: 2, length: 8 })
+  expect(resolveRange({ suffix: 99 }, 10)).toEqual({ first: 0, length: 10 })
   for (const [range, total] of [
     [{ first: 10 }, 10],
     [{ suffix: 0 }, 10],
     [{ suffix: 1 }, 0],
   ] as const) {
-    expect(() => placeRange(range, total)).toThrow(RangeNotSatisfiable)
+    expect(() => resolveRange(range, total)).toThrow(RangeNotSatisfiable)
   }
 })

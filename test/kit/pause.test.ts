@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { pause, unlessAborted } from '../../src/kit/pause.ts'
+import { pause, rejectOnAbort } from '../../src/kit/pause.ts'
 
 const never = new Promise<never>(() => {})
 const reason = new Error('enough')
@@ -21,13 +21,13 @@ describe('a pause', () => {
 describe('work that cannot be told to stop', () => {
   test('is waited for', async () => {
     const { signal } = new AbortController()
-    expect(await unlessAborted(Promise.resolve(1), signal)).toBe(1)
-    expect(await outcome(unlessAborted(Promise.reject(reason), signal))).toBe(reason)
+    expect(await rejectOnAbort(Promise.resolve(1), signal)).toBe(1)
+    expect(await outcome(rejectOnAbort(Promise.reject(reason), signal))).toBe(reason)
   })
   test('is not waited for after an abort', async () => {
-    expect(await outcome(unlessAborted(never, AbortSignal.abort(reason)))).toBe(reason)
+    expect(await outcome(rejectOnAbort(never, AbortSignal.abort(reason)))).toBe(reason)
     const controller = new AbortController()
-    const waiting = outcome(unlessAborted(never, controller.signal))
+    const waiting = outcome(rejectOnAbort(never, controller.signal))
     controller.abort(reason)
     expect(await waiting).toBe(reason)
   })

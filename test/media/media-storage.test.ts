@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createKeeper } from '../../src/media/media-storage.ts'
+import { createMediaStorage } from '../../src/media/media-storage.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { until } from '../faults/support.ts'
 
@@ -10,7 +10,7 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
   const begun: string[] = []
   let looks = 0
   const slow = Promise.withResolvers<void>()
-  const keeper = createKeeper({
+  const mediaStorage = createMediaStorage({
     store: {
       claim: nobody,
       redeem: nobody,
@@ -33,13 +33,13 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
     clock: systemClock,
     log: createLog('silent'),
   })
-  const sweep = keeper.sweep()
+  const sweep = mediaStorage.sweep()
   await until(() => begun.length === 1, 'a sweep')
-  const closing = keeper.close()
+  const closing = mediaStorage.close()
   expect(await Promise.race([closing.then(() => 'closed'), Bun.sleep(20).then(() => 'waiting')])).toBe('waiting')
   slow.resolve()
   await Promise.all([closing, sweep])
-  keeper.sweepSoon()
+  mediaStorage.sweepSoon()
   await Bun.sleep(300)
   expect([begun, looks]).toEqual([['a'], 1])
 })
@@ -47,7 +47,7 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
 test('what nobody waits for any longer is called off wherever it is looked at', async () => {
   const seen: (AbortSignal | undefined)[] = []
   const note = (options: { signal?: AbortSignal } | undefined) => seen.push(options?.signal)
-  const keeper = createKeeper({
+  const mediaStorage = createMediaStorage({
     store: {
       claim: nobody,
       redeem: nobody,
@@ -77,7 +77,7 @@ test('what nobody waits for any longer is called off wherever it is looked at', 
     log: createLog('silent'),
   })
   const { signal } = new AbortController()
-  await keeper.inspect(new Uint8Array([1]), signal)
-  await keeper.inspect(new Uint8Array([1]), signal, 'video')
+  await mediaStorage.inspect(new Uint8Array([1]), signal)
+  await mediaStorage.inspect(new Uint8Array([1]), signal, 'video')
   expect(seen).toEqual([signal, signal, signal, signal, signal])
 })

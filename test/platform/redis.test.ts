@@ -83,11 +83,11 @@ describe('a Redis that is well', () => {
     const [one, other] = [open(url), open(url)]
     await isUp(one.redis)
     await isUp(other.redis)
-    expect(one.redis.incarnation).toMatch(/^[0-9a-f]{40}$/)
-    expect(other.redis.incarnation).toBe(one.redis.incarnation as string)
+    expect(one.redis.serverRunId).toMatch(/^[0-9a-f]{40}$/)
+    expect(other.redis.serverRunId).toBe(one.redis.serverRunId as string)
     const told = await one.redis.run(async ({ client, incarnation }) => [incarnation, await client.info('server')])
-    expect(told?.[0]).toBe(one.redis.incarnation as string)
-    expect(told?.[1]).toContain(`run_id:${one.redis.incarnation}`)
+    expect(told?.[0]).toBe(one.redis.serverRunId as string)
+    expect(told?.[1]).toContain(`run_id:${one.redis.serverRunId}`)
   })
 
   test('runs scripts, also after it has forgotten them', async () => {
@@ -233,7 +233,7 @@ describe('a Redis that is frozen', () => {
     const { redis, events, thaw } = await freeze({ deadlineMs: 20, silenceMs: 200, connectMs: 200 })
     expect(await get(redis, 'a')).toBeUndefined()
     await isDown(redis)
-    expect(redis.incarnation).toBeUndefined()
+    expect(redis.serverRunId).toBeUndefined()
     // Past some attempts: its kernel still takes connections.
     await Bun.sleep(600)
     expect(redis.state()).toBe('down')
@@ -248,11 +248,11 @@ describe('a Redis that went away', () => {
     const first = await start()
     const { redis, events } = open(first.url)
     await isUp(redis)
-    const before = redis.incarnation
+    const before = redis.serverRunId
     const old = await redis.run(async (connection) => connection)
     await first.stop()
     await isDown(redis)
-    expect(redis.incarnation).toBeUndefined()
+    expect(redis.serverRunId).toBeUndefined()
     let begun = 0
     const count = async () => {
       begun += 1
@@ -264,8 +264,8 @@ describe('a Redis that went away', () => {
 
     await start({ port: portOf(first.url) })
     await isUp(redis)
-    expect(redis.incarnation).toMatch(/^[0-9a-f]{40}$/)
-    expect(redis.incarnation).not.toBe(before as string)
+    expect(redis.serverRunId).toMatch(/^[0-9a-f]{40}$/)
+    expect(redis.serverRunId).not.toBe(before as string)
     expect(events()).toEqual(['redis.lost', 'redis.back'])
 
     // Who kept a connection past its call, and the incarnation with it, finds it dead.
@@ -299,7 +299,7 @@ describe('a Redis that went away', () => {
     const first = await start({ flags })
     const { redis } = open(first.url)
     await isUp(redis)
-    const before = redis.incarnation as string
+    const before = redis.serverRunId as string
     await set(redis, `${before}:a`, '1')
     expect(await redis.must(({ client }) => client.save(), 10_000)).toBe(true)
     await first.stop()
@@ -307,7 +307,7 @@ describe('a Redis that went away', () => {
     await start({ flags, port: portOf(first.url) })
     await isUp(redis)
     expect(await get(redis, `${before}:a`)).toBe('1')
-    expect(redis.incarnation).not.toBe(before)
+    expect(redis.serverRunId).not.toBe(before)
   })
 })
 
@@ -316,7 +316,7 @@ describe('no Redis to be had', () => {
     const port = await freePort()
     const { redis, lines, events } = open(`redis://127.0.0.1:${port}`)
     expect(redis.state()).toBe('down')
-    expect(redis.incarnation).toBeUndefined()
+    expect(redis.serverRunId).toBeUndefined()
     expect(await get(redis, 'a')).toBeUndefined()
     expect(await set(redis, 'a', '1')).toBe(false)
     await Bun.sleep(500)
@@ -437,7 +437,7 @@ describe('of several servers', () => {
     const [master, other] = [await start(), await start()]
     const { redis, lines } = open(other.url)
     await isUp(redis)
-    const before = redis.incarnation
+    const before = redis.serverRunId
     const port = `${portOf(master.url)}`
     expect(await redis.must(({ client }) => client.replicaof('127.0.0.1', port))).toBe(true)
     expect(await set(redis, 'a', '1')).toBe(false)
@@ -492,7 +492,7 @@ describe('closing', () => {
     await redis.close()
     expect(await Promise.all<unknown>(pending)).toEqual([undefined, false])
     process.kill(server.pid, 'SIGCONT')
-    expect([redis.state(), redis.incarnation]).toEqual(['down', undefined])
+    expect([redis.state(), redis.serverRunId]).toEqual(['down', undefined])
     expect(await get(redis, 'a')).toBeUndefined()
     expect(await set(redis, 'a', '1')).toBe(false)
     await redis.close()

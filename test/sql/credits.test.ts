@@ -28,7 +28,7 @@ const creditsOf = (welcomeCredits: number) =>
   createCredits({
     store: createCreditStore(sql),
     operators: { keep: () => Promise.reject(new Error('not here')) },
-    changes: { run: () => Promise.reject(new Error('not here')) },
+    changes: { commitAndInvalidate: () => Promise.reject(new Error('not here')) },
     idempotency: { once: () => Promise.reject(new Error('not here')) },
     welcomeCredits,
   })

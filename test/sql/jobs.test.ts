@@ -148,7 +148,7 @@ describe('jobs', () => {
     if (first === undefined || second === undefined) throw new Error('Not taken')
     expect(await one.renew(held(1), leaseMs)).toEqual(nothing)
     expect(await one.note(leaseOf(first), { id: 'x' })).toBe(false)
-    await one.putOff(leaseOf(first), 0, true)
+    await one.reschedule(leaseOf(first), 0, true)
     expect(await inside((tx) => one.finish(tx, leaseOf(first)))).toBe(false)
     expect(await rowOf(id)).toMatchObject({ worker: 'two', failures: 0 })
     expect(await inside((tx) => two.finish(tx, leaseOf(second)))).toBe(true)
@@ -180,7 +180,7 @@ describe('jobs', () => {
     const [first] = await take(one)
     if (first === undefined) throw new Error('Not taken')
     expect(await one.note(leaseOf(first), { request: 'r-1' })).toBe(true)
-    await one.putOff(leaseOf(first), 50, true)
+    await one.reschedule(leaseOf(first), 50, true)
     expect([await one.isAnyDue(), await take(two)]).toEqual([false, []])
     await sql`select pg_sleep(0.06)`
     expect(await take(two)).toMatchObject([{ attempt: 2, failures: 1, remote: { request: 'r-1' } }])
@@ -221,7 +221,7 @@ describe('orders at providers', () => {
     const [one, two] = stores()
     for (const end of [
       (tx: TransactionSql, { id }: { id: string }) => two.cancel(tx, id),
-      (tx: TransactionSql, { job }: Awaited<ReturnType<typeof noted>>) => one.giveUp(tx, leaseOf(job)),
+      (tx: TransactionSql, { job }: Awaited<ReturnType<typeof noted>>) => one.failPermanently(tx, leaseOf(job)),
     ]) {
       const ordered = await noted()
       await inside((tx) => end(tx, ordered).then(() => Promise.reject(new Error('taken back')))).catch(() => {})
@@ -239,7 +239,7 @@ describe('orders at providers', () => {
     expect(await inside((tx) => one.cancel(tx, plain))).toBe(true)
     expect(await inside(async (tx) => one.cancel(tx, (await noted(null)).id))).toBe(true)
     expect(await inside(async (tx) => one.finish(tx, leaseOf((await noted()).job)))).toBe(true)
-    expect(await inside(async (tx) => two.giveUp(tx, leaseOf((await noted()).job)))).toBe(false)
+    expect(await inside(async (tx) => two.failPermanently(tx, leaseOf((await noted()).job)))).toBe(false)
     expect(await toCancel()).toEqual([])
   })
 

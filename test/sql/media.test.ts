@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import { createHash } from 'node:crypto'
 import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
-import { createKeeper } from '../../src/media/media-storage.ts'
+import { createMediaStorage } from '../../src/media/media-storage.ts'
 import { createMediaStore, type NewMedia } from '../../src/media/store.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { objectKey } from '../../src/platform/objects.ts'
@@ -206,9 +206,9 @@ describe('at the same moment', () => {
     const held = new Map([[objectKey(one), bytes]])
     const slow = Promise.withResolvers<void>()
     let begun = false
-    const keeper = createKeeper({
+    const mediaStorage = createMediaStorage({
       store,
-      images: {} as Parameters<typeof createKeeper>[0]['images'],
+      images: {} as Parameters<typeof createMediaStorage>[0]['images'],
       objects: {
         open: async () => undefined,
         put: async (key) => void held.set(key, bytes),
@@ -223,7 +223,7 @@ describe('at the same moment', () => {
       log: createLog('silent'),
     })
     await remove(await keep(one))
-    const sweep = keeper.sweep()
+    const sweep = mediaStorage.sweep()
     await until(() => begun, 'it is being taken away')
     const picture = {
       bytes,
@@ -236,17 +236,17 @@ describe('at the same moment', () => {
     }
     const made = { claim: newId(), ...picture }
     let kept = false
-    const keeping = keeper.keep([made]).then(() => {
+    const keeping = mediaStorage.keep([made]).then(() => {
       kept = true
     })
     await until(async () => kept || (await countWaiting()) > 0, 'it is kept anew, or is to wait')
     slow.resolve()
     await Promise.all([sweep, keeping])
-    await inside((tx) => keeper.publish(tx, { generationId: null, ownerId: owner }, [made]))
+    await inside((tx) => mediaStorage.publish(tx, { generationId: null, ownerId: owner }, [made]))
     expect([await isThere(one), held.has(objectKey(one))]).toEqual([true, true])
     // What failed has not been forgotten.
     expect(await store.listOrphans(10)).toEqual([one])
-    await keeper.close()
+    await mediaStorage.close()
   })
 
   test('what is being published is not let go, however far that has come', async () => {

@@ -86,7 +86,7 @@ export const openStage = async (options: TestAppOptions = {}): Promise<Stage> =>
   }
   const grant: Stage['grant'] = async (projectId, teamId, level, by) => {
     // Not by hand: what its people were granted may be known already, and they would see this only when it is heard.
-    await app.services.caches.changes.run(createDeadline(systemClock, 30_000), async (tx) => {
+    await app.services.caches.changes.commitAndInvalidate(createDeadline(systemClock, 30_000), async (tx) => {
       await tx`
         insert into project_grants (project_id, team_id, access_level, granted_by)
         values (${projectId}, ${teamId}, ${level}, ${by.id})`

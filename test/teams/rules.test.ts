@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { type TeamRole, teamRoles } from '../../src/access/policy/matrix.ts'
-import { mayInTeam, rulesOver, type TeamRight } from '../../src/teams/rules.ts'
+import { mayInTeam, outranks, type TeamRight } from '../../src/teams/rules.ts'
 
 /** Who may do what in a team, cell by cell: owner, admin, editor, contributor, viewer. */
 const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> = {
@@ -31,13 +31,13 @@ describe('what a member may do in its team', () => {
 describe('whom a member may give a role, change or remove', () => {
   for (const role of teamRoles) {
     test(`${role}: those below it`, () => {
-      expect(teamRoles.filter((other) => rulesOver(role, other))).toEqual(below[role])
+      expect(teamRoles.filter((other) => outranks(role, other))).toEqual(below[role])
     })
   }
 
   test('of several, all have to be below', () => {
-    expect(rulesOver('admin', 'editor', 'viewer')).toBe(true)
-    expect(rulesOver('admin', 'viewer', 'admin')).toBe(false)
-    expect(rulesOver('admin', 'owner', 'viewer')).toBe(false)
+    expect(outranks('admin', 'editor', 'viewer')).toBe(true)
+    expect(outranks('admin', 'viewer', 'admin')).toBe(false)
+    expect(outranks('admin', 'owner', 'viewer')).toBe(false)
   })
 })

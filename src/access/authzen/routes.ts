@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../../fault.ts'
 import { contract } from '../../http/contract.ts'
-import { type Call, originOf } from '../../http/request-context.ts'
+import { originOf, type RequestContext } from '../../http/request-context.ts'
 import { t } from '../../http/schema-types.ts'
 import type { Access } from '../access.ts'
 import type { Guard } from '../guard.ts'
@@ -17,10 +17,10 @@ type Dependencies = { access: Access; guard: Guard; config: { readonly publicUrl
 
 /** OpenID AuthZEN Authorization API 1.0, for services. */
 export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
-  const evaluateAll = async (call: Call, items: readonly (authzen.Evaluation | authzen.Incomplete)[]) => {
+  const evaluateAll = async (context: RequestContext, items: readonly (authzen.Evaluation | authzen.Incomplete)[]) => {
     const questions = items.map((item) => ('pointer' in item ? item : authzen.toQuestion(item)))
     const asked = questions.filter((question) => 'userId' in question)
-    const decisions = await access.decideMany(asked, call.deadline)
+    const decisions = await access.decideMany(asked, context.deadline)
     let next = 0
     return questions.map((question) => {
       if ('pointer' in question) return authzen.failed(question)
@@ -29,11 +29,11 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
     })
   }
 
-  const evaluate = async (call: Call, evaluation: authzen.Evaluation): Promise<authzen.Verdict> => {
+  const evaluate = async (context: RequestContext, evaluation: authzen.Evaluation): Promise<authzen.Verdict> => {
     const question = authzen.toQuestion(evaluation)
     if ('denied' in question) return authzen.denied(question.denied)
     const { userId, action, resource } = question
-    return authzen.toVerdict(await access.decide(userId, action, resource, call.deadline))
+    return authzen.toVerdict(await access.decide(userId, action, resource, context.deadline))
   }
 
   const routes = new Elysia()
@@ -43,22 +43,26 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
       const given = request.headers.get('x-request-id')
       if (given !== null) set.headers['x-request-id'] = given
     })
-    .post('/access/v1/evaluation', ({ call, body }) => evaluate(call, body), {
+    .post('/access/v1/evaluation', ({ context, body }) => evaluate(context, body), {
       service: 'authorization:check',
-      ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, by, faults, never }),
+      ...contract(
+        {},
+        { 200: authzen.verdict },
+        { summary: 'Access Evaluation', tags, security: by, errors: faults, omitFaults: never },
+      ),
       body: authzen.evaluation,
     })
     .post(
       '/access/v1/evaluations',
-      async ({ call, body }) => {
+      async ({ context, body }) => {
         const items = body.evaluations ?? []
         if (items.length === 0) {
           const single = authzen.completeEvaluation({}, body)
           if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
-          return evaluate(call, single)
+          return evaluate(context, single)
         }
         const answers = await evaluateAll(
-          call,
+          context,
           items.map((item) => authzen.completeEvaluation(item, body)),
         )
         return { evaluations: authzen.settle(answers, body.options?.evaluations_semantic ?? 'execute_all') }
@@ -71,9 +75,9 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
           {
             summary: 'Access Evaluations: up to 200 in one answer; without `evaluations`, one',
             tags,
-            by,
-            faults,
-            never,
+            security: by,
+            errors: faults,
+            omitFaults: never,
           },
         ),
         body: authzen.evaluations,

@@ -10,14 +10,14 @@ const deepestFirst = tiers.toReversed()
  * then not made (the request was refused) makes a later one count for that tier: what memory spared Postgres is told too
  * low rather than too high.
  */
-export type Tally = {
+export type DecisionCounters = {
   readonly decisions: Readonly<Record<Tier, number>>
   count(tier: Tier, decisions?: number): void
   /** Facts for so many decisions, which are still to be counted, were fetched ahead. */
-  countAhead(tier: Tier, decisions: number): void
+  attributePrefetch(tier: Tier, decisions: number): void
 }
 
-export const createTally = (): Tally => {
+export const createDecisionCounters = (): DecisionCounters => {
   const decisions = { l1: 0, l2: 0, l3: 0, database: 0 }
   const ahead = { l1: 0, l2: 0, l3: 0, database: 0 }
   let owed = 0
@@ -39,7 +39,7 @@ export const createTally = (): Tally => {
       const own = owed === 0 ? number : redeem(tier, number)
       decisions[tier] += own
     },
-    countAhead: (tier, number) => {
+    attributePrefetch: (tier, number) => {
       if (tier === 'l1') return
       ahead[tier] += number
       owed += number

@@ -17,18 +17,18 @@ import {
 import {
   factIn,
   ignore,
-  nothing,
+  noResource,
   type ResourceFacts,
   readResource,
   type Source,
 } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import type { Wanted as WantedFact } from './fact-store.ts'
+import type { FactQuery as WantedFact } from './fact-store.ts'
 import { deeper, type Loaded, type LoadFacts, type Tier } from './tiered-loader.ts'
 
 export type Principal = { readonly session: SessionFact | undefined; readonly account: AccountFact | undefined }
 /** What a request wants to know in one go. */
-export type Wanted = {
+export type FactRequest = {
   readonly session?: { readonly id: string; readonly userId: string }
   /** As `session`, for many at once. */
   readonly sessions?: readonly { readonly id: string; readonly userId: string }[]
@@ -56,11 +56,11 @@ export type FactCache = {
   peekResource(ref: ResourceRef, userId: string): ResourceFacts | undefined
   peekServiceKey(id: string): Lookup<ServiceKeyFact>
   /** Makes sure that everything wanted is known, in at most one statement, and says where it came from. */
-  gather(wanted: Wanted, deadline: Deadline): Promise<GatheredFacts>
+  gather(wanted: FactRequest, deadline: Deadline): Promise<GatheredFacts>
   /** What is remembered of everything wanted, lease or not, time to live or not; undefined when something is not. */
-  recall(wanted: Wanted): GatheredFacts | undefined
+  peekStale(wanted: FactRequest): GatheredFacts | undefined
   /** Puts into memory what is not there, for nobody who waits: by a load of its own, that nobody joins. */
-  fetchAhead(wanted: readonly Wanted[]): Promise<void>
+  prefetch(wanted: readonly FactRequest[]): Promise<void>
   /** How long ago the oldest of the facts about a thing and a person was true, of those in memory. */
   ageMs(ref: ResourceRef, userId: string): number
   invalidate(touched: Iterable<FactKey> | 'everything'): void
@@ -72,7 +72,7 @@ export type GatheredFacts = {
   /** How long ago the oldest of them was true. */
   readonly ageMs: number
   /** Nobody vouches for them: they are what was remembered when Postgres went away. */
-  readonly recalled: boolean
+  readonly stale: boolean
   principal(sessionId: string, userId: string): Principal
   account(userId: string): AccountFact | undefined
   resource(ref: ResourceRef, userId: string): ResourceFacts
@@ -80,8 +80,8 @@ export type GatheredFacts = {
 }
 
 /** What was invalidated while somebody watched. */
-type Overtaken = (ReadonlySet<FactKey> | 'everything')[]
-type Flight = Promise<Loaded>
+type Invalidations = (ReadonlySet<FactKey> | 'everything')[]
+type SharedLoad = Promise<Loaded>
 
 /** How often a question is asked again because what it is about was changed meanwhile. */
 const maxRounds = 4
@@ -95,7 +95,7 @@ const partsOf = (changed: ReadonlySet<FactKey>, there: Iterable<string>): FactKe
   })
 }
 
-const dropOvertaken = (facts: Map<FactKey, unknown>, overtaken: Overtaken) => {
+const dropOvertaken = (facts: Map<FactKey, unknown>, overtaken: Invalidations) => {
   for (const keys of overtaken) {
     if (keys === 'everything') facts.clear()
     else {
@@ -115,7 +115,13 @@ const wantedKey = (kind: FactKind, id: string, userId: string | null): string =>
   userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
 
 /** Everything a question is about, as if nothing were known. */
-const everything = ({ session, sessions = [], accounts = [], resources = [], serviceKey }: Wanted): WantedFact[] => [
+const everything = ({
+  session,
+  sessions = [],
+  accounts = [],
+  resources = [],
+  serviceKey,
+}: FactRequest): WantedFact[] => [
   ...[...(session === undefined ? [] : [session]), ...sessions].flatMap(
     ({ id, userId }) =>
       [
@@ -149,8 +155,8 @@ export const createFactCache = ({
   lease,
   flags,
 }: Dependencies): FactCache => {
-  const flights = new Map<string, Flight>()
-  const watchers = new Set<Overtaken>()
+  const sharedLoads = new Map<string, SharedLoad>()
+  const watchers = new Set<Invalidations>()
   let askedAtMs = 0
   const isLeased = () => leaseClock.monotonic() < lease.untilMs
   /** Whether memory may be believed; if so, `fromMemory` answers as of this moment. */
@@ -162,8 +168,8 @@ export const createFactCache = ({
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), askedAtMs) as Lookup<never>
 
   /** A load also brings facts that nobody asked for by name, so each fact is judged by itself when it lands. */
-  const fly = (missing: ReadonlyMap<string, WantedFact>, by: LoadFacts): Flight => {
-    const overtaken: Overtaken = []
+  const loadFacts = (missing: ReadonlyMap<string, WantedFact>, by: LoadFacts): SharedLoad => {
+    const overtaken: Invalidations = []
     watchers.add(overtaken)
     return by([...missing.values()])
       .then(({ facts, ...rest }) => {
@@ -179,17 +185,17 @@ export const createFactCache = ({
   }
 
   /** As `fly`, and others who want the same join. */
-  const takeOff = (missing: ReadonlyMap<string, WantedFact>): Flight => {
-    const flight: Flight = fly(missing, load).finally(() => {
-      for (const name of missing.keys()) if (flights.get(name) === flight) flights.delete(name)
+  const startSharedLoad = (missing: ReadonlyMap<string, WantedFact>): SharedLoad => {
+    const flight: SharedLoad = loadFacts(missing, load).finally(() => {
+      for (const name of missing.keys()) if (sharedLoads.get(name) === flight) sharedLoads.delete(name)
     })
-    for (const name of missing.keys()) flights.set(name, flight)
+    for (const name of missing.keys()) sharedLoads.set(name, flight)
     return flight
   }
 
   const findMisses = (
     source: Source,
-    { session, sessions = [], accounts = [], resources = [], serviceKey }: Wanted,
+    { session, sessions = [], accounts = [], resources = [], serviceKey }: FactRequest,
   ) => {
     const misses = new Map<string, WantedFact>()
     const note = (kind: FactKind, id: string, userId: string | null = null) =>
@@ -209,17 +215,17 @@ export const createFactCache = ({
   const viewOf = (source: Source, tier: Tier, ageMs: number, recalled = false): GatheredFacts => ({
     tier,
     ageMs,
-    recalled,
+    stale: recalled,
     principal: (sessionId, userId) => ({
       session: factIn(source('session', sessionId)),
       account: factIn(source('account', userId)),
     }),
     account: (userId) => factIn(source('account', userId)),
-    resource: (ref, userId) => readResource(source, ref, userId, ignore) ?? nothing,
+    resource: (ref, userId) => readResource(source, ref, userId, ignore) ?? noResource,
     serviceKey: (id) => factIn(source('service_key', id)),
   })
 
-  const gather = async (wanted: Wanted, deadline: Deadline): Promise<GatheredFacts> => {
+  const gather = async (wanted: FactRequest, deadline: Deadline): Promise<GatheredFacts> => {
     const learnt = new Map<FactKey, Fact[FactKind] | null>()
     /** What the answer is put together from. Changes in between are heard of under a lease, and only then. */
     const places = new Set<unknown>()
@@ -248,7 +254,7 @@ export const createFactCache = ({
       if (ages.size > 0) places.add(ages)
       for (const age of ages.values()) ageMs = Math.max(ageMs, age)
     }
-    const overtaken: Overtaken = []
+    const overtaken: Invalidations = []
     watchers.add(overtaken)
     try {
       let tier: Tier = 'l1'
@@ -266,15 +272,15 @@ export const createFactCache = ({
           return viewOf(fromLearnt, loaded.tier, ageMs)
         }
         overtaken.length = 0
-        const boarded = new Set<Flight>()
+        const boarded = new Set<SharedLoad>()
         const own = new Map<string, WantedFact>()
         const mayJoin = isLeased()
         for (const [name, wish] of misses) {
-          const flight = mayJoin ? flights.get(name) : undefined
+          const flight = mayJoin ? sharedLoads.get(name) : undefined
           if (flight === undefined) own.set(name, wish)
           else boarded.add(flight)
         }
-        if (own.size > 0) boarded.add(takeOff(own))
+        if (own.size > 0) boarded.add(startSharedLoad(own))
         for (const loaded of await deadline.run(Promise.all(boarded))) {
           learn(loaded)
           tier = deeper(tier, loaded.tier)
@@ -314,7 +320,7 @@ export const createFactCache = ({
     peekResource: (ref, userId) => (remembers() ? readResource(fromMemory, ref, userId, ignore) : undefined),
     peekServiceKey: (id) => (remembers() ? fromMemory('service_key', id) : miss),
     gather,
-    recall: (wanted) => {
+    peekStale: (wanted) => {
       let ageMs = 0
       const source: Source = (kind, id) => {
         const key = factKey(kind, id)
@@ -323,10 +329,10 @@ export const createFactCache = ({
       }
       return findMisses(source, wanted).size === 0 ? viewOf(source, 'l1', ageMs, true) : undefined
     },
-    fetchAhead: async (wanted) => {
+    prefetch: async (wanted) => {
       if (!remembers()) return
       const missing = new Map(wanted.flatMap((each) => [...findMisses(fromMemory, each)]))
-      if (missing.size > 0) await fly(missing, loadAhead)
+      if (missing.size > 0) await loadFacts(missing, loadAhead)
     },
     ageMs: (ref, userId) => Math.max(0, ...keysOf(ref, userId).map((key) => memory.ageMs(key) ?? 0)),
     invalidate: (touched) => {
@@ -341,7 +347,7 @@ export const createFactCache = ({
         for (const key of partsOf(changed, memory.keys())) memory.delete(key)
       }
       for (const overtaken of watchers) overtaken.push(changed)
-      flights.clear()
+      sharedLoads.clear()
     },
   }
 }

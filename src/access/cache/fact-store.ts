@@ -13,7 +13,7 @@ import {
 export type LoadedFacts = ReadonlyMap<FactKey, Fact[FactKind] | null>
 
 /** One thing to be known. `id` names it (a grant is named by its project); `userId` says whose grants come along. */
-export type Wanted = { readonly kind: FactKind; readonly id: string; readonly userId: string | null }
+export type FactQuery = { readonly kind: FactKind; readonly id: string; readonly userId: string | null }
 
 type Row = {
   kind: FactKind
@@ -54,10 +54,10 @@ type LoadOptions = {
   readonly effective?: boolean
 }
 
-export type FactStore = { load(wanted: readonly Wanted[], options?: LoadOptions): Promise<LoadedFacts> }
+export type FactStore = { load(wanted: readonly FactQuery[], options?: LoadOptions): Promise<LoadedFacts> }
 
 /** Whose grants a load brings: each person's once, however many things it asks about. */
-const peopleOf = (wanted: readonly Wanted[]): string[] => [
+const peopleOf = (wanted: readonly FactQuery[]): string[] => [
   ...new Set(
     wanted.flatMap(({ kind, id, userId }) => {
       if (kind === 'grants') return [id]

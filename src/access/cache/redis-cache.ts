@@ -15,11 +15,11 @@ import {
 } from '../policy/matrix.ts'
 
 /** How long what is known of a thing stays in the outer cache. */
-export const outerTtlMs = 300_000
+export const redisTtlMs = 300_000
 /** How long after asking in vain somebody may still write back. Longer than any statement may take. */
 const nonceTtlMs = 10_000
 
-export type Looked = { readonly key: FactKey } & (
+export type RedisLookup = { readonly key: FactKey } & (
   | { readonly fact: Fact[FactKind]; readonly ageMs: number }
   /** Not there; may be kept under this nonce. */
   | { readonly nonce: string }
@@ -37,17 +37,17 @@ export type Looked = { readonly key: FactKey } & (
  * no longer than the deadline of the connection and never fails; `keep` waits for nothing; `forget` says whether all of
  * it is gone for certain.
  */
-export type OuterCache = {
-  look(keys: readonly FactKey[]): Promise<readonly Looked[]>
-  keep(key: FactKey, fact: Fact[FactKind], nonce: string): void
+export type RedisCache = {
+  lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
+  writeBack(key: FactKey, fact: Fact[FactKind], nonce: string): void
   /** What one of them is part of is forgotten with it. */
-  forget(keys: readonly FactKey[]): Promise<boolean>
+  invalidate(keys: readonly FactKey[]): Promise<boolean>
   /** Which server holds it at the moment, if any. */
-  readonly incarnation: string | undefined
-  readonly counts: OuterCounts
+  readonly serverRunId: string | undefined
+  readonly counts: RedisCacheCounts
 }
 
-export type OuterCounts = { hits: number; misses: number; unreadable: number; refused: number }
+export type RedisCacheCounts = { hits: number; misses: number; unreadable: number; refused: number }
 
 export const scripts = {
   /** The value, or else the nonce that is there or is made now. What is no hash would fail all that is asked with it. */
@@ -72,7 +72,7 @@ export const scripts = {
 } as const
 
 type ScriptName = keyof typeof scripts
-export type OuterRedis = Pick<Redis<ScriptName>, 'run' | 'must' | 'incarnation'>
+export type CacheRedis = Pick<Redis<ScriptName>, 'run' | 'must' | 'serverRunId'>
 
 const uuid = t.String({ minLength: 36, maxLength: 36 })
 const uuidPattern = '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
@@ -131,16 +131,16 @@ const forgetBatch = 1_000
 
 const random = () => randomBytes(12).toString('base64url')
 
-export const createOuterCache = ({
+export const createRedisCache = ({
   redis,
   clock,
-  ttlMs = outerTtlMs,
+  ttlMs = redisTtlMs,
 }: {
-  redis: OuterRedis
+  redis: CacheRedis
   clock: Clock
   ttlMs?: number
-}): OuterCache => {
-  const counts: OuterCounts = { hits: 0, misses: 0, unreadable: 0, refused: 0 }
+}): RedisCache => {
+  const counts: RedisCacheCounts = { hits: 0, misses: 0, unreadable: 0, refused: 0 }
   const nameOf = ({ incarnation }: Connection<ScriptName>, key: FactKey) => `velro:1:${incarnation.slice(0, 12)}:${key}`
 
   const forget = async (touched: readonly FactKey[]): Promise<boolean> => {
@@ -155,7 +155,7 @@ export const createOuterCache = ({
     return true
   }
 
-  const read = (key: FactKey, reply: unknown): Looked[] => {
+  const read = (key: FactKey, reply: unknown): RedisLookup[] => {
     const [value, nonce] = reply as [string | null, string | null]
     const entry = value === null ? undefined : parseEntry(key, value)
     if (entry !== undefined) {
@@ -171,8 +171,8 @@ export const createOuterCache = ({
 
   return {
     counts,
-    forget,
-    look: async (keys) => {
+    invalidate: forget,
+    lookup: async (keys) => {
       const replies = await redis.run((connection) =>
         Promise.all(keys.map((key) => connection.scripts.look(nameOf(connection, key), random(), nonceTtlMs))),
       )
@@ -182,7 +182,7 @@ export const createOuterCache = ({
       }
       return replies.flatMap((reply, index) => read(keys[index] as FactKey, reply))
     },
-    keep: (key, fact, nonce) => {
+    writeBack: (key, fact, nonce) => {
       const lives = Math.round(ttlMs * (1 - 0.1 * Math.random()))
       const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis
@@ -191,8 +191,8 @@ export const createOuterCache = ({
           if (kept === 0) counts.refused += 1
         })
     },
-    get incarnation() {
-      return redis.incarnation
+    get serverRunId() {
+      return redis.serverRunId
     },
   }
 }

@@ -4,11 +4,11 @@ import type { Lookup, TtlMap } from '../../kit/ttl-map.ts'
 import type { Log } from '../../platform/log.ts'
 import { leaseMs } from '../invalidation/bus.ts'
 import type { Fact, FactKey, FactKind, GrantsFact, SessionFact } from '../policy/facts/model.ts'
-import type { Wanted } from './fact-store.ts'
+import type { FactQuery } from './fact-store.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
 /** How often memory is compared, and how many facts at a time. */
-export const cacheCheckMs = 5_000
+export const staleCheckMs = 5_000
 const maxFacts = 50
 /** Entries that are passed over because their time is up are looked at too, so that has a bound of its own. */
 const maxLooked = 500
@@ -26,7 +26,7 @@ type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fa
  * `cache.stale_fact` and dropped from both caches. It costs one statement a round, on a pool of its own, and nothing
  * counts as used because it was looked at. What nobody would believe (no lease, the tier switched off) is not compared.
  */
-export type CacheCheck = {
+export type StaleDetector = {
   /** One round; resolves when it is through, at once while another is under way. */
   run(): Promise<void>
   /** Since the start. */
@@ -49,7 +49,7 @@ type Dependencies = {
 
 const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-const toWanted = (key: FactKey): Wanted => {
+const toWanted = (key: FactKey): FactQuery => {
   const colon = key.indexOf(':')
   const [kind, id] = [key.slice(0, colon) as FactKind, key.slice(colon + 1)]
   if (kind !== 'grant') return { kind, id, userId: null }
@@ -66,7 +66,7 @@ const isSameGranted = (one: GrantsFact, other: GrantsFact): boolean => {
   return isDeepStrictEqual(told(one), told(other))
 }
 
-export const createCacheCheck = (dependencies: Dependencies): CacheCheck => {
+export const createStaleDetector = (dependencies: Dependencies): StaleDetector => {
   const { memory, load, drop, lease, flags, clock, log, pause = wait } = dependencies
   const counts = { compared: 0, stale: 0 }
   let turns = memory.keysBySetting()

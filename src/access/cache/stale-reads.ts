@@ -2,7 +2,7 @@ import { Fault } from '../../fault.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { isConnectFailure, isUnavailable } from '../../platform/postgres.ts'
-import type { FactCache, GatheredFacts, Wanted } from './fact-cache.ts'
+import type { FactCache, FactRequest, GatheredFacts } from './fact-cache.ts'
 
 /** How long Postgres is not asked again after it was found gone. */
 const retryMs = 500
@@ -16,7 +16,7 @@ const retryMs = 500
  * That it cannot be reached is what connecting says. A question whose connection is lost is put once more where Postgres
  * takes a new one; one that is lost again has failed, for itself alone.
  */
-export type EmergencyReads = {
+export type StaleReads = {
   readonly facts: FactCache
   /** Whether the request with this deadline was answered by memory that nobody vouches for. */
   isDegraded(deadline: Deadline): boolean
@@ -29,7 +29,7 @@ class PostgresGone extends Fault {
   }
 }
 
-export const withEmergencyReads = ({
+export const withStaleReads = ({
   facts,
   isReachable,
   clock,
@@ -43,7 +43,7 @@ export const withEmergencyReads = ({
   lease: { readonly untilMs: number }
   /** 0: never. */
   limitMs: number
-}): EmergencyReads => {
+}): StaleReads => {
   let goneAtMs = Number.NEGATIVE_INFINITY
   let reaching: Promise<boolean> | undefined
   /** Those who wait: when one of them learns that Postgres is gone, none waits any longer. */
@@ -74,7 +74,7 @@ export const withEmergencyReads = ({
     return reaching
   }
 
-  const ask = async (wanted: Wanted, deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
+  const ask = async (wanted: FactRequest, deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
     try {
       return await unlessGone(facts.gather(wanted, deadline))
     } catch (error) {
@@ -86,8 +86,8 @@ export const withEmergencyReads = ({
     }
   }
 
-  const standIn = (wanted: Wanted, deadline: Deadline) => {
-    const recalled = facts.recall(wanted)
+  const standIn = (wanted: FactRequest, deadline: Deadline) => {
+    const recalled = facts.peekStale(wanted)
     if (recalled === undefined) throw new PostgresGone()
     degraded.add(deadline)
     return recalled

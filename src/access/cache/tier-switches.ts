@@ -1,4 +1,4 @@
-import type { Touched } from '../invalidation/bus.ts'
+import type { InvalidationKeys } from '../invalidation/bus.ts'
 
 export const flagNames = ['l1', 'l2', 'l3', 'warm_up'] as const
 export type FlagName = (typeof flagNames)[number]
@@ -16,7 +16,7 @@ export type Flags = {
   /** The live values; whoever holds this sees them change. */
   readonly current: FlagValues
   /** Takes note of a change, if it is one of these. */
-  onTouched(touched: Touched): void
+  onInvalidated(touched: InvalidationKeys): void
   /** Reads them anew, after anything may have been missed; by another connection than usual where one is given. */
   reload(from?: FlagSource): Promise<void>
 }
@@ -46,7 +46,7 @@ export const createFlags = (read: FlagSource, start: FlagValues): Flags => {
   }
   return {
     current,
-    onTouched: (touched) => {
+    onInvalidated: (touched) => {
       if (touched === 'everything') {
         void reload().catch(() => {})
         return

@@ -1,11 +1,11 @@
 import type { Clock } from '../../kit/clock.ts'
 import { absent, type Lookup, miss } from '../../kit/ttl-map.ts'
-import type { Standing } from '../invalidation/pending-invalidations.ts'
+import type { PendingInvalidations } from '../invalidation/pending-invalidations.ts'
 import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../policy/facts/model.ts'
 import { ignore, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import { type ResourceType, resourceTypes } from '../policy/matrix.ts'
-import type { FactStore, LoadedFacts, Wanted } from './fact-store.ts'
-import type { OuterCache } from './redis-cache.ts'
+import type { FactQuery, FactStore, LoadedFacts } from './fact-store.ts'
+import type { RedisCache } from './redis-cache.ts'
 
 /**
  * Where a fact came from: memory, the outer cache, Postgres by the effective rows its triggers keep, or Postgres by the
@@ -24,7 +24,7 @@ export type Loaded = {
 }
 
 /** Gets facts from beyond memory. `past: 'l2'` asks Postgres only. */
-export type LoadFacts = (wanted: readonly Wanted[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
+export type LoadFacts = (wanted: readonly FactQuery[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
 
 export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l3: boolean }
 
@@ -42,7 +42,7 @@ export const loadFromStore =
 const isResource = (kind: FactKind): kind is ResourceType => (resourceTypes as readonly string[]).includes(kind)
 
 /** The facts a wish needs, as far as can be told by what is known: what media came of and where that is shows only then. */
-const keysFor = ({ kind, id, userId }: Wanted, known: LoadedFacts): FactKey[] => {
+const keysFor = ({ kind, id, userId }: FactQuery, known: LoadedFacts): FactKey[] => {
   if (kind === 'grant') return userId === null ? [] : [factKey('grant', grantId(userId, id))]
   const own = factKey(kind, id)
   if (!isResource(kind)) return [own]
@@ -68,7 +68,7 @@ const sourceOf =
     return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
   }
 
-const isMet = (wish: Wanted, known: LoadedFacts): boolean =>
+const isMet = (wish: FactQuery, known: LoadedFacts): boolean =>
   isResource(wish.kind) && wish.userId !== null
     ? readResource(sourceOf(known), { type: wish.kind, id: wish.id }, wish.userId, ignore) !== undefined
     : keysFor(wish, known).every((key) => known.has(key))
@@ -84,20 +84,20 @@ const maxLooks = 3
  * Postgres adds is given back to the outer cache off the request's path, under nonces that were taken before Postgres was
  * asked. Without the outer cache, or when it is slow, this is Postgres alone.
  */
-export const loadThroughOuter = ({
-  outer,
+export const loadThroughRedis = ({
+  redisCache,
   fromStore,
   flags,
   clock,
   lease,
-  standing,
+  pendingInvalidations,
 }: {
-  outer: OuterCache
+  redisCache: RedisCache
   fromStore: LoadFacts
   flags: { readonly l2: boolean }
   clock: Clock
   lease: { readonly untilMs: number }
-  standing: Standing
+  pendingInvalidations: PendingInvalidations
 }): LoadFacts => {
   const isUsable = () => flags.l2 && clock.monotonic() < lease.untilMs
 
@@ -109,10 +109,10 @@ export const loadThroughOuter = ({
     const asked = new Set<FactKey>()
     for (let look = 1; look <= maxLooks; look += 1) {
       const keys = new Set(wanted.flatMap((wish) => keysFor(wish, known)))
-      const unasked = [...keys].filter((key) => !asked.has(key) && !standing.has(key))
+      const unasked = [...keys].filter((key) => !asked.has(key) && !pendingInvalidations.has(key))
       if (unasked.length === 0) break
       for (const key of unasked) asked.add(key)
-      for (const { key, ...answer } of await outer.look(unasked)) {
+      for (const { key, ...answer } of await redisCache.lookup(unasked)) {
         if ('nonce' in answer) nonces.set(key, answer.nonce)
         else {
           known.set(key, answer.fact)
@@ -127,7 +127,7 @@ export const loadThroughOuter = ({
       known.set(key, fact)
       ages.delete(key)
       const nonce = nonces.get(key)
-      if (nonce !== undefined && fact !== null) outer.keep(key, fact, nonce)
+      if (nonce !== undefined && fact !== null) redisCache.writeBack(key, fact, nonce)
     }
     return { facts: known, tier, ages }
   }

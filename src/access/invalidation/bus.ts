@@ -17,38 +17,38 @@ export const commonChannel = 'velro'
 export const channelOf = (instance: string): string => `velro:${instance}`
 
 /** What a change touched: names of facts, or too many to name. */
-export type Touched = readonly FactKey[] | 'everything'
-export type AccessEvent = { readonly id: string; readonly touched: Touched }
+export type InvalidationKeys = readonly FactKey[] | 'everything'
+export type InvalidationEvent = { readonly id: string; readonly keys: InvalidationKeys }
 
 /** What the bus needs of the outside: a fake in tests, Postgres else. */
-export type BusLine = {
+export type BusConnection = {
   send(channel: string, payload: string): Promise<void>
   /** An event whose names were too many to send; undefined when its row is gone. */
-  readEvent(id: string): Promise<AccessEvent | undefined>
+  readEvent(id: string): Promise<InvalidationEvent | undefined>
   /** Every event the outer cache has not confirmed yet. */
-  readStanding(): Promise<readonly AccessEvent[]>
+  readPendingEvents(): Promise<readonly InvalidationEvent[]>
   /** Gives up a connection that is silent. */
   restart(): void
 }
 
 /** What an instance does about what it hears. Nothing here may wait: what was told is done when it returns. */
-export type BusEars = {
-  onEvent(event: AccessEvent): void
+export type BusHandlers = {
+  onEvent(event: InvalidationEvent): void
   /** Anything may have been missed; `standing` are the events whose touched facts the outer cache may still have. */
-  onReset(standing: readonly AccessEvent[]): void
+  onReset(pendingInvalidations: readonly InvalidationEvent[]): void
   /** The outer cache has forgotten what these touched; `incarnation` is the server that was asked to. */
   onConfirmed(ids: readonly string[], incarnation: string): void
 }
 
 /** A change that is about to be committed. */
-export type Announcement = {
+export type CommitWait = {
   /**
    * Call it when the commit was acknowledged. Resolves when every instance that may believe its memory has applied the
    * change, or when none that has not can believe it any more: at the latest a lease after the commit.
    */
-  heard(): Promise<void>
+  acknowledgedByAll(): Promise<void>
   /** The change was not committed. */
-  drop(): void
+  abandon(): void
 }
 
 /**
@@ -69,9 +69,9 @@ export type Bus = {
   readonly instance: string
   /** Until when, on the monotonic clock, what this instance remembers may be believed. */
   readonly lease: { readonly untilMs: number }
-  announce(eventId: string): Announcement
+  registerCommit(eventId: string): CommitWait
   /** For the line: what it heard, and when it was made and lost. */
-  readonly line: { onMessage(payload: string): void; onOpen(): void; onLost(): void }
+  readonly connection: { onMessage(payload: string): void; onOpen(): void; onLost(): void }
   /**
    * Hears, from now on, messages of a kind of its own: the words behind that kind. Sent by `pg_notify` on the common channel,
    * they come in the order of commits; what is sent while there is no line is never heard.
@@ -88,8 +88,8 @@ export type Bus = {
 /** Since the start. */
 export type BusCounts = {
   /** Changes heard of, those of this instance among them. */
-  heard: number
-  announced: number
+  events: number
+  commits: number
   /** Waits for the others: until all had applied the change, or until a lease was over. */
   acknowledged: number
   lapsed: number
@@ -105,8 +105,8 @@ type Wait = {
 type Options = {
   readonly instance: string
   readonly clock: Clock
-  readonly line: BusLine
-  readonly ears: BusEars
+  readonly connection: BusConnection
+  readonly handlers: BusHandlers
   /** Off: changes are not waited for, and the promise is not kept. For the proof that it takes this to keep it. */
   readonly acknowledge?: boolean
   /** Calls back after a while; what it returns calls that off. */
@@ -121,13 +121,21 @@ const afterTimeout = (ms: number, call: () => void) => {
   return () => clearTimeout(timer)
 }
 /** The names of an event as they are stored and sent: `*` is everything. */
-export const toTouched = (keys: readonly string[]): Touched => (keys[0] === '*' ? 'everything' : (keys as FactKey[]))
+export const toInvalidationKeys = (keys: readonly string[]): InvalidationKeys =>
+  keys[0] === '*' ? 'everything' : (keys as FactKey[])
 
-export const createBus = ({ instance, clock, line, ears, acknowledge = true, after = afterTimeout }: Options): Bus => {
+export const createBus = ({
+  instance,
+  clock,
+  connection,
+  handlers,
+  acknowledge = true,
+  after = afterTimeout,
+}: Options): Bus => {
   const lease = { untilMs: Number.NEGATIVE_INFINITY }
   const lastHeardMs = new Map<string, number>()
   const waits = new Map<string, Wait>()
-  const counts: BusCounts = { heard: 0, announced: 0, acknowledged: 0, lapsed: 0 }
+  const counts: BusCounts = { events: 0, commits: 0, acknowledged: 0, lapsed: 0 }
   const waitsMs = createHistogram()
   const beats = new Map<string, number>()
   let beatNumber = 0
@@ -142,7 +150,7 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
   /** Acknowledgements of this moment, by whom they are for. */
   let owed: Map<string, string[]> | undefined
 
-  const send = (channel: string, payload: string) => line.send(channel, payload).catch(() => {})
+  const send = (channel: string, payload: string) => connection.send(channel, payload).catch(() => {})
 
   const members = () => {
     const sinceMs = clock.monotonic() - 2 * leaseMs
@@ -151,7 +159,7 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
   }
 
   const beat = () => {
-    if (clock.monotonic() - lastBackMs > silentMs) return line.restart()
+    if (clock.monotonic() - lastBackMs > silentMs) return connection.restart()
     beatNumber += 1
     const seal = `${era}.${beatNumber}`
     beats.set(seal, clock.monotonic())
@@ -179,9 +187,9 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
     else ids.push(id)
   }
 
-  const apply = (id: string, writer: string, touched: Touched) => {
-    counts.heard += 1
-    ears.onEvent({ id, touched })
+  const apply = (id: string, writer: string, touched: InvalidationKeys) => {
+    counts.events += 1
+    handlers.onEvent({ id, keys: touched })
     if (writer !== instance) {
       if (writer !== '-') acknowledgeTo(writer, id)
       return
@@ -204,15 +212,15 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
   const fetchAndApply = async (id: string, writer: string) => {
     const heardIn = era
     backlog = []
-    const event = await line.readEvent(id).catch(() => undefined)
+    const event = await connection.readEvent(id).catch(() => undefined)
     if (era !== heardIn) return
-    apply(id, writer, event?.touched ?? 'everything')
+    apply(id, writer, event?.keys ?? 'everything')
     goOn()
   }
 
-  const handlers: Record<string, (words: readonly string[]) => void> = {
+  const topics: Record<string, (words: readonly string[]) => void> = {
     event: ([id = '', writer = '-', ...keys]) =>
-      keys[0] === '*' ? void fetchAndApply(id, writer) : apply(id, writer, toTouched(keys)),
+      keys[0] === '*' ? void fetchAndApply(id, writer) : apply(id, writer, toInvalidationKeys(keys)),
     beat: ([from = '', seal = '']) => {
       if (from !== instance) return void lastHeardMs.set(from, clock.monotonic())
       const sentMs = beats.get(seal)
@@ -240,12 +248,12 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
         settle(own)
       }
     },
-    confirmed: ([incarnation = '', ...ids]) => ears.onConfirmed(ids, incarnation),
+    confirmed: ([incarnation = '', ...ids]) => handlers.onConfirmed(ids, incarnation),
   }
 
   const handle = (payload: string) => {
     const [kind = '', ...words] = payload.split(' ')
-    if (Object.hasOwn(handlers, kind)) handlers[kind]?.(words)
+    if (Object.hasOwn(topics, kind)) topics[kind]?.(words)
   }
 
   /** Takes up the messages that came meanwhile, until one of them has to be waited for again. */
@@ -273,11 +281,11 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
     clearInterval(beating)
     beating = setInterval(beat, heartbeatMs)
     try {
-      const standing = await line.readStanding()
+      const pendingInvalidations = await connection.readPendingEvents()
       if (era !== opened || closed) return
-      ears.onReset(standing)
+      handlers.onReset(pendingInvalidations)
     } catch {
-      if (era === opened) line.restart()
+      if (era === opened) connection.restart()
       return
     }
     goOn()
@@ -288,13 +296,13 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
     instance,
     lease,
     on: (kind, hear) => {
-      if (Object.hasOwn(handlers, kind)) throw new Error(`Messages of the kind "${kind}" are heard already`)
-      handlers[kind] = hear
+      if (Object.hasOwn(topics, kind)) throw new Error(`Messages of the kind "${kind}" are heard already`)
+      topics[kind] = hear
     },
     members,
     counts,
     waits: waitsMs,
-    line: {
+    connection: {
       onMessage: (payload) => {
         if (backlog === undefined) handle(payload)
         else backlog.push(payload)
@@ -306,15 +314,15 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
         beats.clear()
       },
     },
-    announce: (eventId) => {
+    registerCommit: (eventId) => {
       let done = () => {}
       const everybody = new Promise<void>((resolve) => {
         done = resolve
       })
       waits.set(eventId, { acked: new Set(), missing: undefined, done })
       return {
-        heard: async () => {
-          counts.announced += 1
+        acknowledgedByAll: async () => {
+          counts.commits += 1
           if (acknowledge) {
             const sinceMs = clock.monotonic()
             let end: 'acknowledged' | 'lapsed' = 'acknowledged'
@@ -329,7 +337,7 @@ export const createBus = ({ instance, clock, line, ears, acknowledge = true, aft
           }
           waits.delete(eventId)
         },
-        drop: () => void waits.delete(eventId),
+        abandon: () => void waits.delete(eventId),
       }
     },
     close: async () => {

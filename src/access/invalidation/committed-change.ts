@@ -1,8 +1,8 @@
 import type { Deadline } from '../../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
-import type { AccessEvent, Announcement, Bus } from './bus.ts'
-import { publishChange } from './event-store.ts'
+import type { Bus, CommitWait, InvalidationEvent } from './bus.ts'
+import { publishEvent } from './event-store.ts'
 
 /**
  * The one way to change what decisions depend on.
@@ -13,7 +13,11 @@ import { publishChange } from './event-store.ts'
  * try of the other.
  */
 export type Changes = {
-  run<T>(deadline: Deadline, work: (tx: TransactionSql) => Promise<T>, options?: ChangeOptions): Promise<T>
+  commitAndInvalidate<T>(
+    deadline: Deadline,
+    work: (tx: TransactionSql) => Promise<T>,
+    options?: ChangeOptions,
+  ): Promise<T>
 }
 
 type ChangeOptions = {
@@ -21,15 +25,15 @@ type ChangeOptions = {
    * It takes nothing away from anybody. Where another change finds nothing left to change, somebody else has just made it,
    * perhaps without having been answered: it too waits until everybody has heard.
    */
-  readonly adds?: boolean
+  readonly grantsOnly?: boolean
 }
 
 type Dependencies = {
   readonly sql: Sql
-  readonly bus: Pick<Bus, 'instance' | 'announce'>
+  readonly bus: Pick<Bus, 'instance' | 'registerCommit'>
   readonly facts: Pick<FactCache, 'invalidate'>
   /** Takes over a committed event: the outer cache is to forget what it touched. */
-  readonly onCommitted: (event: AccessEvent) => void
+  readonly onCommitted: (event: InvalidationEvent) => void
 }
 
 const maxTries = 3
@@ -37,16 +41,16 @@ const maxTries = 3
 const isDeadlock = (error: unknown): boolean =>
   typeof error === 'object' && error !== null && 'code' in error && (error.code === '40P01' || error.code === '40001')
 
-type Published = { readonly event: AccessEvent; readonly announcement: Announcement }
+type Published = { readonly event: InvalidationEvent; readonly announcement: CommitWait }
 
 export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): Changes => ({
-  run: (deadline, work, { adds = false } = {}) => {
+  commitAndInvalidate: (deadline, work, { grantsOnly: adds = false } = {}) => {
     const attempt = async () => {
       let published: Published | undefined
       const publish = async (tx: TransactionSql) => {
-        const event = await publishChange(tx, bus.instance, !adds)
+        const event = await publishEvent(tx, bus.instance, !adds)
         // Before the commit, because others may hear and answer before we learn that it was done.
-        if (event !== undefined) published = { event, announcement: bus.announce(event.id) }
+        if (event !== undefined) published = { event, announcement: bus.registerCommit(event.id) }
       }
       try {
         const result = await sql.begin(async (tx) => {
@@ -59,9 +63,9 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
         })
         return { result, published }
       } catch (error) {
-        published?.announcement.drop()
+        published?.announcement.abandon()
         // It may have been committed all the same.
-        facts.invalidate(published?.event.touched ?? [])
+        facts.invalidate(published?.event.keys ?? [])
         throw error
       }
     }
@@ -70,9 +74,9 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
         try {
           const { result, published } = await attempt()
           if (published === undefined) return result
-          facts.invalidate(published.event.touched)
+          facts.invalidate(published.event.keys)
           onCommitted(published.event)
-          await published.announcement.heard()
+          await published.announcement.acknowledgedByAll()
           return result
         } catch (error) {
           if (!isDeadlock(error) || tries === maxTries) throw error

@@ -1,17 +1,20 @@
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
-import { type AccessEvent, commonChannel, toTouched } from './bus.ts'
+import { commonChannel, type InvalidationEvent, toInvalidationKeys } from './bus.ts'
 
-const toEvent = ({ id, keys }: { id: string; keys: string[] }): AccessEvent => ({ id, touched: toTouched(keys) })
+const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEvent => ({
+  id,
+  keys: toInvalidationKeys(keys),
+})
 
 /**
  * Announces what this transaction has changed, to be heard when it commits: the event's id and the names of the facts,
  * or undefined where it changed none, unless `always`. `instance` is who waits for it to be heard.
  */
-export const publishChange = async (
+export const publishEvent = async (
   tx: TransactionSql,
   instance: string,
   always = false,
-): Promise<AccessEvent | undefined> => {
+): Promise<InvalidationEvent | undefined> => {
   const [row] = await tx<
     { id: string; keys: string[] }[]
   >`select id, keys from publish_access_event(${instance}, ${always})`
@@ -19,9 +22,9 @@ export const publishChange = async (
 }
 
 /** Events that stand: the outer cache has not confirmed yet that it forgot what they touched. */
-export const createOutboxStore = (sql: Sql) => ({
+export const createEventStore = (sql: Sql) => ({
   /** Those of these that stand. */
-  listLeft: async (ids: readonly string[]): Promise<Set<string>> => {
+  listPending: async (ids: readonly string[]): Promise<Set<string>> => {
     const rows = await sql<{ id: string }[]>`
       select id from access_events where id = any (${ids as string[]}::bigint[])`
     return new Set(rows.map(({ id }) => id))
@@ -35,14 +38,14 @@ export const createOutboxStore = (sql: Sql) => ({
   },
 })
 
-export type OutboxStore = ReturnType<typeof createOutboxStore>
+export type EventStore = ReturnType<typeof createEventStore>
 
 /** What the bus reads on its own connection, which knows no type of arrays: it would take one for text. */
-export const readEvent = async (sql: Sql, id: string): Promise<AccessEvent | undefined> => {
+export const readEvent = async (sql: Sql, id: string): Promise<InvalidationEvent | undefined> => {
   const [row] = await sql<{ id: string; keys: string[] }[]>`
     select id, to_jsonb(keys) as keys from access_events where id = ${id}`
   return row && toEvent(row)
 }
 
-export const readStandingEvents = async (sql: Sql): Promise<AccessEvent[]> =>
+export const readPendingEvents = async (sql: Sql): Promise<InvalidationEvent[]> =>
   (await sql<{ id: string; keys: string[] }[]>`select id, to_jsonb(keys) as keys from access_events`).map(toEvent)

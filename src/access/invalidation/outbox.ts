@@ -1,31 +1,32 @@
 import type { Clock } from '../../kit/clock.ts'
-import { breathe } from '../../kit/pause.ts'
+import { yieldToEventLoop } from '../../kit/pause.ts'
 import type { Log } from '../../platform/log.ts'
-import { type OuterCache, outerTtlMs } from '../cache/redis-cache.ts'
+import { type RedisCache, redisTtlMs } from '../cache/redis-cache.ts'
 import { type FactKey, isWhole } from '../policy/facts/model.ts'
-import type { AccessEvent, Touched } from './bus.ts'
-import type { OutboxStore } from './event-store.ts'
-import type { HeardEvent, Standing } from './pending-invalidations.ts'
+import type { InvalidationEvent, InvalidationKeys } from './bus.ts'
+import type { EventStore } from './event-store.ts'
+import type { PendingInvalidations, ReceivedEvent } from './pending-invalidations.ts'
 
 /** How often what the outer cache has confirmed is written down. */
 const flushMs = 100
 const sweepMs = 2_000
 /** What nobody has seen to for this long, its writer is gone. */
-const orphanedMs = 2_000
+const takeoverAfterMs = 2_000
 /**
  * This long after a change was committed nothing in the outer cache can be older than it: what was read before the commit
  * was written back soon after, and lives for a third of this. Counted from when the event was heard of here, which is
  * after the commit; its row only tells when it was published, and a transaction may take its time after that.
  */
-const outlivedMs = 3 * outerTtlMs
+const maxCachedAgeMs = 3 * redisTtlMs
 const maxIds = 500
 /** How many events are looked at in one go, and how many goes a sweep has. */
 const maxLooked = 1_000
 const maxGoes = 10
 /** Everything, and the parts of a whole, are under names that nobody knows. */
-const isNamed = (touched: Touched): touched is readonly FactKey[] => touched !== 'everything' && !touched.some(isWhole)
+const isNamed = (touched: InvalidationKeys): touched is readonly FactKey[] =>
+  touched !== 'everything' && !touched.some(isWhole)
 /** The name of no server. */
-const nobody = '-'
+const noServer = '-'
 
 /**
  * Sees to it that the outer cache forgets what was changed.
@@ -37,23 +38,23 @@ const nobody = '-'
  */
 export type Outbox = {
   /** A change of this instance was committed. */
-  take(event: AccessEvent): void
+  enqueue(event: InvalidationEvent): void
   /** Somebody removed these; `incarnation` is the server that was made to forget. */
   onConfirmed(ids: readonly string[], incarnation: string): void
   close(): Promise<void>
 }
 
 export const createOutbox = ({
-  outer,
-  standing,
+  redisCache,
+  pendingInvalidations,
   store,
   clock,
   log,
 }: {
   /** Undefined: there is none, and nothing to forget. */
-  outer: OuterCache | undefined
-  standing: Standing
-  store: OutboxStore
+  redisCache: RedisCache | undefined
+  pendingInvalidations: PendingInvalidations
+  store: EventStore
   clock: Clock
   log: Log
 }): Outbox => {
@@ -68,15 +69,15 @@ export const createOutbox = ({
   }
 
   /** The server that has forgotten; undefined when none has for certain, or another has taken its place. */
-  const makeForget = async (keys: readonly FactKey[]): Promise<string | undefined> => {
-    if (outer === undefined) return nobody
-    const { incarnation } = outer
-    return (await outer.forget(keys)) && outer.incarnation === incarnation ? incarnation : undefined
+  const deleteFromCache = async (keys: readonly FactKey[]): Promise<string | undefined> => {
+    if (redisCache === undefined) return noServer
+    const { serverRunId } = redisCache
+    return (await redisCache.invalidate(keys)) && redisCache.serverRunId === serverRunId ? serverRunId : undefined
   }
 
-  const forget = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (!isNamed(touched)) return
-    const incarnation = await makeForget(touched)
+  const forget = async ({ id, keys }: InvalidationEvent): Promise<void> => {
+    if (!isNamed(keys)) return
+    const incarnation = await deleteFromCache(keys)
     if (incarnation !== undefined) note(id, incarnation)
   }
 
@@ -88,18 +89,18 @@ export const createOutbox = ({
   }
 
   /** Of an event that was confirmed for another server than the one we ask, or confirmed unheard. */
-  const forgetHere = async ({ id, touched }: AccessEvent): Promise<void> => {
-    if (!isNamed(touched) || (await makeForget(touched)) !== undefined) standing.remove([id])
+  const forgetHere = async ({ id, keys }: InvalidationEvent): Promise<void> => {
+    if (!isNamed(keys) || (await deleteFromCache(keys)) !== undefined) pendingInvalidations.remove([id])
   }
 
   /** Takes turns, so that each is looked at however many there are. */
-  let turns = standing.list()
-  const takeHeld = (): HeardEvent[] => {
-    const taken: HeardEvent[] = []
+  let turns = pendingInvalidations.list()
+  const nextBatch = (): ReceivedEvent[] => {
+    const taken: ReceivedEvent[] = []
     while (taken.length < maxLooked) {
       const { value, done } = turns.next()
       if (done) {
-        turns = standing.list()
+        turns = pendingInvalidations.list()
         break
       }
       taken.push(value)
@@ -107,26 +108,26 @@ export const createOutbox = ({
     return taken
   }
 
-  const seeTo = async (held: readonly HeardEvent[]): Promise<void> => {
-    const left = await store.listLeft(held.map(({ id }) => id))
+  const reconcile = async (held: readonly ReceivedEvent[]): Promise<void> => {
+    const left = await store.listPending(held.map(({ id }) => id))
     const nowMs = clock.monotonic()
     for (const event of held) {
-      const ageMs = nowMs - event.heardMs
-      const isOutlived = ageMs > outlivedMs
+      const ageMs = nowMs - event.receivedAtMs
+      const isOutlived = ageMs > maxCachedAgeMs
       if (!left.has(event.id)) {
-        if (isOutlived) standing.remove([event.id])
+        if (isOutlived) pendingInvalidations.remove([event.id])
         else await forgetHere(event)
-      } else if (isOutlived) note(event.id, outer?.incarnation ?? nobody)
-      else if (ageMs >= orphanedMs) await forget(event)
+      } else if (isOutlived) note(event.id, redisCache?.serverRunId ?? noServer)
+      else if (ageMs >= takeoverAfterMs) await forget(event)
     }
   }
 
   const sweep = async (): Promise<void> => {
     for (let go = 0; go < maxGoes; go += 1) {
-      const held = takeHeld()
-      if (held.length > 0) await seeTo(held)
+      const held = nextBatch()
+      if (held.length > 0) await reconcile(held)
       if (held.length < maxLooked) return
-      await breathe()
+      await yieldToEventLoop()
     }
   }
 
@@ -145,16 +146,16 @@ export const createOutbox = ({
   const timers = [every(flushMs, flush), every(sweepMs, sweep)]
 
   return {
-    take: (event) => {
-      standing.add(event)
+    enqueue: (event) => {
+      pendingInvalidations.add(event)
       if (!closed) void forget(event)
     },
     onConfirmed: (ids, incarnation) => {
-      const isOurs = outer === undefined || outer.incarnation === incarnation
-      if (isOurs) return standing.remove(ids)
+      const isOurs = redisCache === undefined || redisCache.serverRunId === incarnation
+      if (isOurs) return pendingInvalidations.remove(ids)
       // Another server was made to forget than the one we ask.
       for (const id of ids) {
-        const event = standing.find(id)
+        const event = pendingInvalidations.find(id)
         if (event !== undefined) void forgetHere(event)
       }
     },

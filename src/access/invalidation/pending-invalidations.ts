@@ -1,26 +1,26 @@
 import type { Clock } from '../../kit/clock.ts'
 import { type FactKey, isWhole, partOf } from '../policy/facts/model.ts'
-import type { AccessEvent } from './bus.ts'
+import type { InvalidationEvent } from './bus.ts'
 
 /** An event, and when it was first heard of, on the monotonic clock: after its commit. */
-export type HeardEvent = AccessEvent & { readonly heardMs: number }
+export type ReceivedEvent = InvalidationEvent & { readonly receivedAtMs: number }
 
 /**
  * The changes the outer cache may not have forgotten yet. As long as one stands, nobody here believes that cache about
  * what it touched.
  */
-export type Standing = {
-  add(event: AccessEvent): void
+export type PendingInvalidations = {
+  add(event: InvalidationEvent): void
   remove(ids: Iterable<string>): void
   has(key: FactKey): boolean
-  find(id: string): HeardEvent | undefined
+  find(id: string): ReceivedEvent | undefined
   /** In the order they were heard of. Goes on where it was while events come and go. */
-  list(): IterableIterator<HeardEvent>
+  list(): IterableIterator<ReceivedEvent>
   readonly size: number
 }
 
-export const createStanding = (clock: Clock): Standing => {
-  const events = new Map<string, HeardEvent>()
+export const createPendingInvalidations = (clock: Clock): PendingInvalidations => {
+  const events = new Map<string, ReceivedEvent>()
   const counts = new Map<FactKey, number>()
   /** Of those, what was touched as a whole, and every part of it with it. */
   const wholes = new Map<FactKey, number>()
@@ -31,12 +31,12 @@ export const createStanding = (clock: Clock): Standing => {
     if (left === 0) of.delete(key)
     else of.set(key, left)
   }
-  const count = ({ touched }: AccessEvent, step: 1 | -1) => {
-    if (touched === 'everything') {
+  const count = ({ keys }: InvalidationEvent, step: 1 | -1) => {
+    if (keys === 'everything') {
       everything += step
       return
     }
-    for (const key of touched) {
+    for (const key of keys) {
       countOne(counts, key, step)
       if (isWhole(key)) countOne(wholes, key, step)
       const part = partOf(key)
@@ -51,7 +51,7 @@ export const createStanding = (clock: Clock): Standing => {
   return {
     add: (event) => {
       if (events.has(event.id)) return
-      events.set(event.id, { ...event, heardMs: clock.monotonic() })
+      events.set(event.id, { ...event, receivedAtMs: clock.monotonic() })
       count(event, 1)
     },
     remove: (ids) => {

@@ -16,15 +16,15 @@ const inactive = {
   deleted: finding('deny', 'account.deleted'),
 } as const
 const unknownAccount = finding('deny', 'account.unknown')
-const standing = finding('abstain', 'account.active')
+const accountActive = finding('abstain', 'account.active')
 
 /** Rule 1: an account that is not active may do nothing. */
 export const account: Rule = ({ account: fact }) => {
   if (fact === undefined) return unknownAccount
-  return fact.status === 'active' ? standing : inactive[fact.status]
+  return fact.status === 'active' ? accountActive : inactive[fact.status]
 }
 
-const broughtIt = finding('allow', 'ownership.media_owner')
+const uploader = finding('allow', 'ownership.media_owner')
 const generationOwner = finding('allow', 'ownership.generation_owner')
 const projectOwner = finding('allow', 'ownership.project_owner')
 const notOwner = finding('abstain', 'ownership.none')
@@ -37,7 +37,7 @@ const notForOwner = finding('abstain', 'ownership.action_not_included')
 export const ownership: Rule = ({ userId, project, generation, media }, action) => {
   if (media?.generationId === null) {
     if (media.ownerId !== userId) return notOwner
-    return has(generationOwnerActions, action) ? broughtIt : notForOwner
+    return has(generationOwnerActions, action) ? uploader : notForOwner
   }
   if (generation?.ownerId === userId) return has(generationOwnerActions, action) ? generationOwner : notForOwner
   if (project?.ownerId !== userId) return notOwner
@@ -45,7 +45,7 @@ export const ownership: Rule = ({ userId, project, generation, media }, action) 
 }
 
 /** What the owner of a generation may do to it is settled by owning it: what the project says is not for it. */
-const settledByOwning = ({ userId, generation }: Facts): boolean => generation?.ownerId === userId
+const decidedByOwnership = ({ userId, generation }: Facts): boolean => generation?.ownerId === userId
 
 const granted = finding('allow', 'team.granted')
 const notIncluded = finding('abstain', 'team.action_not_included')
@@ -58,7 +58,7 @@ const noTeam = finding('abstain', 'team.none')
 export const teamAccess: Rule = (facts, action) => {
   const { project, grant = 0, userId } = facts
   const applies = project !== undefined && project.visibility !== 'private' && project.ownerId !== userId
-  if (!applies || grant === 0 || settledByOwning(facts)) return noTeam
+  if (!applies || grant === 0 || decidedByOwnership(facts)) return noTeam
   return has(grant, action) ? granted : notIncluded
 }
 
@@ -68,7 +68,7 @@ const notPublic = finding('abstain', 'visibility.not_public')
 
 /** Rule 2: a public project may be read and downloaded by everyone who is signed in. */
 export const visibility: Rule = (facts, action) => {
-  if (facts.project?.visibility !== 'public' || settledByOwning(facts)) return notPublic
+  if (facts.project?.visibility !== 'public' || decidedByOwnership(facts)) return notPublic
   return has(publicActions, action) ? publicProject : publicNotIncluded
 }
 
@@ -79,17 +79,17 @@ const notDerivable = finding('deny', 'lineage.derivatives_not_allowed')
 /** Rule 4: a child of somebody else's generation needs a project that allows derivatives. Reading it is asked for above. */
 export const lineage: Rule = (facts) => {
   if (facts.deriving !== true) return nothingDerived
-  return settledByOwning(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
+  return decidedByOwnership(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
 }
 
 const noMedia = finding('abstain', 'media.not_asked')
-const broughtMedia = finding('abstain', 'media.brought')
+const uploaded = finding('abstain', 'media.brought')
 const finished = finding('abstain', 'media.generation_completed')
 const unfinished = finding('deny', 'media.generation_not_completed')
 
 /** Rule 5: media follow their generation, and only when that is completed. */
 export const media: Rule = ({ media: fact, generation }) => {
   if (fact === undefined) return noMedia
-  if (fact.generationId === null) return broughtMedia
+  if (fact.generationId === null) return uploaded
   return generation?.status === 'completed' ? finished : unfinished
 }

@@ -2,7 +2,7 @@ import type { Sql } from '../../platform/postgres.ts'
 import type { ListedType } from '../policy/matrix.ts'
 
 /** Somebody asked about something, about so many times. */
-export type Heat = {
+export type HotPair = {
   readonly userId: string
   readonly type: ListedType
   readonly id: string
@@ -12,12 +12,12 @@ export type Heat = {
 /** More than any instance fetches; what is past it is the coldest of all. */
 const maxRows = 50_000
 
-export const createHeatStore = (sql: Sql) => ({
+export const createAccessFrequencyStore = (sql: Sql) => ({
   /**
    * Adds to what is left of earlier heat, all in one statement. In the order of the key, so that instances that write the
    * same rows wait for each other and never in a circle.
    */
-  add: async (heats: readonly Heat[]): Promise<void> => {
+  add: async (heats: readonly HotPair[]): Promise<void> => {
     await sql`
       insert into access_heat as h (user_id, resource_type, resource_id, hits, last_at)
       select user_id, resource_type, resource_id, hits, now()
@@ -50,4 +50,4 @@ export const createHeatStore = (sql: Sql) => ({
   },
 })
 
-export type HeatStore = ReturnType<typeof createHeatStore>
+export type AccessFrequencyStore = ReturnType<typeof createAccessFrequencyStore>

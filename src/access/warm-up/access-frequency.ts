@@ -1,9 +1,9 @@
 import type { ResourceFacts } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import type { Heat, HeatStore } from './access-frequency-store.ts'
+import type { AccessFrequencyStore, HotPair } from './access-frequency-store.ts'
 
 /** How often what was seen is written down. */
-export const heatFlushMs = 60_000
+export const frequencyFlushMs = 60_000
 /** One decision in so many is looked at. */
 export const sampledOneIn = 64
 const maxPairs = 10_000
@@ -16,27 +16,27 @@ const maxPairs = 10_000
  * grow hotter. Things that are not there are not learnt, so that nobody fills it with guesses. A flush that fails is
  * dropped: heat is a guess, and there will be more.
  */
-export type Heater = {
-  note(userId: string, ref: ResourceRef, facts: ResourceFacts): void
+export type AccessFrequency = {
+  record(userId: string, ref: ResourceRef, facts: ResourceFacts): void
   flush(): Promise<void>
 }
 
 /** Media are as hot as what they came of. */
-const listed = ({ type, id }: ResourceRef, { media }: ResourceFacts): Pick<Heat, 'type' | 'id'> =>
+const listed = ({ type, id }: ResourceRef, { media }: ResourceFacts): Pick<HotPair, 'type' | 'id'> =>
   type === 'media' ? { type: 'generation', id: media?.generationId ?? id } : { type, id }
 
-type Pair = { -readonly [K in keyof Heat]: Heat[K] }
+type Pair = { -readonly [K in keyof HotPair]: HotPair[K] }
 
-export const createHeater = ({
+export const createAccessFrequency = ({
   store,
   flags,
   random = Math.random,
 }: {
-  store: Pick<HeatStore, 'add'>
+  store: Pick<AccessFrequencyStore, 'add'>
   flags: { readonly warm_up: boolean }
   /** From 0, and below 1. */
   random?: () => number
-}): Heater => {
+}): AccessFrequency => {
   let pairs = new Map<string, Pair>()
   // Evenly from 1 to twice the mean, less one: the mean is `sampledOneIn`.
   const draw = () => 1 + Math.floor(random() * (2 * sampledOneIn - 1))
@@ -53,7 +53,7 @@ export const createHeater = ({
   }
 
   return {
-    note: (userId, ref, facts) => {
+    record: (userId, ref, facts) => {
       left -= 1
       if (left === 0) look(userId, ref, facts)
     },

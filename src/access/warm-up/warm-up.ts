@@ -48,7 +48,7 @@ export type WarmUp = {
 
 type Dependencies = {
   readonly store: WarmUpStore
-  readonly facts: Pick<FactCache, 'fetchAhead'>
+  readonly facts: Pick<FactCache, 'prefetch'>
   readonly memory: { readonly isCrowded: boolean }
   /** Whether memory has room for what nobody has asked for yet. */
   readonly hasRoom: () => boolean
@@ -78,7 +78,7 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
   const withinTime = <T>(work: Promise<T>): Promise<T> => createDeadline(clock, fetchMs).run(work)
 
   const fetchPairs = (pairs: readonly HotPair[]) =>
-    facts.fetchAhead(
+    facts.prefetch(
       pairs.map(({ userId, sessionId, ref }) => ({
         ...(sessionId === null ? { accounts: [userId] } : { session: { id: sessionId, userId } }),
         resources: [{ ref, userId }],
@@ -106,14 +106,14 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
   const fetchThings = async (userId: string, things: readonly ResourceRef[]) => {
     for (const refs of chunksOf(things, 2 * batchPairs)) {
       if (isOff()) return
-      await withinTime(facts.fetchAhead([{ resources: refs.map((ref) => ({ ref, userId })) }]))
+      await withinTime(facts.prefetch([{ resources: refs.map((ref) => ({ ref, userId })) }]))
     }
   }
 
   const fetchOwn = async ({ userId, sessionId }: SignedIn) => {
     const again = known.get(userId).kind === 'hit'
     // The session first: whatever is asked next comes with it.
-    await withinTime(facts.fetchAhead([{ session: { id: sessionId, userId } }]))
+    await withinTime(facts.prefetch([{ session: { id: sessionId, userId } }]))
     if (again || isOff()) return
     const things = await withinTime(store.findOwn(userId))
     await fetchThings(userId, memory.isCrowded ? things.slice(0, whenCrowded) : things)

@@ -1,4 +1,4 @@
-import type { Right } from '../../access/permission-recheck.ts'
+import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
@@ -13,7 +13,7 @@ export type FindEach = (
 ) => Promise<readonly (Generation | undefined)[]>
 
 /** Gets the last word for those whose generation is over: all that ask at one moment by one statement, one at a time. */
-export const createFinisher = <S extends { readonly generationId: string; readonly right: Right }>({
+export const createFinisher = <S extends { readonly generationId: string; readonly right: RecheckedPermission }>({
   findEach,
   onFound,
   clock,

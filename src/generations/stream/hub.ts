@@ -1,5 +1,5 @@
-import type { Touched } from '../../access/invalidation/bus.ts'
-import type { Right, Rights } from '../../access/permission-recheck.ts'
+import type { InvalidationKeys } from '../../access/invalidation/bus.ts'
+import type { PermissionRecheck, RecheckedPermission } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
 import { createDeadline } from '../../kit/deadline.ts'
 import { createEventStream, type EventStream, eventText, heartbeatText, retryText } from '../../kit/event-stream.ts'
@@ -28,7 +28,7 @@ const retryMs = 1_000
 
 type Stream = {
   readonly generationId: string
-  readonly right: Right
+  readonly right: RecheckedPermission
   readonly wire: EventStream
   told: State | undefined
   /** What `told` was brought up to. */
@@ -53,8 +53,8 @@ type Stream = {
  */
 export type Hub = {
   /** `told` is what the client knows. Throws a fault where there are too many. */
-  open(generationId: string, right: Right, told: State | undefined): ReadableStream<Uint8Array>
-  onTouched(touched: Touched): void
+  open(generationId: string, right: RecheckedPermission, told: State | undefined): ReadableStream<Uint8Array>
+  onInvalidated(touched: InvalidationKeys): void
   readonly onProgress: Watched['onProgress']
   readonly onQueueMoved: Watched['onQueueMoved']
   readonly size: number
@@ -66,23 +66,23 @@ export type HubDependencies = Pick<
   Parameters<typeof createWatched>[0],
   'findStates' | 'findPositions' | 'clock' | 'log'
 > & {
-  readonly rights: Rights
+  readonly rights: PermissionRecheck
   readonly findEach: FindEach
   readonly perSession?: number
   readonly perPerson?: number
   readonly perInstance?: number
   readonly random?: () => number
   /** Each calls back later; what it returns calls that off. */
-  readonly after?: (ms: number, call: () => void) => () => void
-  readonly every?: (ms: number, call: () => void) => () => void
+  readonly after?: (ms: number, context: () => void) => () => void
+  readonly every?: (ms: number, context: () => void) => () => void
 }
 
-const afterTimeout = (ms: number, call: () => void) => {
-  const timer = setTimeout(call, ms)
+const afterTimeout = (ms: number, context: () => void) => {
+  const timer = setTimeout(context, ms)
   return () => clearTimeout(timer)
 }
-const everyInterval = (ms: number, call: () => void) => {
-  const timer = setInterval(call, ms)
+const everyInterval = (ms: number, context: () => void) => {
+  const timer = setInterval(context, ms)
   return () => clearInterval(timer)
 }
 
@@ -245,9 +245,9 @@ export const createHub = ({
       stop ??= every(tickMs, tick)
       return wire.body
     },
-    onTouched: (touched) => {
+    onInvalidated: (touched) => {
       if (roster.size === 0) return
-      watched.onTouched(touched)
+      watched.onInvalidated(touched)
       if (touched === 'everything') return settle(roster.all())
       for (const fact of touched) {
         settle(roster.concerned(fact))

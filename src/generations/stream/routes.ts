@@ -29,11 +29,11 @@ export const generationStreamRoutes = ({
 }) =>
   new Elysia({ prefix: '/api/v1/generations' }).use(guard).get(
     '/:generation_id/stream',
-    async ({ call, caller, right, request }) => {
-      const outgoing = { requestId: call.requestId, origin: request.headers.get('origin') }
+    async ({ context, caller, right, request }) => {
+      const outgoing = { requestId: context.requestId, origin: request.headers.get('origin') }
       const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
       if (request.method === 'HEAD') return responder.raw(null, { ...outgoing, status: 200, headers })
-      const body = await generationStream(call, caller, right, request.headers.get('last-event-id'))
+      const body = await generationStream(context, caller, right, request.headers.get('last-event-id'))
       return body === undefined
         ? responder.raw(null, { ...outgoing, status: 204 })
         : responder.raw(body, { ...outgoing, status: 200, headers })
@@ -47,7 +47,7 @@ export const generationStreamRoutes = ({
           summary: 'How one generation goes, as it goes: server-sent events',
           tags: ['generations'],
           events,
-          faults: ['generation.not_found', 'generation.too_many_streams', 'generation.streams_full'],
+          errors: ['generation.not_found', 'generation.too_many_streams', 'generation.streams_full'],
         },
       ),
     },

@@ -1,13 +1,13 @@
-import type { Right } from '../../access/permission-recheck.ts'
+import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import type { Caller } from '../../access/principal.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import type { Generation } from '../model.ts'
 import { doneText, type Hub } from './hub.ts'
 import { isOver, parseEventId } from './state.ts'
 
 type Dependencies = {
   readonly hub: Pick<Hub, 'open'>
-  readonly get: (call: Call, caller: Caller, id: string) => Promise<Generation>
+  readonly get: (context: RequestContext, caller: Caller, id: string) => Promise<Generation>
 }
 
 /**
@@ -18,13 +18,13 @@ export const createGenerationStream =
   ({ hub, get }: Dependencies) =>
   /** Text: it is over, and this is the last word. Undefined: the client has that already. */
   async (
-    call: Call,
+    context: RequestContext,
     caller: Caller,
-    right: Right,
+    right: RecheckedPermission,
     lastEventId: string | null,
   ): Promise<ReadableStream<Uint8Array> | string | undefined> => {
     const { id } = right.ref
-    const generation = await get(call, caller, id)
+    const generation = await get(context, caller, id)
     const told = parseEventId(lastEventId)
     if (!isOver(generation.status)) return hub.open(id, right, told)
     return told?.status === generation.status ? undefined : doneText(generation)

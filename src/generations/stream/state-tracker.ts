@@ -1,4 +1,4 @@
-import type { Touched } from '../../access/invalidation/bus.ts'
+import type { InvalidationKeys } from '../../access/invalidation/bus.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
@@ -26,7 +26,7 @@ export type Watched = {
   find(id: string): Known
   add(id: string): void
   drop(id: string): void
-  onTouched(touched: Touched): void
+  onInvalidated(touched: InvalidationKeys): void
   /** For messages of the bus: a generation, the attempt, and how far that is. */
   onProgress(words: readonly string[]): void
   /** There are more jobs, or fewer. */
@@ -47,7 +47,7 @@ type Dependencies = {
   readonly findStates: (deadline: Deadline, ids: readonly string[]) => Promise<ReadonlyMap<string, GenerationState>>
   readonly findPositions: (deadline: Deadline, ids: readonly string[]) => Promise<ReadonlyMap<string, number>>
   readonly clock: Clock
-  readonly after: (ms: number, call: () => void) => () => void
+  readonly after: (ms: number, context: () => void) => () => void
   /** Of these something is known that was not. */
   readonly onNews: (ids: readonly string[]) => void
   readonly log: Log
@@ -175,7 +175,7 @@ export const createWatched = ({ findStates, findPositions, clock, after, onNews,
       entries.delete(id)
       changed.delete(id)
     },
-    onTouched: (touched) => {
+    onInvalidated: (touched) => {
       if (touched === 'everything') {
         queueMoved = true
         for (const id of entries.keys()) touch(id)

@@ -1,13 +1,13 @@
-import type { Right } from '../../access/permission-recheck.ts'
+import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import { type FactKey, isWhole, partOf } from '../../access/policy/facts/model.ts'
 import { Fault } from '../../fault.ts'
 
-type Listed = { readonly generationId: string; readonly right: Right }
+type Listed = { readonly generationId: string; readonly right: RecheckedPermission }
 
 /** Who is there, found by what concerns them. Bounded, for each session, for each person and in all. */
 export type Roster<S extends Listed> = {
   /** Throws a fault where there is no room for one more of this session or person. */
-  checkRoom(right: Right): void
+  checkRoom(right: RecheckedPermission): void
   add(one: S): void
   /** False: it was gone already. */
   remove(one: S): boolean

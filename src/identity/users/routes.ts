@@ -10,23 +10,27 @@ const tags = ['users']
 export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/users' })
     .use(guard)
-    .get('', ({ call, query }) => users.list(call, { ...toPlace(query), email: query.email, status: query.status }), {
-      admin: true,
-      ...contract(
-        { query: model.accountQuery },
-        { 200: model.accountPage },
-        { summary: 'Accounts, newest first, deleted ones included', tags, faults: ['access.admins_only'] },
-      ),
-    })
-    .get('/:user_id', ({ call, params }) => users.get(call, params.user_id), {
+    .get(
+      '',
+      ({ context, query }) => users.list(context, { ...toPlace(query), email: query.email, status: query.status }),
+      {
+        admin: true,
+        ...contract(
+          { query: model.accountQuery },
+          { 200: model.accountPage },
+          { summary: 'Accounts, newest first, deleted ones included', tags, errors: ['access.admins_only'] },
+        ),
+      },
+    )
+    .get('/:user_id', ({ context, params }) => users.get(context, params.user_id), {
       admin: true,
       ...contract(
         { params: model.accountParams },
         { 200: model.account },
-        { summary: 'One account, also a deleted one', tags, faults: ['user.not_found', 'access.admins_only'] },
+        { summary: 'One account, also a deleted one', tags, errors: ['user.not_found', 'access.admins_only'] },
       ),
     })
-    .patch('/:user_id', ({ call, caller, params, body }) => users.update(call, caller, params.user_id, body), {
+    .patch('/:user_id', ({ context, caller, params, body }) => users.update(context, caller, params.user_id, body), {
       admin: true,
       ...contract(
         { params: model.accountParams, body: model.accountChanges },
@@ -34,7 +38,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
         {
           summary: 'Change the status, role or plan of an account; suspending ends all its sessions',
           tags,
-          faults: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
+          errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
         },
       ),
     })

@@ -1,7 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault } from '../../fault.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { canonicalEmail } from '../../kit/email.ts'
@@ -45,24 +45,24 @@ export const createUsers = ({
   clock: Clock
   log: Log
 }) => ({
-  list: async (call: Call, { email: given, ...filter }: AccountFilter) => {
+  list: async (context: RequestContext, { email: given, ...filter }: AccountFilter) => {
     // What is too long for an address is nobody's.
     const email = given === undefined ? undefined : (canonicalEmail(given) ?? '')
-    const { items, next_cursor } = toPage(await store.list(call.deadline, { ...filter, email }), filter.limit)
+    const { items, next_cursor } = toPage(await store.list(context.deadline, { ...filter, email }), filter.limit)
     return { items: items.map(toAccount), next_cursor }
   },
 
   /** A closed account too, of which not much is left. */
-  get: async (call: Call, id: string): Promise<Account> => {
-    const row = await store.find(call.deadline, id)
+  get: async (context: RequestContext, id: string): Promise<Account> => {
+    const row = await store.find(context.deadline, id)
     if (row === undefined) throw new Fault('user.not_found')
     return toAccount(row)
   },
 
-  update: async (call: Call, caller: Caller, id: string, input: AccountChanges): Promise<Account> => {
+  update: async (context: RequestContext, caller: Caller, id: string, input: AccountChanges): Promise<Account> => {
     const resigns = input.status === 'suspended' || input.role === 'user'
     if (resigns && id === caller.userId) throw new Fault('user.own_account')
-    const account = await changes.run(call.deadline, async (tx) => {
+    const account = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       const user = await operators.lock(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
@@ -71,7 +71,7 @@ export const createUsers = ({
       }
       return toAccount(await store.update(tx, id, input))
     })
-    const entry = { event: 'user.changed', user_id: id, by: caller.userId, request_id: call.requestId, ...input }
+    const entry = { event: 'user.changed', user_id: id, by: caller.userId, request_id: context.requestId, ...input }
     log.info(entry, 'an operator changed an account')
     return account
   },

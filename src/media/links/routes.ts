@@ -12,9 +12,9 @@ type Dependencies = { links: Links; guard: Guard; config: { readonly publicUrl: 
 export const linkRoutes = ({ links, guard, config }: Dependencies) =>
   new Elysia().use(guard).post(
     '/media/:media_id/links',
-    async ({ call, caller, params, body, request, status }) => {
+    async ({ context, caller, params, body, request, status }) => {
       const origin = originOf(config, request)
-      const { target, ...link } = await links.create(call, caller, params.media_id, body)
+      const { target, ...link } = await links.create(context, caller, params.media_id, body)
       return status(201, { url: origin + target, ...link })
     },
     {
@@ -25,7 +25,7 @@ export const linkRoutes = ({ links, guard, config }: Dependencies) =>
         {
           summary: 'A link to its bytes that works without a token, while this session may download them',
           tags: ['media'],
-          faults: ['media.not_found'],
+          errors: ['media.not_found'],
         },
       ),
     },

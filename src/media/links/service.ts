@@ -1,7 +1,7 @@
 import type { Access } from '../../access/access.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault, invalidInput } from '../../fault.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Visit } from '../model.ts'
 import { type MediaService, noVariants } from '../service.ts'
@@ -41,7 +41,7 @@ export const createLinks = ({
   access: Pick<Access, 'enter'>
   clock: Clock
 }) => {
-  const enter = async ({ deadline }: Call, claims: LinkClaims, mediaId: string): Promise<Caller> => {
+  const enter = async ({ deadline }: RequestContext, claims: LinkClaims, mediaId: string): Promise<Caller> => {
     try {
       return await access.enter(claims, deadline, [{ type: 'media', id: mediaId }])
     } catch (error) {
@@ -52,25 +52,25 @@ export const createLinks = ({
 
   return {
     create: async (
-      call: Call,
+      context: RequestContext,
       caller: Caller,
       mediaId: string,
       { variant = 'original', method = 'GET', expires_in = usualLifeS }: NewLink,
     ) => {
       const { userId, sessionId } = caller
       const visit = { userId, action: 'download', variant, refusal: 'media.not_found' } as const
-      if (!(await media.offers(call, mediaId, visit))) throw invalidInput('body', '/variant', noVariants)
+      if (!(await media.offers(context, mediaId, visit))) throw invalidInput('body', '/variant', noVariants)
       const expiresAtS = Math.floor(clock.now() / 1_000) + expires_in
       const token = tokens.sign(mediaId, { variant, method, expiresAtS, userId, sessionId })
       const expires_at = new Date(expiresAtS * 1_000).toISOString()
       return { target: linkTarget(mediaId, token), expires_at, variant, method }
     },
 
-    open: async (call: Call, { mediaId, signature, method, url }: Presented): Promise<Visit> => {
+    open: async (context: RequestContext, { mediaId, signature, method, url }: Presented): Promise<Visit> => {
       const claims = url.endsWith(linkTarget(mediaId, signature)) ? tokens.read(mediaId, signature) : undefined
       if (claims === undefined || !serves(claims.method, method)) throw new Fault('media.link_refused')
-      const { userId, recalled } = await enter(call, claims, mediaId)
-      if (recalled) throw new Fault('database.unavailable')
+      const { userId, stale } = await enter(context, claims, mediaId)
+      if (stale) throw new Fault('database.unavailable')
       return { userId, action: 'download', variant: claims.variant, refusal: 'media.link_refused' }
     },
   }

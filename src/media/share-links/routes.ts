@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
 import { originOf } from '../../http/request-context.ts'
-import { nothing, toPlace } from '../../http/schema-types.ts'
+import { noContent, toPlace } from '../../http/schema-types.ts'
 import { mediaParams, theMedia } from '../model.ts'
 import * as model from './model.ts'
 import type { ShareLinks } from './service.ts'
@@ -17,9 +17,9 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
     .use(guard)
     .post(
       '/media/:media_id/share-links',
-      async ({ call, caller, params, body, request, status }) => {
+      async ({ context, caller, params, body, request, status }) => {
         const origin = originOf(config, request)
-        const { target, ...link } = await shareLinks.create(call, caller, params.media_id, body)
+        const { target, ...link } = await shareLinks.create(context, caller, params.media_id, body)
         return status(201, { url: origin + target, ...link })
       },
       {
@@ -30,14 +30,14 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
           {
             summary: 'A link to its bytes that works without an account, until it is removed; needs `share`',
             tags,
-            faults: ['media.not_found', 'access.denied', 'share_link.too_many'],
+            errors: ['media.not_found', 'access.denied', 'share_link.too_many'],
           },
         ),
       },
     )
     .get(
       '/media/:media_id/share-links',
-      ({ call, params, query }) => shareLinks.list(call, params.media_id, toPlace(query)),
+      ({ context, params, query }) => shareLinks.list(context, params.media_id, toPlace(query)),
       {
         may: ['share', theMedia],
         ...contract(
@@ -46,26 +46,26 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
           {
             summary: 'Its share links that have not run out, newest first; needs `share`',
             tags,
-            faults: ['media.not_found', 'access.denied'],
+            errors: ['media.not_found', 'access.denied'],
           },
         ),
       },
     )
     .delete(
       '/media/:media_id/share-links/:share_link_id',
-      async ({ call, params, status }) => {
-        await shareLinks.remove(call, params.media_id, params.share_link_id)
+      async ({ context, params, status }) => {
+        await shareLinks.remove(context, params.media_id, params.share_link_id)
         return status(204, undefined)
       },
       {
         may: ['share', theMedia],
         ...contract(
           { params: model.shareLinkParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Remove a share link: from then on it opens nothing; needs `share`',
             tags,
-            faults: ['media.not_found', 'access.denied', 'share_link.not_found'],
+            errors: ['media.not_found', 'access.denied', 'share_link.not_found'],
           },
         ),
       },

@@ -2,7 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault } from '../../fault.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { newId } from '../../kit/id.ts'
@@ -38,7 +38,7 @@ export const createShareLinks = ({
   changes: Changes
   clock: Clock
 }) => ({
-  create: async (call: Call, caller: Caller, mediaId: string, { expires_in, label }: NewShareLink) => {
+  create: async (context: RequestContext, caller: Caller, mediaId: string, { expires_in, label }: NewShareLink) => {
     const nowMs = clock.now()
     const now = new Date(nowMs)
     const id = newId()
@@ -51,37 +51,37 @@ export const createShareLinks = ({
       created_at: now,
       expires_at: expires_in === undefined ? null : new Date(nowMs + expires_in * 1_000),
     }
-    await changes.run(
-      call.deadline,
+    await changes.commitAndInvalidate(
+      context.deadline,
       async (tx) => {
         const live = await store.lockAndCount(tx, mediaId, now)
         if (live === undefined) throw new Fault('media.not_found')
         if (live >= maxLive) throw new Fault('share_link.too_many')
         await store.insert(tx, { ...row, secret_hash: hash })
       },
-      { adds: true },
+      { grantsOnly: true },
     )
     return { ...toShareLink(row), target: shareTarget(mediaId, text) }
   },
 
-  list: async (call: Call, mediaId: string, place: { after: string | null; limit: number }) => {
-    const rows = await store.list(call.deadline, mediaId, new Date(clock.now()), place)
+  list: async (context: RequestContext, mediaId: string, place: { after: string | null; limit: number }) => {
+    const rows = await store.list(context.deadline, mediaId, new Date(clock.now()), place)
     const { items, next_cursor } = toPage(rows, place.limit)
     return { items: items.map(toShareLink), next_cursor }
   },
 
-  remove: async (call: Call, mediaId: string, id: string): Promise<void> => {
+  remove: async (context: RequestContext, mediaId: string, id: string): Promise<void> => {
     // No instance keeps any of it, so there is nobody to wait for.
-    await changes.run(
-      call.deadline,
+    await changes.commitAndInvalidate(
+      context.deadline,
       async (tx) => {
         if (!(await store.remove(tx, mediaId, id, new Date(clock.now())))) throw new Fault('share_link.not_found')
       },
-      { adds: true },
+      { grantsOnly: true },
     )
   },
 
-  open: async ({ deadline }: Call, mediaId: string, secret: string, variant: Variant): Promise<Visit> => {
+  open: async ({ deadline }: RequestContext, mediaId: string, secret: string, variant: Variant): Promise<Visit> => {
     const presented = readSecret(secret)
     const kept = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
     const isIt = presented && kept?.media_id === mediaId && timingSafeEqual(presented.hash, kept.secret_hash)

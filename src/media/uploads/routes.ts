@@ -13,7 +13,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
     .use(guard)
     .post(
       '/media',
-      async ({ call, caller, request, status }) => status(201, await uploads.take(call, caller, request)),
+      async ({ context, caller, request, status }) => status(201, await uploads.take(context, caller, request)),
       {
         signedIn: true,
         ...contract(
@@ -23,12 +23,12 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
             summary: 'Upload a picture, which is its uploader’s alone',
             tags,
             upload: { types: pictureTypes, maxBytes: maxUploadBytes },
-            faults: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
+            errors: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
           },
         ),
       },
     )
-    .get('/media', ({ call, caller, query }) => uploads.list(call, caller, toPlace(query)), {
+    .get('/media', ({ context, caller, query }) => uploads.list(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract({ query: page }, { 200: mediaPage }, { summary: 'What the caller uploaded, newest first', tags }),
     })

@@ -3,7 +3,7 @@ import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
 import { readBytes } from '../../http/body.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
@@ -11,7 +11,7 @@ import { ImageRefused } from '../../platform/images.ts'
 import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTooLong } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
-import type { Keeper, Made } from '../media-storage.ts'
+import type { Made, MediaStorage } from '../media-storage.ts'
 import { type Media, pictureTypes } from '../model.ts'
 import { toMedia } from '../service.ts'
 import type { MediaStore } from '../store.ts'
@@ -64,14 +64,14 @@ const typeOf = ({ headers }: Request): string => {
  */
 export const createUploads = ({
   store,
-  keeper,
+  mediaStorage,
   access,
   changes,
   clock,
   requestMs,
 }: {
   store: Pick<MediaStore, 'listUploads' | 'findInserted'>
-  keeper: Pick<Keeper, 'inspect' | 'keep' | 'abandon' | 'publish'>
+  mediaStorage: Pick<MediaStorage, 'inspect' | 'keep' | 'abandon' | 'publish'>
   access: Pick<Access, 'enter'>
   changes: Changes
   clock: Clock
@@ -83,7 +83,7 @@ export const createUploads = ({
 
   const inspect = async (bytes: Uint8Array, type: string): Promise<Made> => {
     const tooLate = new AbortController()
-    const looking = keeper.inspect(bytes, tooLate.signal).catch((error) => {
+    const looking = mediaStorage.inspect(bytes, tooLate.signal).catch((error) => {
       throw faultOf(error)
     })
     const picture = await createDeadline(clock, workMs).run(
@@ -94,28 +94,28 @@ export const createUploads = ({
   }
 
   const keep = async (picture: Made, ownerId: string, deadline: Deadline): Promise<Media> => {
-    const keeping = keeper.keep([picture])
+    const keeping = mediaStorage.keep([picture])
     try {
       await deadline.run(keeping).catch((cause: unknown) => {
         throw databaseFault(cause) ?? new Fault('media.unavailable', { cause, detail: { sha256: picture.sha256 } })
       })
-      return await changes.run(
+      return await changes.commitAndInvalidate(
         deadline,
         async (tx) => {
-          const [id = ''] = await keeper.publish(tx, { generationId: null, ownerId }, [picture])
+          const [id = ''] = await mediaStorage.publish(tx, { generationId: null, ownerId }, [picture])
           return toMedia(await store.findInserted(tx, id))
         },
-        { adds: true },
+        { grantsOnly: true },
       )
     } catch (error) {
       // When nothing is written any more; if it cannot be given up now, that comes by itself.
-      keeping.catch(() => {}).then(() => keeper.abandon([picture]).catch(() => {}))
+      keeping.catch(() => {}).then(() => mediaStorage.abandon([picture]).catch(() => {}))
       throw error
     }
   }
 
   return {
-    take: async ({ deadline }: Call, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
+    take: async ({ deadline }: RequestContext, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
       const type = typeOf(request)
       deadline.check()
       if (isFull(userId)) throw new Fault('media.busy')
@@ -132,7 +132,7 @@ export const createUploads = ({
       }
     },
 
-    list: async ({ deadline }: Call, { userId }: Caller, place: { after: string | null; limit: number }) => {
+    list: async ({ deadline }: RequestContext, { userId }: Caller, place: { after: string | null; limit: number }) => {
       const { items, next_cursor } = toPage(await store.listUploads(deadline, userId, place), place.limit)
       return { items: items.map(toMedia), next_cursor }
     },

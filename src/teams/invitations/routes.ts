@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
-import { nothing, toPlace } from '../../http/schema-types.ts'
+import { noContent, toPlace } from '../../http/schema-types.ts'
 import { team, teamParams } from '../model.ts'
 import * as model from './model.ts'
 import type { Invitations } from './service.ts'
@@ -14,8 +14,8 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
     .use(guard)
     .post(
       '/:team_id/invitations',
-      async ({ call, caller, params, body, status }) =>
-        status(201, await invitations.create(call, caller, params.team_id, body)),
+      async ({ context, caller, params, body, status }) =>
+        status(201, await invitations.create(context, caller, params.team_id, body)),
       {
         signedIn: true,
         ...contract(
@@ -24,15 +24,15 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
           {
             summary: 'Invite an address, in a role below the caller’s, for 7 days; it takes the place of an open one',
             tags,
-            faults: ['team.not_found', 'team.role_too_low', 'team.already_member'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.already_member'],
           },
         ),
       },
     )
     .get(
       '/:team_id/invitations',
-      ({ call, caller, params, query }) =>
-        invitations.list(call, caller, params.team_id, { ...toPlace(query), status: query.status ?? null }),
+      ({ context, caller, params, query }) =>
+        invitations.list(context, caller, params.team_id, { ...toPlace(query), status: query.status ?? null }),
       {
         signedIn: true,
         ...contract(
@@ -41,31 +41,31 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
           {
             summary: 'Invitations, newest first; for admins and the owner',
             tags,
-            faults: ['team.not_found', 'team.role_too_low'],
+            errors: ['team.not_found', 'team.role_too_low'],
           },
         ),
       },
     )
     .delete(
       '/:team_id/invitations/:invitation_id',
-      async ({ call, caller, params, status }) => {
-        await invitations.cancel(call, caller, params.team_id, params.invitation_id)
+      async ({ context, caller, params, status }) => {
+        await invitations.cancel(context, caller, params.team_id, params.invitation_id)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { params: model.invitationParams },
-          { 204: nothing },
+          { 204: noContent },
           {
             summary: 'Cancel an open invitation to a role below the caller’s',
             tags,
-            faults: ['team.not_found', 'team.role_too_low', 'team.invitation_not_found'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.invitation_not_found'],
           },
         ),
       },
     )
-    .post('/invitations/accept', ({ call, caller, body }) => invitations.accept(call, caller, body.secret), {
+    .post('/invitations/accept', ({ context, caller, body }) => invitations.accept(context, caller, body.secret), {
       signedIn: true,
       ...contract(
         { body: model.presented },
@@ -73,22 +73,22 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
         {
           summary: 'Join the team that invited the caller’s address',
           tags,
-          faults: ['team.invitation_not_found', 'team.full', 'team.already_member'],
+          errors: ['team.invitation_not_found', 'team.full', 'team.already_member'],
         },
       ),
     })
     .post(
       '/invitations/decline',
-      async ({ call, caller, body, status }) => {
-        await invitations.decline(call, caller, body.secret)
+      async ({ context, caller, body, status }) => {
+        await invitations.decline(context, caller, body.secret)
         return status(204, undefined)
       },
       {
         signedIn: true,
         ...contract(
           { body: model.presented },
-          { 204: nothing },
-          { summary: 'Decline an invitation to the caller’s address', tags, faults: ['team.invitation_not_found'] },
+          { 204: noContent },
+          { summary: 'Decline an invitation to the caller’s address', tags, errors: ['team.invitation_not_found'] },
         ),
       },
     )

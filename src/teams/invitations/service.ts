@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault, invalidInput } from '../../fault.ts'
-import type { Call } from '../../http/request-context.ts'
+import type { RequestContext } from '../../http/request-context.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
@@ -11,10 +11,10 @@ import { newId } from '../../kit/id.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
 import type { Team } from '../model.ts'
-import { rulesOver } from '../rules.ts'
+import { outranks } from '../rules.ts'
 import { foundTeam } from '../service.ts'
 import type { TeamStore } from '../store.ts'
-import { admit, enterTeam } from '../team-lock.ts'
+import { lockTeamAs, requireTeamRight } from '../team-lock.ts'
 import type { Invitation, IssuedInvitation, NewInvitation } from './model.ts'
 import type { InvitationFilter, InvitationRow, InvitationStore } from './store.ts'
 
@@ -50,8 +50,8 @@ export const createInvitations = ({
   changes: Changes
   clock: Clock
 }) => {
-  const change = <T>(call: Call, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
-    changes.run(call.deadline, work, { adds: true })
+  const change = <T>(context: RequestContext, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
+    changes.commitAndInvalidate(context.deadline, work, { grantsOnly: true })
 
   /** The invitation a caller presents the secret of; its team is locked. */
   const present = async (tx: TransactionSql, caller: Caller, secret: string, now: Date) => {
@@ -65,18 +65,23 @@ export const createInvitations = ({
 
   return {
     /** A new one takes the place of one that is open for the same address, if the caller might also cancel that. */
-    create: (call: Call, caller: Caller, teamId: string, input: NewInvitation): Promise<IssuedInvitation> => {
+    create: (
+      context: RequestContext,
+      caller: Caller,
+      teamId: string,
+      input: NewInvitation,
+    ): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', 'Too long')
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)
-      return change(call, async (tx) => {
-        const own = await enterTeam(teams, tx, caller, teamId, 'invite')
-        if (!rulesOver(own, input.role)) throw new Fault('team.role_too_low')
+      return change(context, async (tx) => {
+        const own = await lockTeamAs(teams, tx, caller, teamId, 'invite')
+        if (!outranks(own, input.role)) throw new Fault('team.role_too_low')
         if (await store.isMember(tx, teamId, email)) throw new Fault('team.already_member')
         const superseded = await store.supersede(tx, teamId, email, now)
-        if (superseded !== undefined && !rulesOver(own, superseded)) throw new Fault('team.role_too_low')
+        if (superseded !== undefined && !outranks(own, superseded)) throw new Fault('team.role_too_low')
         const row = await store.insert(tx, {
           id: newId(),
           team_id: teamId,
@@ -91,35 +96,35 @@ export const createInvitations = ({
       })
     },
 
-    list: async (call: Call, caller: Caller, teamId: string, filter: InvitationFilter) => {
-      const seen = await store.list(call.deadline, teamId, caller.userId, new Date(clock.now()), filter)
-      admit(seen?.role, 'invite')
+    list: async (context: RequestContext, caller: Caller, teamId: string, filter: InvitationFilter) => {
+      const seen = await store.list(context.deadline, teamId, caller.userId, new Date(clock.now()), filter)
+      requireTeamRight(seen?.role, 'invite')
       const { items, next_cursor } = toPage(seen?.rows ?? [], filter.limit)
       return { items: items.map(toInvitation), next_cursor }
     },
 
-    cancel: (call: Call, caller: Caller, teamId: string, id: string): Promise<void> =>
-      change(call, async (tx) => {
+    cancel: (context: RequestContext, caller: Caller, teamId: string, id: string): Promise<void> =>
+      change(context, async (tx) => {
         const now = new Date(clock.now())
-        const own = await enterTeam(teams, tx, caller, teamId, 'invite')
+        const own = await lockTeamAs(teams, tx, caller, teamId, 'invite')
         const role = await store.findOpen(tx, teamId, id, now)
         if (role === undefined) throw new Fault('team.invitation_not_found')
-        if (!rulesOver(own, role)) throw new Fault('team.role_too_low')
+        if (!outranks(own, role)) throw new Fault('team.role_too_low')
         await store.close(tx, id, 'cancelled', now)
       }),
 
-    accept: (call: Call, caller: Caller, secret: string): Promise<Team> =>
-      change(call, async (tx) => {
+    accept: (context: RequestContext, caller: Caller, secret: string): Promise<Team> =>
+      change(context, async (tx) => {
         const now = new Date(clock.now())
         const { id, team_id, role, max_members } = await present(tx, caller, secret, now)
         if ((await teams.countMembers(tx, team_id)) >= max_members) throw new Fault('team.full')
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
-        return foundTeam(await teams.find(call.deadline, team_id, caller.userId, tx))
+        return foundTeam(await teams.find(context.deadline, team_id, caller.userId, tx))
       }),
 
-    decline: (call: Call, caller: Caller, secret: string): Promise<void> =>
-      change(call, async (tx) => {
+    decline: (context: RequestContext, caller: Caller, secret: string): Promise<void> =>
+      change(context, async (tx) => {
         const now = new Date(clock.now())
         const { id } = await present(tx, caller, secret, now)
         await store.close(tx, id, 'declined', now)

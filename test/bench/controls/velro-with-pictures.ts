@@ -5,7 +5,7 @@
  */
 import process from 'node:process'
 import { createApp } from '../../../src/app.ts'
-import { openBackingDatabase } from '../../../src/boot/open-database.ts'
+import { openDatabase } from '../../../src/boot/open-database.ts'
 import { parseConfig } from '../../../src/config.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
 import { createDeadline } from '../../../src/kit/deadline.ts'
@@ -21,7 +21,7 @@ const patienceMs = 120_000
 
 const config = parseConfig(process.env)
 const log = createLog(config.logLevel)
-const database = await openBackingDatabase(config, log)
+const database = await openDatabase(config, log)
 const services = await createServices({ ...config, secret: database.secret }, database.connection, { log })
 const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
 

@@ -1,5 +1,5 @@
 import { createAccess } from '../../../src/access/access.ts'
-import { createTally } from '../../../src/access/cache/decision-counters.ts'
+import { createDecisionCounters } from '../../../src/access/cache/decision-counters.ts'
 import { findAccessDifferences, syncAccessRules } from '../../../src/access/cache/effective-access-store.ts'
 import { createFactCache } from '../../../src/access/cache/fact-cache.ts'
 import { createFactStore } from '../../../src/access/cache/fact-store.ts'
@@ -62,7 +62,7 @@ const prepare = async (size: Size) => {
   return {
     size,
     checkMs,
-    access: createAccess({ facts, clock: systemClock, tally: createTally() }),
+    access: createAccess({ facts, clock: systemClock, decisionCounters: createDecisionCounters() }),
     listing: createListing(createListingStore(pools.read)),
   }
 }

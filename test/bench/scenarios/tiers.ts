@@ -1,9 +1,9 @@
 import { syncAccessRules } from '../../../src/access/cache/effective-access-store.ts'
 import { createFactCache } from '../../../src/access/cache/fact-cache.ts'
 import { createFactStore } from '../../../src/access/cache/fact-store.ts'
-import { createOuterCache, scripts } from '../../../src/access/cache/redis-cache.ts'
-import { loadFromStore, loadThroughOuter } from '../../../src/access/cache/tiered-loader.ts'
-import { createStanding } from '../../../src/access/invalidation/pending-invalidations.ts'
+import { createRedisCache, scripts } from '../../../src/access/cache/redis-cache.ts'
+import { loadFromStore, loadThroughRedis } from '../../../src/access/cache/tiered-loader.ts'
+import { createPendingInvalidations } from '../../../src/access/invalidation/pending-invalidations.ts'
 import type { Fact, FactKind } from '../../../src/access/policy/facts/model.ts'
 import type { ResourceRef } from '../../../src/access/policy/matrix.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
@@ -57,16 +57,16 @@ export const tiers: Scenario = async ({ seconds }) => {
   const server = onEnd(await startRedis())
   const redis = createRedis({ url: server.url, clock: systemClock, log: createLog('silent'), scripts })
   onEnd({ stop: () => redis.close() })
-  while (redis.incarnation === undefined) await Bun.sleep(5)
+  while (redis.serverRunId === undefined) await Bun.sleep(5)
 
   const fromStore = loadFromStore(createFactStore(pools.auth), flags)
-  const throughOuter = loadThroughOuter({
-    outer: createOuterCache({ redis, clock: systemClock }),
+  const throughOuter = loadThroughRedis({
+    redisCache: createRedisCache({ redis, clock: systemClock }),
     fromStore,
     flags,
     clock: systemClock,
     lease,
-    standing: createStanding(systemClock),
+    pendingInvalidations: createPendingInvalidations(systemClock),
   })
   const cacheOf = (load: typeof fromStore, ttlMs: number) =>
     createFactCache({

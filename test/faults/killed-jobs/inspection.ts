@@ -128,7 +128,7 @@ const inspectObjects = async (sql: Sql, connection: TestConnection, folder: stri
   await sql`update media_claims set claimed_at = claimed_at - interval '2 hours'`
   for (let before = Number.POSITIVE_INFINITY; (await rowsOfObjects()).size < before; ) {
     before = (await rowsOfObjects()).size
-    await sweeper.services.keeper.sweep()
+    await sweeper.services.mediaStorage.sweep()
   }
   await sweeper.close()
   const left = await listAll()

@@ -1,4 +1,4 @@
-import type { Right } from '../../../src/access/permission-recheck.ts'
+import type { RecheckedPermission } from '../../../src/access/permission-recheck.ts'
 import type { Generation } from '../../../src/generations/model.ts'
 import type { GenerationState } from '../../../src/generations/store.ts'
 import { createHub, type HubDependencies } from '../../../src/generations/stream/hub.ts'
@@ -101,7 +101,7 @@ export const createWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...overrides,
   })
 
-  const rightTo = (id: string, given: Partial<Right> = {}): Right => ({
+  const rightTo = (id: string, given: Partial<RecheckedPermission> = {}): RecheckedPermission => ({
     userId: 'ada',
     sessionId: 'hers',
     expiresAtMs: time.clock.now() + 900_000,
@@ -110,7 +110,7 @@ export const createWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...given,
   })
   /** A client that reads on its own, unless it is told to wait. */
-  const open = (id: string, given: Partial<Right> = {}, told?: State) => {
+  const open = (id: string, given: Partial<RecheckedPermission> = {}, told?: State) => {
     const reader = hub.open(id, rightTo(id, given), told).getReader()
     const client = { text: '', ended: false, reading: true }
     const read = async () => {

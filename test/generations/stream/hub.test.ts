@@ -19,12 +19,12 @@ describe('a stream', () => {
     await time.pass(1_250)
     expect(client.kinds().at(-1)).toBe('position {"position":0}')
     put('g', 'processing', 1)
-    hub.onTouched(touching('g'))
+    hub.onInvalidated(touching('g'))
     await time.pass(30)
     hub.onProgress(['g', '1', '0.4'])
     await time.pass(30)
     put('g', 'completed')
-    hub.onTouched(touching('g'))
+    hub.onInvalidated(touching('g'))
     await time.pass(30)
     expect(client.kinds().slice(3)).toEqual([
       'status {"status":"processing","attempt":1}',
@@ -42,7 +42,7 @@ describe('a stream', () => {
     const client = open('g')
     await time.pass(300)
     put('g', status)
-    hub.onTouched(touching('g'))
+    hub.onInvalidated(touching('g'))
     await time.pass(30)
     expect([client.events().at(-1)?.data, client.ended]).toEqual([{ id: 'g', owner_id: 'ada', status }, true])
   })
@@ -54,7 +54,7 @@ describe('a stream', () => {
     await time.pass(300)
     const { text } = client
     stored.delete('g')
-    hub.onTouched(touching('g'))
+    hub.onInvalidated(touching('g'))
     await time.pass(30)
     expect([client.text, client.ended, hub.size]).toEqual([text, true, 0])
   })
@@ -200,7 +200,7 @@ describe('what is read', () => {
     // Just after all was read.
     await time.pass(2_800)
     queue.shift()
-    hub.onTouched(touching('other'))
+    hub.onInvalidated(touching('other'))
     await time.pass(1_100)
     expect(client.kinds().at(-1)).toBe('position {"position":0}')
   })
@@ -217,7 +217,7 @@ describe('what is read', () => {
     open('g')
     for (let ms = 0; ms < 10_000; ms += 10) {
       hub.onQueueMoved()
-      hub.onTouched(touching('somebody else’s'))
+      hub.onInvalidated(touching('somebody else’s'))
       await time.pass(10)
     }
     expect(asked.positions).toBeGreaterThanOrEqual(7)
@@ -258,7 +258,7 @@ describe('the right to read', () => {
   ] as FactKey[][])('is looked at when %s was changed, at once', async (key) => {
     const { client, memory, hub, time } = await begin()
     memory.set('g', false)
-    hub.onTouched(['account:nobody', key as FactKey])
+    hub.onInvalidated(['account:nobody', key as FactKey])
     await time.settled()
     expect(client.ended).toBe(true)
   })
@@ -268,7 +268,7 @@ describe('the right to read', () => {
       const { client, memory, hub, time, asked } = await begin()
       memory.set('g', false)
       const { peeks } = asked
-      hub.onTouched(touched)
+      hub.onInvalidated(touched)
       await time.pass(60)
       expect([client.ended, asked.peeks - peeks]).toEqual([true, 1])
     }
@@ -286,7 +286,7 @@ describe('the right to read', () => {
     await time.pass(1)
     expect([client.text, client.ended, other.ended]).toEqual([before, true, false])
     asked.gathers.length = 0
-    hub.onTouched('everything')
+    hub.onInvalidated('everything')
     await time.pass(1)
     expect(asked.gathers).toEqual([1])
   })
@@ -362,7 +362,7 @@ describe('clients', () => {
     expect(heard).toEqual(['progress {"progress":0}', 'progress {"progress":0.01}', 'progress {"progress":0.9}'])
     client.stopReading()
     put('g', 'completed')
-    hub.onTouched(touching('g'))
+    hub.onInvalidated(touching('g'))
     await time.pass(5_000)
     client.goOn()
     await time.settled()

@@ -21,7 +21,7 @@ export type ResourceFacts = {
 /** Whatever can be asked for a fact: memory, another cache, what was just read. */
 export type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
 
-export const nothing: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
+export const noResource: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
 
 export const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 'hit' ? lookup.value : undefined)
 
@@ -59,7 +59,7 @@ const readProject = (
 ): Pick<ResourceFacts, 'project' | 'grant'> | undefined => {
   const lookup = source('project', projectId)
   if (lookup.kind === 'miss') return void onMiss('project', projectId, unknownGrantsOf(source, userId, projectId))
-  if (lookup.kind === 'absent') return nothing
+  if (lookup.kind === 'absent') return noResource
   const project = lookup.value
   if (project.ownerId === userId || project.visibility === 'private') return { project, grant: undefined }
   const grant = readGrant(source, projectId, userId, onMiss)
@@ -70,7 +70,7 @@ const readProject = (
 const readGeneration = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
   const lookup = source('generation', id)
   if (lookup.kind === 'miss') return void onMiss('generation', id, unknownGrantsOf(source, userId))
-  if (lookup.kind === 'absent') return nothing
+  if (lookup.kind === 'absent') return noResource
   const generation = lookup.value
   if (generation.projectId === null) return { project: undefined, generation, grant: undefined }
   const found = readProject(source, generation.projectId, userId, onMiss)
@@ -80,9 +80,9 @@ const readGeneration = (source: Source, id: string, userId: string, onMiss: OnMi
 const readMedia = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
   const lookup = source('media', id)
   if (lookup.kind === 'miss') return void onMiss('media', id, unknownGrantsOf(source, userId))
-  if (lookup.kind === 'absent') return nothing
+  if (lookup.kind === 'absent') return noResource
   const media = lookup.value
-  if (media.generationId === null) return { ...nothing, media }
+  if (media.generationId === null) return { ...noResource, media }
   const found = readGeneration(source, media.generationId, userId, onMiss)
   return found && { project: found.project, generation: found.generation, media, grant: found.grant }
 }
