@@ -22,7 +22,7 @@ const toEntry = (row: EntryRow): Entry => ({
 
 type Dependencies = {
   store: CreditStore
-  operators: Pick<Operators, 'keep'>
+  operators: Pick<Operators, 'requireForShare'>
   changes: Changes
   idempotency: Pick<Idempotency, 'once'>
   welcomeCredits: number
@@ -82,7 +82,7 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
    */
   grant: (context: RequestContext, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      const user = await operators.keep(tx, caller, input.user_id)
+      const user = await operators.requireForShare(tx, caller, input.user_id)
       const request = { userId: caller.userId, route: 'POST /api/v1/credits/grants', key, body: input }
       return idempotency.once(tx, request, async () => {
         if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')

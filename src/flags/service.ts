@@ -18,14 +18,14 @@ export const createFlagService = ({
   changes,
 }: {
   store: FlagStore
-  operators: Pick<Operators, 'keep'>
+  operators: Pick<Operators, 'requireForShare'>
   changes: Changes
 }) => ({
   get: (context: RequestContext): Promise<FlagAnswer> => context.deadline.run(store.list()),
 
   set: (context: RequestContext, caller: Caller, values: FlagChanges): Promise<FlagAnswer> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      await operators.keep(tx, caller)
+      await operators.requireForShare(tx, caller)
       await store.set(tx, values, caller.userId)
       return createFlagStore(tx as unknown as Sql).list()
     }),

@@ -50,7 +50,7 @@ export const createServiceKeys = ({
   clock,
 }: {
   store: ServiceKeyStore
-  operators: Pick<Operators, 'keep'>
+  operators: Pick<Operators, 'requireForShare'>
   changes: Changes
   clock: Clock
 }) => ({
@@ -62,7 +62,7 @@ export const createServiceKeys = ({
     return changes.commitAndInvalidate(
       context.deadline,
       async (tx) => {
-        await operators.keep(tx, caller)
+        await operators.requireForShare(tx, caller)
         const row = await store.insert(tx, {
           id,
           name: input.name,
@@ -85,7 +85,7 @@ export const createServiceKeys = ({
 
   revoke: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      await operators.keep(tx, caller)
+      await operators.requireForShare(tx, caller)
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
     }),
 })

@@ -27,7 +27,7 @@ afterAll(async () => {
 const creditsOf = (welcomeCredits: number) =>
   createCredits({
     store: createCreditStore(sql),
-    operators: { keep: () => Promise.reject(new Error('not here')) },
+    operators: { requireForShare: () => Promise.reject(new Error('not here')) },
     changes: { commitAndInvalidate: () => Promise.reject(new Error('not here')) },
     idempotency: { once: () => Promise.reject(new Error('not here')) },
     welcomeCredits,

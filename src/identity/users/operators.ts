@@ -4,26 +4,31 @@ import type { TransactionSql } from '../../platform/postgres.ts'
 import type { AccountRow, UserStore } from './store.ts'
 
 /**
- * Decides again, in the transaction of a change, that its caller is an operator of the platform: the door decided before.
+ * Rechecks inside the transaction of a change that its caller is an operator of the platform. The guard decided before.
  *
- * Promise: whoever passes is an operator until the transaction ends, because a suspension or a demotion waits for it; after
- * one that came first, it throws `identity.not_signed_in` or `access.admins_only`, and what was done in the transaction is
- * undone. Comes first in it, so that accounts are locked before anything else. Another account the change is about is
- * locked along, in the order all do, and returned if there is such an account.
+ * Guarantees that the caller stays an operator until the transaction ends: its account is locked, so a suspension or a
+ * demotion waits. After one that was committed first it throws `identity.not_signed_in` or `access.admins_only`, and the
+ * transaction is rolled back. Call it first in the transaction, because accounts are locked before all other rows. The
+ * account that the change is about (`aboutId`) is locked by the same statement, in the order of ids, and returned if it
+ * exists.
  *
- * `keep` lets others keep the same accounts; `lock` lets nobody, and is for changing the other one.
+ * `requireForShare` locks for share, so that operators do not wait for each other. `requireForNoKeyUpdate` is for changing
+ * the account `aboutId`.
  */
-export const createOperators = (store: Pick<UserStore, 'keep' | 'lock'>) => {
+export const createOperators = (store: Pick<UserStore, 'lockForShare' | 'lockForNoKeyUpdate'>) => {
   const requireWith =
-    (hold: UserStore['keep' | 'lock']) =>
+    (lockAccounts: UserStore['lockForShare' | 'lockForNoKeyUpdate']) =>
     async (tx: TransactionSql, caller: Caller, aboutId = caller.userId): Promise<AccountRow | undefined> => {
-      const held = await hold(tx, [caller.userId, aboutId])
-      const operator = held.find(({ id }) => id === caller.userId)
+      const accounts = await lockAccounts(tx, [caller.userId, aboutId])
+      const operator = accounts.find(({ id }) => id === caller.userId)
       if (operator?.status !== 'active') throw new Fault('identity.not_signed_in')
       if (operator.role !== 'admin') throw new Fault('access.admins_only')
-      return held.find(({ id }) => id === aboutId)
+      return accounts.find(({ id }) => id === aboutId)
     }
-  return { keep: requireWith(store.keep), lock: requireWith(store.lock) }
+  return {
+    requireForShare: requireWith(store.lockForShare),
+    requireForNoKeyUpdate: requireWith(store.lockForNoKeyUpdate),
+  }
 }
 
 export type Operators = ReturnType<typeof createOperators>

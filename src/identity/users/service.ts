@@ -39,7 +39,7 @@ export const createUsers = ({
   log,
 }: {
   store: UserStore
-  operators: Pick<Operators, 'lock'>
+  operators: Pick<Operators, 'requireForNoKeyUpdate'>
   sessions: Pick<IdentityStore, 'endSessions'>
   changes: Changes
   clock: Clock
@@ -63,7 +63,7 @@ export const createUsers = ({
     const resigns = input.status === 'suspended' || input.role === 'user'
     if (resigns && id === caller.userId) throw new Fault('user.own_account')
     const account = await changes.commitAndInvalidate(context.deadline, async (tx) => {
-      const user = await operators.lock(tx, caller, id)
+      const user = await operators.requireForNoKeyUpdate(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
       if (input.status === 'suspended') {

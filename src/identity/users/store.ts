@@ -34,14 +34,14 @@ export const createUserStore = (sql: Sql) => {
     },
 
     /**
-     * Locks accounts, each as it is until the transaction ends, in an order of their own, so that of two operators who
-     * change each other one goes first. Sign-ins wait, or have opened their session before; sessions come after it.
+     * Locks accounts for no key update until the transaction ends, in the order of their ids: two operators who change each
+     * other wait, without a deadlock. A sign-in either waits or has opened its session already. Session rows are locked after.
      */
-    lock: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
+    lockForNoKeyUpdate: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for no key update`,
 
-    /** As `lock`, but for no change of them: others may keep them too. */
-    keep: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
+    /** As `lockForNoKeyUpdate`, for share: transactions that only read the accounts do not wait for each other. */
+    lockForShare: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for share`,
 
     /** For a locked account. The time is that of the statement, because the transaction may have begun long before. */
