@@ -14,6 +14,7 @@ const floors: Readonly<Record<string, number>> = {
   'kit/': 0,
   'access/policy/': 1,
   'media/formats/': 1,
+  'media/images/': 2.5,
   'providers/local/': 1,
   'providers/local/provider.ts': 4.5,
   'fault.ts': 1,

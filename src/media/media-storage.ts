@@ -2,10 +2,10 @@ import { Buffer } from 'node:buffer'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadline } from '../kit/deadline.ts'
 import { newId } from '../kit/id.ts'
-import { type Images, thumbnailEdges } from '../platform/images.ts'
 import type { Log } from '../platform/log.ts'
 import { type ObjectStore, objectKey } from '../platform/objects.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
+import { type Images, thumbnailEdges } from './images/images.ts'
 import type { MediaStore } from './store.ts'
 
 /** For looking at one picture or film, or making it smaller, the wait for a worker included. */

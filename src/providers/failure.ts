@@ -1,4 +1,4 @@
-import { ImageRefused, VideoRefused } from '../platform/images.ts'
+import { ImageRefused, VideoRefused } from '../media/images/images.ts'
 import { PoolBusy } from '../platform/worker-pool.ts'
 import { ProviderFailed, type ProviderFailure } from './provider.ts'
 

@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts'
 import type { Clock } from '../kit/clock.ts'
+import type { Images } from '../media/images/images.ts'
 import type { ProviderName } from '../models/registry.ts'
-import type { Images } from '../platform/images.ts'
 import type { Log } from '../platform/log.ts'
 import { createSafeFetch, type SafeFetch } from '../platform/safe-fetch.ts'
 import { createFal } from './fal.ts'

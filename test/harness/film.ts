@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises'
  *       -c:v libx264 -preset veryslow -crf 40 -pix_fmt yuv420p -c:a aac -b:a 8k -ac 1 \
  *       -map_metadata -1 -fflags +bitexact -flags:v +bitexact -flags:a +bitexact film.mp4
  */
-export const readFilm = (): Promise<Buffer> => readFile(new URL('../platform/fixtures/film.mp4', import.meta.url))
+export const readFilm = (): Promise<Buffer> => readFile(new URL('../media/fixtures/film.mp4', import.meta.url))
 
 /** A box of ISO/IEC 14496-12: what it holds, or the boxes it does, behind so many bytes of its own. */
 export type Box = { type: string; data: Buffer; boxes: Box[] | undefined }

@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
-import { ImageRefused, type RenderRequest } from '../../src/platform/images.ts'
+import { ImageRefused, type RenderRequest } from '../../src/media/images/images.ts'
 import { PoolBusy } from '../../src/platform/worker-pool.ts'
 import { judgeFailure } from '../../src/providers/failure.ts'
 import { createLocalProvider } from '../../src/providers/local/provider.ts'

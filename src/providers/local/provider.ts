@@ -1,6 +1,6 @@
 import type { Clock } from '../../kit/clock.ts'
 import { createDeadline } from '../../kit/deadline.ts'
-import type { Images } from '../../platform/images.ts'
+import type { Images } from '../../media/images/images.ts'
 import type { Order, Output, Provider } from '../provider.ts'
 
 /** For one picture, the wait for a worker included; the signal of an attempt ends it sooner. */

@@ -5,7 +5,13 @@ import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
-import { createImages, ImageRefused, type Images, type RenderRequest, VideoRefused } from '../../src/platform/images.ts'
+import {
+  createImages,
+  ImageRefused,
+  type Images,
+  type RenderRequest,
+  VideoRefused,
+} from '../../src/media/images/images.ts'
 import { until } from '../faults/support.ts'
 import { readFilm, stretch } from '../harness/film.ts'
 import { chunk, gif, plain, png, rowsOf, zip } from '../harness/pictures.ts'

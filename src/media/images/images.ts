@@ -1,11 +1,8 @@
-import type { Deadline } from '../kit/deadline.ts'
-import { sliceBytes, yieldToEventLoop } from '../kit/pause.ts'
-import { type ImageRefusal, type ImageType, imageLimits } from '../media/formats/image-format.ts'
-import { type VideoHeader, type VideoRefusal, videoLimits } from '../media/formats/video-format.ts'
-import { createWorkerPool } from './worker-pool.ts'
-
-export type { ImageRefusal, ImageType } from '../media/formats/image-format.ts'
-export type { VideoRefusal, VideoType } from '../media/formats/video-format.ts'
+import type { Deadline } from '../../kit/deadline.ts'
+import { sliceBytes, yieldToEventLoop } from '../../kit/pause.ts'
+import { createWorkerPool } from '../../platform/worker-pool.ts'
+import { type ImageRefusal, type ImageType, imageLimits } from '../formats/image-format.ts'
+import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/video-format.ts'
 
 export type InspectedImage = {
   readonly type: ImageType

@@ -3,12 +3,12 @@ import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
-import { imageLimits, readImageHeader } from '../media/formats/image-format.ts'
-import { readVideoHeader } from '../media/formats/video-format.ts'
-import { drawPicture } from '../providers/local/picture.ts'
+import type { ResultMessage, WorkMessage } from '../../platform/worker-pool.ts'
+import { drawPicture } from '../../providers/local/picture.ts'
+import { imageLimits, readImageHeader } from '../formats/image-format.ts'
+import { readVideoHeader } from '../formats/video-format.ts'
 import { type ImageResult, type ImageWork, imageTaskMs, type RenderRequest, renderedBy } from './images.ts'
 import { refusePngData, withPngText } from './png.ts'
-import type { ResultMessage, WorkMessage } from './worker-pool.ts'
 
 /** One thread of the image pool: pictures are decoded, drawn and encoded here and nowhere else; films are looked at. */
 declare const self: Worker

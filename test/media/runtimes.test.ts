@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import type { RenderRequest } from '../../src/platform/images.ts'
+import type { RenderRequest } from '../../src/media/images/images.ts'
 import { reapFolder } from '../harness/reaper.ts'
 import { findS3Server, noS3Server, startS3 } from '../harness/s3.ts'
 

@@ -1,7 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { Readable } from 'node:stream'
 import { crc32, createInflate } from 'node:zlib'
-import type { ImageRefusal } from '../media/formats/image-format.ts'
+import type { ImageRefusal } from '../formats/image-format.ts'
 
 const afterHeader = 33
 
