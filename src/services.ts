@@ -32,6 +32,7 @@ import { createIdempotency } from './idempotency/idempotency.ts'
 import { createIdempotencyStore } from './idempotency/store.ts'
 import { createPasswords } from './identity/passwords.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
+import { createSessionTokens } from './identity/session-tokens.ts'
 import { createSigningKeys, type SigningKeys } from './identity/signing-keys.ts'
 import { createIdentityStore } from './identity/store.ts'
 import { createOperators } from './identity/users/operators.ts'
@@ -222,16 +223,21 @@ export const createServices = async (
     store: identityStore,
     changes,
     passwords,
-    keys,
-    secrets,
-    policy: { issuer: config.issuer, audience: config.audience, ttlMs: config.accessTokenTtlMs },
+    tokens: createSessionTokens({
+      keys,
+      secrets,
+      policy: { issuer: config.issuer, audience: config.audience, ttlMs: config.accessTokenTtlMs },
+      clock,
+      maxCachedTokens: 2 * config.l1MaxEntries,
+      onIssued: warmUp.signedIn,
+    }),
+    lifecycle: {
+      welcome: credits.welcome,
+      cancelGenerations: (tx, userId) => generations.cancelSome(tx, userId),
+      leaveTeams: teamStore.leaveAll,
+    },
     clock,
     log,
-    maxCachedTokens: 2 * config.l1MaxEntries,
-    leaveTeams: teamStore.leaveAll,
-    cancelGenerations: (tx, userId) => generations.cancelSome(tx, userId),
-    onSignedIn: warmUp.signedIn,
-    welcome: credits.welcome,
   })
   const objects =
     config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
@@ -322,7 +328,7 @@ export const createServices = async (
   const checkAccess = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(database.batch), log })
   const timers = [
     every(keyRefreshMs, 'signing keys', keys.refresh),
-    every(purgeMs, 'session purge', identity.purge),
+    every(purgeMs, 'session purge', identity.purgeSessions),
     every(purgeMs, 'purge of idempotency keys', idempotency.purge),
     every(purgeMs, 'purge of share links', shareLinks.purge),
     every(purgeMs, 'purge of cancellations', cancellations.purge),

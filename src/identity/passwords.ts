@@ -30,10 +30,7 @@ let common: Promise<ReadonlySet<string>> | undefined
 /** The common passwords of at least 8 characters, loaded when first asked for. */
 const commonPasswords = (): Promise<ReadonlySet<string>> => {
   common ??= import('@zxcvbn-ts/language-common').then(
-    ({ dictionary }) =>
-      new Set(
-        (dictionary['passwords-common'] as unknown as readonly string[]).filter((password) => password.length >= 8),
-      ),
+    ({ dictionary }) => new Set(dictionary['passwords-common'].filter((password) => password.length >= 8)),
   )
   return common
 }

@@ -3,7 +3,8 @@ import type { Guard } from '../access/guard.ts'
 import { contract } from '../http/contract.ts'
 import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
-import type { Device, Identity } from './service.ts'
+import type { Identity } from './service.ts'
+import type { Device } from './sessions.ts'
 
 const tags = ['auth']
 

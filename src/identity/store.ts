@@ -33,7 +33,7 @@ export type EndReason =
   | 'account_closed'
   | 'suspended'
 
-/** A presented refresh token and its session, as they stand while both rows are locked. */
+/** A presented refresh token and its session; both rows are locked. */
 export type PresentedToken = SessionRow & { rotated_at: Date | null }
 
 export type SigningKeyRow = {
@@ -76,7 +76,7 @@ export const createIdentityStore = (sql: Sql) => ({
     return row
   },
 
-  /** Replaces the hash only if it is still the one that was compared, so that of two changes at once one wins. */
+  /** Compare and set: replaces the hash only if it is still the one that was compared, so one of two concurrent changes wins. */
   replacePasswordHash: async (tx: TransactionSql, id: string, from: string, to: string): Promise<boolean> => {
     const { count } = await tx`
       update users set password_hash = ${to}, updated_at = now()
@@ -85,16 +85,16 @@ export const createIdentityStore = (sql: Sql) => ({
   },
 
   /**
-   * Keeps an account as it is until the transaction ends. Returns false when it is not active any more or its hash is not
-   * the one that was compared: a sign-in that overlaps with a change of password or with closing must come to nothing.
+   * Locks the account for share until the transaction ends. Returns false when it is no longer active or its hash is not
+   * the one that was compared, so a sign-in that races with a change of password or with closing is refused.
    */
-  holdAccount: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
+  lockAccountForShare: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
     const { count } = await tx`
       select from users where id = ${id} and status = 'active' and password_hash = ${passwordHash} for share`
     return count === 1
   },
 
-  /** Closes the account and forgets who it was; the address becomes free. */
+  /** Closes the account and erases its personal data; the email address can be registered again. */
   closeAccount: async (tx: TransactionSql, id: string): Promise<boolean> => {
     const { count } = await tx`
       update users set status = 'deleted', email = null, password_hash = null, display_name = '', updated_at = now()
@@ -115,8 +115,8 @@ export const createIdentityStore = (sql: Sql) => ({
   },
 
   /**
-   * Finds a refresh token and locks it with its session, so that of many presentations at once one rotates and the
-   * others see that it was rotated.
+   * Finds a refresh token and locks it and its session for update, so that of concurrent refreshes one rotates the token
+   * and the others see it rotated.
    */
   lockRefreshToken: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<PresentedToken | undefined> => {
     const [row] = await tx<PresentedToken[]>`
@@ -140,7 +140,7 @@ export const createIdentityStore = (sql: Sql) => ({
       insert into refresh_tokens (token_hash, session_id, issued_at) values (${to}, ${session.id}, ${session.seenAt})`
   },
 
-  /** Ends one live session of a user. Returns whether there was one. */
+  /** Ends one live session of a user. Returns false when the user has no live session with this id. */
   endSession: async (tx: TransactionSql, userId: string, id: string, reason: EndReason, at: Date): Promise<boolean> => {
     const { count } = await tx`
       update sessions set ended_at = ${at}, end_reason = ${reason}
@@ -148,17 +148,17 @@ export const createIdentityStore = (sql: Sql) => ({
     return count === 1
   },
 
-  /** Ends all live sessions of a user, but for one if given. */
+  /** Ends all live sessions of a user, except `exceptId` if given. */
   endSessions: async (
     tx: TransactionSql,
     userId: string,
     reason: EndReason,
     at: Date,
-    except: string | null = null,
+    exceptId: string | null = null,
   ): Promise<void> => {
     await tx`
       update sessions set ended_at = ${at}, end_reason = ${reason}
-       where user_id = ${userId} and ended_at is null and (${except}::uuid is null or id <> ${except}::uuid)`
+       where user_id = ${userId} and ended_at is null and (${exceptId}::uuid is null or id <> ${exceptId}::uuid)`
   },
 
   listSessions: async (deadline: Deadline, userId: string, now: Date, after: string | null, limit: number) =>
@@ -168,7 +168,7 @@ export const createIdentityStore = (sql: Sql) => ({
          and (${after}::uuid is null or id < ${after}::uuid)
        order by id desc limit ${limit + 1}`),
 
-  /** Removes sessions that ended or expired before `before`, at most 5,000 at once; their tokens go with them. */
+  /** Deletes up to 5,000 sessions that ended or expired before `before`, with their refresh tokens. Returns how many. */
   purgeSessions: async (before: Date): Promise<number> => {
     const { count } = await sql`
       delete from sessions where id in (
@@ -180,7 +180,7 @@ export const createIdentityStore = (sql: Sql) => ({
   listSigningKeys: async (now: Date): Promise<SigningKeyRow[]> =>
     sql<SigningKeyRow[]>`select * from signing_keys where expires_at > ${now} order by activates_at`,
 
-  /** Runs `plan` over the keys in force while no other instance can; what it returns is added. */
+  /** Adds the keys that `plan` returns for the unexpired ones. Holds an advisory lock, so instances take turns. */
   addSigningKeys: async (now: Date, plan: (keys: SigningKeyRow[]) => Promise<SigningKeyRow[]>) => {
     await sql.begin(async (tx) => {
       await tx`select pg_advisory_xact_lock(${signingKeysLock})`

@@ -1,0 +1,157 @@
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Caller } from '../access/principal.ts'
+import { Fault, invalidInput } from '../fault.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import { canonicalEmail } from '../kit/email.ts'
+import { newId } from '../kit/id.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import type { TokenResponse, User } from './model.ts'
+import { isOutdated, type Passwords } from './passwords.ts'
+import type { Device, Sessions } from './sessions.ts'
+import type { IdentityStore, UserRow } from './store.ts'
+import { toUser } from './users/view.ts'
+
+/** What other features do when an account is opened or closed, inside its transaction. */
+export type AccountLifecycle = {
+  /** Grants the starting credits of a new account. */
+  welcome: (tx: TransactionSql, userId: string) => Promise<void>
+  /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
+  cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
+  /** Locks the account, removes it from the teams it does not own, and deletes its invitations. */
+  leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
+}
+
+type Dependencies = {
+  store: IdentityStore
+  changes: Changes
+  passwords: Passwords
+  sessions: Sessions
+  lifecycle: AccountLifecycle
+}
+
+const maxDefaultNameLength = 100
+const minPasswordLength = 8
+
+/** Counts code points. The schema counts UTF-16 code units, of which some characters take two. */
+const requireLength = (password: string, pointer: string): void => {
+  if ([...password.normalize('NFC')].length >= minPasswordLength) return
+  throw invalidInput('body', pointer, `Expected ${minPasswordLength} characters or more`)
+}
+
+/**
+ * Accounts as their owners use them: registering, signing in, changing, closing.
+ *
+ * Guarantee: an acknowledged registration or sign-in is committed. After a changed password every other session, and after
+ * closing every session, is refused from the next request on.
+ */
+export const createAccounts = ({ store, changes, passwords, sessions, lifecycle }: Dependencies) => {
+  const requireActiveUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
+    const user = await store.findUser(context.deadline, userId)
+    if (user === undefined || user.status !== 'active') throw new Fault('identity.not_signed_in')
+    return user
+  }
+
+  return {
+    register: async (
+      context: RequestContext,
+      input: { email: string; password: string; display_name?: string },
+      device: Device,
+    ): Promise<TokenResponse> => {
+      const email = canonicalEmail(input.email)
+      if (email === undefined) throw invalidInput('body', '/email', 'Too long')
+      requireLength(input.password, '/password')
+      const passwordHash = await passwords.hash(input.password, context.deadline)
+      const respond = await changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
+          const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
+          await lifecycle.welcome(tx, user.id)
+          return sessions.open(tx, user, device)
+        },
+        { grantsOnly: true },
+      )
+      return respond()
+    },
+
+    /** An unknown address takes as long as a wrong password and gets the same bytes, so it reveals no account. */
+    login: async (
+      context: RequestContext,
+      input: { email: string; password: string },
+      device: Device,
+    ): Promise<TokenResponse> => {
+      const email = canonicalEmail(input.email) ?? ''
+      // Two attempts: a concurrent sign-in may have renewed the hash after this one read it.
+      for (let attempt = 1; attempt <= 2; attempt += 1) {
+        const user = await store.findUserByEmail(context.deadline, email)
+        const hash = user?.password_hash ?? undefined
+        const matches = await passwords.verify(input.password, hash, context.deadline)
+        if (!matches || user === undefined || hash === undefined) break
+        if (user.status !== 'active') throw new Fault('identity.account_suspended')
+        const renewed = isOutdated(hash) ? await passwords.rehash(input.password, context.deadline) : undefined
+        const respond = await changes.commitAndInvalidate(
+          context.deadline,
+          async (tx) => {
+            const unchanged =
+              renewed === undefined
+                ? await store.lockAccountForShare(tx, user.id, hash)
+                : await store.replacePasswordHash(tx, user.id, hash, renewed)
+            return unchanged ? sessions.open(tx, user, device) : undefined
+          },
+          { grantsOnly: true },
+        )
+        if (respond !== undefined) return respond()
+      }
+      throw new Fault('identity.credentials_wrong')
+    },
+
+    getMe: async (context: RequestContext, caller: Caller): Promise<User> =>
+      toUser(await requireActiveUser(context, caller.userId)),
+
+    updateMe: (context: RequestContext, caller: Caller, input: { display_name: string }): Promise<User> =>
+      changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
+          if (user === undefined) throw new Fault('identity.not_signed_in')
+          return toUser(user)
+        },
+        { grantsOnly: true },
+      ),
+
+    /**
+     * Closes the account and erases its personal data. Generations are cancelled in batches, each committed, before the
+     * closing transaction: a request that runs out of time keeps its progress, and a retry continues from there.
+     */
+    closeMe: async (context: RequestContext, caller: Caller): Promise<void> => {
+      const cancelBatch = (tx: TransactionSql) => lifecycle.cancelGenerations(tx, caller.userId)
+      while (await changes.commitAndInvalidate(context.deadline, cancelBatch)) {}
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        // First: it needs the email address, which closing erases, and its lock on the account bars new generations.
+        await lifecycle.leaveTeams(tx, caller.userId)
+        while (await cancelBatch(tx)) {}
+        await store.closeAccount(tx, caller.userId)
+        await sessions.endAll(tx, caller.userId, 'account_closed')
+      })
+    },
+
+    /** Ends every other session. Of two concurrent changes one wins; the other gets `identity.password_wrong`. */
+    changePassword: async (
+      context: RequestContext,
+      caller: Caller,
+      input: { current_password: string; new_password: string },
+    ): Promise<void> => {
+      requireLength(input.new_password, '/new_password')
+      const user = await requireActiveUser(context, caller.userId)
+      const oldHash = user.password_hash ?? undefined
+      const matches = await passwords.verify(input.current_password, oldHash, context.deadline)
+      if (!matches || oldHash === undefined) throw new Fault('identity.password_wrong')
+      const newHash = await passwords.hash(input.new_password, context.deadline)
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
+        if (!replaced) throw new Fault('identity.password_wrong')
+        await sessions.endAll(tx, user.id, 'password_changed', caller.sessionId)
+      })
+    },
+  }
+}

@@ -1,0 +1,98 @@
+import type { Claims, TokenClaims } from '../access/principal.ts'
+import { Fault } from '../fault.ts'
+import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
+import type { Secrets } from '../platform/secrets.ts'
+import { signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
+import type { TokenResponse } from './model.ts'
+import type { SigningKeys } from './signing-keys.ts'
+import type { UserRow } from './store.ts'
+import { toUser } from './users/view.ts'
+
+export const refreshTokenLength = 32
+
+type Dependencies = {
+  keys: SigningKeys
+  secrets: Secrets
+  policy: TokenPolicy
+  clock: Clock
+  /** Bound of the cache of verified access tokens, in entries. */
+  maxCachedTokens: number
+  /** Called for every sign-in and refresh just before it is answered; must not throw. */
+  onIssued?: (claims: Claims) => void
+}
+
+/** The access and refresh tokens of sessions. Stateless but for a cache of verified access tokens. */
+export const createSessionTokens = ({
+  keys,
+  secrets,
+  policy,
+  clock,
+  maxCachedTokens,
+  onIssued = () => {},
+}: Dependencies) => {
+  const verified = createTtlMap<TokenClaims>({ clock, maxEntries: maxCachedTokens, ttlMs: policy.ttlMs, jitter: 0 })
+
+  const requireUnexpired = (claims: TokenClaims): TokenClaims => {
+    if (claims.expiresAtMs <= clock.now()) throw new Fault('identity.not_signed_in')
+    return claims
+  }
+
+  const verifyAndCache = async (token: string): Promise<TokenClaims> => {
+    const found = await verifyAccessToken(token, policy, clock, keys.find)
+    if (found === undefined) throw new Fault('identity.not_signed_in')
+    const claims = { userId: found.userId, sessionId: found.sessionId, expiresAtMs: found.expiresAtS * 1_000 }
+    verified.set(token, claims)
+    return requireUnexpired(claims)
+  }
+
+  return {
+    /**
+     * The claims of a bearer token whose signature is valid and which has not expired. Throws `identity.not_signed_in`.
+     * Does not check that the session is still live. A token is verified once and then served from the cache.
+     */
+    claimsOf: (token: string): MaybePromise<TokenClaims> => {
+      const cached = verified.get(token)
+      return cached.kind === 'hit' ? requireUnexpired(cached.value) : verifyAndCache(token)
+    },
+
+    /** Deterministic: the same arguments give the same response, so a retried refresh gets the one that was lost. */
+    issue: async (
+      user: UserRow,
+      sessionId: string,
+      refreshToken: Uint8Array,
+      issuedAtMs: number,
+    ): Promise<TokenResponse> => {
+      onIssued({ userId: user.id, sessionId })
+      return {
+        access_token: await signAccessToken(keys.signer(issuedAtMs), policy, {
+          userId: user.id,
+          sessionId,
+          tokenId: encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22),
+          issuedAtS: Math.floor(issuedAtMs / 1_000),
+        }),
+        refresh_token: encodeBase64url(refreshToken),
+        token_type: 'Bearer',
+        expires_in: policy.ttlMs / 1_000,
+        user: toUser(user),
+      }
+    },
+
+    /** The bytes of a refresh token; throws `identity.refresh_token_invalid` when it is malformed. */
+    decodeRefreshToken: (text: string): Uint8Array => {
+      const bytes = decodeBase64url(text)
+      if (bytes?.length !== refreshTokenLength) throw new Fault('identity.refresh_token_invalid')
+      return bytes
+    },
+
+    /**
+     * The refresh token that replaces `token`, derived with a server key. Deriving instead of storing lets a retry get the
+     * same successor while the database holds only hashes.
+     */
+    successorOf: (token: Uint8Array): Uint8Array => secrets.derive('refresh-successor', token),
+  }
+}
+
+export type SessionTokens = ReturnType<typeof createSessionTokens>

@@ -1,0 +1,145 @@
+import { randomBytes } from 'node:crypto'
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Caller } from '../access/principal.ts'
+import { Fault } from '../fault.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import type { Clock } from '../kit/clock.ts'
+import { toPage } from '../kit/cursor.ts'
+import { newId } from '../kit/id.ts'
+import type { Log } from '../platform/log.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import { sha256 } from '../platform/secrets.ts'
+import type { Session, TokenResponse } from './model.ts'
+import { decideRefresh, sessionLife } from './session-rules.ts'
+import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
+import type { EndReason, IdentityStore, SessionRow, UserRow } from './store.ts'
+
+/** The client that opens a session. */
+export type Device = { readonly userAgent: string; readonly address: string }
+
+type Dependencies = { store: IdentityStore; changes: Changes; tokens: SessionTokens; clock: Clock; log: Log }
+
+const toSession = (row: SessionRow, currentId: string): Session => ({
+  id: row.id,
+  current: row.id === currentId,
+  user_agent: row.user_agent,
+  address: row.address,
+  created_at: row.created_at.toISOString(),
+  last_seen_at: row.last_seen_at.toISOString(),
+  expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
+})
+
+/**
+ * Sessions and their refresh tokens.
+ *
+ * Guarantee: a session that was ended is refused from the next request on; the database holds hashes of refresh tokens,
+ * so a copy of it signs nobody in.
+ */
+export const createSessions = ({ store, changes, tokens, clock, log }: Dependencies) => {
+  /** Opens a session in the transaction. Returns how to build the response, to be called after the commit. */
+  const open = async (tx: TransactionSql, user: UserRow, device: Device): Promise<() => Promise<TokenResponse>> => {
+    const nowMs = clock.now()
+    const id = newId()
+    const refreshToken = randomBytes(refreshTokenLength)
+    const now = new Date(nowMs)
+    const session = {
+      id,
+      user_id: user.id,
+      user_agent: device.userAgent,
+      address: device.address,
+      created_at: now,
+      last_seen_at: now,
+      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
+      expires_at: new Date(nowMs + sessionLife.absoluteMs),
+    }
+    await store.insertSession(tx, session, sha256(refreshToken))
+    return () => tokens.issue(user, id, refreshToken, nowMs)
+  }
+
+  const endAll = (tx: TransactionSql, userId: string, reason: EndReason, exceptId?: string): Promise<void> =>
+    store.endSessions(tx, userId, reason, new Date(clock.now()), exceptId)
+
+  /** Locks the token and its session, decides, and rotates the token or ends the session in the same transaction. */
+  const refreshIn = async (tx: TransactionSql, context: RequestContext, token: Uint8Array, successor: Uint8Array) => {
+    const nowMs = clock.now()
+    const session = await store.lockRefreshToken(tx, sha256(token))
+    if (session === undefined) return { decision: 'ended' } as const
+    const rotatedAtMs = session.rotated_at?.getTime() ?? null
+    const decision = decideRefresh(
+      {
+        rotatedAtMs,
+        endedAtMs: session.ended_at?.getTime() ?? null,
+        idleExpiresAtMs: session.idle_expires_at.getTime(),
+        expiresAtMs: session.expires_at.getTime(),
+      },
+      nowMs,
+    )
+    if (decision === 'ended') return { decision }
+    if (decision === 'reused') {
+      await store.endSession(tx, session.user_id, session.id, 'refresh_reused', new Date(nowMs))
+      return { decision, session }
+    }
+    const user = await store.findUser(context.deadline, session.user_id, tx)
+    if (user?.status !== 'active') return { decision: 'ended' } as const
+    if (decision === 'rotate') {
+      const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, session.expires_at.getTime()))
+      const seen = { id: session.id, seenAt: new Date(nowMs), idleExpiresAt }
+      await store.rotateRefreshToken(tx, sha256(token), sha256(successor), seen)
+    }
+    return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs }
+  }
+
+  return {
+    open,
+    endAll,
+
+    /**
+     * Exchanges a refresh token for its successor. Idempotent for 10 s after the rotation: a retry gets the same response.
+     * A reuse after that ends the session. Throws `identity.refresh_token_invalid`.
+     */
+    refresh: async (context: RequestContext, refreshToken: string): Promise<TokenResponse> => {
+      const token = tokens.decodeRefreshToken(refreshToken)
+      const successor = tokens.successorOf(token)
+      // Throwing inside the transaction would roll back the end of a reused session, so the fault is thrown after it.
+      const outcome = await changes.commitAndInvalidate(
+        context.deadline,
+        (tx) => refreshIn(tx, context, token, successor),
+        { grantsOnly: true },
+      )
+      if (outcome.decision === 'reused') {
+        const { id: session_id, user_id } = outcome.session
+        const fields = { event: 'session.refresh_reused', session_id, user_id, request_id: context.requestId }
+        log.warn(fields, 'a refresh token was used twice: the session was ended')
+      }
+      if (outcome.decision === 'reused' || outcome.decision === 'ended')
+        throw new Fault('identity.refresh_token_invalid')
+      return tokens.issue(outcome.user, outcome.session.id, successor, outcome.issuedAtMs)
+    },
+
+    logout: (context: RequestContext, caller: Caller): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await store.endSession(tx, caller.userId, caller.sessionId, 'logout', new Date(clock.now()))
+      }),
+
+    logoutAll: (context: RequestContext, caller: Caller): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, (tx) => endAll(tx, caller.userId, 'logout_all')),
+
+    list: async (context: RequestContext, caller: Caller, page: { after: string | null; limit: number }) => {
+      const now = new Date(clock.now())
+      const rows = await store.listSessions(context.deadline, caller.userId, now, page.after, page.limit)
+      const { items, next_cursor } = toPage(rows, page.limit)
+      return { items: items.map((row) => toSession(row, caller.sessionId)), next_cursor }
+    },
+
+    end: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
+      changes.commitAndInvalidate(context.deadline, async (tx) => {
+        const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
+        if (!ended) throw new Fault('session.not_found')
+      }),
+
+    /** Deletes up to 5,000 sessions that ended or expired more than 7 days ago. Returns how many. */
+    purge: (): Promise<number> => store.purgeSessions(new Date(clock.now() - sessionLife.idleMs)),
+  }
+}
+
+export type Sessions = ReturnType<typeof createSessions>

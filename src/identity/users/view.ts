@@ -1,0 +1,14 @@
+import type { User } from '../model.ts'
+import type { UserRow } from '../store.ts'
+
+/** An account as its owner sees it. */
+export const toUser = (row: UserRow): User => ({
+  id: row.id,
+  email: row.email ?? '',
+  display_name: row.display_name,
+  role: row.role,
+  plan: row.plan,
+  status: row.status,
+  created_at: row.created_at.toISOString(),
+  updated_at: row.updated_at.toISOString(),
+})
