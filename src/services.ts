@@ -65,8 +65,8 @@ import type { SafeFetch } from './platform/safe-fetch.ts'
 import { createSecrets } from './platform/secrets.ts'
 import { createProjects, type Projects } from './projects/service.ts'
 import { createProjectStore } from './projects/store.ts'
-import { judgeFailure } from './providers/failure.ts'
 import { createProviders } from './providers/providers.ts'
+import { createRunnableModels } from './providers/runnable-models.ts'
 import { createServiceKeys, type ServiceKeys } from './service-keys/service.ts'
 import { createServiceKeyStore } from './service-keys/store.ts'
 import { createKeyUsage, flushMs } from './service-keys/usage.ts'
@@ -244,6 +244,7 @@ export const createServices = async (
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   const providers = createProviders({ config, images, clock, log, safeFetch: overrides.safeFetch })
   const models = createModels({ providers: new Set(providers.keys()) })
+  const runnableModels = createRunnableModels(models.list(), providers)
   const mediaStore = createMediaStore(database.read, database.batch)
   const mediaStorage = createMediaStorage({ store: mediaStore, images, objects, clock, log })
   const media = createMedia({ store: mediaStore, access, transactionalAccess, changes, objects })
@@ -251,30 +252,22 @@ export const createServices = async (
   const shareLinkStore = createShareLinkStore(database.read, database.batch)
   const shareLinks = createShareLinks({ store: shareLinkStore, changes, clock })
   const jobStore = createJobStore(database.batch, caches.bus.instance, {
-    models: models.list().flatMap(({ id, available }) => (available ? [id] : [])),
+    models: runnableModels.list().map(({ model }) => model.id),
     strandedMs,
   })
   const generationStore = createGenerationStore(database.read, listingStore)
   const runner = createRunner({
     store: jobStore,
-    take: (limit, leaseMs) =>
-      changes.commitAndInvalidate(createDeadline(clock, takingMs), (tx) => jobStore.take(tx, limit, leaseMs)),
+    lease: (limit, leaseMs) =>
+      changes.commitAndInvalidate(createDeadline(clock, takingMs), (tx) => jobStore.lease(tx, limit, leaseMs)),
     work: createWork({
       store: jobStore,
       changes,
       clock,
-      findModel: models.find,
-      providers,
-      judge: judgeFailure,
-      readReference: mediaStorage.readReference,
-      inspect: mediaStorage.inspect,
-      keep: mediaStorage.keep,
-      abandon: mediaStorage.abandon,
-      publish: mediaStorage.publish,
-      markCompleted: (tx, id) => generationStore.finish(tx, id, { status: 'completed' }),
-      markFailed: (tx, id, failure) => generationStore.finish(tx, id, { status: 'failed', failure }),
-      settle: credits.settle,
-      refund: credits.refund,
+      models: runnableModels,
+      mediaStorage,
+      generations: generationStore,
+      credits,
     }),
     log,
     concurrency: config.jobConcurrency,
@@ -282,8 +275,7 @@ export const createServices = async (
   })
   const cancellations = createCancellations({
     store: createCancellationStore(database.batch),
-    models: models.list(),
-    providers,
+    models: runnableModels,
     log,
   })
   const streams = createHub({
@@ -313,13 +305,11 @@ export const createServices = async (
     transactionalAccess,
     changes,
     idempotency,
-    order: models.order,
-    requireReference: media.requireReference,
+    models,
+    media,
+    credits,
+    jobs: jobStore,
     newSeed: () => randomInt(seeds),
-    reserve: credits.reserve,
-    refund: credits.refund,
-    addJob: jobStore.add,
-    cancelJob: jobStore.cancel,
   })
   const guard = createGuard({ access, claimsOf: identity.claimsOf })
 

@@ -85,33 +85,42 @@ type Order = {
 }
 
 type Dependencies = {
-  store: GenerationStore
-  access: Access
-  transactionalAccess: TransactionalAccess
-  changes: Changes
-  idempotency: Pick<Idempotency, 'once'>
-  /** Throws for what the model does not take. */
-  order: (
-    input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt' | 'reference_media_id'>,
-  ) => Order
-  /** Throws where the caller may not make anything of a picture. */
-  requireReference: (context: RequestContext, caller: Caller, mediaId: string) => Promise<void>
-  /** A seed, for whoever asks for none. */
-  newSeed: () => number
-  /** Late in the transaction: it holds the balance until the end. Throws where that does not cover the price. */
-  reserve: (tx: TransactionSql, userId: string, generationId: string, price: number) => Promise<void>
-  refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
-  /** Until the job is over, the bytes of its reference stay. */
-  addJob: (tx: TransactionSql, generationId: string, referenceSha256: string | null) => Promise<void>
-  /** False: there is none, the generation is over. */
-  cancelJob: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  readonly store: GenerationStore
+  readonly access: Access
+  readonly transactionalAccess: TransactionalAccess
+  readonly changes: Changes
+  readonly idempotency: Pick<Idempotency, 'once'>
+  readonly models: {
+    /** Throws a fault for input that the model does not accept. */
+    readonly order: (
+      input: Pick<NewGeneration, 'model' | 'outputs' | 'parameters' | 'negative_prompt' | 'reference_media_id'>,
+    ) => Order
+  }
+  readonly media: {
+    /** Throws a fault where the caller may not make derivatives of a picture. */
+    readonly requireReference: (context: RequestContext, caller: Caller, mediaId: string) => Promise<void>
+  }
+  readonly credits: {
+    /** Locks the balance until the end of the transaction, so it goes last. Throws `credits.insufficient`. */
+    readonly reserve: (tx: TransactionSql, userId: string, generationId: string, price: number) => Promise<void>
+    readonly refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  }
+  readonly jobs: {
+    /** The bytes of the reference are kept until the job ends. */
+    readonly enqueue: (tx: TransactionSql, generationId: string, referenceSha256: string | null) => Promise<void>
+    /** False: the generation has ended, there is no job. */
+    readonly cancel: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  }
+  /** The seed of a generation that was ordered without one. */
+  readonly newSeed: () => number
 }
 
 /**
- * Generations, from the order to the last word. Whoever calls has been let through for the action of the route; what moves,
- * ends or removes one is decided on again under its lock.
+ * Generations, from the order to the final state. The route has authorized its own action; moving, cancelling and removing
+ * are decided again here, under the lock of the generation.
  *
- * Promise: what was accepted is paid for and will be made, or nothing was accepted. What is called off is refunded, once.
+ * Guarantee: order, price and job are accepted in one transaction or not at all. A cancelled or removed generation that
+ * had not ended is refunded once.
  */
 export const createGenerations = ({
   store,
@@ -119,13 +128,11 @@ export const createGenerations = ({
   transactionalAccess,
   changes,
   idempotency,
-  order,
-  requireReference,
+  models,
+  media,
+  credits,
+  jobs,
   newSeed,
-  reserve,
-  refund,
-  addJob,
-  cancelJob,
 }: Dependencies) => ({
   /**
    * The project, the parent and the reference it was asked for are there when it is made, or nothing is made. Whoever
@@ -141,10 +148,10 @@ export const createGenerations = ({
     const { negative_prompt = '', title = '', intent = 'original' } = input
     const check = async (): Promise<Order> => {
       checkLineage(input)
-      const ordered = order(input)
+      const ordered = models.order(input)
       if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), context.deadline)
       if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, context.deadline)
-      if (reference_media_id !== null) await requireReference(context, caller, reference_media_id)
+      if (reference_media_id !== null) await media.requireReference(context, caller, reference_media_id)
       return ordered
     }
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
@@ -172,8 +179,8 @@ export const createGenerations = ({
         outputs,
         price,
       })
-      await addJob(tx, row.id, reference)
-      await reserve(tx, caller.userId, row.id, price)
+      await jobs.enqueue(tx, row.id, reference)
+      await credits.reserve(tx, caller.userId, row.id, price)
       return { status: 201, body: toGeneration(row) }
     }
     const checked = check()
@@ -236,9 +243,9 @@ export const createGenerations = ({
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
       await transactionalAccess(tx).require(caller, 'write', refOf(id), context.deadline)
-      if (!(await cancelJob(tx, id))) throw new Fault('generation.finished')
+      if (!(await jobs.cancel(tx, id))) throw new Fault('generation.finished')
       await store.finish(tx, id, { status: 'cancelled' })
-      await refund(tx, id)
+      await credits.refund(tx, id)
       return toGeneration(found(await store.find(context.deadline, id, caller.userId, tx)))
     }),
 
@@ -246,9 +253,9 @@ export const createGenerations = ({
   cancelSome: async (tx: TransactionSql, ownerId: string): Promise<boolean> => {
     const ids = await store.lockUnfinished(tx, ownerId, cancelledAtOnce)
     for (const id of ids) {
-      if (!(await cancelJob(tx, id))) continue
+      if (!(await jobs.cancel(tx, id))) continue
       await store.finish(tx, id, { status: 'cancelled' })
-      await refund(tx, id)
+      await credits.refund(tx, id)
     }
     return ids.length === cancelledAtOnce
   },
@@ -258,7 +265,7 @@ export const createGenerations = ({
       if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
       await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
       // Nobody would get back what was paid for one that is gone.
-      if (await cancelJob(tx, id)) await refund(tx, id)
+      if (await jobs.cancel(tx, id)) await credits.refund(tx, id)
       await store.remove(tx, id)
     }),
 })

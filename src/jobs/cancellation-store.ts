@@ -3,19 +3,20 @@ import type { Sql } from '../platform/postgres.ts'
 export type OrderCancellation = {
   readonly generation_id: string
   readonly model: string
-  /** What the provider calls the order. */
+  /** The provider's reference of the order, as the worker recorded it. */
   readonly remote: unknown
 }
 
 export const createCancellationStore = (sql: Sql) => ({
   /**
-   * Takes up to `limit` that are due, of these models. They are due again after a pause as long as they have been there, and
-   * of `leastPauseMs` at least; those that others are at are passed over.
+   * Leases up to `limit` due cancellations of these models, the longest due first. Each is due again after a pause as long
+   * as its age, and at least `minRetryMs`, so pauses double. Locks the leased rows for update and skips rows that another
+   * instance has locked, so it never waits. Cost: one index range over due rows.
    */
-  take: (models: readonly string[], limit: number, leastPauseMs: number): Promise<OrderCancellation[]> => sql`
+  lease: (models: readonly string[], limit: number, minRetryMs: number): Promise<OrderCancellation[]> => sql`
     update order_cancellations
        set due_at = clock_timestamp()
-           + greatest(clock_timestamp() - created_at, ${leastPauseMs}::float8 * interval '1 millisecond')
+           + greatest(clock_timestamp() - created_at, ${minRetryMs}::float8 * interval '1 millisecond')
      where generation_id in (
        select generation_id from order_cancellations
         where due_at <= clock_timestamp() and model = any (${models as string[]}::text[])

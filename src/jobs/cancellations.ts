@@ -1,82 +1,84 @@
 import type { Log } from '../platform/log.ts'
-import type { Provider } from '../providers/provider.ts'
+import type { RunnableModels } from '../providers/runnable-models.ts'
 import type { CancellationStore, OrderCancellation } from './cancellation-store.ts'
 
-/** One that nobody told of, such as one that is to be tried again, is found at the latest after this. */
-const lookMs = 5_000
-/** Longer than a provider may take over one, so that two do not try at once. */
-const leastPauseMs = 30_000
-const maxAtOnce = 10
-const keptMs = 86_400_000
+/** Longest wait for a cancellation that no message announced, such as one that is due for another try. */
+const pollMs = 5_000
+/** Longer than a provider may take to cancel an order, so that two instances do not cancel the same one at once. */
+const minRetryMs = 30_000
+const maxBatch = 10
+const maxAgeMs = 86_400_000
 
 /**
- * Tells providers of orders that nobody waits for any more.
+ * Cancels the orders at providers whose jobs have ended without them.
  *
- * Promise: an order that was noted for a job is cancelled at its provider once the job is cancelled, deleted or failed,
- * whoever worked on it and whatever became of them: at least once, by any instance that has the provider.
- * How it degrades: a provider that cannot be told is told again after pauses that double, for a day.
+ * Guarantee: a remote order recorded for a job is cancelled at its provider after the job is cancelled, deleted or failed
+ * permanently. Delivery is at least once, by any instance that has the provider; it does not depend on the worker of the job.
+ * Degrades: a provider that cannot be reached is tried again after pauses that double, for 24 hours.
  */
 export type Cancellations = {
-  /** There may be some. */
+  /** Polls now: there may be orders to cancel. */
   wake(): void
-  /** Forgets those that nobody could be told of for a day. */
+  /** Removes cancellations that have failed for 24 hours. */
   purge(): Promise<void>
-  /** What is under way is told again by others, or after the next start. */
+  /** Stops polling. A cancellation under way is retried by another instance, or after the next start. */
   stop(): void
 }
 
 type Dependencies = {
   readonly store: CancellationStore
-  readonly models: readonly { readonly id: string; readonly provider: string; readonly provider_model: string }[]
-  readonly providers: ReadonlyMap<string, Provider>
+  readonly models: Pick<RunnableModels, 'list'>
   readonly log: Log
 }
 
-export const createCancellations = ({ store, models, providers, log }: Dependencies): Cancellations => {
-  /** By model: how its provider is told. */
-  const tell = new Map(
-    models.flatMap(({ id, provider: name, provider_model }) => {
-      const provider = providers.get(name)
-      return provider?.cancel === undefined
-        ? []
-        : [[id, (remote: unknown) => provider.cancel?.(provider_model, remote)] as const]
-    }),
+export const createCancellations = ({ store, models, log }: Dependencies): Cancellations => {
+  const cancelByModel = new Map(
+    models
+      .list()
+      .flatMap(({ model, provider }) =>
+        provider.cancel === undefined
+          ? []
+          : [[model.id, (remote: unknown) => provider.cancel?.(model.provider_model, remote)] as const],
+      ),
   )
-  const tellable = [...tell.keys()]
-  let looking = false
-  let again = false
+  const cancellableModels = [...cancelByModel.keys()]
+  let polling = false
+  let pollAgain = false
 
-  const cancel = async ({ generation_id, model, remote }: OrderCancellation) => {
+  const cancelOrder = async ({ generation_id, model, remote }: OrderCancellation) => {
     try {
-      await tell.get(model)?.(remote)
+      await cancelByModel.get(model)?.(remote)
       await store.remove(generation_id)
     } catch (error) {
-      log.info({ event: 'order.not_cancelled', generation_id, error }, 'an order could not be cancelled yet')
+      log.info(
+        { event: 'order.not_cancelled', generation_id, error },
+        'an order was not cancelled at its provider; it is retried',
+      )
     }
   }
 
-  const work = async () => {
+  const cancelDueOrders = async () => {
     do {
-      again = false
-      const taken = await store.take(tellable, maxAtOnce, leastPauseMs)
-      if (taken.length === maxAtOnce) again = true
-      await Promise.all(taken.map(cancel))
-    } while (again)
+      pollAgain = false
+      const due = await store.lease(cancellableModels, maxBatch, minRetryMs)
+      if (due.length === maxBatch) pollAgain = true
+      await Promise.all(due.map(cancelOrder))
+    } while (pollAgain)
   }
 
-  const look = () => {
-    again = true
-    if (looking || tellable.length === 0) return
-    looking = true
-    work()
-      .catch((error) => log.debug({ error }, 'orders to cancel could not be looked for'))
+  const poll = () => {
+    pollAgain = true
+    if (polling || cancellableModels.length === 0) return
+    polling = true
+    cancelDueOrders()
+      .catch((error) => log.debug({ error }, 'polling for orders to cancel failed'))
       .finally(() => {
-        looking = false
+        polling = false
       })
   }
 
-  const timer = setInterval(look, lookMs)
-  look()
+  const timer = setInterval(poll, pollMs)
+  poll()
 
-  return { wake: look, purge: () => store.purge(keptMs), stop: () => clearInterval(timer) }
+  return { wake: poll, purge: () => store.purge(maxAgeMs), stop: () => clearInterval(timer) }
 }

@@ -2,12 +2,13 @@ import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Fragment, Sql, TransactionSql } from '../platform/postgres.ts'
 
-/** A job that is ours for a while: `attempt` is the number others would have outlived. */
+/** A job leased to this worker. `attempt` is the fencing token: every lease has a higher one than the lease before. */
 export type LeasedJob = {
   readonly generation_id: string
   readonly attempt: number
-  /** How many attempts came to nothing before this one. */
+  /** How many earlier attempts failed. An attempt whose lease expired does not count. */
   readonly failures: number
+  /** The provider's reference of the order that an earlier attempt recorded; null without one. */
   readonly remote: unknown
   readonly owner_id: string
   readonly model: string
@@ -15,37 +16,43 @@ export type LeasedJob = {
   readonly negative_prompt: string
   readonly parameters: Readonly<Record<string, string | number | boolean>>
   readonly outputs: number
-  /** What the bytes of the picture it goes by are called. */
+  /** SHA-256 of the reference picture; null without one. */
   readonly reference_sha256: string | null
-  /** How long ago somebody first began to make it. */
+  /** Time since its first attempt started. */
   readonly age_ms: number
 }
 
 export type Lease = { readonly generationId: string; readonly attempt: number }
-/** What a worker can make; what was due for `strandedMs` it takes all the same, so that what nobody makes comes to an end. */
-export type Makes = { readonly models: readonly string[]; readonly strandedMs: number }
+/**
+ * The models a worker can run. It also leases a job of any other model that has been due for `strandedMs`, in order to fail
+ * it, so that a job no worker can run still ends.
+ */
+export type WorkerCapability = { readonly models: readonly string[]; readonly strandedMs: number }
 /** How far an attempt is, from 0 to 1. */
-export type Report = Lease & { readonly fraction: number }
+export type ProgressReport = Lease & { readonly fraction: number }
 
-/** Who is further back in the queue than this is not counted. */
+/** The highest position that is counted; a job further back has this one. */
 const maxPosition = 10_000
 
-/** Removes jobs; what was ordered for them at a provider is to be cancelled when that is committed. Counts those removed. */
-const drop = async (tx: TransactionSql, which: Fragment): Promise<number> => {
-  const dropped = await tx`
-    with dropped as (
-      delete from generation_jobs where ${which} returning generation_id, remote
-    ), noted as (
+/**
+ * Removes jobs and, in the same transaction, enqueues the cancellation of the orders recorded for them. Returns how many
+ * jobs were removed.
+ */
+const removeAndCancelOrders = async (tx: TransactionSql, condition: Fragment): Promise<number> => {
+  const removed = await tx`
+    with removed as (
+      delete from generation_jobs where ${condition} returning generation_id, remote
+    ), cancellations as (
       insert into order_cancellations (generation_id, model, remote)
-      select generation_id, g.model, remote from dropped join generations g on g.id = generation_id
+      select generation_id, g.model, remote from removed join generations g on g.id = generation_id
        where jsonb_typeof(remote) = 'object'
     )
-    select from dropped`
-  return dropped.length
+    select from removed`
+  return removed.length
 }
 
-export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }: Makes) => {
-  /** Due, nobody's, and for us; of a job and its generation. */
+export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }: WorkerCapability) => {
+  /** Condition on a job `j` and its generation `g`: due, not leased, and for this worker. */
   const isDue = (on: Sql | TransactionSql) => on`
     j.run_after <= clock_timestamp() and coalesce(j.lease_until <= clock_timestamp(), true)
     and (g.model = any (${models as string[]}::text[]) or greatest(j.run_after, j.lease_until)
@@ -53,10 +60,11 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
 
   return {
     /**
-     * With the generation, in its transaction. Tells everybody, when that is committed, that there is work. Throws where its
-     * owner's account is not active any more; it stays what it is until the end of the transaction.
+     * Adds the job of a generation in the transaction that inserts the generation, and wakes the runners of all instances
+     * on commit. Locks the owner's account for share, so it stays active until the commit; throws
+     * `identity.not_signed_in` when it is not active.
      */
-    add: async (tx: TransactionSql, generationId: string, referenceSha256: string | null = null): Promise<void> => {
+    enqueue: async (tx: TransactionSql, generationId: string, referenceSha256: string | null = null): Promise<void> => {
       const { count } = await tx`
         insert into generation_jobs (generation_id, priority, reference_sha256)
         select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}
@@ -66,7 +74,7 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       await tx`select pg_notify('velro', 'job')`
     },
 
-    /** Whether any is due, nobody's, and for us; a look that takes no lock and opens no transaction. */
+    /** Whether this worker could lease a job. One read without lock or transaction, so that an idle poll stays cheap. */
     isAnyDue: async (): Promise<boolean> => {
       const [row] = await sql<{ due: boolean }[]>`
         select exists (
@@ -76,31 +84,31 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
     },
 
     /**
-     * Takes up to `limit` jobs that are due, nobody's and for us, and says so on their generations. Those that others are at
-     * are passed over, so it waits for nobody. A worker that has not been heard of for the length of its lease has lost what
-     * it had.
+     * Leases up to `limit` due jobs to this worker for `leaseMs` and marks their generations as processing. A job whose
+     * lease has expired is due again: that is how an instance takes over the jobs of one that stopped sending heartbeats.
+     * Locks the jobs for update and their generations for no key update, skips those that are locked, and so never waits.
      *
-     * The order is strict: enterprise before pro before free, by the plan its owner had when it was accepted, and within a plan
-     * as they were accepted. Free ones wait for as long as those who pay keep every worker busy, however long that is.
+     * The order is strict: enterprise before pro before free, by the owner's plan when the job was enqueued, then first in,
+     * first out. Degrades: free jobs starve for as long as jobs of paying owners keep every worker busy.
      */
-    take: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
+    lease: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
       const jobs = await tx<LeasedJob[]>`
         with due as (
           select j.generation_id from generation_jobs j join generations g on g.id = j.generation_id
            where ${isDue(tx)}
            order by j.priority, j.created_at, j.generation_id
            limit ${limit} for update of j skip locked for no key update of g skip locked
-        ), taken as (
+        ), leased as (
           update generation_jobs j
              set attempt = attempt + 1, progress = 0, worker = ${worker},
                  lease_until = clock_timestamp() + ${leaseMs}::float8 * interval '1 millisecond'
             from due where j.generation_id = due.generation_id
           returning j.generation_id, j.attempt, j.failures, j.remote, j.reference_sha256
         )
-        select t.generation_id, t.attempt, t.failures, t.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
-               g.parameters, g.outputs, t.reference_sha256,
+        select l.generation_id, l.attempt, l.failures, l.remote, g.owner_id, g.model, g.prompt, g.negative_prompt,
+               g.parameters, g.outputs, l.reference_sha256,
                extract(epoch from clock_timestamp() - coalesce(g.started_at, clock_timestamp()))::float8 * 1000 as age_ms
-          from taken t join generations g on g.id = t.generation_id`
+          from leased l join generations g on g.id = l.generation_id`
       const ids = jobs.map(({ generation_id }) => generation_id)
       if (ids.length > 0) {
         await tx`
@@ -110,13 +118,16 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       return jobs
     },
 
-    /** Holds on to those that are still ours, and notes how far they are. Returns which those are. */
-    renew: async (
+    /**
+     * Extends the leases this worker still has and stores the progress of their attempts. Returns the ids of those jobs; a
+     * lease that is not among them is lost. Locks the jobs for update, in order of id.
+     */
+    heartbeat: async (
       held: ReadonlyMap<string, { readonly attempt: number; readonly fraction: number }>,
       leaseMs: number,
     ): Promise<ReadonlySet<string>> => {
       const each = [...held.values()]
-      // In the order in which others take several of them away.
+      // The order of `lockUnfinished` in the generation store, so that cancelling many jobs cannot deadlock with a heartbeat.
       const rows = await sql<{ generation_id: string }[]>`
         with ours as (
           select j.generation_id, held.progress
@@ -133,8 +144,11 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       return new Set(rows.map((row) => row.generation_id))
     },
 
-    /** Tells everybody how far attempts are. It is worth nothing after a crash, so nobody waits for the disk. */
-    tellProgress: async (reports: readonly Report[]): Promise<void> => {
+    /**
+     * Publishes progress to all instances: one commit for all reports. The commit is asynchronous, because progress need
+     * not survive a crash.
+     */
+    publishProgress: async (reports: readonly ProgressReport[]): Promise<void> => {
       const messages = reports.map(
         ({ generationId, attempt, fraction }) => `progress ${generationId} ${attempt} ${fraction}`,
       )
@@ -144,8 +158,9 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
     },
 
     /**
-     * How many jobs go before each of these, of those that wait for a worker; which wait no more are left out. It reads the
-     * front of the queue, in its order: behind that, each is told the length of it, so it costs no more than that.
+     * The queue position of each of these jobs: how many due jobs are leased before it. Jobs that are leased are absent.
+     * One statement, so all positions are of one snapshot. Cost: reads the first 10,000 due jobs; a job behind them has
+     * position 10,000.
      */
     findPositions: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, number>> => {
       const rows = await deadline.run(sql<{ generation_id: string; position: number }[]>`
@@ -161,16 +176,19 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       return new Map(rows.map(({ generation_id, position }) => [generation_id, position]))
     },
 
-    /** False: it is not ours any more. */
-    note: async ({ generationId, attempt }: Lease, remote: unknown): Promise<boolean> => {
+    /** Records the provider's reference of an order. False: the lease is lost and nothing is recorded. */
+    recordRemoteOrder: async ({ generationId, attempt }: Lease, remote: unknown): Promise<boolean> => {
       const { count } = await sql`
         update generation_jobs set remote = ${sql.json(remote as never)}
          where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
       return count === 1
     },
 
-    /** Removes a job that is still ours: whoever does has the last word on its generation, which is locked until the commit. */
-    finish: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
+    /**
+     * Removes a job under its lease: one transaction at most can do so, and it decides how the generation ends. False: the
+     * lease is lost. Locks the generation for no key update, then deletes the job.
+     */
+    complete: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
       await tx`select from generations where id = ${generationId} for no key update`
       const { count } = await tx`
       delete from generation_jobs
@@ -178,24 +196,25 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
       return count === 1
     },
 
-    /** As `finish`, for one that comes to nothing: what was ordered for it is cancelled. */
+    /** As `complete`, and cancels the order recorded for the job. */
     failPermanently: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
       await tx`select from generations where id = ${generationId} for no key update`
       const ours = tx`generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
-      return (await drop(tx, ours)) === 1
+      return (await removeAndCancelOrders(tx, ours)) === 1
     },
 
     /**
-     * Removes a job, whoever has it, and tells everybody when that is committed: what is brought then is not taken, and what
-     * was ordered for it is cancelled. Lock its generation first. False: there is none, it is over.
+     * Removes a job, leased or not, so that the result of its worker is refused from then on, cancels the order recorded
+     * for it, and publishes the cancellation to all instances on commit. False: the generation has ended already. The caller
+     * locks the generation first.
      */
     cancel: async (tx: TransactionSql, generationId: string): Promise<boolean> => {
-      if ((await drop(tx, tx`generation_id = ${generationId}`)) === 0) return false
+      if ((await removeAndCancelOrders(tx, tx`generation_id = ${generationId}`)) === 0) return false
       await tx`select pg_notify('velro', ${`cancelled ${generationId}`})`
       return true
     },
 
-    /** Gives back a job that is still ours, for another attempt after a while. */
+    /** Ends the lease and makes the job due again after `delayMs`. Does nothing when the lease is lost. */
     reschedule: async ({ generationId, attempt }: Lease, delayMs: number, failed: boolean): Promise<void> => {
       await sql`
       update generation_jobs

@@ -2,80 +2,96 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadline } from '../kit/deadline.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import type { Provider, Reference } from '../providers/provider.ts'
-import type { Failure, Work } from './runner.ts'
+import { classifyProviderError } from '../providers/failure.ts'
+import type { Order, Reference } from '../providers/provider.ts'
+import type { RunnableModel, RunnableModels } from '../providers/runnable-models.ts'
+import type { Work } from './running-attempts.ts'
 import type { JobStore, Lease, LeasedJob } from './store.ts'
 
-/** For one transaction that concludes a job; nobody waits for it, so there is no hurry. */
-const concludingMs = 30_000
-/** How much of making a thing is what its provider does; the rest is looking at it and making it smaller. */
-const providersShare = 0.9
+/** Deadline of the transaction that ends a job. No request waits for it, so it may be long. */
+const endingMs = 30_000
+/** The provider's part of the progress of an attempt; inspecting and scaling its outputs is the rest. */
+const providerShare = 0.9
 
-/** What others do about a job that ends, in its transaction; and with what was made, before it. */
-type Dependencies<R> = {
-  readonly store: Pick<JobStore, 'finish' | 'failPermanently'>
-  readonly changes: Changes
-  readonly clock: Clock
-  readonly findModel: (
-    id: string,
-  ) => { readonly provider: string; readonly provider_model: string; readonly kind: 'image' | 'video' } | undefined
-  readonly providers: ReadonlyMap<string, Provider>
-  /** What an error of a provider means. */
-  readonly judge: (error: unknown) => Failure
-  /** The picture that a job goes by, as it is given to a provider. */
+/** Media storage as a job uses it. `M` is one inspected output with its thumbnails. */
+type OutputStorage<M> = {
+  /** The picture a generation starts from, as it is handed to a provider. */
   readonly readReference: (sha256: string, signal: AbortSignal) => Promise<Reference>
-  /** Looks at what a provider brought; throws what `judge` knows. */
-  readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video') => Promise<R>
-  /** Puts things where they are kept; they may yet come to nothing. */
-  readonly keep: (things: readonly R[]) => Promise<void>
-  /** Gives up what was to be kept and came to nothing. */
-  readonly abandon: (things: readonly R[]) => Promise<void>
-  /** Says whose they are. */
-  readonly publish: (
+  /** Throws an error that `classifyProviderError` knows when the output is not a valid picture or video. */
+  readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video') => Promise<M>
+  /** Claims the outputs and writes their bytes. Nothing refers to them until `confirm`. */
+  readonly put: (media: readonly M[]) => Promise<void>
+  /** Releases the claims of outputs that were not confirmed; their bytes become orphans. */
+  readonly discard: (media: readonly M[]) => Promise<void>
+  /** Inserts the media rows inside the transaction that completes the generation. */
+  readonly confirm: (
     tx: TransactionSql,
     of: { generationId: string; ownerId: string },
-    things: readonly R[],
+    media: readonly M[],
   ) => Promise<unknown>
-  readonly markCompleted: (tx: TransactionSql, generationId: string) => Promise<void>
-  readonly markFailed: (tx: TransactionSql, generationId: string, reason: string) => Promise<void>
-  readonly settle: (tx: TransactionSql, generationId: string) => Promise<boolean>
-  readonly refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
+}
+
+type Outcome = { readonly status: 'completed' } | { readonly status: 'failed'; readonly failure: string }
+
+type Dependencies<M> = {
+  readonly store: Pick<JobStore, 'complete' | 'failPermanently'>
+  readonly changes: Changes
+  readonly clock: Clock
+  readonly models: Pick<RunnableModels, 'find'>
+  readonly mediaStorage: OutputStorage<M>
+  readonly generations: {
+    readonly finish: (tx: TransactionSql, generationId: string, outcome: Outcome) => Promise<void>
+  }
+  readonly credits: {
+    readonly settle: (tx: TransactionSql, generationId: string) => Promise<boolean>
+    readonly refund: (tx: TransactionSql, generationId: string) => Promise<boolean>
+  }
 }
 
 /**
- * From a job to media: a provider makes them, they are looked at and put in their place, and then one transaction says that
- * they are there, that the generation is completed and that it is paid for; or that it failed, and gives the credits back.
+ * Makes the media of a job and ends the job.
+ *
+ * Guarantee: one transaction removes the job, confirms its media, marks the generation completed and settles its price;
+ * or it removes the job, marks the generation failed and refunds the price. Both happen only under the job's lease, so at
+ * most one of them, once.
+ * Degrades: outputs that are not confirmed are discarded; if that fails too, their claims expire and the sweep removes them.
  */
-export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]> => {
-  const { store, changes, clock, findModel, providers, judge, readReference, inspect, keep, abandon, publish } =
-    dependencies
-  const { markCompleted, markFailed, settle, refund } = dependencies
-
-  /** Does it if the job is still ours to end. */
-  const concluding = (
-    end: (tx: TransactionSql, lease: Lease) => Promise<boolean>,
+export const createWork = <M>({
+  store,
+  changes,
+  clock,
+  models,
+  mediaStorage,
+  generations,
+  credits,
+}: Dependencies<M>): Work<readonly M[]> => {
+  /** Removes the job by `removeJob` and runs `conclude` in the same transaction. False: the lease is lost, nothing is written. */
+  const endJob = (
+    removeJob: (tx: TransactionSql, lease: Lease) => Promise<boolean>,
     lease: Lease,
-    work: (tx: TransactionSql) => Promise<void>,
+    conclude: (tx: TransactionSql) => Promise<void>,
   ): Promise<boolean> =>
-    changes.commitAndInvalidate(createDeadline(clock, concludingMs), async (tx) => {
-      if (!(await end(tx, lease))) return false
-      await work(tx)
+    changes.commitAndInvalidate(createDeadline(clock, endingMs), async (tx) => {
+      if (!(await removeJob(tx, lease))) return false
+      await conclude(tx)
       return true
     })
 
-  /** Whoever keeps the bytes cannot be reached, or has lost them; that may pass. */
-  const referenceOf = async ({ reference_sha256 }: LeasedJob, signal: AbortSignal): Promise<Reference | undefined> => {
+  const readReference = async (
+    { reference_sha256 }: LeasedJob,
+    signal: AbortSignal,
+  ): Promise<Reference | undefined> => {
     if (reference_sha256 === null) return undefined
-    return readReference(reference_sha256, signal).catch((cause: unknown) => {
-      throw new ReferenceMissing(cause)
+    return mediaStorage.readReference(reference_sha256, signal).catch((cause: unknown) => {
+      throw new ReferenceUnreadable(cause)
     })
   }
 
-  const orderOf = (
+  const toOrder = (
     job: LeasedJob,
-    { provider_model, kind }: { provider_model: string; kind: 'image' | 'video' },
+    { provider_model, kind }: RunnableModel['model'],
     reference: Reference | undefined,
-  ) => ({
+  ): Order => ({
     generationId: job.generation_id,
     providerModel: provider_model,
     kind,
@@ -87,75 +103,76 @@ export const createWork = <R>(dependencies: Dependencies<R>): Work<readonly R[]>
   })
 
   return {
-    make: async (job, { signal, onProgress, note }) => {
-      const model = findModel(job.model)
-      const provider = model && providers.get(model.provider)
-      if (model === undefined || provider === undefined) throw new ModelUnavailable()
-      const reference = await referenceOf(job, signal)
+    make: async (job, { signal, onProgress, recordRemoteOrder }) => {
+      const runnable = models.find(job.model)
+      if (runnable === undefined) throw new ModelUnavailable()
+      const { model, provider } = runnable
+      const reference = await readReference(job, signal)
       signal.throwIfAborted()
-      const made = await provider.make(orderOf(job, model, reference), {
+      const outputs = await provider.make(toOrder(job, model, reference), {
         signal,
-        onProgress: (fraction) => onProgress(fraction * providersShare),
+        onProgress: (fraction) => onProgress(fraction * providerShare),
         remote: job.remote,
-        note,
+        recordRemoteOrder,
       })
-      if (made.length !== job.outputs) throw new WrongCount(made.length)
-      const things: R[] = []
-      for (const { bytes } of made) {
+      if (outputs.length !== job.outputs) throw new WrongOutputCount(outputs.length, job.outputs)
+      const media: M[] = []
+      for (const { bytes } of outputs) {
         signal.throwIfAborted()
-        things.push(await inspect(bytes, signal, model.kind))
-        onProgress(providersShare + ((1 - providersShare) * things.length) / made.length)
+        media.push(await mediaStorage.inspect(bytes, signal, model.kind))
+        onProgress(providerShare + ((1 - providerShare) * media.length) / outputs.length)
       }
-      return things
+      return media
     },
 
-    complete: async (job, lease, things) => {
-      let done = false
+    complete: async (job, lease, media) => {
+      let completed = false
       try {
-        await keep(things)
-        done = await concluding(store.finish, lease, async (tx) => {
-          await publish(tx, { generationId: job.generation_id, ownerId: job.owner_id }, things)
-          await markCompleted(tx, job.generation_id)
-          await settle(tx, job.generation_id)
+        await mediaStorage.put(media)
+        completed = await endJob(store.complete, lease, async (tx) => {
+          await mediaStorage.confirm(tx, { generationId: job.generation_id, ownerId: job.owner_id }, media)
+          await generations.finish(tx, job.generation_id, { status: 'completed' })
+          await credits.settle(tx, job.generation_id)
         })
-        return done
+        return completed
       } finally {
-        // If that cannot be written down either, it comes to nothing by itself.
-        if (!done) await abandon(things).catch(() => {})
+        // A discard that fails is made good by the sweep, once the claims are old.
+        if (!completed) await mediaStorage.discard(media).catch(() => {})
       }
     },
 
-    fail: async (job, lease, { reason }) => {
-      await concluding(store.failPermanently, lease, async (tx) => {
-        await markFailed(tx, job.generation_id, reason)
-        await refund(tx, job.generation_id)
+    failPermanently: async (job, lease, { reason }) => {
+      await endJob(store.failPermanently, lease, async (tx) => {
+        await generations.finish(tx, job.generation_id, { status: 'failed', failure: reason })
+        await credits.refund(tx, job.generation_id)
       })
     },
 
-    judge: (error) => {
-      // It is only taken here when nobody has made it for a long time.
+    classifyFailure: (error) => {
+      // Such a job is leased here only after it was stranded, so another attempt cannot help.
       if (error instanceof ModelUnavailable) return { reason: 'unavailable', retryable: false }
-      if (error instanceof ReferenceMissing) return { reason: 'unavailable', retryable: true }
-      if (error instanceof WrongCount) return { reason: 'invalid_output', retryable: false }
-      return judge(error)
+      if (error instanceof ReferenceUnreadable) return { reason: 'unavailable', retryable: true }
+      if (error instanceof WrongOutputCount) return { reason: 'invalid_output', retryable: false }
+      return classifyProviderError(error)
     },
   }
 }
 
 class ModelUnavailable extends Error {
-  override readonly name = 'NobodyMakesIt'
+  override readonly name = 'ModelUnavailable'
 }
 
-class ReferenceMissing extends Error {
-  override readonly name = 'ReferenceMissing'
+/** The object store does not answer, or has lost the bytes. Either may be over at the next attempt. */
+class ReferenceUnreadable extends Error {
+  override readonly name = 'ReferenceUnreadable'
   constructor(cause: unknown) {
-    super('The bytes of a reference cannot be had', { cause })
+    super('The reference picture could not be read', { cause })
   }
 }
 
-class WrongCount extends Error {
-  override readonly name = 'WrongCount'
-  constructor(count: number) {
-    super(`A provider made ${count}, which is not what was ordered`)
+class WrongOutputCount extends Error {
+  override readonly name = 'WrongOutputCount'
+  constructor(received: number, ordered: number) {
+    super(`The provider returned ${received} outputs, ${ordered} were ordered`)
   }
 }

@@ -71,7 +71,7 @@ export const createMediaStorage = ({
   log: Log
 }) => {
   const piece = () => createDeadline(clock, pieceMs)
-  const put = ({ bytes, contentType, sha256, thumbnails }: Made) =>
+  const putObjects = ({ bytes, contentType, sha256, thumbnails }: Made) =>
     settle([
       objects.put(objectKey(sha256), bytes, contentType),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
@@ -128,7 +128,7 @@ export const createMediaStorage = ({
       kind === 'video' ? inspectFilm(bytes, signal) : inspectPicture(bytes, signal),
 
     /** Throws when they cannot be kept; `abandon` them then. */
-    keep: async (things: readonly Made[]): Promise<void> => {
+    put: async (things: readonly Made[]): Promise<void> => {
       await store.claim(
         things.map(({ claim, sha256, contentType, bytes, width, height, durationMs }) => ({
           claim,
@@ -140,7 +140,7 @@ export const createMediaStorage = ({
           duration_ms: durationMs,
         })),
       )
-      for (const thing of things) await put(thing)
+      for (const thing of things) await putObjects(thing)
     },
 
     /** What a picture is given to a provider as: the largest of its smaller ones. Throws when it cannot be had. */
@@ -153,10 +153,10 @@ export const createMediaStorage = ({
     },
 
     /** Gives up what was kept, or was to be, and is not referred to. */
-    abandon: (things: readonly Made[]): Promise<void> => store.abandon(claimsOf(things)),
+    discard: (things: readonly Made[]): Promise<void> => store.abandon(claimsOf(things)),
 
     /** Returns the ids of their media, in their order. Throws `ClaimLost`. */
-    publish: async (
+    confirm: async (
       tx: TransactionSql,
       { generationId, ownerId }: Belonging,
       things: readonly Made[],

@@ -3,7 +3,7 @@ import { PoolBusy } from '../platform/worker-pool.ts'
 import { ProviderFailed, type ProviderFailure } from './provider.ts'
 
 /** What an error on the way from an order to what was made means, in the words that its owner is told. */
-export const judgeFailure = (error: unknown): { reason: ProviderFailure; retryable: boolean } => {
+export const classifyProviderError = (error: unknown): { reason: ProviderFailure; retryable: boolean } => {
   if (error instanceof ProviderFailed) return { reason: error.failure, retryable: error.retryable }
   if (error instanceof ImageRefused || error instanceof VideoRefused)
     return { reason: 'invalid_output', retryable: false }

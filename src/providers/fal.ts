@@ -188,7 +188,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       const over = !complete && budget.signal.aborted && !attempt.signal.aborted
       if (over) await cancelIfReached(order, requestId)
       // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
-      if (isPermanentlyBroken(error) || over) await attempt.note(null).catch(() => {})
+      if (isPermanentlyBroken(error) || over) await attempt.recordRemoteOrder(null).catch(() => {})
       throw error
     }
   }
@@ -196,7 +196,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   const orderAnew = async (order: Order, attempt: Attempt, budget: Budget): Promise<Output[]> => {
     const requestId = await submit(order, budget)
     try {
-      await attempt.note({ request_id: requestId })
+      await attempt.recordRemoteOrder({ request_id: requestId })
     } catch (error) {
       await cancelIfReached(order, requestId)
       throw error

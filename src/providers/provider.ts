@@ -47,7 +47,7 @@ export type Attempt = {
    * Notes what the provider calls this order, before waiting for it; resolves when that is written down, and rejects when
    * it cannot be, so that no other attempt will know. Null: nothing is left that another attempt could go on from.
    */
-  note(remote: unknown): Promise<void>
+  recordRemoteOrder(remote: unknown): Promise<void>
 }
 
 /**

@@ -248,14 +248,14 @@ describe('an object', () => {
       const hash = createHash('sha256').update(bytes).digest('hex')
       return { ...left, claim: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
     })
-    await working.services.mediaStorage.keep(pictures)
+    await working.services.mediaStorage.put(pictures)
     const [fresh = '', old = ''] = pictures.map((picture) => picture.sha256)
     await sql`update media_claims set claimed_at = now() - interval '2 hours' where sha256 = ${old}`
     await working.services.mediaStorage.sweep()
     expect(await there(sha256)).toEqual([1, true, true])
     expect(await there(fresh)).toEqual([1, true, true])
     expect(await there(old)).toEqual([0, false, false])
-    await working.services.mediaStorage.abandon(pictures)
+    await working.services.mediaStorage.discard(pictures)
     await isGone(fresh)
   })
 

@@ -126,14 +126,16 @@ describe('an order', () => {
   test('is written down before it is waited for', async () => {
     const { attempt } = createAttempt()
     const seen: number[] = []
-    await create().make(imageOrder, { ...attempt, note: async () => void seen.push(server.count(look)) })
+    await create().make(imageOrder, { ...attempt, recordRemoteOrder: async () => void seen.push(server.count(look)) })
     expect(seen).toEqual([0])
   })
 
   test('that cannot be written down is cancelled, and not waited for', async () => {
     const lost = new Error('the lease is lost')
     const { attempt } = createAttempt()
-    const failure = await failureOf(create().make(imageOrder, { ...attempt, note: () => Promise.reject(lost) }))
+    const failure = await failureOf(
+      create().make(imageOrder, { ...attempt, recordRemoteOrder: () => Promise.reject(lost) }),
+    )
     expect(failure).toMatchObject({ failure: 'failed', retryable: true, cause: lost })
     expect([server.count(cancel), server.count(look)]).toEqual([1, 0])
   })

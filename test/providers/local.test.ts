@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
 import { ImageRefused, type RenderRequest } from '../../src/media/images/images.ts'
 import { PoolBusy } from '../../src/platform/worker-pool.ts'
-import { judgeFailure } from '../../src/providers/failure.ts'
+import { classifyProviderError } from '../../src/providers/failure.ts'
 import { createLocalProvider } from '../../src/providers/local/provider.ts'
 import { type Order, ProviderFailed } from '../../src/providers/provider.ts'
 
@@ -38,7 +38,7 @@ const setUp = (draw: (request: RenderRequest) => void = () => {}) => {
     signal: abort.signal,
     onProgress: (fraction: number) => void heard.push(Math.round(fraction * 6)),
     remote: null,
-    note: async () => {},
+    recordRemoteOrder: async () => {},
   }
   return { provider, attempt, abort, requests, heard }
 }
@@ -67,8 +67,8 @@ test('draws nothing more once it is told to stop', async () => {
 
 test('every error on the way has a word that its owner is told', () => {
   const refused = new ProviderFailed('refused', { retryable: false })
-  expect(judgeFailure(refused)).toEqual({ reason: 'refused', retryable: false })
-  expect(judgeFailure(new ImageRefused('damaged'))).toEqual({ reason: 'invalid_output', retryable: false })
-  expect(judgeFailure(new PoolBusy())).toEqual({ reason: 'unavailable', retryable: true })
-  expect(judgeFailure('whatever')).toEqual({ reason: 'failed', retryable: true })
+  expect(classifyProviderError(refused)).toEqual({ reason: 'refused', retryable: false })
+  expect(classifyProviderError(new ImageRefused('damaged'))).toEqual({ reason: 'invalid_output', retryable: false })
+  expect(classifyProviderError(new PoolBusy())).toEqual({ reason: 'unavailable', retryable: true })
+  expect(classifyProviderError('whatever')).toEqual({ reason: 'failed', retryable: true })
 })

@@ -21,7 +21,7 @@ export const createAttempt = ({ remote, signal }: { remote?: unknown; signal?: A
     signal: signal ?? new AbortController().signal,
     remote,
     onProgress: (fraction) => void progress.push(fraction),
-    note: async (noted) => void notes.push(noted),
+    recordRemoteOrder: async (noted) => void notes.push(noted),
   }
   return { attempt, notes, progress }
 }

@@ -28,7 +28,7 @@ const leaseMs = 60_000
 const makes = { models: ['m'], strandedMs: 60_000 }
 const stores = () => [createJobStore(sql, 'one', makes), createJobStore(sql, 'two', makes)] as const
 const inside = <T>(work: (tx: TransactionSql) => Promise<T>) => sql.begin(work) as Promise<T>
-const take = (store: ReturnType<typeof createJobStore>, limit = 10) => inside((tx) => store.take(tx, limit, leaseMs))
+const take = (store: ReturnType<typeof createJobStore>, limit = 10) => inside((tx) => store.lease(tx, limit, leaseMs))
 const leaseOf = (job: { generation_id: string; attempt: number }) => ({
   generationId: job.generation_id,
   attempt: job.attempt,
@@ -44,7 +44,7 @@ const addUser = async (plan = 'free') => {
 const addJob = async (plan?: string) => {
   const [id, owner] = [newId(), await addUser(plan)]
   await sql`insert into generations (id, owner_id, model, prompt) values (${id}, ${owner}, 'm', 'p')`
-  await inside((tx) => createJobStore(sql, 'adder', makes).add(tx, id))
+  await inside((tx) => createJobStore(sql, 'adder', makes).enqueue(tx, id))
   return id
 }
 const rowOf = async (id: string) => (await sql`select * from generation_jobs where generation_id = ${id}`)[0]
@@ -96,7 +96,7 @@ describe('jobs', () => {
     const { unlisten } = await sql.listen('velro', (payload) => void heard.push(payload))
     const id = newId()
     const [one] = stores()
-    await one.tellProgress([
+    await one.publishProgress([
       { generationId: id, attempt: 2, fraction: 0.25 },
       { generationId: id, attempt: 3, fraction: 1 },
     ])
@@ -137,23 +137,23 @@ describe('jobs', () => {
     const [first] = await take(one)
     const held = (attempt: number) => new Map([[id, { attempt, fraction: 0.25 }]])
     const nothing = new Set<string>()
-    expect(await one.renew(held(1), leaseMs)).toEqual(new Set([id]))
+    expect(await one.heartbeat(held(1), leaseMs)).toEqual(new Set([id]))
     expect(await rowOf(id)).toMatchObject({ progress: 0.25, worker: 'one', attempt: 1 })
-    expect(await two.renew(held(1), leaseMs)).toEqual(nothing)
+    expect(await two.heartbeat(held(1), leaseMs)).toEqual(nothing)
     expect(await take(two)).toEqual([])
     await runOut(id)
     const [second] = await take(two)
     expect(second).toMatchObject({ generation_id: id, attempt: 2, failures: 0 })
     expect(await rowOf(id)).toMatchObject({ progress: 0, worker: 'two' })
     if (first === undefined || second === undefined) throw new Error('Not taken')
-    expect(await one.renew(held(1), leaseMs)).toEqual(nothing)
-    expect(await one.note(leaseOf(first), { id: 'x' })).toBe(false)
+    expect(await one.heartbeat(held(1), leaseMs)).toEqual(nothing)
+    expect(await one.recordRemoteOrder(leaseOf(first), { id: 'x' })).toBe(false)
     await one.reschedule(leaseOf(first), 0, true)
-    expect(await inside((tx) => one.finish(tx, leaseOf(first)))).toBe(false)
+    expect(await inside((tx) => one.complete(tx, leaseOf(first)))).toBe(false)
     expect(await rowOf(id)).toMatchObject({ worker: 'two', failures: 0 })
-    expect(await inside((tx) => two.finish(tx, leaseOf(second)))).toBe(true)
+    expect(await inside((tx) => two.complete(tx, leaseOf(second)))).toBe(true)
     expect(await rowOf(id)).toBeUndefined()
-    expect(await two.renew(held(2), leaseMs)).toEqual(nothing)
+    expect(await two.heartbeat(held(2), leaseMs)).toEqual(nothing)
   })
 
   test('are held in one order, so that whoever takes several away waits, and is waited for, and nothing worse', async () => {
@@ -166,7 +166,7 @@ describe('jobs', () => {
       (await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).length
     await inside(async (tx) => {
       await one.cancel(tx, first)
-      const renewing = one.renew(held, leaseMs)
+      const renewing = one.heartbeat(held, leaseMs)
       await until(async () => (await waiting()) === 1, 'the renewal waits')
       // It would be waited for, if it had this one already.
       await one.cancel(tx, second)
@@ -179,7 +179,7 @@ describe('jobs', () => {
     const [one, two] = stores()
     const [first] = await take(one)
     if (first === undefined) throw new Error('Not taken')
-    expect(await one.note(leaseOf(first), { request: 'r-1' })).toBe(true)
+    expect(await one.recordRemoteOrder(leaseOf(first), { request: 'r-1' })).toBe(true)
     await one.reschedule(leaseOf(first), 50, true)
     expect([await one.isAnyDue(), await take(two)]).toEqual([false, []])
     await sql`select pg_sleep(0.06)`
@@ -197,7 +197,7 @@ describe('jobs', () => {
         await tx`select from generations where id = ${id} for no key update`
         return one.cancel(tx, id)
       })
-    const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.finish(tx, leaseOf(first)))])
+    const ends = await Promise.all([cancel(), cancel(), inside((tx) => one.complete(tx, leaseOf(first)))])
     expect(ends.filter(Boolean)).toHaveLength(1)
   })
 })
@@ -209,7 +209,7 @@ describe('orders at providers', () => {
     const [one] = stores()
     const [job] = await take(one)
     if (job === undefined) throw new Error('Not taken')
-    expect(await one.note(leaseOf(job), what)).toBe(true)
+    expect(await one.recordRemoteOrder(leaseOf(job), what)).toBe(true)
     return { id, job }
   }
   const toCancel = async () => [...(await sql`select generation_id, model, remote from order_cancellations`)]
@@ -238,7 +238,7 @@ describe('orders at providers', () => {
     const plain = await addJob()
     expect(await inside((tx) => one.cancel(tx, plain))).toBe(true)
     expect(await inside(async (tx) => one.cancel(tx, (await noted(null)).id))).toBe(true)
-    expect(await inside(async (tx) => one.finish(tx, leaseOf((await noted()).job)))).toBe(true)
+    expect(await inside(async (tx) => one.complete(tx, leaseOf((await noted()).job)))).toBe(true)
     expect(await inside(async (tx) => two.failPermanently(tx, leaseOf((await noted()).job)))).toBe(false)
     expect(await toCancel()).toEqual([])
   })
@@ -253,8 +253,8 @@ describe('orders at providers', () => {
       return id
     }
     const [young, old, foreign] = [await add('m', '1 second'), await add('m', '1 hour'), await add('other', '1 day')]
-    expect((await store.take(['m'], 1, 60_000)).map(({ generation_id }) => generation_id)).toEqual([old])
-    const taken = (await Promise.all([store.take(['m'], 10, 60_000), other.take(['m'], 10, 60_000)])).flat()
+    expect((await store.lease(['m'], 1, 60_000)).map(({ generation_id }) => generation_id)).toEqual([old])
+    const taken = (await Promise.all([store.lease(['m'], 10, 60_000), other.lease(['m'], 10, 60_000)])).flat()
     expect(taken).toEqual([{ generation_id: young, model: 'm', remote }])
     const pauses = await sql<{ generation_id: string; minutes: number }[]>`
       select generation_id, round(extract(epoch from due_at - now()) / 60)::int as minutes
@@ -281,17 +281,17 @@ test('one that is cancelled after it was taken and before it was begun is not be
   const runner = createRunner({
     store,
     // As a change that others are still to hear of.
-    take: async (limit, ms) => {
-      const jobs = await inside((tx) => store.take(tx, limit, ms))
+    lease: async (limit, ms) => {
+      const jobs = await inside((tx) => store.lease(tx, limit, ms))
       taken.resolve()
       await told.promise
       return jobs
     },
     work: {
       make: async (job) => void begun.push(job.generation_id),
-      complete: (_, lease) => inside((tx) => store.finish(tx, lease)),
-      fail: async () => {},
-      judge: () => ({ reason: 'failed', retryable: false }),
+      complete: (_, lease) => inside((tx) => store.complete(tx, lease)),
+      failPermanently: async () => {},
+      classifyFailure: () => ({ reason: 'failed', retryable: false }),
     },
     log: createLog('silent'),
     concurrency: 1,

@@ -236,13 +236,13 @@ describe('at the same moment', () => {
     }
     const made = { claim: newId(), ...picture }
     let kept = false
-    const keeping = mediaStorage.keep([made]).then(() => {
+    const keeping = mediaStorage.put([made]).then(() => {
       kept = true
     })
     await until(async () => kept || (await countWaiting()) > 0, 'it is kept anew, or is to wait')
     slow.resolve()
     await Promise.all([sweep, keeping])
-    await inside((tx) => mediaStorage.publish(tx, { generationId: null, ownerId: owner }, [made]))
+    await inside((tx) => mediaStorage.confirm(tx, { generationId: null, ownerId: owner }, [made]))
     expect([await isThere(one), held.has(objectKey(one))]).toEqual([true, true])
     // What failed has not been forgotten.
     expect(await store.listOrphans(10)).toEqual([one])

@@ -71,7 +71,7 @@ export const createUploads = ({
   requestMs,
 }: {
   store: Pick<MediaStore, 'listUploads' | 'findInserted'>
-  mediaStorage: Pick<MediaStorage, 'inspect' | 'keep' | 'abandon' | 'publish'>
+  mediaStorage: Pick<MediaStorage, 'inspect' | 'put' | 'discard' | 'confirm'>
   access: Pick<Access, 'enter'>
   changes: Changes
   clock: Clock
@@ -94,7 +94,7 @@ export const createUploads = ({
   }
 
   const keep = async (picture: Made, ownerId: string, deadline: Deadline): Promise<Media> => {
-    const keeping = mediaStorage.keep([picture])
+    const keeping = mediaStorage.put([picture])
     try {
       await deadline.run(keeping).catch((cause: unknown) => {
         throw databaseFault(cause) ?? new Fault('media.unavailable', { cause, detail: { sha256: picture.sha256 } })
@@ -102,14 +102,14 @@ export const createUploads = ({
       return await changes.commitAndInvalidate(
         deadline,
         async (tx) => {
-          const [id = ''] = await mediaStorage.publish(tx, { generationId: null, ownerId }, [picture])
+          const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId }, [picture])
           return toMedia(await store.findInserted(tx, id))
         },
         { grantsOnly: true },
       )
     } catch (error) {
       // When nothing is written any more; if it cannot be given up now, that comes by itself.
-      keeping.catch(() => {}).then(() => mediaStorage.abandon([picture]).catch(() => {}))
+      keeping.catch(() => {}).then(() => mediaStorage.discard([picture]).catch(() => {}))
       throw error
     }
   }

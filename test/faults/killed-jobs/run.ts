@@ -1,7 +1,7 @@
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { leaseMs } from '../../../src/jobs/runner.ts'
+import { defaultLeaseMs as leaseMs } from '../../../src/jobs/runner.ts'
 import { connectOnce } from '../../../src/platform/postgres.ts'
 import { reapFolder } from '../../harness/reaper.ts'
 import { api, createDatabase, freePort, type Person, register, startServer, type TestServer } from '../../harness.ts'
