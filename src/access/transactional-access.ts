@@ -1,6 +1,6 @@
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
 import { type Access, createAccess } from './access.ts'
 import { createDecisionCounters } from './cache/decision-counters.ts'
 import { createFactCache } from './cache/fact-cache.ts'
@@ -18,7 +18,7 @@ export const createTransactionalAccess =
   (tx) => {
     // Nothing lives in this memory: what was known before a lock is not what is true after it.
     const facts = createFactCache({
-      load: loadFromStore(createFactStore(tx as unknown as Sql), flags),
+      load: loadFromStore(createFactStore(tx), flags),
       memory: createTtlMap<never>({ clock, ttlMs: 0 }),
       clock,
       lease: { untilMs: Number.NEGATIVE_INFINITY },

@@ -1,5 +1,5 @@
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import type { EntryKind } from './model.ts'
 
 export type EntryRow = {
@@ -23,7 +23,7 @@ type Place = { readonly after: string | null; readonly limit: number }
 
 export const createCreditStore = (sql: Sql) => {
   /** Balances are wider than a number of JavaScript is exact, but no sum of grants will be. */
-  const columns = (on: Sql | TransactionSql) => on`
+  const columns = (on: Queryable) => on`
     id, kind, amount, balance_after::float8 as balance_after, generation_id, note, created_at`
 
   return {

@@ -2,7 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Operators } from '../identity/users/operators.ts'
-import type { Sql } from '../platform/postgres.ts'
+import type {} from '../platform/postgres.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
 import { createFlagStore, type FlagStore } from './store.ts'
 
@@ -27,7 +27,7 @@ export const createFlagService = ({
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
       await store.set(tx, values, caller.userId)
-      return createFlagStore(tx as unknown as Sql).list()
+      return createFlagStore(tx).list()
     }),
 })
 

@@ -1,7 +1,7 @@
 import { type FlagName, type FlagValues, flagNames } from '../access/cache/tier-switches.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, TransactionSql } from '../platform/postgres.ts'
 
-export const createFlagStore = (sql: Sql) => ({
+export const createFlagStore = (sql: Queryable) => ({
   /** All of them; one that was never set is on. */
   list: async (): Promise<FlagValues> => {
     const rows = await sql<{ name: FlagName; enabled: boolean }[]>`select name, enabled from flags`

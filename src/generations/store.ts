@@ -1,7 +1,7 @@
 import type { ListingStore, Place } from '../access/listing/listing-store.ts'
 import type { GenerationStatus, Intent } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { type Fragment, onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { type Fragment, onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { GenerationChanges } from './model.ts'
 
 /** A generation as one person has it. */
@@ -90,7 +90,7 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       deadline: Deadline,
       id: string,
       userId: string,
-      on: Sql | TransactionSql = sql,
+      on: Queryable = sql,
     ): Promise<GenerationRow | undefined> => {
       const [row] = await deadline.run(
         on<GenerationRow[]>`select ${columnsFor(userId)} from generations g where g.id = ${id}`,

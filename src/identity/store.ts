@@ -1,7 +1,7 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 
 export type UserRow = AccountFact & {
   id: string
@@ -53,7 +53,7 @@ export const createIdentityStore = (sql: Sql) => ({
     return row
   },
 
-  findUser: async (deadline: Deadline, id: string, on: Sql | TransactionSql = sql): Promise<UserRow | undefined> => {
+  findUser: async (deadline: Deadline, id: string, on: Queryable = sql): Promise<UserRow | undefined> => {
     const [row] = await deadline.run(on<UserRow[]>`select * from users where id = ${id}`)
     return row
   },

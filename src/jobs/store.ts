@@ -1,6 +1,6 @@
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Fragment, Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Fragment, Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 
 /** A job leased to this worker. `attempt` is the fencing token: every lease has a higher one than the lease before. */
 export type LeasedJob = {
@@ -53,7 +53,7 @@ const removeAndCancelOrders = async (tx: TransactionSql, condition: Fragment): P
 
 export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }: WorkerCapability) => {
   /** Condition on a job `j` and its generation `g`: due, not leased, and for this worker. */
-  const isDue = (on: Sql | TransactionSql) => on`
+  const isDue = (on: Queryable) => on`
     j.run_after <= clock_timestamp() and coalesce(j.lease_until <= clock_timestamp(), true)
     and (g.model = any (${models as string[]}::text[]) or greatest(j.run_after, j.lease_until)
          <= clock_timestamp() - ${strandedMs}::float8 * interval '1 millisecond')`

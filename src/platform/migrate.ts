@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import type { Sql } from './postgres.ts'
+import type { Queryable, Sql } from './postgres.ts'
 
 type Migration = { version: number; name: string; text: string; checksum: string }
 type Applied = { version: number; name: string; checksum: string }
@@ -33,7 +33,7 @@ const readMigrations = async (directory: URL): Promise<Migration[]> => {
   return migrations
 }
 
-const readApplied = async (sql: Sql): Promise<Applied[]> => {
+const readApplied = async (sql: Queryable): Promise<Applied[]> => {
   const [table] = await sql<{ exists: boolean }[]>`select to_regclass('schema_migrations') is not null as exists`
   return table?.exists
     ? await sql<Applied[]>`select version, name, checksum from schema_migrations order by version`
@@ -72,7 +72,7 @@ export const migrate = async (sql: Sql, directory = new URL('../../sql/', import
         checksum text not null,
         applied_at timestamptz not null default now()
       )`
-    const rest = pending(migrations, await readApplied(tx as unknown as Sql))
+    const rest = pending(migrations, await readApplied(tx))
     for (const { version, name, checksum, text } of rest) {
       await tx.unsafe(text)
       await tx`insert into schema_migrations (version, name, checksum) values (${version}, ${name}, ${checksum})`

@@ -8,6 +8,8 @@ import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 // transaction; now it is refused.
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
+/** Runs statements: a pool, or a transaction. For statements that do not care which. */
+export type Queryable = postgres.ISql
 /** A piece of SQL, parameters and all, to be put into a statement. */
 export type Fragment = postgres.PendingQuery<postgres.Row[]>
 export type Connection = string | { host: string; port: number; user: string; database: string }
@@ -97,11 +99,13 @@ type DatabaseOptions = {
 /** A pool of its own, for what does not belong to the six. The caller ends it. */
 export const connect = (
   connection: Connection,
-  options: postgres.Options<Record<string, never>> & { onnotify?: (channel: string, payload: string) => void },
+  options: postgres.Options<Record<string, postgres.PostgresType>> & {
+    onnotify?: (channel: string, payload: string) => void
+  },
 ): Sql =>
-  (typeof connection === 'string'
+  typeof connection === 'string'
     ? postgres(connection, { ...connectionOptions, ...options })
-    : postgres({ ...connection, ...connectionOptions, ...options })) as unknown as Sql
+    : postgres({ ...connection, ...connectionOptions, ...options })
 
 /** One connection outside the pools, for what is done once at the start. The caller ends it. */
 export const connectOnce = (connection: Connection): Sql =>

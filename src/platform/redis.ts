@@ -214,8 +214,11 @@ export const createRedis = <S extends string = never>({
   }
 
   const createLink = (client: Client, incarnation: string): Link<S> => {
-    const methods = client as unknown as Record<string, (...args: Argument[]) => Promise<unknown>>
-    const bound = names.map((name) => [name, methods[scriptPrefix + name]?.bind(client)])
+    const bound = names.map((name) => {
+      // ioredis adds a method for each script to the client; its types do not know them.
+      const method: (...args: Argument[]) => Promise<unknown> = Reflect.get(client, scriptPrefix + name)
+      return [name, method.bind(client)]
+    })
     const link: Link<S> = {
       client,
       connection: { client, incarnation, scripts: Object.fromEntries(bound) },

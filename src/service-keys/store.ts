@@ -1,6 +1,6 @@
 import type { Scope } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type ServiceKeyRow = {
   id: string
@@ -16,7 +16,7 @@ export type ServiceKeyRow = {
 type Place = { readonly after: string | null; readonly limit: number }
 
 export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
-  const columns = (on: Sql | TransactionSql) => on`
+  const columns = (on: Queryable) => on`
     id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at`
 
   return {

@@ -1,6 +1,6 @@
 import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import type { GivenRole, TeamChanges } from './model.ts'
 
 /** A team as one of its members has it: `role` is that member's. */
@@ -54,18 +54,13 @@ const findRole = async (tx: TransactionSql, id: string, userId: string): Promise
  * Order of locks: the account that joins, goes or hands over, then projects, then teams, each by id.
  */
 export const createTeamStore = (sql: Sql, analytics: Sql) => {
-  const columns = (on: Sql | TransactionSql) => on`
+  const columns = (on: Queryable) => on`
     t.id, t.name, t.description, t.max_members, t.created_at, t.updated_at, me.role,
     (select o.user_id from team_members o where o.team_id = t.id and o.role = 'owner') as owner_id`
 
   return {
     /** The team, if the user is in it. */
-    find: async (
-      deadline: Deadline,
-      id: string,
-      userId: string,
-      on: Sql | TransactionSql = sql,
-    ): Promise<TeamRow | undefined> => {
+    find: async (deadline: Deadline, id: string, userId: string, on: Queryable = sql): Promise<TeamRow | undefined> => {
       const [row] = await deadline.run(on<TeamRow[]>`
         select ${columns(on)} from teams t join team_members me on me.team_id = t.id and me.user_id = ${userId}
          where t.id = ${id}`)

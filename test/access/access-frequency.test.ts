@@ -187,7 +187,7 @@ describe('the table', () => {
     await heats.add([heat(ada, lab, 64), heat(bob, lab, 64)])
     await age('1 day')
     await other.begin(async (tx) => {
-      await createAccessFrequencyStore(tx as unknown as Sql).add([heat(ada, lab, 64)])
+      await createAccessFrequencyStore(tx).add([heat(ada, lab, 64)])
       expect(await heats.purge()).toBe(1)
     })
     expect((await rows()).map(({ user_id }) => user_id)).toEqual([ada])

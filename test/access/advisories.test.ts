@@ -7,7 +7,7 @@ import { createFactStore } from '../../src/access/cache/fact-store.ts'
 import { type FactKey, factKey, grantId, maxGrants } from '../../src/access/policy/facts/model.ts'
 import { actions, type ResourceRef } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, startRedis, type TestDatabase, type TestRedis } from '../harness.ts'
 import { startCaches, type TestCaches } from './caches.ts'
 import { createRandom, idOf } from './random.ts'
@@ -110,8 +110,8 @@ const enters = async ({ access, within, leased }: Instance, userId: string, sess
       () => false,
     )
 }
-const run = (work: (tx: Sql) => PromiseLike<unknown>) =>
-  here.changes.commitAndInvalidate(here.within(), async (tx) => void (await work(tx as unknown as Sql)))
+const run = (work: (tx: Queryable) => PromiseLike<unknown>) =>
+  here.changes.commitAndInvalidate(here.within(), async (tx) => void (await work(tx)))
 
 describe('a decision cached without its context', () => {
   test('what one action was answered is not the answer to another', async () => {
@@ -254,7 +254,7 @@ const letIntoMany = async (userId: string) => {
 }
 
 describe('a write that does not invalidate', () => {
-  const writes: Record<string, [(tx: Sql) => PromiseLike<unknown>, ResourceRef]> = {
+  const writes: Record<string, [(tx: Queryable) => PromiseLike<unknown>, ResourceRef]> = {
     'the member is removed': [(tx) => tx`delete from team_members where user_id = ${bob}`, lab],
     'the member is removed from one team and lowered to the other’s level': [
       (tx) => tx`delete from team_members where user_id = ${bob} and team_id = ${red}`,
@@ -298,7 +298,7 @@ describe('a write that does not invalidate', () => {
 })
 
 describe('a session that is cached', () => {
-  const endings: Record<string, (tx: Sql) => PromiseLike<unknown>> = {
+  const endings: Record<string, (tx: Queryable) => PromiseLike<unknown>> = {
     'is ended': (tx) => tx`update sessions set ended_at = now(), end_reason = 'logout'`,
     'is removed': (tx) => tx`delete from sessions`,
     'is of a person who is removed': async (tx) => {

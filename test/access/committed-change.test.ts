@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { createChanges } from '../../src/access/invalidation/committed-change.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
-import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
 
@@ -20,7 +20,7 @@ afterAll(async () => {
 })
 
 const ada = idOf('user', 1)
-const suspend = (tx: Sql) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
+const suspend = (tx: Queryable) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
 
 /** Changes whose announcements are heard when the test says so. */
 const withheld = () => {
@@ -38,10 +38,10 @@ const withheld = () => {
     },
     onCommitted: () => {},
   })
-  const run = (work: (tx: Sql) => Promise<unknown>, options?: { grantsOnly: true }) => {
+  const run = (work: (tx: Queryable) => Promise<unknown>, options?: { grantsOnly: true }) => {
     let answered = false
     const done = changes
-      .commitAndInvalidate(createDeadline(systemClock, 10_000), (tx) => work(tx as unknown as Sql), options)
+      .commitAndInvalidate(createDeadline(systemClock, 10_000), (tx) => work(tx), options)
       .then(() => {
         answered = true
       })

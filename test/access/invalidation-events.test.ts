@@ -4,7 +4,7 @@ import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/e
 import { createFactStore, type FactQuery } from '../../src/access/cache/fact-store.ts'
 import { publishEvent, readEvent } from '../../src/access/invalidation/event-store.ts'
 import { type FactKey, factKey, grantId, partOf } from '../../src/access/policy/facts/model.ts'
-import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { connect, connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
 import { clear, store } from './world.ts'
@@ -435,8 +435,8 @@ describe('a table of what access is made of', () => {
 
 describe('a transaction', () => {
   beforeEach(sow)
-  const suspend = (tx: Sql | TransactionSql, id: string) => tx`update users set status = 'suspended' where id = ${id}`
-  const restore = (tx: Sql | TransactionSql, id: string) => tx`update users set status = 'active' where id = ${id}`
+  const suspend = (tx: Queryable, id: string) => tx`update users set status = 'suspended' where id = ${id}`
+  const restore = (tx: Queryable, id: string) => tx`update users set status = 'active' where id = ${id}`
   const names = (...ids: string[]) => ids.map((id) => factKey('account', id) as string).sort()
 
   test('tells once of all it changed, each name once', async () => {

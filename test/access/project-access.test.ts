@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { createEffectiveAccessCheck } from '../../src/access/cache/effective-access-check.ts'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
-import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { connectOnce, type Queryable, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
 import { storm } from './storm.ts'
@@ -59,7 +59,7 @@ const beginAgain = async () => {
     values (${lab}, ${red}, 'read', ${ada}), (${den}, ${red}, 'read', ${ada}), (${den}, ${blue}, 'write', ${ada})`
 }
 
-type Change = (tx: TransactionSql | Sql) => PromiseLike<unknown>
+type Change = (tx: Queryable) => PromiseLike<unknown>
 
 const changes: Record<string, Change> = {
   'Cyd joins red': (tx) => tx`insert into team_members (team_id, user_id, role) values (${red}, ${cyd}, 'viewer')`,
@@ -149,7 +149,7 @@ describe('rows are what the base tables say', () => {
           const before = new Map((await rows()).map(({ id, actions }) => [id, actions]))
           const grantedBefore = await granted()
           await change(tx)
-          expect([name, await findAccessDifferences(tx as unknown as Sql)]).toEqual([name, []])
+          expect([name, await findAccessDifferences(tx)]).toEqual([name, []])
           const after = new Map((await rows()).map(({ id, actions }) => [id, actions]))
           const changed = [...new Set([...before.keys(), ...after.keys()])].filter(
             (id) => before.get(id) !== after.get(id),

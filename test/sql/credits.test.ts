@@ -8,7 +8,7 @@ import { createCredits } from '../../src/credits/service.ts'
 import { createCreditStore } from '../../src/credits/store.ts'
 import { newId } from '../../src/kit/id.ts'
 import { migrate } from '../../src/platform/migrate.ts'
-import { connect, connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
+import { connect, connectOnce, type Queryable, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
@@ -33,7 +33,7 @@ const creditsOf = (welcomeCredits: number) =>
     welcomeCredits,
   })
 
-const insertUser = async (on: Sql | TransactionSql = sql): Promise<string> => {
+const insertUser = async (on: Queryable = sql): Promise<string> => {
   const id = newId()
   await on`
     insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'Somebody', 'x')`

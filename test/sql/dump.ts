@@ -1,4 +1,4 @@
-import type { Sql } from '../../src/platform/postgres.ts'
+import type { Queryable } from '../../src/platform/postgres.ts'
 
 type Column = {
   table_name: string
@@ -10,14 +10,14 @@ type Column = {
 }
 type Named = { table_name: string; name: string; definition: string }
 
-const readTables = (sql: Sql) => sql<{ name: string; options: string | null; partition_key: string | null }[]>`
+const readTables = (sql: Queryable) => sql<{ name: string; options: string | null; partition_key: string | null }[]>`
   select relname as name, array_to_string(reloptions, ', ') as options,
          case when relkind = 'p' then pg_get_partkeydef(oid) end as partition_key
     from pg_class
    where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
    order by relname`
 
-const readColumns = (sql: Sql) => sql<Column[]>`
+const readColumns = (sql: Queryable) => sql<Column[]>`
   select c.relname as table_name, a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
          a.attnotnull as not_null, pg_get_expr(d.adbin, d.adrelid) as expression,
          case when a.attidentity = 'a' then 'identity always' when a.attidentity = 'd' then 'identity by default'
@@ -29,53 +29,53 @@ const readColumns = (sql: Sql) => sql<Column[]>`
    order by a.attnum`
 
 /** NOT NULL is told with its column. */
-const readConstraints = (sql: Sql) => sql<Named[]>`
+const readConstraints = (sql: Queryable) => sql<Named[]>`
   select c.relname as table_name, k.conname as name, pg_get_constraintdef(k.oid) as definition
     from pg_constraint k join pg_class c on c.oid = k.conrelid
    where k.connamespace = 'public'::regnamespace and k.contype in ('p', 'u', 'f', 'c', 'x')
    order by position(k.contype::text in 'pufcx'), k.conname`
 
 /** Without those that stand for a constraint. */
-const readIndexes = (sql: Sql) => sql<Named[]>`
+const readIndexes = (sql: Queryable) => sql<Named[]>`
   select t.relname as table_name, c.relname as name, pg_get_indexdef(c.oid) as definition
     from pg_index i join pg_class c on c.oid = i.indexrelid join pg_class t on t.oid = i.indrelid
    where c.relnamespace = 'public'::regnamespace and not c.relispartition
      and not exists (select from pg_constraint k where k.conindid = c.oid and k.contype in ('p', 'u', 'x'))
    order by c.relname`
 
-const readTriggers = (sql: Sql) => sql<Named[]>`
+const readTriggers = (sql: Queryable) => sql<Named[]>`
   select c.relname as table_name, t.tgname as name,
          pg_get_triggerdef(t.oid) || case t.tgenabled when 'O' then '' else ' -- enabled: ' || t.tgenabled::text end as definition
     from pg_trigger t join pg_class c on c.oid = t.tgrelid
    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and not c.relispartition
    order by c.relname, t.tgname`
 
-const readViews = (sql: Sql) => sql<{ name: string; kind: string; definition: string }[]>`
+const readViews = (sql: Queryable) => sql<{ name: string; kind: string; definition: string }[]>`
   select relname as name, case relkind when 'm' then 'materialized view' else 'view' end as kind,
          pg_get_viewdef(oid) as definition
     from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm') order by relname`
 
 /** What an extension brought along is the extension's business. */
-const readFunctions = (sql: Sql) => sql<{ definition: string }[]>`
+const readFunctions = (sql: Queryable) => sql<{ definition: string }[]>`
   select pg_get_functiondef(p.oid) as definition
     from pg_proc p
    where p.pronamespace = 'public'::regnamespace and p.prokind in ('f', 'p')
      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
    order by p.proname, pg_get_function_identity_arguments(p.oid)`
 
-const readEnums = (sql: Sql) => sql<{ name: string; members: string }[]>`
+const readEnums = (sql: Queryable) => sql<{ name: string; members: string }[]>`
   select t.typname as name, string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) as members
     from pg_type t join pg_enum e on e.enumtypid = t.oid
    where t.typnamespace = 'public'::regnamespace group by t.typname order by t.typname`
 
-const readSequences = (sql: Sql) => sql<{ name: string; type: string }[]>`
+const readSequences = (sql: Queryable) => sql<{ name: string; type: string }[]>`
   select c.relname as name, format_type(s.seqtypid, null) as type
     from pg_sequence s join pg_class c on c.oid = s.seqrelid
    where c.relnamespace = 'public'::regnamespace
      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
    order by c.relname`
 
-const readExtensions = (sql: Sql) => sql<{ name: string }[]>`
+const readExtensions = (sql: Queryable) => sql<{ name: string }[]>`
   select extname as name from pg_extension where extname <> 'plpgsql' order by extname`
 
 const toColumn = ({ name, type, not_null, expression, kind }: Column): string => {
@@ -98,7 +98,7 @@ const header = `-- The schema as the migrations leave it, read from the catalog.
  * Everything in the public schema, as SQL for reading: the same text for the same schema, whatever server and in whatever
  * order it came about. A table stands with its indexes and triggers.
  */
-export const dumpSchema = async (sql: Sql): Promise<string> => {
+export const dumpSchema = async (sql: Queryable): Promise<string> => {
   const [tables, columns, constraints, indexes, triggers] = await Promise.all([
     readTables(sql),
     readColumns(sql),

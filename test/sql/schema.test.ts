@@ -99,7 +99,7 @@ describe('the dump', () => {
       let after = before
       const transaction = sql.begin(async (tx) => {
         await tx.unsafe(change)
-        after = await dumpSchema(tx as unknown as Sql)
+        after = await dumpSchema(tx)
         throw rolledBack
       })
       expect(await transaction.catch((error: unknown) => error)).toBe(rolledBack)

@@ -1,4 +1,4 @@
-import type { Sql } from '../../platform/postgres.ts'
+import type { Queryable, Sql } from '../../platform/postgres.ts'
 import { accessLevels, levelActions, ownerActions, roleActions, teamRoles } from '../policy/matrix.ts'
 
 type Rule = { kind: 'owner' | 'role' | 'access_level'; name: string; actions: number }
@@ -34,5 +34,5 @@ export const syncAccessRules = async (sql: Sql): Promise<void> => {
 }
 
 /** Recomputes everything from the base tables and lists what differs, up to 100: nothing, always. Reads all; for checks. */
-export const findAccessDifferences = (sql: Sql): Promise<AccessDifference[]> =>
+export const findAccessDifferences = (sql: Queryable): Promise<AccessDifference[]> =>
   sql<AccessDifference[]>`select user_id, project_id, actual, expected from project_access_difference limit 100`

@@ -1,5 +1,5 @@
 import { Buffer } from 'node:buffer'
-import type { Sql } from '../../platform/postgres.ts'
+import type { Queryable } from '../../platform/postgres.ts'
 import {
   type Fact,
   type FactKey,
@@ -71,7 +71,7 @@ type StoreOptions = {
   readonly maxGrants?: number
 }
 
-export const createFactStore = (sql: Sql, { maxGrants = usualMaxGrants }: StoreOptions = {}): FactStore => ({
+export const createFactStore = (sql: Queryable, { maxGrants = usualMaxGrants }: StoreOptions = {}): FactStore => ({
   /**
    * The facts of a cold question in one statement, however many things and teams it is about: a session brings its
    * account along, media their generation, a generation its project, a person all that was granted to it. Every row is found by its primary key,

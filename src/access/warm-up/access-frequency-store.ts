@@ -1,4 +1,4 @@
-import type { Sql } from '../../platform/postgres.ts'
+import type { Queryable } from '../../platform/postgres.ts'
 import type { ListedType } from '../policy/matrix.ts'
 
 /** Somebody asked about something, about so many times. */
@@ -12,7 +12,7 @@ export type HotPair = {
 /** More than any instance fetches; what is past it is the coldest of all. */
 const maxRows = 50_000
 
-export const createAccessFrequencyStore = (sql: Sql) => ({
+export const createAccessFrequencyStore = (sql: Queryable) => ({
   /**
    * Adds to what is left of earlier heat, all in one statement. In the order of the key, so that instances that write the
    * same rows wait for each other and never in a circle.

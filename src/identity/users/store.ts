@@ -1,5 +1,5 @@
 import type { Deadline } from '../../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../../platform/postgres.ts'
+import type { Queryable, Sql, TransactionSql } from '../../platform/postgres.ts'
 import type { UserRow } from '../store.ts'
 import type { AccountChanges } from './model.ts'
 
@@ -14,7 +14,7 @@ export type AccountFilter = {
 
 export const createUserStore = (sql: Sql) => {
   /** All but the hash of the password, which nobody here has a use for. */
-  const columns = (on: Sql | TransactionSql) => on`
+  const columns = (on: Queryable) => on`
     id, email, display_name, status, role, plan, created_at, updated_at`
 
   return {
