@@ -3,7 +3,7 @@ import { asAuthzenFault, isAuthzenPath } from './access/authzen/authzen.ts'
 import { authzenRoutes } from './access/authzen/routes.ts'
 import { accessRoutes } from './access/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
-import { Fault, type InputProblem } from './fault.ts'
+import { Fault } from './fault.ts'
 import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
@@ -14,6 +14,7 @@ import { adapter } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
 import type { RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
+import { toFault } from './http/to-fault.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
@@ -22,55 +23,10 @@ import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
 import { monitoringRoutes } from './monitoring/routes.ts'
-import { databaseFault } from './platform/postgres.ts'
 import { projectRoutes } from './projects/routes.ts'
 import { serviceKeyRoutes } from './service-keys/routes.ts'
 import type { Services } from './services.ts'
 import { teamRoutes } from './teams/routes.ts'
-
-type InputError = { path?: string; message?: string; schema?: { enum?: readonly string[] } }
-type ValidationFailure = {
-  type: string
-  value: unknown
-  all: readonly InputError[]
-  validator?: { Errors?: (value: unknown) => Iterable<InputError> }
-}
-
-/** The parts of a request by the name the validator has for them; `property` is what failed while it was converted. */
-const inputParts = { body: 'body', query: 'query', params: 'params', headers: 'headers', property: 'query' } as const
-
-const maxProblems = 20
-
-/** The first of what is wrong: a body with a hundred thousand faults is not worth finding them all. */
-const firstErrors = ({ validator, value, all, type }: ValidationFailure): InputError[] => {
-  const errors = type === 'property' ? undefined : validator?.Errors?.(value)
-  return errors === undefined ? all.slice(0, maxProblems) : [...Iterator.from(errors).take(maxProblems)]
-}
-
-/** What is wrong with the input, place by place, without a word of the input itself. */
-const toProblems = (failure: ValidationFailure): InputProblem[] =>
-  firstErrors(failure).map(({ path, message, schema }) => ({
-    in: inputParts[failure.type as keyof typeof inputParts] ?? 'body',
-    pointer: path ?? '',
-    detail: schema?.enum === undefined ? (message ?? 'Does not fit') : `Expected one of ${schema.enum.join(', ')}`,
-  }))
-
-const toFault = (code: string | number, error: unknown): Fault => {
-  if (error instanceof Fault) return error
-  if (code === 'VALIDATION') {
-    const failure = error as unknown as ValidationFailure
-    // No JSON text means undefined: there was no body where one is needed.
-    if (failure.type === 'body' && failure.value === undefined) return new Fault('request.malformed')
-    if (failure.type !== 'response') return new Fault('request.invalid', { problems: toProblems(failure) })
-  }
-  if (code === 'PARSE') {
-    // What was thrown while the body was read comes wrapped.
-    const cause = error instanceof Error ? error.cause : undefined
-    return cause instanceof Fault ? cause : (databaseFault(cause) ?? new Fault('request.malformed', { cause }))
-  }
-  if (code === 'NOT_FOUND') return new Fault('route.not_found')
-  return databaseFault(error) ?? new Fault('server.failed', { cause: error })
-}
 
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
 

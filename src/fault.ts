@@ -1,98 +1,189 @@
 /**
- * Every way a request can fail: the code is part of the API and never changes its meaning, the status follows from it,
- * and the words are the only ones a caller ever sees. What a code `tells` are figures, members of its problem beside the
- * standard ones (RFC 9457 §3.2), by name.
+ * Every way in which a request can fail. A code is part of the API and never changes its meaning; the status follows from
+ * the code; a caller sees no other message. `extensions` are the figures that a problem of this code carries beside the
+ * standard members (RFC 9457 §3.2), each with its description;
+ * `{name}` in a message stands for the figure of that name.
  */
 export const catalogue = {
-  'request.malformed': { status: 400, says: 'The request could not be read' },
-  'request.invalid': { status: 422, says: 'The request does not fit the schema of this route' },
-  'request.idempotency_key_reused': { status: 422, says: 'This Idempotency-Key came with another body before' },
-  'request.too_large': { status: 413, says: 'The body is larger than this route takes' },
-  'request.media_type_unsupported': { status: 415, says: 'This route takes application/json' },
-  'request.timeout': { status: 503, says: 'The request ran out of time', retryAfterS: 1 },
-  'route.not_found': { status: 404, says: 'There is no such route' },
-  'route.method_not_allowed': { status: 405, says: 'This route does not take that method' },
-  'server.failed': { status: 500, says: 'Something failed on our side' },
-  'server.stopping': { status: 503, says: 'This instance is shutting down', retryAfterS: 1 },
-  'database.unavailable': { status: 503, says: 'The database cannot be reached', retryAfterS: 1 },
+  'request.malformed': { status: 400, message: 'The request could not be read' },
+  'request.invalid': { status: 422, message: 'The request does not match the schema of this route; see `errors`' },
+  'request.idempotency_key_reused': {
+    status: 422,
+    message: 'This Idempotency-Key was already used with a different body; send a new key',
+  },
+  'request.too_large': {
+    status: 413,
+    message: 'The request body is larger than {max_bytes} bytes',
+    extensions: { max_bytes: 'Largest body that the route accepts, in bytes' },
+  },
+  'request.media_type_unsupported': {
+    status: 415,
+    message: 'This route accepts only bodies of the type application/json',
+  },
+  'request.timeout': {
+    status: 503,
+    message: 'The request took too long and was given up; try again',
+    retryAfterS: 1,
+  },
+  'route.not_found': { status: 404, message: 'No route has this path' },
+  'route.method_not_allowed': { status: 405, message: 'This route does not support the method; see the Allow header' },
+  'server.failed': { status: 500, message: 'An internal error occurred' },
+  'server.stopping': { status: 503, message: 'This instance is shutting down; try again', retryAfterS: 1 },
+  'database.unavailable': { status: 503, message: 'The database cannot be reached; try again', retryAfterS: 1 },
 
-  'identity.not_signed_in': { status: 401, says: 'A valid access token is needed' },
-  'identity.credentials_wrong': { status: 401, says: 'Email or password is wrong' },
-  'identity.password_wrong': { status: 403, says: 'The current password is wrong' },
-  'identity.account_suspended': { status: 403, says: 'This account is suspended' },
-  'identity.refresh_token_invalid': { status: 401, says: 'The refresh token is not valid' },
-  'identity.email_taken': { status: 409, says: 'An account with this email exists' },
-  'identity.password_common': { status: 422, says: 'This password is on lists of common passwords' },
-  'identity.busy': { status: 503, says: 'Too many sign-ins at this moment', retryAfterS: 1 },
-  'user.not_found': { status: 404, says: 'Account does not exist or is closed' },
-  'user.deleted': { status: 409, says: 'The account is deleted and stays so' },
-  'user.own_account': { status: 409, says: 'Operators do not suspend or demote themselves; another one does' },
-  'session.not_found': { status: 404, says: 'Session does not exist or has ended' },
+  'identity.not_signed_in': { status: 401, message: 'A valid access token is required' },
+  'identity.credentials_wrong': { status: 401, message: 'The e-mail address or the password is wrong' },
+  'identity.password_wrong': { status: 403, message: 'The current password is wrong' },
+  'identity.account_suspended': { status: 403, message: 'This account is suspended' },
+  'identity.refresh_token_invalid': { status: 401, message: 'The refresh token is not valid; sign in again' },
+  'identity.email_taken': { status: 409, message: 'An account with this e-mail address already exists' },
+  'identity.password_common': {
+    status: 422,
+    message: 'This password is on a list of common passwords; choose another one',
+  },
+  'identity.busy': { status: 503, message: 'The server is handling too many sign-ins; try again', retryAfterS: 1 },
+  'user.not_found': { status: 404, message: 'The account does not exist or is deleted' },
+  'user.deleted': { status: 409, message: 'The account is deleted and cannot be changed' },
+  'user.own_account': {
+    status: 409,
+    message: 'Operators cannot suspend or demote their own account; ask another operator',
+  },
+  'session.not_found': { status: 404, message: 'The session does not exist or has ended' },
 
-  'team.not_found': { status: 404, says: 'Team does not exist or is not visible to you' },
-  'team.role_too_low': { status: 403, says: 'Your role in this team does not reach that far' },
-  'team.full': { status: 409, says: 'The team has as many members as it may' },
-  'team.max_members_too_low': { status: 409, says: 'The team has more members than that already' },
-  'team.owner_cannot_leave': { status: 409, says: 'The owner hands the team over or deletes it' },
-  'team.member_not_found': { status: 404, says: 'This person is not a member of the team' },
-  'team.already_member': { status: 409, says: 'This person is a member already' },
-  'team.invitation_not_found': { status: 404, says: 'Invitation does not exist, is not for you, or is no longer open' },
-  'project.grant_not_found': { status: 404, says: 'This team has no grant on the project' },
-  'project.grant_exists': { status: 409, says: 'This team has a grant on the project; change that' },
-  'project.new_owner_unfit': { status: 422, says: 'The new owner must be able to see the project through a team' },
-  'generation.derivatives_not_allowed': { status: 403, says: 'The project does not allow derivatives of this' },
-  'generation.too_deep': { status: 422, says: 'The line of ancestors has its full length' },
-  'generation.finished': { status: 409, says: 'The generation is over' },
-  'generation.too_many_streams': { status: 429, says: 'You have as many streams as you may', retryAfterS: 5 },
-  'generation.streams_full': { status: 503, says: 'This instance has as many streams as it may', retryAfterS: 1 },
-  'media.not_found': { status: 404, says: 'Media does not exist or is not visible to you' },
-  'media.range_not_satisfiable': { status: 416, says: 'There are not so many bytes' },
-  'media.link_refused': { status: 403, says: 'This link does not open this' },
-  'share_link.not_found': { status: 404, says: 'Share link does not exist or has ended' },
-  'share_link.too_many': { status: 409, says: 'This has as many share links as it may' },
-  'media.unavailable': { status: 503, says: 'The bytes cannot be had or kept at this moment', retryAfterS: 1 },
-  'media.busy': { status: 503, says: 'Too many uploads at this moment', retryAfterS: 1 },
-  'media.empty': { status: 422, says: 'There are no bytes' },
-  'media.too_large': { status: 413, says: 'The picture has more bytes than are taken' },
-  'media.type_not_accepted': { status: 415, says: 'Pictures are taken as PNG, JPEG or WebP' },
-  'media.type_contradicted': { status: 422, says: 'The bytes are of another type than Content-Type says' },
-  'media.side_too_long': { status: 422, says: 'A side of the picture is longer than is taken' },
-  'media.too_many_pixels': { status: 422, says: 'The picture has more pixels than are taken' },
-  'media.animated': { status: 422, says: 'The picture moves; only still ones are taken' },
-  'media.truncated': { status: 422, says: 'The picture ends before it is complete' },
-  'media.trailing_data': { status: 422, says: 'There is something besides the picture' },
-  'media.damaged': { status: 422, says: 'The picture cannot be shown' },
-  'service_key.not_found': { status: 404, says: 'Service key does not exist' },
-  'service_key.scope_missing': { status: 403, says: 'This service key lacks the scope for that' },
-  'authorization.not_about_others': { status: 403, says: 'A person may ask about itself only' },
-  'access.denied': { status: 403, says: 'You may see this but not do that to it' },
-  'access.services_only': { status: 403, says: 'This is for services, with a key of their own' },
-  'access.admins_only': { status: 403, says: 'This is for operators of the platform' },
-  'model.not_found': { status: 404, says: 'Model does not exist' },
-  'model.unavailable': { status: 409, says: 'This deployment has nobody to run that model' },
+  'team.not_found': { status: 404, message: 'The team does not exist or is not visible to you' },
+  'team.role_too_low': { status: 403, message: 'Your role in this team does not permit this' },
+  'team.full': {
+    status: 409,
+    message: 'The team already has its maximum of {max_members} members',
+    extensions: { max_members: 'Most members that the team may have' },
+  },
+  'team.max_members_too_low': {
+    status: 409,
+    message: 'The team has {members} members; max_members cannot be lower than that',
+    extensions: { members: 'Members that the team has' },
+  },
+  'team.owner_cannot_leave': {
+    status: 409,
+    message: 'The owner cannot leave the team; transfer or delete the team instead',
+  },
+  'team.member_not_found': { status: 404, message: 'This person is not a member of the team' },
+  'team.already_member': { status: 409, message: 'This person is already a member of the team' },
+  'team.invitation_not_found': {
+    status: 404,
+    message: 'The invitation does not exist, is not for you, or is no longer open',
+  },
+  'project.grant_not_found': { status: 404, message: 'This team has no grant on the project' },
+  'project.grant_exists': {
+    status: 409,
+    message: 'This team already has a grant on the project; change that grant instead',
+  },
+  'project.new_owner_unfit': {
+    status: 422,
+    message: 'The new owner must have access to the project through a team',
+  },
+  'generation.derivatives_not_allowed': {
+    status: 403,
+    message: 'The project of the parent does not allow derivatives',
+  },
+  'generation.too_deep': {
+    status: 422,
+    message: 'The parent already has the maximum of {max_depth} ancestors',
+    extensions: { max_depth: 'Most ancestors that a generation may have' },
+  },
+  'generation.finished': { status: 409, message: 'The generation has already finished' },
+  'generation.too_many_streams': {
+    status: 429,
+    message: 'You already have the maximum of {limit} open streams; close one first',
+    retryAfterS: 5,
+    extensions: { limit: 'Most streams that may be open at once: of one session, or of one account' },
+  },
+  'generation.streams_full': {
+    status: 503,
+    message: 'This instance already has its maximum of {limit} open streams; try again',
+    retryAfterS: 1,
+    extensions: { limit: 'Most streams that one instance keeps open' },
+  },
+  'media.not_found': { status: 404, message: 'The media does not exist or is not visible to you' },
+  'media.range_not_satisfiable': {
+    status: 416,
+    message: 'The requested range starts beyond the end of the file ({size} bytes)',
+    extensions: { size: 'Size of the file in bytes' },
+  },
+  'media.link_refused': { status: 403, message: 'This link is not valid for this media, or is no longer valid' },
+  'share_link.not_found': { status: 404, message: 'The share link does not exist or is no longer valid' },
+  'share_link.too_many': {
+    status: 409,
+    message: 'This media already has the maximum of {limit} share links; revoke one first',
+    extensions: { limit: 'Most valid share links that one media may have' },
+  },
+  'media.unavailable': { status: 503, message: 'The media storage cannot be reached; try again', retryAfterS: 1 },
+  'media.busy': { status: 503, message: 'The server is handling too many uploads; try again', retryAfterS: 1 },
+  'media.empty': { status: 422, message: 'The request body is empty' },
+  'media.too_large': {
+    status: 413,
+    message: 'The image is larger than {max_bytes} bytes',
+    extensions: { max_bytes: 'Largest image that is accepted, in bytes' },
+  },
+  'media.type_not_accepted': { status: 415, message: 'Only PNG, JPEG and WebP images are accepted' },
+  'media.type_contradicted': { status: 422, message: 'The bytes are not of the type that Content-Type names' },
+  'media.side_too_long': {
+    status: 422,
+    message: 'The image is wider or higher than {max_side} pixels',
+    extensions: { max_side: 'Largest width and height that is accepted, in pixels' },
+  },
+  'media.too_many_pixels': {
+    status: 422,
+    message: 'The image has more than {max_pixels} pixels',
+    extensions: { max_pixels: 'Most pixels that are accepted: width times height' },
+  },
+  'media.animated': { status: 422, message: 'Animated images are not accepted' },
+  'media.truncated': { status: 422, message: 'The image file ends before the image is complete' },
+  'media.trailing_data': { status: 422, message: 'The file has data after the end of the image' },
+  'media.damaged': { status: 422, message: 'The image is damaged and cannot be decoded' },
+  'service_key.not_found': { status: 404, message: 'The service key does not exist' },
+  'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
+  'authorization.not_about_others': {
+    status: 403,
+    message: 'With an access token you can only ask about your own account',
+  },
+  'access.denied': { status: 403, message: 'You can read this resource, but you may not do this to it' },
+  'access.services_only': { status: 403, message: 'This route requires a service key' },
+  'access.admins_only': { status: 403, message: 'This route is for operators of the platform' },
+  'model.not_found': { status: 404, message: 'The model does not exist' },
+  'model.unavailable': { status: 409, message: 'This deployment has no provider configured for the model' },
   'credits.insufficient': {
     status: 402,
-    says: 'The balance does not cover the price',
-    tells: { missing: 'Credits that the balance is short of', balance: 'Credits', price: 'Credits it would have cost' },
+    message: 'The price is {price} credits, but the balance is {balance}',
+    extensions: {
+      missing: 'Credits missing from the balance',
+      balance: 'Credits on the account',
+      price: 'Price in credits',
+    },
   },
-  'project.not_found': { status: 404, says: 'Project does not exist or is not visible to you' },
-  'generation.not_found': { status: 404, says: 'Generation does not exist or is not visible to you' },
+  'project.not_found': { status: 404, message: 'The project does not exist or is not visible to you' },
+  'generation.not_found': { status: 404, message: 'The generation does not exist or is not visible to you' },
 } as const satisfies Record<string, Entry>
 
-type Entry = { status: number; says: string; retryAfterS?: number; tells?: Readonly<Record<string, string>> }
+type Entry = {
+  status: number
+  message: string
+  retryAfterS?: number
+  extensions?: Readonly<Record<string, string>>
+}
 
 export type FaultCode = keyof typeof catalogue
 
-/** The figures a code tells, each with what it is. */
-export const extensionsOf = (code: FaultCode): Readonly<Record<string, string>> =>
-  (catalogue[code] as Entry).tells ?? {}
+const entryOf = (code: FaultCode): Entry => catalogue[code]
 
-/** The figures that a fault of this code has to come with. */
-type Extensions<C extends FaultCode> = (typeof catalogue)[C] extends { tells: infer Names }
-  ? { readonly tells: Readonly<Record<keyof Names, number>> }
-  : { readonly tells?: never }
+/** The extension members of a code: description by name. */
+export const extensionsOf = (code: FaultCode): Readonly<Record<string, string>> => entryOf(code).extensions ?? {}
 
-/** What is wrong with one place of the input; `pointer` is a JSON Pointer (RFC 6901) into the part it names. */
+/** The figures that a fault of this code must be given. */
+type Extensions<C extends FaultCode> = (typeof catalogue)[C] extends { extensions: infer Names }
+  ? { readonly extensions: Readonly<Record<keyof Names, number>> }
+  : { readonly extensions?: never }
+
+/** One error in the input; `pointer` is a JSON Pointer (RFC 6901) into the part of the request that `in` names. */
 export type InputProblem = {
   readonly in: 'body' | 'query' | 'params' | 'headers'
   readonly pointer: string
@@ -100,17 +191,17 @@ export type InputProblem = {
 }
 
 type FaultOptions<C extends FaultCode> = Extensions<C> & {
-  /** For the log alone. */
+  /** For the log only. */
   detail?: Readonly<Record<string, unknown>>
   cause?: unknown
-  /** Shown to the caller, so it must not repeat the input. */
+  /** Sent to the caller, so they must not repeat the input. */
   problems?: readonly InputProblem[]
   headers?: Readonly<Record<string, string>>
 }
 
 /**
- * A failure with two audiences: the words of the catalogue go out, with the figures its code tells; `detail` and `cause`
- * go to the log.
+ * A failure with two audiences: the caller gets the message of the catalogue and the extension members; `detail` and
+ * `cause` go to the log.
  */
 export class Fault<C extends FaultCode = FaultCode> extends Error {
   override readonly name = 'Fault'
@@ -120,11 +211,14 @@ export class Fault<C extends FaultCode = FaultCode> extends Error {
   readonly problems: readonly InputProblem[] | undefined
   readonly headers: Readonly<Record<string, string>> | undefined
 
-  constructor(code: C, ...given: Extensions<C> extends { tells: object } ? [FaultOptions<C>] : [FaultOptions<C>?]) {
+  constructor(
+    code: C,
+    ...given: Extensions<C> extends { extensions: object } ? [FaultOptions<C>] : [FaultOptions<C>?]
+  ) {
     const options: Partial<FaultOptions<C>> = given[0] ?? {}
     super(code, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
-    this.extensions = options.tells
+    this.extensions = options.extensions
     this.detail = options.detail
     this.problems = options.problems
     this.headers = options.headers
@@ -135,11 +229,11 @@ export class Fault<C extends FaultCode = FaultCode> extends Error {
   }
 }
 
-/** One place of the input that is wrong in a way no schema can tell. */
+/** An error in the input that a schema cannot express. */
 export const invalidInput = (place: InputProblem['in'], pointer: string, detail: string): Fault =>
   new Fault('request.invalid', { problems: [{ in: place, pointer, detail }] })
 
-/** The body of RFC 9457, as sent with `application/problem+json`; what the code tells comes on top. */
+/** The body of RFC 9457, as sent with `application/problem+json`; the extension members of the code are added to it. */
 export type Problem = {
   type: string
   title: string
@@ -168,13 +262,17 @@ export const titles: Readonly<Record<number, string>> = {
   503: 'Service Unavailable',
 }
 
+/** The message of a fault, its figures filled in. */
+const messageOf = ({ code, extensions = {} }: Fault): string =>
+  entryOf(code).message.replace(/\{(\w+)\}/g, (_, name: string) => String(extensions[name]))
+
 export const toProblem = (fault: Fault, instance: string, requestId: string): Problem => {
-  const { status, says } = catalogue[fault.code]
+  const { status } = fault
   return {
     type: `urn:velro:problem:${fault.code}`,
     title: titles[status] ?? 'Error',
     status,
-    detail: says,
+    detail: messageOf(fault),
     instance,
     code: fault.code,
     request_id: requestId,

@@ -11,8 +11,8 @@ import type { ResourceRef } from './policy/matrix.ts'
 import type { Principal } from './principal.ts'
 
 const tags = ['authorization']
-const by = ['bearer', 'service_key'] as const
-const faults = ['authorization.not_about_others', 'service_key.scope_missing'] as const
+const security = ['bearer', 'service_key'] as const
+const errors = ['authorization.not_about_others', 'service_key.scope_missing'] as const
 
 const theThing = (body: unknown) => [(body as schema.Question).resource]
 const theThings = (body: unknown) => (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
@@ -45,7 +45,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.question },
           { 200: schema.decision },
-          { summary: 'May this person do this to that?', tags, security: by, errors: faults },
+          { summary: 'May this person do this to that?', tags, security, errors },
         ),
       },
     )
@@ -66,7 +66,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.batch },
           { 200: schema.decisions },
-          { summary: 'Up to 200 checks in one answer', tags, security: by, errors: faults },
+          { summary: 'Up to 200 checks in one answer', tags, security, errors },
         ),
       },
     )
@@ -82,7 +82,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.question },
           { 200: schema.explanation },
-          { summary: 'The decision and what each of the ten layers said', tags, security: by, errors: faults },
+          { summary: 'The decision and what each of the ten layers said', tags, security, errors },
         ),
       },
     )
@@ -97,7 +97,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { query: schema.accessibleQuery },
           { 200: schema.accessible },
-          { summary: 'The things a person may do something to, newest first', tags, security: by, errors: faults },
+          { summary: 'The things a person may do something to, newest first', tags, security, errors },
         ),
       },
     )
@@ -116,7 +116,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
           {
             summary: 'The people who may do something to a thing; a person asks about what it may share',
             tags,
-            security: by,
+            security,
             errors: ['service_key.scope_missing', 'project.not_found', 'generation.not_found', 'access.denied'],
           },
         ),

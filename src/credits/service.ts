@@ -47,7 +47,7 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
   reserve: async (tx: TransactionSql, userId: string, generationId: string, amount: number): Promise<void> => {
     const balance = await store.lockBalance(tx, userId)
     if (balance < amount) {
-      throw new Fault('credits.insufficient', { tells: { missing: amount - balance, balance, price: amount } })
+      throw new Fault('credits.insufficient', { extensions: { missing: amount - balance, balance, price: amount } })
     }
     await store.insert(tx, {
       id: newId(),

@@ -1,5 +1,16 @@
 import { generationStatuses, intents } from '../access/policy/matrix.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
+import {
+  closed,
+  id,
+  modelIdPattern,
+  oneOf,
+  pageOf,
+  pageQuery,
+  type Static,
+  t,
+  text,
+  timestamp,
+} from '../http/schema-types.ts'
 
 /** How many ancestors a generation may have. */
 export const maxDepth = 64
@@ -13,7 +24,7 @@ const negativePrompt = text(0, 4000)
 const value = t.Union([t.String(), t.Number(), t.Boolean()])
 /** By name; which there are depends on the model. */
 const parameters = (description: string) => t.Object({}, { additionalProperties: value, description })
-const model = t.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$' })
+const model = t.String({ minLength: 1, maxLength: 128, pattern: modelIdPattern })
 
 export const generationParams = closed({ generation_id: id('Generation') })
 

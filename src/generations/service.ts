@@ -158,7 +158,9 @@ export const createGenerations = ({
     const accept = async (tx: TransactionSql, ordered: Order) => {
       if (project_id !== null && !(await store.keepProject(tx, project_id))) throw new Fault('project.not_found')
       const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...found(await store.keepParent(tx, parent_id))]
-      if (ancestor_ids.length > maxDepth) throw new Fault('generation.too_deep')
+      if (ancestor_ids.length > maxDepth) {
+        throw new Fault('generation.too_deep', { extensions: { max_depth: maxDepth } })
+      }
       const reference = reference_media_id === null ? null : await store.keepReference(tx, reference_media_id)
       if (reference === undefined) throw new Fault('media.not_found')
       const { outputs, price } = ordered

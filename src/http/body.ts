@@ -1,15 +1,17 @@
-import { Fault, type FaultCode } from '../fault.ts'
+import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { JsonRefused, parseJson } from '../kit/json.ts'
 
 /** What a JSON body may have: 1 MiB. */
 export const maxBodyBytes = 1_048_576
 
+const tooLarge = () => new Fault('request.too_large', { extensions: { max_bytes: maxBodyBytes } })
+
 /** Refuses by the announced length, before anything is read; but what `isOther` says goes to a route with a limit of its own. */
 export const refuseLargeBody = (request: Request, isOther: (request: Request) => boolean): void => {
   const announced = request.headers.get('content-length')
   if (announced === null || Number(announced) <= maxBodyBytes || isOther(request)) return
-  throw new Fault('request.too_large')
+  throw tooLarge()
 }
 
 /**
@@ -63,12 +65,12 @@ const joined = (chunks: readonly Uint8Array[], length: number): Uint8Array => {
 const jsonType = 'application/json'
 
 /** Bodies that do not announce their length are counted while they come in; one that has more is refused by this code. */
-const readCounted = async (request: Request, maxBytes: number, tooMuch: FaultCode): Promise<Uint8Array> => {
+const readCounted = async (request: Request, maxBytes: number, refused: () => Fault): Promise<Uint8Array> => {
   const chunks: Uint8Array[] = []
   let length = 0
   for await (const chunk of request.body ?? []) {
     length += chunk.length
-    if (length > maxBytes) throw new Fault(tooMuch)
+    if (length > maxBytes) throw refused()
     chunks.push(chunk)
   }
   return joined(chunks, length)
@@ -86,9 +88,11 @@ const readUnusual = (request: Request, type: string, deadline: Deadline): Promis
   if (announced === '0' || request.body === null) return undefined
   if (!isJson(type)) {
     if (announced !== null) throw new Fault('request.media_type_unsupported')
-    return deadline.run(readCounted(request, 0, 'request.media_type_unsupported')).then(() => undefined)
+    return deadline
+      .run(readCounted(request, 0, () => new Fault('request.media_type_unsupported')))
+      .then(() => undefined)
   }
-  const read = announced === null ? readCounted(request, maxBodyBytes, 'request.too_large') : request.bytes()
+  const read = announced === null ? readCounted(request, maxBodyBytes, tooLarge) : request.bytes()
   return deadline.run(read).then((bytes) => (bytes.length === 0 ? undefined : parseBody(bytes)))
 }
 

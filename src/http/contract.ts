@@ -121,7 +121,7 @@ const replayedHeader = {
 export const toIdempotencyKey = ({ headers }: Request): string | undefined => {
   const key = headers.get('idempotency-key') ?? undefined
   if (key !== undefined && !idempotencyKey.test(key)) {
-    throw invalidInput('headers', '/idempotency-key', 'Expected 1 to 255 visible ASCII characters')
+    throw invalidInput('headers', '/idempotency-key', 'must be 1 to 255 visible ASCII characters')
   }
   return key
 }

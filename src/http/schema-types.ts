@@ -4,7 +4,7 @@ import { invalidInput } from '../fault.ts'
 import { decodeCursor } from '../kit/cursor.ts'
 import { idPattern } from '../kit/id.ts'
 
-/** An object that takes these fields and no others. */
+/** An object with these fields and no others. */
 export const closed = <P extends TProperties>(properties: P): TObject<P> =>
   t.Object(properties, { additionalProperties: false })
 
@@ -12,20 +12,31 @@ export const id = (description: string) => t.String({ pattern: idPattern, format
 
 export const timestamp = () => t.String({ format: 'date-time' })
 
-/** Text a person wrote: `min` to `max` UTF-16 units, with at least one that is not white space unless `min` is 0. */
-export const text = (min: number, max: number) =>
-  t.String({ minLength: min, maxLength: max, ...(min > 0 && { pattern: '\\S' }) })
+export const notBlankPattern = '\\S'
 
-/** What is too long is told first: what is wrong is looked for by every rule, and this one takes its time over a mebibyte. */
+/** Text that a person wrote: `min` to `max` UTF-16 units, not only white space unless `min` is 0. */
+export const text = (min: number, max: number) =>
+  t.String({ minLength: min, maxLength: max, ...(min > 0 && { pattern: notBlankPattern }) })
+
+/** Repeats the limit of the length: the validator tries every keyword, and this pattern alone would be slow on 1 MiB. */
+export const emailPattern =
+  '^(?=.{3,254}$)[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f\\x7f]+@[^\\s@.\\x00-\\x1f\\x7f]+(\\.[^\\s@.\\x00-\\x1f\\x7f]+)+$'
+
 export const email = t.String({
   minLength: 3,
   maxLength: 254,
-  pattern:
-    '^(?=.{3,254}$)[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f\\x7f]+@[^\\s@.\\x00-\\x1f\\x7f]+(\\.[^\\s@.\\x00-\\x1f\\x7f]+)+$',
+  pattern: emailPattern,
   description: 'Compared without regard to case',
 })
 
-/** One of a few words. Without Elysia's default, which would fill in the first one where none was given. */
+/** An opaque token of 32 bytes in base64url. */
+export const secretPattern = '^[A-Za-z0-9_-]{43}$'
+
+export const modelIdPattern = '^[A-Za-z0-9][A-Za-z0-9._/-]*$'
+
+/** The parameters of a list: `limit` is checked by its spelling, because a number would also accept `0x10` and ` 5`. */
+
+/** One of a few words. Elysia's default is removed: it would fill in the first word where none was given. */
 export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) => {
   const { default: _, ...schema } = elysia.UnionEnum(values)
   return schema as ReturnType<typeof elysia.UnionEnum<T>>
@@ -38,22 +49,22 @@ export const pageQuery = {
       documented: { type: 'integer', minimum: 1, maximum: 100, default: 20 },
     }),
   ),
-  cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the page before' })),
+  cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the previous page' })),
 }
 
-/** The place in a list that a query asks for; a cursor that is not ours is a 422. */
+/** The place in a list that a query names. Throws `request.invalid` for a cursor that this service did not issue. */
 export const toPlace = ({ limit: given = '20', cursor }: { limit?: string; cursor?: string }) => {
   const limit = Number(given)
   if (cursor === undefined) return { limit, after: null }
   const after = decodeCursor(cursor)
-  if (after === undefined) throw invalidInput('query', '/cursor', 'Not a cursor of this service')
+  if (after === undefined) throw invalidInput('query', '/cursor', 'must be the `next_cursor` of the previous page')
   return { limit, after }
 }
 
 export const pageOf = <T extends TSchema>(item: T) =>
   closed({ items: t.Array(item), next_cursor: t.Union([t.String(), t.Null()]) })
 
-/** The schema of an answer without a body. */
+/** The schema of a response without a body. */
 export const noContent = t.Undefined()
 
 export type { Static }

@@ -1,4 +1,15 @@
-import { closed, email, id, oneOf, pageOf, type Static, t, text, timestamp } from '../http/schema-types.ts'
+import {
+  closed,
+  email,
+  id,
+  oneOf,
+  pageOf,
+  type Static,
+  secretPattern,
+  t,
+  text,
+  timestamp,
+} from '../http/schema-types.ts'
 
 export const password = t.String({
   minLength: 8,
@@ -7,7 +18,7 @@ export const password = t.String({
 })
 /** One to compare with what is stored: whatever was typed, within bounds. */
 const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
-const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: '^[A-Za-z0-9_-]{43}$' })
+const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
 export const registration = closed({ email, password, display_name: t.Optional(text(1, 100)) })
 export const credentials = closed({ email: t.String({ minLength: 1, maxLength: 254 }), password: typedPassword })

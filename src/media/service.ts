@@ -137,7 +137,7 @@ export const createMedia = ({
         )
         if (error instanceof RangeNotSatisfiable) {
           const headers = { 'content-range': `bytes */${error.total}`, 'accept-ranges': 'bytes' }
-          throw new Fault('media.range_not_satisfiable', { headers })
+          throw new Fault('media.range_not_satisfiable', { headers, extensions: { size: error.total } })
         }
         throw new Fault('media.unavailable', { cause: error, detail: { key } })
       })

@@ -1,4 +1,4 @@
-import { closed, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
+import { closed, modelIdPattern, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { kinds, parameterTypes, providerNames } from './registry.ts'
 
 /** Ids have slashes in them, as they are or percent-encoded. */
@@ -6,7 +6,7 @@ export const modelParams = closed({
   model_id: t.String({
     minLength: 1,
     maxLength: 128,
-    pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$',
+    pattern: modelIdPattern,
     description: 'Model; its slashes may be sent as they are',
   }),
 })

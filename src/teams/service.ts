@@ -99,8 +99,9 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
 
     update: (context: RequestContext, caller: Caller, id: string, input: TeamChanges): Promise<Team> =>
       changeTeam(context, caller, id, 'update', async (tx) => {
-        if (input.max_members !== undefined && input.max_members < (await store.countMembers(tx, id))) {
-          throw new Fault('team.max_members_too_low')
+        if (input.max_members !== undefined) {
+          const members = await store.countMembers(tx, id)
+          if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })
         }
         await store.update(tx, id, input)
         return foundTeam(await store.find(context.deadline, id, caller.userId, tx))

@@ -156,7 +156,7 @@ describe('what is missing', () => {
       type: 'urn:velro:problem:credits.insufficient',
       title: 'Payment Required',
       status: 402,
-      detail: 'The balance does not cover the price',
+      detail: 'The price is 1024 credits, but the balance is 1000',
       instance: '/api/v1/generations',
       code: 'credits.insufficient',
       request_id: 'r',
@@ -188,10 +188,10 @@ describe('what is missing', () => {
     // @ts-expect-error its figures are not optional
     expect(new Fault('credits.insufficient').extensions).toBeUndefined()
     // @ts-expect-error all of them
-    new Fault('credits.insufficient', { tells: { missing: 1 } })
+    new Fault('credits.insufficient', { extensions: { missing: 1 } })
     // @ts-expect-error this one has none
-    new Fault('team.full', { tells: { missing: 1 } })
-    expect(new Fault('team.full').extensions).toBeUndefined()
+    new Fault('team.not_found', { extensions: { missing: 1 } })
+    expect(new Fault('team.not_found').extensions).toBeUndefined()
   })
 })
 
@@ -264,7 +264,7 @@ describe('a grant', () => {
         key,
         422,
         'request.invalid',
-        [{ in: 'headers', pointer: '/idempotency-key', detail: 'Expected 1 to 255 visible ASCII characters' }],
+        [{ in: 'headers', pointer: '/idempotency-key', detail: 'must be 1 to 255 visible ASCII characters' }],
       ])
     }
   })

@@ -103,7 +103,7 @@ describe('a balance', () => {
 
   test('is nothing for somebody who was never given anything, and missing is the whole price', async () => {
     const ada = await insertUser()
-    await expect(reserve(ada, newId(), 7)).rejects.toMatchObject({ tells: { missing: 7, balance: 0, price: 7 } })
+    await expect(reserve(ada, newId(), 7)).rejects.toMatchObject({ extensions: { missing: 7, balance: 0, price: 7 } })
     await sql.begin((tx) => creditsOf(0).welcome(tx, ada))
     expect([...(await sql`select from credit_ledger where user_id = ${ada}`)]).toEqual([])
   })

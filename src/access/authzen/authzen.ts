@@ -1,6 +1,7 @@
 import type { ObjectOptions, TObject, TProperties } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { Fault } from '../../fault.ts'
+import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
 import { isId } from '../../kit/id.ts'
 import type { Decision } from '../policy/decide.ts'
@@ -88,7 +89,7 @@ export type Incomplete = { readonly pointer: string; readonly detail: string }
 
 /** One item with the defaults of the request filled in. */
 export const completeEvaluation = (item: unknown, defaults: Evaluations): Evaluation | Incomplete => {
-  if (!isRecord(item)) return { pointer: '', detail: 'Expected object' }
+  if (!isRecord(item)) return { pointer: '', detail: 'must be an object' }
   const whole = {
     subject: withDefault(item['subject'], defaults.subject, ['type', 'id']),
     action: withDefault(item['action'], defaults.action, ['name']),
@@ -97,7 +98,7 @@ export const completeEvaluation = (item: unknown, defaults: Evaluations): Evalua
   }
   if (checkEvaluation.Check(whole)) return whole
   const first = checkEvaluation.Errors(whole).First()
-  return { pointer: first?.path ?? '', detail: first?.message ?? 'Does not fit' }
+  return { pointer: first?.path ?? '', detail: describeInputError(first ?? {}) }
 }
 
 export type Question = { userId: string; action: Action; resource: ResourceRef }

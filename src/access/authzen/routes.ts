@@ -8,10 +8,10 @@ import type { Guard } from '../guard.ts'
 import * as authzen from './authzen.ts'
 
 const tags = ['authzen']
-const by = ['service_key'] as const
-const faults = ['access.services_only', 'service_key.scope_missing'] as const
+const security = ['service_key'] as const
+const errors = ['access.services_only', 'service_key.scope_missing'] as const
 /** A body that cannot be taken is a 400 here, whatever is wrong with it. */
-const never = ['request.media_type_unsupported'] as const
+const omitFaults = ['request.media_type_unsupported'] as const
 
 type Dependencies = { access: Access; guard: Guard; config: { readonly publicUrl: string | undefined } }
 
@@ -45,11 +45,7 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
     })
     .post('/access/v1/evaluation', ({ context, body }) => evaluate(context, body), {
       service: 'authorization:check',
-      ...contract(
-        {},
-        { 200: authzen.verdict },
-        { summary: 'Access Evaluation', tags, security: by, errors: faults, omitFaults: never },
-      ),
+      ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, security, errors, omitFaults }),
       body: authzen.evaluation,
     })
     .post(
@@ -75,9 +71,9 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
           {
             summary: 'Access Evaluations: up to 200 in one answer; without `evaluations`, one',
             tags,
-            security: by,
-            errors: faults,
-            omitFaults: never,
+            security,
+            errors,
+            omitFaults,
           },
         ),
         body: authzen.evaluations,

@@ -30,11 +30,16 @@ export const createRoster = <S extends Listed>(limits: Limits): Roster<S> => {
   const byFact = new Map<FactKey, Set<S>>()
   return {
     checkRoom: ({ sessionId, userId }) => {
-      if (everybody.size >= limits.perInstance) throw new Fault('generation.streams_full')
+      if (everybody.size >= limits.perInstance) {
+        throw new Fault('generation.streams_full', { extensions: { limit: limits.perInstance } })
+      }
       const ofSession = byFact.get(`session:${sessionId}`)?.size ?? 0
       const ofPerson = byFact.get(`account:${userId}`)?.size ?? 0
-      if (ofSession >= limits.perSession || ofPerson >= limits.perPerson) {
-        throw new Fault('generation.too_many_streams')
+      if (ofSession >= limits.perSession) {
+        throw new Fault('generation.too_many_streams', { extensions: { limit: limits.perSession } })
+      }
+      if (ofPerson >= limits.perPerson) {
+        throw new Fault('generation.too_many_streams', { extensions: { limit: limits.perPerson } })
       }
     },
     add: (one) => {

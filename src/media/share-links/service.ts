@@ -56,7 +56,7 @@ export const createShareLinks = ({
       async (tx) => {
         const live = await store.lockAndCount(tx, mediaId, now)
         if (live === undefined) throw new Fault('media.not_found')
-        if (live >= maxLive) throw new Fault('share_link.too_many')
+        if (live >= maxLive) throw new Fault('share_link.too_many', { extensions: { limit: maxLive } })
         await store.insert(tx, { ...row, secret_hash: hash })
       },
       { grantsOnly: true },

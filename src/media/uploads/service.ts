@@ -39,8 +39,24 @@ export const refusals = {
   damaged: 'media.damaged',
 } as const satisfies Record<ImageRefusal, FaultCode>
 
+/** The fault of a refused image, with the limit that it exceeds. */
+const refused = (reason: ImageRefusal, cause?: unknown): Fault => {
+  const { bytes: max_bytes, side: max_side, pixels: max_pixels } = imageLimits
+  const code = refusals[reason]
+  switch (code) {
+    case 'media.too_large':
+      return new Fault(code, { cause, extensions: { max_bytes } })
+    case 'media.side_too_long':
+      return new Fault(code, { cause, extensions: { max_side } })
+    case 'media.too_many_pixels':
+      return new Fault(code, { cause, extensions: { max_pixels } })
+    default:
+      return new Fault(code, { cause })
+  }
+}
+
 const faultOf = (error: unknown): unknown => {
-  if (error instanceof ImageRefused) return new Fault(refusals[error.reason], { cause: error })
+  if (error instanceof ImageRefused) return refused(error.reason, error)
   if (error instanceof PoolBusy) return new Fault('media.busy', { cause: error })
   // It took its worker all the time one may have, whatever its header says.
   return error instanceof WorkTooLong ? new Fault('media.damaged', { cause: error }) : error
@@ -122,7 +138,7 @@ export const createUploads = ({
       underWay.push(userId)
       try {
         const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
-        if (bytes === undefined) throw new Fault('media.too_large')
+        if (bytes === undefined) throw refused('too_many_bytes')
         const picture = await inspect(bytes, type)
         const keeping = createDeadline(clock, requestMs)
         await access.enter({ userId, sessionId }, keeping)

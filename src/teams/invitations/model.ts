@@ -1,4 +1,15 @@
-import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
+import {
+  closed,
+  email,
+  id,
+  oneOf,
+  pageOf,
+  pageQuery,
+  type Static,
+  secretPattern,
+  t,
+  timestamp,
+} from '../../http/schema-types.ts'
 import { givenRole } from '../model.ts'
 
 const statuses = ['pending', 'accepted', 'declined', 'cancelled', 'expired'] as const
@@ -11,7 +22,7 @@ export type NewInvitation = Static<typeof newInvitation>
 export const invitationQuery = closed({ ...pageQuery, status: t.Optional(oneOf(statuses)) })
 
 /** 32 bytes in base64url. */
-const secret = { minLength: 43, maxLength: 43, pattern: '^[A-Za-z0-9_-]{43}$' }
+const secret = { minLength: 43, maxLength: 43, pattern: secretPattern }
 
 export const presented = closed({ secret: t.String(secret) })
 

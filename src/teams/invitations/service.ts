@@ -117,7 +117,9 @@ export const createInvitations = ({
       change(context, async (tx) => {
         const now = new Date(clock.now())
         const { id, team_id, role, max_members } = await present(tx, caller, secret, now)
-        if ((await teams.countMembers(tx, team_id)) >= max_members) throw new Fault('team.full')
+        if ((await teams.countMembers(tx, team_id)) >= max_members) {
+          throw new Fault('team.full', { extensions: { max_members } })
+        }
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
         return foundTeam(await teams.find(context.deadline, team_id, caller.userId, tx))

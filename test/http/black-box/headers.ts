@@ -166,7 +166,7 @@ export const headers: Group = (world) =>
         type: 'urn:velro:problem:project.not_found',
         title: 'Not Found',
         status: 404,
-        detail: 'Project does not exist or is not visible to you',
+        detail: 'The project does not exist or is not visible to you',
         instance: `/api/v1/projects/${unknownId}`,
         code: 'project.not_found',
         request_id: answer.headers.get('x-request-id'),

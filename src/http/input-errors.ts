@@ -1,0 +1,133 @@
+import { ValueErrorType } from '@sinclair/typebox/errors'
+import type { InputProblem } from '../fault.ts'
+import { idPattern } from '../kit/id.ts'
+import { emailPattern, modelIdPattern, notBlankPattern, secretPattern } from './schema-types.ts'
+
+/** The keywords that decide the words about a value; a schema of TypeBox has them all at the top. */
+type Expected = {
+  readonly type?: string
+  readonly const?: unknown
+  readonly enum?: readonly unknown[]
+  readonly anyOf?: readonly Expected[]
+  readonly pattern?: string
+  readonly format?: string
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly minLength?: number
+  readonly maxLength?: number
+  readonly minItems?: number
+  readonly maxItems?: number
+  readonly uniqueItems?: boolean
+  /** What a client sees where the schema checks the spelling of a number. */
+  readonly documented?: Expected
+}
+
+const maxErrors = 20
+
+/** As the validator reports it. */
+export type InputError = { readonly path?: string; readonly type?: number; readonly schema?: object }
+
+/** The words for a regular expression, which no caller sees. */
+export const patternWords: Readonly<Record<string, string>> = {
+  [idPattern]: 'a UUID in lower case',
+  [emailPattern]: 'an e-mail address',
+  [secretPattern]: 'a token of 43 base64url characters',
+  [modelIdPattern]: 'the id of a model, such as local/procedural',
+  [notBlankPattern]: 'text with more than white space in it',
+}
+
+const range = (least: number | undefined, most: number | undefined): string => {
+  if (least !== undefined && most !== undefined) return ` from ${least} to ${most}`
+  if (most !== undefined) return ` of at most ${most}`
+  return least === undefined ? '' : ` of at least ${least}`
+}
+
+const size = (least = 0, most: number | undefined, unit: string): string => {
+  if (most === undefined) return least === 0 ? '' : ` of at least ${least} ${unit}`
+  if (least === 0) return ` of at most ${most} ${unit}`
+  return least === most ? ` of ${most} ${unit}` : ` of ${least} to ${most} ${unit}`
+}
+
+const textWords = ({ format, pattern, minLength, maxLength }: Expected): string => {
+  if (format === 'date-time') return 'a date and time with a time zone, such as 2030-01-31T12:00:00Z'
+  const words = pattern === undefined ? undefined : patternWords[pattern]
+  if (words !== undefined && pattern !== notBlankPattern) return words
+  return `text${size(minLength, maxLength, 'characters')}${words === undefined ? '' : ', not only white space'}`
+}
+
+const words = (schema: Expected): string => {
+  const { anyOf, documented } = schema
+  if (documented !== undefined) return words(documented)
+  if (anyOf !== undefined) return [...new Set(anyOf.map(words))].join(' or ')
+  if (schema.const !== undefined) return JSON.stringify(schema.const)
+  if (schema.enum !== undefined) return `one of ${schema.enum.join(', ')}`
+  switch (schema.type) {
+    case 'integer':
+      return `a whole number${range(schema.minimum, schema.maximum)}`
+    case 'number':
+      return `a number${range(schema.minimum, schema.maximum)}`
+    case 'string':
+      return textWords(schema)
+    case 'boolean':
+      return 'true or false'
+    case 'null':
+      return 'null'
+    case 'array':
+      return `a list${size(schema.minItems, schema.maxItems, 'items')}${schema.uniqueItems ? ', none of them twice' : ''}`
+    case 'object':
+      return 'an object'
+    default:
+      return 'a value that this field accepts'
+  }
+}
+
+/** What is expected of a value, in words: no regular expression, and nothing of the value itself. */
+export const describeInputError = ({ type, schema = {} }: InputError): string => {
+  switch (type) {
+    case ValueErrorType.ObjectAdditionalProperties:
+      return 'is not a field of this request'
+    case ValueErrorType.ObjectRequiredProperty:
+      return 'is required'
+    case ValueErrorType.ObjectMinProperties:
+      return 'must have at least one field'
+    default:
+      return `must be ${words(schema as Expected)}`
+  }
+}
+
+/** The parts of a request by the name that the validator has for them; `property` is a query that could not be converted. */
+const parts = { body: 'body', query: 'query', params: 'params', headers: 'headers', property: 'query' } as const
+
+const isPart = (name: string): name is keyof typeof parts => Object.hasOwn(parts, name)
+
+/** What Elysia throws for input that does not match its schema. */
+export type ValidationFailure = {
+  readonly type: string
+  readonly value: unknown
+  readonly all: readonly InputError[]
+  readonly validator?: { Errors?: (value: unknown) => Iterable<InputError> }
+}
+
+export const isValidationFailure = (error: unknown): error is ValidationFailure =>
+  error instanceof Error && 'type' in error && typeof error.type === 'string' && 'all' in error && 'value' in error
+
+/** At most `maxErrors` errors: a body with a hundred thousand of them is not searched to its end. */
+const firstErrors = ({ validator, value, all, type }: ValidationFailure): InputError[] => {
+  const errors = type === 'property' ? undefined : validator?.Errors?.(value)
+  return [...Iterator.from(errors ?? all).take(maxErrors)]
+}
+
+/** The errors of an input, one per place. */
+export const toInputProblems = (failure: ValidationFailure): InputProblem[] => {
+  const byPointer = new Map<string, InputProblem>()
+  for (const error of firstErrors(failure)) {
+    const pointer = error.path ?? ''
+    if (byPointer.has(pointer)) continue
+    byPointer.set(pointer, {
+      in: isPart(failure.type) ? parts[failure.type] : 'body',
+      pointer,
+      detail: describeInputError(error),
+    })
+  }
+  return [...byPointer.values()]
+}
