@@ -6,7 +6,7 @@ import { findAccessDifferences } from './access/cache/effective-access-store.ts'
 import { scripts } from './access/cache/redis-cache.ts'
 import { staleCheckMs } from './access/cache/stale-detector.ts'
 import { type StaleReads, withStaleReads } from './access/cache/stale-reads.ts'
-import { type Caches, createCaches } from './access/caches.ts'
+import { type Caches, type CacheTiming, createCaches } from './access/caches.ts'
 import { createGuard, type Guard } from './access/guard.ts'
 import { createListing, type Listing } from './access/listing/listing.ts'
 import { createListingStore } from './access/listing/listing-store.ts'
@@ -118,6 +118,8 @@ export type Overrides = {
   onStatement?: (text: string, pool: PoolName) => void
   /** Fetches what providers made. */
   safeFetch?: SafeFetch
+  /** Shortens leases and the intervals of the outbox, for tests. */
+  cacheTiming?: CacheTiming
 }
 
 const keyRefreshMs = 60_000
@@ -167,12 +169,10 @@ export const createServices = async (
     clock,
     leaseClock,
     log,
-    maxEntries: config.l1MaxEntries,
-    maxBytes: config.l1MaxBytes,
-    ttlMs: config.l1TtlMs,
+    limits: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes, ttlMs: config.l1TtlMs },
     acknowledge: config.acknowledgements === 'on',
-    flags: storedFlags,
-    readFlags: (sql) => createFlagStore(sql).list(),
+    tierSwitches: { stored: storedFlags, read: (sql) => createFlagStore(sql).list() },
+    timing: overrides.cacheTiming,
   })
   const { facts, changes, flags } = caches
   const decisionCounters = createDecisionCounters()
@@ -294,7 +294,7 @@ export const createServices = async (
     runner.wake()
     streams.onQueueMoved()
   })
-  caches.bus.on('cancelled', ([generationId = '']) => {
+  caches.bus.on('cancelled', ({ generationId }) => {
     runner.abort(generationId)
     cancellations.wake()
   })

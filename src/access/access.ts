@@ -179,13 +179,17 @@ export const createAccess = ({
     return { allowed, reason, layers: lines }
   }
 
-  const gatherCaller = async (claims: Claims, deadline: Deadline, resources: readonly ResourceRef[] = []) => {
+  const gatherCaller = async (
+    claims: Claims,
+    deadline: Deadline,
+    resources: readonly ResourceRef[] = [],
+  ): Promise<Caller> => {
     const { sessionId, userId } = claims
     const about = resources.map((ref) => ({ ref, userId }))
     const gathered = await facts.gather({ session: { id: sessionId, userId }, resources: about }, deadline)
     const caller = admit(claims, gathered.principal(claims.sessionId, claims.userId))
     decisionCounters.attributePrefetch(gathered.tier, about.length)
-    return gathered.stale ? { ...caller, recalled: true } : caller
+    return gathered.stale ? { ...caller, stale: true } : caller
   }
 
   return {

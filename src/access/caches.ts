@@ -1,8 +1,6 @@
-import { randomBytes } from 'node:crypto'
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
-import { listen } from '../platform/notifications.ts'
 import type { Connection, Database, Sql } from '../platform/postgres.ts'
 import { createFactCache, type FactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
@@ -10,179 +8,137 @@ import { type CacheRedis, createRedisCache, type RedisCache } from './cache/redi
 import { createStaleDetector, type StaleDetector } from './cache/stale-detector.ts'
 import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
 import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-loader.ts'
-import {
-  type Bus,
-  type BusHandlers,
-  channelOf,
-  commonChannel,
-  createBus,
-  type InvalidationKeys,
-} from './invalidation/bus.ts'
+import type { Bus, BusHandlers } from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
-import { createEventStore, readEvent, readPendingEvents } from './invalidation/event-store.ts'
-import { createOutbox, type Outbox } from './invalidation/outbox.ts'
+import { createEventStore } from './invalidation/event-store.ts'
+import { createListeningBus } from './invalidation/listening-bus.ts'
+import type { InvalidationKeys } from './invalidation/model.ts'
+import { createOutbox, type OutboxTiming } from './invalidation/outbox.ts'
 import { createPendingInvalidations, type PendingInvalidations } from './invalidation/pending-invalidations.ts'
+import type { LeaseTiming } from './invalidation/timing.ts'
 import type { Fact, FactKind } from './policy/facts/model.ts'
 
 type Dependencies = {
   readonly database: Database
-  /** For the one connection that listens; not through a pooler. */
+  /** For the connection that listens. Must not go through a pooler. */
   readonly busConnection: Connection
+  /** Undefined: no Redis is configured, so a miss in memory goes to Postgres. */
   readonly redis: CacheRedis | undefined
   readonly clock: Clock
-  /** Leases are about what other processes do, so they go by the real time, whatever `clock` says. */
+  /** Leases bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
   readonly leaseClock: Clock
   readonly log: Log
-  readonly maxEntries: number
-  readonly maxBytes: number
-  readonly ttlMs: number
+  readonly limits: { readonly maxEntries: number; readonly maxBytes: number; readonly ttlMs: number }
+  /** False: changes do not wait for the other instances, and the promise is not kept. For tests. */
   readonly acknowledge: boolean
-  /** As they are stored. */
-  readonly flags: FlagValues
-  readonly readFlags: (sql: Sql) => Promise<FlagValues>
+  /** Which tiers are on: as stored at the start, and how to read that again. */
+  readonly tierSwitches: { readonly stored: FlagValues; readonly read: (sql: Sql) => Promise<FlagValues> }
+  /** Default: a lease of 1,000 ms, a heartbeat each 250 ms, and the intervals of the outbox. */
+  readonly timing?: CacheTiming | undefined
 }
 
-/** The tiers, the bus between instances, and the one way to change what they hold: made together, because they keep one promise. */
+export type CacheTiming = { readonly lease?: LeaseTiming; readonly outbox?: Partial<OutboxTiming> }
+
+/** Memory, Redis, the bus and the one way to change what they hold. Created together: they keep one promise together. */
 export type Caches = {
   readonly facts: FactCache
   readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'isCrowded'>
   readonly redisCache: RedisCache | undefined
   readonly changes: Changes
   readonly bus: Pick<Bus, 'instance' | 'lease' | 'on' | 'members' | 'counts' | 'waits'>
-  /** The changes that the outer cache has not confirmed yet, as far as this instance has heard. */
+  /** Events received here that Redis has not confirmed yet. */
   readonly pendingInvalidations: Pick<PendingInvalidations, 'size'>
   readonly flags: Flags
-  /** Hears, from now on, what every change touched, of whichever instance: memory has forgotten it by then. May not wait. */
-  onInvalidated(hear: (touched: InvalidationKeys) => void): void
+  /**
+   * Adds a listener for the keys of every event, from whichever instance. Called synchronously, after they were removed
+   * from memory; it must not wait, because the event is acknowledged when it returns.
+   */
+  onInvalidated(listener: (keys: InvalidationKeys) => void): void
   readonly staleDetector: StaleDetector
-  /** Gives up the lease and tells the others, so that nobody waits for this instance. */
+  /** Ends the lease and leaves the bus, so that no other instance waits for this one. */
   close(): Promise<void>
 }
 
 /**
- * What an entry takes in memory: measured with 10,000 of each kind. Of all that was granted to a person each
- * project takes 30 to 165 bytes, the more the fewer others have it too.
+ * The bytes an entry takes in memory, an estimate measured with 10,000 entries of each kind. In the grants of a user each
+ * project takes 30 to 165 bytes, the fewer the more users share it.
  */
 export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number => {
   const entries = typeof fact === 'object' && 'granted' in fact ? Object.keys(fact.granted).length : 0
   return 200 + 2 * key.length + 160 * entries
 }
 
-export const createCaches = ({
-  database,
-  busConnection,
-  redis,
-  clock,
-  leaseClock,
-  log,
-  ...options
-}: Dependencies): Caches => {
-  const memory = createTtlMap<Fact[FactKind]>({
-    clock,
-    sizeOf,
-    maxEntries: options.maxEntries,
-    maxBytes: options.maxBytes,
-    ttlMs: options.ttlMs,
-  })
-  const flags = createFlags(() => options.readFlags(database.admin), options.flags)
+export const createCaches = (dependencies: Dependencies): Caches => {
+  const { database, redis, clock, leaseClock, log, limits, tierSwitches, timing } = dependencies
+  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits })
+  const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
   const pendingInvalidations = createPendingInvalidations(leaseClock)
   const redisCache = redis && createRedisCache({ redis, clock })
-  const outbox: Outbox = createOutbox({
+  const outbox = createOutbox({
     redisCache,
     pendingInvalidations,
     store: createEventStore(database.batch),
     clock: leaseClock,
     log,
+    timing: timing?.outbox,
   })
 
-  const listeners: ((touched: InvalidationKeys) => void)[] = []
-  const forget = (touched: InvalidationKeys) => {
-    facts.invalidate(touched)
-    for (const hear of listeners) hear(touched)
+  const listeners: ((keys: InvalidationKeys) => void)[] = []
+  const invalidate = (keys: InvalidationKeys) => {
+    facts.invalidate(keys)
+    for (const listener of listeners) listener(keys)
   }
-
-  // Facts are made after the bus whose lease they need, and are told by it.
-  const ears: BusHandlers = {
+  const handlers: BusHandlers = {
     onEvent: (event) => {
       pendingInvalidations.add(event)
       flags.onInvalidated(event.keys)
-      forget(event.keys)
+      invalidate(event.keys)
     },
     onReset: (events) => {
-      // Those that stood before and do not any more may have been confirmed by another server than the one asked here;
-      // the outbox sees to them.
+      // Events that were pending here and no longer are may have been confirmed by a Redis server other than ours: they
+      // stay, and the outbox deletes their keys here too.
       for (const event of events) pendingInvalidations.add(event)
-      forget('everything')
+      invalidate('everything')
     },
     onConfirmed: outbox.onConfirmed,
   }
-
-  const instance = randomBytes(9).toString('hex')
-  let listening: Sql | undefined
-  const connected = (): Sql => {
-    if (listening === undefined) throw new Error('Not listening')
-    return listening
-  }
-  const bus = createBus({
-    instance,
+  const { bus, disconnect } = createListeningBus({
+    connection: dependencies.busConnection,
     clock: leaseClock,
-    handlers: ears,
-    acknowledge: options.acknowledge,
-    connection: {
-      send: (channel, payload) => notifications.send(channel, payload),
-      readEvent: (id) => readEvent(connected(), id),
-      readPendingEvents: async () => {
-        const sql = connected()
-        // Before there is a lease, which is when others stop waiting for us: what was switched meanwhile is felt with it.
-        await flags.reload(() => options.readFlags(sql))
-        return readPendingEvents(sql)
-      },
-      restart: () => notifications.restart(),
-    },
-  })
-  const notifications = listen({
-    connection: busConnection,
-    channels: [commonChannel, channelOf(instance)],
-    onMessage: bus.connection.onMessage,
-    onOpen: (sql) => {
-      listening = sql
-      bus.connection.onOpen()
-    },
-    onLost: () => {
-      listening = undefined
-      bus.connection.onLost()
-    },
     log,
+    handlers,
+    // The other instances stop waiting for one without a lease, so a switch they turned must be read before it has one.
+    beforeLease: (sql) => flags.reload(() => tierSwitches.read(sql)),
+    acknowledge: dependencies.acknowledge,
+    timing: timing?.lease,
   })
 
-  const loadBy = (sql: Sql): LoadFacts => {
-    const fromStore = loadFromStore(createFactStore(sql), flags.current)
-    return redisCache === undefined
-      ? fromStore
-      : loadThroughRedis({
-          redisCache,
-          fromStore,
-          flags: flags.current,
-          clock: leaseClock,
-          lease: bus.lease,
-          pendingInvalidations,
-        })
+  const storeLoader = (sql: Sql): LoadFacts => loadFromStore(createFactStore(sql), flags.current)
+  const loader = (sql: Sql): LoadFacts => {
+    const fromStore = storeLoader(sql)
+    if (redisCache === undefined) return fromStore
+    const { lease } = bus
+    return loadThroughRedis({
+      redisCache,
+      fromStore,
+      flags: flags.current,
+      clock: leaseClock,
+      lease,
+      pendingInvalidations,
+    })
   }
-  const load = loadBy(database.auth)
-  const loadAhead = loadBy(database.batch)
   const facts = createFactCache({
-    load,
-    loadAhead,
+    load: loader(database.auth),
+    loadAhead: loader(database.batch),
     memory,
     clock,
     leaseClock,
     lease: bus.lease,
     flags: flags.current,
   })
-  const changes = createChanges({ sql: database.write, bus, facts, onCommitted: outbox.enqueue })
-  const check = createStaleDetector({
+  const staleDetector = createStaleDetector({
     memory,
-    load: loadFromStore(createFactStore(database.batch), flags.current),
+    load: storeLoader(database.batch),
     drop: async (key) => {
       await redisCache?.invalidate([key])
       facts.invalidate([key])
@@ -191,23 +147,24 @@ export const createCaches = ({
     flags: flags.current,
     clock: { now: clock.now, monotonic: leaseClock.monotonic },
     log,
+    timing: timing?.lease,
   })
 
   return {
     facts,
     memory,
-    redisCache: redisCache,
-    changes,
+    redisCache,
+    changes: createChanges({ sql: database.write, bus, facts, onCommitted: outbox.enqueue }),
     bus,
-    pendingInvalidations: pendingInvalidations,
+    pendingInvalidations,
     flags,
-    onInvalidated: (hear) => void listeners.push(hear),
-    staleDetector: check,
+    onInvalidated: (listener) => void listeners.push(listener),
+    staleDetector,
     close: async () => {
-      check.stop()
+      staleDetector.stop()
       await bus.close()
       await outbox.close()
-      await notifications.close()
+      await disconnect()
     },
   }
 }

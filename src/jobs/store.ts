@@ -1,3 +1,4 @@
+import { commonChannel, encodeMessage } from '../access/invalidation/topics.ts'
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Fragment, Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
@@ -71,7 +72,7 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
           from (select g.id, u.plan from generations g join users u on u.id = g.owner_id
                  where g.id = ${generationId} and u.status = 'active' for share of u) owned`
       if (count === 0) throw new Fault('identity.not_signed_in')
-      await tx`select pg_notify('velro', 'job')`
+      await tx`select pg_notify(${commonChannel}, ${encodeMessage('job', {})})`
     },
 
     /** Whether this worker could lease a job. One read without lock or transaction, so that an idle poll stays cheap. */
@@ -149,11 +150,9 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
      * not survive a crash.
      */
     publishProgress: async (reports: readonly ProgressReport[]): Promise<void> => {
-      const messages = reports.map(
-        ({ generationId, attempt, fraction }) => `progress ${generationId} ${attempt} ${fraction}`,
-      )
+      const messages = reports.map((report) => encodeMessage('progress', report))
       await sql`
-        select set_config('synchronous_commit', 'off', true), pg_notify('velro', message)
+        select set_config('synchronous_commit', 'off', true), pg_notify(${commonChannel}, message)
           from unnest(${messages}::text[]) as message`
     },
 
@@ -210,7 +209,7 @@ export const createJobStore = (sql: Sql, worker: string, { models, strandedMs }:
      */
     cancel: async (tx: TransactionSql, generationId: string): Promise<boolean> => {
       if ((await removeAndCancelOrders(tx, tx`generation_id = ${generationId}`)) === 0) return false
-      await tx`select pg_notify('velro', ${`cancelled ${generationId}`})`
+      await tx`select pg_notify(${commonChannel}, ${encodeMessage('cancelled', { generationId })})`
       return true
     },
 

@@ -1,17 +1,14 @@
 import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from 'bun:test'
-import {
-  type Bus,
-  channelOf,
-  commonChannel,
-  createBus,
-  heartbeatMs,
-  type InvalidationEvent,
-  leaseMs,
-} from '../../src/access/invalidation/bus.ts'
+import { type Bus, createBus } from '../../src/access/invalidation/bus.ts'
+import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
+import { defaultLeaseTiming, type LeaseTiming } from '../../src/access/invalidation/timing.ts'
+import { channelOf, commonChannel } from '../../src/access/invalidation/topics.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 
+const { leaseMs, heartbeatMs } = defaultLeaseTiming
+
 /** A bus whose line, clock and timers do what the test says when it says so. */
-const setUp = (options: { acknowledge?: boolean } = {}) => {
+const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) => {
   const clock = manualClock()
   const sent: { channel: string; payload: string }[] = []
   const told: string[] = []
@@ -360,11 +357,12 @@ describe('who hears of a change', () => {
 
   test('passes on messages of other kinds to who asked for them, in their place among the changes', async () => {
     const { bus, hear, told, open } = setUp()
-    bus.on('job', (words) => void told.push(['job', ...words].join(' ')))
+    bus.on('job', () => void told.push('job'))
+    bus.on('cancelled', ({ generationId }) => void told.push(`cancelled ${generationId}`))
     await open()
     told.length = 0
-    hear('job a b', 'event 1 other project:1', 'job', 'jobs')
-    expect(told).toEqual(['job a b', 'event 1 project:1', 'job'])
+    hear('cancelled a', 'event 1 other project:1', 'job', 'jobs', 'cancelled')
+    expect(told).toEqual(['cancelled a', 'event 1 project:1', 'job'])
     expect(() => bus.on('job', () => {})).toThrow()
     expect(() => bus.on('event', () => {})).toThrow()
   })
@@ -499,6 +497,30 @@ describe('a connection', () => {
     }
     expect(me.line.restarts).toBe(1)
   })
+})
+
+test('every duration of a bus derives from its lease and heartbeat', async () => {
+  const { bus, clock, hear, pass, beats, open, line, isLeased } = setUp({ timing: { leaseMs: 100, heartbeatMs: 25 } })
+  await open()
+  expect(ticking.mock.calls.at(-1)?.[1]).toBe(25)
+  const sentMs = clock.monotonic()
+  hear(beats()[0] as string, 'beat frozen 1.1')
+  expect(bus.lease.untilMs).toBe(sentMs + 100)
+  pass(103)
+  expect(isLeased()).toBeFalse()
+  const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+  hear('event 1 me project:p')
+  pass(101)
+  expect(await isDone(acknowledged)).toBeFalse()
+  pass(1)
+  expect(await isDone(acknowledged)).toBeTrue()
+  expect(bus.members()).toEqual([])
+  pass(95)
+  tick()
+  expect(line.restarts).toBe(0)
+  pass(1)
+  tick()
+  expect(line.restarts).toBe(1)
 })
 
 describe('a closed bus', () => {

@@ -1,5 +1,5 @@
 import { scripts } from '../../src/access/cache/redis-cache.ts'
-import { createCaches } from '../../src/access/caches.ts'
+import { type CacheTiming, createCaches } from '../../src/access/caches.ts'
 import { type FactKey, factKey } from '../../src/access/policy/facts/model.ts'
 import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -13,7 +13,7 @@ const log = createLog('silent')
 const clock = systemClock
 
 /** The caches of one instance as it has them, and some questions to ask of them. Patient with Redis. */
-export const startCaches = async (connection: TestConnection, redisUrl?: string) => {
+export const startCaches = async (connection: TestConnection, redisUrl?: string, timing?: CacheTiming) => {
   const pools = createPools({ connection, budget: 12 })
   const redis =
     redisUrl === undefined ? undefined : createRedis({ url: redisUrl, clock, log, scripts, deadlineMs: 2_000 })
@@ -24,12 +24,13 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string)
     clock,
     leaseClock: clock,
     log,
-    maxEntries: 1_000,
-    maxBytes: 1e9,
-    ttlMs: 60_000,
+    limits: { maxEntries: 1_000, maxBytes: 1e9, ttlMs: 60_000 },
     acknowledge: true,
-    flags: { l1: true, l2: true, l3: true, warm_up: true },
-    readFlags: (sql) => createFlagStore(sql).list(),
+    tierSwitches: {
+      stored: { l1: true, l2: true, l3: true, warm_up: true },
+      read: (sql) => createFlagStore(sql).list(),
+    },
+    timing,
   })
   const { facts, changes, bus } = caches
   const within = () => createDeadline(clock, 30_000)

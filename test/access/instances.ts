@@ -2,18 +2,14 @@ import { spyOn } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import type { RedisCache, RedisLookup } from '../../src/access/cache/redis-cache.ts'
 import { type Loaded, loadThroughRedis } from '../../src/access/cache/tiered-loader.ts'
-import {
-  type Bus,
-  channelOf,
-  commonChannel,
-  createBus,
-  heartbeatMs,
-  type InvalidationEvent,
-} from '../../src/access/invalidation/bus.ts'
+import { type Bus, createBus } from '../../src/access/invalidation/bus.ts'
 import { type Changes, createChanges } from '../../src/access/invalidation/committed-change.ts'
 import type { EventStore } from '../../src/access/invalidation/event-store.ts'
+import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
+import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
+import { channelOf, commonChannel, encodeMessage } from '../../src/access/invalidation/topics.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import type { Deadline } from '../../src/kit/deadline.ts'
@@ -122,9 +118,12 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
 
     const store: EventStore = {
       listPending: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
-      remove: async (ids, incarnation) => {
-        for (const each of ids) postgres.rows.delete(each)
-        postgres.messages.push({ channel: commonChannel, payload: `confirmed ${incarnation} ${ids.join(' ')}` })
+      remove: async (eventIds, serverRunId) => {
+        for (const each of eventIds) postgres.rows.delete(each)
+        postgres.messages.push({
+          channel: commonChannel,
+          payload: encodeMessage('confirmed', { serverRunId, eventIds }),
+        })
       },
     }
 
@@ -177,7 +176,10 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         postgres.version += 1
         postgres.rows.set(event.id, event)
         const isLarge = Number(event.id) % 3 === 0
-        postgres.messages.push({ channel: commonChannel, payload: `event ${event.id} ${name} ${isLarge ? '*' : key}` })
+        postgres.messages.push({
+          channel: commonChannel,
+          payload: encodeMessage('event', { id: event.id, writer: name, keys: isLarge ? 'stored' : [key] }),
+        })
         const { version } = postgres
         await new Promise<void>((resolve) => commits.push(resolve))
         return version
@@ -217,7 +219,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         }
       },
       beat: () => {
-        if (isConnected) repeated.get(heartbeatMs)?.()
+        if (isConnected) repeated.get(defaultLeaseTiming.heartbeatMs)?.()
       },
       check: () => {
         const due = postgres.answered

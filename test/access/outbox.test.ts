@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spy
 import { Redis as Client } from 'ioredis'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import type { RedisCache } from '../../src/access/cache/redis-cache.ts'
-import type { InvalidationEvent } from '../../src/access/invalidation/bus.ts'
+import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
 import { type FactKey, factKey, grantId } from '../../src/access/policy/facts/model.ts'

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '../../kit/clock.ts'
 import type { Lookup, TtlMap } from '../../kit/ttl-map.ts'
 import type { Log } from '../../platform/log.ts'
-import { leaseMs } from '../invalidation/bus.ts'
+import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from '../invalidation/timing.ts'
 import type { Fact, FactKey, FactKind, GrantsFact, SessionFact } from '../policy/facts/model.ts'
 import type { FactQuery } from './fact-store.ts'
 import type { LoadFacts } from './tiered-loader.ts'
@@ -12,8 +12,6 @@ export const staleCheckMs = 5_000
 const maxFacts = 50
 /** Entries that are passed over because their time is up are looked at too, so that has a bound of its own. */
 const maxLooked = 500
-/** Under a lease that is held then, everything committed before the first look has been heard. */
-const secondLookMs = 1.5 * leaseMs
 
 type Held = Lookup<Fact[FactKind]>
 type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fact[FactKind] | null }
@@ -44,6 +42,7 @@ type Dependencies = {
   readonly flags: { readonly l1: boolean }
   readonly clock: Clock
   readonly log: Log
+  readonly timing?: LeaseTiming | undefined
   readonly pause?: (ms: number) => Promise<void>
 }
 
@@ -67,7 +66,8 @@ const isSameGranted = (one: GrantsFact, other: GrantsFact): boolean => {
 }
 
 export const createStaleDetector = (dependencies: Dependencies): StaleDetector => {
-  const { memory, load, drop, lease, flags, clock, log, pause = wait } = dependencies
+  const { memory, load, drop, lease, flags, clock, log, timing = defaultLeaseTiming, pause = wait } = dependencies
+  const { secondCheckMs } = deriveTiming(timing)
   const counts = { compared: 0, stale: 0 }
   let turns = memory.keysBySetting()
   let busy = false
@@ -135,7 +135,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
       try {
         const suspects = await findSuspects()
         if (suspects.length === 0) return
-        await pause(secondLookMs)
+        await pause(secondCheckMs)
         for (const suspect of suspects) await judge(suspect)
       } finally {
         busy = false

@@ -1,4 +1,4 @@
-import type { InvalidationKeys } from '../invalidation/bus.ts'
+import type { InvalidationKeys } from '../invalidation/model.ts'
 
 export const flagNames = ['l1', 'l2', 'l3', 'warm_up'] as const
 export type FlagName = (typeof flagNames)[number]

@@ -1,105 +1,87 @@
 import type { Clock } from '../../kit/clock.ts'
-import { createHistogram, type Histogram } from '../../kit/histogram.ts'
-import type { FactKey } from '../policy/facts/model.ts'
+import type { Histogram } from '../../kit/histogram.ts'
+import { type CommitWait, createCommitWaits } from './commit-waits.ts'
+import { createHeartbeat } from './heartbeat.ts'
+import { createMembership } from './membership.ts'
+import type { InvalidationEvent, InvalidationKeys } from './model.ts'
+import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from './timing.ts'
+import {
+  channelOf,
+  commonChannel,
+  dispatch,
+  encodeMessage,
+  type TopicListener,
+  type TopicListeners,
+  type TopicName,
+} from './topics.ts'
 
-/** How long an instance believes its own memory after it has shown that it hears of changes. */
-export const leaseMs = 1_000
-export const heartbeatMs = 250
-/** More than two clocks of one rate can differ by in a lease. */
-const marginMs = 20
-/** A connection on which not even one's own heartbeat comes back is given up. */
-const silentMs = 3_000
-/** How many names of events go into one message: a notification takes 8,000 bytes. */
+/** How many event ids go into one acknowledgement: Postgres refuses a notification of 8,000 bytes. */
 const maxAcknowledged = 300
 
-/** Where all instances hear everything, and where one hears what is for it alone. */
-export const commonChannel = 'velro'
-export const channelOf = (instance: string): string => `velro:${instance}`
-
-/** What a change touched: names of facts, or too many to name. */
-export type InvalidationKeys = readonly FactKey[] | 'everything'
-export type InvalidationEvent = { readonly id: string; readonly keys: InvalidationKeys }
-
-/** What the bus needs of the outside: a fake in tests, Postgres else. */
+/** What the bus needs of Postgres. */
 export type BusConnection = {
   send(channel: string, payload: string): Promise<void>
-  /** An event whose names were too many to send; undefined when its row is gone. */
+  /** The event from its row, for one whose keys did not fit into a notification; undefined: the row is gone. */
   readEvent(id: string): Promise<InvalidationEvent | undefined>
-  /** Every event the outer cache has not confirmed yet. */
+  /** Every event that Redis has not confirmed yet. */
   readPendingEvents(): Promise<readonly InvalidationEvent[]>
-  /** Gives up a connection that is silent. */
+  /** Replaces a silent connection. */
   restart(): void
 }
 
-/** What an instance does about what it hears. Nothing here may wait: what was told is done when it returns. */
+/** How an instance applies messages. Every handler is synchronous: when it returns, the message has been applied. */
 export type BusHandlers = {
   onEvent(event: InvalidationEvent): void
-  /** Anything may have been missed; `standing` are the events whose touched facts the outer cache may still have. */
+  /** Listening began anew, so any event may have been missed. Redis may still hold the facts of those given. */
   onReset(pendingInvalidations: readonly InvalidationEvent[]): void
-  /** The outer cache has forgotten what these touched; `incarnation` is the server that was asked to. */
-  onConfirmed(ids: readonly string[], incarnation: string): void
-}
-
-/** A change that is about to be committed. */
-export type CommitWait = {
-  /**
-   * Call it when the commit was acknowledged. Resolves when every instance that may believe its memory has applied the
-   * change, or when none that has not can believe it any more: at the latest a lease after the commit.
-   */
-  acknowledgedByAll(): Promise<void>
-  /** The change was not committed. */
-  abandon(): void
+  /** The Redis server `serverRunId` no longer holds the facts of these events. */
+  onConfirmed(eventIds: readonly string[], serverRunId: string): void
 }
 
 /**
- * How instances hear of each other's changes, and when one may believe its own memory.
+ * Delivers invalidation events between instances over LISTEN/NOTIFY, and decides until when an instance may trust its
+ * memory.
  *
- * Events arrive in the order of commits. Each instance sends itself a heartbeat among them; when that comes back, it has
- * applied every change committed before, so its memory is good for a lease counted from when that heartbeat was sent.
- * Whoever changes something waits until every member (an instance heard within two leases) has said that it applied the
- * change, or a lease since the commit, whichever is first: who missed it has no lease by then. Who are members is looked
- * up when one's own event comes back, because by then every heartbeat sent before it has come too. Those sent before one
- * began to listen have not: for a lease from then on there may be members one does not know, and they are waited for.
+ * Memory is trusted under a lease, counted from when our newest heartbeat that came back was sent: Postgres delivers
+ * notifications in commit order, so everything committed before it has been applied. A writer waits until every member
+ * (an instance whose heartbeat arrived within two leases) has acknowledged its event, or for 1.02 leases from the commit.
  *
- * Promise: after `heard()` no instance's lease began before the change without that change having been applied there.
- * Clocks need equal rates, not equal times. How it degrades: without its line an instance has no lease after a second and
- * its own changes take a lease each; a member that is frozen costs others' changes a lease each, for two leases.
+ * Guarantee: once `acknowledgedByAll` resolves, no instance trusts memory that predates the change. Clocks must run at
+ * equal rates (within 2 %); they need not show equal times.
+ *
+ * Degrades: without its connection an instance has no lease after `leaseMs`, and each of its own changes takes a lease.
+ * A frozen member delays the changes of others by a lease each, until it stops being a member after two.
  */
 export type Bus = {
   readonly instance: string
-  /** Until when, on the monotonic clock, what this instance remembers may be believed. */
+  /** Until when this instance may trust its memory, on the monotonic clock. */
   readonly lease: { readonly untilMs: number }
   registerCommit(eventId: string): CommitWait
-  /** For the line: what it heard, and when it was made and lost. */
+  /** The callbacks of the listening connection. */
   readonly connection: { onMessage(payload: string): void; onOpen(): void; onLost(): void }
   /**
-   * Hears, from now on, messages of a kind of its own: the words behind that kind. Sent by `pg_notify` on the common channel,
-   * they come in the order of commits; what is sent while there is no line is never heard.
+   * Registers the listener of a topic; throws where it has one. Messages arrive in commit order, among the events. Not
+   * durable: a message sent while the connection is lost never arrives.
    */
-  on(kind: string, hear: (words: readonly string[]) => void): void
-  /** Instances heard of lately, without this one. */
+  on<T extends TopicName>(topic: T, listener: TopicListener<T>): void
+  /** The other instances whose heartbeats arrived within two leases. */
   members(): string[]
   readonly counts: Readonly<BusCounts>
-  /** How long this instance's own changes were waited for, in milliseconds. */
+  /** How long changes of this instance waited for acknowledgements, in milliseconds. */
   readonly waits: Pick<Histogram, 'count' | 'max' | 'quantile'>
   close(): Promise<void>
 }
 
 /** Since the start. */
 export type BusCounts = {
-  /** Changes heard of, those of this instance among them. */
-  events: number
-  commits: number
-  /** Waits for the others: until all had applied the change, or until a lease was over. */
-  acknowledged: number
-  lapsed: number
-}
-
-type Wait = {
-  readonly acked: Set<string>
-  /** Undefined until one's own event has come back. */
-  missing: Set<string> | undefined
-  done: () => void
+  /** Events received, our own among them. */
+  readonly events: number
+  /** Changes committed by this instance. */
+  readonly commits: number
+  /** Of those, acknowledged by every member. */
+  readonly acknowledged: number
+  /** Of those, answered when the lease of a silent instance was over. */
+  readonly lapsed: number
 }
 
 type Options = {
@@ -107,22 +89,70 @@ type Options = {
   readonly clock: Clock
   readonly connection: BusConnection
   readonly handlers: BusHandlers
-  /** Off: changes are not waited for, and the promise is not kept. For the proof that it takes this to keep it. */
-  readonly acknowledge?: boolean
-  /** Calls back after a while; what it returns calls that off. */
-  readonly after?: (ms: number, call: () => void) => () => void
+  /** Default true. False: changes do not wait and the guarantee is void, which is how tests prove that it takes this. */
+  readonly acknowledge?: boolean | undefined
+  /** Default a lease of 1,000 ms and a heartbeat each 250 ms. */
+  readonly timing?: LeaseTiming | undefined
+  /** Calls back after a delay; the function it returns cancels that. */
+  readonly after?: (ms: number, callback: () => void) => () => void
 }
 
-/** Stands for members that were not heard yet; no instance is called so. */
-const strangers = ''
-
-const afterTimeout = (ms: number, call: () => void) => {
-  const timer = setTimeout(call, ms)
+const afterTimeout = (ms: number, callback: () => void) => {
+  const timer = setTimeout(callback, ms)
   return () => clearTimeout(timer)
 }
-/** The names of an event as they are stored and sent: `*` is everything. */
-export const toInvalidationKeys = (keys: readonly string[]): InvalidationKeys =>
-  keys[0] === '*' ? 'everything' : (keys as FactKey[])
+
+/** Acknowledges events to their writers. Events come in bursts: all of one turn go to a writer in one message. */
+const createAcknowledger = (send: (writer: string, eventIds: readonly string[]) => void) => {
+  let pendingAcks: Map<string, string[]> | undefined
+  const flush = () => {
+    const due = pendingAcks ?? new Map<string, string[]>()
+    pendingAcks = undefined
+    for (const [writer, eventIds] of due) {
+      while (eventIds.length > 0) send(writer, eventIds.splice(0, maxAcknowledged))
+    }
+  }
+  return (writer: string, eventId: string) => {
+    if (pendingAcks === undefined) {
+      pendingAcks = new Map()
+      queueMicrotask(flush)
+    }
+    const eventIds = pendingAcks.get(writer)
+    if (eventIds === undefined) pendingAcks.set(writer, [eventId])
+    else eventIds.push(eventId)
+  }
+}
+
+/** Handles payloads in order of arrival. While paused, they queue up. */
+const createInbox = (handle: (payload: string) => void) => {
+  const backlog: string[] = []
+  let isPaused = false
+  return {
+    receive: (payload: string) => {
+      if (isPaused) backlog.push(payload)
+      else handle(payload)
+    },
+    pause: () => {
+      isPaused = true
+    },
+    /** Also drops the backlog, which belongs to an earlier connection. */
+    reset: () => {
+      isPaused = true
+      backlog.length = 0
+    },
+    /** Handles the queued payloads until one of them pauses again. */
+    drainBacklog: () => {
+      isPaused = false
+      let handled = 0
+      for (const payload of backlog) {
+        handled += 1
+        handle(payload)
+        if (isPaused) break
+      }
+      backlog.splice(0, handled)
+    },
+  }
+}
 
 export const createBus = ({
   instance,
@@ -130,223 +160,117 @@ export const createBus = ({
   connection,
   handlers,
   acknowledge = true,
+  timing: leaseTiming = defaultLeaseTiming,
   after = afterTimeout,
 }: Options): Bus => {
-  const lease = { untilMs: Number.NEGATIVE_INFINITY }
-  const lastHeardMs = new Map<string, number>()
-  const waits = new Map<string, Wait>()
-  const counts: BusCounts = { events: 0, commits: 0, acknowledged: 0, lapsed: 0 }
-  const waitsMs = createHistogram()
-  const beats = new Map<string, number>()
-  let beatNumber = 0
-  let lastBackMs = Number.POSITIVE_INFINITY
-  let openedAtMs = Number.POSITIVE_INFINITY
-  let beating: ReturnType<typeof setInterval> | undefined
+  const timing = deriveTiming(leaseTiming)
+  let events = 0
   let closed = false
-  /** Counts connections: what belongs to an earlier one is void. */
-  let era = 0
-  /** Messages that wait for one whose names are being fetched. */
-  let backlog: string[] | undefined
-  /** Acknowledgements of this moment, by whom they are for. */
-  let owed: Map<string, string[]> | undefined
+  /** Counts connections: a result that belongs to an earlier one is dropped. */
+  let connectionEpoch = 0
 
   const send = (channel: string, payload: string) => connection.send(channel, payload).catch(() => {})
+  const membership = createMembership(clock, timing)
+  const commitWaits = createCommitWaits({ clock, timing, membership, acknowledge, after })
+  const heartbeat = createHeartbeat({
+    clock,
+    timing,
+    send: (heartbeatId) => void send(commonChannel, encodeMessage('heartbeat', { instance, heartbeatId })),
+    restart: () => connection.restart(),
+  })
+  const acknowledgeTo = createAcknowledger(
+    (writer, eventIds) => void send(channelOf(writer), encodeMessage('acknowledgement', { instance, eventIds })),
+  )
 
-  const members = () => {
-    const sinceMs = clock.monotonic() - 2 * leaseMs
-    for (const [member, heardMs] of lastHeardMs) if (heardMs < sinceMs) lastHeardMs.delete(member)
-    return [...lastHeardMs.keys()]
+  const apply = (id: string, writer: string | undefined, keys: InvalidationKeys) => {
+    events += 1
+    handlers.onEvent({ id, keys })
+    if (writer === instance) commitWaits.onOwnEvent(id)
+    else if (writer !== undefined) acknowledgeTo(writer, id)
   }
 
-  const beat = () => {
-    if (clock.monotonic() - lastBackMs > silentMs) return connection.restart()
-    beatNumber += 1
-    const seal = `${era}.${beatNumber}`
-    beats.set(seal, clock.monotonic())
-    void send(commonChannel, `beat ${instance} ${seal}`)
-  }
-
-  const settle = (wanted: Wait) => {
-    if (wanted.missing?.size === 0) wanted.done()
-  }
-
-  const acknowledgeTo = (writer: string, id: string) => {
-    if (owed === undefined) {
-      owed = new Map()
-      // Events come in bursts: one answer for all that were heard at this moment.
-      queueMicrotask(() => {
-        const due = owed ?? new Map<string, string[]>()
-        owed = undefined
-        for (const [to, ids] of due) {
-          while (ids.length > 0) void send(channelOf(to), `ack ${instance} ${ids.splice(0, maxAcknowledged).join(' ')}`)
-        }
-      })
-    }
-    const ids = owed.get(writer)
-    if (ids === undefined) owed.set(writer, [id])
-    else ids.push(id)
-  }
-
-  const apply = (id: string, writer: string, touched: InvalidationKeys) => {
-    counts.events += 1
-    handlers.onEvent({ id, keys: touched })
-    if (writer !== instance) {
-      if (writer !== '-') acknowledgeTo(writer, id)
-      return
-    }
-    const own = waits.get(id)
-    if (own === undefined) return
-    const missing = new Set(members().filter((member) => !own.acked.has(member)))
-    own.missing = missing
-    const strangersForMs = openedAtMs + leaseMs + marginMs - clock.monotonic()
-    if (strangersForMs > 0) {
-      missing.add(strangers)
-      after(strangersForMs, () => {
-        missing.delete(strangers)
-        settle(own)
-      })
-    }
-    settle(own)
-  }
-
-  const fetchAndApply = async (id: string, writer: string) => {
-    const heardIn = era
-    backlog = []
+  /** Later messages wait, so that no heartbeat sent after this event renews the lease before it is applied. */
+  const readAndApply = async (id: string, writer: string | undefined) => {
+    const epoch = connectionEpoch
+    inbox.pause()
     const event = await connection.readEvent(id).catch(() => undefined)
-    if (era !== heardIn) return
+    if (connectionEpoch !== epoch) return
     apply(id, writer, event?.keys ?? 'everything')
-    goOn()
+    inbox.drainBacklog()
   }
 
-  const topics: Record<string, (words: readonly string[]) => void> = {
-    event: ([id = '', writer = '-', ...keys]) =>
-      keys[0] === '*' ? void fetchAndApply(id, writer) : apply(id, writer, toInvalidationKeys(keys)),
-    beat: ([from = '', seal = '']) => {
-      if (from !== instance) return void lastHeardMs.set(from, clock.monotonic())
-      const sentMs = beats.get(seal)
-      if (sentMs === undefined) return
-      for (const earlier of beats.keys()) {
-        beats.delete(earlier)
-        if (earlier === seal) break
-      }
-      lastBackMs = clock.monotonic()
-      lease.untilMs = sentMs + leaseMs
+  const listeners: TopicListeners = {
+    event: ({ id, writer, keys }) => (keys === 'stored' ? void readAndApply(id, writer) : apply(id, writer, keys)),
+    heartbeat: (message) =>
+      message.instance === instance
+        ? heartbeat.onReturned(message.heartbeatId)
+        : membership.onHeartbeat(message.instance),
+    acknowledgement: (message) => commitWaits.onAcknowledgement(message.instance, message.eventIds),
+    leave: (message) => {
+      membership.remove(message.instance)
+      commitWaits.onLeave(message.instance)
     },
-    ack: ([from = '', ...ids]) => {
-      for (const id of ids) {
-        const own = waits.get(id)
-        if (own === undefined) continue
-        own.acked.add(from)
-        own.missing?.delete(from)
-        settle(own)
-      }
-    },
-    bye: ([from = '']) => {
-      lastHeardMs.delete(from)
-      for (const own of waits.values()) {
-        own.missing?.delete(from)
-        settle(own)
-      }
-    },
-    confirmed: ([incarnation = '', ...ids]) => handlers.onConfirmed(ids, incarnation),
+    confirmed: ({ eventIds, serverRunId }) => handlers.onConfirmed(eventIds, serverRunId),
   }
-
-  const handle = (payload: string) => {
-    const [kind = '', ...words] = payload.split(' ')
-    if (Object.hasOwn(topics, kind)) topics[kind]?.(words)
-  }
-
-  /** Takes up the messages that came meanwhile, until one of them has to be waited for again. */
-  const goOn = () => {
-    const waiting = backlog ?? []
-    backlog = undefined
-    for (const [index, payload] of waiting.entries()) {
-      handle(payload)
-      if (backlog !== undefined) {
-        backlog = [...(backlog as string[]), ...waiting.slice(index + 1)]
-        return
-      }
-    }
-  }
+  const inbox = createInbox((payload) => dispatch(listeners, payload))
 
   const open = async () => {
     if (closed) return
-    era += 1
-    const opened = era
-    backlog = []
-    beats.clear()
-    openedAtMs = clock.monotonic()
-    // Begun now, because what is read next may hang. A heartbeat that comes back first waits behind it.
-    lastBackMs = openedAtMs
-    clearInterval(beating)
-    beating = setInterval(beat, heartbeatMs)
+    connectionEpoch += 1
+    const epoch = connectionEpoch
+    // A heartbeat that comes back during the read waits behind it.
+    inbox.reset()
+    membership.onListening()
+    heartbeat.start(epoch)
     try {
       const pendingInvalidations = await connection.readPendingEvents()
-      if (era !== opened || closed) return
+      if (connectionEpoch !== epoch || closed) return
       handlers.onReset(pendingInvalidations)
     } catch {
-      if (era === opened) connection.restart()
+      if (connectionEpoch === epoch) connection.restart()
       return
     }
-    goOn()
-    beat()
+    inbox.drainBacklog()
+    heartbeat.sendHeartbeat()
   }
 
   return {
     instance,
-    lease,
-    on: (kind, hear) => {
-      if (Object.hasOwn(topics, kind)) throw new Error(`Messages of the kind "${kind}" are heard already`)
-      topics[kind] = hear
+    lease: heartbeat.lease,
+    on: (topic, listener) => {
+      if (listeners[topic] !== undefined) throw new Error(`The topic "${topic}" has a listener already`)
+      Object.assign(listeners, { [topic]: listener })
     },
-    members,
-    counts,
-    waits: waitsMs,
-    connection: {
-      onMessage: (payload) => {
-        if (backlog === undefined) handle(payload)
-        else backlog.push(payload)
+    members: membership.list,
+    counts: {
+      get events() {
+        return events
       },
+      get commits() {
+        return commitWaits.counts.commits
+      },
+      get acknowledged() {
+        return commitWaits.counts.acknowledged
+      },
+      get lapsed() {
+        return commitWaits.counts.lapsed
+      },
+    },
+    waits: commitWaits.durationsMs,
+    connection: {
+      onMessage: inbox.receive,
       onOpen: () => void open(),
       onLost: () => {
-        era += 1
-        clearInterval(beating)
-        beats.clear()
+        connectionEpoch += 1
+        heartbeat.stop()
       },
     },
-    registerCommit: (eventId) => {
-      let done = () => {}
-      const everybody = new Promise<void>((resolve) => {
-        done = resolve
-      })
-      waits.set(eventId, { acked: new Set(), missing: undefined, done })
-      return {
-        acknowledgedByAll: async () => {
-          counts.commits += 1
-          if (acknowledge) {
-            const sinceMs = clock.monotonic()
-            let end: 'acknowledged' | 'lapsed' = 'acknowledged'
-            const callOff = after(leaseMs + marginMs, () => {
-              end = 'lapsed'
-              done()
-            })
-            await everybody
-            callOff()
-            counts[end] += 1
-            waitsMs.record(clock.monotonic() - sinceMs)
-          }
-          waits.delete(eventId)
-        },
-        abandon: () => void waits.delete(eventId),
-      }
-    },
+    registerCommit: commitWaits.register,
     close: async () => {
       closed = true
-      clearInterval(beating)
-      // Nobody waits for this instance any more, so what comes back now must not give it a lease again.
-      beats.clear()
-      lease.untilMs = Number.NEGATIVE_INFINITY
-      await send(commonChannel, `bye ${instance}`)
+      // The others stop waiting for us, so a heartbeat under way must not renew the lease.
+      heartbeat.close()
+      await send(commonChannel, encodeMessage('leave', { instance }))
     },
   }
 }

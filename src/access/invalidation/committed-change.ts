@@ -1,8 +1,10 @@
 import type { Deadline } from '../../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
-import type { Bus, CommitWait, InvalidationEvent } from './bus.ts'
+import type { Bus } from './bus.ts'
+import type { CommitWait } from './commit-waits.ts'
 import { publishEvent } from './event-store.ts'
+import type { InvalidationEvent } from './model.ts'
 
 /**
  * The one way to change what decisions depend on.

@@ -1,5 +1,6 @@
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
-import { commonChannel, type InvalidationEvent, toInvalidationKeys } from './bus.ts'
+import { type InvalidationEvent, toInvalidationKeys } from './model.ts'
+import { commonChannel, encodeMessage } from './topics.ts'
 
 const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEvent => ({
   id,
@@ -31,10 +32,10 @@ export const createEventStore = (sql: Sql) => ({
   },
 
   /** Removes events and tells everybody so, in one statement: a row is never gone without being told of. */
-  remove: async (ids: readonly string[], incarnation: string): Promise<void> => {
+  remove: async (eventIds: readonly string[], serverRunId: string): Promise<void> => {
     await sql`
-      with gone as (delete from access_events where id = any (${ids as string[]}::bigint[]))
-      select pg_notify(${commonChannel}, ${`confirmed ${incarnation} ${ids.join(' ')}`})`
+      with gone as (delete from access_events where id = any (${eventIds as string[]}::bigint[]))
+      select pg_notify(${commonChannel}, ${encodeMessage('confirmed', { serverRunId, eventIds })})`
   },
 })
 

@@ -3,141 +3,146 @@ import { yieldToEventLoop } from '../../kit/pause.ts'
 import type { Log } from '../../platform/log.ts'
 import { type RedisCache, redisTtlMs } from '../cache/redis-cache.ts'
 import { type FactKey, isWhole } from '../policy/facts/model.ts'
-import type { InvalidationEvent, InvalidationKeys } from './bus.ts'
 import type { EventStore } from './event-store.ts'
+import type { InvalidationEvent, InvalidationKeys } from './model.ts'
 import type { PendingInvalidations, ReceivedEvent } from './pending-invalidations.ts'
 
-/** How often what the outer cache has confirmed is written down. */
-const flushMs = 100
-const sweepMs = 2_000
-/** What nobody has seen to for this long, its writer is gone. */
-const takeoverAfterMs = 2_000
+export type OutboxTiming = {
+  /** How often confirmed events are removed from Postgres. */
+  readonly flushMs: number
+  readonly sweepMs: number
+  /** After this the writer of an event is taken for gone, and any instance deletes its keys. */
+  readonly takeoverAfterMs: number
+}
+const defaultTiming: OutboxTiming = { flushMs: 100, sweepMs: 2_000, takeoverAfterMs: 2_000 }
+
 /**
- * This long after a change was committed nothing in the outer cache can be older than it: what was read before the commit
- * was written back soon after, and lives for a third of this. Counted from when the event was heard of here, which is
- * after the commit; its row only tells when it was published, and a transaction may take its time after that.
+ * An event older than this leaves no entry in Redis that predates it: a value read before the commit was written back soon
+ * after, and lives for a third of this. Counted from when the event was received here, which is after its commit; the row's
+ * timestamp is when it was published, and its transaction may commit any time later.
  */
 const maxCachedAgeMs = 3 * redisTtlMs
-const maxIds = 500
-/** How many events are looked at in one go, and how many goes a sweep has. */
-const maxLooked = 1_000
-const maxGoes = 10
-/** Everything, and the parts of a whole, are under names that nobody knows. */
-const isNamed = (touched: InvalidationKeys): touched is readonly FactKey[] =>
-  touched !== 'everything' && !touched.some(isWhole)
-/** The name of no server. */
+/** How many rows one statement removes. */
+const maxRemoved = 500
+/** How many events a batch of a sweep has, and how many batches a sweep has. */
+const maxBatch = 1_000
+const maxBatches = 10
+/** Redis can delete these by name. It does not know the names under `everything`, nor the parts of a whole. */
+const canBeDeletedByName = (keys: InvalidationKeys): keys is readonly FactKey[] =>
+  keys !== 'everything' && !keys.some(isWhole)
+/** Stands for the run id of the server where no Redis is configured. */
 const noServer = '-'
 
 /**
- * Sees to it that the outer cache forgets what was changed.
+ * Deletes the keys of committed events from Redis, and removes an event once Redis has confirmed that.
  *
- * Promise: an event stands, here and in Postgres, until the outer cache has confirmed it, whichever instance sees to that:
- * its writer at once, anybody when that is gone. Where none can be reached, and where an event touched everything
- * or all that was granted to somebody, it stands until nothing older than it can be left, so what stands is bounded by the
- * changes of that time. Waits on nobody's behalf; however much stands, a sweep lets others have their turn.
+ * Guarantee: an event stays pending, here and in its Postgres row, until Redis has confirmed it. Its writer deletes the
+ * keys at once; two seconds later any instance takes over. An event that Redis cannot delete by name, or cannot be reached
+ * for, stays pending until no entry that predates it can be left.
+ *
+ * Costs: no request waits for it. Pending events are bounded by the changes of that time; a sweep looks at 1,000 of them
+ * at a time and yields to the event loop in between.
  */
 export type Outbox = {
-  /** A change of this instance was committed. */
+  /** Takes over the event of a change this instance committed. */
   enqueue(event: InvalidationEvent): void
-  /** Somebody removed these; `incarnation` is the server that was made to forget. */
-  onConfirmed(ids: readonly string[], incarnation: string): void
+  /** Some instance removed these events, because the Redis server `serverRunId` no longer holds their keys. */
+  onConfirmed(eventIds: readonly string[], serverRunId: string): void
   close(): Promise<void>
 }
 
-export const createOutbox = ({
-  redisCache,
-  pendingInvalidations,
-  store,
-  clock,
-  log,
-}: {
-  /** Undefined: there is none, and nothing to forget. */
-  redisCache: RedisCache | undefined
-  pendingInvalidations: PendingInvalidations
-  store: EventStore
-  clock: Clock
-  log: Log
-}): Outbox => {
-  /** Events, by the server that was made to forget them. */
-  const forgotten = new Map<string, string[]>()
+type Dependencies = {
+  /** Undefined: no Redis is configured, so every event is confirmed at once. */
+  readonly redisCache: RedisCache | undefined
+  readonly pendingInvalidations: PendingInvalidations
+  readonly store: EventStore
+  readonly clock: Clock
+  readonly log: Log
+  readonly timing?: Partial<OutboxTiming> | undefined
+}
+
+export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, log, timing }: Dependencies): Outbox => {
+  const { flushMs, sweepMs, takeoverAfterMs } = { ...defaultTiming, ...timing }
+  /** Ids of confirmed events whose rows are still there, by the Redis server that confirmed them. */
+  const confirmed = new Map<string, string[]>()
   let closed = false
 
-  const note = (id: string, incarnation: string) => {
-    const ids = forgotten.get(incarnation)
-    if (ids === undefined) forgotten.set(incarnation, [id])
-    else ids.push(id)
+  const confirm = (eventId: string, serverRunId: string) => {
+    const eventIds = confirmed.get(serverRunId)
+    if (eventIds === undefined) confirmed.set(serverRunId, [eventId])
+    else eventIds.push(eventId)
   }
 
-  /** The server that has forgotten; undefined when none has for certain, or another has taken its place. */
+  /** The server that deleted the keys; undefined where that is uncertain, or another server took its place meanwhile. */
   const deleteFromCache = async (keys: readonly FactKey[]): Promise<string | undefined> => {
     if (redisCache === undefined) return noServer
     const { serverRunId } = redisCache
     return (await redisCache.invalidate(keys)) && redisCache.serverRunId === serverRunId ? serverRunId : undefined
   }
 
-  const forget = async ({ id, keys }: InvalidationEvent): Promise<void> => {
-    if (!isNamed(keys)) return
-    const incarnation = await deleteFromCache(keys)
-    if (incarnation !== undefined) note(id, incarnation)
+  const deleteAndConfirm = async ({ id, keys }: InvalidationEvent): Promise<void> => {
+    if (!canBeDeletedByName(keys)) return
+    const serverRunId = await deleteFromCache(keys)
+    if (serverRunId !== undefined) confirm(id, serverRunId)
+  }
+
+  /** For an event whose row is gone, confirmed by a server other than ours or without our having received that. */
+  const deleteAndRemove = async ({ id, keys }: InvalidationEvent): Promise<void> => {
+    if (!canBeDeletedByName(keys) || (await deleteFromCache(keys)) !== undefined) pendingInvalidations.remove([id])
   }
 
   const flush = async (): Promise<void> => {
-    for (const [incarnation, ids] of forgotten) {
-      forgotten.delete(incarnation)
-      while (ids.length > 0) await store.remove(ids.splice(0, maxIds), incarnation)
+    for (const [serverRunId, eventIds] of confirmed) {
+      confirmed.delete(serverRunId)
+      while (eventIds.length > 0) await store.remove(eventIds.splice(0, maxRemoved), serverRunId)
     }
   }
 
-  /** Of an event that was confirmed for another server than the one we ask, or confirmed unheard. */
-  const forgetHere = async ({ id, keys }: InvalidationEvent): Promise<void> => {
-    if (!isNamed(keys) || (await deleteFromCache(keys)) !== undefined) pendingInvalidations.remove([id])
-  }
-
-  /** Takes turns, so that each is looked at however many there are. */
-  let turns = pendingInvalidations.list()
+  /** Round robin, so that each event is reached however many are pending. */
+  let cursor = pendingInvalidations.list()
   const nextBatch = (): ReceivedEvent[] => {
-    const taken: ReceivedEvent[] = []
-    while (taken.length < maxLooked) {
-      const { value, done } = turns.next()
+    const batch: ReceivedEvent[] = []
+    while (batch.length < maxBatch) {
+      const { value, done } = cursor.next()
       if (done) {
-        turns = pendingInvalidations.list()
+        cursor = pendingInvalidations.list()
         break
       }
-      taken.push(value)
+      batch.push(value)
     }
-    return taken
+    return batch
   }
 
-  const reconcile = async (held: readonly ReceivedEvent[]): Promise<void> => {
-    const left = await store.listPending(held.map(({ id }) => id))
+  const reconcile = async (batch: readonly ReceivedEvent[]): Promise<void> => {
+    const stored = await store.listPending(batch.map(({ id }) => id))
     const nowMs = clock.monotonic()
-    for (const event of held) {
+    for (const event of batch) {
       const ageMs = nowMs - event.receivedAtMs
       const isOutlived = ageMs > maxCachedAgeMs
-      if (!left.has(event.id)) {
+      if (!stored.has(event.id)) {
         if (isOutlived) pendingInvalidations.remove([event.id])
-        else await forgetHere(event)
-      } else if (isOutlived) note(event.id, redisCache?.serverRunId ?? noServer)
-      else if (ageMs >= takeoverAfterMs) await forget(event)
+        else await deleteAndRemove(event)
+      } else if (isOutlived) confirm(event.id, redisCache?.serverRunId ?? noServer)
+      else if (ageMs >= takeoverAfterMs) await deleteAndConfirm(event)
     }
   }
 
   const sweep = async (): Promise<void> => {
-    for (let go = 0; go < maxGoes; go += 1) {
-      const held = nextBatch()
-      if (held.length > 0) await reconcile(held)
-      if (held.length < maxLooked) return
+    for (let batches = 0; batches < maxBatches; batches += 1) {
+      const batch = nextBatch()
+      if (batch.length > 0) await reconcile(batch)
+      if (batch.length < maxBatch) return
       await yieldToEventLoop()
     }
   }
 
-  const every = (ms: number, work: () => Promise<void>) => {
+  const every = (ms: number, task: () => Promise<void>) => {
     let busy = false
     return setInterval(() => {
       if (busy) return
       busy = true
-      work()
-        .catch((error) => log.debug({ error }, 'the outbox could not be seen to'))
+      task()
+        .catch((error) => log.debug({ error }, 'a run of the outbox failed; the next one repeats it'))
         .finally(() => {
           busy = false
         })
@@ -148,15 +153,14 @@ export const createOutbox = ({
   return {
     enqueue: (event) => {
       pendingInvalidations.add(event)
-      if (!closed) void forget(event)
+      if (!closed) void deleteAndConfirm(event)
     },
-    onConfirmed: (ids, incarnation) => {
-      const isOurs = redisCache === undefined || redisCache.serverRunId === incarnation
-      if (isOurs) return pendingInvalidations.remove(ids)
-      // Another server was made to forget than the one we ask.
-      for (const id of ids) {
-        const event = pendingInvalidations.find(id)
-        if (event !== undefined) void forgetHere(event)
+    onConfirmed: (eventIds, serverRunId) => {
+      const isOurServer = redisCache === undefined || redisCache.serverRunId === serverRunId
+      if (isOurServer) return pendingInvalidations.remove(eventIds)
+      for (const eventId of eventIds) {
+        const event = pendingInvalidations.find(eventId)
+        if (event !== undefined) void deleteAndRemove(event)
       }
     },
     close: async () => {

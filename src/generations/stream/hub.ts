@@ -1,4 +1,4 @@
-import type { InvalidationKeys } from '../../access/invalidation/bus.ts'
+import type { InvalidationKeys } from '../../access/invalidation/model.ts'
 import type { PermissionRecheck, RecheckedPermission } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
 import { createDeadline } from '../../kit/deadline.ts'

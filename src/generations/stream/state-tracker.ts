@@ -1,4 +1,5 @@
-import type { InvalidationKeys } from '../../access/invalidation/bus.ts'
+import type { InvalidationKeys } from '../../access/invalidation/model.ts'
+import type { TopicMessages } from '../../access/invalidation/topics.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
@@ -28,7 +29,7 @@ export type Watched = {
   drop(id: string): void
   onInvalidated(touched: InvalidationKeys): void
   /** For messages of the bus: a generation, the attempt, and how far that is. */
-  onProgress(words: readonly string[]): void
+  onProgress(message: TopicMessages['progress']): void
   /** There are more jobs, or fewer. */
   onQueueMoved(): void
   /** Call it a few times a second. */
@@ -187,10 +188,9 @@ export const createWatched = ({ findStates, findPositions, clock, after, onNews,
         touch(key.slice(prefix.length))
       }
     },
-    onProgress: ([id = '', attemptText, fractionText]) => {
-      const [attempt, fraction] = [Number(attemptText), Number(fractionText)]
+    onProgress: ({ generationId: id, attempt, fraction }) => {
       const entry = entries.get(id)
-      if (entry === undefined || !Number.isSafeInteger(attempt) || !(fraction >= 0 && fraction <= 1)) return
+      if (entry === undefined) return
       const { heard, known } = entry
       const progress = thousandths(fraction)
       if (heard !== undefined && (heard.attempt > attempt || (heard.attempt === attempt && heard.progress >= progress)))

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { dispatch } from '../../../src/access/invalidation/topics.ts'
 import type { FactKey } from '../../../src/access/policy/facts/model.ts'
 import { maxPerSession } from '../../../src/generations/stream/hub.ts'
 import { createWorld } from './hub-world.ts'
@@ -21,7 +22,7 @@ describe('a stream', () => {
     put('g', 'processing', 1)
     hub.onInvalidated(touching('g'))
     await time.pass(30)
-    hub.onProgress(['g', '1', '0.4'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.4 })
     await time.pass(30)
     put('g', 'completed')
     hub.onInvalidated(touching('g'))
@@ -73,7 +74,7 @@ describe('a stream', () => {
     put('g', 'processing', 1)
     const client = open('g')
     await time.pass(10_000)
-    hub.onProgress(['g', '1', '0.5'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.5 })
     await time.pass(14_000)
     expect(client.text).not.toContain(':\n\n')
     await time.pass(1_300)
@@ -95,13 +96,13 @@ describe('progress', () => {
       ['1', '0.9'],
       ['2', '0.6'],
     ]) {
-      hub.onProgress(['g', attempt ?? '', fraction ?? ''])
+      dispatch({ progress: hub.onProgress }, `progress g ${attempt ?? ''} ${fraction ?? ''}`)
       await time.pass(5)
     }
     // What is stored is older than what was heard.
     await time.pass(3_000)
     put('g', 'processing', 3, 0)
-    hub.onProgress(['g', '3', '0.1'])
+    hub.onProgress({ generationId: 'g', attempt: 3, fraction: 0.1 })
     await time.pass(30)
     expect(client.kinds()).toEqual([
       'status {"status":"processing","attempt":2}',
@@ -118,7 +119,7 @@ describe('progress', () => {
     put('g', 'processing', 2, 0.3)
     const client = open('g')
     await time.pass(300)
-    hub.onProgress(['g', '1', '0.9'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.9 })
     await time.pass(3_000)
     expect(client.kinds().at(-1)).toBe('progress {"progress":0.3}')
   })
@@ -138,7 +139,7 @@ describe('progress', () => {
       ['g', 'x', '0.5'],
       ['h', '1', '1'],
     ]) {
-      hub.onProgress(words)
+      dispatch({ progress: hub.onProgress }, `progress ${words.join(' ')}`)
     }
     await time.pass(30)
     expect(client.text).toBe(before)
@@ -237,7 +238,7 @@ describe('the right to read', () => {
   test('that is lost ends the stream before anything else is sent', async () => {
     const { client, before, memory, hub, time } = await begin()
     memory.set('g', false)
-    hub.onProgress(['g', '1', '0.7'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
     await time.pass(1)
     expect([client.text, client.ended, hub.size]).toEqual([before, true, 0])
   })
@@ -281,7 +282,7 @@ describe('the right to read', () => {
     await time.pass(100)
     memory.set('g', undefined).set('h', undefined)
     truth.set('g', false)
-    hub.onProgress(['g', '1', '0.7'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
     expect(client.text).toBe(before)
     await time.pass(1)
     expect([client.text, client.ended, other.ended]).toEqual([before, true, false])
@@ -295,7 +296,7 @@ describe('the right to read', () => {
     const { client, before, memory, broken, hub, time } = await begin()
     memory.set('g', undefined)
     broken.rights = true
-    hub.onProgress(['g', '1', '0.7'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
     await time.pass(1)
     expect([client.text, client.ended]).toEqual([before, true])
   })
@@ -341,7 +342,7 @@ describe('clients', () => {
     const [stays, goes] = [open('g'), open('g')]
     await time.pass(300)
     await goes.leave()
-    hub.onProgress(['g', '1', '0.5'])
+    hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.5 })
     await time.pass(5)
     expect(stays.kinds().at(-1)).toBe('progress {"progress":0.5}')
   })
@@ -353,7 +354,7 @@ describe('clients', () => {
     await time.pass(300)
     client.stopReading()
     for (let percent = 1; percent <= 90; percent += 1) {
-      hub.onProgress(['g', '1', String(percent / 100)])
+      hub.onProgress({ generationId: 'g', attempt: 1, fraction: percent / 100 })
       await time.pass(10)
     }
     client.goOn()

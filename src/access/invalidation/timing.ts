@@ -1,0 +1,25 @@
+/** The two durations that every other one of the bus derives from. */
+export type LeaseTiming = {
+  /** How long an instance may trust its memory after it sent the last heartbeat that came back. */
+  readonly leaseMs: number
+  /** How often an instance sends itself a heartbeat. Several must fit into a lease: one of them may be late. */
+  readonly heartbeatMs: number
+}
+
+export const defaultLeaseTiming: LeaseTiming = { leaseMs: 1_000, heartbeatMs: 250 }
+
+/** Every instance of a deployment must use the same timing: a writer waits for its own lease, not for that of others. */
+export const deriveTiming = ({ leaseMs, heartbeatMs }: LeaseTiming) => ({
+  leaseMs,
+  heartbeatMs,
+  /** How long a writer waits for an instance that does not answer: a lease, and 2 % for clocks of different rates. */
+  waitMs: leaseMs * 1.02,
+  /** An instance is a member while its last heartbeat is no older. */
+  membershipMs: 2 * leaseMs,
+  /** A connection on which our own heartbeats have not come back for so long is replaced. */
+  silenceMs: 3 * leaseMs,
+  /** When the stale detector compares again: under a lease held then, every earlier commit has been applied. */
+  secondCheckMs: 1.5 * leaseMs,
+})
+
+export type BusTiming = ReturnType<typeof deriveTiming>

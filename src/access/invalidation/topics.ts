@@ -1,0 +1,116 @@
+import type { InvalidationKeys } from './model.ts'
+import { toInvalidationKeys } from './model.ts'
+
+/** The channel every instance listens to. */
+export const commonChannel = 'velro'
+/** The channel only this instance listens to. */
+export const channelOf = (instance: string): string => `${commonChannel}:${instance}`
+
+/** The message of each topic. The first five belong to the bus, the rest to features. */
+export type TopicMessages = {
+  /** A transaction invalidated facts. `writer` waits for acknowledgements; `stored`: the keys are in the event's row. */
+  event: {
+    readonly id: string
+    readonly writer: string | undefined
+    readonly keys: Exclude<InvalidationKeys, 'everything'> | 'stored'
+  }
+  heartbeat: { readonly instance: string; readonly heartbeatId: string }
+  acknowledgement: { readonly instance: string; readonly eventIds: readonly string[] }
+  /** An instance gave up its lease and is no longer a member. */
+  leave: { readonly instance: string }
+  /** That Redis server deleted the keys of these events. */
+  confirmed: { readonly serverRunId: string; readonly eventIds: readonly string[] }
+  /** How far an attempt at a generation is, from 0 to 1. */
+  progress: { readonly generationId: string; readonly attempt: number; readonly fraction: number }
+  /** A job was added to the queue. */
+  job: Record<never, never>
+  cancelled: { readonly generationId: string }
+  /** Media objects lost their last reference. */
+  orphans: Record<never, never>
+}
+export type TopicName = keyof TopicMessages
+export type TopicListener<T extends TopicName> = (message: TopicMessages[T]) => void
+
+type Topic<Message> = {
+  /** The first word of the payload. */
+  readonly word: string
+  /** The words after it. */
+  readonly encode: (message: Message) => readonly (string | number)[]
+  /** Undefined: malformed. */
+  readonly parse: (words: readonly string[]) => Message | undefined
+}
+
+const noWriter = '-'
+const noMessage = { encode: () => [], parse: () => ({}) }
+const ofInstance = {
+  encode: ({ instance }: { readonly instance: string }) => [instance],
+  parse: ([instance]: readonly string[]) => (instance ? { instance } : undefined),
+}
+
+/** How each topic is written on a channel: words with one blank between them. Functions in sql/ send `event` and `orphans`. */
+const topics: { readonly [T in TopicName]: Topic<TopicMessages[T]> } = {
+  event: {
+    word: 'event',
+    encode: ({ id, writer = noWriter, keys }) => [id, writer, ...(keys === 'stored' ? ['*'] : keys)],
+    parse: ([id, writer = noWriter, ...words]) => {
+      if (!id) return undefined
+      const keys = toInvalidationKeys(words)
+      return { id, writer: writer === noWriter ? undefined : writer, keys: keys === 'everything' ? 'stored' : keys }
+    },
+  },
+  heartbeat: {
+    word: 'beat',
+    encode: ({ instance, heartbeatId }) => [instance, heartbeatId],
+    parse: ([instance, heartbeatId]) => (instance && heartbeatId ? { instance, heartbeatId } : undefined),
+  },
+  acknowledgement: {
+    word: 'ack',
+    encode: ({ instance, eventIds }) => [instance, ...eventIds],
+    parse: ([instance, ...eventIds]) => (instance ? { instance, eventIds } : undefined),
+  },
+  leave: { word: 'bye', ...ofInstance },
+  confirmed: {
+    word: 'confirmed',
+    encode: ({ serverRunId, eventIds }) => [serverRunId, ...eventIds],
+    parse: ([serverRunId, ...eventIds]) => (serverRunId ? { serverRunId, eventIds } : undefined),
+  },
+  progress: {
+    word: 'progress',
+    encode: ({ generationId, attempt, fraction }) => [generationId, attempt, fraction],
+    parse: ([generationId, attemptWord, fractionWord]) => {
+      const [attempt, fraction] = [Number(attemptWord), Number(fractionWord)]
+      if (!generationId || !Number.isSafeInteger(attempt) || !(fraction >= 0 && fraction <= 1)) return undefined
+      return { generationId, attempt, fraction }
+    },
+  },
+  job: { word: 'job', ...noMessage },
+  cancelled: {
+    word: 'cancelled',
+    encode: ({ generationId }) => [generationId],
+    parse: ([generationId]) => (generationId ? { generationId } : undefined),
+  },
+  orphans: { word: 'orphans', ...noMessage },
+}
+
+const topicOfWord = new Map((Object.keys(topics) as TopicName[]).map((topic) => [topics[topic].word, topic]))
+
+/** The payload of a notification, for `pg_notify` on a channel. A payload of 8,000 bytes or more is refused by Postgres. */
+export const encodeMessage = <T extends TopicName>(topic: T, message: TopicMessages[T]): string =>
+  [topics[topic].word, ...topics[topic].encode(message)].join(' ')
+
+/** The listener of each topic; one at most. */
+export type TopicListeners = { [T in TopicName]?: TopicListener<T> }
+
+/** Calls the listener of the payload's topic. Ignores an unknown topic, a malformed message and a topic without listener. */
+export const dispatch = (listeners: TopicListeners, payload: string): void => {
+  const [word = '', ...words] = payload.split(' ')
+  const topic = topicOfWord.get(word)
+  if (topic !== undefined) deliver(listeners, topic, words)
+}
+
+const deliver = <T extends TopicName>(listeners: TopicListeners, topic: T, words: readonly string[]): void => {
+  const listener: TopicListener<T> | undefined = listeners[topic]
+  if (listener === undefined) return
+  const message = topics[topic].parse(words)
+  if (message !== undefined) listener(message)
+}

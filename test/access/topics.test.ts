@@ -1,0 +1,64 @@
+import { describe, expect, test } from 'bun:test'
+import { dispatch, encodeMessage, type TopicListeners, type TopicName } from '../../src/access/invalidation/topics.ts'
+
+/** Listens to every topic and keeps what arrives. */
+const listenToAll = () => {
+  const received: { topic: TopicName; message: object }[] = []
+  const receive = (topic: TopicName) => (message: object) => void received.push({ topic, message })
+  const listeners: Required<TopicListeners> = {
+    event: receive('event'),
+    heartbeat: receive('heartbeat'),
+    acknowledgement: receive('acknowledgement'),
+    leave: receive('leave'),
+    confirmed: receive('confirmed'),
+    progress: receive('progress'),
+    job: receive('job'),
+    cancelled: receive('cancelled'),
+    orphans: receive('orphans'),
+  }
+  return { received, listeners }
+}
+
+describe('a message on the bus', () => {
+  test.each([
+    ['event', { id: '7', writer: 'i1', keys: ['project:p', 'account:a'] }, 'event 7 i1 project:p account:a'],
+    ['event', { id: '7', writer: undefined, keys: [] }, 'event 7 -'],
+    ['event', { id: '7', writer: 'i1', keys: 'stored' }, 'event 7 i1 *'],
+    ['heartbeat', { instance: 'i1', heartbeatId: '1.2' }, 'beat i1 1.2'],
+    ['acknowledgement', { instance: 'i1', eventIds: ['7', '8'] }, 'ack i1 7 8'],
+    ['leave', { instance: 'i1' }, 'bye i1'],
+    ['confirmed', { serverRunId: '0f', eventIds: ['7', '8'] }, 'confirmed 0f 7 8'],
+    ['progress', { generationId: 'g', attempt: 2, fraction: 0.25 }, 'progress g 2 0.25'],
+    ['job', {}, 'job'],
+    ['cancelled', { generationId: 'g' }, 'cancelled g'],
+    ['orphans', {}, 'orphans'],
+  ] as const)('of the topic %s is parsed to the value it was encoded from: %j', (topic, message, payload) => {
+    const { received, listeners } = listenToAll()
+    expect(encodeMessage(topic, message as never)).toBe(payload)
+    dispatch(listeners, payload)
+    expect(received).toEqual([{ topic, message }])
+  })
+
+  test.each([
+    '',
+    'hello',
+    'constructor x',
+    '__proto__ x',
+    'event',
+    'beat',
+    'beat i1',
+    'ack',
+    'bye',
+    'confirmed',
+    'progress g',
+    'progress g 1',
+    'progress g 1 2',
+    'progress g 1 NaN',
+    'progress g x 0.5',
+    'cancelled',
+  ])('that is malformed or of no topic is ignored: "%s"', (payload) => {
+    const { received, listeners } = listenToAll()
+    dispatch(listeners, payload)
+    expect(received).toEqual([])
+  })
+})
