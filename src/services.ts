@@ -298,7 +298,7 @@ export const createServices = async (
     runner.abort(generationId)
     cancellations.wake()
   })
-  caches.bus.on('orphans', mediaStorage.sweepSoon)
+  caches.bus.on('orphans', mediaStorage.scheduleSweep)
   const generations = createGenerations({
     store: generationStore,
     access,

@@ -109,10 +109,10 @@ export const createWork = <M>({
       const { model, provider } = runnable
       const reference = await readReference(job, signal)
       signal.throwIfAborted()
-      const outputs = await provider.make(toOrder(job, model, reference), {
+      const outputs = await provider.generate(toOrder(job, model, reference), {
         signal,
         onProgress: (fraction) => onProgress(fraction * providerShare),
-        remote: job.remote,
+        remoteOrder: job.remote,
         recordRemoteOrder,
       })
       if (outputs.length !== job.outputs) throw new WrongOutputCount(outputs.length, job.outputs)

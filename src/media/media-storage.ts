@@ -8,54 +8,55 @@ import type { TransactionSql } from '../platform/postgres.ts'
 import { type Images, thumbnailEdges } from './images/images.ts'
 import type { MediaStore } from './store.ts'
 
-/** For looking at one picture or film, or making it smaller, the wait for a worker included. */
-const pieceMs = 60_000
-/** Far more than there can be between claiming an object and referring to it. */
-const claimMs = 3_600_000
-const maxSwept = 500
-/** What is deleted comes in bursts; one look for all of it. */
-const soonMs = 200
+/** Limit for one step of the image workers (an inspection or one thumbnail), including the wait for a worker. */
+const stepMs = 60_000
+/** Age at which a claim expires: far longer than any time between `put` and `confirm`. */
+const maxClaimAgeMs = 3_600_000
+const orphansPerPage = 500
+/** Deletions come in bursts: a scheduled sweep waits this long, so that one sweep serves the whole burst. */
+const sweepDelayMs = 200
 
 /**
- * Settles when none of them is under way any more, then throws the first reason there is: what comes after a failure, as
- * taking away what was put or giving up what holds others off, must not be overtaken by the rest.
+ * Waits until every promise has settled, then throws the first failure. The caller's clean-up (deleting objects, releasing
+ * a lock) therefore never runs while one of them is still in flight.
  */
-const settle = async (works: readonly Promise<void>[]): Promise<void> => {
-  for (const each of await Promise.allSettled(works)) if (each.status === 'rejected') throw each.reason
+const allSettledOrThrow = async (promises: readonly Promise<void>[]): Promise<void> => {
+  for (const each of await Promise.allSettled(promises)) if (each.status === 'rejected') throw each.reason
 }
 
 const referenceVariant = String(Math.max(...thumbnailEdges))
 
-/** A picture that can be shown, with smaller ones of it; or a film, of which there are none. */
-export type Made = {
-  /** The id of the claim it is kept under: one for each time it is brought. */
-  readonly claim: string
+/** An image with its thumbnails, or a video, which has no thumbnails. */
+export type InspectedMedia = {
+  /** Id of the claim that protects the object until `confirm`; a new one for each inspection, also of the same bytes. */
+  readonly claimId: string
   readonly bytes: Uint8Array
   readonly contentType: string
   readonly width: number
   readonly height: number
-  /** Null for a picture. */
+  /** Null for an image. */
   readonly durationMs: number | null
   readonly sha256: string
   readonly thumbnails: readonly { readonly variant: string; readonly bytes: Uint8Array }[]
 }
 
-/** Raised when what was kept was given up before it was referred to: an hour went by. */
+/** Raised by `confirm` when a claim expired before it was confirmed: the object may have been swept. */
 export class ClaimLost extends Error {
   override readonly name = 'ClaimLost'
 }
 
-/** Whose a picture is to be: an upload is of no generation. */
-export type Belonging = { readonly generationId: string | null; readonly ownerId: string }
+/** The owner of new media, and the generation it is an output of: null for an upload. */
+export type MediaOwner = { readonly generationId: string | null; readonly ownerId: string }
 
 /**
- * What was made or brought, on its way to where it is kept, and away from there.
+ * Stores generated and uploaded media, and deletes the objects that nothing refers to any more.
  *
- * Promise: whoever reads a media row finds its bytes and those of every variant. They are claimed, put, and then referred to
- * in the transaction that shows them. What nothing refers to any more goes at once, and what came to nothing in between,
- * because its process was killed, after an hour.
- * How it degrades: bytes that cannot be taken away now are tried again with the next sweep. Closing waits for the object
- * that is being taken away and leaves the others to whoever sweeps next.
+ * Promise: for every media row that a transaction can read, the bytes of all its variants are stored. Objects are claimed,
+ * then put, then confirmed in the transaction that inserts their media rows. Objects that have lost their last reference
+ * (orphans) are deleted by the next sweep; objects of a process that was killed between `put` and `confirm` are deleted
+ * when their claim expires, after an hour.
+ * How it degrades: an object that cannot be deleted now is tried again by a later sweep. `close` waits for the deletion in
+ * progress and leaves the remaining orphans to the next sweep of any instance.
  */
 export const createMediaStorage = ({
   store,
@@ -64,74 +65,78 @@ export const createMediaStorage = ({
   clock,
   log,
 }: {
-  store: Pick<MediaStore, 'claim' | 'redeem' | 'abandon' | 'abandonOld' | 'insert' | 'listOrphans' | 'letGo' | 'putOff'>
+  store: Pick<
+    MediaStore,
+    'claim' | 'confirm' | 'discard' | 'discardExpired' | 'insert' | 'listOrphans' | 'deleteOrphan' | 'postponeSweep'
+  >
   images: Pick<Images, 'inspect' | 'inspectVideo' | 'thumbnail'>
   objects: Pick<ObjectStore, 'put' | 'delete' | 'open'>
   clock: Clock
   log: Log
 }) => {
-  const piece = () => createDeadline(clock, pieceMs)
-  const putObjects = ({ bytes, contentType, sha256, thumbnails }: Made) =>
-    settle([
+  const stepDeadline = () => createDeadline(clock, stepMs)
+  const putVariants = ({ bytes, contentType, sha256, thumbnails }: InspectedMedia) =>
+    allSettledOrThrow([
       objects.put(objectKey(sha256), bytes, contentType),
       ...thumbnails.map((small) => objects.put(objectKey(sha256, small.variant), small.bytes, 'image/webp')),
     ])
-  const remove = (sha256: string) =>
-    settle([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
-  const claimsOf = (things: readonly Made[]) => things.map(({ claim }) => claim)
+  const deleteVariants = (sha256: string) =>
+    allSettledOrThrow([undefined, ...thumbnailEdges].map((edge) => objects.delete(objectKey(sha256, edge?.toString()))))
+  const claimIdsOf = (media: readonly InspectedMedia[]) => media.map(({ claimId }) => claimId)
 
-  const letOrphansGo = async (): Promise<void> => {
-    const orphans = await store.listOrphans(maxSwept)
-    let seen = 0
+  const deleteOrphans = async (): Promise<void> => {
+    const orphans = await store.listOrphans(orphansPerPage)
+    let deleted = 0
     for (const sha256 of orphans) {
       if (closed) return
       await store
-        .letGo(sha256, () => remove(sha256))
+        .deleteOrphan(sha256, () => deleteVariants(sha256))
         .then(
-          (gone) => {
-            if (gone) seen += 1
+          (wasDeleted) => {
+            if (wasDeleted) deleted += 1
           },
           async (error) => {
-            log.warn({ event: 'media.not_swept', sha256, error }, 'an object could not be removed')
-            await store.putOff(sha256).catch(() => {})
+            log.warn({ event: 'media.not_swept', sha256, error }, 'an orphaned object could not be deleted')
+            await store.postponeSweep(sha256).catch(() => {})
           },
         )
     }
-    if (orphans.length === maxSwept && seen > 0) await letOrphansGo()
+    if (orphans.length === orphansPerPage && deleted > 0) await deleteOrphans()
   }
-  /** One at a time; whoever asks meanwhile is told of the next. */
-  let last: Promise<void> = Promise.resolve()
-  const inTurn = (work: () => Promise<void>): Promise<void> => {
-    last = last.catch(() => {}).then(work)
-    return last
+  /** Sweeps run one after the other: each starts when the previous one has settled. */
+  let lastSweep: Promise<void> = Promise.resolve()
+  const afterLastSweep = (sweep: () => Promise<void>): Promise<void> => {
+    lastSweep = lastSweep.catch(() => {}).then(sweep)
+    return lastSweep
   }
-  let soon: ReturnType<typeof setTimeout> | undefined
+  let sweepTimer: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
-  const inspectPicture = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
-    const { type, width, height, sha256 } = await images.inspect(bytes, piece(), { signal })
+  const inspectImage = async (bytes: Uint8Array, signal: AbortSignal): Promise<InspectedMedia> => {
+    const { type, width, height, sha256 } = await images.inspect(bytes, stepDeadline(), { signal })
     const thumbnails: { variant: string; bytes: Uint8Array }[] = []
     for (const edge of thumbnailEdges) {
-      const small = await images.thumbnail(bytes, edge, piece(), { signal })
+      const small = await images.thumbnail(bytes, edge, stepDeadline(), { signal })
       thumbnails.push({ variant: String(edge), bytes: small.bytes })
     }
-    return { claim: newId(), bytes, contentType: `image/${type}`, width, height, durationMs: null, sha256, thumbnails }
+    const contentType = `image/${type}`
+    return { claimId: newId(), bytes, contentType, width, height, durationMs: null, sha256, thumbnails }
   }
-  const inspectFilm = async (bytes: Uint8Array, signal: AbortSignal): Promise<Made> => {
-    const { type, ...told } = await images.inspectVideo(bytes, piece(), { signal })
-    return { claim: newId(), bytes, contentType: `video/${type}`, ...told, thumbnails: [] }
+  const inspectVideo = async (bytes: Uint8Array, signal: AbortSignal): Promise<InspectedMedia> => {
+    const { type, ...video } = await images.inspectVideo(bytes, stepDeadline(), { signal })
+    return { claimId: newId(), bytes, contentType: `video/${type}`, ...video, thumbnails: [] }
   }
 
   return {
-    /** Throws `ImageRefused`, or `VideoRefused`, for what is not of its kind. What waits when `signal` aborts is dropped. */
-    inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<Made> =>
-      kind === 'video' ? inspectFilm(bytes, signal) : inspectPicture(bytes, signal),
+    /** Throws `ImageRefused` or `VideoRefused`. An abort of `signal` drops work that waits for a worker. */
+    inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<InspectedMedia> =>
+      kind === 'video' ? inspectVideo(bytes, signal) : inspectImage(bytes, signal),
 
-    /** Throws when they cannot be kept; `abandon` them then. */
-    put: async (things: readonly Made[]): Promise<void> => {
+    /** Claims the objects and writes all their variants. When it throws, call `discard`. */
+    put: async (media: readonly InspectedMedia[]): Promise<void> => {
       await store.claim(
-        things.map(({ claim, sha256, contentType, bytes, width, height, durationMs }) => ({
-          claim,
+        media.map(({ claimId, sha256, contentType, bytes, width, height, durationMs }) => ({
+          claimId,
           sha256,
           content_type: contentType,
           bytes: Buffer.byteLength(bytes),
@@ -140,59 +145,59 @@ export const createMediaStorage = ({
           duration_ms: durationMs,
         })),
       )
-      for (const thing of things) await putObjects(thing)
+      for (const each of media) await putVariants(each)
     },
 
-    /** What a picture is given to a provider as: the largest of its smaller ones. Throws when it cannot be had. */
+    /** The bytes a provider receives as a reference image: the largest thumbnail. Throws when they cannot be read. */
     readReference: async (sha256: string, signal: AbortSignal): Promise<{ bytes: Uint8Array; contentType: string }> => {
       const opened = await objects.open(objectKey(sha256, referenceVariant))
-      if (opened === undefined) throw new Error(`There are no bytes of ${sha256}`)
-      const bytes = await piece().run(new Response(opened.stream).bytes())
+      if (opened === undefined) throw new Error(`The object ${sha256} has no stored bytes`)
+      const bytes = await stepDeadline().run(new Response(opened.stream).bytes())
       signal.throwIfAborted()
       return { bytes, contentType: 'image/webp' }
     },
 
-    /** Gives up what was kept, or was to be, and is not referred to. */
-    discard: (things: readonly Made[]): Promise<void> => store.abandon(claimsOf(things)),
+    /** Releases the claims of media that will not be confirmed, whether or not `put` succeeded. */
+    discard: (media: readonly InspectedMedia[]): Promise<void> => store.discard(claimIdsOf(media)),
 
-    /** Returns the ids of their media, in their order. Throws `ClaimLost`. */
+    /** Inserts the media rows and releases the claims. Returns the ids of the rows, in the same order. Throws `ClaimLost`. */
     confirm: async (
       tx: TransactionSql,
-      { generationId, ownerId }: Belonging,
-      things: readonly Made[],
+      { generationId, ownerId }: MediaOwner,
+      media: readonly InspectedMedia[],
     ): Promise<string[]> => {
-      const rows = things.map(({ sha256 }, position) => ({
+      const rows = media.map(({ sha256 }, position) => ({
         id: newId(),
         generation_id: generationId,
         owner_id: ownerId,
         position: generationId === null ? null : position,
         sha256,
       }))
-      if (!(await store.redeem(tx, claimsOf(things)))) throw new ClaimLost('What was kept is no longer claimed')
+      if (!(await store.confirm(tx, claimIdsOf(media)))) throw new ClaimLost('A claim expired before it was confirmed')
       await store.insert(tx, rows)
       return rows.map(({ id }) => id)
     },
 
-    /** Takes away what nothing refers to, and what came to nothing. */
+    /** Discards expired claims and deletes orphans. */
     sweep: (): Promise<void> =>
-      inTurn(async () => {
-        await store.abandonOld(claimMs)
-        await letOrphansGo()
+      afterLastSweep(async () => {
+        await store.discardExpired(maxClaimAgeMs)
+        await deleteOrphans()
       }),
 
-    /** Something may have lost the last who referred to it: takes away, in a moment, what did. */
-    sweepSoon: (): void => {
+    /** Deletes orphans in a moment. Call it when an object may have lost its last reference; calls in a burst share one sweep. */
+    scheduleSweep: (): void => {
       if (closed) return
-      soon ??= setTimeout(() => {
-        soon = undefined
-        inTurn(letOrphansGo).catch((error) => log.debug({ error }, 'objects could not be swept'))
-      }, soonMs)
+      sweepTimer ??= setTimeout(() => {
+        sweepTimer = undefined
+        afterLastSweep(deleteOrphans).catch((error) => log.debug({ error }, 'a sweep of orphaned objects failed'))
+      }, sweepDelayMs)
     },
 
     close: async (): Promise<void> => {
       closed = true
-      clearTimeout(soon)
-      await last.catch(() => {})
+      clearTimeout(sweepTimer)
+      await lastSweep.catch(() => {})
     },
   }
 }

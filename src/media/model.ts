@@ -6,16 +6,16 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from 
 export const variants = ['original', '256', '512', '1024'] as const
 export type Variant = (typeof variants)[number]
 
-export const pictureTypes = ['image/webp', 'image/png', 'image/jpeg'] as const
-export const contentTypes = [...pictureTypes, 'video/mp4'] as const
+export const imageTypes = ['image/webp', 'image/png', 'image/jpeg'] as const
+export const contentTypes = [...imageTypes, 'video/mp4'] as const
 
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
 export const page = closed(pageQuery)
 
-type Asked = { readonly params: Record<string, string> }
-export const theMedia = ({ params }: Asked): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
-export const aboutMedia = (asked: Asked) => [theMedia(asked)]
+type RouteInput = { readonly params: Record<string, string> }
+export const mediaOf = ({ params }: RouteInput): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
+export const mediaResources = (asked: RouteInput) => [mediaOf(asked)]
 
 /** By what its text is looked at, and refused in one way whatever is wrong with it. */
 const secret = (description: string) => t.Optional(t.String({ description }))
@@ -29,13 +29,13 @@ export const contentQuery = closed({
 export type ContentQuery = Static<typeof contentQuery>
 
 /** Whether a query has what opens without a token. */
-export const bringsLink = (query: unknown): boolean => {
+export const hasLink = (query: unknown): boolean => {
   const { signature, share } = query as ContentQuery
   return signature !== undefined || share !== undefined
 }
 
 /** Somebody comes for bytes: by whose right, and what is said where that person has none (any more). */
-export type Visit = {
+export type ContentAccess = {
   readonly userId: string
   readonly action: Action
   readonly variant: Variant

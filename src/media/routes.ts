@@ -99,7 +99,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
       },
     )
     .get('/media/:media_id', ({ context, params }) => media.get(context, params.media_id), {
-      may: ['read', model.theMedia],
+      may: ['read', model.mediaOf],
       ...contract(
         { params: model.mediaParams },
         { 200: model.media },
@@ -117,7 +117,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         return status(204, undefined)
       },
       {
-        may: ['delete', model.theMedia],
+        may: ['delete', model.mediaOf],
         ...contract(
           { params: model.mediaParams },
           { 204: noContent },
@@ -168,7 +168,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         return send(isPart ? 206 : 200, body, headers)
       },
       {
-        signedInUnless: { brings: model.bringsLink, about: model.aboutMedia },
+        signedInUnless: { brings: model.hasLink, about: model.mediaResources },
         ...contract(
           { params: model.mediaParams, query: model.contentQuery },
           {},

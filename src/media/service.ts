@@ -9,7 +9,7 @@ import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
 import { type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
-import { type Media, type Variant, type Visit, variants } from './model.ts'
+import { type ContentAccess, type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
 
 export const noVariants = 'Of a film there is the original alone'
@@ -76,7 +76,11 @@ export const createMedia = ({
   changes: Changes
   objects: Pick<ObjectStore, 'open'>
 }) => {
-  const look = async (context: RequestContext, id: string, { userId, action, refusal }: Visit): Promise<MediaFact> => {
+  const look = async (
+    context: RequestContext,
+    id: string,
+    { userId, action, refusal }: ContentAccess,
+  ): Promise<MediaFact> => {
     try {
       return await access.requireMedia({ userId }, action, id, context.deadline)
     } catch (cause) {
@@ -99,11 +103,11 @@ export const createMedia = ({
     },
 
     /** Whether there is such a variant of what the visit is for. */
-    offers: async (context: RequestContext, id: string, visit: Visit): Promise<boolean> =>
+    offers: async (context: RequestContext, id: string, visit: ContentAccess): Promise<boolean> =>
       variantsOf((await look(context, id, visit)).contentType).includes(visit.variant),
 
     /** A variant that there is none of is a 422, for those who may have the others. */
-    getContent: async (context: RequestContext, id: string, visit: Visit): Promise<Content> => {
+    getContent: async (context: RequestContext, id: string, visit: ContentAccess): Promise<Content> => {
       const fact = await look(context, id, visit)
       if (!variantsOf(fact.contentType).includes(visit.variant)) {
         throw invalidInput('query', '/variant', noVariants)

@@ -3,7 +3,7 @@ import type { Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type MediaRow = {
   id: string
-  /** Null, as is `position`, for what its owner uploaded. */
+  /** Null for an upload, as is `position`. */
   generation_id: string | null
   owner_id: string
   position: number | null
@@ -12,27 +12,27 @@ export type MediaRow = {
   bytes: number
   width: number
   height: number
-  /** Null for pictures. */
+  /** Null for an image. */
   duration_ms: number | null
   created_at: Date
 }
 
 export type ObjectRow = Pick<MediaRow, 'sha256' | 'content_type' | 'bytes' | 'width' | 'height' | 'duration_ms'>
-/** An object that is about to be kept, under a claim of this id. */
-export type ClaimedObject = ObjectRow & { claim: string }
+/** An object about to be put, and the id of the claim that protects it from the sweep until it is confirmed. */
+export type ClaimedObject = ObjectRow & { claimId: string }
 export type NewMedia = Pick<MediaRow, 'id' | 'generation_id' | 'owner_id' | 'position' | 'sha256'>
 
-type Place = { readonly after: string | null; readonly limit: number }
+type PageRequest = { readonly after: string | null; readonly limit: number }
 
 /**
- * How long taking the bytes of one object away may leave its transaction idle: four times what an S3 service has for an
- * answer (15 s), and all of them are asked at once. A session that ended earlier would let go of the row while bytes are
- * still going, and take those away that somebody keeps anew.
+ * Idle limit of the transaction that deletes the bytes of one object: four times the timeout of an S3 request (15 s); the
+ * requests for its variants run in parallel. Were the session to end earlier, its row lock would be released while deletes
+ * are in flight, and they could remove bytes that another writer has just put.
  */
-const removalMs = 60_000
+const maxDeleteMs = 60_000
 
 export const createMediaStore = (sql: Sql, batch: Sql) => {
-  /** Uploads, and what came of generations that are completed: others have none to show. */
+  /** Uploads, and the outputs of completed generations. Outputs of a generation that is not completed are not visible. */
   const rows = sql`
     (select m.id, m.generation_id, m.owner_id, m.position, m.sha256, o.content_type, o.bytes, o.width, o.height,
             o.duration_ms, m.created_at
@@ -46,53 +46,56 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
       return row
     },
 
-    /** In the order they were made, which is that of their ids. One row more than `limit`. */
-    list: (deadline: Deadline, generationId: string, { after, limit }: Place): Promise<MediaRow[]> =>
+    /** The outputs of a generation in order of creation, which is the order of their ids. Returns up to `limit` + 1 rows. */
+    list: (deadline: Deadline, generationId: string, { after, limit }: PageRequest): Promise<MediaRow[]> =>
       deadline.run(sql<MediaRow[]>`
         select * from ${rows}
          where generation_id = ${generationId} and (${after}::uuid is null or id > ${after}::uuid)
          order by id limit ${limit + 1}`),
 
-    /** What a person uploaded, newest first. One row more than `limit`. */
-    listUploads: (deadline: Deadline, ownerId: string, { after, limit }: Place): Promise<MediaRow[]> =>
+    /** The uploads of a user, newest first. Returns up to `limit` + 1 rows. */
+    listUploads: (deadline: Deadline, ownerId: string, { after, limit }: PageRequest): Promise<MediaRow[]> =>
       deadline.run(sql<MediaRow[]>`
         select * from ${rows}
          where generation_id is null and owner_id = ${ownerId} and (${after}::uuid is null or id < ${after}::uuid)
          order by id desc limit ${limit + 1}`),
 
-    /** For an hour nobody takes these away, whether or not they were there. */
+    /** Claims objects, whether new or already stored: the sweep deletes none of them for as long as its claim lives. */
     claim: async (objects: readonly ClaimedObject[]): Promise<void> => {
-      // Each once, and always in one order, so that two who claim the same wait for each other and nothing worse.
-      const once = [...new Map(objects.map(({ claim: _, ...object }) => [object.sha256, object])).values()]
-      const sorted = once.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
-      // One that is there is written again as it is: that holds its row until the claims are there too.
+      // Each object once, in one order: concurrent claims of the same objects wait for each other and cannot deadlock.
+      const distinct = [...new Map(objects.map(({ claimId: _, ...object }) => [object.sha256, object])).values()]
+      const sorted = distinct.toSorted((a, b) => (a.sha256 < b.sha256 ? -1 : 1))
+      // An existing row is updated to its own value, which locks it until the claims are committed.
       await batch`
-        with kept as (
+        with claimed as (
           insert into media_objects ${batch(sorted, 'sha256', 'content_type', 'bytes', 'width', 'height', 'duration_ms')}
           on conflict (sha256) do update set bytes = excluded.bytes
           returning sha256
         )
         insert into media_claims (id, sha256)
         select claims.id, sha256
-          from unnest(${objects.map(({ claim }) => claim)}::uuid[], ${objects.map(({ sha256 }) => sha256)}::text[])
-            as claims (id, sha256) join kept using (sha256)`
+          from unnest(${objects.map(({ claimId }) => claimId)}::uuid[], ${objects.map(({ sha256 }) => sha256)}::text[])
+            as claims (id, sha256) join claimed using (sha256)`
     },
 
-    /** Gives up claims in favour of what refers to the objects from now on. False: they have come to nothing meanwhile. */
-    redeem: async (tx: TransactionSql, claims: readonly string[]): Promise<boolean> => {
+    /**
+     * Releases claims in the transaction that inserts the media rows which refer to the objects from now on. False when one
+     * of the claims no longer exists: it expired, and its object may be gone.
+     */
+    confirm: async (tx: TransactionSql, claims: readonly string[]): Promise<boolean> => {
       const { count } = await tx`delete from media_claims where id = any (${claims}::uuid[])`
       return count === claims.length
     },
 
-    /** Gives up claims for nothing; the objects are looked at soon. */
-    abandon: async (claims: readonly string[]): Promise<void> => {
+    /** Releases claims without a media row. Objects that nothing refers to become orphans. */
+    discard: async (claims: readonly string[]): Promise<void> => {
       await batch`
         with dropped as (delete from media_claims where id = any (${claims}::uuid[]) returning sha256)
         select note_media_orphans((select array_agg(sha256) from dropped))`
     },
 
-    /** The same for claims that are older than may be. */
-    abandonOld: async (olderThanMs: number): Promise<void> => {
+    /** Discards the claims older than this, left by processes that were killed. */
+    discardExpired: async (olderThanMs: number): Promise<void> => {
       await batch`
         with dropped as (
           delete from media_claims
@@ -105,25 +108,25 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
       await tx`insert into media ${tx(media, 'id', 'generation_id', 'owner_id', 'position', 'sha256')}`
     },
 
-    /** One as it was just written, in the transaction that wrote it. */
+    /** Reads a row inserted earlier in the same transaction. */
     findInserted: async (tx: TransactionSql, id: string): Promise<MediaRow> => {
       const [row] = await tx<MediaRow[]>`select * from ${rows} where id = ${id}`
       return row as MediaRow
     },
 
-    /** Locks the generation that made it, if one did, so that it stays where it is until the end of the transaction. */
+    /** Locks the generation of a media row for no key update, so that its project cannot change before the transaction ends. */
     lockGenerationOf: async (tx: TransactionSql, id: string): Promise<void> => {
       await tx`
         select from generations where id = (select generation_id from media where id = ${id}) for no key update`
     },
 
-    /** Whether there was one. Lock its generation first, if it has one. */
+    /** Returns whether the row existed. Call `lockGenerationOf` first, to keep the lock order. */
     remove: async (tx: TransactionSql, id: string): Promise<boolean> => {
       const { count } = await tx`delete from media where id = ${id}`
       return count === 1
     },
 
-    /** Objects that may be nobody's any more, those first that have been so for longest. */
+    /** Candidates for deletion, oldest first; `deleteOrphan` checks whether anything still refers to them. */
     listOrphans: async (limit: number): Promise<string[]> => {
       const found = await batch<{ sha256: string }[]>`
         select sha256 from media_orphans order by since limit ${limit}`
@@ -131,17 +134,17 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
     },
 
     /**
-     * Lets go of an object, unless it is somebody's after all: asked under the row's lock, for which whoever claims it or
-     * refers to it waits. `work` takes the bytes away, within `removalMs`, and settles when nothing of that is under way any
-     * more; when it throws, the object stays an orphan. What another instance, or whoever gives it up at this moment, is at
-     * is passed over; they see to it. Returns whether it was let go.
+     * Deletes an object unless a media row, a claim or a job refers to it. The check runs under the row's lock, which every
+     * new claim and reference waits for. `deleteBytes` must settle within `maxDeleteMs`, and only when no delete is in flight;
+     * if it rejects, the transaction rolls back and the object stays an orphan. Skips an orphan that is locked by another
+     * sweep or by a transaction that is releasing it; the lock's holder deals with it. Returns whether it was deleted.
      */
-    letGo: (sha256: string, work: () => Promise<void>): Promise<boolean> =>
+    deleteOrphan: (sha256: string, deleteBytes: () => Promise<void>): Promise<boolean> =>
       batch.begin(async (tx) => {
         const { count: locked } = await tx`
           select from media_orphans join media_objects using (sha256) where sha256 = ${sha256} for update skip locked`
         if (locked === 0) return false
-        // A statement of its own: it sees what was committed before the locks were had.
+        // A separate statement takes a new snapshot, which includes every reference committed before the locks were granted.
         await tx`delete from media_orphans where sha256 = ${sha256}`
         const { count } = await tx`
           delete from media_objects o
@@ -150,13 +153,13 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
              and not exists (select from media_claims c where c.sha256 = o.sha256)
              and not exists (select from generation_jobs j where j.reference_sha256 = o.sha256)`
         if (count === 0) return false
-        await tx`select set_config('idle_in_transaction_session_timeout', ${String(removalMs)}, true)`
-        await work()
+        await tx`select set_config('idle_in_transaction_session_timeout', ${String(maxDeleteMs)}, true)`
+        await deleteBytes()
         return true
       }) as Promise<boolean>,
 
-    /** Has an orphan wait behind all others, so that one that cannot go keeps nobody from it. */
-    putOff: async (sha256: string): Promise<void> => {
+    /** Moves an orphan to the end of the queue, so that one that cannot be deleted does not block the others. */
+    postponeSweep: async (sha256: string): Promise<void> => {
       await batch`update media_orphans set since = clock_timestamp() where sha256 = ${sha256}`
     },
   }

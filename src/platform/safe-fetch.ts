@@ -5,18 +5,18 @@ import { isIP } from 'node:net'
 import { rejectOnAbort, sliceBytes, yieldToEventLoop } from '../kit/pause.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
 
-export type RefusedFor = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
+export type FetchRefusal = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
 
 /** Raised for what is not fetched, or not taken. No part of the URL but its host is in it: the rest may be a secret. */
 export class FetchRefused extends Error {
   override readonly name = 'FetchRefused'
-  readonly refusedFor: RefusedFor
+  readonly reason: FetchRefusal
   /** What was answered, when it was that. */
   readonly status: number | undefined
   readonly retryAfter: string | undefined
-  constructor(refusedFor: RefusedFor, message: string, response?: IncomingMessage) {
+  constructor(refusedFor: FetchRefusal, message: string, response?: IncomingMessage) {
     super(message)
-    this.refusedFor = refusedFor
+    this.reason = refusedFor
     this.status = response?.statusCode
     this.retryAfter = response?.headers['retry-after']
   }
@@ -102,7 +102,7 @@ const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
   })
 
 /** One after the other in one piece; others have their turn in between, since 64 MiB at once would be felt by everybody. */
-const join = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Array> => {
+const concatenate = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Array> => {
   const whole = new Uint8Array(bytes)
   let at = 0
   let since = 0
@@ -128,7 +128,7 @@ const readWhole = async (response: IncomingMessage, host: string, { maxBytes }: 
     chunks.push(chunk)
   }
   if (!response.complete) throw new Error(`${host} ended its answer early`)
-  return join(chunks, bytes)
+  return concatenate(chunks, bytes)
 }
 
 const checkHead = (response: IncomingMessage, host: string, { types }: FetchLimits) => {

@@ -6,11 +6,11 @@ import {
   createBudget,
   createRemote,
   field,
+  invalidResponse,
   ProviderError,
   type RemoteOptions,
   type RemoteProvider,
   toFailure,
-  unreadable,
 } from './remote.ts'
 
 export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization' | 'callMs'> & {
@@ -25,7 +25,7 @@ export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization
   readonly cancelMs?: number
   /** The pause before the second look at a request, and the one it grows to. */
   readonly firstPollMs?: number
-  readonly mostPollMs?: number
+  readonly maxPollMs?: number
 }
 
 const modelPattern = /^([\w-][\w.-]*\/[\w-][\w.-]*)(?:\/[\w-][\w.-]*)*$/
@@ -61,7 +61,7 @@ const outputUrls = (result: unknown, { kind, outputs }: Order): string[] => {
   const images = field(result, 'images')
   const files = kind === 'video' ? [field(result, 'video')] : Array.isArray(images) ? images : []
   const urls = files.map((file) => field(file, 'url')).filter((url) => typeof url === 'string')
-  if (urls.length < outputs) throw unreadable(`fal made ${urls.length} of ${outputs} outputs`)
+  if (urls.length < outputs) throw invalidResponse(`fal made ${urls.length} of ${outputs} outputs`)
   return urls.slice(0, outputs)
 }
 
@@ -71,10 +71,10 @@ const fractionOf = (status: unknown): number => {
   const position = field(status, 'queue_position')
   return typeof position === 'number' && position >= 0 ? 0.2 / (1 + position) : 0
 }
-const fractionMade = 0.8
+const generatedFraction = 0.8
 
 /** What fal answers where there is nothing left to cancel. */
-const isOver: ReadonlySet<number | undefined> = new Set([400, 404, 410])
+const nothingToCancel: ReadonlySet<number | undefined> = new Set([400, 404, 410])
 
 const isUnknown = (error: unknown) => error instanceof ProviderError && (error.status === 404 || error.status === 410)
 
@@ -95,16 +95,7 @@ const isPermanentlyBroken = (error: unknown): boolean =>
  * How it degrades: what was submitted with an answer that did not arrive is submitted again, and paid for twice.
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
-  const {
-    clock,
-    log,
-    key,
-    queueUrl,
-    callMs = 15_000,
-    cancelMs = 2_000,
-    firstPollMs = 500,
-    mostPollMs = 5_000,
-  } = options
+  const { clock, log, key, queueUrl, callMs = 15_000, cancelMs = 2_000, firstPollMs = 500, maxPollMs = 5_000 } = options
   const { wait = pause, deadlineMs = { image: 300_000, video: 1_200_000 } } = options
   const remote = createRemote({ ...options, name: 'fal', baseUrl: queueUrl, authorization: `Key ${key}`, callMs })
 
@@ -115,9 +106,14 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   }
 
   const submit = async (order: Order, budget: Budget): Promise<string> => {
-    const call = { method: 'POST', path: `/${order.providerModel}`, body: inputOf(order), lingerMs: cancelMs } as const
+    const call = {
+      method: 'POST',
+      path: `/${order.providerModel}`,
+      body: inputOf(order),
+      abortGraceMs: cancelMs,
+    } as const
     const requestId = requestIdOf(await remote.call(call, budget))
-    if (requestId === undefined) throw unreadable('fal took an order without saying what it calls it')
+    if (requestId === undefined) throw invalidResponse('fal took an order without saying what it calls it')
     return requestId
   }
 
@@ -126,13 +122,13 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     const path = `${pathOf(providerModel, requestId)}/cancel`
     await remote.call({ method: 'PUT', path, tries: 1 }, budget).catch((error: unknown) => {
       // Complete, or not known any more.
-      if (error instanceof ProviderError && isOver.has(error.status)) return
+      if (error instanceof ProviderError && nothingToCancel.has(error.status)) return
       throw toFailure(error, budget)
     })
   }
 
   /** If fal cannot be reached it is made and paid for, and nobody fetches it. */
-  const cancelIfReached = async ({ providerModel }: Order, requestId: string) => {
+  const tryToCancel = async ({ providerModel }: Order, requestId: string) => {
     await cancel(providerModel, requestId).catch((error: unknown) => {
       log.debug({ event: 'provider.not_cancelled', provider: 'fal', error }, 'an order could not be cancelled')
     })
@@ -140,11 +136,11 @@ export const createFal = (options: FalOptions): RemoteProvider => {
 
   /** Resolves when it is complete, to whether it says that it failed. */
   const waitUntilComplete = async (path: string, budget: Budget, tell: (fraction: number) => void) => {
-    for (let pauseMs = firstPollMs; ; pauseMs = Math.min(mostPollMs, pauseMs * 1.5)) {
+    for (let pauseMs = firstPollMs; ; pauseMs = Math.min(maxPollMs, pauseMs * 1.5)) {
       const status = await remote.call({ method: 'GET', path: `${path}/status` }, budget)
       const word = field(status, 'status')
       if (word === 'COMPLETED') return { failed: typeof field(status, 'error') === 'string' }
-      if (word !== 'IN_QUEUE' && word !== 'IN_PROGRESS') throw unreadable('fal does not say how far an order is')
+      if (word !== 'IN_QUEUE' && word !== 'IN_PROGRESS') throw invalidResponse('fal does not say how far an order is')
       tell(fractionOf(status))
       await wait(pauseMs, budget.signal)
     }
@@ -153,7 +149,7 @@ export const createFal = (options: FalOptions): RemoteProvider => {
   /** What the model answered, with its status; if trying again does not change a 5xx, it was the model that failed. */
   const readResult = async (path: string, failed: boolean, budget: Budget): Promise<unknown> => {
     try {
-      return await remote.call({ method: 'GET', path, speaksForAnother: true, tries: failed ? 1 : 3 }, budget)
+      return await remote.call({ method: 'GET', path, relaysModelErrors: true, tries: failed ? 1 : 3 }, budget)
     } catch (error) {
       if (!(error instanceof ProviderError) || (error.status ?? 0) < 500) throw error
       throw new ProviderFailed('failed', { retryable: true, cause: error })
@@ -164,58 +160,58 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     const outputs: Output[] = []
     for (const url of urls) {
       outputs.push({ bytes: await remote.fetchOutput(url, order.kind, budget) })
-      tell(fractionMade + (1 - fractionMade) * (outputs.length / urls.length))
+      tell(generatedFraction + (1 - generatedFraction) * (outputs.length / urls.length))
     }
     return outputs
   }
 
-  const goOn = async (order: Order, requestId: string, attempt: Attempt, budget: Budget): Promise<Output[]> => {
+  const resume = async (order: Order, requestId: string, attempt: Attempt, budget: Budget): Promise<Output[]> => {
     const path = pathOf(order.providerModel, requestId)
-    let told = 0
-    const tell = (fraction: number) => {
-      if (fraction <= told) return
-      told = fraction
+    let reported = 0
+    const report = (fraction: number) => {
+      if (fraction <= reported) return
+      reported = fraction
       attempt.onProgress(fraction)
     }
     let complete = false
     try {
-      const { failed } = await waitUntilComplete(path, budget, tell)
+      const { failed } = await waitUntilComplete(path, budget, report)
       complete = true
-      tell(fractionMade)
+      report(generatedFraction)
       const result = await readResult(path, failed, budget)
-      return await fetchOutputs(outputUrls(result, order), order, budget, tell)
+      return await fetchOutputs(outputUrls(result, order), order, budget, report)
     } catch (error) {
       const over = !complete && budget.signal.aborted && !attempt.signal.aborted
-      if (over) await cancelIfReached(order, requestId)
+      if (over) await tryToCancel(order, requestId)
       // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
       if (isPermanentlyBroken(error) || over) await attempt.recordRemoteOrder(null).catch(() => {})
       throw error
     }
   }
 
-  const orderAnew = async (order: Order, attempt: Attempt, budget: Budget): Promise<Output[]> => {
+  const placeOrder = async (order: Order, attempt: Attempt, budget: Budget): Promise<Output[]> => {
     const requestId = await submit(order, budget)
     try {
       await attempt.recordRemoteOrder({ request_id: requestId })
     } catch (error) {
-      await cancelIfReached(order, requestId)
+      await tryToCancel(order, requestId)
       throw error
     }
-    return goOn(order, requestId, attempt, budget)
+    return resume(order, requestId, attempt, budget)
   }
 
   return {
     name: 'fal',
     state: remote.state,
-    make: async (order, attempt) => {
+    generate: async (order, attempt) => {
       const budget = createBudget(clock, deadlineMs[order.kind], attempt.signal)
       try {
         budget.signal.throwIfAborted()
         if (!modelPattern.test(order.providerModel)) throw new Error('That is no name of a model of fal')
-        const noted = requestIdOf(attempt.remote)
-        if (noted === undefined) return await orderAnew(order, attempt, budget)
-        return await goOn(order, noted, attempt, budget).catch((error: unknown) => {
-          if (isUnknown(error)) return orderAnew(order, attempt, budget)
+        const noted = requestIdOf(attempt.remoteOrder)
+        if (noted === undefined) return await placeOrder(order, attempt, budget)
+        return await resume(order, noted, attempt, budget).catch((error: unknown) => {
+          if (isUnknown(error)) return placeOrder(order, attempt, budget)
           throw error
         })
       } catch (error) {

@@ -5,10 +5,10 @@ import {
   createBudget,
   createRemote,
   field,
+  invalidResponse,
   type RemoteOptions,
   type RemoteProvider,
   toFailure,
-  unreadable,
 } from './remote.ts'
 
 export type OpenaiOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization' | 'callMs'> & {
@@ -42,21 +42,21 @@ export const createOpenai = (options: OpenaiOptions): RemoteProvider => {
     const call = { method: 'POST', path: '/images/generations', body, maxBytes: maxAnswerBytes } as const
     const data = field(await remote.call(call, budget), 'data')
     const made = Array.isArray(data) ? data : []
-    if (made.length < outputs) throw unreadable(`openai made ${made.length} of ${outputs} outputs`)
+    if (made.length < outputs) throw invalidResponse(`openai made ${made.length} of ${outputs} outputs`)
     return made.slice(0, outputs)
   }
 
   const take = async (item: unknown, budget: Budget): Promise<Output> => {
     const [inside, url] = [field(item, 'b64_json'), field(item, 'url')]
     if (typeof inside === 'string' && isBase64(inside)) return { bytes: new Uint8Array(Buffer.from(inside, 'base64')) }
-    if (typeof url !== 'string') throw unreadable('An output of openai is neither base64 nor a URL')
+    if (typeof url !== 'string') throw invalidResponse('An output of openai is neither base64 nor a URL')
     return { bytes: await remote.fetchOutput(url, 'image', budget) }
   }
 
   return {
     name: 'openai',
     state: remote.state,
-    make: async (ordered, attempt) => {
+    generate: async (ordered, attempt) => {
       const budget = createBudget(clock, deadlineMs, attempt.signal)
       try {
         budget.signal.throwIfAborted()

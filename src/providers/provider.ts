@@ -42,7 +42,7 @@ export type Attempt = {
   /** Tells how far it is, from 0 to 1. */
   onProgress(fraction: number): void
   /** What an earlier attempt noted, if any. */
-  readonly remote: unknown
+  readonly remoteOrder: unknown
   /**
    * Notes what the provider calls this order, before waiting for it; resolves when that is written down, and rejects when
    * it cannot be, so that no other attempt will know. Null: nothing is left that another attempt could go on from.
@@ -58,7 +58,7 @@ export type Attempt = {
  */
 export type Provider = {
   readonly name: ProviderName
-  make(order: Order, attempt: Attempt): Promise<readonly Output[]>
+  generate(order: Order, attempt: Attempt): Promise<readonly Output[]>
   /**
    * Tells that nobody waits any more for what an attempt noted. Resolves when it was told or is over; throws when it could
    * not be told. Where a provider has nothing that goes on without us there is none.

@@ -12,16 +12,16 @@ export type RemoteProvider = Provider & { state(): 'up' | 'tripped' }
 /** Why one try at a call came to nothing, and what that means for the next. */
 export class ProviderError extends ProviderFailed {
   /** Another try may go better at once. */
-  readonly again: boolean
+  readonly transient: boolean
   /** It tells that the provider does not work, and not that it does not want to. */
-  readonly ill: boolean
+  readonly tripsBreaker: boolean
   /** What it asks to be left alone for. */
-  readonly afterMs: number | undefined
+  readonly retryAfterMs: number | undefined
   /** What was answered, when it was that. */
   readonly status: number | undefined
   constructor(
     failure: ProviderFailure,
-    what: {
+    details: {
       retryable: boolean
       again?: boolean
       ill?: boolean
@@ -30,11 +30,11 @@ export class ProviderError extends ProviderFailed {
       cause: unknown
     },
   ) {
-    super(failure, what)
-    this.again = what.again ?? false
-    this.ill = what.ill ?? false
-    this.afterMs = what.afterMs
-    this.status = what.status
+    super(failure, details)
+    this.transient = details.again ?? false
+    this.tripsBreaker = details.ill ?? false
+    this.retryAfterMs = details.afterMs
+    this.status = details.status
   }
 }
 
@@ -63,10 +63,10 @@ export const field = (value: unknown, name: string): unknown =>
     : undefined
 
 /** An answer that is complete and not what was agreed on. */
-export const unreadable = (what: string, cause?: unknown): ProviderError =>
+export const invalidResponse = (what: string, cause?: unknown): ProviderError =>
   new ProviderError('invalid_output', { retryable: true, cause: new Error(what, { cause }) })
 
-export type Call = {
+export type RemoteCall = {
   readonly method: 'GET' | 'POST' | 'PUT'
   /** Below the base URL, beginning with a slash; nothing in it comes from an answer unchecked. */
   readonly path: string
@@ -76,9 +76,9 @@ export type Call = {
   /** Default 3. */
   readonly tries?: number
   /** The answer is handed on from a model, so that a 5xx does not say that the API is ill. */
-  readonly speaksForAnother?: boolean
+  readonly relaysModelErrors?: boolean
   /** How much longer than the budget's signal allows the answer is waited for, once it was sent. */
-  readonly lingerMs?: number
+  readonly abortGraceMs?: number
 }
 
 export type Remote = {
@@ -86,7 +86,7 @@ export type Remote = {
    * What the provider answers, parsed; or throws `Trouble`, at once while the breaker is open, else after as many tries
    * as it is worth and the budget has time for.
    */
-  call(call: Call, budget: Budget): Promise<unknown>
+  call(call: RemoteCall, budget: Budget): Promise<unknown>
   /** A file that an answer named, as bytes of our own. */
   fetchOutput(url: string, kind: Order['kind'], budget: Budget): Promise<Uint8Array>
   state(): 'up' | 'tripped'
@@ -106,29 +106,29 @@ export type RemoteOptions = {
   readonly fetchMs?: number
   readonly maxOutputBytes?: number
   /** Consecutive calls that show it ill, and how long it is then left alone. */
-  readonly tripAfter?: number
+  readonly failuresToTrip?: number
   readonly probeAfterMs?: number
   /** The longest pause before the second try; it doubles from there to the most. */
   readonly firstPauseMs?: number
-  readonly mostPauseMs?: number
+  readonly maxPauseMs?: number
   readonly random?: () => number
   readonly wait?: typeof pause
 }
 
 const mebibyte = 1_048_576
-const againOn = new Set([429, 500, 502, 503, 504])
+const transientStatuses = new Set([429, 500, 502, 503, 504])
 const outputTypes: Readonly<Record<Order['kind'], readonly string[]>> = {
   image: ['image/png', 'image/jpeg', 'image/webp'],
   video: ['video/mp4'],
 }
 const isJson = (type: string | null) => /^application\/(?:[\w.+-]+\+)?json(?:\s*;|$)/i.test(type ?? '')
 
-class TooLong extends Error {
+class ResponseTooLarge extends Error {
   override readonly name = 'TooLong'
 }
 
 /** A signal that aborts so much later, for the same reason. Let go of it, or it holds on to the other. */
-const laterBy = (ms: number, signal: AbortSignal): { signal: AbortSignal; letGo(): void } => {
+const delayedAbort = (ms: number, signal: AbortSignal): { signal: AbortSignal; letGo(): void } => {
   if (ms === 0) return { signal, letGo: () => {} }
   const controller = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -149,7 +149,7 @@ const readText = async (response: Response, maxBytes: number): Promise<string> =
   let bytes = 0
   for await (const chunk of response.body ?? []) {
     bytes += chunk.byteLength
-    if (bytes > maxBytes) throw new TooLong(`The answer has more than ${maxBytes} bytes`)
+    if (bytes > maxBytes) throw new ResponseTooLarge(`The answer has more than ${maxBytes} bytes`)
     text += decoder.decode(chunk, { stream: true })
   }
   return text + decoder.decode()
@@ -176,17 +176,17 @@ export const createRemote = ({
   callMs,
   fetchMs = 60_000,
   maxOutputBytes = 64 * mebibyte,
-  tripAfter = 5,
+  failuresToTrip = 5,
   probeAfterMs = 30_000,
   firstPauseMs = 500,
-  mostPauseMs = 8_000,
+  maxPauseMs = 8_000,
   random = Math.random,
   wait = pause,
 }: RemoteOptions): Remote => {
   const breaker = circuitBreaker(
-    handleWhenResult((answer) => answer instanceof ProviderError && answer.ill),
+    handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),
     {
-      breaker: new ConsecutiveBreaker(tripAfter),
+      breaker: new ConsecutiveBreaker(failuresToTrip),
       // When to probe is said here, by the monotonic clock; cockatiel would ask the wall clock, which steps.
       halfOpenAfter: Number.NEGATIVE_INFINITY,
     },
@@ -202,10 +202,10 @@ export const createRemote = ({
     tripped = false
     log.info({ event: 'provider.back', provider: name }, 'a provider works again')
   })
-  const admits = () =>
+  const breakerAllows = () =>
     breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
 
-  const troubleOf = (response: Response, what: string, speaksForAnother: boolean): ProviderError => {
+  const errorFromResponse = (response: Response, what: string, speaksForAnother: boolean): ProviderError => {
     const { status, headers } = response
     const cause = new Error(`${what} was answered ${status}`)
     if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
@@ -214,7 +214,7 @@ export const createRemote = ({
     }
     return new ProviderError('unavailable', {
       retryable: true,
-      again: againOn.has(status),
+      again: transientStatuses.has(status),
       ill: status >= 500 && !speaksForAnother,
       afterMs: retryAfterMs(headers.get('retry-after'), clock.now()),
       status,
@@ -223,20 +223,20 @@ export const createRemote = ({
   }
 
   const parse = (response: Response, text: string, what: string): unknown => {
-    if (!isJson(response.headers.get('content-type'))) return unreadable(`${what} was not answered in JSON`)
+    if (!isJson(response.headers.get('content-type'))) return invalidResponse(`${what} was not answered in JSON`)
     try {
       return JSON.parse(text)
     } catch {
       // What is wrong with it is not told: the message would hold a part of it.
-      return unreadable(`${what} was answered with what is not JSON`)
+      return invalidResponse(`${what} was answered with what is not JSON`)
     }
   }
 
   /** The answer, or the trouble, as a value: only what the budget's signal says is thrown. */
-  const tryOnce = async (call: Call, budget: Budget): Promise<unknown> => {
-    const { method, path, body, maxBytes = mebibyte, speaksForAnother = false, lingerMs = 0 } = call
+  const callOnce = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
+    const { method, path, body, maxBytes = mebibyte, relaysModelErrors = false, abortGraceMs = 0 } = call
     budget.signal.throwIfAborted()
-    const { signal, letGo } = laterBy(lingerMs, budget.signal)
+    const { signal, letGo } = delayedAbort(abortGraceMs, budget.signal)
     const what = `${method} ${path} of ${name}`
     const late = AbortSignal.timeout(callMs)
     try {
@@ -253,12 +253,12 @@ export const createRemote = ({
       })
       if (!response.ok) {
         response.body?.cancel().catch(() => {})
-        return troubleOf(response, what, speaksForAnother)
+        return errorFromResponse(response, what, relaysModelErrors)
       }
       return parse(response, await readText(response, maxBytes), what)
     } catch (error) {
       if (signal.aborted) throw signal.reason
-      if (error instanceof TooLong) return unreadable(`${what} was answered at too great length`, error)
+      if (error instanceof ResponseTooLarge) return invalidResponse(`${what} was answered at too great length`, error)
       if (late.aborted) {
         const cause = new Error(`${what} was not answered within ${callMs} ms`)
         return new ProviderError('timeout', { retryable: true, again: method !== 'POST', ill: true, cause })
@@ -270,31 +270,31 @@ export const createRemote = ({
     }
   }
 
-  const tryThroughBreaker = async (call: Call, budget: Budget): Promise<unknown> => {
-    if (!admits()) {
-      const cause = new Error(`${name} did not work ${tripAfter} times in a row and is left alone`)
+  const callThroughBreaker = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
+    if (!breakerAllows()) {
+      const cause = new Error(`${name} did not work ${failuresToTrip} times in a row and is left alone`)
       throw new ProviderError('unavailable', { retryable: true, cause })
     }
-    const answer = await breaker.execute(() => tryOnce(call, budget))
+    const answer = await breaker.execute(() => callOnce(call, budget))
     if (answer instanceof ProviderError) throw answer
     return answer
   }
 
-  const persist = async <T>(tryIt: () => Promise<T>, { signal, remainingMs }: Budget, tries = 3): Promise<T> => {
+  const withRetries = async <T>(tryIt: () => Promise<T>, { signal, remainingMs }: Budget, tries = 3): Promise<T> => {
     for (let tried = 1; ; tried += 1) {
       try {
         return await tryIt()
       } catch (error) {
-        if (!(error instanceof ProviderError) || !error.again || tried >= tries) throw error
-        const pauseMs = random() * Math.min(mostPauseMs, firstPauseMs * 2 ** (tried - 1))
-        const waitMs = Math.max(pauseMs, error.afterMs ?? 0)
+        if (!(error instanceof ProviderError) || !error.transient || tried >= tries) throw error
+        const pauseMs = random() * Math.min(maxPauseMs, firstPauseMs * 2 ** (tried - 1))
+        const waitMs = Math.max(pauseMs, error.retryAfterMs ?? 0)
         if (waitMs >= remainingMs()) throw error
         await wait(waitMs, signal)
       }
     }
   }
 
-  const troubleOfFetch = (error: unknown): ProviderError => {
+  const errorFromFetch = (error: unknown): ProviderError => {
     if (!(error instanceof FetchRefused)) {
       const cause = new Error(`An output of ${name} could not be fetched`, { cause: error })
       return new ProviderError('unavailable', { retryable: true, again: true, cause })
@@ -306,7 +306,7 @@ export const createRemote = ({
     const afterMs = retryAfterMs(retryAfter, clock.now())
     return new ProviderError('unavailable', {
       retryable: true,
-      again: againOn.has(status),
+      again: transientStatuses.has(status),
       afterMs,
       status,
       cause: error,
@@ -327,15 +327,15 @@ export const createRemote = ({
       if (signal.aborted) throw signal.reason
       throw late.aborted
         ? new ProviderError('timeout', { retryable: true, again: true, cause: error })
-        : troubleOfFetch(error)
+        : errorFromFetch(error)
     }
-    if (bytes.byteLength === 0) throw unreadable(`An output of ${name} is empty`)
+    if (bytes.byteLength === 0) throw invalidResponse(`An output of ${name} is empty`)
     return bytes
   }
 
   return {
-    call: (call, budget) => persist(() => tryThroughBreaker(call, budget), budget, call.tries),
-    fetchOutput: (url, kind, budget) => persist(() => fetchOnce(url, kind, budget), budget),
+    call: (call, budget) => withRetries(() => callThroughBreaker(call, budget), budget, call.tries),
+    fetchOutput: (url, kind, budget) => withRetries(() => fetchOnce(url, kind, budget), budget),
     state: () => (breaker.state === CircuitState.Closed ? 'up' : 'tripped'),
   }
 }

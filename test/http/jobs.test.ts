@@ -246,7 +246,7 @@ describe('an object', () => {
     const pictures = ['fresh', 'old'].map((name) => {
       const bytes = Buffer.from(`${name} ${newId()}`)
       const hash = createHash('sha256').update(bytes).digest('hex')
-      return { ...left, claim: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
+      return { ...left, claimId: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
     })
     await working.services.mediaStorage.put(pictures)
     const [fresh = '', old = ''] = pictures.map((picture) => picture.sha256)

@@ -13,16 +13,16 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
   const mediaStorage = createMediaStorage({
     store: {
       claim: nobody,
-      redeem: nobody,
-      abandon: nobody,
+      confirm: nobody,
+      discard: nobody,
       insert: nobody,
-      putOff: nobody,
-      abandonOld: async () => {},
+      postponeSweep: nobody,
+      discardExpired: async () => {},
       listOrphans: async () => {
         looks += 1
         return ['a', 'b', 'c']
       },
-      letGo: async (sha256) => {
+      deleteOrphan: async (sha256) => {
         begun.push(sha256)
         await slow.promise
         return true
@@ -39,7 +39,7 @@ test('a keeper that is closed waits for the object it is at, and begins with no 
   expect(await Promise.race([closing.then(() => 'closed'), Bun.sleep(20).then(() => 'waiting')])).toBe('waiting')
   slow.resolve()
   await Promise.all([closing, sweep])
-  mediaStorage.sweepSoon()
+  mediaStorage.scheduleSweep()
   await Bun.sleep(300)
   expect([begun, looks]).toEqual([['a'], 1])
 })
@@ -50,13 +50,13 @@ test('what nobody waits for any longer is called off wherever it is looked at', 
   const mediaStorage = createMediaStorage({
     store: {
       claim: nobody,
-      redeem: nobody,
-      abandon: nobody,
+      confirm: nobody,
+      discard: nobody,
       insert: nobody,
-      abandonOld: nobody,
+      discardExpired: nobody,
       listOrphans: nobody,
-      letGo: nobody,
-      putOff: nobody,
+      deleteOrphan: nobody,
+      postponeSweep: nobody,
     },
     images: {
       inspect: async (_, __, options) => {

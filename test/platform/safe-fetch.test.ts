@@ -52,7 +52,7 @@ const limits = (more: Partial<FetchLimits> = {}): FetchLimits => ({
 const refusalOf = (work: Promise<unknown>): Promise<unknown> =>
   work.then(
     () => 'fetched',
-    (error: unknown) => (error instanceof FetchRefused ? error.refusedFor : error),
+    (error: unknown) => (error instanceof FetchRefused ? error.reason : error),
   )
 const outcome = (work: Promise<unknown>) => work.catch((error: unknown) => error)
 
@@ -175,7 +175,7 @@ describe('a redirect', () => {
 
   test('to a private address, to a name that has one, to another name, or to no https is refused without connecting there', async () => {
     names['inside.cdn.example'] = ['10.0.0.7']
-    for (const [location, refusedFor] of [
+    for (const [location, reason] of [
       ['https://127.0.0.1/', 'address'],
       ['https://169.254.169.254/latest/meta-data/', 'address'],
       ['https://inside.cdn.example/', 'address'],
@@ -188,10 +188,7 @@ describe('a redirect', () => {
       connections.length = 0
       server.on('GET /away', redirect(location))
       const allowing = limits({ hosts: ['cdn.example', '127.0.0.1', '169.254.169.254'] })
-      expect([location, await refusalOf(safeFetch('https://cdn.example/away', allowing))]).toEqual([
-        location,
-        refusedFor,
-      ])
+      expect([location, await refusalOf(safeFetch('https://cdn.example/away', allowing))]).toEqual([location, reason])
       expect(connections.map(({ host }) => host)).toEqual(['cdn.example'])
     }
   })
@@ -252,7 +249,7 @@ describe('not taken', () => {
     for (const code of [204, 206, 304, 403, 404, 500, 503]) {
       server.on('GET /a.png', status(code, { 'retry-after': '7', 'content-type': 'image/png' }))
       const error = await outcome(safeFetch(url, limits()))
-      expect(error).toMatchObject({ refusedFor: 'status', status: code, retryAfter: '7' })
+      expect(error).toMatchObject({ reason: 'status', status: code, retryAfter: '7' })
     }
   })
 

@@ -77,7 +77,7 @@ describe('an order', () => {
       completed,
     )
     const { attempt, notes, progress } = createAttempt()
-    const outputs = await create().make(imageOrder, attempt)
+    const outputs = await create().generate(imageOrder, attempt)
     expect(outputs).toEqual([{ bytes: bytes('pixels of a') }, { bytes: bytes('pixels of b') }])
     expect(notes).toEqual([{ request_id: id }])
     expect(progress).toEqual([0.05, 0.2, 0.5, 0.8, 0.9, 1])
@@ -109,7 +109,7 @@ describe('an order', () => {
     const { attempt } = createAttempt()
     // A part of something larger: nothing of the rest may be sent.
     const reference = { bytes: bytes('before|picture|after').subarray(7, 14), contentType: 'image/webp' }
-    const outputs = await create().make(
+    const outputs = await create().generate(
       { ...imageOrder, providerModel: model.provider_model, parameters, reference },
       attempt,
     )
@@ -126,7 +126,10 @@ describe('an order', () => {
   test('is written down before it is waited for', async () => {
     const { attempt } = createAttempt()
     const seen: number[] = []
-    await create().make(imageOrder, { ...attempt, recordRemoteOrder: async () => void seen.push(server.count(look)) })
+    await create().generate(imageOrder, {
+      ...attempt,
+      recordRemoteOrder: async () => void seen.push(server.count(look)),
+    })
     expect(seen).toEqual([0])
   })
 
@@ -134,7 +137,7 @@ describe('an order', () => {
     const lost = new Error('the lease is lost')
     const { attempt } = createAttempt()
     const failure = await failureOf(
-      create().make(imageOrder, { ...attempt, recordRemoteOrder: () => Promise.reject(lost) }),
+      create().generate(imageOrder, { ...attempt, recordRemoteOrder: () => Promise.reject(lost) }),
     )
     expect(failure).toMatchObject({ failure: 'failed', retryable: true, cause: lost })
     expect([server.count(cancel), server.count(look)]).toEqual([1, 0])
@@ -156,7 +159,7 @@ describe('an order', () => {
     const video = { url: 'https://v3.fal.media/files/c.mp4', content_type: 'video/mp4', file_name: 'c.mp4', file_size }
     server.on(`GET ${path}/requests/${id}`, json({ video }))
     server.on('GET /files/c.mp4', file('frames', 'video/mp4'))
-    expect(await create().make(order, createAttempt().attempt)).toEqual([{ bytes: bytes('frames') }])
+    expect(await create().generate(order, createAttempt().attempt)).toEqual([{ bytes: bytes('frames') }])
     expect(server.received[0]?.body).toEqual({
       prompt: 'a lighthouse at dusk',
       negative_prompt: 'blur',
@@ -165,7 +168,7 @@ describe('an order', () => {
       cfg_scale: 0.5,
     })
 
-    const make = () => failureOf(create().make(order, createAttempt().attempt))
+    const make = () => failureOf(create().generate(order, createAttempt().attempt))
     server.on('GET /files/c.mp4', file('pixels', 'image/png'))
     expect(await make()).toMatchObject({ failure: 'invalid_output', retryable: false })
     for (const none of [{}, { video: null }, { video: [video] }, { images: [video] }, { video: { url: 7 } }]) {
@@ -180,7 +183,7 @@ describe('an order', () => {
       server.received.length = 0
       server.on(`POST /${provider_model}`, status(422))
       const order: Order = { ...imageOrder, providerModel: provider_model, kind }
-      await failureOf(create().make(order, createAttempt().attempt))
+      await failureOf(create().generate(order, createAttempt().attempt))
       expect(server.received.map(({ url }) => url)).toEqual([`/${provider_model}`])
     }
   })
@@ -188,15 +191,15 @@ describe('an order', () => {
   test('is looked at at growing intervals', async () => {
     const waiting = Array.from({ length: 8 }, () => json({ status: 'IN_QUEUE', queue_position: 1 }, 202))
     server.on(look, ...waiting, completed)
-    await create({ firstPollMs: 100, mostPollMs: 400 }).make(imageOrder, createAttempt().attempt)
+    await create({ firstPollMs: 100, maxPollMs: 400 }).generate(imageOrder, createAttempt().attempt)
     expect(world.pauses).toEqual([100, 150, 225, 337.5, 400, 400, 400, 400])
   })
 })
 
 describe('what an earlier attempt noted', () => {
   test('is gone on with, and not ordered again', async () => {
-    const { attempt, notes } = createAttempt({ remote: { request_id: id } })
-    expect((await create().make(imageOrder, attempt)).length).toBe(2)
+    const { attempt, notes } = createAttempt({ remoteOrder: { request_id: id } })
+    expect((await create().generate(imageOrder, attempt)).length).toBe(2)
     expect([server.count(submit), notes]).toEqual([0, []])
   })
 
@@ -204,32 +207,32 @@ describe('what an earlier attempt noted', () => {
     const old = '00000000-0000-4000-8000-000000000000'
     for (const known of [false, true]) {
       if (known) server.on(`GET ${app}/requests/${old}/status`, completed)
-      const { attempt, notes } = createAttempt({ remote: { request_id: old } })
-      expect((await create().make(imageOrder, attempt)).length).toBe(2)
+      const { attempt, notes } = createAttempt({ remoteOrder: { request_id: old } })
+      expect((await create().generate(imageOrder, attempt)).length).toBe(2)
       expect(notes).toEqual([{ request_id: id }])
     }
     expect(server.count(submit)).toBe(2)
   })
 
   test('is used for no URL unless it is the name of a request', async () => {
-    for (const remote of [null, id, {}, { request_id: '../../other' }, { request_id: 'a/b' }, { request_id: 7 }]) {
+    for (const remoteOrder of [null, id, {}, { request_id: '../../other' }, { request_id: 'a/b' }, { request_id: 7 }]) {
       server.received.length = 0
-      await create().make(imageOrder, createAttempt({ remote }).attempt)
+      await create().generate(imageOrder, createAttempt({ remoteOrder }).attempt)
       expect(server.received[0]?.url).toBe('/fal-ai/flux/schnell')
     }
   })
 
   test('is kept while fal cannot be reached, and forgotten when what it made is of no use', async () => {
-    const remote = { request_id: id }
+    const remoteOrder = { request_id: id }
     server.on(look, drop)
-    const unreached = createAttempt({ remote })
-    expect(await failureOf(create().make(imageOrder, unreached.attempt))).toMatchObject({ failure: 'unavailable' })
+    const unreached = createAttempt({ remoteOrder })
+    expect(await failureOf(create().generate(imageOrder, unreached.attempt))).toMatchObject({ failure: 'unavailable' })
     expect(unreached.notes).toEqual([])
 
     server.on(look, completed)
     server.on(result, status(500))
-    const failed = createAttempt({ remote })
-    expect(await failureOf(create().make(imageOrder, failed.attempt))).toMatchObject({
+    const failed = createAttempt({ remoteOrder })
+    expect(await failureOf(create().generate(imageOrder, failed.attempt))).toMatchObject({
       failure: 'failed',
       retryable: true,
     })
@@ -240,7 +243,8 @@ describe('what an earlier attempt noted', () => {
 
 describe('an order that nobody waits for any more', () => {
   const noted = { request_id: id }
-  const told = (remote: unknown = noted) => create({ cancelMs: 50 }).cancel?.(imageOrder.providerModel, remote)
+  const told = (remoteOrder: unknown = noted) =>
+    create({ cancelMs: 50 }).cancel?.(imageOrder.providerModel, remoteOrder)
 
   test('is cancelled, by the name that was noted', async () => {
     await told()
@@ -254,7 +258,7 @@ describe('an order that nobody waits for any more', () => {
       server.on(cancel, status(gone))
       await told()
     }
-    for (const remote of [null, {}, { request_id: '../x' }, 'x']) await told(remote)
+    for (const remoteOrder of [null, {}, { request_id: '../x' }, 'x']) await told(remoteOrder)
     expect(server.count(cancel)).toBe(3)
   })
 
@@ -273,7 +277,7 @@ describe('an attempt that ends before the order', () => {
     const controller = new AbortController()
     const told = createAttempt({ signal: controller.signal })
     const looked = server.asked(look)
-    const failing = failureOf(create(deadlineMs && { deadlineMs }).make(imageOrder, told.attempt))
+    const failing = failureOf(create(deadlineMs && { deadlineMs }).generate(imageOrder, told.attempt))
     await looked
     return { ...told, controller, failing }
   }
@@ -299,7 +303,7 @@ describe('an attempt that ends before the order', () => {
     const controller = new AbortController()
     const { attempt, notes } = createAttempt({ signal: controller.signal })
     const asked = server.asked(submit)
-    const failing = failureOf(create().make(imageOrder, attempt))
+    const failing = failureOf(create().generate(imageOrder, attempt))
     await asked
     const reason = new Error('over')
     controller.abort(reason)
@@ -314,7 +318,7 @@ describe('an attempt that ends before the order', () => {
     const controller = new AbortController()
     const asked = server.asked(submit)
     const failing = failureOf(
-      create({ cancelMs: 20 }).make(imageOrder, createAttempt({ signal: controller.signal }).attempt),
+      create({ cancelMs: 20 }).generate(imageOrder, createAttempt({ signal: controller.signal }).attempt),
     )
     await asked
     controller.abort()
@@ -326,7 +330,7 @@ describe('an attempt that ends before the order', () => {
       pausing.abort()
       signal.throwIfAborted()
     }
-    await failureOf(create({ wait }).make(imageOrder, createAttempt({ signal: pausing.signal }).attempt))
+    await failureOf(create({ wait }).generate(imageOrder, createAttempt({ signal: pausing.signal }).attempt))
     expect(server.count(submit)).toBe(2)
   })
 
@@ -334,7 +338,7 @@ describe('an attempt that ends before the order', () => {
     server.on(cancel, hang)
     server.on(look, hang)
     const failing = failureOf(
-      create({ cancelMs: 20, deadlineMs: { image: 100, video: 100 } }).make(imageOrder, createAttempt().attempt),
+      create({ cancelMs: 20, deadlineMs: { image: 100, video: 100 } }).generate(imageOrder, createAttempt().attempt),
     )
     expect(await failing).toMatchObject({ failure: 'timeout' })
     expect(server.count(cancel)).toBe(1)
@@ -342,7 +346,7 @@ describe('an attempt that ends before the order', () => {
 
   test('orders nothing when it ended before it began', async () => {
     const { attempt } = createAttempt({ signal: AbortSignal.abort() })
-    expect(await failureOf(create().make(imageOrder, attempt))).toMatchObject({ failure: 'timeout' })
+    expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({ failure: 'timeout' })
     expect(server.received).toEqual([])
   })
 })
@@ -366,7 +370,7 @@ describe('trouble', () => {
       }
       const atFile = name.startsWith('a truncated') ? cut('image/png') : act
       server.on('GET /files/a.png', atFile, atFile, file('pixels of a', 'image/png'))
-      const outputs = await create({ tripAfter: 100 }).make(imageOrder, createAttempt().attempt)
+      const outputs = await create({ failuresToTrip: 100 }).generate(imageOrder, createAttempt().attempt)
       expect(outputs.length).toBe(2)
       expect([submit, look, result, 'GET /files/a.png'].map(server.count)).toEqual([3, 3, 3, 3])
       // Half of what they may be, as chance has it here: from a bound that doubles.
@@ -375,7 +379,7 @@ describe('trouble', () => {
 
     test(`that does not pass (${name}) is not fought for long`, async () => {
       server.on(submit, act)
-      const failure = await failureOf(create().make(imageOrder, createAttempt().attempt))
+      const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
       expect(server.count(submit)).toBe(3)
     })
@@ -384,7 +388,7 @@ describe('trouble', () => {
   for (const code of [400, 401, 402, 403, 404, 409, 413, 422]) {
     test(`a refusal (${code}) is final`, async () => {
       server.on(submit, json({ detail: [{ type: 'content_policy_violation' }] }, code))
-      expect(await failureOf(create().make(imageOrder, createAttempt().attempt))).toMatchObject({
+      expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject({
         failure: 'refused',
         retryable: false,
       })
@@ -395,18 +399,18 @@ describe('trouble', () => {
   test('a refusal by the model, or by its safety checker, is final too', async () => {
     server.on(result, json({ detail: [{ type: 'content_policy_violation' }] }, 422))
     const refused = { failure: 'refused', retryable: false }
-    expect(await failureOf(create().make(imageOrder, createAttempt().attempt))).toMatchObject(refused)
+    expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject(refused)
     server.on(result, json({ ...made, has_nsfw_concepts: [false, true] }))
-    expect(await failureOf(create().make(imageOrder, createAttempt().attempt))).toMatchObject(refused)
+    expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject(refused)
     expect(world.connections).toEqual([])
   })
 
   test('to be left alone for a while is done as asked, unless there is no time for it', async () => {
     server.on(submit, status(429, { 'retry-after': '9' }), status(503, { 'retry-after': '0' }), json(submitted))
-    await create().make(imageOrder, createAttempt().attempt)
+    await create().generate(imageOrder, createAttempt().attempt)
     expect(world.pauses).toEqual([9_000, 500])
     server.on(submit, status(429, { 'retry-after': '3600' }))
-    const failure = await failureOf(create().make(imageOrder, createAttempt().attempt))
+    const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
     expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
     expect([world.pauses.length, server.count(submit)]).toEqual([2, 4])
   })
@@ -414,11 +418,11 @@ describe('trouble', () => {
   test('a hang is waited for only so long; ordering again is left to another attempt, looking again is not', async () => {
     for (const act of [hang, hangWithin('application/json')]) {
       server.on(submit, act)
-      const failure = await failureOf(create({ callMs: 30 }).make(imageOrder, createAttempt().attempt))
+      const failure = await failureOf(create({ callMs: 30 }).generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'timeout', retryable: true })
       server.on(submit, json(submitted))
       server.on(look, act, completed)
-      expect((await create({ callMs: 400 }).make(imageOrder, createAttempt().attempt)).length).toBe(2)
+      expect((await create({ callMs: 400 }).generate(imageOrder, createAttempt().attempt)).length).toBe(2)
     }
     expect(server.count(submit)).toBe(4)
   })
@@ -439,7 +443,7 @@ describe('trouble', () => {
         server.on(look, completed)
         const before = server.count(step)
         server.on(step, act)
-        const failure = await failureOf(create().make(imageOrder, createAttempt().attempt))
+        const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
         expect(failure).toMatchObject({ failure: 'invalid_output', retryable: true })
         expect(server.count(step) - before).toBe(1)
       }
@@ -448,7 +452,7 @@ describe('trouble', () => {
 
   test('a redirect is not followed: the key is for one place', async () => {
     server.on(submit, status(307, { location: '/elsewhere' }))
-    const failure = await failureOf(create().make(imageOrder, createAttempt().attempt))
+    const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
     expect(failure).toMatchObject({ failure: 'failed', retryable: false })
     expect(server.received.length).toBe(1)
   })
@@ -456,7 +460,7 @@ describe('trouble', () => {
   test('fewer pictures than were ordered are none', async () => {
     server.on(result, json({ images: [picture('a')] }))
     const { attempt, notes } = createAttempt()
-    expect(await failureOf(create().make(imageOrder, attempt))).toMatchObject({ failure: 'invalid_output' })
+    expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({ failure: 'invalid_output' })
     expect(notes).toEqual([{ request_id: id }, null])
   })
 })
@@ -478,7 +482,7 @@ describe('an output', () => {
       'data:image/png;base64,AAAA',
     ]) {
       from(url)
-      const failure = await failureOf(create().make(imageOrder, createAttempt().attempt))
+      const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
       expect([url, failure.failure, failure.retryable]).toEqual([url, 'invalid_output', false])
     }
     expect(world.connections).toEqual([])
@@ -487,7 +491,7 @@ describe('an output', () => {
   test('that redirects there is refused there', async () => {
     from('https://v3.fal.media/away')
     server.on('GET /away', status(302, { location: 'https://169.254.169.254/' }))
-    expect(await failureOf(create().make(imageOrder, createAttempt().attempt))).toMatchObject({
+    expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject({
       failure: 'invalid_output',
     })
     expect(world.connections).toEqual([{ host: 'v3.fal.media', addresses: ['93.184.215.14'] }])
@@ -501,7 +505,7 @@ describe('an output', () => {
   for (const [name, act] of bad) {
     test(`that is ${name} is not taken`, async () => {
       server.on('GET /files/a.png', act)
-      const failure = await failureOf(create({ maxOutputBytes: 1_000 }).make(imageOrder, createAttempt().attempt))
+      const failure = await failureOf(create({ maxOutputBytes: 1_000 }).generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'invalid_output', retryable: false })
       expect(server.count('GET /files/a.png')).toBe(1)
     })
@@ -510,7 +514,7 @@ describe('an output', () => {
   test('that is empty is not taken, and the order is forgotten', async () => {
     server.on('GET /files/a.png', file('', 'image/png'))
     const { attempt, notes } = createAttempt()
-    expect(await failureOf(create().make(imageOrder, attempt))).toMatchObject({
+    expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({
       failure: 'invalid_output',
       retryable: true,
     })
@@ -525,7 +529,7 @@ describe('an output', () => {
     ] as const) {
       server.on('GET /files/a.png', act)
       const { attempt, notes } = createAttempt()
-      const failed = await failureOf(create({ fetchMs: 200 }).make(imageOrder, attempt))
+      const failed = await failureOf(create({ fetchMs: 200 }).generate(imageOrder, attempt))
       expect(failed).toMatchObject({ failure, retryable: true })
       expect(notes).toEqual([{ request_id: id }])
     }
@@ -536,8 +540,8 @@ describe('an output', () => {
 describe('a fal that does not work', () => {
   test('is found out after some calls, then left alone, and asked once in a while', async () => {
     const clock = manualClock()
-    const fal = create({ clock, tripAfter: 4, probeAfterMs: 30_000 })
-    const make = () => failureOf(fal.make(imageOrder, createAttempt().attempt))
+    const fal = create({ clock, failuresToTrip: 4, probeAfterMs: 30_000 })
+    const make = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(503))
     await make()
     expect(fal.state()).toBe('up')
@@ -554,7 +558,7 @@ describe('a fal that does not work', () => {
 
     server.on(submit, json(submitted))
     clock.advance(30_000)
-    expect((await fal.make(imageOrder, createAttempt().attempt)).length).toBe(2)
+    expect((await fal.generate(imageOrder, createAttempt().attempt)).length).toBe(2)
     expect(fal.state()).toBe('up')
     expect(world.logged).toMatchObject([
       { event: 'provider.tripped', provider: 'fal' },
@@ -563,8 +567,8 @@ describe('a fal that does not work', () => {
   })
 
   test('is not one that refuses, has enough for now, or whose model or files fail', async () => {
-    const fal = create({ tripAfter: 1 })
-    const make = () => failureOf(fal.make(imageOrder, createAttempt().attempt))
+    const fal = create({ failuresToTrip: 1 })
+    const make = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(422))
     await make()
     server.on(submit, status(429))
@@ -583,7 +587,9 @@ test('the key is in nothing that is thrown or logged', async () => {
   const thrown: unknown[] = []
   for (const act of [status(401), status(500), drop, hang, file('no', 'text/html'), cut('application/json')]) {
     server.on(submit, act)
-    thrown.push(await failureOf(create({ callMs: 50, tripAfter: 1 }).make(imageOrder, createAttempt().attempt)))
+    thrown.push(
+      await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(imageOrder, createAttempt().attempt)),
+    )
   }
   expect(Bun.inspect([thrown, world.logged], { depth: 20 })).not.toContain('hunter2')
 })

@@ -37,7 +37,7 @@ const setUp = (draw: (request: RenderRequest) => void = () => {}) => {
   const attempt = {
     signal: abort.signal,
     onProgress: (fraction: number) => void heard.push(Math.round(fraction * 6)),
-    remote: null,
+    remoteOrder: null,
     recordRemoteOrder: async () => {},
   }
   return { provider, attempt, abort, requests, heard }
@@ -45,7 +45,7 @@ const setUp = (draw: (request: RenderRequest) => void = () => {}) => {
 
 test('draws as many as were ordered, each by the seed after the one before, and tells how far it is', async () => {
   const { provider, attempt, requests, heard } = setUp()
-  const made = await provider.make(order(), attempt)
+  const made = await provider.generate(order(), attempt)
   expect(made.map(({ bytes }) => [...bytes])).toEqual([[1], [2], [3]])
   expect(requests.map(({ seed }) => seed)).toEqual([2 ** 32 - 2, 2 ** 32 - 1, 0])
   expect(requests[0]).toEqual({
@@ -61,7 +61,7 @@ test('draws as many as were ordered, each by the seed after the one before, and 
 
 test('draws nothing more once it is told to stop', async () => {
   const { provider, attempt, abort, requests } = setUp(() => abort.abort(new Error('stop')))
-  await expect(provider.make(order(), attempt)).rejects.toThrow('stop')
+  await expect(provider.generate(order(), attempt)).rejects.toThrow('stop')
   expect(requests).toHaveLength(1)
 })
 

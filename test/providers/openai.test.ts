@@ -47,7 +47,7 @@ afterEach(() => server.close())
 describe('an order', () => {
   test('is one call, answered with the pictures inside', async () => {
     const { attempt, notes, progress } = createAttempt()
-    const outputs = await create().make(order, attempt)
+    const outputs = await create().generate(order, attempt)
     expect(outputs).toEqual([{ bytes: bytes('pixels') }, { bytes: bytes('pixels of b') }])
     expect(notes).toEqual([])
     expect(progress).toEqual([0.5, 1])
@@ -70,7 +70,7 @@ describe('an order', () => {
   test('answered with URLs has its files fetched from where that is allowed, and from nowhere else', async () => {
     server.on(generate, json({ data: [{ url: 'https://v3.fal.media/a.png' }, { b64_json: base64('pixels of b') }] }))
     server.on('GET /a.png', file('pixels', 'image/png'))
-    expect(await create().make(order, createAttempt().attempt)).toEqual([
+    expect(await create().generate(order, createAttempt().attempt)).toEqual([
       { bytes: bytes('pixels') },
       { bytes: bytes('pixels of b') },
     ])
@@ -79,9 +79,9 @@ describe('an order', () => {
     world.connections.length = 0
     const refused = { failure: 'invalid_output', retryable: false }
     const closed = create({ outputHosts: [] })
-    expect(await failureOf(closed.make(order, createAttempt().attempt))).toMatchObject(refused)
+    expect(await failureOf(closed.generate(order, createAttempt().attempt))).toMatchObject(refused)
     world.names['v3.fal.media'] = ['127.0.0.1']
-    expect(await failureOf(create().make(order, createAttempt().attempt))).toMatchObject(refused)
+    expect(await failureOf(create().generate(order, createAttempt().attempt))).toMatchObject(refused)
     expect(world.connections).toEqual([])
   })
 })
@@ -98,9 +98,9 @@ describe('trouble', () => {
   for (const [name, act] of passing) {
     test(`that passes (${name}) is not noticed; else it is told after three tries`, async () => {
       server.on(generate, act, act, json(made))
-      expect((await create().make(order, createAttempt().attempt)).length).toBe(2)
+      expect((await create().generate(order, createAttempt().attempt)).length).toBe(2)
       server.on(generate, act)
-      const failure = await failureOf(create().make(order, createAttempt().attempt))
+      const failure = await failureOf(create().generate(order, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
       expect(server.count(generate)).toBe(6)
     })
@@ -109,7 +109,7 @@ describe('trouble', () => {
   test('a refusal is final', async () => {
     for (const code of [400, 401, 403, 404]) {
       server.on(generate, json({ error: { code: 'moderation_blocked', message: 'No' } }, code))
-      const failure = await failureOf(create().make(order, createAttempt().attempt))
+      const failure = await failureOf(create().generate(order, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'refused', retryable: false })
     }
     expect(server.count(generate)).toBe(4)
@@ -118,7 +118,7 @@ describe('trouble', () => {
   test('a hang is not ordered again within the attempt', async () => {
     for (const act of [hang, hangWithin('application/json')]) {
       server.on(generate, act)
-      const failure = await failureOf(create({ callMs: 30 }).make(order, createAttempt().attempt))
+      const failure = await failureOf(create({ callMs: 30 }).generate(order, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'timeout', retryable: true })
     }
     expect(server.count(generate)).toBe(2)
@@ -136,7 +136,7 @@ describe('trouble', () => {
   for (const [name, act] of unusable) {
     test(`an answer of no use (${name}) is not asked for again`, async () => {
       server.on(generate, act)
-      const failing = create({ maxAnswerBytes: 2_000 }).make(order, createAttempt().attempt)
+      const failing = create({ maxAnswerBytes: 2_000 }).generate(order, createAttempt().attempt)
       expect(await failureOf(failing)).toMatchObject({ failure: 'invalid_output', retryable: true })
       expect(server.count(generate)).toBe(1)
     })
@@ -146,20 +146,20 @@ describe('trouble', () => {
     server.on(generate, hang)
     const controller = new AbortController()
     const asked = server.asked(generate)
-    const failing = failureOf(create().make(order, createAttempt({ signal: controller.signal }).attempt))
+    const failing = failureOf(create().generate(order, createAttempt({ signal: controller.signal }).attempt))
     await asked
     controller.abort()
     expect(await failing).toMatchObject({ failure: 'timeout' })
-    const late = failureOf(create({ deadlineMs: 30 }).make(order, createAttempt().attempt))
+    const late = failureOf(create({ deadlineMs: 30 }).generate(order, createAttempt().attempt))
     expect(await late).toMatchObject({ failure: 'timeout', retryable: true })
   })
 
   test('that goes on trips a breaker of its own', async () => {
     server.on(generate, status(500))
-    const openai = create({ tripAfter: 3 })
-    await failureOf(openai.make(order, createAttempt().attempt))
+    const openai = create({ failuresToTrip: 3 })
+    await failureOf(openai.generate(order, createAttempt().attempt))
     expect(openai.state()).toBe('tripped')
-    expect(await failureOf(openai.make(order, createAttempt().attempt))).toMatchObject({ failure: 'unavailable' })
+    expect(await failureOf(openai.generate(order, createAttempt().attempt))).toMatchObject({ failure: 'unavailable' })
     expect(server.count(generate)).toBe(3)
   })
 })
@@ -168,7 +168,7 @@ test('the key is in nothing that is thrown or logged', async () => {
   const thrown: unknown[] = []
   for (const act of [status(401), status(500), drop, hang, file('no', 'text/html')]) {
     server.on(generate, act)
-    thrown.push(await failureOf(create({ callMs: 50, tripAfter: 1 }).make(order, createAttempt().attempt)))
+    thrown.push(await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(order, createAttempt().attempt)))
   }
   expect(Bun.inspect([thrown, world.logged], { depth: 20 })).not.toContain('hunter2')
 })

@@ -14,12 +14,12 @@ export const imageOrder: Order = {
 }
 
 /** An attempt that keeps what it was told. */
-export const createAttempt = ({ remote, signal }: { remote?: unknown; signal?: AbortSignal } = {}) => {
+export const createAttempt = ({ remoteOrder, signal }: { remoteOrder?: unknown; signal?: AbortSignal } = {}) => {
   const notes: unknown[] = []
   const progress: number[] = []
   const attempt: Attempt = {
     signal: signal ?? new AbortController().signal,
-    remote,
+    remoteOrder,
     onProgress: (fraction) => void progress.push(fraction),
     recordRemoteOrder: async (noted) => void notes.push(noted),
   }

@@ -36,7 +36,7 @@ const inside = <T>(work: (tx: TransactionSql) => Promise<T>) => sql.begin(work) 
 const claim = async (sha256: string): Promise<string> => {
   const id = newId()
   await store.claim([
-    { claim: id, sha256, content_type: 'image/png', bytes: 1, width: 1, height: 1, duration_ms: null },
+    { claimId: id, sha256, content_type: 'image/png', bytes: 1, width: 1, height: 1, duration_ms: null },
   ])
   return id
 }
@@ -49,7 +49,7 @@ const upload = (sha256: string): NewMedia => ({
 })
 const publish = (id: string, media: NewMedia) =>
   inside(async (tx) => {
-    if (!(await store.redeem(tx, [id]))) return false
+    if (!(await store.confirm(tx, [id]))) return false
     await store.insert(tx, [media])
     return true
   })
@@ -61,7 +61,7 @@ const keep = async (sha256: string) => {
 }
 const remove = ({ id }: NewMedia) => inside((tx) => store.remove(tx, id))
 const isThere = async (sha256: string) => (await sql`select from media_objects where sha256 = ${sha256}`).length === 1
-const letGo = (sha256: string, work = async () => {}) => store.letGo(sha256, work)
+const letGo = (sha256: string, work = async () => {}) => store.deleteOrphan(sha256, work)
 /** A transaction that stays open after `work` until it is told to end. */
 const holding = async (work: (tx: TransactionSql) => Promise<unknown>) => {
   const done = Promise.withResolvers<void>()
@@ -104,7 +104,7 @@ describe('an object', () => {
     const two = hashOf('two')
     for (const media of [await keep(one), await keep(two)]) await remove(media)
     expect(await store.listOrphans(10)).toEqual([one, two])
-    await store.putOff(one)
+    await store.postponeSweep(one)
     expect(await store.listOrphans(1)).toEqual([two])
     expect([await letGo(one), await letGo(two)]).toEqual([true, true])
   })
@@ -126,12 +126,12 @@ describe('an object', () => {
 
   test('that is claimed is not let go; what was claimed for long, and given up, is', async () => {
     const [kept, given] = [await claim(one), await claim(one)]
-    await store.abandon([given])
+    await store.discard([given])
     expect([await letGo(one), await isThere(one)]).toEqual([false, true])
-    await store.abandonOld(60_000)
+    await store.discardExpired(60_000)
     expect(await store.listOrphans(10)).toEqual([])
     await sql`update media_claims set claimed_at = now() - interval '2 minutes' where id = ${kept}`
-    await store.abandonOld(60_000)
+    await store.discardExpired(60_000)
     expect(await store.listOrphans(10)).toEqual([one])
     expect([await letGo(one), await isThere(one)]).toEqual([true, false])
     // Too late for whoever had it.
@@ -182,7 +182,7 @@ describe('at the same moment', () => {
     })
     const begun = Promise.withResolvers<void>()
     const gone = Promise.withResolvers<void>()
-    const going = createMediaStore(sql, impatient).letGo(one, () => {
+    const going = createMediaStore(sql, impatient).deleteOrphan(one, () => {
       begun.resolve()
       return gone.promise
     })
@@ -234,7 +234,7 @@ describe('at the same moment', () => {
       sha256: one,
       thumbnails: [],
     }
-    const made = { claim: newId(), ...picture }
+    const made = { claimId: newId(), ...picture }
     let kept = false
     const keeping = mediaStorage.put([made]).then(() => {
       kept = true
@@ -254,13 +254,13 @@ describe('at the same moment', () => {
     const id = await claim(one)
     await remove(old)
     const end = await holding(async (tx) => {
-      expect(await store.redeem(tx, [id])).toBe(true)
+      expect(await store.confirm(tx, [id])).toBe(true)
     })
     expect([await letGo(one), await isThere(one)]).toEqual([false, true])
     await end()
     const again = await claim(one)
     const published = await holding(async (tx) => {
-      await store.redeem(tx, [again])
+      await store.confirm(tx, [again])
       await store.insert(tx, [upload(one)])
     })
     await sql`insert into media_orphans (sha256) values (${one}) on conflict do nothing`
@@ -292,7 +292,7 @@ describe('at the same moment', () => {
         bytes.add(sha256)
         await Bun.sleep(0)
         if (round % 5 === 4) {
-          await store.abandon([id])
+          await store.discard([id])
           continue
         }
         const media = upload(sha256)

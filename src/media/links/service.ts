@@ -3,13 +3,13 @@ import type { Caller } from '../../access/principal.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
-import type { Visit } from '../model.ts'
+import type { ContentAccess } from '../model.ts'
 import { type MediaService, noVariants } from '../service.ts'
 import { type LinkMethod, type NewLink, usualLifeS } from './model.ts'
 import type { LinkClaims, LinkTokens } from './token.ts'
 
 /** What a request has of a link. */
-export type Presented = {
+export type PresentedLink = {
   readonly mediaId: string
   readonly signature: string
   readonly method: string
@@ -66,7 +66,10 @@ export const createLinks = ({
       return { target: linkTarget(mediaId, token), expires_at, variant, method }
     },
 
-    open: async (context: RequestContext, { mediaId, signature, method, url }: Presented): Promise<Visit> => {
+    open: async (
+      context: RequestContext,
+      { mediaId, signature, method, url }: PresentedLink,
+    ): Promise<ContentAccess> => {
       const claims = url.endsWith(linkTarget(mediaId, signature)) ? tokens.read(mediaId, signature) : undefined
       if (claims === undefined || !serves(claims.method, method)) throw new Fault('media.link_refused')
       const { userId, stale } = await enter(context, claims, mediaId)

@@ -3,7 +3,7 @@ import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
 import { originOf } from '../../http/request-context.ts'
 import { noContent, toPlace } from '../../http/schema-types.ts'
-import { mediaParams, theMedia } from '../model.ts'
+import { mediaOf, mediaParams } from '../model.ts'
 import * as model from './model.ts'
 import type { ShareLinks } from './service.ts'
 
@@ -23,7 +23,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
         return status(201, { url: origin + target, ...link })
       },
       {
-        may: ['share', theMedia],
+        may: ['share', mediaOf],
         ...contract(
           { params: mediaParams, body: model.newShareLink },
           { 201: model.issuedShareLink },
@@ -39,7 +39,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
       '/media/:media_id/share-links',
       ({ context, params, query }) => shareLinks.list(context, params.media_id, toPlace(query)),
       {
-        may: ['share', theMedia],
+        may: ['share', mediaOf],
         ...contract(
           { params: mediaParams, query: model.shareLinkQuery },
           { 200: model.shareLinkPage },
@@ -58,7 +58,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
         return status(204, undefined)
       },
       {
-        may: ['share', theMedia],
+        may: ['share', mediaOf],
         ...contract(
           { params: model.shareLinkParams },
           { 204: noContent },

@@ -6,7 +6,7 @@ import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { newId } from '../../kit/id.ts'
-import type { Variant, Visit } from '../model.ts'
+import type { ContentAccess, Variant } from '../model.ts'
 import { maxLive, type NewShareLink, type ShareLink } from './model.ts'
 import { makeSecret, readSecret } from './secret.ts'
 import type { ShareLinkRow, ShareLinkStore } from './store.ts'
@@ -81,7 +81,12 @@ export const createShareLinks = ({
     )
   },
 
-  open: async ({ deadline }: RequestContext, mediaId: string, secret: string, variant: Variant): Promise<Visit> => {
+  open: async (
+    { deadline }: RequestContext,
+    mediaId: string,
+    secret: string,
+    variant: Variant,
+  ): Promise<ContentAccess> => {
     const presented = readSecret(secret)
     const kept = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
     const isIt = presented && kept?.media_id === mediaId && timingSafeEqual(presented.hash, kept.secret_hash)

@@ -2,7 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
 import { toPlace } from '../../http/schema-types.ts'
-import { media, mediaPage, page, pictureTypes } from '../model.ts'
+import { imageTypes, media, mediaPage, page } from '../model.ts'
 import { maxUploadBytes, refusals, type Uploads } from './service.ts'
 
 const tags = ['media']
@@ -13,7 +13,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
     .use(guard)
     .post(
       '/media',
-      async ({ context, caller, request, status }) => status(201, await uploads.take(context, caller, request)),
+      async ({ context, caller, request, status }) => status(201, await uploads.create(context, caller, request)),
       {
         signedIn: true,
         ...contract(
@@ -22,7 +22,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
           {
             summary: 'Upload a picture, which is its uploader’s alone',
             tags,
-            upload: { types: pictureTypes, maxBytes: maxUploadBytes },
+            upload: { types: imageTypes, maxBytes: maxUploadBytes },
             errors: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
           },
         ),

@@ -11,22 +11,22 @@ import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTooLong } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
 import { ImageRefused } from '../images/images.ts'
-import type { Made, MediaStorage } from '../media-storage.ts'
-import { type Media, pictureTypes } from '../model.ts'
+import type { InspectedMedia, MediaStorage } from '../media-storage.ts'
+import { imageTypes, type Media } from '../model.ts'
 import { toMedia } from '../service.ts'
 import type { MediaStore } from '../store.ts'
 
 export const maxUploadBytes = imageLimits.bytes
-/** For the bytes to come in: 25 MiB at 3.5 Mbit/s. */
+/** Limit for reading the body: 25 MiB in a minute takes 3.5 Mbit/s. */
 const readMs = 60_000
-/** For looking at a picture and making it smaller, the wait for a worker included. */
-const workMs = 30_000
-/** What one instance has in memory at once: 200 MiB, and as much in the workers. */
-const maxAtOnce = 8
-/** So that one person with a slow line leaves room for others. */
-const maxOfOne = 4
+/** Limit for inspecting an image and making its thumbnails, including the wait for a worker. */
+const inspectMs = 30_000
+/** Concurrent uploads of one instance. They bound its memory: 200 MiB here, and as much again in the workers. */
+const maxConcurrent = 8
+/** Concurrent uploads of one user, so that a user on a slow line leaves room for others. */
+const maxConcurrentPerUser = 4
 
-/** What is said of bytes that are no picture, or none that is taken. */
+/** The error code of each reason for which an image is refused. */
 export const refusals = {
   empty: 'media.empty',
   too_many_bytes: 'media.too_large',
@@ -39,8 +39,8 @@ export const refusals = {
   damaged: 'media.damaged',
 } as const satisfies Record<ImageRefusal, FaultCode>
 
-/** The fault of a refused image, with the limit that it exceeds. */
-const refused = (reason: ImageRefusal, cause?: unknown): Fault => {
+/** The fault for a refused image; it reports the limit that the image exceeds. */
+const refusalFault = (reason: ImageRefusal, cause?: unknown): Fault => {
   const { bytes: max_bytes, side: max_side, pixels: max_pixels } = imageLimits
   const code = refusals[reason]
   switch (code) {
@@ -55,28 +55,29 @@ const refused = (reason: ImageRefusal, cause?: unknown): Fault => {
   }
 }
 
-const faultOf = (error: unknown): unknown => {
-  if (error instanceof ImageRefused) return refused(error.reason, error)
+const toFault = (error: unknown): unknown => {
+  if (error instanceof ImageRefused) return refusalFault(error.reason, error)
   if (error instanceof PoolBusy) return new Fault('media.busy', { cause: error })
-  // It took its worker all the time one may have, whatever its header says.
+  // The header was within the limits, yet decoding took the whole time limit of a worker.
   return error instanceof WorkTooLong ? new Fault('media.damaged', { cause: error }) : error
 }
 
-/** The type that a request says its body has. */
-const typeOf = ({ headers }: Request): string => {
-  const [type = ''] = (headers.get('content-type') ?? '').split(';', 1)
-  const named = type.trim().toLowerCase()
-  if (!pictureTypes.some((each) => each === named)) throw new Fault('media.type_not_accepted')
-  return named
+/** The media type in the request's Content-Type; throws when uploads do not accept it. */
+const acceptedType = ({ headers }: Request): string => {
+  const [value = ''] = (headers.get('content-type') ?? '').split(';', 1)
+  const type = value.trim().toLowerCase()
+  if (!imageTypes.some((each) => each === type)) throw new Fault('media.type_not_accepted')
+  return type
 }
 
 /**
- * Pictures that people bring, each its uploader's alone.
+ * Uploads of images. An upload is visible to its uploader only.
  *
- * Promise: nothing is read of whoever is not signed in (its route sees to that), says a type that is not taken, announces
- * too much, or comes when as many are under way as may be. What is answered is kept; what is refused, or fails, leaves
- * nothing. A picture has a minute to come in and half a minute to be looked at; what is done then has the time of a request,
- * and is done for whoever is signed in still.
+ * Promise: no byte of the body is read when the caller is not signed in (its route checks that), when the Content-Type is
+ * not accepted, when the announced length is over the limit, or when as many uploads are in progress as may be. An upload
+ * answered with 201 is stored; one that is refused or fails leaves nothing behind. Reading the body has a limit of one
+ * minute and inspection one of half a minute. Storing the image then has the deadline of an ordinary request, and begins
+ * with a new check of the session.
  */
 export const createUploads = ({
   store,
@@ -93,63 +94,64 @@ export const createUploads = ({
   clock: Clock
   requestMs: number
 }) => {
-  const underWay: string[] = []
+  /** The user of each upload in progress. */
+  const inProgress: string[] = []
   const isFull = (userId: string) =>
-    underWay.length >= maxAtOnce || underWay.filter((each) => each === userId).length >= maxOfOne
+    inProgress.length >= maxConcurrent || inProgress.filter((each) => each === userId).length >= maxConcurrentPerUser
 
-  const inspect = async (bytes: Uint8Array, type: string): Promise<Made> => {
-    const tooLate = new AbortController()
-    const looking = mediaStorage.inspect(bytes, tooLate.signal).catch((error) => {
-      throw faultOf(error)
+  const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
+    const timeout = new AbortController()
+    const inspection = mediaStorage.inspect(bytes, timeout.signal).catch((error) => {
+      throw toFault(error)
     })
-    const picture = await createDeadline(clock, workMs).run(
-      Object.assign(looking, { cancel: () => tooLate.abort(new Error('An upload took too long')) }),
+    const image = await createDeadline(clock, inspectMs).run(
+      Object.assign(inspection, { cancel: () => timeout.abort(new Error('The inspection of an upload timed out')) }),
     )
-    if (picture.contentType !== type) throw new Fault('media.type_contradicted')
-    return picture
+    if (image.contentType !== type) throw new Fault('media.type_contradicted')
+    return image
   }
 
-  const keep = async (picture: Made, ownerId: string, deadline: Deadline): Promise<Media> => {
-    const keeping = mediaStorage.put([picture])
+  const storeImage = async (image: InspectedMedia, ownerId: string, deadline: Deadline): Promise<Media> => {
+    const putting = mediaStorage.put([image])
     try {
-      await deadline.run(keeping).catch((cause: unknown) => {
-        throw databaseFault(cause) ?? new Fault('media.unavailable', { cause, detail: { sha256: picture.sha256 } })
+      await deadline.run(putting).catch((cause: unknown) => {
+        throw databaseFault(cause) ?? new Fault('media.unavailable', { cause, detail: { sha256: image.sha256 } })
       })
       return await changes.commitAndInvalidate(
         deadline,
         async (tx) => {
-          const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId }, [picture])
+          const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId }, [image])
           return toMedia(await store.findInserted(tx, id))
         },
         { grantsOnly: true },
       )
     } catch (error) {
-      // When nothing is written any more; if it cannot be given up now, that comes by itself.
-      keeping.catch(() => {}).then(() => mediaStorage.discard([picture]).catch(() => {}))
+      // Not before `put` has settled, so that no write is in flight. If this fails too, the claim expires.
+      putting.catch(() => {}).then(() => mediaStorage.discard([image]).catch(() => {}))
       throw error
     }
   }
 
   return {
-    take: async ({ deadline }: RequestContext, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
-      const type = typeOf(request)
+    create: async ({ deadline }: RequestContext, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
+      const type = acceptedType(request)
       deadline.check()
       if (isFull(userId)) throw new Fault('media.busy')
-      underWay.push(userId)
+      inProgress.push(userId)
       try {
         const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
-        if (bytes === undefined) throw refused('too_many_bytes')
-        const picture = await inspect(bytes, type)
-        const keeping = createDeadline(clock, requestMs)
-        await access.enter({ userId, sessionId }, keeping)
-        return await keep(picture, userId, keeping)
+        if (bytes === undefined) throw refusalFault('too_many_bytes')
+        const image = await inspect(bytes, type)
+        const storeDeadline = createDeadline(clock, requestMs)
+        await access.enter({ userId, sessionId }, storeDeadline)
+        return await storeImage(image, userId, storeDeadline)
       } finally {
-        underWay.splice(underWay.indexOf(userId), 1)
+        inProgress.splice(inProgress.indexOf(userId), 1)
       }
     },
 
-    list: async ({ deadline }: RequestContext, { userId }: Caller, place: { after: string | null; limit: number }) => {
-      const { items, next_cursor } = toPage(await store.listUploads(deadline, userId, place), place.limit)
+    list: async ({ deadline }: RequestContext, { userId }: Caller, page: { after: string | null; limit: number }) => {
+      const { items, next_cursor } = toPage(await store.listUploads(deadline, userId, page), page.limit)
       return { items: items.map(toMedia), next_cursor }
     },
   }

@@ -12,7 +12,7 @@ const numberOf = ({ parameters }: Order, name: string): number => Number(paramet
 /** Draws on this machine, one picture after the other, each by a seed of its own: the first by that of the order. */
 export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'render'>; clock: Clock }): Provider => ({
   name: 'local',
-  make: async (order, { signal, onProgress }) => {
+  generate: async (order, { signal, onProgress }) => {
     const made: Output[] = []
     while (made.length < order.outputs) {
       const done = made.length
