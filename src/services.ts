@@ -26,7 +26,7 @@ import { createFlagService, type FlagService } from './flags/service.ts'
 import { createFlagStore } from './flags/store.ts'
 import { createGenerations, type Generations, toGeneration } from './generations/service.ts'
 import { createGenerationStore } from './generations/store.ts'
-import { createHub, factsOfOne, type Hub, maxPerInstance } from './generations/stream/hub.ts'
+import { createHub, factsPerStream, type Hub, maxPerInstance } from './generations/stream/hub.ts'
 import { createGenerationStream, type GenerationStream } from './generations/stream/service.ts'
 import { createIdempotency } from './idempotency/idempotency.ts'
 import { createIdempotencyStore } from './idempotency/store.ts'
@@ -283,8 +283,8 @@ export const createServices = async (
     findPositions: jobStore.findPositions,
     findEach: async (deadline, wanted) =>
       (await generationStore.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
-    rights: createPermissionRecheck({ facts, clock }),
-    perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsOfOne))),
+    permissions: createPermissionRecheck({ facts, clock }),
+    perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsPerStream))),
     clock,
     log,
   })

@@ -36,8 +36,8 @@ export type Guard = ReturnType<typeof createGuard>
  * of the things the request is about in the same statement. `signedInUnless: brings` does so where the query brings no
  * credential of another kind; where it does, `caller` is undefined, a bearer token is not looked at, and the route sees to
  * what was brought. `may: [action, thing]` asks for the decision on top: 404 where the caller may not read the thing, 403
- * where it may read but not do this; `mayGoOn` is the same for an answer that goes on, and puts into the context the `right`
- * by which it was let in, to be looked at again. `admin: true` is for operators.
+ * where it may read but not do this; `mayWithRecheck` is the same for a streamed response, and puts the
+ * `permission` into the context, which the stream re-checks while it lasts. `admin: true` is for operators.
  * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
  * nobody else. `operates: scope` lets in operators and services whose key has the scope, and puts `asker` into the context.
  */
@@ -141,14 +141,14 @@ export const createGuard = ({
         return { caller }
       },
     }),
-    mayGoOn: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
+    mayWithRecheck: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
       resolve: async ({ request, context, params, body }) => {
         const ref = thing({ params, body })
         const caller = await enter(request, context, [ref])
         const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
         await access.require(caller, action, ref, context.deadline)
-        const right: RecheckedPermission = { userId, sessionId, expiresAtMs, action, ref }
-        return { caller, right }
+        const permission: RecheckedPermission = { userId, sessionId, expiresAtMs, action, ref }
+        return { caller, permission }
       },
     }),
   })

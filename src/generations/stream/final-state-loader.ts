@@ -4,53 +4,63 @@ import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Generation } from '../model.ts'
 
-const readingMs = 2_000
+const loadTimeoutMs = 2_000
 
-/** Whole generations as their watchers have them, in the order asked; undefined for what is gone. */
+/** Generations as these users see them, in the order of `queries`; undefined for those that are deleted. */
 export type FindEach = (
   deadline: Deadline,
-  wanted: readonly { readonly id: string; readonly userId: string }[],
+  queries: readonly { readonly id: string; readonly userId: string }[],
 ) => Promise<readonly (Generation | undefined)[]>
 
-/** Gets the last word for those whose generation is over: all that ask at one moment by one statement, one at a time. */
-export const createFinisher = <S extends { readonly generationId: string; readonly right: RecheckedPermission }>({
+type Subscriber = { readonly generationId: string; readonly permission: RecheckedPermission }
+
+/**
+ * Loads the complete generation for each subscriber whose generation has ended.
+ *
+ * Cost: requests of one tick are coalesced into one statement, and one statement runs at a time.
+ * Degrades: when a load fails, `onLoaded` is not called and the subscriber requests again at the next re-check.
+ */
+export const createFinalStateLoader = <S extends Subscriber>({
   findEach,
-  onFound,
+  onLoaded,
   clock,
   log,
 }: {
   findEach: FindEach
-  onFound: (one: S, whole: Generation | undefined) => void
+  /** Undefined: the generation is deleted. */
+  onLoaded: (subscriber: S, generation: Generation | undefined) => void
   clock: Clock
   log: Log
 }) => {
   const waiting = new Set<S>()
-  const asking = new Set<S>()
+  const loading = new Set<S>()
 
-  const ask = async () => {
-    const some = [...waiting]
+  const load = async () => {
+    const batch = [...waiting]
     waiting.clear()
-    if (some.length === 0) return
-    for (const one of some) asking.add(one)
-    let found: readonly (Generation | undefined)[] | undefined
+    if (batch.length === 0) return
+    for (const subscriber of batch) loading.add(subscriber)
+    let generations: readonly (Generation | undefined)[] | undefined
     try {
-      const wanted = some.map(({ generationId: id, right: { userId } }) => ({ id, userId }))
-      found = await findEach(createDeadline(clock, readingMs), wanted)
+      const queries = batch.map(({ generationId: id, permission: { userId } }) => ({ id, userId }))
+      generations = await findEach(createDeadline(clock, loadTimeoutMs), queries)
     } catch (error) {
-      log.debug({ error }, 'finished generations could not be read')
+      log.debug({ error }, 'generations that ended could not be loaded')
     }
-    asking.clear()
-    if (found !== undefined) for (const [place, one] of some.entries()) onFound(one, found[place])
-    if (waiting.size > 0) void ask()
+    loading.clear()
+    if (generations !== undefined) {
+      for (const [index, subscriber] of batch.entries()) onLoaded(subscriber, generations[index])
+    }
+    if (waiting.size > 0) void load()
   }
 
   return {
-    /** Whoever is not found something for, because it failed, has to ask again. */
-    want: (one: S): void => {
-      if (asking.has(one)) return
-      if (waiting.size === 0 && asking.size === 0) queueMicrotask(() => void ask())
-      waiting.add(one)
+    /** Does nothing while a load for this subscriber is under way. */
+    request: (subscriber: S): void => {
+      if (loading.has(subscriber)) return
+      if (waiting.size === 0 && loading.size === 0) queueMicrotask(() => void load())
+      waiting.add(subscriber)
     },
-    drop: (one: S): void => void waiting.delete(one),
+    cancel: (subscriber: S): void => void waiting.delete(subscriber),
   }
 }

@@ -2,98 +2,75 @@ import type { InvalidationKeys } from '../../access/invalidation/model.ts'
 import type { PermissionRecheck, RecheckedPermission } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
 import { createDeadline } from '../../kit/deadline.ts'
-import { createEventStream, type EventStream, eventText, heartbeatText, retryText } from '../../kit/event-stream.ts'
-import type { Generation } from '../model.ts'
-import { createFinisher, type FindEach } from './final-state-loader.ts'
-import { isOver, newsSince, type State } from './state.ts'
-import { createWatched, type Known, type Watched } from './state-tracker.ts'
-import { createRoster } from './subscriber-index.ts'
+import { createEventStream } from '../../kit/event-stream.ts'
+import { createDelivery, type Subscription } from './delivery.ts'
+import { createFinalStateLoader, type FindEach } from './final-state-loader.ts'
+import type { SentState } from './state.ts'
+import { createStateTracker, type StateTracker } from './state-tracker.ts'
+import { createSubscriberIndex } from './subscriber-index.ts'
 
 export const maxPerSession = 16
 const maxPerPerson = 4 * maxPerSession
 export const maxPerInstance = 5_000
-/** Facts that the right to one takes in memory; more streams than it holds would push everybody else's out. */
-export const factsOfOne = 5
-/** How often everybody's right is looked at, whatever was heard. */
-export const tickMs = 250
-/** What somebody may still do that memory does not tell is to be known within this. */
-const decidingMs = 1_000
-/** Changes to projects concern nobody knows whom: within this they are looked into together. */
-const gatheringMs = 50
-const heartbeatMs = 15_000
-/** A client that takes nothing for so long is let go. */
-const stalledMs = 60_000
-/** Clients come again after one to two of these, so that not all of an instance come to the next at once. */
-const retryMs = 1_000
-
-type Stream = {
-  readonly generationId: string
-  readonly right: RecheckedPermission
-  readonly wire: EventStream
-  told: State | undefined
-  /** What `told` was brought up to. */
-  toldOf: Known
-  /** The last word, when it is there. */
-  whole: Generation | undefined
-  opened: boolean
-  deciding: boolean
-  ended: boolean
-  sentAtMs: number
-}
+/** Facts in memory that the permission of one stream needs. More streams than fit would evict the facts of requests. */
+export const factsPerStream = 5
+/** How often every permission is re-checked, in addition to the re-checks that invalidations cause. */
+const recheckMs = 250
+const recheckTimeoutMs = 1_000
+/** Changes to projects within this time cause one re-check of all streams, because streams are not indexed by project. */
+const projectCoalesceMs = 50
 
 /**
- * The streams of this instance: each tells one client how far one generation is, until it is over.
+ * The event streams of this instance. Each sends one client the state of one generation until that ends.
  *
- * Promise: a client is told the newest, and in the end the whole generation; what it does not take in time is left out, not
- * queued. Before anything is sent the caller's right is looked at as for a new request, and when it is gone, or cannot be
- * known, the stream ends without another word: so does that of a generation that was deleted. Rights are looked at when a
- * change touches them and every 250 ms besides: in memory, and for all that memory does not tell in one statement. How it
- * degrades: without the bus memory tells nothing, so each look is a statement, and what happened is read every few seconds;
- * without Postgres all streams end, and clients ask again.
+ * Guarantee: a client gets the newest state and finally the complete generation. The permission is re-checked before every
+ * write, as for a new request; when it is lost or cannot be decided, the stream ends without another write, and so does the
+ * stream of a deleted generation.
+ * Cost: an invalidation re-checks the streams it affects, and every 250 ms all are re-checked: from memory, and in one
+ * statement for all those whose facts are not in memory.
+ * Degrades: without the invalidation bus every re-check is a statement and states are up to a few seconds old; without
+ * Postgres all streams end and clients reconnect.
  */
 export type Hub = {
-  /** `told` is what the client knows. Throws a fault where there are too many. */
-  open(generationId: string, right: RecheckedPermission, told: State | undefined): ReadableStream<Uint8Array>
-  onInvalidated(touched: InvalidationKeys): void
-  readonly onProgress: Watched['onProgress']
-  readonly onQueueMoved: Watched['onQueueMoved']
+  /** `sent` is the state the client has received. Throws a fault at the limits and while stopping. */
+  open(generationId: string, permission: RecheckedPermission, sent: SentState | undefined): ReadableStream<Uint8Array>
+  onInvalidated(keys: InvalidationKeys): void
+  readonly onProgress: StateTracker['onProgress']
+  readonly onQueueMoved: StateTracker['onQueueMoved']
   readonly size: number
-  /** Ends all streams, and lets no more begin. */
+  /** Ends all streams and refuses new ones. */
   close(): void
 }
 
 export type HubDependencies = Pick<
-  Parameters<typeof createWatched>[0],
+  Parameters<typeof createStateTracker>[0],
   'findStates' | 'findPositions' | 'clock' | 'log'
 > & {
-  readonly rights: PermissionRecheck
+  readonly permissions: PermissionRecheck
   readonly findEach: FindEach
   readonly perSession?: number
   readonly perPerson?: number
   readonly perInstance?: number
   readonly random?: () => number
-  /** Each calls back later; what it returns calls that off. */
-  readonly after?: (ms: number, context: () => void) => () => void
-  readonly every?: (ms: number, context: () => void) => () => void
+  /** Timers; each returns its own cancellation. */
+  readonly after?: (ms: number, callback: () => void) => () => void
+  readonly every?: (ms: number, callback: () => void) => () => void
 }
 
-const afterTimeout = (ms: number, context: () => void) => {
-  const timer = setTimeout(context, ms)
+const afterTimeout = (ms: number, callback: () => void) => {
+  const timer = setTimeout(callback, ms)
   return () => clearTimeout(timer)
 }
-const everyInterval = (ms: number, context: () => void) => {
-  const timer = setInterval(context, ms)
+const everyInterval = (ms: number, callback: () => void) => {
+  const timer = setInterval(callback, ms)
   return () => clearInterval(timer)
 }
-
-/** The last event of a stream. */
-export const doneText = (generation: Generation): string => eventText('done', generation.status, generation)
 
 export const createHub = ({
   findStates,
   findPositions,
   findEach,
-  rights,
+  permissions,
   clock,
   log,
   perSession = maxPerSession,
@@ -103,165 +80,132 @@ export const createHub = ({
   after = afterTimeout,
   every = everyInterval,
 }: HubDependencies): Hub => {
-  const roster = createRoster<Stream>({ perSession, perPerson, perInstance })
-  let gathering = false
+  const subscribers = createSubscriberIndex<Subscription>({ perSession, perPerson, perInstance })
+  let recheckScheduled = false
   let closed = false
-  let stop: (() => void) | undefined
+  let stopTicking: (() => void) | undefined
 
-  const forget = (stream: Stream) => {
-    if (!roster.remove(stream)) return
-    stream.ended = true
-    finisher.drop(stream)
-    watched.drop(stream.generationId)
-    if (roster.size > 0) return
-    stop?.()
-    stop = undefined
+  const remove = (subscription: Subscription) => {
+    if (!subscribers.remove(subscription)) return
+    subscription.ended = true
+    finalStates.cancel(subscription)
+    tracker.unwatch(subscription.generationId)
+    if (subscribers.size > 0) return
+    stopTicking?.()
+    stopTicking = undefined
   }
 
-  const end = (stream: Stream) => {
-    forget(stream)
-    stream.wire.end()
-  }
-
-  const write = (stream: Stream, text: string) => {
-    // First, because whoever takes it may ask for more at once.
-    stream.sentAtMs = clock.monotonic()
-    stream.wire.write(text)
-  }
-
-  /** Tells what is news, to somebody who may hear it at this moment. */
-  const tell = (stream: Stream) => {
-    const known = watched.find(stream.generationId)
-    if (known === 'gone') return end(stream)
-    const silentMs = clock.monotonic() - stream.sentAtMs
-    if (!stream.wire.isReady) return silentMs >= stalledMs ? end(stream) : undefined
-    if (!stream.opened) {
-      stream.opened = true
-      return write(stream, retryText(retryMs * (1 + random())))
-    }
-    if (known !== undefined && isOver(known.status)) {
-      if (stream.whole === undefined) return finisher.want(stream)
-      forget(stream)
-      write(stream, doneText(stream.whole))
-      return stream.wire.end()
-    }
-    if (known !== undefined && known !== stream.toldOf) {
-      const { news, told } = newsSince(stream.told, known)
-      stream.told = told
-      stream.toldOf = known
-      if (news.length > 0) return write(stream, news.map(({ event, id, data }) => eventText(event, id, data)).join(''))
-    }
-    if (silentMs >= heartbeatMs) write(stream, heartbeatText)
-  }
-
-  const ask = async (unknown: readonly Stream[]) => {
-    let verdicts: readonly boolean[] = []
+  /** One statement for all subscriptions whose permission memory could not decide. An error ends them. */
+  const recheckInDatabase = async (undecided: readonly Subscription[]) => {
+    let allowed: readonly boolean[] = []
     try {
-      verdicts = await rights.gather(
-        unknown.map(({ right }) => right),
-        createDeadline(clock, decidingMs),
+      allowed = await permissions.gather(
+        undecided.map(({ permission }) => permission),
+        createDeadline(clock, recheckTimeoutMs),
       )
     } catch (error) {
-      log.debug({ error, streams: unknown.length }, 'rights could not be looked at')
+      log.debug({ error, streams: undecided.length }, 'permissions of streams could not be re-checked')
     }
-    for (const [index, stream] of unknown.entries()) {
-      stream.deciding = false
-      if (stream.ended) continue
-      if (verdicts[index] === true) tell(stream)
-      else end(stream)
+    for (const [index, subscription] of undecided.entries()) {
+      subscription.rechecking = false
+      if (subscription.ended) continue
+      if (allowed[index] === true) deliver(subscription)
+      else end(subscription)
     }
   }
 
-  /** Tells those who may hear it what is news, and ends the others. */
-  const settle = (some: readonly Stream[]) => {
-    const unknown: Stream[] = []
-    for (const stream of some) {
-      if (stream.ended || stream.deciding) continue
-      const holds = rights.peek(stream.right)
-      if (holds === undefined) {
-        stream.deciding = true
-        unknown.push(stream)
-      } else if (holds) tell(stream)
-      else end(stream)
+  /** Re-checks the permission of each subscription, then delivers to it or ends it. */
+  const recheck = (subscriptions: readonly Subscription[]) => {
+    const undecided: Subscription[] = []
+    for (const subscription of subscriptions) {
+      if (subscription.ended || subscription.rechecking) continue
+      const allowed = permissions.peek(subscription.permission)
+      if (allowed === undefined) {
+        subscription.rechecking = true
+        undecided.push(subscription)
+      } else if (allowed) deliver(subscription)
+      else end(subscription)
     }
-    if (unknown.length > 0) void ask(unknown)
+    if (undecided.length > 0) void recheckInDatabase(undecided)
   }
 
-  const settleAllSoon = () => {
-    if (gathering) return
-    gathering = true
-    after(gatheringMs, () => {
-      gathering = false
-      settle(roster.all())
+  const scheduleRecheckOfAll = () => {
+    if (recheckScheduled) return
+    recheckScheduled = true
+    after(projectCoalesceMs, () => {
+      recheckScheduled = false
+      recheck(subscribers.all())
     })
   }
 
-  const finisher = createFinisher<Stream>({
+  const finalStates = createFinalStateLoader<Subscription>({
     findEach,
     clock,
     log,
-    onFound: (stream, whole) => {
-      if (whole === undefined) return end(stream)
-      stream.whole = whole
-      settle([stream])
+    onLoaded: (subscription, generation) => {
+      if (generation === undefined) return end(subscription)
+      subscription.finalState = generation
+      recheck([subscription])
     },
   })
 
-  const watched = createWatched({
+  const tracker = createStateTracker({
     findStates,
     findPositions,
     clock,
     after,
     log,
-    onNews: (ids) => {
-      for (const id of ids) settle(roster.concerned(`generation:${id}`))
+    onChange: (ids) => {
+      for (const id of ids) recheck(subscribers.dependingOn(`generation:${id}`))
     },
   })
 
+  const { deliver, end } = createDelivery({ tracker, loadFinalState: finalStates.request, clock, random, remove })
+
   const tick = () => {
-    settle(roster.all())
-    watched.tick()
+    recheck(subscribers.all())
+    tracker.tick()
   }
 
   return {
-    open: (generationId, right, told) => {
+    open: (generationId, permission, sent) => {
       if (closed) throw new Fault('server.stopping')
-      roster.checkRoom(right)
-      const wire = createEventStream({ onReady: () => settle([stream]), onGone: () => forget(stream) })
-      const stream: Stream = {
+      subscribers.requireCapacity(permission)
+      const wire = createEventStream({ onReady: () => recheck([subscription]), onGone: () => remove(subscription) })
+      const subscription: Subscription = {
         generationId,
-        right,
+        permission,
         wire,
-        told,
-        toldOf: undefined,
-        whole: undefined,
+        sent,
+        comparedWith: undefined,
+        finalState: undefined,
         opened: false,
-        deciding: false,
+        rechecking: false,
         ended: false,
         sentAtMs: clock.monotonic(),
       }
-      roster.add(stream)
-      watched.add(generationId)
-      stop ??= every(tickMs, tick)
+      subscribers.add(subscription)
+      tracker.watch(generationId)
+      stopTicking ??= every(recheckMs, tick)
       return wire.body
     },
-    onInvalidated: (touched) => {
-      if (roster.size === 0) return
-      watched.onInvalidated(touched)
-      if (touched === 'everything') return settle(roster.all())
-      for (const fact of touched) {
-        settle(roster.concerned(fact))
-        if (fact.startsWith('project:')) settleAllSoon()
+    onInvalidated: (keys) => {
+      if (subscribers.size === 0) return
+      tracker.onInvalidated(keys)
+      if (keys === 'everything') return recheck(subscribers.all())
+      for (const key of keys) {
+        recheck(subscribers.dependingOn(key))
+        if (key.startsWith('project:')) scheduleRecheckOfAll()
       }
     },
-    onProgress: watched.onProgress,
-    onQueueMoved: watched.onQueueMoved,
+    onProgress: tracker.onProgress,
+    onQueueMoved: tracker.onQueueMoved,
     get size() {
-      return roster.size
+      return subscribers.size
     },
     close: () => {
       closed = true
-      for (const stream of roster.all()) end(stream)
+      for (const subscription of subscribers.all()) end(subscription)
     },
   }
 }

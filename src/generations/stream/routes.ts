@@ -6,17 +6,18 @@ import type { Responder } from '../../http/responder.ts'
 import { generationParams } from '../model.ts'
 import type { GenerationStream } from './service.ts'
 
-const theGeneration = ({ params }: { params: Record<string, string> }): ResourceRef => ({
+const generationOf = ({ params }: { params: Record<string, string> }): ResourceRef => ({
   type: 'generation',
   id: params['generation_id'] ?? '',
 })
 
-const events = `As it goes, and then it ends:
-- \`status\`: {status, attempt}, at the beginning and when either changes; progress begins anew with each attempt
-- \`position\`: {position}, while it is queued: how many go before it, 0 for the next; not counted past 10000
-- \`progress\`: {progress}, from 0 to 1 of the attempt under way
-- \`done\`: the whole generation, when it is completed, failed or cancelled
-It ends without \`done\` when the caller may read it no more, when it is deleted, and when this instance stops.`
+const events = `The current state first, then every change:
+- \`status\`: {status, attempt}, first and when either changes; progress restarts at 0 with each attempt
+- \`position\`: {position}, while queued: the number of jobs ahead, 0 for the next one; at most 10000
+- \`progress\`: {progress}, of the current attempt, from 0 to 1
+- \`done\`: the complete generation, when it is completed, failed or cancelled; the stream ends after it
+The stream ends without \`done\` when the caller loses read access, when the generation is deleted, and when the server stops.
+Reconnect with \`Last-Event-ID\` to receive only what changed since; 204 means that \`done\` was received.`
 
 export const generationStreamRoutes = ({
   generationStream,
@@ -29,22 +30,22 @@ export const generationStreamRoutes = ({
 }) =>
   new Elysia({ prefix: '/api/v1/generations' }).use(guard).get(
     '/:generation_id/stream',
-    async ({ context, caller, right, request }) => {
+    async ({ context, caller, permission, request }) => {
       const outgoing = { requestId: context.requestId, origin: request.headers.get('origin') }
       const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
       if (request.method === 'HEAD') return responder.raw(null, { ...outgoing, status: 200, headers })
-      const body = await generationStream(context, caller, right, request.headers.get('last-event-id'))
+      const body = await generationStream(context, caller, permission, request.headers.get('last-event-id'))
       return body === undefined
         ? responder.raw(null, { ...outgoing, status: 204 })
         : responder.raw(body, { ...outgoing, status: 200, headers })
     },
     {
-      mayGoOn: ['read', theGeneration],
+      mayWithRecheck: ['read', generationOf],
       ...contract(
         { params: generationParams },
         {},
         {
-          summary: 'How one generation goes, as it goes: server-sent events',
+          summary: 'Stream the state of a generation as server-sent events',
           tags: ['generations'],
           events,
           errors: ['generation.not_found', 'generation.too_many_streams', 'generation.streams_full'],

@@ -2,8 +2,9 @@ import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import type { Caller } from '../../access/principal.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Generation } from '../model.ts'
-import { doneText, type Hub } from './hub.ts'
-import { isOver, parseEventId } from './state.ts'
+import { doneText } from './delivery.ts'
+import type { Hub } from './hub.ts'
+import { isFinal, parseEventId } from './state.ts'
 
 type Dependencies = {
   readonly hub: Pick<Hub, 'open'>
@@ -11,23 +12,23 @@ type Dependencies = {
 }
 
 /**
- * How one generation goes, as it goes. A stream brings a client's knowledge up to date and is no log of what happened: what
- * came and went meanwhile is not told, and a client that comes again is told what is news since `lastEventId`.
+ * The event stream of one generation. It synchronizes state and is not a log: intermediate states may be skipped, and a client
+ * that reconnects gets the difference to the state encoded in `lastEventId`.
  */
 export const createGenerationStream =
   ({ hub, get }: Dependencies) =>
-  /** Text: it is over, and this is the last word. Undefined: the client has that already. */
+  /** Text: the generation has ended, and this is its last event. Undefined: the client has received that event already. */
   async (
     context: RequestContext,
     caller: Caller,
-    right: RecheckedPermission,
+    permission: RecheckedPermission,
     lastEventId: string | null,
   ): Promise<ReadableStream<Uint8Array> | string | undefined> => {
-    const { id } = right.ref
+    const { id } = permission.ref
     const generation = await get(context, caller, id)
-    const told = parseEventId(lastEventId)
-    if (!isOver(generation.status)) return hub.open(id, right, told)
-    return told?.status === generation.status ? undefined : doneText(generation)
+    const sent = parseEventId(lastEventId)
+    if (!isFinal(generation.status)) return hub.open(id, permission, sent)
+    return sent?.status === generation.status ? undefined : doneText(generation)
   }
 
 export type GenerationStream = ReturnType<typeof createGenerationStream>

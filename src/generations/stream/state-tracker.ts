@@ -4,214 +4,222 @@ import type { Clock } from '../../kit/clock.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { GenerationState } from '../store.ts'
-import { isOver, type State } from './state.ts'
+import { isFinal, type State } from './state.ts'
 
-/** What is heard within this is read together. */
-const soonMs = 20
-/** All is read again this often, whatever was heard. */
-const rereadMs = 2_500
-const queueMs = 1_000
-const readingMs = 2_000
+/** Changes reported within this time are read in one statement. */
+const coalesceMs = 20
+/** How often all states are read again, to make good lost messages. */
+const resyncMs = 2_500
+const minQueueReadMs = 1_000
+const readTimeoutMs = 2_000
 
-/** `gone`: there is no such generation any more. */
-export type Known = State | 'gone' | undefined
+/** `gone`: the generation is deleted. Undefined: not read yet. */
+export type TrackedState = State | 'gone' | undefined
 
 /**
- * How far the generations are that somebody here watches.
+ * The states of the generations that clients of this instance watch.
  *
- * Promise: what is read is read for all of them in one statement, one at a time, however many there are: when one of them
- * was changed, the queue no more than once a second and only when it moved, and everything every few seconds. So a message
- * that was missed, or a read that failed, is made good by the next. Progress of an attempt does not go back.
+ * Guarantee: a state is at most a few seconds old. The progress of an attempt never goes back.
+ * Cost: one statement at a time, for all generations together: the changed ones 20 ms after an invalidation, queue positions
+ * at most once a second and only if the queue moved, and everything every 2.5 s.
+ * Degrades: a lost message or a failed read is made good by the next read of everything.
  */
-export type Watched = {
-  find(id: string): Known
-  add(id: string): void
-  drop(id: string): void
-  onInvalidated(touched: InvalidationKeys): void
-  /** For messages of the bus: a generation, the attempt, and how far that is. */
+export type StateTracker = {
+  find(id: string): TrackedState
+  /** Calls are counted; each needs one `unwatch`. */
+  watch(id: string): void
+  unwatch(id: string): void
+  onInvalidated(keys: InvalidationKeys): void
   onProgress(message: TopicMessages['progress']): void
-  /** There are more jobs, or fewer. */
+  /** Jobs were added or leased: queue positions may have changed. */
   onQueueMoved(): void
-  /** Call it a few times a second. */
+  /** To be called a few times a second. */
   tick(): void
   readonly size: number
 }
 
 type Entry = {
-  known: Known
+  state: TrackedState
   watchers: number
-  /** The furthest that was heard. */
-  heard: { readonly attempt: number; readonly progress: number } | undefined
+  /** The furthest progress that was reported by the bus. */
+  reported: { readonly attempt: number; readonly progress: number } | undefined
 }
 
 type Dependencies = {
   readonly findStates: (deadline: Deadline, ids: readonly string[]) => Promise<ReadonlyMap<string, GenerationState>>
   readonly findPositions: (deadline: Deadline, ids: readonly string[]) => Promise<ReadonlyMap<string, number>>
   readonly clock: Clock
-  readonly after: (ms: number, context: () => void) => () => void
-  /** Of these something is known that was not. */
-  readonly onNews: (ids: readonly string[]) => void
+  readonly after: (ms: number, callback: () => void) => () => void
+  readonly onChange: (ids: readonly string[]) => void
   readonly log: Log
 }
 
-const thousandths = (fraction: number) => Math.round(fraction * 1_000)
+const toThousandths = (fraction: number) => Math.round(fraction * 1_000)
 const prefix = 'generation:'
 
-export const createWatched = ({ findStates, findPositions, clock, after, onNews, log }: Dependencies): Watched => {
-  const entries = new Map<string, Entry>()
-  const changed = new Set<string>()
-  let queueMoved = false
-  let queueReadMs = Number.NEGATIVE_INFINITY
-  let allReadMs = Number.NEGATIVE_INFINITY
-  let looking = false
-  let scheduled = false
+const isSame = (a: TrackedState, b: TrackedState): boolean =>
+  a === b ||
+  (typeof a === 'object' &&
+    typeof b === 'object' &&
+    a.status === b.status &&
+    a.attempt === b.attempt &&
+    a.progress === b.progress &&
+    a.position === b.position)
 
-  const inQueue = () =>
-    [...entries].flatMap(([id, { known }]) => (typeof known === 'object' && known.status === 'queued' ? [id] : []))
-  const isQueueDue = () => queueMoved && clock.monotonic() - queueReadMs >= queueMs
-  const within = () => createDeadline(clock, readingMs)
-
-  const merge = ({ known, heard }: Entry, { status, attempt, progress }: GenerationState): State => {
-    const before = typeof known === 'object' && known.attempt === attempt ? known : undefined
-    const furthest = Math.max(
-      thousandths(progress),
-      before?.progress ?? 0,
-      heard?.attempt === attempt ? heard.progress : 0,
-    )
-    return {
-      status,
-      attempt,
-      progress: status === 'processing' ? furthest : null,
-      position: status === 'queued' ? (before?.position ?? null) : null,
-    }
+const merge = ({ state, reported }: Entry, { status, attempt, progress }: GenerationState): State => {
+  const before = typeof state === 'object' && state.attempt === attempt ? state : undefined
+  const furthest = Math.max(
+    toThousandths(progress),
+    before?.progress ?? 0,
+    reported?.attempt === attempt ? reported.progress : 0,
+  )
+  return {
+    status,
+    attempt,
+    progress: status === 'processing' ? furthest : null,
+    position: status === 'queued' ? (before?.position ?? null) : null,
   }
+}
 
-  const isSame = (a: Known, b: Known): boolean =>
-    a === b ||
-    (typeof a === 'object' &&
-      typeof b === 'object' &&
-      a.status === b.status &&
-      a.attempt === b.attempt &&
-      a.progress === b.progress &&
-      a.position === b.position)
+export const createStateTracker = ({
+  findStates,
+  findPositions,
+  clock,
+  after,
+  onChange,
+  log,
+}: Dependencies): StateTracker => {
+  const entries = new Map<string, Entry>()
+  const toRead = new Set<string>()
+  let queueMoved = false
+  let queueReadAtMs = Number.NEGATIVE_INFINITY
+  let resyncedAtMs = Number.NEGATIVE_INFINITY
+  let reading = false
+  let readScheduled = false
 
-  /** Learns what was found, and tells of what is new in it. */
-  const learn = (ids: Iterable<string>, next: (entry: Entry, id: string) => Known) => {
-    const news: string[] = []
+  const queuedIds = () =>
+    [...entries].flatMap(([id, { state }]) => (typeof state === 'object' && state.status === 'queued' ? [id] : []))
+  const isQueueReadDue = () => queueMoved && clock.monotonic() - queueReadAtMs >= minQueueReadMs
+  const readDeadline = () => createDeadline(clock, readTimeoutMs)
+
+  /** Stores the next state of each entry and reports those that changed. */
+  const update = (ids: Iterable<string>, next: (entry: Entry, id: string) => TrackedState) => {
+    const changed: string[] = []
     for (const id of ids) {
       const entry = entries.get(id)
       if (entry === undefined) continue
-      const known = next(entry, id)
-      if (isSame(entry.known, known)) continue
-      if (typeof known === 'object' && known.status === 'queued' && known.position === null) queueMoved = true
-      entry.known = known
-      news.push(id)
+      const state = next(entry, id)
+      if (isSame(entry.state, state)) continue
+      if (typeof state === 'object' && state.status === 'queued' && state.position === null) queueMoved = true
+      entry.state = state
+      changed.push(id)
     }
-    if (news.length > 0) onNews(news)
+    if (changed.length > 0) onChange(changed)
   }
 
-  const readChanged = async () => {
-    const ids = [...changed]
-    changed.clear()
-    const found = await findStates(within(), ids)
-    learn(ids, (entry, id) => {
-      const state = found.get(id)
+  const readStates = async () => {
+    const ids = [...toRead]
+    toRead.clear()
+    const states = await findStates(readDeadline(), ids)
+    update(ids, (entry, id) => {
+      const state = states.get(id)
       return state === undefined ? 'gone' : merge(entry, state)
     })
   }
 
-  const readQueue = async () => {
-    queueReadMs = clock.monotonic()
+  const readPositions = async () => {
+    queueReadAtMs = clock.monotonic()
     queueMoved = false
-    const ids = inQueue()
+    const ids = queuedIds()
     if (ids.length === 0) return
-    const found = await findPositions(within(), ids)
-    learn(found.keys(), ({ known }, id) =>
-      typeof known === 'object' && known.status === 'queued'
-        ? { ...known, position: found.get(id) ?? known.position }
-        : known,
+    const positions = await findPositions(readDeadline(), ids)
+    update(positions.keys(), ({ state }, id) =>
+      typeof state === 'object' && state.status === 'queued'
+        ? { ...state, position: positions.get(id) ?? state.position }
+        : state,
     )
   }
 
-  const look = async () => {
-    if (looking) return
-    looking = true
+  const readDue = async () => {
+    if (reading) return
+    reading = true
     try {
-      while (changed.size > 0 || isQueueDue()) {
-        if (changed.size > 0) await readChanged()
-        if (isQueueDue()) await readQueue()
+      while (toRead.size > 0 || isQueueReadDue()) {
+        if (toRead.size > 0) await readStates()
+        if (isQueueReadDue()) await readPositions()
       }
     } catch (error) {
-      // All is read again soon.
-      log.debug({ error }, 'watched generations could not be read')
+      log.debug({ error }, 'watched generations could not be read; the next resync reads them again')
     }
-    looking = false
+    reading = false
   }
 
-  const touch = (id: string) => {
+  const scheduleRead = (id: string) => {
     const entry = entries.get(id)
-    if (entry === undefined || (typeof entry.known === 'object' && isOver(entry.known.status))) return
-    changed.add(id)
-    if (scheduled) return
-    scheduled = true
-    after(soonMs, () => {
-      scheduled = false
-      void look()
+    if (entry === undefined || (typeof entry.state === 'object' && isFinal(entry.state.status))) return
+    toRead.add(id)
+    if (readScheduled) return
+    readScheduled = true
+    after(coalesceMs, () => {
+      readScheduled = false
+      void readDue()
     })
   }
 
   return {
-    find: (id) => entries.get(id)?.known,
-    add: (id) => {
+    find: (id) => entries.get(id)?.state,
+    watch: (id) => {
       const entry = entries.get(id)
-      if (entry === undefined) entries.set(id, { known: undefined, watchers: 1, heard: undefined })
+      if (entry === undefined) entries.set(id, { state: undefined, watchers: 1, reported: undefined })
       else entry.watchers += 1
-      touch(id)
+      scheduleRead(id)
     },
-    drop: (id) => {
+    unwatch: (id) => {
       const entry = entries.get(id)
       if (entry === undefined) return
       entry.watchers -= 1
       if (entry.watchers > 0) return
       entries.delete(id)
-      changed.delete(id)
+      toRead.delete(id)
     },
-    onInvalidated: (touched) => {
-      if (touched === 'everything') {
+    onInvalidated: (keys) => {
+      if (keys === 'everything') {
         queueMoved = true
-        for (const id of entries.keys()) touch(id)
+        for (const id of entries.keys()) scheduleRead(id)
         return
       }
-      for (const key of touched) {
+      for (const key of keys) {
         if (!key.startsWith(prefix)) continue
         queueMoved = true
-        touch(key.slice(prefix.length))
+        scheduleRead(key.slice(prefix.length))
       }
     },
     onProgress: ({ generationId: id, attempt, fraction }) => {
       const entry = entries.get(id)
       if (entry === undefined) return
-      const { heard, known } = entry
-      const progress = thousandths(fraction)
-      if (heard !== undefined && (heard.attempt > attempt || (heard.attempt === attempt && heard.progress >= progress)))
-        return
-      entry.heard = { attempt, progress }
-      if (typeof known !== 'object') return
-      if (known.status !== 'processing' || known.attempt < attempt) touch(id)
-      else if (known.attempt === attempt) {
-        learn([id], () => ({ ...known, progress: Math.max(known.progress ?? 0, progress) }))
+      const { reported, state } = entry
+      const progress = toThousandths(fraction)
+      const isStale =
+        reported !== undefined &&
+        (reported.attempt > attempt || (reported.attempt === attempt && reported.progress >= progress))
+      if (isStale) return
+      entry.reported = { attempt, progress }
+      if (typeof state !== 'object') return
+      if (state.status !== 'processing' || state.attempt < attempt) scheduleRead(id)
+      else if (state.attempt === attempt) {
+        update([id], () => ({ ...state, progress: Math.max(state.progress ?? 0, progress) }))
       }
     },
     onQueueMoved: () => {
       queueMoved = true
     },
     tick: () => {
-      if (entries.size > 0 && clock.monotonic() - allReadMs >= rereadMs) {
-        allReadMs = clock.monotonic()
+      if (entries.size > 0 && clock.monotonic() - resyncedAtMs >= resyncMs) {
+        resyncedAtMs = clock.monotonic()
         queueMoved = true
-        for (const id of entries.keys()) changed.add(id)
+        for (const id of entries.keys()) toRead.add(id)
       }
-      void look()
+      void readDue()
     },
     get size() {
       return entries.size

@@ -1,9 +1,6 @@
 import { type GenerationStatus, generationStatuses } from '../../access/policy/matrix.ts'
 
-/**
- * How far a generation is, and what a client was told of that. Progress is in thousandths of the attempt under way. Null is
- * what is not known, or not yet told.
- */
+/** State of a generation. Progress is in thousandths of the current attempt. Null: not known. */
 export type State = {
   readonly status: GenerationStatus
   readonly attempt: number
@@ -11,48 +8,58 @@ export type State = {
   readonly position: number | null
 }
 
-export type Told = { readonly event: 'status' | 'position' | 'progress'; readonly id: string; readonly data: object }
+/** The part of a state that a client has received. Null: not sent. */
+export type SentState = State
 
-export const isOver = (status: GenerationStatus): boolean => status !== 'queued' && status !== 'processing'
+export type StateEvent = {
+  readonly event: 'status' | 'position' | 'progress'
+  readonly id: string
+  readonly data: object
+}
 
-/** All that was told up to an event, in its id: any instance can go on from there. */
-export const toEventId = ({ status, attempt, progress, position }: State): string =>
-  isOver(status) ? status : `${status}.${attempt}.${progress ?? '-'}.${position ?? '-'}`
+export const isFinal = (status: GenerationStatus): boolean => status !== 'queued' && status !== 'processing'
 
-const ids = /^(queued|processing)\.(\d{1,9})\.(-|\d{1,4})\.(-|\d{1,9})$/
+/** The id of an event encodes everything sent up to it, so that any instance can resume the stream from `Last-Event-ID`. */
+export const toEventId = ({ status, attempt, progress, position }: SentState): string =>
+  isFinal(status) ? status : `${status}.${attempt}.${progress ?? '-'}.${position ?? '-'}`
 
-/** Undefined for what is no id of ours: then nothing was told. */
-export const parseEventId = (id: string | null): State | undefined => {
-  const status = generationStatuses.find((known) => known === id)
-  if (status !== undefined && isOver(status)) return { status, attempt: 0, progress: null, position: null }
-  const parts = ids.exec(id ?? '')
+const eventIdPattern = /^(queued|processing)\.(\d{1,9})\.(-|\d{1,4})\.(-|\d{1,9})$/
+
+/** Undefined when the id is not one of ours: the client starts from the beginning. */
+export const parseEventId = (id: string | null): SentState | undefined => {
+  const final = generationStatuses.find((status) => status === id)
+  if (final !== undefined && isFinal(final)) return { status: final, attempt: 0, progress: null, position: null }
+  const parts = eventIdPattern.exec(id ?? '')
   if (parts === null) return undefined
-  const [, begun, attempt, progress, position] = parts
-  const number = (text: string | undefined) => (text === '-' ? null : Number(text))
+  const [, status, attempt, progress, position] = parts
+  const toNumber = (text: string | undefined) => (text === '-' ? null : Number(text))
   return {
-    status: begun as GenerationStatus,
+    status: status as GenerationStatus,
     attempt: Number(attempt),
-    progress: number(progress),
-    position: number(position),
+    progress: toNumber(progress),
+    position: toNumber(position),
   }
 }
 
-/** What is news to somebody who was told that much, and what they were told with it. */
-export const newsSince = (told: State | undefined, now: State): { news: Told[]; told: State } => {
-  const news: Told[] = []
-  let said: State = told ?? { ...now, progress: null, position: null }
-  const say = (event: Told['event'], data: object, then: State) => {
-    said = then
-    news.push({ event, id: toEventId(then), data })
+/** The events that bring a client from the state it was sent to the current one, and the state it has been sent after them. */
+export const diffEvents = (
+  sentBefore: SentState | undefined,
+  current: State,
+): { events: StateEvent[]; sent: SentState } => {
+  const events: StateEvent[] = []
+  let sent: SentState = sentBefore ?? { ...current, progress: null, position: null }
+  const add = (event: StateEvent['event'], data: object, sentAfter: SentState) => {
+    sent = sentAfter
+    events.push({ event, id: toEventId(sentAfter), data })
   }
-  const { status, attempt, progress, position } = now
-  if (told?.status !== status || told.attempt !== attempt) {
-    say('status', { status, attempt }, { status, attempt, progress: null, position: null })
+  const { status, attempt, progress, position } = current
+  if (sentBefore?.status !== status || sentBefore.attempt !== attempt) {
+    add('status', { status, attempt }, { status, attempt, progress: null, position: null })
   }
-  if (position !== null && position !== said.position) say('position', { position }, { ...said, position })
-  // What an instance has read may be older than what the client heard from another.
-  if (progress !== null && progress > (said.progress ?? -1)) {
-    say('progress', { progress: progress / 1_000 }, { ...said, progress })
+  if (position !== null && position !== sent.position) add('position', { position }, { ...sent, position })
+  // After a reconnect to another instance, our state may be older than the one the client was sent.
+  if (progress !== null && progress > (sent.progress ?? -1)) {
+    add('progress', { progress: progress / 1_000 }, { ...sent, progress })
   }
-  return { news, told: said }
+  return { events, sent }
 }

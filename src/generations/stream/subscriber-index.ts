@@ -2,22 +2,22 @@ import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import { type FactKey, isWhole, partOf } from '../../access/policy/facts/model.ts'
 import { Fault } from '../../fault.ts'
 
-type Listed = { readonly generationId: string; readonly right: RecheckedPermission }
+type Subscriber = { readonly generationId: string; readonly permission: RecheckedPermission }
 
-/** Who is there, found by what concerns them. Bounded, for each session, for each person and in all. */
-export type Roster<S extends Listed> = {
-  /** Throws a fault where there is no room for one more of this session or person. */
-  checkRoom(right: RecheckedPermission): void
-  add(one: S): void
-  /** False: it was gone already. */
-  remove(one: S): boolean
-  /** Whom a change to this fact concerns; of projects nobody knows, so those are not answered for. */
-  concerned(fact: FactKey): readonly S[]
+/** The subscribers of this instance, indexed by the facts their permission depends on; with limits on their number. */
+export type SubscriberIndex<S extends Subscriber> = {
+  /** Throws a fault when the instance, the session or the user is at its limit. */
+  requireCapacity(permission: RecheckedPermission): void
+  add(subscriber: S): void
+  /** False: it was removed before. */
+  remove(subscriber: S): boolean
+  /** The subscribers whose permission depends on a fact. Projects are not indexed: always empty for them. */
+  dependingOn(fact: FactKey): readonly S[]
   all(): readonly S[]
   readonly size: number
 }
 
-const factsOf = ({ generationId, right: { sessionId, userId } }: Listed): FactKey[] => [
+const factsOf = ({ generationId, permission: { sessionId, userId } }: Subscriber): FactKey[] => [
   `session:${sessionId}`,
   `account:${userId}`,
   `generation:${generationId}`,
@@ -25,12 +25,12 @@ const factsOf = ({ generationId, right: { sessionId, userId } }: Listed): FactKe
 
 type Limits = { readonly perSession: number; readonly perPerson: number; readonly perInstance: number }
 
-export const createRoster = <S extends Listed>(limits: Limits): Roster<S> => {
-  const everybody = new Set<S>()
+export const createSubscriberIndex = <S extends Subscriber>(limits: Limits): SubscriberIndex<S> => {
+  const subscribers = new Set<S>()
   const byFact = new Map<FactKey, Set<S>>()
   return {
-    checkRoom: ({ sessionId, userId }) => {
-      if (everybody.size >= limits.perInstance) {
+    requireCapacity: ({ sessionId, userId }) => {
+      if (subscribers.size >= limits.perInstance) {
         throw new Fault('generation.streams_full', { extensions: { limit: limits.perInstance } })
       }
       const ofSession = byFact.get(`session:${sessionId}`)?.size ?? 0
@@ -42,31 +42,31 @@ export const createRoster = <S extends Listed>(limits: Limits): Roster<S> => {
         throw new Fault('generation.too_many_streams', { extensions: { limit: limits.perPerson } })
       }
     },
-    add: (one) => {
-      everybody.add(one)
-      for (const fact of factsOf(one)) {
-        const those = byFact.get(fact)
-        if (those === undefined) byFact.set(fact, new Set([one]))
-        else those.add(one)
+    add: (subscriber) => {
+      subscribers.add(subscriber)
+      for (const fact of factsOf(subscriber)) {
+        const dependents = byFact.get(fact)
+        if (dependents === undefined) byFact.set(fact, new Set([subscriber]))
+        else dependents.add(subscriber)
       }
     },
-    remove: (one) => {
-      for (const fact of factsOf(one)) {
-        const those = byFact.get(fact)
-        those?.delete(one)
-        if (those?.size === 0) byFact.delete(fact)
+    remove: (subscriber) => {
+      for (const fact of factsOf(subscriber)) {
+        const dependents = byFact.get(fact)
+        dependents?.delete(subscriber)
+        if (dependents?.size === 0) byFact.delete(fact)
       }
-      return everybody.delete(one)
+      return subscribers.delete(subscriber)
     },
-    concerned: (fact) => {
-      // What was granted to a person concerns what that person watches.
+    dependingOn: (fact) => {
+      // Grants of a user affect every stream of that user, so they are looked up by account.
       const whole = partOf(fact)?.whole ?? fact
       const key: FactKey = isWhole(whole) ? `account:${whole.slice(whole.indexOf(':') + 1)}` : fact
       return [...(byFact.get(key) ?? [])]
     },
-    all: () => [...everybody],
+    all: () => [...subscribers],
     get size() {
-      return everybody.size
+      return subscribers.size
     },
   }
 }

@@ -2,41 +2,41 @@ import type { RecheckedPermission } from '../../../src/access/permission-recheck
 import type { Generation } from '../../../src/generations/model.ts'
 import type { GenerationState } from '../../../src/generations/store.ts'
 import { createHub, type HubDependencies } from '../../../src/generations/stream/hub.ts'
-import type { State } from '../../../src/generations/stream/state.ts'
+import type { SentState } from '../../../src/generations/stream/state.ts'
 import { manualClock } from '../../../src/kit/clock.ts'
 import { createLog } from '../../../src/platform/log.ts'
 
-/** Time that moves when told to, and what is to happen in it. */
+/** A manual clock with its timers. */
 const createTime = () => {
   const clock = manualClock()
-  let due: { atMs: number; everyMs: number | undefined; call: () => void }[] = []
-  const add = (ms: number, call: () => void, everyMs?: number) => {
-    const one = { atMs: clock.monotonic() + ms, everyMs, call }
-    due.push(one)
+  let timers: { atMs: number; everyMs: number | undefined; callback: () => void }[] = []
+  const add = (ms: number, callback: () => void, everyMs?: number) => {
+    const timer = { atMs: clock.monotonic() + ms, everyMs, callback }
+    timers.push(timer)
     return () => {
-      due = due.filter((other) => other !== one)
+      timers = timers.filter((other) => other !== timer)
     }
   }
-  /** All that was promised by now is kept. */
-  const settled = async () => {
+  /** Runs all pending microtasks. */
+  const flush = async () => {
     for (let round = 0; round < 50; round += 1) await Promise.resolve()
   }
   return {
     clock,
-    settled,
-    after: (ms: number, call: () => void) => add(ms, call),
-    every: (ms: number, call: () => void) => add(ms, call, ms),
-    pending: () => due.length,
-    /** Millisecond by millisecond. */
-    pass: async (ms: number) => {
-      await settled()
+    flush,
+    after: (ms: number, callback: () => void) => add(ms, callback),
+    every: (ms: number, callback: () => void) => add(ms, callback, ms),
+    pendingTimers: () => timers.length,
+    /** Advances in steps of 1 ms, and runs the timers that are due in each. */
+    advance: async (ms: number) => {
+      await flush()
       for (let passed = 0; passed < ms; passed += 1) {
         clock.advance(1)
-        for (const one of due.filter(({ atMs }) => atMs <= clock.monotonic())) {
-          if (one.everyMs === undefined) due = due.filter((other) => other !== one)
-          else one.atMs += one.everyMs
-          one.call()
-          await settled()
+        for (const timer of timers.filter(({ atMs }) => atMs <= clock.monotonic())) {
+          if (timer.everyMs === undefined) timers = timers.filter((other) => other !== timer)
+          else timer.atMs += timer.everyMs
+          timer.callback()
+          await flush()
         }
       }
     },
@@ -52,45 +52,46 @@ const parse = (text: string): Event[] =>
     data: JSON.parse(data),
   }))
 
-/** A hub over a world of plain maps: what is stored, who may read, and how often it was asked. */
-export const createWorld = (overrides: Partial<HubDependencies> = {}) => {
+/** A hub over in-memory fakes of the stores and of the permission re-check, which count their calls. */
+export const createHubWorld = (overrides: Partial<HubDependencies> = {}) => {
   const time = createTime()
   const stored = new Map<string, GenerationState>()
   const queue: string[] = []
-  const asked = { states: [] as (readonly string[])[], positions: 0, whole: 0, peeks: 0, gathers: [] as number[] }
-  /** What memory says of the right to each generation; undefined: it does not tell. */
-  const memory = new Map<string, boolean | undefined>()
-  const truth = new Map<string, boolean>()
-  const broken = { states: false, whole: false, rights: false }
+  const calls = { states: [] as (readonly string[])[], positions: 0, finalStates: 0, peeks: 0, gathers: [] as number[] }
+  /** Decisions of `peek`, by generation; undefined: not in memory. Allowed unless set. */
+  const inMemory = new Map<string, boolean | undefined>()
+  /** Decisions of `gather`, by generation. Allowed unless set. */
+  const inDatabase = new Map<string, boolean>()
+  const failing = { states: false, finalStates: false, permissions: false }
   const hub = createHub({
     findStates: async (_, ids) => {
-      asked.states.push(ids)
-      if (broken.states) throw new Error('No states')
+      calls.states.push(ids)
+      if (failing.states) throw new Error('The states cannot be read')
       return new Map(ids.flatMap((id) => (stored.has(id) ? [[id, stored.get(id) as GenerationState] as const] : [])))
     },
     findPositions: async (_, ids) => {
-      asked.positions += 1
+      calls.positions += 1
       return new Map(ids.filter((id) => queue.includes(id)).map((id) => [id, queue.indexOf(id)]))
     },
-    findEach: async (_, wanted) => {
-      asked.whole += 1
-      if (broken.whole) throw new Error('Nothing whole')
-      return wanted.map(({ id, userId }) => {
+    findEach: async (_, queries) => {
+      calls.finalStates += 1
+      if (failing.finalStates) throw new Error('The generations cannot be read')
+      return queries.map(({ id, userId }) => {
         const state = stored.get(id)
         return state && ({ id, owner_id: userId, status: state.status } as Generation)
       })
     },
-    rights: {
+    permissions: {
       peek: ({ ref, expiresAtMs }) => {
-        asked.peeks += 1
+        calls.peeks += 1
         if (expiresAtMs <= time.clock.now()) return false
-        return memory.has(ref.id) ? memory.get(ref.id) : true
+        return inMemory.has(ref.id) ? inMemory.get(ref.id) : true
       },
-      gather: async (rights) => {
-        asked.gathers.push(rights.length)
+      gather: async (permissions) => {
+        calls.gathers.push(permissions.length)
         await Promise.resolve()
-        if (broken.rights) throw new Error('No rights')
-        return rights.map(({ ref }) => truth.get(ref.id) ?? true)
+        if (failing.permissions) throw new Error('The permissions cannot be read')
+        return permissions.map(({ ref }) => inDatabase.get(ref.id) ?? true)
       },
     },
     clock: time.clock,
@@ -101,17 +102,17 @@ export const createWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...overrides,
   })
 
-  const rightTo = (id: string, given: Partial<RecheckedPermission> = {}): RecheckedPermission => ({
+  const permissionFor = (id: string, overridden: Partial<RecheckedPermission> = {}): RecheckedPermission => ({
     userId: 'ada',
     sessionId: 'hers',
     expiresAtMs: time.clock.now() + 900_000,
     action: 'read',
     ref: { type: 'generation', id },
-    ...given,
+    ...overridden,
   })
-  /** A client that reads on its own, unless it is told to wait. */
-  const open = (id: string, given: Partial<RecheckedPermission> = {}, told?: State) => {
-    const reader = hub.open(id, rightTo(id, given), told).getReader()
+  /** Opens a stream as a client that reads continuously until `stopReading`. */
+  const open = (id: string, overridden: Partial<RecheckedPermission> = {}, sent?: SentState) => {
+    const reader = hub.open(id, permissionFor(id, overridden), sent).getReader()
     const client = { text: '', ended: false, reading: true }
     const read = async () => {
       while (client.reading) {
@@ -132,19 +133,19 @@ export const createWorld = (overrides: Partial<HubDependencies> = {}) => {
         return client.text
       },
       events: () => parse(client.text),
-      kinds: () => parse(client.text).map(({ event, data }) => `${event} ${JSON.stringify(data)}`),
-      /** After what it is waiting for. */
+      eventTexts: () => parse(client.text).map(({ event, data }) => `${event} ${JSON.stringify(data)}`),
+      /** Takes effect after the read under way. */
       stopReading: () => {
         client.reading = false
       },
-      goOn: () => {
+      resumeReading: () => {
         client.reading = true
         void read()
       },
-      leave: () => reader.cancel(),
+      disconnect: () => reader.cancel(),
     }
   }
-  const put = (id: string, status: GenerationState['status'], attempt = 0, progress = 0) =>
+  const setState = (id: string, status: GenerationState['status'], attempt = 0, progress = 0) =>
     stored.set(id, { status, attempt, progress })
-  return { time, stored, queue, asked, memory, truth, broken, hub, open, put }
+  return { time, stored, queue, calls, inMemory, inDatabase, failing, hub, open, setState }
 }

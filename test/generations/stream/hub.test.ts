@@ -2,94 +2,94 @@ import { describe, expect, test } from 'bun:test'
 import { dispatch } from '../../../src/access/invalidation/topics.ts'
 import type { FactKey } from '../../../src/access/policy/facts/model.ts'
 import { maxPerSession } from '../../../src/generations/stream/hub.ts'
-import { createWorld } from './hub-world.ts'
+import { createHubWorld } from './hub-world.ts'
 
-const touching = (id: string): FactKey[] => [`generation:${id}`]
+const keysOf = (id: string): FactKey[] => [`generation:${id}`]
 
 describe('a stream', () => {
-  test('tells how one generation goes, from waiting to done, and then ends', async () => {
-    const { time, queue, put, hub, open } = createWorld()
+  test('sends each change of state from queued to completed, then the complete generation, then ends', async () => {
+    const { time, queue, setState, hub, open } = createHubWorld()
     queue.push('other', 'g')
-    put('g', 'queued')
+    setState('g', 'queued')
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     expect(client.text).toStartWith('retry: 1000\n\n')
-    expect(client.kinds()).toEqual(['status {"status":"queued","attempt":0}', 'position {"position":1}'])
+    expect(client.eventTexts()).toEqual(['status {"status":"queued","attempt":0}', 'position {"position":1}'])
     queue.shift()
     hub.onQueueMoved()
-    await time.pass(1_250)
-    expect(client.kinds().at(-1)).toBe('position {"position":0}')
-    put('g', 'processing', 1)
-    hub.onInvalidated(touching('g'))
-    await time.pass(30)
+    await time.advance(1_250)
+    expect(client.eventTexts().at(-1)).toBe('position {"position":0}')
+    setState('g', 'processing', 1)
+    hub.onInvalidated(keysOf('g'))
+    await time.advance(30)
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.4 })
-    await time.pass(30)
-    put('g', 'completed')
-    hub.onInvalidated(touching('g'))
-    await time.pass(30)
-    expect(client.kinds().slice(3)).toEqual([
+    await time.advance(30)
+    setState('g', 'completed')
+    hub.onInvalidated(keysOf('g'))
+    await time.advance(30)
+    expect(client.eventTexts().slice(3)).toEqual([
       'status {"status":"processing","attempt":1}',
       'progress {"progress":0}',
       'progress {"progress":0.4}',
       'done {"id":"g","owner_id":"ada","status":"completed"}',
     ])
     expect(client.events().at(-1)?.id).toBe('completed')
-    expect([client.ended, hub.size, time.pending()]).toEqual([true, 0, 0])
+    expect([client.ended, hub.size, time.pendingTimers()]).toEqual([true, 0, 0])
   })
 
-  test.each(['failed', 'cancelled'] as const)('that ends as %s says so', async (status) => {
-    const { time, put, hub, open } = createWorld()
-    put('g', 'processing', 1)
+  test.each(['failed', 'cancelled'] as const)('ends with a done event when the generation is %s', async (status) => {
+    const { time, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(300)
-    put('g', status)
-    hub.onInvalidated(touching('g'))
-    await time.pass(30)
+    await time.advance(300)
+    setState('g', status)
+    hub.onInvalidated(keysOf('g'))
+    await time.advance(30)
     expect([client.events().at(-1)?.data, client.ended]).toEqual([{ id: 'g', owner_id: 'ada', status }, true])
   })
 
-  test('of one that is deleted ends without another word', async () => {
-    const { time, stored, put, hub, open } = createWorld()
-    put('g', 'processing', 1)
+  test('ends without another event when the generation is deleted', async () => {
+    const { time, stored, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     const { text } = client
     stored.delete('g')
-    hub.onInvalidated(touching('g'))
-    await time.pass(30)
+    hub.onInvalidated(keysOf('g'))
+    await time.advance(30)
     expect([client.text, client.ended, hub.size]).toEqual([text, true, 0])
   })
 
-  test('goes on from what the client was told', async () => {
-    const { time, put, open } = createWorld()
-    put('g', 'processing', 1, 0.5)
-    const told = { status: 'processing', attempt: 1, progress: 500, position: null } as const
-    const [knows, lags] = [open('g', {}, told), open('g', {}, { ...told, progress: 200 })]
-    await time.pass(300)
-    expect([knows.kinds(), lags.kinds()]).toEqual([[], ['progress {"progress":0.5}']])
+  test('resumes from the state the client was sent', async () => {
+    const { time, setState, open } = createHubWorld()
+    setState('g', 'processing', 1, 0.5)
+    const sent = { status: 'processing', attempt: 1, progress: 500, position: null } as const
+    const [current, behind] = [open('g', {}, sent), open('g', {}, { ...sent, progress: 200 })]
+    await time.advance(300)
+    expect([current.eventTexts(), behind.eventTexts()]).toEqual([[], ['progress {"progress":0.5}']])
   })
 
-  test('shows every 15 seconds that it is there, and not when it said something anyway', async () => {
-    const { time, put, hub, open } = createWorld()
-    put('g', 'processing', 1)
+  test('sends a heartbeat after 15 seconds without an event', async () => {
+    const { time, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(10_000)
+    await time.advance(10_000)
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.5 })
-    await time.pass(14_000)
+    await time.advance(14_000)
     expect(client.text).not.toContain(':\n\n')
-    await time.pass(1_300)
+    await time.advance(1_300)
     expect(client.text).toEndWith('\n\n:\n\n')
-    await time.pass(45_000)
+    await time.advance(45_000)
     expect(client.text.split(':\n\n')).toHaveLength(5)
   })
 })
 
-describe('progress', () => {
-  test('does not go back within an attempt, whatever comes late, and begins anew with the next', async () => {
-    const { time, put, hub, open } = createWorld()
-    put('g', 'processing', 2, 0.3)
+describe('progress in a stream', () => {
+  test('never goes back within an attempt despite late messages, and restarts with the next attempt', async () => {
+    const { time, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 2, 0.3)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     for (const [attempt, fraction] of [
       ['2', '0.5'],
       ['2', '0.4'],
@@ -97,14 +97,14 @@ describe('progress', () => {
       ['2', '0.6'],
     ]) {
       dispatch({ progress: hub.onProgress }, `progress g ${attempt ?? ''} ${fraction ?? ''}`)
-      await time.pass(5)
+      await time.advance(5)
     }
-    // What is stored is older than what was heard.
-    await time.pass(3_000)
-    put('g', 'processing', 3, 0)
+    // The stored progress is older than the last message.
+    await time.advance(3_000)
+    setState('g', 'processing', 3, 0)
     hub.onProgress({ generationId: 'g', attempt: 3, fraction: 0.1 })
-    await time.pass(30)
-    expect(client.kinds()).toEqual([
+    await time.advance(30)
+    expect(client.eventTexts()).toEqual([
       'status {"status":"processing","attempt":2}',
       'progress {"progress":0.3}',
       'progress {"progress":0.5}',
@@ -114,21 +114,21 @@ describe('progress', () => {
     ])
   })
 
-  test('of an attempt that is over is passed over, were it the first that is heard', async () => {
-    const { time, put, hub, open } = createWorld()
-    put('g', 'processing', 2, 0.3)
+  test('ignores a message of an earlier attempt, even as the first message', async () => {
+    const { time, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 2, 0.3)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.9 })
-    await time.pass(3_000)
-    expect(client.kinds().at(-1)).toBe('progress {"progress":0.3}')
+    await time.advance(3_000)
+    expect(client.eventTexts().at(-1)).toBe('progress {"progress":0.3}')
   })
 
-  test('that makes no sense is passed over', async () => {
-    const { time, put, hub, open } = createWorld()
-    put('g', 'processing', 1)
+  test('ignores malformed messages', async () => {
+    const { time, setState, hub, open } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     const before = client.text
     for (const words of [
       [],
@@ -141,112 +141,112 @@ describe('progress', () => {
     ]) {
       dispatch({ progress: hub.onProgress }, `progress ${words.join(' ')}`)
     }
-    await time.pass(30)
+    await time.advance(30)
     expect(client.text).toBe(before)
   })
 })
 
-describe('what is read', () => {
-  test('is read for all that are watched in one statement, and once for many who watch one', async () => {
-    const { time, put, open, asked } = createWorld({ perPerson: 300 })
+describe('the state tracker', () => {
+  test('reads all watched generations in one statement, each once however many clients watch it', async () => {
+    const { time, setState, open, calls } = createHubWorld({ perPerson: 300 })
     for (let number = 0; number < 100; number += 1) {
-      put(`g${number}`, 'processing', 1)
+      setState(`g${number}`, 'processing', 1)
       for (let copy = 0; copy < 3; copy += 1) open(`g${number}`, { sessionId: `${number} ${copy}` })
     }
-    await time.pass(200)
-    expect(asked.states.map((ids) => ids.length)).toEqual([100])
-    await time.pass(10_000)
-    // All of them every two and a half seconds, whatever is heard.
-    expect(asked.states.length).toBeGreaterThanOrEqual(4)
-    expect(asked.states.length).toBeLessThanOrEqual(6)
+    await time.advance(200)
+    expect(calls.states.map((ids) => ids.length)).toEqual([100])
+    await time.advance(10_000)
+    // The resync every 2.5 s.
+    expect(calls.states.length).toBeGreaterThanOrEqual(4)
+    expect(calls.states.length).toBeLessThanOrEqual(6)
   })
 
-  test('makes good every message that was missed within three seconds', async () => {
-    const { time, queue, put, open } = createWorld()
+  test('makes good a lost message within three seconds', async () => {
+    const { time, queue, setState, open } = createHubWorld()
     queue.push('other', 'g')
-    put('g', 'queued')
+    setState('g', 'queued')
     const client = open('g')
-    await time.pass(1_500)
+    await time.advance(1_500)
     queue.shift()
-    await time.pass(3_000)
-    expect(client.kinds().at(-1)).toBe('position {"position":0}')
-    put('g', 'processing', 1, 0.5)
-    await time.pass(3_000)
-    expect(client.kinds().at(-1)).toBe('progress {"progress":0.5}')
-    put('g', 'completed')
-    await time.pass(3_000)
+    await time.advance(3_000)
+    expect(client.eventTexts().at(-1)).toBe('position {"position":0}')
+    setState('g', 'processing', 1, 0.5)
+    await time.advance(3_000)
+    expect(client.eventTexts().at(-1)).toBe('progress {"progress":0.5}')
+    setState('g', 'completed')
+    await time.advance(3_000)
     expect(client.ended).toBe(true)
   })
 
-  test('and cannot be, is read when it can be again', async () => {
-    const { time, put, open, broken, asked } = createWorld()
-    broken.states = true
-    broken.whole = true
-    put('g', 'completed')
+  test('reads again after failed reads, as does the final state loader', async () => {
+    const { time, setState, open, failing, calls } = createHubWorld()
+    failing.states = true
+    failing.finalStates = true
+    setState('g', 'completed')
     const client = open('g')
-    await time.pass(6_000)
-    broken.states = false
-    await time.pass(3_000)
-    expect([client.events(), asked.whole > 0]).toEqual([[], true])
-    broken.whole = false
-    await time.pass(300)
+    await time.advance(6_000)
+    failing.states = false
+    await time.advance(3_000)
+    expect([client.events(), calls.finalStates > 0]).toEqual([[], true])
+    failing.finalStates = false
+    await time.advance(300)
     expect(client.events().map(({ event }) => event)).toEqual(['done'])
   })
 
-  test('of the queue is read when any generation changes, for it may have left', async () => {
-    const { time, queue, put, hub, open } = createWorld()
+  test('reads queue positions when any generation changes, because it may have left the queue', async () => {
+    const { time, queue, setState, hub, open } = createHubWorld()
     queue.push('other', 'g')
-    put('g', 'queued')
+    setState('g', 'queued')
     const client = open('g')
-    // Just after all was read.
-    await time.pass(2_800)
+    // Just after a resync.
+    await time.advance(2_800)
     queue.shift()
-    hub.onInvalidated(touching('other'))
-    await time.pass(1_100)
-    expect(client.kinds().at(-1)).toBe('position {"position":0}')
+    hub.onInvalidated(keysOf('other'))
+    await time.advance(1_100)
+    expect(client.eventTexts().at(-1)).toBe('position {"position":0}')
   })
 
-  test('of the queue is read once a second at the most, however it moves, and not when nobody waits', async () => {
-    const { time, queue, put, hub, open, asked } = createWorld()
-    put('busy', 'processing', 1)
+  test('reads queue positions at most once a second, and never while no watched generation is queued', async () => {
+    const { time, queue, setState, hub, open, calls } = createHubWorld()
+    setState('busy', 'processing', 1)
     open('busy', { sessionId: 'other' })
     hub.onQueueMoved()
-    await time.pass(5_000)
-    expect(asked.positions).toBe(0)
+    await time.advance(5_000)
+    expect(calls.positions).toBe(0)
     queue.push('g')
-    put('g', 'queued')
+    setState('g', 'queued')
     open('g')
     for (let ms = 0; ms < 10_000; ms += 10) {
       hub.onQueueMoved()
-      hub.onInvalidated(touching('somebody else’s'))
-      await time.pass(10)
+      hub.onInvalidated(keysOf('unwatched'))
+      await time.advance(10)
     }
-    expect(asked.positions).toBeGreaterThanOrEqual(7)
-    expect(asked.positions).toBeLessThanOrEqual(11)
+    expect(calls.positions).toBeGreaterThanOrEqual(7)
+    expect(calls.positions).toBeLessThanOrEqual(11)
   })
 })
 
-describe('the right to read', () => {
-  const begin = async () => {
-    const world = createWorld()
-    world.put('g', 'processing', 1)
+describe('the permission of a stream', () => {
+  const openStream = async () => {
+    const world = createHubWorld()
+    world.setState('g', 'processing', 1)
     const client = world.open('g')
-    await world.time.pass(300)
+    await world.time.advance(300)
     return { ...world, client, before: client.text }
   }
 
-  test('that is lost ends the stream before anything else is sent', async () => {
-    const { client, before, memory, hub, time } = await begin()
-    memory.set('g', false)
+  test('ends the stream before another write once it is lost', async () => {
+    const { client, before, inMemory, hub, time } = await openStream()
+    inMemory.set('g', false)
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
-    await time.pass(1)
+    await time.advance(1)
     expect([client.text, client.ended, hub.size]).toEqual([before, true, 0])
   })
 
-  test('is looked at by itself, several times a second', async () => {
-    const { client, before, memory, time } = await begin()
-    memory.set('g', false)
-    await time.pass(260)
+  test('is re-checked every 250 ms without an invalidation', async () => {
+    const { client, before, inMemory, time } = await openStream()
+    inMemory.set('g', false)
+    await time.advance(260)
     expect([client.text, client.ended]).toEqual([before, true])
   })
 
@@ -256,152 +256,152 @@ describe('the right to read', () => {
     ['generation:g'],
     ['grant:ada/some-project'],
     ['grants:ada'],
-  ] as FactKey[][])('is looked at when %s was changed, at once', async (key) => {
-    const { client, memory, hub, time } = await begin()
-    memory.set('g', false)
-    hub.onInvalidated(['account:nobody', key as FactKey])
-    await time.settled()
+  ] as FactKey[][])('is re-checked at once when %s is invalidated', async (key) => {
+    const { client, inMemory, hub, time } = await openStream()
+    inMemory.set('g', false)
+    hub.onInvalidated(['account:unrelated', key as FactKey])
+    await time.flush()
     expect(client.ended).toBe(true)
   })
 
-  test('is looked at when any project was changed, for all together, and when anything may have been', async () => {
-    for (const touched of [['project:p', 'project:q'] as FactKey[], 'everything' as const]) {
-      const { client, memory, hub, time, asked } = await begin()
-      memory.set('g', false)
-      const { peeks } = asked
-      hub.onInvalidated(touched)
-      await time.pass(60)
-      expect([client.ended, asked.peeks - peeks]).toEqual([true, 1])
+  test('is re-checked once for several changed projects, and once when everything is invalidated', async () => {
+    for (const keys of [['project:p', 'project:q'] as FactKey[], 'everything' as const]) {
+      const { client, inMemory, hub, time, calls } = await openStream()
+      inMemory.set('g', false)
+      const { peeks } = calls
+      hub.onInvalidated(keys)
+      await time.advance(60)
+      expect([client.ended, calls.peeks - peeks]).toEqual([true, 1])
     }
   })
 
-  test('that memory does not tell is asked about in one statement for all, and nothing is sent until it is answered', async () => {
-    const { client, before, memory, truth, hub, time, asked, put, open } = await begin()
-    put('h', 'processing', 1)
+  test('is re-checked in one statement for all streams that memory cannot decide, and no event is sent before the result', async () => {
+    const { client, before, inMemory, inDatabase, hub, time, calls, setState, open } = await openStream()
+    setState('h', 'processing', 1)
     const other = open('h', { sessionId: 'another' })
-    await time.pass(100)
-    memory.set('g', undefined).set('h', undefined)
-    truth.set('g', false)
+    await time.advance(100)
+    inMemory.set('g', undefined).set('h', undefined)
+    inDatabase.set('g', false)
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
     expect(client.text).toBe(before)
-    await time.pass(1)
+    await time.advance(1)
     expect([client.text, client.ended, other.ended]).toEqual([before, true, false])
-    asked.gathers.length = 0
+    calls.gathers.length = 0
     hub.onInvalidated('everything')
-    await time.pass(1)
-    expect(asked.gathers).toEqual([1])
+    await time.advance(1)
+    expect(calls.gathers).toEqual([1])
   })
 
-  test('that cannot be known is none', async () => {
-    const { client, before, memory, broken, hub, time } = await begin()
-    memory.set('g', undefined)
-    broken.rights = true
+  test('counts as lost when it cannot be decided', async () => {
+    const { client, before, inMemory, failing, hub, time } = await openStream()
+    inMemory.set('g', undefined)
+    failing.permissions = true
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.7 })
-    await time.pass(1)
+    await time.advance(1)
     expect([client.text, client.ended]).toEqual([before, true])
   })
 
-  test('ends with the access token', async () => {
-    const { client, time } = await begin()
-    await time.pass(899_000)
+  test('ends when the access token expires', async () => {
+    const { client, time } = await openStream()
+    await time.advance(899_000)
     expect(client.ended).toBe(false)
-    await time.pass(1_000)
+    await time.advance(1_000)
     expect(client.ended).toBe(true)
   })
 
-  test('of thousands costs a look into memory each, and no statement', async () => {
-    const { put, open, time, asked } = createWorld({ perPerson: 1_000 })
-    put('g', 'processing', 1)
+  test('is re-checked from memory without a statement, for a thousand streams', async () => {
+    const { setState, open, time, calls } = createHubWorld({ perPerson: 1_000 })
+    setState('g', 'processing', 1)
     for (let number = 0; number < 1_000; number += 1) open('g', { sessionId: `s${number}` })
-    await time.pass(300)
-    const { peeks } = asked
-    await time.pass(1_000)
-    expect(asked.peeks - peeks).toBe(4_000)
-    expect(asked.gathers).toEqual([])
+    await time.advance(300)
+    const { peeks } = calls
+    await time.advance(1_000)
+    expect(calls.peeks - peeks).toBe(4_000)
+    expect(calls.gathers).toEqual([])
   })
 })
 
-describe('clients', () => {
-  test('that go are forgotten at once, and with the last of them everything stops', async () => {
-    const { put, open, hub, time, asked } = createWorld()
-    put('g', 'processing', 1)
+describe('clients of a hub', () => {
+  test('are removed at once when they disconnect, and the last one stops all reads and timers', async () => {
+    const { setState, open, hub, time, calls } = createHubWorld()
+    setState('g', 'processing', 1)
     const clients = [open('g'), open('g'), open('g')]
-    await time.pass(300)
+    await time.advance(300)
     for (const [index, client] of clients.entries()) {
-      await client.leave()
+      await client.disconnect()
       expect(hub.size).toBe(2 - index)
     }
-    const reads = asked.states.length
-    await time.pass(10_000)
-    expect([time.pending(), asked.states.length]).toEqual([0, reads])
+    const reads = calls.states.length
+    await time.advance(10_000)
+    expect([time.pendingTimers(), calls.states.length]).toEqual([0, reads])
   })
 
-  test('that stay are told on when another goes', async () => {
-    const { put, open, hub, time } = createWorld()
-    put('g', 'processing', 1)
-    const [stays, goes] = [open('g'), open('g')]
-    await time.pass(300)
-    await goes.leave()
+  test('continue to receive events after another client disconnects', async () => {
+    const { setState, open, hub, time } = createHubWorld()
+    setState('g', 'processing', 1)
+    const [staying, leaving] = [open('g'), open('g')]
+    await time.advance(300)
+    await leaving.disconnect()
     hub.onProgress({ generationId: 'g', attempt: 1, fraction: 0.5 })
-    await time.pass(5)
-    expect(stays.kinds().at(-1)).toBe('progress {"progress":0.5}')
+    await time.advance(5)
+    expect(staying.eventTexts().at(-1)).toBe('progress {"progress":0.5}')
   })
 
-  test('that are slow get the newest when they are ready, and not what came and went', async () => {
-    const { put, open, hub, time } = createWorld()
-    put('g', 'processing', 1)
+  test('that read slowly get the newest state when they are ready, without the skipped ones', async () => {
+    const { setState, open, hub, time } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     client.stopReading()
     for (let percent = 1; percent <= 90; percent += 1) {
       hub.onProgress({ generationId: 'g', attempt: 1, fraction: percent / 100 })
-      await time.pass(10)
+      await time.advance(10)
     }
-    client.goOn()
-    await time.settled()
-    const heard = client.kinds().filter((kind) => kind.startsWith('progress'))
-    expect(heard).toEqual(['progress {"progress":0}', 'progress {"progress":0.01}', 'progress {"progress":0.9}'])
+    client.resumeReading()
+    await time.flush()
+    const received = client.eventTexts().filter((kind) => kind.startsWith('progress'))
+    expect(received).toEqual(['progress {"progress":0}', 'progress {"progress":0.01}', 'progress {"progress":0.9}'])
     client.stopReading()
-    put('g', 'completed')
-    hub.onInvalidated(touching('g'))
-    await time.pass(5_000)
-    client.goOn()
-    await time.settled()
-    expect([client.kinds().at(-1), client.ended]).toEqual([
+    setState('g', 'completed')
+    hub.onInvalidated(keysOf('g'))
+    await time.advance(5_000)
+    client.resumeReading()
+    await time.flush()
+    expect([client.eventTexts().at(-1), client.ended]).toEqual([
       'done {"id":"g","owner_id":"ada","status":"completed"}',
       true,
     ])
   })
 
-  test('that take nothing for a minute are let go', async () => {
-    const { put, open, hub, time } = createWorld()
-    put('g', 'processing', 1)
+  test('are disconnected after reading nothing for 60 seconds', async () => {
+    const { setState, open, hub, time } = createHubWorld()
+    setState('g', 'processing', 1)
     const client = open('g')
-    await time.pass(300)
+    await time.advance(300)
     client.stopReading()
-    await time.pass(60_000)
+    await time.advance(60_000)
     expect(hub.size).toBe(1)
-    await time.pass(16_000)
+    await time.advance(16_000)
     expect(hub.size).toBe(0)
   })
 
-  test('have so many streams a session, and all together so many, and room again when one ends', async () => {
-    const { put, open, hub, time } = createWorld({ perInstance: maxPerSession + 2 })
-    put('g', 'processing', 1)
+  test('are limited for each session and for the instance, and an ended stream frees its place', async () => {
+    const { setState, open, hub, time } = createHubWorld({ perInstance: maxPerSession + 2 })
+    setState('g', 'processing', 1)
     const clients = Array.from({ length: maxPerSession }, () => open('g'))
     expect(() => open('g')).toThrow(expect.objectContaining({ code: 'generation.too_many_streams' }))
     open('g', { sessionId: 'two' })
     open('g', { sessionId: 'three' })
     expect(() => open('g', { sessionId: 'four' })).toThrow(expect.objectContaining({ code: 'generation.streams_full' }))
-    await clients[0]?.leave()
+    await clients[0]?.disconnect()
     open('g')
     expect(hub.size).toBe(maxPerSession + 2)
-    await time.pass(300)
+    await time.advance(300)
   })
 
-  test('have so many a person, in however many sessions', async () => {
-    const { open, put, hub } = createWorld({ perPerson: 3 })
-    put('g', 'processing', 1)
+  test('are limited for each user across sessions', async () => {
+    const { open, setState, hub } = createHubWorld({ perPerson: 3 })
+    setState('g', 'processing', 1)
     for (const sessionId of ['one', 'two', 'three']) open('g', { sessionId })
     expect(() => open('g', { sessionId: 'four' })).toThrow(
       expect.objectContaining({ code: 'generation.too_many_streams' }),
@@ -411,14 +411,14 @@ describe('clients', () => {
     hub.close()
   })
 
-  test('are all let go when the instance ends, and none is let in after', async () => {
-    const { put, open, hub, time } = createWorld()
-    put('g', 'processing', 1)
+  test('are all disconnected when the hub closes, and new ones are refused', async () => {
+    const { setState, open, hub, time } = createHubWorld()
+    setState('g', 'processing', 1)
     const clients = [open('g'), open('g')]
-    await time.pass(300)
+    await time.advance(300)
     hub.close()
-    await time.settled()
-    expect([clients.map(({ ended }) => ended), hub.size, time.pending()]).toEqual([[true, true], 0, 0])
+    await time.flush()
+    expect([clients.map(({ ended }) => ended), hub.size, time.pendingTimers()]).toEqual([[true, true], 0, 0])
     expect(() => open('g')).toThrow(expect.objectContaining({ code: 'server.stopping' }))
   })
 })

@@ -1,72 +1,78 @@
 import { describe, expect, test } from 'bun:test'
-import { newsSince, parseEventId, type State, toEventId } from '../../../src/generations/stream/state.ts'
+import {
+  diffEvents,
+  parseEventId,
+  type SentState,
+  type State,
+  toEventId,
+} from '../../../src/generations/stream/state.ts'
 
 const queued: State = { status: 'queued', attempt: 0, progress: null, position: 3 }
-const begun: State = { status: 'processing', attempt: 1, progress: 250, position: null }
+const processing: State = { status: 'processing', attempt: 1, progress: 250, position: null }
 
-const told = (before: State | undefined, now: State) =>
-  newsSince(before, now).news.map(({ event, data }) => [event, data])
+const eventsBetween = (sent: SentState | undefined, current: State) =>
+  diffEvents(sent, current).events.map(({ event, data }) => [event, data])
 
-describe('what is news', () => {
-  test('to somebody who knows nothing is everything that is known', () => {
-    expect(told(undefined, queued)).toEqual([
+describe('diffEvents', () => {
+  test('returns the whole known state for a client that was sent nothing', () => {
+    expect(eventsBetween(undefined, queued)).toEqual([
       ['status', { status: 'queued', attempt: 0 }],
       ['position', { position: 3 }],
     ])
-    expect(told(undefined, begun)).toEqual([
+    expect(eventsBetween(undefined, processing)).toEqual([
       ['status', { status: 'processing', attempt: 1 }],
       ['progress', { progress: 0.25 }],
     ])
-    expect(told(undefined, { ...queued, position: null })).toHaveLength(1)
+    expect(eventsBetween(undefined, { ...queued, position: null })).toHaveLength(1)
   })
 
-  test('is what differs, and nothing is told twice', () => {
-    expect(told(queued, queued)).toEqual([])
-    expect(told(queued, { ...queued, position: 2 })).toEqual([['position', { position: 2 }]])
-    expect(told(begun, { ...begun, progress: 300 })).toEqual([['progress', { progress: 0.3 }]])
-    expect(told(begun, { ...begun, progress: 200 })).toEqual([])
-    expect(told(queued, begun)).toEqual([
+  test('returns only what changed', () => {
+    expect(eventsBetween(queued, queued)).toEqual([])
+    expect(eventsBetween(queued, { ...queued, position: 2 })).toEqual([['position', { position: 2 }]])
+    expect(eventsBetween(processing, { ...processing, progress: 300 })).toEqual([['progress', { progress: 0.3 }]])
+    expect(eventsBetween(processing, { ...processing, progress: 200 })).toEqual([])
+    expect(eventsBetween(queued, processing)).toEqual([
       ['status', { status: 'processing', attempt: 1 }],
       ['progress', { progress: 0.25 }],
     ])
   })
 
-  test('begins anew with another attempt, however far the one before was', () => {
-    expect(told(begun, { ...begun, attempt: 2, progress: 0 })).toEqual([
+  test('restarts progress with another attempt, however far the previous one was', () => {
+    expect(eventsBetween(processing, { ...processing, attempt: 2, progress: 0 })).toEqual([
       ['status', { status: 'processing', attempt: 2 }],
       ['progress', { progress: 0 }],
     ])
   })
 
-  test('is the same after each event of it, by the id of that event alone', () => {
-    for (const [before, now] of [
+  test('continues after any of its events from the id of that event alone', () => {
+    for (const [before, current] of [
       [undefined, queued],
-      [undefined, begun],
-      [queued, begun],
+      [undefined, processing],
+      [queued, processing],
     ] as const) {
-      const { news, told } = newsSince(before, now)
-      expect(told).toEqual(now)
-      for (const [index, { id }] of news.entries()) {
-        const known = parseEventId(id)
-        expect(known).toBeDefined()
-        expect(newsSince(known, now).news).toEqual(news.slice(index + 1))
+      const { events, sent } = diffEvents(before, current)
+      expect(sent).toEqual(current)
+      for (const [index, { id }] of events.entries()) {
+        const received = parseEventId(id)
+        expect(received).toBeDefined()
+        expect(diffEvents(received, current).events).toEqual(events.slice(index + 1))
       }
     }
   })
 })
 
 describe('an event id', () => {
-  test('is read as it was written', () => {
-    for (const state of [queued, begun, { ...begun, progress: 0 }, { ...queued, position: null }]) {
+  test('round-trips the state it encodes', () => {
+    for (const state of [queued, processing, { ...processing, progress: 0 }, { ...queued, position: null }]) {
       expect(parseEventId(toEventId(state))).toEqual(state)
     }
     for (const status of ['completed', 'failed', 'cancelled'] as const) {
-      const over = { status, attempt: 0, progress: null, position: null }
-      expect([toEventId(over), parseEventId(status)]).toEqual([status, over])
+      const final = { status, attempt: 0, progress: null, position: null }
+      expect([toEventId(final), parseEventId(status)]).toEqual([status, final])
     }
   })
 
-  test('that is none of ours says nothing', () => {
+  test('in an unknown format is ignored', () => {
     const bad = ['', 'queued', 'processing', 'queued.0.-', 'queued.0.-.-.-', 'queued.-1.-.-', 'processing.1.99999.-']
     for (const id of [null, ...bad, 'Completed', 'completed\n', 'paused.1.-.-', '42', '💥', 'x'.repeat(100_000)]) {
       expect([id, parseEventId(id)]).toEqual([id, undefined])
