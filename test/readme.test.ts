@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -17,22 +17,31 @@ beforeAll(async () => {
 })
 afterAll(() => server.stop())
 
-test('the first calls of the README give what the README says', async () => {
-  const block = /```sh\n(base=[\s\S]*?)```/.exec(readme)?.[1] ?? ''
-  const expected = block
-    .split('\n')
-    .filter((line) => line.startsWith('#=> '))
-    .map((line) => line.slice(4))
-  expect(expected.length).toBeGreaterThan(5)
-  const script = block
-    .replace(/^base=.*$/m, `base=${server.baseUrl}`)
-    // An answer has no line end of its own.
-    .replaceAll(/^(call .*)$/gm, '$1; echo')
-  const folder = await mkdtemp(join(tmpdir(), 'velro-readme-'))
-  reapFolder(folder)
-  const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script], { cwd: folder })
-  const lines = stdout.split('\n').filter((line) => line !== '')
-  expect(lines).toEqual(expected)
+/** The commands of the section "First calls", and what they print. */
+const firstCalls = /```sh\n(base=[\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
+const [commands = '', output = ''] = firstCalls?.slice(1) ?? []
+
+const run = async (shell: string, folder: string): Promise<string> => {
+  const script = commands.replace(/^base=.*$/m, `base=${server.baseUrl}`)
+  const { stdout } = await promisify(execFile)(shell, ['-c', script], { cwd: folder })
+  return stdout
+}
+
+describe('the first calls of the README', () => {
+  test('consist of commands alone: an interactive zsh runs comments as commands', () => {
+    expect(output.split('\n').length).toBeGreaterThan(10)
+    expect(commands.split('\n').filter((line) => line.includes('#'))).toEqual([])
+  })
+
+  // CI has every shell; elsewhere a shell that is not installed cannot be tested.
+  const shells = ['bash', 'dash', 'zsh'].filter((shell) => process.env['CI'] !== undefined || Bun.which(shell) !== null)
+  test.each(shells)('print the documented output in %s, the second time as well', async (shell) => {
+    const folder = await mkdtemp(join(tmpdir(), 'velro-readme-'))
+    reapFolder(folder)
+    expect(await run(shell, folder)).toBe(output)
+    expect(await run(shell, folder)).toBe(output)
+    expect((await readdir(folder)).toSorted()).toEqual(['lighthouse-256.webp', 'lighthouse.webp'])
+  })
 })
 
 test('every variable of the configuration is in the table of the README, and no other', () => {
