@@ -6,25 +6,24 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { migrate } from '../../src/platform/migrate.ts'
-import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { reapCluster, reapFolder } from './reaper.ts'
+import { connectOnce } from '../../src/platform/postgres.ts'
+import { reapCluster, reapFolder, startedOnce } from './reaper.ts'
 
 export type TestConnection = { host: string; port: number; user: string; database: string }
 export type TestDatabase = { connection: TestConnection; drop(): Promise<void> }
 
-type Cluster = { connection: TestConnection; admin: Sql }
-
 const template = 'velro_template'
 
-const roomNeeded = 4 * 2 ** 30
+const freeMemoryNeeded = 4 * 2 ** 30
 
-/** Memory where there is plenty: copies of a database are made of hundreds of files, and take a tenth of the time there. */
+/** In memory if there is enough: a copy of a database consists of hundreds of files and takes a tenth of the time there. */
 const chooseFolder = async (): Promise<string> => {
   const memory = await statfs('/dev/shm').catch(() => undefined)
-  return memory !== undefined && memory.bavail * memory.bsize > roomNeeded ? '/dev/shm' : tmpdir()
+  return memory !== undefined && memory.bavail * memory.bsize > freeMemoryNeeded ? '/dev/shm' : tmpdir()
 }
 
-const startCluster = async (): Promise<Cluster> => {
+/** Starts a cluster with a migrated template database. The reaper of this process ends it. */
+export const startCluster = async (): Promise<TestConnection> => {
   const directory = await mkdtemp(join(await chooseFolder(), 'velro-cluster-'))
   await chmod(directory, 0o755)
   reapCluster(directory)
@@ -34,21 +33,26 @@ const startCluster = async (): Promise<Cluster> => {
   reapFolder(connection.host)
   const admin = connectOnce(connection)
   await admin`create database ${admin(template)}`
+  await admin.end()
   const sql = connectOnce({ ...connection, database: template })
   await migrate(sql)
   await sql.end()
-  return { connection, admin }
+  return connection
 }
 
-let cluster: Promise<Cluster> | undefined
+const cluster = startedOnce(async () => {
+  const given = process.env['TEST_CLUSTER']
+  const connection = given === undefined ? await startCluster() : (JSON.parse(given) as TestConnection)
+  return { connection, admin: connectOnce(connection) }
+})
 
 /**
- * A database of its own on the one cluster of this process: a copy of the migrated template, or an empty one.
- * Costs 0.01 s in memory, 0.1 s on a disk; the first call also pays for the cluster. What is not dropped ends with the process.
+ * A database for one test or file: a copy of the migrated template, or an empty one. It is on the cluster that TEST_CLUSTER
+ * names, otherwise on one of this process. Costs 0.01 s in memory, 0.1 s on a disk; without TEST_CLUSTER the first call also
+ * starts the cluster. A database that is not dropped goes with the cluster.
  */
 export const createDatabase = async ({ migrated = true } = {}): Promise<TestDatabase> => {
-  cluster ??= startCluster()
-  const { connection, admin } = await cluster
+  const { connection, admin } = await cluster()
   const database = `test_${randomBytes(6).toString('hex')}`
   await admin`create database ${admin(database)} template ${admin(migrated ? template : 'template0')} strategy file_copy`
   return {

@@ -7,8 +7,11 @@ import { findProcess } from '../../src/platform/embedded-postgres/process-lock.t
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { api, createDatabase, type Runtime, register, startApp, startServer } from '../harness.ts'
 
-describe('a database of one’s own', () => {
-  test('holds the schema, sees nothing of another, and is gone when dropped', async () => {
+/** What the runner shares is left out: these processes start all they need. */
+const { TEST_CLUSTER: _cluster, REDIS_URL: _redis, ...ownEnvironment } = process.env
+
+describe('a test database', () => {
+  test('has the schema, shares no rows with another, and is gone after it is dropped', async () => {
     const [a, b] = await Promise.all([createDatabase(), createDatabase()])
     const [sqlA, sqlB] = [connectOnce(a.connection), connectOnce(b.connection)]
     await sqlA`insert into users (id, email, display_name, password_hash) values (gen_random_uuid(), 'a@b.c', 'A', 'x')`
@@ -23,7 +26,7 @@ describe('a database of one’s own', () => {
 })
 
 describe('the application in this process', () => {
-  test('answers on a real socket until it is closed', async () => {
+  test('answers on a real socket until it is closed, and may be closed twice', async () => {
     const app = await startApp()
     const client = api(app.baseUrl)
     const person = await register(client)
@@ -36,7 +39,7 @@ describe('the application in this process', () => {
 })
 
 describe.each<Runtime>(['bun', 'deno'])('the application as a process of %s', (runtime) => {
-  test('is ready when started, shows what it writes, and is gone when stopped', async () => {
+  test('is ready when startServer resolves, its output can be read, and it is gone after stop', async () => {
     const server = await startServer({ runtime, env: { LOG_LEVEL: 'debug' } })
     const person = await register(api(server.baseUrl))
     expect(person.user.email).toBe(person.email)
@@ -46,7 +49,7 @@ describe.each<Runtime>(['bun', 'deno'])('the application as a process of %s', (r
     expect(findProcess(server.pid)).toBeUndefined()
   })
 
-  test('that does not start says why, and nothing is left of it', async () => {
+  test('rejects with the exit code and the output when it does not start', async () => {
     const failing = startServer({ runtime, env: { LOG_LEVEL: 'loud' } })
     await expect(failing).rejects.toThrow(/exit code 1[\s\S]*LOG_LEVEL must be one of/)
   })
@@ -54,7 +57,7 @@ describe.each<Runtime>(['bun', 'deno'])('the application as a process of %s', (r
 
 describe('a test run that is killed', () => {
   const script = fileURLToPath(new URL('./fixtures/abandon.ts', import.meta.url))
-  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'], env: ownEnvironment })
   afterAll(() => void child.kill('SIGKILL'))
 
   test('leaves no process and no folder behind', async () => {
@@ -70,9 +73,9 @@ describe('a test run that is killed', () => {
   })
 })
 
-test('a test that takes too long takes nothing from the tests after it, and all ends with the run', async () => {
+test('a test that times out leaves the shared servers to the tests after it, and all end with the run', async () => {
   const script = fileURLToPath(new URL('./fixtures/slow.ts', import.meta.url))
-  const child = spawn(process.execPath, ['test', script], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, ['test', script], { stdio: ['ignore', 'pipe', 'pipe'], env: ownEnvironment })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk) => {
@@ -80,8 +83,8 @@ test('a test that takes too long takes nothing from the tests after it, and all 
     })
   }
   await new Promise((resolve) => child.once('close', resolve))
-  expect(output).toMatch(/\(fail\) takes too long/)
-  expect(output).toMatch(/\(pass\) still has it all/)
+  expect(output).toMatch(/\(fail\) times out/)
+  expect(output).toMatch(/\(pass\) both still answer/)
   const folder = /socket folder: (.+)/.exec(output)?.[1] ?? ''
   expect(folder).toStartWith('/')
   expect(existsSync(folder)).toBe(false)

@@ -1,18 +1,11 @@
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { reapFolder } from './reaper.ts'
+import { reapFolder, startedOnce } from './reaper.ts'
 
-let made: Promise<string> | undefined
-
-const make = async () => {
+/** Where all apps and servers of this process keep media unless told otherwise. Objects are named by their content, so they can share it. */
+export const mediaFolder = startedOnce(async () => {
   const folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
   reapFolder(folder)
   return folder
-}
-
-/** Where all apps and servers of this test run keep pictures, unless told otherwise: the same bytes are one object anywhere. */
-export const mediaFolder = (): Promise<string> => {
-  made ??= make()
-  return made
-}
+})

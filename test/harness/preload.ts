@@ -1,5 +1,5 @@
 import { afterAll } from 'bun:test'
 import { reapAll } from './reaper.ts'
 
-/** Runs once, after the last test of the last file. */
+/** After the last test of the last file; a worker of `bun test --parallel` runs it after each file. */
 afterAll(reapAll)

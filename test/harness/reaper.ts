@@ -1,19 +1,19 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 
 /**
- * Ends what tests start. Promise: when this process is gone, kill -9 included, every process and folder it named here is
- * gone within moments too. It is a shell that reads names from a pipe until the pipe ends, and then does its work. It
- * listens to no signal: bun ends all children of a test run when a single test takes too long.
+ * Ends what tests start. Guarantee: when this process is gone, also after kill -9, every process and folder registered here
+ * is gone within moments. The reaper is a shell that reads names from a pipe until the pipe ends, and then cleans up. It
+ * ignores signals: bun ends all children of a test run when a single test times out.
  */
 const script = `
 trap '' INT TERM HUP
 victims=; clusters=; folders=
-while read -r verb what; do
+while read -r verb name; do
   case $verb in
-    cluster) clusters="$clusters $what" ;;
-    remove) folders="$folders $what" ;;
-    kill) victims="$victims $what " ;;
-    forget) victims=$(printf %s "$victims" | sed "s/ $what / /g") ;;
+    cluster) clusters="$clusters $name" ;;
+    remove) folders="$folders $name" ;;
+    kill) victims="$victims $name " ;;
+    forget) victims=$(printf %s "$victims" | sed "s/ $name / /g") ;;
   esac
 done
 for pid in $victims; do kill -9 "$pid"; done
@@ -28,8 +28,10 @@ rm -rf $folders $clusters
 `
 
 let shell: ChildProcess | undefined
+/** Counts calls of reapAll. */
+let generation = 0
 
-const tell = (line: string) => {
+const send = (line: string) => {
   if (shell === undefined) {
     // A session of its own: a Ctrl-C for us must not end it before its work is done.
     shell = spawn('/bin/sh', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' })
@@ -38,19 +40,29 @@ const tell = (line: string) => {
   shell.stdin?.write(`${line}\n`)
 }
 
-/** The folder of an embedded cluster: whatever server runs on it is stopped, then the folder goes. */
-export const reapCluster = (folder: string) => tell(`cluster ${folder}`)
-export const reapFolder = (folder: string) => tell(`remove ${folder}`)
-export const reapProcess = (pid: number) => tell(`kill ${pid}`)
-/** The process has ended and its number may soon be another's. */
-export const forgetProcess = (pid: number) => tell(`forget ${pid}`)
+/** The folder of an embedded cluster: the server that runs on it is stopped, then the folder is removed. */
+export const reapCluster = (folder: string) => send(`cluster ${folder}`)
+export const reapFolder = (folder: string) => send(`remove ${folder}`)
+export const reapProcess = (pid: number) => send(`kill ${pid}`)
+/** The process has ended, and its number may soon be that of another process. */
+export const forgetProcess = (pid: number) => send(`forget ${pid}`)
 
 /** Ends everything now and waits until it is gone. */
 export const reapAll = async (): Promise<void> => {
+  generation++
   const ending = shell
   if (ending === undefined) return
   shell = undefined
   const gone = new Promise((resolve) => ending.once('exit', resolve))
   ending.stdin?.end()
   await gone
+}
+
+/** Starts something once for all tests of this process; again after reapAll ended it. */
+export const startedOnce = <T>(start: () => Promise<T>): (() => Promise<T>) => {
+  let running: { generation: number; started: Promise<T> } | undefined
+  return () => {
+    if (running?.generation !== generation) running = { generation, started: start() }
+    return running.started
+  }
 }

@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createServer } from 'node:net'
 import { findProcess } from '../../src/platform/embedded-postgres/process-lock.ts'
-import { forgetProcess, reapProcess } from './reaper.ts'
+import { forgetProcess, reapProcess, startedOnce } from './reaper.ts'
 
 export type TestRedis = {
   /** For ioredis. */
@@ -85,14 +85,11 @@ export const startRedis = async ({
   }
 }
 
-let shared: Promise<TestRedis> | undefined
-
 /**
  * The Redis all tests share: REDIS_URL, else redis-server or valkey-server from PATH, else installed with apt-get as root.
- * It may be somebody's: use keys of your own and never flush it.
+ * It may be in use by others: use keys with a prefix unique to the test and never flush it.
  */
-export const redis = (): Promise<TestRedis> => {
+export const redis = startedOnce((): Promise<TestRedis> => {
   const url = process.env['REDIS_URL']
-  shared ??= url ? Promise.resolve({ url, pid: undefined, stop: async () => {} }) : startRedis()
-  return shared
-}
+  return url ? Promise.resolve({ url, pid: undefined, stop: async () => {} }) : startRedis()
+})

@@ -64,7 +64,7 @@ const isGone = (pid: number) => findProcess(pid) === undefined
 
 /** Another Velro process that starts the same module and says where its server is. */
 const script = `
-import { startEmbeddedPostgres } from '${source}/platform/embedded-postgres.ts'
+import { startEmbeddedPostgres } from '${source}/platform/embedded-postgres/embedded-postgres.ts'
 const [directory, then] = process.argv.slice(2)
 const pg = await startEmbeddedPostgres({ directory, settings: ${JSON.stringify(quick)} })
 console.log(JSON.stringify({ connection: pg.connection, directory: pg.directory, pid: pg.pid }))

@@ -1,0 +1,137 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { startCluster } from './harness/database.ts'
+import { reapAll, reapProcess } from './harness/reaper.ts'
+import { redis } from './harness/redis.ts'
+import { addSummaries, failuresIn, findTestFiles, needsNoServer, summarise } from './harness/suite.ts'
+
+/**
+ * `bun test/run.ts [--checks] [--unit] [--workers N] [path...]` runs the tests among and below the paths, by default all.
+ *
+ * One Postgres cluster and one Redis are started here and handed to all test processes. Files run in parallel; those that
+ * measure time run alone afterwards. `--checks` adds the type check and the linter, beside the tests. `--unit` leaves out
+ * files that start a server or a process. `--record` writes how long each file took, by which the slowest start first.
+ * The output ends with what failed; the exit code is 0 only if nothing did and every file ran.
+ */
+const { values: options, positionals } = parseArgs({
+  args: process.argv.slice(2),
+  allowPositionals: true,
+  options: {
+    checks: { type: 'boolean', default: false },
+    unit: { type: 'boolean', default: false },
+    record: { type: 'boolean', default: false },
+    // Tests wait more than they compute: more workers than cores keep both cores of a small machine busy.
+    workers: { type: 'string', default: '4' },
+  },
+})
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const timings = 'test/timings.json'
+
+/** Files whose assertions are about elapsed time or throughput. Beside others they would measure the machine. */
+const measuresTime = new Set<string>([])
+
+type Outcome = { name: string; code: number; output: string }
+
+const children = new Set<ChildProcess>()
+
+/** Runs a program to its end. `live`: its output is also shown as it comes. */
+const run = (name: string, live: boolean, [command = '', ...args]: string[], env: Record<string, string> = {}) => {
+  const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  children.add(child)
+  if (child.pid !== undefined) reapProcess(child.pid)
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8')
+    stream.on('data', (chunk: string) => {
+      output += chunk
+      if (live) process.stdout.write(chunk)
+    })
+  }
+  return new Promise<Outcome>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code) => {
+      children.delete(child)
+      resolve({ name, code: code ?? 1, output })
+    })
+  })
+}
+
+const tool = (name: string) => join(root, 'node_modules', '.bin', name)
+
+const startChecks = (): Promise<Outcome>[] =>
+  options.checks
+    ? [
+        run('type check', false, [tool('tsc'), '--noEmit']),
+        run('lint', false, [tool('biome'), 'ci', '--error-on-warnings']),
+      ]
+    : []
+
+const test = (name: string, files: readonly string[], flags: readonly string[], env: Record<string, string>) => {
+  const paths = files.map((file) => `./${file}`)
+  return run(name, true, [process.execPath, 'test', '--timeout', '60000', ...flags, ...paths], env)
+}
+
+/** What all test processes share, as the environment variables that name it. */
+const startShared = async (): Promise<Record<string, string>> => {
+  const [connection, { url }] = await Promise.all([startCluster(), redis()])
+  return { TEST_CLUSTER: JSON.stringify(connection), REDIS_URL: url }
+}
+
+const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
+  const env = options.unit ? {} : await startShared()
+  const together = files.filter((file) => !measuresTime.has(file))
+  const alone = files.filter((file) => measuresTime.has(file))
+  // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
+  const flags = [`--parallel=${options.workers}`, '--no-isolate', `--timings=${timings}`]
+  if (options.record) flags.push('--update-timings')
+  const outcomes: Outcome[] = []
+  if (together.length > 0) outcomes.push(await test('tests', together, flags, env))
+  if (alone.length > 0) {
+    console.log(`\nAlone, because they measure time: ${alone.join(' ')}`)
+    outcomes.push(await test('tests that measure time', alone, [], env))
+  }
+  return outcomes
+}
+
+const report = (files: readonly string[], tests: readonly Outcome[], checks: readonly Outcome[]): number => {
+  const total = addSummaries(tests.map(({ output }) => summarise(output)))
+  const missing = files.length - total.files
+  const failed = [
+    ...checks.filter(({ code }) => code !== 0).map(({ name, output }) => `${name}\n${output.trim()}`),
+    ...tests.flatMap(({ output }) => failuresIn(output)),
+    ...(missing === 0 ? [] : [`${missing} of ${files.length} files did not run`]),
+    ...tests.filter(({ code }) => code !== 0).map(({ name, code }) => `${name}: exit code ${code}`),
+  ]
+  if (failed.length > 0) console.log(`\nFailed:\n${failed.map((line) => `  ${line}`).join('\n')}`)
+  const checked = checks.map(({ name, code }) => `${name} ${code === 0 ? 'passed' : 'failed'}, `).join('')
+  console.log(
+    `\n${checked}${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped, ` +
+      `${total.expectCalls} expect() calls, ${total.files} files, ${(performance.now() / 1_000).toFixed(1)} s`,
+  )
+  return failed.length === 0 ? 0 : 1
+}
+
+const end = async (code: number) => {
+  for (const child of children) child.kill('SIGKILL')
+  await reapAll()
+  process.exit(code)
+}
+process.once('SIGINT', () => end(130))
+process.once('SIGTERM', () => end(143))
+
+try {
+  if (!existsSync(join(root, 'node_modules'))) throw new Error('run `bun install` first')
+  const found = findTestFiles(root, positionals.length > 0 ? positionals : ['test'])
+  const files = options.unit ? found.filter((file) => needsNoServer(join(root, file))) : found
+  const checks = startChecks()
+  const tests = await runTests(files)
+  await end(report(files, tests, await Promise.all(checks)))
+} catch (error) {
+  console.error(error)
+  await end(1)
+}
