@@ -78,7 +78,7 @@ describe('a balance', () => {
     const ada = await withCredits(10)
     const { done, failures } = await outcomes(Array.from({ length: 100 }, () => reserve(ada, newId(), 1)))
     expect(done).toBe(10)
-    expect(failures.map(({ code, tells }) => [code, tells])).toEqual(
+    expect(failures.map(({ code, extensions }) => [code, extensions])).toEqual(
       Array(90).fill(['credits.insufficient', { missing: 1, balance: 0, price: 1 }]),
     )
     expect(await books(ada)).toEqual({ balance: 0, sum: 0, least: 0 })
