@@ -1,12 +1,13 @@
--- The schema as the migrations leave it, read from the catalog. To be reviewed, never to be run or edited: a test
--- compares it, and writes it anew when told so (UPDATE_SCHEMA=1 bun test test/sql). Partitions made while running are
--- left out.
+-- The schema that the migrations and the function files result in, read from the catalog. It is for review: do not run or
+-- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
+-- are left out.
 
 CREATE OR REPLACE FUNCTION public.heat_left(hits double precision, last_at timestamp with time zone)
  RETURNS double precision
  LANGUAGE sql
  STABLE PARALLEL SAFE
 RETURN (hits * power((0.5)::double precision, (LEAST(GREATEST((EXTRACT(epoch FROM (now() - last_at)) / (3600)::numeric), (0)::numeric), (60)::numeric))::double precision));
+comment on function heat_left(hits double precision, last_at timestamp with time zone) is 'Decayed frequency: half of the hits remain after each hour.';
 
 CREATE OR REPLACE FUNCTION public.keep_credit_balance()
  RETURNS trigger
@@ -16,10 +17,12 @@ begin
   update credit_balances set balance = new.balance_after
    where user_id = new.user_id and balance = new.balance_after - new.amount;
   if not found then
-    raise exception 'one statement wrote two entries of one person' using errcode = 'integrity_constraint_violation';
+    raise exception 'one statement may insert only one ledger entry for each user'
+      using errcode = 'integrity_constraint_violation';
   end if;
   return null;
 end $function$;
+comment on function keep_credit_balance() is 'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
 
 CREATE OR REPLACE FUNCTION public.lock_credit_balance()
  RETURNS trigger
@@ -34,21 +37,22 @@ begin
      where r.generation_id = new.generation_id and r.kind = 'reserve' and r.user_id = new.user_id
        and (new.kind = 'settle' or new.amount = -r.amount)
   ) then
-    raise exception 'a % has to close what was reserved, for the same person and amount', new.kind
+    raise exception 'a % needs a reservation of the same user and amount', new.kind
       using errcode = 'integrity_constraint_violation';
   end if;
   insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
   select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
   new.created_at := clock_timestamp();
-  -- By a statement of its own, which sees what was committed while this one waited.
+  -- A separate statement: its snapshot includes what was committed while this one waited for the lock.
   select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
   if new.id <= last_id then
-    -- The first 48 bits are the milliseconds; version, variant and chance stay those of the new one.
+    -- The first 48 bits of a version 7 id are milliseconds. Version, variant and random bits of the new id stay.
     last_ms := ('x' || left(replace(last_id::text, '-', ''), 12))::bit(48)::bigint;
     new.id := (lpad(to_hex(last_ms + 1), 12, '0') || right(replace(new.id::text, '-', ''), 20))::uuid;
   end if;
   return new;
 end $function$;
+comment on function lock_credit_balance() is 'Locks the balance before an entry is inserted, computes balance_after, and keeps the ids of a user in order.';
 
 CREATE OR REPLACE FUNCTION public.lock_teams_of_project(locked uuid, others uuid[] DEFAULT '{}'::uuid[])
  RETURNS void
@@ -59,6 +63,35 @@ begin
     where id in (select team_id from project_grants where project_id = locked union all select unnest(others))
     order by id for no key update;
 end $function$;
+comment on function lock_teams_of_project(locked uuid, others uuid[]) is 'Locks for no key update all teams with a grant on a locked project, and the other teams given.';
+
+CREATE OR REPLACE FUNCTION public.max_hottest_pairs()
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 5000;
+comment on function max_hottest_pairs() is 'How many rows the materialized view hottest_pairs has at most.';
+
+CREATE OR REPLACE FUNCTION public.max_keys_per_event()
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 20000;
+comment on function max_keys_per_event() is 'An event with more invalidation keys than this is widened: first to one key for all grants of a user, then to * (everything).';
+
+CREATE OR REPLACE FUNCTION public.max_notified_keys_length()
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 7800;
+comment on function max_notified_keys_length() is 'Longest list of invalidation keys sent inside a notification, in characters. Postgres refuses payloads of 8,000 bytes; the rest is for the event id and the instance.';
+
+CREATE OR REPLACE FUNCTION public.max_setting_length()
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 8192;
+comment on function max_setting_length() is 'Length in characters from which recorded keys go to the next transaction setting, because appending copies the whole setting.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_flags()
  RETURNS trigger
@@ -68,6 +101,7 @@ begin
   perform note_touched((select string_agg(concat('flag:', name, '=', enabled, e'\n'), '') from after));
   return null;
 end $function$;
+comment on function note_changed_flags() is 'Records flag:<name>=<enabled> for each inserted or updated flag; the key carries the new value.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_generations()
  RETURNS trigger
@@ -80,6 +114,7 @@ begin
            is distinct from (b.owner_id, b.project_id, b.status)));
   return null;
 end $function$;
+comment on function note_changed_generations() is 'Records generation:<id> for each generation whose owner, project or status changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_media()
  RETURNS trigger
@@ -92,6 +127,7 @@ begin
            is distinct from (b.owner_id, b.generation_id, b.sha256)));
   return null;
 end $function$;
+comment on function note_changed_media() is 'Records media:<id> for each media row whose owner, generation or object changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_projects()
  RETURNS trigger
@@ -104,6 +140,7 @@ begin
            is distinct from (b.owner_id, b.visibility, b.allow_derivatives)));
   return null;
 end $function$;
+comment on function note_changed_projects() is 'Records project:<id> for each project whose owner, visibility or allow_derivatives changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_service_keys()
  RETURNS trigger
@@ -116,6 +153,7 @@ begin
            is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at)));
   return null;
 end $function$;
+comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation or expiry changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_sessions()
  RETURNS trigger
@@ -128,6 +166,7 @@ begin
            is distinct from (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at))));
   return null;
 end $function$;
+comment on function note_changed_sessions() is 'Records session:<id> for each session whose user, end or expiry changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_users()
  RETURNS trigger
@@ -140,6 +179,7 @@ begin
            is distinct from (b.status, b.role, b.plan)));
   return null;
 end $function$;
+comment on function note_changed_users() is 'Records account:<id> for each account whose status, role or plan changed.';
 
 CREATE OR REPLACE FUNCTION public.note_everything()
  RETURNS trigger
@@ -149,6 +189,7 @@ begin
   perform note_touched(e'*\n');
   return null;
 end $function$;
+comment on function note_everything() is 'Records *, which invalidates everything: TRUNCATE does not say which rows it removes.';
 
 CREATE OR REPLACE FUNCTION public.note_media_orphans(lost text[])
  RETURNS void
@@ -160,6 +201,7 @@ begin
       on conflict (sha256) do update set since = excluded.since;
   perform pg_notify('velro', 'orphans');
 end $function$;
+comment on function note_media_orphans(lost text[]) is 'Records objects that lost a reference, and notifies the sweepers when the transaction commits.';
 
 CREATE OR REPLACE FUNCTION public.note_removed()
  RETURNS trigger
@@ -169,6 +211,7 @@ begin
   perform note_touched((select string_agg(concat(tg_argv[0], ':', id, e'\n'), '') from before));
   return null;
 end $function$;
+comment on function note_removed() is 'Records <kind>:<id> for each deleted row; the kind is the argument of the trigger.';
 
 CREATE OR REPLACE FUNCTION public.note_removed_sessions()
  RETURNS trigger
@@ -180,6 +223,7 @@ begin
      where ended_at is null and least(idle_expires_at, expires_at) > now()));
   return null;
 end $function$;
+comment on function note_removed_sessions() is 'Records session:<id> for each deleted session that was live. An ended or expired one is refused with or without its row.';
 
 CREATE OR REPLACE FUNCTION public.note_touched(names text)
  RETURNS void
@@ -198,13 +242,14 @@ begin
   end if;
   place := coalesce(nullif(current_setting('velro.touched_place', true), ''), '0');
   before := coalesce(current_setting('velro.touched_' || place, true), '');
-  if length(before) > 8192 then
+  if length(before) > max_setting_length() then
     place := place + 1;
     before := '';
     perform set_config('velro.touched_place', place::text, true);
   end if;
   perform set_config('velro.touched_' || place, before || names, true);
 end $function$;
+comment on function note_touched(names text) is 'Records invalidation keys for this transaction, to be published when it commits.';
 
 CREATE OR REPLACE FUNCTION public.note_touched_grants()
  RETURNS trigger
@@ -216,6 +261,7 @@ begin
      where not owned or project_id::text is distinct from nullif(current_setting('velro.new_project', true), '')));
   return null;
 end $function$;
+comment on function note_touched_grants() is 'Records grant:<user>/<project> for each changed row of project_access, except the owner of a project that is new.';
 
 CREATE OR REPLACE FUNCTION public.orphans_of_job()
  RETURNS trigger
@@ -225,6 +271,7 @@ begin
   perform note_media_orphans(array[old.reference_sha256]);
   return null;
 end $function$;
+comment on function orphans_of_job() is 'Records the reference object of a deleted job as a possible orphan.';
 
 CREATE OR REPLACE FUNCTION public.orphans_of_media()
  RETURNS trigger
@@ -234,6 +281,7 @@ begin
   perform note_media_orphans((select array_agg(sha256) from gone));
   return null;
 end $function$;
+comment on function orphans_of_media() is 'Records the objects of deleted media as possible orphans.';
 
 CREATE OR REPLACE FUNCTION public.project_access_after_removal()
  RETURNS trigger
@@ -243,6 +291,7 @@ begin
   delete from project_access where project_id = old.id;
   return null;
 end $function$;
+comment on function project_access_after_removal() is 'Deletes the access rows of a deleted project.';
 
 CREATE OR REPLACE FUNCTION public.project_access_before_removal()
  RETURNS trigger
@@ -252,6 +301,7 @@ begin
   perform lock_teams_of_project(old.id);
   return old;
 end $function$;
+comment on function project_access_before_removal() is 'Locks the teams with a grant on a project that is about to be deleted.';
 
 CREATE OR REPLACE FUNCTION public.project_access_on_grant()
  RETURNS trigger
@@ -267,9 +317,9 @@ begin
     perform lock_teams_of_project(changed, array_remove(array[old.team_id, new.team_id], null));
     perform refresh_project_access(array[changed]);
   end loop;
-  -- Gone with its project: so are the rows.
   return null;
 end $function$;
+comment on function project_access_on_grant() is 'Recomputes the access to the project of a changed grant; locks the project, then its teams.';
 
 CREATE OR REPLACE FUNCTION public.project_access_on_member()
  RETURNS trigger
@@ -284,12 +334,13 @@ begin
   granted := array(select project_id from project_grants where team_id in (old.team_id, new.team_id));
   if granted = '{}' then return null; end if;
   for person in select distinct unnest(array_remove(array[old.user_id, new.user_id], null)) order by 1 loop
-    -- Who is in two teams is changed in one at a time.
-    perform pg_advisory_xact_lock(hashtextextended(person::text, 7301950218));
+    -- A user may be changed in two teams at once, whose row locks do not exclude each other.
+    perform pg_advisory_xact_lock(hashtextextended(person::text, user_access_lock_seed()));
     perform refresh_project_access_of(person, granted);
   end loop;
   return null;
 end $function$;
+comment on function project_access_on_member() is 'Recomputes the access of a user whose membership changed; locks the team, then the user.';
 
 CREATE OR REPLACE FUNCTION public.project_access_on_project()
  RETURNS trigger
@@ -305,6 +356,7 @@ begin
   perform refresh_project_access(array[new.id]);
   return null;
 end $function$;
+comment on function project_access_on_project() is 'Recomputes the access to a project that is new or whose owner or visibility changed; locks its teams.';
 
 CREATE OR REPLACE FUNCTION public.project_access_on_truncate()
  RETURNS trigger
@@ -319,6 +371,7 @@ begin
   perform refresh_project_access(differing);
   return null;
 end $function$;
+comment on function project_access_on_truncate() is 'Recomputes all access that differs after team_members or project_grants was truncated.';
 
 CREATE OR REPLACE FUNCTION public.project_access_on_truncate_of_projects()
  RETURNS trigger
@@ -328,6 +381,7 @@ begin
   delete from project_access;
   return null;
 end $function$;
+comment on function project_access_on_truncate_of_projects() is 'Deletes all access rows after projects was truncated.';
 
 CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boolean)
  RETURNS TABLE(id bigint, keys text[])
@@ -344,12 +398,12 @@ begin
   end if;
   publish_access_event.id := event;
   publish_access_event.keys := array(select distinct touched_facts());
-  if cardinality(publish_access_event.keys) > 20000 then
+  if cardinality(publish_access_event.keys) > max_keys_per_event() then
     publish_access_event.keys := array(
       select distinct case when name like 'grant:%' then 'grants:' || split_part(substr(name, 7), '/', 1) else name end
         from unnest(publish_access_event.keys) name);
   end if;
-  if '*' = any (publish_access_event.keys) or cardinality(publish_access_event.keys) > 20000 then
+  if '*' = any (publish_access_event.keys) or cardinality(publish_access_event.keys) > max_keys_per_event() then
     publish_access_event.keys := '{*}';
   end if;
   update access_events e set keys = publish_access_event.keys, created_at = clock_timestamp() where e.id = event;
@@ -359,9 +413,10 @@ begin
   perform set_config('velro.touched_place', '', true), set_config('velro.event', '', true);
   head := format('event %s %s ', event, coalesce(nullif(writer, ''), '-'));
   list := array_to_string(publish_access_event.keys, ' ');
-  perform pg_notify('velro', rtrim(head || case when length(list) > 7800 then '*' else list end));
+  perform pg_notify('velro', rtrim(head || case when length(list) > max_notified_keys_length() then '*' else list end));
   return next;
 end $function$;
+comment on function publish_access_event(writer text, always boolean) is 'Publishes the recorded invalidation keys as one event, delivered when the transaction commits.';
 
 CREATE OR REPLACE FUNCTION public.publish_at_commit()
  RETURNS trigger
@@ -371,6 +426,7 @@ begin
   if current_setting('velro.event', true) = new.id::text then perform publish_access_event('', false); end if;
   return null;
 end $function$;
+comment on function publish_at_commit() is 'Publishes at the commit what the transaction has not published itself, so no write can skip the invalidation.';
 
 CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
  RETURNS void
@@ -390,6 +446,7 @@ begin
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
 end $function$;
+comment on function refresh_project_access(refreshed uuid[]) is 'Recomputes project_access for all users of the given projects; the caller has locked the projects and their teams.';
 
 CREATE OR REPLACE FUNCTION public.refresh_project_access_of(person uuid, refreshed uuid[])
  RETURNS void
@@ -410,14 +467,17 @@ begin
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
 end $function$;
+comment on function refresh_project_access_of(person uuid, refreshed uuid[]) is 'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';
 
 CREATE OR REPLACE FUNCTION public.refuse_change()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
 begin
-  raise exception '% is kept by the ledger, which only grows', tg_table_name using errcode = 'insufficient_privilege';
+  raise exception 'table % is append-only: write a ledger entry instead', tg_table_name
+    using errcode = 'insufficient_privilege';
 end $function$;
+comment on function refuse_change() is 'Refuses to change or delete ledger entries, and to write balances other than through the ledger.';
 
 CREATE OR REPLACE FUNCTION public.require_read_committed()
  RETURNS void
@@ -428,6 +488,7 @@ begin
     raise exception 'access is changed at read committed, not at %', current_setting('transaction_isolation');
   end if;
 end $function$;
+comment on function require_read_committed() is 'Refuses to change access at another isolation level than read committed.';
 
 CREATE OR REPLACE FUNCTION public.touched_facts()
  RETURNS SETOF text
@@ -438,6 +499,14 @@ AS $function$
          string_to_table(current_setting('velro.touched_' || place, true), e'\n') name
    where name <> ''
 $function$;
+comment on function touched_facts() is 'The invalidation keys that this transaction has recorded and not published yet, with duplicates.';
+
+CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '7301950218'::bigint;
+comment on function user_access_lock_seed() is 'Hash seed of the advisory lock under which the effective access of one user changes.';
 
 create table access_events (
   id bigint generated always as identity not null,
@@ -446,6 +515,8 @@ create table access_events (
   constraint access_events_pkey PRIMARY KEY (id)
 );
 CREATE CONSTRAINT TRIGGER publish_at_commit AFTER INSERT ON public.access_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION publish_at_commit();
+comment on table access_events is 'Outbox of invalidation events: a row stays until Redis has confirmed the invalidation.';
+comment on column access_events.keys is 'Invalidation keys; {*} stands for everything.';
 
 create table access_heat (
   user_id uuid not null,
@@ -457,6 +528,8 @@ create table access_heat (
   constraint access_heat__hits CHECK ((hits > (0)::double precision)),
   constraint access_heat__resource_type CHECK ((resource_type = ANY (ARRAY['project'::text, 'generation'::text])))
 ) with (fillfactor=80);
+comment on table access_heat is 'How often a user accesses a resource: a sample, scaled up. Rows may be lost, and have no foreign keys so that writing them takes no locks elsewhere.';
+comment on column access_heat.hits is 'Frequency at last_at. It decays when it is read (heat_left), so ageing writes nothing.';
 
 create table access_rules (
   kind text not null,
@@ -465,6 +538,7 @@ create table access_rules (
   constraint access_rules__pkey PRIMARY KEY (kind, name),
   constraint access_rules__kind CHECK ((kind = ANY (ARRAY['role'::text, 'access_level'::text, 'owner'::text])))
 );
+comment on table access_rules is 'The matrix of roles, access levels and actions. The program writes it at its start.';
 
 create table credit_balances (
   user_id uuid not null,
@@ -475,6 +549,7 @@ create table credit_balances (
 );
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON public.credit_balances FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER only_by_ledger BEFORE INSERT OR DELETE OR UPDATE ON public.credit_balances FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION refuse_change();
+comment on table credit_balances is 'The sum of the ledger entries of each user, maintained by triggers and never negative.';
 
 create table credit_ledger (
   id uuid not null,
@@ -508,6 +583,10 @@ CREATE UNIQUE INDEX credit_ledger__welcomed_once ON public.credit_ledger USING b
 CREATE TRIGGER keep_credit_balance AFTER INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION keep_credit_balance();
 CREATE TRIGGER lock_credit_balance BEFORE INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION lock_credit_balance();
 CREATE TRIGGER only_grows BEFORE DELETE OR UPDATE OR TRUNCATE ON public.credit_ledger FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+comment on table credit_ledger is 'Every change of a balance. Append-only.';
+comment on column credit_ledger.amount is 'Added to the balance. reserve subtracts the price, refund returns it, settle is 0 and makes it final.';
+comment on column credit_ledger.generation_id is 'No foreign key: the entry outlives the generation.';
+comment on column credit_ledger.created_by is 'The operator who granted the credits.';
 
 create table flags (
   name text not null,
@@ -522,6 +601,7 @@ CREATE TRIGGER touched_by_delete AFTER DELETE ON public.flags FOR EACH STATEMENT
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.flags REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_flags();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.flags FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.flags REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_flags();
+comment on table flags is 'Switches for operators. A flag without a row is on.';
 
 create table generation_favorites (
   user_id uuid not null,
@@ -532,6 +612,7 @@ create table generation_favorites (
   constraint generation_favorites__user_id FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
 CREATE INDEX generation_favorites__by_generation ON public.generation_favorites USING btree (generation_id);
+comment on table generation_favorites is 'Which generations a user has marked as favorites.';
 
 create table generation_jobs (
   generation_id uuid not null,
@@ -554,6 +635,13 @@ create table generation_jobs (
 CREATE INDEX generation_jobs__next ON public.generation_jobs USING btree (priority, created_at, generation_id);
 CREATE INDEX generation_jobs__reference_sha256 ON public.generation_jobs USING btree (reference_sha256) WHERE (reference_sha256 IS NOT NULL);
 CREATE TRIGGER orphans AFTER DELETE ON public.generation_jobs FOR EACH ROW WHEN ((old.reference_sha256 IS NOT NULL)) EXECUTE FUNCTION orphans_of_job();
+comment on table generation_jobs is 'One row for each unfinished generation. A worker holds it by a lease.';
+comment on column generation_jobs.priority is 'By the plan of the owner when the job was accepted; the lowest runs first.';
+comment on column generation_jobs.attempt is 'Fencing number of the lease: a result of an earlier attempt is refused.';
+comment on column generation_jobs.failures is 'Failed attempts. An attempt whose worker died does not count.';
+comment on column generation_jobs.progress is 'Progress of the current attempt, from 0 to 1.';
+comment on column generation_jobs.remote is 'The order at a remote provider, so that it is not placed twice.';
+comment on column generation_jobs.reference_sha256 is 'The reference object. It stays stored until the job is over.';
 
 create table generations (
   id uuid not null,
@@ -597,6 +685,13 @@ CREATE INDEX generations__reference_media_id ON public.generations USING btree (
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.generations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('generation');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.generations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_generations();
+comment on table generations is 'Generations: the order, its state and its lineage.';
+comment on column generations.project_id is 'Null: outside a project. Deleting a project leaves its generations to their owners.';
+comment on column generations.ancestor_ids is 'Ids of all ancestors, nearest first, fixed at creation. A deleted ancestor stays listed.';
+comment on column generations.parameters is 'All parameters of the model, defaults included.';
+comment on column generations.price is 'In credits, for all outputs together.';
+comment on column generations.failure is 'Why it failed; a code of the program.';
+comment on column generations.started_at is 'When the first attempt began.';
 
 create table idempotency_keys (
   user_id uuid not null,
@@ -612,6 +707,10 @@ create table idempotency_keys (
   constraint idempotency_keys__request_hash_length CHECK ((length(request_hash) = 32))
 );
 CREATE INDEX idempotency_keys__created_at ON public.idempotency_keys USING btree (created_at);
+comment on table idempotency_keys is 'Responses to requests with an Idempotency-Key, kept for a day. The row is written in the transaction of the request.';
+comment on column idempotency_keys.request_hash is 'SHA-256 of the request body with sorted members.';
+comment on column idempotency_keys.status is 'Status of the response. Null only inside the transaction of the request.';
+comment on column idempotency_keys.answer is 'Body of the response as text, so that a replay is equal byte by byte.';
 
 create table media (
   id uuid not null,
@@ -634,6 +733,8 @@ CREATE TRIGGER orphans AFTER DELETE ON public.media REFERENCING OLD TABLE AS gon
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.media REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('media');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.media FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.media REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_media();
+comment on table media is 'Media: outputs of generations, and uploads (without a generation).';
+comment on column media.position is 'Number of the output within its generation, from 0.';
 
 create table media_claims (
   id uuid not null,
@@ -644,6 +745,7 @@ create table media_claims (
 );
 CREATE INDEX media_claims__claimed_at ON public.media_claims USING btree (claimed_at);
 CREATE INDEX media_claims__sha256 ON public.media_claims USING btree (sha256);
+comment on table media_claims is 'A claim protects an object while it is stored, until a media row refers to it. One older than an hour is abandoned.';
 
 create table media_objects (
   sha256 text not null,
@@ -659,6 +761,8 @@ create table media_objects (
   constraint media_objects__sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
   constraint media_objects__size CHECK (((width > 0) AND (height > 0)))
 );
+comment on table media_objects is 'Stored objects, named by the SHA-256 of their bytes; several media can share one.';
+comment on column media_objects.duration_ms is 'Null for pictures.';
 
 create table media_orphans (
   sha256 text not null,
@@ -667,6 +771,7 @@ create table media_orphans (
   constraint media_orphans_sha256_fkey FOREIGN KEY (sha256) REFERENCES media_objects(sha256) ON DELETE CASCADE
 );
 CREATE INDEX media_orphans__since ON public.media_orphans USING btree (since);
+comment on table media_orphans is 'Objects that lost a reference and are deleted if no other reference is left.';
 
 create table order_cancellations (
   generation_id uuid not null,
@@ -677,6 +782,8 @@ create table order_cancellations (
   constraint order_cancellations_pkey PRIMARY KEY (generation_id)
 );
 CREATE INDEX order_cancellations__due_at ON public.order_cancellations USING btree (due_at);
+comment on table order_cancellations is 'Orders to cancel at a provider. Written in the transaction that removes the job, deleted when the provider has confirmed.';
+comment on column order_cancellations.generation_id is 'No foreign key: the generation may be deleted.';
 
 create table project_access (
   user_id uuid not null,
@@ -692,6 +799,9 @@ CREATE TRIGGER touched_by_delete AFTER DELETE ON public.project_access REFERENCI
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.project_access FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
+comment on table project_access is 'Effective access, maintained by triggers in the transaction of each change: never stale. No foreign keys, because their locks would break the lock order.';
+comment on column project_access.actions is 'Bit set of the allowed actions. Both indexes include it, so a check reads only the index.';
+comment on column project_access.owned is 'Whether the user owns the project. Grants through teams are cached apart from it.';
 
 create table project_grants (
   project_id uuid not null,
@@ -709,6 +819,7 @@ create table project_grants (
 CREATE INDEX project_grants__team_id ON public.project_grants USING btree (team_id, project_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF project_id, team_id, access_level ON public.project_grants FOR EACH ROW EXECUTE FUNCTION project_access_on_grant();
 CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.project_grants FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
+comment on table project_grants is 'Grants: the access level of a team on a project.';
 
 create table projects (
   id uuid not null,
@@ -734,6 +845,8 @@ CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.projects FOR 
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.projects REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('project');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_projects();
+comment on table projects is 'Projects. A private project ignores its grants and keeps them.';
+comment on column projects.allow_derivatives is 'Whether users other than its owner may create children of a generation in this project.';
 
 create table refresh_tokens (
   token_hash bytea not null,
@@ -745,6 +858,17 @@ create table refresh_tokens (
   constraint refresh_tokens__token_hash_length CHECK ((length(token_hash) = 32))
 );
 CREATE INDEX refresh_tokens__session_id ON public.refresh_tokens USING btree (session_id);
+comment on table refresh_tokens is 'Every refresh token issued to a session, so that the reuse of an old one is detected.';
+comment on column refresh_tokens.token_hash is 'SHA-256 of the token. The token itself is not stored.';
+comment on column refresh_tokens.rotated_at is 'When the token was exchanged for its successor. Null: it is the current one.';
+
+create table schema_functions (
+  name text not null,
+  checksum text not null,
+  applied_at timestamp with time zone default now() not null,
+  constraint schema_functions__pkey PRIMARY KEY (name)
+);
+comment on table schema_functions is 'The files of sql/functions as they were last applied, with their checksums.';
 
 create table schema_migrations (
   version integer not null,
@@ -753,6 +877,7 @@ create table schema_migrations (
   applied_at timestamp with time zone default now() not null,
   constraint schema_migrations_pkey PRIMARY KEY (version)
 );
+comment on table schema_migrations is 'The numbered files of sql/ that were applied, with their checksums.';
 
 create table service_keys (
   id uuid not null,
@@ -773,6 +898,8 @@ create table service_keys (
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.service_keys REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('service_key');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.service_keys FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.service_keys REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_service_keys();
+comment on table service_keys is 'API keys of services.';
+comment on column service_keys.secret_hash is 'SHA-256 of the 32 random bytes in the key. The bytes themselves are not stored.';
 
 create table sessions (
   id uuid not null,
@@ -796,6 +923,10 @@ CREATE INDEX sessions__live_by_user ON public.sessions USING btree (user_id, id)
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.sessions REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed_sessions();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.sessions FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.sessions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_sessions();
+comment on table sessions is 'One row for each sign-in: a family of refresh tokens on one device.';
+comment on column sessions.idle_expires_at is 'When the session ends unless a refresh token is used before.';
+comment on column sessions.expires_at is 'When the session ends at the latest.';
+comment on column sessions.ended_at is 'When the session was ended before its expiry, for end_reason.';
 
 create table share_links (
   id uuid not null,
@@ -814,6 +945,9 @@ create table share_links (
 );
 CREATE INDEX share_links__expires_at ON public.share_links USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX share_links__media_id ON public.share_links USING btree (media_id, id);
+comment on table share_links is 'Links that give access to media without an account, until they expire or are removed.';
+comment on column share_links.secret_hash is 'SHA-256 of the 32 random bytes in the link. The bytes themselves are not stored.';
+comment on column share_links.expires_at is 'Null: the link does not expire.';
 
 create table signing_keys (
   kid text not null,
@@ -826,6 +960,10 @@ create table signing_keys (
   constraint signing_keys_pkey PRIMARY KEY (kid),
   constraint signing_keys__order CHECK (((activates_at < retires_at) AND (retires_at < expires_at)))
 );
+comment on table signing_keys is 'Key pairs that sign access tokens.';
+comment on column signing_keys.sealed_private_key is 'AES-256-GCM under a key derived from SECRET, with the kid as associated data.';
+comment on column signing_keys.activates_at is 'From here to retires_at the key signs.';
+comment on column signing_keys.expires_at is 'From its creation to here the key verifies tokens.';
 
 create table team_invitations (
   id uuid not null,
@@ -850,6 +988,10 @@ create table team_invitations (
 CREATE INDEX team_invitations__email ON public.team_invitations USING btree (email);
 CREATE UNIQUE INDEX team_invitations__pending ON public.team_invitations USING btree (team_id, email) WHERE (status = 'pending'::text);
 CREATE INDEX team_invitations__team_id ON public.team_invitations USING btree (team_id, id);
+comment on table team_invitations is 'Invitations to a team by e-mail address; at most one is pending for a team and address.';
+comment on column team_invitations.email is 'Lower case, NFC, as users.email.';
+comment on column team_invitations.secret_hash is 'SHA-256 of the secret. The secret itself is not stored.';
+comment on column team_invitations.status is 'An expired invitation stays pending until a new one replaces it.';
 
 create table team_members (
   team_id uuid not null,
@@ -865,6 +1007,7 @@ CREATE UNIQUE INDEX team_members__one_owner ON public.team_members USING btree (
 CREATE INDEX team_members__user_id ON public.team_members USING btree (user_id, team_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF team_id, user_id, role ON public.team_members FOR EACH ROW EXECUTE FUNCTION project_access_on_member();
 CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.team_members FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
+comment on table team_members is 'Memberships: one row for each user of a team.';
 
 create table teams (
   id uuid not null,
@@ -878,6 +1021,7 @@ create table teams (
   constraint teams__max_members CHECK (((max_members >= 1) AND (max_members <= 1000))),
   constraint teams__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200)))
 );
+comment on table teams is 'Teams. Each has exactly one member with the role owner.';
 
 create table users (
   id uuid not null,
@@ -901,6 +1045,10 @@ CREATE INDEX users__status ON public.users USING btree (status, id);
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('account');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_users();
+comment on table users is 'Accounts. A row is never deleted: closing an account clears the e-mail address and the password hash.';
+comment on column users.email is 'Lower case, NFC. Null after the account is closed, so the address can register again.';
+comment on column users.password_hash is 'Argon2id. Null after the account is closed.';
+comment on column users.role is 'admin: an operator of the platform. It gives no access to content.';
 
 create table view_refreshes (
   view text not null,
@@ -908,6 +1056,7 @@ create table view_refreshes (
   took interval not null,
   constraint view_refreshes__pkey PRIMARY KEY (view)
 );
+comment on table view_refreshes is 'When each materialized view was refreshed, so that one instance does it and the others skip it.';
 
 create view access_heat_alive as
  SELECT h.user_id,
@@ -919,6 +1068,7 @@ create view access_heat_alive as
      LEFT JOIN projects p ON (((h.resource_type = 'project'::text) AND (p.id = h.resource_id))))
      LEFT JOIN generations g ON (((h.resource_type = 'generation'::text) AND (g.id = h.resource_id))))
   WHERE (((p.id IS NOT NULL) OR (g.id IS NOT NULL)) AND (heat_left(h.hits, h.last_at) >= (1)::double precision));
+comment on view access_heat_alive is 'Frequencies worth keeping: of active users and existing resources, with a decayed frequency of at least 1.';
 
 create materialized view access_statistics as
  SELECT p.id AS project_id,
@@ -959,6 +1109,7 @@ create materialized view access_statistics as
           WHERE (generations.project_id IS NOT NULL)
           GROUP BY generations.project_id) g ON ((g.project_id = p.id)));
 CREATE UNIQUE INDEX access_statistics__project_id ON public.access_statistics USING btree (project_id);
+comment on materialized view access_statistics is 'For each project: how many active users may do each action by owning it or through teams, and how many teams and generations it has.';
 
 create materialized view hottest_pairs as
  SELECT user_id,
@@ -967,8 +1118,9 @@ create materialized view hottest_pairs as
     heat
    FROM access_heat_alive
   ORDER BY heat DESC
- LIMIT 5000;
+ LIMIT max_hottest_pairs();
 CREATE UNIQUE INDEX hottest_pairs__pair ON public.hottest_pairs USING btree (user_id, resource_type, resource_id);
+comment on materialized view hottest_pairs is 'The most frequent pairs of user and resource, which an instance prefetches when it starts. Refreshed on a schedule.';
 
 create view project_access_difference as
  SELECT user_id,
@@ -978,6 +1130,7 @@ create view project_access_difference as
    FROM (project_access actual
      FULL JOIN project_access_expected expected USING (user_id, project_id))
   WHERE ((actual.actions IS DISTINCT FROM expected.actions) OR (actual.owned IS DISTINCT FROM expected.owned));
+comment on view project_access_difference is 'Rows of project_access that differ from the base tables: always empty. Reads everything; for the scheduled check and for tests.';
 
 create view project_access_expected as
  SELECT user_id,
@@ -1002,3 +1155,4 @@ create view project_access_expected as
              JOIN access_rules level ON (((level.kind = 'access_level'::text) AND (level.name = g.access_level))))) sources
   WHERE (actions > 0)
   GROUP BY user_id, project_id;
+comment on view project_access_expected is 'Effective access computed from projects, grants, members and access_rules: what project_access has to hold.';

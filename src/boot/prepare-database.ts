@@ -36,7 +36,7 @@ export const prepareDatabase = async (connection: Connection, config: Config, lo
   const sql = connectOnce(connection)
   try {
     const applied = await migrate(sql)
-    if (applied.length > 0) log.info({ migrations: applied }, 'schema brought up to date')
+    if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
     if (config.adminEmail !== undefined) await appointOperator(sql, config.adminEmail, log)
     return { budget: await connectionBudget(sql, config, log), flags: await createFlagStore(sql).list() }

@@ -1,6 +1,7 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/model.ts'
 import type { Deadline } from '../kit/deadline.ts'
+import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 
 export type UserRow = AccountFact & {
@@ -44,8 +45,6 @@ export type SigningKeyRow = {
   retires_at: Date
   expires_at: Date
 }
-
-const signingKeysLock = 7_301_950_217
 
 export const createIdentityStore = (sql: Sql) => ({
   findUserByEmail: async (deadline: Deadline, email: string): Promise<UserRow | undefined> => {
@@ -183,7 +182,7 @@ export const createIdentityStore = (sql: Sql) => ({
   /** Adds the keys that `plan` returns for the unexpired ones. Holds an advisory lock, so instances take turns. */
   addSigningKeys: async (now: Date, plan: (keys: SigningKeyRow[]) => Promise<SigningKeyRow[]>) => {
     await sql.begin(async (tx) => {
-      await tx`select pg_advisory_xact_lock(${signingKeysLock})`
+      await tx`select pg_advisory_xact_lock(${lockKeys.signingKeys})`
       const keys = await tx<SigningKeyRow[]>`
         select * from signing_keys where expires_at > ${now} order by activates_at`
       for (const key of await plan(keys)) {

@@ -1,82 +1,128 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import type { Queryable, Sql } from './postgres.ts'
+import { lockKeys } from './lock-keys.ts'
+import type { Queryable, Sql, TransactionSql } from './postgres.ts'
 
-type Migration = { version: number; name: string; text: string; checksum: string }
-type Applied = { version: number; name: string; checksum: string }
+type SqlFile = { name: string; text: string; checksum: string }
+type Migration = SqlFile & { version: number }
+type Applied = {
+  migrations: { version: number; checksum: string }[]
+  functions: { name: string; checksum: string }[]
+}
+type Files = { migrations: readonly Migration[]; functions: readonly SqlFile[] }
 
-/** A reason not to start: the files and the database tell different stories. */
+/** A reason not to start: the migration files do not match the database. */
 export class MigrationRefused extends Error {
   override readonly name = 'MigrationRefused'
 }
 
-// Any number will do, so long as every instance takes the same.
-const lockKey = 7_301_950_216
-
-const readMigrations = async (directory: URL): Promise<Migration[]> => {
-  const names = (await readdir(directory)).filter((name) => /^\d{6}_\w+\.sql$/.test(name)).sort()
-  const migrations = await Promise.all(
+const readFiles = async (directory: URL, pattern: RegExp): Promise<SqlFile[]> => {
+  const names = (await readdir(directory)).filter((name) => pattern.test(name)).sort()
+  return Promise.all(
     names.map(async (name) => {
       const text = await readFile(new URL(name, directory), 'utf8')
-      return {
-        version: Number(name.slice(0, 6)),
-        name,
-        text,
-        checksum: createHash('sha256').update(text).digest('hex'),
-      }
+      return { name, text, checksum: createHash('sha256').update(text).digest('hex') }
     }),
   )
-  migrations.forEach(({ version, name }, index) => {
+}
+
+const readMigrations = async (directory: URL): Promise<Migration[]> => {
+  const files = await readFiles(directory, /^\d{6}_\w+\.sql$/)
+  return files.map((file, index) => {
+    const version = Number(file.name.slice(0, 6))
     if (version !== index + 1)
-      throw new MigrationRefused(`${name} should have number ${index + 1}: numbers have no gaps`)
+      throw new MigrationRefused(`${file.name} must have number ${index + 1}: numbers have no gaps and no duplicates`)
+    return { ...file, version }
   })
-  return migrations
 }
 
-const readApplied = async (sql: Queryable): Promise<Applied[]> => {
-  const [table] = await sql<{ exists: boolean }[]>`select to_regclass('schema_migrations') is not null as exists`
-  return table?.exists
-    ? await sql<Applied[]>`select version, name, checksum from schema_migrations order by version`
-    : []
+const readApplied = async (sql: Queryable): Promise<Applied> => {
+  const [tables] = await sql<{ migrations: boolean; functions: boolean }[]>`
+    select to_regclass('schema_migrations') is not null as migrations,
+           to_regclass('schema_functions') is not null as functions`
+  return {
+    migrations: tables?.migrations
+      ? await sql<Applied['migrations']>`select version, checksum from schema_migrations order by version`
+      : [],
+    functions: tables?.functions ? await sql<Applied['functions']>`select name, checksum from schema_functions` : [],
+  }
 }
 
-const pending = (migrations: readonly Migration[], applied: readonly Applied[]): Migration[] => {
-  const checksums = new Map(applied.map(({ version, checksum }) => [version, checksum]))
-  for (const { version, name, checksum } of migrations) {
+/** Functions are left alone if the database has a migration that the files lack: another build knows newer ones. */
+const findPending = (files: Files, applied: Applied) => {
+  const checksums = new Map(applied.migrations.map(({ version, checksum }) => [version, checksum]))
+  for (const { version, name, checksum } of files.migrations) {
     if (checksums.has(version) && checksums.get(version) !== checksum) {
       throw new MigrationRefused(
         `${name} was edited after it was applied to this database. Restore the file and write a new migration instead.`,
       )
     }
   }
-  return migrations.filter(({ version }) => !checksums.has(version))
+  const migrations = files.migrations.filter(({ version }) => !checksums.has(version))
+  const isAhead = applied.migrations.some(({ version }) => version > files.migrations.length)
+  const current = new Map(applied.functions.map(({ name, checksum }) => [name, checksum]))
+  const names = new Set(files.functions.map(({ name }) => name))
+  return {
+    migrations,
+    functions: isAhead ? [] : files.functions.filter(({ name, checksum }) => current.get(name) !== checksum),
+    removed: isAhead ? [] : [...current.keys()].filter((name) => !names.has(name)),
+  }
+}
+
+const isUpToDate = ({ migrations, functions, removed }: ReturnType<typeof findPending>): boolean =>
+  migrations.length + functions.length + removed.length === 0
+
+const createTables = async (tx: TransactionSql): Promise<void> => {
+  await tx`
+    create table if not exists schema_migrations (
+      version integer primary key,
+      name text not null,
+      checksum text not null,
+      applied_at timestamptz not null default now()
+    )`
+  await tx`
+    create table if not exists schema_functions (
+      name text not null,
+      checksum text not null,
+      applied_at timestamptz not null default now(),
+      constraint schema_functions__pkey primary key (name)
+    )`
 }
 
 /**
- * Brings the schema up to date from `sql/NNNNNN_name.sql`, forward only.
+ * Migrates the schema, forward only: applies the pending `NNNNNN_name.sql`, then each file of `functions/` whose checksum
+ * changed, in the order of their names.
  *
- * Promise: of many instances that start together one applies, the others wait and find it done; all pending files are
- * applied in one transaction or none is; a file that was edited after it was applied is a `MigrationRefused` and nothing
- * changes. A database that is ahead of the files (an older release during a roll-back) is left as it is.
- * Costs two statements when nothing is pending. Returns the names applied.
+ * Guarantees: of many instances that start together one applies, the others wait and find nothing left to do. Everything
+ * pending is applied in one transaction, or nothing is. A numbered file that was edited after it was applied throws
+ * `MigrationRefused` and changes nothing. A database ahead of the files keeps its schema and its functions: an older build
+ * may be started again after an upgrade.
+ *
+ * Costs three statements when nothing is pending. Returns the names of the applied files.
  */
 export const migrate = async (sql: Sql, directory = new URL('../../sql/', import.meta.url)): Promise<string[]> => {
-  const migrations = await readMigrations(directory)
-  if (pending(migrations, await readApplied(sql)).length === 0) return []
+  const files: Files = {
+    migrations: await readMigrations(directory),
+    functions: await readFiles(new URL('functions/', directory), /\.sql$/),
+  }
+  if (isUpToDate(findPending(files, await readApplied(sql)))) return []
   return sql.begin(async (tx) => {
-    await tx`select pg_advisory_xact_lock(${lockKey})`
-    await tx`
-      create table if not exists schema_migrations (
-        version integer primary key,
-        name text not null,
-        checksum text not null,
-        applied_at timestamptz not null default now()
-      )`
-    const rest = pending(migrations, await readApplied(tx))
-    for (const { version, name, checksum, text } of rest) {
+    await tx`select pg_advisory_xact_lock(${lockKeys.migrations})`
+    await createTables(tx)
+    const { migrations } = findPending(files, await readApplied(tx))
+    for (const { version, name, checksum, text } of migrations) {
       await tx.unsafe(text)
       await tx`insert into schema_migrations (version, name, checksum) values (${version}, ${name}, ${checksum})`
     }
-    return rest.map(({ name }) => name)
+    // Read again: a migration deletes the row of a file that it wants applied again.
+    const { functions, removed } = findPending(files, await readApplied(tx))
+    for (const { name, checksum, text } of functions) {
+      await tx.unsafe(text)
+      await tx`
+        insert into schema_functions as f (name, checksum) values (${name}, ${checksum})
+            on conflict (name) do update set checksum = excluded.checksum, applied_at = excluded.applied_at`
+    }
+    if (removed.length > 0) await tx`delete from schema_functions where name = any (${removed}::text[])`
+    return [...migrations.map(({ name }) => name), ...functions.map(({ name }) => `functions/${name}`)]
   })
 }

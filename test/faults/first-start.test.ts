@@ -41,8 +41,8 @@ describe('instances that start at once on an empty database', () => {
       const files = (await readdir(new URL('../../sql/', import.meta.url))).filter((name) => /^\d{6}_/.test(name))
       const applied = await sql<{ name: string }[]>`select name from schema_migrations order by version`
       expect(applied.map(({ name }) => name)).toEqual(files.sort())
-      const told = servers.filter((server) => server.output().includes('schema brought up to date'))
-      expect(told).toHaveLength(1)
+      const migrating = servers.filter((server) => server.output().includes('database schema migrated'))
+      expect(migrating).toHaveLength(1)
       const [keys] = await sql<{ count: number }[]>`select count(*)::int as count from signing_keys`
       expect(keys?.count).toBe(1)
       for (const server of servers) {

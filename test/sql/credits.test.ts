@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -360,6 +360,7 @@ describe('the migration', () => {
         names.findIndex((name) => name.endsWith('_credits.sql')),
       )
       for (const name of earlier) await copyFile(join(source, name), join(folder, name))
+      await mkdir(join(folder, 'functions'))
       await migrate(on, pathToFileURL(`${folder}/`))
       const users = await Promise.all(Array.from({ length: 5 }, () => insertUser(on)))
       await on`update users set status = 'deleted', email = null, password_hash = null where id = ${users[0] as string}`

@@ -28,14 +28,14 @@ const readColumns = (sql: Queryable) => sql<Column[]>`
    where c.relnamespace = 'public'::regnamespace and a.attnum > 0 and not a.attisdropped
    order by a.attnum`
 
-/** NOT NULL is told with its column. */
+/** Without NOT NULL, which is printed with its column. */
 const readConstraints = (sql: Queryable) => sql<Named[]>`
   select c.relname as table_name, k.conname as name, pg_get_constraintdef(k.oid) as definition
     from pg_constraint k join pg_class c on c.oid = k.conrelid
    where k.connamespace = 'public'::regnamespace and k.contype in ('p', 'u', 'f', 'c', 'x')
    order by position(k.contype::text in 'pufcx'), k.conname`
 
-/** Without those that stand for a constraint. */
+/** Without the indexes of constraints. */
 const readIndexes = (sql: Queryable) => sql<Named[]>`
   select t.relname as table_name, c.relname as name, pg_get_indexdef(c.oid) as definition
     from pg_index i join pg_class c on c.oid = i.indexrelid join pg_class t on t.oid = i.indrelid
@@ -55,13 +55,31 @@ const readViews = (sql: Queryable) => sql<{ name: string; kind: string; definiti
          pg_get_viewdef(oid) as definition
     from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm') order by relname`
 
-/** What an extension brought along is the extension's business. */
-const readFunctions = (sql: Queryable) => sql<{ definition: string }[]>`
-  select pg_get_functiondef(p.oid) as definition
+/** Without the functions of extensions. */
+const readFunctions = (sql: Queryable) => sql<{ definition: string; comment: string }[]>`
+  select pg_get_functiondef(p.oid) as definition,
+         format('comment on %s %s(%s) is %L;', case p.prokind when 'p' then 'procedure' else 'function' end, p.proname,
+                pg_get_function_identity_arguments(p.oid), obj_description(p.oid, 'pg_proc')) as comment
     from pg_proc p
    where p.pronamespace = 'public'::regnamespace and p.prokind in ('f', 'p')
      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
    order by p.proname, pg_get_function_identity_arguments(p.oid)`
+
+/** Comments on tables, views, their columns and their indexes, as statements. */
+const readComments = (sql: Queryable) => sql<{ table_name: string; definition: string }[]>`
+  select coalesce(t.relname, c.relname) as table_name,
+         format('comment on %s %s is %L;',
+                case when d.objsubid > 0 then 'column'
+                     else case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'i' then 'index'
+                                         when 'S' then 'sequence' else 'table' end end,
+                c.relname || coalesce('.' || a.attname, ''), d.description) as definition
+    from pg_description d
+    join pg_class c on c.oid = d.objoid and d.classoid = 'pg_class'::regclass
+    left join pg_index i on i.indexrelid = c.oid
+    left join pg_class t on t.oid = i.indrelid
+    left join pg_attribute a on a.attrelid = c.oid and a.attnum = d.objsubid and d.objsubid > 0
+   where c.relnamespace = 'public'::regnamespace and not c.relispartition
+   order by 1, d.objsubid, c.relname`
 
 const readEnums = (sql: Queryable) => sql<{ name: string; members: string }[]>`
   select t.typname as name, string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) as members
@@ -89,28 +107,30 @@ const toColumn = ({ name, type, not_null, expression, kind }: Column): string =>
   return `${name} ${type}${value}${not_null ? ' not null' : ''}`
 }
 
-const header = `-- The schema as the migrations leave it, read from the catalog. To be reviewed, never to be run or edited: a test
--- compares it, and writes it anew when told so (UPDATE_SCHEMA=1 bun test test/sql). Partitions made while running are
--- left out.
+const header = `-- The schema that the migrations and the function files result in, read from the catalog. It is for review: do not run or
+-- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
+-- are left out.
 `
 
 /**
- * Everything in the public schema, as SQL for reading: the same text for the same schema, whatever server and in whatever
- * order it came about. A table stands with its indexes and triggers.
+ * Everything in the public schema, as SQL for review. Two equal schemas have the same text, whatever the server and the
+ * order of their statements. Each table is followed by its indexes, triggers and comments.
  */
 export const dumpSchema = async (sql: Queryable): Promise<string> => {
-  const [tables, columns, constraints, indexes, triggers] = await Promise.all([
+  const [tables, columns, constraints, indexes, triggers, comments] = await Promise.all([
     readTables(sql),
     readColumns(sql),
     readConstraints(sql),
     readIndexes(sql),
     readTriggers(sql),
+    readComments(sql),
   ])
-  const of = <T extends { table_name: string }>(table: string, things: readonly T[]) =>
-    things.filter(({ table_name }) => table_name === table)
+  const of = <T extends { table_name: string }>(table: string, rows: readonly T[]) =>
+    rows.filter(({ table_name }) => table_name === table)
   const statements = (table: string) => [
     ...of(table, indexes).map(({ definition }) => `${definition};`),
     ...of(table, triggers).map(({ definition }) => `${definition};`),
+    ...of(table, comments).map(({ definition }) => definition),
   ]
   const toTable = ({ name, options, partition_key }: (typeof tables)[number]): string => {
     const members = [
@@ -126,7 +146,7 @@ export const dumpSchema = async (sql: Queryable): Promise<string> => {
     (await readExtensions(sql)).map(({ name }) => `create extension ${name};`),
     (await readEnums(sql)).map(({ name, members }) => `create type ${name} as enum (${members});`),
     (await readSequences(sql)).map(({ name, type }) => `create sequence ${name} as ${type};`),
-    (await readFunctions(sql)).map(({ definition }) => `${definition.trimEnd()};`),
+    (await readFunctions(sql)).map(({ definition, comment }) => `${definition.trimEnd()};\n${comment}`),
     tables.map(toTable),
     (await readViews(sql)).map(({ name, kind, definition }) =>
       [`create ${kind} ${name} as\n${definition}`, ...statements(name)].join('\n'),

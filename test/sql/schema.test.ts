@@ -18,14 +18,14 @@ afterAll(async () => {
   await database.drop()
 })
 
-test('the migrations leave the schema that was reviewed', async () => {
+test('the migrations result in the reviewed schema, sql/schema.sql', async () => {
   const dump = await dumpSchema(sql)
   if (process.env['UPDATE_SCHEMA'] === '1') await writeFile(file, dump)
   expect(await readFile(file, 'utf8')).toBe(dump)
 })
 
-describe('the house rules', () => {
-  test('every constraint of a table is named after it: <table>__<what>', async () => {
+describe('in the schema', () => {
+  test('every constraint is named <table>__<rule>', async () => {
     const rows = await sql<{ table: string; name: string }[]>`
       select c.relname as "table", k.conname as name
         from pg_constraint k join pg_class c on c.oid = k.conrelid
@@ -34,8 +34,8 @@ describe('the house rules', () => {
     expect(rows.filter(({ table, name }) => !name.startsWith(`${table}__`))).toEqual([])
   })
 
-  /** Rows of users are never deleted, only emptied. */
-  const neverLookedUp = [
+  /** References to users, whose rows are never deleted. */
+  const withoutIndex = [
     'credit_ledger_created_by_fkey',
     'flags_updated_by_fkey',
     'project_grants_granted_by_fkey',
@@ -45,7 +45,7 @@ describe('the house rules', () => {
     'team_invitations_invited_by_fkey',
   ]
 
-  test('every foreign key has an index that finds its rows, or deleting what it points to reads the table', async () => {
+  test('every foreign key whose target can be deleted has an index, so that a deletion does not scan the table', async () => {
     const rows = await sql<{ name: string }[]>`
       select k.conname as name
         from pg_constraint k
@@ -55,10 +55,10 @@ describe('the house rules', () => {
             where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
               and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) like '(% IS NOT NULL)'))
        order by k.conname`
-    expect(rows.map(({ name }) => name)).toEqual(neverLookedUp)
+    expect(rows.map(({ name }) => name)).toEqual(withoutIndex)
   })
 
-  test('every time has a zone, and every table a primary key', async () => {
+  test('every timestamp has a time zone, and every table a primary key', async () => {
     const zoneless = await sql`
       select table_name, column_name from information_schema.columns
        where table_schema = 'public' and data_type = 'timestamp without time zone'`
@@ -68,6 +68,17 @@ describe('the house rules', () => {
        where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
          and not exists (select from pg_constraint where conrelid = c.oid and contype = 'p')`
     expect([...keyless]).toEqual([])
+  })
+
+  test('every table, view and function has a comment', async () => {
+    const uncommented = await sql<{ name: string }[]>`
+      select relname as name from pg_class c
+       where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm') and not relispartition
+         and obj_description(oid, 'pg_class') is null
+      union all
+      select proname from pg_proc
+       where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null`
+    expect(uncommented.map(({ name }) => name)).toEqual([])
   })
 })
 
@@ -90,10 +101,15 @@ describe('the dump', () => {
     'a sequence': 'create sequence s',
     'a partitioned table': 'create table p (id int, at timestamptz) partition by range (at)',
     'a storage parameter': 'alter table users set (fillfactor = 80)',
+    'a comment on a table': "comment on table users is 'people'",
+    'a comment on a column': "comment on column users.plan is 'plan'",
+    'a comment on an index': "comment on index users__status is 'index'",
+    'a comment on a view': "comment on view access_heat_alive is 'view'",
+    'a comment on a function': "comment on function touched_facts() is 'function'",
   }
 
-  for (const [what, change] of Object.entries(changes)) {
-    test(`shows ${what}`, async () => {
+  for (const [part, change] of Object.entries(changes)) {
+    test(`shows ${part}`, async () => {
       const rolledBack = new Error('rolled back')
       const before = await dumpSchema(sql)
       let after = before

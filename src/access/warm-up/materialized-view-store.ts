@@ -1,11 +1,9 @@
+import { lockKeys } from '../../platform/lock-keys.ts'
 import type { Sql } from '../../platform/postgres.ts'
 
 /** The materialized views, which are refreshed on a schedule. */
 export const views = ['hottest_pairs', 'access_statistics'] as const
 export type View = (typeof views)[number]
-
-// Any number will do, so long as every instance takes the same; the other half of the lock is the view.
-const lockKey = 730_195_021
 
 export const createViewStore = (sql: Sql) => ({
   /**
@@ -16,7 +14,7 @@ export const createViewStore = (sql: Sql) => ({
   refresh: (view: View, everyMs: number): Promise<boolean> =>
     sql.begin(async (tx) => {
       const [lock] = await tx<{ ours: boolean }[]>`
-        select pg_try_advisory_xact_lock(${lockKey}::int, hashtext(${view})) as ours`
+        select pg_try_advisory_xact_lock(${lockKeys.viewRefresh}::int, hashtext(${view})) as ours`
       if (!lock?.ours) return false
       const { count: fresh } = await tx`
         select from view_refreshes

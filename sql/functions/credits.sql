@@ -1,0 +1,58 @@
+-- Credits: the ledger is the source of truth and only grows. Its triggers update the balance in the same transaction,
+-- under the lock of the balance row, so the balance is always the sum of the entries.
+
+-- Runs before each ledger entry is inserted. Locks the balance row of the user for update, until the end of the
+-- transaction, and computes the balance after the entry. Does not update it: the entry may still be skipped by
+-- `on conflict do nothing`.
+-- The entries of a user are ordered by id, whichever instance made the ids and whatever its clock says. An id that does not
+-- follow the last one is moved to one millisecond after it. The entry gets the time at which the lock was granted.
+create or replace function lock_credit_balance() returns trigger language plpgsql as $$
+declare
+  last_id uuid;
+  last_ms bigint;
+begin
+  if new.kind in ('settle', 'refund') and not exists (
+    select from credit_ledger r
+     where r.generation_id = new.generation_id and r.kind = 'reserve' and r.user_id = new.user_id
+       and (new.kind = 'settle' or new.amount = -r.amount)
+  ) then
+    raise exception 'a % needs a reservation of the same user and amount', new.kind
+      using errcode = 'integrity_constraint_violation';
+  end if;
+  insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
+  select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
+  new.created_at := clock_timestamp();
+  -- A separate statement: its snapshot includes what was committed while this one waited for the lock.
+  select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
+  if new.id <= last_id then
+    -- The first 48 bits of a version 7 id are milliseconds. Version, variant and random bits of the new id stay.
+    last_ms := ('x' || left(replace(last_id::text, '-', ''), 12))::bit(48)::bigint;
+    new.id := (lpad(to_hex(last_ms + 1), 12, '0') || right(replace(new.id::text, '-', ''), 20))::uuid;
+  end if;
+  return new;
+end $$;
+comment on function lock_credit_balance() is
+  'Locks the balance before an entry is inserted, computes balance_after, and keeps the ids of a user in order.';
+
+-- Runs after the entry is inserted. Every row of a multi-row insert is prepared before the first is counted, so two entries
+-- of one user in one statement would both start at the same balance: they are refused.
+create or replace function keep_credit_balance() returns trigger language plpgsql as $$
+begin
+  update credit_balances set balance = new.balance_after
+   where user_id = new.user_id and balance = new.balance_after - new.amount;
+  if not found then
+    raise exception 'one statement may insert only one ledger entry for each user'
+      using errcode = 'integrity_constraint_violation';
+  end if;
+  return null;
+end $$;
+comment on function keep_credit_balance() is
+  'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
+
+create or replace function refuse_change() returns trigger language plpgsql as $$
+begin
+  raise exception 'table % is append-only: write a ledger entry instead', tg_table_name
+    using errcode = 'insufficient_privilege';
+end $$;
+comment on function refuse_change() is
+  'Refuses to change or delete ledger entries, and to write balances other than through the ledger.';

@@ -1,0 +1,191 @@
+-- Effective access: project_access holds which actions each user may do on each project, by owning it or through teams.
+-- Triggers update it in the transaction that changes a project, a grant or a membership, so it is never stale. What is
+-- public to all users is not in it.
+--
+-- One row depends on a project, its grants and the members of their teams. Two transactions that change different parts of
+-- one row have to run one after the other, or each would compute it from the old part of the other. So a transaction that
+-- changes
+--   a project      locks its row and the rows of all teams with a grant on it,
+--   a grant        locks the same and the row of its team,
+--   a membership   locks the row of the team, then the user (an advisory lock),
+-- and recomputes with a statement that starts after the locks are held. The second of two transactions therefore sees what
+-- the first has committed. The order of locks is: project rows, team rows, users; each by id.
+
+-- Computes effective access from the base tables. Filter by user or project: without a filter it reads all of them.
+create or replace view project_access_expected as
+  select user_id, project_id, bit_or(actions) as actions, bool_or(owned) as owned
+    from (
+      select p.owner_id as user_id, p.id as project_id, r.actions, true as owned
+        from projects p join access_rules r on r.kind = 'owner' and r.name = 'project'
+      union all
+      select m.user_id, g.project_id, role.actions & level.actions, false
+        from project_grants g
+        join projects p on p.id = g.project_id and p.visibility <> 'private'
+        join team_members m on m.team_id = g.team_id
+        join access_rules role on role.kind = 'role' and role.name = m.role
+        join access_rules level on level.kind = 'access_level' and level.name = g.access_level
+    ) sources
+   where actions > 0
+   group by user_id, project_id;
+comment on view project_access_expected is
+  'Effective access computed from projects, grants, members and access_rules: what project_access has to hold.';
+
+create or replace view project_access_difference as
+  select user_id, project_id, actual.actions as actual, expected.actions as expected
+    from project_access actual full join project_access_expected expected using (user_id, project_id)
+   where (actual.actions, actual.owned) is distinct from (expected.actions, expected.owned);
+comment on view project_access_difference is
+  'Rows of project_access that differ from the base tables: always empty. Reads everything; for the scheduled check and for tests.';
+
+-- Recomputes the rows of all users of some projects. The caller holds the locks named above. Costs one row read for each
+-- member of each team with a grant. Uses a generic plan, because planning takes longer than running.
+create or replace function refresh_project_access(refreshed uuid[]) returns void language plpgsql
+  set plan_cache_mode = force_generic_plan as $$
+begin
+  with expected as (
+    select user_id, project_id, actions, owned from project_access_expected where project_id = any (refreshed)
+  ), gone as (
+    delete from project_access a
+     where a.project_id = any (refreshed)
+       and not exists (select from expected e where e.user_id = a.user_id and e.project_id = a.project_id)
+  )
+  insert into project_access as a (user_id, project_id, actions, owned)
+  select user_id, project_id, actions, owned from expected
+      on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
+   where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+end $$;
+comment on function refresh_project_access(uuid[]) is
+  'Recomputes project_access for all users of the given projects; the caller has locked the projects and their teams.';
+
+-- As refresh_project_access, for one user: costs a few rows for each project. It is a separate function so that its generic
+-- plan starts at the user.
+create or replace function refresh_project_access_of(person uuid, refreshed uuid[]) returns void language plpgsql
+  set plan_cache_mode = force_generic_plan as $$
+begin
+  with expected as (
+    select project_id, actions, owned from project_access_expected
+     where user_id = person and project_id = any (refreshed)
+  ), gone as (
+    delete from project_access a
+     where a.user_id = person and a.project_id = any (refreshed)
+       and not exists (select from expected e where e.project_id = a.project_id)
+  )
+  insert into project_access as a (user_id, project_id, actions, owned)
+  select person, project_id, actions, owned from expected
+      on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
+   where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+end $$;
+comment on function refresh_project_access_of(uuid, uuid[]) is
+  'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';
+
+-- The caller has locked the project's row, so no other team gets a grant on it meanwhile. Team rows are locked by id.
+create or replace function lock_teams_of_project(locked uuid, others uuid[] default '{}') returns void
+  language plpgsql as $$
+begin
+  perform from teams
+    where id in (select team_id from project_grants where project_id = locked union all select unnest(others))
+    order by id for no key update;
+end $$;
+comment on function lock_teams_of_project(uuid, uuid[]) is
+  'Locks for no key update all teams with a grant on a locked project, and the other teams given.';
+
+-- After waiting for a lock, the next statement sees what was committed meanwhile only at read committed. At a higher level
+-- the recomputation would use the old rows, so the change is refused.
+create or replace function require_read_committed() returns void language plpgsql as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'access is changed at read committed, not at %', current_setting('transaction_isolation');
+  end if;
+end $$;
+comment on function require_read_committed() is
+  'Refuses to change access at another isolation level than read committed.';
+
+create or replace function project_access_on_project() returns trigger language plpgsql as $$
+begin
+  perform require_read_committed();
+  if tg_op = 'UPDATE' then
+    perform lock_teams_of_project(new.id);
+  else
+    perform set_config('velro.new_project', new.id::text, true);
+  end if;
+  perform refresh_project_access(array[new.id]);
+  return null;
+end $$;
+comment on function project_access_on_project() is
+  'Recomputes the access to a project that is new or whose owner or visibility changed; locks its teams.';
+
+-- Runs before the deletion, while the grants still say which teams to lock.
+create or replace function project_access_before_removal() returns trigger language plpgsql as $$
+begin
+  perform lock_teams_of_project(old.id);
+  return old;
+end $$;
+comment on function project_access_before_removal() is
+  'Locks the teams with a grant on a project that is about to be deleted.';
+
+create or replace function project_access_after_removal() returns trigger language plpgsql as $$
+begin
+  delete from project_access where project_id = old.id;
+  return null;
+end $$;
+comment on function project_access_after_removal() is
+  'Deletes the access rows of a deleted project.';
+
+-- A grant deleted with its project finds no project row to lock: the access rows are deleted with the project.
+create or replace function project_access_on_grant() returns trigger language plpgsql as $$
+declare
+  changed uuid;
+begin
+  perform require_read_committed();
+  for changed in
+    select id from projects where id in (old.project_id, new.project_id) order by id for no key update
+  loop
+    perform lock_teams_of_project(changed, array_remove(array[old.team_id, new.team_id], null));
+    perform refresh_project_access(array[changed]);
+  end loop;
+  return null;
+end $$;
+comment on function project_access_on_grant() is
+  'Recomputes the access to the project of a changed grant; locks the project, then its teams.';
+
+create or replace function project_access_on_member() returns trigger language plpgsql as $$
+declare
+  granted uuid[];
+  person uuid;
+begin
+  perform require_read_committed();
+  perform from teams where id in (old.team_id, new.team_id) order by id for no key update;
+  granted := array(select project_id from project_grants where team_id in (old.team_id, new.team_id));
+  if granted = '{}' then return null; end if;
+  for person in select distinct unnest(array_remove(array[old.user_id, new.user_id], null)) order by 1 loop
+    -- A user may be changed in two teams at once, whose row locks do not exclude each other.
+    perform pg_advisory_xact_lock(hashtextextended(person::text, user_access_lock_seed()));
+    perform refresh_project_access_of(person, granted);
+  end loop;
+  return null;
+end $$;
+comment on function project_access_on_member() is
+  'Recomputes the access of a user whose membership changed; locks the team, then the user.';
+
+-- TRUNCATE fires no row triggers. It has locked the whole table until the commit, so no other transaction changes access
+-- meanwhile; the project rows are locked against a concurrent deletion. Reads everything, as the scheduled check does.
+create or replace function project_access_on_truncate() returns trigger language plpgsql as $$
+declare
+  differing uuid[];
+begin
+  perform require_read_committed();
+  differing := array(select distinct project_id from project_access_difference);
+  perform from projects where id = any (differing) order by id for no key update;
+  perform refresh_project_access(differing);
+  return null;
+end $$;
+comment on function project_access_on_truncate() is
+  'Recomputes all access that differs after team_members or project_grants was truncated.';
+
+create or replace function project_access_on_truncate_of_projects() returns trigger language plpgsql as $$
+begin
+  delete from project_access;
+  return null;
+end $$;
+comment on function project_access_on_truncate_of_projects() is
+  'Deletes all access rows after projects was truncated.';

@@ -1,0 +1,15 @@
+/**
+ * The keys of all advisory locks: any numbers, as long as they differ and all instances use the same.
+ *
+ * Locks that SQL functions take have their key in `sql/functions/constants.sql`; a test compares it with this register.
+ */
+export const lockKeys = {
+  /** Held while the schema is migrated. */
+  migrations: 7_301_950_216,
+  /** Held while signing keys are added. */
+  signingKeys: 7_301_950_217,
+  /** Hash seed: held by `project_access_on_member` while the effective access of one user changes. */
+  userAccessSeed: 7_301_950_218,
+  /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
+  viewRefresh: 730_195_021,
+} as const
