@@ -30,6 +30,7 @@ const floors: Readonly<Record<string, number>> = {
   'services.ts': 6,
   'app.ts': 8,
   'boot/prepare-database.ts': 5.5,
+  'boot/compose/': 5.7,
   'boot/': 9,
   'main.ts': 10,
 }

@@ -1,0 +1,91 @@
+import { createAccess } from '../../access/access.ts'
+import { createDecisionCounters } from '../../access/cache/decision-counters.ts'
+import { withStaleReads } from '../../access/cache/stale-reads.ts'
+import { createCaches } from '../../access/caches.ts'
+import { createListing } from '../../access/listing/listing.ts'
+import { createListingStore } from '../../access/listing/listing-store.ts'
+import { createPermissionRecheck } from '../../access/permission-recheck.ts'
+import { createTransactionalAccess } from '../../access/transactional-access.ts'
+import { createAccessFrequency } from '../../access/warm-up/access-frequency.ts'
+import { createAccessFrequencyStore } from '../../access/warm-up/access-frequency-store.ts'
+import { createWarmUp } from '../../access/warm-up/warm-up.ts'
+import { createWarmUpStore } from '../../access/warm-up/warm-up-store.ts'
+import { createFlagStore } from '../../flags/store.ts'
+import { createServiceKeyStore } from '../../service-keys/store.ts'
+import { createKeyUsage } from '../../service-keys/usage.ts'
+import type { Infrastructure } from './infrastructure.ts'
+
+/** The share of memory that the warm-up may fill; the rest is for the facts of requests. */
+const warmUpShare = 0.8
+
+/** Second step: caches, the bus between instances, and decisions. */
+export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
+  const { config, clock, leaseClock, log, database, redis } = infrastructure
+  const caches = createCaches({
+    database,
+    busConnection: infrastructure.busConnection,
+    redis,
+    clock,
+    leaseClock,
+    log,
+    limits: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes, ttlMs: config.l1TtlMs },
+    acknowledge: config.acknowledgements === 'on',
+    tierSwitches: { stored: infrastructure.storedFlags, read: (sql) => createFlagStore(sql).list() },
+    timing: infrastructure.cacheTiming,
+  })
+  stack.defer(caches.close)
+  const { facts, flags, memory, bus } = caches
+
+  const frequencyStore = createAccessFrequencyStore(database.batch)
+  const accessFrequency = createAccessFrequency({ store: frequencyStore, flags: flags.current })
+  stack.defer(() => accessFrequency.flush().catch((error) => log.debug({ error }, 'access frequencies not stored')))
+  const serviceKeyStore = createServiceKeyStore(database.admin, database.batch)
+  const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
+  stack.defer(() => keyUsage.flush().catch((error) => log.warn({ error }, 'usage of service keys not stored')))
+
+  const decisionCounters = createDecisionCounters()
+  const staleReads = withStaleReads({
+    facts,
+    isReachable: database.isReachable,
+    clock: leaseClock,
+    lease: bus.lease,
+    limitMs: config.emergencyReadMs,
+  })
+  const access = createAccess({
+    facts: staleReads.facts,
+    clock,
+    decisionCounters,
+    onServiceKeyUsed: keyUsage.note,
+    onDecision: accessFrequency.record,
+  })
+  const warmUp = createWarmUp({
+    store: createWarmUpStore(database.batch),
+    facts,
+    memory,
+    hasRoom: () => memory.size < warmUpShare * config.l1MaxEntries && memory.bytes < warmUpShare * config.l1MaxBytes,
+    lease: bus.lease,
+    flags,
+    clock: leaseClock,
+    log,
+  })
+  stack.defer(warmUp.stop)
+  const listingStore = createListingStore(database.read)
+
+  return {
+    caches,
+    decisionCounters,
+    staleReads,
+    access,
+    transactionalAccess: createTransactionalAccess(clock, flags.current),
+    permissionRecheck: createPermissionRecheck({ facts, clock }),
+    accessFrequency,
+    frequencyStore,
+    warmUp,
+    listing: createListing(listingStore),
+    listingStore,
+    serviceKeyStore,
+    keyUsage,
+  }
+}
+
+export type AccessParts = ReturnType<typeof composeAccess>

@@ -1,0 +1,50 @@
+import { createEffectiveAccessCheck } from '../../access/cache/effective-access-check.ts'
+import { findAccessDifferences } from '../../access/cache/effective-access-store.ts'
+import { staleCheckMs } from '../../access/cache/stale-detector.ts'
+import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
+import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
+import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
+import { flushMs } from '../../service-keys/usage.ts'
+import type { AccessParts } from './access.ts'
+import type { Features } from './features.ts'
+import type { Infrastructure } from './infrastructure.ts'
+
+const keyRefreshMs = 60_000
+const purgeMs = 3_600_000
+const accessCheckMs = 3_600_000
+const sweepMs = 600_000
+
+type BackgroundTask = { readonly name: string; readonly intervalMs: number; readonly run: () => Promise<unknown> }
+
+/**
+ * Last step: the work that no request waits for, each task at its interval. A task that fails is logged and runs again after
+ * the next interval.
+ */
+export const startBackgroundTasks = (
+  { database, keys, log }: Infrastructure,
+  { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
+  { identity, idempotency, shareLinks, cancellations, mediaStorage }: Features,
+  stack: AsyncDisposableStack,
+): void => {
+  const checkAccess = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(database.batch), log })
+  const refreshViews = createViewRefresh({ store: createViewStore(database.batch), heat: frequencyStore })
+  const tasks: readonly BackgroundTask[] = [
+    { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
+    { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
+    { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
+    { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
+    { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
+    { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
+    { name: 'check effective access rows', intervalMs: accessCheckMs, run: checkAccess },
+    { name: 'compare memory with Postgres', intervalMs: staleCheckMs, run: caches.staleDetector.run },
+    { name: 'store access frequencies', intervalMs: frequencyFlushMs, run: accessFrequency.flush },
+    { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },
+    { name: 'refresh materialized views', intervalMs: viewCheckMs, run: refreshViews },
+  ]
+  for (const { name, intervalMs, run } of tasks) {
+    const timer = setInterval(() => {
+      run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
+    }, intervalMs)
+    stack.defer(() => clearInterval(timer))
+  }
+}

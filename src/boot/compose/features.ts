@@ -1,0 +1,258 @@
+import { randomInt } from 'node:crypto'
+import { createGuard } from '../../access/guard.ts'
+import { createCredits } from '../../credits/service.ts'
+import { createCreditStore } from '../../credits/store.ts'
+import { createFlagService } from '../../flags/service.ts'
+import { createFlagStore } from '../../flags/store.ts'
+import { createGenerations, toGeneration } from '../../generations/service.ts'
+import { createGenerationStore } from '../../generations/store.ts'
+import { createHub, factsPerStream, maxPerInstance } from '../../generations/stream/hub.ts'
+import { createGenerationStream } from '../../generations/stream/service.ts'
+import { createIdempotency } from '../../idempotency/idempotency.ts'
+import { createIdempotencyStore } from '../../idempotency/store.ts'
+import { createIdentity } from '../../identity/service.ts'
+import { createSessionTokens } from '../../identity/session-tokens.ts'
+import { createOperators } from '../../identity/users/operators.ts'
+import { createUsers } from '../../identity/users/service.ts'
+import { createUserStore } from '../../identity/users/store.ts'
+import { createCancellationStore } from '../../jobs/cancellation-store.ts'
+import { createCancellations } from '../../jobs/cancellations.ts'
+import { createRunner } from '../../jobs/runner.ts'
+import { createJobStore } from '../../jobs/store.ts'
+import { createWork } from '../../jobs/work.ts'
+import { createDeadline } from '../../kit/deadline.ts'
+import { createLinks } from '../../media/links/service.ts'
+import { createLinkTokens } from '../../media/links/token.ts'
+import { createMediaStorage } from '../../media/media-storage.ts'
+import { createMedia } from '../../media/service.ts'
+import { createShareLinks } from '../../media/share-links/service.ts'
+import { createShareLinkStore } from '../../media/share-links/store.ts'
+import { createMediaStore } from '../../media/store.ts'
+import { createUploads } from '../../media/uploads/service.ts'
+import { createModels } from '../../models/service.ts'
+import { createMonitoring } from '../../monitoring/service.ts'
+import { createProjects } from '../../projects/service.ts'
+import { createProjectStore } from '../../projects/store.ts'
+import { createProviders } from '../../providers/providers.ts'
+import { createRunnableModels } from '../../providers/runnable-models.ts'
+import { createServiceKeys } from '../../service-keys/service.ts'
+import { createInvitations } from '../../teams/invitations/service.ts'
+import { createInvitationStore } from '../../teams/invitations/store.ts'
+import { createTeams } from '../../teams/service.ts'
+import { createTeamStore } from '../../teams/store.ts'
+import type { AccessParts } from './access.ts'
+import type { Infrastructure } from './infrastructure.ts'
+
+/** After this long without an instance that has its model, a job may be leased by any instance, which fails it. */
+const strandedMs = 86_400_000
+/** For the transaction that leases jobs; no request waits for it. */
+const leasingMs = 10_000
+const seeds = 2 ** 32
+
+/** Used by more than one feature. */
+const composeShared = ({ config, clock, database }: Infrastructure, { caches: { changes } }: AccessParts) => {
+  const userStore = createUserStore(database.admin)
+  const operators = createOperators(userStore)
+  const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
+  const credits = createCredits({
+    store: createCreditStore(database.read),
+    operators,
+    changes,
+    idempotency,
+    welcomeCredits: config.welcomeCredits,
+  })
+  return { userStore, operators, idempotency, credits }
+}
+
+type Shared = ReturnType<typeof composeShared>
+
+const composeMedia = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
+  const { config, clock, log, database, secrets, images, objects } = infrastructure
+  const { changes } = access.caches
+  const store = createMediaStore(database.read, database.batch)
+  const mediaStorage = createMediaStorage({ store, images, objects, clock, log })
+  stack.defer(mediaStorage.close)
+  access.caches.bus.on('orphans', mediaStorage.scheduleSweep)
+  const media = createMedia({
+    store,
+    access: access.access,
+    transactionalAccess: access.transactionalAccess,
+    changes,
+    objects,
+  })
+  return {
+    media,
+    mediaStorage,
+    links: createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access: access.access, clock }),
+    shareLinks: createShareLinks({ store: createShareLinkStore(database.read, database.batch), changes, clock }),
+    uploads: createUploads({
+      store,
+      mediaStorage,
+      access: access.access,
+      changes,
+      clock,
+      requestMs: config.requestTimeoutMs,
+    }),
+  }
+}
+
+type MediaParts = ReturnType<typeof composeMedia>
+
+const composeGenerations = (
+  { config, clock, log, database, images, safeFetch }: Infrastructure,
+  { caches, access, transactionalAccess, permissionRecheck, listingStore }: AccessParts,
+  { idempotency, credits }: Shared,
+  { media, mediaStorage }: MediaParts,
+  stack: AsyncDisposableStack,
+) => {
+  const { changes, bus } = caches
+  const providers = createProviders({ config, images, clock, log, safeFetch })
+  const models = createModels({ providers: new Set(providers.keys()) })
+  const runnableModels = createRunnableModels(models.list(), providers)
+  const store = createGenerationStore(database.read, listingStore)
+  const jobStore = createJobStore(database.batch, bus.instance, {
+    models: runnableModels.list().map(({ model }) => model.id),
+    strandedMs,
+  })
+  const runner = createRunner({
+    store: jobStore,
+    lease: (limit, leaseMs) =>
+      changes.commitAndInvalidate(createDeadline(clock, leasingMs), (tx) => jobStore.lease(tx, limit, leaseMs)),
+    work: createWork({
+      store: jobStore,
+      changes,
+      clock,
+      models: runnableModels,
+      mediaStorage,
+      generations: store,
+      credits,
+    }),
+    log,
+    concurrency: config.jobConcurrency,
+    timeLimitMs: config.generationTimeoutMs,
+  })
+  stack.defer(runner.close)
+  const cancellations = createCancellations({
+    store: createCancellationStore(database.batch),
+    models: runnableModels,
+    log,
+  })
+  stack.defer(cancellations.stop)
+  const streams = createHub({
+    findStates: store.findStates,
+    findPositions: jobStore.findPositions,
+    findEach: async (deadline, wanted) =>
+      (await store.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
+    permissions: permissionRecheck,
+    perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsPerStream))),
+    clock,
+    log,
+  })
+  stack.defer(streams.close)
+  caches.onInvalidated(streams.onInvalidated)
+  bus.on('progress', streams.onProgress)
+  bus.on('job', () => {
+    runner.wake()
+    streams.onQueueMoved()
+  })
+  bus.on('cancelled', ({ generationId }) => {
+    runner.abort(generationId)
+    cancellations.wake()
+  })
+  const generations = createGenerations({
+    store,
+    access,
+    transactionalAccess,
+    changes,
+    idempotency,
+    models,
+    media,
+    credits,
+    jobs: jobStore,
+    newSeed: () => randomInt(seeds),
+  })
+  const generationStream = createGenerationStream({ hub: streams, get: generations.get })
+  return { models, runner, cancellations, streams, generations, generationStream }
+}
+
+type GenerationParts = ReturnType<typeof composeGenerations>
+
+const composeAccounts = (
+  { config, clock, log, database, secrets, passwords, identityStore, keys }: Infrastructure,
+  { caches: { changes }, access, warmUp }: AccessParts,
+  { userStore, operators, credits }: Shared,
+  { generations }: GenerationParts,
+) => {
+  const teamStore = createTeamStore(database.read, database.analytics)
+  const identity = createIdentity({
+    store: identityStore,
+    changes,
+    passwords,
+    tokens: createSessionTokens({
+      keys,
+      secrets,
+      policy: { issuer: config.issuer, audience: config.audience, ttlMs: config.accessTokenTtlMs },
+      clock,
+      maxCachedTokens: 2 * config.l1MaxEntries,
+      onIssued: warmUp.signedIn,
+    }),
+    lifecycle: {
+      welcome: credits.welcome,
+      cancelGenerations: generations.cancelSome,
+      leaveTeams: teamStore.leaveAll,
+    },
+    clock,
+    log,
+  })
+  return {
+    identity,
+    guard: createGuard({ access, claimsOf: identity.claimsOf }),
+    users: createUsers({ store: userStore, operators, sessions: identityStore, changes, clock, log }),
+    teams: createTeams({ store: teamStore, changes, clock }),
+    invitations: createInvitations({
+      store: createInvitationStore(database.read),
+      teams: teamStore,
+      changes,
+      clock,
+    }),
+  }
+}
+
+/** Third step: what the routes call. */
+export const composeFeatures = (
+  infrastructure: Infrastructure,
+  accessParts: AccessParts,
+  stack: AsyncDisposableStack,
+) => {
+  const { config, clock, leaseClock, database, redis } = infrastructure
+  const { caches, access, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
+  const { changes } = caches
+  const shared = composeShared(infrastructure, accessParts)
+  const media = composeMedia(infrastructure, accessParts, stack)
+  const generations = composeGenerations(infrastructure, accessParts, shared, media, stack)
+  const accounts = composeAccounts(infrastructure, accessParts, shared, generations)
+  const { operators } = shared
+  return {
+    ...shared,
+    ...media,
+    ...generations,
+    ...accounts,
+    projects: createProjects({
+      store: createProjectStore(database.read, listingStore),
+      access,
+      transactionalAccess,
+      changes,
+    }),
+    serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock }),
+    flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
+    monitoring: createMonitoring({
+      caches,
+      decisionCounters,
+      redis,
+      clock: leaseClock,
+      l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
+    }),
+  }
+}
+
+export type Features = ReturnType<typeof composeFeatures>

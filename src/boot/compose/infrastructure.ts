@@ -1,0 +1,86 @@
+import { scripts } from '../../access/cache/redis-cache.ts'
+import type { CacheTiming } from '../../access/caches.ts'
+import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
+import { createPasswords } from '../../identity/passwords.ts'
+import { createSigningKeys } from '../../identity/signing-keys.ts'
+import { createIdentityStore } from '../../identity/store.ts'
+import { type Clock, systemClock } from '../../kit/clock.ts'
+import { createImages } from '../../media/images/images.ts'
+import { createDiskObjects } from '../../platform/disk-objects.ts'
+import { createLog, type Log } from '../../platform/log.ts'
+import { type Connection, createDatabase, type PoolName } from '../../platform/postgres.ts'
+import { createRedis } from '../../platform/redis.ts'
+import { createS3Objects } from '../../platform/s3-objects.ts'
+import type { SafeFetch } from '../../platform/safe-fetch.ts'
+import { createSecrets } from '../../platform/secrets.ts'
+import { prepareDatabase } from '../prepare-database.ts'
+
+export type ServiceConfig = Config & { readonly secret: string }
+
+/** For tests and benchmarks. */
+export type Overrides = {
+  clock?: Clock
+  log?: Log
+  onStatement?: (text: string, pool: PoolName) => void
+  /** Fetches the outputs of providers. */
+  safeFetch?: SafeFetch
+  /** Shortens leases and the intervals of the outbox, for tests. */
+  cacheTiming?: CacheTiming
+}
+
+/** How long closing waits for statements that no request waits for any more. */
+const closingMs = 500
+
+/**
+ * First step: what reaches outside the process, and worker threads. When this resolves the database is migrated and the
+ * signing keys are open. Throws when the database cannot be reached, when a migration is refused, or when the keys were
+ * sealed under another SECRET.
+ */
+export const composeInfrastructure = async (
+  config: ServiceConfig,
+  connection: Connection,
+  overrides: Overrides,
+  stack: AsyncDisposableStack,
+) => {
+  const clock = overrides.clock ?? systemClock
+  const log = overrides.log ?? createLog(config.logLevel)
+  const { budget, flags } = await prepareDatabase(connection, config, log)
+
+  const database = createDatabase({ connection, budget, onStatement: overrides.onStatement })
+  stack.defer(() => database.close(closingMs))
+  const secrets = createSecrets(config.secret)
+  const identityStore = createIdentityStore(database.auth)
+  const keys = createSigningKeys({ store: identityStore, secrets, clock, maxTokenTtlMs: maxAccessTokenTtlMs })
+  await keys.refresh()
+
+  const redis = config.redisUrl === undefined ? undefined : createRedis({ url: config.redisUrl, clock, log, scripts })
+  stack.defer(() => redis?.close())
+  const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
+  stack.defer(passwords.close)
+  const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
+  stack.defer(images.close)
+  const objects =
+    config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
+
+  return {
+    config,
+    clock,
+    /** Leases bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
+    leaseClock: systemClock,
+    log,
+    database,
+    busConnection: config.databaseBusUrl ?? connection,
+    storedFlags: flags,
+    redis,
+    secrets,
+    identityStore,
+    keys,
+    passwords,
+    images,
+    objects,
+    safeFetch: overrides.safeFetch,
+    cacheTiming: overrides.cacheTiming,
+  }
+}
+
+export type Infrastructure = Awaited<ReturnType<typeof composeInfrastructure>>
