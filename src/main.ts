@@ -46,7 +46,7 @@ const main = async () => {
   const supervisor = findSupervisor(process.env)
   // Nothing is under way yet.
   let onSupervisorGone = (): void => process.exit(1)
-  supervisor?.onGone(() => onSupervisorGone())
+  supervisor?.onDisconnect(() => onSupervisorGone())
 
   const running = await start(config, supervisor !== undefined, log)
   // A driver may drop a promise that nobody holds, as when a query is cancelled while its server is gone.
@@ -75,7 +75,7 @@ const main = async () => {
   )
   await running.complete
   if (supervisor === undefined) console.log(greeting(running.port, running.embedded, config.redisUrl !== undefined))
-  else supervisor.tellReady(running.port)
+  else supervisor.reportReady(running.port)
 }
 
 main().catch((error) => {

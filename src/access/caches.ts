@@ -42,7 +42,7 @@ export type CacheTiming = { readonly lease?: LeaseTiming; readonly outbox?: Part
 /** Memory, Redis, the bus and the one way to change what they hold. Created together: they keep one promise together. */
 export type Caches = {
   readonly facts: FactCache
-  readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'isCrowded'>
+  readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict'>
   readonly redisCache: RedisCache | undefined
   readonly changes: Changes
   readonly bus: Pick<Bus, 'instance' | 'lease' | 'on' | 'members' | 'counts' | 'waits'>

@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts'
-import { pause } from '../kit/pause.ts'
-import { type Child, type Ending, spawnChild } from '../platform/child-process.ts'
+import { delay } from '../kit/pause.ts'
+import { type Child, type Exit, spawnChild } from '../platform/child-process.ts'
 import type { Log } from '../platform/log.ts'
 import { connectionEnvironment } from '../platform/postgres.ts'
 import { requireFreePort } from '../platform/serve.ts'
@@ -20,7 +20,7 @@ const endingMs = 5_000
 export const respawnDelayMs = (earlyDeaths: number): number =>
   earlyDeaths < 2 ? 0 : Math.min(5_000, 100 * 2 ** (earlyDeaths - 1))
 
-const inWords = ({ code, signal, error }: Ending): string =>
+const inWords = ({ code, signal, error }: Exit): string =>
   signal !== null ? `by ${signal}` : code !== null ? `with exit code ${code}` : `before it began: ${error}`
 
 /**
@@ -44,7 +44,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
   const spawn = (): Child => {
     const child = spawnChild({ ...connectionEnvironment(connection), SECRET: secret, PORT: String(port) })
     living.add(child)
-    child.ended.then((ending) => {
+    child.exited.then((ending) => {
       living.delete(child)
       if (stopping && ending.code !== 0) failures.push(`process ${child.pid} ended ${inWords(ending)}`)
     })
@@ -65,7 +65,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       const startedMs = performance.now()
       const child = spawn()
       child.ready.then(onReady)
-      const ending = await child.ended
+      const ending = await child.exited
       if (stopping) return
       if (served === 0 && ending.signal === null) {
         first.reject(new StartFailed(`Velro could not start: its first process ended ${inWords(ending)}.`))
@@ -74,7 +74,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       earlyDeaths = performance.now() - startedMs < earlyMs ? earlyDeaths + 1 : 0
       const delayMs = respawnDelayMs(earlyDeaths)
       log.warn({ pid: child.pid, ...ending, delayMs }, 'a process ended and is replaced')
-      if (delayMs > 0) await pause(delayMs, told.signal).catch(() => {})
+      if (delayMs > 0) await delay(delayMs, told.signal).catch(() => {})
     }
   }
 
@@ -92,9 +92,9 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     stop: async () => {
       stopping = true
       told.abort()
-      for (const child of living) child.release()
+      for (const child of living) child.disconnect()
       const late = setTimeout(kill, config.drainMs + endingMs)
-      await Promise.all([...living].map((child) => child.ended))
+      await Promise.all([...living].map((child) => child.exited))
       clearTimeout(late)
       if (failures.length > 0) throw new Error(failures.join('; '))
     },

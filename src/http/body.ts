@@ -1,6 +1,6 @@
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { JsonRefused, parseJson } from '../kit/json.ts'
+import { InvalidJson, parseJson } from '../kit/json.ts'
 
 /** What a JSON body may have: 1 MiB. */
 export const maxBodyBytes = 1_048_576
@@ -110,7 +110,7 @@ const parseBody = (bytes: Uint8Array): unknown => {
   try {
     return parseJson(bytes)
   } catch (error) {
-    if (error instanceof JsonRefused) throw new Fault('request.malformed', { cause: error })
+    if (error instanceof InvalidJson) throw new Fault('request.malformed', { cause: error })
     throw error
   }
 }

@@ -2,7 +2,7 @@
 export const entityTag = (name: string): string => `"${name}"`
 
 /** Whether an `If-None-Match` header names this tag, so that the client has it already: weak comparison, or `*`. */
-export const namesTag = (header: string | null, tag: string): boolean =>
+export const matchesEntityTag = (header: string | null, tag: string): boolean =>
   (header ?? '')
     .split(',')
     .map((part) => part.trim())

@@ -15,14 +15,14 @@ export type EventStream = {
 }
 
 /** `data` goes out as JSON, which has no line breaks. */
-export const eventText = (event: string, id: string, data: unknown): string =>
+export const formatEvent = (event: string, id: string, data: unknown): string =>
   `event: ${event}\nid: ${id}\ndata: ${JSON.stringify(data)}\n\n`
 
 /** How long a client is to wait before it connects again. */
-export const retryText = (ms: number): string => `retry: ${Math.round(ms)}\n\n`
+export const formatRetry = (ms: number): string => `retry: ${Math.round(ms)}\n\n`
 
 /** A comment: it shows either side that the other is there. */
-export const heartbeatText = ':\n\n'
+export const heartbeatComment = ':\n\n'
 
 const encoder = new TextEncoder()
 

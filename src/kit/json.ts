@@ -1,8 +1,8 @@
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
 /** Raised for bytes that are not the JSON text we take. `reason` is safe to show. */
-export class JsonRefused extends Error {
-  override readonly name = 'JsonRefused'
+export class InvalidJson extends Error {
+  override readonly name = 'InvalidJson'
   readonly reason: string
   constructor(reason: string) {
     super(reason)
@@ -13,7 +13,7 @@ export class JsonRefused extends Error {
 const refuseUnstorable = (value: unknown): void => {
   if (typeof value === 'string') {
     if (!value.isWellFormed() || value.includes('\0')) {
-      throw new JsonRefused('A string holds a NUL or a lone surrogate')
+      throw new InvalidJson('A string holds a NUL or a lone surrogate')
     }
     return
   }
@@ -52,19 +52,19 @@ const isTooDeep = (bytes: Uint8Array): boolean => {
  * bodies are not walked.
  */
 export const parseJson = (bytes: Uint8Array): unknown => {
-  if (isTooDeep(bytes)) throw new JsonRefused('The body is nested too deep')
+  if (isTooDeep(bytes)) throw new InvalidJson('The body is nested too deep')
   let text: string
   try {
     text = decoder.decode(bytes)
   } catch {
-    throw new JsonRefused('The body is not UTF-8')
+    throw new InvalidJson('The body is not UTF-8')
   }
   try {
     const value: unknown = JSON.parse(text)
     if (text.includes('\\u')) refuseUnstorable(value)
     return value
   } catch (error) {
-    if (error instanceof JsonRefused) throw error
-    throw new JsonRefused('The body is not JSON')
+    if (error instanceof InvalidJson) throw error
+    throw new InvalidJson('The body is not JSON')
   }
 }

@@ -1,5 +1,5 @@
 /** Waits; rejects with the signal's reason as soon as that aborts. */
-export const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+export const delay = (ms: number, signal: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {
     signal.throwIfAborted()
     const stop = () => {
@@ -23,7 +23,7 @@ export const rejectOnAbort = <T>(work: Promise<T>, signal: AbortSignal): Promise
   })
 
 /** How many bytes may be handled in one go before others have their turn: 1 MiB. */
-export const sliceBytes = 1_048_576
+export const maxSliceBytes = 1_048_576
 
 /** Lets others have their turn. */
 export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

@@ -33,27 +33,27 @@ export type TtlMap<V> = {
   /** `nowMs`: the monotonic time, where the caller has it already. */
   get(key: string, nowMs?: number): Lookup<V>
   /** What was known under a key last, even if its time is over; nothing counts as used. */
-  recall(key: string): Lookup<V>
+  peekStale(key: string): Lookup<V>
   /** `ageMs`: how long ago the value was true, where it comes from another cache. */
   set(key: string, value: V, ageMs?: number): void
   setAbsent(key: string): void
   /** Puts another value in the place of one that is there, which gets no older or younger by it; undefined removes it. */
-  amend(key: string, change: (value: V) => V | undefined): void
+  update(key: string, change: (value: V) => V | undefined): void
   delete(key: string): void
   clear(): void
   /** How long ago what is known under a key was true; undefined where nothing is. */
   ageMs(key: string): number | undefined
   /** Keys in use, the most recently used first. */
-  keys(): Iterable<string>
+  keysByRecency(): Iterable<string>
   /**
    * As `get`, for who looks on: nothing counts as used. It is the same object for as long as nothing
    * was set or deleted under the key.
    */
   peek(key: string): Lookup<V>
   /** Keys in the order they were set, the longest ago first. Goes on where it was while entries come and go. */
-  keysBySetting(): Iterator<string>
+  keysByInsertion(): Iterator<string>
   /** Whether one more entry would displace one that is still good: it is full, and the one to go has not expired. */
-  readonly isCrowded: boolean
+  readonly wouldEvict: boolean
   readonly size: number
   readonly bytes: number
 }
@@ -143,10 +143,10 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       use(entry)
       return entry.lookup
     },
-    recall: (key) => entries.get(key)?.lookup ?? miss,
+    peekStale: (key) => entries.get(key)?.lookup ?? miss,
     set: (key, value, ageMs) => put(key, { kind: 'hit', value }, ttlMs, ageMs),
     setAbsent: (key) => put(key, { ...absent }, absentTtlMs),
-    amend: (key, change) => {
+    update: (key, change) => {
       const entry = entries.get(key)
       if (entry === undefined || entry.lookup.kind !== 'hit') return
       const value = change(entry.lookup.value)
@@ -168,13 +168,13 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const entry = entries.get(key)
       return entry && clock.monotonic() - entry.asOfMs
     },
-    keys: keysByUse,
+    keysByRecency: keysByUse,
     peek: (key) => {
       const entry = entries.get(key)
       return entry === undefined || entry.expiresAtMs <= clock.monotonic() ? miss : entry.lookup
     },
-    keysBySetting: () => entries.keys(),
-    get isCrowded() {
+    keysByInsertion: () => entries.keys(),
+    get wouldEvict() {
       const full = entries.size >= maxEntries || bytesInUse + (oldest?.bytes ?? 0) > maxBytes
       return full && oldest !== undefined && oldest.expiresAtMs > clock.monotonic()
     },

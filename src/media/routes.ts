@@ -8,7 +8,7 @@ import type { RequestContext } from '../http/request-context.ts'
 import type { Responder } from '../http/responder.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import { parseRange } from '../kit/byte-range.ts'
-import { namesTag } from '../kit/entity-tag.ts'
+import { matchesEntityTag } from '../kit/entity-tag.ts'
 import { linkRoutes } from './links/routes.ts'
 import type { Links } from './links/service.ts'
 import * as model from './model.ts'
@@ -149,7 +149,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
               ...headers,
             },
           })
-        if (namesTag(request.headers.get('if-none-match'), content.tag)) return send(304, null, {})
+        if (matchesEntityTag(request.headers.get('if-none-match'), content.tag)) return send(304, null, {})
         const condition = request.headers.get('if-range')
         const isSame = condition === null || condition === content.tag
         // Of a HEAD there are no parts.

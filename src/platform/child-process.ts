@@ -2,24 +2,24 @@ import { spawn } from 'node:child_process'
 import process from 'node:process'
 
 /** How a process ended: by itself, by a signal, or without ever having begun. */
-export type Ending = { readonly code: number | null; readonly signal: string | null; readonly error?: unknown }
+export type Exit = { readonly code: number | null; readonly signal: string | null; readonly error?: unknown }
 
 /** A process that runs this same program. */
 export type Child = {
   readonly pid: number | undefined
   /** The port it serves on. Never settles when it ends before. */
   readonly ready: Promise<number>
-  readonly ended: Promise<Ending>
+  readonly exited: Promise<Exit>
   /** Lets go of it, which it takes as being told to end. */
-  release(): void
+  disconnect(): void
   kill(): void
 }
 
 /** The one that spawned this process, as seen from here. */
 export type Supervisor = {
-  tellReady(port: number): void
+  reportReady(port: number): void
   /** It let go of us, or is gone (kill -9 included). */
-  onGone(listener: () => void): void
+  onDisconnect(listener: () => void): void
 }
 
 const mark = 'VELRO_SUPERVISED'
@@ -48,14 +48,14 @@ export const spawnChild = (environment: Readonly<Record<string, string>>): Child
         if (isReadyMessage(message)) resolve(message.port)
       }),
     ),
-    ended: new Promise((resolve) => {
+    exited: new Promise((resolve) => {
       child.once('exit', (code, signal) => resolve({ code, signal }))
       child.on('error', (error) => {
         // Also told of a child that runs and could not be reached: that one is yet to end.
         if (child.pid === undefined) resolve({ code: null, signal: null, error })
       })
     }),
-    release: () => {
+    disconnect: () => {
       if (child.connected) child.disconnect()
     },
     kill: () => {
@@ -68,11 +68,11 @@ export const spawnChild = (environment: Readonly<Record<string, string>>): Child
 export const findSupervisor = (env: Readonly<Record<string, string | undefined>>): Supervisor | undefined => {
   if (env[mark] === undefined || process.send === undefined) return undefined
   return {
-    tellReady: (port) => {
+    reportReady: (port) => {
       // Nobody listens any more when it is gone; `onGone` tells of that.
       if (process.connected) process.send?.({ port }, undefined, undefined, () => {})
     },
-    onGone: (listener) => {
+    onDisconnect: (listener) => {
       process.once('disconnect', listener)
       if (!process.connected) listener()
     },

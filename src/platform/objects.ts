@@ -1,5 +1,5 @@
 import type { ByteRange } from '../kit/byte-range.ts'
-import { sliceBytes } from '../kit/pause.ts'
+import { maxSliceBytes } from '../kit/pause.ts'
 
 /** What a store is given to keep. */
 export type ObjectBody = Uint8Array | ReadableStream<Uint8Array>
@@ -88,7 +88,7 @@ export async function* piecesOf(body: ObjectBody): AsyncGenerator<Uint8Array> {
     return piece
   }
   if (body instanceof Uint8Array) {
-    for (let at = 0; at < body.byteLength; at += sliceBytes) yield counted(body.subarray(at, at + sliceBytes))
+    for (let at = 0; at < body.byteLength; at += maxSliceBytes) yield counted(body.subarray(at, at + maxSliceBytes))
     return
   }
   const reader = body.getReader()

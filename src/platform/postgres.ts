@@ -55,7 +55,7 @@ export type PoolSize = { readonly min: number; readonly max: number }
  * Promise: the maxima add up to no more than the budget (given at least one per pool), none exceeds its own, no minimum
  * exceeds its maximum, and each pool has at least one.
  */
-export const sharePools = (budget: number): Record<PoolName, PoolSize> => {
+export const sizePools = (budget: number): Record<PoolName, PoolSize> => {
   const wanted = poolNames.reduce((sum, name) => sum + pools[name].max, 0)
   // Every pool is sure of one; what is left is shared out by how much more each would take.
   const spare = Math.min(1, Math.max(0, budget - poolNames.length) / (wanted - poolNames.length))
@@ -112,7 +112,7 @@ export const connectOnce = (connection: Connection): Sql =>
   connect(connection, { max: 1, connection: { application_name: 'velro:start' } })
 
 export const createDatabase = ({ connection, budget, onStatement }: DatabaseOptions): Database => {
-  const sizes = sharePools(budget)
+  const sizes = sizePools(budget)
   const open = (name: PoolName): Sql =>
     connect(connection, {
       max: sizes[name].max,

@@ -12,7 +12,7 @@ type Argument = string | number | Buffer
 export type Connection<S extends string = never> = {
   readonly client: RedisCommander
   /** Of the server at the other end; goes before every key, so that what a predecessor left behind is not found. */
-  readonly incarnation: string
+  readonly serverRunId: string
   /** The scripts given at creation: first the keys, then the other arguments. */
   readonly scripts: Readonly<Record<S, (...args: Argument[]) => Promise<unknown>>>
 }
@@ -41,7 +41,7 @@ export type Redis<S extends string = never> = {
    * For what must not be skipped because reads were slow: true when the work was done in time. False at once when not
    * connected; otherwise false leaves open whether it was done.
    */
-  must(work: Work<unknown, S>, withinMs?: number): Promise<boolean>
+  runBypassingBreaker(work: Work<unknown, S>, withinMs?: number): Promise<boolean>
   /**
    * The server that would be asked now; undefined when there is none. Another one after a restart, even if the server
    * restored what it had, and after another node has taken over.
@@ -65,12 +65,12 @@ export type RedisOptions<S extends string> = {
   /** For connecting, up to the moment the server has said who it is. */
   readonly connectMs?: number
   /** A connection that owes answers and has been silent for so long is given up. */
-  readonly silenceMs?: number
+  readonly socketTimeoutMs?: number
   /** Consecutive failures of `run` that trip the breaker, and how long it then takes until one call is let through. */
-  readonly tripAfter?: number
+  readonly breakerThreshold?: number
   readonly probeAfterMs?: number
   /** The longest pause between attempts to connect. */
-  readonly retryMs?: number
+  readonly maxRetryMs?: number
   readonly random?: () => number
 }
 
@@ -149,10 +149,10 @@ export const createRedis = <S extends string = never>({
   scripts = {} as Record<S, Script>,
   deadlineMs = 20,
   connectMs = 2_000,
-  silenceMs = 3_000,
-  tripAfter = 5,
+  socketTimeoutMs = 3_000,
+  breakerThreshold = 5,
   probeAfterMs = 1_000,
-  retryMs = 1_000,
+  maxRetryMs = 1_000,
   random = Math.random,
 }: RedisOptions<S>): Redis<S> => {
   const names = Object.keys(scripts) as S[]
@@ -190,7 +190,7 @@ export const createRedis = <S extends string = never>({
       enableReadyCheck: false,
       connectTimeout: connectMs,
       disconnectTimeout: closingMs,
-      socketTimeout: silenceMs,
+      socketTimeout: socketTimeoutMs,
       scripts: Object.fromEntries(
         names.map((name) => [scriptPrefix + name, { lua: scripts[name].lua, numberOfKeys: scripts[name].keys }]),
       ),
@@ -198,7 +198,7 @@ export const createRedis = <S extends string = never>({
 
   const createBreaker = (ofLink: () => Link<S>) => {
     const breaker = circuitBreaker(handleAll, {
-      breaker: new ConsecutiveBreaker(tripAfter),
+      breaker: new ConsecutiveBreaker(breakerThreshold),
       // When to probe is said here, by the monotonic clock; cockatiel would ask the wall clock, which steps.
       halfOpenAfter: Number.NEGATIVE_INFINITY,
     })
@@ -213,7 +213,7 @@ export const createRedis = <S extends string = never>({
     return breaker
   }
 
-  const createLink = (client: Client, incarnation: string): Link<S> => {
+  const createLink = (client: Client, serverRunId: string): Link<S> => {
     const bound = names.map((name) => {
       // ioredis adds a method for each script to the client; its types do not know them.
       const method: (...args: Argument[]) => Promise<unknown> = Reflect.get(client, scriptPrefix + name)
@@ -221,7 +221,7 @@ export const createRedis = <S extends string = never>({
     })
     const link: Link<S> = {
       client,
-      connection: { client, incarnation, scripts: Object.fromEntries(bound) },
+      connection: { client, serverRunId, scripts: Object.fromEntries(bound) },
       breaker: createBreaker(() => link),
       sinceMs: clock.monotonic(),
       probeAtMs: 0,
@@ -234,7 +234,7 @@ export const createRedis = <S extends string = never>({
     if (standing.at === 'waiting' || standing.at === 'closed' || standing.client !== client) return
     if (standing.at === 'connecting') clearTimeout(standing.timer)
     else if (clock.monotonic() - standing.link.sinceMs >= goodConnectionMs) attempt = 0
-    const pauseMs = Math.min(retryMs, firstRetryMs * 2 ** attempt) * (0.5 + random() / 2)
+    const pauseMs = Math.min(maxRetryMs, firstRetryMs * 2 ** attempt) * (0.5 + random() / 2)
     attempt += 1
     standing = { at: 'waiting', timer: setTimeout(connect, pauseMs) }
     client.disconnect()
@@ -283,7 +283,7 @@ export const createRedis = <S extends string = never>({
         return undefined
       }
     },
-    must: async (work, withinMs = 1_000) => {
+    runBypassingBreaker: async (work, withinMs = 1_000) => {
       const link = upLink()
       if (link === undefined) return false
       try {
@@ -295,7 +295,7 @@ export const createRedis = <S extends string = never>({
       }
     },
     get serverRunId() {
-      return upLink()?.connection.incarnation
+      return upLink()?.connection.serverRunId
     },
     state: () => {
       const link = upLink()

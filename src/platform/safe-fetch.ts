@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { isIP } from 'node:net'
-import { rejectOnAbort, sliceBytes, yieldToEventLoop } from '../kit/pause.ts'
+import { maxSliceBytes, rejectOnAbort, yieldToEventLoop } from '../kit/pause.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
 
 export type FetchRefusal = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
@@ -110,7 +110,7 @@ const concatenate = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Ar
     whole.set(chunk, at)
     at += chunk.byteLength
     since += chunk.byteLength
-    if (since < sliceBytes) continue
+    if (since < maxSliceBytes) continue
     since = 0
     await yieldToEventLoop()
   }

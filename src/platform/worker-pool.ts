@@ -6,15 +6,15 @@ export class PoolBusy extends Error {
 }
 
 /** Raised when a piece of work took longer than any may; its worker was ended. */
-export class WorkTooLong extends Error {
-  override readonly name = 'WorkTooLong'
+export class WorkTimedOut extends Error {
+  override readonly name = 'WorkTimedOut'
 }
 
 /**
  * What a worker file answers to: `{ id, work }` in, `{ id, result }` or `{ id, error }` out, and before that as many
  * `{ id, progress }` as it likes. `stop` is there when the work can be called off: it is not zero once it was.
  */
-export type WorkMessage<W> = { readonly id: number; readonly work: W; readonly stop?: Int32Array }
+export type WorkMessage<W> = { readonly id: number; readonly work: W; readonly cancelled?: Int32Array }
 export type ResultMessage<R> =
   | { readonly id: number; readonly result: R }
   | { readonly id: number; readonly error: string }
@@ -132,11 +132,13 @@ export const createWorkerPool = <W, R>({
       seat.job = job
       seat.worker ??= hire(seat)
       if (workLimitMs !== undefined) {
-        const tooLong = new WorkTooLong(`A worker was ended after ${workLimitMs} ms`)
+        const tooLong = new WorkTimedOut(`A worker was ended after ${workLimitMs} ms`)
         seat.limit = setTimeout(() => replace(seat, tooLong), workLimitMs)
       }
-      const { id, work, stop } = job
-      seat.worker.postMessage((stop === undefined ? { id, work } : { id, work, stop }) satisfies WorkMessage<W>)
+      const { id, work, stop: cancelled } = job
+      seat.worker.postMessage(
+        (cancelled === undefined ? { id, work } : { id, work, cancelled }) satisfies WorkMessage<W>,
+      )
     }
   }
 

@@ -1,5 +1,5 @@
 import { Buffer } from 'node:buffer'
-import { pause } from '../kit/pause.ts'
+import { delay } from '../kit/pause.ts'
 import { type Attempt, type Order, type Output, ProviderFailed, type Reference } from './provider.ts'
 import {
   type Budget,
@@ -96,7 +96,7 @@ const isPermanentlyBroken = (error: unknown): boolean =>
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
   const { clock, log, key, queueUrl, callMs = 15_000, cancelMs = 2_000, firstPollMs = 500, maxPollMs = 5_000 } = options
-  const { wait = pause, deadlineMs = { image: 300_000, video: 1_200_000 } } = options
+  const { wait = delay, deadlineMs = { image: 300_000, video: 1_200_000 } } = options
   const remote = createRemote({ ...options, name: 'fal', baseUrl: queueUrl, authorization: `Key ${key}`, callMs })
 
   /** A request is known by its app, which is the first two parts of a model's name. */

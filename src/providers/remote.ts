@@ -1,6 +1,6 @@
 import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
 import type { Clock } from '../kit/clock.ts'
-import { pause } from '../kit/pause.ts'
+import { delay } from '../kit/pause.ts'
 import { retryAfterMs } from '../kit/retry-after.ts'
 import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'
@@ -112,7 +112,7 @@ export type RemoteOptions = {
   readonly firstPauseMs?: number
   readonly maxPauseMs?: number
   readonly random?: () => number
-  readonly wait?: typeof pause
+  readonly wait?: typeof delay
 }
 
 const mebibyte = 1_048_576
@@ -181,7 +181,7 @@ export const createRemote = ({
   firstPauseMs = 500,
   maxPauseMs = 8_000,
   random = Math.random,
-  wait = pause,
+  wait = delay,
 }: RemoteOptions): Remote => {
   const breaker = circuitBreaker(
     handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),

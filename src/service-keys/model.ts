@@ -30,10 +30,10 @@ export const serviceKey = closed(properties)
 export type ServiceKey = Static<typeof serviceKey>
 export const serviceKeyPage = pageOf(serviceKey)
 
-export const madeServiceKey = closed({
+export const createdServiceKey = closed({
   ...properties,
   key: t.String({
     description: 'To be sent as `Authorization: Bearer vsk_…`. Shown this once; nothing that is kept gives it again',
   }),
 })
-export type MadeServiceKey = Static<typeof madeServiceKey>
+export type CreatedServiceKey = Static<typeof createdServiceKey>

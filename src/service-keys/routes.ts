@@ -17,7 +17,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
         admin: true,
         ...contract(
           { body: model.newServiceKey },
-          { 201: model.madeServiceKey },
+          { 201: model.createdServiceKey },
           {
             summary: 'Make a key for a service; its text is in this answer and in no other',
             tags,

@@ -7,7 +7,7 @@ import type { Operators } from '../identity/users/operators.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
-import type { MadeServiceKey, NewServiceKey, ServiceKey } from './model.ts'
+import type { CreatedServiceKey, NewServiceKey, ServiceKey } from './model.ts'
 import type { ServiceKeyRow, ServiceKeyStore } from './store.ts'
 
 const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
@@ -54,7 +54,7 @@ export const createServiceKeys = ({
   changes: Changes
   clock: Clock
 }) => ({
-  create: (context: RequestContext, caller: Caller, input: NewServiceKey): Promise<MadeServiceKey> => {
+  create: (context: RequestContext, caller: Caller, input: NewServiceKey): Promise<CreatedServiceKey> => {
     const now = new Date(clock.now())
     const expiry = toExpiry(input.expires_at, now)
     const id = newId()

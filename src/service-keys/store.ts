@@ -44,7 +44,7 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
     },
 
     /** Notes when keys were last used: one statement for all of them. A later time that is noted already stays. */
-    noteUse: async (uses: ReadonlyMap<string, number>): Promise<void> => {
+    recordUses: async (uses: ReadonlyMap<string, number>): Promise<void> => {
       const ids = [...uses.keys()]
       const times = [...uses.values()].map((ms) => new Date(ms).toISOString())
       await batch`

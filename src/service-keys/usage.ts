@@ -10,7 +10,7 @@ export const flushMs = 60_000
  * Promise: `note` waits for nothing; a key is written at most once a flush, all keys in one statement. Uses that could not
  * be written are written by the next flush; those of a process that is killed are lost.
  */
-export const createKeyUsage = ({ store, clock }: { store: Pick<ServiceKeyStore, 'noteUse'>; clock: Clock }) => {
+export const createKeyUsage = ({ store, clock }: { store: Pick<ServiceKeyStore, 'recordUses'>; clock: Clock }) => {
   let uses = new Map<string, number>()
   return {
     note: (keyId: string): void => {
@@ -21,7 +21,7 @@ export const createKeyUsage = ({ store, clock }: { store: Pick<ServiceKeyStore, 
       const written = uses
       uses = new Map()
       try {
-        await store.noteUse(written)
+        await store.recordUses(written)
       } catch (error) {
         uses = new Map([...written, ...uses])
         throw error

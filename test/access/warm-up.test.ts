@@ -24,7 +24,7 @@ describe('the order of things', () => {
   let clock: ReturnType<typeof manualClock>
   let lease: { untilMs: number }
   let current: { warm_up: boolean }
-  let memory: { isCrowded: boolean }
+  let memory: { wouldEvict: boolean }
   let room: boolean
   let reloads: number
   let fetched: (readonly FactRequest[])[]
@@ -39,7 +39,7 @@ describe('the order of things', () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
     current = { warm_up: true }
-    memory = { isCrowded: false }
+    memory = { wouldEvict: false }
     room = true
     reloads = 0
     fetched = []
@@ -200,7 +200,7 @@ describe('the order of things', () => {
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       await settle()
       expect(fetched.map((wanted) => pairsOf(wanted).length)).toEqual([0, 100, 30])
-      memory.isCrowded = true
+      memory.wouldEvict = true
       warmUp.signedIn({ userId: user(2), sessionId: session(2) })
       await settle()
       expect(fetched.slice(3).map((wanted) => pairsOf(wanted).length)).toEqual([0, 10])

@@ -200,7 +200,7 @@ describe('what is kept', () => {
     const usage = createKeyUsage({
       clock,
       store: {
-        noteUse: async (uses) => {
+        recordUses: async (uses) => {
           writes.push(uses.size)
         },
       },
@@ -217,7 +217,7 @@ describe('what is kept', () => {
     const usage = createKeyUsage({
       clock,
       store: {
-        noteUse: async (uses) => {
+        recordUses: async (uses) => {
           if (broken) throw new Error('no database')
           kept.push(uses)
         },

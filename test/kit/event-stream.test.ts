@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { createEventStream, eventText, retryText } from '../../src/kit/event-stream.ts'
+import { createEventStream, formatEvent, formatRetry } from '../../src/kit/event-stream.ts'
 
 const decoder = new TextDecoder()
 
@@ -14,10 +14,10 @@ const start = () => {
 
 describe('server-sent events', () => {
   test('are written as their standard has it, on one line whatever is in them', () => {
-    expect(eventText('status', 'a.1', { text: 'one\ntwo\r\n\n' })).toBe(
+    expect(formatEvent('status', 'a.1', { text: 'one\ntwo\r\n\n' })).toBe(
       'event: status\nid: a.1\ndata: {"text":"one\\ntwo\\r\\n\\n"}\n\n',
     )
-    expect(retryText(1_000.7)).toBe('retry: 1001\n\n')
+    expect(formatRetry(1_000.7)).toBe('retry: 1001\n\n')
   })
 
   test('are taken one at a time, when the client asks: nothing piles up', async () => {

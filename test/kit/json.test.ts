@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { JsonRefused, parseJson } from '../../src/kit/json.ts'
+import { InvalidJson, parseJson } from '../../src/kit/json.ts'
 
 const bytesOf = (text: string) => new TextEncoder().encode(text)
 
@@ -8,7 +8,7 @@ const refusal = (bytes: Uint8Array | string): string => {
   try {
     parseJson(typeof bytes === 'string' ? bytesOf(bytes) : bytes)
   } catch (error) {
-    if (error instanceof JsonRefused) return error.reason
+    if (error instanceof InvalidJson) return error.reason
     throw error
   }
   throw new Error('It was not refused')

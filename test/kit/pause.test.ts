@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { pause, rejectOnAbort } from '../../src/kit/pause.ts'
+import { delay, rejectOnAbort } from '../../src/kit/pause.ts'
 
 const never = new Promise<never>(() => {})
 const reason = new Error('enough')
@@ -7,12 +7,12 @@ const outcome = (work: Promise<unknown>) => work.catch((error: unknown) => error
 
 describe('a pause', () => {
   test('ends by itself', async () => {
-    expect(await pause(1, new AbortController().signal)).toBeUndefined()
+    expect(await delay(1, new AbortController().signal)).toBeUndefined()
   })
   test('ends with the reason of an abort, before it or in it', async () => {
-    expect(await outcome(pause(60_000, AbortSignal.abort(reason)))).toBe(reason)
+    expect(await outcome(delay(60_000, AbortSignal.abort(reason)))).toBe(reason)
     const controller = new AbortController()
-    const paused = outcome(pause(60_000, controller.signal))
+    const paused = outcome(delay(60_000, controller.signal))
     controller.abort(reason)
     expect(await paused).toBe(reason)
   })

@@ -51,7 +51,7 @@ describe('time to live', () => {
     expect(map.get('a')).toEqual(hit(1))
     clock.advance(1)
     expect(map.get('a')).toEqual({ kind: 'miss' })
-    expect(map.recall('a')).toEqual(hit(1))
+    expect(map.peekStale('a')).toEqual(hit(1))
   })
 
   test('reading an entry does not lengthen its life, writing it does', () => {
@@ -153,11 +153,11 @@ describe('a value that is amended', () => {
     map.set('b', 1)
     clock.advance(60)
     const before = map.peek('a')
-    map.amend('a', (value) => value + 1)
+    map.update('a', (value) => value + 1)
     expect(map.peek('a')).toEqual(hit(2))
     expect(map.peek('a')).not.toBe(before)
     expect(map.ageMs('a')).toBe(60)
-    expect([...map.keys()]).toEqual(['b', 'a'])
+    expect([...map.keysByRecency()]).toEqual(['b', 'a'])
     clock.advance(40)
     expect(map.get('a')).toEqual({ kind: 'miss' })
   })
@@ -166,16 +166,16 @@ describe('a value that is amended', () => {
     const { map } = create({})
     map.set('a', 1)
     const before = map.peek('a')
-    map.amend('a', (value) => value)
+    map.update('a', (value) => value)
     expect(map.peek('a')).toBe(before)
-    map.amend('a', () => undefined)
+    map.update('a', () => undefined)
     expect([map.get('a').kind, map.size]).toEqual(['miss', 0])
   })
 
   test('is none where nothing is known, or that there is nothing', () => {
     const { map } = create({})
     map.setAbsent('a')
-    for (const key of ['a', 'b']) map.amend(key, () => 7)
+    for (const key of ['a', 'b']) map.update(key, () => 7)
     expect([map.get('a').kind, map.get('b').kind]).toEqual(['absent', 'miss'])
   })
 })
@@ -189,7 +189,7 @@ describe('the bound in bytes', () => {
     expect([map.size, map.bytes]).toEqual([4, 80])
     map.get('a')
     map.set('e', 59)
-    expect([...map.keys()]).toEqual(['e', 'a', 'd'])
+    expect([...map.keysByRecency()]).toEqual(['e', 'a', 'd'])
     expect(map.bytes).toBe(100)
   })
 
@@ -229,7 +229,7 @@ describe('the bound in bytes', () => {
           for (const [key, value, remove] of writes) {
             if (remove) map.delete(key)
             else map.set(key, value)
-            const held = [...map.keys()].map((each) => {
+            const held = [...map.keysByRecency()].map((each) => {
               const found = map.get(each)
               return sizeOf(each, found.kind === 'hit' ? found.value : undefined)
             })
@@ -268,7 +268,7 @@ describe('the age', () => {
     map.set('b', 1)
     map.ageMs('a')
     map.set('c', 1)
-    expect([...map.keys()]).toEqual(['c', 'b'])
+    expect([...map.keysByRecency()]).toEqual(['c', 'b'])
     map.set('d', 1, 5_000)
     clock.advance(999)
     expect(map.get('d')).toEqual(hit(1))
@@ -277,14 +277,14 @@ describe('the age', () => {
 
 test('keys are named by use, the last first', () => {
   const { map } = create()
-  expect([...map.keys()]).toEqual([])
+  expect([...map.keysByRecency()]).toEqual([])
   for (const key of ['a', 'b', 'c']) map.set(key, 1)
   map.get('b')
   map.get('none')
   map.setAbsent('a')
-  expect([...map.keys()]).toEqual(['a', 'b', 'c'])
+  expect([...map.keysByRecency()]).toEqual(['a', 'b', 'c'])
   map.delete('a')
-  expect([...map.keys()]).toEqual(['b', 'c'])
+  expect([...map.keysByRecency()]).toEqual(['b', 'c'])
 })
 
 /** FLOOD=10000000 for the whole of it. */
@@ -343,17 +343,17 @@ const createModel = (maxEntries: number, now: () => number, ttlMs: number, absen
 test('is crowded where one more would displace one that is still good, by number or by size', () => {
   for (const options of [{ maxEntries: 2 }, { maxBytes: 20, sizeOf: () => 10 }]) {
     const { map, clock } = create(options)
-    expect(map.isCrowded).toBe(false)
+    expect(map.wouldEvict).toBe(false)
     map.set('a', 1)
-    expect(map.isCrowded).toBe(false)
+    expect(map.wouldEvict).toBe(false)
     clock.advance(500)
     map.set('b', 2)
-    expect(map.isCrowded).toBe(true)
+    expect(map.wouldEvict).toBe(true)
     clock.advance(500)
     // The oldest has expired: its place is free.
-    expect(map.isCrowded).toBe(false)
+    expect(map.wouldEvict).toBe(false)
     map.set('c', 3)
-    expect(map.isCrowded).toBe(true)
+    expect(map.wouldEvict).toBe(true)
   }
 })
 
@@ -418,7 +418,7 @@ describe('who looks on', () => {
     const { map } = create()
     for (const key of ['a', 'b', 'c']) map.set(key, 1)
     map.get('a')
-    const keys = map.keysBySetting()
+    const keys = map.keysByInsertion()
     expect(keys.next().value).toBe('a')
     map.delete('b')
     map.set('a', 2)

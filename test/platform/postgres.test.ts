@@ -14,7 +14,7 @@ import {
   onViolation,
   poolNames,
   readConnectionBudget,
-  sharePools,
+  sizePools,
 } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
@@ -26,7 +26,7 @@ const errorOf = (promise: PromiseLike<unknown>): Promise<unknown> =>
 const codeOf = (error: unknown) => databaseFault(error)?.code
 
 describe('sharing a budget of connections', () => {
-  const sum = (budget: number) => poolNames.reduce((total, name) => total + sharePools(budget)[name].max, 0)
+  const sum = (budget: number) => poolNames.reduce((total, name) => total + sizePools(budget)[name].max, 0)
   const budgets = fc.integer({ min: poolNames.length, max: 1_000 })
 
   test('the maxima never add up to more than the budget', () => {
@@ -34,10 +34,10 @@ describe('sharing a budget of connections', () => {
   })
 
   test('each pool has at least one, none more than its own maximum, and no minimum is above its maximum', () => {
-    const full = sharePools(1_000)
+    const full = sizePools(1_000)
     fc.assert(
       fc.property(fc.integer({ min: -10, max: 1_000 }), (budget) => {
-        const sizes = sharePools(budget)
+        const sizes = sizePools(budget)
         for (const name of poolNames) {
           expect(sizes[name].max).toBeGreaterThanOrEqual(1)
           expect(sizes[name].max).toBeLessThanOrEqual(full[name].max)
@@ -50,13 +50,13 @@ describe('sharing a budget of connections', () => {
   })
 
   test('each pool has its share in proportion to its maximum, to within one connection', () => {
-    const full = sharePools(1_000)
+    const full = sizePools(1_000)
     fc.assert(
       fc.property(fc.integer({ min: poolNames.length, max: 210 }), (budget) => {
         const spare = (budget - poolNames.length) / (210 - poolNames.length)
         for (const name of poolNames) {
           const share = 1 + (full[name].max - 1) * spare
-          expect(Math.abs(sharePools(budget)[name].max - share)).toBeLessThan(1)
+          expect(Math.abs(sizePools(budget)[name].max - share)).toBeLessThan(1)
         }
       }),
     )
@@ -65,7 +65,7 @@ describe('sharing a budget of connections', () => {
   test('a larger budget makes no pool smaller', () => {
     fc.assert(
       fc.property(budgets, (budget) => {
-        const [smaller, larger] = [sharePools(budget), sharePools(budget + 1)]
+        const [smaller, larger] = [sizePools(budget), sizePools(budget + 1)]
         for (const name of poolNames) {
           expect(larger[name].max).toBeGreaterThanOrEqual(smaller[name].max)
           expect(larger[name].min).toBeGreaterThanOrEqual(smaller[name].min)
@@ -75,7 +75,7 @@ describe('sharing a budget of connections', () => {
   })
 
   test('with room for all, the pools are what they were meant to be', () => {
-    expect(sharePools(210)).toEqual({
+    expect(sizePools(210)).toEqual({
       auth: { min: 10, max: 50 },
       read: { min: 20, max: 75 },
       write: { min: 5, max: 25 },
@@ -83,7 +83,7 @@ describe('sharing a budget of connections', () => {
       admin: { min: 2, max: 10 },
       batch: { min: 5, max: 30 },
     })
-    expect(sharePools(10_000)).toEqual(sharePools(210))
+    expect(sizePools(10_000)).toEqual(sizePools(210))
   })
 })
 
@@ -270,7 +270,7 @@ describe('against a real server', () => {
   })
 
   test('each pool has its size and its own limit on statements, and says which it is', async () => {
-    expect(pools.sizes).toEqual(sharePools(12))
+    expect(pools.sizes).toEqual(sizePools(12))
     const limits: Record<string, unknown> = {}
     for (const name of poolNames) {
       expect(pools[name].options.max).toBe(pools.sizes[name].max)

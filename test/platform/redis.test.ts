@@ -33,7 +33,7 @@ const open = <S extends string = never>(url: string, options: Partial<RedisOptio
   const lines: Line[] = []
   const write = (fields: object) => void lines.push(fields as Line)
   const log = { debug: write, info: write, warn: write, error: write }
-  const redis = createRedis<S>({ url, clock: systemClock, log, deadlineMs: 5_000, retryMs: 100, ...options })
+  const redis = createRedis<S>({ url, clock: systemClock, log, deadlineMs: 5_000, maxRetryMs: 100, ...options })
   closing.push(() => redis.close())
   return { redis, lines, events: () => lines.map(({ event }) => event) }
 }
@@ -46,7 +46,8 @@ const portOf = (url: string) => Number(new URL(url).port)
 const isUp = (redis: Redis<never>) => until(() => redis.state() === 'up', 'connected')
 const isDown = (redis: Redis<never>) => until(() => redis.state() === 'down', 'disconnected')
 const get = (redis: Redis<never>, key: string) => redis.run(({ client }) => client.get(key))
-const set = (redis: Redis<never>, key: string, value: string) => redis.must(({ client }) => client.set(key, value))
+const set = (redis: Redis<never>, key: string, value: string) =>
+  redis.runBypassingBreaker(({ client }) => client.set(key, value))
 
 /** A server that is none. */
 const impostor = async (converse: (socket: Socket) => void) => {
@@ -85,7 +86,7 @@ describe('a Redis that is well', () => {
     await isUp(other.redis)
     expect(one.redis.serverRunId).toMatch(/^[0-9a-f]{40}$/)
     expect(other.redis.serverRunId).toBe(one.redis.serverRunId as string)
-    const told = await one.redis.run(async ({ client, incarnation }) => [incarnation, await client.info('server')])
+    const told = await one.redis.run(async ({ client, serverRunId }) => [serverRunId, await client.info('server')])
     expect(told?.[0]).toBe(one.redis.serverRunId as string)
     expect(told?.[1]).toContain(`run_id:${one.redis.serverRunId}`)
   })
@@ -97,7 +98,7 @@ describe('a Redis that is well', () => {
     await isUp(redis)
     const put = (value: string) => redis.run(({ scripts }) => scripts.put('k', value))
     expect([await put('a'), await put('b')]).toEqual(['a!', 'b!'])
-    expect(await redis.must(({ client }) => client.script('FLUSH'))).toBe(true)
+    expect(await redis.runBypassingBreaker(({ client }) => client.script('FLUSH'))).toBe(true)
     expect([await put('c'), await put('d')]).toEqual(['c!', 'd!'])
     expect(await get(redis, 'k')).toBe('d')
     expect(redis.counts).toEqual({ timeouts: 0, errors: 0 })
@@ -108,12 +109,12 @@ describe('a Redis that is well', () => {
     await isUp(redis)
     await set(redis, 'text', 'a')
     expect(await redis.run(({ client }) => client.incr('text'))).toBeUndefined()
-    expect(await redis.must(({ client }) => client.incr('text'))).toBe(false)
+    expect(await redis.runBypassingBreaker(({ client }) => client.incr('text'))).toBe(false)
     const broken = () => {
       throw new Error('of the caller')
     }
     expect(await redis.run(broken)).toBeUndefined()
-    expect(await redis.must(broken)).toBe(false)
+    expect(await redis.runBypassingBreaker(broken)).toBe(false)
     expect(redis.counts).toEqual({ timeouts: 0, errors: 4 })
     expect(await get(redis, 'text')).toBe('a')
   })
@@ -155,7 +156,7 @@ describe('a Redis that is frozen', () => {
 
   test('is left alone after five misses, then asked once a second until it answers', async () => {
     const clock = manualClock()
-    const { redis, events, thaw } = await freeze({ deadlineMs: 20, clock, silenceMs: 60_000 })
+    const { redis, events, thaw } = await freeze({ deadlineMs: 20, clock, socketTimeoutMs: 60_000 })
     let begun = 0
     const ask = () =>
       redis.run(({ client }) => {
@@ -200,20 +201,20 @@ describe('a Redis that is frozen', () => {
   })
 
   test('is told what must be done although reads trip over it', async () => {
-    const { redis, thaw } = await freeze({ deadlineMs: 10, probeAfterMs: 60_000, silenceMs: 60_000 })
+    const { redis, thaw } = await freeze({ deadlineMs: 10, probeAfterMs: 60_000, socketTimeoutMs: 60_000 })
     for (let call = 0; call < 5; call += 1) await get(redis, 'a')
     expect(redis.state()).toBe('tripped')
     const startedMs = performance.now()
-    expect(await redis.must(({ client }) => client.del('a'), 50)).toBe(false)
+    expect(await redis.runBypassingBreaker(({ client }) => client.del('a'), 50)).toBe(false)
     expect(performance.now() - startedMs).toBeGreaterThanOrEqual(48)
-    const done = redis.must(({ client }) => client.set('b', '1'), 10_000)
+    const done = redis.runBypassingBreaker(({ client }) => client.set('b', '1'), 10_000)
     thaw()
     expect(await done).toBe(true)
     expect(redis.state()).toBe('tripped')
   })
 
   test('answers late to nobody: what comes is dropped, and the next answer is that to the next question', async () => {
-    const { redis, thaw } = await freeze({ deadlineMs: 50, tripAfter: 1_000, silenceMs: 60_000 })
+    const { redis, thaw } = await freeze({ deadlineMs: 50, breakerThreshold: 1_000, socketTimeoutMs: 60_000 })
     const misses = await Promise.all([
       redis.run(({ client }) => client.set('a', 'late')),
       redis.run(({ client }) => client.hget('a', 'of the wrong type')),
@@ -222,7 +223,7 @@ describe('a Redis that is frozen', () => {
     ])
     expect(misses).toEqual([undefined, undefined, undefined, undefined])
     thaw()
-    expect(await redis.must(({ client }) => client.set('b', 'mine'), 10_000)).toBe(true)
+    expect(await redis.runBypassingBreaker(({ client }) => client.set('b', 'mine'), 10_000)).toBe(true)
     expect(await redis.run(({ client }) => Promise.all([client.get('b'), client.get('a')]))).toEqual(['mine', 'late'])
     await Bun.sleep(20)
     expect(rejections).toEqual([])
@@ -230,7 +231,7 @@ describe('a Redis that is frozen', () => {
   })
 
   test('is given up when it owes an answer for too long, and is back with a connection of its own', async () => {
-    const { redis, events, thaw } = await freeze({ deadlineMs: 20, silenceMs: 200, connectMs: 200 })
+    const { redis, events, thaw } = await freeze({ deadlineMs: 20, socketTimeoutMs: 200, connectMs: 200 })
     expect(await get(redis, 'a')).toBeUndefined()
     await isDown(redis)
     expect(redis.serverRunId).toBeUndefined()
@@ -258,7 +259,7 @@ describe('a Redis that went away', () => {
       begun += 1
     }
     expect(await redis.run(count)).toBeUndefined()
-    expect(await redis.must(count)).toBe(false)
+    expect(await redis.runBypassingBreaker(count)).toBe(false)
     expect(begun).toBe(0)
     await Bun.sleep(300)
 
@@ -280,8 +281,8 @@ describe('a Redis that went away', () => {
     await isUp(redis)
     process.kill(first.pid, 'SIGSTOP')
     const pending = [
-      redis.must(({ client, incarnation }) => client.set('left', incarnation), 10_000),
-      redis.must(({ client }) => Promise.all([client.get('a'), client.set('left', 'over')]), 10_000),
+      redis.runBypassingBreaker(({ client, serverRunId }) => client.set('left', serverRunId), 10_000),
+      redis.runBypassingBreaker(({ client }) => Promise.all([client.get('a'), client.set('left', 'over')]), 10_000),
       redis.run(({ client }) => client.set('left', 'behind')),
     ]
     await first.stop()
@@ -301,7 +302,7 @@ describe('a Redis that went away', () => {
     await isUp(redis)
     const before = redis.serverRunId as string
     await set(redis, `${before}:a`, '1')
-    expect(await redis.must(({ client }) => client.save(), 10_000)).toBe(true)
+    expect(await redis.runBypassingBreaker(({ client }) => client.save(), 10_000)).toBe(true)
     await first.stop()
     await isDown(redis)
     await start({ flags, port: portOf(first.url) })
@@ -363,7 +364,7 @@ describe('no Redis to be had', () => {
 
   test('pauses grow to the longest and no further', async () => {
     const { port, callers } = await impostor((socket) => socket.destroy())
-    open(`redis://127.0.0.1:${port}`, { retryMs: 40, random: () => 1 })
+    open(`redis://127.0.0.1:${port}`, { maxRetryMs: 40, random: () => 1 })
     await until(() => callers() >= 10, 'ten attempts', 2_000)
   })
 
@@ -378,7 +379,7 @@ describe('no Redis to be had', () => {
         }
       })
     })
-    const { redis } = open(`redis://127.0.0.1:${port}`, { retryMs: 10_000, random: () => 1 })
+    const { redis } = open(`redis://127.0.0.1:${port}`, { maxRetryMs: 10_000, random: () => 1 })
     await until(() => redis.state() === 'up', 'taken for a Redis')
     await Bun.sleep(700)
     // After 25, 75, 175, 375 ms and so on.
@@ -397,7 +398,7 @@ describe('what the URL says', () => {
     await isUp(none.redis)
     await set(two.redis, 'a', 'in two')
     expect(await get(none.redis, 'a')).toBeNull()
-    await none.redis.must(({ client }) => client.select(2))
+    await none.redis.runBypassingBreaker(({ client }) => client.select(2))
     expect(await get(none.redis, 'a')).toBe('in two')
   })
 
@@ -439,7 +440,7 @@ describe('of several servers', () => {
     await isUp(redis)
     const before = redis.serverRunId
     const port = `${portOf(master.url)}`
-    expect(await redis.must(({ client }) => client.replicaof('127.0.0.1', port))).toBe(true)
+    expect(await redis.runBypassingBreaker(({ client }) => client.replicaof('127.0.0.1', port))).toBe(true)
     expect(await set(redis, 'a', '1')).toBe(false)
     expect(redis.state()).toBe('down')
     expect(lines).toEqual([{ event: 'redis.lost', reason: expect.stringMatching(/^READONLY/) }])
@@ -462,7 +463,7 @@ describe('of several servers', () => {
     await isUp(first.redis)
     await isUp(second.redis)
     const tell = async ({ redis }: typeof first, ...what: string[]) =>
-      expect(await redis.must(({ client }) => client.call('CLUSTER', ...what), 10_000)).toBe(true)
+      expect(await redis.runBypassingBreaker(({ client }) => client.call('CLUSTER', ...what), 10_000)).toBe(true)
 
     await tell(first, 'ADDSLOTSRANGE', '0', '16383')
     await until(() => set(first.redis, 'a', '1'), 'the cluster is well')

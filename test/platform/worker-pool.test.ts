@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
-import { createWorkerPool, PoolBusy, type WorkerPool, WorkTooLong } from '../../src/platform/worker-pool.ts'
+import { createWorkerPool, PoolBusy, type WorkerPool, WorkTimedOut } from '../../src/platform/worker-pool.ts'
 import type { Told } from './fixtures/worker.ts'
 
 const url = new URL('./fixtures/worker.ts', import.meta.url)
@@ -179,7 +179,7 @@ test('a worker that takes too long is ended and replaced, and only its own piece
   const stuck = reasonOf(pool.run({ name: 'stuck', gate }, patient()))
   await reached()
   const waiting = pool.run({ name: 'next' }, patient())
-  expect(await stuck).toBeInstanceOf(WorkTooLong)
+  expect(await stuck).toBeInstanceOf(WorkTimedOut)
   expect(await waiting).toEqual(['next'])
 })
 

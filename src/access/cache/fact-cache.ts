@@ -325,7 +325,7 @@ export const createFactCache = ({
       const source: Source = (kind, id) => {
         const key = factKey(kind, id)
         ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
-        return memory.recall(key) as Lookup<never>
+        return memory.peekStale(key) as Lookup<never>
       }
       return findMisses(source, wanted).size === 0 ? viewOf(source, 'l1', ageMs, true) : undefined
     },
@@ -342,9 +342,9 @@ export const createFactCache = ({
         for (const key of changed) {
           memory.delete(key)
           const part = partOf(key)
-          if (part !== undefined) memory.amend(part.whole, (fact) => without(fact as Fact['grants'], part.projectId))
+          if (part !== undefined) memory.update(part.whole, (fact) => without(fact as Fact['grants'], part.projectId))
         }
-        for (const key of partsOf(changed, memory.keys())) memory.delete(key)
+        for (const key of partsOf(changed, memory.keysByRecency())) memory.delete(key)
       }
       for (const overtaken of watchers) overtaken.push(changed)
       sharedLoads.clear()

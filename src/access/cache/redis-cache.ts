@@ -72,7 +72,7 @@ export const scripts = {
 } as const
 
 type ScriptName = keyof typeof scripts
-export type CacheRedis = Pick<Redis<ScriptName>, 'run' | 'must' | 'serverRunId'>
+export type CacheRedis = Pick<Redis<ScriptName>, 'run' | 'runBypassingBreaker' | 'serverRunId'>
 
 const uuid = t.String({ minLength: 36, maxLength: 36 })
 const uuidPattern = '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
@@ -141,13 +141,13 @@ export const createRedisCache = ({
   ttlMs?: number
 }): RedisCache => {
   const counts: RedisCacheCounts = { hits: 0, misses: 0, unreadable: 0, refused: 0 }
-  const nameOf = ({ incarnation }: Connection<ScriptName>, key: FactKey) => `velro:1:${incarnation.slice(0, 12)}:${key}`
+  const nameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) => `velro:1:${serverRunId.slice(0, 12)}:${key}`
 
   const forget = async (touched: readonly FactKey[]): Promise<boolean> => {
     const keys = [...new Set(touched.flatMap((key) => [key, partOf(key)?.whole ?? key]))]
     for (let from = 0; from < keys.length; from += forgetBatch) {
       const batch = keys.slice(from, from + forgetBatch)
-      const done = await redis.must((connection) =>
+      const done = await redis.runBypassingBreaker((connection) =>
         Promise.all(batch.map((key) => connection.client.unlink(nameOf(connection, key)))),
       )
       if (!done) return false

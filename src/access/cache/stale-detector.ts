@@ -34,7 +34,7 @@ export type StaleDetector = {
 }
 
 type Dependencies = {
-  readonly memory: Pick<TtlMap<Fact[FactKind]>, 'peek' | 'keysBySetting' | 'ageMs'>
+  readonly memory: Pick<TtlMap<Fact[FactKind]>, 'peek' | 'keysByInsertion' | 'ageMs'>
   /** What Postgres says, past every cache. */
   readonly load: LoadFacts
   readonly drop: (key: FactKey) => Promise<void>
@@ -69,7 +69,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   const { memory, load, drop, lease, flags, clock, log, timing = defaultLeaseTiming, pause = wait } = dependencies
   const { secondCheckMs } = deriveTiming(timing)
   const counts = { compared: 0, stale: 0 }
-  let turns = memory.keysBySetting()
+  let turns = memory.keysByInsertion()
   let busy = false
   let stopped = false
 
@@ -82,7 +82,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
     for (let looked = 0; looked < maxLooked && taken.size < maxFacts && begun < 2; looked += 1) {
       const { value, done } = turns.next()
       if (done) {
-        turns = memory.keysBySetting()
+        turns = memory.keysByInsertion()
         begun += 1
         continue
       }

@@ -49,7 +49,7 @@ export type WarmUp = {
 type Dependencies = {
   readonly store: WarmUpStore
   readonly facts: Pick<FactCache, 'prefetch'>
-  readonly memory: { readonly isCrowded: boolean }
+  readonly memory: { readonly wouldEvict: boolean }
   /** Whether memory has room for what nobody has asked for yet. */
   readonly hasRoom: () => boolean
   readonly lease: { readonly untilMs: number }
@@ -116,7 +116,7 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
     await withinTime(facts.prefetch([{ session: { id: sessionId, userId } }]))
     if (again || isOff()) return
     const things = await withinTime(store.findOwn(userId))
-    await fetchThings(userId, memory.isCrowded ? things.slice(0, whenCrowded) : things)
+    await fetchThings(userId, memory.wouldEvict ? things.slice(0, whenCrowded) : things)
     known.set(userId, true)
   }
 

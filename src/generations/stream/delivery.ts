@@ -1,6 +1,6 @@
 import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import type { Clock } from '../../kit/clock.ts'
-import { type EventStream, eventText, heartbeatText, retryText } from '../../kit/event-stream.ts'
+import { type EventStream, formatEvent, formatRetry, heartbeatComment } from '../../kit/event-stream.ts'
 import type { Generation } from '../model.ts'
 import { diffEvents, isFinal, type SentState } from './state.ts'
 import type { StateTracker, TrackedState } from './state-tracker.ts'
@@ -29,7 +29,7 @@ export type Subscription = {
 }
 
 /** The last event of a stream. */
-export const doneText = (generation: Generation): string => eventText('done', generation.status, generation)
+export const doneText = (generation: Generation): string => formatEvent('done', generation.status, generation)
 
 /**
  * Writes to one client what it does not have yet. The caller has just re-checked the permission of the client.
@@ -67,7 +67,7 @@ export const createDelivery = ({
     if (!subscription.wire.isReady) return silentMs >= stalledMs ? end(subscription) : undefined
     if (!subscription.opened) {
       subscription.opened = true
-      return write(subscription, retryText(retryMs * (1 + random())))
+      return write(subscription, formatRetry(retryMs * (1 + random())))
     }
     if (state !== undefined && isFinal(state.status)) {
       if (subscription.finalState === undefined) return loadFinalState(subscription)
@@ -80,10 +80,10 @@ export const createDelivery = ({
       subscription.sent = sent
       subscription.comparedWith = state
       if (events.length > 0) {
-        return write(subscription, events.map(({ event, id, data }) => eventText(event, id, data)).join(''))
+        return write(subscription, events.map(({ event, id, data }) => formatEvent(event, id, data)).join(''))
       }
     }
-    if (silentMs >= heartbeatMs) write(subscription, heartbeatText)
+    if (silentMs >= heartbeatMs) write(subscription, heartbeatComment)
   }
 
   return { deliver, end }

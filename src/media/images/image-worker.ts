@@ -170,10 +170,10 @@ const perform = async (work: ImageWork, onBand: (fraction: number) => void): Pro
 /** Often enough to see it move; each costs the process a message. */
 const progressStep = 0.05
 
-self.onmessage = async ({ data: { id, work, stop } }: MessageEvent<WorkMessage<ImageWork>>) => {
+self.onmessage = async ({ data: { id, work, cancelled } }: MessageEvent<WorkMessage<ImageWork>>) => {
   let told = 0
   const onBand = (fraction: number) => {
-    if (stop !== undefined && Atomics.load(stop, 0) !== 0) throw new Aborted()
+    if (cancelled !== undefined && Atomics.load(cancelled, 0) !== 0) throw new Aborted()
     if (fraction < 1 && fraction - told < progressStep) return
     told = fraction
     self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)

@@ -1,5 +1,5 @@
 import type { Deadline } from '../../kit/deadline.ts'
-import { sliceBytes, yieldToEventLoop } from '../../kit/pause.ts'
+import { maxSliceBytes, yieldToEventLoop } from '../../kit/pause.ts'
 import { createWorkerPool } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../formats/image-format.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/video-format.ts'
@@ -85,7 +85,7 @@ export type RenderOptions = ImageOptions & {
  * Promise: the event loop is not held up, however large the bytes; what strangers send is decoded only when its header
  * is within the limits, and never for longer than `imageTaskMs`; work that fails, or takes its worker with it, is one
  * rejected promise. Rejects with `ImageRefused` or `VideoRefused`, `PoolBusy` at once when as much waits as may, `DeadlinePassed`,
- * `WorkTooLong`, or an error that tells of a fault of ours.
+ * `WorkTimedOut`, or an error that tells of a fault of ours.
  */
 export type Images = {
   /** Decodes every pixel once: what passes can be shown. */
@@ -109,9 +109,9 @@ const workLimitMs = imageTaskMs + 10_000
 const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
   if (bytes.buffer instanceof SharedArrayBuffer) return bytes
   const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength))
-  for (let at = 0; at < bytes.byteLength; at += sliceBytes) {
+  for (let at = 0; at < bytes.byteLength; at += maxSliceBytes) {
     if (at > 0) await yieldToEventLoop()
-    shared.set(bytes.subarray(at, at + sliceBytes), at)
+    shared.set(bytes.subarray(at, at + maxSliceBytes), at)
   }
   return shared
 }

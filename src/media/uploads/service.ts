@@ -8,7 +8,7 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { createDeadline, type Deadline } from '../../kit/deadline.ts'
 import { databaseFault } from '../../platform/postgres.ts'
-import { PoolBusy, WorkTooLong } from '../../platform/worker-pool.ts'
+import { PoolBusy, WorkTimedOut } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
 import { ImageRefused } from '../images/images.ts'
 import type { InspectedMedia, MediaStorage } from '../media-storage.ts'
@@ -59,7 +59,7 @@ const toFault = (error: unknown): unknown => {
   if (error instanceof ImageRefused) return refusalFault(error.reason, error)
   if (error instanceof PoolBusy) return new Fault('media.busy', { cause: error })
   // The header was within the limits, yet decoding took the whole time limit of a worker.
-  return error instanceof WorkTooLong ? new Fault('media.damaged', { cause: error }) : error
+  return error instanceof WorkTimedOut ? new Fault('media.damaged', { cause: error }) : error
 }
 
 /** The media type in the request's Content-Type; throws when uploads do not accept it. */
