@@ -12,40 +12,56 @@ import {
   timestamp,
 } from '../http/schema-types.ts'
 
-/** How many ancestors a generation may have. */
+/** Most ancestors of a generation. */
 export const maxDepth = 64
 
-/** Why nothing came of one: the provider refused, could not be had, took too long, made something else, or another reason. */
+/**
+ * Why a generation failed: the provider refused the order, was unavailable, exceeded the time limit or returned something
+ * that is not valid media; `failed` is any other reason.
+ */
 export const failures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
 
 const title = text(0, 200)
 const intent = oneOf(intents)
 const negativePrompt = text(0, 4000)
 const value = t.Union([t.String(), t.Number(), t.Boolean()])
-/** By name; which there are depends on the model. */
+/** Values by parameter name; the model defines the names. */
 const parameters = (description: string) => t.Object({}, { additionalProperties: value, description })
 const model = t.String({ minLength: 1, maxLength: 128, pattern: modelIdPattern })
 
 export const generationParams = closed({ generation_id: id('Generation') })
 
 export const newGeneration = closed({
-  project_id: t.Optional(id('Project it is made in; without one it is the owner’s alone')),
+  project_id: t.Optional(id('Project of the generation; without one only its owner can see it')),
   model,
   prompt: text(1, 4000),
   negative_prompt: t.Optional(negativePrompt),
-  parameters: t.Optional(parameters('As the model takes them; see models')),
-  outputs: t.Optional(t.Integer({ minimum: 1, maximum: 16, description: 'How many; 1 unless given' })),
+  parameters: t.Optional(parameters('Values for the parameters of the model; see `GET /models`')),
+  outputs: t.Optional(
+    t.Integer({
+      minimum: 1,
+      maximum: 16,
+      description: 'Number of outputs, 1 by default; the model has its own maximum',
+    }),
+  ),
   title: t.Optional(title),
   intent: t.Optional(intent),
-  reference_media_id: t.Optional(id('Picture to go by, for models that take one; it needs to be downloadable')),
-  parent_id: t.Optional(id('Generation it is made from; goes with an intent other than `original`')),
+  reference_media_id: t.Optional(
+    id('Reference picture, for models that accept one; the caller needs `download` on it'),
+  ),
+  parent_id: t.Optional(id('Parent; required for every intent except `original`, which has none')),
 })
 export type NewGeneration = Static<typeof newGeneration>
 
 export const generationChanges = t.Object(
   {
     title: t.Optional(title),
-    project_id: t.Optional(t.Union([id('Project it moves to'), t.Null({ description: 'Out of its project' })])),
+    project_id: t.Optional(
+      t.Union([
+        id('Project to move the generation to'),
+        t.Null({ description: 'Removes the generation from its project' }),
+      ]),
+    ),
   },
   { additionalProperties: false, minProperties: 1 },
 )
@@ -70,20 +86,22 @@ export const generation = closed({
   project_id: t.Union([id('Project'), t.Null()]),
   title: t.String(),
   intent,
-  depth: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many ancestors it has; see provenance' }),
+  depth: t.Integer({ minimum: 0, maximum: maxDepth, description: 'Number of ancestors; see provenance' }),
   model: t.String(),
   prompt: t.String(),
   negative_prompt: t.String(),
-  parameters: parameters('All that it is made with, those included that were not given'),
-  reference_media_id: t.Union([id('Picture it goes by'), t.Null()], {
-    description: 'Told to its owner alone; null without one, and when that was deleted since',
+  parameters: parameters('All parameters, including defaults and the chosen seed'),
+  reference_media_id: t.Union([id('Reference picture'), t.Null()], {
+    description: 'Shown to the owner only; null without a reference or after it was deleted',
   }),
   outputs: t.Integer({ minimum: 1 }),
-  price: t.Integer({ minimum: 0, description: 'Credits; what comes to nothing is refunded' }),
+  price: t.Integer({ minimum: 0, description: 'Credits; refunded if the generation fails or is cancelled' }),
   status: oneOf(generationStatuses),
-  progress: t.Number({ minimum: 0, maximum: 1, description: 'Of the attempt under way; 1 when it is completed' }),
-  failure: t.Union([oneOf(failures), t.Null()], { description: 'Why it failed, where it did' }),
-  favorite: t.Boolean({ description: 'Whether it is one of the caller’s favorites' }),
+  progress: t.Number({ minimum: 0, maximum: 1, description: 'Of the current attempt; 1 when completed' }),
+  failure: t.Union([oneOf(failures), t.Null()], {
+    description: 'Reason of the failure; null unless status is `failed`',
+  }),
+  favorite: t.Boolean({ description: 'Whether the generation is a favorite of the caller' }),
   created_at: timestamp(),
   updated_at: timestamp(),
   started_at: t.Union([timestamp(), t.Null()]),
@@ -105,6 +123,10 @@ const ancestor = closed({
 
 export const provenance = closed({
   items: t.Array(ancestor, { description: 'The ancestors the caller may read, nearest first' }),
-  hidden: t.Integer({ minimum: 0, maximum: maxDepth, description: 'How many others there are, deleted ones included' }),
+  hidden: t.Integer({
+    minimum: 0,
+    maximum: maxDepth,
+    description: 'Number of ancestors not shown: not visible to the caller, or deleted',
+  }),
 })
 export type Provenance = Static<typeof provenance>

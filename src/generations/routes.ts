@@ -8,13 +8,13 @@ import type { Generations } from './service.ts'
 
 const tags = ['generations']
 
-const theGeneration = ({ params }: { params: Record<string, string> }): ResourceRef => ({
+const generationOf = ({ params }: { params: Record<string, string> }): ResourceRef => ({
   type: 'generation',
   id: params['generation_id'] ?? '',
 })
 
-/** What making one is about: the project it goes to, the generation it comes from. */
-const itsPlaces = ({ body }: { body: unknown }): ResourceRef[] => {
+/** The resources that an order names: its project and its parent. */
+const resourcesOf = ({ body }: { body: unknown }): ResourceRef[] => {
   const { project_id, parent_id } = body as model.NewGeneration
   return [
     ...(project_id === undefined ? [] : [{ type: 'project', id: project_id } as const]),
@@ -38,18 +38,18 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
     .post(
       '',
       async ({ context, caller, body, request, set, status }) => {
-        const made = await generations.create(context, caller, body, toIdempotencyKey(request))
-        if (made.replayed) set.headers['idempotent-replayed'] = 'true'
-        return status(201, made.body)
+        const created = await generations.create(context, caller, body, toIdempotencyKey(request))
+        if (created.replayed) set.headers['idempotent-replayed'] = 'true'
+        return status(201, created.body)
       },
       {
-        signedIn: itsPlaces,
+        signedIn: resourcesOf,
         ...contract(
           { body: model.newGeneration },
           { 201: model.generation },
           {
             summary:
-              'Ask for a generation; in a project it needs `create` there, of a parent `read` and its project’s leave, of a reference `download` and the same leave',
+              'Order a generation. Needs `create` on its project, `read` on a parent and `download` on a reference; the projects of parent and reference must allow derivatives',
             tags,
             idempotent: true,
             errors: [
@@ -71,27 +71,28 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       ...contract(
         { query: model.generationQuery },
         { 200: model.generationPage },
-        { summary: 'Generations the caller may read, newest first', tags },
+        { summary: 'List the generations the caller may read, newest first', tags },
       ),
     })
     .get('/:generation_id', ({ context, caller, params }) => generations.get(context, caller, params.generation_id), {
-      may: ['read', theGeneration],
+      may: ['read', generationOf],
       ...contract(
         { params: model.generationParams },
         { 200: model.generation },
-        { summary: 'One generation', tags, errors: ['generation.not_found'] },
+        { summary: 'Get a generation', tags, errors: ['generation.not_found'] },
       ),
     })
     .patch(
       '/:generation_id',
       ({ context, caller, params, body }) => generations.update(context, caller, params.generation_id, body),
       {
-        may: ['read', theGeneration],
+        may: ['read', generationOf],
         ...contract(
           { params: model.generationParams, body: model.generationChanges },
           { 200: model.generation },
           {
-            summary: 'Change its title (`write`) or move it (`delete` on it, `create` on the project it moves to)',
+            summary:
+              'Change the title (needs `write`) or the project (needs `delete` on the generation and `create` on the new project)',
             tags,
             errors: ['generation.not_found', 'project.not_found', 'access.denied'],
           },
@@ -105,12 +106,12 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         return status(204, undefined)
       },
       {
-        may: ['delete', theGeneration],
+        may: ['delete', generationOf],
         ...contract(
           { params: model.generationParams },
           { 204: noContent },
           {
-            summary: 'Delete a generation and what came of it; one that is not over is called off first',
+            summary: 'Delete a generation and its media; one that has not ended is cancelled and refunded first',
             tags,
             errors: ['generation.not_found', 'access.denied'],
           },
@@ -121,12 +122,12 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       '/:generation_id/cancel',
       ({ context, caller, params }) => generations.cancel(context, caller, params.generation_id),
       {
-        may: ['write', theGeneration],
+        may: ['write', generationOf],
         ...contract(
           { params: model.generationParams },
           { 200: model.generation },
           {
-            summary: 'Call it off and get its price back; needs `write`',
+            summary: 'Cancel a generation and refund its price; needs `write`',
             tags,
             errors: ['generation.not_found', 'access.denied', 'generation.finished'],
           },
@@ -137,11 +138,15 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       '/:generation_id/favorite',
       ({ context, caller, params, body }) => generations.favorite(context, caller, params.generation_id, body),
       {
-        may: ['read', theGeneration],
+        may: ['read', generationOf],
         ...contract(
           { params: model.generationParams, body: model.favorite },
           { 200: model.generation },
-          { summary: 'Make it one of the caller’s favorites, or no longer', tags, errors: ['generation.not_found'] },
+          {
+            summary: 'Add a generation to the caller’s favorites or remove it from them',
+            tags,
+            errors: ['generation.not_found'],
+          },
         ),
       },
     )
@@ -149,12 +154,12 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       '/:generation_id/provenance',
       ({ context, caller, params }) => generations.provenance(context, caller, params.generation_id),
       {
-        may: ['read', theGeneration],
+        may: ['read', generationOf],
         ...contract(
           { params: model.generationParams },
           { 200: model.provenance },
           {
-            summary: 'Where it comes from: the ancestors the caller may read, and how many there are besides',
+            summary: 'List the ancestors of a generation that the caller may read, and count the others',
             tags,
             errors: ['generation.not_found'],
           },

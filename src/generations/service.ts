@@ -54,29 +54,31 @@ const toAncestor = (row: AncestorRow): Provenance['items'][number] => ({
   distance: row.distance,
 })
 
-const found = <T>(thing: T | undefined): T => {
-  // Decided on a moment ago, gone now.
-  if (thing === undefined) throw new Fault('generation.not_found')
-  return thing
+const requireFound = <T>(row: T | undefined): T => {
+  // Deleted between the decision and this read.
+  if (row === undefined) throw new Fault('generation.not_found')
+  return row
 }
 
-const refOf = (id: string): ResourceRef => ({ type: 'generation', id })
-const projectOf = (id: string): ResourceRef => ({ type: 'project', id })
+const generationRef = (id: string): ResourceRef => ({ type: 'generation', id })
+const projectRef = (id: string): ResourceRef => ({ type: 'project', id })
 
 const invalid = (pointer: string, detail: string) =>
   new Fault('request.invalid', { problems: [{ in: 'body', pointer, detail }] })
 
-/** A parent and an intent that is about one go together. */
+/** Every intent except `original` needs a parent; `original` has none. */
 const checkLineage = ({ parent_id, intent = 'original' }: NewGeneration): void => {
-  if (parent_id === undefined && intent !== 'original') throw invalid('/parent_id', 'This intent needs a parent')
-  if (parent_id !== undefined && intent === 'original') throw invalid('/intent', 'A child is not an original')
+  if (parent_id === undefined && intent !== 'original')
+    throw invalid('/parent_id', `is required for the intent ${intent}`)
+  if (parent_id !== undefined && intent === 'original')
+    throw invalid('/intent', 'must not be original for a generation with a parent')
 }
 
-const cancelledAtOnce = 100
+const cancelBatchSize = 100
 
 type ParameterValue = string | number | boolean
 
-/** What a model takes and what it costs, whole. */
+/** A validated order: complete parameters and the price. */
 type Order = {
   readonly model: { readonly parameters: Readonly<Record<string, unknown>> }
   readonly parameters: Readonly<Record<string, ParameterValue>>
@@ -135,8 +137,8 @@ export const createGenerations = ({
   newSeed,
 }: Dependencies) => ({
   /**
-   * The project, the parent and the reference it was asked for are there when it is made, or nothing is made. Whoever
-   * asks again with the key is told what was made, also when they are there no more.
+   * Accepts an order: project, parent and reference are locked for key share, so they exist when it commits. A repeated
+   * request with the same idempotency key gets the first response, even after those were deleted or the caller lost access.
    */
   create: async (
     context: RequestContext,
@@ -146,25 +148,28 @@ export const createGenerations = ({
   ): Promise<Replayable<Generation>> => {
     const { project_id = null, parent_id, reference_media_id = null, model, prompt } = input
     const { negative_prompt = '', title = '', intent = 'original' } = input
-    const check = async (): Promise<Order> => {
+    const authorize = async (): Promise<Order> => {
       checkLineage(input)
-      const ordered = models.order(input)
-      if (project_id !== null) await access.require(caller, 'create', projectOf(project_id), context.deadline)
+      const order = models.order(input)
+      if (project_id !== null) await access.require(caller, 'create', projectRef(project_id), context.deadline)
       if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, context.deadline)
       if (reference_media_id !== null) await media.requireReference(context, caller, reference_media_id)
-      return ordered
+      return order
     }
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
-    const accept = async (tx: TransactionSql, ordered: Order) => {
-      if (project_id !== null && !(await store.keepProject(tx, project_id))) throw new Fault('project.not_found')
-      const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...found(await store.keepParent(tx, parent_id))]
+    const accept = async (tx: TransactionSql, order: Order) => {
+      if (project_id !== null && !(await store.lockProjectForKeyShare(tx, project_id)))
+        throw new Fault('project.not_found')
+      const ancestor_ids =
+        parent_id === undefined ? [] : [parent_id, ...requireFound(await store.lockParentForKeyShare(tx, parent_id))]
       if (ancestor_ids.length > maxDepth) {
         throw new Fault('generation.too_deep', { extensions: { max_depth: maxDepth } })
       }
-      const reference = reference_media_id === null ? null : await store.keepReference(tx, reference_media_id)
+      const reference =
+        reference_media_id === null ? null : await store.lockReferenceForKeyShare(tx, reference_media_id)
       if (reference === undefined) throw new Fault('media.not_found')
-      const { outputs, price } = ordered
-      const takesSeed = Object.hasOwn(ordered.model.parameters, 'seed')
+      const { outputs, price } = order
+      const hasSeed = Object.hasOwn(order.model.parameters, 'seed')
       const row = await store.insert(tx, {
         id: newId(),
         owner_id: caller.userId,
@@ -175,8 +180,8 @@ export const createGenerations = ({
         model,
         prompt,
         negative_prompt,
-        // Chosen now, so that every attempt makes the same, and so may whoever sees it.
-        parameters: { ...(takesSeed && { seed: newSeed() }), ...ordered.parameters },
+        // The seed is stored with the order, so that every attempt, and a later order, can reproduce the output.
+        parameters: { ...(hasSeed && { seed: newSeed() }), ...order.parameters },
         reference_media_id,
         outputs,
         price,
@@ -185,12 +190,13 @@ export const createGenerations = ({
       await credits.reserve(tx, caller.userId, row.id, price)
       return { status: 201, body: toGeneration(row) }
     }
-    const checked = check()
-    // What was answered to a key stands, whatever has become of what was asked for: only the first request is refused.
-    await (key === undefined ? checked : Promise.allSettled([checked]))
+    const authorized = authorize()
+    // With a key, a refusal counts only inside `once`: a repeated request gets the stored response even if it would be
+    // refused by now.
+    await (key === undefined ? authorized : Promise.allSettled([authorized]))
     return changes.commitAndInvalidate(
       context.deadline,
-      (tx) => idempotency.once(tx, request, async () => accept(tx, await checked)),
+      (tx) => idempotency.once(tx, request, async () => accept(tx, await authorized)),
       {
         grantsOnly: true,
       },
@@ -198,34 +204,35 @@ export const createGenerations = ({
   },
 
   get: async (context: RequestContext, caller: Caller, id: string): Promise<Generation> =>
-    toGeneration(found(await store.find(context.deadline, id, caller.userId))),
+    toGeneration(requireFound(await store.find(context.deadline, id, caller.userId))),
 
   list: async (context: RequestContext, caller: Caller, filter: GenerationFilter) => {
     const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, filter), filter.limit)
     return { items: items.map(toGeneration), next_cursor }
   },
 
-  /** A chain is as long for everyone; each ancestor is shown or counted as the caller may read it, and nothing else. */
+  /** The depth is the same for every caller; an ancestor is shown if the caller may read it and otherwise only counted. */
   provenance: async (context: RequestContext, caller: Caller, id: string): Promise<Provenance> => {
-    const { depth, ancestors } = found(await store.findAncestors(context.deadline, id))
+    const { depth, ancestors } = requireFound(await store.findAncestors(context.deadline, id))
     const decisions = await access.decideMany(
-      ancestors.map((ancestor) => ({ userId: caller.userId, action: 'read', resource: refOf(ancestor.id) })),
+      ancestors.map((ancestor) => ({ userId: caller.userId, action: 'read', resource: generationRef(ancestor.id) })),
       context.deadline,
     )
     const items = ancestors.filter((_, index) => decisions[index]?.allowed).map(toAncestor)
     return { items, hidden: depth - items.length }
   },
 
-  /** A new title is written; a move takes it from where it is, which needs `delete`, to where one may `create`. */
+  /** A title needs `write`. A move needs `delete` on the generation and `create` on the new project. */
   update: (context: RequestContext, caller: Caller, id: string, input: GenerationChanges): Promise<Generation> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      const inside = transactionalAccess(tx)
-      if (input.title !== undefined) await inside.require(caller, 'write', refOf(id), context.deadline)
-      if (input.project_id !== undefined) await inside.require(caller, 'delete', refOf(id), context.deadline)
+      if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
+      const authorization = transactionalAccess(tx)
+      if (input.title !== undefined) await authorization.require(caller, 'write', generationRef(id), context.deadline)
+      if (input.project_id !== undefined)
+        await authorization.require(caller, 'delete', generationRef(id), context.deadline)
       if (typeof input.project_id === 'string') {
-        if (!(await store.keepProject(tx, input.project_id))) throw new Fault('project.not_found')
-        await inside.require(caller, 'create', projectOf(input.project_id), context.deadline)
+        if (!(await store.lockProjectForKeyShare(tx, input.project_id))) throw new Fault('project.not_found')
+        await authorization.require(caller, 'create', projectRef(input.project_id), context.deadline)
       }
       return toGeneration(await store.update(tx, id, input, caller.userId))
     }),
@@ -235,38 +242,38 @@ export const createGenerations = ({
       context.deadline,
       async (tx) => {
         await store.setFavorite(tx, id, caller.userId, favorite)
-        return toGeneration(found(await store.find(context.deadline, id, caller.userId, tx)))
+        return toGeneration(requireFound(await store.find(context.deadline, id, caller.userId, tx)))
       },
       { grantsOnly: true },
     ),
 
-  /** Whoever makes it is told to stop; what is brought all the same is not taken. */
+  /** Removes the job in the same transaction, so that its worker is aborted and a late result is refused. */
   cancel: (context: RequestContext, caller: Caller, id: string): Promise<Generation> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      await transactionalAccess(tx).require(caller, 'write', refOf(id), context.deadline)
+      if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
+      await transactionalAccess(tx).require(caller, 'write', generationRef(id), context.deadline)
       if (!(await jobs.cancel(tx, id))) throw new Fault('generation.finished')
       await store.finish(tx, id, { status: 'cancelled' })
       await credits.refund(tx, id)
-      return toGeneration(found(await store.find(context.deadline, id, caller.userId, tx)))
+      return toGeneration(requireFound(await store.find(context.deadline, id, caller.userId, tx)))
     }),
 
-  /** As `cancel`, of what a person has under way, a hundred at a time: whether there may be more. */
-  cancelSome: async (tx: TransactionSql, ownerId: string): Promise<boolean> => {
-    const ids = await store.lockUnfinished(tx, ownerId, cancelledAtOnce)
+  /** As `cancel`, for up to 100 unfinished generations of a user. True: there may be more. */
+  cancelUnfinished: async (tx: TransactionSql, ownerId: string): Promise<boolean> => {
+    const ids = await store.lockUnfinishedForNoKeyUpdate(tx, ownerId, cancelBatchSize)
     for (const id of ids) {
       if (!(await jobs.cancel(tx, id))) continue
       await store.finish(tx, id, { status: 'cancelled' })
       await credits.refund(tx, id)
     }
-    return ids.length === cancelledAtOnce
+    return ids.length === cancelBatchSize
   },
 
   remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
-      if (!(await store.lock(tx, id))) throw new Fault('generation.not_found')
-      await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
-      // Nobody would get back what was paid for one that is gone.
+      if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
+      await transactionalAccess(tx).require(caller, 'delete', generationRef(id), context.deadline)
+      // Before the delete: afterwards the job is gone and the price could not be refunded.
       if (await jobs.cancel(tx, id)) await credits.refund(tx, id)
       await store.remove(tx, id)
     }),

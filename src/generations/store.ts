@@ -4,7 +4,7 @@ import type { Deadline } from '../kit/deadline.ts'
 import { type Fragment, onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { GenerationChanges } from './model.ts'
 
-/** A generation as one person has it. */
+/** A generation as one user sees it: `favorite` and `reference_media_id` depend on the user. */
 export type GenerationRow = {
   id: string
   owner_id: string
@@ -45,7 +45,7 @@ export type NewGenerationRow = Pick<
   | 'price'
 > & { ancestor_ids: readonly string[] }
 
-/** How far one is: `progress` is of the attempt under way. */
+/** `progress` is that of the current attempt, from 0 to 1. */
 export type GenerationState = Pick<GenerationRow, 'status' | 'progress'> & { readonly attempt: number }
 
 export type AncestorRow = Pick<
@@ -53,7 +53,7 @@ export type AncestorRow = Pick<
   'id' | 'owner_id' | 'project_id' | 'intent' | 'title' | 'status' | 'created_at'
 > & { distance: number }
 
-/** Undefined is no filter. */
+/** An undefined filter matches everything. */
 export type GenerationFilter = Place & {
   projectId: string | undefined
   ownerId: string | undefined
@@ -64,7 +64,10 @@ export type GenerationFilter = Place & {
 }
 
 export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
-  /** What it goes by is its owner's business: whoever may read a generation may not therefore know of the picture. */
+  /**
+   * Only the owner gets `reference_media_id`: the right to read a generation does not include the right to see its
+   * reference.
+   */
   const columnsFor = (userId: string | Fragment) => sql`
     g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
     g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
@@ -73,7 +76,10 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
              case g.status when 'completed' then 1 else 0 end)::float8 as progress,
     exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
 
-  const narrow = (userId: string, { projectId, ownerId, status, intent, model, favorite }: GenerationFilter) => {
+  const filterConditions = (
+    userId: string,
+    { projectId, ownerId, status, intent, model, favorite }: GenerationFilter,
+  ) => {
     const conditions = [
       projectId !== undefined && sql`and g.project_id = ${projectId}`,
       ownerId !== undefined && sql`and g.owner_id = ${ownerId}`,
@@ -98,21 +104,24 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return row
     },
 
-    /** Generations as people have them, in the order asked; undefined for what is gone. Who may read them is not decided here. */
+    /**
+     * Generations as these users see them, in the order of `queries`; undefined for deleted ones. One statement. Does not
+     * decide who may read them.
+     */
     findEach: async (
       deadline: Deadline,
-      wanted: readonly { readonly id: string; readonly userId: string }[],
+      queries: readonly { readonly id: string; readonly userId: string }[],
     ): Promise<(GenerationRow | undefined)[]> => {
-      const rows = await deadline.run(sql<(GenerationRow & { place: number })[]>`
-        select w.place::int, ${columnsFor(sql`w.user_id`)}
-          from unnest(${wanted.map(({ id }) => id)}::uuid[], ${wanted.map(({ userId }) => userId)}::uuid[])
-               with ordinality as w (id, user_id, place)
-          join generations g on g.id = w.id`)
-      const byPlace = new Map(rows.map(({ place, ...row }) => [place - 1, row]))
-      return wanted.map((_, place) => byPlace.get(place))
+      const rows = await deadline.run(sql<(GenerationRow & { index: number })[]>`
+        select q.index::int, ${columnsFor(sql`q.user_id`)}
+          from unnest(${queries.map(({ id }) => id)}::uuid[], ${queries.map(({ userId }) => userId)}::uuid[])
+               with ordinality as q (id, user_id, index)
+          join generations g on g.id = q.id`)
+      const byIndex = new Map(rows.map(({ index, ...row }) => [index - 1, row]))
+      return queries.map((_, index) => byIndex.get(index))
     },
 
-    /** How far generations are, found by their keys; what is gone is left out. */
+    /** The states of generations in one snapshot; deleted ones are absent. Cost: index lookups by primary key. */
     findStates: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, GenerationState>> => {
       const rows = await deadline.run(sql<(GenerationState & { id: string })[]>`
         select g.id, g.status, coalesce(j.attempt, 0) as attempt, coalesce(j.progress, 0)::float8 as progress
@@ -122,20 +131,20 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
     },
 
     /**
-     * The generations a user may read, newest first, in one statement. One row more than `limit`. The page is cut before
-     * it is joined, or Postgres may walk the whole table for it.
+     * The generations a user may read, newest first, in one statement and so in one snapshot. Returns one row more than
+     * `limit`. Cost: the page is limited before the join, because otherwise the planner may scan the whole table.
      */
     list: (deadline: Deadline, userId: string, filter: GenerationFilter): Promise<GenerationRow[]> =>
       deadline.run(sql<GenerationRow[]>`
         select ${columnsFor(userId)}
-          from (select id from ${listing.readableGenerations(userId, filter, narrow(userId, filter))} readable
+          from (select id from ${listing.readableGenerations(userId, filter, filterConditions(userId, filter))} readable
                  order by id desc limit ${filter.limit + 1}) page
           join generations g on g.id = page.id
          order by g.id desc`),
 
     /**
-     * The ancestors of a generation that are still there, nearest first, and how many it was made with; undefined when
-     * it is gone itself. Who may read them is not decided here.
+     * The ancestors of a generation that still exist, nearest first, and the number it was created with; undefined when
+     * the generation does not exist. Does not decide who may read them.
      */
     findAncestors: async (
       deadline: Deadline,
@@ -143,30 +152,30 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
     ): Promise<{ depth: number; ancestors: AncestorRow[] } | undefined> => {
       const rows = await deadline.run(sql<({ depth: number } & (AncestorRow | { id: null }))[]>`
         select cardinality(g.ancestor_ids) as depth, a.id, a.owner_id, a.project_id, a.intent, a.title, a.status,
-               a.created_at, named.distance::int
+               a.created_at, lineage.distance::int
           from generations g
-          left join lateral unnest(g.ancestor_ids) with ordinality as named (id, distance) on true
-          left join generations a on a.id = named.id
-         where g.id = ${id} order by named.distance`)
+          left join lateral unnest(g.ancestor_ids) with ordinality as lineage (id, distance) on true
+          left join generations a on a.id = lineage.id
+         where g.id = ${id} order by lineage.distance`)
       const [first] = rows
       return first && { depth: first.depth, ancestors: rows.filter((row) => row.id !== null) }
     },
 
-    /** Whether a project is there; until the end of the transaction it cannot go. */
-    keepProject: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    /** Locks a project for key share: it cannot be deleted until the end of the transaction. False: it does not exist. */
+    lockProjectForKeyShare: async (tx: TransactionSql, id: string): Promise<boolean> => {
       const { count } = await tx`select from projects where id = ${id} for key share`
       return count === 1
     },
 
-    /** The ancestors of a generation, or undefined when it is gone; until the end of the transaction it cannot go. */
-    keepParent: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
+    /** As `lockProjectForKeyShare`, for the parent of a generation. Returns its ancestors; undefined: it does not exist. */
+    lockParentForKeyShare: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
       const [row] = await tx<{ ancestor_ids: string[] }[]>`
         select ancestor_ids from generations where id = ${id} for key share`
       return row?.ancestor_ids
     },
 
-    /** What the bytes of a picture are called, or undefined when it is gone; until the end of the transaction it cannot go. */
-    keepReference: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
+    /** As `lockProjectForKeyShare`, for a reference picture. Returns its SHA-256; undefined: it does not exist. */
+    lockReferenceForKeyShare: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
       const [row] = await tx<{ sha256: string }[]>`select sha256 from media where id = ${mediaId} for key share`
       return row?.sha256
     },
@@ -182,21 +191,24 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return inserted as GenerationRow
     },
 
-    /** Locks a generation, so that it stays where it is; children can still be made of it. Returns whether there is one. */
-    lock: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    /**
+     * Locks a generation for no key update: its project and status stay, while children can still be created. False: it
+     * does not exist.
+     */
+    lockForNoKeyUpdate: async (tx: TransactionSql, id: string): Promise<boolean> => {
       const { count } = await tx`select from generations where id = ${id} for no key update`
       return count === 1
     },
 
-    /** Locks up to `limit` of a person that are not over yet, all in one order. */
-    lockUnfinished: async (tx: TransactionSql, ownerId: string, limit: number): Promise<string[]> => {
+    /** Locks up to `limit` generations of a user that have not ended, in order of id, so that two callers cannot deadlock. */
+    lockUnfinishedForNoKeyUpdate: async (tx: TransactionSql, ownerId: string, limit: number): Promise<string[]> => {
       const found = await tx<{ id: string }[]>`
         select id from generations
          where owner_id = ${ownerId} and status in ('queued', 'processing') order by id limit ${limit} for no key update`
       return found.map(({ id }) => id)
     },
 
-    /** Says what came of one. Lock it first. */
+    /** Stores how a generation ended. The caller has locked it. */
     finish: async (
       tx: TransactionSql,
       id: string,
@@ -218,7 +230,7 @@ export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'rea
       return row as GenerationRow
     },
 
-    /** Whatever it was before; a generation that goes meanwhile is a fault. */
+    /** Idempotent. Throws `generation.not_found` when the generation is deleted concurrently. */
     setFavorite: async (tx: TransactionSql, id: string, userId: string, favorite: boolean): Promise<void> => {
       if (!favorite) {
         await tx`delete from generation_favorites where user_id = ${userId} and generation_id = ${id}`

@@ -49,7 +49,7 @@ type Dependencies<R> = {
   readonly leaseMs: number
   readonly timeLimitMs: number
   readonly random: () => number
-  /** Called after each attempt that ended, whatever its outcome. */
+  /** Called after each attempt, completed, failed or aborted. */
   readonly onEnd: () => void
 }
 

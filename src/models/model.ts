@@ -1,13 +1,13 @@
 import { closed, modelIdPattern, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { kinds, parameterTypes, providerNames } from './registry.ts'
 
-/** Ids have slashes in them, as they are or percent-encoded. */
+/** The id contains slashes; both `/` and `%2F` are accepted. */
 export const modelParams = closed({
   model_id: t.String({
     minLength: 1,
     maxLength: 128,
     pattern: modelIdPattern,
-    description: 'Model; its slashes may be sent as they are',
+    description: 'Model id; its slashes need not be percent-encoded',
   }),
 })
 export const page = closed(pageQuery)
@@ -18,7 +18,7 @@ const parameter = closed({
   type: oneOf(parameterTypes),
   minimum: t.Optional(t.Number()),
   maximum: t.Optional(t.Number()),
-  values: t.Optional(t.Array(value, { minItems: 1, description: 'The only ones there are' })),
+  values: t.Optional(t.Array(value, { minItems: 1, description: 'The accepted values' })),
   default: t.Optional(value),
   description: t.String(),
 })
@@ -27,17 +27,20 @@ export const offer = closed({
   id: t.String(),
   provider: oneOf(providerNames),
   kind: oneOf(kinds),
-  available: t.Boolean({ description: 'Whether this deployment can run it' }),
-  credits: t.Integer({ minimum: 0, description: 'The price of one output' }),
+  available: t.Boolean({ description: 'Whether this deployment can run the model' }),
+  credits: t.Integer({ minimum: 0, description: 'Price of one output' }),
   max_outputs: t.Integer({ minimum: 1 }),
   example: closed({
     outputs: t.Integer({ minimum: 1 }),
     price: t.Integer({ minimum: 0, description: 'Credits; always `credits` times `outputs`' }),
   }),
-  parameters: t.Object({}, { additionalProperties: parameter, description: 'By name; there are no others' }),
-  negative_prompt: t.Boolean({ description: 'Whether it takes one' }),
-  reference_image: t.Boolean({ description: 'Whether it takes one' }),
-  reference_required: t.Boolean({ description: 'Whether it needs one' }),
+  parameters: t.Object(
+    {},
+    { additionalProperties: parameter, description: 'By name; no other parameters are accepted' },
+  ),
+  negative_prompt: t.Boolean({ description: 'Whether the model accepts a negative prompt' }),
+  reference_image: t.Boolean({ description: 'Whether the model accepts a reference picture' }),
+  reference_required: t.Boolean({ description: 'Whether the model requires a reference picture' }),
 })
 export type Offer = Static<typeof offer>
 export const offerPage = pageOf(offer)

@@ -1,4 +1,4 @@
-/** Who runs a model. */
+/** The services that run models. */
 export const providerNames = ['local', 'fal', 'openai'] as const
 export type ProviderName = (typeof providerNames)[number]
 
@@ -11,12 +11,12 @@ export type ParameterValue = string | number | boolean
 
 export type Parameter = {
   readonly type: ParameterType
-  /** Bounds of numbers, both included. */
+  /** Inclusive bounds of a number. */
   readonly minimum?: number
   readonly maximum?: number
-  /** The only ones there are. */
+  /** The accepted values; any value of the type without it. */
   readonly values?: readonly ParameterValue[]
-  /** Without one, what is not given stays open, for whoever runs the model to choose. */
+  /** Without a default, the provider chooses the value of a parameter that is not given. */
   readonly default?: ParameterValue
   readonly description: string
 }
@@ -24,15 +24,15 @@ export type Parameter = {
 export type Model = {
   readonly id: string
   readonly provider: ProviderName
-  /** What the provider calls it. */
+  /** The provider's id of the model. */
   readonly provider_model: string
   readonly kind: Kind
-  /** The price of one output. */
+  /** Price of one output. */
   readonly credits: number
   readonly max_outputs: number
   readonly parameters: Readonly<Record<string, Parameter>>
   readonly negative_prompt: boolean
-  /** Whether it takes a picture to go by, and whether it can do without. */
+  /** Whether the model accepts a reference picture, and whether it requires one. */
   readonly reference_image: boolean
   readonly reference_required: boolean
 }
@@ -42,7 +42,8 @@ const seed: Parameter = {
   type: 'integer',
   minimum: 0,
   maximum: maxSeed,
-  description: 'The same seed and prompt give the same output; chosen when the order is accepted unless given',
+  description:
+    'The same seed and prompt give the same output; chosen at random when the order is accepted, unless given',
 }
 
 const side = (name: string): Parameter => ({
@@ -60,17 +61,17 @@ const oneOf = (values: readonly [string, ...string[]], description: string, fall
   description,
 })
 
-/** As fal.ai documents the FLUX.1 models; custom sizes are left out. */
+/** Sizes of the FLUX.1 models as documented by fal.ai, without custom sizes. */
 const fluxSize = oneOf(
   ['landscape_4_3', 'landscape_16_9', 'square_hd', 'square', 'portrait_4_3', 'portrait_16_9'],
-  'Shape and size, by the names fal.ai has for them',
+  'Shape and size, by the names of fal.ai',
 )
 const fluxFormat = oneOf(['jpeg', 'png'], 'Format of the image')
-const fluxSteps = (most: number, usual: number, least = 1): Parameter => ({
+const fluxSteps = (maximum: number, fallback: number, minimum = 1): Parameter => ({
   type: 'integer',
-  minimum: least,
-  maximum: most,
-  default: usual,
+  minimum,
+  maximum,
+  default: fallback,
   description: 'More steps take longer and show more detail',
 })
 
@@ -131,7 +132,7 @@ const models: readonly Model[] = [
     reference_required: false,
   },
   {
-    // As large as the reference, which is given to it as at most 1,024 pixels a side: a megapixel, as fal.ai counts them.
+    // The output has the size of the reference, which is sent with at most 1,024 pixels a side: one megapixel by fal.ai's price list.
     id: 'fal-ai/flux/dev/image-to-image',
     provider: 'fal',
     provider_model: 'fal-ai/flux/dev/image-to-image',
@@ -156,7 +157,7 @@ const models: readonly Model[] = [
     reference_required: true,
   },
   {
-    // Clips of 5 seconds; those of 10 cost more, so they are not offered at one price.
+    // Only clips of 5 seconds: clips of 10 seconds cost more, and a model has one price.
     id: 'fal-ai/kling-video/v2/master/text-to-video',
     provider: 'fal',
     provider_model: 'fal-ai/kling-video/v2/master/text-to-video',
@@ -178,7 +179,7 @@ const models: readonly Model[] = [
     reference_required: false,
   },
   {
-    // High quality costs several times as much, so it is not offered at one price.
+    // Without `high` quality: it costs several times as much, and a model has one price.
     id: 'openai/gpt-image-2',
     provider: 'openai',
     provider_model: 'gpt-image-2',
@@ -187,7 +188,7 @@ const models: readonly Model[] = [
     max_outputs: 4,
     parameters: {
       size: oneOf(['1024x1024', '1536x1024', '1024x1536'], 'Width and height in pixels'),
-      quality: oneOf(['low', 'medium'], 'What is drawn finer takes longer', 'medium'),
+      quality: oneOf(['low', 'medium'], 'Higher quality takes longer', 'medium'),
       output_format: oneOf(['png', 'jpeg', 'webp'], 'Format of the image'),
     },
     negative_prompt: false,
@@ -203,7 +204,7 @@ const freeze = <T>(value: T): T => {
 }
 
 /**
- * Every model there is, as data: one credit is about a US cent of what its provider asks. Nothing in it changes while the
- * process runs, and an id once given keeps its meaning.
+ * All models, as data. One credit is about one US cent of the provider's price. The registry is frozen, and an id keeps its
+ * meaning across releases.
  */
 export const registry: readonly Model[] = freeze(models)

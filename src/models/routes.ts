@@ -1,31 +1,32 @@
 import { Elysia } from 'elysia'
 import { Fault, invalidInput } from '../fault.ts'
 import { contract } from '../http/contract.ts'
+import { patternWords } from '../http/input-errors.ts'
 import * as model from './model.ts'
 import { type Models, toOffer } from './service.ts'
 
 const tags = ['models']
 
-const idOf = model.modelParams.properties.model_id
-const idPattern = new RegExp(idOf.pattern ?? '')
+const idSchema = model.modelParams.properties.model_id
+const idPattern = new RegExp(idSchema.pattern ?? '')
 
-/** What is left of a path, its percent-encoding undone. Held against the schema by hand: a router has no name for it. */
-const idOfRest = (rest: string): string => {
+/** Decodes the rest of a path and checks it against the schema, which Elysia does not apply to a wildcard. */
+const decodeModelId = (rest: string): string => {
   let id = ''
   try {
     id = decodeURIComponent(rest).replace(/\/$/, '')
   } catch {
-    // Not percent-encoding; what is empty fits nothing.
+    // Malformed percent-encoding: the empty id is refused below.
   }
-  if (!idPattern.test(id) || id.length > (idOf.maxLength ?? 0)) {
-    throw invalidInput('params', '/model_id', 'Not the id of a model')
+  if (!idPattern.test(id) || id.length > (idSchema.maxLength ?? 0)) {
+    throw invalidInput('params', '/model_id', `must be ${patternWords[idSchema.pattern ?? '']}`)
   }
   return id
 }
 
 /**
- * The ids of models have slashes in them. A client that encodes them, as OpenAPI has it, meets the one route, a person
- * who does not the other; they answer alike.
+ * A model id contains slashes. A generated client encodes them and matches `/:model_id`; a request with plain slashes matches
+ * the wildcard. Both give the same response.
  */
 export const modelRoutes = ({ models }: { models: Models }) => {
   const get = (id: string) => {
@@ -38,15 +39,15 @@ export const modelRoutes = ({ models }: { models: Models }) => {
       ...contract(
         { query: model.page },
         { 200: model.offerPage },
-        { summary: 'All models, with what each takes and costs', tags, open: true },
+        { summary: 'List all models with their parameters and prices', tags, open: true },
       ),
     })
     .get('/:model_id', ({ params }) => get(params.model_id), {
       ...contract(
         { params: model.modelParams },
         { 200: model.offer },
-        { summary: 'One model', tags, open: true, errors: ['model.not_found'] },
+        { summary: 'Get a model', tags, open: true, errors: ['model.not_found'] },
       ),
     })
-    .get('/*', ({ params }) => get(idOfRest(params['*'])), { detail: { hide: true } })
+    .get('/*', ({ params }) => get(decodeModelId(params['*'])), { detail: { hide: true } })
 }

@@ -1,10 +1,11 @@
 import { Buffer } from 'node:buffer'
 import { Fault, type InputProblem, invalidInput } from '../fault.ts'
+import { describeInputError } from '../http/input-errors.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Offer } from './model.ts'
 import { type Model, type Parameter, type ParameterValue, type ProviderName, registry } from './registry.ts'
 
-/** What somebody asks a model for, as it came in. */
+/** An order before validation. */
 export type OrderInput = {
   readonly model: string
   readonly outputs?: number | undefined
@@ -13,25 +14,25 @@ export type OrderInput = {
   readonly reference_media_id?: string | undefined
 }
 
-/** What can be accepted: nothing in it is unknown or out of range, and this is what it costs. */
+/** A valid order with its price. */
 export type Order = {
   readonly model: Model
   readonly outputs: number
-  /** Complete but for those that have no default and were not given, such as a seed. */
+  /** With defaults. A parameter without a default that was not given, such as a seed, is absent. */
   readonly parameters: Readonly<Record<string, ParameterValue>>
-  /** In credits, of all outputs together. */
+  /** Credits for all outputs together. */
   readonly price: number
 }
 
-export type Offered = Model & { readonly available: boolean }
+export type AvailableModel = Model & { readonly available: boolean }
 
 const maxProblems = 20
 
 const byId = new Map(registry.map((model) => [model.id, model]))
 
-const wrong = (pointer: string, detail: string): InputProblem => ({ in: 'body', pointer, detail })
+const bodyProblem = (pointer: string, detail: string): InputProblem => ({ in: 'body', pointer, detail })
 
-/** RFC 6901. */
+/** JSON pointer (RFC 6901). */
 const pointerTo = (name: string) => `/parameters/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`
 
 const isOfType = (type: Parameter['type'], value: unknown): value is ParameterValue => {
@@ -40,43 +41,43 @@ const isOfType = (type: Parameter['type'], value: unknown): value is ParameterVa
   return typeof value === type
 }
 
-/** What is wrong with a value, or undefined. Says what would be right, and nothing of what came. */
-const findFlaw = ({ type, values, minimum, maximum }: Parameter, value: unknown): string | undefined => {
-  if (!isOfType(type, value)) return `Expected ${type === 'integer' ? 'an' : 'a'} ${type}`
-  if (values !== undefined && !values.includes(value)) return `Expected one of ${values.join(', ')}`
-  if (typeof value !== 'number') return undefined
-  if (minimum !== undefined && value < minimum) return `Expected ${minimum} or more`
-  if (maximum !== undefined && value > maximum) return `Expected ${maximum} or less`
-  return undefined
+/** Describes the accepted values and never repeats the value itself. Undefined: the value is accepted. */
+const findProblem = ({ type, values, minimum, maximum }: Parameter, value: unknown): string | undefined => {
+  const isAccepted =
+    isOfType(type, value) &&
+    (values === undefined || values.includes(value)) &&
+    (typeof value !== 'number' || (value >= (minimum ?? -Infinity) && value <= (maximum ?? Infinity)))
+  if (isAccepted) return undefined
+  return describeInputError({ schema: { type, enum: values, minimum, maximum } })
 }
 
-/** The first of them: an order with a hundred thousand flaws is not worth finding them all. */
-const flawsOfParameters = (model: Model, given: Readonly<Record<string, unknown>>): Iterable<InputProblem> =>
+/** Lazy and limited, so that an order with 100,000 wrong parameters stays cheap to refuse. */
+const parameterProblems = (model: Model, given: Readonly<Record<string, unknown>>): Iterable<InputProblem> =>
   Iterator.from(Object.entries(given))
     .flatMap(([name, value]) => {
       const parameter = Object.hasOwn(model.parameters, name) ? model.parameters[name] : undefined
-      const flaw = parameter === undefined ? 'This model has no such parameter' : findFlaw(parameter, value)
-      return flaw === undefined ? [] : [wrong(pointerTo(name), flaw)]
+      const detail = parameter === undefined ? 'is not a parameter of this model' : findProblem(parameter, value)
+      return detail === undefined ? [] : [bodyProblem(pointerTo(name), detail)]
     })
     .take(maxProblems)
 
-const flawsOf = (model: Model, { outputs = 1, parameters = {}, ...extras }: OrderInput): InputProblem[] => [
+const orderProblems = (model: Model, { outputs = 1, parameters = {}, ...extras }: OrderInput): InputProblem[] => [
   ...(Number.isInteger(outputs) && outputs >= 1 && outputs <= model.max_outputs
     ? []
-    : [wrong('/outputs', `Expected a whole number from 1 to ${model.max_outputs}`)]),
+    : [bodyProblem('/outputs', `must be a whole number from 1 to ${model.max_outputs}`)]),
   ...(extras.negative_prompt === undefined || model.negative_prompt
     ? []
-    : [wrong('/negative_prompt', 'This model takes none')]),
+    : [bodyProblem('/negative_prompt', 'is not accepted by this model')]),
   ...(extras.reference_media_id === undefined || model.reference_image
     ? []
-    : [wrong('/reference_media_id', 'This model takes none')]),
+    : [bodyProblem('/reference_media_id', 'is not accepted by this model')]),
   ...(extras.reference_media_id === undefined && model.reference_required
-    ? [wrong('/reference_media_id', 'This model needs one')]
+    ? [bodyProblem('/reference_media_id', 'is required by this model')]
     : []),
-  ...flawsOfParameters(model, parameters),
+  ...parameterProblems(model, parameters),
 ]
 
-const complete = (model: Model, given: Readonly<Record<string, unknown>>): Record<string, ParameterValue> =>
+const withDefaults = (model: Model, given: Readonly<Record<string, unknown>>): Record<string, ParameterValue> =>
   Object.fromEntries(
     Object.entries(model.parameters).flatMap(([name, parameter]) => {
       const value = Object.hasOwn(given, name) ? given[name] : parameter.default
@@ -86,8 +87,8 @@ const complete = (model: Model, given: Readonly<Record<string, unknown>>): Recor
 
 const cursorOf = ({ id }: Model) => encodeBase64url(Buffer.from(id))
 
-/** As one offers it to a client. */
-export const toOffer = (model: Offered): Offer => ({
+/** A model as the API shows it. */
+export const toOffer = (model: AvailableModel): Offer => ({
   id: model.id,
   provider: model.provider,
   kind: model.kind,
@@ -102,45 +103,46 @@ export const toOffer = (model: Offered): Offer => ({
 })
 
 /**
- * The models of the registry as this deployment has them. Pure: nothing here waits.
+ * The models of the registry, and which of them this deployment can run. Pure and synchronous.
  *
- * Promise: an order is what was asked for, whole, or a fault that names every place that is not; nothing is dropped,
- * clamped or converted, and the price is the model's times the outputs.
+ * Guarantee: an order is accepted exactly as given or refused with a fault that lists its problems, at most 20. No value is
+ * dropped, clamped or converted. The price is that of one output times the number of outputs.
  */
 export const createModels = ({ providers }: { providers: ReadonlySet<ProviderName> }) => {
   const isAvailable = ({ provider }: Model): boolean => providers.has(provider)
-  const offered = (model: Model): Offered => Object.freeze({ ...model, available: isAvailable(model) })
-  const offers = registry.map(offered)
+  const withAvailability = (model: Model): AvailableModel => Object.freeze({ ...model, available: isAvailable(model) })
+  const available = registry.map(withAvailability)
 
   return {
-    /** All of them, always in the same order. */
-    list: (): readonly Offered[] => offers,
+    /** All models, always in the same order. */
+    list: (): readonly AvailableModel[] => available,
 
-    /** A part of the list. A cursor that is not one of its own is a 422. */
+    /** One page of the list. Throws `request.invalid` for a cursor that this list did not issue. */
     page: ({ limit, cursor }: { limit: number; cursor: string | undefined }) => {
-      const before = cursor === undefined ? -1 : offers.findIndex((model) => cursorOf(model) === cursor)
+      const before = cursor === undefined ? -1 : available.findIndex((model) => cursorOf(model) === cursor)
       if (cursor !== undefined && before === -1) {
-        throw invalidInput('query', '/cursor', 'Not a cursor of this service')
+        throw invalidInput('query', '/cursor', 'must be the `next_cursor` of the previous page')
       }
-      const items = offers.slice(before + 1, before + 1 + limit)
+      const items = available.slice(before + 1, before + 1 + limit)
       const last = items.at(-1)
-      const next_cursor = last !== undefined && last !== offers.at(-1) ? cursorOf(last) : null
+      const next_cursor = last !== undefined && last !== available.at(-1) ? cursorOf(last) : null
       return { items: items.map(toOffer), next_cursor }
     },
 
-    find: (id: string): Offered | undefined => offers.find((model) => model.id === id),
+    find: (id: string): AvailableModel | undefined => available.find((model) => model.id === id),
 
     /**
-     * Throws `request.invalid` for what the model does not take, `model.unavailable` where nobody runs it here.
+     * Throws `request.invalid` for input that the model does not accept, and `model.unavailable` when this deployment has no
+     * provider for the model.
      */
     order: (input: OrderInput): Order => {
       const model = byId.get(input.model)
-      if (model === undefined) throw invalidInput('body', '/model', 'There is no such model')
+      if (model === undefined) throw invalidInput('body', '/model', 'must be the id of a model; see `GET /models`')
       if (!isAvailable(model)) throw new Fault('model.unavailable')
-      const problems = flawsOf(model, input)
+      const problems = orderProblems(model, input)
       if (problems.length > 0) throw new Fault('request.invalid', { problems: problems.slice(0, maxProblems) })
       const { outputs = 1, parameters = {} } = input
-      return { model, outputs, parameters: complete(model, parameters), price: model.credits * outputs }
+      return { model, outputs, parameters: withDefaults(model, parameters), price: model.credits * outputs }
     },
   }
 }

@@ -198,7 +198,7 @@ const composeAccounts = (
     }),
     lifecycle: {
       welcome: credits.welcome,
-      cancelGenerations: generations.cancelSome,
+      cancelGenerations: generations.cancelUnfinished,
       leaveTeams: teamStore.leaveAll,
     },
     clock,

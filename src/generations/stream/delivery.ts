@@ -32,7 +32,7 @@ export type Subscription = {
 export const doneText = (generation: Generation): string => formatEvent('done', generation.status, generation)
 
 /**
- * Writes to one client what it does not have yet. The caller has just re-checked the permission of the client.
+ * Writes the events that a client has not received. The caller has just re-checked the permission of the client.
  *
  * Guarantee: a client that reads slowly gets the newest state when it is ready; intermediate states are skipped, not queued.
  */
