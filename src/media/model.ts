@@ -2,7 +2,7 @@ import type { Action, ResourceRef } from '../access/policy/matrix.ts'
 import type { FaultCode } from '../fault.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../http/schema-types.ts'
 
-/** What can be had of a picture: itself, or one that fits into a square of so many pixels. Of a film: itself. */
+/** Variants of an image: the original, and thumbnails that fit a square of 256, 512 or 1,024 pixels. A video has the original only. */
 export const variants = ['original', '256', '512', '1024'] as const
 export type Variant = (typeof variants)[number]
 
@@ -17,24 +17,24 @@ type RouteInput = { readonly params: Record<string, string> }
 export const mediaOf = ({ params }: RouteInput): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
 export const mediaResources = (asked: RouteInput) => [mediaOf(asked)]
 
-/** By what its text is looked at, and refused in one way whatever is wrong with it. */
+/** Any text matches the schema: a malformed secret gets the same refusal as a wrong one, from the code that verifies it. */
 const secret = (description: string) => t.Optional(t.String({ description }))
 
 export const contentQuery = closed({
-  variant: t.Optional({ ...oneOf(variants), description: 'Of a film there is the original alone' }),
-  signature: secret('Of a signed link, which says itself which variant'),
-  share: secret('Of a share link'),
+  variant: t.Optional({ ...oneOf(variants), description: 'A video has the original only' }),
+  signature: secret('Signature of a signed link, which names the variant itself'),
+  share: secret('Secret of a share link'),
 })
 
 export type ContentQuery = Static<typeof contentQuery>
 
-/** Whether a query has what opens without a token. */
+/** Whether a query carries a signed link or a share link, so that no bearer token is needed. */
 export const hasLink = (query: unknown): boolean => {
   const { signature, share } = query as ContentQuery
   return signature !== undefined || share !== undefined
 }
 
-/** Somebody comes for bytes: by whose right, and what is said where that person has none (any more). */
+/** What to check before content is served: the user whose permission counts, the action it takes, and the code of a refusal. */
 export type ContentAccess = {
   readonly userId: string
   readonly action: Action
@@ -44,22 +44,23 @@ export type ContentAccess = {
 
 export const media = closed({
   id: id('Media'),
-  generation_id: t.Union([id('Generation it was made for'), t.Null()], { description: 'Null for an upload' }),
+  generation_id: t.Union([id('Generation'), t.Null()], {
+    description: 'The generation that produced it; null for an upload',
+  }),
   owner_id: id('User'),
   position: t.Union([t.Integer({ minimum: 0 }), t.Null()], {
-    description: 'Which of the outputs it is; null for an upload',
+    description: 'Its index among the outputs of the generation, from 0; null for an upload',
   }),
   content_type: oneOf(contentTypes),
   bytes: t.Integer({ minimum: 1 }),
   width: t.Integer({ minimum: 1, description: 'Pixels' }),
   height: t.Integer({ minimum: 1, description: 'Pixels' }),
   duration_ms: t.Union([t.Integer({ minimum: 1 }), t.Null()], {
-    description: 'How long it lasts in milliseconds; null for a picture',
+    description: 'Duration in milliseconds; null for an image',
   }),
   variants: t.Array(oneOf(variants), {
     description:
-      'What its content can be had as; all but the original are WebP, and never larger than it. Of a film there is the ' +
-      'original alone: no thumbnails are made of it',
+      'Variants of its content. Thumbnails are WebP and never larger than the original. A video has the original only',
   }),
   created_at: timestamp(),
 })

@@ -20,12 +20,12 @@ import type { Uploads } from './uploads/service.ts'
 
 const tags = ['media']
 
-/** What is sent in one piece, because Bun tells no length of a stream. */
+/** Content up to this size is sent from memory: Bun drops the Content-Length of a stream. */
 const maxWholeBytes = 1_048_576
 
 /**
- * What a browser lets the content do that is opened by itself, in a tab: show itself, in the way that browsers show pictures
- * and films (an element with a style), and nothing else.
+ * The policy for content opened in a browser tab. It allows the document that browsers make for an image or a video (one
+ * element with an inline style) and nothing else.
  */
 const contentPolicy = [
   "default-src 'none'",
@@ -35,11 +35,11 @@ const contentPolicy = [
   "base-uri 'none'",
   "form-action 'none'",
   "frame-ancestors 'none'",
-  // Without scripts, forms, plugins or windows; but of its own origin, since a film is fetched by its page once more.
+  // No scripts, forms, plugins or windows. The origin is kept, because the page of a video fetches the video again.
   'sandbox allow-same-origin',
 ].join('; ')
 
-const itsGeneration = ({ params }: { params: Record<string, string> }): ResourceRef => ({
+const generationOf = ({ params }: { params: Record<string, string> }): ResourceRef => ({
   type: 'generation',
   id: params['generation_id'] ?? '',
 })
@@ -54,7 +54,7 @@ type Dependencies = {
   config: { readonly publicUrl: string | undefined }
 }
 
-type Asked = {
+type ContentRequest = {
   readonly context: RequestContext
   readonly caller: Caller | undefined
   readonly mediaId: string
@@ -62,12 +62,20 @@ type Asked = {
   readonly request: Request
 }
 
-/** By whose right somebody comes for bytes: its own, or that of whoever made the link it has. */
-const visitOf = ({ links, shareLinks }: Dependencies, { context, caller, mediaId, query, request }: Asked) => {
+/** Whose permission a request for content relies on: the creator of the link it carries, else the caller. */
+const contentAccessOf = (
+  { links, shareLinks }: Dependencies,
+  { context, caller, mediaId, query, request }: ContentRequest,
+) => {
   const { variant = 'original', signature, share } = query
   if (signature !== undefined) {
-    if (share !== undefined) throw invalidInput('query', '/share', 'There is a signature')
-    if (query.variant !== undefined) throw invalidInput('query', '/variant', 'A signed link says itself which')
+    if (share !== undefined) throw invalidInput('query', '/share', 'Cannot be combined with signature')
+    if (query.variant !== undefined)
+      throw invalidInput(
+        'query',
+        '/variant',
+        'Cannot be combined with signature: a signed link names its variant itself',
+      )
     return links.open(context, { mediaId, signature, method: request.method, url: request.url })
   }
   if (share !== undefined) return shareLinks.open(context, mediaId, share, variant)
@@ -86,12 +94,12 @@ export const mediaRoutes = (dependencies: Dependencies) => {
       '/generations/:generation_id/media',
       ({ context, params, query }) => media.list(context, params.generation_id, toPlace(query)),
       {
-        may: ['read', itsGeneration],
+        may: ['read', generationOf],
         ...contract(
           { params: model.ofGeneration, query: model.page },
           { 200: model.mediaPage },
           {
-            summary: 'What came of a generation; nothing until it is completed',
+            summary: 'List the media of a generation; the list is empty until the generation is completed',
             tags,
             errors: ['generation.not_found'],
           },
@@ -104,7 +112,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         { params: model.mediaParams },
         { 200: model.media },
         {
-          summary: 'What it is; needs `read` on its generation, or to have uploaded it',
+          summary: 'Get the metadata of a media item; needs `read` on its generation, or to be its uploader',
           tags,
           errors: ['media.not_found'],
         },
@@ -122,7 +130,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           { params: model.mediaParams },
           { 204: noContent },
           {
-            summary: 'Delete it, bytes and all; needs `delete` on its generation, or to have uploaded it',
+            summary: 'Delete a media item and its bytes; needs `delete` on its generation, or to be its uploader',
             tags,
             errors: ['media.not_found', 'access.denied'],
           },
@@ -132,8 +140,8 @@ export const mediaRoutes = (dependencies: Dependencies) => {
     .get(
       '/media/:media_id/content',
       async ({ context, caller, params, query, request }) => {
-        const visit = await visitOf(dependencies, { context, caller, mediaId: params.media_id, query, request })
-        const content = await media.getContent(context, params.media_id, visit)
+        const input = { context, caller, mediaId: params.media_id, query, request }
+        const content = await media.getContent(context, params.media_id, await contentAccessOf(dependencies, input))
         const send = (status: number, body: BodyInit | null, headers: Record<string, string>) =>
           responder.raw(body, {
             status,
@@ -141,19 +149,19 @@ export const mediaRoutes = (dependencies: Dependencies) => {
             origin: request.headers.get('origin'),
             headers: {
               etag: content.tag,
-              // It never changes, but who may have it does: kept, and asked about each time.
+              // The bytes never change but permissions do: clients may store them and must revalidate each use.
               'cache-control': 'private, no-cache',
               'content-security-policy': contentPolicy,
-              // Links are for showing it anywhere.
+              // A link may be embedded in pages of any origin.
               ...(caller === undefined && { 'cross-origin-resource-policy': 'cross-origin' }),
               ...headers,
             },
           })
         if (matchesEntityTag(request.headers.get('if-none-match'), content.tag)) return send(304, null, {})
         const condition = request.headers.get('if-range')
-        const isSame = condition === null || condition === content.tag
-        // Of a HEAD there are no parts.
-        const range = isSame && request.method === 'GET' ? parseRange(request.headers.get('range')) : undefined
+        const isUnchanged = condition === null || condition === content.tag
+        // RFC 9110 defines ranges for GET only.
+        const range = isUnchanged && request.method === 'GET' ? parseRange(request.headers.get('range')) : undefined
         const { stream, first, length, total } = await media.open(context, content, range)
         const isPart = range !== undefined
         const headers = {
@@ -163,7 +171,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           'accept-ranges': 'bytes',
           ...(isPart && { 'content-range': `bytes ${first}-${first + length - 1}/${total}` }),
         }
-        // A HEAD is answered like this too: what it would have been is counted and left out on the way.
+        // HEAD runs the same code; the server drops the body and keeps its Content-Length.
         const body = length > maxWholeBytes ? stream : await context.deadline.run(new Response(stream).arrayBuffer())
         return send(isPart ? 206 : 200, body, headers)
       },
@@ -173,7 +181,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           { params: model.mediaParams, query: model.contentQuery },
           {},
           {
-            summary: 'Its bytes; needs `download` on it, or a signed link or a share link to it',
+            summary: 'Download the bytes of a media item; needs `download` on it, a signed link or a share link',
             tags,
             security: ['bearer', 'signed_link', 'share_link'],
             bytes: model.contentTypes,

@@ -12,9 +12,9 @@ import { type ObjectStore, type OpenObject, objectKey } from '../platform/object
 import { type ContentAccess, type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
 
-export const noVariants = 'Of a film there is the original alone'
+export const noSuchVariant = 'A video has the original only'
 
-/** No thumbnails are made of films. */
+/** Videos have no thumbnails. */
 const variantsOf = (contentType: string): readonly Variant[] =>
   contentType.startsWith('video/') ? ['original'] : variants
 
@@ -32,11 +32,11 @@ export const toMedia = (row: MediaRow): Media => ({
   created_at: row.created_at.toISOString(),
 })
 
-/** One spelling of the bytes of a thing, which never change. */
+/** The content of one variant. It never changes, so its tag is a strong validator. */
 export type Content = {
   readonly contentType: string
   readonly tag: string
-  /** What to call it where it is saved. */
+  /** Suggested name for saving it. */
   readonly fileName: string
   readonly key: string
 }
@@ -60,8 +60,10 @@ const toContent = (id: string, { sha256, contentType: original }: MediaFact, var
 }
 
 /**
- * What was made or brought, for those whom the route let through: `read` for what it is, `download` for its bytes, `delete` to
- * take it away.
+ * Media: the outputs of generations, and uploads.
+ *
+ * Promise: `get` and `list` rely on the permission check of their route. `getContent` and `requireReference` check the
+ * permission themselves; `remove` checks it inside its transaction.
  */
 export const createMedia = ({
   store,
@@ -76,7 +78,7 @@ export const createMedia = ({
   changes: Changes
   objects: Pick<ObjectStore, 'open'>
 }) => {
-  const look = async (
+  const requireAccess = async (
     context: RequestContext,
     id: string,
     { userId, action, refusal }: ContentAccess,
@@ -92,30 +94,30 @@ export const createMedia = ({
   return {
     get: async (context: RequestContext, id: string): Promise<Media> => {
       const row = await store.find(context.deadline, id)
-      // Decided on a moment ago, gone now.
+      // Deleted between the permission check and this read.
       if (row === undefined) throw new Fault('media.not_found')
       return toMedia(row)
     },
 
-    list: async (context: RequestContext, generationId: string, place: { after: string | null; limit: number }) => {
-      const { items, next_cursor } = toPage(await store.list(context.deadline, generationId, place), place.limit)
+    list: async (context: RequestContext, generationId: string, page: { after: string | null; limit: number }) => {
+      const { items, next_cursor } = toPage(await store.list(context.deadline, generationId, page), page.limit)
       return { items: items.map(toMedia), next_cursor }
     },
 
-    /** Whether there is such a variant of what the visit is for. */
-    offers: async (context: RequestContext, id: string, visit: ContentAccess): Promise<boolean> =>
-      variantsOf((await look(context, id, visit)).contentType).includes(visit.variant),
+    /** Checks the permission and returns whether the media has the requested variant. */
+    hasVariant: async (context: RequestContext, id: string, visit: ContentAccess): Promise<boolean> =>
+      variantsOf((await requireAccess(context, id, visit)).contentType).includes(visit.variant),
 
-    /** A variant that there is none of is a 422, for those who may have the others. */
+    /** The permission is checked first: only a permitted user learns, by a 422, that the media lacks the variant. */
     getContent: async (context: RequestContext, id: string, visit: ContentAccess): Promise<Content> => {
-      const fact = await look(context, id, visit)
+      const fact = await requireAccess(context, id, visit)
       if (!variantsOf(fact.contentType).includes(visit.variant)) {
-        throw invalidInput('query', '/variant', noVariants)
+        throw invalidInput('query', '/variant', noSuchVariant)
       }
       return toContent(id, fact, visit.variant)
     },
 
-    /** A generation stays as it is, also when all that came of it is gone. */
+    /** The generation does not change, even when its last media is removed. */
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         await store.lockGenerationOf(tx, id)
@@ -123,10 +125,10 @@ export const createMedia = ({
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 
-    /** Passes where the caller may make something of it; throws as for its bytes, and as for a child of its generation. */
+    /** Resolves when the caller may use the image as a reference: it needs `download`, and the right to derive from its generation. */
     requireReference: async (context: RequestContext, caller: Caller, id: string): Promise<void> => {
       const { generationId, contentType } = await access.requireMedia(caller, 'download', id, context.deadline)
-      if (!contentType.startsWith('image/')) throw invalidInput('body', '/reference_media_id', 'Expected a picture')
+      if (!contentType.startsWith('image/')) throw invalidInput('body', '/reference_media_id', 'Must be an image')
       if (generationId !== null) await access.requireDerivation(caller, generationId, context.deadline)
     },
 
@@ -134,7 +136,7 @@ export const createMedia = ({
     open: async ({ deadline }: RequestContext, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
       const opening = objects.open(key, range)
       const opened = await deadline.run(opening).catch((error) => {
-        // What comes too late is not left open.
+        // Closes a stream that opens after the deadline.
         opening.then(
           (late) => late?.stream.cancel(),
           () => {},

@@ -154,9 +154,7 @@ describe('a film that is ordered', () => {
     for (const variant of ['256', '512', '1024']) {
       const { status, body } = await client.get(`${path}${variant}`, { token: ada.token })
       expect([status, body.code]).toEqual([422, 'request.invalid'])
-      expect(body.errors).toEqual([
-        { in: 'query', pointer: '/variant', detail: 'Of a film there is the original alone' },
-      ])
+      expect(body.errors).toEqual([{ in: 'query', pointer: '/variant', detail: 'A video has the original only' }])
       // Who may not see it is told what anybody is told of what is not there.
       const bob = await register(client)
       expect((await client.get(`${path}${variant}`, { token: bob.token })).body.code).toBe('media.not_found')

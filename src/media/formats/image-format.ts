@@ -1,6 +1,6 @@
 export type ImageType = 'png' | 'jpeg' | 'webp'
 
-/** Why bytes are not taken for a picture. */
+/** Why bytes are refused as an image. */
 export type ImageRefusal =
   | 'empty'
   | 'too_many_bytes'
@@ -15,7 +15,7 @@ export type ImageRefusal =
 export type ImageHeader = { readonly type: ImageType; readonly width: number; readonly height: number }
 export type ImageVerdict = ImageHeader | { readonly refused: ImageRefusal }
 
-/** What is taken: 25 MiB, 50 megapixels, 16,384 pixels a side, one frame. */
+/** Limits: 25 MiB, 50 megapixels, 16,384 pixels a side. Only single-frame images are accepted. */
 export const imageLimits = { bytes: 26_214_400, pixels: 50_000_000, side: 16_384 } as const
 
 const pngSignature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]
@@ -35,7 +35,7 @@ type Size = { readonly width: number; readonly height: number }
 type Frame = Size | { readonly refused: ImageRefusal }
 const refuse = (refused: ImageRefusal) => ({ refused }) as const
 
-/** Chunk after chunk to IEND (PNG 3rd edition §5). */
+/** Walks the chunks up to IEND (PNG third edition, §5). */
 const walkPng = (bytes: Uint8Array): Frame => {
   const view = viewOf(bytes)
   if (bytes.length < 33) return refuse('truncated')
@@ -51,17 +51,18 @@ const walkPng = (bytes: Uint8Array): Frame => {
   }
 }
 
-/** SOF0 to SOF15 but for DHT, JPG and DAC, which are in the same row. */
+/** SOF0 to SOF15. DHT, JPG and DAC lie in the same range of markers and are no frame headers. */
 const isFrameHeader = (marker: number) => marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)
-const standsAlone = (marker: number) => marker === 0x01 || (marker >= 0xd0 && marker <= 0xd7)
+/** TEM and RST0 to RST7: markers without a length and a payload. */
+const hasNoPayload = (marker: number) => marker === 0x01 || (marker >= 0xd0 && marker <= 0xd7)
 
-type Jpeg = Size & { readonly end: number; readonly holdsMore: boolean }
+type Jpeg = Size & { readonly end: number; readonly declaresMore: boolean }
 
-/** From one SOI to its EOI (ITU-T T.81 annex B). */
+/** Walks one JPEG from SOI to EOI (ITU-T T.81, annex B). */
 const walkOneJpeg = (bytes: Uint8Array, start: number): Jpeg | { readonly refused: ImageRefusal } => {
   const view = viewOf(bytes)
   let size: Size | undefined
-  let holdsMore = false
+  let declaresMore = false
   for (let offset = start + 2; ; ) {
     if (offset + 2 > bytes.length) return refuse('truncated')
     if (bytes[offset] !== 0xff) return refuse('damaged')
@@ -70,8 +71,8 @@ const walkOneJpeg = (bytes: Uint8Array, start: number): Jpeg | { readonly refuse
       offset += 1
       continue
     }
-    if (marker === 0xd9) return size ? { ...size, end: offset + 2, holdsMore } : refuse('damaged')
-    if (standsAlone(marker)) {
+    if (marker === 0xd9) return size ? { ...size, end: offset + 2, declaresMore } : refuse('damaged')
+    if (hasNoPayload(marker)) {
       offset += 2
       continue
     }
@@ -82,26 +83,29 @@ const walkOneJpeg = (bytes: Uint8Array, start: number): Jpeg | { readonly refuse
       if (end - offset < 9) return refuse('damaged')
       size ??= { height: view.getUint16(offset + 5), width: view.getUint16(offset + 7) }
     }
-    if (marker === 0xe2 && at(bytes, offset + 4, 'MPF\0')) holdsMore = true
+    if (marker === 0xe2 && at(bytes, offset + 4, 'MPF\0')) declaresMore = true
     offset = end
     if (marker !== 0xda) continue
-    // The coded data of a scan, in which FF 00 stands for FF and restart markers may come.
+    // The entropy-coded data of a scan: FF 00 encodes an FF byte, and restart markers may occur.
     for (;;) {
       offset = bytes.indexOf(0xff, offset)
       if (offset === -1 || offset + 1 >= bytes.length) return refuse('truncated')
       const next = bytes[offset + 1] as number
-      if (next !== 0x00 && !standsAlone(next)) break
+      if (next !== 0x00 && !hasNoPayload(next)) break
       offset += 2
     }
   }
 }
 
-/** Phones put a second picture (CIPA DC-007: a gain map, a depth map) behind the first and say so in it; nothing else may follow. */
+/**
+ * Phones append more JPEGs (a gain map, a depth map) and declare them in an MPF segment of the first (CIPA DC-007). JPEGs
+ * that are declared may follow the first one; anything else after it is refused.
+ */
 const walkJpeg = (bytes: Uint8Array): Frame => {
   const first = walkOneJpeg(bytes, 0)
   if ('refused' in first) return first
   for (let { end } = first; end < bytes.length; ) {
-    if (!first.holdsMore || bytes[end] !== 0xff || bytes[end + 1] !== 0xd8) return refuse('trailing_data')
+    if (!first.declaresMore || bytes[end] !== 0xff || bytes[end + 1] !== 0xd8) return refuse('trailing_data')
     const next = walkOneJpeg(bytes, end)
     if ('refused' in next) return refuse('trailing_data')
     end = next.end
@@ -109,7 +113,7 @@ const walkJpeg = (bytes: Uint8Array): Frame => {
   return { width: first.width, height: first.height }
 }
 
-/** Chunk after chunk to the end that the header names (RFC 9649 §2). */
+/** Walks the chunks up to the end that the RIFF header gives (RFC 9649, §2). */
 const walkWebp = (bytes: Uint8Array): Frame => {
   const view = viewOf(bytes)
   if (bytes.length < 30) return refuse('truncated')
@@ -144,10 +148,10 @@ const walkWebp = (bytes: Uint8Array): Frame => {
 const walks = { png: walkPng, jpeg: walkJpeg, webp: walkWebp } as const
 
 /**
- * What bytes say they are, from their first to their last, without decoding a pixel.
+ * Checks the structure of an image from the first byte to the last and reads its type and size. No pixel is decoded.
  *
- * Promise: nothing is allocated and each byte is looked at once at most, whatever the bytes are; what passes is one
- * picture of an accepted type within the limits, and ends where the bytes end. That its pixels can be decoded is not said.
+ * Promise: for any input, memory use is constant and each byte is read at most once. Bytes that pass are one image of an
+ * accepted type within the limits, and end where the image ends. Not checked: that the pixels can be decoded.
  */
 export const readImageHeader = (bytes: Uint8Array): ImageVerdict => {
   if (bytes.length === 0) return refuse('empty')

@@ -1,4 +1,4 @@
-/** Why bytes are not taken for a film. */
+/** Why bytes are refused as a video. */
 export type VideoRefusal =
   | 'empty'
   | 'too_many_bytes'
@@ -15,7 +15,7 @@ export type VideoRefusal =
   | 'trailing_data'
   | 'damaged'
 
-/** What is taken: 64 MiB, a minute, 4,096 pixels a side; far more boxes and samples than a minute has. */
+/** Limits: 64 MiB, one minute, 4,096 pixels a side. The limits on boxes and samples are far above those of any minute of video. */
 export const videoLimits = {
   bytes: 67_108_864,
   durationMs: 60_000,
@@ -24,7 +24,7 @@ export const videoLimits = {
   samples: 100_000,
 } as const
 
-/** How reading ends early: caught by `readVideoHeader`, and by nobody else. */
+/** Ends parsing early. Only `readVideoHeader` catches it. */
 export class Refused extends Error {
   override readonly name = 'Refused'
   readonly refused: VideoRefusal
@@ -37,9 +37,9 @@ export const refuse = (refused: VideoRefusal): never => {
   throw new Refused(refused)
 }
 
-/** A box without its header: from the first byte of what it holds to behind the last. */
+/** The payload of a box, without its header; `end` is exclusive. */
 export type Box = { readonly type: string; readonly start: number; readonly end: number }
-/** Reads numbers and boxes, and none of them beyond the end of the box that they have to be in. */
+/** Reads numbers and boxes. A read beyond the end of the enclosing box is refused as damaged. */
 export const createReader = (bytes: Uint8Array) => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let boxes = 0
@@ -54,36 +54,37 @@ export const createReader = (bytes: Uint8Array) => {
     return String.fromCharCode(...bytes.subarray(at, at + 4))
   }
 
-  /** One after the other to the very end (§4.2). `refusalOf` says what is wrong where one does not fit, by its type if it has one. */
+  /** Walks the boxes that must fill `all` exactly (§4.2). `refusalOf` gives the reason when one does not fit; its type is known unless its header is cut off. */
   function* walk(all: Box, refusalOf: (type?: string) => VideoRefusal): Generator<Box> {
     for (let at = all.start; at < all.end; ) {
       boxes += 1
       if (boxes > videoLimits.boxes) refuse('too_many_boxes')
-      const left = all.end - at
-      if (left < 8) refuse(refusalOf())
+      const remaining = all.end - at
+      if (remaining < 8) refuse(refusalOf())
       const rest = { type: '', start: at, end: all.end }
       const [size, type] = [u32(rest, 0), text(rest, 4)]
       const isLarge = size === 1
-      if (isLarge && left < 16) refuse(refusalOf(type))
+      if (isLarge && remaining < 16) refuse(refusalOf(type))
       const length = isLarge ? u64(rest, 8) : size
-      if (length > left) refuse(refusalOf(type))
-      // 0 is one that goes on to the end of the file: nobody could tell whether it is all there, or more than that.
+      if (length > remaining) refuse(refusalOf(type))
+      // Size 0 means "to the end of the file": truncation and trailing data could not be detected, so it is refused.
       const header = (isLarge ? 16 : 8) + (type === 'uuid' ? 16 : 0)
       if (length < header) refuse(refusalOf(type) === 'trailing_data' ? 'trailing_data' : 'damaged')
       yield { type, start: at + header, end: at + length }
       at += length
     }
   }
-  /** What is in a box, behind so many bytes of its own. */
-  const inside = (box: Box, offset = 0): Box[] => [...walk({ ...box, start: box.start + offset }, () => 'damaged')]
+  /** The boxes inside a box, after `offset` bytes of its own fields. */
+  const childrenOf = (box: Box, offset = 0): Box[] => [...walk({ ...box, start: box.start + offset }, () => 'damaged')]
 
-  return { u8, u16, u32, u64, text, walk, inside }
+  return { u8, u16, u32, u64, text, walk, childrenOf }
 }
 export type Reader = ReturnType<typeof createReader>
 
-/** The one box of a type, if there is one. */
+/** The box of a type; undefined when it is missing. Refuses a second box of the type as damaged. */
 export const find = (boxes: readonly Box[], type: string): Box | undefined => {
   const found = boxes.filter((box) => box.type === type)
   return found.length > 1 ? refuse('damaged') : found[0]
 }
+/** The box of a type; refuses a missing or a second box of the type as damaged. */
 export const get = (boxes: readonly Box[], type: string): Box => find(boxes, type) ?? refuse('damaged')

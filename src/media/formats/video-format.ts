@@ -16,18 +16,18 @@ export type VideoType = 'mp4'
 
 export type VideoHeader = {
   readonly type: VideoType
-  /** As it is shown, after the rotation that its track tells. */
+  /** Display size, after the rotation that the track header gives. */
   readonly width: number
   readonly height: number
   readonly durationMs: number
 }
 export type VideoVerdict = VideoHeader | { readonly refused: VideoRefusal }
 
-/** Brands of MP4; that of QuickTime, whose movies are built the same way, is none. */
+/** Accepted brands. QuickTime files have the same structure but their brand is not accepted. */
 const brands = new Set(['isom', 'iso2', 'iso3', 'iso4', 'iso5', 'iso6', 'mp41', 'mp42', 'avc1', 'av01', 'M4V '])
 const topLevel = new Set(['ftyp', 'moov', 'mdat', 'free', 'skip', 'wide', 'uuid', 'moof', 'sidx', 'styp', 'mfra'])
 const fragments = ['moof', 'sidx', 'styp', 'mfra', 'mvex']
-/** What holds a picture's sample, and the box in it without which no decoder begins. */
+/** The accepted video sample entries, each with the configuration box that a decoder needs to start. */
 const videoCodecs: Readonly<Record<string, string>> = {
   avc1: 'avcC',
   avc3: 'avcC',
@@ -39,14 +39,14 @@ const audioCodecs = new Set(['mp4a', 'Opus', 'fLaC', 'ac-3', 'ec-3'])
 
 type Track = { readonly isVideo: boolean; readonly width: number; readonly height: number; readonly durationMs: number }
 
-const checkedMs = (units: number, timescale: number): number => {
+const toCheckedMs = (units: number, timescale: number): number => {
   const ms = timescale === 0 ? refuse('damaged') : Math.ceil((units / timescale) * 1_000)
   return ms > videoLimits.durationMs ? refuse('too_long') : ms
 }
 
-/** Everything is in the file itself: no reference names another place (§8.7.2). Returns how many there are. */
-const readReferences = ({ u32, inside }: Reader, dref: Box): number => {
-  const references = inside(dref, 8)
+/** Requires that every data reference points into this file (§8.7.2). Returns the number of references. */
+const readReferences = ({ u32, childrenOf }: Reader, dref: Box): number => {
+  const references = childrenOf(dref, 8)
   if (references.length !== u32(dref, 4) || references.length === 0) refuse('damaged')
   for (const reference of references) {
     const isHere = (u32(reference, 0) & 1) === 1 && reference.end - reference.start === 4
@@ -55,10 +55,10 @@ const readReferences = ({ u32, inside }: Reader, dref: Box): number => {
   return references.length
 }
 
-/** How the samples are coded (§8.5.2, §12.1.3): in one way, by one of the codecs that browsers have. */
+/** Reads the sample description (§8.5.2, §12.1.3): exactly one entry, of a codec that browsers support. */
 const readDescription = (reader: Reader, stsd: Box, isVideo: boolean, references: number) => {
-  const { u16, u32, inside } = reader
-  const [entry, ...others] = inside(stsd, 8)
+  const { u16, u32, childrenOf } = reader
+  const [entry, ...others] = childrenOf(stsd, 8)
   if (entry === undefined || others.length > 0 || u32(stsd, 4) !== 1) return refuse('damaged')
   const reference = u16(entry, 6)
   if (reference < 1 || reference > references) refuse('damaged')
@@ -67,11 +67,11 @@ const readDescription = (reader: Reader, stsd: Box, isVideo: boolean, references
   const [width, height] = [u16(entry, 24), u16(entry, 26)]
   if (width === 0 || height === 0) refuse('damaged')
   if (width > videoLimits.side || height > videoLimits.side) refuse('side_too_long')
-  get(inside(entry, 78), configuration)
+  get(childrenOf(entry, 78), configuration)
   return { width, height }
 }
 
-/** How long the samples last together, and how many they are (§8.6.1.2). */
+/** The total duration of the samples and their number (§8.6.1.2). */
 const readTimes = (reader: Reader, stts: Box): { units: number; samples: number } => {
   const entries = reader.u32(stts, 4)
   let [units, samples] = [0, 0]
@@ -83,7 +83,7 @@ const readTimes = (reader: Reader, stts: Box): { units: number; samples: number 
   return { units, samples }
 }
 
-/** Every sample lies in `mdat`: chunks (§8.7.5) of so many samples (§8.7.4), each of its size (§8.7.3). */
+/** Requires that every sample lies in `mdat`, by chunk offsets (§8.7.5), samples per chunk (§8.7.4) and sample sizes (§8.7.3). */
 const checkSamples = (reader: Reader, table: readonly Box[], samples: number, mdat: Box) => {
   const { u32, u64 } = reader
   const stsz = get(table, 'stsz')
@@ -113,10 +113,10 @@ const checkSamples = (reader: Reader, table: readonly Box[], samples: number, md
   if (sample !== count || run !== runs - 1) refuse('damaged')
 }
 
-/** What of a track is shown for how long (§8.6.6), in units of the movie; undefined where all of it is. */
+/** The duration of a track's edit list (§8.6.6) in the movie's time scale; undefined when the track has none and plays whole. */
 const readEdits = (reader: Reader, trak: readonly Box[]): number | undefined => {
   const edts = find(trak, 'edts')
-  const elst = edts && find(reader.inside(edts), 'elst')
+  const elst = edts && find(reader.childrenOf(edts), 'elst')
   if (elst === undefined) return undefined
   const isLong = reader.u8(elst, 0) === 1
   const entryBytes = isLong ? 20 : 12
@@ -129,44 +129,44 @@ const readEdits = (reader: Reader, trak: readonly Box[]): number | undefined => 
   return units
 }
 
-/** One track (§8.3 to §8.8), of pictures or of sound. */
+/** Reads and checks one track (§8.3 to §8.8), video or audio. */
 const readTrack = (reader: Reader, trak: Box, movieTimescale: number, mdat: Box): Track => {
-  const { u8, u32, u64, text, inside } = reader
-  const parts = inside(trak)
-  const mdia = inside(get(parts, 'mdia'))
+  const { u8, u32, u64, text, childrenOf } = reader
+  const parts = childrenOf(trak)
+  const mdia = childrenOf(get(parts, 'mdia'))
   const handler = text(get(mdia, 'hdlr'), 8)
   const isVideo = handler === 'vide'
   if (!isVideo && handler !== 'soun') refuse('tracks_not_accepted')
 
-  const minf = inside(get(mdia, 'minf'))
-  const table = inside(get(minf, 'stbl'))
-  const references = readReferences(reader, get(inside(get(minf, 'dinf')), 'dref'))
+  const minf = childrenOf(get(mdia, 'minf'))
+  const table = childrenOf(get(minf, 'stbl'))
+  const references = readReferences(reader, get(childrenOf(get(minf, 'dinf')), 'dref'))
   const { width, height } = readDescription(reader, get(table, 'stsd'), isVideo, references)
 
   const [tkhd, mdhd] = [get(parts, 'tkhd'), get(mdia, 'mdhd')]
   const timescale = u8(mdhd, 0) === 1 ? u32(mdhd, 20) : u32(mdhd, 12)
   const { units, samples } = readTimes(reader, get(table, 'stts'))
-  const wholeMs = checkedMs(units, timescale)
-  checkedMs(u8(mdhd, 0) === 1 ? u64(mdhd, 24) : u32(mdhd, 16), timescale)
-  checkedMs(u8(tkhd, 0) === 1 ? u64(tkhd, 28) : u32(tkhd, 20), movieTimescale)
+  const wholeMs = toCheckedMs(units, timescale)
+  toCheckedMs(u8(mdhd, 0) === 1 ? u64(mdhd, 24) : u32(mdhd, 16), timescale)
+  toCheckedMs(u8(tkhd, 0) === 1 ? u64(tkhd, 28) : u32(tkhd, 20), movieTimescale)
   const edited = readEdits(reader, parts)
-  const durationMs = edited === undefined ? wholeMs : checkedMs(edited, movieTimescale)
+  const durationMs = edited === undefined ? wholeMs : toCheckedMs(edited, movieTimescale)
   if (wholeMs === 0 || durationMs === 0) refuse('damaged')
   checkSamples(reader, table, samples, mdat)
 
-  // A matrix and then the size it is shown in, both 16.16.
+  // The transformation matrix, then the display size; all are 16.16 fixed-point numbers.
   const matrix = u8(tkhd, 0) === 1 ? 52 : 40
   const [shownWidth, shownHeight] = [u32(tkhd, matrix + 36) / 65_536, u32(tkhd, matrix + 40) / 65_536]
   if (shownWidth > videoLimits.side || shownHeight > videoLimits.side) refuse('side_too_long')
-  const liesOnItsSide = u32(tkhd, matrix) === 0 && u32(tkhd, matrix + 16) === 0
-  return liesOnItsSide ? { isVideo, durationMs, width: height, height: width } : { isVideo, durationMs, width, height }
+  const isRotated90 = u32(tkhd, matrix) === 0 && u32(tkhd, matrix + 16) === 0
+  return isRotated90 ? { isVideo, durationMs, width: height, height: width } : { isVideo, durationMs, width, height }
 }
 
-/** By the brand it goes by first, or one of those it is compatible with (§4.3); a long list of them says nothing. */
+/** Whether the major brand or a compatible brand is accepted (§4.3). Only the first 128 bytes of the brand list count. */
 const isMp4 = ({ text }: Reader, ftyp: Box): boolean => {
   const end = Math.min(ftyp.end - ftyp.start, 128)
   const named: string[] = []
-  // The four bytes after the first are its version.
+  // Four bytes of version follow the major brand.
   for (let at = 0; at < end; at += at === 0 ? 8 : 4) named.push(text(ftyp, at))
   return named[0] !== 'qt  ' && named.some((brand) => brands.has(brand))
 }
@@ -174,14 +174,14 @@ const isMp4 = ({ text }: Reader, ftyp: Box): boolean => {
 const readMp4 = (bytes: Uint8Array): VideoHeader => {
   const reader = createReader(bytes)
   const found = new Map<string, Box>()
-  const isWhole = () => found.has('moov') && found.has('mdat')
-  const isMore = (type: string) => isWhole() && !topLevel.has(type)
+  const isComplete = () => found.has('moov') && found.has('mdat')
+  const isTrailing = (type: string) => isComplete() && !topLevel.has(type)
   const file = { type: '', start: 0, end: bytes.length }
-  for (const box of reader.walk(file, (type = '') => (isMore(type) ? 'trailing_data' : 'truncated'))) {
+  for (const box of reader.walk(file, (type = '') => (isTrailing(type) ? 'trailing_data' : 'truncated'))) {
     const { type } = box
     if (fragments.includes(type)) refuse('fragmented')
-    if (!topLevel.has(type)) refuse(isWhole() ? 'trailing_data' : 'damaged')
-    // A second file behind the first begins as the first did.
+    if (!topLevel.has(type)) refuse(isComplete() ? 'trailing_data' : 'damaged')
+    // A second `ftyp` starts another file.
     if (found.has(type) && type === 'ftyp') refuse('trailing_data')
     if (found.has(type) && (type === 'moov' || type === 'mdat')) refuse('damaged')
     if (type === 'ftyp' && !isMp4(reader, box)) refuse('type_not_accepted')
@@ -190,30 +190,30 @@ const readMp4 = (bytes: Uint8Array): VideoHeader => {
   const [moov, mdat] = [found.get('moov'), found.get('mdat')]
   if (moov === undefined || mdat === undefined) return refuse('truncated')
 
-  const parts = reader.inside(moov)
+  const parts = reader.childrenOf(moov)
   if (parts.some(({ type }) => type === 'mvex')) refuse('fragmented')
   const mvhd = get(parts, 'mvhd')
   const isLong = reader.u8(mvhd, 0) === 1
   const timescale = isLong ? reader.u32(mvhd, 20) : reader.u32(mvhd, 12)
-  const saidMs = checkedMs(isLong ? reader.u64(mvhd, 24) : reader.u32(mvhd, 16), timescale)
+  const movieMs = toCheckedMs(isLong ? reader.u64(mvhd, 24) : reader.u32(mvhd, 16), timescale)
   const tracks = parts.filter(({ type }) => type === 'trak')
   if (tracks.length === 0 || tracks.length > 2) refuse('tracks_not_accepted')
   const read = tracks.map((trak) => readTrack(reader, trak, timescale, mdat))
-  const [film, ...others] = read.filter(({ isVideo }) => isVideo)
-  if (film === undefined || others.length > 0) return refuse('tracks_not_accepted')
-  const durationMs = Math.max(saidMs, ...read.map((track) => track.durationMs))
-  return { type: 'mp4', width: film.width, height: film.height, durationMs }
+  const [video, ...others] = read.filter(({ isVideo }) => isVideo)
+  if (video === undefined || others.length > 0) return refuse('tracks_not_accepted')
+  const durationMs = Math.max(movieMs, ...read.map((track) => track.durationMs))
+  return { type: 'mp4', width: video.width, height: video.height, durationMs }
 }
 
 /**
- * What bytes say they are, from their first to their last, without decoding a picture: ISO/IEC 14496-12, whose sections
- * are named above.
+ * Checks the structure of an MP4 (ISO/IEC 14496-12; sections are cited above) from the first byte to the last and reads its
+ * size and duration. No frame is decoded.
  *
- * Promise: never throws, reads nothing beyond the end, takes time in proportion to the bytes and keeps no more than
- * `videoLimits.boxes` small objects, whatever the bytes are. What passes is one MP4 within the limits: boxes fill it
- * exactly, it has one track of pictures (H.264, HEVC or AV1), at most one of sound and no other, no part of it is
- * elsewhere, and every sample that its tables name is in it. That the samples can be decoded, or are as large as is said, is
- * not said. Films in fragments, as they are streamed, are not taken.
+ * Promise: for any input it does not throw, reads nothing beyond the end, takes time linear in the number of bytes and holds
+ * at most `videoLimits.boxes` small objects. Bytes that pass are one MP4 within the limits: its boxes fill it exactly, it has
+ * one video track (H.264, HEVC or AV1), at most one audio track and no other, it refers to no external data, and every sample
+ * in its tables lies inside it. Not checked: that the samples can be decoded, and that they have the size the track gives.
+ * Fragmented MP4, as used for streaming, is refused.
  */
 export const readVideoHeader = (bytes: Uint8Array): VideoVerdict => {
   if (bytes.length === 0) return { refused: 'empty' }

@@ -10,73 +10,73 @@ import { readVideoHeader } from '../formats/video-format.ts'
 import { type ImageResult, type ImageWork, imageTaskMs, type RenderRequest, renderedBy } from './images.ts'
 import { refusePngData, withPngText } from './png.ts'
 
-/** One thread of the image pool: pictures are decoded, drawn and encoded here and nowhere else; films are looked at. */
+/** One worker thread of the image pool. Images are decoded, rendered and encoded only here; videos are inspected. */
 declare const self: Worker
 
-// One picture at a time on one thread, and nothing of it kept when it is done.
+// One image at a time, on one codec thread, and no cache between images.
 sharp.concurrency(1)
 sharp.cache(false)
 
 /**
- * Whoever waits for an answer comes before whoever waits for a picture. Only on Linux is this of a thread and not of the
- * process; where it is not allowed, pictures are made all the same.
+ * Image work runs at a lower CPU priority (a nice value) than the threads that answer requests. Linux only: elsewhere the
+ * priority is that of the whole process. Degrades: where lowering is not permitted, image work runs at normal priority.
  */
-const patience = 10
-const yieldsToOthers = platform() === 'linux' && existsSync('/proc/self/task')
-/** For the codecs' own threads, which come and go, and are as urgent as whoever starts them: not this one. */
-const yieldEveryMs = 10
+const niceValue = 10
+const hasThreadPriority = platform() === 'linux' && existsSync('/proc/self/task')
+/** The codecs start short-lived threads that do not inherit this thread's priority, so it is set again at this interval. */
+const reniceEveryMs = 10
 
-const haveThreadsYield = () => {
+const reniceCodecThreads = () => {
   for (const task of readdirSync('/proc/self/task')) {
     try {
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
-      if (name.startsWith('libvips')) setPriority(Number(task), patience)
+      if (name.startsWith('libvips')) setPriority(Number(task), niceValue)
     } catch {
-      // It has ended meanwhile, or it is not allowed.
+      // The thread has ended, or the change is not permitted.
     }
   }
 }
 
 try {
-  if (yieldsToOthers) setPriority(patience)
+  if (hasThreadPriority) setPriority(niceValue)
 } catch {}
 
 const atLowPriority = async <T>(work: () => Promise<T>): Promise<T> => {
-  if (!yieldsToOthers) return work()
-  const timer = setInterval(haveThreadsYield, yieldEveryMs)
+  if (!hasThreadPriority) return work()
+  const timer = setInterval(reniceCodecThreads, reniceEveryMs)
   try {
     return await work()
   } finally {
     clearInterval(timer)
-    haveThreadsYield()
+    reniceCodecThreads()
   }
 }
 
-/** Raised between two bands of rows when nobody wants the picture any more. */
+/** Raised between two bands of rows when the caller has aborted the work. */
 class Aborted extends Error {
-  override readonly name = 'CalledOff'
+  override readonly name = 'Aborted'
 }
 
 const timeout = { seconds: Math.ceil(imageTaskMs / 1_000) }
 
-/** A picture from a stranger, once its header was found to be in order. */
+/** A decoder for untrusted bytes. Call it only after `readImageHeader` has accepted them. */
 const decoder = (bytes: Buffer) =>
   sharp(bytes, { failOn: 'warning', limitInputPixels: imageLimits.pixels, sequentialRead: true }).timeout(timeout)
 
 type Refused = ImageResult & { kind: 'refused' }
 const refused = (reason: Refused['reason']): Refused => ({ kind: 'refused', reason })
 
-/** What a codec says of a file that ends too early, or is not what its header told. */
+/** The refusal for an error of a codec: truncated where its message says so, else damaged. A timeout is rethrown. */
 const refusalOf = (error: unknown): Refused => {
-  const words = error instanceof Error ? error.message : ''
-  if (/timeout/i.test(words)) throw error
+  const message = error instanceof Error ? error.message : ''
+  if (/timeout/i.test(message)) throw error
   return refused(
-    /premature|truncat|unexpected end|not enough data|end of (?:file|stream)/i.test(words) ? 'truncated' : 'damaged',
+    /premature|truncat|unexpected end|not enough data|end of (?:file|stream)/i.test(message) ? 'truncated' : 'damaged',
   )
 }
 
-/** A copy with nothing else in its memory, to be handed over: what the codecs give may not leave the thread. */
-const own = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
+/** Copies into a buffer that can be transferred to another thread; the codecs' own buffers cannot. */
+const toTransferable = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
 
 const inspect = async (bytes: Buffer): Promise<ImageResult> => {
   const header = readImageHeader(bytes)
@@ -87,7 +87,7 @@ const inspect = async (bytes: Buffer): Promise<ImageResult> => {
     if (format !== header.type || width !== header.width || height !== header.height) return refused('damaged')
     const reason = header.type === 'png' ? await refusePngData(bytes) : undefined
     if (reason !== undefined) return refused(reason)
-    // Every pixel has a part in these few, so that every pixel is decoded.
+    // Every pixel contributes to this 4 × 4 image, so every pixel is decoded.
     await decoder(bytes).resize({ width: 4, height: 4, fit: 'fill', fastShrinkOnLoad: false }).raw().toBuffer()
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     return { kind: 'inspect', image: { type: header.type, width: autoOrient.width, height: autoOrient.height, sha256 } }
@@ -107,7 +107,7 @@ const thumbnail = async (bytes: Buffer, edge: number): Promise<ImageResult> => {
       .resize({ width: edge, height: edge, fit: 'inside', withoutEnlargement: true })
       .webp({ quality: 80, effort: 3 })
       .toBuffer({ resolveWithObject: true })
-    return { kind: 'thumbnail', bytes: own(data), width: info.width, height: info.height }
+    return { kind: 'thumbnail', bytes: toTransferable(data), width: info.width, height: info.height }
   } catch (error) {
     return refusalOf(error)
   }
@@ -115,10 +115,10 @@ const thumbnail = async (bytes: Buffer, edge: number): Promise<ImageResult> => {
 
 const xmp = `<?xpacket begin="\uFEFF" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/" xmp:CreatorTool="Velro local/procedural"><dc:description><rdf:Alt><rdf:li xml:lang="x-default">${renderedBy}</rdf:li></rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>`
 
-/** Of the work of a picture, how much is drawing; the rest is encoding. */
+/** The share of drawing in the progress of a render; the rest is encoding. */
 const drawingShare = 0.9
 
-/** The pixels of a picture, made so small that each stands for a part of it; or that it is refused. */
+/** The pixels of an image scaled to 32 × 32, as a sample of its colours; or its refusal. */
 const coloursOf = async (bytes: Buffer): Promise<Uint8Array | Refused> => {
   const header = readImageHeader(bytes)
   if ('refused' in header) return refused(header.refused)
@@ -144,38 +144,39 @@ const render = async (request: RenderRequest, onBand: (fraction: number) => void
       ? withPngText(await picture.png({ compressionLevel: 6 }).toBuffer(), { Software: 'Velro', Comment: renderedBy })
       : await picture.webp({ quality: 90, effort: 3 }).toBuffer()
   onBand(1)
-  return { kind: 'render', bytes: own(encoded) }
+  return { kind: 'render', bytes: toTransferable(encoded) }
 }
 
 const hashedBytes = 1_048_576
 
-/** Read where it is, shared: a copy of a film would be as large as it, and nothing of it is decoded. */
+/** Reads the shared memory in place: nothing is decoded, and a copy would double the memory of a video. */
 const inspectVideo = (bytes: Uint8Array): ImageResult => {
   const header = readVideoHeader(bytes)
   if ('refused' in header) return { kind: 'video_refused', reason: header.refused }
   const hash = createHash('sha256')
-  // Piece by piece, since what hashes does not read shared memory.
-  for (let at = 0; at < bytes.length; at += hashedBytes) hash.update(own(bytes.subarray(at, at + hashedBytes)))
+  // Copied in slices, because the hash does not read shared memory.
+  for (let at = 0; at < bytes.length; at += hashedBytes)
+    hash.update(toTransferable(bytes.subarray(at, at + hashedBytes)))
   return { kind: 'inspect_video', video: { ...header, sha256: hash.digest('hex') } }
 }
 
 const perform = async (work: ImageWork, onBand: (fraction: number) => void): Promise<ImageResult> => {
   if (work.kind === 'render') return render(work.request, onBand)
   if (work.kind === 'inspect_video') return inspectVideo(work.bytes)
-  // A copy: what is decoded must not change meanwhile, and the codecs do not read shared memory.
+  // Copied: the input must not change while it is decoded, and the codecs do not read shared memory.
   const bytes = Buffer.from(work.bytes)
   return work.kind === 'inspect' ? inspect(bytes) : thumbnail(bytes, work.edge)
 }
 
-/** Often enough to see it move; each costs the process a message. */
+/** Smallest step of progress that is reported. Each report is a message to the main thread. */
 const progressStep = 0.05
 
 self.onmessage = async ({ data: { id, work, cancelled } }: MessageEvent<WorkMessage<ImageWork>>) => {
-  let told = 0
+  let reported = 0
   const onBand = (fraction: number) => {
     if (cancelled !== undefined && Atomics.load(cancelled, 0) !== 0) throw new Aborted()
-    if (fraction < 1 && fraction - told < progressStep) return
-    told = fraction
+    if (fraction < 1 && fraction - reported < progressStep) return
+    reported = fraction
     self.postMessage({ id, progress: fraction } satisfies ResultMessage<ImageResult>)
   }
   try {
@@ -183,7 +184,7 @@ self.onmessage = async ({ data: { id, work, cancelled } }: MessageEvent<WorkMess
     const transfer = 'bytes' in result ? [result.bytes.buffer as ArrayBuffer] : []
     self.postMessage({ id, result } satisfies ResultMessage<ImageResult>, transfer)
   } catch (error) {
-    const words = error instanceof Error ? error.message || error.name : 'a picture failed'
-    self.postMessage({ id, error: words } satisfies ResultMessage<ImageResult>)
+    const message = error instanceof Error ? error.message || error.name : 'An image task failed'
+    self.postMessage({ id, error: message } satisfies ResultMessage<ImageResult>)
   }
 }

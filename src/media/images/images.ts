@@ -6,7 +6,7 @@ import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/vid
 
 export type InspectedImage = {
   readonly type: ImageType
-  /** As it is shown, after the orientation that its metadata tells. */
+  /** Display size, after the orientation in its metadata. */
   readonly width: number
   readonly height: number
   readonly sha256: string
@@ -18,22 +18,22 @@ export const thumbnailEdges = [256, 512, 1024] as const
 export type ThumbnailEdge = (typeof thumbnailEdges)[number]
 export type Thumbnail = { readonly bytes: Uint8Array; readonly width: number; readonly height: number }
 
-/** Pixels a side of what is rendered. */
-export const renderLimits = { least: 64, most: 2048 } as const
+/** Limits of the width and height of a rendered image, in pixels. */
+export const renderLimits = { minSide: 64, maxSide: 2048 } as const
 
 export type RenderRequest = {
   readonly prompt: string
   readonly negative_prompt?: string
-  /** A whole number. */
+  /** A safe integer. */
   readonly seed: number
   readonly width: number
   readonly height: number
   readonly format: 'png' | 'webp'
-  /** A picture to take the colours from. */
+  /** An image whose colours the rendered image takes. */
   readonly reference?: Uint8Array
 }
 
-/** What the metadata of a rendered picture says of it: `Comment` of a PNG, the XMP description of both. */
+/** Written into the metadata of every rendered image: the `Comment` text of a PNG, and the XMP description of PNG and WebP. */
 export const renderedBy = 'Velro local/procedural: made procedurally from the prompt and the seed, without a model'
 
 export type ImageWork =
@@ -49,64 +49,64 @@ export type ImageResult =
   | { readonly kind: 'refused'; readonly reason: ImageRefusal }
   | { readonly kind: 'video_refused'; readonly reason: VideoRefusal }
 
-/** Raised for bytes that are not taken for a picture. */
+/** Raised for bytes that are refused as an image. */
 export class ImageRefused extends Error {
   override readonly name = 'ImageRefused'
   readonly reason: ImageRefusal
   constructor(reason: ImageRefusal) {
-    super(`Not a picture that is taken: ${reason}`)
+    super(`The image was refused: ${reason}`)
     this.reason = reason
   }
 }
 
-/** Raised for bytes that are not taken for a film. */
+/** Raised for bytes that are refused as a video. */
 export class VideoRefused extends Error {
   override readonly name = 'VideoRefused'
   readonly reason: VideoRefusal
   constructor(reason: VideoRefusal) {
-    super(`Not a film that is taken: ${reason}`)
+    super(`The video was refused: ${reason}`)
     this.reason = reason
   }
 }
 
 export type ImageOptions = {
-  /** Calls it off; the promise rejects with the signal's reason at once, and what waits for a worker is dropped. */
+  /** Aborts the work: the promise rejects with the signal's reason at once, and work that waits for a worker is dropped. */
   readonly signal?: AbortSignal
 }
 
 export type RenderOptions = ImageOptions & {
-  /** Hears fractions from 0 to 1. */
+  /** Called with the completed fraction, from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
 }
 
 /**
- * Work on pictures and films, in threads of its own.
+ * Inspects, scales and renders images and inspects videos, on worker threads.
  *
- * Promise: the event loop is not held up, however large the bytes; what strangers send is decoded only when its header
- * is within the limits, and never for longer than `imageTaskMs`; work that fails, or takes its worker with it, is one
- * rejected promise. Rejects with `ImageRefused` or `VideoRefused`, `PoolBusy` at once when as much waits as may, `DeadlinePassed`,
- * `WorkTimedOut`, or an error that tells of a fault of ours.
+ * Promise: the event loop is never blocked, however large the input. Untrusted bytes are decoded only when their header is
+ * within the limits, and for at most `imageTaskMs`. Work that fails or crashes its worker rejects its own promise and no
+ * other. Rejects with `ImageRefused`, `VideoRefused`, `PoolBusy` (at once, when the queue is full), `DeadlinePassed`,
+ * `WorkTimedOut`, or an error that is a fault of the server.
  */
 export type Images = {
-  /** Decodes every pixel once: what passes can be shown. */
+  /** Decodes every pixel once: an image that passes can be displayed. */
   inspect(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedImage>
-  /** Reads how it is built, from the first byte to the last, and decodes nothing: see `readVideoHeader`. */
+  /** Checks the structure of every byte and decodes nothing; see `readVideoHeader`. */
   inspectVideo(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedVideo>
-  /** WebP within `edge` × `edge`, upright, without metadata; never larger than the picture is. */
+  /** Scales to a WebP that fits `edge` × `edge`, upright and without metadata; never enlarges. */
   thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline, options?: ImageOptions): Promise<Thumbnail>
-  /** The same request gives the same bytes, as long as the versions are the same. Throws a `RangeError` for a size that is none. */
+  /** Deterministic for the same versions of Velro and sharp: equal requests give equal bytes. Throws a `RangeError` for a size or seed out of range. */
   render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
-  /** How much waits for a worker. */
+  /** Number of tasks that wait for a worker. */
   readonly queued: number
   close(): Promise<void>
 }
 
-/** Longest that the codecs may work on one picture, and a little more, after which the worker is ended. */
+/** Time limit of the codecs for one image. The worker is terminated after `workLimitMs`, which leaves them room to stop by themselves. */
 export const imageTaskMs = 20_000
 const workLimitMs = imageTaskMs + 10_000
 
-/** Memory that a worker sees too: copied there piece by piece, since a large thing at once would be felt by everybody. */
-const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
+/** Copies bytes to memory shared with the workers, in slices, so that a large copy does not block the event loop. */
+const toShared = async (bytes: Uint8Array): Promise<Uint8Array> => {
   if (bytes.buffer instanceof SharedArrayBuffer) return bytes
   const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength))
   for (let at = 0; at < bytes.byteLength; at += maxSliceBytes) {
@@ -116,9 +116,10 @@ const share = async (bytes: Uint8Array): Promise<Uint8Array> => {
   return shared
 }
 
-const isSide = (value: number) => Number.isInteger(value) && value >= renderLimits.least && value <= renderLimits.most
+const isSide = (value: number) =>
+  Number.isInteger(value) && value >= renderLimits.minSide && value <= renderLimits.maxSide
 
-/** Workers start with the first picture: a process that has none to do pays nothing for them. */
+/** Workers start with the first task, so a process without image work pays nothing for them. */
 export const createImages = ({ workers, maxQueued }: { workers: number; maxQueued: number }): Images => {
   const pool = createWorkerPool<ImageWork, ImageResult>({
     url: new URL('./image-worker.ts', import.meta.url),
@@ -135,32 +136,38 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
     const result = await pool.run(work, deadline, { signal, onProgress })
     if (result.kind === 'refused') throw new ImageRefused(result.reason)
     if (result.kind === 'video_refused') throw new VideoRefused(result.reason)
-    if (result.kind !== work.kind) throw new TypeError('The worker answered another question')
+    if (result.kind !== work.kind) throw new TypeError('The worker returned the result of another kind of task')
     return result as Extract<ImageResult, { kind: K }>
   }
-  const given = (bytes: Uint8Array) => {
+  const checkedImage = (bytes: Uint8Array) => {
     if (bytes.byteLength === 0) throw new ImageRefused('empty')
     if (bytes.byteLength > imageLimits.bytes) throw new ImageRefused('too_many_bytes')
-    return share(bytes)
+    return toShared(bytes)
   }
   return {
     inspect: async (bytes, deadline, options) =>
-      (await run({ kind: 'inspect', bytes: await given(bytes) }, deadline, options)).image,
+      (await run({ kind: 'inspect', bytes: await checkedImage(bytes) }, deadline, options)).image,
     inspectVideo: async (bytes, deadline, options) => {
       if (bytes.byteLength === 0) throw new VideoRefused('empty')
       if (bytes.byteLength > videoLimits.bytes) throw new VideoRefused('too_many_bytes')
-      return (await run({ kind: 'inspect_video', bytes: await share(bytes) }, deadline, options)).video
+      return (await run({ kind: 'inspect_video', bytes: await toShared(bytes) }, deadline, options)).video
     },
     thumbnail: async (bytes, edge, deadline, options) => {
-      const { kind, ...made } = await run({ kind: 'thumbnail', bytes: await given(bytes), edge }, deadline, options)
-      return made
+      const { kind, ...thumbnail } = await run(
+        { kind: 'thumbnail', bytes: await checkedImage(bytes), edge },
+        deadline,
+        options,
+      )
+      return thumbnail
     },
     render: async (request, deadline, options) => {
       if (!isSide(request.width) || !isSide(request.height) || !Number.isSafeInteger(request.seed)) {
-        throw new RangeError('Not a size or a seed that can be rendered')
+        throw new RangeError(
+          `Cannot render: width and height must be integers from ${renderLimits.minSide} to ${renderLimits.maxSide}, the seed a safe integer`,
+        )
       }
       const { reference, ...rest } = request
-      const shared = reference && (await given(reference))
+      const shared = reference && (await checkedImage(reference))
       const work = { kind: 'render', request: shared ? { ...rest, reference: shared } : rest } as const
       return (await run(work, deadline, options)).bytes
     },

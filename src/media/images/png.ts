@@ -14,7 +14,7 @@ const chunk = (type: string, data: Buffer): Buffer => {
   return out
 }
 
-/** A PNG with `tEXt` chunks behind its header, which viewers show and sharp cannot write. Latin-1 only. */
+/** Inserts `tEXt` chunks after the header of a PNG: viewers show them and sharp cannot write them. Latin-1 only. */
 export const withPngText = (png: Buffer, texts: Readonly<Record<string, string>>): Buffer =>
   Buffer.concat([
     png.subarray(0, afterHeader),
@@ -22,7 +22,7 @@ export const withPngText = (png: Buffer, texts: Readonly<Record<string, string>>
     png.subarray(afterHeader),
   ])
 
-/** Adam7: where each pass begins and how far apart its pixels are. */
+/** Adam7 passes: the first column and row of each, and the distance between its columns and rows. */
 const passes = [
   [0, 0, 8, 8],
   [4, 0, 8, 8],
@@ -35,7 +35,7 @@ const passes = [
 const whole = [[0, 0, 1, 1]] as const
 const channelsOf: Readonly<Record<number, number>> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }
 
-/** How many bytes the rows of a picture take before they are compressed, the filter byte of each included. */
+/** Number of bytes of the uncompressed rows, including the filter byte of each row. */
 const rowBytesOf = (png: Buffer): number => {
   const [width, height] = [png.readUInt32BE(16), png.readUInt32BE(20)]
   const bits = (png[24] as number) * (channelsOf[png[25] as number] ?? 0)
@@ -48,7 +48,7 @@ const rowBytesOf = (png: Buffer): number => {
   return bytes
 }
 
-function* dataOf(png: Buffer): Generator<Buffer> {
+function* dataChunksOf(png: Buffer): Generator<Buffer> {
   for (let offset = 8; offset < png.length; ) {
     const length = png.readUInt32BE(offset)
     if (png.toString('latin1', offset + 4, offset + 8) === 'IDAT') yield png.subarray(offset + 8, offset + 8 + length)
@@ -57,25 +57,26 @@ function* dataOf(png: Buffer): Generator<Buffer> {
 }
 
 /**
- * Whether the data of a PNG are those of its pixels, no fewer and no more: decoders stop after the last row, and what
- * comes after it may be a bomb for the next or something to hide. Undefined: they are. Never holds more than a few rows.
+ * Checks that the compressed data of a PNG inflate to exactly the rows of its pixels. Decoders stop after the last row, so
+ * more data could hide a decompression bomb for another decoder, or a payload. Undefined when they match. Holds a few chunks
+ * of 256 KiB at most, independent of the size of the image.
  */
 export const refusePngData = async (png: Buffer): Promise<ImageRefusal | undefined> => {
-  const wanted = rowBytesOf(png)
-  let [given, taken, inflated] = [0, 0, 0]
-  for (const data of dataOf(png)) given += data.length
+  const expected = rowBytesOf(png)
+  let [compressed, consumed, inflated] = [0, 0, 0]
+  for (const data of dataChunksOf(png)) compressed += data.length
   const inflate = createInflate({ chunkSize: 262_144 })
   try {
-    for await (const rows of Readable.from(dataOf(png)).pipe(inflate)) {
+    for await (const rows of Readable.from(dataChunksOf(png)).pipe(inflate)) {
       inflated += (rows as Buffer).length
-      if (inflated > wanted) return 'trailing_data'
+      if (inflated > expected) return 'trailing_data'
     }
-    taken = inflate.bytesWritten
+    consumed = inflate.bytesWritten
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'Z_BUF_ERROR' ? 'truncated' : 'damaged'
   } finally {
     inflate.destroy()
   }
-  if (inflated < wanted) return 'truncated'
-  return taken < given ? 'trailing_data' : undefined
+  if (inflated < expected) return 'truncated'
+  return consumed < compressed ? 'trailing_data' : undefined
 }

@@ -8,7 +8,7 @@ import type { Links } from './service.ts'
 
 type Dependencies = { links: Links; guard: Guard; config: { readonly publicUrl: string | undefined } }
 
-/** Below the prefix of the API. */
+/** Mounted below the API prefix. */
 export const linkRoutes = ({ links, guard, config }: Dependencies) =>
   new Elysia().use(guard).post(
     '/media/:media_id/links',
@@ -23,7 +23,8 @@ export const linkRoutes = ({ links, guard, config }: Dependencies) =>
         { params: mediaParams, body: model.newLink },
         { 201: model.link },
         {
-          summary: 'A link to its bytes that works without a token, while this session may download them',
+          summary:
+            'Create a signed link to the bytes of a media item; it works without a token while this session may download them',
           tags: ['media'],
           errors: ['media.not_found'],
         },

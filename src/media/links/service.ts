@@ -4,31 +4,31 @@ import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { ContentAccess } from '../model.ts'
-import { type MediaService, noVariants } from '../service.ts'
-import { type LinkMethod, type NewLink, usualLifeS } from './model.ts'
+import { type MediaService, noSuchVariant } from '../service.ts'
+import { defaultTtlS, type LinkMethod, type NewLink } from './model.ts'
 import type { LinkClaims, LinkTokens } from './token.ts'
 
-/** What a request has of a link. */
+/** A link as a request presents it. */
 export type PresentedLink = {
   readonly mediaId: string
   readonly signature: string
   readonly method: string
-  /** The whole of it as it was sent. */
+  /** The URL of the request, unchanged. */
   readonly url: string
 }
 
-/** Path and query of a link: the one spelling in which it opens. */
+/** Path and query of a link. No other spelling of it is accepted. */
 export const linkTarget = (mediaId: string, token: string): string =>
   `/api/v1/media/${mediaId}/content?signature=${token}`
 
-const serves = (allowed: LinkMethod, method: string): boolean => method === allowed || method === 'HEAD'
+const permits = (allowed: LinkMethod, method: string): boolean => method === allowed || method === 'HEAD'
 
 /**
- * Links that open the bytes of one thing to whoever has them, for a day at most.
+ * Signed links: any holder can fetch the bytes of one media item, for a day at most.
  *
- * Promise: a link is good for what its maker may download, while the session it was made in lives, and not a moment
- * longer: both are asked each time, as for the maker itself. Nothing of it is stored, and what is not a link in its one
- * spelling is refused before anything is asked. All refusals are the same.
+ * Promise: a link works only while its creator may download the media and the session that created it lives. Both are
+ * checked at each use, as they are for the creator's own requests. Nothing is stored. A link with a wrong signature or in
+ * another spelling is refused before any read. All refusals are identical.
  */
 export const createLinks = ({
   tokens,
@@ -37,7 +37,7 @@ export const createLinks = ({
   clock,
 }: {
   tokens: LinkTokens
-  media: Pick<MediaService, 'offers'>
+  media: Pick<MediaService, 'hasVariant'>
   access: Pick<Access, 'enter'>
   clock: Clock
 }) => {
@@ -55,11 +55,11 @@ export const createLinks = ({
       context: RequestContext,
       caller: Caller,
       mediaId: string,
-      { variant = 'original', method = 'GET', expires_in = usualLifeS }: NewLink,
+      { variant = 'original', method = 'GET', expires_in = defaultTtlS }: NewLink,
     ) => {
       const { userId, sessionId } = caller
-      const visit = { userId, action: 'download', variant, refusal: 'media.not_found' } as const
-      if (!(await media.offers(context, mediaId, visit))) throw invalidInput('body', '/variant', noVariants)
+      const access = { userId, action: 'download', variant, refusal: 'media.not_found' } as const
+      if (!(await media.hasVariant(context, mediaId, access))) throw invalidInput('body', '/variant', noSuchVariant)
       const expiresAtS = Math.floor(clock.now() / 1_000) + expires_in
       const token = tokens.sign(mediaId, { variant, method, expiresAtS, userId, sessionId })
       const expires_at = new Date(expiresAtS * 1_000).toISOString()
@@ -71,7 +71,7 @@ export const createLinks = ({
       { mediaId, signature, method, url }: PresentedLink,
     ): Promise<ContentAccess> => {
       const claims = url.endsWith(linkTarget(mediaId, signature)) ? tokens.read(mediaId, signature) : undefined
-      if (claims === undefined || !serves(claims.method, method)) throw new Fault('media.link_refused')
+      if (claims === undefined || !permits(claims.method, method)) throw new Fault('media.link_refused')
       const { userId, stale } = await enter(context, claims, mediaId)
       if (stale) throw new Fault('database.unavailable')
       return { userId, action: 'download', variant: claims.variant, refusal: 'media.link_refused' }

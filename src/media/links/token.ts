@@ -5,45 +5,45 @@ import type { Clock } from '../../kit/clock.ts'
 import { idFromBytes, idLength, idToBytes } from '../../kit/id.ts'
 import type { Secrets } from '../../platform/secrets.ts'
 import { type Variant, variants } from '../model.ts'
-import { type LinkMethod, linkMethods, maxLifeS } from './model.ts'
+import { type LinkMethod, linkMethods, maxTtlS } from './model.ts'
 
-/** What a signed link says besides the thing it opens, which is in its path. */
+/** The claims of a signed link. The media id is in its path and covered by the signature. */
 export type LinkClaims = {
   readonly variant: Variant
   readonly method: LinkMethod
-  /** Seconds since the epoch, from which on it opens nothing. */
+  /** Expiry, in seconds since the epoch; the link is refused from this second on. */
   readonly expiresAtS: number
-  /** Of whoever made it. */
+  /** Session and user that created the link. */
   readonly sessionId: string
   readonly userId: string
 }
 
 const version = 1
 const context = new TextEncoder().encode('velro signed link')
-/** Each is signed with for so long; then comes the next. */
+/** Each key signs for one period; then the next key takes over. */
 const keyPeriodMs = 7 * 86_400_000
-/** How far apart the clocks of instances may be. */
+/** Greatest tolerated difference between the clocks of two instances. */
 const skewMs = 300_000
 const macLength = 32
 
-/** Where each field begins. All have one length, so what is signed can be read in one way only. */
+/** Offset of each field. Every field has a fixed length, so the signed bytes parse in one way only. */
 const at = { version: 0, variant: 1, method: 2, keyId: 3, expiry: 7, session: 13, user: 13 + idLength }
 const expiryLength = at.session - at.expiry
 const fieldsLength = at.user + idLength
 const tokenLength = Math.ceil(((fieldsLength + macLength) * 8) / 6)
 
 /**
- * The signatures of links: what a link says and an HMAC-SHA-256 over it and over the thing it opens.
+ * Tokens of signed links: the claims, and an HMAC-SHA-256 over them and the media id.
  *
- * Promise: `read` gives what was signed here, by any instance with the same secret, for this very thing, in its one
- * spelling, before it expired; of anything else nothing, and takes as long over a MAC that is nearly right as over any
- * other. Keys change with time and are never stored: the number of the period since the epoch names one, and only those
- * by which a link that has not expired may have been signed are derived at all, however many others strangers name.
+ * Promise: `read` returns the claims only of a token that an instance with the same secret signed for this media, in its
+ * canonical base64url spelling, and that has not expired; else undefined. MACs are compared in constant time. Keys rotate
+ * weekly and are never stored: the key id is the number of the period since the epoch. A key is derived only when a link
+ * that is still valid may have been signed with it, so forged key ids cost no derivation.
  */
 export const createLinkTokens = ({ secrets, clock }: { secrets: Pick<Secrets, 'derive'>; clock: Clock }) => {
   const keyIdAt = (ms: number) => Math.floor(ms / keyPeriodMs)
-  const isInUse = (keyId: number, nowMs: number) =>
-    keyId >= keyIdAt(nowMs - maxLifeS * 1_000 - skewMs) && keyId <= keyIdAt(nowMs + skewMs)
+  const mayHaveSigned = (keyId: number, nowMs: number) =>
+    keyId >= keyIdAt(nowMs - maxTtlS * 1_000 - skewMs) && keyId <= keyIdAt(nowMs + skewMs)
   const macOf = (mediaId: string, keyId: number, fields: Uint8Array) =>
     secrets.derive(
       `signed link ${keyId}`,
@@ -71,7 +71,7 @@ export const createLinkTokens = ({ secrets, clock }: { secrets: Pick<Secrets, 'd
       const bytes = Buffer.from(decoded)
       const fields = bytes.subarray(0, fieldsLength)
       const keyId = fields.readUInt32BE(at.keyId)
-      if (!isInUse(keyId, nowMs)) return undefined
+      if (!mayHaveSigned(keyId, nowMs)) return undefined
       if (!timingSafeEqual(macOf(mediaId, keyId, fields), bytes.subarray(fieldsLength))) return undefined
       const variant = variants[fields.readUInt8(at.variant)]
       const method = linkMethods[fields.readUInt8(at.method)]

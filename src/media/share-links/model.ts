@@ -1,11 +1,15 @@
 import { closed, id, pageOf, pageQuery, type Static, t, text, timestamp } from '../../http/schema-types.ts'
 
-/** A thing has no more of them at a time. */
-export const maxLive = 100
+/** Most valid share links that one media item may have. */
+export const maxShareLinks = 100
 
 export const newShareLink = closed({
   expires_in: t.Optional(
-    t.Integer({ minimum: 60, maximum: 31_536_000, description: 'Seconds; until it is removed unless given' }),
+    t.Integer({
+      minimum: 60,
+      maximum: 31_536_000,
+      description: 'Lifetime in seconds; default: valid until it is removed',
+    }),
   ),
   label: t.Optional(text(1, 200)),
 })
@@ -28,5 +32,5 @@ export const shareLinkPage = pageOf(shareLink)
 
 export const issuedShareLink = closed({
   ...fields,
-  url: t.String({ description: 'Opens without an account; shown this once' }),
+  url: t.String({ description: 'Works without an account; shown only in this response' }),
 })

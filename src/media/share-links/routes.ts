@@ -11,7 +11,7 @@ const tags = ['media']
 
 type Dependencies = { shareLinks: ShareLinks; guard: Guard; config: { readonly publicUrl: string | undefined } }
 
-/** Below the prefix of the API. */
+/** Mounted below the API prefix. */
 export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
   new Elysia()
     .use(guard)
@@ -28,7 +28,8 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
           { params: mediaParams, body: model.newShareLink },
           { 201: model.issuedShareLink },
           {
-            summary: 'A link to its bytes that works without an account, until it is removed; needs `share`',
+            summary:
+              'Create a share link to the bytes of a media item; it works without an account until it is removed or expires; needs `share`',
             tags,
             errors: ['media.not_found', 'access.denied', 'share_link.too_many'],
           },
@@ -44,7 +45,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
           { params: mediaParams, query: model.shareLinkQuery },
           { 200: model.shareLinkPage },
           {
-            summary: 'Its share links that have not run out, newest first; needs `share`',
+            summary: 'List the share links of a media item that have not expired, newest first; needs `share`',
             tags,
             errors: ['media.not_found', 'access.denied'],
           },
@@ -63,7 +64,7 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
           { params: model.shareLinkParams },
           { 204: noContent },
           {
-            summary: 'Remove a share link: from then on it opens nothing; needs `share`',
+            summary: 'Remove a share link; it stops working at once; needs `share`',
             tags,
             errors: ['media.not_found', 'access.denied', 'share_link.not_found'],
           },

@@ -7,8 +7,8 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { newId } from '../../kit/id.ts'
 import type { ContentAccess, Variant } from '../model.ts'
-import { maxLive, type NewShareLink, type ShareLink } from './model.ts'
-import { makeSecret, readSecret } from './secret.ts'
+import { maxShareLinks, type NewShareLink, type ShareLink } from './model.ts'
+import { createSecret, parseSecret } from './secret.ts'
 import type { ShareLinkRow, ShareLinkStore } from './store.ts'
 
 const toShareLink = (row: ShareLinkRow): ShareLink => ({
@@ -19,15 +19,15 @@ const toShareLink = (row: ShareLinkRow): ShareLink => ({
   expires_at: row.expires_at?.toISOString() ?? null,
 })
 
-/** Path and query of a link. */
+/** Path and query of a share link. */
 const shareTarget = (mediaId: string, secret: string): string => `/api/v1/media/${mediaId}/content?share=${secret}`
 
 /**
- * Links that open the bytes of one thing to whoever has them, without an account, until they are removed or run out.
+ * Share links: any holder can fetch the bytes of one media item, without an account, until the link is removed or expires.
  *
- * Promise: a link is good for as long as its maker's account is active and may share the thing. It is looked up each time
- * it is used, so one that was removed opens nothing by the time `remove` is done, wherever it is tried. Its secret leaves
- * once and is kept as a hash. All refusals are the same.
+ * Promise: a link works only while its creator's account is active and may share the media. It is read from the database at
+ * each use, so once `remove` has returned it works on no instance. Its secret is returned once and stored as a hash. All
+ * refusals are identical.
  */
 export const createShareLinks = ({
   store,
@@ -42,7 +42,7 @@ export const createShareLinks = ({
     const nowMs = clock.now()
     const now = new Date(nowMs)
     const id = newId()
-    const { text, hash } = makeSecret(id)
+    const { text, hash } = createSecret(id)
     const row: ShareLinkRow = {
       id,
       media_id: mediaId,
@@ -54,9 +54,9 @@ export const createShareLinks = ({
     await changes.commitAndInvalidate(
       context.deadline,
       async (tx) => {
-        const live = await store.lockAndCount(tx, mediaId, now)
+        const live = await store.lockMediaAndCount(tx, mediaId, now)
         if (live === undefined) throw new Fault('media.not_found')
-        if (live >= maxLive) throw new Fault('share_link.too_many', { extensions: { limit: maxLive } })
+        if (live >= maxShareLinks) throw new Fault('share_link.too_many', { extensions: { limit: maxShareLinks } })
         await store.insert(tx, { ...row, secret_hash: hash })
       },
       { grantsOnly: true },
@@ -64,14 +64,14 @@ export const createShareLinks = ({
     return { ...toShareLink(row), target: shareTarget(mediaId, text) }
   },
 
-  list: async (context: RequestContext, mediaId: string, place: { after: string | null; limit: number }) => {
-    const rows = await store.list(context.deadline, mediaId, new Date(clock.now()), place)
-    const { items, next_cursor } = toPage(rows, place.limit)
+  list: async (context: RequestContext, mediaId: string, page: { after: string | null; limit: number }) => {
+    const rows = await store.list(context.deadline, mediaId, new Date(clock.now()), page)
+    const { items, next_cursor } = toPage(rows, page.limit)
     return { items: items.map(toShareLink), next_cursor }
   },
 
   remove: async (context: RequestContext, mediaId: string, id: string): Promise<void> => {
-    // No instance keeps any of it, so there is nobody to wait for.
+    // No instance caches share links, so there is no acknowledgement to wait for.
     await changes.commitAndInvalidate(
       context.deadline,
       async (tx) => {
@@ -87,11 +87,11 @@ export const createShareLinks = ({
     secret: string,
     variant: Variant,
   ): Promise<ContentAccess> => {
-    const presented = readSecret(secret)
-    const kept = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
-    const isIt = presented && kept?.media_id === mediaId && timingSafeEqual(presented.hash, kept.secret_hash)
-    if (!isIt) throw new Fault('media.link_refused')
-    return { userId: kept.created_by, action: 'share', variant, refusal: 'media.link_refused' }
+    const presented = parseSecret(secret)
+    const link = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
+    const isValid = presented && link?.media_id === mediaId && timingSafeEqual(presented.hash, link.secret_hash)
+    if (!isValid) throw new Fault('media.link_refused')
+    return { userId: link.created_by, action: 'share', variant, refusal: 'media.link_refused' }
   },
 
   purge: (): Promise<void> => store.purge(new Date(clock.now())),

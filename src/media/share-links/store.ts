@@ -10,11 +10,11 @@ export type ShareLinkRow = {
   expires_at: Date | null
 }
 
-type Place = { readonly after: string | null; readonly limit: number }
+type PageRequest = { readonly after: string | null; readonly limit: number }
 
-/** Share links; one that ran out is as good as none. */
+/** Share links. Every read and removal ignores expired links. */
 export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
-  /** What is kept of a live link, by primary key. */
+  /** Reads a valid link by primary key. */
   find: async (
     deadline: Deadline,
     id: string,
@@ -26,16 +26,16 @@ export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
     return row
   },
 
-  /** Live ones, newest first. One row more than `limit`. */
-  list: (deadline: Deadline, mediaId: string, now: Date, { after, limit }: Place): Promise<ShareLinkRow[]> =>
+  /** The valid links of a media item, newest first. Returns up to `limit` + 1 rows. */
+  list: (deadline: Deadline, mediaId: string, now: Date, { after, limit }: PageRequest): Promise<ShareLinkRow[]> =>
     deadline.run(sql<ShareLinkRow[]>`
       select id, media_id, label, created_by, created_at, expires_at from share_links
        where media_id = ${mediaId} and (expires_at is null or expires_at > ${now})
          and (${after}::uuid is null or id < ${after}::uuid)
        order by id desc limit ${limit + 1}`),
 
-  /** How many live ones a thing has, whose row stays locked, so that no two are counted at once; undefined without one. */
-  lockAndCount: async (tx: TransactionSql, mediaId: string, now: Date): Promise<number | undefined> => {
+  /** Locks the media row for no key update, so that concurrent counts queue, and counts its valid links. Undefined: no such media. */
+  lockMediaAndCount: async (tx: TransactionSql, mediaId: string, now: Date): Promise<number | undefined> => {
     const { count: locked } = await tx`select from media where id = ${mediaId} for no key update`
     if (locked === 0) return undefined
     const [row] = await tx<{ live: number }[]>`
@@ -48,7 +48,7 @@ export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
     await tx`insert into share_links ${tx(link)}`
   },
 
-  /** Returns whether there was a live one. */
+  /** Returns whether a valid link was removed. */
   remove: async (tx: TransactionSql, mediaId: string, id: string, now: Date): Promise<boolean> => {
     const { count } = await tx`
       delete from share_links
@@ -56,7 +56,7 @@ export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
     return count === 1
   },
 
-  /** Takes away those that ran out. */
+  /** Deletes expired links. */
   purge: async (now: Date): Promise<void> => {
     await batch`delete from share_links where expires_at <= ${now}`
   },

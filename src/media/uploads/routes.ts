@@ -7,7 +7,7 @@ import { maxUploadBytes, refusals, type Uploads } from './service.ts'
 
 const tags = ['media']
 
-/** Below the prefix of the API. */
+/** Mounted below the API prefix. */
 export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guard }) =>
   new Elysia()
     .use(guard)
@@ -20,7 +20,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
           {},
           { 201: media },
           {
-            summary: 'Upload a picture, which is its uploader’s alone',
+            summary: 'Upload an image; it is visible to its uploader only',
             tags,
             upload: { types: imageTypes, maxBytes: maxUploadBytes },
             errors: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],
@@ -30,5 +30,9 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
     )
     .get('/media', ({ context, caller, query }) => uploads.list(context, caller, toPlace(query)), {
       signedIn: true,
-      ...contract({ query: page }, { 200: mediaPage }, { summary: 'What the caller uploaded, newest first', tags }),
+      ...contract(
+        { query: page },
+        { 200: mediaPage },
+        { summary: 'List the uploads of the caller, newest first', tags },
+      ),
     })
