@@ -9,15 +9,18 @@ import { type Connection, connectOnce, poolNames, readConnectionBudget, type Sql
 
 type Prepared = { readonly budget: number; readonly flags: FlagValues }
 
-const appointOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
+const promoteOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
   const promotion = await promoteByEmail(sql, email)
   if (promotion.outcome === 'promoted') {
-    log.info({ event: 'user.promoted', user_id: promotion.userId }, 'the account of ADMIN_EMAIL is an operator now')
+    log.info(
+      { event: 'user.promoted', user_id: promotion.userId },
+      'the account with the address in ADMIN_EMAIL was made an operator',
+    )
   }
   if (promotion.outcome === 'absent') {
     log.warn(
       { event: 'user.promotion_pending' },
-      'no active account has the address of ADMIN_EMAIL; the next start makes an operator of whoever registers it',
+      'no active account has the address in ADMIN_EMAIL; register it and restart to make it an operator',
     )
   }
 }
@@ -26,19 +29,25 @@ const connectionBudget = async (sql: Sql, { dbConnections, processes }: Config, 
   if (dbConnections !== undefined) return dbConnections
   const budget = await readConnectionBudget(sql, processes)
   if (budget < poolNames.length) {
-    log.warn({ budget, least: poolNames.length, processes }, 'the database allows fewer connections than are needed')
+    log.warn(
+      { budget, least: poolNames.length, processes },
+      'the database allows fewer connections than the server needs',
+    )
   }
   return budget
 }
 
-/** Migrates, sees to an operator and reads what the server allows and what is switched off, over one connection. */
+/**
+ * Prepares the database over one connection: migrates the schema, makes the account of ADMIN_EMAIL an operator, and reads
+ * the connection budget and the flags.
+ */
 export const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<Prepared> => {
   const sql = connectOnce(connection)
   try {
     const applied = await migrate(sql)
     if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
-    if (config.adminEmail !== undefined) await appointOperator(sql, config.adminEmail, log)
+    if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)
     return { budget: await connectionBudget(sql, config, log), flags: await createFlagStore(sql).list() }
   } finally {
     await sql.end({ timeout: 1 })

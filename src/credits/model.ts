@@ -3,21 +3,21 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp }
 export const entryKinds = ['welcome', 'grant', 'reserve', 'settle', 'refund'] as const
 export type EntryKind = (typeof entryKinds)[number]
 
-/** The most that is granted at once. */
+/** Largest amount of one grant. */
 const maxGrant = 1_000_000
 const maxNoteLength = 500
 
 export const page = closed(pageQuery)
 
 export const balance = closed({
-  balance: t.Integer({ minimum: 0, description: 'Credits that can be spent; what is reserved is not among them' }),
+  balance: t.Integer({ minimum: 0, description: 'Credits that can be spent, without reserved ones' }),
 })
 export type Balance = Static<typeof balance>
 
 const entryProperties = {
   id: id('Entry'),
   kind: oneOf(entryKinds),
-  amount: t.Integer({ description: 'What it did to the balance: below 0 it was spent. Settling changes nothing' }),
+  amount: t.Integer({ description: 'Change of the balance: negative for a reservation, 0 for a settlement' }),
   balance_after: t.Integer({ minimum: 0 }),
   generation_id: t.Union([id('Generation'), t.Null()]),
   note: t.String(),
@@ -29,11 +29,15 @@ export type Entry = Static<typeof entry>
 export const entryPage = pageOf(entry)
 
 export const newGrant = closed({
-  user_id: id('Who gets them'),
+  user_id: id('Account that receives the credits'),
   amount: t.Integer({ minimum: 1, maximum: maxGrant }),
   note: text(1, maxNoteLength),
 })
 export type NewGrant = Static<typeof newGrant>
 
-export const grant = closed({ ...entryProperties, user_id: id('Who got them'), created_by: id('Who granted them') })
+export const grant = closed({
+  ...entryProperties,
+  user_id: id('Account that received the credits'),
+  created_by: id('Operator who granted them'),
+})
 export type Grant = Static<typeof grant>

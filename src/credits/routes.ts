@@ -12,14 +12,14 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
     .use(guard)
     .get('/balance', ({ context, caller }) => credits.getBalance(context, caller), {
       signedIn: true,
-      ...contract({}, { 200: model.balance }, { summary: 'What the caller can spend', tags }),
+      ...contract({}, { 200: model.balance }, { summary: 'Balance of the caller', tags }),
     })
     .get('/ledger', ({ context, caller, query }) => credits.listLedger(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(
         { query: model.page },
         { 200: model.entryPage },
-        { summary: 'Everything that changed the caller’s balance, newest first', tags },
+        { summary: 'Ledger entries of the caller, newest first', tags },
       ),
     })
     .post(
@@ -35,7 +35,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
           { body: model.newGrant },
           { 201: model.grant },
           {
-            summary: 'Give somebody credits',
+            summary: 'Grant credits to an account; for operators',
             tags,
             idempotent: true,
             errors: ['access.admins_only', 'user.not_found'],

@@ -29,23 +29,24 @@ type Dependencies = {
 }
 
 /**
- * What people have to spend, and every reason why.
+ * Credit balances and the ledger of their changes.
  *
- * Promise: a balance is the sum of its owner's entries at every moment, and never below 0, however many spend it at once.
- * What was reserved for a generation is settled or refunded, one of the two and once. The ids of a person's entries are
- * in the order in which they changed the balance, whichever instances wrote them. What takes a transaction is done with it
- * or not at all, and holds the balance until it ends: do it late in the transaction.
+ * Guarantees: a balance is always the sum of the entries of its account, and never negative, even under concurrent
+ * spending. A reservation for a generation is either settled or refunded, exactly once. The entries of an account are
+ * ordered by id, whichever instances wrote them.
+ *
+ * Methods with a transaction lock the balance until it ends, so call them late in the transaction.
  */
 export const createCredits = ({ store, operators, changes, idempotency, welcomeCredits }: Dependencies) => ({
-  /** What everybody starts with. */
+  /** Grants a new account its first credits. */
   welcome: async (tx: TransactionSql, userId: string): Promise<void> => {
     if (welcomeCredits === 0) return
     await store.insert(tx, { id: newId(), user_id: userId, kind: 'welcome', amount: welcomeCredits })
   },
 
-  /** Takes the price of a generation off its owner's balance; throws `credits.insufficient`, with what is missing. */
+  /** Subtracts the price of a generation. Throws `credits.insufficient` with the missing amount. */
   reserve: async (tx: TransactionSql, userId: string, generationId: string, amount: number): Promise<void> => {
-    const balance = await store.lockBalance(tx, userId)
+    const balance = await store.lockBalanceForUpdate(tx, userId)
     if (balance < amount) {
       throw new Fault('credits.insufficient', { extensions: { missing: amount - balance, balance, price: amount } })
     }
@@ -53,17 +54,17 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
       id: newId(),
       user_id: userId,
       kind: 'reserve',
-      // Not -0.
+      // Avoids -0.
       amount: 0 - amount,
       generation_id: generationId,
     })
   },
 
-  /** Says that what was reserved will not come back. False: nothing was reserved, or it is settled or refunded. */
+  /** Makes a reservation final. False if there is none, or it is settled or refunded already. */
   settle: (tx: TransactionSql, generationId: string): Promise<boolean> =>
     store.close(tx, newId(), generationId, 'settle'),
 
-  /** Gives back what was reserved. False: nothing was, or it is settled or refunded. */
+  /** Returns a reservation to the balance. False if there is none, or it is settled or refunded already. */
   refund: (tx: TransactionSql, generationId: string): Promise<boolean> =>
     store.close(tx, newId(), generationId, 'refund'),
 
@@ -77,8 +78,8 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
   },
 
   /**
-   * By an operator: the route sees to that, and it is one until the grant is committed or an answer given again. The same
-   * key with the same body grants once.
+   * Grants credits. The guard has let in operators only; the role is checked again in the transaction, so a caller who was
+   * demoted meanwhile is refused, a replay included. The same idempotency key with the same body grants once.
    */
   grant: (context: RequestContext, caller: Caller, input: NewGrant, key?: string): Promise<Replayable<Grant>> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {

@@ -22,26 +22,26 @@ export type NewEntry = Pick<EntryRow, 'id' | 'kind' | 'amount'> & {
 type Place = { readonly after: string | null; readonly limit: number }
 
 export const createCreditStore = (sql: Sql) => {
-  /** Balances are wider than a number of JavaScript is exact, but no sum of grants will be. */
+  /** Balances are read as float8: a bigint beyond 2^53 would lose precision, but no sum of grants comes near that. */
   const columns = (on: Queryable) => on`
     id, kind, amount, balance_after::float8 as balance_after, generation_id, note, created_at`
 
   return {
-    /** Whoever was never given anything has nothing. */
+    /** An account without entries has a balance of 0. */
     findBalance: async (deadline: Deadline, userId: string): Promise<number> => {
       const [row] = await deadline.run(sql<{ balance: number }[]>`
         select balance::float8 as balance from credit_balances where user_id = ${userId}`)
       return row?.balance ?? 0
     },
 
-    /** The balance, which nobody else can change until the transaction ends. */
-    lockBalance: async (tx: TransactionSql, userId: string): Promise<number> => {
+    /** Locks the balance for update until the transaction ends, and returns it. */
+    lockBalanceForUpdate: async (tx: TransactionSql, userId: string): Promise<number> => {
       const [row] = await tx<{ balance: number }[]>`
         select balance::float8 as balance from credit_balances where user_id = ${userId} for update`
       return row?.balance ?? 0
     },
 
-    /** Entries of one person, newest first. One row more than `limit`. */
+    /** Entries of one account, newest first. One row more than `limit`. */
     list: (deadline: Deadline, userId: string, { after, limit }: Place): Promise<EntryRow[]> =>
       deadline.run(sql<EntryRow[]>`
         select ${columns(sql)} from credit_ledger
@@ -49,8 +49,8 @@ export const createCreditStore = (sql: Sql) => {
          order by id desc limit ${limit + 1}`),
 
     /**
-     * Triggers keep the balance, and refuse what would take it below 0. They lock it first, and then give an id that is
-     * not above the one of the last entry another that is.
+     * Inserts an entry. Triggers lock the balance for update, raise the id above that of the last entry, update the
+     * balance, and refuse an entry that would make it negative.
      */
     insert: async (tx: TransactionSql, entry: NewEntry): Promise<EntryRow> => {
       const [row] = await tx<EntryRow[]>`insert into credit_ledger ${tx(entry)} returning ${columns(tx)}`
@@ -58,8 +58,9 @@ export const createCreditStore = (sql: Sql) => {
     },
 
     /**
-     * Closes what was reserved for a generation, unless nothing was or it is closed. Of many that try at once, one does:
-     * each waits for the balance, and those that come after it meet its entry on `credit_ledger__closed_once`.
+     * Settles or refunds the reservation of a generation. Returns false if there is none or it is closed already. Of
+     * concurrent calls one succeeds: each waits for the lock of the balance, and the later ones conflict with its entry on
+     * `credit_ledger__closed_once`.
      */
     close: async (
       tx: TransactionSql,

@@ -5,7 +5,9 @@ const name = text(1, 200)
 const description = text(0, 4000)
 const visibility = oneOf(visibilities)
 const accessLevel = oneOf(accessLevels)
-const allowDerivatives = t.Boolean({ description: 'Whether others may make children of the generations in it' })
+const allowDerivatives = t.Boolean({
+  description: 'Whether users other than their owner may create children of the generations in this project',
+})
 const count = t.Integer({ minimum: 0 })
 
 export const projectParams = closed({ project_id: id('Project') })
@@ -29,7 +31,7 @@ export const projectChanges = t.Object(
 )
 export type ProjectChanges = Static<typeof projectChanges>
 
-export const projectQuery = closed({ ...pageQuery, owner_id: t.Optional(id('Only projects of this owner')) })
+export const projectQuery = closed({ ...pageQuery, owner_id: t.Optional(id('Return only projects of this owner')) })
 
 export const project = closed({
   id: id('Project'),
@@ -46,18 +48,18 @@ export const projectPage = pageOf(project)
 
 export const projectWithPermissions = closed({
   ...project.properties,
-  permissions: t.Array(oneOf(actions), { description: 'What the caller may do on it' }),
+  permissions: t.Array(oneOf(actions), { description: 'Actions that the caller may do on the project' }),
 })
 export type ProjectWithPermissions = Static<typeof projectWithPermissions>
 
-export const transfer = closed({ owner_id: id('An active account that sees the project through a team') })
+export const transfer = closed({ owner_id: id('An active account that may read the project through a team') })
 export type Transfer = Static<typeof transfer>
 
 export const grantParams = closed({ project_id: id('Project'), team_id: id('Team') })
 export const grantQuery = closed(pageQuery)
 
 export const newGrant = closed({
-  team_id: id('A team in which the caller is owner or admin'),
+  team_id: id('A team of which the caller is owner or admin'),
   access_level: accessLevel,
 })
 export type NewGrant = Static<typeof newGrant>
@@ -83,6 +85,9 @@ const countsOf = <const T extends readonly string[]>(names: T) =>
 export const stats = closed({
   generations: closed({ total: count, by_status: countsOf(generationStatuses), by_intent: countsOf(intents) }),
   grants: closed({ total: count, by_access_level: countsOf(accessLevels) }),
-  people: t.Integer({ minimum: 0, description: 'Active accounts that have access by owning it or through teams' }),
+  people: t.Integer({
+    minimum: 0,
+    description: 'Active accounts that may read the project: its owner and members of granted teams',
+  }),
 })
 export type Stats = Static<typeof stats>

@@ -37,7 +37,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
       ...contract(
         { params: model.projectParams },
         { 200: model.projectWithPermissions },
-        { summary: 'One project, and what the caller may do on it', tags, errors: ['project.not_found'] },
+        { summary: 'One project, with the actions that the caller may do', tags, errors: ['project.not_found'] },
       ),
     })
     .patch(
@@ -49,7 +49,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.projectParams, body: model.projectChanges },
           { 200: model.project },
           {
-            summary: 'Change a project; `visibility` and `allow_derivatives` need `admin`',
+            summary: 'Update a project; needs `write`, and `admin` for `visibility` and `allow_derivatives`',
             tags,
             errors: ['project.not_found', 'access.denied'],
           },
@@ -68,7 +68,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.projectParams },
           { 204: noContent },
           {
-            summary: 'Delete a project; its generations stay with their owners',
+            summary: 'Delete a project; its generations remain, outside of any project',
             tags,
             errors: ['project.not_found', 'access.denied'],
           },
@@ -84,7 +84,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.projectParams, body: model.transfer },
           { 200: model.project },
           {
-            summary: 'Hand the project over to somebody who sees it through a team; only its owner can',
+            summary: 'Transfer a project to a user who may read it through a team; only for its owner',
             tags,
             errors: ['project.not_found', 'access.denied', 'project.new_owner_unfit'],
           },
@@ -97,7 +97,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
         { params: model.projectParams },
         { 200: model.stats },
         {
-          summary: 'What is in the project and how many have access; needs `share`',
+          summary: 'Numbers of generations, grants and people with access; needs `share`',
           tags,
           errors: ['project.not_found', 'access.denied'],
         },
@@ -112,7 +112,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.projectParams, query: model.grantQuery },
           { 200: model.grantPage },
           {
-            summary: 'Teams with a grant on the project, newest team first; needs `share`',
+            summary: 'Grants of teams on the project, newest team first; needs `share`',
             tags,
             errors: ['project.not_found', 'access.denied'],
           },
@@ -129,7 +129,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.projectParams, body: model.newGrant },
           { 201: model.grant },
           {
-            summary: 'Let a team in; needs `admin` here, and the caller to be owner or admin of the team',
+            summary: 'Grant a team access; needs `admin` on the project, and the role admin or owner in the team',
             tags,
             errors: [
               'project.not_found',
@@ -152,7 +152,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           { params: model.grantParams, body: model.grantChanges },
           { 200: model.grant },
           {
-            summary: 'Change what a team gets out of the project',
+            summary: 'Change the access level of a team',
             tags,
             errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
           },

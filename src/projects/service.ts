@@ -53,7 +53,7 @@ const toGrant = (row: GrantRow): Grant => ({
 
 const sum = (rows: readonly { count: number }[]): number => rows.reduce((total, { count }) => total + count, 0)
 
-/** How many each name has, those that have none included. */
+/** The number of rows for each name, including 0. */
 const countBy = <N extends string, R extends { count: number }>(
   names: readonly N[],
   rows: readonly R[],
@@ -71,18 +71,19 @@ const toStats = ({ generations, grants, people }: StatsRow): Stats => ({
   people,
 })
 
-const found = <T>(thing: T | undefined): T => {
-  // Decided on a moment ago, gone now.
-  if (thing === undefined) throw new Fault('project.not_found')
-  return thing
+/** The guard has found the project already: it was deleted after that. */
+const requireFound = <T>(found: T | undefined): T => {
+  if (found === undefined) throw new Fault('project.not_found')
+  return found
 }
 
 const refOf = (id: string): ResourceRef => ({ type: 'project', id })
 
 /**
- * Projects, and the teams that are let into them. Whoever calls has been let through for the action of the route; what
- * changes who may do what is decided on again under the project's lock, so that such changes have an order and each was
- * allowed at its place in it.
+ * Projects, and the grants of teams on them.
+ *
+ * The guard has checked the action of the route. A change is checked again under the lock of the project: changes of one
+ * project are serialized, and each is allowed at its place in that order.
  */
 export const createProjects = ({
   store,
@@ -95,9 +96,15 @@ export const createProjects = ({
   transactionalAccess: TransactionalAccess
   changes: Changes
 }) => {
-  /** Locks a project and decides again; returns its owner. */
-  const lockFor = async (tx: TransactionSql, context: RequestContext, caller: Caller, action: Action, id: string) => {
-    const { owner_id } = found(await store.lock(tx, id))
+  /** Locks a project for no key update and checks the action again. Returns the owner. */
+  const lockAndRequire = async (
+    tx: TransactionSql,
+    context: RequestContext,
+    caller: Caller,
+    action: Action,
+    id: string,
+  ) => {
+    const { owner_id } = requireFound(await store.lockForNoKeyUpdate(tx, id))
     await transactionalAccess(tx).require(caller, action, refOf(id), context.deadline)
     return owner_id
   }
@@ -120,9 +127,9 @@ export const createProjects = ({
         { grantsOnly: true },
       ),
 
-    /** What the caller may do on it is known from letting it through. */
+    /** The permissions cost no query: the guard has loaded the same facts. */
     get: async (context: RequestContext, caller: Caller, id: string): Promise<ProjectWithPermissions> => {
-      const project = toProject(found(await store.find(context.deadline, id)))
+      const project = toProject(requireFound(await store.find(context.deadline, id)))
       const questions = actions.map((action) => ({ userId: caller.userId, action, resource: refOf(id) }))
       const decisions = await access.decideMany(questions, context.deadline)
       return { ...project, permissions: actions.filter((_, index) => decisions[index]?.allowed) }
@@ -133,23 +140,23 @@ export const createProjects = ({
       return { items: items.map(toProject), next_cursor }
     },
 
-    /** Who may see a project, and what others may make of it, is decided by those who administer it. */
+    /** Visibility and derivatives decide the access of others, so they need `admin`. */
     update: (context: RequestContext, caller: Caller, id: string, input: ProjectChanges): Promise<Project> => {
-      const opens = input.visibility !== undefined || input.allow_derivatives !== undefined
+      const changesAccess = input.visibility !== undefined || input.allow_derivatives !== undefined
       return changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockFor(tx, context, caller, opens ? 'admin' : 'write', id)
+        await lockAndRequire(tx, context, caller, changesAccess ? 'admin' : 'write', id)
         return toProject(await store.update(tx, id, input))
       })
     },
 
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        if (!(await store.lockForRemoval(tx, id))) throw new Fault('project.not_found')
+        if (!(await store.lockForUpdate(tx, id))) throw new Fault('project.not_found')
         await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
         await store.remove(tx, id)
       }),
 
-    /** From the owner to somebody who sees the project through a team; to administer it is not enough to give it away. */
+    /** Only the owner can transfer a project, and only to a user who may read it through a team. `admin` is not enough. */
     transfer: (
       context: RequestContext,
       caller: Caller,
@@ -157,25 +164,25 @@ export const createProjects = ({
       { owner_id: newOwnerId }: Transfer,
     ): Promise<Project> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        const ownerId = await lockFor(tx, context, caller, 'admin', id)
+        const ownerId = await lockAndRequire(tx, context, caller, 'admin', id)
         if (ownerId !== caller.userId) throw new Fault('access.denied')
-        if (!(await store.seesThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
+        if (!(await store.canReadThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
         return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
       }),
 
     stats: async (context: RequestContext, id: string): Promise<Stats> =>
-      toStats(found(await store.stats(context.deadline, id))),
+      toStats(requireFound(await store.stats(context.deadline, id))),
 
     listGrants: async (context: RequestContext, id: string, place: Place) => {
       const { items, next_cursor } = toPage(await store.listGrants(context.deadline, id, place), place.limit)
       return { items: items.map(toGrant), next_cursor }
     },
 
-    /** Takes both sides: `admin` on the project, and owner or admin of the team. */
+    /** Needs both `admin` on the project and the role admin or owner in the team. */
     addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockFor(tx, context, caller, 'admin', id)
-        const role = await store.lockTeamRole(tx, id, input.team_id, caller.userId)
+        await lockAndRequire(tx, context, caller, 'admin', id)
+        const role = await store.lockTeamsAndFindRole(tx, id, input.team_id, caller.userId)
         if (role === undefined) throw new Fault('team.not_found')
         if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
         return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
@@ -189,7 +196,7 @@ export const createProjects = ({
       input: GrantChanges,
     ): Promise<Grant> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockFor(tx, context, caller, 'admin', id)
+        await lockAndRequire(tx, context, caller, 'admin', id)
         const row = await store.updateGrant(tx, id, teamId, input.access_level)
         if (row === undefined) throw new Fault('project.grant_not_found')
         return toGrant(row)
@@ -197,7 +204,7 @@ export const createProjects = ({
 
     removeGrant: (context: RequestContext, caller: Caller, id: string, teamId: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockFor(tx, context, caller, 'admin', id)
+        await lockAndRequire(tx, context, caller, 'admin', id)
         if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
       }),
   }

@@ -41,8 +41,8 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   },
 
   /**
-   * The projects a user may read, newest first, in one statement. One row more than `limit`. The page is cut before it is
-   * joined, or Postgres may walk the whole table for it.
+   * The projects that a user may read, newest first. One row more than `limit`. The ids are limited before the join;
+   * otherwise Postgres may scan the whole table.
    */
   list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> => {
     const and = ownerId === undefined ? sql`` : sql`and p.owner_id = ${ownerId}`
@@ -60,17 +60,17 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   },
 
   /**
-   * Locks a project, so that whoever changes who may do what on it takes turns; things can still be made in it. The
-   * first lock of every change: team rows come after it. Returns its owner, or undefined when there is none.
+   * Locks a project for no key update, which serializes the changes of its access; generations can still be created in
+   * it. Take this lock before those of teams. Returns the owner, or undefined if there is no such project.
    */
-  lock: async (tx: TransactionSql, id: string): Promise<Pick<ProjectRow, 'owner_id'> | undefined> => {
+  lockForNoKeyUpdate: async (tx: TransactionSql, id: string): Promise<Pick<ProjectRow, 'owner_id'> | undefined> => {
     const [row] = await tx<Pick<ProjectRow, 'owner_id'>[]>`
       select owner_id from projects where id = ${id} for no key update`
     return row
   },
 
-  /** As `lock`, and nothing can be made in it or moved into it either. */
-  lockForRemoval: async (tx: TransactionSql, id: string): Promise<boolean> => {
+  /** Locks a project for update: no generation can be created in it or moved into it. Returns whether it exists. */
+  lockForUpdate: async (tx: TransactionSql, id: string): Promise<boolean> => {
     const { count } = await tx`select from projects where id = ${id} for update`
     return count === 1
   },
@@ -85,14 +85,14 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return row as ProjectRow
   },
 
-  /** Its generations stay, and belong to their owners alone. For a locked project. */
+  /** Its generations remain, outside of any project. Lock the project for update first. */
   remove: async (tx: TransactionSql, id: string): Promise<void> => {
     await tx`update generations set project_id = null, updated_at = now() where project_id = ${id}`
     await tx`delete from projects where id = ${id}`
   },
 
-  /** Whether an active account sees a project other than by owning it, or by its being public: through a team, then. */
-  seesThroughTeam: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
+  /** Whether an active account may read a project through a team. Ownership and public visibility do not count. */
+  canReadThroughTeam: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
     const { count } = await tx`
       select from project_access a
         join projects p on p.id = a.project_id and p.owner_id <> a.user_id
@@ -101,7 +101,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return count === 1
   },
 
-  /** The grants on a project, newest team first. One row more than `limit`. */
+  /** Grants on a project, newest team first. One row more than `limit`. */
   listGrants: (deadline: Deadline, projectId: string, { after, limit }: Place) =>
     deadline.run(sql<(GrantRow & { id: string })[]>`
       select g.*, g.team_id as id, t.name as team_name
@@ -110,11 +110,11 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
        order by g.team_id desc limit ${limit + 1}`),
 
   /**
-   * Locks the teams a grant to one more is about, in the order all do, so that their members stay what they are; then
-   * reads the role of one. Undefined: no such member or team, and nothing was locked for who was none to begin with: a
-   * stranger waits for nobody. For a locked project.
+   * Locks for no key update, by id, all teams with a grant on a project and one more, so that their memberships cannot
+   * change; then reads the role of a user in that one. Returns undefined if the user is not a member. Locks nothing for a
+   * user who was not a member before, so a stranger never waits. Lock the project first.
    */
-  lockTeamRole: async (
+  lockTeamsAndFindRole: async (
     tx: TransactionSql,
     projectId: string,
     teamId: string,
@@ -154,13 +154,13 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return row
   },
 
-  /** Returns whether there was one. */
+  /** Returns whether the grant existed. */
   removeGrant: async (tx: TransactionSql, projectId: string, teamId: string): Promise<boolean> => {
     const { count } = await tx`delete from project_grants where project_id = ${projectId} and team_id = ${teamId}`
     return count === 1
   },
 
-  /** Counts over one project, as of one moment. Reads each of its generations once. */
+  /** Statistics of one project, in one snapshot. Reads each of its generations once. */
   stats: async (deadline: Deadline, id: string): Promise<StatsRow | undefined> => {
     const [row] = await deadline.run(sql<StatsRow[]>`
       select (select coalesce(jsonb_agg(counted), '[]') from (

@@ -5,10 +5,10 @@ const name = text(1, 200)
 const description = text(0, 4000)
 const maxMembers = t.Integer({ minimum: 1, maximum: 1000, description: 'Not below the number of members' })
 
-/** The roles that can be given; who owns a team is changed by handing it over. */
-const givenRoles = ['admin', 'editor', 'contributor', 'viewer'] as const
-export type GivenRole = (typeof givenRoles)[number]
-export const givenRole = oneOf(givenRoles)
+/** The roles that can be assigned. The owner changes only by a transfer. */
+const assignableRoles = ['admin', 'editor', 'contributor', 'viewer'] as const
+export type AssignableRole = (typeof assignableRoles)[number]
+export const assignableRole = oneOf(assignableRoles)
 
 export const teamParams = closed({ team_id: id('Team') })
 export const memberParams = closed({ team_id: id('Team'), user_id: id('User') })
@@ -27,8 +27,8 @@ export const teamChanges = t.Object(
 )
 export type TeamChanges = Static<typeof teamChanges>
 
-export const memberChange = closed({ role: givenRole })
-export const handover = closed({ user_id: id('A member, the next owner') })
+export const memberChange = closed({ role: assignableRole })
+export const transfer = closed({ user_id: id('A member, who becomes the owner') })
 
 export const team = closed({
   id: id('Team'),
@@ -60,9 +60,9 @@ export const statistics = closed({
   members: closed({ total: count(), by_role: countBy(teamRoles) }),
   projects: t.Object(
     { total: count(), by_access_level: countBy(accessLevels) },
-    { additionalProperties: false, description: 'Granted to the team and not private' },
+    { additionalProperties: false, description: 'Projects granted to the team, without private ones' },
   ),
-  generations: t.Integer({ minimum: 0, description: 'In those projects' }),
+  generations: t.Integer({ minimum: 0, description: 'Generations in these projects' }),
   pending_invitations: count(),
 })
 export type Statistics = Static<typeof statistics>

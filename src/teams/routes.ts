@@ -15,14 +15,18 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
     .use(invitationRoutes({ invitations, guard }))
     .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
       signedIn: true,
-      ...contract({ body: model.newTeam }, { 201: model.team }, { summary: 'Found a team and own it', tags }),
+      ...contract(
+        { body: model.newTeam },
+        { 201: model.team },
+        { summary: 'Create a team; the caller becomes its owner', tags },
+      ),
     })
     .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(
         { query: model.page },
         { 200: model.teamPage },
-        { summary: 'Teams the caller is in, newest first', tags },
+        { summary: 'Teams that the caller is a member of, newest first', tags },
       ),
     })
     .get('/:team_id', ({ context, caller, params }) => teams.get(context, caller, params.team_id), {
@@ -30,7 +34,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
       ...contract(
         { params: model.teamParams },
         { 200: model.team },
-        { summary: 'One team, and what the caller is in it', tags, errors: ['team.not_found'] },
+        { summary: 'One team, with the role of the caller', tags, errors: ['team.not_found'] },
       ),
     })
     .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
@@ -39,7 +43,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
         { params: model.teamParams, body: model.teamChanges },
         { 200: model.team },
         {
-          summary: 'Change a team; for admins and the owner',
+          summary: 'Update a team; for admins and the owner',
           tags,
           errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
         },
@@ -57,7 +61,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
           { params: model.teamParams },
           { 204: noContent },
           {
-            summary: 'Delete a team, and with it all it was granted; for the owner',
+            summary: 'Delete a team and its grants on projects; for the owner',
             tags,
             errors: ['team.not_found', 'team.role_too_low'],
           },
@@ -72,7 +76,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
         ...contract(
           { params: model.teamParams, query: model.page },
           { 200: model.memberPage },
-          { summary: 'Members, by user id, newest first', tags, errors: ['team.not_found'] },
+          { summary: 'Members, in descending order of user id', tags, errors: ['team.not_found'] },
         ),
       },
     )
@@ -86,7 +90,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
           { params: model.memberParams, body: model.memberChange },
           { 200: model.member },
           {
-            summary: 'Change a member’s role, from one below the caller’s to another below it',
+            summary: 'Change the role of a member; the old and the new role must be below the caller’s',
             tags,
             errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
@@ -133,10 +137,10 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
       {
         signedIn: true,
         ...contract(
-          { params: model.teamParams, body: model.handover },
+          { params: model.teamParams, body: model.transfer },
           { 200: model.team },
           {
-            summary: 'Hand a team to one of its members; the owner becomes an admin',
+            summary: 'Transfer a team to one of its members; the previous owner becomes an admin',
             tags,
             errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
@@ -148,6 +152,10 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
       ...contract(
         { params: model.teamParams },
         { 200: model.statistics },
-        { summary: 'Members, projects and work of a team in numbers', tags, errors: ['team.not_found'] },
+        {
+          summary: 'Numbers of members, projects, generations and pending invitations of a team',
+          tags,
+          errors: ['team.not_found'],
+        },
       ),
     })

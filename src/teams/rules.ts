@@ -1,6 +1,6 @@
 import { isAbove, type TeamRole } from '../access/policy/matrix.ts'
 
-/** What a member may do in its team, by the lowest role that may. What one owns, one neither leaves nor loses. */
+/** The lowest role that has each right. The owner cannot leave its team or be removed from it. */
 const lowestRole = {
   read: 'viewer',
   leave: 'viewer',
@@ -15,6 +15,6 @@ export type TeamRight = keyof typeof lowestRole
 
 export const mayInTeam = (role: TeamRole, right: TeamRight): boolean => !isAbove(lowestRole[right], role)
 
-/** Whether a member of one role may give, change or take away all of these: they are below its own. */
+/** Whether a member may assign, change or remove all of these roles: each is below the member's own. */
 export const outranks = (role: TeamRole, ...others: readonly TeamRole[]): boolean =>
   others.every((other) => isAbove(role, other))

@@ -7,7 +7,7 @@ import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import type { GivenRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
+import type { AssignableRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
 import { outranks, type TeamRight } from './rules.ts'
 import type { MemberRow, Place, TeamRow, TeamStore } from './store.ts'
 import { lockTeamAs, requireTeamRight } from './team-lock.ts'
@@ -23,7 +23,7 @@ const toTeam = (row: TeamRow): Team => ({
   updated_at: row.updated_at.toISOString(),
 })
 
-export const foundTeam = (row: TeamRow | undefined): Team => {
+export const requireTeam = (row: TeamRow | undefined): Team => {
   if (row === undefined) throw new Fault('team.not_found')
   return toTeam(row)
 }
@@ -35,23 +35,24 @@ const toMember = (row: MemberRow): Member => ({
   joined_at: row.joined_at.toISOString(),
 })
 
-const foundMember = (row: MemberRow | undefined): Member => {
+const requireMember = (row: MemberRow | undefined): Member => {
   if (row === undefined) throw new Fault('team.member_not_found')
   return toMember(row)
 }
 
-/** A count for each name, 0 where none was counted, and their sum. */
-const tally = <T extends string>(names: readonly T[], counts: Partial<Record<T, number>> | null) => {
+/** A count for each name, 0 for a missing one, and their sum. */
+const countPerName = <T extends string>(names: readonly T[], counts: Partial<Record<T, number>> | null) => {
   const by = Object.fromEntries(names.map((name) => [name, counts?.[name] ?? 0])) as Record<T, number>
   return { total: names.reduce((sum, name) => sum + by[name], 0), by }
 }
 
 /**
- * Teams: who is in them, and as what.
+ * Teams, their members and roles.
  *
- * Promise: to somebody who is not a member a team is as if it were not. A change is decided by the roles as they are
- * when it is made: of two changes to one team the second sees what the first did. A team has exactly one owner. What a
- * member loses here, it has lost on every project of the team when the call has answered.
+ * Guarantees: a user who is not a member cannot distinguish a team from one that does not exist. A change is decided by
+ * the roles at the time of the change: changes of one team are serialized, and each sees the previous ones. A team has
+ * exactly one owner. When a call that takes access away has answered, the member has lost that access on every project of
+ * the team.
  */
 export const createTeams = ({ store, changes, clock }: { store: TeamStore; changes: Changes; clock: Clock }) => {
   const change = <T>(
@@ -60,7 +61,7 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
     options?: { grantsOnly: true },
   ): Promise<T> => changes.commitAndInvalidate(context.deadline, work, options)
 
-  /** Runs a change of a team by a member who may make it. */
+  /** Runs a change of a locked team, if the role of the caller has the right. */
   const changeTeam = <T>(
     context: RequestContext,
     caller: Caller,
@@ -69,11 +70,11 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
     work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
   ): Promise<T> => change(context, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
 
-  /** Of a member that the caller, by its role, may change or remove. */
-  const requireBelow = async (tx: TransactionSql, id: string, role: Team['role'], userId: string) => {
-    const theirs = await store.findRole(tx, id, userId)
-    if (theirs === undefined) throw new Fault('team.member_not_found')
-    if (!outranks(role, theirs)) throw new Fault('team.role_too_low')
+  /** Requires a member whose role is below the caller's. */
+  const requireOutranked = async (tx: TransactionSql, id: string, callerRole: Team['role'], userId: string) => {
+    const memberRole = await store.findRole(tx, id, userId)
+    if (memberRole === undefined) throw new Fault('team.member_not_found')
+    if (!outranks(callerRole, memberRole)) throw new Fault('team.role_too_low')
   }
 
   return {
@@ -83,14 +84,14 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
         context,
         async (tx) => {
           await store.insert(tx, { id, ...input }, caller.userId)
-          return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
+          return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
         },
         { grantsOnly: true },
       )
     },
 
     get: async (context: RequestContext, caller: Caller, id: string): Promise<Team> =>
-      foundTeam(await store.find(context.deadline, id, caller.userId)),
+      requireTeam(await store.find(context.deadline, id, caller.userId)),
 
     list: async (context: RequestContext, caller: Caller, place: Place) => {
       const { items, next_cursor } = toPage(await store.list(context.deadline, caller.userId, place), place.limit)
@@ -104,7 +105,7 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
           if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })
         }
         await store.update(tx, id, input)
-        return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
+        return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
@@ -115,16 +116,17 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
       }),
 
     /**
-     * The owner becomes an admin, and a member the owner, in one step. Handing it to oneself changes nothing. Whoever
-     * closes the account meanwhile does so before it, and hands over nothing, or after it, and leaves as an admin does.
+     * Makes a member the owner and the owner an admin, atomically. A transfer to oneself changes nothing. The account of
+     * the owner is locked first, so it can only be closed before, and the transfer is refused, or after, and it leaves
+     * the team as an admin.
      */
     transfer: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<Team> =>
       change(context, async (tx) => {
-        if (!(await store.keepActive(tx, caller.userId))) throw new Fault('identity.not_signed_in')
+        if (!(await store.lockActiveUserForShare(tx, caller.userId))) throw new Fault('identity.not_signed_in')
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         await store.transfer(tx, id, caller.userId, userId)
-        return foundTeam(await store.find(context.deadline, id, caller.userId, tx))
+        return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
     leave: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
@@ -134,9 +136,9 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
       }),
 
     listMembers: async (context: RequestContext, caller: Caller, id: string, place: Place) => {
-      const seen = await store.listMembers(context.deadline, id, caller.userId, place)
-      requireTeamRight(seen?.role, 'read')
-      const { items, next_cursor } = toPage(seen?.rows ?? [], place.limit)
+      const visible = await store.listMembers(context.deadline, id, caller.userId, place)
+      requireTeamRight(visible?.role, 'read')
+      const { items, next_cursor } = toPage(visible?.rows ?? [], place.limit)
       return { items: items.map(toMember), next_cursor }
     },
 
@@ -145,25 +147,25 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
       caller: Caller,
       id: string,
       userId: string,
-      role: GivenRole,
+      role: AssignableRole,
     ): Promise<Member> =>
-      changeTeam(context, caller, id, 'manage_members', async (tx, own) => {
-        await requireBelow(tx, id, own, userId)
-        if (!outranks(own, role)) throw new Fault('team.role_too_low')
-        return foundMember(await store.setRole(tx, id, userId, role))
+      changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
+        await requireOutranked(tx, id, callerRole, userId)
+        if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
+        return requireMember(await store.setRole(tx, id, userId, role))
       }),
 
     removeMember: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<void> =>
-      changeTeam(context, caller, id, 'manage_members', async (tx, own) => {
-        await requireBelow(tx, id, own, userId)
+      changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
+        await requireOutranked(tx, id, callerRole, userId)
         await store.removeMember(tx, id, userId)
       }),
 
     statistics: async (context: RequestContext, caller: Caller, id: string): Promise<Statistics> => {
       const counted = await store.count(context.deadline, id, caller.userId, new Date(clock.now()))
       if (counted === undefined) throw new Fault('team.not_found')
-      const members = tally(teamRoles, counted.members)
-      const projects = tally(accessLevels, counted.projects)
+      const members = countPerName(teamRoles, counted.members)
+      const projects = countPerName(accessLevels, counted.projects)
       return {
         members: { total: members.total, by_role: members.by },
         projects: { total: projects.total, by_access_level: projects.by },

@@ -1,9 +1,9 @@
 import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
-import type { GivenRole, TeamChanges } from './model.ts'
+import type { AssignableRole, TeamChanges } from './model.ts'
 
-/** A team as one of its members has it: `role` is that member's. */
+/** A team as one of its members sees it: `role` is the role of that member. */
 export type TeamRow = {
   id: string
   name: string
@@ -15,7 +15,7 @@ export type TeamRow = {
   updated_at: Date
 }
 
-/** `id` is the user's. */
+/** `id` is the id of the user. */
 export type MemberRow = { id: string; display_name: string; role: TeamRole; joined_at: Date }
 
 export type StatisticsRow = {
@@ -27,20 +27,22 @@ export type StatisticsRow = {
 
 export type Place = { readonly after: string | null; readonly limit: number }
 
-/** What a member gets to see of a team, and the role it sees it with. */
-export type Seen<T> = { readonly role: TeamRole; readonly rows: T[] }
+/** Rows of a team that a member may see, and the role of that member. */
+export type VisibleRows<T> = { readonly role: TeamRole; readonly rows: T[] }
 
 /**
- * Reads `own_role` and the row beside it apart. No row at all: not a member. A row without an id: nothing to see.
+ * Separates the role of the member from the rows it was joined to. Without a line the user is not a member; a line
+ * without an id stands for an empty list.
  */
-export const toSeen = <T extends { id: string }>(
+export const toVisibleRows = <T extends { id: string }>(
   lines: readonly ({ own_role: TeamRole } & (T | { id: null }))[],
-): Seen<T> | undefined => {
+): VisibleRows<T> | undefined => {
   const [first] = lines
-  return first && { role: first.own_role, rows: lines.filter((line) => line.id !== null) as unknown as T[] }
+  const isRow = (line: (typeof lines)[number]): line is { own_role: TeamRole } & T => line.id !== null
+  return first && { role: first.own_role, rows: lines.filter(isRow) }
 }
 
-/** A statement of its own, so that after a lock was waited for it sees what was committed meanwhile. */
+/** A separate statement: after waiting for a lock, its snapshot includes what was committed meanwhile. */
 const findRole = async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
   const [row] = await tx<{ role: TeamRole }[]>`
     select role from team_members where team_id = ${id} and user_id = ${userId}`
@@ -48,10 +50,10 @@ const findRole = async (tx: TransactionSql, id: string, userId: string): Promise
 }
 
 /**
- * Teams and their members. The row of a team is the lock of everything in it: whoever changes a member or an invitation
- * holds it from before it reads the roles it decides by, so that two such changes happen one after the other.
+ * Teams and their members. The row of a team is the lock for its members and invitations: a change locks it before it
+ * reads the roles that decide, so changes of one team are serialized.
  *
- * Order of locks: the account that joins, goes or hands over, then projects, then teams, each by id.
+ * Lock order: the account that joins, is closed or transfers a team; then projects; then teams, each by id.
  */
 export const createTeamStore = (sql: Sql, analytics: Sql) => {
   const columns = (on: Queryable) => on`
@@ -59,7 +61,7 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     (select o.user_id from team_members o where o.team_id = t.id and o.role = 'owner') as owner_id`
 
   return {
-    /** The team, if the user is in it. */
+    /** The team, if the user is a member. */
     find: async (deadline: Deadline, id: string, userId: string, on: Queryable = sql): Promise<TeamRow | undefined> => {
       const [row] = await deadline.run(on<TeamRow[]>`
         select ${columns(on)} from teams t join team_members me on me.team_id = t.id and me.user_id = ${userId}
@@ -67,36 +69,36 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       return row
     },
 
-    /** The teams a user is in, newest first. One row more than `limit`. */
+    /** The teams of a user, newest first. One row more than `limit`. */
     list: (deadline: Deadline, userId: string, { after, limit }: Place): Promise<TeamRow[]> =>
       deadline.run(sql<TeamRow[]>`
         select ${columns(sql)} from team_members me join teams t on t.id = me.team_id
          where me.user_id = ${userId} and (${after}::uuid is null or me.team_id < ${after}::uuid)
          order by me.team_id desc limit ${limit + 1}`),
 
-    /** Its members by user id, newest first, if the user is one of them. One row more than `limit`. */
+    /** Members in descending order of user id, if the user is one of them. One row more than `limit`. */
     listMembers: async (
       deadline: Deadline,
       id: string,
       userId: string,
       { after, limit }: Place,
-    ): Promise<Seen<MemberRow> | undefined> =>
-      toSeen(
+    ): Promise<VisibleRows<MemberRow> | undefined> =>
+      toVisibleRows(
         await deadline.run(sql<({ own_role: TeamRole } & MemberRow)[]>`
-          select me.role as own_role, they.*
+          select me.role as own_role, members.*
             from team_members me
             left join lateral (
               select m.user_id as id, m.role, m.joined_at, u.display_name
                 from team_members m join users u on u.id = m.user_id
                where m.team_id = me.team_id and (${after}::uuid is null or m.user_id < ${after}::uuid)
-               order by m.user_id desc limit ${limit + 1}) they on true
+               order by m.user_id desc limit ${limit + 1}) members on true
            where me.team_id = ${id} and me.user_id = ${userId}
-           order by they.id desc`),
+           order by members.id desc`),
       ),
 
     /**
-     * Counts what every member may see, if the user is one: a private project, whose grants sleep, is not among it.
-     * Reads an index entry for each generation counted.
+     * Statistics for a member. Private projects are excluded, because their grants have no effect. Costs one index entry
+     * for each generation counted.
      */
     count: async (deadline: Deadline, id: string, userId: string, now: Date): Promise<StatisticsRow | undefined> => {
       const [row] = await deadline.run(analytics<StatisticsRow[]>`
@@ -116,7 +118,7 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       return row
     },
 
-    /** A new team with its owner. */
+    /** Creates a team with its owner. */
     insert: async (
       tx: TransactionSql,
       team: { id: string; name: string; description?: string; max_members?: number },
@@ -127,10 +129,10 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     },
 
     /**
-     * Locks the team until the transaction ends and then reads the role of the user. Undefined, and nothing locked,
-     * where the user is not a member: a stranger waits for nobody.
+     * Locks the team for no key update until the transaction ends, then reads the role of the user. Returns undefined and
+     * locks nothing if the user is not a member, so a stranger never waits for a change of the team.
      */
-    lock: async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
+    lockForNoKeyUpdate: async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
       const [team] = await tx`
         select from teams
          where id = ${id} and exists (select from team_members where team_id = ${id} and user_id = ${userId})
@@ -138,10 +140,10 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       return team && findRole(tx, id, userId)
     },
 
-    /** The role of a user in a team that is locked. */
+    /** The role of a user. Lock the team first. */
     findRole,
 
-    /** Of a team that is locked. */
+    /** Lock the team first. */
     countMembers: async (tx: TransactionSql, id: string): Promise<number> => {
       const [row] = await tx<{ members: number }[]>`
         select count(*)::int as members from team_members where team_id = ${id}`
@@ -156,7 +158,7 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       tx: TransactionSql,
       id: string,
       userId: string,
-      role: GivenRole,
+      role: AssignableRole,
     ): Promise<MemberRow | undefined> => {
       const [row] = await tx<MemberRow[]>`
         update team_members m set role = ${role} from users u
@@ -165,13 +167,13 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       return row
     },
 
-    /** Whether an account is active. If so, it stays active until the transaction ends. */
-    keepActive: async (tx: TransactionSql, userId: string): Promise<boolean> => {
+    /** Returns whether an account is active, and locks it for share: it stays active until the transaction ends. */
+    lockActiveUserForShare: async (tx: TransactionSql, userId: string): Promise<boolean> => {
       const { count } = await tx`select from users where id = ${userId} and status = 'active' for share`
       return count === 1
     },
 
-    /** Hands a team over; to the same user it changes nothing. Not even inside the transaction are there two owners. */
+    /** Moves the role of the owner. The team never has two owners, not even between the two statements. */
     transfer: async (tx: TransactionSql, id: string, fromId: string, toId: string): Promise<void> => {
       await tx`update team_members set role = 'admin' where team_id = ${id} and user_id = ${fromId}`
       await tx`update team_members set role = 'owner' where team_id = ${id} and user_id = ${toId}`
@@ -183,8 +185,9 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     },
 
     /**
-     * Locks what goes with the removal of a team, on behalf of its owner; for anybody else it locks nothing. A project
-     * that loses a grant is recomputed from all its teams, so they are locked too, in their order with this one.
+     * Locks for no key update the projects granted to a team, and all teams with a grant on them, in lock order. Removing
+     * the team recomputes the access to these projects from all their teams. Locks nothing for a user who is not the
+     * owner.
      */
     lockForRemoval: async (tx: TransactionSql, id: string, ownerId: string): Promise<void> => {
       const projects = await tx<{ id: string }[]>`
@@ -202,8 +205,8 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     },
 
     /**
-     * Removes a team that is locked for it. The grants go first: then the members that go with the
-     * team have no access left to be taken away one by one.
+     * Removes a team. Call `lockForRemoval` first. Grants are deleted before members: then no access is left that the
+     * trigger would have to recompute for each member.
      */
     remove: async (tx: TransactionSql, id: string): Promise<void> => {
       await tx`delete from project_grants where team_id = ${id}`
@@ -211,9 +214,9 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     },
 
     /**
-     * Takes a person out of all teams it does not own, and removes the invitations to its address. Holds the account's
-     * row, as whoever joins a team does, so that it joins none meanwhile; and against all who refer to it, because the
-     * address, which is a key, goes with the account.
+     * Removes a user from all teams it does not own, and deletes the invitations to its address. Locks the account for
+     * update: joining a team locks it too, so the user joins no team meanwhile. For update, because closing the account
+     * then clears the e-mail address, which is a key.
      */
     leaveAll: async (tx: TransactionSql, userId: string): Promise<void> => {
       const [user] = await tx<{ email: string | null }[]>`select email from users where id = ${userId} for update`

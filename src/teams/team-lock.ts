@@ -5,7 +5,7 @@ import type { TransactionSql } from '../platform/postgres.ts'
 import { mayInTeam, type TeamRight } from './rules.ts'
 import type { TeamStore } from './store.ts'
 
-/** Passes with the role, or throws: 404 where the caller is not in the team, 403 where its role is too low. */
+/** Returns the role if it has the right. Throws `team.not_found` without a role, `team.role_too_low` without the right. */
 export const requireTeamRight = (role: TeamRole | undefined, right: TeamRight): TeamRole => {
   if (role === undefined) throw new Fault('team.not_found')
   if (!mayInTeam(role, right)) throw new Fault('team.role_too_low')
@@ -13,8 +13,8 @@ export const requireTeamRight = (role: TeamRole | undefined, right: TeamRight): 
 }
 
 /**
- * Locks a team for a change and lets the caller in, or throws as `admit` does. The role is the one at that moment and
- * stays it until the transaction ends.
+ * Locks a team for no key update and returns the role of the caller, which cannot change until the transaction ends.
+ * Throws as `requireTeamRight` does.
  */
 export const lockTeamAs = async (
   store: TeamStore,
@@ -22,4 +22,4 @@ export const lockTeamAs = async (
   caller: Caller,
   teamId: string,
   right: TeamRight,
-): Promise<TeamRole> => requireTeamRight(await store.lock(tx, teamId, caller.userId), right)
+): Promise<TeamRole> => requireTeamRight(await store.lockForNoKeyUpdate(tx, teamId, caller.userId), right)

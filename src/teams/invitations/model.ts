@@ -10,13 +10,13 @@ import {
   t,
   timestamp,
 } from '../../http/schema-types.ts'
-import { givenRole } from '../model.ts'
+import { assignableRole } from '../model.ts'
 
 const statuses = ['pending', 'accepted', 'declined', 'cancelled', 'expired'] as const
 
 export const invitationParams = closed({ team_id: id('Team'), invitation_id: id('Invitation') })
 
-export const newInvitation = closed({ email, role: givenRole })
+export const newInvitation = closed({ email, role: assignableRole })
 export type NewInvitation = Static<typeof newInvitation>
 
 export const invitationQuery = closed({ ...pageQuery, status: t.Optional(oneOf(statuses)) })
@@ -24,13 +24,13 @@ export const invitationQuery = closed({ ...pageQuery, status: t.Optional(oneOf(s
 /** 32 bytes in base64url. */
 const secret = { minLength: 43, maxLength: 43, pattern: secretPattern }
 
-export const presented = closed({ secret: t.String(secret) })
+export const invitationSecret = closed({ secret: t.String(secret) })
 
 const fields = {
   id: id('Invitation'),
   team_id: id('Team'),
   email: t.String(),
-  role: givenRole,
+  role: assignableRole,
   status: oneOf(statuses),
   invited_by: id('User'),
   created_at: timestamp(),
@@ -43,6 +43,9 @@ export const invitationPage = pageOf(invitation)
 
 export const issuedInvitation = closed({
   ...fields,
-  secret: t.String({ ...secret, description: 'For the invited person, to accept with; shown this once' }),
+  secret: t.String({
+    ...secret,
+    description: 'Secret with which the invited user accepts or declines; returned only here',
+  }),
 })
 export type IssuedInvitation = Static<typeof issuedInvitation>

@@ -8,7 +8,7 @@ import type { Invitations } from './service.ts'
 
 const tags = ['teams']
 
-/** Below the prefix of the teams. */
+/** Routes below the prefix of the teams. */
 export const invitationRoutes = ({ invitations, guard }: { invitations: Invitations; guard: Guard }) =>
   new Elysia()
     .use(guard)
@@ -22,7 +22,7 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
           { params: teamParams, body: model.newInvitation },
           { 201: model.issuedInvitation },
           {
-            summary: 'Invite an address, in a role below the caller’s, for 7 days; it takes the place of an open one',
+            summary: 'Invite an e-mail address to a role below the caller’s, for 7 days; replaces a pending invitation',
             tags,
             errors: ['team.not_found', 'team.role_too_low', 'team.already_member'],
           },
@@ -58,7 +58,7 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
           { params: model.invitationParams },
           { 204: noContent },
           {
-            summary: 'Cancel an open invitation to a role below the caller’s',
+            summary: 'Cancel a pending invitation to a role below the caller’s',
             tags,
             errors: ['team.not_found', 'team.role_too_low', 'team.invitation_not_found'],
           },
@@ -68,10 +68,10 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
     .post('/invitations/accept', ({ context, caller, body }) => invitations.accept(context, caller, body.secret), {
       signedIn: true,
       ...contract(
-        { body: model.presented },
+        { body: model.invitationSecret },
         { 200: team },
         {
-          summary: 'Join the team that invited the caller’s address',
+          summary: 'Accept an invitation to the caller’s address, and join the team',
           tags,
           errors: ['team.invitation_not_found', 'team.full', 'team.already_member'],
         },
@@ -86,7 +86,7 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
       {
         signedIn: true,
         ...contract(
-          { body: model.presented },
+          { body: model.invitationSecret },
           { 204: noContent },
           { summary: 'Decline an invitation to the caller’s address', tags, errors: ['team.invitation_not_found'] },
         ),

@@ -12,13 +12,13 @@ import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
 import type { Team } from '../model.ts'
 import { outranks } from '../rules.ts'
-import { foundTeam } from '../service.ts'
+import { requireTeam } from '../service.ts'
 import type { TeamStore } from '../store.ts'
 import { lockTeamAs, requireTeamRight } from '../team-lock.ts'
 import type { Invitation, IssuedInvitation, NewInvitation } from './model.ts'
 import type { InvitationFilter, InvitationRow, InvitationStore } from './store.ts'
 
-const lifeMs = 7 * 86_400_000
+const ttlMs = 7 * 86_400_000
 const secretLength = 32
 
 const toInvitation = (row: InvitationRow): Invitation => ({
@@ -33,11 +33,11 @@ const toInvitation = (row: InvitationRow): Invitation => ({
 })
 
 /**
- * Ways into a team for people who are not in it yet, by e-mail address.
+ * Invitations to a team, by e-mail address.
  *
- * Promise: an invitation makes one member at most, of the account whose own address it was sent to, within 7 days; its
- * secret is shown once and kept as a hash. Whoever presents a secret that is not good, or not for it, learns nothing
- * from the answer. A team never has more members than it may.
+ * Guarantees: an invitation adds at most one member, the account with the invited address, within 7 days. Its secret is
+ * returned once and stored as a hash. An invalid secret and the secret of another account get the same answer. A team
+ * never has more members than `max_members`.
  */
 export const createInvitations = ({
   store,
@@ -53,18 +53,18 @@ export const createInvitations = ({
   const change = <T>(context: RequestContext, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
     changes.commitAndInvalidate(context.deadline, work, { grantsOnly: true })
 
-  /** The invitation a caller presents the secret of; its team is locked. */
-  const present = async (tx: TransactionSql, caller: Caller, secret: string, now: Date) => {
+  /** The pending invitation with this secret and the address of the caller. Locks the account, then the team. */
+  const lockPresented = async (tx: TransactionSql, caller: Caller, secret: string, now: Date) => {
     const bytes = decodeBase64url(secret)
-    const address = await store.lockAddress(tx, caller.userId)
+    const email = await store.lockAddressForNoKeyUpdate(tx, caller.userId)
     const invitation =
-      bytes && address !== undefined ? await store.lockPresented(tx, sha256(bytes), address, now) : undefined
+      bytes && email !== undefined ? await store.lockTeamAndFindPending(tx, sha256(bytes), email, now) : undefined
     if (invitation === undefined) throw new Fault('team.invitation_not_found')
     return invitation
   }
 
   return {
-    /** A new one takes the place of one that is open for the same address, if the caller might also cancel that. */
+    /** Replaces a pending invitation to the same address, if its role is also below the caller's. */
     create: (
       context: RequestContext,
       caller: Caller,
@@ -77,11 +77,11 @@ export const createInvitations = ({
       const nowMs = clock.now()
       const now = new Date(nowMs)
       return change(context, async (tx) => {
-        const own = await lockTeamAs(teams, tx, caller, teamId, 'invite')
-        if (!outranks(own, input.role)) throw new Fault('team.role_too_low')
+        const callerRole = await lockTeamAs(teams, tx, caller, teamId, 'invite')
+        if (!outranks(callerRole, input.role)) throw new Fault('team.role_too_low')
         if (await store.isMember(tx, teamId, email)) throw new Fault('team.already_member')
-        const superseded = await store.supersede(tx, teamId, email, now)
-        if (superseded !== undefined && !outranks(own, superseded)) throw new Fault('team.role_too_low')
+        const replacedRole = await store.closePending(tx, teamId, email, now)
+        if (replacedRole !== undefined && !outranks(callerRole, replacedRole)) throw new Fault('team.role_too_low')
         const row = await store.insert(tx, {
           id: newId(),
           team_id: teamId,
@@ -90,45 +90,45 @@ export const createInvitations = ({
           secret_hash: sha256(secret),
           invited_by: caller.userId,
           created_at: now,
-          expires_at: new Date(nowMs + lifeMs),
+          expires_at: new Date(nowMs + ttlMs),
         })
         return { ...toInvitation(row), secret: encodeBase64url(secret) }
       })
     },
 
     list: async (context: RequestContext, caller: Caller, teamId: string, filter: InvitationFilter) => {
-      const seen = await store.list(context.deadline, teamId, caller.userId, new Date(clock.now()), filter)
-      requireTeamRight(seen?.role, 'invite')
-      const { items, next_cursor } = toPage(seen?.rows ?? [], filter.limit)
+      const visible = await store.list(context.deadline, teamId, caller.userId, new Date(clock.now()), filter)
+      requireTeamRight(visible?.role, 'invite')
+      const { items, next_cursor } = toPage(visible?.rows ?? [], filter.limit)
       return { items: items.map(toInvitation), next_cursor }
     },
 
     cancel: (context: RequestContext, caller: Caller, teamId: string, id: string): Promise<void> =>
       change(context, async (tx) => {
         const now = new Date(clock.now())
-        const own = await lockTeamAs(teams, tx, caller, teamId, 'invite')
-        const role = await store.findOpen(tx, teamId, id, now)
+        const callerRole = await lockTeamAs(teams, tx, caller, teamId, 'invite')
+        const role = await store.findPendingRole(tx, teamId, id, now)
         if (role === undefined) throw new Fault('team.invitation_not_found')
-        if (!outranks(own, role)) throw new Fault('team.role_too_low')
+        if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
         await store.close(tx, id, 'cancelled', now)
       }),
 
     accept: (context: RequestContext, caller: Caller, secret: string): Promise<Team> =>
       change(context, async (tx) => {
         const now = new Date(clock.now())
-        const { id, team_id, role, max_members } = await present(tx, caller, secret, now)
+        const { id, team_id, role, max_members } = await lockPresented(tx, caller, secret, now)
         if ((await teams.countMembers(tx, team_id)) >= max_members) {
           throw new Fault('team.full', { extensions: { max_members } })
         }
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
-        return foundTeam(await teams.find(context.deadline, team_id, caller.userId, tx))
+        return requireTeam(await teams.find(context.deadline, team_id, caller.userId, tx))
       }),
 
     decline: (context: RequestContext, caller: Caller, secret: string): Promise<void> =>
       change(context, async (tx) => {
         const now = new Date(clock.now())
-        const { id } = await present(tx, caller, secret, now)
+        const { id } = await lockPresented(tx, caller, secret, now)
         await store.close(tx, id, 'declined', now)
       }),
   }

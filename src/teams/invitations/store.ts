@@ -1,16 +1,16 @@
 import type { TeamRole } from '../../access/policy/matrix.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
-import type { GivenRole } from '../model.ts'
-import { type Place, type Seen, toSeen } from '../store.ts'
+import type { AssignableRole } from '../model.ts'
+import { type Place, toVisibleRows, type VisibleRows } from '../store.ts'
 import type { Invitation } from './model.ts'
 
 export type InvitationRow = {
   id: string
   team_id: string
   email: string
-  role: GivenRole
-  /** As it is now: a pending one that ran out is `expired`. */
+  role: AssignableRole
+  /** A pending invitation past its expiry is reported as `expired`. */
   status: Invitation['status']
   invited_by: string
   created_at: Date
@@ -19,19 +19,19 @@ export type InvitationRow = {
 
 export type InvitationFilter = Place & { readonly status: Invitation['status'] | null }
 
-/** Invitations. Whoever changes one holds its team's row (see the team store). */
+/** Invitations. Lock the row of the team before any change (see the team store). */
 export const createInvitationStore = (sql: Sql) => ({
-  /** A team's invitations, newest first, if the user is in it. One row more than `limit`. */
+  /** Invitations of a team, newest first, if the user is a member. One row more than `limit`. */
   list: async (
     deadline: Deadline,
     teamId: string,
     userId: string,
     now: Date,
     { status, after, limit }: InvitationFilter,
-  ): Promise<Seen<InvitationRow> | undefined> =>
-    toSeen(
+  ): Promise<VisibleRows<InvitationRow> | undefined> =>
+    toVisibleRows(
       await deadline.run(sql<({ own_role: TeamRole } & InvitationRow)[]>`
-        select me.role as own_role, those.*
+        select me.role as own_role, invitations.*
           from team_members me
           left join lateral (
             select i.id, i.team_id, i.email, i.role, i.invited_by, i.created_at, i.expires_at, s.status
@@ -42,9 +42,9 @@ export const createInvitationStore = (sql: Sql) => ({
              where i.team_id = me.team_id
                and (${status}::text is null or s.status = ${status}::text)
                and (${after}::uuid is null or i.id < ${after}::uuid)
-             order by i.id desc limit ${limit + 1}) those on true
+             order by i.id desc limit ${limit + 1}) invitations on true
          where me.team_id = ${teamId} and me.user_id = ${userId}
-         order by those.id desc`),
+         order by invitations.id desc`),
     ),
 
   isMember: async (tx: TransactionSql, teamId: string, email: string): Promise<boolean> => {
@@ -53,9 +53,14 @@ export const createInvitationStore = (sql: Sql) => ({
     return row !== undefined
   },
 
-  /** Makes room for a new one to the same address. Returns the role of the one that was open, if one was. */
-  supersede: async (tx: TransactionSql, teamId: string, email: string, now: Date): Promise<GivenRole | undefined> => {
-    const [row] = await tx<{ role: GivenRole; status: string }[]>`
+  /** Closes the pending invitation to an address. Returns its role, unless there was none or it had expired. */
+  closePending: async (
+    tx: TransactionSql,
+    teamId: string,
+    email: string,
+    now: Date,
+  ): Promise<AssignableRole | undefined> => {
+    const [row] = await tx<{ role: AssignableRole; status: string }[]>`
       update team_invitations
          set status = case when expires_at > ${now} then 'cancelled' else 'expired' end, decided_at = ${now}
        where team_id = ${teamId} and email = ${email} and status = 'pending'
@@ -73,40 +78,46 @@ export const createInvitationStore = (sql: Sql) => ({
     return row as InvitationRow
   },
 
-  /** An open invitation of a team that is locked. */
-  findOpen: async (tx: TransactionSql, teamId: string, id: string, now: Date): Promise<GivenRole | undefined> => {
-    const [row] = await tx<{ role: GivenRole }[]>`
+  /** The role of a pending invitation that has not expired. Lock the team first. */
+  findPendingRole: async (
+    tx: TransactionSql,
+    teamId: string,
+    id: string,
+    now: Date,
+  ): Promise<AssignableRole | undefined> => {
+    const [row] = await tx<{ role: AssignableRole }[]>`
       select role from team_invitations
        where id = ${id} and team_id = ${teamId} and status = 'pending' and expires_at > ${now}`
     return row?.role
   },
 
-  /** The address of an active account, whose row stays locked: while it joins a team, it cannot be closed. */
-  lockAddress: async (tx: TransactionSql, userId: string): Promise<string | undefined> => {
+  /** The address of an active account. Locks it for no key update, so it cannot be closed while it joins a team. */
+  lockAddressForNoKeyUpdate: async (tx: TransactionSql, userId: string): Promise<string | undefined> => {
     const [row] = await tx<{ email: string }[]>`
       select email from users where id = ${userId} and status = 'active' for no key update`
     return row?.email
   },
 
   /**
-   * The open invitation of a secret to an address, with its team locked. Read twice: to learn which team to lock, and
-   * again when it is, because another may have used it meanwhile.
+   * Locks the team of an invitation for no key update, then returns the invitation, if it is pending and has this secret
+   * and address. It is read twice: before the lock to find the team, and after it, because it may have been used while
+   * the lock was waited for.
    */
-  lockPresented: async (
+  lockTeamAndFindPending: async (
     tx: TransactionSql,
     secretHash: Uint8Array,
     email: string,
     now: Date,
-  ): Promise<{ id: string; team_id: string; role: GivenRole; max_members: number } | undefined> => {
-    const open = tx`
+  ): Promise<{ id: string; team_id: string; role: AssignableRole; max_members: number } | undefined> => {
+    const isPending = tx`
       i.secret_hash = ${secretHash} and i.email = ${email} and i.status = 'pending' and i.expires_at > ${now}`
     const [team] = await tx<{ max_members: number }[]>`
       select t.max_members from teams t
-       where t.id = (select i.team_id from team_invitations i where ${open})
+       where t.id = (select i.team_id from team_invitations i where ${isPending})
          for no key update`
     if (team === undefined) return undefined
-    const [row] = await tx<{ id: string; team_id: string; role: GivenRole }[]>`
-      select i.id, i.team_id, i.role from team_invitations i where ${open}`
+    const [row] = await tx<{ id: string; team_id: string; role: AssignableRole }[]>`
+      select i.id, i.team_id, i.role from team_invitations i where ${isPending}`
     return row && { ...row, max_members: team.max_members }
   },
 
@@ -119,7 +130,7 @@ export const createInvitationStore = (sql: Sql) => ({
     await tx`update team_invitations set status = ${status}, decided_at = ${now} where id = ${id}`
   },
 
-  insertMember: async (tx: TransactionSql, teamId: string, userId: string, role: GivenRole): Promise<void> => {
+  insertMember: async (tx: TransactionSql, teamId: string, userId: string, role: AssignableRole): Promise<void> => {
     await tx`insert into team_members (team_id, user_id, role) values (${teamId}, ${userId}, ${role})`.catch(
       onViolation('team_members__pkey', 'team.already_member'),
     )
