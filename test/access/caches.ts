@@ -1,5 +1,6 @@
 import { scripts } from '../../src/access/cache/redis-cache.ts'
 import { type CacheTiming, createCaches } from '../../src/access/caches.ts'
+import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
 import { type FactKey, factKey } from '../../src/access/policy/facts/model.ts'
 import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -40,6 +41,11 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     }
   }
   const leased = () => until(() => clock.monotonic() < bus.lease.untilMs)
+  /** Waits for a lease whose heartbeat was sent after this call. */
+  const leasedAnew = () => {
+    const untilMs = clock.monotonic() + (timing?.lease ?? defaultLeaseTiming).leaseMs
+    return until(() => bus.lease.untilMs > untilMs)
+  }
   await leased()
   return {
     ...caches,
@@ -48,6 +54,7 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     within,
     until,
     leased,
+    leasedAnew,
     /** What is known of an account without memory, and from where. */
     ask: async (userId: string) => {
       await leased()

@@ -17,7 +17,7 @@ import { createDatabase as createPools, type Database } from '../../src/platform
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { createRandom, idOf } from './random.ts'
 import { isActive, may, type World } from './reference-model.ts'
-import { store } from './world.ts'
+import { insertInBulk, store } from './world.ts'
 
 const size = { users: 100, teams: 40, projects: 1_000, generations: 9_000 }
 
@@ -63,17 +63,35 @@ const makeWorld = (seed: number): World => {
 
 const world = makeWorld(3)
 
-/** The naive answers, each computed once. */
+const groupBy = <T>(rows: readonly T[], keyOf: (row: T) => string): Map<string, T[]> => Map.groupBy(rows, keyOf)
+
+/**
+ * The answers of the reference model, each computed once. It reads whole tables row by row, so each question gets a world
+ * of only the rows that name its user and its project.
+ */
 const remember = (about: World) => {
+  const membersOf = groupBy(about.members, (row) => row.user_id)
+  const grantsOf = groupBy(about.grants, (row) => row.project_id)
+  const usersById = groupBy(about.users, (row) => row.id)
+  const projectsById = groupBy(about.projects, (row) => row.id)
+  const worldOf = (userId: string, projectId: string): World => ({
+    users: usersById.get(userId) ?? [],
+    teams: [],
+    members: membersOf.get(userId) ?? [],
+    projects: projectsById.get(projectId) ?? [],
+    grants: grantsOf.get(projectId) ?? [],
+    generations: [],
+  })
   const known = new Map<string, boolean>()
   const onProject = (userId: string, action: Action, id: string) => {
     const key = `${userId}${action}${id}`
-    const answer = known.get(key) ?? may(about, userId, action, { type: 'project', id })
+    const answer = known.get(key) ?? may(worldOf(userId, id), userId, action, { type: 'project', id })
     known.set(key, answer)
     return answer
   }
+  const active = new Set(about.users.filter(({ id }) => isActive(about, id)).map(({ id }) => id))
   const onGeneration = (userId: string, action: Action, generation: World['generations'][number]) => {
-    if (!isActive(about, userId)) return false
+    if (!active.has(userId)) return false
     if (generation.owner_id === userId) return action !== 'admin'
     return generation.project_id !== null && onProject(userId, action, generation.project_id)
   }
@@ -97,7 +115,7 @@ beforeAll(async () => {
   database = await createDatabase()
   pools = createPools({ connection: database.connection, budget: 40 })
   await syncAccessRules(pools.admin)
-  await store(pools.admin, world)
+  await insertInBulk(pools.admin, (tx) => store(tx, world))
   await pools.admin`analyze`
   listing = createListing(createListingStore(pools.read))
 })

@@ -12,10 +12,15 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, startRedis, type TestDatabase, type TestRedis } from '../harness.ts'
 import { startCaches, type TestCaches } from './caches.ts'
 import { idOf } from './random.ts'
-import { clear, store } from './world.ts'
+import { clear, insertInBulk, removeInBulk, store } from './world.ts'
 
 const bob = idOf('user', 1)
 const ofBob = factKey('account', bob)
+/** Short, because most of these tests wait for a lease, a sweep or a takeover. */
+const timing = {
+  lease: { leaseMs: 400, heartbeatMs: 50 },
+  outbox: { flushMs: 50, sweepMs: 200, takeoverAfterMs: 1_200 },
+}
 const grantOfBob = factKey('grant', grantId(bob, idOf('project', 1)))
 
 describe('two instances with one Postgres and one Redis', () => {
@@ -27,7 +32,7 @@ describe('two instances with one Postgres and one Redis', () => {
   const running: TestCaches[] = []
 
   const start = async (redisUrl?: string) => {
-    const started = await startCaches(database.connection, redisUrl)
+    const started = await startCaches(database.connection, redisUrl, timing)
     if (redisUrl === server.url) await started.until(() => started.redis?.serverRunId !== undefined)
     running.push(started)
     return started
@@ -151,7 +156,7 @@ describe('two instances with one Postgres and one Redis', () => {
         select count(pg_terminate_backend(pid)) from pg_stat_activity
          where application_name = 'velro:bus' and datname = current_database()`
       expect(Number(row?.['count'])).toBe(2)
-      await Bun.sleep(1_100)
+      await b.leasedAnew()
       expect(await b.ask(bob)).toBe('suspended by l3')
       must.mockRestore()
       await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
@@ -196,7 +201,8 @@ describe('two instances with one Postgres and one Redis', () => {
       await tx`update access_events set created_at = created_at - interval '16 minutes'`
     })
     await a.until(() => must.mock.calls.length > 0)
-    await Bun.sleep(500)
+    const callsSoFar = must.mock.calls.length
+    await a.until(() => must.mock.calls.length >= callsSoFar + 2)
     expect(await a.ask(bob)).toBe('suspended by l3')
     expect(await a.pendingInvalidations()).toEqual([ofBob])
     must.mockRestore()
@@ -215,13 +221,15 @@ describe('two instances with one Postgres and one Redis', () => {
     await sql`
       insert into team_members (team_id, user_id, role)
       values (${team}, ${bob}, 'owner'), (${team}, ${cyd}, 'viewer'), (${other}, ${cyd}, 'owner')`
-    await sql`
-      insert into projects (id, owner_id, name, visibility)
-      select gen_random_uuid(), ${dan}, case when at <= 10001 then 'p' else 'q' end, 'team-only'
-        from generate_series(1, 10300) at`
-    await sql`
-      insert into project_grants (project_id, team_id, access_level, granted_by)
-      select id, case name when 'p' then ${team}::uuid else ${other}::uuid end, 'read', ${dan} from projects`
+    await insertInBulk(sql, async (tx) => {
+      await tx`
+        insert into projects (id, owner_id, name, visibility)
+        select gen_random_uuid(), ${dan}, case when at <= 10001 then 'p' else 'q' end, 'team-only'
+          from generate_series(1, 10300) at`
+      await tx`
+        insert into project_grants (project_id, team_id, access_level, granted_by)
+        select id, case name when 'p' then ${team}::uuid else ${other}::uuid end, 'read', ${dan} from projects`
+    })
     await sql`delete from access_events`
     const [project] = await sql<[{ id: string }]>`select id from projects where name = 'p' limit 1`
     const ref = { type: 'project', id: project.id } as const
@@ -238,12 +246,14 @@ describe('two instances with one Postgres and one Redis', () => {
     await granted(b)
     expect(await granted(b)).toBe('3 by l1')
     await a.changes.commitAndInvalidate(a.within(), async (tx) => {
+      await tx`set local statement_timeout = 0`
       await tx`delete from teams where id = ${team}`
     })
     expect((await a.pendingInvalidations()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
     for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
     // Redis is believed about everything else.
     await b.until(async () => (await b.ask(cyd)) === 'active by l2')
+    await removeInBulk(sql)
   }, 60_000)
 
   test('without Redis nothing stands for long', async () => {

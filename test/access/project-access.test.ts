@@ -44,20 +44,21 @@ const lab = idOf('project', 1)
 const den = idOf('project', 2)
 
 /** Ada owns everything. Bob is in both teams, Cyd in none; red reads the lab and the den, blue may write in the den. */
-const beginAgain = async () => {
-  await sql`delete from projects`
-  await sql`delete from teams`
-  await sql`insert into teams ${sql([red, blue].map((id) => ({ id, name: 't' })))}`
-  await sql`
-    insert into team_members (team_id, user_id, role)
-    values (${red}, ${ada}, 'owner'), (${blue}, ${ada}, 'owner'), (${red}, ${bob}, 'editor'), (${blue}, ${bob}, 'viewer')`
-  await sql`
-    insert into projects (id, owner_id, name, visibility)
-    values (${lab}, ${ada}, 'lab', 'team-only'), (${den}, ${ada}, 'den', 'public')`
-  await sql`
-    insert into project_grants (project_id, team_id, access_level, granted_by)
-    values (${lab}, ${red}, 'read', ${ada}), (${den}, ${red}, 'read', ${ada}), (${den}, ${blue}, 'write', ${ada})`
-}
+const beginAgain = () =>
+  sql.begin((tx) => [
+    tx`delete from projects`,
+    tx`delete from teams`,
+    tx`insert into teams ${tx([red, blue].map((id) => ({ id, name: 't' })))}`,
+    tx`
+      insert into team_members (team_id, user_id, role)
+      values (${red}, ${ada}, 'owner'), (${blue}, ${ada}, 'owner'), (${red}, ${bob}, 'editor'), (${blue}, ${bob}, 'viewer')`,
+    tx`
+      insert into projects (id, owner_id, name, visibility)
+      values (${lab}, ${ada}, 'lab', 'team-only'), (${den}, ${ada}, 'den', 'public')`,
+    tx`
+      insert into project_grants (project_id, team_id, access_level, granted_by)
+      values (${lab}, ${red}, 'read', ${ada}), (${den}, ${red}, 'read', ${ada}), (${den}, ${blue}, 'write', ${ada})`,
+  ])
 
 type Change = (tx: Queryable) => PromiseLike<unknown>
 
