@@ -10,7 +10,7 @@ import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { refuseLargeBody } from './http/body.ts'
 import { takesUpload } from './http/contract.ts'
 import { docsRoutes } from './http/docs-routes.ts'
-import { adapter } from './http/elysia-adapter.ts'
+import { adapter, contextSlot } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
 import type { RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
@@ -57,7 +57,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
-    .decorate('context', undefined as unknown as RequestContext)
+    .decorate(contextSlot)
     .onError(({ code, error, request, context = newContext(request), path }) => {
       let fault = toFault(code, error)
       if (fault.code === 'route.not_found') {
@@ -75,10 +75,10 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       else log.debug(entry, 'request refused')
       return responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
     })
-    // Elysia tells by its source whether a hook is to be waited for: one that ends in `return call()` is, this one is not.
-    .onRequest((route) => {
-      const { request } = route
-      route.context = newContext(request)
+    // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
+    .onRequest((incoming) => {
+      const { request } = incoming
+      incoming.context = newContext(request)
       const isPreflight = request.method === 'OPTIONS'
       if (!isPreflight) {
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
@@ -87,7 +87,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         refuseLargeBody(request, isUpload)
       }
       return isPreflight
-        ? responder.preflight({ requestId: route.context.requestId, origin: request.headers.get('origin') })
+        ? responder.preflight({ requestId: incoming.context.requestId, origin: request.headers.get('origin') })
         : undefined
     })
     .mapResponse(({ response, set, request, context }) => {

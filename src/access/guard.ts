@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
+import { contextSlot, resolved } from '../http/elysia-adapter.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
@@ -20,12 +21,6 @@ const credentialOf = (request: Request): string => {
 
 /** What a guard may look at to learn which thing a request is about. */
 type Asked = { readonly params: Record<string, string>; readonly body: unknown }
-
-/**
- * What a guard puts into the context. Elysia awaits what a `resolve` returns from a call, promise or not, while its types
- * know promises only; without one a request that finds everything in memory waits for nothing.
- */
-const asContext = <C extends object>(context: MaybePromise<C>) => context as Promise<C>
 
 export type Guard = ReturnType<typeof createGuard>
 
@@ -82,11 +77,11 @@ export const createGuard = ({
       ? access.enterService(credential, scope, context.deadline).then((service) => ({ kind: 'service', service }))
       : mapMaybePromise(enterWith(credential, context, about), (caller) => ({ kind: 'person', caller }))
   }
-  return new Elysia({ name: 'guard' }).decorate('context', undefined as unknown as RequestContext).macro({
+  return new Elysia({ name: 'guard' }).decorate(contextSlot).macro({
     signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
       resolve: ({ request, context, params, body }) => {
         const entered = enter(request, context, about === true ? undefined : about({ params, body }))
-        return asContext(mapMaybePromise(entered, (caller) => ({ caller })))
+        return resolved(mapMaybePromise(entered, (caller) => ({ caller })))
       },
     }),
     signedInUnless: ({
@@ -97,9 +92,9 @@ export const createGuard = ({
       about: (asked: Asked) => readonly ResourceRef[]
     }) => ({
       resolve: ({ request, context, query, params, body }) => {
-        if (brings(query)) return asContext<{ caller: Caller | undefined }>({ caller: undefined })
+        if (brings(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
         const entered = enter(request, context, about({ params, body }))
-        return asContext<{ caller: Caller | undefined }>(mapMaybePromise(entered, (caller) => ({ caller })))
+        return resolved<{ caller: Caller | undefined }>(mapMaybePromise(entered, (caller) => ({ caller })))
       },
     }),
     /** Operators of the platform only. */
@@ -113,14 +108,14 @@ export const createGuard = ({
     asks: ({ scope, about }: { scope: Scope; about?: (body: unknown) => readonly ResourceRef[] }) => ({
       resolve: ({ request, context, body }) => {
         const asking = ask(request, context, scope, about?.(body))
-        return asContext(mapMaybePromise(asking, (asker) => ({ asker })))
+        return resolved(mapMaybePromise(asking, (asker) => ({ asker })))
       },
     }),
     /** `asks` for what is named in the query: apart, because a query is parsed for every route whose hooks mention it. */
     asksByQuery: ({ scope, about }: { scope: Scope; about: (query: unknown) => readonly ResourceRef[] }) => ({
       resolve: ({ request, context, query }) => {
         const asking = ask(request, context, scope, about(query))
-        return asContext(mapMaybePromise(asking, (asker) => ({ asker })))
+        return resolved(mapMaybePromise(asking, (asker) => ({ asker })))
       },
     }),
     operates: (scope: Scope) => ({

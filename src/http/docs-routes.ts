@@ -4,6 +4,7 @@ import { gzip } from 'node:zlib'
 import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
 import { problem, securitySchemes } from './contract.ts'
+import { contextSlot } from './elysia-adapter.ts'
 import type { RequestContext } from './request-context.ts'
 import type { Responder } from './responder.ts'
 
@@ -82,7 +83,7 @@ export const docsRoutes = (responder: Responder) => {
       origin: request.headers.get('origin'),
       headers: { 'cache-control': 'public, max-age=3600', ...headers },
     })
-  const routes = new Elysia().decorate('context', undefined as unknown as RequestContext).use(
+  const routes = new Elysia().decorate(contextSlot).use(
     swagger({
       path: '/docs',
       excludeStaticFile: false,
