@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts'
-import { delay } from '../kit/pause.ts'
+import { delay } from '../kit/async.ts'
 import { type Child, type Exit, spawnChild } from '../platform/child-process.ts'
 import type { Log } from '../platform/log.ts'
 import { connectionEnvironment } from '../platform/postgres.ts'

@@ -3,8 +3,8 @@ import { Buffer } from 'node:buffer'
 export const encodeBase64url = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
 
 /**
- * Bytes from canonical base64url (RFC 4648 §5, no padding), or undefined.
- * Canonical means one text for one value: no padding, no spaces, no stray low bits in the last character.
+ * Decodes canonical base64url (RFC 4648 §5, no padding); undefined for any other text.
+ * Canonical: every value has exactly one encoding. Padding, white space and non-zero unused bits are rejected.
  */
 export const decodeBase64url = (text: string): Uint8Array | undefined => {
   const bytes = Buffer.from(text, 'base64url')

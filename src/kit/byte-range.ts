@@ -1,19 +1,19 @@
-/** A part of a thing of bytes: from `first` to `last` (itself included; the end when it is left out), or its last so many. */
+/** A byte range: `first` to `last` inclusive (to the end without `last`), or the last `suffix` bytes. */
 export type ByteRange = { readonly first: number; readonly last?: number } | { readonly suffix: number }
 
-/** Raised for a part that begins after the end. A 416 tells `total` in its `Content-Range`. */
+/** The range starts beyond the end. The 416 response reports `total` in `Content-Range`. */
 export class RangeNotSatisfiable extends Error {
   override readonly name = 'RangeNotSatisfiable'
   readonly total: number
   constructor(total: number) {
-    super(`Not a part of ${total} bytes`)
+    super(`The requested range starts beyond the end of the file (${total} bytes)`)
     this.total = total
   }
 }
 
 /**
- * What a `Range` header asks for (RFC 9110 §14.2). Undefined is the whole: no header, another unit, more than one part,
- * or something that is no range; all of these a server may, and we do, answer with 200.
+ * Parses a `Range` header (RFC 9110 §14.2). Undefined means the whole representation, to be answered with 200: no header, a
+ * unit other than bytes, several ranges, or malformed text. The RFC allows a server to ignore these.
  */
 export const parseRange = (header: string | null): ByteRange | undefined => {
   const [, from = '', to = ''] = /^bytes=\s*(\d{0,15})-(\d{0,15})\s*$/i.exec(header ?? '') ?? []
@@ -22,7 +22,7 @@ export const parseRange = (header: string | null): ByteRange | undefined => {
   return Number(from) <= Number(to) ? { first: Number(from), last: Number(to) } : undefined
 }
 
-/** Where a range lies in `total` bytes. Throws `RangeNotSatisfiable` where nothing of it does. */
+/** Clamps a range to `total` bytes. Throws `RangeNotSatisfiable` when no byte of it exists. */
 export const resolveRange = (range: ByteRange | undefined, total: number): { first: number; length: number } => {
   if (range === undefined) return { first: 0, length: total }
   const first = 'suffix' in range ? Math.max(0, total - range.suffix) : range.first

@@ -2,9 +2,9 @@ import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 /**
- * The address a request really comes from: the socket's peer, unless that peer is a proxy we trust; then the last
- * address of `X-Forwarded-For` that no trusted proxy added. What a stranger writes into the header is never believed: the
- * walk from the right ends at the first hop that is not an address, and the peer is the answer.
+ * The client's address: the socket's peer or, if that is a trusted proxy, the rightmost address of `X-Forwarded-For` that
+ * is not a trusted proxy. A client cannot spoof it: the header is read from the right, and only past trusted proxies.
+ * Degrades: if a hop is not an address, the result is the peer.
  */
 export const clientAddress = (peer: string, forwardedFor: string | null, trusted: ReadonlySet<string>): string => {
   const direct = canonicalAddress(peer)
@@ -18,8 +18,8 @@ export const clientAddress = (peer: string, forwardedFor: string | null, trusted
 }
 
 /**
- * The one spelling of an address, without a port (RFC 5952), and IPv4 as such: a dual-stack socket gives
- * `::ffff:192.0.2.1` for it. What is no address is only trimmed.
+ * The canonical text of an address (RFC 5952), without a port. An IPv4-mapped address (`::ffff:192.0.2.1`, as dual-stack
+ * sockets report it) becomes plain IPv4. Text that is not an address is only trimmed.
  */
 export const canonicalAddress = (text: string): string => {
   const short = text.startsWith('::ffff:') ? text.slice(7) : text
@@ -29,5 +29,5 @@ export const canonicalAddress = (text: string): string => {
   return isAddress(bare) ? ipaddr.process(bare).toString() : bare
 }
 
-/** In any spelling, without a port. What names an interface is none: another host could not reach it. */
+/** True for IPv4 and IPv6 in any spelling, without a port. False with a zone id (`%eth0`): it has no meaning on other hosts. */
 export const isAddress = (text: string): boolean => isIP(text) !== 0 && !text.includes('%')

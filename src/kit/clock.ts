@@ -1,8 +1,8 @@
-/** Time as an argument: nothing below `main` asks the runtime what time it is. */
+/** Time is passed in, so tests control it: only `main` uses the system clock. */
 export type Clock = {
-  /** Wall time, milliseconds since the epoch. For what is stored or sent. */
+  /** Wall-clock time in milliseconds since the epoch. For times that are stored or sent; it may step. */
   now(): number
-  /** Milliseconds from an arbitrary start that never step back. For ages, leases and deadlines. */
+  /** Monotonic milliseconds from an arbitrary origin. For ages, leases and deadlines. */
   monotonic(): number
 }
 
@@ -11,7 +11,7 @@ export const systemClock: Clock = {
   monotonic: () => performance.now(),
 }
 
-/** A clock that moves only when told to, for tests. */
+/** A clock for tests that moves only by `advance`. */
 export const manualClock = (startMs = Date.UTC(2026, 0, 1)) => {
   let elapsedMs = 0
   return {

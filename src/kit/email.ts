@@ -1,9 +1,9 @@
 const maxLength = 254
 
 /**
- * An address as it is stored and looked up: in lower case and NFC, which some letters have in lower case alone. Two
- * spellings that differ in no more are one person's. Either can make it longer than it was; what comes out longer than an
- * address can be (RFC 5321 §4.5.3.1) is undefined.
+ * The canonical form under which an email address is stored and looked up: lower case and NFC. Normalized twice, because
+ * lower-casing can denormalize. Addresses that differ only in case or normalization are the same account. Undefined when
+ * the canonical form, which can be longer than the input, exceeds 254 characters (RFC 5321 §4.5.3.1).
  */
 export const canonicalEmail = (email: string): string | undefined => {
   const canonical = email.normalize('NFC').toLowerCase().normalize('NFC')

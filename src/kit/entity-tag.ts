@@ -1,9 +1,9 @@
-/** The entity tag of a thing that never changes, by a name of it (RFC 9110 §8.8.3). */
+/** A strong entity tag (RFC 9110 §8.8.3) for immutable content with a unique name. */
 export const entityTag = (name: string): string => `"${name}"`
 
-/** Whether an `If-None-Match` header names this tag, so that the client has it already: weak comparison, or `*`. */
+/** Whether an `If-None-Match` header matches the tag, by weak comparison or `*`: the client has the current version. */
 export const matchesEntityTag = (header: string | null, tag: string): boolean =>
   (header ?? '')
     .split(',')
     .map((part) => part.trim())
-    .some((given) => given === '*' || given === tag || given === `W/${tag}`)
+    .some((candidate) => candidate === '*' || candidate === tag || candidate === `W/${tag}`)

@@ -1,45 +1,45 @@
 /**
- * One answer of server-sent events (WHATWG HTML §9.2).
+ * One response of server-sent events (WHATWG HTML §9.2).
  *
- * Promise: nothing waits in here. What is written goes to a client that has taken all before; while `isReady` says no, it
- * is refused and the writer keeps the newest to itself, so a client that does not read costs no memory.
+ * Guarantee: backpressure without a buffer. `write` is accepted only after the client has consumed the previous write;
+ * otherwise it is refused, and the writer keeps the latest state. A client that does not read costs no memory.
  */
 export type EventStream = {
   readonly body: ReadableStream<Uint8Array>
-  /** Whether the client has taken all it was given. */
+  /** Whether the next `write` is accepted. */
   readonly isReady: boolean
-  /** False: it was not taken. */
+  /** Returns false when the text was refused. */
   write(text: string): boolean
-  /** Idempotent; not told to `onGone`. */
+  /** Idempotent. Does not call `onDisconnect`. */
   end(): void
 }
 
-/** `data` goes out as JSON, which has no line breaks. */
+/** `data` is sent as JSON, which has no line breaks. */
 export const formatEvent = (event: string, id: string, data: unknown): string =>
   `event: ${event}\nid: ${id}\ndata: ${JSON.stringify(data)}\n\n`
 
-/** How long a client is to wait before it connects again. */
+/** Sets the client's delay before it reconnects. */
 export const formatRetry = (ms: number): string => `retry: ${Math.round(ms)}\n\n`
 
-/** A comment: it shows either side that the other is there. */
+/** A comment line. Clients ignore it; either side notices a dead connection by it. */
 export const heartbeatComment = ':\n\n'
 
 const encoder = new TextEncoder()
 
 export const createEventStream = ({
   onReady,
-  onGone,
+  onDisconnect,
 }: {
   onReady: () => void
-  /** The client went away. */
-  onGone: () => void
+  /** The client closed the connection. */
+  onDisconnect: () => void
 }): EventStream => {
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined
   let ready = false
   const body = new ReadableStream<Uint8Array>(
     {
-      start: (given) => {
-        controller = given
+      start: (created) => {
+        controller = created
       },
       pull: () => {
         ready = true
@@ -47,10 +47,10 @@ export const createEventStream = ({
       },
       cancel: () => {
         controller = undefined
-        onGone()
+        onDisconnect()
       },
     },
-    // Asked for more only when somebody waits for it.
+    // No read-ahead: `pull` is called only when the client waits for data.
     { highWaterMark: 0 },
   )
   return {

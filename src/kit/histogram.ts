@@ -1,18 +1,18 @@
-/** Values that double are this many buckets apart: a quantile is told to within 1/8 of an octave, 9 %. */
+/** Buckets for each doubling. The relative error of a quantile is at most 2^(1/8) - 1, about 9 %. */
 const perOctave = 8
-/** What is smaller counts as this. */
+/** Smaller values are counted as this one. */
 const smallest = 2 ** -10
 const octaves = 34
 
 /**
- * How a quantity is distributed, in a fixed 1 KiB whatever was recorded: counts in buckets whose bounds grow by 9 %.
+ * A histogram with exponential bucket bounds, in a fixed 1 KiB.
  *
- * Promise: `record` costs a logarithm. `quantile(share)` is no less than the value that so much of all that was recorded
- * does not exceed, more than it by 9 % at most, and never more than the greatest; undefined while there is nothing.
+ * Guarantee: `record` is O(1). `quantile(q)` is at least the exact q-quantile, exceeds it by at most 9 %, and never exceeds
+ * `max`. Undefined while the histogram is empty.
  */
 export type Histogram = {
   record(value: number): void
-  quantile(share: number): number | undefined
+  quantile(q: number): number | undefined
   readonly count: number
   readonly max: number
 }
@@ -29,12 +29,12 @@ export const createHistogram = (): Histogram => {
       count += 1
       if (value > max) max = value
     },
-    quantile: (share) => {
+    quantile: (q) => {
       if (count === 0) return undefined
-      let left = Math.max(1, Math.ceil(share * count))
-      for (const [index, members] of buckets.entries()) {
-        left -= members
-        if (left > 0) continue
+      let remaining = Math.max(1, Math.ceil(q * count))
+      for (const [index, bucketCount] of buckets.entries()) {
+        remaining -= bucketCount
+        if (remaining > 0) continue
         return index === buckets.length - 1 ? max : Math.min(max, smallest * 2 ** (index / perOctave))
       }
       return max

@@ -1,6 +1,6 @@
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
-/** Raised for bytes that are not the JSON text we take. `reason` is safe to show. */
+/** The bytes are not acceptable JSON. `reason` can be shown to the client. */
 export class InvalidJson extends Error {
   override readonly name = 'InvalidJson'
   readonly reason: string
@@ -10,17 +10,17 @@ export class InvalidJson extends Error {
   }
 }
 
-const refuseUnstorable = (value: unknown): void => {
+const rejectUnstorable = (value: unknown): void => {
   if (typeof value === 'string') {
     if (!value.isWellFormed() || value.includes('\0')) {
-      throw new InvalidJson('A string holds a NUL or a lone surrogate')
+      throw new InvalidJson('A string contains a NUL character or a lone surrogate')
     }
     return
   }
   if (typeof value !== 'object' || value === null) return
   for (const [key, member] of Object.entries(value)) {
-    refuseUnstorable(key)
-    refuseUnstorable(member)
+    rejectUnstorable(key)
+    rejectUnstorable(member)
   }
 }
 
@@ -30,7 +30,7 @@ const backslash = 0x5c
 const isOpening = (byte: number) => byte === 0x5b || byte === 0x7b
 const isClosing = (byte: number) => byte === 0x5d || byte === 0x7d
 
-/** Whether brackets are nested deeper than any schema of ours is. A small body can do no harm and is not looked at. */
+/** Whether brackets are nested deeper than `maxDepth`. Bodies under 1 KiB are harmless and are not scanned. */
 const isTooDeep = (bytes: Uint8Array): boolean => {
   if (bytes.length < 1_024) return false
   let depth = 0
@@ -47,12 +47,12 @@ const isTooDeep = (bytes: Uint8Array): boolean => {
 }
 
 /**
- * Parses a request body (RFC 8259). Refused: bytes that are not UTF-8, text that is not JSON or nested deeper than 64,
- * and strings that no text column can hold (NUL, lone surrogates). Those can only come in as `\u` escapes, so plain
- * bodies are not walked.
+ * Parses a request body (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not JSON, nesting deeper
+ * than 64 levels, and strings that a Postgres text column cannot store (NUL, lone surrogates). Those can only be written as
+ * `\u` escapes, so a body without escapes is not walked.
  */
 export const parseJson = (bytes: Uint8Array): unknown => {
-  if (isTooDeep(bytes)) throw new InvalidJson('The body is nested too deep')
+  if (isTooDeep(bytes)) throw new InvalidJson(`The body is nested deeper than ${maxDepth} levels`)
   let text: string
   try {
     text = decoder.decode(bytes)
@@ -61,7 +61,7 @@ export const parseJson = (bytes: Uint8Array): unknown => {
   }
   try {
     const value: unknown = JSON.parse(text)
-    if (text.includes('\\u')) refuseUnstorable(value)
+    if (text.includes('\\u')) rejectUnstorable(value)
     return value
   } catch (error) {
     if (error instanceof InvalidJson) throw error

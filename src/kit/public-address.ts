@@ -1,13 +1,13 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
-/** What IANA gives out as global unicast. Outside of it is nothing that could be reached over the internet. */
+/** IANA's global unicast space. Nothing outside it is reachable over the internet. */
 const globalUnicast = ipaddr.IPv6.parseCIDR('2000::/3')
 
 /**
- * Whether an address is one of the public internet, by IANA's registries of special-purpose addresses. What carries an
- * IPv4 address inside (mapped, NAT64, 6to4, Teredo) is not, whichever it carries: a gateway could lead anywhere with it.
- * Nor is what is not an address in its usual spelling, or names an interface.
+ * Whether an address belongs to the public internet, by IANA's registries of special-purpose addresses. False for every
+ * IPv6 address that embeds an IPv4 address (mapped, NAT64, 6to4, Teredo), because a gateway could route it to a private
+ * network; false for text that is not a plain address, and with a zone id.
  */
 export const isPublicAddress = (address: string): boolean => {
   const family = isIP(address)

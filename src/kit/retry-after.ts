@@ -1,4 +1,4 @@
-/** What a Retry-After header asks for (RFC 9110 §10.2.3), from now on; undefined when it is not one. */
+/** The delay that a Retry-After header requests (RFC 9110 §10.2.3); undefined when it is absent or malformed. */
 export const retryAfterMs = (header: string | null | undefined, nowMs: number): number | undefined => {
   const text = header?.trim()
   if (text === undefined || text === '') return undefined

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 
-/** What a cache can say. `absent` is knowledge (there is no such thing), `miss` is ignorance. */
+/** The result of a cache lookup. `absent` is a negative entry: the cache knows that no value exists. `miss`: it does not know. */
 export type Lookup<V> =
   | { readonly kind: 'hit'; readonly value: V }
   | { readonly kind: 'absent' }
@@ -9,11 +9,11 @@ export type Lookup<V> =
 export const miss: Lookup<never> = { kind: 'miss' }
 export const absent: Lookup<never> = { kind: 'absent' }
 
-/** An entry is also a link in the list of all, by when they were last used. */
+/** An entry is also a node of the doubly linked list in order of use. */
 type Entry<V> = {
   readonly key: string
   lookup: Lookup<V>
-  /** When what it says was true, on the monotonic clock. */
+  /** When the value was read from its source, on the monotonic clock. */
   asOfMs: number
   expiresAtMs: number
   bytes: number
@@ -22,37 +22,34 @@ type Entry<V> = {
 }
 
 /**
- * A bounded in-process cache: least recently used goes first, nothing outlives its time to live.
+ * A bounded in-process LRU cache with a time to live.
  *
- * Promise: never more than `maxEntries` entries nor, by the estimate of `sizeOf`, more than `maxBytes`; an expired entry
- * is a miss, and stays until its room is needed, for whoever recalls it; `get` and `set` are O(1) (`set` drops as many as
- * its size asks for), no call scans the map. Absent answers live for `absentTtlMs`. `jitter` shortens
- * each time to live by a random share of up to that fraction, so that entries made together do not expire together.
+ * Guarantee: at most `maxEntries` entries and, by the estimate of `sizeOf`, at most `maxBytes`. An expired entry is a miss. It
+ * stays until eviction, so `peekStale` can still read it. `get` is O(1); `set` is O(1) plus its evictions; no call scans the
+ * map. Negative entries live for `absentTtlMs`. `jitter` shortens each time to live by a random fraction, so that entries
+ * loaded together do not expire together.
  */
 export type TtlMap<V> = {
-  /** `nowMs`: the monotonic time, where the caller has it already. */
+  /** Marks the entry as used. `nowMs`: the monotonic time, if the caller has read it already. */
   get(key: string, nowMs?: number): Lookup<V>
-  /** What was known under a key last, even if its time is over; nothing counts as used. */
+  /** Like `peek`, but also returns an expired entry (a stale read). */
   peekStale(key: string): Lookup<V>
-  /** `ageMs`: how long ago the value was true, where it comes from another cache. */
+  /** `ageMs`: the age of the value, if it comes from another cache. */
   set(key: string, value: V, ageMs?: number): void
   setAbsent(key: string): void
-  /** Puts another value in the place of one that is there, which gets no older or younger by it; undefined removes it. */
+  /** Replaces the value of a hit without changing its age, expiry or recency. Undefined deletes the entry. */
   update(key: string, change: (value: V) => V | undefined): void
   delete(key: string): void
   clear(): void
-  /** How long ago what is known under a key was true; undefined where nothing is. */
+  /** The age of the entry, expired or not; undefined without one. */
   ageMs(key: string): number | undefined
-  /** Keys in use, the most recently used first. */
+  /** Keys, most recently used first. */
   keysByRecency(): Iterable<string>
-  /**
-   * As `get`, for who looks on: nothing counts as used. It is the same object for as long as nothing
-   * was set or deleted under the key.
-   */
+  /** Like `get`, without marking the entry as used. Returns the same object until the key is set, updated or deleted. */
   peek(key: string): Lookup<V>
-  /** Keys in the order they were set, the longest ago first. Goes on where it was while entries come and go. */
+  /** Keys in insertion order, oldest first. The iterator stays valid while entries are added and removed. */
   keysByInsertion(): Iterator<string>
-  /** Whether one more entry would displace one that is still good: it is full, and the one to go has not expired. */
+  /** Whether adding an entry would evict an unexpired one. */
   readonly wouldEvict: boolean
   readonly size: number
   readonly bytes: number
@@ -64,12 +61,12 @@ export type TtlMapOptions<V> = {
   maxEntries?: number
   /** Default: no bound. */
   maxBytes?: number
-  /** What an entry takes, as an estimate. Default: nothing. */
+  /** Estimated size of an entry in bytes. Default: 0. */
   sizeOf?: (key: string, value: V | undefined) => number
   ttlMs: number
   /** Default: `ttlMs / 10`. */
   absentTtlMs?: number
-  /** Fraction of the time to live, 0 to 1. Default 0.1. */
+  /** Largest fraction, 0 to 1, by which a time to live is shortened. Default 0.1. */
   jitter?: number
   random?: () => number
 }
@@ -79,7 +76,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const { maxBytes = Number.POSITIVE_INFINITY, sizeOf = () => 0 } = options
   let bytesInUse = 0
   const entries = new Map<string, Entry<V>>()
-  // The order of use is a list of its own: relinking an entry costs a tenth of inserting it into a Map again.
+  // A linked list holds the order of use: relinking an entry costs a tenth of inserting it into a Map again.
   let newest: Entry<V> | undefined
   let oldest: Entry<V> | undefined
 
@@ -98,30 +95,30 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     newest = entry
   }
 
-  const use = (entry: Entry<V>) => {
+  const markUsed = (entry: Entry<V>) => {
     if (entry === newest) return
     unlink(entry)
     linkAsNewest(entry)
   }
 
-  const drop = (entry: Entry<V>) => {
+  const remove = (entry: Entry<V>) => {
     unlink(entry)
     entries.delete(entry.key)
     bytesInUse -= entry.bytes
   }
 
-  const put = (key: string, lookup: Lookup<V>, livesMs: number, ageMs = 0) => {
+  const insert = (key: string, lookup: Lookup<V>, lifetimeMs: number, ageMs = 0) => {
     const nowMs = clock.monotonic()
-    const known = entries.get(key)
-    if (known !== undefined) drop(known)
+    const previous = entries.get(key)
+    if (previous !== undefined) remove(previous)
     const bytes = sizeOf(key, lookup.kind === 'hit' ? lookup.value : undefined)
     if (bytes > maxBytes) return
-    while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) drop(oldest)
+    while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) remove(oldest)
     const entry: Entry<V> = {
       key,
       lookup,
       asOfMs: nowMs - ageMs,
-      expiresAtMs: nowMs + livesMs * (1 - jitter * random()),
+      expiresAtMs: nowMs + lifetimeMs * (1 - jitter * random()),
       bytes,
       newer: undefined,
       older: undefined,
@@ -131,32 +128,32 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     bytesInUse += bytes
   }
 
-  function* keysByUse() {
+  function* keysByRecency() {
     for (let entry = newest; entry !== undefined; entry = entry.older) yield entry.key
   }
 
   return {
     get: (key, nowMs = clock.monotonic()) => {
       const entry = entries.get(key)
-      // One that has expired stays until its room is needed, for whoever recalls it.
+      // An expired entry is not removed here: `peekStale` may read it.
       if (entry === undefined || entry.expiresAtMs <= nowMs) return miss
-      use(entry)
+      markUsed(entry)
       return entry.lookup
     },
     peekStale: (key) => entries.get(key)?.lookup ?? miss,
-    set: (key, value, ageMs) => put(key, { kind: 'hit', value }, ttlMs, ageMs),
-    setAbsent: (key) => put(key, { ...absent }, absentTtlMs),
+    set: (key, value, ageMs) => insert(key, { kind: 'hit', value }, ttlMs, ageMs),
+    setAbsent: (key) => insert(key, { ...absent }, absentTtlMs),
     update: (key, change) => {
       const entry = entries.get(key)
       if (entry === undefined || entry.lookup.kind !== 'hit') return
       const value = change(entry.lookup.value)
       if (value === entry.lookup.value) return
-      if (value === undefined) return drop(entry)
+      if (value === undefined) return remove(entry)
       entry.lookup = { kind: 'hit', value }
     },
     delete: (key) => {
       const entry = entries.get(key)
-      if (entry !== undefined) drop(entry)
+      if (entry !== undefined) remove(entry)
     },
     clear: () => {
       entries.clear()
@@ -168,7 +165,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const entry = entries.get(key)
       return entry && clock.monotonic() - entry.asOfMs
     },
-    keysByRecency: keysByUse,
+    keysByRecency,
     peek: (key) => {
       const entry = entries.get(key)
       return entry === undefined || entry.expiresAtMs <= clock.monotonic() ? miss : entry.lookup

@@ -69,7 +69,7 @@ export const findSupervisor = (env: Readonly<Record<string, string | undefined>>
   if (env[mark] === undefined || process.send === undefined) return undefined
   return {
     reportReady: (port) => {
-      // Nobody listens any more when it is gone; `onGone` tells of that.
+      // Nobody listens any more when it is gone; `onDisconnect` tells of that.
       if (process.connected) process.send?.({ port }, undefined, undefined, () => {})
     },
     onDisconnect: (listener) => {

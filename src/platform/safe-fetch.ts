@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { isIP } from 'node:net'
-import { maxSliceBytes, rejectOnAbort, yieldToEventLoop } from '../kit/pause.ts'
+import { maxSliceBytes, rejectOnAbort, yieldToEventLoop } from '../kit/async.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
 
 export type FetchRefusal = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'

@@ -1,5 +1,5 @@
 import { Buffer } from 'node:buffer'
-import { delay } from '../kit/pause.ts'
+import { delay } from '../kit/async.ts'
 import { type Attempt, type Order, type Output, ProviderFailed, type Reference } from './provider.ts'
 import {
   type Budget,

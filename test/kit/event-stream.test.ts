@@ -8,7 +8,7 @@ const start = () => {
   const count = (what: keyof typeof seen) => () => {
     seen[what] += 1
   }
-  const stream = createEventStream({ onReady: count('ready'), onGone: count('gone') })
+  const stream = createEventStream({ onReady: count('ready'), onDisconnect: count('gone') })
   return { stream, seen, reader: stream.body.getReader() }
 }
 

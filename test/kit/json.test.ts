@@ -16,7 +16,7 @@ const refusal = (bytes: Uint8Array | string): string => {
 
 const notUtf8 = 'The body is not UTF-8'
 const notJson = 'The body is not JSON'
-const unstorable = 'A string holds a NUL or a lone surrogate'
+const unstorable = 'A string contains a NUL character or a lone surrogate'
 
 test('any JSON value that can be stored comes through as it was', () => {
   const text = fc.string({ unit: 'grapheme' }).filter((value) => !value.includes('\0'))
@@ -63,7 +63,7 @@ describe('strings that no text column can hold', () => {
 
 describe('a body that is nothing but depth', () => {
   const mebi = 1_048_576
-  const tooDeep = 'The body is nested too deep'
+  const tooDeep = 'The body is nested deeper than 64 levels'
 
   test('is refused, open or closed', () => {
     expect(refusal('['.repeat(mebi))).toBe(tooDeep)

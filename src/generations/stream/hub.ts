@@ -171,7 +171,10 @@ export const createHub = ({
     open: (generationId, permission, sent) => {
       if (closed) throw new Fault('server.stopping')
       subscribers.requireCapacity(permission)
-      const wire = createEventStream({ onReady: () => recheck([subscription]), onGone: () => remove(subscription) })
+      const wire = createEventStream({
+        onReady: () => recheck([subscription]),
+        onDisconnect: () => remove(subscription),
+      })
       const subscription: Subscription = {
         generationId,
         permission,

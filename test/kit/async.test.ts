@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { delay, rejectOnAbort } from '../../src/kit/pause.ts'
+import { delay, rejectOnAbort } from '../../src/kit/async.ts'
 
 const never = new Promise<never>(() => {})
 const reason = new Error('enough')
