@@ -1,5 +1,5 @@
-import type { ByteRange } from '../kit/byte-range.ts'
 import { maxSliceBytes } from '../kit/async.ts'
+import type { ByteRange } from '../kit/byte-range.ts'
 
 /** What a store is given to keep. */
 export type ObjectBody = Uint8Array | ReadableStream<Uint8Array>

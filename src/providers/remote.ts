@@ -1,6 +1,6 @@
 import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
-import type { Clock } from '../kit/clock.ts'
 import { delay } from '../kit/async.ts'
+import type { Clock } from '../kit/clock.ts'
 import { retryAfterMs } from '../kit/retry-after.ts'
 import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'

@@ -5,11 +5,11 @@ const never = new Promise<never>(() => {})
 const reason = new Error('enough')
 const outcome = (work: Promise<unknown>) => work.catch((error: unknown) => error)
 
-describe('a pause', () => {
-  test('ends by itself', async () => {
+describe('delay', () => {
+  test('resolves after the given time', async () => {
     expect(await delay(1, new AbortController().signal)).toBeUndefined()
   })
-  test('ends with the reason of an abort, before it or in it', async () => {
+  test('rejects with the reason of an abort before or during the delay', async () => {
     expect(await outcome(delay(60_000, AbortSignal.abort(reason)))).toBe(reason)
     const controller = new AbortController()
     const paused = outcome(delay(60_000, controller.signal))
@@ -18,13 +18,13 @@ describe('a pause', () => {
   })
 })
 
-describe('work that cannot be told to stop', () => {
-  test('is waited for', async () => {
+describe('rejectOnAbort', () => {
+  test('settles as the work does when there is no abort', async () => {
     const { signal } = new AbortController()
     expect(await rejectOnAbort(Promise.resolve(1), signal)).toBe(1)
     expect(await outcome(rejectOnAbort(Promise.reject(reason), signal))).toBe(reason)
   })
-  test('is not waited for after an abort', async () => {
+  test('rejects on abort while the work is still pending', async () => {
     expect(await outcome(rejectOnAbort(never, AbortSignal.abort(reason)))).toBe(reason)
     const controller = new AbortController()
     const waiting = outcome(rejectOnAbort(never, controller.signal))

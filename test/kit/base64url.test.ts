@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { decodeBase64url, encodeBase64url } from '../../src/kit/base64url.ts'
 
-test('bytes survive the way there and back', () => {
+test('decoding an encoding returns the same bytes', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 100 }), (bytes) => {
       expect([...(decodeBase64url(encodeBase64url(bytes)) ?? [])]).toEqual([...bytes])
@@ -10,11 +10,11 @@ test('bytes survive the way there and back', () => {
   )
 })
 
-test('it is the encoding of RFC 4648 section 5, without padding', () => {
+test('the encoding is RFC 4648 section 5 without padding', () => {
   expect(encodeBase64url(new Uint8Array([0xfb, 0xff, 0xfe, 0]))).toBe('-__-AA')
 })
 
-test('one value has one text: of all strings only those are taken that encoding makes', () => {
+test('only canonical text is decoded: every accepted string is what its bytes encode to', () => {
   const character = fc.constantFrom(...'ABQfgw-_09+/= \n\0é')
   fc.assert(
     fc.property(fc.string({ unit: character, maxLength: 8 }), (text) => {
@@ -25,8 +25,8 @@ test('one value has one text: of all strings only those are taken that encoding 
   )
 })
 
-test('stray low bits, padding, white space, the other alphabet and impossible lengths are refused', () => {
-  // The first of each is the one good spelling.
+test('unused low bits, padding, white space, the other alphabet and impossible lengths are rejected', () => {
+  // The first of each row is the canonical text.
   for (const [good, ...bad] of [
     ['AA', 'AB', 'AP', 'AA==', 'AA=', ' AA', 'AA\n', 'A'],
     ['AAA', 'AAB', 'AAD', 'AAA='],
@@ -37,7 +37,7 @@ test('stray low bits, padding, white space, the other alphabet and impossible le
   }
 })
 
-test('of the spellings a lax decoder takes for one Ed25519 signature, one is taken', () => {
+test('of the texts a lax decoder accepts for one Ed25519 signature, exactly one is accepted', () => {
   const signature = encodeBase64url(new Uint8Array(64).fill(7))
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
   const same = [...alphabet].map((last) => signature.slice(0, -1) + last)

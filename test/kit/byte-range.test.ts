@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { parseRange, RangeNotSatisfiable, resolveRange } from '../../src/kit/byte-range.ts'
 
-test('a range is read where it is one, and is the whole where it is not', () => {
+test('a single byte range is parsed; any other header means the whole representation', () => {
   expect(parseRange('bytes=0-499')).toEqual({ first: 0, last: 499 })
   expect(parseRange('bytes=500-')).toEqual({ first: 500 })
   expect(parseRange('Bytes= -5')).toEqual({ suffix: 5 })
@@ -11,7 +11,7 @@ test('a range is read where it is one, and is the whole where it is not', () => 
   expect(parseRange(`bytes=0-${'9'.repeat(30)}`)).toBeUndefined()
 })
 
-test('a range is placed inside what there is', () => {
+test('a range is clamped to the length; one that starts beyond the end is not satisfiable', () => {
   expect(resolveRange(undefined, 0)).toEqual({ first: 0, length: 0 })
   expect(resolveRange({ first: 2, last: 3 }, 10)).toEqual({ first: 2, length: 2 })
   expect(resolveRange({ first: 2, last: 99 }, 10)).toEqual({ first: 2, length: 8 })

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { canonicalAddress, clientAddress, isAddress } from '../../src/kit/client-address.ts'
 
-/** No addresses, though they are made of what addresses are made of. */
+/** Not addresses, though built from the characters of addresses. */
 const none = [
   'face',
   '...',
@@ -17,8 +17,8 @@ const none = [
 ]
 const proxies = new Set(['10.0.0.1', '10.0.0.2', '2001:db8::1'])
 
-describe('a stranger at the socket', () => {
-  test('is who it is, whatever it writes into X-Forwarded-For', () => {
+describe('a direct client that is not a trusted proxy', () => {
+  test('keeps its socket address, regardless of X-Forwarded-For', () => {
     for (const forwardedFor of [null, '', '6.6.6.6', '6.6.6.6, 10.0.0.1', '10.0.0.1', '::1']) {
       expect(clientAddress('203.0.113.9', forwardedFor, proxies)).toBe('203.0.113.9')
       expect(clientAddress('203.0.113.9', forwardedFor, new Set())).toBe('203.0.113.9')
@@ -27,7 +27,7 @@ describe('a stranger at the socket', () => {
 })
 
 describe('behind a trusted proxy', () => {
-  test('the client is the last address that no trusted proxy added', () => {
+  test('the client is the rightmost address that is not a trusted proxy', () => {
     for (const [forwardedFor, client] of [
       ['203.0.113.9', '203.0.113.9'],
       ['203.0.113.9, 10.0.0.2', '203.0.113.9'],
@@ -40,50 +40,50 @@ describe('behind a trusted proxy', () => {
     }
   })
 
-  test('what the client wrote in front of its own address is not believed', () => {
+  test('addresses that the client put before its own are ignored', () => {
     expect(clientAddress('10.0.0.1', '6.6.6.6, 203.0.113.9', proxies)).toBe('203.0.113.9')
     expect(clientAddress('10.0.0.1', '6.6.6.6, 10.0.0.2, 203.0.113.9, 10.0.0.2', proxies)).toBe('203.0.113.9')
     expect(clientAddress('10.0.0.1', '6.6.6.6,,203.0.113.9', proxies)).toBe('203.0.113.9')
   })
 
-  test('a hop that is no address ends the walk: what stands before it is not believed', () => {
+  test('a malformed hop makes the proxy the client; addresses before it are ignored', () => {
     for (const unusable of ['unknown', '_hidden', '', '203.0.113.9.evil.example', '1.2.3', ...none]) {
       expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}`, proxies)).toBe('10.0.0.1')
       expect(clientAddress('10.0.0.1', `6.6.6.6, ${unusable}, 10.0.0.2`, proxies)).toBe('10.0.0.1')
     }
   })
 
-  test('a port is no part of an address', () => {
+  test('ports are stripped from addresses', () => {
     expect(clientAddress('10.0.0.1', '203.0.113.9:4711', proxies)).toBe('203.0.113.9')
     expect(clientAddress('10.0.0.1', '[2001:db8::9]:4711', proxies)).toBe('2001:db8::9')
   })
 
-  test('the proxy is known by its dual-stack address too', () => {
+  test('a proxy is recognized by its IPv4-mapped address', () => {
     for (const peer of ['::ffff:10.0.0.1', '::FFFF:10.0.0.1']) {
       expect(clientAddress(peer, '203.0.113.9', proxies)).toBe('203.0.113.9')
     }
   })
 
-  test('a proxy is known in whatever spelling its address is given', () => {
+  test('a proxy is recognized in every spelling of its address', () => {
     for (const proxy of ['2001:db8::1', '2001:0db8::1', '2001:DB8:0:0:0:0:0:1', '[2001:0db8:0::1]:443']) {
       expect(clientAddress(proxy, '203.0.113.9', proxies)).toBe('203.0.113.9')
       expect(clientAddress('10.0.0.1', `203.0.113.9, ${proxy}`, proxies)).toBe('203.0.113.9')
     }
   })
 
-  test('without a usable header the client is the proxy', () => {
+  test('without a usable header the proxy is the client', () => {
     for (const forwardedFor of [null, '', ',', '10.0.0.2', 'unknown', 'javascript:1', '1'.repeat(1_000)]) {
       expect(clientAddress('10.0.0.1', forwardedFor, proxies)).toBe('10.0.0.1')
     }
   })
 })
 
-test('IPv4 over a dual-stack socket is IPv4', () => {
+test('an IPv4-mapped address becomes IPv4', () => {
   expect(clientAddress('::ffff:192.0.2.1', null, new Set())).toBe('192.0.2.1')
   expect(clientAddress('2001:DB8::A', null, new Set())).toBe('2001:db8::a')
 })
 
-test('an address has one spelling, and that is its own', () => {
+test('the canonical text of an address is unique and canonicalizes to itself', () => {
   for (const [spelling, address] of [
     ['203.0.113.9', '203.0.113.9'],
     ['::ffff:cb00:7109', '203.0.113.9'],
@@ -104,7 +104,7 @@ test('an address has one spelling, and that is its own', () => {
   }
 })
 
-test('whatever the system takes for an address has a spelling', () => {
+test('every text that node:net accepts as an address has a canonical form', () => {
   const group = fc.integer({ min: 0, max: 0xffff }).map((value) => value.toString(16))
   const text = fc.oneof(
     fc.ipV4(),

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
 
 describe('the manual clock', () => {
-  test('stands still until it is told to move, and then both of its times move alike', () => {
+  test('moves only by advance, which moves both of its times by the same amount', () => {
     const clock = manualClock(1_000)
     expect([clock.now(), clock.monotonic()]).toEqual([1_000, 0])
     clock.advance(30_001)
@@ -11,12 +11,12 @@ describe('the manual clock', () => {
 })
 
 describe('the system clock', () => {
-  test('its monotonic time never steps back', () => {
+  test('has a monotonic time that never steps back', () => {
     const readings = Array.from({ length: 10_000 }, () => systemClock.monotonic())
     expect(readings).toEqual(readings.toSorted((a, b) => a - b))
   })
 
-  test('its wall time counts milliseconds since the epoch', () => {
+  test('has a wall time in milliseconds since the epoch', () => {
     const before = Date.now()
     const now = systemClock.now()
     expect(now).toBeGreaterThanOrEqual(before)

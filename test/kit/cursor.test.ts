@@ -5,15 +5,15 @@ import { decodeCursor, encodeCursor, toPage } from '../../src/kit/cursor.ts'
 import { newId } from '../../src/kit/id.ts'
 
 describe('a cursor', () => {
-  test('names the id it was made of', () => {
+  test('decodes to the id it encodes', () => {
     fc.assert(fc.property(fc.uuid(), (id) => expect(decodeCursor(encodeCursor(id))).toBe(id)))
   })
 
-  test('can stand in a query as it is', () => {
+  test('needs no escaping in a query string', () => {
     expect(encodeCursor(newId())).toMatch(/^[\w-]{1,64}$/)
   })
 
-  test('that is not ours is undefined and never an error', () => {
+  test('that is malformed decodes to undefined and never throws', () => {
     const id = newId()
     const ours = encodeCursor(id)
     for (const text of [
@@ -33,7 +33,7 @@ describe('a cursor', () => {
 })
 
 describe('pages', () => {
-  /** What a store does: rows below the place, newest first, one more than the limit. */
+  /** Pages like a store: rows below the position, newest first, one more than the limit. */
   const readAll = (ids: readonly string[], limit: number) => {
     const newestFirst = ids.map((id) => ({ id })).toSorted((a, b) => (a.id < b.id ? 1 : -1))
     const pages: { id: string }[][] = []
@@ -46,7 +46,7 @@ describe('pages', () => {
     }
   }
 
-  test('read one after the other they hold every row once, in order, and none is empty but the only one', () => {
+  test('read in sequence contain every row once, in order, and no page is empty unless there are no rows', () => {
     fc.assert(
       fc.property(fc.nat(30), fc.integer({ min: 1, max: 8 }), (count, limit) => {
         const ids = Array.from({ length: count }, newId)
@@ -58,7 +58,7 @@ describe('pages', () => {
     )
   })
 
-  test('nothing at all is one empty page without a cursor', () => {
+  test('of no rows are one empty page without a cursor', () => {
     expect(toPage([], 20)).toEqual({ items: [], next_cursor: null })
   })
 })

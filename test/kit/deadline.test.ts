@@ -5,7 +5,7 @@ import { createDeadline, DeadlinePassed } from '../../src/kit/deadline.ts'
 beforeEach(() => void jest.useFakeTimers())
 afterEach(() => void jest.useRealTimers())
 
-/** Clock and timers move together. */
+/** Moves the clock and the timers together. */
 const create = (budgetMs: number) => {
   const clock = manualClock()
   const advance = (ms: number) => {
@@ -15,26 +15,26 @@ const create = (budgetMs: number) => {
   return { deadline: createDeadline(clock, budgetMs), clock, advance }
 }
 
-/** Work that ends when it is told to, and says whether it was asked to cancel. */
+/** Work that the test settles by hand and that counts calls of `cancel`. */
 const createWork = () => {
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   const cancel = jest.fn()
   return { work: Object.assign(promise, { cancel }), cancel, resolve, reject }
 }
 
-/** What a promise has come to by now. */
+/** The current state of a promise. */
 const stateOf = async (promise: Promise<unknown>): Promise<unknown> => {
   const settled = promise.then(
     (value) => value,
     (error) => error,
   )
-  // One turn more than `run` needs to hand on a result.
+  // One microtask more than `run` needs to pass on a result.
   for (let turn = 0; turn < 5; turn += 1) await Promise.resolve()
   return Promise.race([settled, Promise.resolve('pending')])
 }
 
-describe('the time that remains', () => {
-  test('runs out once, at the budget', () => {
+describe('the remaining time', () => {
+  test('reaches zero at the budget', () => {
     const { deadline, clock } = create(5_000)
     expect(deadline.remainingMs()).toBe(5_000)
     clock.advance(4_999)
@@ -49,7 +49,7 @@ describe('the time that remains', () => {
 })
 
 describe('run', () => {
-  test('hands on what the work comes to, and asks nothing of it', async () => {
+  test('settles as the work does and does not cancel it', async () => {
     const { deadline, advance } = create(5_000)
     const good = createWork()
     const bad = createWork()
@@ -63,7 +63,7 @@ describe('run', () => {
     expect(jest.getTimerCount()).toBe(0)
   })
 
-  test('ends at the deadline, not before and not after, and asks the work to cancel once', async () => {
+  test('rejects at the deadline and cancels the work once', async () => {
     const { deadline, advance } = create(5_000)
     const { work, cancel } = createWork()
     const result = deadline.run(work)
@@ -75,7 +75,7 @@ describe('run', () => {
     expect(cancel).toHaveBeenCalledTimes(1)
   })
 
-  test('a wait that begins late, or inside another wait, ends at the same moment', async () => {
+  test('rejects late and nested waits at the same moment', async () => {
     const { deadline, advance } = create(5_000)
     advance(3_000)
     const inner = createWork()
@@ -87,7 +87,7 @@ describe('run', () => {
     expect(inner.cancel).toHaveBeenCalledTimes(1)
   })
 
-  test('with no time left it does not wait', async () => {
+  test('rejects at once when no time is left', async () => {
     const { deadline, advance } = create(5_000)
     advance(6_000)
     const { work, cancel } = createWork()
@@ -97,7 +97,7 @@ describe('run', () => {
     expect(cancel).toHaveBeenCalledTimes(1)
   })
 
-  test('work that has not begun is not asked to cancel', async () => {
+  test('does not cancel work that has not started', async () => {
     const { deadline, advance } = create(5_000)
     const { work, cancel } = createWork()
     const result = deadline.run(Object.assign(work, { active: false }))
@@ -106,7 +106,7 @@ describe('run', () => {
     expect(cancel).not.toHaveBeenCalled()
   })
 
-  test('what work without a cancel does after the deadline is nobody’s business', async () => {
+  test('ignores how work settles after the deadline', async () => {
     const { deadline, advance } = create(5_000)
     const { promise, reject } = Promise.withResolvers<never>()
     const result = deadline.run(promise)

@@ -3,9 +3,9 @@ import fc from 'fast-check'
 import { email } from '../../src/http/schema-types.ts'
 import { canonicalEmail } from '../../src/kit/email.ts'
 
-describe('an address as it is stored', () => {
-  test('is one for all spellings that differ in case or in how letters are composed', () => {
-    // J with a caron has no letter of its own, j with a caron has.
+describe('a canonical email address', () => {
+  test('is the same for all spellings that differ only in case or Unicode composition', () => {
+    // Only the lower-case j with a caron has a precomposed code point.
     for (const spelling of ['J\u030can@example.com', 'j\u030can@example.com', '\u01f0AN@EXAMPLE.COM']) {
       expect(canonicalEmail(spelling)).toBe('\u01f0an@example.com')
     }
@@ -21,14 +21,14 @@ describe('an address as it is stored', () => {
     )
   })
 
-  test('has 254 characters at most, however many it had before', () => {
+  test('is undefined beyond 254 characters, even when the input was shorter', () => {
     expect(canonicalEmail(`${'a'.repeat(242)}@example.com`)).toHaveLength(254)
     expect(canonicalEmail(`${'a'.repeat(243)}@example.com`)).toBeUndefined()
     expect(canonicalEmail(`${'\u0130'.repeat(150)}@example.com`)).toBeUndefined()
   })
 })
 
-test('whether it is an address takes a mebibyte no longer than a kilobyte', () => {
+test('validating an email address of 1 MiB takes no longer per byte than one of 1 KiB', () => {
   const pattern = new RegExp(email.pattern ?? '')
   const timeOf = (bytes: number) => {
     const text = `a@${'a.'.repeat(bytes / 2)}`

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { entityTag, matchesEntityTag } from '../../src/kit/entity-tag.ts'
 
-test('a client has what one of its tags names, strong or weak, or whatever there is', () => {
+test('If-None-Match matches a strong tag, a weak tag, a tag in a list, and *', () => {
   const tag = entityTag('abc-256')
   for (const header of [tag, `W/${tag}`, `"x",${tag}`, ` "x" , W/${tag} `, '*']) {
     expect([header, matchesEntityTag(header, tag)]).toEqual([header, true])

@@ -13,14 +13,14 @@ const start = () => {
 }
 
 describe('server-sent events', () => {
-  test('are written as their standard has it, on one line whatever is in them', () => {
+  test('are formatted as WHATWG specifies, with data on one line', () => {
     expect(formatEvent('status', 'a.1', { text: 'one\ntwo\r\n\n' })).toBe(
       'event: status\nid: a.1\ndata: {"text":"one\\ntwo\\r\\n\\n"}\n\n',
     )
     expect(formatRetry(1_000.7)).toBe('retry: 1001\n\n')
   })
 
-  test('are taken one at a time, when the client asks: nothing piles up', async () => {
+  test('are accepted one at a time, each after the client has read the one before, so nothing is buffered', async () => {
     const { stream, seen, reader } = start()
     await Promise.resolve()
     expect([stream.isReady, stream.write('early'), seen.ready]).toEqual([false, false, 0])
@@ -34,7 +34,7 @@ describe('server-sent events', () => {
     expect(decoder.decode((await second).value)).toBe('three')
   })
 
-  test('end once, and take nothing after that', async () => {
+  test('can be ended twice, and refuse writes after the end', async () => {
     const { stream, seen, reader } = start()
     await Promise.resolve()
     const last = reader.read()
@@ -47,7 +47,7 @@ describe('server-sent events', () => {
     expect(seen.gone).toBe(0)
   })
 
-  test('tell when the client goes, and take nothing after that', async () => {
+  test('report that the client disconnected, and refuse writes after that', async () => {
     const { stream, seen, reader } = start()
     await reader.cancel()
     expect([seen.gone, stream.isReady, stream.write('x')]).toEqual([1, false, false])

@@ -3,12 +3,12 @@ import fc from 'fast-check'
 import { createHistogram } from '../../src/kit/histogram.ts'
 
 describe('a histogram', () => {
-  test('says nothing of nothing', () => {
+  test('has no quantiles while it is empty', () => {
     const { count, max, quantile } = createHistogram()
     expect([count, max, quantile(0.5)]).toEqual([0, 0, undefined])
   })
 
-  test('tells every quantile to within 9 % above it, whatever was recorded', () => {
+  test('returns each quantile at most 9 % too high and never too low, for any recorded values', () => {
     const values = fc.array(fc.double({ min: 0.001, max: 1e7, noNaN: true }), { minLength: 1, maxLength: 200 })
     fc.assert(
       fc.property(values, fc.double({ min: 0, max: 1, noNaN: true }), (recorded, share) => {
@@ -25,7 +25,7 @@ describe('a histogram', () => {
     )
   })
 
-  test('takes nothing, less than nothing and more than it has room for', () => {
+  test('accepts zero, negative values, and values beyond its last bucket', () => {
     const histogram = createHistogram()
     for (const value of [0, -5, 1e300]) histogram.record(value)
     expect(histogram.count).toBe(3)

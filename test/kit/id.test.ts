@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { isId, newId } from '../../src/kit/id.ts'
 
-test('new ids are ids, of version 7, all different, and sort in the order they were made', () => {
+test('new ids are UUIDs of version 7, unique, and sort in order of creation', () => {
   const ids = Array.from({ length: 10_000 }, newId)
   expect(ids.every(isId)).toBe(true)
   expect(ids.every((id) => id[14] === '7' && '89ab'.includes(id[19] ?? ''))).toBe(true)
@@ -9,7 +9,7 @@ test('new ids are ids, of version 7, all different, and sort in the order they w
   expect(ids).toEqual(ids.toSorted())
 })
 
-test('an id has one spelling', () => {
+test('only the lower-case spelling of a UUID is an id', () => {
   const id = '0190b6c2-5a7e-7cc1-8f4e-0123456789ab'
   expect(isId(id)).toBe(true)
   for (const other of [

@@ -18,7 +18,7 @@ const notUtf8 = 'The body is not UTF-8'
 const notJson = 'The body is not JSON'
 const unstorable = 'A string contains a NUL character or a lone surrogate'
 
-test('any JSON value that can be stored comes through as it was', () => {
+test('every storable JSON value is parsed unchanged', () => {
   const text = fc.string({ unit: 'grapheme' }).filter((value) => !value.includes('\0'))
   const value = fc.jsonValue({ stringUnit: 'grapheme' }).filter((json) => !JSON.stringify(json).includes('\\u0000'))
   fc.assert(
@@ -28,7 +28,7 @@ test('any JSON value that can be stored comes through as it was', () => {
   )
 })
 
-test('bytes that are not UTF-8 are refused', () => {
+test('bytes that are not UTF-8 are rejected', () => {
   for (const bytes of [
     [0x22, 0xff, 0x22],
     [0x22, 0xc3, 0x22], // cut off
@@ -40,14 +40,14 @@ test('bytes that are not UTF-8 are refused', () => {
   }
 })
 
-test('text that is not JSON is refused', () => {
+test('text that is not JSON is rejected', () => {
   for (const text of ['', ' ', '{', '{"a":1,}', "{'a':1}", '[1] [2]', 'NaN', '01', '"\n"', 'undefined', '/**/1']) {
     expect(refusal(text)).toBe(notJson)
   }
 })
 
-describe('strings that no text column can hold', () => {
-  test('NUL and lone surrogates are refused, in values and in names, at any depth', () => {
+describe('strings that a Postgres text column cannot store', () => {
+  test('are rejected: NUL and lone surrogates, in values and in names, at any depth', () => {
     for (const string of ['"\\u0000"', '"a\\u0000b"', '"\\ud800"', '"\\udc00"', '"\\udc00\\ud800"', '"x\\uD83D"']) {
       expect(refusal(string)).toBe(unstorable)
       expect(refusal(`{${string}:1}`)).toBe(unstorable)
@@ -56,28 +56,28 @@ describe('strings that no text column can hold', () => {
     }
   })
 
-  test('other escapes are taken', () => {
+  test('are distinguished from other escapes, which are accepted', () => {
     expect(parseJson(bytesOf('["\\u0041","\\ud83d\\ude00","\\\\u0000","\\n"]'))).toEqual(['A', '😀', '\\u0000', '\n'])
   })
 })
 
-describe('a body that is nothing but depth', () => {
+describe('deep nesting', () => {
   const mebi = 1_048_576
   const tooDeep = 'The body is nested deeper than 64 levels'
 
-  test('is refused, open or closed', () => {
+  test('is rejected, with and without closing brackets', () => {
     expect(refusal('['.repeat(mebi))).toBe(tooDeep)
     expect(refusal('{"a":'.repeat(mebi / 5))).toBe(tooDeep)
     expect(refusal('['.repeat(mebi / 2) + ']'.repeat(mebi / 2))).toBe(tooDeep)
   })
 
-  test('is told from one that is only long, or full of brackets in its words', () => {
+  test('is not confused with length or with brackets inside strings', () => {
     const long = [Array.from({ length: 2_000 }, (_, index) => [{ index }])]
     const words = ['['.repeat(2_000), '{"[', '\\', '\\"[[', ...Array.from({ length: 200 }, () => '"[')]
     for (const value of [long, words]) expect(parseJson(bytesOf(JSON.stringify(value)))).toEqual(value)
   })
 
-  test('is taken up to a depth of 64', () => {
+  test('is accepted up to 64 levels', () => {
     const nest = (depth: number) => `${'['.repeat(depth)}"${'x'.repeat(2_000)}"${']'.repeat(depth)}`
     expect(Array.isArray(parseJson(bytesOf(nest(64))))).toBe(true)
     expect(refusal(nest(65))).toBe(tooDeep)

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { isPublicAddress } from '../../src/kit/public-address.ts'
 
-/** First and last of each block of IANA's registries of special-purpose addresses, and of what is no unicast. */
+/** First and last addresses of IANA's special-purpose blocks and of the blocks that are not unicast. */
 const special = {
   'this network': ['0.0.0.0', '0.255.255.255'],
   'private use': ['10.0.0.0', '10.255.255.255', '172.16.0.0', '172.31.255.255', '192.168.0.0', '192.168.255.255'],
@@ -31,12 +31,12 @@ const special = {
 }
 
 for (const [block, addresses] of Object.entries(special)) {
-  test(`${block}: none is public`, () => {
+  test(`no address of this block is public: ${block}`, () => {
     expect(addresses.filter(isPublicAddress)).toEqual([])
   })
 }
 
-test('the neighbours of those blocks are public', () => {
+test('addresses next to the special-purpose blocks are public', () => {
   const neighbours = ['1.0.0.0', '9.255.255.255', '11.0.0.0', '100.63.255.255', '100.128.0.0', '126.255.255.255']
   const more = ['128.0.0.0', '169.253.255.255', '169.255.0.0', '172.15.255.255', '172.32.0.0', '192.0.1.0']
   const last = ['192.167.255.255', '192.169.0.0', '198.17.255.255', '198.20.0.0', '223.255.255.255', '8.8.8.8']
@@ -46,7 +46,7 @@ test('the neighbours of those blocks are public', () => {
   }
 })
 
-test('what is not the usual spelling of an address is none', () => {
+test('text that is not a plain address is not public', () => {
   const odd = ['', 'localhost', '8.8.8', '134744072', '0x08080808', '010.8.8.8', '8.8.8.8 ', '8.8.8.8:443', '08.8.8.8']
   const six = ['2606:4700::1111%eth0', '[2606:4700::1111]', '2606:4700:::1', 'g::1']
   expect([...odd, ...six].filter(isPublicAddress)).toEqual([])

@@ -4,14 +4,14 @@ import { createTraceIds, traceIdOf } from '../../src/kit/trace-id.ts'
 const trace = '0af7651916cd43dd8448eb211c80319c'
 const parent = 'b7ad6b7169203331'
 
-describe('the trace id of a traceparent', () => {
-  test('is taken from a header as W3C Trace Context writes it, later versions included', () => {
+describe('the trace id of a traceparent header', () => {
+  test('is parsed from every version that W3C Trace Context allows', () => {
     expect(traceIdOf(`00-${trace}-${parent}-01`)).toBe(trace)
     expect(traceIdOf(`00-${trace}-${parent}-00`)).toBe(trace)
     expect(traceIdOf(`cc-${trace}-${parent}-01-what-the-future-is-like`)).toBe(trace)
   })
 
-  test('is nothing when the header is not one', () => {
+  test('is undefined when the header is malformed', () => {
     for (const header of [
       null,
       '',
@@ -37,13 +37,13 @@ describe('the trace id of a traceparent', () => {
   })
 })
 
-describe('new trace ids', () => {
-  test('are ones that a traceparent could carry', () => {
+describe('generated trace ids', () => {
+  test('are valid in a traceparent header', () => {
     const next = createTraceIds()
     for (const id of [next(), next()]) expect(traceIdOf(`00-${id}-${parent}-01`)).toBe(id)
   })
 
-  test('differ within a process and between processes', () => {
+  test('are unique within a process and across processes', () => {
     const makers = Array.from({ length: 10 }, createTraceIds)
     const ids = makers.flatMap((next) => Array.from({ length: 1_000 }, next))
     expect(new Set(ids).size).toBe(10_000)

@@ -9,8 +9,8 @@ const create = (options: Partial<TtlMapOptions<number>> = {}) => {
 }
 const hit = (value: number): Lookup<number> => ({ kind: 'hit', value })
 
-describe('three answers', () => {
-  test('what was set is a hit, what was set absent is absent, all else is a miss', () => {
+describe('a lookup', () => {
+  test('is a hit for a value, absent for a negative entry, and a miss for an unknown key', () => {
     const { map } = create()
     map.set('a', 1)
     map.setAbsent('b')
@@ -19,7 +19,7 @@ describe('three answers', () => {
     expect(map.get('c')).toEqual({ kind: 'miss' })
   })
 
-  test('the last word on a key counts', () => {
+  test('returns what was set last, value or negative entry', () => {
     const { map } = create()
     map.set('a', 1)
     map.setAbsent('a')
@@ -29,7 +29,7 @@ describe('three answers', () => {
     expect(map.size).toBe(1)
   })
 
-  test('what was deleted or cleared is a miss', () => {
+  test('is a miss after delete and after clear', () => {
     const { map } = create()
     map.set('a', 1)
     map.set('b', 2)
@@ -43,8 +43,8 @@ describe('three answers', () => {
   })
 })
 
-describe('time to live', () => {
-  test('an entry lives until its time to live has passed; who recalls it has it after that, also when it was met', () => {
+describe('expiry', () => {
+  test('makes an entry a miss when its time to live has passed; peekStale still reads it', () => {
     const { map, clock } = create()
     map.set('a', 1)
     clock.advance(999)
@@ -54,7 +54,7 @@ describe('time to live', () => {
     expect(map.peekStale('a')).toEqual(hit(1))
   })
 
-  test('reading an entry does not lengthen its life, writing it does', () => {
+  test('is postponed by writing an entry and not by reading it', () => {
     const { map, clock } = create()
     map.set('read', 1)
     map.set('written', 1)
@@ -66,21 +66,21 @@ describe('time to live', () => {
     expect(map.get('written')).toEqual(hit(2))
   })
 
-  test('an absent answer lives for a tenth of that, or as long as it was told to', () => {
-    for (const [options, livesMs] of [
+  test('of a negative entry comes after a tenth of the time to live, or after absentTtlMs', () => {
+    for (const [options, lifetimeMs] of [
       [{}, 100],
       [{ absentTtlMs: 5_000 }, 5_000],
     ] as const) {
       const { map, clock } = create(options)
       map.setAbsent('a')
-      clock.advance(livesMs - 1)
+      clock.advance(lifetimeMs - 1)
       expect(map.get('a')).toEqual({ kind: 'absent' })
       clock.advance(1)
       expect(map.get('a')).toEqual({ kind: 'miss' })
     }
   })
 
-  test('jitter shortens a life by at most its share, and never lengthens it', () => {
+  test('comes earlier by at most the jitter fraction, and never later', () => {
     fc.assert(
       fc.property(
         fc.double({ min: 0, max: 1, noNaN: true }),
@@ -88,17 +88,17 @@ describe('time to live', () => {
         (jitter, random) => {
           const { map, clock } = create({ ttlMs: 10_000, jitter, random: () => random })
           map.set('a', 1)
-          const sureMs = Math.max(0, Math.floor(10_000 * (1 - jitter)) - 1)
-          clock.advance(sureMs)
-          if (sureMs > 0) expect(map.get('a')).toEqual(hit(1))
-          clock.advance(10_000 - sureMs)
+          const minLifetimeMs = Math.max(0, Math.floor(10_000 * (1 - jitter)) - 1)
+          clock.advance(minLifetimeMs)
+          if (minLifetimeMs > 0) expect(map.get('a')).toEqual(hit(1))
+          clock.advance(10_000 - minLifetimeMs)
           expect(map.get('a')).toEqual({ kind: 'miss' })
         },
       ),
     )
   })
 
-  test('entries made together do not expire together', () => {
+  test('with jitter does not hit all entries of one moment at once', () => {
     const { map, clock } = create({ jitter: 0.5 })
     for (let key = 0; key < 1_000; key += 1) map.set(String(key), key)
     clock.advance(750)
@@ -108,8 +108,8 @@ describe('time to live', () => {
   })
 })
 
-describe('the bound', () => {
-  test('the least recently used goes first: writing and reading are using', () => {
+describe('the bound on entries', () => {
+  test('evicts the least recently used entry, where reads and writes count as use', () => {
     const { map } = create({ maxEntries: 3 })
     map.set('a', 1)
     map.set('b', 2)
@@ -123,7 +123,7 @@ describe('the bound', () => {
     expect([map.get('b'), map.get('d'), map.get('e')]).toEqual([hit(4), hit(5), hit(6)])
   })
 
-  test('writing a key that is there pushes nothing out', () => {
+  test('evicts nothing when an existing key is overwritten', () => {
     const { map } = create({ maxEntries: 2 })
     map.set('a', 1)
     map.set('b', 2)
@@ -132,7 +132,7 @@ describe('the bound', () => {
     expect(map.get('a')).toEqual(hit(1))
   })
 
-  test('holds at every moment under 100,000 keys, absent ones included, and the last ones are there', () => {
+  test('holds at every moment of 100,000 writes, negative entries included, and the newest entries stay', () => {
     const { map } = create({ maxEntries: 1_000 })
     let largest = 0
     for (let key = 0; key < 100_000; key += 1) {
@@ -146,8 +146,8 @@ describe('the bound', () => {
   })
 })
 
-describe('a value that is amended', () => {
-  test('takes the place of the one before, and lives no longer and counts as no newer for it', () => {
+describe('update', () => {
+  test('replaces the value and keeps age, expiry and recency', () => {
     const { map, clock } = create({ ttlMs: 100, jitter: 0 })
     map.set('a', 1)
     map.set('b', 1)
@@ -162,7 +162,7 @@ describe('a value that is amended', () => {
     expect(map.get('a')).toEqual({ kind: 'miss' })
   })
 
-  test('is left alone where it stays the same, and goes where nothing is put in its place', () => {
+  test('keeps the entry when the value is the same, and deletes it when the result is undefined', () => {
     const { map } = create({})
     map.set('a', 1)
     const before = map.peek('a')
@@ -172,7 +172,7 @@ describe('a value that is amended', () => {
     expect([map.get('a').kind, map.size]).toEqual(['miss', 0])
   })
 
-  test('is none where nothing is known, or that there is nothing', () => {
+  test('does nothing for a miss and for a negative entry', () => {
     const { map } = create({})
     map.setAbsent('a')
     for (const key of ['a', 'b']) map.update(key, () => 7)
@@ -183,7 +183,7 @@ describe('a value that is amended', () => {
 describe('the bound in bytes', () => {
   const sizeOf = (key: string, value: number | undefined) => key.length + (value ?? 0)
 
-  test('holds whatever the sizes: as many go as what is new asks for, the least recently used first', () => {
+  test('evicts as many least recently used entries as a new one needs', () => {
     const { map } = create({ maxBytes: 100, sizeOf })
     for (const key of ['a', 'b', 'c', 'd']) map.set(key, 19)
     expect([map.size, map.bytes]).toEqual([4, 80])
@@ -193,7 +193,7 @@ describe('the bound in bytes', () => {
     expect(map.bytes).toBe(100)
   })
 
-  test('counts absent ones, and gives back what is written over, removed or cleared', () => {
+  test('counts negative entries, and releases the bytes of overwritten, deleted and cleared entries', () => {
     const { map } = create({ maxBytes: 100, sizeOf, absentTtlMs: 10 })
     map.setAbsent('absent')
     map.set('a', 10)
@@ -210,7 +210,7 @@ describe('the bound in bytes', () => {
     expect(map.bytes).toBe(0)
   })
 
-  test('lets in nothing that is larger than all of it, and does not keep what was there under that key', () => {
+  test('rejects an entry larger than the bound and deletes the previous entry of its key', () => {
     const { map } = create({ maxBytes: 100, sizeOf })
     map.set('a', 10)
     map.set('b', 10)
@@ -220,7 +220,7 @@ describe('the bound in bytes', () => {
     expect(map.bytes).toBe(11)
   })
 
-  test('holds with the bound on entries, whichever is met first, for any sequence of sizes', () => {
+  test('holds together with the bound on entries for any sequence of sizes', () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'), fc.nat(60), fc.boolean()), { maxLength: 60 }),
@@ -245,8 +245,8 @@ describe('the bound in bytes', () => {
   })
 })
 
-describe('the age', () => {
-  test('of what is known counts from when it was true, also where it comes from another cache', () => {
+describe('the age of an entry', () => {
+  test('counts from when the value was read, including its age in another cache', () => {
     const { map, clock } = create()
     map.set('own', 1)
     map.set('other', 1, 400)
@@ -262,7 +262,7 @@ describe('the age', () => {
     expect(map.ageMs('other')).toBe(0)
   })
 
-  test('from elsewhere does not shorten the life here, and asking for it is no use', () => {
+  test('does not shorten its time to live, and reading the age does not count as use', () => {
     const { map, clock } = create({ maxEntries: 2 })
     map.set('a', 1, 5_000)
     map.set('b', 1)
@@ -275,7 +275,7 @@ describe('the age', () => {
   })
 })
 
-test('keys are named by use, the last first', () => {
+test('keysByRecency lists the most recently used key first', () => {
   const { map } = create()
   expect([...map.keysByRecency()]).toEqual([])
   for (const key of ['a', 'b', 'c']) map.set(key, 1)
@@ -287,10 +287,10 @@ test('keys are named by use, the last first', () => {
   expect([...map.keysByRecency()]).toEqual(['b', 'c'])
 })
 
-/** FLOOD=10000000 for the whole of it. */
+/** Set FLOOD=10000000 for the full run. */
 const flood = Number(process.env['FLOOD'] ?? 1_000_000)
 
-test(`a flood of ${flood} keys nobody asks for again changes neither the size nor the memory it takes`, () => {
+test(`memory stays constant under a flood of ${flood} keys that are never read again`, () => {
   const { map } = create({ maxEntries: 20_000, maxBytes: 4_000_000, sizeOf: (key) => 200 + 2 * key.length })
   let largest = 0
   let most = 0
@@ -304,7 +304,7 @@ test(`a flood of ${flood} keys nobody asks for again changes neither the size no
     Bun.gc(true)
     return process.memoryUsage().rss
   }
-  // What is set aside by then is enough for good.
+  // The first quarter warms up the allocator.
   const before = send(0, flood / 4)
   const after = send(flood / 4, flood)
   expect(largest).toBeLessThanOrEqual(20_000)
@@ -313,12 +313,12 @@ test(`a flood of ${flood} keys nobody asks for again changes neither the size no
   expect(after - before).toBeLessThan(64 * 2 ** 20)
 }, 120_000)
 
-/** The same promise as plainly as it can be written: a list, least recently used first. */
+/** Reference model: a list, least recently used first. */
 const createModel = (maxEntries: number, now: () => number, ttlMs: number, absentTtlMs: number) => {
   let entries: { key: string; lookup: Lookup<number>; expiresAtMs: number }[] = []
   const without = (key: string) => entries.filter((entry) => entry.key !== key)
-  const put = (key: string, lookup: Lookup<number>, livesMs: number) => {
-    entries = [...without(key), { key, lookup, expiresAtMs: now() + livesMs }].slice(-maxEntries)
+  const put = (key: string, lookup: Lookup<number>, lifetimeMs: number) => {
+    entries = [...without(key), { key, lookup, expiresAtMs: now() + lifetimeMs }].slice(-maxEntries)
   }
   return {
     get: (key: string): Lookup<number> => {
@@ -340,7 +340,7 @@ const createModel = (maxEntries: number, now: () => number, ttlMs: number, absen
   }
 }
 
-test('is crowded where one more would displace one that is still good, by number or by size', () => {
+test('wouldEvict is true exactly when one more entry would evict an unexpired one, by number or by size', () => {
   for (const options of [{ maxEntries: 2 }, { maxBytes: 20, sizeOf: () => 10 }]) {
     const { map, clock } = create(options)
     expect(map.wouldEvict).toBe(false)
@@ -350,14 +350,14 @@ test('is crowded where one more would displace one that is still good, by number
     map.set('b', 2)
     expect(map.wouldEvict).toBe(true)
     clock.advance(500)
-    // The oldest has expired: its place is free.
+    // The least recently used entry has expired, so it may be evicted.
     expect(map.wouldEvict).toBe(false)
     map.set('c', 3)
     expect(map.wouldEvict).toBe(true)
   }
 })
 
-test('any sequence of calls gives the answers and the size of a naive model', () => {
+test('any sequence of calls gives the results and the size of the reference model', () => {
   const key = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f')
   const step = fc.oneof(
     { weight: 6, arbitrary: fc.record({ call: fc.constant('get' as const), key }) },
@@ -388,20 +388,20 @@ test('any sequence of calls gives the answers and the size of a naive model', ()
   )
 })
 
-describe('who looks on', () => {
-  test('sees what is there without using it or dropping it', () => {
+describe('peek and keysByInsertion', () => {
+  test('read an entry without counting as use and without removing it', () => {
     const { map, clock } = create({ maxEntries: 2 })
     map.set('a', 1)
     map.set('b', 2)
     expect(map.peek('a')).toEqual(hit(1))
-    // Not used by that, so it is the one to go.
+    // Peeking did not count as use, so `a` is evicted.
     map.set('c', 3)
     expect([map.peek('a').kind, map.peek('b').kind]).toEqual(['miss', 'hit'])
     clock.advance(1_000)
     expect([map.peek('b').kind, map.size]).toEqual(['miss', 2])
   })
 
-  test('knows by the object whether anything was set or deleted meanwhile', () => {
+  test('return the same object until the key is set again', () => {
     const { map } = create()
     for (const put of [() => map.set('a', 1), () => map.setAbsent('a')]) {
       put()
@@ -414,7 +414,7 @@ describe('who looks on', () => {
     }
   })
 
-  test('goes through the keys from the longest ago, and on while they come and go', () => {
+  test('iterate from the oldest insertion and continue while entries are added and removed', () => {
     const { map } = create()
     for (const key of ['a', 'b', 'c']) map.set(key, 1)
     map.get('a')

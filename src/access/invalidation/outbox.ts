@@ -1,5 +1,5 @@
-import type { Clock } from '../../kit/clock.ts'
 import { yieldToEventLoop } from '../../kit/async.ts'
+import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../platform/log.ts'
 import { type RedisCache, redisTtlMs } from '../cache/redis-cache.ts'
 import { type FactKey, isWhole } from '../policy/facts/model.ts'

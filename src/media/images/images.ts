@@ -1,5 +1,5 @@
-import type { Deadline } from '../../kit/deadline.ts'
 import { maxSliceBytes, yieldToEventLoop } from '../../kit/async.ts'
+import type { Deadline } from '../../kit/deadline.ts'
 import { createWorkerPool } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../formats/image-format.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/video-format.ts'
