@@ -3,13 +3,16 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
-import type { FactCache, GatheredFacts, Principal } from './cache/fact-cache.ts'
+import type { FactCache } from './cache/fact-cache.ts'
+import type { GatheredFacts, PrincipalFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
 import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide, layers } from './policy/decide.ts'
-import type { Facts, MediaFact } from './policy/facts/model.ts'
+import type { MediaFact } from './policy/facts/media.ts'
+import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
 import { noResource, type ResourceFacts } from './policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
+import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, Service } from './principal.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
 
@@ -58,11 +61,11 @@ const notFound = {
   media: 'media.not_found',
 } as const
 
-const toFacts = (
-  userId: string,
-  account: Facts['account'],
-  { project, generation, media, grant }: ResourceFacts,
-): Facts => ({ userId, account, project, generation, media, grant })
+const toFacts = (userId: string, account: Facts['account'], resource: ResourceFacts): Facts => ({
+  userId,
+  account,
+  ...resource,
+})
 
 /** By what is merely remembered things may be looked at, and nothing else. */
 const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
@@ -121,7 +124,7 @@ export const createAccess = ({
   /** Told of every question that is answered; must cost next to nothing. */
   onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
 }): Access => {
-  const admit = (claims: Claims, principal: Principal): Caller => {
+  const admit = (claims: Claims, principal: PrincipalFacts): Caller => {
     const { userId, sessionId } = claims
     const { account } = principal
     if (account === undefined || !isSignedIn(claims, principal, clock.now())) {
@@ -131,17 +134,17 @@ export const createAccess = ({
   }
 
   const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
-    const gathered = await facts.gather({ accounts: [userId], resources: [{ ref, userId }] }, deadline)
+    const gathered = await facts.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
     refuseStale(gathered, action)
     const resource = gathered.resource(ref, userId)
-    const question = toFacts(userId, gathered.account(userId), resource)
+    const question = toFacts(userId, gathered.find('account', userId), resource)
     decisionCounters.count(gathered.tier)
     onDecision(userId, ref, resource)
     return { question, gathered }
   }
 
   const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
-    const account = facts.peekAccount(userId)
+    const account = facts.peek('account', userId)
     const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
     if (resource === undefined) return undefined
     decisionCounters.count('l1')
@@ -185,10 +188,10 @@ export const createAccess = ({
     resources: readonly ResourceRef[] = [],
   ): Promise<Caller> => {
     const { sessionId, userId } = claims
-    const about = resources.map((ref) => ({ ref, userId }))
-    const gathered = await facts.gather({ session: { id: sessionId, userId }, resources: about }, deadline)
+    const queries = [...principalQueries(sessionId, userId), ...resources.map((ref) => resourceQuery(ref, userId))]
+    const gathered = await facts.gather(queries, deadline)
     const caller = admit(claims, gathered.principal(claims.sessionId, claims.userId))
-    decisionCounters.attributePrefetch(gathered.tier, about.length)
+    decisionCounters.attributePrefetch(gathered.tier, resources.length)
     return gathered.stale ? { ...caller, stale: true } : caller
   }
 
@@ -201,10 +204,10 @@ export const createAccess = ({
       const presented = readServiceKey(key)
       if (presented === undefined) throw new Fault('identity.not_signed_in')
       const { id, secretHash } = presented
-      const known = facts.peekServiceKey(id)
+      const known = facts.peek('service_key', id)
       const fact =
         known.kind === 'miss'
-          ? (await facts.gather({ serviceKey: id }, deadline)).serviceKey(id)
+          ? (await facts.gather([factQuery('service_key', id)], deadline)).find('service_key', id)
           : known.kind === 'hit'
             ? known.value
             : undefined
@@ -219,10 +222,7 @@ export const createAccess = ({
     },
     decideMany: async (questions, deadline) => {
       const gathered = await facts.gather(
-        {
-          accounts: questions.map(({ userId }) => userId),
-          resources: questions.map(({ resource, userId }) => ({ ref: resource, userId })),
-        },
+        questions.flatMap(({ userId, resource }) => [factQuery('account', userId), resourceQuery(resource, userId)]),
         deadline,
       )
       for (const { action } of questions) refuseStale(gathered, action)
@@ -230,7 +230,7 @@ export const createAccess = ({
       return questions.map(({ userId, action, resource: ref }) => {
         const resource = gathered.resource(ref, userId)
         onDecision(userId, ref, resource)
-        return redactDecision(toFacts(userId, gathered.account(userId), resource), action)
+        return redactDecision(toFacts(userId, gathered.find('account', userId), resource), action)
       })
     },
     explain: (userId, action, ref, deadline) => {

@@ -16,7 +16,7 @@ import type { InvalidationKeys } from './invalidation/model.ts'
 import { createOutbox, type OutboxTiming } from './invalidation/outbox.ts'
 import { createPendingInvalidations, type PendingInvalidations } from './invalidation/pending-invalidations.ts'
 import type { LeaseTiming } from './invalidation/timing.ts'
-import type { Fact, FactKind } from './policy/facts/model.ts'
+import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from './policy/facts/registry.ts'
 
 type Dependencies = {
   readonly database: Database
@@ -64,8 +64,8 @@ export type Caches = {
  * project takes 30 to 165 bytes, the fewer the more users share it.
  */
 export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number => {
-  const entries = typeof fact === 'object' && 'granted' in fact ? Object.keys(fact.granted).length : 0
-  return 200 + 2 * key.length + 160 * entries
+  const extraBytes = fact === undefined ? undefined : definitionOf(kindOf(key as FactKey)).extraBytes?.(fact)
+  return 200 + 2 * key.length + (extraBytes ?? 0)
 }
 
 export const createCaches = (dependencies: Dependencies): Caches => {

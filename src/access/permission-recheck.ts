@@ -1,7 +1,9 @@
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { FactCache, Principal } from './cache/fact-cache.ts'
+import type { FactCache } from './cache/fact-cache.ts'
+import type { PrincipalFacts } from './cache/gather.ts'
 import { decide } from './policy/decide.ts'
+import { principalQueries, resourceQuery } from './policy/facts/queries.ts'
 import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import type { Action, ResourceRef } from './policy/matrix.ts'
 import type { Claims } from './principal.ts'
@@ -13,7 +15,7 @@ export type RecheckedPermission = Claims & {
   readonly ref: ResourceRef
 }
 
-export const isSignedIn = ({ userId }: Claims, { session, account }: Principal, nowMs: number): boolean =>
+export const isSignedIn = ({ userId }: Claims, { session, account }: PrincipalFacts, nowMs: number): boolean =>
   session !== undefined &&
   !session.ended &&
   session.expiresAtMs > nowMs &&
@@ -41,7 +43,7 @@ export const createPermissionRecheck = ({
   facts: Pick<FactCache, 'peekPrincipal' | 'peekResource' | 'gather'>
   clock: Clock
 }): PermissionRecheck => {
-  const judge = (right: RecheckedPermission, principal: Principal, resource: ResourceFacts): boolean => {
+  const judge = (right: RecheckedPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
     const nowMs = clock.now()
     if (right.expiresAtMs <= nowMs || !isSignedIn(right, principal, nowMs)) return false
     return decide({ userId: right.userId, account: principal.account, ...resource }, right.action).allowed
@@ -54,9 +56,11 @@ export const createPermissionRecheck = ({
       return principal && resource && judge(right, principal, resource)
     },
     gather: async (rights, deadline) => {
-      const sessions = rights.map(({ sessionId, userId }) => ({ id: sessionId, userId }))
-      const resources = rights.map(({ ref, userId }) => ({ ref, userId }))
-      const known = await facts.gather({ sessions, resources }, deadline)
+      const queries = rights.flatMap(({ sessionId, userId, ref }) => [
+        ...principalQueries(sessionId, userId),
+        resourceQuery(ref, userId),
+      ])
+      const known = await facts.gather(queries, deadline)
       return rights.map((right) => {
         const { sessionId, userId, ref } = right
         return judge(right, known.principal(sessionId, userId), known.resource(ref, userId))

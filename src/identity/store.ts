@@ -1,5 +1,5 @@
 import type { JWK } from 'jose'
-import type { AccountFact } from '../access/policy/facts/model.ts'
+import type { AccountFact } from '../access/policy/facts/account.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'

@@ -1,6 +1,6 @@
 import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
-import type { MediaFact } from '../access/policy/facts/model.ts'
+import type { MediaFact } from '../access/policy/facts/media.ts'
 import type { Caller } from '../access/principal.ts'
 import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'

@@ -4,7 +4,9 @@ import { type Access, createAccess } from '../../src/access/access.ts'
 import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactStore } from '../../src/access/cache/fact-store.ts'
-import { type FactKey, factKey, grantId, maxGrants } from '../../src/access/policy/facts/model.ts'
+import { maxGrants } from '../../src/access/policy/facts/grants.ts'
+import { resourceQuery } from '../../src/access/policy/facts/queries.ts'
+import { type FactKey, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { actions, type ResourceRef } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
@@ -175,7 +177,7 @@ describe('a key that leaves out a part', () => {
       fc.tuple(fc.constant('grant'), id, id),
     )
     const nameOf = ([kind, first, second]: readonly [string, string, string?]): FactKey =>
-      second === undefined ? factKey(kind as 'session', first) : factKey('grant', grantId(first, second))
+      second === undefined ? factKey(kind as 'session', first) : factKey('grant', partId(first, second))
     fc.assert(
       fc.property(anyFact, anyFact, (one, other) => {
         const same = JSON.stringify(one) === JSON.stringify(other)
@@ -191,7 +193,7 @@ describe('a fill that races a flush', () => {
       await run((tx) => tx`update project_grants set access_level = 'write' where team_id = ${red}`)
       const readers = Array.from({ length: 20 }, (_, at) => {
         const instance = at % 2 === 0 ? here : there
-        if (at % 4 > 1) instance.facts.invalidate([factKey('grant', grantId(bob, lab.id)), factKey('grants', bob)])
+        if (at % 4 > 1) instance.facts.invalidate([factKey('grant', partId(bob, lab.id)), factKey('grants', bob)])
         return may(instance, bob, 'write', lab)
       })
       await run((tx) => tx`update project_grants set access_level = 'read' where team_id = ${red}`)
@@ -275,7 +277,7 @@ describe('a write that does not invalidate', () => {
     test(`when ${what}, it is felt everywhere at once, also of one person with many grants`, async () => {
       await letIntoMany(bob)
       await warm(bob, ref)
-      expect(there.facts.peekStale({ resources: [{ ref, userId: bob }] })?.resource(ref, bob).grant).toBeGreaterThan(0)
+      expect(there.facts.peekStale([resourceQuery(ref, bob)])?.resource(ref, bob).grant).toBeGreaterThan(0)
       await run(write)
       for (const instance of [there, here]) expect(await may(instance, bob, 'write', ref)).toBeFalse()
     })

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, mock, test } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
-import type { FactQuery } from '../../src/access/cache/fact-store.ts'
 import { type LoadFacts, loadThroughRedis } from '../../src/access/cache/tiered-loader.ts'
 import {
   createPendingInvalidations,
   type PendingInvalidations,
 } from '../../src/access/invalidation/pending-invalidations.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import { type FactQuery, factQuery, resourceQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import type { ResourceRef } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
@@ -23,7 +23,7 @@ const ofLab = factKey('project', lab.id)
 const ofWork = factKey('generation', work.id)
 const ofBob = factKey('account', bob)
 const allToBob = factKey('grants', bob)
-const toBob = factKey('grant', grantId(bob, lab.id))
+const toBob = factKey('grant', partId(bob, lab.id))
 const flags = { l1: true, l2: true, l3: true }
 
 type World = Map<FactKey, Fact[FactKind]>
@@ -88,7 +88,7 @@ const createCache = (load: LoadFacts) =>
   createFactCache({ load, memory: createTtlMap({ clock, ttlMs: 60_000 }), clock, lease, flags })
 
 const askFrom = async (cache: FactCache, ref: ResourceRef = lab) =>
-  (await cache.gather({ accounts: [bob], resources: [{ ref, userId: bob }] }, createDeadline(clock, 1e9))).resource(
+  (await cache.gather([factQuery('account', bob), resourceQuery(ref, bob)], createDeadline(clock, 1e9))).resource(
     ref,
     bob,
   )
@@ -164,9 +164,9 @@ describe('an instance without a lease', () => {
     expire()
     world.delete(toBob)
     expect(isInMemory()).toBeFalse()
-    expect(facts.peekAccount(bob).kind).toBe('miss')
+    expect(facts.peek('account', bob).kind).toBe('miss')
     expect(facts.peekPrincipal(idOf('session', 1), bob)).toBeUndefined()
-    expect(facts.peekServiceKey(idOf('service_key', 1)).kind).toBe('miss')
+    expect(facts.peek('service_key', idOf('service_key', 1)).kind).toBe('miss')
     const asked = ask()
     store.statement(1).answer()
     expect((await asked).grant).toBe(0)

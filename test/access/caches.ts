@@ -1,7 +1,8 @@
 import { scripts } from '../../src/access/cache/redis-cache.ts'
 import { type CacheTiming, createCaches } from '../../src/access/caches.ts'
 import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
-import { type FactKey, factKey } from '../../src/access/policy/facts/model.ts'
+import { factQuery } from '../../src/access/policy/facts/queries.ts'
+import { type FactKey, factKey } from '../../src/access/policy/facts/registry.ts'
 import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
@@ -59,8 +60,8 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     ask: async (userId: string) => {
       await leased()
       facts.invalidate([factKey('account', userId)])
-      const view = await facts.gather({ accounts: [userId] }, within())
-      return `${view.account(userId)?.status} by ${view.tier}`
+      const view = await facts.gather([factQuery('account', userId)], within())
+      return `${view.find('account', userId)?.status} by ${view.tier}`
     },
     /** Changes an account as a service does. */
     become: (userId: string, status: 'active' | 'suspended') =>

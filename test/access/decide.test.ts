@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { decide, layers } from '../../src/access/policy/decide.ts'
-import type { AccountFact, Facts, GenerationFact, ProjectFact } from '../../src/access/policy/facts/model.ts'
+import type { AccountFact } from '../../src/access/policy/facts/account.ts'
+import type { GenerationFact } from '../../src/access/policy/facts/generation.ts'
+import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
 import {
   type Action,
   accessLevels,
@@ -11,6 +13,7 @@ import {
   teamRoles,
   visibilities,
 } from '../../src/access/policy/matrix.ts'
+import type { Facts } from '../../src/access/policy/rules.ts'
 import { matrix } from './matrix.ts'
 import { idOf } from './random.ts'
 import { may } from './reference-model.ts'

@@ -1,16 +1,11 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import { createFactCache, type FactCache, type FactRequest } from '../../src/access/cache/fact-cache.ts'
-import type { LoadedFacts, FactQuery as WantedFact } from '../../src/access/cache/fact-store.ts'
+import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
+import type { LoadedFacts } from '../../src/access/cache/fact-store.ts'
 import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
-import {
-  type Fact,
-  type FactKey,
-  type FactKind,
-  factKey,
-  type GenerationFact,
-  grantId,
-  type ProjectFact,
-} from '../../src/access/policy/facts/model.ts'
+import type { GenerationFact } from '../../src/access/policy/facts/generation.ts'
+import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
+import { type FactQuery, factQuery, principalQueries, resourceQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import type { ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
 import { type ResourceRef, setOf } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
@@ -34,8 +29,8 @@ const look = setOf('read', 'download')
 const ofLab = factKey('project', lab.id)
 const ofDen = factKey('project', den.id)
 const ofWork = factKey('generation', work.id)
-const toBob = factKey('grant', grantId(bob, lab.id))
-const toAda = factKey('grant', grantId(ada, lab.id))
+const toBob = factKey('grant', partId(bob, lab.id))
+const toAda = factKey('grant', partId(ada, lab.id))
 const allToBob = factKey('grants', bob)
 
 /** A database whose statements are answered when the test says so, with what the world is when it says so. */
@@ -45,13 +40,13 @@ const slowDatabase = () => {
   const many = new Set<string>()
   const statements: { wanted: string[]; read: () => void; answer: () => void; fail: (error: Error) => void }[] = []
   const grantsOf = (userId: string): Fact['grants'] => {
-    const prefix = factKey('grant', grantId(userId, ''))
+    const prefix = factKey('grant', partId(userId, ''))
     const own = [...world].filter(([key]) => key.startsWith(prefix))
     const granted = Object.fromEntries(own.map(([key, fact]) => [key.slice(prefix.length), fact as Fact['grant']]))
     return many.has(userId) ? 'many' : { granted }
   }
   /** A generation brings its project, a question what was granted to whoever asks: as the real one does. */
-  const look = (wanted: readonly WantedFact[]) => {
+  const look = (wanted: readonly FactQuery[]) => {
     const seen = new Map<FactKey, Fact[FactKind] | null>()
     const see = (kind: FactKind, id: string) => {
       const key = factKey(kind, id)
@@ -68,13 +63,13 @@ const slowDatabase = () => {
       const projectId = kind === 'generation' ? ((fact as GenerationFact | null)?.projectId ?? null) : id
       if (kind === 'generation' && projectId !== null) see('project', projectId)
       if (userId !== null && projectId !== null && (kind === 'grant' || many.has(userId))) {
-        const grant = grantId(userId, projectId)
+        const grant = partId(userId, projectId)
         seen.set(factKey('grant', grant), world.get(factKey('grant', grant)) ?? 0)
       }
     }
     return seen
   }
-  const load = (wanted: readonly WantedFact[]) => {
+  const load = (wanted: readonly FactQuery[]) => {
     const { promise, resolve, reject } = Promise.withResolvers<LoadedFacts>()
     let snapshot: LoadedFacts | undefined
     const read = () => {
@@ -122,12 +117,10 @@ beforeEach(() => {
   deadline = createDeadline(clock, 5_000)
 })
 
-const asks = (userId: string, ...refs: ResourceRef[]): FactRequest => ({
-  resources: refs.map((ref) => ({ ref, userId })),
-})
+const queriesOf = (userId: string, ...refs: ResourceRef[]): FactQuery[] => refs.map((ref) => resourceQuery(ref, userId))
 
 const ask = async (userId: string, ref: ResourceRef): Promise<ResourceFacts> =>
-  (await facts.gather(asks(userId, ref), deadline)).resource(ref, userId)
+  (await facts.gather(queriesOf(userId, ref), deadline)).resource(ref, userId)
 
 /** The world changes, and this instance is told; the way changes are made. */
 const change = (key: FactKey, fact: Fact[FactKind] | undefined) => {
@@ -147,7 +140,7 @@ describe('one statement', () => {
   })
 
   test('session, account and thing that are all unknown are asked for together', async () => {
-    const gathered = facts.gather({ session: { id: session, userId: ada }, ...asks(ada, work) }, deadline)
+    const gathered = facts.gather([...principalQueries(session, ada), ...queriesOf(ada, work)], deadline)
     expect(database.statement(0).wanted.sort()).toEqual(
       [`account:${ada}`, `generation:${work.id} for ${ada}`, `session:${session}`].sort(),
     )
@@ -186,19 +179,19 @@ describe('one statement', () => {
     expect(database.statement(1).wanted).toEqual([`generation:${work.id}`])
     database.statement(1).answer()
     expect((await second).grant).toBe(look)
-    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(queriesOf(bob, lab), deadline)).tier).toBe('l1')
   })
 
   test('brings all of it again where something changed, and until then the rest is known', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look)
-    const first = facts.gather(asks(bob, lab, den), deadline)
+    const first = facts.gather(queriesOf(bob, lab, den), deadline)
     database.statement(0).answer()
     await first
     change(toBob, setOf('read'))
     expect(facts.peekResource(lab, bob)).toBeUndefined()
     expect(facts.peekResource(den, bob)?.grant).toBe(0)
-    change(factKey('grant', grantId(bob, den.id)), look)
+    change(factKey('grant', partId(bob, den.id)), look)
     const again = ask(bob, lab)
     expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
     database.statement(1).answer()
@@ -242,7 +235,7 @@ describe('one statement', () => {
     const first = ask(bob, lab)
     database.statement(0).answer()
     await first
-    const leaveOut = (at: number) => facts.invalidate([factKey('grant', grantId(bob, idOf('project', 100 + at)))])
+    const leaveOut = (at: number) => facts.invalidate([factKey('grant', partId(bob, idOf('project', 100 + at)))])
     clock.advance(600)
     leaveOut(0)
     for (let times = 0; times < 20; times += 1) leaveOut(1)
@@ -280,12 +273,15 @@ describe('one statement', () => {
   })
 
   test('is felt project by project where all that was granted to a person changed, also by what is on its way', async () => {
-    const toBobInDen = factKey('grant', grantId(bob, den.id))
+    const toBobInDen = factKey('grant', partId(bob, den.id))
     const cyd = idOf('user', 3)
     for (const id of [bob, cyd]) database.many.add(id)
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look).set(toBobInDen, look)
-    const known = facts.gather({ resources: [bob, cyd].map((userId) => ({ ref: lab, userId })) }, deadline)
+    const known = facts.gather(
+      [bob, cyd].flatMap((userId) => queriesOf(userId, lab)),
+      deadline,
+    )
     database.statement(0).answer()
     await known
     expect(facts.peekResource(lab, bob)?.grant).toBe(look)
@@ -324,11 +320,9 @@ describe('one statement', () => {
     database.world.set(ofWork, { ...inLab, ownerId: idOf('user', 3) })
     database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
     database.world.set(toBob, look)
-    const both = [
-      { ref: work, userId: ada },
-      { ref: work, userId: bob },
-    ]
-    const gathered = facts.gather({ accounts: [ada, bob], resources: both }, deadline)
+    const accounts = [ada, bob].map((id) => factQuery('account', id))
+    const resources = [ada, bob].flatMap((userId) => queriesOf(userId, work))
+    const gathered = facts.gather([...accounts, ...resources], deadline)
     database.statement(0).answer()
     const view = await gathered
     expect(view.resource(work, ada).grant).toBe(0)
@@ -340,8 +334,8 @@ describe('one statement', () => {
     const first = ask(bob, lab)
     database.statement(0).answer()
     expect(await first).toEqual({ project: undefined, generation: undefined, grant: undefined })
-    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
-    expect((await facts.gather(asks(ada, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(queriesOf(bob, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(queriesOf(ada, lab), deadline)).tier).toBe('l1')
     expect(database.statements).toHaveLength(1)
   })
 
@@ -350,7 +344,7 @@ describe('one statement', () => {
     const first = ask(bob, lab)
     database.statement(0).answer()
     expect((await first).grant).toBe(0)
-    expect((await facts.gather(asks(bob, lab), deadline)).tier).toBe('l1')
+    expect((await facts.gather(queriesOf(bob, lab), deadline)).tier).toBe('l1')
   })
 
   test('a failed load is forgotten, and the next question asks again', async () => {
@@ -368,7 +362,10 @@ describe('one statement', () => {
     database.world.set(ofWork, inLab)
     database.world.set(ofLab, open)
     database.world.set(toBob, look)
-    const gathered = facts.gather({ accounts: [ada, bob], ...asks(bob, work) }, deadline)
+    const gathered = facts.gather(
+      [factQuery('account', ada), factQuery('account', bob), ...queriesOf(bob, work)],
+      deadline,
+    )
     database.statement(0).answer()
     expect((await gathered).resource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
     expect(database.statements).toHaveLength(1)
@@ -381,7 +378,7 @@ describe('one statement', () => {
     const first = ask(bob, lab)
     database.statement(0).answer()
     await first
-    const known = facts.gather(asks(bob, lab), deadline)
+    const known = facts.gather(queriesOf(bob, lab), deadline)
     clock.advance(1_001)
     expect((await known).resource(lab, bob).project).toEqual(open)
   })
@@ -480,11 +477,10 @@ describe('a change is felt', () => {
     database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
     database.world.set(toAda, look)
     database.world.set(toBob, look)
-    const both = [
-      { ref: lab, userId: ada },
-      { ref: lab, userId: bob },
-    ]
-    const gathered = facts.gather({ resources: both }, deadline)
+    const gathered = facts.gather(
+      [ada, bob].flatMap((userId) => queriesOf(userId, lab)),
+      deadline,
+    )
     database.statement(0).read()
     change(toBob, undefined)
     database.statement(0).answer()
@@ -519,8 +515,8 @@ describe('a change is felt', () => {
   test('when it comes after a load has landed and before the question goes on: facts of two times are not mixed', async () => {
     database.world.set(ofWork, { ...inLab, projectId: den.id })
     database.world.set(ofDen, { ...shut, ownerId: idOf('user', 3) })
-    const batch = facts.gather(asks(bob, work, lab), deadline)
-    const alone = facts.gather(asks(bob, work), deadline)
+    const batch = facts.gather(queriesOf(bob, work, lab), deadline)
+    const alone = facts.gather(queriesOf(bob, work), deadline)
     database.statement(0).answer()
     // The moment after the fill, before anybody who waited for it was told.
     await Promise.resolve()
@@ -562,7 +558,7 @@ describe('a change is felt', () => {
 describe('a deadline that passes', () => {
   test('ends the wait of the one and not of the others', async () => {
     const hasty = createDeadline(clock, 0)
-    expect(facts.gather(asks(bob, lab), hasty)).rejects.toThrow()
+    expect(facts.gather(queriesOf(bob, lab), hasty)).rejects.toThrow()
     database.world.set(ofLab, open)
     const patient = ask(bob, lab)
     database.statements.at(-1)?.answer()
@@ -573,18 +569,18 @@ describe('a deadline that passes', () => {
 describe('what is fetched ahead', () => {
   test('is in memory when it has come, in one statement for all of it, and what is there is not fetched again', async () => {
     database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
-    const fetching = facts.prefetch([asks(bob, lab), asks(bob, work), { session: { id: session, userId: bob } }])
+    const fetching = facts.prefetch([...queriesOf(bob, lab, work), ...principalQueries(session, bob)])
     expect(database.statements).toHaveLength(1)
     database.statement(0).answer()
     await fetching
     expect(facts.peekResource(work, bob)).toEqual({ project: open, generation: inLab, grant: look })
-    await facts.prefetch([asks(bob, lab), asks(bob, work)])
+    await facts.prefetch(queriesOf(bob, lab, work))
     expect(database.statements).toHaveLength(1)
   })
 
   test('is joined by nobody who waits', async () => {
     database.world.set(ofLab, open)
-    const fetching = facts.prefetch([asks(bob, lab)])
+    const fetching = facts.prefetch(queriesOf(bob, lab))
     const asked = ask(bob, lab)
     expect(database.statements).toHaveLength(2)
     database.statement(1).answer()
@@ -603,7 +599,7 @@ describe('what is fetched ahead', () => {
       clock,
       ...always,
     })
-    const fetching = facts.prefetch([asks(bob, lab)])
+    const fetching = facts.prefetch(queriesOf(bob, lab))
     ahead.statement(0).answer()
     await fetching
     expect(database.statements).toEqual([])
@@ -612,7 +608,7 @@ describe('what is fetched ahead', () => {
 
   test('is dropped where it was overtaken by a change', async () => {
     database.world.set(ofLab, open).set(toBob, look)
-    const fetching = facts.prefetch([asks(bob, lab), asks(bob, den)])
+    const fetching = facts.prefetch(queriesOf(bob, lab, den))
     database.statement(0).read()
     change(toBob, 0)
     database.statement(0).answer()
@@ -629,7 +625,7 @@ describe('what is fetched ahead', () => {
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: true },
     })
-    await facts.prefetch([asks(bob, lab)])
+    await facts.prefetch(queriesOf(bob, lab))
     expect(database.statements).toEqual([])
   })
 })

@@ -10,7 +10,8 @@ import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
 import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
 import { channelOf, commonChannel, encodeMessage } from '../../src/access/invalidation/topics.ts'
-import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
+import { factQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import type { Deadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
@@ -223,7 +224,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       },
       check: () => {
         const due = postgres.answered
-        const known = facts.peekServiceKey(id)
+        const known = facts.peek('service_key', id)
         const judge = (gave: number) => {
           counts.checks += 1
           if (gave < due && !isDead) stale.push({ instance: name, gave, answered: due })
@@ -232,9 +233,9 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           counts.fromL1 += 1
           judge(versionOf(known.value))
         } else {
-          void facts.gather({ serviceKey: id }, patient).then((view) => {
+          void facts.gather([factQuery('service_key', id)], patient).then((view) => {
             if (view.tier === 'l2') counts.fromL2 += 1
-            judge(versionOf(view.serviceKey(id)))
+            judge(versionOf(view.find('service_key', id)))
           })
         }
       },

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
-import { createFactStore, type FactQuery } from '../../src/access/cache/fact-store.ts'
+import { createFactStore } from '../../src/access/cache/fact-store.ts'
 import { publishEvent, readEvent } from '../../src/access/invalidation/event-store.ts'
-import { type FactKey, factKey, grantId, partOf } from '../../src/access/policy/facts/model.ts'
+import type { FactQuery } from '../../src/access/policy/facts/queries.ts'
+import { type FactKey, factKey, partId, partOf } from '../../src/access/policy/facts/registry.ts'
 import { connect, connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
@@ -228,11 +229,11 @@ describe('a row', () => {
     'a service key that is removed': [(tx) => tx`delete from service_keys`, [`service_key:${serviceKey}`]],
     'a project that is removed, with what was in it and who could see it': [
       (tx) => tx`delete from projects where id = ${lab}`,
-      [`generation:${work}`, `grant:${grantId(ada, lab)}`, `grant:${grantId(bob, lab)}`, `project:${lab}`],
+      [`generation:${work}`, `grant:${partId(ada, lab)}`, `grant:${partId(bob, lab)}`, `project:${lab}`],
     ],
-    'a team that is removed': [(tx) => tx`delete from teams`, [`grant:${grantId(bob, lab)}`]],
-    'a member that is removed': [(tx) => tx`delete from team_members`, [`grant:${grantId(bob, lab)}`]],
-    'a grant that is removed': [(tx) => tx`delete from project_grants`, [`grant:${grantId(bob, lab)}`]],
+    'a team that is removed': [(tx) => tx`delete from teams`, [`grant:${partId(bob, lab)}`]],
+    'a member that is removed': [(tx) => tx`delete from team_members`, [`grant:${partId(bob, lab)}`]],
+    'a grant that is removed': [(tx) => tx`delete from project_grants`, [`grant:${partId(bob, lab)}`]],
   }
   for (const [what, [remove, keys]] of Object.entries(removals)) {
     test(`${what} is told of`, async () => {
@@ -289,7 +290,7 @@ describe('a row', () => {
           values (${attic}, ${idOf('team', 1)}, 'read', ${ada})`
       }),
     )
-    expect(keysOf(events)).toEqual([`grant:${grantId(bob, attic)}`])
+    expect(keysOf(events)).toEqual([`grant:${partId(bob, attic)}`])
   })
 
   test('that a former owner keeps through a team is told of, although owning gave no more', async () => {
@@ -303,13 +304,13 @@ describe('a row', () => {
         insert into project_grants (project_id, team_id, access_level, granted_by)
         values (${attic}, ${idOf('team', 1)}, 'admin', ${ada})`
     })
-    expect(keysOf(made)).toEqual([`grant:${grantId(bob, attic)}`])
+    expect(keysOf(made)).toEqual([`grant:${partId(bob, attic)}`])
     expect([...(await load())]).toEqual([{ granted: {} }])
     const given = await announced(() => sql`update projects set owner_id = ${lone} where id = ${attic}`)
-    expect(keysOf(given)).toContain(`grant:${grantId(ada, attic)}`)
+    expect(keysOf(given)).toContain(`grant:${partId(ada, attic)}`)
     expect([...(await load())]).toEqual([{ granted: { [attic]: 127 } }])
     const back = await announced(() => sql`update projects set owner_id = ${ada} where id = ${attic}`)
-    expect(keysOf(back)).toContain(`grant:${grantId(ada, attic)}`)
+    expect(keysOf(back)).toContain(`grant:${partId(ada, attic)}`)
     expect([...(await load())]).toEqual([{ granted: {} }])
   })
 
@@ -393,7 +394,7 @@ describe('a table of what access is made of', () => {
   const truncated = (statement: string) => announced(() => sql.unsafe(statement))
   const left = () => sql`select user_id, project_id from project_access order by 1, 2`
   const owned = [lab, den].sort().map((project_id) => ({ user_id: ada, project_id }))
-  const told = [`grant:${grantId(bob, lab)}`]
+  const told = [`grant:${partId(bob, lab)}`]
 
   for (const statement of ['truncate team_members', 'truncate project_grants', 'truncate teams cascade']) {
     test(`that is emptied by "${statement}" takes with it what it gave, and that is told of`, async () => {
@@ -555,8 +556,8 @@ describe('a transaction', () => {
       names(ada),
       names(bob),
       [
-        `grant:${grantId(bob, idOf('project', 9))}`,
-        `grant:${grantId(lone, idOf('project', 9))}`,
+        `grant:${partId(bob, idOf('project', 9))}`,
+        `grant:${partId(lone, idOf('project', 9))}`,
         `project:${idOf('project', 9)}`,
       ],
     ])

@@ -5,7 +5,8 @@ import type { RedisCache } from '../../src/access/cache/redis-cache.ts'
 import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
-import { type FactKey, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import { resourceQuery } from '../../src/access/policy/facts/queries.ts'
+import { type FactKey, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -21,7 +22,7 @@ const timing = {
   lease: { leaseMs: 400, heartbeatMs: 50 },
   outbox: { flushMs: 50, sweepMs: 200, takeoverAfterMs: 1_200 },
 }
-const grantOfBob = factKey('grant', grantId(bob, idOf('project', 1)))
+const grantOfBob = factKey('grant', partId(bob, idOf('project', 1)))
 
 describe('two instances with one Postgres and one Redis', () => {
   let database: TestDatabase
@@ -175,7 +176,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const b = await start(server.url)
     const last = many.at(-1) as string
     const inMemory = () => {
-      const known = b.facts.peekAccount(last)
+      const known = b.facts.peek('account', last)
       return known.kind === 'hit' ? known.value.status : known.kind
     }
     await b.until(async () => (await b.ask(last)) === 'active by l2')
@@ -236,7 +237,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const [a, b] = [await start(server.url), await start(server.url)]
     const granted = async (instance: TestCaches) => {
       await instance.leased()
-      const view = await instance.facts.gather({ resources: [{ ref, userId: cyd }] }, instance.within())
+      const view = await instance.facts.gather([resourceQuery(ref, cyd)], instance.within())
       return `${view.resource(ref, cyd).grant} by ${view.tier}`
     }
     await a.until(async () => {

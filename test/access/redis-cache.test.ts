@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import fc from 'fast-check'
 import { Redis as Client } from 'ioredis'
 import { type RedisCache, redisTtlMs } from '../../src/access/cache/redis-cache.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { startRedis } from '../harness.ts'
 import { idOf } from './random.ts'
@@ -24,7 +24,7 @@ const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fa
     key: factKey('media', idOf('media', 1)),
     fact: { ownerId: ada, generationId: null, sha256: 'ab'.repeat(32), contentType: 'image/png' },
   },
-  grant: { key: factKey('grant', grantId(ada, idOf('project', 1))), fact: 3 },
+  grant: { key: factKey('grant', partId(ada, idOf('project', 1))), fact: 3 },
   grants: { key: factKey('grants', ada), fact: { granted: { [idOf('project', 1)]: 3, [idOf('project', 2)]: 127 } } },
   service_key: {
     key: factKey('service_key', idOf('service_key', 1)),
@@ -375,7 +375,7 @@ test('a cluster of one node does', async () => {
 
 test('all that was granted to a person is forgotten with any part of it, and what began before is not kept', async () => {
   await fill(examples.grants.key, examples.grants.fact)
-  expect(await redisCache.invalidate([factKey('grant', grantId(ada, idOf('project', 7)))])).toBeTrue()
+  expect(await redisCache.invalidate([factKey('grant', partId(ada, idOf('project', 7)))])).toBeTrue()
   const nonce = await miss(examples.grants.key)
   await redisCache.invalidate([examples.grant.key])
   redisCache.writeBack(examples.grants.key, examples.grants.fact, nonce)

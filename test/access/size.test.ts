@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { sizeOf } from '../../src/access/caches.ts'
-import { factKey, maxGrants } from '../../src/access/policy/facts/model.ts'
+import { maxGrants } from '../../src/access/policy/facts/grants.ts'
+import { factKey } from '../../src/access/policy/facts/registry.ts'
 import { idOf } from './random.ts'
 
 const key = factKey('grants', idOf('user', 1))

@@ -1,15 +1,9 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
-import type { FactQuery } from '../../src/access/cache/fact-store.ts'
 import { createStaleDetector } from '../../src/access/cache/stale-detector.ts'
-import {
-  type Fact,
-  type FactKey,
-  type FactKind,
-  factKey,
-  grantId,
-  type ProjectFact,
-  type SessionFact,
-} from '../../src/access/policy/facts/model.ts'
+import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
+import type { FactQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
+import type { SessionFact } from '../../src/access/policy/facts/session.ts'
 import { setOf } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createTtlMap, type TtlMap } from '../../src/kit/ttl-map.ts'
@@ -20,10 +14,10 @@ const ada = idOf('user', 1)
 const open: ProjectFact = { ownerId: ada, visibility: 'public', allowDerivatives: true }
 const shut: ProjectFact = { ...open, visibility: 'private' }
 const lab = factKey('project', idOf('project', 1))
-const grant = factKey('grant', grantId(ada, idOf('project', 1)))
+const grant = factKey('grant', partId(ada, idOf('project', 1)))
 
 const keyOf = ({ kind, id, userId }: FactQuery): FactKey =>
-  kind === 'grant' ? factKey(kind, grantId(String(userId), id)) : factKey(kind, id)
+  kind === 'grant' ? factKey(kind, partId(String(userId), id)) : factKey(kind, id)
 
 describe('memory compared with Postgres', () => {
   let clock: ReturnType<typeof manualClock>

@@ -3,7 +3,8 @@ import { beforeEach, describe, expect, test } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import { withStaleReads } from '../../src/access/cache/stale-reads.ts'
 import type { Loaded, LoadFacts } from '../../src/access/cache/tiered-loader.ts'
-import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/model.ts'
+import { factQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
@@ -36,7 +37,7 @@ test('holds on to nothing of a question that was answered', async () => {
   })
   const ask = async (from: number, count: number) => {
     for (let index = from; index < from + count; index += 1) {
-      await facts.gather({ accounts: [idOf('user', index)] }, createDeadline(systemClock, 60_000))
+      await facts.gather([factQuery('account', idOf('user', index))], createDeadline(systemClock, 60_000))
     }
   }
   const objects = () => {
@@ -60,12 +61,14 @@ describe('without a lease', () => {
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
     const deadline = createDeadline(clock, 1e9)
-    const answer = staleReads.facts
-      .gather({ accounts: [id] }, deadline)
-      .then(
-        (facts) => ({ account: facts.account(id), recalled: facts.stale, degraded: staleReads.isDegraded(deadline) }),
-        codeOf,
-      )
+    const answer = staleReads.facts.gather([factQuery('account', id)], deadline).then(
+      (facts) => ({
+        account: facts.find('account', id),
+        recalled: facts.stale,
+        degraded: staleReads.isDegraded(deadline),
+      }),
+      codeOf,
+    )
     return answer
   }
   const answer = (at: number) => statements[at]?.resolve(found(statements[at]?.wanted ?? []))

@@ -4,7 +4,7 @@ import { createAccess } from '../../src/access/access.ts'
 import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactCache } from '../../src/access/cache/fact-cache.ts'
-import { createFactStore, type FactQuery, type FactStore } from '../../src/access/cache/fact-store.ts'
+import { createFactStore, type FactStore } from '../../src/access/cache/fact-store.ts'
 import {
   deeper,
   type LoadFacts,
@@ -16,7 +16,8 @@ import {
   createPendingInvalidations,
   type PendingInvalidations,
 } from '../../src/access/invalidation/pending-invalidations.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../../src/access/policy/facts/model.ts'
+import { type FactQuery, factQuery } from '../../src/access/policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { actions } from '../../src/access/policy/matrix.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createDeadline } from '../../src/kit/deadline.ts'
@@ -36,7 +37,7 @@ const ofBob = factKey('account', bob)
 const ofLab = factKey('project', lab)
 const ofWork = factKey('generation', work)
 const allToBob = factKey('grants', bob)
-const toBob = factKey('grant', grantId(bob, lab))
+const toBob = factKey('grant', partId(bob, lab))
 const world = new Map<FactKey, Fact[FactKind]>([
   [ofBob, { status: 'active', role: 'user', plan: 'free' }],
   [ofLab, { ownerId: idOf('user', 1), visibility: 'team-only', allowDerivatives: true }],
@@ -175,14 +176,14 @@ describe('facts through Redis', () => {
     await fill()
     pendingInvalidations.add({ id: '1', keys: [allToBob] })
     expect(
-      [toBob, allToBob, factKey('grant', grantId(idOf('user', 1), lab)), ofBob].map(pendingInvalidations.has),
+      [toBob, allToBob, factKey('grant', partId(idOf('user', 1), lab)), ofBob].map(pendingInvalidations.has),
     ).toEqual([true, true, false, false])
     const loaded = await again()
     expect([loaded.tier, looks.flat().filter((key) => key === toBob || key === allToBob)]).toEqual(['l3', []])
     pendingInvalidations.remove(['1'])
     expect(pendingInvalidations.has(toBob)).toBeFalse()
     // A part of it is less than all of it.
-    pendingInvalidations.add({ id: '2', keys: [factKey('grant', grantId(bob, work))] })
+    pendingInvalidations.add({ id: '2', keys: [factKey('grant', partId(bob, work))] })
     expect([pendingInvalidations.has(toBob), pendingInvalidations.has(allToBob)]).toEqual([false, true])
   })
 
@@ -321,7 +322,10 @@ describe('in any world', () => {
           for (let times = 0; times < 2; times += 1) {
             const verdicts = await access.decideMany(questions, createDeadline(systemClock, 30_000))
             expect([flags, verdicts.map(({ allowed }) => allowed)]).toEqual([flags, truth])
-            const view = await facts.gather({ accounts: [users[0] as string] }, createDeadline(systemClock, 30_000))
+            const view = await facts.gather(
+              [factQuery('account', users[0] as string)],
+              createDeadline(systemClock, 30_000),
+            )
             met.add(view.tier)
             for (const id of users) {
               const held = memory.peek(factKey('grants', id))

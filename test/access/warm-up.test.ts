@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import type { FactRequest } from '../../src/access/cache/fact-cache.ts'
+import { type FactQuery, factQuery, principalQueries, resourceQuery } from '../../src/access/policy/facts/queries.ts'
 import type { ListedRef } from '../../src/access/policy/matrix.ts'
 import { createAccessFrequencyStore } from '../../src/access/warm-up/access-frequency-store.ts'
 import { createViewStore } from '../../src/access/warm-up/materialized-view-store.ts'
@@ -27,7 +27,7 @@ describe('the order of things', () => {
   let memory: { wouldEvict: boolean }
   let room: boolean
   let reloads: number
-  let fetched: (readonly FactRequest[])[]
+  let fetched: (readonly FactQuery[])[]
   let pauses: number[]
   /** Resolves what `fetchAhead` waits for; replaced by tests that hold it up. */
   let onFetch: () => Promise<void>
@@ -77,7 +77,7 @@ describe('the order of things', () => {
     })
   })
 
-  const pairsOf = (wanted: readonly FactRequest[]) => wanted.flatMap(({ resources = [] }) => resources)
+  const pairsOf = (queries: readonly FactQuery[]) => queries.filter(({ userId }) => userId !== null)
 
   describe('at the start', () => {
     test('the hottest first, at most 100 pairs at a time, one batch at a time, with pauses; sessions come along', async () => {
@@ -91,8 +91,8 @@ describe('the order of things', () => {
       await warmUp.start()
       expect(Math.max(...fetched.map((wanted) => pairsOf(wanted).length))).toBeLessThanOrEqual(100)
       expect(fetched.flatMap(pairsOf).map(({ userId }) => userId)).toEqual(hottest.map(({ userId }) => userId))
-      expect(fetched.flat()[0]?.session).toEqual({ id: session(0), userId: user(0) })
-      expect(fetched.flat()[1]?.accounts).toEqual([user(1)])
+      expect(fetched.flat().slice(0, 2)).toEqual(principalQueries(session(0), user(0)))
+      expect(fetched.flat()[3]).toEqual(factQuery('account', user(1)))
       expect(pauses.filter((ms) => ms === 10)).toHaveLength(fetched.length)
       expect(warmUp.counts).toMatchObject({ pairs: 170, failed: 0 })
     })
@@ -156,8 +156,8 @@ describe('the order of things', () => {
       expect(fetched).toEqual([])
       await settle()
       expect(fetched).toEqual([
-        [{ session: { id: session(1), userId: user(1) } }],
-        [{ resources: [project(1), project(2)].map((ref) => ({ ref, userId: user(1) })) }],
+        principalQueries(session(1), user(1)),
+        [project(1), project(2)].map((ref) => resourceQuery(ref, user(1))),
       ])
     })
 
@@ -177,10 +177,10 @@ describe('the order of things', () => {
       await settle()
       for (let turn = 0; turn < 100; turn += 1) await settle()
       expect(warmUp.counts.people).toBe(1_002)
-      const sessions = fetched.flat().flatMap(({ session }) => (session === undefined ? [] : [session]))
+      const sessions = fetched.filter(([first]) => first?.kind === 'session')
       expect(sessions).toHaveLength(1_002)
       // Of two sessions of one person, the newer.
-      expect(sessions[5]).toEqual({ id: session(10_005), userId: user(5) })
+      expect(sessions[5]).toEqual(principalQueries(session(10_005), user(5)))
     })
 
     test('who signs in again soon has its things: only the new session is fetched', async () => {
@@ -188,7 +188,7 @@ describe('the order of things', () => {
       await settle()
       warmUp.signedIn({ userId: user(1), sessionId: session(2) })
       await settle()
-      expect(fetched.slice(2)).toEqual([[{ session: { id: session(2), userId: user(1) } }]])
+      expect(fetched.slice(2)).toEqual([principalQueries(session(2), user(1))])
       clock.advance(31_000)
       warmUp.signedIn({ userId: user(1), sessionId: session(3) })
       await settle()

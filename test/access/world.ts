@@ -1,5 +1,5 @@
-import type { Facts } from '../../src/access/policy/facts/model.ts'
 import { levelActions, ownerActions, type ResourceRef, roleActions } from '../../src/access/policy/matrix.ts'
+import type { Facts } from '../../src/access/policy/rules.ts'
 import type { Queryable, Sql, TransactionSql } from '../../src/platform/postgres.ts'
 import type { World } from './reference-model.ts'
 

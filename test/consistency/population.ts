@@ -1,4 +1,4 @@
-import { maxGrants } from '../../src/access/policy/facts/model.ts'
+import { maxGrants } from '../../src/access/policy/facts/grants.ts'
 import { makeServiceKey } from '../../src/access/service-key.ts'
 import { createSigningKeys } from '../../src/identity/signing-keys.ts'
 import { createIdentityStore } from '../../src/identity/store.ts'

@@ -1,65 +1,139 @@
-import { Buffer } from 'node:buffer'
 import type { Queryable } from '../../platform/postgres.ts'
+import type { FactDefinition, RowSource } from '../policy/facts/definition.ts'
+import { type GrantsFact, maxGrants as usualMaxGrants } from '../policy/facts/grants.ts'
+import type { FactQuery } from '../policy/facts/queries.ts'
 import {
+  definitionOf,
   type Fact,
   type FactKey,
   type FactKind,
   factKey,
-  grantId,
-  maxGrants as usualMaxGrants,
-} from '../policy/facts/model.ts'
+  factKinds,
+  partId,
+} from '../policy/facts/registry.ts'
 
-/** What Postgres said: a fact, or null where there is no such thing. */
+/** What Postgres answered: a fact, or null where the row does not exist. */
 export type LoadedFacts = ReadonlyMap<FactKey, Fact[FactKind] | null>
 
-/** One thing to be known. `id` names it (a grant is named by its project); `userId` says whose grants come along. */
-export type FactQuery = { readonly kind: FactKind; readonly id: string; readonly userId: string | null }
+type RowDefinition = FactDefinition & { readonly row: RowSource<unknown> }
 
-type Row = {
-  kind: FactKind
-  id: string
-  user_id: string | null
-  s_id: string | null
-  s_ended: boolean
-  s_expires_at: Date
-  u_id: string | null
-  u_status: Fact['account']['status']
-  u_role: Fact['account']['role']
-  u_plan: Fact['account']['plan']
-  g_id: string | null
-  g_owner_id: string
-  g_project_id: string | null
-  g_status: Fact['generation']['status']
-  m_id: string | null
-  m_owner_id: string
-  m_generation_id: string | null
-  m_sha256: string
-  m_content_type: string
-  p_id: string | null
-  p_owner_id: string
-  p_visibility: Fact['project']['visibility']
-  p_allow_derivatives: boolean
-  a_actions: number | null
-  /** Of the first row: each person's grants, null where they are many. */
-  grants: Readonly<Record<string, Readonly<Record<string, number>> | null>> | null
-  k_id: string | null
-  k_secret_hash: Uint8Array
-  k_scopes: Fact['service_key']['scopes']
-  k_live: boolean
-  k_expires_at: Date | null
+const isRowDefinition = (definition: FactDefinition): definition is RowDefinition => definition.row !== undefined
+const rowDefinitions = factKinds.map(definitionOf).filter(isRowDefinition)
+
+const bringersOf = ({ kind }: FactDefinition): { readonly bringer: RowDefinition; readonly column: string }[] =>
+  rowDefinitions.flatMap((bringer) =>
+    (bringer.row.brings ?? []).flatMap(({ definition, column }) =>
+      definition.kind === kind ? [{ bringer, column: `${bringer.row.alias}.${column}` }] : [],
+    ),
+  )
+
+/** Kinds a query may have for its load to join the table of a definition. */
+const kindsReaching = (definition: FactDefinition): string[] => [
+  definition.kind,
+  ...factKinds.filter((kind) => definitionOf(kind).part?.namedBy === definition.kind),
+  ...bringersOf(definition).flatMap(({ bringer }) => kindsReaching(bringer)),
+]
+
+/** Bringers first, because a join refers to the table it follows. */
+const inJoinOrder = (definitions: readonly RowDefinition[]): RowDefinition[] => [
+  ...new Set(
+    definitions.flatMap((definition) => [
+      ...inJoinOrder(bringersOf(definition).map(({ bringer }) => bringer)),
+      definition,
+    ]),
+  ),
+]
+
+type IdColumn = `${FactKind}_id`
+const idColumnOf = (kind: string): IdColumn => `${kind as FactKind}_id`
+const listOf = (kinds: readonly string[]): string => kinds.map((kind) => `'${kind}'`).join(', ')
+
+const joinOf = (definition: RowDefinition): string => {
+  const { table, row } = definition
+  const bringers = bringersOf(definition)
+  const brought = bringers.map(
+    ({ bringer, column }) => `when w.kind in (${listOf(kindsReaching(bringer))}) then ${column}`,
+  )
+  const named = kindsReaching(definition).filter(
+    (kind) => !bringers.some(({ bringer }) => kindsReaching(bringer).includes(kind)),
+  )
+  const id = `case ${brought.join(' ')} when w.kind in (${listOf(named)}) then w.id end`
+  return `left join ${table} ${row.alias} on ${row.alias}.id = ${id} ${row.join ?? ''}`
 }
 
+const columnsOf = ({ kind, row }: RowDefinition): string[] => [
+  `${row.alias}.id as ${idColumnOf(kind)}`,
+  ...Object.entries(row.select).map(([name, expression]) => `${expression} as ${name}`),
+]
+
+/**
+ * The facts of a cold question in one statement, however many resources and teams it is about. A row brings along the rows
+ * it references: a session its account, media their generation, a generation its project. A user brings all grants. Every
+ * row is found by its primary key, those of a user by an index of nothing else; of them no more are read than fit into a
+ * fact, and only for a user with more is each project looked up. Nothing is locked. That lookup is no join, because a
+ * planner may then search by project alone and read every user of it.
+ *
+ * Parameters: 1 kinds, 2 ids, 3 users, 4 users whose grants are read, 5 the most grants in one fact.
+ */
+const statementOver = (access: 'project_access' | 'project_access_expected'): string => `
+  with people as materialized (
+    select person.id, a.many, a.grants
+      from unnest($4::uuid[]) as person (id)
+     cross join lateral (
+       select count(*) > $5::int as many, coalesce(json_object_agg(project_id, actions), '{}') as grants
+         from (select project_id, actions from ${access} a
+                where a.user_id = person.id and not a.owned limit $5::int + 1) a
+     ) a
+  )
+  select w.kind, w.id, w.user_id,
+         ${rowDefinitions.flatMap(columnsOf).join(', ')},
+         case when w.kind = 'grant' or w.user_id in (select id from people where many) then
+           (select a.actions from ${access} a where a.user_id = w.user_id and a.project_id = p.id)
+         end as grant_actions,
+         case when w.place = 1 then
+           (select json_object_agg(id, case when not many then grants end) from people)
+         end as grants
+    from unnest($1::text[], $2::uuid[], $3::uuid[]) with ordinality as w (kind, id, user_id, place)
+    ${inJoinOrder(rowDefinitions).map(joinOf).join('\n    ')}`
+
+/** By rows that triggers keep, or by what the base tables say those should be. The texts are constant: each is one plan. */
+const statements = {
+  effective: statementOver('project_access'),
+  expected: statementOver('project_access_expected'),
+} as const
+
+type Row = { readonly [K in IdColumn]?: string | null } & {
+  readonly kind: FactKind
+  readonly id: string
+  readonly user_id: string | null
+  readonly grant_actions: number | null
+  /** In the first row: each user's grants; null for a user with too many. */
+  readonly grants: Readonly<Record<string, Readonly<Record<string, number>> | null>> | null
+}
+
+type RowReader = { readonly kind: FactKind; readonly idColumn: IdColumn; toFact(row: Row): unknown }
+
+/** What a result row may hold, by the kind of its query. */
+const readersByKind: ReadonlyMap<FactKind, readonly RowReader[]> = new Map(
+  factKinds.map((kind) => [
+    kind,
+    rowDefinitions
+      .filter((definition) => kindsReaching(definition).includes(kind))
+      .map(({ kind, row }) => ({ kind: kind as FactKind, idColumn: idColumnOf(kind), toFact: row.toFact })),
+  ]),
+)
+
 type LoadOptions = {
-  /** Goes by the effective rows that triggers keep (the default), or works out from the base tables what they should say. */
+  /** Reads the effective rows that triggers keep (default), or derives access from the base tables. */
   readonly effective?: boolean
 }
 
-export type FactStore = { load(wanted: readonly FactQuery[], options?: LoadOptions): Promise<LoadedFacts> }
+export type FactStore = { load(queries: readonly FactQuery[], options?: LoadOptions): Promise<LoadedFacts> }
 
-/** Whose grants a load brings: each person's once, however many things it asks about. */
-const peopleOf = (wanted: readonly FactQuery[]): string[] => [
+/** The users whose grants a load reads, each once. */
+const usersOf = (queries: readonly FactQuery[]): string[] => [
   ...new Set(
-    wanted.flatMap(({ kind, id, userId }) => {
+    queries.flatMap(({ kind, id, userId }) => {
       if (kind === 'grants') return [id]
       return kind === 'grant' || userId === null ? [] : [userId]
     }),
@@ -67,114 +141,42 @@ const peopleOf = (wanted: readonly FactQuery[]): string[] => [
 ]
 
 type StoreOptions = {
-  /** Who was granted more is asked about project by project. Default: as in the model. */
+  /** A user with more grants has one fact for each project. */
   readonly maxGrants?: number
 }
 
 export const createFactStore = (sql: Queryable, { maxGrants = usualMaxGrants }: StoreOptions = {}): FactStore => ({
-  /**
-   * The facts of a cold question in one statement, however many things and teams it is about: a session brings its
-   * account along, media their generation, a generation its project, a person all that was granted to it. Every row is found by its primary key,
-   * those of a person by an index that holds nothing else; of them no more are read than fit into a fact, and only who has
-   * more is looked up on each project. Nothing is locked. (That lookup is no join, because a planner may take one by
-   * project alone, and read everybody on it.)
-   */
-  load: async (wanted, { effective = true } = {}) => {
-    const granted = effective ? sql`project_access` : sql`project_access_expected`
-    const people = peopleOf(wanted)
-    const kinds = wanted.map(({ kind }) => kind)
-    const ids = wanted.map(({ id }) => id)
-    const users = wanted.map(({ userId }) => userId)
-    const rows = await sql<Row[]>`
-      with people as materialized (
-        select person.id, a.many, a.grants
-          from unnest(${people}::uuid[]) as person (id)
-         cross join lateral (
-           select count(*) > ${maxGrants}::int as many,
-                  coalesce(json_object_agg(project_id, actions), '{}') as grants
-             from (select project_id, actions from ${granted} a
-                    where a.user_id = person.id and not a.owned limit ${maxGrants + 1}::int) a
-         ) a
-      )
-      select w.kind, w.id, w.user_id,
-             s.id as s_id, s.ended_at is not null as s_ended, least(s.idle_expires_at, s.expires_at) as s_expires_at,
-             u.id as u_id, u.status as u_status, u.role as u_role, u.plan as u_plan,
-             g.id as g_id, g.owner_id as g_owner_id, g.project_id as g_project_id, g.status as g_status,
-             m.id as m_id, m.owner_id as m_owner_id, m.generation_id as m_generation_id, m.sha256 as m_sha256,
-             o.content_type as m_content_type,
-             p.id as p_id, p.owner_id as p_owner_id, p.visibility as p_visibility,
-             p.allow_derivatives as p_allow_derivatives,
-             case when w.kind = 'grant' or w.user_id in (select id from people where many) then
-               (select a.actions from ${granted} a where a.user_id = w.user_id and a.project_id = p.id)
-             end as a_actions,
-             case when w.place = 1 then
-               (select json_object_agg(id, case when not many then grants end) from people)
-             end as grants,
-             k.id as k_id, k.secret_hash as k_secret_hash, k.scopes as k_scopes, k.revoked_at is null as k_live,
-             k.expires_at as k_expires_at
-        from unnest(${kinds}::text[], ${ids}::uuid[], ${users}::uuid[]) with ordinality as w (kind, id, user_id, place)
-        left join sessions s on w.kind = 'session' and s.id = w.id
-        left join users u on u.id = case w.kind when 'session' then s.user_id when 'account' then w.id end
-        left join media m on w.kind = 'media' and m.id = w.id
-        left join media_objects o on o.sha256 = m.sha256
-        left join generations g on g.id = case w.kind when 'generation' then w.id when 'media' then m.generation_id end
-        left join projects p on p.id = case when w.kind in ('generation', 'media') then g.project_id
-                                            when w.kind in ('project', 'grant') then w.id end
-        left join service_keys k on w.kind = 'service_key' and k.id = w.id`
+  load: async (queries, { effective = true } = {}) => {
+    const rows = await sql.unsafe<Row[]>(
+      effective ? statements.effective : statements.expected,
+      [
+        queries.map(({ kind }) => kind),
+        queries.map(({ id }) => id),
+        queries.map(({ userId }) => userId),
+        usersOf(queries),
+        maxGrants,
+      ],
+      { prepare: true },
+    )
     const facts = new Map<FactKey, Fact[FactKind] | null>()
     const many = new Set<string>()
     for (const { grants } of rows) {
       for (const [id, granted] of Object.entries(grants ?? {})) {
-        facts.set(factKey('grants', id), granted === null ? 'many' : { granted })
+        const fact: GrantsFact = granted === null ? 'many' : { granted }
+        facts.set(factKey('grants', id), fact)
         if (granted === null) many.add(id)
       }
     }
     for (const row of rows) {
-      if (row.kind !== 'grant' && row.kind !== 'grants') facts.set(factKey(row.kind, row.id), null)
-      if (row.s_id !== null && row.u_id !== null) {
-        facts.set(factKey('session', row.s_id), {
-          userId: row.u_id,
-          ended: row.s_ended,
-          expiresAtMs: row.s_expires_at.getTime(),
-        })
+      if (definitionOf(row.kind).row !== undefined) facts.set(factKey(row.kind, row.id), null)
+      for (const { kind, idColumn, toFact } of readersByKind.get(row.kind) ?? []) {
+        const id = row[idColumn] ?? null
+        if (id !== null) facts.set(factKey(kind, id), toFact(row) as Fact[FactKind])
       }
-      if (row.u_id !== null) {
-        facts.set(factKey('account', row.u_id), { status: row.u_status, role: row.u_role, plan: row.u_plan })
-      }
-      if (row.g_id !== null) {
-        facts.set(factKey('generation', row.g_id), {
-          ownerId: row.g_owner_id,
-          projectId: row.g_project_id,
-          status: row.g_status,
-        })
-      }
-      if (row.m_id !== null) {
-        facts.set(factKey('media', row.m_id), {
-          ownerId: row.m_owner_id,
-          generationId: row.m_generation_id,
-          sha256: row.m_sha256,
-          contentType: row.m_content_type,
-        })
-      }
-      if (row.p_id !== null) {
-        facts.set(factKey('project', row.p_id), {
-          ownerId: row.p_owner_id,
-          visibility: row.p_visibility,
-          allowDerivatives: row.p_allow_derivatives,
-        })
-      }
-      const projectId = row.p_id ?? (row.kind === 'project' || row.kind === 'grant' ? row.id : null)
+      const projectId = row.project_id ?? (row.kind === 'project' || row.kind === 'grant' ? row.id : null)
       if (row.user_id !== null && projectId !== null && (row.kind === 'grant' || many.has(row.user_id))) {
-        // No row is knowledge too: nothing but what is public.
-        facts.set(factKey('grant', grantId(row.user_id, projectId)), row.a_actions ?? 0)
-      }
-      if (row.k_id !== null) {
-        facts.set(factKey('service_key', row.k_id), {
-          secretHash: Buffer.from(row.k_secret_hash).toString('base64url'),
-          scopes: row.k_scopes,
-          live: row.k_live,
-          expiresAtMs: row.k_expires_at?.getTime() ?? null,
-        })
+        // No row is an answer too: nothing is granted.
+        facts.set(factKey('grant', partId(row.user_id, projectId)), row.grant_actions ?? 0)
       }
     }
     return facts

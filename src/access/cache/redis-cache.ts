@@ -3,16 +3,16 @@ import { type Static, type TSchema, Type as t } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Clock } from '../../kit/clock.ts'
 import type { Connection, Redis } from '../../platform/redis.ts'
-import { type Fact, type FactKey, type FactKind, maxGrants, partOf } from '../policy/facts/model.ts'
+import { exactly } from '../policy/facts/definition.ts'
 import {
-  accountRoles,
-  accountStatuses,
-  every,
-  generationStatuses,
-  plans,
-  scopes,
-  visibilities,
-} from '../policy/matrix.ts'
+  type Fact,
+  type FactKey,
+  type FactKind,
+  factDefinitions,
+  factKinds,
+  kindOf,
+  partOf,
+} from '../policy/facts/registry.ts'
 
 /** How long what is known of a thing stays in the outer cache. */
 export const redisTtlMs = 300_000
@@ -74,45 +74,9 @@ export const scripts = {
 type ScriptName = keyof typeof scripts
 export type CacheRedis = Pick<Redis<ScriptName>, 'run' | 'runBypassingBreaker' | 'serverRunId'>
 
-const uuid = t.String({ minLength: 36, maxLength: 36 })
-const uuidPattern = '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-const words = <const T extends readonly string[]>(values: T) => t.Union(values.map((value) => t.Literal(value)))
-const exactly = <P extends Record<string, TSchema>>(properties: P) =>
-  t.Object(properties, { additionalProperties: false })
-const orNull = <T extends TSchema>(schema: T) => t.Union([schema, t.Null()])
-
-const factSchemas: Readonly<Record<FactKind, TSchema>> = {
-  session: exactly({ userId: uuid, ended: t.Boolean(), expiresAtMs: t.Number() }),
-  account: exactly({ status: words(accountStatuses), role: words(accountRoles), plan: words(plans) }),
-  project: exactly({ ownerId: uuid, visibility: words(visibilities), allowDerivatives: t.Boolean() }),
-  generation: exactly({ ownerId: uuid, projectId: orNull(uuid), status: words(generationStatuses) }),
-  media: exactly({
-    ownerId: uuid,
-    generationId: orNull(uuid),
-    sha256: t.String({ pattern: '^[0-9a-f]{64}$' }),
-    contentType: t.String({ maxLength: 64 }),
-  }),
-  grant: t.Integer({ minimum: 0, maximum: every }),
-  grants: t.Union([
-    exactly({
-      granted: t.Record(t.String({ pattern: uuidPattern }), t.Integer({ minimum: 1, maximum: every }), {
-        additionalProperties: false,
-        maxProperties: maxGrants,
-      }),
-    }),
-    t.Literal('many'),
-  ]),
-  service_key: exactly({
-    secretHash: t.String(),
-    scopes: t.Array(words(scopes)),
-    live: t.Boolean(),
-    expiresAtMs: orNull(t.Number()),
-  }),
-}
-
 const entryOf = (fact: TSchema) => exactly({ at: t.Number(), fact })
-const checks = Object.fromEntries(
-  Object.entries(factSchemas).map(([kind, schema]) => [kind, TypeCompiler.Compile(entryOf(schema))]),
+const entryChecks = new Map(
+  factKinds.map((kind) => [kind, TypeCompiler.Compile(entryOf(factDefinitions[kind].schema))]),
 )
 
 type Entry = Static<ReturnType<typeof entryOf>>
@@ -120,7 +84,7 @@ type Entry = Static<ReturnType<typeof entryOf>>
 const parseEntry = (key: FactKey, text: string): Entry | undefined => {
   try {
     const entry: unknown = JSON.parse(text)
-    return checks[key.slice(0, key.indexOf(':'))]?.Check(entry) ? (entry as Entry) : undefined
+    return entryChecks.get(kindOf(key))?.Check(entry) ? (entry as Entry) : undefined
   } catch {
     return undefined
   }

@@ -3,8 +3,8 @@ import type { Clock } from '../../kit/clock.ts'
 import type { Lookup, TtlMap } from '../../kit/ttl-map.ts'
 import type { Log } from '../../platform/log.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from '../invalidation/timing.ts'
-import type { Fact, FactKey, FactKind, GrantsFact, SessionFact } from '../policy/facts/model.ts'
-import type { FactQuery } from './fact-store.ts'
+import { toFactQuery } from '../policy/facts/queries.ts'
+import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from '../policy/facts/registry.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
 /** How often memory is compared, and how many facts at a time. */
@@ -48,21 +48,13 @@ type Dependencies = {
 
 const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-const toWanted = (key: FactKey): FactQuery => {
-  const colon = key.indexOf(':')
-  const [kind, id] = [key.slice(0, colon) as FactKind, key.slice(colon + 1)]
-  if (kind !== 'grant') return { kind, id, userId: null }
-  const [userId = '', projectId = ''] = id.split('/')
-  return { kind, id: projectId, userId }
-}
-
-/** That they are many or few is no knowledge, nor is what one of them leaves out. */
-const isSameGranted = (one: GrantsFact, other: GrantsFact): boolean => {
-  if (one === 'many' || other === 'many') return true
-  const except = new Set([...(one.except ?? []), ...(other.except ?? [])])
-  const told = ({ granted }: typeof one) =>
-    Object.fromEntries(Object.entries(granted).filter(([id]) => !except.has(id)))
-  return isDeepStrictEqual(told(one), told(other))
+/** Whether two facts mean the same, by the definition of their kind. */
+const isSame = (kind: FactKind, one: Fact[FactKind] | null, other: Fact[FactKind] | null, nowMs: number): boolean => {
+  const { comparable } = definitionOf(kind)
+  if (comparable === undefined) return isDeepStrictEqual(one, other)
+  const view = (fact: Fact[FactKind] | null, against: Fact[FactKind] | null) =>
+    fact === null ? null : comparable(fact, against, nowMs)
+  return isDeepStrictEqual(view(one, other), view(other, one))
 }
 
 export const createStaleDetector = (dependencies: Dependencies): StaleDetector => {
@@ -92,38 +84,29 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
     return taken
   }
 
-  /** A session that is over opens as little as one that is gone, and that it is gone is told to nobody. */
-  const meaningOf = (key: FactKey, fact: Fact[FactKind] | null) => {
-    if (fact === null || !key.startsWith('session:')) return fact
-    const { ended, expiresAtMs } = fact as SessionFact
-    return ended || expiresAtMs <= clock.now() ? null : fact
-  }
-  const isSame = (key: FactKey, one: Fact[FactKind] | null, other: Fact[FactKind] | null) =>
-    key.startsWith('grants:') && one !== null && other !== null
-      ? isSameGranted(one as GrantsFact, other as GrantsFact)
-      : isDeepStrictEqual(meaningOf(key, one), meaningOf(key, other))
+  const differs = (key: FactKey, held: Held, actual: Fact[FactKind] | null) =>
+    !isSame(kindOf(key), factOf(held), actual, clock.now())
   const factOf = (held: Held) => (held.kind === 'hit' ? held.value : null)
 
   const findSuspects = async (): Promise<Suspect[]> => {
     const taken = take()
     if (taken.size === 0) return []
-    const { facts } = await load([...taken.keys()].map(toWanted))
+    const { facts } = await load([...taken.keys()].map(toFactQuery))
     return [...taken].flatMap(([key, held]) => {
       const actual = facts.get(key)
       if (actual === undefined || memory.peek(key) !== held) return []
       counts.compared += 1
-      return isSame(key, factOf(held), actual) ? [] : [{ key, held, actual }]
+      return differs(key, held, actual) ? [{ key, held, actual }] : []
     })
   }
 
   const judge = async ({ key, held, actual }: Suspect): Promise<void> => {
     // What was invalidated or fetched anew meanwhile is held by another object, or not at all.
-    if (!isBelieved() || memory.peek(key) !== held || isSame(key, factOf(held), actual)) return
+    if (!isBelieved() || memory.peek(key) !== held || !differs(key, held, actual)) return
     counts.stale += 1
     const ageMs = Math.round(memory.ageMs(key) ?? 0)
-    // The hash of a secret is nothing for a log.
-    const said = key.startsWith('service_key:') ? {} : { held: factOf(held), actual }
-    log.error({ event: 'cache.stale_fact', key, age_ms: ageMs, ...said }, 'memory held what was no longer so')
+    const values = definitionOf(kindOf(key)).secret ? {} : { held: factOf(held), actual }
+    log.error({ event: 'cache.stale_fact', key, age_ms: ageMs, ...values }, 'memory held what was no longer so')
     await drop(key)
   }
 

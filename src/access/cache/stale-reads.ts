@@ -2,7 +2,9 @@ import { Fault } from '../../fault.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { isConnectFailure, isUnavailable } from '../../platform/postgres.ts'
-import type { FactCache, FactRequest, GatheredFacts } from './fact-cache.ts'
+import type { FactQuery } from '../policy/facts/queries.ts'
+import type { FactCache } from './fact-cache.ts'
+import type { GatheredFacts } from './gather.ts'
 
 /** How long Postgres is not asked again after it was found gone. */
 const retryMs = 500
@@ -74,20 +76,20 @@ export const withStaleReads = ({
     return reaching
   }
 
-  const ask = async (wanted: FactRequest, deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
+  const ask = async (queries: readonly FactQuery[], deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
     try {
-      return await unlessGone(facts.gather(wanted, deadline))
+      return await unlessGone(facts.gather(queries, deadline))
     } catch (error) {
       if (!isUnavailable(error)) throw error
       if (isConnectFailure(error)) throw tellGone(error)
       if (!isFirst) throw error
       if (!(await unlessGone(deadline.run(reach())))) throw tellGone(error)
-      return ask(wanted, deadline, false)
+      return ask(queries, deadline, false)
     }
   }
 
-  const standIn = (wanted: FactRequest, deadline: Deadline) => {
-    const recalled = facts.peekStale(wanted)
+  const standIn = (queries: readonly FactQuery[], deadline: Deadline) => {
+    const recalled = facts.peekStale(queries)
     if (recalled === undefined) throw new PostgresGone()
     degraded.add(deadline)
     return recalled
@@ -97,17 +99,17 @@ export const withStaleReads = ({
     isDegraded: (deadline) => degraded.has(deadline),
     facts: {
       ...facts,
-      gather: async (wanted, deadline) => {
+      gather: async (queries, deadline) => {
         const startedMs = clock.monotonic()
         const isKnownGone = startedMs - goneAtMs < retryMs && startedMs >= lease.untilMs
         try {
           if (isKnownGone) throw new PostgresGone()
-          const gathered = await ask(wanted, deadline)
+          const gathered = await ask(queries, deadline)
           goneAtMs = Number.NEGATIVE_INFINITY
           return gathered
         } catch (error) {
           if (!(error instanceof PostgresGone) || !mayStandIn(clock.monotonic())) throw error
-          return standIn(wanted, deadline)
+          return standIn(queries, deadline)
         }
       },
     },

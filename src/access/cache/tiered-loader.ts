@@ -1,10 +1,10 @@
 import type { Clock } from '../../kit/clock.ts'
 import { absent, type Lookup, miss } from '../../kit/ttl-map.ts'
 import type { PendingInvalidations } from '../invalidation/pending-invalidations.ts'
-import { type Fact, type FactKey, type FactKind, factKey, grantId } from '../policy/facts/model.ts'
-import { ignore, readResource, type Source } from '../policy/facts/resource-walk.ts'
-import { type ResourceType, resourceTypes } from '../policy/matrix.ts'
-import type { FactQuery, FactStore, LoadedFacts } from './fact-store.ts'
+import type { FactQuery } from '../policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, factKey } from '../policy/facts/registry.ts'
+import { isAnswered, keysNeeded, type Source } from '../policy/facts/resource-walk.ts'
+import type { FactStore, LoadedFacts } from './fact-store.ts'
 import type { RedisCache } from './redis-cache.ts'
 
 /**
@@ -24,7 +24,7 @@ export type Loaded = {
 }
 
 /** Gets facts from beyond memory. `past: 'l2'` asks Postgres only. */
-export type LoadFacts = (wanted: readonly FactQuery[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
+export type LoadFacts = (queries: readonly FactQuery[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
 
 export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l3: boolean }
 
@@ -33,32 +33,11 @@ const noAges: ReadonlyMap<FactKey, number> = new Map()
 /** Postgres alone. */
 export const loadFromStore =
   (store: FactStore, flags: { readonly l3: boolean }): LoadFacts =>
-  async (wanted) => ({
-    facts: await store.load(wanted, { effective: flags.l3 }),
+  async (queries) => ({
+    facts: await store.load(queries, { effective: flags.l3 }),
     tier: flags.l3 ? 'l3' : 'database',
     ages: noAges,
   })
-
-const isResource = (kind: FactKind): kind is ResourceType => (resourceTypes as readonly string[]).includes(kind)
-
-/** The facts a wish needs, as far as can be told by what is known: what media came of and where that is shows only then. */
-const keysFor = ({ kind, id, userId }: FactQuery, known: LoadedFacts): FactKey[] => {
-  if (kind === 'grant') return userId === null ? [] : [factKey('grant', grantId(userId, id))]
-  const own = factKey(kind, id)
-  if (!isResource(kind)) return [own]
-  const keys = [own]
-  const made = kind === 'media' ? (known.get(own) as Fact['media'] | null | undefined) : undefined
-  const generationKey = kind === 'generation' ? own : made?.generationId && factKey('generation', made.generationId)
-  if (kind === 'media' && generationKey) keys.push(generationKey)
-  const generation = generationKey ? (known.get(generationKey) as Fact['generation'] | null | undefined) : undefined
-  const projectId = kind === 'project' ? id : (generation?.projectId ?? null)
-  if (projectId !== null) keys.push(factKey('project', projectId))
-  if (userId === null) return keys
-  const grants = factKey('grants', userId)
-  keys.push(grants)
-  if (projectId !== null && known.get(grants) === 'many') keys.push(factKey('grant', grantId(userId, projectId)))
-  return keys
-}
 
 const sourceOf =
   (known: LoadedFacts): Source =>
@@ -68,13 +47,11 @@ const sourceOf =
     return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
   }
 
-const isMet = (wish: FactQuery, known: LoadedFacts): boolean =>
-  isResource(wish.kind) && wish.userId !== null
-    ? readResource(sourceOf(known), { type: wish.kind, id: wish.id }, wish.userId, ignore) !== undefined
-    : keysFor(wish, known).every((key) => known.has(key))
-
-/** What media came of is known after the first look, its project after the second; and so whether somebody was granted many. */
-const maxLooks = 3
+/**
+ * Rounds of Redis lookups for one load. Media name their generation after the first, a generation its project after the
+ * second, and so each later round looks up what the one before it named.
+ */
+const maxRounds = 3
 
 /**
  * The outer cache in front of Postgres.
@@ -101,14 +78,15 @@ export const loadThroughRedis = ({
 }): LoadFacts => {
   const isUsable = () => flags.l2 && clock.monotonic() < lease.untilMs
 
-  return async (wanted, options) => {
-    if (options?.past === 'l2' || !isUsable()) return fromStore(wanted)
+  return async (queries, options) => {
+    if (options?.past === 'l2' || !isUsable()) return fromStore(queries)
     const known = new Map<FactKey, Fact[FactKind] | null>()
     const ages = new Map<FactKey, number>()
     const nonces = new Map<FactKey, string>()
+    const source = sourceOf(known)
     const asked = new Set<FactKey>()
-    for (let look = 1; look <= maxLooks; look += 1) {
-      const keys = new Set(wanted.flatMap((wish) => keysFor(wish, known)))
+    for (let round = 1; round <= maxRounds; round += 1) {
+      const keys = new Set(queries.flatMap((query) => keysNeeded(source, query)))
       const unasked = [...keys].filter((key) => !asked.has(key) && !pendingInvalidations.has(key))
       if (unasked.length === 0) break
       for (const key of unasked) asked.add(key)
@@ -120,9 +98,9 @@ export const loadThroughRedis = ({
         }
       }
     }
-    const unmet = wanted.filter((wish) => !isMet(wish, known))
-    if (unmet.length === 0) return { facts: known, tier: 'l2', ages }
-    const { facts, tier } = await fromStore(unmet)
+    const unanswered = queries.filter((query) => !isAnswered(source, query))
+    if (unanswered.length === 0) return { facts: known, tier: 'l2', ages }
+    const { facts, tier } = await fromStore(unanswered)
     for (const [key, fact] of facts) {
       known.set(key, fact)
       ages.delete(key)

@@ -1,4 +1,4 @@
-import type { FactKey } from '../policy/facts/model.ts'
+import type { FactKey } from '../policy/facts/registry.ts'
 
 /** The facts that one committed transaction made untrue; `everything` where there are too many to name. */
 export type InvalidationKeys = readonly FactKey[] | 'everything'

@@ -1,5 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
-import { type FactKey, isWhole, partOf } from '../policy/facts/model.ts'
+import { type FactKey, isWhole, partOf } from '../policy/facts/registry.ts'
 import type { InvalidationEvent } from './model.ts'
 
 /** An event, and when it was first heard of, on the monotonic clock: after its commit. */

@@ -1,5 +1,5 @@
-import type { Facts } from './facts/model.ts'
 import type { Action } from './matrix.ts'
+import type { Facts } from './rules.ts'
 import { account, type Finding, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
 
 const notBuilt: Finding = Object.freeze({ verdict: 'skipped', reason: 'layer.not_built' })

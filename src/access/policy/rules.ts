@@ -1,10 +1,19 @@
-import type { Facts } from './facts/model.ts'
+import type { AccountFact } from './facts/account.ts'
+import type { ResourceFacts } from './facts/resource-walk.ts'
 import { type Action, generationOwnerActions, has, ownerActions, publicActions } from './matrix.ts'
 
 /** What one rule says to one question. A deny ends the matter; without a deny, one allow is enough; else it is no. */
 export type Finding = {
   readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   readonly reason: string
+}
+
+/** The facts of one question. */
+export type Facts = ResourceFacts & {
+  readonly userId: string
+  readonly account: AccountFact | undefined
+  /** Whether a child of the generation is to be created. */
+  readonly deriving?: boolean
 }
 
 type Rule = (facts: Facts, action: Action) => Finding

@@ -3,6 +3,7 @@ import { createDeadline } from '../../kit/deadline.ts'
 import { createTtlMap } from '../../kit/ttl-map.ts'
 import type { Log } from '../../platform/log.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
+import { factQuery, principalQueries, resourceQuery } from '../policy/facts/queries.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
 import type { HotPair, WarmUpStore } from './warm-up-store.ts'
 
@@ -79,10 +80,10 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
 
   const fetchPairs = (pairs: readonly HotPair[]) =>
     facts.prefetch(
-      pairs.map(({ userId, sessionId, ref }) => ({
-        ...(sessionId === null ? { accounts: [userId] } : { session: { id: sessionId, userId } }),
-        resources: [{ ref, userId }],
-      })),
+      pairs.flatMap(({ userId, sessionId, ref }) => [
+        ...(sessionId === null ? [factQuery('account', userId)] : principalQueries(sessionId, userId)),
+        resourceQuery(ref, userId),
+      ]),
     )
 
   const fetchHottest = async () => {
@@ -106,14 +107,14 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
   const fetchThings = async (userId: string, things: readonly ResourceRef[]) => {
     for (const refs of chunksOf(things, 2 * batchPairs)) {
       if (isOff()) return
-      await withinTime(facts.prefetch([{ resources: refs.map((ref) => ({ ref, userId })) }]))
+      await withinTime(facts.prefetch(refs.map((ref) => resourceQuery(ref, userId))))
     }
   }
 
   const fetchOwn = async ({ userId, sessionId }: SignedIn) => {
     const again = known.get(userId).kind === 'hit'
     // The session first: whatever is asked next comes with it.
-    await withinTime(facts.prefetch([{ session: { id: sessionId, userId } }]))
+    await withinTime(facts.prefetch(principalQueries(sessionId, userId)))
     if (again || isOff()) return
     const things = await withinTime(store.findOwn(userId))
     await fetchThings(userId, memory.wouldEvict ? things.slice(0, whenCrowded) : things)

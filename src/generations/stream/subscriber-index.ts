@@ -1,5 +1,5 @@
 import type { RecheckedPermission } from '../../access/permission-recheck.ts'
-import { type FactKey, isWhole, partOf } from '../../access/policy/facts/model.ts'
+import { type FactKey, isWhole, partOf } from '../../access/policy/facts/registry.ts'
 import { Fault } from '../../fault.ts'
 
 type Subscriber = { readonly generationId: string; readonly permission: RecheckedPermission }

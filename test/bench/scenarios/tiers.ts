@@ -4,7 +4,8 @@ import { createFactStore } from '../../../src/access/cache/fact-store.ts'
 import { createRedisCache, scripts } from '../../../src/access/cache/redis-cache.ts'
 import { loadFromStore, loadThroughRedis } from '../../../src/access/cache/tiered-loader.ts'
 import { createPendingInvalidations } from '../../../src/access/invalidation/pending-invalidations.ts'
-import type { Fact, FactKind } from '../../../src/access/policy/facts/model.ts'
+import { factQuery, resourceQuery } from '../../../src/access/policy/facts/queries.ts'
+import type { Fact, FactKind } from '../../../src/access/policy/facts/registry.ts'
 import type { ResourceRef } from '../../../src/access/policy/matrix.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
 import { createDeadline } from '../../../src/kit/deadline.ts'
@@ -81,7 +82,7 @@ export const tiers: Scenario = async ({ seconds }) => {
   const byPostgres = cacheOf(fromStore, 0)
   const refOf = (number: number) => refs[(number * 7) % refs.length] as ResourceRef
   const ask = (facts: typeof byRedis) => (number: number) =>
-    facts.gather({ accounts: [member], resources: [{ ref: refOf(number), userId: member }] }, within())
+    facts.gather([factQuery('account', member), resourceQuery(refOf(number), member)], within())
 
   for (let number = 0; number < things; number += 1) {
     await ask(remembering)(number)

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { dispatch } from '../../../src/access/invalidation/topics.ts'
-import type { FactKey } from '../../../src/access/policy/facts/model.ts'
+import type { FactKey } from '../../../src/access/policy/facts/registry.ts'
 import { maxPerSession } from '../../../src/generations/stream/hub.ts'
 import { createHubWorld } from './hub-world.ts'
 

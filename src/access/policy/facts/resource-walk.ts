@@ -1,103 +1,142 @@
 import type { Lookup } from '../../../kit/ttl-map.ts'
 import type { ResourceRef } from '../matrix.ts'
+import type { FactDefinition, Part, ResourceDefinition } from './definition.ts'
+import { grant } from './grant.ts'
+import { grants, mustLoadGrants } from './grants.ts'
+import { type FactQuery, toFactKey } from './queries.ts'
 import {
+  definitionOf,
   type Fact,
+  type FactKey,
   type FactKind,
-  type GenerationFact,
-  type GrantFact,
-  grantId,
-  type MediaFact,
-  type ProjectFact,
-} from './model.ts'
+  factDefinitions,
+  factKey,
+  factKinds,
+  partId,
+  type ResourceFactKind,
+} from './registry.ts'
 
-/** A thing as one person has it: what it is, and what was granted to that person. */
-export type ResourceFacts = {
-  readonly project: ProjectFact | undefined
-  readonly generation: GenerationFact | undefined
-  readonly media?: MediaFact | undefined
-  readonly grant: GrantFact | undefined
-}
+/** The facts of one resource and one user's access to it. A resource that does not exist has none. */
+export type ResourceFacts = { readonly [K in ResourceFactKind]?: Fact[K] | undefined }
+type Found = { [K in ResourceFactKind]?: unknown }
 
-/** Whatever can be asked for a fact: memory, another cache, what was just read. */
+/** Where facts are looked up: memory, Redis, the result of a statement. */
 export type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
 
-export const noResource: ResourceFacts = Object.freeze({ project: undefined, generation: undefined, grant: undefined })
+/** Called for a fact that the source lacks. `userId`: the load is to bring this user's grants along. */
+export type OnMiss = (kind: FactKind, id: string, userId: string | null) => void
+
+export const noResource: ResourceFacts = Object.freeze(
+  Object.fromEntries(factKinds.filter((kind) => definitionOf(kind).needs).map((kind) => [kind, undefined])),
+)
+
+/** The kind whose id is that of the project a grant is on. */
+const grantNamedBy = grant.part?.namedBy
 
 export const factIn = <V>(lookup: Lookup<V>): V | undefined => (lookup.kind === 'hit' ? lookup.value : undefined)
 
-/** `userId` where what was granted to that person is missing too. */
-export type OnMiss = (kind: FactKind, id: string, userId: string | null) => void
-
-/**
- * Whoever's grants a question about an unknown thing has to bring along: nobody's, where they are known. Which project it is
- * in may be unknown too: it may be any.
- */
-const unknownGrantsOf = (source: Source, userId: string, projectId?: string): string | null => {
-  const grants = factIn(source('grants', userId))
-  if (grants === undefined || grants === 'many') return userId
-  const mayBeExcepted = projectId === undefined ? grants.except !== undefined : grants.except?.includes(projectId)
-  return mayBeExcepted ? userId : null
-}
-
-const readGrant = (source: Source, projectId: string, userId: string, onMiss: OnMiss): GrantFact | undefined => {
-  const grants = factIn(source('grants', userId))
-  if (grants === undefined) return void onMiss('grants', userId, null)
-  if (grants !== 'many') {
-    return grants.except?.includes(projectId) ? void onMiss('grants', userId, null) : (grants.granted[projectId] ?? 0)
-  }
-  const grant = factIn(source('grant', grantId(userId, projectId)))
-  if (grant === undefined) onMiss('grant', projectId, userId)
-  return grant
-}
-
-/** Reads a project's facts for one person; of a grant only where one could matter. */
-const readProject = (
+/** Looks a part up in its whole, and by itself only where the whole says that it is a separate fact. */
+const followPart = (
   source: Source,
-  projectId: string,
+  definition: ResourceDefinition,
+  part: Part<unknown>,
+  id: string,
   userId: string,
+  found: Found,
   onMiss: OnMiss,
-): Pick<ResourceFacts, 'project' | 'grant'> | undefined => {
-  const lookup = source('project', projectId)
-  if (lookup.kind === 'miss') return void onMiss('project', projectId, unknownGrantsOf(source, userId, projectId))
-  if (lookup.kind === 'absent') return noResource
-  const project = lookup.value
-  if (project.ownerId === userId || project.visibility === 'private') return { project, grant: undefined }
-  const grant = readGrant(source, projectId, userId, onMiss)
-  return grant === undefined ? undefined : { project, grant }
+): boolean => {
+  const kind = definition.kind as ResourceFactKind
+  const wholeKind = part.whole.kind as FactKind
+  const whole = factIn(source(wholeKind, userId))
+  const fact = whole === undefined ? 'excluded' : part.read(whole, id)
+  if (fact === 'excluded') {
+    onMiss(wholeKind, userId, null)
+    return false
+  }
+  found[kind] = fact === 'separate' ? factIn(source(kind, partId(userId, id))) : fact
+  if (found[kind] !== undefined) return true
+  onMiss(kind, id, userId)
+  return false
 }
 
-/** Reads a generation's facts for one person. */
-const readGeneration = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
-  const lookup = source('generation', id)
-  if (lookup.kind === 'miss') return void onMiss('generation', id, unknownGrantsOf(source, userId))
-  if (lookup.kind === 'absent') return noResource
-  const generation = lookup.value
-  if (generation.projectId === null) return { project: undefined, generation, grant: undefined }
-  const found = readProject(source, generation.projectId, userId, onMiss)
-  return found && { project: found.project, generation, grant: found.grant }
+/** Collects a fact and all facts it needs. Stops at the first that the source lacks, names it to `onMiss`, returns false. */
+const follow = (
+  source: Source,
+  definition: FactDefinition,
+  id: string,
+  userId: string | null,
+  found: Found,
+  onMiss: OnMiss,
+): boolean => {
+  const kind = definition.kind as ResourceFactKind
+  const { needs } = definition
+  const lookup = source(kind, id)
+  if (lookup.kind === 'absent') return true
+  if (lookup.kind === 'miss') {
+    const isResource = needs !== undefined && userId !== null
+    const projectId = kind === grantNamedBy ? id : undefined
+    onMiss(kind, id, isResource && mustLoadGrants(factIn(source('grants', userId)), projectId) ? userId : null)
+    return false
+  }
+  if (needs === undefined) return true
+  found[kind] = lookup.value
+  for (const need of needs) {
+    const neededId = need.idFor(lookup.value, id, userId)
+    if (neededId === null) continue
+    const { definition: needed } = need
+    const { part } = needed
+    if (part === undefined) {
+      if (!follow(source, needed, neededId, userId, found, onMiss)) return false
+    } else if (userId !== null && !followPart(source, needed, part, neededId, userId, found, onMiss)) return false
+  }
+  return true
 }
 
-const readMedia = (source: Source, id: string, userId: string, onMiss: OnMiss): ResourceFacts | undefined => {
-  const lookup = source('media', id)
-  if (lookup.kind === 'miss') return void onMiss('media', id, unknownGrantsOf(source, userId))
-  if (lookup.kind === 'absent') return noResource
-  const media = lookup.value
-  if (media.generationId === null) return { ...noResource, media }
-  const found = readGeneration(source, media.generationId, userId, onMiss)
-  return found && { project: found.project, generation: found.generation, media, grant: found.grant }
-}
+const ignore = () => {}
 
-/** Reads a thing's facts from a source; where one is missing, names it to `onMiss` and returns undefined. */
+/** The facts about a resource and a user; undefined where the source lacks one, which is named to `onMiss`. */
 export const readResource = (
   source: Source,
   { type, id }: ResourceRef,
   userId: string,
-  onMiss: OnMiss,
+  onMiss: OnMiss = ignore,
 ): ResourceFacts | undefined => {
-  if (type === 'media') return readMedia(source, id, userId, onMiss)
-  if (type === 'generation') return readGeneration(source, id, userId, onMiss)
-  const found = readProject(source, id, userId, onMiss)
-  return found && { project: found.project, generation: undefined, grant: found.grant }
+  const found: Found = { ...noResource }
+  return follow(source, factDefinitions[type], id, userId, found, onMiss) ? (found as ResourceFacts) : undefined
 }
 
-export const ignore = () => {}
+/** Whether the source has every fact that a query needs. Names the first it lacks to `onMiss`. */
+export const isAnswered = (source: Source, { kind, id, userId }: FactQuery, onMiss: OnMiss = ignore): boolean => {
+  const definition = definitionOf(kind)
+  if (definition.part === undefined || userId === null) return follow(source, definition, id, userId, {}, onMiss)
+  if (source(kind, partId(userId, id)).kind !== 'miss') return true
+  onMiss(kind, id, userId)
+  return false
+}
+
+/** The keys of the facts that a query needs, as far as the source shows: an unknown fact names no others. */
+export const keysNeeded = (source: Source, query: FactQuery): FactKey[] => {
+  const { userId } = query
+  const keys = [toFactKey(query)]
+  const add = (definition: FactDefinition, id: string) => {
+    const fact = factIn(source(definition.kind as FactKind, id))
+    for (const need of definition.needs ?? []) {
+      const { kind, part } = need.definition
+      const neededId = fact !== undefined ? need.idFor(fact, id, userId) : need.sharesId ? id : null
+      if (neededId === null) continue
+      if (part === undefined) {
+        keys.push(factKey(kind as FactKind, neededId))
+        add(need.definition, neededId)
+      } else if (userId !== null) {
+        const whole = factIn(source(part.whole.kind as FactKind, userId))
+        const isSeparate = whole !== undefined && part.read(whole, neededId) === 'separate'
+        if (isSeparate) keys.push(factKey(kind as FactKind, partId(userId, neededId)))
+      }
+    }
+  }
+  const definition = definitionOf(query.kind)
+  if (definition.needs === undefined || definition.part !== undefined) return keys
+  if (userId !== null) keys.push(factKey(grants.kind, userId))
+  add(definition, query.id)
+  return keys
+}

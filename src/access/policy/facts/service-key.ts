@@ -1,0 +1,49 @@
+import { Buffer } from 'node:buffer'
+import { Type as t } from '@sinclair/typebox'
+import { type Scope, scopes } from '../matrix.ts'
+import { exactly, type FactDefinition, oneOf, orNull, type RowSource } from './definition.ts'
+
+export type ServiceKeyFact = {
+  /** SHA-256 of the secret part, base64url. */
+  readonly secretHash: string
+  readonly scopes: readonly Scope[]
+  readonly live: boolean
+  readonly expiresAtMs: number | null
+}
+
+type Row = {
+  readonly service_key_secret_hash: Uint8Array
+  readonly service_key_scopes: readonly Scope[]
+  readonly service_key_live: boolean
+  readonly service_key_expires_at: Date | null
+}
+
+const row: RowSource<ServiceKeyFact, Row> = {
+  alias: 'k',
+  select: {
+    service_key_secret_hash: 'k.secret_hash',
+    service_key_scopes: 'k.scopes',
+    service_key_live: 'k.revoked_at is null',
+    service_key_expires_at: 'k.expires_at',
+  },
+  toFact: (row) => ({
+    secretHash: Buffer.from(row.service_key_secret_hash).toString('base64url'),
+    scopes: row.service_key_scopes,
+    live: row.service_key_live,
+    expiresAtMs: row.service_key_expires_at?.getTime() ?? null,
+  }),
+}
+
+export const serviceKey: FactDefinition<'service_key', ServiceKeyFact> = {
+  kind: 'service_key',
+  schema: exactly({
+    secretHash: t.String(),
+    scopes: t.Array(oneOf(scopes)),
+    live: t.Boolean(),
+    expiresAtMs: orNull(t.Number()),
+  }),
+  table: 'service_keys',
+  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at'],
+  row,
+  secret: true,
+}
