@@ -8,19 +8,19 @@ import {
   listPageSize,
   ObjectContentRefused,
   type ObjectStore,
+  parseObjectKey,
   piecesOf,
-  readObjectKey,
 } from './objects.ts'
 
-const readBytes = 65_536
-/** Drafts of a process that was killed; one that is still being written is never this old. */
-const draftLivesMs = 86_400_000
+const readChunkBytes = 65_536
+/** Age at which a draft is certainly left over from a killed process and not still being written. */
+const maxDraftAgeMs = 86_400_000
 
 const unlessMissing = (error: NodeJS.ErrnoException): undefined => {
   if (error.code !== 'ENOENT') throw error
 }
 
-/** Bytes of an open file; closes it at the end, when cancelled, and when reading fails. */
+/** Streams a part of an open file; closes it at the end, on cancel, and when reading fails. */
 const streamOf = (file: FileHandle, first: number, length: number): ReadableStream<Uint8Array> => {
   let at = first
   const end = first + length
@@ -28,9 +28,9 @@ const streamOf = (file: FileHandle, first: number, length: number): ReadableStre
     {
       pull: async (controller) => {
         try {
-          const piece = new Uint8Array(Math.min(readBytes, end - at))
+          const piece = new Uint8Array(Math.min(readChunkBytes, end - at))
           const { bytesRead } = piece.length === 0 ? { bytesRead: 0 } : await file.read(piece, 0, piece.length, at)
-          if (bytesRead === 0 && at < end) throw new Error('An object is shorter than it was')
+          if (bytesRead === 0 && at < end) throw new Error('The object file was truncated while it was read')
           at += bytesRead
           if (bytesRead > 0) controller.enqueue(piece.subarray(0, bytesRead))
           if (at < end) return
@@ -55,23 +55,23 @@ const writeAll = async (file: FileHandle, bytes: Uint8Array, at: number): Promis
   return at + written
 }
 
-/** The names in a folder, sorted; none where there is no such folder. */
+/** The names in a folder, sorted; empty when the folder does not exist. */
 const namesIn = async (folder: string): Promise<string[]> => ((await readdir(folder).catch(unlessMissing)) ?? []).sort()
 
 /**
- * Objects as files, 256 folders of them. A file is written elsewhere on the same disk, synced, and then renamed, so that
- * a crash leaves a draft at most; drafts a day old are removed at the first write after a start.
+ * Objects as files in 256 folders. A file is written as a draft on the same disk, synced and then renamed, so a crash leaves
+ * a draft at most. The first write after a start removes drafts older than a day.
  */
 export const createDiskObjects = ({ directory }: { directory: string }): ObjectStore => {
   const drafts = join(directory, 'drafts')
-  const pathOf = (key: string) => join(directory, readObjectKey(key).key)
+  const pathOf = (key: string) => join(directory, parseObjectKey(key).key)
 
   const removeOldDrafts = async () => {
     await mkdir(drafts, { recursive: true })
     for (const name of await namesIn(drafts)) {
       const path = join(drafts, name)
       const draft = await stat(path).catch(unlessMissing)
-      if (draft && Date.now() - draft.mtimeMs > draftLivesMs) await rm(path, { force: true })
+      if (draft && Date.now() - draft.mtimeMs > maxDraftAgeMs) await rm(path, { force: true })
     }
   }
   let prepared: Promise<void> | undefined
@@ -92,14 +92,14 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
     }
   }
 
-  const listed = async (key: string): Promise<ListedObject | undefined> => {
+  const findListed = async (key: string): Promise<ListedObject | undefined> => {
     const found = await stat(join(directory, key)).catch(unlessMissing)
     return found?.isFile() ? { key, length: found.size, modifiedAtMs: Math.floor(found.mtimeMs) } : undefined
   }
 
   return {
     put: async (key, body) => {
-      const { sha256, variant } = readObjectKey(key)
+      const { sha256, variant } = parseObjectKey(key)
       const path = pathOf(key)
       await prepare()
       const draft = join(drafts, randomBytes(16).toString('hex'))
@@ -113,7 +113,7 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
             at = await writeAll(file, piece, at)
           }
           if (variant === undefined && hash.digest('hex') !== sha256) {
-            throw new ObjectContentRefused('The bytes are not those that the key names')
+            throw new ObjectContentRefused('The content does not match the SHA-256 in its key')
           }
           await file.sync()
         } finally {
@@ -141,7 +141,7 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
       }
     },
     head: async (key) => {
-      const found = await listed(readObjectKey(key).key)
+      const found = await findListed(parseObjectKey(key).key)
       return found && { length: found.length }
     },
     delete: async (key) => {
@@ -149,14 +149,14 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
     },
     list: async (prefix = '', after = '') => {
       const objects: ListedObject[] = []
-      const wanted = (text: string, whole: string) => text.startsWith(whole) || whole.startsWith(text)
+      const mayMatch = (name: string, start: string) => name.startsWith(start) || start.startsWith(name)
       for (const folder of await namesIn(directory)) {
-        if (!/^[0-9a-f]{2}$/.test(folder) || folder < after.slice(0, 2) || !wanted(folder, prefix)) continue
+        if (!/^[0-9a-f]{2}$/.test(folder) || folder < after.slice(0, 2) || !mayMatch(folder, prefix)) continue
         for (const name of await namesIn(join(directory, folder))) {
           const key = `${folder}/${name}`
           if (key <= after || !key.startsWith(prefix) || !isObjectKey(key)) continue
           if (objects.length === listPageSize) return { objects, next: objects.at(-1)?.key }
-          const found = await listed(key)
+          const found = await findListed(key)
           if (found) objects.push(found)
         }
       }

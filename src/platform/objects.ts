@@ -1,12 +1,12 @@
 import { maxSliceBytes } from '../kit/async.ts'
 import type { ByteRange } from '../kit/byte-range.ts'
 
-/** What a store is given to keep. */
+/** The content to put. */
 export type ObjectBody = Uint8Array | ReadableStream<Uint8Array>
 
 export type OpenObject = {
   readonly stream: ReadableStream<Uint8Array>
-  /** Where in the object the stream begins, how many bytes it has, and how many the object has. */
+  /** Offset of the stream in the object, length of the stream, and size of the object, in bytes. */
   readonly first: number
   readonly length: number
   readonly total: number
@@ -15,37 +15,36 @@ export type OpenObject = {
 export type ListedObject = { readonly key: string; readonly length: number; readonly modifiedAtMs: number }
 export type ObjectPage = {
   readonly objects: readonly ListedObject[]
-  /** What to give as `after` for the next page; undefined with the last. */
+  /** The `after` of the next page; undefined on the last page. */
   readonly next: string | undefined
 }
 
 /**
- * Where pictures and films are kept, by what they are: the name of an object is the SHA-256 of its content, so that it never
- * changes, may be cached for ever and is kept once however often it comes.
+ * Content-addressed storage for images and videos. The key of an object contains the SHA-256 of its content, so an object
+ * never changes, can be cached forever, and is stored once however often it is uploaded.
  *
- * Promise: an object is there whole or not at all, whatever happens while it is written; writing it again changes
- * nothing but when it was written; what is put under a key without a variant has that SHA-256 or is refused. A key
- * that is no key (`isObjectKey`) is an `ObjectKeyRefused` before anything is touched. Where the store cannot be reached,
- * or fails, each call throws.
+ * Promise: `put` is atomic: an object exists whole or not at all, even after a crash. `put` is idempotent: a second one changes
+ * only the modification time. Under a key without a variant, content with another SHA-256 is refused. A malformed key throws
+ * `ObjectKeyRefused` before any I/O. When the store fails or cannot be reached, the call throws.
  */
 export type ObjectStore = {
-  /** `contentType` is for those who reach the store past us; we go by what the database says. */
+  /** `contentType` is for other clients of the store. Velro reads the type from the database. */
   put(key: string, body: ObjectBody, contentType: string): Promise<void>
   /**
-   * Undefined where there is nothing. Throws `RangeNotSatisfiable`. The stream must be read to its end or cancelled.
-   * Where the object is deleted meanwhile the stream goes on to its end on disk, and may break off with S3.
+   * Undefined when the object does not exist. Throws `RangeNotSatisfiable`. The stream must be read to its end or cancelled.
+   * If the object is deleted during the read, a stream from disk still completes; one from S3 may fail.
    */
   open(key: string, range?: ByteRange): Promise<OpenObject | undefined>
   head(key: string): Promise<{ readonly length: number } | undefined>
-  /** Gone afterwards, also where there was nothing. */
+  /** Idempotent: succeeds also when the object does not exist. */
   delete(key: string): Promise<void>
-  /** Up to 1,000 objects in the order of their keys: those that begin with `prefix` (any part of a key) and come after `after`. */
+  /** Lists up to 1,000 objects in key order: those whose key starts with `prefix` (of any length) and sorts after `after`. */
   list(prefix?: string, after?: string): Promise<ObjectPage>
 }
 
 export const listPageSize = 1_000
 
-/** Larger than any of ours; what a stream has beyond it is refused by `ObjectTooLarge`. */
+/** Largest object: the limit of a video. A larger body is refused with `ObjectTooLarge`. */
 export const maxObjectBytes = 64 * 1_048_576
 
 export class ObjectKeyRefused extends TypeError {
@@ -56,35 +55,35 @@ export class ObjectTooLarge extends Error {
   override readonly name = 'ObjectTooLarge'
 }
 
-/** Raised when what was put is not what its key says. */
+/** Raised when content does not have the SHA-256 in its key. */
 export class ObjectContentRefused extends Error {
   override readonly name = 'ObjectContentRefused'
 }
 
-const keyForm = /^([0-9a-f]{2})\/(\1[0-9a-f]{62})(?:\.([a-z0-9]{1,16}))?$/
+const keyPattern = /^([0-9a-f]{2})\/(\1[0-9a-f]{62})(?:\.([a-z0-9]{1,16}))?$/
 
-/** `<2 hex>/<sha256 hex>[.<variant>]`, the two the first of the sixty-four. Nothing else is ever a path or a URL of ours. */
-export const isObjectKey = (key: string): boolean => keyForm.test(key)
+/** Key format: `<first 2 hex digits of the SHA-256>/<SHA-256 in hex>[.<variant>]`. No other text ever becomes a path or a URL. */
+export const isObjectKey = (key: string): boolean => keyPattern.test(key)
 
-/** Throws `ObjectKeyRefused` for what would not be a key. */
+/** Builds a key; throws `ObjectKeyRefused` when a part is malformed. */
 export const objectKey = (sha256: string, variant?: string): string => {
   const key = `${sha256.slice(0, 2)}/${sha256}${variant === undefined ? '' : `.${variant}`}`
-  return readObjectKey(key).key
+  return parseObjectKey(key).key
 }
 
-/** The key itself and its parts; throws `ObjectKeyRefused`. */
-export const readObjectKey = (key: string): { key: string; sha256: string; variant: string | undefined } => {
-  const [, , sha256, variant] = keyForm.exec(key) ?? []
-  if (sha256 === undefined) throw new ObjectKeyRefused('Not the key of an object')
+/** Splits a key into its parts; throws `ObjectKeyRefused` when it is malformed. */
+export const parseObjectKey = (key: string): { key: string; sha256: string; variant: string | undefined } => {
+  const [, , sha256, variant] = keyPattern.exec(key) ?? []
+  if (sha256 === undefined) throw new ObjectKeyRefused('The object key is malformed')
   return { key, sha256, variant }
 }
 
-/** A body piece by piece, none so large that handling it would hold up everybody else. Throws `ObjectTooLarge`. */
+/** Yields a body in slices small enough not to block the event loop. Throws `ObjectTooLarge`. */
 export async function* piecesOf(body: ObjectBody): AsyncGenerator<Uint8Array> {
   let bytes = 0
   const counted = (piece: Uint8Array) => {
     bytes += piece.byteLength
-    if (bytes > maxObjectBytes) throw new ObjectTooLarge(`More than ${maxObjectBytes} bytes`)
+    if (bytes > maxObjectBytes) throw new ObjectTooLarge(`The object is larger than ${maxObjectBytes} bytes`)
     return piece
   }
   if (body instanceof Uint8Array) {
@@ -99,7 +98,7 @@ export async function* piecesOf(body: ObjectBody): AsyncGenerator<Uint8Array> {
       yield counted(value)
     }
   } finally {
-    // After the end this does nothing; before it the sender is told to stop.
+    // Has no effect after the end; before it, cancels the source.
     await reader.cancel().catch(() => {})
   }
 }

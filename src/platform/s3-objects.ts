@@ -8,8 +8,8 @@ import {
   type ObjectBody,
   ObjectContentRefused,
   type ObjectStore,
+  parseObjectKey,
   piecesOf,
-  readObjectKey,
 } from './objects.ts'
 
 export type S3Options = {
@@ -19,7 +19,7 @@ export type S3Options = {
   readonly bucket: string
   readonly accessKeyId: string
   readonly secretAccessKey: string
-  /** How long one request may take to be answered; a body has a second more for each MiB to be sent in. Default: 15 s. */
+  /** Limit for one request until its response starts; a body adds one second for each MiB. Default: 15 s. */
   readonly timeoutMs?: number
 }
 
@@ -30,11 +30,11 @@ const statusOf = (error: unknown): number | undefined => {
   return error instanceof Error && error.cause !== undefined ? statusOf(error.cause) : undefined
 }
 
-/** What services call it when the bytes are not those that were announced. */
+/** Error codes of S3 services for a body that does not match its announced checksum. */
 const mismatches = ['BadDigest', 'XAmzContentChecksumMismatch', 'InvalidDigest']
 const isMismatch = (error: unknown) => error instanceof S3ServiceError && mismatches.includes(error.serviceCode ?? '')
 
-const on = async <T>(status: number, promise: Promise<T>): Promise<T | undefined> => {
+const undefinedOn = async <T>(status: number, promise: Promise<T>): Promise<T | undefined> => {
   try {
     return await promise
   } catch (error) {
@@ -44,17 +44,17 @@ const on = async <T>(status: number, promise: Promise<T>): Promise<T | undefined
 }
 
 /**
- * The deadline is for the answer to begin: a stream that somebody reads slowly is not cut off. Being a function of our
- * own it also keeps the client from taking another path under Bun than it takes under Deno.
+ * A fetch with a time limit until the response starts; a response that is read slowly is not cut off. Passing a custom fetch
+ * also makes the client take the same code path on Bun and on Deno.
  */
 const fetchWithin = (timeoutMs: number): typeof fetch => {
   const send = async (input: RequestInfo | URL, init?: RequestInit) => {
-    const late = new AbortController()
+    const timeout = new AbortController()
     const { byteLength = 0 } = (init?.body ?? {}) as { byteLength?: number }
     const limitMs = timeoutMs + Math.floor(byteLength / mebibyte) * 1_000
-    const timer = setTimeout(() => late.abort(new Error(`S3 did not answer within ${limitMs} ms`)), limitMs)
+    const timer = setTimeout(() => timeout.abort(new Error(`The S3 request timed out after ${limitMs} ms`)), limitMs)
     try {
-      return await fetch(input, { ...init, signal: late.signal })
+      return await fetch(input, { ...init, signal: timeout.signal })
     } finally {
       clearTimeout(timer)
     }
@@ -62,8 +62,8 @@ const fetchWithin = (timeoutMs: number): typeof fetch => {
   return send as typeof fetch
 }
 
-/** S3 wants to know the length before the first byte, so that a stream is gathered before it is sent. */
-const gather = async (body: ObjectBody): Promise<Uint8Array> => {
+/** S3 requires the length before the first byte, so a stream is buffered before it is sent. */
+const toBuffered = async (body: ObjectBody): Promise<Uint8Array> => {
   if (body instanceof Uint8Array && body.byteLength <= maxObjectBytes) return body
   const pieces: Uint8Array[] = []
   for await (const piece of piecesOf(body)) pieces.push(piece)
@@ -71,8 +71,8 @@ const gather = async (body: ObjectBody): Promise<Uint8Array> => {
 }
 
 /**
- * Objects in a bucket of any S3-compatible service, addressed by path. The service compares what it got with the SHA-256
- * that the key names, and keeps nothing of what differs.
+ * Objects in a bucket of any S3-compatible service, with path-style addresses. The service verifies the SHA-256 in the key and
+ * stores nothing when the content differs.
  */
 export const createS3Objects = (options: S3Options): ObjectStore => {
   const { endpoint, region, bucket, accessKeyId, secretAccessKey, timeoutMs = 15_000 } = options
@@ -84,24 +84,24 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
     fetch: fetchWithin(timeoutMs),
   })
 
-  const lengthOf = (key: string) => on(404, client.getContentLength(readObjectKey(key).key))
+  const lengthOf = (key: string) => undefinedOn(404, client.getContentLength(parseObjectKey(key).key))
 
   return {
     put: async (key, body, contentType) => {
-      const { sha256, variant } = readObjectKey(key)
+      const { sha256, variant } = parseObjectKey(key)
       const checksum = { 'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64') }
       const headers = variant === undefined ? checksum : undefined
       try {
-        const answer = await client.putObject(key, await gather(body), contentType, undefined, headers)
+        const answer = await client.putObject(key, await toBuffered(body), contentType, undefined, headers)
         await answer.body?.cancel()
       } catch (error) {
-        if (isMismatch(error)) throw new ObjectContentRefused('The bytes are not those that the key names')
+        if (isMismatch(error)) throw new ObjectContentRefused('The content does not match the SHA-256 in its key')
         throw error
       }
     },
     open: async (key, range) => {
-      readObjectKey(key)
-      // What the end is counted from has to be asked for; an object never changes its length.
+      parseObjectKey(key)
+      // A suffix range needs the object's size first. An object never changes, so the size stays correct.
       const total = range && 'suffix' in range ? await lengthOf(key) : undefined
       if (range && 'suffix' in range && total === undefined) return undefined
       const place = total === undefined ? undefined : resolveRange(range, total)
@@ -129,12 +129,12 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
       return length === undefined ? undefined : { length }
     },
     delete: async (key) => {
-      await on(404, client.deleteObject(readObjectKey(key).key))
+      await undefinedOn(404, client.deleteObject(parseObjectKey(key).key))
     },
     list: async (prefix = '', after = '') => {
       const startAfter = after === '' ? {} : { 'start-after': after }
       const page = await client.listObjectsPaged('/', prefix, listPageSize, undefined, startAfter)
-      if (page === null || page === undefined) throw new Error(`There is no bucket ${bucket}`)
+      if (page === null || page === undefined) throw new Error(`The bucket ${bucket} does not exist`)
       const all = page.objects ?? []
       const objects = all
         .filter(({ Key }) => isObjectKey(Key))

@@ -7,24 +7,24 @@ import { isPublicAddress } from '../kit/public-address.ts'
 
 export type FetchRefusal = 'url' | 'host' | 'address' | 'redirects' | 'status' | 'type' | 'size'
 
-/** Raised for what is not fetched, or not taken. No part of the URL but its host is in it: the rest may be a secret. */
+/** Raised when a URL is not fetched or its response not accepted. Contains only the host of the URL: the rest may be a secret. */
 export class FetchRefused extends Error {
   override readonly name = 'FetchRefused'
   readonly reason: FetchRefusal
-  /** What was answered, when it was that. */
+  /** Status of the response, if there was one. */
   readonly status: number | undefined
   readonly retryAfter: string | undefined
-  constructor(refusedFor: FetchRefusal, message: string, response?: IncomingMessage) {
+  constructor(reason: FetchRefusal, message: string, response?: IncomingMessage) {
     super(message)
-    this.reason = refusedFor
+    this.reason = reason
     this.status = response?.statusCode
     this.retryAfter = response?.headers['retry-after']
   }
 }
 
-/** All addresses a name has. */
+/** Resolves a name to all its addresses. */
 export type Resolve = (name: string) => Promise<readonly string[]>
-/** Begins a GET on a connection to one of these addresses, which are not looked up again; the signal ends it anywhere. */
+/** Starts a GET on a new connection to one of these addresses, without another lookup. The signal ends it at any stage. */
 export type Connect = (
   url: URL,
   addresses: readonly string[],
@@ -32,93 +32,94 @@ export type Connect = (
 ) => ClientRequest
 
 export type FetchLimits = {
-  /** Names that are good, with all below them. */
+  /** Allowed host names; their subdomains are allowed too. */
   readonly hosts: readonly string[]
-  /** Media types that are good, without parameters. */
+  /** Accepted media types, without parameters. */
   readonly types: readonly string[]
   readonly maxBytes: number
-  /** The deadline of it all: names, connections, redirects and bytes. */
+  /** The deadline of the whole fetch: lookups, connections, redirects and body. */
   readonly signal: AbortSignal
 }
 
 /**
- * Fetches a URL that somebody else named.
+ * Fetches an untrusted URL (guards against server-side request forgery).
  *
- * Promise: only https to a name that is allowed, on its usual port, and only when every address the name has is a public
- * one; the connection goes to the addresses that were looked at. The same holds for each redirect, of which three are
- * followed. No credentials, no cookies, no proxy, no compression. Resolves to the whole body, never to a part of it.
- * How it fails: `FetchRefused` for what it will not fetch or take, whatever the network raised, or the signal's reason.
+ * Promise: connects only by https, on port 443, to an allowed host, and only when all addresses of the host are public; the
+ * connection uses exactly the addresses that were checked, so DNS rebinding has no effect. Every redirect is checked in the
+ * same way; at most three are followed. No credentials, cookies, proxy or compression. Resolves to the complete body, never
+ * to a part of it. Rejects with `FetchRefused`, an error of the network, or the signal's reason.
  */
 export type SafeFetch = (url: string, limits: FetchLimits) => Promise<Uint8Array>
 
 const maxRedirects = 3
-const redirects = new Set([301, 302, 303, 307, 308])
+const redirectStatuses = new Set([301, 302, 303, 307, 308])
 
-const resolveBySystem: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address)
+const systemResolve: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address)
 
-/** Keeps the name for TLS and the Host header, and takes the addresses as given. */
+/** Uses the name for TLS and the Host header, and the given addresses instead of a lookup. */
 export const connectTo: Connect = (url, addresses, { headers, signal }) => {
-  const known = addresses.map((address) => ({ address, family: isIP(address) }))
+  const checked = addresses.map((address) => ({ address, family: isIP(address) }))
   return request(url, {
     headers,
     signal,
-    // A connection of its own, which ends with it.
+    // A separate connection, closed with the request.
     agent: false,
     rejectUnauthorized: true,
     lookup: (_name, options, done) => {
-      if (options.all) done(null, known)
-      else done(null, known[0]?.address ?? '', known[0]?.family)
+      if (options.all) done(null, checked)
+      else done(null, checked[0]?.address ?? '', checked[0]?.family)
     },
   })
 }
 
-const isBelow = (host: string, allowed: string) => host === allowed || host.endsWith(`.${allowed}`)
+const isWithin = (host: string, allowed: string) => host === allowed || host.endsWith(`.${allowed}`)
 
 const parseUrl = (text: string, base?: URL): URL => {
   const url = URL.parse(text, base)
-  if (url === null) throw new FetchRefused('url', 'What was named is not a URL')
+  if (url === null) throw new FetchRefused('url', 'The URL is malformed')
   if (url.protocol !== 'https:' || url.port !== '' || url.username !== '' || url.password !== '') {
-    throw new FetchRefused('url', 'A URL is not one of https on its usual port, without credentials')
+    throw new FetchRefused('url', 'The URL must use https on port 443 and contain no credentials')
   }
   return url
 }
 
 const checkedAddresses = async (url: URL, resolve: Resolve, { hosts, signal }: FetchLimits) => {
   const host = url.hostname.replace(/^\[|\]$/g, '')
-  if (!hosts.some((allowed) => isBelow(host, allowed))) throw new FetchRefused('host', `${host} is not allowed`)
+  if (!hosts.some((allowed) => isWithin(host, allowed)))
+    throw new FetchRefused('host', `The host ${host} is not allowed`)
   const addresses = isIP(host) === 0 ? await rejectOnAbort(resolve(host), signal) : [host]
   if (addresses.length === 0 || !addresses.every(isPublicAddress)) {
-    throw new FetchRefused('address', `${host} has an address that is not public`)
+    throw new FetchRefused('address', `The host ${host} has an address that is not public`)
   }
   return addresses
 }
 
 const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
-    // Both listen to errors for good: one that comes after its time would else end the process.
+    // Both error listeners stay attached: a late error without a listener would end the process.
     sent.once('response', (response) => resolve(response.on('error', () => {})))
     sent.on('error', reject)
     sent.end()
   })
 
-/** One after the other in one piece; others have their turn in between, since 64 MiB at once would be felt by everybody. */
+/** Concatenates the chunks, and yields to the event loop between slices: copying 64 MiB at once would block it noticeably. */
 const concatenate = async (chunks: Uint8Array[], bytes: number): Promise<Uint8Array> => {
   const whole = new Uint8Array(bytes)
   let at = 0
-  let since = 0
+  let sinceYield = 0
   for (const chunk of chunks) {
     whole.set(chunk, at)
     at += chunk.byteLength
-    since += chunk.byteLength
-    if (since < maxSliceBytes) continue
-    since = 0
+    sinceYield += chunk.byteLength
+    if (sinceYield < maxSliceBytes) continue
+    sinceYield = 0
     await yieldToEventLoop()
   }
   return whole
 }
 
 const readWhole = async (response: IncomingMessage, host: string, { maxBytes }: FetchLimits) => {
-  const tooLarge = () => new FetchRefused('size', `${host} sends more than ${maxBytes} bytes`)
+  const tooLarge = () => new FetchRefused('size', `The response of ${host} is larger than ${maxBytes} bytes`)
   if (Number(response.headers['content-length'] ?? 0) > maxBytes) throw tooLarge()
   const chunks: Uint8Array[] = []
   let bytes = 0
@@ -127,28 +128,28 @@ const readWhole = async (response: IncomingMessage, host: string, { maxBytes }: 
     if (bytes > maxBytes) throw tooLarge()
     chunks.push(chunk)
   }
-  if (!response.complete) throw new Error(`${host} ended its answer early`)
+  if (!response.complete) throw new Error(`The response of ${host} ended early`)
   return concatenate(chunks, bytes)
 }
 
 const checkHead = (response: IncomingMessage, host: string, { types }: FetchLimits) => {
   const { statusCode, headers } = response
-  if (statusCode !== 200) throw new FetchRefused('status', `${host} answered ${statusCode}`, response)
+  if (statusCode !== 200) throw new FetchRefused('status', `${host} returned status ${statusCode}`, response)
   const type = headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase() ?? ''
   if (!types.includes(type) || (headers['content-encoding'] ?? 'identity') !== 'identity') {
-    throw new FetchRefused('type', `${host} sends another type than ${types.join(', ')}`)
+    throw new FetchRefused('type', `The response of ${host} is not uncompressed content of type ${types.join(', ')}`)
   }
 }
 
-/** What looks up names and what connects are arguments, so that a test can see that nothing was connected to. */
+/** Lookup and connect are arguments, so that a test can prove that no connection was made. */
 export const createSafeFetch = ({
-  resolve = resolveBySystem,
+  resolve = systemResolve,
   connect = connectTo,
 }: {
   resolve?: Resolve
   connect?: Connect
 } = {}): SafeFetch => {
-  const follow = async (url: URL, limits: FetchLimits, left: number): Promise<Uint8Array> => {
+  const follow = async (url: URL, limits: FetchLimits, redirectsLeft: number): Promise<Uint8Array> => {
     const { signal, types } = limits
     const addresses = await checkedAddresses(url, resolve, limits)
     const headers = { accept: types.join(', '), 'accept-encoding': 'identity' }
@@ -157,16 +158,18 @@ export const createSafeFetch = ({
     try {
       const response = await responseTo(sent)
       const { location } = response.headers
-      if (!redirects.has(response.statusCode ?? 0) || location === undefined) {
+      if (!redirectStatuses.has(response.statusCode ?? 0) || location === undefined) {
         checkHead(response, url.hostname, limits)
         return await readWhole(response, url.hostname, limits)
       }
-      if (left === 0) throw new FetchRefused('redirects', `${url.hostname} redirects once too often`)
+      if (redirectsLeft === 0) {
+        throw new FetchRefused('redirects', `${url.hostname} exceeds the limit of ${maxRedirects} redirects`)
+      }
       next = parseUrl(location, url)
     } finally {
       sent.destroy()
     }
-    return follow(next, limits, left - 1)
+    return follow(next, limits, redirectsLeft - 1)
   }
 
   return async (url, limits) => {
@@ -174,7 +177,7 @@ export const createSafeFetch = ({
       limits.signal.throwIfAborted()
       return await follow(parseUrl(url), limits, maxRedirects)
     } catch (error) {
-      // What a connection says that was cut off by the signal differs from runtime to runtime.
+      // The runtimes raise different errors for a connection that the signal ended.
       throw limits.signal.aborted ? limits.signal.reason : error
     }
   }

@@ -8,6 +8,7 @@ import {
   field,
   invalidResponse,
   ProviderError,
+  type RemoteCall,
   type RemoteOptions,
   type RemoteProvider,
   toFailure,
@@ -15,15 +16,15 @@ import {
 
 export type FalOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorization' | 'callMs'> & {
   readonly key: string
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly queueUrl: string
-  /** Of one attempt. */
+  /** Limit for one attempt. */
   readonly deadlineMs?: Readonly<Record<Order['kind'], number>>
-  /** Of one try at a call. */
+  /** Limit for one try of a call. */
   readonly callMs?: number
-  /** What telling that an order is cancelled may take; when an attempt is over, what learning its order's name may. */
+  /** Limit for cancelling an order, and for waiting for the request id of a submission whose attempt has ended. */
   readonly cancelMs?: number
-  /** The pause before the second look at a request, and the one it grows to. */
+  /** The pause between two polls of a request starts at the first value and grows to the second. */
   readonly firstPollMs?: number
   readonly maxPollMs?: number
 }
@@ -36,11 +37,11 @@ const requestIdOf = (remote: unknown): string | undefined => {
   return typeof id === 'string' && requestIdPattern.test(id) ? id : undefined
 }
 
-/** Which fal takes wherever it takes a URL. */
+/** fal accepts a data URI wherever it accepts a URL. */
 const dataUriOf = ({ bytes, contentType }: Reference) =>
   `data:${contentType};base64,${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64')}`
 
-/** Clips of 5 seconds are what the registry has a price for. */
+/** The price in the registry is that of a 5-second clip. */
 const inputOf = ({ kind, prompt, negativePrompt, parameters, outputs, reference }: Order) => ({
   ...parameters,
   ...(kind === 'image' ? { num_images: outputs } : { duration: '5' }),
@@ -49,23 +50,23 @@ const inputOf = ({ kind, prompt, negativePrompt, parameters, outputs, reference 
   ...(reference && { image_url: dataUriOf(reference) }),
 })
 
-/** Where the files are, as the model says. A picture that its safety checker blackened was refused. */
+/** The output URLs in the result of a model. An image that its safety checker blackened counts as refused. */
 const outputUrls = (result: unknown, { kind, outputs }: Order): string[] => {
   const flags = field(result, 'has_nsfw_concepts')
   if (Array.isArray(flags) && flags.includes(true)) {
     throw new ProviderFailed('refused', {
       retryable: false,
-      cause: new Error('The safety checker of fal blackened it'),
+      cause: new Error('The safety checker of fal blacked out an image'),
     })
   }
   const images = field(result, 'images')
   const files = kind === 'video' ? [field(result, 'video')] : Array.isArray(images) ? images : []
   const urls = files.map((file) => field(file, 'url')).filter((url) => typeof url === 'string')
-  if (urls.length < outputs) throw invalidResponse(`fal made ${urls.length} of ${outputs} outputs`)
+  if (urls.length < outputs) throw invalidResponse(`fal returned ${urls.length} of ${outputs} outputs`)
   return urls.slice(0, outputs)
 }
 
-/** The more are before it the less; where it is in the making fal does not say. */
+/** An estimate, since fal reports no progress of a running request: 0.5 while it runs, less the further back it is queued. */
 const fractionOf = (status: unknown): number => {
   if (field(status, 'status') === 'IN_PROGRESS') return 0.5
   const position = field(status, 'queue_position')
@@ -73,47 +74,43 @@ const fractionOf = (status: unknown): number => {
 }
 const generatedFraction = 0.8
 
-/** What fal answers where there is nothing left to cancel. */
+/** Statuses with which fal answers a cancellation when the request is complete or unknown. */
 const nothingToCancel: ReadonlySet<number | undefined> = new Set([400, 404, 410])
 
 const isUnknown = (error: unknown) => error instanceof ProviderError && (error.status === 404 || error.status === 410)
 
-/** Made, and of no use: going on from there would come to the same. */
+/** The remote order is complete and its result unusable: resuming it would fail in the same way. */
 const isPermanentlyBroken = (error: unknown): boolean =>
   error instanceof ProviderFailed &&
   error.retryable &&
   (error.failure === 'failed' || error.failure === 'invalid_output')
 
 /**
- * The models of fal.ai, over its queue (https://fal.ai/docs/documentation/model-apis/inference/queue): an order is
- * submitted, noted, looked at until it is complete, and its files are fetched.
+ * The models of fal.ai, through its queue API (https://fal.ai/docs/documentation/model-apis/inference/queue). An order is
+ * submitted, recorded, polled until it is complete, and its output files are fetched.
  *
- * Promise: an order noted by an earlier attempt is gone on with, and ordered again only if fal does not know it any more.
- * URLs of its answers are used for nothing but fetching outputs: those of a request are made from its id here. An order
- * that could not be noted, or takes longer than an attempt may, is cancelled if fal can be reached; an attempt that ends while
- * it submits one waits for its name, a little, so that it can be noted.
- * How it degrades: what was submitted with an answer that did not arrive is submitted again, and paid for twice.
+ * Promise: a remote order that an earlier attempt recorded is resumed; it is placed again only when fal no longer knows it.
+ * URLs in fal's responses are used only to fetch outputs: the URLs of a request are built here from its id. An order that
+ * cannot be recorded, or exceeds the limit of an attempt, is cancelled if fal can be reached. An attempt that is aborted
+ * while it submits waits up to `cancelMs` for the request id, so that the order can be recorded.
+ * How it degrades: when the response to a submission is lost, the order is placed again and paid for twice.
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
   const { clock, log, key, queueUrl, callMs = 15_000, cancelMs = 2_000, firstPollMs = 500, maxPollMs = 5_000 } = options
   const { wait = delay, deadlineMs = { image: 300_000, video: 1_200_000 } } = options
   const remote = createRemote({ ...options, name: 'fal', baseUrl: queueUrl, authorization: `Key ${key}`, callMs })
 
-  /** A request is known by its app, which is the first two parts of a model's name. */
+  /** fal addresses a request below its app, which is the first two segments of the model name. */
   const pathOf = (providerModel: string, requestId: string): string => {
     const app = modelPattern.exec(providerModel)?.[1]
     return `/${app}/requests/${requestId}`
   }
 
   const submit = async (order: Order, budget: Budget): Promise<string> => {
-    const call = {
-      method: 'POST',
-      path: `/${order.providerModel}`,
-      body: inputOf(order),
-      abortGraceMs: cancelMs,
-    } as const
+    const path = `/${order.providerModel}`
+    const call: RemoteCall = { method: 'POST', path, body: inputOf(order), abortGraceMs: cancelMs }
     const requestId = requestIdOf(await remote.call(call, budget))
-    if (requestId === undefined) throw invalidResponse('fal took an order without saying what it calls it')
+    if (requestId === undefined) throw invalidResponse('fal accepted an order without returning a request id')
     return requestId
   }
 
@@ -121,32 +118,33 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     const budget = createBudget(clock, cancelMs, new AbortController().signal)
     const path = `${pathOf(providerModel, requestId)}/cancel`
     await remote.call({ method: 'PUT', path, tries: 1 }, budget).catch((error: unknown) => {
-      // Complete, or not known any more.
+      // Complete or unknown: there is nothing left to cancel.
       if (error instanceof ProviderError && nothingToCancel.has(error.status)) return
       throw toFailure(error, budget)
     })
   }
 
-  /** If fal cannot be reached it is made and paid for, and nobody fetches it. */
+  /** Best effort: if fal cannot be reached, the order is completed and paid for, and its outputs are never fetched. */
   const tryToCancel = async ({ providerModel }: Order, requestId: string) => {
     await cancel(providerModel, requestId).catch((error: unknown) => {
-      log.debug({ event: 'provider.not_cancelled', provider: 'fal', error }, 'an order could not be cancelled')
+      log.debug({ event: 'provider.not_cancelled', provider: 'fal', error }, 'a remote order could not be cancelled')
     })
   }
 
-  /** Resolves when it is complete, to whether it says that it failed. */
-  const waitUntilComplete = async (path: string, budget: Budget, tell: (fraction: number) => void) => {
+  /** Polls until the request is complete; resolves to whether fal reports that it failed. */
+  const waitUntilComplete = async (path: string, budget: Budget, report: (fraction: number) => void) => {
     for (let pauseMs = firstPollMs; ; pauseMs = Math.min(maxPollMs, pauseMs * 1.5)) {
       const status = await remote.call({ method: 'GET', path: `${path}/status` }, budget)
-      const word = field(status, 'status')
-      if (word === 'COMPLETED') return { failed: typeof field(status, 'error') === 'string' }
-      if (word !== 'IN_QUEUE' && word !== 'IN_PROGRESS') throw invalidResponse('fal does not say how far an order is')
-      tell(fractionOf(status))
+      const state = field(status, 'status')
+      if (state === 'COMPLETED') return { failed: typeof field(status, 'error') === 'string' }
+      if (state !== 'IN_QUEUE' && state !== 'IN_PROGRESS')
+        throw invalidResponse('fal returned an unknown request status')
+      report(fractionOf(status))
       await wait(pauseMs, budget.signal)
     }
   }
 
-  /** What the model answered, with its status; if trying again does not change a 5xx, it was the model that failed. */
+  /** The result of the model. fal relays its status, so a 5xx that persists is a failure of the model and not of fal. */
   const readResult = async (path: string, failed: boolean, budget: Budget): Promise<unknown> => {
     try {
       return await remote.call({ method: 'GET', path, relaysModelErrors: true, tries: failed ? 1 : 3 }, budget)
@@ -156,11 +154,11 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     }
   }
 
-  const fetchOutputs = async (urls: string[], order: Order, budget: Budget, tell: (fraction: number) => void) => {
+  const fetchOutputs = async (urls: string[], order: Order, budget: Budget, report: (fraction: number) => void) => {
     const outputs: Output[] = []
     for (const url of urls) {
       outputs.push({ bytes: await remote.fetchOutput(url, order.kind, budget) })
-      tell(generatedFraction + (1 - generatedFraction) * (outputs.length / urls.length))
+      report(generatedFraction + (1 - generatedFraction) * (outputs.length / urls.length))
     }
     return outputs
   }
@@ -181,10 +179,10 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       const result = await readResult(path, failed, budget)
       return await fetchOutputs(outputUrls(result, order), order, budget, report)
     } catch (error) {
-      const over = !complete && budget.signal.aborted && !attempt.signal.aborted
-      if (over) await tryToCancel(order, requestId)
-      // What is cancelled, or of no use, is forgotten; if that cannot be written down, the failure is what counts.
-      if (isPermanentlyBroken(error) || over) await attempt.recordRemoteOrder(null).catch(() => {})
+      const timedOut = !complete && budget.signal.aborted && !attempt.signal.aborted
+      if (timedOut) await tryToCancel(order, requestId)
+      // A cancelled or unusable order must not be resumed. If this cannot be stored, the error that led here is thrown all the same.
+      if (isPermanentlyBroken(error) || timedOut) await attempt.recordRemoteOrder(null).catch(() => {})
       throw error
     }
   }
@@ -207,10 +205,10 @@ export const createFal = (options: FalOptions): RemoteProvider => {
       const budget = createBudget(clock, deadlineMs[order.kind], attempt.signal)
       try {
         budget.signal.throwIfAborted()
-        if (!modelPattern.test(order.providerModel)) throw new Error('That is no name of a model of fal')
-        const noted = requestIdOf(attempt.remoteOrder)
-        if (noted === undefined) return await placeOrder(order, attempt, budget)
-        return await resume(order, noted, attempt, budget).catch((error: unknown) => {
+        if (!modelPattern.test(order.providerModel)) throw new Error('The provider model is not a valid fal model name')
+        const requestId = requestIdOf(attempt.remoteOrder)
+        if (requestId === undefined) return await placeOrder(order, attempt, budget)
+        return await resume(order, requestId, attempt, budget).catch((error: unknown) => {
           if (isUnknown(error)) return placeOrder(order, attempt, budget)
           throw error
         })
@@ -218,8 +216,8 @@ export const createFal = (options: FalOptions): RemoteProvider => {
         throw toFailure(error, budget)
       }
     },
-    cancel: async (providerModel, noted) => {
-      const requestId = requestIdOf(noted)
+    cancel: async (providerModel, remoteOrder) => {
+      const requestId = requestIdOf(remoteOrder)
       if (requestId !== undefined) await cancel(providerModel, requestId)
     },
   }

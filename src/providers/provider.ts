@@ -1,12 +1,12 @@
 import type { ProviderName } from '../models/registry.ts'
 
-/** A picture to go by: WebP of at most 1,024 pixels a side, upright, and with nothing said in it of where it is from. */
+/** A reference image: WebP of at most 1,024 pixels a side, upright and without metadata. */
 export type Reference = { readonly bytes: Uint8Array; readonly contentType: string }
 
-/** What one attempt is to make. */
+/** The order of one attempt. */
 export type Order = {
   readonly generationId: string
-  /** What the provider calls it: `provider_model` of the registry. */
+  /** The provider's name of the model: `provider_model` of the registry. */
   readonly providerModel: string
   readonly kind: 'image' | 'video'
   readonly prompt: string
@@ -18,13 +18,14 @@ export type Order = {
 
 export type Output = { readonly bytes: Uint8Array }
 
-/** Why a provider made nothing. Retryable: another attempt may go better. */
+/** Why an order failed. */
 export const providerFailures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
 export type ProviderFailure = (typeof providerFailures)[number]
 
 export class ProviderFailed extends Error {
   override readonly name = 'ProviderFailed'
   readonly failure: ProviderFailure
+  /** Another attempt may succeed. */
   readonly retryable: boolean
   constructor(failure: ProviderFailure, { retryable, cause }: { retryable: boolean; cause?: unknown }) {
     super(failure, { cause })
@@ -35,33 +36,33 @@ export class ProviderFailed extends Error {
 
 export type Attempt = {
   /**
-   * Aborted when nobody waits for this attempt any more. What it noted is then left alone: another attempt goes on with it, or
-   * it is cancelled by whoever ended it.
+   * Aborts when the attempt is cancelled or loses its lease. The provider then leaves the recorded remote order alone: another
+   * attempt resumes it, or the canceller cancels it.
    */
   readonly signal: AbortSignal
-  /** Tells how far it is, from 0 to 1. */
+  /** Reports the completed fraction, from 0 to 1. */
   onProgress(fraction: number): void
-  /** What an earlier attempt noted, if any. */
+  /** The remote order that an earlier attempt recorded, if any. */
   readonly remoteOrder: unknown
   /**
-   * Notes what the provider calls this order, before waiting for it; resolves when that is written down, and rejects when
-   * it cannot be, so that no other attempt will know. Null: nothing is left that another attempt could go on from.
+   * Records how the provider identifies this order; called before waiting for it. Resolves when it is stored durably. Rejects
+   * when it cannot be stored: no other attempt will then know the order. Null: there is no order left to resume.
    */
   recordRemoteOrder(remote: unknown): Promise<void>
 }
 
 /**
- * Somebody who makes pictures or films.
+ * A service that generates images or videos.
  *
- * Promise: resolves to as many outputs as were ordered, or throws `ProviderFailed`; ends soon after `signal` aborts; what
- * an earlier attempt noted is taken up instead of ordered again.
+ * Promise: `generate` resolves to exactly the number of outputs ordered, or throws `ProviderFailed`. It settles soon after
+ * `signal` aborts. A remote order that an earlier attempt recorded is resumed, not placed again.
  */
 export type Provider = {
   readonly name: ProviderName
   generate(order: Order, attempt: Attempt): Promise<readonly Output[]>
   /**
-   * Tells that nobody waits any more for what an attempt noted. Resolves when it was told or is over; throws when it could
-   * not be told. Where a provider has nothing that goes on without us there is none.
+   * Cancels a recorded remote order. Resolves when the provider has accepted the cancellation or the order is over; throws
+   * when the provider cannot be reached. Absent where an order cannot outlive its attempt.
    */
   cancel?(providerModel: string, remote: unknown): Promise<void>
 }

@@ -9,7 +9,7 @@ import { createLocalProvider } from './local/provider.ts'
 import { createOpenai } from './openai.ts'
 import type { Provider } from './provider.ts'
 
-/** Those this deployment has: its own machine always, others where a key for them is configured. */
+/** The providers of this deployment: `local` always, the others when their key is configured. */
 export const createProviders = ({
   config,
   images,
@@ -21,7 +21,7 @@ export const createProviders = ({
   images: Pick<Images, 'render'>
   clock: Clock
   log: Log
-  /** How files are fetched that they name. */
+  /** Fetches the output URLs that providers return. */
   safeFetch?: SafeFetch | undefined
 }): ReadonlyMap<ProviderName, Provider> => {
   const { falKey, falQueueUrl, falOutputHosts, openaiKey, openaiBaseUrl, openaiOutputHosts } = config

@@ -6,39 +6,39 @@ import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'
 import { type Order, type Provider, ProviderFailed, type ProviderFailure } from './provider.ts'
 
-/** `tripped`: it did not work so often that it is asked only once in a while whether it does again. */
+/** `tripped`: the circuit breaker is open; only occasional probes reach the provider. */
 export type RemoteProvider = Provider & { state(): 'up' | 'tripped' }
 
-/** Why one try at a call came to nothing, and what that means for the next. */
+/** Why one try of a call failed, and what that means for retries and for the breaker. */
 export class ProviderError extends ProviderFailed {
-  /** Another try may go better at once. */
+  /** The call may be retried within the same attempt. */
   readonly transient: boolean
-  /** It tells that the provider does not work, and not that it does not want to. */
+  /** Counts towards the breaker: the provider is failing, as opposed to refusing. */
   readonly tripsBreaker: boolean
-  /** What it asks to be left alone for. */
+  /** The wait that the provider asks for in Retry-After. */
   readonly retryAfterMs: number | undefined
-  /** What was answered, when it was that. */
+  /** Status of the response, if there was one. */
   readonly status: number | undefined
   constructor(
     failure: ProviderFailure,
     details: {
       retryable: boolean
-      again?: boolean
-      ill?: boolean
-      afterMs?: number | undefined
+      transient?: boolean
+      tripsBreaker?: boolean
+      retryAfterMs?: number | undefined
       status?: number | undefined
       cause: unknown
     },
   ) {
     super(failure, details)
-    this.transient = details.again ?? false
-    this.tripsBreaker = details.ill ?? false
-    this.retryAfterMs = details.afterMs
+    this.transient = details.transient ?? false
+    this.tripsBreaker = details.tripsBreaker ?? false
+    this.retryAfterMs = details.retryAfterMs
     this.status = details.status
   }
 }
 
-/** The one deadline of an attempt, handed down to all that waits for its sake. */
+/** The deadline of one attempt, shared by every wait in it. */
 export type Budget = { readonly signal: AbortSignal; remainingMs(): number }
 
 export const createBudget = (clock: Clock, ms: number, signal: AbortSignal): Budget => {
@@ -49,45 +49,45 @@ export const createBudget = (clock: Clock, ms: number, signal: AbortSignal): Bud
   }
 }
 
-/** What went wrong in an attempt, whatever it was, as a provider has to say it. */
+/** Converts any error of an attempt to a `ProviderFailed`; an exhausted budget becomes a timeout. */
 export const toFailure = (error: unknown, { signal }: Budget): ProviderFailed => {
   if (error instanceof ProviderFailed) return error
   if (signal.aborted) return new ProviderFailed('timeout', { retryable: true, cause: error })
   return new ProviderFailed('failed', { retryable: true, cause: error })
 }
 
-/** `undefined` for what is not an object. */
+/** An own property of an object; undefined when the value is not an object. */
 export const field = (value: unknown, name: string): unknown =>
   typeof value === 'object' && value !== null && Object.hasOwn(value, name)
     ? (value as Record<string, unknown>)[name]
     : undefined
 
-/** An answer that is complete and not what was agreed on. */
-export const invalidResponse = (what: string, cause?: unknown): ProviderError =>
-  new ProviderError('invalid_output', { retryable: true, cause: new Error(what, { cause }) })
+/** The error for a complete response that violates the API's contract. */
+export const invalidResponse = (message: string, cause?: unknown): ProviderError =>
+  new ProviderError('invalid_output', { retryable: true, cause: new Error(message, { cause }) })
 
 export type RemoteCall = {
   readonly method: 'GET' | 'POST' | 'PUT'
-  /** Below the base URL, beginning with a slash; nothing in it comes from an answer unchecked. */
+  /** Appended to the base URL; starts with a slash. Parts taken from a response must have been validated. */
   readonly path: string
   readonly body?: unknown
-  /** Of the answer. Default 1 MiB. */
+  /** Limit for the size of the response. Default: 1 MiB. */
   readonly maxBytes?: number
-  /** Default 3. */
+  /** Default: 3. */
   readonly tries?: number
-  /** The answer is handed on from a model, so that a 5xx does not say that the API is ill. */
+  /** The API relays the status of a model, so a 5xx does not count towards the breaker. */
   readonly relaysModelErrors?: boolean
-  /** How much longer than the budget's signal allows the answer is waited for, once it was sent. */
+  /** After the budget's signal aborts, a request in flight may wait this much longer for its response. */
   readonly abortGraceMs?: number
 }
 
 export type Remote = {
   /**
-   * What the provider answers, parsed; or throws `Trouble`, at once while the breaker is open, else after as many tries
-   * as it is worth and the budget has time for.
+   * Resolves to the parsed JSON response. Throws `ProviderError`: at once while the breaker is open, else when the error is
+   * not transient, the tries are used up, or the budget has no time for another.
    */
   call(call: RemoteCall, budget: Budget): Promise<unknown>
-  /** A file that an answer named, as bytes of our own. */
+  /** Fetches an output file named in a response. */
   fetchOutput(url: string, kind: Order['kind'], budget: Budget): Promise<Uint8Array>
   state(): 'up' | 'tripped'
 }
@@ -100,15 +100,15 @@ export type RemoteOptions = {
   readonly safeFetch: SafeFetch
   readonly clock: Clock
   readonly log: Log
-  /** Of one try at a call. */
+  /** Limit for one try of a call. */
   readonly callMs: number
-  /** Of one try at fetching an output. */
+  /** Limit for one try at fetching an output. */
   readonly fetchMs?: number
   readonly maxOutputBytes?: number
-  /** Consecutive calls that show it ill, and how long it is then left alone. */
+  /** Number of consecutive failures that open the breaker, and the interval of probes while it is open. */
   readonly failuresToTrip?: number
   readonly probeAfterMs?: number
-  /** The longest pause before the second try; it doubles from there to the most. */
+  /** Upper bound of the pause before the second try; the bound doubles with each try up to `maxPauseMs`. */
   readonly firstPauseMs?: number
   readonly maxPauseMs?: number
   readonly random?: () => number
@@ -124,23 +124,23 @@ const outputTypes: Readonly<Record<Order['kind'], readonly string[]>> = {
 const isJson = (type: string | null) => /^application\/(?:[\w.+-]+\+)?json(?:\s*;|$)/i.test(type ?? '')
 
 class ResponseTooLarge extends Error {
-  override readonly name = 'TooLong'
+  override readonly name = 'ResponseTooLarge'
 }
 
-/** A signal that aborts so much later, for the same reason. Let go of it, or it holds on to the other. */
-const delayedAbort = (ms: number, signal: AbortSignal): { signal: AbortSignal; letGo(): void } => {
-  if (ms === 0) return { signal, letGo: () => {} }
+/** A signal that aborts `ms` later than another, with the same reason. Call `release`, else the other keeps a listener. */
+const delayedAbort = (ms: number, signal: AbortSignal): { signal: AbortSignal; release(): void } => {
+  if (ms === 0) return { signal, release: () => {} }
   const controller = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
-  const begin = () => {
+  const startTimer = () => {
     timer = setTimeout(() => controller.abort(signal.reason), ms)
   }
-  const letGo = () => {
-    signal.removeEventListener('abort', begin)
+  const release = () => {
+    signal.removeEventListener('abort', startTimer)
     clearTimeout(timer)
   }
-  signal.addEventListener('abort', begin, { once: true })
-  return { signal: controller.signal, letGo }
+  signal.addEventListener('abort', startTimer, { once: true })
+  return { signal: controller.signal, release }
 }
 
 const readText = async (response: Response, maxBytes: number): Promise<string> => {
@@ -149,21 +149,21 @@ const readText = async (response: Response, maxBytes: number): Promise<string> =
   let bytes = 0
   for await (const chunk of response.body ?? []) {
     bytes += chunk.byteLength
-    if (bytes > maxBytes) throw new ResponseTooLarge(`The answer has more than ${maxBytes} bytes`)
+    if (bytes > maxBytes) throw new ResponseTooLarge(`The response is larger than ${maxBytes} bytes`)
     text += decoder.decode(chunk, { stream: true })
   }
   return text + decoder.decode()
 }
 
 /**
- * The HTTP API of a provider, for as long as it works.
+ * A client of a provider's HTTP API, with retries and a circuit breaker.
  *
- * Promise: a call is tried up to three times, on what may pass: no connection, 429, 500, 502, 503, 504, an answer that
- * was cut off; a call that hangs only where asking again cannot order twice. Pauses are random up to a bound that doubles
- * (full jitter) and not shorter than the provider asks for; one that the budget has no time for is not begun. Redirects
- * are not followed: the credentials are for the base URL. The credentials are in no error.
- * How it degrades: while the breaker is open every call is refused at once, as `unavailable`; one is let through every
- * `probeAfterMs`. What fetching outputs comes to says nothing about the API and does not count.
+ * Promise: a call is tried up to three times, on transient failures only: no connection, a connection that closes early, 429,
+ * 500, 502, 503 and 504; a timeout only when the method is not POST, since a second POST could order twice. Pauses use
+ * exponential backoff with full jitter and are at least the Retry-After; a pause beyond the budget is not started.
+ * Redirects are not followed, since the credentials are meant for the base URL only. Errors never contain the credentials.
+ * How it degrades: while the breaker is open, calls fail at once as `unavailable`, except one probe every `probeAfterMs`.
+ * Failures to fetch outputs do not count towards the breaker: other hosts serve them.
  */
 export const createRemote = ({
   name,
@@ -187,7 +187,7 @@ export const createRemote = ({
     handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),
     {
       breaker: new ConsecutiveBreaker(failuresToTrip),
-      // When to probe is said here, by the monotonic clock; cockatiel would ask the wall clock, which steps.
+      // `breakerAllows` times the probes by the monotonic clock; cockatiel would use the wall clock, which can step.
       halfOpenAfter: Number.NEGATIVE_INFINITY,
     },
   )
@@ -195,50 +195,51 @@ export const createRemote = ({
   let tripped = false
   breaker.onBreak(() => {
     probeAtMs = clock.monotonic() + probeAfterMs
-    if (!tripped) log.warn({ event: 'provider.tripped', provider: name }, 'a provider does not work and is left alone')
+    if (!tripped) log.warn({ event: 'provider.tripped', provider: name }, 'the circuit breaker of a provider opened')
     tripped = true
   })
   breaker.onReset(() => {
     tripped = false
-    log.info({ event: 'provider.back', provider: name }, 'a provider works again')
+    log.info({ event: 'provider.back', provider: name }, 'the circuit breaker of a provider closed')
   })
   const breakerAllows = () =>
     breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
 
-  const errorFromResponse = (response: Response, what: string, speaksForAnother: boolean): ProviderError => {
+  const errorFromResponse = (response: Response, request: string, relaysModelErrors: boolean): ProviderError => {
     const { status, headers } = response
-    const cause = new Error(`${what} was answered ${status}`)
+    const cause = new Error(`${request} returned status ${status}`)
     if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
     if (status >= 400 && status < 500 && status !== 429) {
       return new ProviderError('refused', { retryable: false, status, cause })
     }
     return new ProviderError('unavailable', {
       retryable: true,
-      again: transientStatuses.has(status),
-      ill: status >= 500 && !speaksForAnother,
-      afterMs: retryAfterMs(headers.get('retry-after'), clock.now()),
+      transient: transientStatuses.has(status),
+      tripsBreaker: status >= 500 && !relaysModelErrors,
+      retryAfterMs: retryAfterMs(headers.get('retry-after'), clock.now()),
       status,
       cause,
     })
   }
 
-  const parse = (response: Response, text: string, what: string): unknown => {
-    if (!isJson(response.headers.get('content-type'))) return invalidResponse(`${what} was not answered in JSON`)
+  const parse = (response: Response, text: string, request: string): unknown => {
+    if (!isJson(response.headers.get('content-type')))
+      return invalidResponse(`${request} returned a content type other than JSON`)
     try {
       return JSON.parse(text)
     } catch {
-      // What is wrong with it is not told: the message would hold a part of it.
-      return invalidResponse(`${what} was answered with what is not JSON`)
+      // The parser's message is dropped, because it quotes a part of the response.
+      return invalidResponse(`${request} returned invalid JSON`)
     }
   }
 
-  /** The answer, or the trouble, as a value: only what the budget's signal says is thrown. */
+  /** Returns the response or a `ProviderError` as a value, for the breaker to judge; throws only the signal's reason. */
   const callOnce = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
     const { method, path, body, maxBytes = mebibyte, relaysModelErrors = false, abortGraceMs = 0 } = call
     budget.signal.throwIfAborted()
-    const { signal, letGo } = delayedAbort(abortGraceMs, budget.signal)
-    const what = `${method} ${path} of ${name}`
-    const late = AbortSignal.timeout(callMs)
+    const { signal, release } = delayedAbort(abortGraceMs, budget.signal)
+    const request = `${method} ${path} of ${name}`
+    const timeout = AbortSignal.timeout(callMs)
     try {
       const response = await fetch(`${baseUrl}${path}`, {
         method,
@@ -249,30 +250,35 @@ export const createRemote = ({
         },
         body: body === undefined ? null : JSON.stringify(body),
         redirect: 'manual',
-        signal: AbortSignal.any([signal, late]),
+        signal: AbortSignal.any([signal, timeout]),
       })
       if (!response.ok) {
         response.body?.cancel().catch(() => {})
-        return errorFromResponse(response, what, relaysModelErrors)
+        return errorFromResponse(response, request, relaysModelErrors)
       }
-      return parse(response, await readText(response, maxBytes), what)
+      return parse(response, await readText(response, maxBytes), request)
     } catch (error) {
       if (signal.aborted) throw signal.reason
-      if (error instanceof ResponseTooLarge) return invalidResponse(`${what} was answered at too great length`, error)
-      if (late.aborted) {
-        const cause = new Error(`${what} was not answered within ${callMs} ms`)
-        return new ProviderError('timeout', { retryable: true, again: method !== 'POST', ill: true, cause })
+      if (error instanceof ResponseTooLarge) return invalidResponse(`${request} returned too large a response`, error)
+      if (timeout.aborted) {
+        const cause = new Error(`${request} timed out after ${callMs} ms`)
+        return new ProviderError('timeout', {
+          retryable: true,
+          transient: method !== 'POST',
+          tripsBreaker: true,
+          cause,
+        })
       }
-      const cause = new Error(`${what} found no connection, or lost it`, { cause: error })
-      return new ProviderError('unavailable', { retryable: true, again: true, ill: true, cause })
+      const cause = new Error(`${request} could not connect or lost its connection`, { cause: error })
+      return new ProviderError('unavailable', { retryable: true, transient: true, tripsBreaker: true, cause })
     } finally {
-      letGo()
+      release()
     }
   }
 
   const callThroughBreaker = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
     if (!breakerAllows()) {
-      const cause = new Error(`${name} did not work ${failuresToTrip} times in a row and is left alone`)
+      const cause = new Error(`The circuit breaker of ${name} is open after ${failuresToTrip} consecutive failures`)
       throw new ProviderError('unavailable', { retryable: true, cause })
     }
     const answer = await breaker.execute(() => callOnce(call, budget))
@@ -280,10 +286,14 @@ export const createRemote = ({
     return answer
   }
 
-  const withRetries = async <T>(tryIt: () => Promise<T>, { signal, remainingMs }: Budget, tries = 3): Promise<T> => {
+  const withRetries = async <T>(
+    operation: () => Promise<T>,
+    { signal, remainingMs }: Budget,
+    tries = 3,
+  ): Promise<T> => {
     for (let tried = 1; ; tried += 1) {
       try {
-        return await tryIt()
+        return await operation()
       } catch (error) {
         if (!(error instanceof ProviderError) || !error.transient || tried >= tries) throw error
         const pauseMs = random() * Math.min(maxPauseMs, firstPauseMs * 2 ** (tried - 1))
@@ -297,36 +307,35 @@ export const createRemote = ({
   const errorFromFetch = (error: unknown): ProviderError => {
     if (!(error instanceof FetchRefused)) {
       const cause = new Error(`An output of ${name} could not be fetched`, { cause: error })
-      return new ProviderError('unavailable', { retryable: true, again: true, cause })
+      return new ProviderError('unavailable', { retryable: true, transient: true, cause })
     }
     const { status, retryAfter } = error
     if (status === undefined || (status !== 429 && status < 500)) {
       return new ProviderError('invalid_output', { retryable: false, status, cause: error })
     }
-    const afterMs = retryAfterMs(retryAfter, clock.now())
     return new ProviderError('unavailable', {
       retryable: true,
-      again: transientStatuses.has(status),
-      afterMs,
+      transient: transientStatuses.has(status),
+      retryAfterMs: retryAfterMs(retryAfter, clock.now()),
       status,
       cause: error,
     })
   }
 
   const fetchOnce = async (url: string, kind: Order['kind'], { signal }: Budget): Promise<Uint8Array> => {
-    const late = AbortSignal.timeout(fetchMs)
+    const timeout = AbortSignal.timeout(fetchMs)
     let bytes: Uint8Array
     try {
       bytes = await safeFetch(url, {
         hosts: outputHosts,
         types: outputTypes[kind],
         maxBytes: maxOutputBytes,
-        signal: AbortSignal.any([signal, late]),
+        signal: AbortSignal.any([signal, timeout]),
       })
     } catch (error) {
       if (signal.aborted) throw signal.reason
-      throw late.aborted
-        ? new ProviderError('timeout', { retryable: true, again: true, cause: error })
+      throw timeout.aborted
+        ? new ProviderError('timeout', { retryable: true, transient: true, cause: error })
         : errorFromFetch(error)
     }
     if (bytes.byteLength === 0) throw invalidResponse(`An output of ${name} is empty`)

@@ -136,7 +136,7 @@ describe('trouble', () => {
   for (const [name, act] of unusable) {
     test(`an answer of no use (${name}) is not asked for again`, async () => {
       server.on(generate, act)
-      const failing = create({ maxAnswerBytes: 2_000 }).generate(order, createAttempt().attempt)
+      const failing = create({ maxResponseBytes: 2_000 }).generate(order, createAttempt().attempt)
       expect(await failureOf(failing)).toMatchObject({ failure: 'invalid_output', retryable: true })
       expect(server.count(generate)).toBe(1)
     })

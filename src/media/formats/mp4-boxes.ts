@@ -74,7 +74,7 @@ export const createReader = (bytes: Uint8Array) => {
       at += length
     }
   }
-  /** The boxes inside a box, after `offset` bytes of its own fields. */
+  /** The boxes inside a box, after `offset` bytes of other fields. */
   const childrenOf = (box: Box, offset = 0): Box[] => [...walk({ ...box, start: box.start + offset }, () => 'damaged')]
 
   return { u8, u16, u32, u64, text, walk, childrenOf }

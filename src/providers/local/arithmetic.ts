@@ -1,10 +1,10 @@
 /**
- * Functions that give the same number on every engine, to the last bit: only + - * / and the square root are the same
- * everywhere; Math.sin and its like may differ from one version to the next, and a picture would with them.
+ * Arithmetic that is bit-identical on every engine. IEEE 754 fixes the results of + - * / and the square root only; Math.sin
+ * and similar functions may differ between engine versions, and rendered images would differ with them.
  */
 export const clamp = (value: number, low = 0, high = 1): number => Math.max(low, Math.min(value, high))
 export const mix = (from: number, to: number, share: number): number => from + (to - from) * share
-/** 0 up to `low`, 1 from `high`, and smooth between. */
+/** Smoothstep: 0 up to `low`, 1 from `high`, and smooth in between. */
 export const smooth = (low: number, high: number, value: number): number => {
   const share = clamp((value - low) / (high - low))
   return share * share * (3 - 2 * share)
@@ -22,14 +22,14 @@ export const sine = (radians: number): number => {
 }
 export const cosine = (radians: number): number => sine(radians + fullTurn / 4)
 
-/** e to the power of -x, for x from 0; near enough for light that fades. */
+/** An approximation of e^-x for x ≥ 0, accurate enough for fading light. */
 export const fade = (x: number): number => {
   let value = 1 / (1 + x / 64)
   for (let squaring = 0; squaring < 6; squaring += 1) value *= value
   return value
 }
 
-/** Numbers from 0 to 1 that follow from a seed (mulberry32). */
+/** A seeded pseudo-random generator of numbers from 0 to 1 (mulberry32). */
 export type Chance = {
   (): number
   between(low: number, high: number): number
@@ -50,8 +50,8 @@ export const createChance = (seed: number): Chance => {
   })
 }
 
-/** A number from 0 to 1 for a place in a grid. */
-export const scatter = (x: number, y: number, seed: number): number => {
+/** A hash of a grid cell, as a number from 0 to 1. */
+export const cellHash = (x: number, y: number, seed: number): number => {
   let hash = Math.imul(x, 0x27d4eb2d) ^ Math.imul(y, 0x165667b1) ^ seed
   hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d)
   hash = Math.imul(hash ^ (hash >>> 12), 0x297a2d39)
@@ -69,7 +69,7 @@ const slope = (cellX: number, cellY: number, seed: number, x: number, y: number)
   return (directionsX[direction] as number) * x + (directionsY[direction] as number) * y
 }
 
-/** Gradient noise, about -0.7 to 0.7. */
+/** Gradient noise, from about -0.7 to 0.7. */
 export const noise = (x: number, y: number, seed: number): number => {
   const cellX = Math.floor(x)
   const cellY = Math.floor(y)
@@ -82,8 +82,8 @@ export const noise = (x: number, y: number, seed: number): number => {
   return mix(upper, lower, sy)
 }
 
-/** Noise upon noise, each half as strong and twice as fine, turned a little so that no grid is seen. About -0.8 to 0.8. */
-export const layered = (x: number, y: number, seed: number, octaves: number): number => {
+/** Fractal noise from about -0.8 to 0.8: each octave has half the amplitude and twice the frequency, rotated to hide the grid. */
+export const fractalNoise = (x: number, y: number, seed: number, octaves: number): number => {
   let sum = 0
   let strength = 0.5
   let px = x

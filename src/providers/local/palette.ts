@@ -1,9 +1,9 @@
 import type { Chance } from './arithmetic.ts'
 
-/** Red, green and blue from 0 to 1, squared: light can be added up in it. */
+/** Red, green and blue from 0 to 1, squared (approximately linear light), so that light can be added. */
 export type Colour = readonly [number, number, number]
 
-/** From the top of a sky to the darkest thing in front of it; `light` is what shines. */
+/** The colours of a scene: `high` to `low` are the sky from top to horizon, `dark` the foreground, `light` the light source. */
 export type Palette = {
   readonly high: Colour
   readonly middle: Colour
@@ -19,8 +19,8 @@ const colour = (hex: string): Colour => {
   return [red * red, green * green, blue * blue]
 }
 
-/** Words that call for it, then high, middle, low, dark, light. */
-const known: readonly (readonly [words: string, colours: string])[] = [
+/** Words that select a palette, then its colours: high, middle, low, dark, light. */
+const knownPalettes: readonly (readonly [words: string, colours: string])[] = [
   ['dusk sunset evening twilight lighthouse', '2b2a5c 8a4b86 f29c7a 1b1838 ffe3b3'],
   ['dawn sunrise morning spring pink', '7fa8d9 f3c6c6 ffe1c4 3b4a6b fff6e0'],
   ['night moon dark midnight stars', '070b1e 14264d 35598a 04060f e8efff'],
@@ -42,19 +42,22 @@ const wordsOf = (text: string): ReadonlySet<string> => {
   return new Set(words.flatMap((word) => (word.endsWith('s') ? [word, word.slice(0, -1)] : [word])))
 }
 
-/** Those that a text calls for; all where it calls for none. What `unwanted` calls for is left out unless nothing remains. */
-export const calledFor = <T extends readonly [words: string, ...rest: unknown[]]>(
+/**
+ * The items that share the most words with `wanted`; all items when none shares a word. Items that share a word with
+ * `unwanted` are left out unless that leaves none.
+ */
+export const bestMatches = <T extends readonly [words: string, ...rest: unknown[]]>(
   items: readonly T[],
   wanted: string,
   unwanted: string,
 ): readonly T[] => {
   const score = ([words]: T, text: ReadonlySet<string>) => words.split(' ').filter((word) => text.has(word)).length
-  const avoided = wordsOf(unwanted)
-  const left = items.filter((item) => score(item, avoided) === 0)
-  const open = left.length > 0 ? left : items
-  const asked = wordsOf(wanted)
-  const best = Math.max(...open.map((item) => score(item, asked)))
-  return best === 0 ? open : open.filter((item) => score(item, asked) === best)
+  const unwantedWords = wordsOf(unwanted)
+  const allowed = items.filter((item) => score(item, unwantedWords) === 0)
+  const candidates = allowed.length > 0 ? allowed : items
+  const wantedWords = wordsOf(wanted)
+  const best = Math.max(...candidates.map((item) => score(item, wantedWords)))
+  return best === 0 ? candidates : candidates.filter((item) => score(item, wantedWords) === best)
 }
 
 const blend = (a: Colour, b: Colour, share: number): Colour => [
@@ -65,11 +68,11 @@ const blend = (a: Colour, b: Colour, share: number): Colour => [
 
 const brightness = ([red, green, blue]: Colour) => 0.3 * red + 0.6 * green + 0.1 * blue
 
-/** One of the known palettes, leaning a little towards another so that no two prompts share theirs. */
+/** A known palette blended slightly with another one, so that different prompts rarely share a palette. */
 export const choosePalette = (prompt: string, negative: string, chance: Chance): Palette => {
   const read = (colours: string) => colours.split(' ').map(colour)
-  const own = read(chance.pick(calledFor(known, prompt, negative))[1])
-  const other = read(chance.pick(known)[1])
+  const own = read(chance.pick(bestMatches(knownPalettes, prompt, negative))[1])
+  const other = read(chance.pick(knownPalettes)[1])
   const lean = chance.between(0, 0.22)
   const [high, middle, low, dark, light] = own.map((each, at) => blend(each, other[at] as Colour, lean)) as [
     Colour,
@@ -81,12 +84,18 @@ export const choosePalette = (prompt: string, negative: string, chance: Chance):
   return { high, middle, low, dark, light, night: brightness(high) < 0.035 }
 }
 
-/** Of the pixels of a picture in the order of their brightness, the parts that each colour is the mean of. */
-const shares = { dark: [0, 0.1], high: [0.15, 0.4], middle: [0.4, 0.65], low: [0.65, 0.9], light: [0.95, 1] } as const
+/** The range of pixels, sorted by brightness, whose mean gives each colour. */
+const brightnessRanges = {
+  dark: [0, 0.1],
+  high: [0.15, 0.4],
+  middle: [0.4, 0.65],
+  low: [0.65, 0.9],
+  light: [0.95, 1],
+} as const
 
 /**
- * The colours of a picture, from its darkest to its lightest. `pixels` are three bytes each. Where they are all alike, what
- * is dark and what shines are made darker and lighter, so that something can be seen.
+ * The palette of an image, from its darkest to its lightest colours. `pixels` has three bytes for each pixel. `dark` is darkened
+ * and `light` lightened, so that an image of one colour still gives a palette with contrast.
  */
 export const paletteOf = (pixels: Uint8Array): Palette => {
   const squared = (at: number) => ((pixels[at] as number) / 255) ** 2
@@ -99,13 +108,20 @@ export const paletteOf = (pixels: Uint8Array): Palette => {
     const mean = (channel: 0 | 1 | 2) => part.reduce((sum, each) => sum + each[channel], 0) / part.length
     return [mean(0), mean(1), mean(2)]
   }
-  const high = meanOf(shares.high)
-  const dark = blend(meanOf(shares.dark), [0, 0, 0], 0.4)
-  const light = blend(meanOf(shares.light), [1, 1, 1], 0.35)
-  return { high, middle: meanOf(shares.middle), low: meanOf(shares.low), dark, light, night: brightness(high) < 0.035 }
+  const high = meanOf(brightnessRanges.high)
+  const dark = blend(meanOf(brightnessRanges.dark), [0, 0, 0], 0.4)
+  const light = blend(meanOf(brightnessRanges.light), [1, 1, 1], 0.35)
+  return {
+    high,
+    middle: meanOf(brightnessRanges.middle),
+    low: meanOf(brightnessRanges.low),
+    dark,
+    light,
+    night: brightness(high) < 0.035,
+  }
 }
 
-/** Along high, middle and low to light, as `share` goes from 0 to 1; into `out`. */
+/** Writes the colour at `share` (0 to 1) of the gradient dark, high, middle, low, light into `out`. */
 export const alongPalette = (palette: Palette, share: number, out: Float64Array): void => {
   const { dark, high, middle, low, light } = palette
   const place = Math.min(Math.max(share, 0), 0.9999) * 4
@@ -118,15 +134,15 @@ export const alongPalette = (palette: Palette, share: number, out: Float64Array)
   }
 }
 
-/** Lays a colour over what is there. */
-export const lay = (out: Float64Array, over: Colour, share: number): void => {
+/** Blends a colour over the colour in `out`. */
+export const blendOver = (out: Float64Array, over: Colour, share: number): void => {
   out[0] = (out[0] as number) + (over[0] - (out[0] as number)) * share
   out[1] = (out[1] as number) + (over[1] - (out[1] as number)) * share
   out[2] = (out[2] as number) + (over[2] - (out[2] as number)) * share
 }
 
-/** Adds light to what is there. */
-export const shine = (out: Float64Array, light: Colour, strength: number): void => {
+/** Adds light to the colour in `out`. */
+export const addLight = (out: Float64Array, light: Colour, strength: number): void => {
   out[0] = (out[0] as number) + light[0] * strength
   out[1] = (out[1] as number) + light[1] * strength
   out[2] = (out[2] as number) + light[2] * strength

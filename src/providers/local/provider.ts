@@ -3,24 +3,24 @@ import { createDeadline } from '../../kit/deadline.ts'
 import type { Images } from '../../media/images/images.ts'
 import type { Order, Output, Provider } from '../provider.ts'
 
-/** For one picture, the wait for a worker included; the signal of an attempt ends it sooner. */
+/** Limit for one image, including the wait for a worker. The signal of the attempt ends it earlier. */
 const renderMs = 300_000
-const seeds = 2 ** 32
+const seedCount = 2 ** 32
 
 const numberOf = ({ parameters }: Order, name: string): number => Number(parameters[name])
 
-/** Draws on this machine, one picture after the other, each by a seed of its own: the first by that of the order. */
+/** Renders images on this machine, one after the other. The first uses the seed of the order, each further image the next seed. */
 export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'render'>; clock: Clock }): Provider => ({
   name: 'local',
   generate: async (order, { signal, onProgress }) => {
-    const made: Output[] = []
-    while (made.length < order.outputs) {
-      const done = made.length
+    const outputs: Output[] = []
+    while (outputs.length < order.outputs) {
+      const done = outputs.length
       const bytes = await images.render(
         {
           prompt: order.prompt,
           negative_prompt: order.negativePrompt,
-          seed: (numberOf(order, 'seed') + done) % seeds,
+          seed: (numberOf(order, 'seed') + done) % seedCount,
           width: numberOf(order, 'width'),
           height: numberOf(order, 'height'),
           ...(order.reference && { reference: order.reference.bytes }),
@@ -29,8 +29,8 @@ export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'r
         createDeadline(clock, renderMs),
         { signal, onProgress: (fraction) => onProgress((done + fraction) / order.outputs) },
       )
-      made.push({ bytes })
+      outputs.push({ bytes })
     }
-    return made
+    return outputs
   },
 })

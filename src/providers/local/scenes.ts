@@ -1,14 +1,14 @@
-import { type Chance, clamp, cosine, fade, layered, mix, noise, scatter, sine, smooth } from './arithmetic.ts'
-import { alongPalette, type Colour, lay, type Palette, shine } from './palette.ts'
+import { type Chance, cellHash, clamp, cosine, fade, fractalNoise, mix, noise, sine, smooth } from './arithmetic.ts'
+import { addLight, alongPalette, blendOver, type Colour, type Palette } from './palette.ts'
 
 /**
- * The colour of a place, into `out`. `x` and `y` are 0 in the middle and ±0.5 at the nearer edges; `pixel` is how far
- * one pixel is from the next, so that edges are as sharp as the picture allows and no sharper.
+ * Writes the colour of a point into `out`. `x` and `y` are 0 in the centre and ±0.5 at the edges of the shorter side. `pixel` is
+ * the distance between two pixels: edges are anti-aliased over that distance.
  */
 export type Scene = (x: number, y: number, pixel: number, out: Float64Array) => void
 export type SceneMaker = (palette: Palette, chance: Chance, extent: { x: number; y: number }) => Scene
 
-/** A little beyond the edges: water shows what is beside the picture. */
+/** Outlines extend a little beyond the image, because reflections in water show points outside it. */
 const outlineReach = 1.2
 const outlinePoints = 4_096
 
@@ -20,17 +20,17 @@ const stars = (x: number, y: number, seed: number, light: Colour, strength: numb
     const scale = layer === 0 ? 26 : 64
     const cellX = Math.floor(x * scale)
     const cellY = Math.floor(y * scale)
-    const bright = scatter(cellX, cellY, seed + layer)
+    const bright = cellHash(cellX, cellY, seed + layer)
     if (bright < 0.72) continue
-    const dx = x * scale - cellX - 0.2 - 0.6 * scatter(cellX, cellY, seed + 7)
-    const dy = y * scale - cellY - 0.2 - 0.6 * scatter(cellX, cellY, seed + 8)
+    const dx = x * scale - cellX - 0.2 - 0.6 * cellHash(cellX, cellY, seed + 7)
+    const dy = y * scale - cellY - 0.2 - 0.6 * cellHash(cellX, cellY, seed + 8)
     const size = (bright - 0.7) * (layer === 0 ? 0.16 : 0.3)
     const glow = fade((dx * dx + dy * dy) / (size * size))
-    shine(out, light, strength * glow * (bright - 0.6) * 2.4)
+    addLight(out, light, strength * glow * (bright - 0.6) * 2.4)
   }
 }
 
-/** A sky with its light, ridges behind ridges in the haze, and in every other picture water below. */
+/** Mountain ridges in haze below a sky with a sun or moon; in about half of the images with water in front. */
 export const ridges: SceneMaker = (palette, chance, extent) => {
   const { high, middle, low, dark, light, night } = palette
   const seed = seedFrom(chance)
@@ -60,8 +60,8 @@ export const ridges: SceneMaker = (palette, chance, extent) => {
     const line = new Float64Array(outlinePoints + 2)
     for (let point = 0; point < line.length; point += 1) {
       const x = mix(-outlineReach, outlineReach, point / outlinePoints) * extent.x
-      const rolling = layered(x * layer.scale + layer.shift, layer.shift, seed + 31, 6)
-      const sharp = 0.42 - Math.abs(layered(x * layer.scale * 0.8 + layer.shift, 5.5, seed + 77, 6)) * 1.5
+      const rolling = fractalNoise(x * layer.scale + layer.shift, layer.shift, seed + 31, 6)
+      const sharp = 0.42 - Math.abs(fractalNoise(x * layer.scale * 0.8 + layer.shift, 5.5, seed + 77, 6)) * 1.5
       line[point] = layer.base - layer.height * (0.35 + mix(rolling, sharp, rugged * 0.75))
     }
     return line
@@ -81,21 +81,21 @@ export const ridges: SceneMaker = (palette, chance, extent) => {
     }
     if (night) stars(x, y, seed + 3, light, 1 - smooth(0.3, 0.95, down), out)
     const away = length(x - sunX, y - sunY)
-    shine(out, light, (night ? 0.1 : 0.3) * fade(away * 4.2) + 0.35 * fade(Math.max(0, away - sunSize) * 24))
+    addLight(out, light, (night ? 0.1 : 0.3) * fade(away * 4.2) + 0.35 * fade(Math.max(0, away - sunSize) * 24))
     const disc = 1 - smooth(sunSize - pixel, sunSize + pixel, away)
-    lay(out, light, disc)
-    shine(out, light, disc * (night ? 0.1 : 0.55))
+    blendOver(out, light, disc)
+    addLight(out, light, disc * (night ? 0.1 : 0.55))
     const bend = noise(x * 1.1, y * 2, seed + 12) * 0.5
-    const puff = layered(x * cloudScale + bend, y * cloudScale * 3.4 + bend, seed + 11, 5)
+    const puff = fractalNoise(x * cloudScale + bend, y * cloudScale * 3.4 + bend, seed + 11, 5)
     const cover = smooth(0.02 - cloudiness, 0.62 - cloudiness, puff) * smooth(0, 0.25, down) * (night ? 0.28 : 0.72)
     const lit = 0.35 + 0.65 * fade(away * 1.6)
     const cloud: Colour = [mix(low[0], light[0], lit), mix(low[1], light[1], lit), mix(low[2], light[2], lit)]
-    lay(out, cloud, cover * 0.8)
+    blendOver(out, cloud, cover * 0.8)
   }
 
   const tint: [number, number, number] = [0, 0, 0]
   const above = (x: number, y: number, pixel: number, out: Float64Array) => {
-    // The nearest that covers the place wholly hides all behind it.
+    // The nearest ridge that covers the point completely hides everything behind it.
     let from = layers.length - 1
     while (from >= 0 && y - ridgeAt(x, from) < pixel) from -= 1
     if (from < 0) sky(x, y, pixel, out)
@@ -105,7 +105,7 @@ export const ridges: SceneMaker = (palette, chance, extent) => {
       const cover = clamp((y - edge) / pixel + 0.5)
       if (cover === 0) continue
       const depth = y - edge
-      const rough = layered(x * 9 + layer.shift, y * 15, seed + 55, 3) * 0.1 * layer.near
+      const rough = fractalNoise(x * 9 + layer.shift, y * 15, seed + 55, 3) * 0.1 * layer.near
       const body = clamp(0.12 + 0.88 * layer.near * layer.near + rough)
       const mist = smooth(0, 0.34, depth) * (1 - layer.near) * 0.75 + 0.16 * (1 - layer.near)
       const rim = fade(depth * 60) * fade(length(x - sunX, edge - sunY) * 2.4) * 0.3
@@ -114,7 +114,7 @@ export const ridges: SceneMaker = (palette, chance, extent) => {
         const solid = mix(far, dark[channel] as number, body)
         tint[channel] = mix(solid, low[channel] as number, mist) + rim * (light[channel] as number)
       }
-      lay(out, tint, cover)
+      blendOver(out, tint, cover)
     }
   }
 
@@ -125,16 +125,16 @@ export const ridges: SceneMaker = (palette, chance, extent) => {
     }
     const depth = y - water
     const far = 1 / (depth * 3.2 + 0.06)
-    const wave = layered(x * 2.6 * far * 0.5, depth * 34 * far * 0.4, seed + 91, 3)
+    const wave = fractalNoise(x * 2.6 * far * 0.5, depth * 34 * far * 0.4, seed + 91, 3)
     above(x + wave * 0.012, water - depth * 0.9 - Math.abs(wave) * 0.03 - 0.002, pixel * 2, out)
-    lay(out, dark, 0.2 + 0.35 * smooth(0, 0.6, depth))
+    blendOver(out, dark, 0.2 + 0.35 * smooth(0, 0.6, depth))
     const path = fade(Math.abs(x - sunX + wave * 0.12) * 9)
-    shine(out, light, path * smooth(0.05, 0.42, wave) * 0.55)
-    shine(out, low, 0.18 * fade(depth * 70))
+    addLight(out, light, path * smooth(0.05, 0.42, wave) * 0.55)
+    addLight(out, low, 0.18 * fade(depth * 70))
   }
 }
 
-/** Cloth or smoke: noise that is bent by noise, lit from the side. */
+/** Folds of cloth or smoke: domain-warped noise, lit from the side. */
 export const folds: SceneMaker = (palette, chance) => {
   const seed = seedFrom(chance)
   const scale = chance.between(1.1, 2.1)
@@ -147,10 +147,12 @@ export const folds: SceneMaker = (palette, chance) => {
   const heightAt = (x: number, y: number) => {
     const u = (x * alongX + y * alongY) * scale * stretch
     const v = (y * alongX - x * alongY) * scale
-    const firstX = layered(u, v, seed, 2)
-    const firstY = layered(u + 5.2, v + 1.3, seed + 1, 2)
-    const second = layered(u + bend * firstX + 1.7, v + bend * firstY + 9.2, seed + 2, 3)
-    return layered(u + bend * second, v + bend * firstX, seed + 3, 2) + 0.5 * second + 0.16 * sine(ribs * 6.28 * second)
+    const firstX = fractalNoise(u, v, seed, 2)
+    const firstY = fractalNoise(u + 5.2, v + 1.3, seed + 1, 2)
+    const second = fractalNoise(u + bend * firstX + 1.7, v + bend * firstY + 9.2, seed + 2, 3)
+    return (
+      fractalNoise(u + bend * second, v + bend * firstX, seed + 3, 2) + 0.5 * second + 0.16 * sine(ribs * 6.28 * second)
+    )
   }
   const step = 0.004
   return (x, y, _pixel, out) => {
@@ -163,11 +165,11 @@ export const folds: SceneMaker = (palette, chance) => {
     const shade = clamp(0.66 + 0.52 * facing, 0.16, 1.3)
     for (let channel = 0; channel < 3; channel += 1) out[channel] = (out[channel] as number) * shade
     const gloss = clamp(facing * 1.15 - 0.25)
-    shine(out, palette.light, gloss * gloss * 0.55)
+    addLight(out, palette.light, gloss * gloss * 0.55)
   }
 }
 
-/** Sheets of paper laid upon each other, each with its shadow on the next. */
+/** Stacked sheets of paper, each with a shadow on the next. */
 export const sheets: SceneMaker = (palette, chance) => {
   const seed = seedFrom(chance)
   const count = 6 + Math.floor(chance() * 4)
@@ -177,9 +179,9 @@ export const sheets: SceneMaker = (palette, chance) => {
   const bowl = chance.between(0.5, 1.1)
   const reversed = chance() < 0.5
   const heightAt = (x: number, y: number) => {
-    const warp = layered(x * scale * 0.8 + 3.1, y * scale * 0.8, seed + 1, 2) * bend
+    const warp = fractalNoise(x * scale * 0.8 + 3.1, y * scale * 0.8, seed + 1, 2) * bend
     const away = length(x - centreX, y - centreY)
-    return layered(x * scale + warp, y * scale - warp, seed, 2) + (away - 0.42) * bowl
+    return fractalNoise(x * scale + warp, y * scale - warp, seed, 2) + (away - 0.42) * bowl
   }
   const shadow = 0.016
   return (x, y, pixel, out) => {
@@ -198,7 +200,7 @@ export const sheets: SceneMaker = (palette, chance) => {
   }
 }
 
-/** A world among stars, with bands or seas, a thin air, and sometimes a ring. */
+/** A planet among stars, with bands or seas, an atmosphere and sometimes a ring. */
 export const world: SceneMaker = (palette, chance, extent) => {
   const { high, middle, low, dark, light } = palette
   const seed = seedFrom(chance)
@@ -214,9 +216,9 @@ export const world: SceneMaker = (palette, chance, extent) => {
   const surface = new Float64Array(3)
 
   const space = (x: number, y: number, out: Float64Array) => {
-    const warp = layered(x * 1.4, y * 1.4, seed + 21, 3)
-    const gas = smooth(-0.15, 0.8, layered(x * 1.6 + warp, y * 1.6 - warp, seed + 22, 5))
-    const veil = smooth(0, 0.85, layered(x * 2.3 - warp, y * 2.3 + warp * 2, seed + 23, 4))
+    const warp = fractalNoise(x * 1.4, y * 1.4, seed + 21, 3)
+    const gas = smooth(-0.15, 0.8, fractalNoise(x * 1.6 + warp, y * 1.6 - warp, seed + 22, 5))
+    const veil = smooth(0, 0.85, fractalNoise(x * 2.3 - warp, y * 2.3 + warp * 2, seed + 23, 4))
     for (let channel = 0; channel < 3; channel += 1) {
       const base = (dark[channel] as number) * 0.22 + (high[channel] as number) * 0.03
       const cloud = (high[channel] as number) * gas * 0.55 + (middle[channel] as number) * veil * gas * 0.6
@@ -229,7 +231,7 @@ export const world: SceneMaker = (palette, chance, extent) => {
     const z = Math.sqrt(Math.max(0, 1 - x * x - y * y))
     const across = x * tiltX + y * tiltY
     const along = y * tiltX - x * tiltY
-    const swirl = layered(across * 1.6 + z * 1.2, along * (banded ? 4.5 : 1.8) + z * 0.7, seed, 5)
+    const swirl = fractalNoise(across * 1.6 + z * 1.2, along * (banded ? 4.5 : 1.8) + z * 0.7, seed, 5)
     const tone = banded
       ? 0.5 + 0.2 * sine(along * 11 + swirl * 3.2) + 0.3 * swirl + 0.08 * sine(along * 29 + swirl * 5)
       : 0.5 + 0.85 * swirl
@@ -239,7 +241,7 @@ export const world: SceneMaker = (palette, chance, extent) => {
     for (let channel = 0; channel < 3; channel += 1)
       surface[channel] = (surface[channel] as number) * (0.012 + 1.08 * day)
     const grazing = (1 - z) * (1 - z)
-    shine(surface, low, grazing * 0.75 * smooth(-0.25, 0.7, facing))
+    addLight(surface, low, grazing * 0.75 * smooth(-0.25, 0.7, facing))
   }
 
   return (x, y, pixel, out) => {
@@ -248,11 +250,11 @@ export const world: SceneMaker = (palette, chance, extent) => {
     const py = (y - centreY) / size
     const away = length(px, py)
     const towards = (px * lightX + py * lightY) / Math.max(away, 0.001)
-    if (away > 1) shine(out, low, 0.4 * fade((away - 1) * 13) * smooth(-0.5, 0.9, towards))
+    if (away > 1) addLight(out, low, 0.4 * fade((away - 1) * 13) * smooth(-0.5, 0.9, towards))
     const cover = 1 - smooth(1 - pixel / size, 1 + pixel / size, away)
     if (cover > 0) {
       globe(Math.min(px, px / Math.max(1, away)), py / Math.max(1, away))
-      lay(out, [surface[0] as number, surface[1] as number, surface[2] as number], cover)
+      blendOver(out, [surface[0] as number, surface[1] as number, surface[2] as number], cover)
     }
     if (ring === undefined) return
     const across = px * tiltX + py * tiltY
@@ -261,10 +263,10 @@ export const world: SceneMaker = (palette, chance, extent) => {
     if (orbit < 1.3 || orbit > 2.2 || (along < 0 && away < 1)) return
     const gaps = 0.62 + 0.5 * noise(orbit * 16, 3.3, seed + 41) + 0.35 * noise(orbit * 47, 7.7, seed + 42)
     const strength = smooth(1.3, 1.38, orbit) * (1 - smooth(2.05, 2.2, orbit)) * clamp(gaps) * 0.85
-    // The world's shadow falls on what is behind it.
+    // The planet casts its shadow on the part of the ring behind it.
     const shaded = 1 - 0.88 * (1 - smooth(0.9, 1.05, Math.abs(px * lightY - py * lightX))) * smooth(0, 0.3, -towards)
     const bright = mix(0.35, 1, clamp(0.5 + 0.5 * towards)) * shaded
-    lay(
+    blendOver(
       out,
       [
         mix(middle[0], light[0], 0.45) * bright,
