@@ -14,7 +14,7 @@ const welcome = 1_000
 
 let fal: FakeFal
 let folder: string
-/** Two instances over one database: one that accepts and works on nothing, and one that works. */
+/** Two instances over one database: `idle` accepts orders and runs no jobs, `working` runs them. */
 let idle: TestApp
 let working: TestApp
 let sql: Sql
@@ -40,7 +40,7 @@ afterAll(async () => {
 })
 
 let number = 0
-/** Somebody who ordered one picture, of which fal makes what the script says. */
+/** Registers a user who orders one picture; the fake fal follows the script. */
 const order = async (script: Script = {}) => {
   number += 1
   const prompt = `a lighthouse, number ${number}`
@@ -54,16 +54,16 @@ type Ordered = Awaited<ReturnType<typeof order>>
 
 const get = async (person: Person, of: string) => (await client.get(`/api/v1${of}`, { token: person.token })).body
 const ended = async ({ person, id }: Ordered) => {
-  const isOver = async () => ['completed', 'failed'].includes((await get(person, `/generations/${id}`)).status)
-  await until(isOver, 'it has ended', 50_000)
+  const hasEnded = async () => ['completed', 'failed'].includes((await get(person, `/generations/${id}`)).status)
+  await until(hasEnded, 'the generation has ended', 50_000)
   return get(person, `/generations/${id}`)
 }
 const balanceOf = async ({ person }: Ordered) => (await get(person, '/credits/balance')).balance
-const idsOf = ({ prompt }: Ordered) => fal.taken(prompt)
-/** The name of the one order there is, once it was asked about. */
-const underWay = async (ordered: Ordered): Promise<string> => {
-  await until(() => fal.looked(idsOf(ordered)[0] ?? '') > 0, 'fal is asked how far it is')
-  return idsOf(ordered)[0] ?? ''
+const requestIdsOf = ({ prompt }: Ordered) => fal.taken(prompt)
+/** The request id of the only submission, once its status was polled. */
+const waitForPoll = async (ordered: Ordered): Promise<string> => {
+  await until(() => fal.looked(requestIdsOf(ordered)[0] ?? '') > 0, 'the status is polled')
+  return requestIdsOf(ordered)[0] ?? ''
 }
 const expectPicture = async ({ person, id }: Ordered) => {
   const { items } = await get(person, `/generations/${id}/media`)
@@ -74,14 +74,14 @@ const expectPicture = async ({ person, id }: Ordered) => {
   expect(Buffer.from(await content.arrayBuffer()).equals(fal.picture)).toBeTrue()
 }
 
-describe('an order whose instance is gone', () => {
-  test('after kill -9 is gone on with by the next, and not ordered twice', async () => {
+describe('a fal order whose instance stops', () => {
+  test('by kill -9 is resumed by the next instance, and submitted once', async () => {
     const env = { FAL_KEY: 'id:secret', FAL_QUEUE_URL: fal.queueUrl, MEDIA_DIR: folder, JOB_CONCURRENCY: '1' }
     const killed = await startServer({ runtime: 'bun', connection: idle.connection, env })
     const ordered = await order({ status: [...Array.from({ length: 4 }, () => inProgress), completed] })
-    const id = await underWay(ordered)
+    const id = await waitForPoll(ordered)
     await killed.kill('SIGKILL')
-    // As if the time of its lease had passed.
+    // Expires the lease.
     await sql`update generation_jobs set lease_until = now()`
     working = await startWorking({ jobConcurrency: 4 })
     expect(await ended(ordered)).toMatchObject({ status: 'completed' })
@@ -89,42 +89,42 @@ describe('an order whose instance is gone', () => {
     expect([fal.submitted(ordered.prompt), fal.cancelled(id), await balanceOf(ordered)]).toEqual([1, 0, welcome - 1])
   }, 60_000)
 
-  test('after it was told to end is gone on with too', async () => {
+  test('by a graceful shutdown is resumed by the next instance, and submitted once', async () => {
     await working.close()
     const leaving = await startWorking({ jobConcurrency: 1 })
     const ordered = await order({ status: [...Array.from({ length: 4 }, () => inProgress), completed] })
-    const id = await underWay(ordered)
+    const id = await waitForPoll(ordered)
     await leaving.close()
     working = await startWorking({ jobConcurrency: 4 })
     expect(await ended(ordered)).toMatchObject({ status: 'completed' })
     expect([fal.submitted(ordered.prompt), fal.cancelled(id)]).toEqual([1, 0])
   }, 60_000)
 
-  test('as far as others can tell is theirs, and left alone by the one that had it', async () => {
+  test('holding the lease is not cancelled by the worker that lost it', async () => {
     const ordered = await order({ status: [inProgress] })
-    const id = await underWay(ordered)
+    const id = await waitForPoll(ordered)
     await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${ordered.id}`
-    await until(() => working.services.runner.running === 0, 'it is left alone')
+    await until(() => working.services.runner.running === 0, 'the attempt is aborted')
     expect(fal.cancelled(id)).toBe(0)
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
   }, 30_000)
 })
 
-describe('an order', () => {
+describe('a fal order', () => {
   beforeAll(async () => {
     working ??= await startWorking({ jobConcurrency: 4 })
   })
 
-  test('is waited for, and what comes of it is kept as our own copy and paid for', async () => {
+  test('is polled until it completes, then its output is stored and its price settled', async () => {
     const ordered = await order()
     expect(await ended(ordered)).toMatchObject({ status: 'completed', failure: null, progress: 1 })
     await expectPicture(ordered)
     expect([fal.submitted(ordered.prompt), await balanceOf(ordered)]).toEqual([1, welcome - 1])
-    expect(fal.looked(idsOf(ordered)[0] ?? '')).toBe(3)
+    expect(fal.looked(requestIdsOf(ordered)[0] ?? '')).toBe(3)
   }, 30_000)
 
-  test('that meets with what passes, at every step, is made all the same, and taken once', async () => {
-    const passing: [Act, Act][] = [
+  test('completes despite transient errors at every step, and is accepted by fal once', async () => {
+    const transient: [Act, Act][] = [
       [status(429, { 'retry-after': '0' }), status(429)],
       [status(500), status(503)],
       [cut('application/json'), cut('image/png')],
@@ -132,12 +132,12 @@ describe('an order', () => {
     ]
     const good = file(fal.picture, 'image/png')
     const all = await Promise.all(
-      passing.map(([act, atFile]) => order({ submit: [act], status: [act, completed], file: [atFile, good] })),
+      transient.map(([act, atFile]) => order({ submit: [act], status: [act, completed], file: [atFile, good] })),
     )
     for (const ordered of all) {
       expect(await ended(ordered)).toMatchObject({ status: 'completed' })
       await expectPicture(ordered)
-      expect([fal.submitted(ordered.prompt), idsOf(ordered).length, await balanceOf(ordered)]).toEqual([
+      expect([fal.submitted(ordered.prompt), requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([
         2,
         1,
         welcome - 1,
@@ -145,14 +145,14 @@ describe('an order', () => {
     }
   }, 60_000)
 
-  test('that comes to nothing is refunded, once', async () => {
+  test('that fails is refunded once', async () => {
     const cases: [failure: string, taken: number, script: Script][] = [
       ['refused', 0, { submit: [json({ detail: [{ type: 'content_policy_violation' }] }, 422)] }],
       ['refused', 1, { status: [completed], result: [json({ images: [], has_nsfw_concepts: [true] })] }],
       ['unavailable', 0, { submit: Array.from({ length: 9 }, () => status(429)) }],
       ['invalid_output', 1, { status: [completed], file: [file('<html>', 'text/html')] }],
       ['invalid_output', 1, { status: [completed], file: [file('no picture', 'image/png')] }],
-      // The order is good: its file is asked for again by each attempt.
+      // The order itself succeeded: each attempt only fetches its file again.
       ['unavailable', 1, { status: [completed], file: [cut('image/png')] }],
       ['invalid_output', 3, { status: [completed], result: [file('{}', 'text/html')] }],
     ]
@@ -161,44 +161,44 @@ describe('an order', () => {
     )
     for (const { failure, taken, ordered } of all) {
       expect(await ended(ordered)).toMatchObject({ status: 'failed', failure })
-      expect([failure, idsOf(ordered).length, await balanceOf(ordered)]).toEqual([failure, taken, welcome])
+      expect([failure, requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([failure, taken, welcome])
       const { items } = await get(ordered.person, '/credits/ledger')
       expect(items.map(({ kind }: { kind: string }) => kind)).toEqual(['refund', 'reserve', 'welcome'])
     }
   }, 90_000)
 
-  test('that hangs is failed when its time is over, and cancelled', async () => {
+  test('that hangs fails at the time limit and is cancelled at fal', async () => {
     await working.close()
     working = await startWorking({ jobConcurrency: 4, generationTimeoutMs: 3_000 })
     const all = [await order({ status: [hang] }), await order({ status: [completed], file: [hang] })]
     for (const ordered of all) {
       expect(await ended(ordered)).toMatchObject({ status: 'failed', failure: 'timeout' })
-      expect([idsOf(ordered).length, await balanceOf(ordered)]).toEqual([1, welcome])
+      expect([requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([1, welcome])
     }
-    const ids = all.map((ordered) => idsOf(ordered)[0] ?? '')
-    await until(() => ids.every((id) => fal.cancelled(id) === 1), 'fal is told of both')
+    const ids = all.map((ordered) => requestIdsOf(ordered)[0] ?? '')
+    await until(() => ids.every((id) => fal.cancelled(id) === 1), 'both are cancelled at fal')
     await working.close()
     working = await startWorking({ jobConcurrency: 4 })
   }, 60_000)
 })
 
-describe('an order that is called off', () => {
+describe('a cancelled fal order', () => {
   beforeAll(async () => {
     working ??= await startWorking({ jobConcurrency: 4 })
   })
   const expectCancelled = async (ordered: Ordered, id: string) => {
-    await until(() => fal.cancelled(id) > 0, 'fal is told')
-    await until(() => working.services.runner.running === 0, 'nobody waits for it')
+    await until(() => fal.cancelled(id) > 0, 'it is cancelled at fal')
+    await until(() => working.services.runner.running === 0, 'the attempt is aborted')
     expect([fal.cancelled(id), fal.submitted(ordered.prompt), await balanceOf(ordered)]).toEqual([1, 1, welcome])
   }
-  const begin = async () => {
+  const startOrder = async () => {
     const ordered = await order({ status: [inProgress] })
-    return { ordered, id: await underWay(ordered) }
+    return { ordered, id: await waitForPoll(ordered) }
   }
 
-  test('where it is worked on, or on another instance, is cancelled at fal and refunded', async () => {
+  test('is cancelled at fal and refunded, from the worker or from another instance', async () => {
     for (const { baseUrl } of [working, idle]) {
-      const { ordered, id } = await begin()
+      const { ordered, id } = await startOrder()
       const { token } = ordered.person
       const answer = await api(baseUrl).post(`${path}/${ordered.id}/cancel`, undefined, { token })
       expect([answer.status, answer.body.status]).toEqual([200, 'cancelled'])
@@ -206,15 +206,15 @@ describe('an order that is called off', () => {
     }
   }, 60_000)
 
-  test('by deleting it is cancelled there too', async () => {
-    const { ordered, id } = await begin()
+  test('by deleting the generation is cancelled at fal and refunded', async () => {
+    const { ordered, id } = await startOrder()
     expect((await client.delete(`${path}/${ordered.id}`, { token: ordered.person.token })).status).toBe(204)
     await expectCancelled(ordered, id)
   }, 60_000)
 
-  test('without anybody hearing of it is left when its lease is to be renewed', async () => {
-    const { ordered, id } = await begin()
-    // What cancelling it does, but for telling everybody.
+  test('without a bus message is aborted at the next heartbeat', async () => {
+    const { ordered, id } = await startOrder()
+    // What a cancellation does, without its bus message.
     const { id: generationId, person } = ordered
     await sql.begin(async (tx) => {
       await tx`delete from generation_jobs where generation_id = ${generationId}`
@@ -229,52 +229,52 @@ describe('an order that is called off', () => {
     await expectCancelled(ordered, id)
   }, 60_000)
 
-  test('between two attempts is cancelled at fal too', async () => {
+  test('between two attempts is cancelled at fal', async () => {
     const ordered = await order({ status: [completed], file: [cut('image/png')] })
     const { id: generationId, person } = ordered
-    const putOff = async () => {
+    const delayRetry = async () => {
       const { count } = await sql`
         update generation_jobs set run_after = now() + interval '1 hour'
          where generation_id = ${generationId} and failures > 0 and worker is null`
       return count === 1
     }
-    await until(putOff, 'an attempt has failed', 30_000)
+    await until(delayRetry, 'an attempt has failed', 30_000)
     await client.post(`${path}/${generationId}/cancel`, undefined, { token: person.token })
-    await expectCancelled(ordered, idsOf(ordered)[0] ?? '')
+    await expectCancelled(ordered, requestIdsOf(ordered)[0] ?? '')
   }, 60_000)
 
-  test('after its instance was killed is cancelled at fal by another', async () => {
+  test('is cancelled at fal by another instance after its own was killed', async () => {
     await working.close()
     const env = { FAL_KEY: 'id:secret', FAL_QUEUE_URL: fal.queueUrl, MEDIA_DIR: folder, JOB_CONCURRENCY: '1' }
     const killed = await startServer({ runtime: 'bun', connection: idle.connection, env })
-    const { ordered, id } = await begin()
+    const { ordered, id } = await startOrder()
     await killed.kill('SIGKILL')
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
-    await until(() => fal.cancelled(id) > 0, 'fal is told')
+    await until(() => fal.cancelled(id) > 0, 'it is cancelled at fal')
     expect(await balanceOf(ordered)).toBe(welcome)
     working = await startWorking({ jobConcurrency: 4 })
   }, 60_000)
 
-  test('while fal cannot be told is cancelled there later, and once', async () => {
+  test('is retried while fal fails to cancel it, until it succeeds', async () => {
     const ordered = await order({ status: [inProgress], cancel: [status(503)] })
-    const id = await underWay(ordered)
+    const id = await waitForPoll(ordered)
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
-    await until(() => fal.cancelled(id) === 1, 'fal is told')
+    await until(() => fal.cancelled(id) === 1, 'it is cancelled at fal')
     const due = sql`update order_cancellations set due_at = now() where generation_id = ${ordered.id} returning 1`
     expect(await due).toHaveLength(1)
-    await until(() => fal.cancelled(id) === 2, 'fal is told again')
-    const isDone = async () =>
+    await until(() => fal.cancelled(id) === 2, 'the cancellation is retried')
+    const isRemoved = async () =>
       (await sql`select from order_cancellations where generation_id = ${ordered.id}`).length === 0
-    await until(isDone, 'that is the end of it')
+    await until(isRemoved, 'the cancellation is removed')
   }, 60_000)
 
-  test('while it is submitted is cancelled there as soon as its name is known', async () => {
+  test('during its submission is cancelled at fal as soon as its request id is known', async () => {
     let answer: (() => void) | undefined
-    const take: Act = (response, received) => {
+    const holdAnswer: Act = (response, received) => {
       answer = () => json({ status: 'IN_QUEUE', request_id: 'request-late' })(response, received)
     }
-    const ordered = await order({ submit: [take] })
-    await until(() => answer !== undefined, 'it is submitted')
+    const ordered = await order({ submit: [holdAnswer] })
+    await until(() => answer !== undefined, 'the order is submitted')
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
     answer?.()
     await expectCancelled(ordered, 'request-late')

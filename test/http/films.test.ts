@@ -38,7 +38,7 @@ const newFolder = async () => {
 }
 const sha256Of = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
-/** What somebody gets of a film, and says of ranges of it. */
+/** Fetches the content of a media id, optionally with a range. */
 const fetchContent = async (baseUrl: string, id: string, { token }: Person, headers: Record<string, string> = {}) => {
   const response = await fetch(`${baseUrl}/api/v1/media/${id}/content`, {
     headers: { authorization: `Bearer ${token}`, ...headers },
@@ -46,9 +46,9 @@ const fetchContent = async (baseUrl: string, id: string, { token }: Person, head
   return { response, bytes: Buffer.from(await response.arrayBuffer()) }
 }
 
-/** As browsers ask that play a film and seek in it. */
-const holdsRanges = async (baseUrl: string, id: string, person: Person, film: Buffer) => {
-  const total = film.length
+/** Checks the range requests of a browser that plays a video and seeks in it. */
+const expectRanges = async (baseUrl: string, id: string, person: Person, video: Buffer) => {
+  const total = video.length
   const middle = Math.floor(total / 3)
   for (const [range, first, end] of [
     ['bytes=0-1', 0, 2],
@@ -59,9 +59,9 @@ const holdsRanges = async (baseUrl: string, id: string, person: Person, film: Bu
     [`bytes=-${total + 1}`, 0, total],
   ] as const) {
     const { response, bytes } = await fetchContent(baseUrl, id, person, { range })
-    const said = [response.status, response.headers.get('content-range'), response.headers.get('content-type')]
-    expect([range, ...said]).toEqual([range, 206, `bytes ${first}-${end - 1}/${total}`, 'video/mp4'])
-    expect([range, bytes.equals(film.subarray(first, end))]).toEqual([range, true])
+    const received = [response.status, response.headers.get('content-range'), response.headers.get('content-type')]
+    expect([range, ...received]).toEqual([range, 206, `bytes ${first}-${end - 1}/${total}`, 'video/mp4'])
+    expect([range, bytes.equals(video.subarray(first, end))]).toEqual([range, true])
   }
   for (const range of [`bytes=${total}-`, 'bytes=-0']) {
     const { response } = await fetchContent(baseUrl, id, person, { range })
@@ -69,21 +69,21 @@ const holdsRanges = async (baseUrl: string, id: string, person: Person, film: Bu
   }
   const whole = await fetchContent(baseUrl, id, person)
   expect([whole.response.status, whole.response.headers.get('accept-ranges')]).toEqual([200, 'bytes'])
-  expect(whole.response.headers.get('etag')).toBe(`"${sha256Of(film)}"`)
-  expect(whole.bytes.equals(film)).toBeTrue()
+  expect(whole.response.headers.get('etag')).toBe(`"${sha256Of(video)}"`)
+  expect(whole.bytes.equals(video)).toBeTrue()
 }
 
-describe('a film that is ordered', () => {
+describe('an ordered video', () => {
   const request = 'r1'
-  const url = 'https://v3.fal.media/files/film.mp4'
+  const url = 'https://v3.fal.media/files/video.mp4'
   let server: FakeServer
   let app: TestApp
   let client: Api
   let ada: Person
-  let film: Buffer
+  let video: Buffer
 
   beforeAll(async () => {
-    film = await readFilm()
+    video = await readFilm()
     server = await startFakeServer()
     const { connect: connectToFiles } = connectToFake(server)
     app = await startApp({
@@ -101,7 +101,7 @@ describe('a film that is ordered', () => {
     ada = await register(client)
     server.on(`POST /${model}`, json({ status: 'IN_QUEUE', request_id: request, queue_position: 0 }))
     server.on(`GET /fal-ai/kling-video/requests/${request}/status`, json({ status: 'COMPLETED', request_id: request }))
-    const answered = { url, content_type: 'video/mp4', file_name: 'film.mp4', file_size: film.length }
+    const answered = { url, content_type: 'video/mp4', file_name: 'video.mp4', file_size: video.length }
     server.on(`GET /fal-ai/kling-video/requests/${request}`, json({ video: answered }))
   })
   afterAll(async () => {
@@ -110,29 +110,32 @@ describe('a film that is ordered', () => {
   })
 
   const get = async (path: string) => (await client.get(`/api/v1${path}`, { token: ada.token })).body
-  const order = async (sent: Act) => {
-    server.on('GET /files/film.mp4', sent)
+  const order = async (output: Act) => {
+    server.on('GET /files/video.mp4', output)
     const { status, body } = await client.post(
       '/api/v1/generations',
       { model, prompt: 'a lighthouse' },
       { token: ada.token },
     )
     expect([status, body.price]).toEqual([201, 140])
-    await until(async () => ['completed', 'failed'].includes((await get(`/generations/${body.id}`)).status), 'it ended')
+    await until(
+      async () => ['completed', 'failed'].includes((await get(`/generations/${body.id}`)).status),
+      'the generation has ended',
+    )
     return get(`/generations/${body.id}`)
   }
   const balance = async () => (await get('/credits/balance')).balance
 
-  test('is kept as it came, paid for, and has no thumbnails', async () => {
+  test('is stored unchanged and settled, and has no thumbnails', async () => {
     expect(await get(`/models/${model}`)).toMatchObject({ available: true, kind: 'video', credits: 140 })
-    const made = await order(file(film, 'video/mp4'))
-    expect(made).toMatchObject({ status: 'completed', failure: null })
+    const ended = await order(file(video, 'video/mp4'))
+    expect(ended).toMatchObject({ status: 'completed', failure: null })
     expect(await balance()).toBe(360)
-    const { items } = await get(`/generations/${made.id}/media`)
+    const { items } = await get(`/generations/${ended.id}/media`)
     expect(items).toHaveLength(1)
     expect(items[0]).toMatchObject({
       content_type: 'video/mp4',
-      bytes: film.length,
+      bytes: video.length,
       width: 64,
       height: 48,
       duration_ms: 1_000,
@@ -140,10 +143,10 @@ describe('a film that is ordered', () => {
     })
     expect(await get(`/media/${items[0].id}`)).toEqual(items[0])
 
-    await holdsRanges(app.baseUrl, items[0].id, ada, film)
+    await expectRanges(app.baseUrl, items[0].id, ada, video)
     const { response } = await fetchContent(app.baseUrl, items[0].id, ada)
     expect(response.headers.get('content-disposition')).toBe(`inline; filename="${items[0].id}.mp4"`)
-    // A browser that opens it in a tab makes a page around it, which fetches it from there.
+    // A browser that opens the URL in a tab wraps the video in a page, and that page fetches it again.
     const policy = response.headers.get('content-security-policy')?.split('; ') ?? []
     expect(policy).toEqual(
       expect.arrayContaining(["default-src 'none'", "media-src 'self'", 'sandbox allow-same-origin']),
@@ -155,46 +158,46 @@ describe('a film that is ordered', () => {
       const { status, body } = await client.get(`${path}${variant}`, { token: ada.token })
       expect([status, body.code]).toEqual([422, 'request.invalid'])
       expect(body.errors).toEqual([{ in: 'query', pointer: '/variant', detail: 'A video has the original only' }])
-      // Who may not see it is told what anybody is told of what is not there.
+      // A caller without access gets the response for an unknown id.
       const bob = await register(client)
       expect((await client.get(`${path}${variant}`, { token: bob.token })).body.code).toBe('media.not_found')
     }
   }, 60_000)
 
-  test('is not kept, and paid back, where it is none, is cut off, or has something behind it', async () => {
+  test('is refused and refunded when the file is no video, is truncated, or has trailing data', async () => {
     const png = await sharp({ create: { width: 96, height: 64, channels: 3, background: '#246' } })
       .png()
       .toBuffer()
     const before = await balance()
-    for (const sent of [
+    for (const output of [
       file(png, 'video/mp4'),
       file(png, 'image/png'),
-      file(film.subarray(0, 2_000), 'video/mp4'),
-      file(Buffer.concat([film, Buffer.from('<script>')]), 'video/mp4'),
+      file(video.subarray(0, 2_000), 'video/mp4'),
+      file(Buffer.concat([video, Buffer.from('<script>')]), 'video/mp4'),
     ]) {
-      const { id, ...made } = await order(sent)
-      expect(made).toMatchObject({ status: 'failed', failure: 'invalid_output' })
+      const { id, ...ended } = await order(output)
+      expect(ended).toMatchObject({ status: 'failed', failure: 'invalid_output' })
       expect(await get(`/generations/${id}/media`)).toEqual({ items: [], next_cursor: null })
     }
     expect(await balance()).toBe(before)
   }, 60_000)
 })
 
-/** MiB that a process has in memory. */
+/** Resident memory of a process in MiB. */
 const residentMiB = async (pid: number) =>
   Number((await promisify(execFile)('ps', ['-o', 'rss=', '-p', String(pid)])).stdout) / 1_024
 
 for (const runtime of ['bun', 'deno'] as const) {
-  describe(`a film of 30 MiB on ${runtime}`, () => {
+  describe(`a video of 30 MiB on ${runtime}`, () => {
     let database: TestDatabase
     let sql: Sql
     let server: TestServer
     let ada: Person
-    let film: Buffer
+    let video: Buffer
     let id: string
 
     beforeAll(async () => {
-      film = stretch(await readFilm(), 30 * mebibyte)
+      video = stretch(await readFilm(), 30 * mebibyte)
       const directory = await newFolder()
       database = await createDatabase()
       sql = connectOnce(database.connection)
@@ -208,17 +211,17 @@ for (const runtime of ['bun', 'deno'] as const) {
       const { token } = ada
       const order = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
       const { body } = await client.post('/api/v1/generations', order, { token })
-      const isMade = async () =>
+      const isCompleted = async () =>
         (await client.get(`/api/v1/generations/${body.id}`, { token })).body.status === 'completed'
-      await until(isMade, 'a picture is made')
+      await until(isCompleted, 'the picture is completed')
       const { items } = (await client.get(`/api/v1/generations/${body.id}/media`, { token })).body
       id = items[0].id
-      // A film in the picture's place: nobody here makes one.
-      const sha256 = sha256Of(film)
-      await createDiskObjects({ directory }).put(objectKey(sha256), film, 'video/mp4')
+      // Replaces the picture by a video: no provider in this test makes videos.
+      const sha256 = sha256Of(video)
+      await createDiskObjects({ directory }).put(objectKey(sha256), video, 'video/mp4')
       await sql`
         insert into media_objects (sha256, content_type, bytes, width, height, duration_ms)
-        values (${sha256}, 'video/mp4', ${film.length}, 64, 48, 1000)`
+        values (${sha256}, 'video/mp4', ${video.length}, 64, 48, 1000)`
       await sql`update media set sha256 = ${sha256} where id = ${id}`
     }, 60_000)
     afterAll(async () => {
@@ -227,28 +230,28 @@ for (const runtime of ['bun', 'deno'] as const) {
       await database?.drop()
     })
 
-    test('is had whole and in parts', async () => {
-      await holdsRanges(server.baseUrl, id, ada, film)
+    test('is served whole, by range and to HEAD', async () => {
+      await expectRanges(server.baseUrl, id, ada, video)
       const { status, body, headers } = await fetch(`${server.baseUrl}/api/v1/media/${id}/content`, {
         method: 'HEAD',
         headers: { authorization: `Bearer ${ada.token}` },
       })
-      expect([status, body, headers.get('content-length')]).toEqual([200, null, String(film.length)])
+      expect([status, body, headers.get('content-length')]).toEqual([200, null, String(video.length)])
     }, 60_000)
 
-    test('takes no memory to speak of while twenty have it, however slowly they take it', async () => {
+    test('costs less than 150 MiB of memory while 20 slow clients download it', async () => {
       const { port } = new URL(server.baseUrl)
       const before = await residentMiB(server.pid)
       let peak = before
-      const look = async () => {
+      const sample = async () => {
         peak = Math.max(peak, await residentMiB(server.pid))
       }
-      const ask = () => {
+      const connectSlowly = () => {
         const socket = connect(Number(port), '127.0.0.1')
         const lines = [`GET /api/v1/media/${id}/content HTTP/1.1`, 'host: velro', `authorization: Bearer ${ada.token}`]
         socket.write(`${[...lines, 'connection: close'].join('\r\n')}\r\n\r\n`)
         const client = { socket, bytes: 0, ended: false }
-        // The first bytes, and then nothing for a while.
+        // Reads the first bytes and then pauses.
         socket.on('data', (data) => {
           if (client.bytes === 0) socket.pause()
           client.bytes += data.length
@@ -258,20 +261,20 @@ for (const runtime of ['bun', 'deno'] as const) {
         })
         return client
       }
-      const clients = Array.from({ length: 20 }, ask)
-      await until(() => clients.every(({ bytes }) => bytes > 0), 'all have begun')
-      for (let looks = 0; looks < 30; looks += 1) {
-        await look()
+      const clients = Array.from({ length: 20 }, connectSlowly)
+      await until(() => clients.every(({ bytes }) => bytes > 0), 'all have received bytes')
+      for (let samples = 0; samples < 30; samples += 1) {
+        await sample()
         await Bun.sleep(20)
       }
       expect(clients.every(({ bytes, ended }) => bytes < 10 * mebibyte && !ended)).toBeTrue()
       for (const { socket } of clients) socket.resume()
       await until(async () => {
-        await look()
+        await sample()
         return clients.every(({ ended }) => ended)
-      }, 'all have it')
-      for (const { bytes } of clients) expect(bytes).toBeGreaterThanOrEqual(film.length)
-      // All of it for all of them would be 600 MiB.
+      }, 'all downloads have ended')
+      for (const { bytes } of clients) expect(bytes).toBeGreaterThanOrEqual(video.length)
+      // Buffering it for every client would take 600 MiB.
       expect(peak - before).toBeLessThan(150)
     }, 60_000)
   })

@@ -19,10 +19,10 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-const asked = { model: 'local/procedural', prompt: 'a lighthouse' }
+const order = { model: 'local/procedural', prompt: 'a lighthouse' }
 
 const derive = (person: Person, parent_id: string, fields: Record<string, unknown> = {}) =>
-  world.as(person).post('/generations', { ...asked, intent: 'fork', parent_id, ...fields })
+  world.as(person).post('/generations', { ...order, intent: 'fork', parent_id, ...fields })
 
 const child = async (person: Person, parentId: string, fields: Record<string, unknown> = {}): Promise<string> => {
   const answer = await derive(person, parentId, fields)
@@ -35,8 +35,8 @@ const ancestorsOf = async (id: string): Promise<string[] | undefined> => {
   return row?.ancestor_ids
 }
 
-/** A generation as it is after a long line of others, written down without them. */
-const deep = async (owner: Person, depth: number): Promise<string> => {
+/** Inserts a generation with `depth` ancestors that do not exist. */
+const insertWithDepth = async (owner: Person, depth: number): Promise<string> => {
   const id = newId()
   await world.sql`
     insert into generations (id, owner_id, model, prompt, intent, ancestor_ids)
@@ -45,8 +45,8 @@ const deep = async (owner: Person, depth: number): Promise<string> => {
   return id
 }
 
-describe('making a child', () => {
-  test('takes a parent and an intent that is about one, both or neither', async () => {
+describe('creating a child', () => {
+  test('needs a parent together with an intent other than original', async () => {
     const parent = await world.generation(ann)
     const tries = [
       { intent: 'fork' },
@@ -57,7 +57,7 @@ describe('making a child', () => {
       { parent_id: [parent], intent: 'fork' },
     ]
     for (const fields of tries) {
-      expect(await world.as(ann).post('/generations', { ...asked, ...fields })).toMatchObject({
+      expect(await world.as(ann).post('/generations', { ...order, ...fields })).toMatchObject({
         status: 422,
         body: { code: 'request.invalid' },
       })
@@ -67,7 +67,7 @@ describe('making a child', () => {
     }
   })
 
-  test('writes down the parent and all before it, nearest first, and shows how many', async () => {
+  test('stores all ancestors, nearest first, and shows only their number', async () => {
     const ids = [await world.generation(ann)]
     for (const intent of ['improve', 'iterate', 'fork', 'remix']) {
       ids.unshift(await child(ann, ids[0] as string, { intent }))
@@ -88,13 +88,13 @@ describe('making a child', () => {
     expect(codesOf([await derive(ben, parent)])).toEqual(['201'])
   })
 
-  test('needs the leave of the parent’s project, unless the parent is one’s own', async () => {
+  test('needs allow_derivatives on the project of the parent, except for the owner of the parent', async () => {
     const strict = await world.project(ann, { visibility: 'team-only', allow_derivatives: false })
     await world.granted(strict, team, 'admin', ann)
     const hers = await world.generation(ann, { project_id: strict })
     const his = await world.generation(ben, { project_id: strict })
     expect(codesOf([await derive(ben, his), await derive(ann, hers)])).toEqual(['201', '201'])
-    // The owner of the project is not the owner of what others made in it.
+    // The owner of a project does not own the generations of others in it.
     const refused = Array(2).fill('403 generation.derivatives_not_allowed')
     expect(codesOf([await derive(ben, hers), await derive(ann, his)])).toEqual(refused)
     await world.as(ann).patch(`/projects/${strict}`, { allow_derivatives: true })
@@ -103,7 +103,7 @@ describe('making a child', () => {
     expect(codesOf([await derive(ben, hers), await derive(ann, his)])).toEqual(refused)
   })
 
-  test('needs create on the project it goes to, however readable the parent is', async () => {
+  test('needs create on the target project even for a public parent', async () => {
     const open = await world.project(ann, { visibility: 'public' })
     const parent = await world.generation(ann, { project_id: open })
     const closed = await world.project(ann)
@@ -117,17 +117,17 @@ describe('making a child', () => {
     ).toEqual(['403 access.denied', '404 project.not_found', '201'])
   })
 
-  test('ends at 64 ancestors', async () => {
-    const last = await derive(ann, await deep(ann, 63))
+  test('is refused beyond 64 ancestors', async () => {
+    const last = await derive(ann, await insertWithDepth(ann, 63))
     expect(last).toMatchObject({ status: 201, body: { depth: 64 } })
     expect(await derive(ann, last.body.id)).toMatchObject({ status: 422, body: { code: 'generation.too_deep' } })
-    expect(await derive(ann, await deep(ann, 64))).toMatchObject({ status: 422 })
+    expect(await derive(ann, await insertWithDepth(ann, 64))).toMatchObject({ status: 422 })
   })
 
-  test('asks for the facts of its project and its parent in one statement, with those of the caller', async () => {
+  test('reads the facts of caller, project and parent in one statement', async () => {
     const at = await world.project(ben)
     const parent = await world.generation(ann, { project_id: await world.project(ann, { visibility: 'public' }) })
-    // Signed in anew, so that nothing about the caller is known.
+    // A new session, so that no fact about the caller is cached.
     const { body } = await world.client.post('/api/v1/auth/login', { email: ben.email, password: ben.password })
     const statements = await world.statementsOf(() =>
       derive({ ...ben, token: body.access_token }, parent, { project_id: at }),
@@ -137,7 +137,7 @@ describe('making a child', () => {
   })
 })
 
-test('nothing is inherited over lineage, in either direction', async () => {
+test('lineage grants no access in either direction', async () => {
   const open = await world.project(ann, { visibility: 'public' })
   const parent = await world.generation(ann, { project_id: open })
   const offspring = await child(ben, parent)
@@ -150,9 +150,9 @@ test('nothing is inherited over lineage, in either direction', async () => {
   await world.as(ann).patch(`/projects/${open}`, { visibility: 'private' })
   expect(await world.may(ben, 'read', generation(parent))).toBe(false)
   expect(await world.may(ben, 'read', generation(offspring))).toBe(true)
-  // A child that is open to all opens nothing above it.
-  const everybodys = await world.project(ben, { visibility: 'public' })
-  await world.as(ben).patch(`/generations/${grandchild}`, { project_id: everybodys })
+  // A public child grants no access to its ancestors.
+  const publicProject = await world.project(ben, { visibility: 'public' })
+  await world.as(ben).patch(`/generations/${grandchild}`, { project_id: publicProject })
   expect(await world.may(cleo, 'read', generation(grandchild))).toBe(true)
   for (const id of [parent, offspring]) expect(await world.may(cleo, 'read', generation(id))).toBe(false)
   const listed = (await world.listAll(cleo, '/generations')).map(({ id }) => id)
@@ -160,18 +160,18 @@ test('nothing is inherited over lineage, in either direction', async () => {
 })
 
 describe('provenance', () => {
-  test('shows each reader the ancestors it may read, and counts the others', async () => {
+  test('shows each reader the ancestors the reader may read, and counts the others', async () => {
     const open = await world.project(ann, { visibility: 'public' })
     const crew = await world.project(ann, { visibility: 'team-only' })
     await world.granted(crew, team, 'read', ann)
-    // From the oldest: public, the team's, ann's alone, public; and the one that is asked about, public.
+    // From the oldest: public, shared with the team, private to ann, public; then the queried generation, public.
     const first = await world.generation(ann, { project_id: open, title: 'first' })
     const second = await child(ann, first, { project_id: crew, intent: 'improve', title: 'second' })
     const third = await child(ann, second, { intent: 'iterate', title: 'third' })
     const fourth = await child(ann, third, { project_id: open, intent: 'fork', title: 'fourth' })
-    const asked = await child(ann, fourth, { project_id: open, intent: 'remix' })
+    const youngest = await child(ann, fourth, { project_id: open, intent: 'remix' })
     const seenBy = async (person: Person) => {
-      const { status, body } = await world.as(person).get(`/generations/${asked}/provenance`)
+      const { status, body } = await world.as(person).get(`/generations/${youngest}/provenance`)
       expect(status).toBe(200)
       return body
     }
@@ -208,12 +208,12 @@ describe('provenance', () => {
     expect((await world.as(ann).get(`/generations/${id}/provenance`)).body).toEqual({ items: [], hidden: 0 })
   })
 
-  test('of the longest line whose ancestors are all gone is a count', async () => {
-    const id = await deep(ann, 64)
+  test('of 64 deleted ancestors is only a count', async () => {
+    const id = await insertWithDepth(ann, 64)
     expect((await world.as(ann).get(`/generations/${id}/provenance`)).body).toEqual({ items: [], hidden: 64 })
   })
 
-  test('is at most two statements, however long the line', async () => {
+  test('costs at most two statements for any depth', async () => {
     const open = await world.project(ann, { visibility: 'public' })
     let id = await world.generation(ann, { project_id: open })
     for (let depth = 1; depth <= 21; depth += 1) id = await child(ann, id, depth % 2 ? { project_id: open } : {})
@@ -224,13 +224,16 @@ describe('provenance', () => {
   })
 })
 
-test('a parent cannot vanish while a child of it is made', async () => {
+test('a parent cannot be deleted while a child is being created', async () => {
   for (let round = 0; round < 25; round += 1) {
     const parent = await world.generation(ann)
-    const [made, removed] = await Promise.all([derive(ann, parent), world.as(ann).delete(`/generations/${parent}`)])
+    const [created, removed] = await Promise.all([derive(ann, parent), world.as(ann).delete(`/generations/${parent}`)])
     expect(removed.status).toBe(204)
-    expect(['201', '404 generation.not_found']).toContain(codesOf([made])[0] as string)
-    if (made.status === 404) continue
-    expect((await world.as(ann).get(`/generations/${made.body.id}/provenance`)).body).toEqual({ items: [], hidden: 1 })
+    expect(['201', '404 generation.not_found']).toContain(codesOf([created])[0] as string)
+    if (created.status === 404) continue
+    expect((await world.as(ann).get(`/generations/${created.body.id}/provenance`)).body).toEqual({
+      items: [],
+      hidden: 1,
+    })
   }
 })

@@ -13,8 +13,8 @@ afterAll(() => world.close())
 
 type Row = { id: string; owner_id: string; project_id: string | null; status: string; intent: string; model: string }
 
-/** Repeatable choices: a linear congruential generator (Numerical Recipes, §7.1). */
-const choices = (seed: number) => {
+/** Reproducible random choices: a linear congruential generator (Numerical Recipes, §7.1). */
+const seededChoice = (seed: number) => {
   let state = seed
   return <T>(from: readonly T[]): T => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
@@ -22,9 +22,9 @@ const choices = (seed: number) => {
   }
 }
 
-/** People, teams, projects of every visibility and generations in all of them, at random. */
-const mixedWorld = async () => {
-  const pick = choices(20_260)
+/** Random users, teams, projects of every visibility, and generations in all of them. */
+const createRandomWorld = async () => {
+  const pick = seededChoice(20_260)
   const people: Person[] = []
   for (let index = 0; index < 8; index += 1) people.push(await world.person())
   const roles = ['admin', 'editor', 'contributor', 'viewer'] as const
@@ -60,9 +60,9 @@ const mixedWorld = async () => {
   return { people, projects, rows: rows.toSorted((a, b) => (a.id < b.id ? 1 : -1)), pick }
 }
 
-describe('a list', () => {
-  test('holds what a check lets one read, and nothing else, under every filter', async () => {
-    const { people, projects, rows, pick } = await mixedWorld()
+describe('a list of generations', () => {
+  test('has exactly the rows that a check allows the caller to read, under every filter', async () => {
+    const { people, projects, rows, pick } = await createRandomWorld()
     let shared = 0
     for (const person of people) {
       const checks = rows.map(({ id }) => ({ action: 'read', resource: generation(id) as ResourceRef }))
@@ -74,8 +74,8 @@ describe('a list', () => {
 
       const listed = async (filter: string, limit: number) =>
         (await world.listAll(person, `/generations${filter}`, limit)).map(({ id }) => id)
-      const expectList = async (filter: string, fits: (row: Row) => boolean, limit = 7) =>
-        expect(await listed(filter, limit)).toEqual(readable.filter(fits).map(({ id }) => id))
+      const expectList = async (filter: string, matches: (row: Row) => boolean, limit = 7) =>
+        expect(await listed(filter, limit)).toEqual(readable.filter(matches).map(({ id }) => id))
 
       await expectList('', () => true)
       await expectList('', () => true, 1)
@@ -96,11 +96,11 @@ describe('a list', () => {
           row.model === 'one',
       )
     }
-    // The world is one in which more than owning matters.
+    // Guards the test: many rows are readable for reasons other than ownership.
     expect(shared).toBeGreaterThan(100)
   }, 120_000)
 
-  test('is one statement, whatever the filter', async () => {
+  test('costs one statement under any filter', async () => {
     const person = await world.person()
     const at = await world.project(person)
     for (const filter of [
@@ -113,7 +113,7 @@ describe('a list', () => {
     }
   })
 
-  test('refuses words it does not know', async () => {
+  test('refuses unknown filters and values', async () => {
     const person = await world.person()
     for (const query of [
       'status=done',
@@ -128,14 +128,14 @@ describe('a list', () => {
     }
   })
 
-  test('loses and repeats nothing while others come, go and move', async () => {
+  test('neither misses nor repeats a row while rows are created, deleted and moved', async () => {
     const { ann, ben } = await world.people('ann', 'ben')
     const team = await world.team([[ben, 'admin']])
     const crew = await world.project(ann, { visibility: 'team-only' })
     await world.granted(crew, team, 'admin', ann)
     const open = await world.project(ann, { visibility: 'public' })
     const away = await world.project(ann)
-    // A third each: ben's own, the team's, everybody's.
+    // A third each: owned by ben, shared with the team, public.
     const rows = Array.from({ length: 250 }, (_, index) => ({
       id: newId(),
       owner_id: index % 3 === 0 ? ben.id : ann.id,
@@ -144,17 +144,17 @@ describe('a list', () => {
       prompt: `row ${index}`,
     }))
     await world.sql`insert into generations ${world.sql(rows)}`
-    const stays = new Set(rows.filter((_, index) => index % 5 !== 1).map(({ id }) => id))
-    const passing = new Map(rows.filter(({ id }) => !stays.has(id)).map((row) => [row.id, row]))
+    const stable = new Set(rows.filter((_, index) => index % 5 !== 1).map(({ id }) => id))
+    const volatile = new Map(rows.filter(({ id }) => !stable.has(id)).map((row) => [row.id, row]))
 
     let done = false
     const churn = (async () => {
       while (!done) {
         await world.generation(ben)
         await world.generation(ann, { project_id: crew })
-        const [id, row] = passing.entries().next().value ?? []
+        const [id, row] = volatile.entries().next().value ?? []
         if (id === undefined) continue
-        passing.delete(id)
+        volatile.delete(id)
         const by = world.as(row?.owner_id === ben.id ? ben : ann)
         if (row?.project_id === crew) await by.patch(`/generations/${id}`, { project_id: away })
         else await by.delete(`/generations/${id}`)
@@ -171,17 +171,17 @@ describe('a list', () => {
         seen.push(...body.items.map(({ id }: { id: string }) => id))
         cursor = body.next_cursor
         if (cursor !== null) expect(body.items).toHaveLength(11)
-        // The row a cursor names may go: the cursor still says where to go on.
+        // The row that a cursor names may be deleted: the next page still starts at its place.
         const last = body.items.at(-1)?.id
-        const row = passing.get(last)
-        if (row !== undefined && passing.delete(last)) {
+        const row = volatile.get(last)
+        if (row !== undefined && volatile.delete(last)) {
           await world.as(row.owner_id === ben.id ? ben : ann).delete(`/generations/${last}`)
         }
       } while (cursor !== null)
       expect(new Set(seen).size).toBe(seen.length)
       expect(seen).toEqual(seen.toSorted().reverse())
-      const met = new Set(seen)
-      expect([...stays].filter((id) => !met.has(id))).toEqual([])
+      const seenIds = new Set(seen)
+      expect([...stable].filter((id) => !seenIds.has(id))).toEqual([])
     }
     done = true
     await churn

@@ -18,14 +18,14 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-const asked = { model: 'local/procedural', prompt: 'a lighthouse' }
+const order = { model: 'local/procedural', prompt: 'a lighthouse' }
 
 describe('a new generation', () => {
-  test('is what was asked for, and an original without a parent', async () => {
-    const { status, body } = await world.as(owner).post('/generations', { ...asked, title: 'Lighthouse' })
+  test('has the ordered fields, and is an original without a parent', async () => {
+    const { status, body } = await world.as(owner).post('/generations', { ...order, title: 'Lighthouse' })
     expect(status).toBe(201)
     expect(body).toMatchObject({
-      ...asked,
+      ...order,
       owner_id: owner.id,
       project_id: null,
       title: 'Lighthouse',
@@ -35,7 +35,7 @@ describe('a new generation', () => {
       favorite: false,
     })
     expect((await world.as(owner).get(`/generations/${body.id}`)).body).toEqual(body)
-    const { body: untitled } = await world.as(owner).post('/generations', { ...asked, intent: 'original' })
+    const { body: untitled } = await world.as(owner).post('/generations', { ...order, intent: 'original' })
     expect(untitled).toMatchObject({ title: '', intent: 'original' })
   })
 
@@ -43,16 +43,16 @@ describe('a new generation', () => {
     const id = await shared()
     const codes = []
     for (const person of [stranger, viewer, contributor, editor, admin, owner]) {
-      codes.push(...codesOf([await world.as(person).post('/generations', { ...asked, project_id: id })]))
+      codes.push(...codesOf([await world.as(person).post('/generations', { ...order, project_id: id })]))
     }
     expect(codes).toEqual(['404 project.not_found', '403 access.denied', '201', '201', '201', '201'])
-    const unknown = await world.as(stranger).post('/generations', { ...asked, project_id: newId() })
+    const unknown = await world.as(stranger).post('/generations', { ...order, project_id: newId() })
     expect(wordsOf(unknown)).toEqual(
-      wordsOf(await world.as(stranger).post('/generations', { ...asked, project_id: id })),
+      wordsOf(await world.as(stranger).post('/generations', { ...order, project_id: id })),
     )
   })
 
-  test('takes nothing from a client that the server decides', async () => {
+  test('refuses fields that only the server sets', async () => {
     const id = await world.generation(owner)
     for (const [name, value] of Object.entries({
       id: newId(),
@@ -66,7 +66,7 @@ describe('a new generation', () => {
       team_id: team,
       created_at: '2020-01-01T00:00:00.000Z',
     })) {
-      expect(await world.as(owner).post('/generations', { ...asked, [name]: value })).toMatchObject({ status: 422 })
+      expect(await world.as(owner).post('/generations', { ...order, [name]: value })).toMatchObject({ status: 422 })
       const changed = await world.as(owner).patch(`/generations/${id}`, { title: 'new', [name]: value })
       expect(changed).toMatchObject({ status: 422 })
     }
@@ -79,7 +79,7 @@ describe('a new generation', () => {
     expect((await world.as(owner).get(`/generations/${id}`)).body).toMatchObject({ title: '', owner_id: owner.id })
   })
 
-  test('and every id in its routes has one spelling', async () => {
+  test('and the routes accept only the canonical spelling of an id', async () => {
     const id = await world.generation(owner)
     for (const spelling of [id.toUpperCase(), `%20${id}`, `${id}%20`, `${id}%00`, id.replaceAll('-', '')]) {
       expect(await world.as(owner).get(`/generations/${spelling}`)).toMatchObject({ status: 422 })
@@ -88,14 +88,14 @@ describe('a new generation', () => {
       expect(await world.as(owner).get(`/generations?owner_id=${spelling}`)).toMatchObject({ status: 422 })
     }
     for (const spelling of [id.toUpperCase(), ` ${id}`, `${id} `]) {
-      const child = { ...asked, intent: 'fork', parent_id: spelling }
+      const child = { ...order, intent: 'fork', parent_id: spelling }
       expect(await world.as(owner).post('/generations', child)).toMatchObject({ status: 422 })
       expect(await world.as(owner).patch(`/generations/${id}`, { project_id: spelling })).toMatchObject({ status: 422 })
     }
   })
 })
 
-test('where one may not read, every route answers as for a generation that never was', async () => {
+test('every route answers a caller without read access as for an unknown id', async () => {
   const id = await world.generation(owner, { project_id: await shared() })
   const target = await world.project(stranger)
   const calls = [
@@ -105,7 +105,7 @@ test('where one may not read, every route answers as for a generation that never
     (at: string) => world.as(stranger).delete(`/generations/${at}`),
     (at: string) => world.as(stranger).get(`/generations/${at}/provenance`),
     (at: string) => world.as(stranger).post(`/generations/${at}/favorite`, { favorite: true }),
-    (at: string) => world.as(stranger).post('/generations', { ...asked, intent: 'fork', parent_id: at }),
+    (at: string) => world.as(stranger).post('/generations', { ...order, intent: 'fork', parent_id: at }),
   ]
   for (const call of calls) {
     const real = await call(id)
@@ -128,7 +128,7 @@ describe('a title', () => {
 })
 
 describe('a move', () => {
-  test('needs delete where it is and create where it goes', async () => {
+  test('needs delete on the generation and create on the new project', async () => {
     const from = await shared()
     const to = await shared()
     const id = await world.generation(owner, { project_id: from })
@@ -150,7 +150,7 @@ describe('a move', () => {
     expect((await world.as(owner).get(`/generations/${id}`)).body).toMatchObject({ project_id: to, title: '' })
   })
 
-  test('is open to the owner wherever it is, also of what somebody else’s project holds', async () => {
+  test('is open to the owner of the generation, even out of the project of another user', async () => {
     const id = await world.generation(contributor, { project_id: await shared() })
     const own = await world.project(contributor)
     expect(await world.as(contributor).patch(`/generations/${id}`, { project_id: own, title: 'home' })).toMatchObject({
@@ -160,28 +160,28 @@ describe('a move', () => {
     expect(await world.may(owner, 'read', generation(id))).toBe(false)
   })
 
-  test('is felt in the very next check, into a project, to another and out', async () => {
+  test('takes effect in the next check: into a project, to another and out', async () => {
     const one = await world.project(owner, { visibility: 'team-only' })
     await world.granted(one, team, 'read', owner)
     const two = await world.project(owner, { visibility: 'public' })
     const id = await world.generation(owner)
-    const felt = async () => [
+    const access = async () => [
       await world.may(viewer, 'read', generation(id)),
       await world.may(stranger, 'read', generation(id)),
       (await world.as(viewer).get(`/generations/${id}`)).status,
     ]
     for (let round = 0; round < 10; round += 1) {
-      expect(await felt()).toEqual([false, false, 404])
+      expect(await access()).toEqual([false, false, 404])
       await world.as(owner).patch(`/generations/${id}`, { project_id: one })
-      expect(await felt()).toEqual([true, false, 200])
+      expect(await access()).toEqual([true, false, 200])
       await world.as(owner).patch(`/generations/${id}`, { project_id: two })
-      expect(await felt()).toEqual([true, true, 200])
+      expect(await access()).toEqual([true, true, 200])
       await world.as(owner).patch(`/generations/${id}`, { project_id: null })
     }
-    expect(await felt()).toEqual([false, false, 404])
+    expect(await access()).toEqual([false, false, 404])
   })
 
-  test('out of a project by somebody who administers that leaves it to its owner', async () => {
+  test('out of a project by its administrator leaves the generation to its owner only', async () => {
     const id = await world.generation(contributor, { project_id: await shared() })
     expect(await world.as(admin).patch(`/generations/${id}`, { project_id: null })).toMatchObject({
       status: 200,
@@ -192,15 +192,15 @@ describe('a move', () => {
   })
 })
 
-describe('let through, and then overtaken', () => {
-  const held = (id: string) => world.sql`select from generations where id = ${id} for update`
+describe('an authorized request that waits for a lock', () => {
+  const lock = (id: string) => world.sql`select from generations where id = ${id} for update`
 
-  test('by a move to where one has no say: nothing is done', async () => {
+  test('changes nothing after the generation was moved out of reach', async () => {
     const id = await world.generation(owner, { project_id: await shared() })
     const away = await world.project(owner)
     const target = await world.project(admin)
     const answers = await world.overtake(
-      held(id),
+      lock(id),
       () => [
         world.as(admin).patch(`/generations/${id}`, { project_id: target }),
         world.as(admin).patch(`/generations/${id}`, { project_id: null }),
@@ -213,7 +213,7 @@ describe('let through, and then overtaken', () => {
     expect((await world.as(owner).get(`/generations/${id}`)).body).toMatchObject({ project_id: away, title: '' })
   })
 
-  test('by the end of the right to make things in the target: it stays where it was', async () => {
+  test('does not move a generation after the right to create in the target was revoked', async () => {
     const target = await world.project(stranger, { visibility: 'public' })
     await world.granted(target, team, 'write', stranger)
     const id = await world.generation(editor)
@@ -226,14 +226,14 @@ describe('let through, and then overtaken', () => {
     expect(codesOf(answers)).toEqual(['403 access.denied'])
   })
 
-  test('by its deletion: it is not there', async () => {
+  test('gets not found after the generation was deleted', async () => {
     const id = await world.generation(owner)
     const answers = await world.overtake(
-      held(id),
+      lock(id),
       () => [
         world.as(owner).patch(`/generations/${id}`, { title: 'late' }),
         world.as(owner).post(`/generations/${id}/favorite`, { favorite: true }),
-        world.as(owner).post('/generations', { ...asked, intent: 'fork', parent_id: id }),
+        world.as(owner).post('/generations', { ...order, intent: 'fork', parent_id: id }),
         world.as(owner).delete(`/generations/${id}`),
       ],
       world.sql`delete from generations where id = ${id}`,
@@ -241,11 +241,11 @@ describe('let through, and then overtaken', () => {
     expect(codesOf(answers)).toEqual(Array(4).fill('404 generation.not_found'))
   })
 
-  test('by the deletion of its project: nothing is made', async () => {
+  test('creates nothing after the project was deleted', async () => {
     const id = await world.project(owner)
     const answers = await world.overtake(
       world.sql`select from projects where id = ${id} for update`,
-      () => [world.as(owner).post('/generations', { ...asked, project_id: id })],
+      () => [world.as(owner).post('/generations', { ...order, project_id: id })],
       world.sql`delete from projects where id = ${id}`,
     )
     expect(codesOf(answers)).toEqual(['404 project.not_found'])
@@ -254,7 +254,7 @@ describe('let through, and then overtaken', () => {
 })
 
 describe('a favorite', () => {
-  test('is a person’s own, whatever it was before, and needs read', async () => {
+  test('is per user, idempotent, and needs read', async () => {
     const id = await world.generation(owner, { project_id: await shared() })
     const mark = (person: Person, favorite: boolean) =>
       world.as(person).post(`/generations/${id}/favorite`, { favorite })
@@ -269,7 +269,7 @@ describe('a favorite', () => {
     expect(await world.as(viewer).get('/generations?favorite=yes')).toMatchObject({ status: 422 })
   })
 
-  test('that may no longer be read is not listed, and is one again with the right', async () => {
+  test('is not listed while the caller may not read it', async () => {
     const at = await shared()
     const id = await world.generation(owner, { project_id: at })
     await world.as(viewer).post(`/generations/${id}/favorite`, { favorite: true })
@@ -283,7 +283,7 @@ describe('a favorite', () => {
   })
 })
 
-test('a deleted generation is gone in the very next check', async () => {
+test('a deleted generation is denied in the next check', async () => {
   const at = await shared()
   const id = await world.generation(contributor, { project_id: at })
   expect(await world.may(viewer, 'read', generation(id))).toBe(true)

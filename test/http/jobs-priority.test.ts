@@ -21,7 +21,7 @@ afterAll(async () => {
   await app?.close()
 })
 
-test('with one worker and a backlog, those who pay more are next, however late they come, and then who came first', async () => {
+test('a single worker leases jobs by plan, enterprise before pro before free, and within a plan first in, first out', async () => {
   const persons: Record<string, Person> = {}
   for (const plan of ['free', 'other', 'pro', 'enterprise']) {
     const person = await register(client)
@@ -29,33 +29,33 @@ test('with one worker and a backlog, those who pay more are next, however late t
     persons[plan] = person
   }
   const names = new Map<string, string>()
-  const order = async (who: string, input: object = small) => {
-    const { status, body } = await client.post(path, input, { token: persons[who]?.token ?? '' })
+  const order = async (plan: string, input: object = small) => {
+    const { status, body } = await client.post(path, input, { token: persons[plan]?.token ?? '' })
     expect(status).toBe(201)
-    names.set(body.id, `${who} ${names.size}`)
+    names.set(body.id, `${plan} ${names.size}`)
     return body.id as string
   }
-  /** Keeps the worker busy until it is let go. */
-  const occupy = async (who: string) => {
-    const id = await order(who, large)
+  /** Keeps the worker busy until the returned function is called. */
+  const occupy = async (plan: string) => {
+    const id = await order(plan, large)
     await until(
       async () => (await sql`select from generations where id = ${id} and status = 'processing'`).length === 1,
       'the worker is busy',
     )
-    return () => client.post(`${path}/${id}/cancel`, undefined, { token: persons[who]?.token ?? '' })
+    return () => client.post(`${path}/${id}/cancel`, undefined, { token: persons[plan]?.token ?? '' })
   }
-  const begun = async () =>
+  const startedInOrder = async () =>
     (await sql<{ id: string }[]>`select id from generations where started_at is not null order by started_at`).map(
       ({ id }) => names.get(id),
     )
 
   const release = await occupy('free')
-  for (const who of ['free', 'other', 'free', 'pro', 'other', 'enterprise', 'free', 'pro', 'enterprise'])
-    await order(who)
-  expect(await begun()).toEqual(['free 0'])
+  for (const plan of ['free', 'other', 'free', 'pro', 'other', 'enterprise', 'free', 'pro', 'enterprise'])
+    await order(plan)
+  expect(await startedInOrder()).toEqual(['free 0'])
   await release()
-  await until(async () => (await sql`select from generation_jobs`).length === 0, 'all are over')
-  expect(await begun()).toEqual([
+  await until(async () => (await sql`select from generation_jobs`).length === 0, 'all jobs have ended')
+  expect(await startedInOrder()).toEqual([
     'free 0',
     'enterprise 6',
     'enterprise 9',
@@ -68,12 +68,12 @@ test('with one worker and a backlog, those who pay more are next, however late t
     'free 7',
   ])
 
-  const again = await occupy('enterprise')
-  for (const who of ['free', 'pro']) await order(who)
-  // What it is by is what its owner had when it was accepted.
+  const releaseAgain = await occupy('enterprise')
+  for (const plan of ['free', 'pro']) await order(plan)
+  // The priority is that of the plan at the time of the order.
   await sql`update users set plan = 'enterprise' where id = ${persons['free']?.id ?? ''}`
   await order('free')
-  await again()
-  await until(async () => (await sql`select from generation_jobs`).length === 0, 'all are over')
-  expect((await begun()).slice(-3)).toEqual(['free 13', 'pro 12', 'free 11'])
+  await releaseAgain()
+  await until(async () => (await sql`select from generation_jobs`).length === 0, 'all jobs have ended')
+  expect((await startedInOrder()).slice(-3)).toEqual(['free 13', 'pro 12', 'free 11'])
 }, 60_000)

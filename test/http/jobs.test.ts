@@ -24,7 +24,7 @@ let client: Api
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
   reapFolder(folder)
-  // Two instances over one database: one that accepts and works on nothing, and one that works.
+  // Two instances over one database: `idle` accepts orders and runs no jobs, `working` runs them.
   idle = await startApp({ config: { mediaDirectory: folder, dbConnections: 60, welcomeCredits: 10 } })
   sql = connectOnce(idle.connection)
   client = api(idle.baseUrl)
@@ -49,12 +49,12 @@ const ledgerOf = async ({ token }: Person, id: string) =>
   (await client.get('/api/v1/credits/ledger?limit=100', { token })).body.items
     .filter((entry: { generation_id: string }) => entry.generation_id === id)
     .map(({ kind }: { kind: string }) => kind)
-const reached = (person: Person, id: string, status: string) =>
+const waitForStatus = (person: Person, id: string, status: string) =>
   until(async () => (await get(person, id)).status === status, `${id} is ${status}`)
 const codeOf = ({ status, body }: Answer) => (status < 400 ? status : body.code)
 
-describe('a generation that is asked for', () => {
-  test('a hundred times at once with credits for ten is accepted ten times', async () => {
+describe('ordering generations', () => {
+  test('100 times concurrently with credits for ten accepts exactly ten', async () => {
     const ada = await register(client)
     const answers = await Promise.all(Array.from({ length: 100 }, () => order(ada)))
     const codes = answers.map(codeOf)
@@ -68,7 +68,7 @@ describe('a generation that is asked for', () => {
     await sql`delete from generations where owner_id = ${ada.id}`
   })
 
-  test('twenty times at once with one key is accepted once, and twenty times the same, its seed included', async () => {
+  test('20 times concurrently with one idempotency key accepts one and gives 20 identical responses, including the seed', async () => {
     const ada = await register(client)
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => order(ada, small, { 'idempotency-key': 'one-of-a-kind' })),
@@ -79,7 +79,7 @@ describe('a generation that is asked for', () => {
     expect(await sql`select from generations where owner_id = ${ada.id}`).toHaveLength(1)
   })
 
-  test('and cannot be paid for leaves nothing behind, not even its key', async () => {
+  test('without enough credits stores nothing, not even the idempotency key', async () => {
     const ada = await register(client)
     const key = { 'idempotency-key': 'twice' }
     for (const outputs of [4, 4]) await order(ada, { ...small, outputs })
@@ -89,8 +89,8 @@ describe('a generation that is asked for', () => {
   })
 })
 
-describe('a generation that waits', () => {
-  test('is called off once by however many, and refunded once', async () => {
+describe('a queued generation', () => {
+  test('cancelled ten times concurrently is cancelled once and refunded once', async () => {
     const ada = await register(client)
     const { id } = (await order(ada, { ...small, outputs: 3 })).body
     const cancel = () => client.post(`${path}/${id}/cancel`, undefined, { token: ada.token })
@@ -109,13 +109,13 @@ describe('a generation that waits', () => {
   })
 })
 
-describe('a generation that is made', () => {
+describe('a generation with a running job', () => {
   beforeAll(startWorking)
 
-  test('is completed, paid for, and its picture is there, smaller ones too', async () => {
+  test('is completed and settled, and its pictures and thumbnails are stored', async () => {
     const ada = await register(client)
     const { id } = (await order(ada, { ...small, outputs: 2 })).body
-    await reached(ada, id, 'completed')
+    await waitForStatus(ada, id, 'completed')
     expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([8, ['settle', 'reserve']])
     const rows = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
     expect(rows).toHaveLength(2)
@@ -127,101 +127,101 @@ describe('a generation that is made', () => {
     }
   })
 
-  test('and called off meanwhile, on another instance, is stopped and refunded once', async () => {
+  test('cancelled on another instance is aborted and refunded once', async () => {
     const ada = await register(client)
-    const { id: sixteenth } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
-    const sixteenthMs = await reached(ada, sixteenth, 'completed')
+    const { id: quarter } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
+    const quarterMs = await waitForStatus(ada, quarter, 'completed')
     const { id } = (await order(ada, large)).body
-    await reached(ada, id, 'processing')
+    await waitForStatus(ada, id, 'processing')
     const answer = await client.post(`${path}/${id}/cancel`, undefined, { token: ada.token })
     expect([answer.status, answer.body.status]).toEqual([200, 'cancelled'])
-    // Long before four such pictures could be drawn.
-    const stoppedMs = await until(() => working.services.runner.running === 0, 'nobody works on it')
-    expect(stoppedMs).toBeLessThan(4 * sixteenthMs + 1_000)
+    // Long before the four large pictures would be drawn.
+    const stoppedMs = await until(() => working.services.runner.running === 0, 'the attempt is aborted')
+    expect(stoppedMs).toBeLessThan(4 * quarterMs + 1_000)
     expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['refund', 'reserve']])
     expect(await get(ada, id)).toMatchObject({ status: 'cancelled' })
   })
 
-  test('by somebody whose lease ran out is not taken from them', async () => {
+  test('refuses the result of a worker that has lost its lease', async () => {
     const ada = await register(client)
     const { id } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
-    await reached(ada, id, 'processing')
-    // As if another instance had it now.
+    await waitForStatus(ada, id, 'processing')
+    // As if another instance had leased the job.
     await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${id}`
-    await until(() => working.services.runner.running === 0, 'it was made in vain')
+    await until(() => working.services.runner.running === 0, 'the result is discarded')
     expect(await get(ada, id)).toMatchObject({ status: 'processing' })
     expect(await sql`select from media where generation_id = ${id}`).toHaveLength(0)
     await sql`update generation_jobs set lease_until = now() where generation_id = ${id}`
-    await reached(ada, id, 'completed')
+    await waitForStatus(ada, id, 'completed')
     expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['settle', 'reserve']])
   })
 
-  test('and cannot be, by anybody here, waits for an instance that can make it, and for too long fails and is refunded', async () => {
+  test('of a model that this instance cannot run waits for another instance, and after a day fails and is refunded', async () => {
     const ada = await register(client)
-    // Nobody has time for it yet.
-    const before = [(await order(ada, large)).body.id, (await order(ada, large)).body.id]
-    for (const each of before) await reached(ada, each, 'processing')
+    // These keep both workers busy.
+    const busy = [(await order(ada, large)).body.id, (await order(ada, large)).body.id]
+    for (const each of busy) await waitForStatus(ada, each, 'processing')
     const { id } = (await order(ada)).body
     await sql`update generations set model = 'gone/model' where id = ${id}`
-    const { id: after } = (await order(ada)).body
-    for (const each of before) await client.post(`${path}/${each}/cancel`, undefined, { token: ada.token })
-    await reached(ada, after, 'completed')
+    const { id: later } = (await order(ada)).body
+    for (const each of busy) await client.post(`${path}/${each}/cancel`, undefined, { token: ada.token })
+    await waitForStatus(ada, later, 'completed')
     expect([...(await sql`select attempt from generation_jobs where generation_id = ${id}`)]).toEqual([{ attempt: 0 }])
     await sql`update generation_jobs set run_after = now() - interval '1 day' where generation_id = ${id}`
-    await reached(ada, id, 'failed')
+    await waitForStatus(ada, id, 'failed')
     expect(await get(ada, id)).toMatchObject({ failure: 'unavailable' })
     expect([await balanceOf(ada), await ledgerOf(ada, id)]).toEqual([9, ['refund', 'reserve']])
   }, 30_000)
 
-  test('longer than it may take fails', async () => {
+  test('fails when it exceeds the time limit', async () => {
     const ada = await register(client)
     const { id } = (await order(ada, large)).body
-    await reached(ada, id, 'processing')
+    await waitForStatus(ada, id, 'processing')
     await sql`update generations set started_at = now() - interval '1 hour' where id = ${id}`
     await sql`update generation_jobs set lease_until = now(), attempt = attempt + 1 where generation_id = ${id}`
-    await reached(ada, id, 'failed')
+    await waitForStatus(ada, id, 'failed')
     expect(await get(ada, id)).toMatchObject({ failure: 'timeout' })
     expect(await balanceOf(ada)).toBe(10)
   })
 
-  test('when its instance ends is given back, and made by the next', async () => {
+  test('is rescheduled when its instance stops, and completed by another', async () => {
     const ada = await register(client)
     const leaving = await startApp({
       connection: idle.connection,
       config: { mediaDirectory: folder, jobConcurrency: 4, renderWorkers: 1 },
     })
     const ids: string[] = []
-    // More than the other instance can take before this one does.
+    // More than `working` can lease before `leaving` does.
     for (let count = 0; count < 10; count += 1) {
       ids.push((await order(ada, { ...small, parameters: { width: 512, height: 512 } })).body.id)
     }
-    await until(() => leaving.services.runner.running > 0, 'the other has one')
+    await until(() => leaving.services.runner.running > 0, 'the leaving instance has a job')
     await leaving.close()
     const [row] =
       await sql`select count(*)::int as held from generation_jobs where worker = ${leaving.services.caches.bus.instance}`
     expect(row).toEqual({ held: 0 })
-    for (const id of ids) await reached(ada, id, 'completed')
+    for (const id of ids) await waitForStatus(ada, id, 'completed')
     expect(await balanceOf(ada)).toBe(0)
   }, 60_000)
 })
 
-describe('an object', () => {
+describe('a media object', () => {
   const objects = () => createDiskObjects({ directory: folder })
-  const there = async (sha256: string) => [
+  const stored = async (sha256: string) => [
     (await sql`select from media_objects where sha256 = ${sha256}`).length,
     (await objects().head(objectKey(sha256))) !== undefined,
     (await objects().head(objectKey(sha256, '256'))) !== undefined,
   ]
-  const isGone = (sha256: string) =>
-    until(async () => JSON.stringify(await there(sha256)) === '[0,false,false]', `${sha256} is gone`)
+  const isDeleted = (sha256: string) =>
+    until(async () => JSON.stringify(await stored(sha256)) === '[0,false,false]', `${sha256} is deleted`)
   const make = async (person: Person, input: object = small) => {
     const { id } = (await order(person, input)).body
-    await reached(person, id, 'completed')
+    await waitForStatus(person, id, 'completed')
     const [row] = await sql<{ sha256: string }[]>`select sha256 from media where generation_id = ${id}`
     return { id: id as string, sha256: row?.sha256 ?? '' }
   }
 
-  test('that a generation made goes when that is deleted, unless another made the same', async () => {
+  test('is deleted with the last generation that refers to it', async () => {
     await startWorking()
     const ada = await register(client)
     const same = { ...small, parameters: { ...small.parameters, seed: 77 } }
@@ -230,53 +230,53 @@ describe('an object', () => {
     const remove = (id: string) => client.delete(`${path}/${id}`, { token: ada.token })
     expect((await remove(one.id)).status).toBe(204)
     expect((await remove(other.id)).status).toBe(204)
-    // By when the other is gone, the first one was looked at too.
-    await isGone(other.sha256)
-    expect(await there(one.sha256)).toEqual([1, true, true])
+    // The sweep that removes this one has considered the first one too.
+    await isDeleted(other.sha256)
+    expect(await stored(one.sha256)).toEqual([1, true, true])
     expect((await remove(two.id)).status).toBe(204)
-    await isGone(two.sha256)
+    await isDeleted(two.sha256)
     expect(await sql`select from media_orphans`).toHaveLength(0)
   })
 
-  test('that came to nothing goes when its claim is old, and no other does', async () => {
+  test('that was never confirmed is swept once its claim is old', async () => {
     await startWorking()
     const ada = await register(client)
     const { sha256 } = await make(ada)
-    const left = { contentType: 'image/png', width: 1, height: 1, durationMs: null }
+    const picture = { contentType: 'image/png', width: 1, height: 1, durationMs: null }
     const pictures = ['fresh', 'old'].map((name) => {
       const bytes = Buffer.from(`${name} ${newId()}`)
       const hash = createHash('sha256').update(bytes).digest('hex')
-      return { ...left, claimId: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
+      return { ...picture, claimId: newId(), bytes, sha256: hash, thumbnails: [{ variant: '256', bytes }] }
     })
     await working.services.mediaStorage.put(pictures)
-    const [fresh = '', old = ''] = pictures.map((picture) => picture.sha256)
+    const [fresh = '', old = ''] = pictures.map(({ sha256 }) => sha256)
     await sql`update media_claims set claimed_at = now() - interval '2 hours' where sha256 = ${old}`
     await working.services.mediaStorage.sweep()
-    expect(await there(sha256)).toEqual([1, true, true])
-    expect(await there(fresh)).toEqual([1, true, true])
-    expect(await there(old)).toEqual([0, false, false])
+    expect(await stored(sha256)).toEqual([1, true, true])
+    expect(await stored(fresh)).toEqual([1, true, true])
+    expect(await stored(old)).toEqual([0, false, false])
     await working.services.mediaStorage.discard(pictures)
-    await isGone(fresh)
+    await isDeleted(fresh)
   })
 
-  test('that was made in vain goes at once', async () => {
+  test('of a discarded result is deleted at once', async () => {
     await startWorking()
     const ada = await register(client)
     const { id } = (await order(ada, { ...small, parameters: { width: 1_024, height: 1_024 } })).body
-    await reached(ada, id, 'processing')
+    await waitForStatus(ada, id, 'processing')
     const before = await sql`select from media_objects`
     await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${id}`
-    await until(() => working.services.runner.running === 0, 'it was made in vain')
-    await until(async () => (await sql`select from media_objects`).length === before.length, 'its bytes are gone')
+    await until(() => working.services.runner.running === 0, 'the result is discarded')
+    await until(async () => (await sql`select from media_objects`).length === before.length, 'its bytes are deleted')
     expect(await sql`select from media_claims`).toHaveLength(0)
     await client.delete(`${path}/${id}`, { token: ada.token })
   })
 
-  test('whose bytes are gone is told of as that, and a thing that never was is not there', async () => {
+  test('whose bytes are lost is reported as unavailable, and an unknown one as not found', async () => {
     await startWorking()
     const ada = await register(client)
     const { id } = (await order(ada)).body
-    await reached(ada, id, 'completed')
+    await waitForStatus(ada, id, 'completed')
     const [row] = await sql<{ id: string; sha256: string }[]>`select id, sha256 from media where generation_id = ${id}`
     const content = (media = '') => client.get(`/api/v1/media/${media}/content`, { token: ada.token })
     expect((await content(row?.id)).status).toBe(200)
@@ -286,7 +286,7 @@ describe('an object', () => {
   })
 })
 
-describe('what somebody ordered who closes the account', () => {
+describe('unfinished generations of an account that is closed', () => {
   const close = ({ token }: Person) => client.delete('/api/v1/auth/me', { token })
   const ledgerFor = async (id: string) =>
     (await sql<{ kind: string }[]>`select kind from credit_ledger where generation_id = ${id} order by kind desc`).map(
@@ -299,7 +299,7 @@ describe('what somebody ordered who closes the account', () => {
     return row
   }
 
-  test('is called off and paid back', async () => {
+  test('are cancelled and refunded', async () => {
     const [ada, ben] = [await register(client), await register(client)]
     const ids = [(await order(ada)).body.id, (await order(ada)).body.id]
     const other = (await order(ben)).body.id
@@ -313,19 +313,19 @@ describe('what somebody ordered who closes the account', () => {
     expect((await client.post(`${path}/${other}/cancel`, undefined, { token: ben.token })).status).toBe(200)
   })
 
-  test('is called off however much it is, if need be by asking again', async () => {
+  test('are all cancelled, over several requests if there are many', async () => {
     const ada = await register(client)
     await sql`
       insert into generations (id, owner_id, model, prompt)
       select gen_random_uuid(), ${ada.id}, 'local/procedural', 'p' from generate_series(1, 250)`
     await sql`insert into generation_jobs (generation_id, priority) select id, 2 from generations where owner_id = ${ada.id}`
-    await until(async () => (await close(ada)).status === 204, 'it is closed')
+    await until(async () => (await close(ada)).status === 204, 'the account is closed')
     const left = await sql`
       select status, count(*)::int as generations from generations where owner_id = ${ada.id} group by status`
     expect([...left]).toEqual([{ status: 'cancelled', generations: 250 }])
   })
 
-  test('meanwhile is called off too, or never accepted', async () => {
+  test('are cancelled or not accepted when ordered concurrently', async () => {
     const people = await Promise.all(Array.from({ length: 6 }, () => register(client)))
     const closed = await Promise.all(
       people.map(async (person) => {
@@ -333,7 +333,7 @@ describe('what somebody ordered who closes the account', () => {
         return status === 204 ? [person.id] : []
       }),
     )
-    // Where the machine is very busy, one may not be done in time.
+    // On a busy machine a request may exceed its deadline.
     const ids = closed.flat()
     expect(ids.length).toBeGreaterThan(0)
     const left = await sql`

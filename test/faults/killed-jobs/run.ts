@@ -6,50 +6,50 @@ import { connectOnce } from '../../../src/platform/postgres.ts'
 import { reapFolder } from '../../harness/reaper.ts'
 import { api, createDatabase, freePort, type Person, register, startServer, type TestServer } from '../../harness.ts'
 import { createCustomers } from './customers.ts'
-import { inspect, keepWatch } from './inspection.ts'
+import { inspect, recordEnds } from './inspection.ts'
 import { startProvider } from './provider.ts'
 
 export type RunOptions = {
   readonly jobs: number
   readonly instances: number
   readonly killEveryS: number
-  /** As if leases were so long. Default: they are as long as they are. */
+  /** Shortens leases to this. Default: the real length. */
   readonly leaseS?: number
 }
 
 const welcome = 1_000_000
 const people = 5
 const submitters = 6
-/** Jobs that wait or are worked on, for each instance: each has something to lose at any time, and orders keep coming. */
+/** Unfinished jobs per instance, so that a kill always interrupts some. */
 const backlog = 8
-const lookMs = 50
-const stealEveryMs = 1_000
-/** A lease that was renewed not longer ago than those who live do it: its worker was not killed, but for the last moments. */
-const renewedWithinMs = 3_500
-const overWithinMs = 120_000
-/** Also when the last order was taken sooner. */
-const leastKills = 4
+const pollMs = 50
+const expireEveryMs = 1_000
+/** A lease with a heartbeat this recent belongs to a running worker, or to one that was killed a moment ago. */
+const heartbeatWithinMs = 3_500
+const endWithinMs = 120_000
+/** Killing continues after the last order until this many. */
+const minKills = 4
 
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 
 /**
- * Instances over one database, one or another of which is killed (-9) and started again all the time, while people order
- * pictures from them, call some off and delete some. Now and then a lease runs out under somebody who works.
+ * Several instances over one database: random ones are killed (-9) and restarted while customers order, cancel and delete
+ * pictures, and leases of running workers are expired.
  *
- * Promise: what is not as it must be in the end is in `wrong`: each accepted order ended once, was paid for or refunded once,
- * every balance is the sum of its ledger, and every picture that is shown is there, and nothing else.
+ * Guarantee: `violations` lists each order that did not end exactly once or was not settled or refunded exactly once, each
+ * balance that is not the sum of its ledger, each missing object and each orphan.
  */
 export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) => {
   const closers: (() => unknown)[] = []
   const startedMs = performance.now()
-  let over = false
+  let stopped = false
   try {
     const database = await createDatabase()
     closers.push(database.drop)
     const { connection } = database
     const sql = connectOnce(connection)
     closers.push(() => sql.end())
-    await keepWatch(sql)
+    await recordEnds(sql)
     const folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
     reapFolder(folder)
     const provider = await startProvider()
@@ -69,14 +69,14 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
     const servers: TestServer[] = []
     closers.push(() => Promise.all(servers.map((server) => server.kill('SIGKILL'))))
     for (const _ of range(instances)) servers.push(await start(String(await freePort())))
-    const one = () => servers[Math.floor(Math.random() * instances)] as TestServer
+    const randomServer = () => servers[Math.floor(Math.random() * instances)] as TestServer
     const persons: Person[] = []
-    for (const _ of range(people)) persons.push(await register(api(one().baseUrl)))
+    for (const _ of range(people)) persons.push(await register(api(randomServer().baseUrl)))
 
     let left = 0
-    let stolen = 0
-    const watching = (async () => {
-      for (let stoleMs = 0; !over; await Bun.sleep(lookMs)) {
+    let expired = 0
+    const monitoring = (async () => {
+      for (let expiredAtMs = 0; !stopped; await Bun.sleep(pollMs)) {
         const [row] = await sql<{ left: number }[]>`select count(*)::int as left from generation_jobs`
         left = row?.left ?? 0
         if (leaseS !== undefined) {
@@ -85,26 +85,26 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
              where lease_until < clock_timestamp() + ${leaseMs - 1_000 * leaseS}::float8 * interval '1 millisecond'
                and lease_until > clock_timestamp()`
         }
-        if (performance.now() - stoleMs < stealEveryMs) continue
-        stoleMs = performance.now()
+        if (performance.now() - expiredAtMs < expireEveryMs) continue
+        expiredAtMs = performance.now()
         const { count } = await sql`
-          with stolen as (
+          with expired as (
             update generation_jobs set lease_until = clock_timestamp() where generation_id = (
               select generation_id from generation_jobs
-               where lease_until > clock_timestamp() + ${leaseMs - renewedWithinMs}::float8 * interval '1 millisecond'
+               where lease_until > clock_timestamp() + ${leaseMs - heartbeatWithinMs}::float8 * interval '1 millisecond'
                order by random() limit 1)
             returning generation_id, attempt
-          ) insert into seen_steals select * from stolen`
-        stolen += count
+          ) insert into expired_leases select * from expired`
+        expired += count
       }
     })()
-    closers.push(() => watching)
+    closers.push(() => monitoring)
 
-    const customers = createCustomers({ persons, baseUrl: () => one().baseUrl })
+    const customers = createCustomers({ persons, baseUrl: () => randomServer().baseUrl })
     let next = 0
     const submit = async () => {
       for (let number = next++; number < jobs; number = next++) {
-        while (left > backlog * instances) await Bun.sleep(lookMs)
+        while (left > backlog * instances) await Bun.sleep(pollMs)
         await customers.order(number)
       }
     }
@@ -120,29 +120,29 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
     for (;;) {
       const pause = Bun.sleep(killEveryS * 1_000)
       await (ordered ? pause : Promise.race([ordering, pause]))
-      if (ordered && kills >= leastKills) break
-      const victim = one()
+      if (ordered && kills >= minKills) break
+      const victim = randomServer()
       await victim.kill('SIGKILL')
       kills += 1
       servers[servers.indexOf(victim)] = await start(new URL(victim.baseUrl).port)
     }
     await ordering
-    const giveUpAtMs = performance.now() + overWithinMs
-    do await Bun.sleep(4 * lookMs)
-    while (left > 0 && performance.now() < giveUpAtMs)
-    over = true
-    await watching
-    const found = await inspect({ sql, connection, folder }, customers.told, welcome)
+    const timeoutAtMs = performance.now() + endWithinMs
+    do await Bun.sleep(4 * pollMs)
+    while (left > 0 && performance.now() < timeoutAtMs)
+    stopped = true
+    await monitoring
+    const found = await inspect({ sql, connection, folder }, customers.orders, welcome)
     return {
       ...found,
-      wrong: [...customers.wrong, ...found.wrong],
+      violations: [...customers.violations, ...found.violations],
       repeated: customers.repeated,
       kills,
-      stolen,
+      expired,
       seconds: Math.round((performance.now() - startedMs) / 1_000),
     }
   } finally {
-    over = true
+    stopped = true
     for (const close of closers.reverse()) await close()
   }
 }
