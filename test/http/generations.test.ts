@@ -79,7 +79,7 @@ describe('a new generation', () => {
     expect((await world.as(owner).get(`/generations/${id}`)).body).toMatchObject({ title: '', owner_id: owner.id })
   })
 
-  test('and the routes accept only the canonical spelling of an id', async () => {
+  test('is addressed by the canonical spelling of its id only', async () => {
     const id = await world.generation(owner)
     for (const spelling of [id.toUpperCase(), `%20${id}`, `${id}%20`, `${id}%00`, id.replaceAll('-', '')]) {
       expect(await world.as(owner).get(`/generations/${spelling}`)).toMatchObject({ status: 422 })
@@ -114,7 +114,7 @@ test('every route answers a caller without read access as for an unknown id', as
   }
 })
 
-describe('a title', () => {
+describe('the title of a generation', () => {
   test('needs write', async () => {
     const id = await world.generation(owner, { project_id: await shared() })
     const statuses = []
@@ -127,7 +127,7 @@ describe('a title', () => {
   })
 })
 
-describe('a move', () => {
+describe('moving a generation', () => {
   test('needs delete on the generation and create on the new project', async () => {
     const from = await shared()
     const to = await shared()
@@ -150,7 +150,7 @@ describe('a move', () => {
     expect((await world.as(owner).get(`/generations/${id}`)).body).toMatchObject({ project_id: to, title: '' })
   })
 
-  test('is open to the owner of the generation, even out of the project of another user', async () => {
+  test('is open to its owner, even out of the project of another user', async () => {
     const id = await world.generation(contributor, { project_id: await shared() })
     const own = await world.project(contributor)
     expect(await world.as(contributor).patch(`/generations/${id}`, { project_id: own, title: 'home' })).toMatchObject({
@@ -253,7 +253,7 @@ describe('an authorized request that waits for a lock', () => {
   })
 })
 
-describe('a favorite', () => {
+describe('a favorite generation', () => {
   test('is per user, idempotent, and needs read', async () => {
     const id = await world.generation(owner, { project_id: await shared() })
     const mark = (person: Person, favorite: boolean) =>
