@@ -18,7 +18,7 @@ import { toFault } from './http/to-fault.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
-import { createDeadline } from './kit/deadline.ts'
+import { createDeadlines } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
@@ -42,13 +42,14 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const { config, clock, log, lifecycle, staleReads } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
+  const startDeadline = createDeadlines(clock)
   const trusted = new Set(config.trustedProxies.map(canonicalAddress))
   const addressOf = (request: Request) =>
     clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
 
   const newContext = (request: Request): RequestContext => ({
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
-    deadline: createDeadline(clock, config.requestTimeoutMs),
+    deadline: startDeadline(config.requestTimeoutMs),
   })
 
   /** By method and path: routes that read their bodies themselves, by limits of their own. */

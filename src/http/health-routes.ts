@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import * as identity from '../identity/model.ts'
-import { createDeadline } from '../kit/deadline.ts'
+import { createDeadlines } from '../kit/deadline.ts'
 import type { Services } from '../services.ts'
 import { contract } from './contract.ts'
 import { closed, t } from './schema-types.ts'
@@ -16,10 +16,11 @@ const readiness = closed({
 const probeMs = 1_000
 
 export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => {
+  const startDeadline = createDeadlines(clock)
   const reasonsNotReady = async (): Promise<string[]> => {
     if (lifecycle.stopping) return ['server.stopping']
     try {
-      await database.ping(createDeadline(clock, probeMs))
+      await database.ping(startDeadline(probeMs))
       return []
     } catch {
       return ['database.unavailable']

@@ -1,6 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Clock } from '../kit/clock.ts'
-import { createDeadline } from '../kit/deadline.ts'
+import { createDeadlines } from '../kit/deadline.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { classifyProviderError } from '../providers/failure.ts'
 import type { Order, Reference } from '../providers/provider.ts'
@@ -65,13 +65,15 @@ export const createWork = <M>({
   generations,
   credits,
 }: Dependencies<M>): Work<readonly M[]> => {
+  const startDeadline = createDeadlines(clock)
+
   /** Removes the job by `removeJob` and runs `conclude` in the same transaction. False: the lease is lost, nothing is written. */
   const endJob = (
     removeJob: (tx: TransactionSql, lease: Lease) => Promise<boolean>,
     lease: Lease,
     conclude: (tx: TransactionSql) => Promise<void>,
   ): Promise<boolean> =>
-    changes.commitAndInvalidate(createDeadline(clock, endingMs), async (tx) => {
+    changes.commitAndInvalidate(startDeadline(endingMs), async (tx) => {
       if (!(await removeJob(tx, lease))) return false
       await conclude(tx)
       return true

@@ -1,57 +1,70 @@
 import type { Clock } from './clock.ts'
 
-/** Raised by a deadline that has passed; whoever holds the door turns it into an answer. */
+/** Thrown by a deadline that has passed; the HTTP layer maps it to a response. */
 export class DeadlinePassed extends Error {
   override readonly name = 'DeadlinePassed'
 }
 
 /**
- * Work that can be told to stop, such as a query of postgres.js. What says that it is not `active` yet is left alone: a
- * query cancelled while its connection is being made takes that connection out of its pool for good (postgres 3.4.9).
+ * Work that can be cancelled, such as a query of postgres.js. Work that is not `active` yet is never cancelled: a query
+ * cancelled while its connection is being opened takes that connection out of its pool for good (postgres 3.4.9).
  */
 type Cancellable = { cancel?: () => unknown; readonly active?: boolean }
 
 /**
- * The one deadline of a request, handed down to whatever waits on its behalf.
+ * The one deadline of a request, handed down to every function that waits on its behalf.
  *
- * Promise: `run` settles within 25 ms of the deadline whatever the work does, and asks the work to cancel when it is
- * late. There is one deadline and no nesting: a wait inside a wait ends at the same moment.
+ * Guarantee: `run` settles within 25 ms of the deadline, however long the work takes, and cancels work that is late. There
+ * is one deadline and no nesting: a wait inside a wait ends at the same moment.
  */
 export type Deadline = {
   remainingMs(): number
-  /** Throws `DeadlinePassed` when there is no time left. */
+  /** Throws `DeadlinePassed` when no time is left. */
   check(): void
   run<T>(work: PromiseLike<T> & Cancellable): Promise<T>
 }
 
-export const createDeadline = (clock: Clock, budgetMs: number): Deadline => new ClockDeadline(clock, budgetMs)
+export type StartDeadline = (budgetMs: number) => Deadline
 
 type Wait = { readonly deadline: Deadline; readonly expire: () => void }
 
 const sweepMs = 25
 
-/** All waits of the process, looked through at intervals: a timer for each would cost more than most of what is waited for. */
-const waits = new Set<Wait>()
-let sweeping: ReturnType<typeof setInterval> | undefined
+/** All waits under the deadlines of one owner, checked at intervals: a timer for each would cost more than most of the work they wait for. */
+class Waits {
+  readonly #waits = new Set<Wait>()
+  #timer: ReturnType<typeof setInterval> | undefined
 
-const sweep = () => {
-  for (const wait of waits) {
-    if (wait.deadline.remainingMs() > 0) continue
-    waits.delete(wait)
-    wait.expire()
+  add(wait: Wait): void {
+    this.#waits.add(wait)
+    this.#timer ??= setInterval(() => this.#sweep(), sweepMs)
   }
-  if (waits.size > 0) return
-  clearInterval(sweeping)
-  sweeping = undefined
+
+  delete(wait: Wait): void {
+    this.#waits.delete(wait)
+  }
+
+  #sweep(): void {
+    for (const wait of this.#waits) {
+      if (wait.deadline.remainingMs() > 0) continue
+      this.#waits.delete(wait)
+      wait.expire()
+    }
+    if (this.#waits.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
 }
 
-/** A class for its price: one is made for every request, and closures would be made anew for each. */
+/** A class for speed: one is created for every request, and closures would be created anew for each. */
 class ClockDeadline implements Deadline {
   readonly #clock: Clock
+  readonly #waits: Waits
   readonly #endsAtMs: number
 
-  constructor(clock: Clock, budgetMs: number) {
+  constructor(clock: Clock, waits: Waits, budgetMs: number) {
     this.#clock = clock
+    this.#waits = waits
     this.#endsAtMs = clock.monotonic() + budgetMs
   }
 
@@ -72,20 +85,24 @@ class ClockDeadline implements Deadline {
           if (work.active !== false) work.cancel?.()
         },
       }
-      if (this.remainingMs() > 0) {
-        waits.add(wait)
-        sweeping ??= setInterval(sweep, sweepMs)
-      } else wait.expire()
+      if (this.remainingMs() > 0) this.#waits.add(wait)
+      else wait.expire()
       work.then(
         (value) => {
-          waits.delete(wait)
+          this.#waits.delete(wait)
           resolve(value)
         },
         (error) => {
-          waits.delete(wait)
+          this.#waits.delete(wait)
           reject(error)
         },
       )
     })
   }
+}
+
+/** Starts deadlines on a clock. They share one timer, which runs only while work is waited for. */
+export const createDeadlines = (clock: Clock): StartDeadline => {
+  const waits = new Waits()
+  return (budgetMs) => new ClockDeadline(clock, waits, budgetMs)
 }

@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer'
 import type { Clock } from '../kit/clock.ts'
-import { createDeadline } from '../kit/deadline.ts'
+import { createDeadlines } from '../kit/deadline.ts'
 import { newId } from '../kit/id.ts'
 import type { Log } from '../platform/log.ts'
 import { type ObjectStore, objectKey } from '../platform/objects.ts'
@@ -74,7 +74,8 @@ export const createMediaStorage = ({
   clock: Clock
   log: Log
 }) => {
-  const stepDeadline = () => createDeadline(clock, stepMs)
+  const startDeadline = createDeadlines(clock)
+  const stepDeadline = () => startDeadline(stepMs)
   const putVariants = ({ bytes, contentType, sha256, thumbnails }: InspectedMedia) =>
     allSettledOrThrow([
       objects.put(objectKey(sha256), bytes, contentType),

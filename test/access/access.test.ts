@@ -12,7 +12,7 @@ import { maxGrants as usualMaxGrants } from '../../src/access/policy/facts/grant
 import type { Fact, FactKind } from '../../src/access/policy/facts/registry.ts'
 import { accessLevels, actions, type ResourceRef, teamRoles, visibilities } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createDatabase as createPools, type Database } from '../../src/platform/postgres.ts'
@@ -23,6 +23,8 @@ import { createRandom, idOf } from './random.ts'
 import { may, mayDerive, type World } from './reference-model.ts'
 import { clear, store } from './world.ts'
 import { anyWorld, things, users } from './worlds.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 let database: TestDatabase
 let pools: Database
@@ -64,7 +66,7 @@ afterAll(async () => {
 })
 beforeEach(() => begin())
 
-const within = () => createDeadline(systemClock, 30_000)
+const within = () => startDeadline(30_000)
 
 type Question = Parameters<Access['decideMany']>[0][number]
 

@@ -9,7 +9,7 @@ import { type FactQuery, factQuery, resourceQuery } from '../../src/access/polic
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import type { ResourceRef } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { startInstances } from './instances.ts'
 import { idOf } from './random.ts'
@@ -88,7 +88,7 @@ const createCache = (load: LoadFacts) =>
   createFactCache({ load, memory: createTtlMap({ clock, ttlMs: 60_000 }), clock, lease, flags })
 
 const askFrom = async (cache: FactCache, ref: ResourceRef = lab) =>
-  (await cache.gather([factQuery('account', bob), resourceQuery(ref, bob)], createDeadline(clock, 1e9))).resource(
+  (await cache.gather([factQuery('account', bob), resourceQuery(ref, bob)], createDeadlines(clock)(1e9))).resource(
     ref,
     bob,
   )

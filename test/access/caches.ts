@@ -5,7 +5,7 @@ import { factQuery } from '../../src/access/policy/facts/queries.ts'
 import { type FactKey, factKey } from '../../src/access/policy/facts/registry.ts'
 import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createDatabase as createPools } from '../../src/platform/postgres.ts'
 import { createRedis } from '../../src/platform/redis.ts'
@@ -35,7 +35,8 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     timing,
   })
   const { facts, changes, bus } = caches
-  const within = () => createDeadline(clock, 30_000)
+  const startDeadline = createDeadlines(clock)
+  const within = () => startDeadline(30_000)
   const until = async (isSo: () => boolean | Promise<boolean>) => {
     for (const giveUpAt = Date.now() + 30_000; !(await isSo()); await Bun.sleep(5)) {
       if (Date.now() > giveUpAt) throw new Error('It never was so')

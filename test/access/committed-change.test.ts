@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { createChanges } from '../../src/access/invalidation/committed-change.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 let database: TestDatabase
 let sql: Sql
@@ -41,7 +43,7 @@ const withheld = () => {
   const run = (work: (tx: Queryable) => Promise<unknown>, options?: { grantsOnly: true }) => {
     let answered = false
     const done = changes
-      .commitAndInvalidate(createDeadline(systemClock, 10_000), (tx) => work(tx), options)
+      .commitAndInvalidate(startDeadline(10_000), (tx) => work(tx), options)
       .then(() => {
         answered = true
       })

@@ -9,7 +9,7 @@ import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../s
 import type { ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
 import { type ResourceRef, setOf } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
-import { createDeadline, type Deadline } from '../../src/kit/deadline.ts'
+import { createDeadlines, type Deadline } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { always } from './alone.ts'
 import { idOf } from './random.ts'
@@ -114,7 +114,7 @@ beforeEach(() => {
   clock = manualClock()
   database = slowDatabase()
   facts = remember()
-  deadline = createDeadline(clock, 5_000)
+  deadline = createDeadlines(clock)(5_000)
 })
 
 const queriesOf = (userId: string, ...refs: ResourceRef[]): FactQuery[] => refs.map((ref) => resourceQuery(ref, userId))
@@ -557,7 +557,7 @@ describe('a change is felt', () => {
 
 describe('a deadline that passes', () => {
   test('ends the wait of the one and not of the others', async () => {
-    const hasty = createDeadline(clock, 0)
+    const hasty = createDeadlines(clock)(0)
     expect(facts.gather(queriesOf(bob, lab), hasty)).rejects.toThrow()
     database.world.set(ofLab, open)
     const patient = ask(bob, lab)

@@ -12,12 +12,14 @@ import {
 } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { decodeCursor } from '../../src/kit/cursor.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createDatabase as createPools, type Database } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { createRandom, idOf } from './random.ts'
 import { isActive, may, type World } from './reference-model.ts'
 import { insertInBulk, store } from './world.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const size = { users: 100, teams: 40, projects: 1_000, generations: 9_000 }
 
@@ -124,7 +126,7 @@ afterAll(async () => {
   await database?.drop()
 })
 
-const within = () => createDeadline(systemClock, 30_000)
+const within = () => startDeadline(30_000)
 
 type Page<T> = { items: T[]; next_cursor: string | null }
 

@@ -5,9 +5,11 @@ import {
   type RecheckedPermission,
 } from '../../src/access/permission-recheck.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 let app: TestApp
 let client: Api
@@ -34,7 +36,7 @@ const rightOf = async ({ token }: Person): Promise<RecheckedPermission> => ({
   action: 'read',
   ref: { type: 'generation', id: generationId },
 })
-const gather = (of: readonly RecheckedPermission[]) => rights.gather(of, createDeadline(systemClock, 10_000))
+const gather = (of: readonly RecheckedPermission[]) => rights.gather(of, startDeadline(10_000))
 
 describe('what many were let in for', () => {
   test('is known of all of them by one statement, and then by none', async () => {

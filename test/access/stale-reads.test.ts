@@ -6,10 +6,12 @@ import type { Loaded, LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { factQuery } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { databaseFault } from '../../src/platform/postgres.ts'
 import { idOf } from './random.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const ada = idOf('user', 1)
 const bob = idOf('user', 2)
@@ -37,7 +39,7 @@ test('holds on to nothing of a question that was answered', async () => {
   })
   const ask = async (from: number, count: number) => {
     for (let index = from; index < from + count; index += 1) {
-      await facts.gather([factQuery('account', idOf('user', index))], createDeadline(systemClock, 60_000))
+      await facts.gather([factQuery('account', idOf('user', index))], startDeadline(60_000))
     }
   }
   const objects = () => {
@@ -60,7 +62,7 @@ describe('without a lease', () => {
 
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
-    const deadline = createDeadline(clock, 1e9)
+    const deadline = createDeadlines(clock)(1e9)
     const answer = staleReads.facts.gather([factQuery('account', id)], deadline).then(
       (facts) => ({
         account: facts.find('account', id),

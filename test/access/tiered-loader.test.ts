@@ -20,7 +20,7 @@ import { type FactQuery, factQuery } from '../../src/access/policy/facts/queries
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { actions } from '../../src/access/policy/matrix.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -29,6 +29,8 @@ import { startOuter, type TestOuter } from './redis.ts'
 import { may } from './reference-model.ts'
 import { clear, store as storeWorld } from './world.ts'
 import { anyWorld, things, users } from './worlds.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const bob = idOf('user', 2)
 const lab = idOf('project', 1)
@@ -320,12 +322,9 @@ describe('in any world', () => {
           const decisionCounters = createDecisionCounters()
           const access = createAccess({ facts, clock: systemClock, decisionCounters })
           for (let times = 0; times < 2; times += 1) {
-            const verdicts = await access.decideMany(questions, createDeadline(systemClock, 30_000))
+            const verdicts = await access.decideMany(questions, startDeadline(30_000))
             expect([flags, verdicts.map(({ allowed }) => allowed)]).toEqual([flags, truth])
-            const view = await facts.gather(
-              [factQuery('account', users[0] as string)],
-              createDeadline(systemClock, 30_000),
-            )
+            const view = await facts.gather([factQuery('account', users[0] as string)], startDeadline(30_000))
             met.add(view.tier)
             for (const id of users) {
               const held = memory.peek(factKey('grants', id))

@@ -5,7 +5,7 @@ import elysiaPackage from 'elysia/package.json'
 import { createApp } from '../../src/app.ts'
 import { adapter, elysiaVersion, resolved } from '../../src/http/elysia-adapter.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { startApp, type TestApp } from '../harness.ts'
 
 let service: TestApp
@@ -29,7 +29,7 @@ test('the installed Elysia is the version that the adapter was written for', () 
 })
 
 describe('a body parser given as code', () => {
-  const context = { requestId: 'r', deadline: createDeadline(systemClock, 5_000) }
+  const context = { requestId: 'r', deadline: createDeadlines(systemClock)(5_000) }
   const post = (type: string, body: string) =>
     new Elysia({ adapter })
       .decorate({ context })

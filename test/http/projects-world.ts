@@ -7,10 +7,12 @@ import {
   teamRoles,
 } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Fragment } from '../../src/platform/postgres.ts'
 import { type Answer, api, type Person, register, startApp } from '../harness.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 export const project = (id: string): ResourceRef => ({ type: 'project', id })
 export const generation = (id: string): ResourceRef => ({ type: 'generation', id })
@@ -91,7 +93,7 @@ export const startWorld = async () => {
     },
     /** A grant as a row, seen by whoever asks next. */
     granted: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
-      await app.services.caches.changes.commitAndInvalidate(createDeadline(systemClock, 30_000), async (tx) => {
+      await app.services.caches.changes.commitAndInvalidate(startDeadline(30_000), async (tx) => {
         await tx`
           insert into project_grants (project_id, team_id, access_level, granted_by)
           values (${projectId}, ${teamId}, ${level}, ${by.id})`

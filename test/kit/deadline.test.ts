@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
-import { createDeadline, DeadlinePassed } from '../../src/kit/deadline.ts'
+import { createDeadlines, DeadlinePassed } from '../../src/kit/deadline.ts'
 
 beforeEach(() => void jest.useFakeTimers())
 afterEach(() => void jest.useRealTimers())
@@ -12,7 +12,8 @@ const create = (budgetMs: number) => {
     clock.advance(ms)
     jest.advanceTimersByTime(ms)
   }
-  return { deadline: createDeadline(clock, budgetMs), clock, advance }
+  const startDeadline = createDeadlines(clock)
+  return { deadline: startDeadline(budgetMs), startDeadline, clock, advance }
 }
 
 /** Work that the test settles by hand and that counts calls of `cancel`. */
@@ -114,5 +115,18 @@ describe('run', () => {
     expect(await stateOf(result)).toBeInstanceOf(DeadlinePassed)
     reject(new Error('too late to matter'))
     expect(await stateOf(result)).toBeInstanceOf(DeadlinePassed)
+  })
+
+  test('uses one timer for all deadlines of a clock, only while work is waited for', async () => {
+    const { deadline, startDeadline, advance } = create(5_000)
+    const [first, second] = [createWork(), createWork()]
+    const results = [deadline.run(first.work), startDeadline(50).run(second.work)]
+    expect(jest.getTimerCount()).toBe(1)
+    advance(50)
+    expect(await stateOf(results[1] as Promise<unknown>)).toBeInstanceOf(DeadlinePassed)
+    expect(await stateOf(results[0] as Promise<unknown>)).toBe('pending')
+    first.resolve('done')
+    advance(50)
+    expect(jest.getTimerCount()).toBe(0)
   })
 })

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { deflateSync } from 'node:zlib'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import {
   createImages,
   ImageRefused,
@@ -16,6 +16,8 @@ import { until } from '../faults/support.ts'
 import { readFilm, stretch } from '../harness/film.ts'
 import { chunk, gif, plain, png, rowsOf, zip } from '../harness/pictures.ts'
 
+const startDeadline = createDeadlines(systemClock)
+
 let images: Images
 
 beforeAll(() => {
@@ -23,7 +25,7 @@ beforeAll(() => {
 })
 afterAll(() => images.close())
 
-const patient = () => createDeadline(systemClock, 50_000)
+const patient = () => startDeadline(50_000)
 const reasonOf = (promise: Promise<unknown>) =>
   promise.then(
     () => undefined,
@@ -338,7 +340,7 @@ describe('a rendered picture', () => {
     const onProgress = (fraction: number) => {
       told = fraction
     }
-    const late = reasonOf(images.render(large, createDeadline(systemClock, 150), { onProgress }))
+    const late = reasonOf(images.render(large, startDeadline(150), { onProgress }))
     expect(await late).toMatchObject({ name: 'DeadlinePassed' })
     await render()
     expect(told).toBeLessThan(0.9)

@@ -3,7 +3,7 @@ import { createServer, type Socket } from 'node:net'
 import fc from 'fast-check'
 import { Fault } from '../../src/fault.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline, DeadlinePassed } from '../../src/kit/deadline.ts'
+import { createDeadlines, DeadlinePassed } from '../../src/kit/deadline.ts'
 import {
   connect,
   connectOnce,
@@ -17,6 +17,8 @@ import {
   sizePools,
 } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const errorOf = (promise: PromiseLike<unknown>): Promise<unknown> =>
   Promise.resolve(promise).then(
@@ -169,7 +171,7 @@ describe('against a real server', () => {
         select count(*)::int from pg_stat_activity where state = 'active' and query like 'select pg_sleep(9)%'`
       return row?.count
     }
-    const error = await errorOf(createDeadline(systemClock, 100).run(pools.read`select pg_sleep(9)`))
+    const error = await errorOf(startDeadline(100).run(pools.read`select pg_sleep(9)`))
     expect(codeOf(error)).toBe('request.timeout')
     for (const giveUpAt = Date.now() + 2_000; (await running()) !== 0 && Date.now() < giveUpAt; ) await Bun.sleep(5)
     expect(await running()).toBe(0)

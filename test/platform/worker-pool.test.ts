@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createWorkerPool, PoolBusy, type WorkerPool, WorkTimedOut } from '../../src/platform/worker-pool.ts'
 import type { Told } from './fixtures/worker.ts'
 
@@ -29,7 +29,8 @@ const createGate = () => {
 }
 
 const clock = manualClock()
-const patient = () => createDeadline(clock, 60_000)
+const startDeadline = createDeadlines(clock)
+const patient = () => startDeadline(60_000)
 const reasonOf = (promise: Promise<unknown>) =>
   promise.then(
     () => undefined,
@@ -88,7 +89,7 @@ describe('the queue', () => {
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
     await reached()
-    const late = reasonOf(pool.run({ name: 'late' }, createDeadline(clock, 50)))
+    const late = reasonOf(pool.run({ name: 'late' }, startDeadline(50)))
     const inTime = pool.run({ name: 'in time' }, patient())
     clock.advance(50)
     release()
@@ -100,7 +101,7 @@ describe('the queue', () => {
   test('a caller does not wait for a worker past its deadline', async () => {
     const pool = create()
     const { gate, reached, open: release } = createGate()
-    const late = reasonOf(pool.run({ name: 'slow', gate }, createDeadline(clock, 20)))
+    const late = reasonOf(pool.run({ name: 'slow', gate }, startDeadline(20)))
     await reached()
     clock.advance(20)
     expect(await late).toMatchObject({ name: 'DeadlinePassed' })

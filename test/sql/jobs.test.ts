@@ -3,12 +3,14 @@ import { createCancellationStore } from '../../src/jobs/cancellation-store.ts'
 import { createRunner } from '../../src/jobs/runner.ts'
 import { createJobStore } from '../../src/jobs/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 let database: TestDatabase
 let sql: Sql
@@ -68,7 +70,7 @@ describe('jobs', () => {
     const [late, later, paid] = [await addJob(), await addJob(), await addJob('enterprise')]
     const [one] = stores()
     const positionsOf = async (...ids: string[]) =>
-      Object.fromEntries(await one.findPositions(createDeadline(systemClock, 10_000), ids))
+      Object.fromEntries(await one.findPositions(startDeadline(10_000), ids))
     expect(await positionsOf(late, later, paid, newId())).toEqual({ [paid]: 0, [late]: 1, [later]: 2 })
     expect(await positionsOf(later)).toEqual({ [later]: 2 })
     await lease(one, 1)
@@ -88,7 +90,7 @@ describe('jobs', () => {
     await sql`
       insert into generation_jobs (generation_id, priority) select id, 1 from generations where owner_id = ${owner}`
     const [one] = stores()
-    const positions = await one.findPositions(createDeadline(systemClock, 10_000), [last])
+    const positions = await one.findPositions(startDeadline(10_000), [last])
     expect(positions.get(last)).toBe(10_000)
   })
 

@@ -1,6 +1,6 @@
 import { type TeamRole, teamRoles } from '../../src/access/policy/matrix.ts'
 import { systemClock } from '../../src/kit/clock.ts'
-import { createDeadline } from '../../src/kit/deadline.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import type { TransactionSql } from '../../src/platform/postgres.ts'
 import {
   type Answer,
@@ -12,6 +12,8 @@ import {
   type TestApp,
   type TestAppOptions,
 } from '../harness.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 /** An id no thing has. */
 export const unknownId = '00000000-0000-7000-8000-000000000000'
@@ -86,7 +88,7 @@ export const openStage = async (options: TestAppOptions = {}): Promise<Stage> =>
   }
   const grant: Stage['grant'] = async (projectId, teamId, level, by) => {
     // Not by hand: what its people were granted may be known already, and they would see this only when it is heard.
-    await app.services.caches.changes.commitAndInvalidate(createDeadline(systemClock, 30_000), async (tx) => {
+    await app.services.caches.changes.commitAndInvalidate(startDeadline(30_000), async (tx) => {
       await tx`
         insert into project_grants (project_id, team_id, access_level, granted_by)
         values (${projectId}, ${teamId}, ${level}, ${by.id})`

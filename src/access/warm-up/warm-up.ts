@@ -1,5 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
-import { createDeadline } from '../../kit/deadline.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import { createTtlMap } from '../../kit/ttl-map.ts'
 import type { Log } from '../../platform/log.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
@@ -76,7 +76,8 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
   let stopped = false
 
   const isOff = () => stopped || !flags.current.warm_up
-  const withinTime = <T>(work: Promise<T>): Promise<T> => createDeadline(clock, fetchMs).run(work)
+  const startDeadline = createDeadlines(clock)
+  const withinTime = <T>(work: Promise<T>): Promise<T> => startDeadline(fetchMs).run(work)
 
   const fetchPairs = (pairs: readonly HotPair[]) =>
     facts.prefetch(

@@ -20,7 +20,7 @@ import { createCancellations } from '../../jobs/cancellations.ts'
 import { createRunner } from '../../jobs/runner.ts'
 import { createJobStore } from '../../jobs/store.ts'
 import { createWork } from '../../jobs/work.ts'
-import { createDeadline } from '../../kit/deadline.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -106,6 +106,7 @@ const composeGenerations = (
   stack: AsyncDisposableStack,
 ) => {
   const { changes, bus } = caches
+  const startDeadline = createDeadlines(clock)
   const providers = createProviders({ config, images, clock, log, safeFetch })
   const models = createModels({ providers: new Set(providers.keys()) })
   const runnableModels = createRunnableModels(models.list(), providers)
@@ -117,7 +118,7 @@ const composeGenerations = (
   const runner = createRunner({
     store: jobStore,
     lease: (limit, leaseMs) =>
-      changes.commitAndInvalidate(createDeadline(clock, leasingMs), (tx) => jobStore.lease(tx, limit, leaseMs)),
+      changes.commitAndInvalidate(startDeadline(leasingMs), (tx) => jobStore.lease(tx, limit, leaseMs)),
     work: createWork({
       store: jobStore,
       changes,

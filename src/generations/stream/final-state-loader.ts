@@ -1,6 +1,6 @@
 import type { RecheckedPermission } from '../../access/permission-recheck.ts'
 import type { Clock } from '../../kit/clock.ts'
-import { createDeadline, type Deadline } from '../../kit/deadline.ts'
+import { createDeadlines, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Generation } from '../model.ts'
 
@@ -32,6 +32,7 @@ export const createFinalStateLoader = <S extends Subscriber>({
   clock: Clock
   log: Log
 }) => {
+  const startDeadline = createDeadlines(clock)
   const waiting = new Set<S>()
   const loading = new Set<S>()
 
@@ -43,7 +44,7 @@ export const createFinalStateLoader = <S extends Subscriber>({
     let generations: readonly (Generation | undefined)[] | undefined
     try {
       const queries = batch.map(({ generationId: id, permission: { userId } }) => ({ id, userId }))
-      generations = await findEach(createDeadline(clock, loadTimeoutMs), queries)
+      generations = await findEach(startDeadline(loadTimeoutMs), queries)
     } catch (error) {
       log.debug({ error }, 'generations that ended could not be loaded')
     }

@@ -1,7 +1,7 @@
 import type { InvalidationKeys } from '../../access/invalidation/model.ts'
 import type { PermissionRecheck, RecheckedPermission } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
-import { createDeadline } from '../../kit/deadline.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import { createEventStream } from '../../kit/event-stream.ts'
 import { createDelivery, type Subscription } from './delivery.ts'
 import { createFinalStateLoader, type FindEach } from './final-state-loader.ts'
@@ -80,6 +80,7 @@ export const createHub = ({
   after = afterTimeout,
   every = everyInterval,
 }: HubDependencies): Hub => {
+  const startDeadline = createDeadlines(clock)
   const subscribers = createSubscriberIndex<Subscription>({ perSession, perPerson, perInstance })
   let recheckScheduled = false
   let closed = false
@@ -101,7 +102,7 @@ export const createHub = ({
     try {
       allowed = await permissions.gather(
         undecided.map(({ permission }) => permission),
-        createDeadline(clock, recheckTimeoutMs),
+        startDeadline(recheckTimeoutMs),
       )
     } catch (error) {
       log.debug({ error, streams: undecided.length }, 'permissions of streams could not be re-checked')

@@ -1,7 +1,7 @@
 import type { InvalidationKeys } from '../../access/invalidation/model.ts'
 import type { TopicMessages } from '../../access/invalidation/topics.ts'
 import type { Clock } from '../../kit/clock.ts'
-import { createDeadline, type Deadline } from '../../kit/deadline.ts'
+import { createDeadlines, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { GenerationState } from '../store.ts'
 import { isFinal, type State } from './state.ts'
@@ -100,7 +100,8 @@ export const createStateTracker = ({
   const queuedIds = () =>
     [...entries].flatMap(([id, { state }]) => (typeof state === 'object' && state.status === 'queued' ? [id] : []))
   const isQueueReadDue = () => queueMoved && clock.monotonic() - queueReadAtMs >= minQueueReadMs
-  const readDeadline = () => createDeadline(clock, readTimeoutMs)
+  const startDeadline = createDeadlines(clock)
+  const readDeadline = () => startDeadline(readTimeoutMs)
 
   /** Stores the next state of each entry and reports those that changed. */
   const update = (ids: Iterable<string>, next: (entry: Entry, id: string) => TrackedState) => {

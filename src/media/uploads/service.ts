@@ -6,7 +6,7 @@ import { readBytes } from '../../http/body.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
-import { createDeadline, type Deadline } from '../../kit/deadline.ts'
+import { createDeadlines, type Deadline } from '../../kit/deadline.ts'
 import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTimedOut } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
@@ -99,12 +99,14 @@ export const createUploads = ({
   const isFull = (userId: string) =>
     inProgress.length >= maxConcurrent || inProgress.filter((each) => each === userId).length >= maxConcurrentPerUser
 
+  const startDeadline = createDeadlines(clock)
+
   const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
     const timeout = new AbortController()
     const inspection = mediaStorage.inspect(bytes, timeout.signal).catch((error) => {
       throw toFault(error)
     })
-    const image = await createDeadline(clock, inspectMs).run(
+    const image = await startDeadline(inspectMs).run(
       Object.assign(inspection, { cancel: () => timeout.abort(new Error('The inspection of an upload timed out')) }),
     )
     if (image.contentType !== type) throw new Fault('media.type_contradicted')
@@ -139,10 +141,10 @@ export const createUploads = ({
       if (isFull(userId)) throw new Fault('media.busy')
       inProgress.push(userId)
       try {
-        const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: createDeadline(clock, readMs) })
+        const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: startDeadline(readMs) })
         if (bytes === undefined) throw refusalFault('too_many_bytes')
         const image = await inspect(bytes, type)
-        const storeDeadline = createDeadline(clock, requestMs)
+        const storeDeadline = startDeadline(requestMs)
         await access.enter({ userId, sessionId }, storeDeadline)
         return await storeImage(image, userId, storeDeadline)
       } finally {

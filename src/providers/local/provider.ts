@@ -1,5 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
-import { createDeadline } from '../../kit/deadline.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import type { Images } from '../../media/images/images.ts'
 import type { Order, Output, Provider } from '../provider.ts'
 
@@ -26,7 +26,7 @@ export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'r
           ...(order.reference && { reference: order.reference.bytes }),
           format: order.parameters['format'] === 'png' ? 'png' : 'webp',
         },
-        createDeadline(clock, renderMs),
+        createDeadlines(clock)(renderMs),
         { signal, onProgress: (fraction) => onProgress((done + fraction) / order.outputs) },
       )
       outputs.push({ bytes })

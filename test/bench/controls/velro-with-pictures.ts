@@ -8,13 +8,15 @@ import { createApp } from '../../../src/app.ts'
 import { openDatabase } from '../../../src/boot/open-database.ts'
 import { parseConfig } from '../../../src/config.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
-import { createDeadline } from '../../../src/kit/deadline.ts'
+import { createDeadlines } from '../../../src/kit/deadline.ts'
 import { createImages } from '../../../src/media/images/images.ts'
 import { createLog } from '../../../src/platform/log.ts'
 import { createListener } from '../../../src/platform/serve.ts'
 import { onTermination } from '../../../src/platform/signals.ts'
 import { createServices } from '../../../src/services.ts'
 import { percentile } from '../latencies.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const tickMs = 2
 const patienceMs = 120_000
@@ -25,7 +27,7 @@ const database = await openDatabase(config, log)
 const services = await createServices({ ...config, secret: database.secret }, database.connection, { log })
 const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
 
-const patient = () => createDeadline(systemClock, patienceMs)
+const patient = () => startDeadline(patienceMs)
 const render = (seed: number, signal: AbortSignal) =>
   images.render({ prompt: 'a lighthouse at dusk', seed, width: 1_024, height: 1_024, format: 'png' }, patient(), {
     signal,

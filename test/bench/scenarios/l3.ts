@@ -8,7 +8,7 @@ import { createListing } from '../../../src/access/listing/listing.ts'
 import { createListingStore } from '../../../src/access/listing/listing-store.ts'
 import { actions } from '../../../src/access/policy/matrix.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
-import { createDeadline } from '../../../src/kit/deadline.ts'
+import { createDeadlines } from '../../../src/kit/deadline.ts'
 import { createTtlMap } from '../../../src/kit/ttl-map.ts'
 import { migrate } from '../../../src/platform/migrate.ts'
 import { connectOnce, createDatabase, type Sql } from '../../../src/platform/postgres.ts'
@@ -18,6 +18,8 @@ import { type Finding, median } from '../report.ts'
 import { onEnd } from '../servers.ts'
 import { fill, type Size } from '../world.ts'
 import type { Scenario } from './scenario.ts'
+
+const startDeadline = createDeadlines(systemClock)
 
 const whole: Size = { users: 100_000, teams: 10_000, projects: 100_000, generations: 1_000_000 }
 const hundredth: Size = { users: 1_000, teams: 100, projects: 1_000, generations: 10_000 }
@@ -70,7 +72,7 @@ const prepare = async (size: Size) => {
 type Side = Awaited<ReturnType<typeof prepare>>
 type Ask = (side: Side) => unknown
 
-const within = () => createDeadline(systemClock, 60_000)
+const within = () => startDeadline(60_000)
 
 const { below, pick } = createRandom(1)
 const someId = (kind: 'user' | 'project' | 'generation', { size }: Side) => idOf(kind, below(size[`${kind}s`]))

@@ -8,7 +8,7 @@ import { factQuery, resourceQuery } from '../../../src/access/policy/facts/queri
 import type { Fact, FactKind } from '../../../src/access/policy/facts/registry.ts'
 import type { ResourceRef } from '../../../src/access/policy/matrix.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
-import { createDeadline } from '../../../src/kit/deadline.ts'
+import { createDeadlines } from '../../../src/kit/deadline.ts'
 import { newId } from '../../../src/kit/id.ts'
 import { createTtlMap } from '../../../src/kit/ttl-map.ts'
 import { createLog } from '../../../src/platform/log.ts'
@@ -21,6 +21,8 @@ import { percentile, timeAtRate } from '../latencies.ts'
 import { onEnd } from '../servers.ts'
 import type { Scenario } from './scenario.ts'
 
+const startDeadline = createDeadlines(systemClock)
+
 const rounds = 4
 const things = 2_000
 const perSecond = 1_000
@@ -28,7 +30,7 @@ const memoryReads = 1_000_000
 const lease = { untilMs: Number.POSITIVE_INFINITY }
 const flags = { l1: true, l2: true, l3: true }
 
-const within = () => createDeadline(systemClock, 60_000)
+const within = () => startDeadline(60_000)
 
 /** What each tier takes to give the facts of one question, in this process, without HTTP around it. */
 export const tiers: Scenario = async ({ seconds }) => {
