@@ -7,8 +7,8 @@ import { createModels, type OrderInput } from '../../src/models/service.ts'
 const models = createModels({ providers: new Set(providerNames) })
 const everyModel = fc.constantFrom(...registry)
 
-/** Values a parameter takes. */
-const rightFor = ({ type, values, minimum, maximum }: Parameter): fc.Arbitrary<unknown> => {
+/** Values that a parameter accepts. */
+const acceptedBy = ({ type, values, minimum, maximum }: Parameter): fc.Arbitrary<unknown> => {
   if (values !== undefined) return fc.constantFrom(...values)
   if (type === 'boolean') return fc.boolean()
   if (type === 'string') return fc.string()
@@ -17,29 +17,29 @@ const rightFor = ({ type, values, minimum, maximum }: Parameter): fc.Arbitrary<u
   return fc.oneof(edges, type === 'integer' ? fc.integer(bounds) : fc.double({ ...bounds, noNaN: true }))
 }
 
-/** Values it does not take: of other types, off its list, or past its bounds by as little as can be. */
-const wrongFor = ({ type, values, minimum = 0, maximum = 0 }: Parameter): fc.Arbitrary<unknown> => {
+/** Values that it refuses: of another type, not in its list, or just outside its bounds. */
+const refusedBy = ({ type, values, minimum = 0, maximum = 0 }: Parameter): fc.Arbitrary<unknown> => {
   const others = [null, [], {}, '', ' ', '1', [1], { value: 1 }].filter((value) => typeof value !== type)
   const outside = [minimum - 1, maximum + 1, minimum - Number.EPSILON * 4 * Math.max(1, minimum), 1e300, -1e300]
-  const noNumbers = [Number.NaN, Number.POSITIVE_INFINITY]
+  const notFinite = [Number.NaN, Number.POSITIVE_INFINITY]
   if (values !== undefined) return fc.constantFrom(...others, ...values.map((value) => `${value} `), 'PNG', 0, true)
-  if (type === 'integer') return fc.constantFrom(...others, ...outside, ...noNumbers, minimum + 0.5, 2 ** 53, true)
-  if (type === 'number') return fc.constantFrom(...others, ...outside, ...noNumbers, true)
+  if (type === 'integer') return fc.constantFrom(...others, ...outside, ...notFinite, minimum + 0.5, 2 ** 53, true)
+  if (type === 'number') return fc.constantFrom(...others, ...outside, ...notFinite, true)
   return fc.constantFrom(...others, 0)
 }
 
-/** Some of the parameters of a model, each with a value of `arbitraryFor`. */
-const some = (model: Model, arbitraryFor: (parameter: Parameter) => fc.Arbitrary<unknown>) =>
+/** A subset of the parameters of a model, each with a value of `arbitraryFor`. */
+const someParameters = (model: Model, arbitraryFor: (parameter: Parameter) => fc.Arbitrary<unknown>) =>
   fc.record(Object.fromEntries(Object.entries(model.parameters).map(([name, each]) => [name, arbitraryFor(each)])), {
     requiredKeys: [],
   })
 
-const rightOrder = everyModel.chain((model) =>
+const validOrder = everyModel.chain((model) =>
   fc.record(
     {
       model: fc.constant(model.id),
       outputs: fc.integer({ min: 1, max: model.max_outputs }),
-      parameters: some(model, rightFor),
+      parameters: someParameters(model, acceptedBy),
       ...(model.negative_prompt && { negative_prompt: fc.string() }),
       ...(model.reference_image && { reference_media_id: fc.uuid() }),
     },
@@ -58,35 +58,37 @@ const problemsOf = (input: OrderInput): string[] => {
   return []
 }
 
-describe('the registry', () => {
-  test('has ids of their own, which a path can hold, and cannot be changed', () => {
+describe('the model registry', () => {
+  test('has unique ids that are valid in a path, and is frozen', () => {
     expect(new Set(registry.map(({ id }) => id)).size).toBe(registry.length)
     for (const { id } of registry) expect(id).toMatch(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$/)
-    const deep = (value: unknown): boolean =>
-      typeof value !== 'object' || value === null || (Object.isFrozen(value) && Object.values(value).every(deep))
-    expect(deep(registry)).toBe(true)
+    const isDeeplyFrozen = (value: unknown): boolean =>
+      typeof value !== 'object' ||
+      value === null ||
+      (Object.isFrozen(value) && Object.values(value).every(isDeeplyFrozen))
+    expect(isDeeplyFrozen(registry)).toBe(true)
     expect(new Set(registry.map(({ kind }) => kind))).toEqual(new Set(['image', 'video']))
   })
 
-  test('describes every model so that it can be ordered: bounds, lists and defaults fit one another', () => {
+  test('has consistent bounds, lists and defaults for every model', () => {
     for (const { id, credits, max_outputs, parameters, reference_image, reference_required } of registry) {
       expect([id, reference_image || !reference_required]).toEqual([id, true])
       const reference = reference_required && { reference_media_id: '00000000-0000-7000-8000-000000000000' }
       expect([id, Number.isInteger(credits) && credits >= 1, max_outputs >= 1]).toEqual([id, true, true])
-      for (const [name, { type, minimum, maximum, values, default: usual }] of Object.entries(parameters)) {
+      for (const [name, { type, minimum, maximum, values, default: fallback }] of Object.entries(parameters)) {
         const isNumeric = type === 'integer' || type === 'number'
         expect([name, minimum === undefined && maximum === undefined]).toEqual([
           name,
           !isNumeric || values !== undefined,
         ])
         if (minimum !== undefined && maximum !== undefined) expect(minimum).toBeLessThan(maximum)
-        if (usual !== undefined)
-          expect(problemsOf({ model: id, parameters: { [name]: usual }, ...reference })).toEqual([])
+        if (fallback !== undefined)
+          expect(problemsOf({ model: id, parameters: { [name]: fallback }, ...reference })).toEqual([])
       }
     }
   })
 
-  test('has what the service can draw by itself', () => {
+  test('has a local model that needs no provider key', () => {
     const local = models.order({ model: 'local/procedural' })
     expect(local).toEqual({
       model: registry.find(({ id }) => id === 'local/procedural') as Model,
@@ -102,17 +104,17 @@ describe('the registry', () => {
 })
 
 describe('an order', () => {
-  test('of what a model takes is what was asked for, whole, at its price times the outputs', () => {
+  test('with accepted values keeps them all, and costs the price of one output times the outputs', () => {
     fc.assert(
-      fc.property(rightOrder, (input) => {
+      fc.property(validOrder, (input) => {
         const { model, outputs, parameters, price } = models.order(input)
         expect(model.id).toBe(input.model)
         expect(outputs).toBe(input.outputs ?? 1)
         expect(price).toBe(model.credits * outputs)
         for (const [name, value] of Object.entries(input.parameters ?? {}))
           expect(parameters[name]).toBe(value as never)
-        for (const [name, { default: usual }] of Object.entries(model.parameters)) {
-          if (!Object.hasOwn(input.parameters ?? {}, name)) expect(parameters[name]).toBe(usual as never)
+        for (const [name, { default: fallback }] of Object.entries(model.parameters)) {
+          if (!Object.hasOwn(input.parameters ?? {}, name)) expect(parameters[name]).toBe(fallback as never)
         }
         expect(Object.keys(model.parameters)).toEqual(expect.arrayContaining(Object.keys(parameters)))
       }),
@@ -120,16 +122,16 @@ describe('an order', () => {
     )
   })
 
-  test('with anything wrong in it is refused, with exactly the places that are', () => {
-    const wrongOrder = fc.tuple(rightOrder, everyModel).chain(([right]) => {
-      const model = registry.find(({ id }) => id === right.model) as Model
+  test('with refused values is refused, with exactly their places', () => {
+    const invalidOrder = fc.tuple(validOrder, everyModel).chain(([valid]) => {
+      const model = registry.find(({ id }) => id === valid.model) as Model
       return fc.record({
-        right: fc.constant(right),
+        valid: fc.constant(valid),
         model: fc.constant(model),
-        parameters: some(model, wrongFor),
+        parameters: someParameters(model, refusedBy),
         outputs: fc.option(fc.constantFrom(0, -1, model.max_outputs + 1, 1.5, Number.NaN, '1', null)),
         negative_prompt: model.negative_prompt ? fc.constant(null) : fc.option(fc.constantFrom('', 'fog')),
-        // One where none is taken, or none where one is needed.
+        // A reference for a model without references, or none for a model that requires one.
         reference: model.reference_image
           ? fc.constantFrom(null, ...(model.reference_required ? [undefined] : []))
           : fc.option(fc.uuid()),
@@ -137,10 +139,10 @@ describe('an order', () => {
     })
     let refused = 0
     fc.assert(
-      fc.property(wrongOrder, ({ right, parameters, outputs, negative_prompt, reference }) => {
+      fc.property(invalidOrder, ({ valid, parameters, outputs, negative_prompt, reference }) => {
         const input = {
-          ...right,
-          parameters: { ...right.parameters, ...parameters },
+          ...valid,
+          parameters: { ...valid.parameters, ...parameters },
           ...(outputs !== null && { outputs }),
           ...(negative_prompt !== null && { negative_prompt }),
           ...(reference !== null && { reference_media_id: reference }),
@@ -159,7 +161,7 @@ describe('an order', () => {
     expect(refused).toBeGreaterThan(100)
   })
 
-  test('with a parameter the model does not have is refused, whatever its name, and never dropped', () => {
+  test('with an unknown parameter of any name is refused, and the parameter is not dropped', () => {
     const names = fc.oneof(
       fc.string({ minLength: 1 }),
       fc.constantFrom('__proto__', 'constructor', 'toString', 'Width', 'width ', 'a/b', 'a~b', '~1', 'prompt', 'n'),
@@ -175,27 +177,32 @@ describe('an order', () => {
     )
   })
 
-  test('of a model that is not there says so, and of one nobody runs here that it is not available', () => {
+  test('of an unknown model is invalid, and of a model without a provider unavailable', () => {
     for (const model of ['', 'local', 'local/procedural/', 'LOCAL/procedural', '__proto__', 'constructor', 'm']) {
       expect([model, problemsOf({ model, outputs: 99 })]).toEqual([model, ['/model']])
     }
-    const alone = createModels({ providers: new Set(['local']) })
-    expect(alone.order({ model: 'local/procedural' }).price).toBe(1)
-    expect(alone.list().map(({ id, available }) => [id, available])).toEqual(
+    const localOnly = createModels({ providers: new Set(['local']) })
+    expect(localOnly.order({ model: 'local/procedural' }).price).toBe(1)
+    expect(localOnly.list().map(({ id, available }) => [id, available])).toEqual(
       registry.map(({ id, provider }) => [id, provider === 'local']),
     )
-    expect(() => alone.order({ model: 'fal-ai/flux/dev' })).toThrow(
+    expect(() => localOnly.order({ model: 'fal-ai/flux/dev' })).toThrow(
       expect.objectContaining({ code: 'model.unavailable', status: 409 }) as never,
     )
   })
 
-  test('says of a hundred thousand faults the first twenty, and repeats none of what came', () => {
+  test('with 100,000 problems lists the first 20, and repeats no refused value', () => {
     const parameters = Object.fromEntries(Array.from({ length: 100_000 }, (_, index) => [`p${index}`, 'hunter2']))
     expect(problemsOf({ model: 'local/procedural', parameters })).toHaveLength(20)
     try {
       models.order({ model: 'local/procedural', parameters: { format: 'hunter2', width: 'hunter2' } })
     } catch (error) {
-      expect(JSON.stringify((error as Fault).problems)).not.toContain('hunter2')
+      const { problems = [] } = error as Fault
+      expect(JSON.stringify(problems)).not.toContain('hunter2')
+      expect(problems.map(({ detail }) => detail)).toEqual([
+        'must be one of webp, png',
+        'must be a whole number from 64 to 2048',
+      ])
     }
   })
 })
