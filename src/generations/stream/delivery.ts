@@ -15,7 +15,7 @@ const retryMs = 1_000
 export type Subscription = {
   readonly generationId: string
   readonly permission: RecheckedPermission
-  readonly wire: EventStream
+  readonly stream: EventStream
   sent: SentState | undefined
   /** The tracked state that `sent` was last compared with. */
   comparedWith: TrackedState
@@ -51,20 +51,20 @@ export const createDelivery = ({
 }) => {
   const end = (subscription: Subscription) => {
     remove(subscription)
-    subscription.wire.end()
+    subscription.stream.end()
   }
 
   const write = (subscription: Subscription, text: string) => {
     // Before the write, because a client that takes the text may trigger the next delivery synchronously.
     subscription.sentAtMs = clock.monotonic()
-    subscription.wire.write(text)
+    subscription.stream.write(text)
   }
 
   const deliver = (subscription: Subscription) => {
     const state = tracker.find(subscription.generationId)
     if (state === 'gone') return end(subscription)
     const silentMs = clock.monotonic() - subscription.sentAtMs
-    if (!subscription.wire.isReady) return silentMs >= stalledMs ? end(subscription) : undefined
+    if (!subscription.stream.isReady) return silentMs >= stalledMs ? end(subscription) : undefined
     if (!subscription.opened) {
       subscription.opened = true
       return write(subscription, formatRetry(retryMs * (1 + random())))
@@ -73,7 +73,7 @@ export const createDelivery = ({
       if (subscription.finalState === undefined) return loadFinalState(subscription)
       remove(subscription)
       write(subscription, doneText(subscription.finalState))
-      return subscription.wire.end()
+      return subscription.stream.end()
     }
     if (state !== undefined && state !== subscription.comparedWith) {
       const { events, sent } = diffEvents(subscription.sent, state)

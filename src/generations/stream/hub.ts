@@ -172,14 +172,14 @@ export const createHub = ({
     open: (generationId, permission, sent) => {
       if (closed) throw new Fault('server.stopping')
       subscribers.requireCapacity(permission)
-      const wire = createEventStream({
+      const stream = createEventStream({
         onReady: () => recheck([subscription]),
         onDisconnect: () => remove(subscription),
       })
       const subscription: Subscription = {
         generationId,
         permission,
-        wire,
+        stream,
         sent,
         comparedWith: undefined,
         finalState: undefined,
@@ -191,7 +191,7 @@ export const createHub = ({
       subscribers.add(subscription)
       tracker.watch(generationId)
       stopTicking ??= every(recheckMs, tick)
-      return wire.body
+      return stream.body
     },
     onInvalidated: (keys) => {
       if (subscribers.size === 0) return
