@@ -2,25 +2,26 @@ import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 
-// The driver is patched (patches/). A connection that died with a write pending forgot to write after reconnecting, so a pool
-// of one was dead for about 20 s after Postgres had come back. And a transaction whose connection died between two of its
-// statements sent the next one to nothing, which ended the process, or to the connection's next user, outside of any
-// transaction; now it is refused.
+// The driver is patched (patches/) where it mishandles lost connections. Each hunk says what fails without it and names its
+// test.
 export type Sql = postgres.Sql
 export type TransactionSql = postgres.TransactionSql
 /** Runs statements: a pool, or a transaction. For statements that do not care which. */
 export type Queryable = postgres.ISql
-/** A piece of SQL, parameters and all, to be put into a statement. */
+/** A piece of SQL with its parameters, to be embedded in a statement. */
 export type Fragment = postgres.PendingQuery<postgres.Row[]>
 export type Connection = string | { host: string; port: number; user: string; database: string }
 
-/** Plans are made once a connection; and by index, because the one made for an empty table is kept while it fills. */
+/**
+ * Generic plans are made once on each connection. Sequential scans are off because a plan made while a table is empty is kept
+ * while the table grows.
+ */
 const keyedPlans = { plan_cache_mode: 'force_generic_plan', enable_seqscan: 'off' }
 
 /**
- * The pools, by what their work is. A pool's statements are cut off by the server after `statementTimeoutMs`. Those of
- * `auth` find single rows by their keys: one plan does for all, and to make it anew each time takes longer than to use it
- * (measured for a cold decision: 0.49 ms, and 0.17 ms by a plan that is kept).
+ * The pools by kind of work. The server cancels a pool's statements after `statementTimeoutMs`. The statements of `auth` find
+ * single rows by key, so one generic plan fits all parameters, and planning costs more than execution: a cold decision
+ * takes 0.49 ms with custom plans and 0.17 ms with generic ones.
  */
 const pools = {
   auth: { min: 10, max: 50, statementTimeoutMs: 2_000, settings: keyedPlans },
@@ -35,8 +36,8 @@ export type PoolName = keyof typeof pools
 export const poolNames = Object.keys(pools) as PoolName[]
 
 /**
- * A connection as environment variables of another process. postgres.js takes no socket folder from a URL, so that and the
- * user are given the way libpq does.
+ * Environment variables that give another process the same connection. postgres.js reads no socket folder from a URL, so
+ * socket folder, port and user are passed as libpq's variables.
  */
 export const connectionEnvironment = (connection: Connection): Record<string, string> =>
   typeof connection === 'string'
@@ -51,40 +52,40 @@ export const connectionEnvironment = (connection: Connection): Record<string, st
 export type PoolSize = { readonly min: number; readonly max: number }
 
 /**
- * Shares out a budget of connections over the pools, each in proportion to its maximum.
- * Promise: the maxima add up to no more than the budget (given at least one per pool), none exceeds its own, no minimum
- * exceeds its maximum, and each pool has at least one.
+ * Divides a budget of connections among the pools in proportion to their maxima.
+ * Guarantee: each pool gets at least one connection and at most its maximum, no minimum exceeds the maximum, and the sum is
+ * within the budget if that allows one for each pool.
  */
 export const sizePools = (budget: number): Record<PoolName, PoolSize> => {
-  const wanted = poolNames.reduce((sum, name) => sum + pools[name].max, 0)
-  // Every pool is sure of one; what is left is shared out by how much more each would take.
-  const spare = Math.min(1, Math.max(0, budget - poolNames.length) / (wanted - poolNames.length))
+  const total = poolNames.reduce((sum, name) => sum + pools[name].max, 0)
+  // One connection each; the rest in proportion to what each pool lacks to its maximum.
+  const share = Math.min(1, Math.max(0, budget - poolNames.length) / (total - poolNames.length))
   const sizes = poolNames.map((name) => {
-    const max = 1 + Math.floor((pools[name].max - 1) * spare)
-    return [name, { min: Math.min(max, Math.ceil(pools[name].min * spare)), max }] as const
+    const max = 1 + Math.floor((pools[name].max - 1) * share)
+    return [name, { min: Math.min(max, Math.ceil(pools[name].min * share)), max }] as const
   })
   return Object.fromEntries(sizes) as Record<PoolName, PoolSize>
 }
 
-/** The pools of one process, by name. Connections are opened when first needed and then kept. */
+/** The pools of one process by name. Connections are opened on first use and then kept open. */
 export type Database = Readonly<Record<PoolName, Sql>> & {
   readonly sizes: Record<PoolName, PoolSize>
-  /** One statement that touches nothing: whether the server can be reached. */
+  /** Runs `select 1`. Rejects when the server cannot be reached by the deadline. */
   ping(deadline: Deadline): Promise<void>
   /**
-   * Whether the server answers on a new connection, be it that it has no room for one. An error of a connection that was
-   * there does not tell: it may be that one alone. Settles within about 3 s.
+   * Whether the server answers on a new connection, even with "too many connections". An error on an existing connection is
+   * no evidence: it may concern that connection alone. Settles within about 3 s.
    */
   isReachable(): Promise<boolean>
-  /** Opens each pool's minimum, so that a first burst of requests does not pay for connecting. */
+  /** Opens each pool's minimum, so that the first requests do not wait for connecting. */
   warm(): Promise<void>
-  /** Lets running statements end for up to `graceMs`, then closes every connection. */
+  /** Waits up to `graceMs` for running statements, then closes every connection. */
   close(graceMs?: number): Promise<void>
 }
 
 const connectionOptions = {
   connect_timeout: 3,
-  // A pool that lost its server tries again at once, then about every half second, until it is back.
+  // Seconds. After losing its server a pool reconnects at once, then about every half second.
   backoff: (attempt: number) => Math.min(0.5, attempt * 0.1),
   onnotice: () => {},
 }
@@ -92,11 +93,11 @@ const connectionOptions = {
 type DatabaseOptions = {
   connection: Connection
   budget: number
-  /** Called with the text of each statement sent and the pool it was sent by; for counting them. */
+  /** Called with the text of each statement sent, without parameters, and the name of its pool. */
   onStatement?: ((text: string, pool: PoolName) => void) | undefined
 }
 
-/** A pool of its own, for what does not belong to the six. The caller ends it. */
+/** Opens a pool besides the six. The caller must end it. */
 export const connect = (
   connection: Connection,
   options: postgres.Options<Record<string, postgres.PostgresType>> & {
@@ -107,7 +108,7 @@ export const connect = (
     ? postgres(connection, { ...connectionOptions, ...options })
     : postgres({ ...connection, ...connectionOptions, ...options })
 
-/** One connection outside the pools, for what is done once at the start. The caller ends it. */
+/** Opens one connection outside the pools, for work done once at the start. The caller must end it. */
 export const connectOnce = (connection: Connection): Sql =>
   connect(connection, { max: 1, connection: { application_name: 'velro:start' } })
 
@@ -134,15 +135,15 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
     },
     isReachable: async () => {
       const sql = connect(connection, { max: 1, fetch_types: false, connection: { application_name: 'velro:reach' } })
-      // Connecting has a bound of its own, but none for a server that says nothing afterwards or hangs up each time.
-      const tooLong = setTimeout(() => void sql.end({ timeout: 0 }), connectionOptions.connect_timeout * 1_000)
+      // connect_timeout does not cover a server that accepts and then stays silent, or hangs up each time.
+      const timer = setTimeout(() => void sql.end({ timeout: 0 }), connectionOptions.connect_timeout * 1_000)
       try {
         await sql`select 1`
         return true
       } catch (error) {
         return !isUnavailable(error) || codeOf(error).startsWith('53')
       } finally {
-        clearTimeout(tooLong)
+        clearTimeout(timer)
         await sql.end({ timeout: 0 })
       }
     },
@@ -157,12 +158,12 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
   }
 }
 
-/** Of each process, not for its pools: for hearing of what other processes did. */
+/** Connections of a process outside its pools, which listen for notifications. */
 const outsidePools = 2
 
 /**
- * How many connections the pools of one process of `processes` may hold: an equal share of all the server has but those it
- * keeps for its superusers and a few for operators. May be less than one for each pool.
+ * The connections that the pools of one of `processes` equal processes may open: an equal share of max_connections, less
+ * the reserved ones and four for operators. May be less than one for each pool.
  */
 export const readConnectionBudget = async (sql: Sql, processes: number): Promise<number> => {
   const [row] = await sql<{ budget: number }[]>`
@@ -176,7 +177,7 @@ const isRecord = (value: unknown): value is Record<string, unknown> => typeof va
 
 const codeOf = (error: unknown): string => (isRecord(error) && typeof error['code'] === 'string' ? error['code'] : '')
 
-/** Turns the violation of one named constraint into a fault: `.catch(onViolation('users__email', 'identity.email_taken'))`. */
+/** Translates the violation of one named constraint into a fault: `.catch(onViolation('users__email', 'identity.email_taken'))`. */
 export const onViolation =
   (constraint: string, code: FaultCode) =>
   (error: unknown): never => {
@@ -185,26 +186,26 @@ export const onViolation =
   }
 
 /**
- * The fault behind an error of the driver or the server, or undefined when it is neither: connections refused, lost or
- * not to be had are `database.unavailable`; statements cut off are `request.timeout`.
+ * The fault of a driver or server error; undefined for any other error. Connections that are refused, lost or unavailable are
+ * `database.unavailable`; cancelled statements and passed deadlines are `request.timeout`.
  */
 export const databaseFault = (error: unknown): Fault | undefined => {
   if (error instanceof DeadlinePassed) return new Fault('request.timeout', { cause: error })
   const code = codeOf(error)
   if (code === '57014' || code === '55P03' || code === '25P03') return new Fault('request.timeout', { cause: error })
   const unreachable =
-    // 40: the transaction lost against another and was not tried again.
+    // Class 40: the transaction was rolled back by a conflict or deadlock and was not retried.
     /^(08|40|53|57P)/.test(code) ||
     /^(CONNECT|CONNECTION_)/.test(code) ||
     /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|AI_AGAIN|NOTFOUND)/.test(code) ||
-    // The socket of a server that is not there.
+    // The unix socket does not exist.
     (code === 'ENOENT' && isRecord(error) && error['syscall'] === 'connect')
   return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
 }
 
 export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
 
-/** Whether it was connecting that failed, which tells of the server; what else is unavailable may be one connection alone. */
+/** Whether connecting failed, which means that the server is unavailable and not just one connection. */
 export const isConnectFailure = (error: unknown): boolean =>
   isUnavailable(error) &&
   (['CONNECT_TIMEOUT', '57P03'].includes(codeOf(error)) || (isRecord(error) && error['syscall'] === 'connect'))

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createServer, type Socket } from 'node:net'
+import { createConnection, createServer, type Socket } from 'node:net'
 import fc from 'fast-check'
 import { Fault } from '../../src/fault.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -27,15 +27,15 @@ const errorOf = (promise: PromiseLike<unknown>): Promise<unknown> =>
   )
 const codeOf = (error: unknown) => databaseFault(error)?.code
 
-describe('sharing a budget of connections', () => {
+describe('sizing the pools from a budget of connections', () => {
   const sum = (budget: number) => poolNames.reduce((total, name) => total + sizePools(budget)[name].max, 0)
   const budgets = fc.integer({ min: poolNames.length, max: 1_000 })
 
-  test('the maxima never add up to more than the budget', () => {
+  test('never gives out more connections than the budget', () => {
     fc.assert(fc.property(budgets, (budget) => expect(sum(budget)).toBeLessThanOrEqual(budget)))
   })
 
-  test('each pool has at least one, none more than its own maximum, and no minimum is above its maximum', () => {
+  test('gives each pool at least one connection, at most its own maximum, and a minimum below that', () => {
     const full = sizePools(1_000)
     fc.assert(
       fc.property(fc.integer({ min: -10, max: 1_000 }), (budget) => {
@@ -51,7 +51,7 @@ describe('sharing a budget of connections', () => {
     )
   })
 
-  test('each pool has its share in proportion to its maximum, to within one connection', () => {
+  test('gives each pool a share proportional to its maximum, to within one connection', () => {
     const full = sizePools(1_000)
     fc.assert(
       fc.property(fc.integer({ min: poolNames.length, max: 210 }), (budget) => {
@@ -64,7 +64,7 @@ describe('sharing a budget of connections', () => {
     )
   })
 
-  test('a larger budget makes no pool smaller', () => {
+  test('makes no pool smaller when the budget grows', () => {
     fc.assert(
       fc.property(budgets, (budget) => {
         const [smaller, larger] = [sizePools(budget), sizePools(budget + 1)]
@@ -76,7 +76,7 @@ describe('sharing a budget of connections', () => {
     )
   })
 
-  test('with room for all, the pools are what they were meant to be', () => {
+  test('gives each pool its full size when the budget suffices', () => {
     expect(sizePools(210)).toEqual({
       auth: { min: 10, max: 50 },
       read: { min: 20, max: 75 },
@@ -89,10 +89,10 @@ describe('sharing a budget of connections', () => {
   })
 })
 
-describe('the fault behind an error', () => {
+describe('the fault of an error', () => {
   const error = (code: unknown) => Object.assign(new Error('x'), { code })
 
-  test('of a database that cannot be reached is database.unavailable', () => {
+  test('is database.unavailable when the database cannot be reached', () => {
     for (const code of [
       ...['08000', '08006', '08P01', '40001', '40P01', '53000', '53100', '53200', '53300', '57P01', '57P02', '57P03'],
       ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECTION_ENDED'],
@@ -103,13 +103,13 @@ describe('the fault behind an error', () => {
     }
   })
 
-  test('of work that was cut off is request.timeout', () => {
+  test('is request.timeout when the work was cancelled by a timeout', () => {
     for (const code of ['57014', '55P03', '25P03'])
       expect([code, codeOf(error(code))]).toEqual([code, 'request.timeout'])
     expect(codeOf(new DeadlinePassed())).toBe('request.timeout')
   })
 
-  test('is none for our own mistakes and for what is not of the database', () => {
+  test('is undefined for programming errors and for errors outside the database', () => {
     for (const code of ['23505', '42601', '42P01', '22P02', '57000', 'EACCES', 'ERR_X', '', 8, null]) {
       expect([code, codeOf(error(code))]).toEqual([code, undefined])
     }
@@ -118,7 +118,7 @@ describe('the fault behind an error', () => {
     }
   })
 
-  test('keeps the error for the log', () => {
+  test('has the original error as its cause', () => {
     const cause = error('57P01')
     expect(databaseFault(cause)?.cause).toBe(cause)
   })
@@ -142,7 +142,7 @@ describe('against a real server', () => {
     await database.drop()
   })
 
-  test('a statement that the server cuts off is request.timeout', async () => {
+  test('a statement that exceeds statement_timeout is request.timeout', async () => {
     const error = await errorOf(
       pools.read.begin(async (tx) => {
         await tx`set local statement_timeout = 20`
@@ -152,7 +152,7 @@ describe('against a real server', () => {
     expect(codeOf(error)).toBe('request.timeout')
   })
 
-  test('a wait for a lock that takes too long is request.timeout', async () => {
+  test('a lock wait that exceeds lock_timeout is request.timeout', async () => {
     const error = await errorOf(
       pools.write.begin(async (holder) => {
         await holder`select pg_advisory_xact_lock(1)`
@@ -165,7 +165,7 @@ describe('against a real server', () => {
     expect(codeOf(error)).toBe('request.timeout')
   })
 
-  test('a statement whose deadline passes is cut off at the server', async () => {
+  test('a statement whose deadline passes is cancelled on the server', async () => {
     const running = async () => {
       const [row] = await pools.admin<{ count: number }[]>`
         select count(*)::int from pg_stat_activity where state = 'active' and query like 'select pg_sleep(9)%'`
@@ -177,35 +177,85 @@ describe('against a real server', () => {
     expect(await running()).toBe(0)
   })
 
-  test('a connection that an operator ends is database.unavailable, and the pool is well again', async () => {
+  test('a terminated connection is database.unavailable, and the pool recovers', async () => {
     const error = await errorOf(pools.read`select pg_terminate_backend(pg_backend_pid())`)
     expect(codeOf(error)).toBe('database.unavailable')
     expect([...(await pools.read`select 1 as one`)]).toEqual([{ one: 1 }])
   })
 
-  test('a transaction whose connection dies sends nothing more, not even on the connection that takes its place', async () => {
+  test('a connection that closes with a write pending is replaced at once', async () => {
+    const sockets: Socket[] = []
+    const { host, port } = database.connection
+    const openSocket = () =>
+      new Promise<Socket>((resolve) => {
+        const socket = createConnection(`${host}/.s.PGSQL.${port}`, () => resolve(socket))
+        sockets.push(socket)
+      })
+    const pool = connect(database.connection, Object.assign({ max: 1, fetch_types: false }, { socket: openSocket }))
+    await pool`select 1`
+    const [socket] = sockets
+    const lost = errorOf(pool`select 2`.execute())
+    // The statement is buffered now and would be written by the next setImmediate.
+    await Promise.resolve()
+    socket?.emit('close', false)
+    socket?.destroy()
+    expect(codeOf(await lost)).toBe('database.unavailable')
+    const startedMs = performance.now()
+    expect([...(await pool`select 3 as three`)]).toEqual([{ three: 3 }])
+    expect(performance.now() - startedMs).toBeLessThan(2_000)
+    await pool.end()
+  })
+
+  test('the first statement on a new connection gets neither the error nor the rows of the connection before', async () => {
+    const pool = connect(database.connection, { max: 1, fetch_types: false })
+    for (let round = 0; round < 3; round += 1) {
+      // Postgres sends a row and then the error, so the driver holds both when the connection closes.
+      expect(codeOf(await errorOf(pool`select pg_terminate_backend(pg_backend_pid())`))).toBe('database.unavailable')
+      expect([...(await pool`select 1 as one`)]).toEqual([{ one: 1 }])
+    }
+    await pool.end()
+  })
+
+  test('a transaction whose connection dies rejects the statements still waiting to be sent', async () => {
+    const pipelined = Object.assign({ max: 1, fetch_types: false }, { max_pipeline: 1 })
+    const pool = connect(database.connection, pipelined)
+    const results: PromiseLike<unknown>[] = []
+    const lost = pool.begin(async (tx) => {
+      const [row] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`
+      for (let count = 0; count < 5; count += 1) results.push(errorOf(tx`select pg_sleep(10)`.execute()))
+      await Bun.sleep(20)
+      await pools.admin`select pg_terminate_backend(${row?.pid ?? 0}::int)`
+      await Promise.all(results)
+    })
+    expect(codeOf(await errorOf(lost))).toBe('database.unavailable')
+    const settled = await Promise.race([Promise.all(results), Bun.sleep(2_000).then(() => 'never settled')])
+    expect(Array.isArray(settled) ? settled.map(codeOf) : settled).toEqual(Array(5).fill('database.unavailable'))
+    await pool.end({ timeout: 0 })
+  })
+
+  test('a transaction whose connection dies rejects later statements and never sends them on the next connection', async () => {
     const pool = connect(database.connection, { max: 1 })
-    const refused: unknown[] = []
-    const note = (error: unknown) => void refused.push(codeOf(error))
+    const errors: unknown[] = []
+    const collect = (error: unknown) => void errors.push(codeOf(error))
     let next: PromiseLike<unknown> | undefined
     const lost = pool.begin(async (tx) => {
-      await tx`select pg_terminate_backend(pg_backend_pid())`.catch(note)
-      // Somebody else gets the place; what is said now would be said there.
-      next = pool`select pg_sleep(0.2)`.then(() => 'well')
+      await tx`select pg_terminate_backend(pg_backend_pid())`.catch(collect)
+      // Another caller takes the next connection; a statement sent now would run on it, outside of any transaction.
+      next = pool`select pg_sleep(0.2)`.then(() => 'done')
       for (let count = 0; count < 3; count += 1) {
         await Bun.sleep(40)
-        await tx`create table out_of_place ()`.catch(note)
+        await tx`create table out_of_place ()`.catch(collect)
       }
     })
     expect(codeOf(await errorOf(lost))).toBe('database.unavailable')
-    expect(await next).toBe('well')
+    expect(await next).toBe('done')
     await Bun.sleep(200)
-    expect(refused).toEqual(Array(4).fill('database.unavailable'))
+    expect(errors).toEqual(Array(4).fill('database.unavailable'))
     expect([...(await pool`select to_regclass('out_of_place') as found`)]).toEqual([{ found: null }])
     await pool.end()
   })
 
-  test('a server that is not there, or says nothing, is database.unavailable', async () => {
+  test('an absent or silent server is database.unavailable', async () => {
     const sockets: Socket[] = []
     const silent = createServer((socket) => void sockets.push(socket))
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
@@ -223,7 +273,7 @@ describe('against a real server', () => {
     await refused.end({ timeout: 0 })
   })
 
-  test('a server can be reached whatever happened to the connections it had', async () => {
+  test('isReachable is true after a connection was terminated and after the pools were closed', async () => {
     const { connection } = database
     const own = createPools({ connection, budget: poolNames.length })
     const error = await errorOf(own.auth`select pg_terminate_backend(pg_backend_pid())`)
@@ -233,7 +283,7 @@ describe('against a real server', () => {
     expect(await own.isReachable()).toBe(true)
   })
 
-  test('a server that is not there, says nothing or hangs up cannot be reached', async () => {
+  test('isReachable is false for a server that is absent, silent or hangs up', async () => {
     const silent = createServer(() => {})
     const rude = createServer((socket) => void socket.on('error', () => {}).destroy())
     const urls = await Promise.all(
@@ -259,7 +309,7 @@ describe('against a real server', () => {
     await refused.end({ timeout: 0 })
   })
 
-  test('the violation of a named constraint is the fault it stands for, and of another one stays what it is', async () => {
+  test('onViolation translates the violation of its constraint and passes on others', async () => {
     const insert = () => pools.write`
       insert into users (id, email, display_name, password_hash)
       values (gen_random_uuid(), 'ada@example.com', 'Ada', 'x')`
@@ -271,7 +321,7 @@ describe('against a real server', () => {
     expect(other).toMatchObject({ code: '23505' })
   })
 
-  test('each pool has its size and its own limit on statements, and says which it is', async () => {
+  test('each pool has its size, its statement_timeout and its application_name', async () => {
     expect(pools.sizes).toEqual(sizePools(12))
     const limits: Record<string, unknown> = {}
     for (const name of poolNames) {
@@ -284,7 +334,7 @@ describe('against a real server', () => {
     expect(limits).toEqual({ auth: '2s', read: '5s', write: '5s', analytics: '30s', admin: '10s', batch: '1min' })
   })
 
-  test('warming opens the minimum of each pool, and no more than the maximum', async () => {
+  test('warm opens at least the minimum and at most the maximum of each pool', async () => {
     const cold = createPools({ connection: { ...database.connection }, budget: 60 })
     const open = async () => {
       const rows = await cold.admin<{ name: string; count: number }[]>`
@@ -296,7 +346,7 @@ describe('against a real server', () => {
     await cold.warm()
     const after = await open()
     for (const name of poolNames) {
-      // The pools of the other tests are open too; one of admin was opened by asking.
+      // The pools of the other tests are open too; counting opened one admin connection.
       const opened = (after.get(`velro:${name}`) ?? 0) - (before.get(`velro:${name}`) ?? 0) + (name === 'admin' ? 1 : 0)
       expect(opened).toBeGreaterThanOrEqual(cold.sizes[name].min)
       expect(opened).toBeLessThanOrEqual(cold.sizes[name].max)
@@ -305,19 +355,19 @@ describe('against a real server', () => {
     await cold.close(0)
   })
 
-  test('every statement is told to who counts them, without the values in it', async () => {
+  test('onStatement receives every statement without its parameter values', async () => {
     statements.length = 0
     await pools.read`select ${'a value'}::text as value`
     expect(statements.filter((text) => text.includes('as value')).length).toBe(1)
     expect(statements.join()).not.toContain('a value')
   })
 
-  test('the budget of a process is its share of what the server allows, less what that keeps and four for operators', async () => {
+  test('the budget of a process is its share of max_connections less the reserved ones and four for operators', async () => {
     const [row] = await pools.admin<{ settings: number }[]>`
       select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as settings`
     const allowed = (row?.settings ?? 0) - 4
     for (const processes of [1, 2, 3, 64]) {
-      // Two of each process are not for its pools.
+      // Two connections of each process are outside its pools.
       const budget = await readConnectionBudget(pools.admin, processes)
       expect(budget).toBe(Math.floor(allowed / processes) - 2)
     }
