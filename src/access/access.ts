@@ -22,7 +22,7 @@ export type TracedLayer = {
   verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   reason: string
   tier: Tier | null
-  /** How long ago the oldest fact that was used was true. */
+  /** The age of the oldest fact used: how long ago Postgres confirmed it. */
   age_ms: number | null
   microseconds: number
 }
@@ -30,28 +30,31 @@ export type TracedLayer = {
 export type Explanation = Decision & { layers: TracedLayer[] }
 
 /**
- * The answer to "may this person do this to that thing?", and the doors that ask it.
+ * Decides whether a user may do an action on a resource, and authenticates those who ask.
  *
- * Promise: default deny; a decision holds for the facts as they were at some moment after it was asked; without a miss
- * no statement is sent, with any number of misses one is.
+ * Guarantee: default deny. A decision reflects the facts at one moment after the question arrived. Cost: no statement
+ * without a cache miss, one with any number of misses.
  */
 export type Access = {
-  /** The caller behind verified claims, or a 401 fault when session or account is no longer good. */
-  enter(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
-  /** The service behind a key, or a fault: 401 when the key is not good, 403 when it lacks the scope. */
-  enterService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
+  /** The caller of verified claims; 401 where its session has ended or its account is not active. */
+  authenticate(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
+  /** The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. */
+  authenticateService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
     deadline: Deadline,
   ): Promise<Decision[]>
-  /** All ten layers with verdict, reason, tier and time, whatever the answer. */
+  /** The decision, and of each of the ten layers its verdict, reason, tier and time. */
   explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Explanation>
-  /** Passes, or throws: 404 where the caller may not even read, 403 where it may read but not do this. */
+  /** Resolves where the action is allowed; else 404 where the caller may not read the resource, 403 where it may. */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
-  /** As `require` for media; returns what is known of it. */
+  /** As `require`, for media; resolves to its facts. */
   requireMedia(caller: Pick<Caller, 'userId'>, action: Action, id: string, deadline: Deadline): Promise<MediaFact>
-  /** Passes where the caller may make a child of a generation, or throws as `require` does, with a code of its own. */
+  /**
+   * Resolves where the caller may derive a generation from this one; else 404 where it may not read it, and
+   * `generation.derivatives_not_allowed` where it may.
+   */
   requireDerivation(caller: Caller, generationId: string, deadline: Deadline): Promise<void>
 }
 
@@ -67,7 +70,7 @@ const toFacts = (userId: string, account: Facts['account'], resource: ResourceFa
   ...resource,
 })
 
-/** By what is merely remembered things may be looked at, and nothing else. */
+/** Stale facts suffice to read and to download; any other action needs Postgres. */
 const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
   if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
 }
@@ -75,15 +78,15 @@ const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
 const notVisible: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
 
 /**
- * What a caller is told. Where it may not even read, every denial of a thing reads like one of a thing that never was;
- * the state of the caller's own account is its own business.
+ * The decision as a caller sees it. Where it may not read the resource, a denial reads as if the resource did not exist.
+ * The state of the caller's own account is not hidden from it.
  */
 const redactDecision = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
   if (decision.allowed || decision.reason.startsWith('account.')) return decision
   return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
 }
 
-/** What each layer says of a thing that never was, to somebody whose account is active. */
+/** The finding of each layer for an active account and a resource that does not exist. */
 const notVisibleFindings = new Map(
   layers.map(({ layer, evaluate }) => [
     layer,
@@ -92,18 +95,18 @@ const notVisibleFindings = new Map(
 )
 
 /**
- * An explanation for the person it is about. Of a thing it may not see, it is told what it would be told of one that never
- * was: no layer says how far the thing is, and none from where and how fast that was known, since things that never were
- * are not kept at hand like those that somebody else works with.
+ * The explanation that the user it is about may see. A resource it may not read is explained as one that does not exist:
+ * with the same finding in every layer, and without tier, age and time, because a fact that another user's requests put
+ * into a cache would give away that the resource exists.
  */
 export const redact = (explanation: Explanation): Explanation =>
   explanation.reason !== notVisible.reason
     ? explanation
     : {
         ...explanation,
-        layers: explanation.layers.map((line) => ({
-          ...line,
-          ...notVisibleFindings.get(line.layer),
+        layers: explanation.layers.map((traced) => ({
+          ...traced,
+          ...notVisibleFindings.get(traced.layer),
           tier: null,
           age_ms: null,
           microseconds: 0,
@@ -121,10 +124,10 @@ export const createAccess = ({
   clock: Clock
   decisionCounters: DecisionCounters
   onServiceKeyUsed?: (keyId: string) => void
-  /** Told of every question that is answered; must cost next to nothing. */
+  /** Called synchronously for every decision, so it must be cheap. */
   onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
 }): Access => {
-  const admit = (claims: Claims, principal: PrincipalFacts): Caller => {
+  const requireSignedIn = (claims: Claims, principal: PrincipalFacts): Caller => {
     const { userId, sessionId } = claims
     const { account } = principal
     if (account === undefined || !isSignedIn(claims, principal, clock.now())) {
@@ -161,28 +164,28 @@ export const createAccess = ({
     throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
   }
 
-  /** What each layer says, and how long it takes to say it; the facts took `fetchedInMs`. */
+  /** Decides, timing each layer. The time of layer 7 is `gatheredInMs`, because its facts are what takes time. */
   const trace = (
     question: Facts,
     action: Action,
     { tier, ageMs }: Pick<GatheredFacts, 'tier' | 'ageMs'>,
-    fetchedInMs: number,
+    gatheredInMs: number,
   ): Explanation => {
-    const lines: TracedLayer[] = []
+    const traced: TracedLayer[] = []
     let sinceMs = clock.monotonic()
     const decision = decide(question, action, ({ layer, name }, { verdict, reason }) => {
       const nowMs = clock.monotonic()
-      const fetching = layer === 7
-      const microseconds = Math.round((fetching ? fetchedInMs : nowMs - sinceMs) * 1_000_000) / 1_000
-      const source = fetching ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
-      lines.push({ layer, name, verdict, reason, ...source, microseconds })
+      const isAccessLayer = layer === 7
+      const microseconds = Math.round((isAccessLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000) / 1_000
+      const source = isAccessLayer ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
+      traced.push({ layer, name, verdict, reason, ...source, microseconds })
       sinceMs = nowMs
     })
     const { allowed, reason } = redactDecision(question, action, decision)
-    return { allowed, reason, layers: lines }
+    return { allowed, reason, layers: traced }
   }
 
-  const gatherCaller = async (
+  const loadCaller = async (
     claims: Claims,
     deadline: Deadline,
     resources: readonly ResourceRef[] = [],
@@ -190,17 +193,17 @@ export const createAccess = ({
     const { sessionId, userId } = claims
     const queries = [...principalQueries(sessionId, userId), ...resources.map((ref) => resourceQuery(ref, userId))]
     const gathered = await facts.gather(queries, deadline)
-    const caller = admit(claims, gathered.principal(claims.sessionId, claims.userId))
+    const caller = requireSignedIn(claims, gathered.principal(claims.sessionId, claims.userId))
     decisionCounters.attributePrefetch(gathered.tier, resources.length)
     return gathered.stale ? { ...caller, stale: true } : caller
   }
 
   return {
-    enter: (claims, deadline, resources) => {
+    authenticate: (claims, deadline, resources) => {
       const known = facts.peekPrincipal(claims.sessionId, claims.userId)
-      return known === undefined ? gatherCaller(claims, deadline, resources) : admit(claims, known)
+      return known === undefined ? loadCaller(claims, deadline, resources) : requireSignedIn(claims, known)
     },
-    enterService: async (key, scope, deadline) => {
+    authenticateService: async (key, scope, deadline) => {
       const presented = readServiceKey(key)
       if (presented === undefined) throw new Fault('identity.not_signed_in')
       const { id, secretHash } = presented

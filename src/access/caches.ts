@@ -39,7 +39,7 @@ type Dependencies = {
 
 export type CacheTiming = { readonly lease?: LeaseTiming; readonly outbox?: Partial<OutboxTiming> }
 
-/** Memory, Redis, the bus and the one way to change what they hold. Created together: they keep one promise together. */
+/** Memory, Redis, the bus and `changes`, the only way to change cached facts. They keep one guarantee together. */
 export type Caches = {
   readonly facts: FactCache
   readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict'>

@@ -11,7 +11,7 @@ import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '
 
-/** The credential of a bearer header (RFC 6750 §2.1), whose scheme may be spelt in any case (RFC 9110 §11.1). */
+/** The credential of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive (RFC 9110 §11.1). */
 const credentialOf = (request: Request): string => {
   const header = request.headers.get('authorization')
   const isBearer = header?.startsWith('Bearer ') === true || header?.slice(0, scheme.length).toLowerCase() === scheme
@@ -19,22 +19,27 @@ const credentialOf = (request: Request): string => {
   return header.slice(scheme.length)
 }
 
-/** What a guard may look at to learn which thing a request is about. */
-type Asked = { readonly params: Record<string, string>; readonly body: unknown }
+/** The parts of a request that may name its resources. */
+type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
+type ResourcesOf = (parts: RequestParts) => readonly ResourceRef[]
+type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
 
 export type Guard = ReturnType<typeof createGuard>
 
 /**
- * The door in front of every route that is not open.
+ * Authentication and authorization of every route that is not public, as Elysia macros.
  *
- * `signedIn: true` puts `caller` into the context or answers 401. `signedIn: about` does the same and fetches the facts
- * of the things the request is about in the same statement. `signedInUnless: brings` does so where the query brings no
- * credential of another kind; where it does, `caller` is undefined, a bearer token is not looked at, and the route sees to
- * what was brought. `may: [action, thing]` asks for the decision on top: 404 where the caller may not read the thing, 403
- * where it may read but not do this; `mayWithRecheck` is the same for a streamed response, and puts the
- * `permission` into the context, which the stream re-checks while it lasts. `admin: true` is for operators.
- * `asks` lets services in as well, whose key has the scope, and puts `asker` into the context; `service: scope` lets in
- * nobody else. `operates: scope` lets in operators and services whose key has the scope, and puts `asker` into the context.
+ * - `signedIn: true` requires a bearer token (401) and adds `caller`. `signedIn: resourcesOf` loads the facts of these
+ *   resources in the same statement.
+ * - `signedInUnless: { hasOtherCredential, resourcesOf }` is the same, unless the query carries another credential: then the
+ *   bearer token is ignored, `caller` is undefined and the route checks that credential itself.
+ * - `may: [action, resourceOf]` also requires the permission: 404 where the caller may not read the resource, 403 where it
+ *   may read it but not do this. `mayWithRecheck` is the same for a streamed response, and adds the `permission` that the
+ *   stream re-checks while it lasts.
+ * - `admin: true` requires an operator.
+ * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
+ * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
+ * - `service: scope` admits only services whose key has the scope, and adds `service`.
  */
 export const createGuard = ({
   access,
@@ -43,103 +48,120 @@ export const createGuard = ({
   access: Access
   claimsOf: (token: string) => MaybePromise<TokenClaims>
 }) => {
-  const enterWith = (
-    credential: string,
+  const authenticateToken = (
+    token: string,
     context: RequestContext,
-    about?: readonly ResourceRef[],
+    resources?: readonly ResourceRef[],
   ): MaybePromise<Caller> => {
-    const claims = claimsOf(credential)
+    const claims = claimsOf(token)
     return claims instanceof Promise
-      ? claims.then((verified) => access.enter(verified, context.deadline, about))
-      : access.enter(claims, context.deadline, about)
+      ? claims.then((verified) => access.authenticate(verified, context.deadline, resources))
+      : access.authenticate(claims, context.deadline, resources)
   }
-  /** For what needs Postgres besides: where that is gone, nobody waits to learn it again. */
-  const enter = (request: Request, context: RequestContext, about?: readonly ResourceRef[]): MaybePromise<Caller> =>
-    mapMaybePromise(enterWith(credentialOf(request), context, about), (caller) => {
+  /** For routes that need Postgres anyway: 503 at once where the session could only be read from stale facts. */
+  const authenticate = (
+    request: Request,
+    context: RequestContext,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller> =>
+    mapMaybePromise(authenticateToken(credentialOf(request), context, resources), (caller) => {
       if (caller.stale) throw new Fault('database.unavailable')
       return caller
     })
-  /** A key of a service; whoever is signed in without one is told what it lacks. */
-  const enterService = async (request: Request, context: RequestContext, scope: Scope): Promise<Service> => {
+  /** 401 for a bad credential; 403 for a valid one of a person. */
+  const authenticateService = async (request: Request, context: RequestContext, scope: Scope): Promise<Service> => {
     const credential = credentialOf(request)
-    if (credential.startsWith(serviceKeyPrefix)) return access.enterService(credential, scope, context.deadline)
-    await enterWith(credential, context)
+    if (credential.startsWith(serviceKeyPrefix)) return access.authenticateService(credential, scope, context.deadline)
+    await authenticateToken(credential, context)
     throw new Fault('access.services_only')
   }
-  const ask = (
+  const authenticatePrincipal = (
     request: Request,
     context: RequestContext,
     scope: Scope,
-    about?: readonly ResourceRef[],
+    resources?: readonly ResourceRef[],
   ): MaybePromise<Principal> => {
     const credential = credentialOf(request)
     return credential.startsWith(serviceKeyPrefix)
-      ? access.enterService(credential, scope, context.deadline).then((service) => ({ kind: 'service', service }))
-      : mapMaybePromise(enterWith(credential, context, about), (caller) => ({ kind: 'person', caller }))
+      ? access
+          .authenticateService(credential, scope, context.deadline)
+          .then((service) => ({ kind: 'service', service }))
+      : mapMaybePromise(authenticateToken(credential, context, resources), (caller) => ({ kind: 'person', caller }))
   }
   return new Elysia({ name: 'guard' }).decorate(contextSlot).macro({
-    signedIn: (about: true | ((asked: Asked) => readonly ResourceRef[])) => ({
+    signedIn: (resourcesOf: true | ResourcesOf) => ({
       resolve: ({ request, context, params, body }) => {
-        const entered = enter(request, context, about === true ? undefined : about({ params, body }))
-        return resolved(mapMaybePromise(entered, (caller) => ({ caller })))
+        const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
+        return resolved(mapMaybePromise(authenticate(request, context, resources), (caller) => ({ caller })))
       },
     }),
     signedInUnless: ({
-      brings,
-      about,
+      hasOtherCredential,
+      resourcesOf,
     }: {
-      brings: (query: unknown) => boolean
-      about: (asked: Asked) => readonly ResourceRef[]
+      hasOtherCredential: (query: unknown) => boolean
+      resourcesOf: ResourcesOf
     }) => ({
       resolve: ({ request, context, query, params, body }) => {
-        if (brings(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
-        const entered = enter(request, context, about({ params, body }))
-        return resolved<{ caller: Caller | undefined }>(mapMaybePromise(entered, (caller) => ({ caller })))
+        if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
+        const authenticated = authenticate(request, context, resourcesOf({ params, body }))
+        return resolved<{ caller: Caller | undefined }>(mapMaybePromise(authenticated, (caller) => ({ caller })))
       },
     }),
-    /** Operators of the platform only. */
     admin: (_: true) => ({
       resolve: async ({ request, context }) => {
-        const caller = await enter(request, context)
+        const caller = await authenticate(request, context)
         if (caller.role !== 'admin') throw new Fault('access.admins_only')
         return { caller }
       },
     }),
-    asks: ({ scope, about }: { scope: Scope; about?: (body: unknown) => readonly ResourceRef[] }) => ({
+    personOrService: ({
+      scope,
+      resourcesOf,
+    }: {
+      scope: Scope
+      resourcesOf?: (body: unknown) => readonly ResourceRef[]
+    }) => ({
       resolve: ({ request, context, body }) => {
-        const asking = ask(request, context, scope, about?.(body))
-        return resolved(mapMaybePromise(asking, (asker) => ({ asker })))
+        const authenticated = authenticatePrincipal(request, context, scope, resourcesOf?.(body))
+        return resolved(mapMaybePromise(authenticated, (principal) => ({ principal })))
       },
     }),
-    /** `asks` for what is named in the query: apart, because a query is parsed for every route whose hooks mention it. */
-    asksByQuery: ({ scope, about }: { scope: Scope; about: (query: unknown) => readonly ResourceRef[] }) => ({
+    /** For resources in the query. Apart, because Elysia parses the query of every route whose hooks mention it. */
+    personOrServiceByQuery: ({
+      scope,
+      resourcesOf,
+    }: {
+      scope: Scope
+      resourcesOf: (query: unknown) => readonly ResourceRef[]
+    }) => ({
       resolve: ({ request, context, query }) => {
-        const asking = ask(request, context, scope, about(query))
-        return resolved(mapMaybePromise(asking, (asker) => ({ asker })))
+        const authenticated = authenticatePrincipal(request, context, scope, resourcesOf(query))
+        return resolved(mapMaybePromise(authenticated, (principal) => ({ principal })))
       },
     }),
-    operates: (scope: Scope) => ({
+    operatorOrService: (scope: Scope) => ({
       resolve: async ({ request, context }) => {
-        const asker = await ask(request, context, scope)
-        if (asker.kind === 'person' && asker.caller.role !== 'admin') throw new Fault('access.admins_only')
-        return { asker }
+        const principal = await authenticatePrincipal(request, context, scope)
+        if (principal.kind === 'person' && principal.caller.role !== 'admin') throw new Fault('access.admins_only')
+        return { principal }
       },
     }),
     service: (scope: Scope) => ({
-      resolve: async ({ request, context }) => ({ service: await enterService(request, context, scope) }),
+      resolve: async ({ request, context }) => ({ service: await authenticateService(request, context, scope) }),
     }),
-    may: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
+    may: ([action, resourceOf]: Permission) => ({
       resolve: async ({ request, context, params, body }) => {
-        const ref = thing({ params, body })
-        const caller = await enter(request, context, [ref])
+        const ref = resourceOf({ params, body })
+        const caller = await authenticate(request, context, [ref])
         await access.require(caller, action, ref, context.deadline)
         return { caller }
       },
     }),
-    mayWithRecheck: ([action, thing]: readonly [Action, (asked: Asked) => ResourceRef]) => ({
+    mayWithRecheck: ([action, resourceOf]: Permission) => ({
       resolve: async ({ request, context, params, body }) => {
-        const ref = thing({ params, body })
-        const caller = await enter(request, context, [ref])
+        const ref = resourceOf({ params, body })
+        const caller = await authenticate(request, context, [ref])
         const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
         await access.require(caller, action, ref, context.deadline)
         const permission: RecheckedPermission = { userId, sessionId, expiresAtMs, action, ref }

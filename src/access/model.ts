@@ -2,19 +2,23 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../http/sc
 import { tiers } from './cache/tiered-loader.ts'
 import { actions, listedTypes, resourceTypes } from './policy/matrix.ts'
 
-const aboutUser = t.Optional(id('About whom: a service says it, a person may only name itself'))
+const aboutUser = t.Optional(
+  id('The user the question is about. Required for a service; a person may omit it and may name only itself'),
+)
 
 export const question = closed({
   user_id: aboutUser,
   action: oneOf(actions),
-  resource: closed({ type: oneOf(resourceTypes), id: id('The thing') }),
+  resource: closed({ type: oneOf(resourceTypes), id: id('The resource') }),
 })
 export type Question = Static<typeof question>
 
 export const batch = closed({ checks: t.Array(question, { minItems: 1, maxItems: 200 }) })
 
 export const decision = closed({ allowed: t.Boolean(), reason: t.String() })
-export const decisions = closed({ results: t.Array(decision, { description: 'In the order of the checks' }) })
+export const decisions = closed({
+  results: t.Array(decision, { description: 'One decision for each check, in the order of the request' }),
+})
 
 export const explanation = closed({
   allowed: t.Boolean(),
@@ -25,13 +29,15 @@ export const explanation = closed({
       name: t.String(),
       verdict: oneOf(['allow', 'deny', 'abstain', 'skipped'] as const),
       reason: t.String(),
-      tier: t.Union([oneOf(tiers), t.Null()], { description: 'Where the facts came from; on layer 7 only' }),
+      tier: t.Union([oneOf(tiers), t.Null()], {
+        description: 'The slowest tier that supplied facts. Null on all layers but 7',
+      }),
       age_ms: t.Union([t.Integer({ minimum: 0 }), t.Null()], {
-        description: 'How long ago the oldest of the facts was true; on layer 7 only',
+        description: 'The age of the oldest fact used, in milliseconds. Null on all layers but 7',
       }),
       microseconds: t.Number({ minimum: 0 }),
     }),
-    { description: 'All ten, in the order of evaluation' },
+    { description: 'All ten layers, in the order of evaluation' },
   ),
 })
 
@@ -45,18 +51,18 @@ export type AccessibleQuery = Static<typeof accessibleQuery>
 
 export const whoQuery = closed({
   type: oneOf(listedTypes),
-  id: id('The thing'),
+  id: id('The resource'),
   action: oneOf(actions),
   ...pageQuery,
 })
 export type WhoQuery = Static<typeof whoQuery>
 
-export const accessible = pageOf(closed({ type: oneOf(listedTypes), id: id('The thing') }))
+export const accessible = pageOf(closed({ type: oneOf(listedTypes), id: id('The resource') }))
 
 export const who = closed({
   items: t.Array(closed({ user_id: id('User') }), {
-    description: 'People who may do it by owning it or through a team',
+    description: 'Users with an active account who may do it as owner or through a team',
   }),
-  everyone: t.Boolean({ description: 'Whether besides them everybody may who is signed in, because it is public' }),
+  everyone: t.Boolean({ description: 'Whether every signed-in user may do it, because the project is public' }),
   next_cursor: t.Union([t.String(), t.Null()]),
 })

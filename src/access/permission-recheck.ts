@@ -8,7 +8,7 @@ import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import type { Action, ResourceRef } from './policy/matrix.ts'
 import type { Claims } from './principal.ts'
 
-/** What somebody was let in for: by whom, until when their token is good, and to do what. */
+/** The permission a streamed response was started with: user, session, expiry of the token, action and resource. */
 export type RecheckedPermission = Claims & {
   readonly expiresAtMs: number
   readonly action: Action
@@ -23,17 +23,18 @@ export const isSignedIn = ({ userId }: Claims, { session, account }: PrincipalFa
   account?.status === 'active'
 
 /**
- * Whether those who were let in would be let in now: for answers that go on after they were decided on.
+ * Re-checks permissions of streamed responses, which outlive the decision they were started with.
  *
- * Promise: what a request would be answered at this moment, by the same facts. `peek` asks memory and nobody else;
- * `gather` sends at most one statement, however many ask. Neither counts as a decision: nobody asked anew. What was
- * remembered when Postgres went away is nothing to go on by, so then `gather` throws.
+ * Guarantee: the same answer as a new request would get now, from the same facts. `peek` reads only memory; `gather` sends
+ * at most one statement for any number of permissions. Neither counts as a decision, because no request asked.
+ *
+ * Degrades: stale facts do not suffice to continue a stream, so `gather` throws while Postgres is down.
  */
 export type PermissionRecheck = {
-  /** Undefined where memory does not tell. */
-  peek(right: RecheckedPermission): boolean | undefined
-  /** In the order asked. */
-  gather(rights: readonly RecheckedPermission[], deadline: Deadline): Promise<boolean[]>
+  /** Undefined where memory lacks a fact. */
+  peek(permission: RecheckedPermission): boolean | undefined
+  /** One answer for each permission, in their order. */
+  gather(permissions: readonly RecheckedPermission[], deadline: Deadline): Promise<boolean[]>
 }
 
 export const createPermissionRecheck = ({
@@ -43,27 +44,28 @@ export const createPermissionRecheck = ({
   facts: Pick<FactCache, 'peekPrincipal' | 'peekResource' | 'gather'>
   clock: Clock
 }): PermissionRecheck => {
-  const judge = (right: RecheckedPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
+  const isAllowed = (permission: RecheckedPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
     const nowMs = clock.now()
-    if (right.expiresAtMs <= nowMs || !isSignedIn(right, principal, nowMs)) return false
-    return decide({ userId: right.userId, account: principal.account, ...resource }, right.action).allowed
+    if (permission.expiresAtMs <= nowMs || !isSignedIn(permission, principal, nowMs)) return false
+    const { userId, action } = permission
+    return decide({ userId, account: principal.account, ...resource }, action).allowed
   }
   return {
-    peek: (right) => {
-      if (right.expiresAtMs <= clock.now()) return false
-      const principal = facts.peekPrincipal(right.sessionId, right.userId)
-      const resource = principal && facts.peekResource(right.ref, right.userId)
-      return principal && resource && judge(right, principal, resource)
+    peek: (permission) => {
+      if (permission.expiresAtMs <= clock.now()) return false
+      const principal = facts.peekPrincipal(permission.sessionId, permission.userId)
+      const resource = principal && facts.peekResource(permission.ref, permission.userId)
+      return principal && resource && isAllowed(permission, principal, resource)
     },
-    gather: async (rights, deadline) => {
-      const queries = rights.flatMap(({ sessionId, userId, ref }) => [
+    gather: async (permissions, deadline) => {
+      const queries = permissions.flatMap(({ sessionId, userId, ref }) => [
         ...principalQueries(sessionId, userId),
         resourceQuery(ref, userId),
       ])
-      const known = await facts.gather(queries, deadline)
-      return rights.map((right) => {
-        const { sessionId, userId, ref } = right
-        return judge(right, known.principal(sessionId, userId), known.resource(ref, userId))
+      const gathered = await facts.gather(queries, deadline)
+      return permissions.map((permission) => {
+        const { sessionId, userId, ref } = permission
+        return isAllowed(permission, gathered.principal(sessionId, userId), gathered.resource(ref, userId))
       })
     },
   }

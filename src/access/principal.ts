@@ -1,21 +1,21 @@
-/** Who asks: the person of a live session. */
+/** The person of a live session. */
 export type Caller = {
   readonly userId: string
   readonly sessionId: string
   readonly role: 'user' | 'admin'
-  /** Let in by what was remembered when Postgres went away; see `EmergencyReads`. */
+  /** Authenticated from stale facts while Postgres is down; see `StaleReads`. */
   readonly stale?: boolean
 }
 
-/** A service that asks with a key of its own. */
+/** A service that authenticated with its own key. */
 export type Service = { readonly keyId: string }
 
-/** Whoever may ask about access: a person about itself, a service about anybody. */
+/** Either kind of authenticated client: a person may ask about its own access, a service about that of any user. */
 export type Principal =
   | { readonly kind: 'person'; readonly caller: Caller }
   | { readonly kind: 'service'; readonly service: Service }
 
-/** What an access token claims, its signature checked, its session not yet. */
+/** The claims of an access token. Its signature was verified; its session was not looked up yet. */
 export type Claims = { readonly userId: string; readonly sessionId: string }
-/** And until when the token is good. */
+/** Claims with the expiry of the token. */
 export type TokenClaims = Claims & { readonly expiresAtMs: number }

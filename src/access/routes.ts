@@ -14,20 +14,26 @@ const tags = ['authorization']
 const security = ['bearer', 'service_key'] as const
 const errors = ['authorization.not_about_others', 'service_key.scope_missing'] as const
 
-const theThing = (body: unknown) => [(body as schema.Question).resource]
-const theThings = (body: unknown) => (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
-const theThingOfQuery = (query: unknown): ResourceRef[] => {
+const resourceOf = (body: unknown) => [(body as schema.Question).resource]
+const resourcesOfBatch = (body: unknown) => (body as Static<typeof schema.batch>).checks.map(({ resource }) => resource)
+const resourceOfQuery = (query: unknown): ResourceRef[] => {
   const { type, id } = query as schema.WhoQuery
   return [{ type, id }]
 }
 
-/** Whom a question is about: a person asks about itself, a service about whom it names. */
-const aboutWhom = (asker: Principal, userId: string | undefined, where: { in: 'body' | 'query'; pointer: string }) => {
-  if (asker.kind === 'service') {
+/** The user a question is about: a person may only ask about itself, a service must name a user. */
+const subjectOf = (
+  principal: Principal,
+  userId: string | undefined,
+  where: { in: 'body' | 'query'; pointer: string },
+) => {
+  if (principal.kind === 'service') {
     if (userId !== undefined) return userId
-    throw new Fault('request.invalid', { problems: [{ ...where, detail: 'A service says about whom it asks' }] })
+    throw new Fault('request.invalid', {
+      problems: [{ ...where, detail: 'A service must name the user it asks about' }],
+    })
   }
-  if (userId === undefined || userId === asker.caller.userId) return asker.caller.userId
+  if (userId === undefined || userId === principal.caller.userId) return principal.caller.userId
   throw new Fault('authorization.not_about_others')
 }
 
@@ -38,23 +44,23 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     .use(guard)
     .post(
       '/check',
-      ({ context, asker, body }) =>
-        access.decide(aboutWhom(asker, body.user_id, inBody), body.action, body.resource, context.deadline),
+      ({ context, principal, body }) =>
+        access.decide(subjectOf(principal, body.user_id, inBody), body.action, body.resource, context.deadline),
       {
-        asks: { scope: 'authorization:check', about: theThing },
+        personOrService: { scope: 'authorization:check', resourcesOf: resourceOf },
         ...contract(
           { body: schema.question },
           { 200: schema.decision },
-          { summary: 'May this person do this to that?', tags, security, errors },
+          { summary: 'Decide whether a user may do an action on a resource', tags, security, errors },
         ),
       },
     )
     .post(
       '/check/batch',
-      async ({ context, asker, body }) => ({
+      async ({ context, principal, body }) => ({
         results: await access.decideMany(
           body.checks.map(({ user_id, action, resource }, index) => ({
-            userId: aboutWhom(asker, user_id, { in: 'body', pointer: `/checks/${index}/user_id` }),
+            userId: subjectOf(principal, user_id, { in: 'body', pointer: `/checks/${index}/user_id` }),
             action,
             resource,
           })),
@@ -62,59 +68,59 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ),
       }),
       {
-        asks: { scope: 'authorization:check', about: theThings },
+        personOrService: { scope: 'authorization:check', resourcesOf: resourcesOfBatch },
         ...contract(
           { body: schema.batch },
           { 200: schema.decisions },
-          { summary: 'Up to 200 checks in one answer', tags, security, errors },
+          { summary: 'Decide up to 200 checks in one request', tags, security, errors },
         ),
       },
     )
     .post(
       '/explain',
-      ({ context, asker, body: { user_id, action, resource } }) =>
+      ({ context, principal, body: { user_id, action, resource } }) =>
         mapMaybePromise(
-          access.explain(aboutWhom(asker, user_id, inBody), action, resource, context.deadline),
-          (explanation) => (asker.kind === 'person' ? redact(explanation) : explanation),
+          access.explain(subjectOf(principal, user_id, inBody), action, resource, context.deadline),
+          (explanation) => (principal.kind === 'person' ? redact(explanation) : explanation),
         ),
       {
-        asks: { scope: 'authorization:check' },
+        personOrService: { scope: 'authorization:check' },
         ...contract(
           { body: schema.question },
           { 200: schema.explanation },
-          { summary: 'The decision and what each of the ten layers said', tags, security, errors },
+          { summary: 'Explain a decision: the verdict and reason of each of the ten layers', tags, security, errors },
         ),
       },
     )
     .get(
       '/accessible',
-      ({ context, asker, query }) => {
-        const userId = aboutWhom(asker, query.user_id, { in: 'query', pointer: '/user_id' })
+      ({ context, principal, query }) => {
+        const userId = subjectOf(principal, query.user_id, { in: 'query', pointer: '/user_id' })
         return listing.accessible(context.deadline, userId, query, toPlace(query))
       },
       {
-        asks: { scope: 'authorization:list' },
+        personOrService: { scope: 'authorization:list' },
         ...contract(
           { query: schema.accessibleQuery },
           { 200: schema.accessible },
-          { summary: 'The things a person may do something to, newest first', tags, security, errors },
+          { summary: 'List the resources a user may do an action on, newest first', tags, security, errors },
         ),
       },
     )
     .get(
       '/who',
-      async ({ context, asker, query: { type, id, action, ...page } }) => {
+      async ({ context, principal, query: { type, id, action, ...page } }) => {
         const ref = { type, id }
-        if (asker.kind === 'person') await access.require(asker.caller, 'share', ref, context.deadline)
+        if (principal.kind === 'person') await access.require(principal.caller, 'share', ref, context.deadline)
         return listing.who(context.deadline, ref, action, toPlace(page))
       },
       {
-        asksByQuery: { scope: 'authorization:list', about: theThingOfQuery },
+        personOrServiceByQuery: { scope: 'authorization:list', resourcesOf: resourceOfQuery },
         ...contract(
           { query: schema.whoQuery },
           { 200: schema.who },
           {
-            summary: 'The people who may do something to a thing; a person asks about what it may share',
+            summary: 'List the users who may do an action on a resource. A person may ask about resources it may share',
             tags,
             security,
             errors: ['service_key.scope_missing', 'project.not_found', 'generation.not_found', 'access.denied'],

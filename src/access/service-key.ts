@@ -4,19 +4,19 @@ import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import { idFromBytes, idLength, idToBytes } from '../kit/id.ts'
 import { sha256 } from '../platform/secrets.ts'
 
-/** What a key of a service looks like: `vsk_` and base64url of its id (16 bytes) and its secret (32 bytes). */
+/** A service key is `vsk_` and the base64url of its id (16 bytes) and its secret (32 bytes). */
 export const serviceKeyPrefix = 'vsk_'
 
 const secretLength = 32
 
-/** A new key for an id: the text its holder gets once, and the hash that is kept. */
+/** A new key for an id. The key is shown to its holder once; only the hash of its secret is stored. */
 export const makeServiceKey = (id: string): { key: string; secretHash: Uint8Array } => {
   const secret = randomBytes(secretLength)
   const bytes = Buffer.concat([idToBytes(id), secret])
   return { key: serviceKeyPrefix + encodeBase64url(bytes), secretHash: sha256(secret) }
 }
 
-/** The id a presented key names and the hash of its secret, or undefined when it is not the text of a key. */
+/** The id in a presented key and the hash of its secret; undefined where the text is no service key. */
 export const readServiceKey = (text: string): { id: string; secretHash: Uint8Array } | undefined => {
   if (!text.startsWith(serviceKeyPrefix) || text.length > 128) return undefined
   const bytes = decodeBase64url(text.slice(serviceKeyPrefix.length))
@@ -24,8 +24,8 @@ export const readServiceKey = (text: string): { id: string; secretHash: Uint8Arr
   return { id: idFromBytes(bytes.subarray(0, idLength)), secretHash: sha256(bytes.subarray(idLength)) }
 }
 
-/** Compared in constant time; `kept` is base64url, as a fact has it. */
-export const isSameHash = (presented: Uint8Array, kept: string): boolean => {
-  const bytes = Buffer.from(kept, 'base64url')
+/** Compares in constant time. `stored` is base64url, as in the fact. */
+export const isSameHash = (presented: Uint8Array, stored: string): boolean => {
+  const bytes = Buffer.from(stored, 'base64url')
   return bytes.length === presented.length && timingSafeEqual(bytes, presented)
 }

@@ -8,15 +8,15 @@ import { createFactStore } from './cache/fact-store.ts'
 import { loadFromStore } from './cache/tiered-loader.ts'
 
 /**
- * Access as one transaction sees it, past every cache. Asked after a row was locked, its answer holds until the commit,
- * because whoever would change it waits for that row. Each question is one statement.
+ * Access decided inside one transaction, without any cache. Asked after the transaction has locked the rows the decision
+ * depends on, the answer holds until the commit: a change to them waits for the lock. Cost: one statement a question.
  */
 export type TransactionalAccess = (tx: TransactionSql) => Access
 
 export const createTransactionalAccess =
   (clock: Clock, flags: { readonly l3: boolean }): TransactionalAccess =>
   (tx) => {
-    // Nothing lives in this memory: what was known before a lock is not what is true after it.
+    // Nothing is cached: a fact read before the lock may be stale after it.
     const facts = createFactCache({
       load: loadFromStore(createFactStore(tx), flags),
       memory: createTtlMap<never>({ clock, ttlMs: 0 }),

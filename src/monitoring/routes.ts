@@ -8,7 +8,7 @@ const tags = ['performance']
 
 export const monitoringRoutes = ({ monitoring, guard }: { monitoring: Monitoring; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/performance' }).use(guard).get('/metrics', () => monitoring.metrics(), {
-    operates: 'performance:read',
+    operatorOrService: 'performance:read',
     ...contract(
       {},
       { 200: model.metrics },

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import { noResource, type ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
 import type { ListedRef } from '../../src/access/policy/matrix.ts'
 import { createAccessFrequency, sampledOneIn } from '../../src/access/warm-up/access-frequency.ts'
-import { createAccessFrequencyStore, type HotPair } from '../../src/access/warm-up/access-frequency-store.ts'
+import { createAccessFrequencyStore, type SampledPair } from '../../src/access/warm-up/access-frequency-store.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { createRandom, idOf } from './random.ts'
@@ -20,8 +20,8 @@ const there: ResourceFacts = {
 }
 
 describe('sampling', () => {
-  let written: HotPair[][]
-  const add = async (heats: readonly HotPair[]) => void written.push([...heats])
+  let written: SampledPair[][]
+  const add = async (pairs: readonly SampledPair[]) => void written.push([...pairs])
   /** Every decision in the middle of its draw: one in `sampledOneIn`, exactly. */
   const evenly = () => 0.5
   const on = { warm_up: true }
@@ -101,7 +101,7 @@ describe('the table', () => {
   let database: TestDatabase
   let sql: Sql
   let other: Sql
-  const heat = (userId: string, { type, id }: ListedRef, hits: number): HotPair => ({ userId, type, id, hits })
+  const heat = (userId: string, { type, id }: ListedRef, hits: number): SampledPair => ({ userId, type, id, hits })
   const rows = () => sql<{ user_id: string; resource_id: string; hits: number }[]>`
     select user_id, resource_id, hits from access_heat order by user_id, resource_type, resource_id`
   const age = (interval: string) => sql`update access_heat set last_at = last_at - ${interval}::interval`

@@ -106,7 +106,7 @@ const warm = async (userId: string, ref: ResourceRef) => {
 const enters = async ({ access, within, leased }: Instance, userId: string, sessionId = idOf('session', 1)) => {
   await leased()
   return Promise.resolve()
-    .then(() => access.enter({ userId, sessionId }, within()))
+    .then(() => access.authenticate({ userId, sessionId }, within()))
     .then(
       () => true,
       () => false,

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { type Action, actionBit, actions } from '../../src/access/policy/matrix.ts'
-import { createAccessFrequencyStore, type HotPair } from '../../src/access/warm-up/access-frequency-store.ts'
+import { createAccessFrequencyStore, type SampledPair } from '../../src/access/warm-up/access-frequency-store.ts'
 import { createViewStore, type ViewStore, views } from '../../src/access/warm-up/materialized-view-store.ts'
 import { createViewRefresh } from '../../src/access/warm-up/materialized-views.ts'
 import { connectOnce, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
@@ -60,7 +60,7 @@ beforeEach(async () => {
   })
 })
 
-const heat = (number: number, id: string, hits: number): HotPair => ({
+const heat = (number: number, id: string, hits: number): SampledPair => ({
   userId: user(number),
   type: id.startsWith('00000000-0000-7000-8003') ? 'project' : 'generation',
   id,
@@ -162,8 +162,8 @@ describe('a refresh', () => {
       return createAccessFrequencyStore(sql).purge()
     }
     await Promise.all([
-      createViewRefresh({ store: one, heat: { purge } })(),
-      createViewRefresh({ store: two, heat: { purge } })(),
+      createViewRefresh({ store: one, frequencies: { purge } })(),
+      createViewRefresh({ store: two, frequencies: { purge } })(),
     ])
     expect(swept).toBe(1)
     expect((await sql`select from access_heat`).count).toBe(1)

@@ -8,23 +8,23 @@ import type { Decision } from '../policy/decide.ts'
 import { type Action, actions, type ResourceRef, type ResourceType, resourceTypes } from '../policy/matrix.ts'
 
 /*
- * The words of the OpenID AuthZEN Authorization API 1.0, between the wire and `decide`: a subject is a `user` by id,
- * actions and resource types are ours by name. The standard has receivers ignore what they do not know, so nothing here
- * is closed; `properties` and `context` are taken and not looked into, because no rule depends on what a caller claims.
+ * Translates between the OpenID AuthZEN Authorization API 1.0 and `decide`. A subject is a `user` with its id; actions and
+ * resource types have the same names as here. The standard requires receivers to ignore unknown members, so every schema is
+ * open. `properties` and `context` are accepted and ignored: no rule depends on attributes that a client asserts.
  */
 
 const open = <P extends TProperties>(properties: P, options: ObjectOptions = {}): TObject<P> =>
   t.Object(properties, { ...options, additionalProperties: true })
 
-const bag = t.Optional(open({}, { description: 'Taken, and not looked into' }))
-const entity = { type: t.String(), id: t.String(), properties: bag }
-const act = { name: t.String(), properties: bag }
+const ignoredObject = t.Optional(open({}, { description: 'Accepted and ignored' }))
+const entity = { type: t.String(), id: t.String(), properties: ignoredObject }
+const actionEntity = { name: t.String(), properties: ignoredObject }
 
 export const evaluation = open({
-  subject: open(entity, { description: '`type` is `user`' }),
-  action: open(act, { description: `\`name\` is one of ${actions.join(', ')}` }),
-  resource: open(entity, { description: `\`type\` is one of ${resourceTypes.join(', ')}` }),
-  context: bag,
+  subject: open(entity, { description: '`type` must be `user`' }),
+  action: open(actionEntity, { description: `\`name\` must be one of ${actions.join(', ')}` }),
+  resource: open(entity, { description: `\`type\` must be one of ${resourceTypes.join(', ')}` }),
+  context: ignoredObject,
 })
 export type Evaluation = Static<typeof evaluation>
 
@@ -33,17 +33,17 @@ export type Semantic = (typeof semantics)[number]
 
 export const maxEvaluations = 200
 
-const entityDefault = open({ type: t.Optional(entity.type), id: t.Optional(entity.id), properties: bag })
+const entityDefault = open({ type: t.Optional(entity.type), id: t.Optional(entity.id), properties: ignoredObject })
 
 export const evaluations = open({
   subject: t.Optional(entityDefault),
-  action: t.Optional(open({ name: t.Optional(act.name), properties: bag })),
+  action: t.Optional(open({ name: t.Optional(actionEntity.name), properties: ignoredObject })),
   resource: t.Optional(entityDefault),
-  context: bag,
+  context: ignoredObject,
   evaluations: t.Optional(
     t.Array(t.Unknown(), {
       maxItems: maxEvaluations,
-      description: 'Each as for one evaluation; what an item leaves out is taken from the top level',
+      description: 'Each is an evaluation. A member an item omits is taken from the top level',
     }),
   ),
   options: t.Optional(open({ evaluations_semantic: t.Optional(oneOf(semantics)) })),
@@ -61,7 +61,7 @@ export type Verdict = Static<typeof verdict>
 
 export const verdicts = t.Object({
   evaluations: t.Array(verdict, {
-    description: 'In the order of the request; a semantic that stops early leaves out what comes after',
+    description: 'One decision for each item, in the order of the request. A semantic that stops early omits the rest',
   }),
 })
 
@@ -76,28 +76,28 @@ const checkEvaluation = TypeCompiler.Compile(evaluation)
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** What a request says itself goes first; the required members it leaves out are taken from the default. */
-const withDefault = (own: unknown, standard: Record<string, unknown> | undefined, required: readonly string[]) => {
-  if (own === undefined) return standard
-  if (!isRecord(own) || standard === undefined) return own
-  const missing = required.filter((name) => own[name] === undefined && standard[name] !== undefined)
-  return { ...own, ...Object.fromEntries(missing.map((name) => [name, standard[name]])) }
+/** The members of an item take precedence; required members it omits are taken from the default of the request. */
+const withDefault = (own: unknown, fallback: Record<string, unknown> | undefined, required: readonly string[]) => {
+  if (own === undefined) return fallback
+  if (!isRecord(own) || fallback === undefined) return own
+  const missing = required.filter((name) => own[name] === undefined && fallback[name] !== undefined)
+  return { ...own, ...Object.fromEntries(missing.map((name) => [name, fallback[name]])) }
 }
 
-/** What keeps something from being an evaluation; `pointer` is a JSON Pointer into it. */
-export type Incomplete = { readonly pointer: string; readonly detail: string }
+/** Why an item is no valid evaluation. `pointer` is a JSON Pointer into the item. */
+export type InvalidEvaluation = { readonly pointer: string; readonly detail: string }
 
-/** One item with the defaults of the request filled in. */
-export const completeEvaluation = (item: unknown, defaults: Evaluations): Evaluation | Incomplete => {
+/** An item completed with the defaults of the request. */
+export const completeEvaluation = (item: unknown, defaults: Evaluations): Evaluation | InvalidEvaluation => {
   if (!isRecord(item)) return { pointer: '', detail: 'must be an object' }
-  const whole = {
+  const completed = {
     subject: withDefault(item['subject'], defaults.subject, ['type', 'id']),
     action: withDefault(item['action'], defaults.action, ['name']),
     resource: withDefault(item['resource'], defaults.resource, ['type', 'id']),
     context: item['context'] ?? defaults.context,
   }
-  if (checkEvaluation.Check(whole)) return whole
-  const first = checkEvaluation.Errors(whole).First()
+  if (checkEvaluation.Check(completed)) return completed
+  const first = checkEvaluation.Errors(completed).First()
   return { pointer: first?.path ?? '', detail: describeInputError(first ?? {}) }
 }
 
@@ -107,8 +107,8 @@ const isAction = (name: string): name is Action => (actions as readonly string[]
 const isResourceType = (type: string): type is ResourceType => (resourceTypes as readonly string[]).includes(type)
 
 /**
- * What an evaluation asks in our words, or the reason why it can only be denied. An id that is not spelt as ours are
- * names nobody and nothing, and is answered like one that was never given out.
+ * The evaluation as a question for `decide`, or the reason to deny it without one. An id in another format cannot exist,
+ * and is denied with the reason of an id that does not exist.
  */
 export const toQuestion = ({ subject, action, resource }: Evaluation): Question | { readonly denied: string } => {
   if (subject.type !== 'user') return { denied: 'subject.type_unknown' }
@@ -121,21 +121,21 @@ export const toQuestion = ({ subject, action, resource }: Evaluation): Question 
 
 export const toVerdict = ({ allowed, reason }: Decision): Verdict => ({ decision: allowed, context: { reason } })
 export const denied = (reason: string): Verdict => ({ decision: false, context: { reason } })
-export const failed = ({ pointer, detail }: Incomplete): Verdict => ({
+export const failed = ({ pointer, detail }: InvalidEvaluation): Verdict => ({
   decision: false,
   context: { error: { status: 400, message: pointer === '' ? detail : `${pointer}: ${detail}` } },
 })
 
-/** The answers up to the one that settles the whole request, that one included. */
-export const settle = (answers: Verdict[], semantic: Semantic): Verdict[] => {
-  if (semantic === 'execute_all') return answers
-  const settled = answers.findIndex(({ decision }) => decision === (semantic === 'permit_on_first_permit'))
-  return settled === -1 ? answers : answers.slice(0, settled + 1)
+/** The verdicts up to and including the first one at which the semantic stops. */
+export const applySemantic = (verdicts: Verdict[], semantic: Semantic): Verdict[] => {
+  if (semantic === 'execute_all') return verdicts
+  const last = verdicts.findIndex(({ decision }) => decision === (semantic === 'permit_on_first_permit'))
+  return last === -1 ? verdicts : verdicts.slice(0, last + 1)
 }
 
 export const isAuthzenPath = (path: string): boolean => path.startsWith('/access/v1/')
 
-/** The standard has one status for every request that cannot be taken: 400. */
+/** The standard answers every invalid request with 400, so 415 and 422 become `request.malformed`. */
 export const asAuthzenFault = (fault: Fault): Fault =>
   fault.code === 'request.invalid' || fault.code === 'request.media_type_unsupported'
     ? new Fault('request.malformed', { cause: fault, ...(fault.problems && { problems: fault.problems }) })

@@ -10,14 +10,17 @@ import * as authzen from './authzen.ts'
 const tags = ['authzen']
 const security = ['service_key'] as const
 const errors = ['access.services_only', 'service_key.scope_missing'] as const
-/** A body that cannot be taken is a 400 here, whatever is wrong with it. */
+/** Every invalid body is a 400 here; see `asAuthzenFault`. */
 const omitFaults = ['request.media_type_unsupported'] as const
 
 type Dependencies = { access: Access; guard: Guard; config: { readonly publicUrl: string | undefined } }
 
 /** OpenID AuthZEN Authorization API 1.0, for services. */
 export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
-  const evaluateAll = async (context: RequestContext, items: readonly (authzen.Evaluation | authzen.Incomplete)[]) => {
+  const evaluateAll = async (
+    context: RequestContext,
+    items: readonly (authzen.Evaluation | authzen.InvalidEvaluation)[],
+  ) => {
     const questions = items.map((item) => ('pointer' in item ? item : authzen.toQuestion(item)))
     const asked = questions.filter((question) => 'userId' in question)
     const decisions = await access.decideMany(asked, context.deadline)
@@ -38,14 +41,18 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
 
   const routes = new Elysia()
     .use(guard)
-    // A request's own id, if it has one, goes back with the answer as it came.
+    // The standard requires the X-Request-ID of the request to be returned unchanged.
     .onTransform(({ request, set }) => {
       const given = request.headers.get('x-request-id')
       if (given !== null) set.headers['x-request-id'] = given
     })
     .post('/access/v1/evaluation', ({ context, body }) => evaluate(context, body), {
       service: 'authorization:check',
-      ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation', tags, security, errors, omitFaults }),
+      ...contract(
+        {},
+        { 200: authzen.verdict },
+        { summary: 'Access Evaluation: one decision', tags, security, errors, omitFaults },
+      ),
       body: authzen.evaluation,
     })
     .post(
@@ -57,11 +64,11 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
           if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
           return evaluate(context, single)
         }
-        const answers = await evaluateAll(
+        const verdicts = await evaluateAll(
           context,
           items.map((item) => authzen.completeEvaluation(item, body)),
         )
-        return { evaluations: authzen.settle(answers, body.options?.evaluations_semantic ?? 'execute_all') }
+        return { evaluations: authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all') }
       },
       {
         service: 'authorization:check',
@@ -69,7 +76,7 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
           {},
           { 200: t.Union([authzen.verdicts, authzen.verdict]) },
           {
-            summary: 'Access Evaluations: up to 200 in one answer; without `evaluations`, one',
+            summary: 'Access Evaluations: up to 200 in one request. Without `evaluations` it is one evaluation',
             tags,
             security,
             errors,
@@ -82,14 +89,20 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
   const discovery = new Elysia().get(
     '/.well-known/authzen-configuration',
     ({ request }) => {
-      const here = originOf(config, request)
+      const origin = originOf(config, request)
       return {
-        policy_decision_point: here,
-        access_evaluation_endpoint: `${here}/access/v1/evaluation`,
-        access_evaluations_endpoint: `${here}/access/v1/evaluations`,
+        policy_decision_point: origin,
+        access_evaluation_endpoint: `${origin}/access/v1/evaluation`,
+        access_evaluations_endpoint: `${origin}/access/v1/evaluations`,
       }
     },
-    { ...contract({}, { 200: authzen.metadata }, { summary: 'Where the AuthZEN endpoints are', tags, open: true }) },
+    {
+      ...contract(
+        {},
+        { 200: authzen.metadata },
+        { summary: 'AuthZEN metadata: the URLs of the endpoints', tags, open: true },
+      ),
+    },
   )
   return new Elysia().use(routes).use(discovery)
 }

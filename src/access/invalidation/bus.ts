@@ -49,7 +49,7 @@ export type BusHandlers = {
  * Guarantee: once `acknowledgedByAll` resolves, no instance trusts memory that predates the change. Clocks must run at
  * equal rates (within 2 %); they need not show equal times.
  *
- * Degrades: without its connection an instance has no lease after `leaseMs`, and each of its own changes takes a lease.
+ * Degrades: without its connection an instance has no lease after `leaseMs`, and every change it makes takes a lease.
  * A frozen member delays the changes of others by a lease each, until it stops being a member after two.
  */
 export type Bus = {

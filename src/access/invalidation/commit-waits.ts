@@ -37,8 +37,8 @@ const unknownMembers = ''
 /**
  * Writers of this instance that wait for acknowledgements.
  *
- * The members to wait for are looked up when our own event comes back: every heartbeat sent before it has arrived by
- * then, so no instance that may hold an older lease is left out.
+ * The members to wait for are looked up when our own event comes back: every heartbeat sent before it has arrived
+ * too, so no instance that may hold an older lease is left out.
  */
 export const createCommitWaits = ({ clock, timing, membership, acknowledge, after }: Dependencies) => {
   const waits = new Map<string, PendingAcks>()

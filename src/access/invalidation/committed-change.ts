@@ -7,12 +7,12 @@ import { publishEvent } from './event-store.ts'
 import type { InvalidationEvent } from './model.ts'
 
 /**
- * The one way to change what decisions depend on.
+ * Runs every transaction that changes a fact.
  *
- * Promise: when it resolves, the change is committed and no instance makes a decision on the facts as they were, from any
- * tier. When it rejects, nothing was changed (or, where the connection died during the commit or the time ran out after
- * it, nobody knows). What changed is told by the tables themselves. Two changes that deadlock are one change and a second
- * try of the other.
+ * Guarantee: once `commitAndInvalidate` resolves, the change is committed and no instance decides on the earlier facts,
+ * from any tier. When it rejects, nothing was changed; only where the connection was lost during the commit, or the
+ * deadline passed after it, is the outcome unknown. Triggers record which facts a transaction invalidates, so callers name
+ * none. A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three times in all.
  */
 export type Changes = {
   commitAndInvalidate<T>(
@@ -24,8 +24,8 @@ export type Changes = {
 
 type ChangeOptions = {
   /**
-   * It takes nothing away from anybody. Where another change finds nothing left to change, somebody else has just made it,
-   * perhaps without having been answered: it too waits until everybody has heard.
+   * The change takes no access away. Any other change that finds its rows changed already still waits for acknowledgements:
+   * an identical change may have been committed just before, whose writer was not answered yet.
    */
   readonly grantsOnly?: boolean
 }
@@ -34,7 +34,7 @@ type Dependencies = {
   readonly sql: Sql
   readonly bus: Pick<Bus, 'instance' | 'registerCommit'>
   readonly facts: Pick<FactCache, 'invalidate'>
-  /** Takes over a committed event: the outer cache is to forget what it touched. */
+  /** Takes over the committed event, to delete its keys from Redis. */
   readonly onCommitted: (event: InvalidationEvent) => void
 }
 
@@ -43,20 +43,20 @@ const maxTries = 3
 const isDeadlock = (error: unknown): boolean =>
   typeof error === 'object' && error !== null && 'code' in error && (error.code === '40P01' || error.code === '40001')
 
-type Published = { readonly event: InvalidationEvent; readonly announcement: CommitWait }
+type Published = { readonly event: InvalidationEvent; readonly wait: CommitWait }
 
 export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): Changes => ({
-  commitAndInvalidate: (deadline, work, { grantsOnly: adds = false } = {}) => {
+  commitAndInvalidate: (deadline, work, { grantsOnly = false } = {}) => {
     const attempt = async () => {
       let published: Published | undefined
       const publish = async (tx: TransactionSql) => {
-        const event = await publishEvent(tx, bus.instance, !adds)
-        // Before the commit, because others may hear and answer before we learn that it was done.
-        if (event !== undefined) published = { event, announcement: bus.registerCommit(event.id) }
+        const event = await publishEvent(tx, bus.instance, !grantsOnly)
+        // Before the commit: an acknowledgement may arrive before the confirmation of the commit does.
+        if (event !== undefined) published = { event, wait: bus.registerCommit(event.id) }
       }
       try {
         const result = await sql.begin(async (tx) => {
-          // The wait for a connection may have used up the time; what nobody waits for any more must not be done.
+          // The wait for a connection may have used up the deadline; a request that was given up must change nothing.
           deadline.check()
           const result = await work(tx)
           await publish(tx)
@@ -65,26 +65,26 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
         })
         return { result, published }
       } catch (error) {
-        published?.announcement.abandon()
-        // It may have been committed all the same.
+        published?.wait.abandon()
+        // The transaction may have been committed all the same.
         facts.invalidate(published?.event.keys ?? [])
         throw error
       }
     }
-    const settle = async () => {
+    const attemptAndWait = async () => {
       for (let tries = 1; ; tries += 1) {
         try {
           const { result, published } = await attempt()
           if (published === undefined) return result
           facts.invalidate(published.event.keys)
           onCommitted(published.event)
-          await published.announcement.acknowledgedByAll()
+          await published.wait.acknowledgedByAll()
           return result
         } catch (error) {
           if (!isDeadlock(error) || tries === maxTries) throw error
         }
       }
     }
-    return deadline.run(settle()) as ReturnType<typeof work>
+    return deadline.run(attemptAndWait()) as ReturnType<typeof work>
   },
 })

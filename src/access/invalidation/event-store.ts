@@ -8,8 +8,8 @@ const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEven
 })
 
 /**
- * Announces what this transaction has changed, to be heard when it commits: the event's id and the names of the facts,
- * or undefined where it changed none, unless `always`. `instance` is who waits for it to be heard.
+ * Publishes the invalidation event of this transaction, delivered when it commits. Returns the event; undefined where the
+ * transaction changed no fact, unless `always`. `instance` receives the acknowledgements.
  */
 export const publishEvent = async (
   tx: TransactionSql,
@@ -22,16 +22,16 @@ export const publishEvent = async (
   return row && toEvent(row)
 }
 
-/** Events that stand: the outer cache has not confirmed yet that it forgot what they touched. */
+/** The rows of events that Redis has not confirmed yet. */
 export const createEventStore = (sql: Sql) => ({
-  /** Those of these that stand. */
+  /** Those of the given ids that still have a row. */
   listPending: async (ids: readonly string[]): Promise<Set<string>> => {
     const rows = await sql<{ id: string }[]>`
       select id from access_events where id = any (${ids as string[]}::bigint[])`
     return new Set(rows.map(({ id }) => id))
   },
 
-  /** Removes events and tells everybody so, in one statement: a row is never gone without being told of. */
+  /** Deletes rows and notifies every instance in one statement, so that no row disappears without a notification. */
   remove: async (eventIds: readonly string[], serverRunId: string): Promise<void> => {
     await sql`
       with gone as (delete from access_events where id = any (${eventIds as string[]}::bigint[]))
@@ -41,7 +41,7 @@ export const createEventStore = (sql: Sql) => ({
 
 export type EventStore = ReturnType<typeof createEventStore>
 
-/** What the bus reads on its own connection, which knows no type of arrays: it would take one for text. */
+/** For the connection of the bus, which does not fetch array types: an array column would be parsed as text. */
 export const readEvent = async (sql: Sql, id: string): Promise<InvalidationEvent | undefined> => {
   const [row] = await sql<{ id: string; keys: string[] }[]>`
     select id, to_jsonb(keys) as keys from access_events where id = ${id}`

@@ -13,7 +13,7 @@ type Dependencies = {
  * The lease of this instance, renewed by its own heartbeats.
  *
  * Guarantee: the lease ends `leaseMs` after the newest heartbeat that came back was *sent*. Notifications arrive in commit
- * order, so whatever was committed before that moment has been applied here.
+ * order, so every change committed before that moment has been applied here.
  */
 export const createHeartbeat = ({ clock, timing, send, restart }: Dependencies) => {
   const lease = { untilMs: Number.NEGATIVE_INFINITY }

@@ -10,20 +10,20 @@ import {
   publicActions,
 } from '../policy/matrix.ts'
 
-/** A place in a list of ids: those after `after`, newest first, `limit` and one more. */
+/** A page of a list of ids, newest first: those after `after`. One more than `limit` is read, to know whether it is the last. */
 export type Place = { readonly after: string | null; readonly limit: number }
 
 const first = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 
 /**
- * The rule of access/decide as SQL, for whole lists: the bits come from the same matrix, and tests compare every answer
- * with the decision about each single thing.
+ * The rules of `decide` as SQL, for whole lists. The action bits come from the same matrix, and tests compare every list
+ * with the decisions about each of its resources.
  */
 export const createListingStore = (sql: Sql) => {
-  const bare = sql``
+  const noFilter = sql``
 
-  /** Ids of the projects a person may do something on; `and` narrows them, by columns of `p`. */
-  const projectIds = (userId: string, action: Action, { after, limit }: Place, and: Fragment = bare) => {
+  /** Ids of the projects a user may do the action on. `and` is a further condition on columns of `p`. */
+  const projectIds = (userId: string, action: Action, { after, limit }: Place, and: Fragment = noFilter) => {
     const from = after ?? first
     const shared = sql`
       (select p.id from project_access a join projects p on p.id = a.project_id
@@ -36,14 +36,15 @@ export const createListingStore = (sql: Sql) => {
   }
 
   /**
-   * Ids of the generations a person may do something to; `and` narrows them, by columns of `g`. A branch for each way to
-   * come by one, each cut to the page, so that the cost follows the page and not the table. What one owns is settled by
-   * owning it.
+   * Ids of the generations a user may do the action on. `and` is a further condition on columns of `g`. A union of one
+   * branch for each way to have access (shared project, ownership, public project), each limited to the page, so that the
+   * cost grows with the page and not with the table. Ownership decides alone: an owned generation is left out of the others.
    *
-   * Of what is shared, the newest of each project is looked up first: a page of them names all projects that can have
-   * anything on this page. Costs an index probe for each project shared, and a page of pages.
+   * The shared branch first finds the newest matching generation of each project: only the projects of the first page of
+   * those can contribute to this page. Cost: one index probe for each shared project, and a page for each of a page of
+   * projects.
    */
-  const generationIds = (userId: string, action: Action, { after, limit }: Place, and: Fragment = bare) => {
+  const generationIds = (userId: string, action: Action, { after, limit }: Place, and: Fragment = noFilter) => {
     const from = after ?? first
     const branches = [
       sql`
@@ -78,7 +79,7 @@ export const createListingStore = (sql: Sql) => {
   const idsOf = { project: projectIds, generation: generationIds } as const
 
   return {
-    /** Ids of the things of a type that a person may do something to, newest first. */
+    /** Ids of the resources of a type that a user may do the action on, newest first. None for an account that is not active. */
     accessible: (deadline: Deadline, userId: string, type: ListedType, action: Action, place: Place) =>
       deadline.run(sql<{ id: string }[]>`
         select ids.id from ${idsOf[type](userId, action, place)} ids
@@ -86,8 +87,8 @@ export const createListingStore = (sql: Sql) => {
          order by ids.id desc limit ${place.limit + 1}`),
 
     /**
-     * The people of active accounts who may do something to a thing by owning it or through teams, by id, newest first;
-     * and whether everybody may who is signed in, because it is public.
+     * The users with an active account who may do the action on a resource as owner or through a team, by id, newest first;
+     * and whether every signed-in user may, because the project is public.
      */
     who: async (deadline: Deadline, { type, id }: ListedRef, action: Action, { after, limit }: Place) => {
       const bit = actionBit[action]
@@ -113,7 +114,7 @@ export const createListingStore = (sql: Sql) => {
       return { everyone: rows[0]?.everyone ?? false, people: rows.filter((row) => row.id !== null) as { id: string }[] }
     },
 
-    /** For lists that show the things themselves: what a person may read, as a subquery with one column `id`. */
+    /** For lists of the resources themselves: the ids a user may read, as a subquery with one column `id`. */
     readableProjects: (userId: string, place: Place, and?: Fragment) => projectIds(userId, 'read', place, and),
     readableGenerations: (userId: string, place: Place, and?: Fragment) => generationIds(userId, 'read', place, and),
   }

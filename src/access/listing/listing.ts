@@ -3,7 +3,7 @@ import type { Deadline } from '../../kit/deadline.ts'
 import type { Action, ListedRef, ListedType } from '../policy/matrix.ts'
 import type { ListingStore, Place } from './listing-store.ts'
 
-/** Lists by the rule of `decide`: what somebody may do something to, and who may do something to a thing. */
+/** Lists by the rules of `decide`: the resources a user may do an action on, and the users who may do one on a resource. */
 export const createListing = (store: ListingStore) => ({
   accessible: async (
     deadline: Deadline,
@@ -15,7 +15,7 @@ export const createListing = (store: ListingStore) => ({
     return { items: items.map(({ id }) => ({ type, id })), next_cursor }
   },
 
-  /** Nobody, for a thing that does not exist. */
+  /** Empty for a resource that does not exist. */
   who: async (deadline: Deadline, ref: ListedRef, action: Action, place: Place) => {
     const { everyone, people } = await store.who(deadline, ref, action, place)
     const { items, next_cursor } = toPage(people, place.limit)

@@ -1,28 +1,28 @@
 import type { Queryable } from '../../platform/postgres.ts'
 import type { ListedType } from '../policy/matrix.ts'
 
-/** Somebody asked about something, about so many times. */
-export type HotPair = {
+/** A user, a resource, and an estimate of how often the user asked about it. */
+export type SampledPair = {
   readonly userId: string
   readonly type: ListedType
   readonly id: string
   readonly hits: number
 }
 
-/** More than any instance fetches; what is past it is the coldest of all. */
+/** Rows that survive a purge, by decayed frequency: more than any instance prefetches. */
 const maxRows = 50_000
 
 export const createAccessFrequencyStore = (sql: Queryable) => ({
   /**
-   * Adds to what is left of earlier heat, all in one statement. In the order of the key, so that instances that write the
-   * same rows wait for each other and never in a circle.
+   * Adds hits to the decayed frequency of each pair, in one statement. Rows are locked in key order, so that instances that
+   * write the same rows cannot deadlock.
    */
-  add: async (heats: readonly HotPair[]): Promise<void> => {
+  add: async (pairs: readonly SampledPair[]): Promise<void> => {
     await sql`
       insert into access_heat as h (user_id, resource_type, resource_id, hits, last_at)
       select user_id, resource_type, resource_id, hits, now()
-        from unnest(${heats.map(({ userId }) => userId)}::uuid[], ${heats.map(({ type }) => type)}::text[],
-                    ${heats.map(({ id }) => id)}::uuid[], ${heats.map(({ hits }) => hits)}::float8[])
+        from unnest(${pairs.map(({ userId }) => userId)}::uuid[], ${pairs.map(({ type }) => type)}::text[],
+                    ${pairs.map(({ id }) => id)}::uuid[], ${pairs.map(({ hits }) => hits)}::float8[])
              as asked (user_id, resource_type, resource_id, hits)
        order by user_id, resource_type, resource_id
           on conflict (user_id, resource_type, resource_id) do update
@@ -30,8 +30,8 @@ export const createAccessFrequencyStore = (sql: Queryable) => ({
   },
 
   /**
-   * Removes what has cooled down, whose people or things are gone, and what is beyond the bound. A row that is being
-   * written is left for the next time, so this waits for nobody. Returns how many.
+   * Deletes pairs whose frequency has decayed, whose user or resource is gone, and those past the bound, lowest frequency
+   * first. Returns how many. Rows locked by a writer are skipped until the next purge, so it never waits.
    */
   purge: async (bound = maxRows): Promise<number> => {
     const { count } = await sql`

@@ -1,31 +1,31 @@
 import type { ResourceFacts } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import type { AccessFrequencyStore, HotPair } from './access-frequency-store.ts'
+import type { AccessFrequencyStore, SampledPair } from './access-frequency-store.ts'
 
-/** How often what was seen is written down. */
+/** How often the samples are written to Postgres. */
 export const frequencyFlushMs = 60_000
-/** One decision in so many is looked at. */
+/** One decision in 64, on average, is sampled. */
 export const sampledOneIn = 64
 const maxPairs = 10_000
 
 /**
- * Learns what is asked about most, for the warm-up.
+ * Samples which pairs of user and resource are asked about most, for the warm-up.
  *
- * Promise: a decision that is not looked at costs a decrement; none waits for anything. Which ones are looked at is drawn,
- * so that no rhythm of the questions hides from it. What is held is bounded: past it only pairs that are known already
- * grow hotter. Things that are not there are not learnt, so that nobody fills it with guesses. A flush that fails is
- * dropped: heat is a guess, and there will be more.
+ * Cost: a decision that is not sampled costs a decrement; no decision waits. The gap between samples is random, so that
+ * periodic requests are neither missed nor counted twice. At most 10,000 pairs are held between two flushes; beyond that
+ * only known pairs are counted. A resource that does not exist is not recorded, so that guessed ids cannot fill the table.
+ * A flush that fails loses its samples, which are an estimate anyway.
  */
 export type AccessFrequency = {
   record(userId: string, ref: ResourceRef, facts: ResourceFacts): void
   flush(): Promise<void>
 }
 
-/** Media are as hot as what they came of. */
-const listed = ({ type, id }: ResourceRef, { media }: ResourceFacts): Pick<HotPair, 'type' | 'id'> =>
+/** Media count as the generation they belong to. */
+const listed = ({ type, id }: ResourceRef, { media }: ResourceFacts): Pick<SampledPair, 'type' | 'id'> =>
   type === 'media' ? { type: 'generation', id: media?.generationId ?? id } : { type, id }
 
-type Pair = { -readonly [K in keyof HotPair]: HotPair[K] }
+type Pair = { -readonly [K in keyof SampledPair]: SampledPair[K] }
 
 export const createAccessFrequency = ({
   store,
@@ -34,16 +34,16 @@ export const createAccessFrequency = ({
 }: {
   store: Pick<AccessFrequencyStore, 'add'>
   flags: { readonly warm_up: boolean }
-  /** From 0, and below 1. */
+  /** A number from 0 to below 1. */
   random?: () => number
 }): AccessFrequency => {
   let pairs = new Map<string, Pair>()
-  // Evenly from 1 to twice the mean, less one: the mean is `sampledOneIn`.
+  // Uniform from 1 to 2 × 64 - 1, so that the mean is 64.
   const draw = () => 1 + Math.floor(random() * (2 * sampledOneIn - 1))
-  let left = draw()
+  let untilSample = draw()
 
-  const look = (userId: string, ref: ResourceRef, facts: ResourceFacts) => {
-    left = draw()
+  const sample = (userId: string, ref: ResourceRef, facts: ResourceFacts) => {
+    untilSample = draw()
     if (!flags.warm_up || (facts.project === undefined && facts.generation === undefined)) return
     const { type, id } = listed(ref, facts)
     const key = `${userId}/${id}`
@@ -54,14 +54,14 @@ export const createAccessFrequency = ({
 
   return {
     record: (userId, ref, facts) => {
-      left -= 1
-      if (left === 0) look(userId, ref, facts)
+      untilSample -= 1
+      if (untilSample === 0) sample(userId, ref, facts)
     },
     flush: async () => {
       if (pairs.size === 0) return
-      const seen = [...pairs.values()]
+      const sampled = [...pairs.values()]
       pairs = new Map()
-      await store.add(seen)
+      await store.add(sampled)
     },
   }
 }

@@ -1,15 +1,15 @@
 import { lockKeys } from '../../platform/lock-keys.ts'
 import type { Sql } from '../../platform/postgres.ts'
 
-/** The materialized views, which are refreshed on a schedule. */
+/** The materialized views that are refreshed on a schedule. */
 export const views = ['hottest_pairs', 'access_statistics'] as const
 export type View = (typeof views)[number]
 
 export const createViewStore = (sql: Sql) => ({
   /**
-   * Refreshes a view unless another instance is at it or did it within `everyMs`; says whether it did. Whoever reads it
-   * meanwhile waits for nothing and sees it as it was. The lock ends with the transaction, and not with the connection,
-   * so that it works behind a pooler too.
+   * Refreshes a view unless another instance is refreshing it or did so within `everyMs`. Resolves to whether it refreshed
+   * it. Concurrent reads do not wait and see the earlier contents. The advisory lock belongs to the transaction, not to the
+   * connection, so that it works behind a pooler.
    */
   refresh: (view: View, everyMs: number): Promise<boolean> =>
     sql.begin(async (tx) => {

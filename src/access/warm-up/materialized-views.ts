@@ -1,19 +1,19 @@
 import type { AccessFrequencyStore } from './access-frequency-store.ts'
 import { type ViewStore, views } from './materialized-view-store.ts'
 
-/** How old the views may grow, and how often an instance looks whether it is its turn. */
+/** The maximum age of a view, and how often an instance checks it. */
 export const viewRefreshMs = 300_000
 export const viewCheckMs = 60_000
 
 /**
- * Keeps the materialized views fresh: whichever instance looks first when one is due refreshes it, alone; whoever did so
- * for the hottest pairs then sweeps up the cold ones.
+ * Refreshes each materialized view that is due, unless another instance does. The instance that refreshed the hottest pairs
+ * then purges the rows they are computed from.
  */
 export const createViewRefresh =
-  ({ store, heat }: { store: ViewStore; heat: Pick<AccessFrequencyStore, 'purge'> }) =>
+  ({ store, frequencies }: { store: ViewStore; frequencies: Pick<AccessFrequencyStore, 'purge'> }) =>
   async (): Promise<void> => {
     for (const view of views) {
       const refreshed = await store.refresh(view, viewRefreshMs)
-      if (refreshed && view === 'hottest_pairs') await heat.purge()
+      if (refreshed && view === 'hottest_pairs') await frequencies.purge()
     }
   }

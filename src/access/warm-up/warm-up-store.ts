@@ -1,22 +1,22 @@
 import type { Sql } from '../../platform/postgres.ts'
 import type { ListedType, ResourceRef } from '../policy/matrix.ts'
 
-/** Somebody who is likely to ask about something, and the session it is likely to come with. */
+/** A user likely to ask about a resource, and the session it will likely use. */
 export type HotPair = { readonly userId: string; readonly sessionId: string | null; readonly ref: ResourceRef }
 
 type PairRow = { user_id: string; session_id: string | null; resource_type: ListedType; resource_id: string }
-type ThingRow = { type: ListedType; id: string }
+type ResourceRow = { type: ListedType; id: string }
 
-/** How many of each kind a person's own things are at most. */
-const ofEachKind = 50
-/** A person may be let into any number of projects; only the newest so many are looked at for those in use. */
-const projectsLookedAt = 500
-/** How many of the projects touched last are looked into, and how deep. */
-const projectsLookedInto = 5
-const fromEach = 10
+/** The most resources of each source: hot pairs, projects, own generations. */
+const maxPerSource = 50
+/** A user may have access to any number of projects. Of these only the newest 500 are searched for recent activity. */
+const maxProjects = 500
+/** Of the 5 projects active most recently, the 10 newest generations each. */
+const maxActiveProjects = 5
+const maxPerProject = 10
 
 export const createWarmUpStore = (sql: Sql) => ({
-  /** The hottest pairs as of the last refresh, the hottest first, each with the newest live session of its person. */
+  /** The hottest pairs as of the last refresh, hottest first, each with the newest live session of its user. */
   hottest: async (): Promise<HotPair[]> => {
     const rows = await sql<PairRow[]>`
       select p.user_id, p.resource_type, p.resource_id, s.id as session_id
@@ -35,40 +35,40 @@ export const createWarmUpStore = (sql: Sql) => ({
   },
 
   /**
-   * What a person is likely to ask about next, the likeliest first: what it asked about most of late, the projects it owns
-   * or is let into, those touched last first, the newest in them, and its own newest generations. Every part is found by
-   * an index and cut before it is joined.
+   * The resources a user is likely to ask about next, likeliest first: its hot pairs, the projects it has access to by most
+   * recent activity, the newest generations in those, and its own newest generations. Each part reads an index and is
+   * limited before it is joined.
    */
   findOwn: async (userId: string): Promise<ResourceRef[]> => {
-    const rows = await sql<ThingRow[]>`
+    const rows = await sql<ResourceRow[]>`
       with hot as materialized (
         select resource_type, resource_id from access_heat
-         where user_id = ${userId} order by heat_left(hits, last_at) desc limit ${ofEachKind}
+         where user_id = ${userId} order by heat_left(hits, last_at) desc limit ${maxPerSource}
       ), touched as materialized (
         select p.id, greatest(p.updated_at, newest.created_at) as touched_at
           from (select project_id from project_access
-                 where user_id = ${userId} order by project_id desc limit ${projectsLookedAt}) a
+                 where user_id = ${userId} order by project_id desc limit ${maxProjects}) a
           join projects p on p.id = a.project_id
           left join lateral (
             select created_at from generations where project_id = p.id order by id desc limit 1
           ) newest on true
-         order by touched_at desc limit ${ofEachKind}
+         order by touched_at desc limit ${maxPerSource}
       ), inside as materialized (
         select g.id
-          from (select id from touched order by touched_at desc limit ${projectsLookedInto}) t
+          from (select id from touched order by touched_at desc limit ${maxActiveProjects}) t
           cross join lateral (
-            select id from generations where project_id = t.id order by id desc limit ${fromEach}
+            select id from generations where project_id = t.id order by id desc limit ${maxPerProject}
           ) g
       ), own as materialized (
-        select id from generations where owner_id = ${userId} order by id desc limit ${ofEachKind}
+        select id from generations where owner_id = ${userId} order by id desc limit ${maxPerSource}
       )
       select resource_type as type, resource_id as id from hot
       union all select 'project', id from touched
       union all select 'generation', id from inside
       union all select 'generation', id from own`
-    const things = new Map<string, ResourceRef>()
-    for (const { type, id } of rows) things.set(id, things.get(id) ?? { type, id })
-    return [...things.values()]
+    const resources = new Map<string, ResourceRef>()
+    for (const { type, id } of rows) if (!resources.has(id)) resources.set(id, { type, id })
+    return [...resources.values()]
   },
 })
 

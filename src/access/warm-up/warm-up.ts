@@ -7,43 +7,44 @@ import { factQuery, principalQueries, resourceQuery } from '../policy/facts/quer
 import type { ResourceRef } from '../policy/matrix.ts'
 import type { HotPair, WarmUpStore } from './warm-up-store.ts'
 
-/** Pairs that are fetched by one statement. */
+/** Pairs that one statement prefetches. */
 const batchPairs = 50
-/** Between two batches, so that requests come first. */
+/** Between two batches, so that requests get their turn. */
 const pauseMs = 10
-/** How often is looked whether memory may be believed yet. */
-const leaseLookMs = 25
-/** A fetch that takes longer helps nobody any more. */
-const fetchMs = 5_000
+/** How often the start checks for the first lease. */
+const leaseCheckMs = 25
+/** The deadline of one prefetch. */
+const prefetchMs = 5_000
 const maxWaiting = 1_000
-const atOnce = 2
-/** What is fetched of a person's own where memory is full of what is in use. */
-const whenCrowded = 10
-/** Whoever signs in again within so long has its things here. */
-const againMs = 30_000
+const maxConcurrent = 2
+/** How many resources of a user are prefetched where one more entry would evict another. */
+const maxWhenFull = 10
+/** A user who signs in again within this time still has its resources in memory. */
+const recentMs = 30_000
 
 export type SignedIn = { readonly userId: string; readonly sessionId: string }
 
 /**
- * Fetches what is likely to be asked about before it is asked: at the start the hottest pairs, at every sign-in the
- * person's own.
+ * Prefetches facts before they are asked for: the hottest pairs at the start, and a user's own resources at its sign-in.
  *
- * Promise: nobody waits for it. It goes by connections and statements of its own, which no request joins, a batch at a
- * time with pauses at the start, and `atOnce` people at a time; what it fetches is kept under the same rules as what a
- * request fetches, so it cannot make anything stale. It fills memory up to where it would displace what is in use. Where
- * more than `maxWaiting` people wait, more are not taken; what fails is forgotten.
+ * Guarantee: no request waits for it. It uses the batch pool and loads that no request joins, in batches with pauses, for
+ * two users at a time. Prefetched facts follow the same rules as loaded ones, so none is stale. It stops before it would
+ * evict entries in use.
+ *
+ * Degrades: while 1,000 users wait, further sign-ins are dropped; a prefetch that fails is not retried.
  */
 export type WarmUp = {
-  /** Begins with the hottest pairs as soon as memory may be believed. Resolves when that is over, and never rejects. */
+  /** Prefetches the hottest pairs once the instance holds a lease. Resolves when that is done; never rejects. */
   start(): Promise<void>
-  signedIn(who: SignedIn): void
+  /** Queues the user. Of several sessions that wait, the newest is prefetched. */
+  signedIn(user: SignedIn): void
   readonly counts: {
     readonly pairs: number
     readonly people: number
     readonly dropped: number
     readonly failed: number
   }
-  /** Begins nothing any more. */
+  /** Starts no further prefetch. */
   stop(): void
 }
 
@@ -51,13 +52,13 @@ type Dependencies = {
   readonly store: WarmUpStore
   readonly facts: Pick<FactCache, 'prefetch'>
   readonly memory: { readonly wouldEvict: boolean }
-  /** Whether memory has room for what nobody has asked for yet. */
+  /** Whether memory has room for facts that no request asked for. */
   readonly hasRoom: () => boolean
   readonly lease: { readonly untilMs: number }
   readonly flags: { readonly current: { readonly warm_up: boolean }; reload(): Promise<void> }
   readonly clock: Clock
   readonly log: Log
-  /** Resolves after a while. */
+  /** Resolves after a delay. */
   readonly pause?: (ms: number) => Promise<void>
 }
 
@@ -69,17 +70,17 @@ const chunksOf = <T>(items: readonly T[], size: number): T[][] =>
 export const createWarmUp = (dependencies: Dependencies): WarmUp => {
   const { store, facts, memory, hasRoom, lease, flags, clock, log, pause = afterTimeout } = dependencies
   const counts = { pairs: 0, people: 0, dropped: 0, failed: 0 }
-  /** By person; of several sessions the newest. */
+  /** Session by user. */
   const waiting = new Map<string, string>()
-  const known = createTtlMap<true>({ clock, maxEntries: maxWaiting, ttlMs: againMs })
-  let busy = 0
+  const recent = createTtlMap<true>({ clock, maxEntries: maxWaiting, ttlMs: recentMs })
+  let workers = 0
   let stopped = false
 
   const isOff = () => stopped || !flags.current.warm_up
   const startDeadline = createDeadlines(clock)
-  const withinTime = <T>(work: Promise<T>): Promise<T> => startDeadline(fetchMs).run(work)
+  const withinDeadline = <T>(work: Promise<T>): Promise<T> => startDeadline(prefetchMs).run(work)
 
-  const fetchPairs = (pairs: readonly HotPair[]) =>
+  const prefetchPairs = (pairs: readonly HotPair[]) =>
     facts.prefetch(
       pairs.flatMap(({ userId, sessionId, ref }) => [
         ...(sessionId === null ? [factQuery('account', userId)] : principalQueries(sessionId, userId)),
@@ -87,63 +88,63 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
       ]),
     )
 
-  const fetchHottest = async () => {
+  const prefetchHottest = async () => {
     while (clock.monotonic() >= lease.untilMs) {
       if (stopped) return
-      await pause(leaseLookMs)
+      await pause(leaseCheckMs)
     }
-    // Read before they are gone by: at the start they may not be known yet.
+    // A switch may have been turned since the start read them.
     await flags.reload()
     if (isOff()) return
     const startedMs = clock.monotonic()
-    for (const pairs of chunksOf(await withinTime(store.hottest()), batchPairs)) {
+    for (const pairs of chunksOf(await withinDeadline(store.hottest()), batchPairs)) {
       if (isOff() || !hasRoom()) break
-      await withinTime(fetchPairs(pairs))
+      await withinDeadline(prefetchPairs(pairs))
       counts.pairs += pairs.length
       await pause(pauseMs)
     }
-    log.info({ pairs: counts.pairs, ms: Math.round(clock.monotonic() - startedMs) }, 'warmed up')
+    log.info({ pairs: counts.pairs, ms: Math.round(clock.monotonic() - startedMs) }, 'prefetched the hottest pairs')
   }
 
-  const fetchThings = async (userId: string, things: readonly ResourceRef[]) => {
-    for (const refs of chunksOf(things, 2 * batchPairs)) {
+  const prefetchResources = async (userId: string, resources: readonly ResourceRef[]) => {
+    for (const refs of chunksOf(resources, 2 * batchPairs)) {
       if (isOff()) return
-      await withinTime(facts.prefetch(refs.map((ref) => resourceQuery(ref, userId))))
+      await withinDeadline(facts.prefetch(refs.map((ref) => resourceQuery(ref, userId))))
     }
   }
 
-  const fetchOwn = async ({ userId, sessionId }: SignedIn) => {
-    const again = known.get(userId).kind === 'hit'
-    // The session first: whatever is asked next comes with it.
-    await withinTime(facts.prefetch(principalQueries(sessionId, userId)))
-    if (again || isOff()) return
-    const things = await withinTime(store.findOwn(userId))
-    await fetchThings(userId, memory.wouldEvict ? things.slice(0, whenCrowded) : things)
-    known.set(userId, true)
+  const prefetchOwn = async ({ userId, sessionId }: SignedIn) => {
+    const isRecent = recent.get(userId).kind === 'hit'
+    // The session first: the next request uses it.
+    await withinDeadline(facts.prefetch(principalQueries(sessionId, userId)))
+    if (isRecent || isOff()) return
+    const resources = await withinDeadline(store.findOwn(userId))
+    await prefetchResources(userId, memory.wouldEvict ? resources.slice(0, maxWhenFull) : resources)
+    recent.set(userId, true)
   }
 
-  const note = (error: unknown) => {
+  const countFailure = (error: unknown) => {
     counts.failed += 1
-    log.debug({ error }, 'something could not be fetched ahead')
+    log.debug({ error }, 'prefetch failed')
   }
 
-  const serve = async () => {
-    // First the answer goes out.
+  const prefetchWaiting = async () => {
+    // The response of the sign-in goes out first.
     await pause(0)
     for (let [first] = waiting; first !== undefined; [first] = waiting) {
       const [userId, sessionId] = first
       waiting.delete(userId)
       if (isOff()) continue
-      await fetchOwn({ userId, sessionId }).then(() => {
+      await prefetchOwn({ userId, sessionId }).then(() => {
         counts.people += 1
-      }, note)
+      }, countFailure)
     }
-    busy -= 1
+    workers -= 1
   }
 
   return {
     counts,
-    start: () => fetchHottest().catch(note),
+    start: () => prefetchHottest().catch(countFailure),
     signedIn: ({ userId, sessionId }) => {
       if (isOff()) return
       if (waiting.size >= maxWaiting && !waiting.has(userId)) {
@@ -151,9 +152,9 @@ export const createWarmUp = (dependencies: Dependencies): WarmUp => {
         return
       }
       waiting.set(userId, sessionId)
-      if (busy === atOnce) return
-      busy += 1
-      void serve()
+      if (workers === maxConcurrent) return
+      workers += 1
+      void prefetchWaiting()
     },
     stop: () => {
       stopped = true

@@ -27,7 +27,7 @@ export const startBackgroundTasks = (
   stack: AsyncDisposableStack,
 ): void => {
   const checkAccess = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(database.batch), log })
-  const refreshViews = createViewRefresh({ store: createViewStore(database.batch), heat: frequencyStore })
+  const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const tasks: readonly BackgroundTask[] = [
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },

@@ -38,12 +38,12 @@ export const createLinks = ({
 }: {
   tokens: LinkTokens
   media: Pick<MediaService, 'hasVariant'>
-  access: Pick<Access, 'enter'>
+  access: Pick<Access, 'authenticate'>
   clock: Clock
 }) => {
   const enter = async ({ deadline }: RequestContext, claims: LinkClaims, mediaId: string): Promise<Caller> => {
     try {
-      return await access.enter(claims, deadline, [{ type: 'media', id: mediaId }])
+      return await access.authenticate(claims, deadline, [{ type: 'media', id: mediaId }])
     } catch (error) {
       if (!(error instanceof Fault) || error.code !== 'identity.not_signed_in') throw error
       throw new Fault('media.link_refused', { cause: error })

@@ -89,7 +89,7 @@ export const createUploads = ({
 }: {
   store: Pick<MediaStore, 'listUploads' | 'findInserted'>
   mediaStorage: Pick<MediaStorage, 'inspect' | 'put' | 'discard' | 'confirm'>
-  access: Pick<Access, 'enter'>
+  access: Pick<Access, 'authenticate'>
   changes: Changes
   clock: Clock
   requestMs: number
@@ -145,7 +145,7 @@ export const createUploads = ({
         if (bytes === undefined) throw refusalFault('too_many_bytes')
         const image = await inspect(bytes, type)
         const storeDeadline = startDeadline(requestMs)
-        await access.enter({ userId, sessionId }, storeDeadline)
+        await access.authenticate({ userId, sessionId }, storeDeadline)
         return await storeImage(image, userId, storeDeadline)
       } finally {
         inProgress.splice(inProgress.indexOf(userId), 1)
