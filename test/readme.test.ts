@@ -54,3 +54,14 @@ test('every variable of the configuration is in the table of the README, and no 
   )
   expect(documented.toSorted()).toEqual([...new Set(read)].toSorted())
 })
+
+test('every file and folder that src/README.md names exists', async () => {
+  const map = await readFile(new URL('../src/README.md', import.meta.url), 'utf8')
+  const named = [...map.matchAll(/`([a-z-]+(?:\/[a-z-]+)*(?:\/|\.ts))`/g)].map(([, path = '']) => path)
+  const files = [...new Bun.Glob('**/*.ts').scanSync(new URL('../src/', import.meta.url).pathname)]
+  const missing = named.filter(
+    (path) => !/^(?:sql|test)\//.test(path) && !files.some((file) => `/${file}`.includes(`/${path}`)),
+  )
+  expect(named.length).toBeGreaterThan(40)
+  expect(missing).toEqual([])
+})
