@@ -5,8 +5,14 @@ import { fileURLToPath } from 'node:url'
 
 /** A source file by its path from src. */
 type Source = { readonly path: string; readonly text: string }
-type Import = { readonly from: string; readonly to: string; readonly typesOnly: boolean }
-/** Says what is wrong with a house, a line each. */
+type Import = {
+  readonly from: string
+  readonly to: string
+  readonly typesOnly: boolean
+  /** Runs the other file in a worker thread: `new URL('./worker.ts', import.meta.url)`. */
+  readonly inWorker: boolean
+}
+/** Returns a line for each violation. */
 type Rule = (sources: readonly Source[]) => string[]
 
 /** Imports point down. A path has the floor of its longest prefix here; a folder without one is a feature. */
@@ -35,13 +41,13 @@ const floors: Readonly<Record<string, number>> = {
   'main.ts': 10,
 }
 const feature = 5
-/** Features whose types others may name. */
+/** Features whose types other features may import. */
 const lenders = ['identity/', 'models/', 'providers/']
 
-/** Besides the stores of each folder and platform/. */
-const maySpeakSql = ['access/invalidation/committed-change.ts']
-/** Besides the routes. */
-const maySpeakElysia = ['access/guard.ts', 'app.ts', 'http/elysia-adapter.ts', 'http/schema-types.ts']
+/** May contain SQL, besides the stores of each folder and platform/. */
+const mayContainSql = ['access/invalidation/committed-change.ts']
+/** May import Elysia, besides the routes. */
+const mayImportElysia = ['access/guard.ts', 'app.ts', 'http/elysia-adapter.ts', 'http/schema-types.ts']
 
 const roomOf = (path: string): string => (path.includes('/') ? path.slice(0, path.indexOf('/') + 1) : path)
 const floorOf = (path: string): number | undefined => {
@@ -52,7 +58,7 @@ const floorOf = (path: string): number | undefined => {
   return longest === undefined ? (path.includes('/') ? feature : undefined) : floors[longest]
 }
 
-/** The code without its comments; what is in strings and templates stays. */
+/** The code without its comments. Strings and templates stay. */
 const withoutComments = (text: string): string =>
   text.replace(/('(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`)|\/\/[^\n]*|\/\*[\s\S]*?\*\//g, '$1')
 
@@ -60,12 +66,14 @@ const importsOf = ({ path, text }: Source): Import[] => {
   const code = withoutComments(text)
   const found = [
     ...code.matchAll(/^\s*(?:import|export)\s+(type\s)?(?:[^'`;]*?\sfrom\s+)?'([^']+)'/gm),
-    ...code.matchAll(/()\b(?:import|new URL)\(\s*'([^']+)'/g),
+    ...code.matchAll(/()\bimport\(\s*'([^']+)'/g),
+    ...code.matchAll(/()\bnew URL\(\s*'([^']+)'/g),
   ]
-  return found.map(([, type, specifier = '']) => ({
+  return found.map(([all, type, specifier = '']) => ({
     from: path,
     to: specifier.startsWith('.') ? posix.join(posix.dirname(path), specifier) : specifier,
     typesOnly: Boolean(type),
+    inWorker: all.startsWith('new URL'),
   }))
 }
 const isOurs = ({ to }: Import) => to.endsWith('.ts')
@@ -78,7 +86,7 @@ const importsPointDown: Rule = (sources) => {
     .filter(({ from, to, typesOnly }) => {
       const [above = 0, below = 0] = [floorOf(from), floorOf(to)]
       if (roomOf(from) === roomOf(to)) return below > above
-      // The words of these may be used by other features, their deeds may not.
+      // Other features may import the types of these, not their functions.
       const lent = above === feature && typesOnly && lenders.some((lender) => to.startsWith(lender))
       return below >= above && !lent
     })
@@ -90,7 +98,7 @@ const relativeImportsNameAFile: Rule = (sources) => {
   return sources
     .flatMap(importsOf)
     .filter((found) => isOurs(found) && !paths.has(found.to))
-    .map(({ from, to }) => `${from} imports ${to}, which is not there`)
+    .map(({ from, to }) => `${from} imports ${to}, which does not exist`)
 }
 
 const lines =
@@ -107,14 +115,14 @@ const inPlatform = (path: string) => path.startsWith('platform/')
 const onlyPlatformNamesARuntime = lines(matches(/\b(?:Bun|Deno)\b|'(?:bun|deno)(?::[^']*)?'/g), inPlatform)
 
 const verbs = 'select|insert|update|delete|with|create|alter|drop|truncate|lock|listen|notify|refresh|set'
-const onlyStoresSpeakSql = lines(
+const onlyStoresContainSql = lines(
   matches(new RegExp(`[\\w>)]\`\\s*(?:${verbs})\\b.*|\\.unsafe\\(.*`, 'gi')),
-  (path) => /[/-]store\.ts$/.test(path) || inPlatform(path) || maySpeakSql.includes(path),
+  (path) => /[/-]store\.ts$/.test(path) || inPlatform(path) || mayContainSql.includes(path),
 )
 
-const onlyRoutesSpeakElysia = lines(
+const onlyRoutesImportElysia = lines(
   matches(/'(?:elysia|@elysiajs\/[\w-]+)(?:\/[^']*)?'/g),
-  (path) => /[/-]routes\.ts$/.test(path) || maySpeakElysia.includes(path),
+  (path) => /[/-]routes\.ts$/.test(path) || mayImportElysia.includes(path),
 )
 
 const onlyErasableTypes = lines(
@@ -127,12 +135,65 @@ const onlyErasableTypes = lines(
   () => false,
 )
 
+/** Imports of types count too: files in a circle can only be read and changed together. A worker may import the types of its owner. */
+const noImportCircles: Rule = (sources) => {
+  const importsByPath = new Map(
+    sources.map((source) => [source.path, importsOf(source).filter((found) => isOurs(found) && !found.inWorker)]),
+  )
+  const circles: string[] = []
+  const done = new Set<string>()
+  const visit = (path: string, trail: readonly string[]): void => {
+    const start = trail.indexOf(path)
+    if (start >= 0) circles.push([...trail.slice(start), path].join(' imports '))
+    if (start >= 0 || done.has(path)) return
+    for (const { to } of importsByPath.get(path) ?? []) visit(to, [...trail, path])
+    done.add(path)
+  }
+  for (const path of importsByPath.keys()) visit(path, [])
+  return circles
+}
+
+/** Only constants: no `let` outside a function, no empty collection to be filled later. */
+const kitHoldsNoState: Rule = (sources) =>
+  lines(
+    matches(
+      /^(?:export )?(?:let|var)\s.*|^(?:export )?const \w+(?::[^=]*)? = (?:new (?:Weak)?(?:Map|Set)\b.*\(\)|\[\]|\{\})$/gm,
+    ),
+    (path) => !path.startsWith('kit/'),
+  )(sources)
+
+const maxAccessEntries = 16
+const maxRootFiles = 12
+const foldersStaySmall: Rule = (sources) => {
+  const entries = new Set(
+    sources.filter(({ path }) => path.startsWith('access/')).map(({ path }) => path.split('/')[1]),
+  )
+  const rootFiles = sources.filter(({ path }) => !path.includes('/'))
+  return [
+    ...(entries.size > maxAccessEntries ? [`access has ${entries.size} entries, at most ${maxAccessEntries}`] : []),
+    ...(rootFiles.length > maxRootFiles ? [`src has ${rootFiles.length} files, at most ${maxRootFiles}`] : []),
+  ]
+}
+
+const onlyCheckedTypes: Rule = (sources) =>
+  sources.flatMap(({ path, text }) => {
+    // In comments too: that is where they are written.
+    const switchedOff = matches(/@ts-(?:ignore|expect-error|nocheck)/g)(text)
+    const code = withoutComments(text).replace(/'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`/g, "''")
+    const unchecked = [
+      ...matches(/[:<|&,(]\s*any\b(?!\w|\()|\bas any\b|\bas unknown as\b/g)(code),
+      ...matches(/[\w)\]]!(?=[.,;)\]\s[])(?!\s*=)/g)(code),
+    ]
+    return [...switchedOff, ...unchecked].map((found) => `${path}: ${found.trim()}`)
+  })
+
 const root = fileURLToPath(new URL('../src/', import.meta.url))
 const house: Source[] = [...new Bun.Glob('**/*.ts').scanSync(root)]
   .toSorted()
   .map((path) => ({ path, text: readFileSync(join(root, path), 'utf8') }))
 
-const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][] = [
+/** Each entry of `broken` is a source, or several, in which the rule finds one violation. */
+const rules: [guarantee: string, rule: Rule, broken: (Source | Source[])[], intact: Source[]][] = [
   [
     'imports point down: kit, platform, access, features, app, main',
     importsPointDown,
@@ -157,7 +218,7 @@ const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][]
     ],
   ],
   [
-    'a relative import names a file that is there',
+    'a relative import names a file that exists',
     relativeImportsNameAFile,
     [{ path: 'kit/a.ts', text: "import { b } from './b.ts'" }],
     [{ path: 'kit/a.ts', text: "import { a } from './a.ts'" }],
@@ -177,8 +238,8 @@ const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][]
     ],
   ],
   [
-    'only stores and platform speak SQL',
-    onlyStoresSpeakSql,
+    'only stores and platform contain SQL',
+    onlyStoresContainSql,
     [
       { path: 'teams/service.ts', text: 'await sql<Row[]>`\n  select 1`' },
       { path: 'teams/routes.ts', text: 'await tx`INSERT INTO teams`' },
@@ -191,8 +252,8 @@ const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][]
     ],
   ],
   [
-    'only routes, the guard, the app and its schemas speak Elysia',
-    onlyRoutesSpeakElysia,
+    'only routes, the guard, the app and its schemas import Elysia',
+    onlyRoutesImportElysia,
     [
       { path: 'teams/service.ts', text: "import { status } from 'elysia'" },
       { path: 'teams/model.ts', text: "import type { Context } from 'elysia/types'" },
@@ -215,18 +276,75 @@ const rules: [promise: string, rule: Rule, broken: Source[], intact: Source[]][]
     ],
     [{ path: 'a.ts', text: 'class A { readonly b: string; constructor(b: string) { this.b = b } } // enum' }],
   ],
+  [
+    'no file imports itself, directly or through others',
+    noImportCircles,
+    [
+      [
+        { path: 'teams/a.ts', text: "import { b } from './b.ts'" },
+        { path: 'teams/b.ts', text: "import type { A } from './a.ts'" },
+      ],
+      [
+        { path: 'kit/a.ts', text: "export * from './b.ts'" },
+        { path: 'kit/b.ts', text: "import './c.ts'" },
+        { path: 'kit/c.ts', text: "import { a } from './b.ts'" },
+      ],
+    ],
+    [
+      { path: 'teams/a.ts', text: "import { b } from './b.ts'\nimport { c } from './c.ts'" },
+      { path: 'teams/b.ts', text: "import { c } from './c.ts'" },
+      { path: 'teams/c.ts', text: '' },
+    ],
+  ],
+  [
+    'modules of kit hold no state',
+    kitHoldsNoState,
+    [
+      { path: 'kit/a.ts', text: 'let timer: Timer | undefined' },
+      { path: 'kit/b.ts', text: 'export const waits = new Set<Wait>()' },
+      { path: 'kit/c.ts', text: 'const seen: string[] = []' },
+    ],
+    [
+      { path: 'kit/a.ts', text: "const kinds = new Set(['a'])\nconst create = () => {\n  let count = 0\n}" },
+      { path: 'platform/a.ts', text: 'let timer: Timer | undefined' },
+    ],
+  ],
+  [
+    'at most 16 entries in access and 12 files in the root of src',
+    foldersStaySmall,
+    [
+      Array.from({ length: 17 }, (_, index) => ({ path: `access/${index}.ts`, text: '' })),
+      Array.from({ length: 13 }, (_, index) => ({ path: `${index}.ts`, text: '' })),
+    ],
+    Array.from({ length: 20 }, (_, index) => ({ path: `access/cache/${index}.ts`, text: '' })),
+  ],
+  [
+    'types are checked: no any, no non-null assertion, no ts-ignore, no cast through unknown',
+    onlyCheckedTypes,
+    [
+      { path: 'a.ts', text: 'const read = (body: any) => body.id' },
+      { path: 'b.ts', text: 'const all: Map<string, any> = new Map()' },
+      { path: 'c.ts', text: 'const first = rows[0]!.id' },
+      { path: 'd.ts', text: '// @ts-ignore\nconst a = 1' },
+      { path: 'e.ts', text: 'const context = undefined as unknown as Context' },
+    ],
+    [
+      { path: 'a.ts', text: "const text = 'as any!' // any of these, as unknown as\nif (a !== b && !c) d(t.Any())" },
+      { path: 'b.ts', text: 'const race = Promise.any([one, other])' },
+    ],
+  ],
 ]
 
-test('there is a house to look at', () => {
+test('the rules see the files of src and their imports', () => {
   expect(house.length).toBeGreaterThan(40)
   expect(house.flatMap(importsOf).length).toBeGreaterThan(150)
 })
 
-for (const [promise, rule, broken, intact] of rules) {
-  describe(promise, () => {
-    test('in this house', () => expect(rule(house)).toEqual([]))
-    test('and a house where it is not so would be found out', () => {
-      for (const source of broken) expect([source.path, rule([source]).length]).toEqual([source.path, 1])
+for (const [guarantee, rule, broken, intact] of rules) {
+  describe(guarantee, () => {
+    test('holds in src', () => expect(rule(house)).toEqual([]))
+    test('is violated by each broken example, and by no intact one', () => {
+      for (const sources of broken) expect([sources, rule([sources].flat()).length]).toEqual([sources, 1])
       expect(rule(intact)).toEqual([])
     })
   })
