@@ -3,7 +3,7 @@ import { createRandom } from '../access/random.ts'
 
 const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
-/** Endlessly many texts made of the one given, the likeliest first. Some come twice, a few are that text again. */
+/** An endless sequence of mutations of a link, the likeliest attacks first. May repeat mutations and the link itself. */
 export function* mutationsOf(target: string, others: readonly string[], mediaId: string): Generator<string> {
   const { below } = createRandom(7)
   const character = () => String.fromCharCode(33 + below(94))
@@ -16,9 +16,9 @@ export function* mutationsOf(target: string, others: readonly string[], mediaId:
   }
   const bytes = Buffer.from(token, 'base64url')
   for (let bit = 0; bit < bytes.length * 8; bit += 1) {
-    const other = Buffer.from(bytes)
-    other[bit >> 3] = (other[bit >> 3] as number) ^ (1 << (bit & 7))
-    yield withToken(other.toString('base64url'))
+    const flipped = Buffer.from(bytes)
+    flipped[bit >> 3] = (flipped[bit >> 3] as number) ^ (1 << (bit & 7))
+    yield withToken(flipped.toString('base64url'))
   }
   for (let at = 0; at < token.length; at += 1) {
     for (const one of alphabet) yield withToken(token.slice(0, at) + one + token.slice(at + 1))

@@ -8,14 +8,14 @@ const small = { model: 'local/procedural', prompt: 'a lighthouse', parameters: {
 
 export type Picture = { project: string; generation: string; media: string; path: string }
 
-/** Two instances over one database, people and pictures, and links that are tried on either of the two. */
+/** Two instances over one database, with helpers to create users, pictures and links, and to open links on either instance. */
 export const startLinks = async () => {
   const statements: string[] = []
   const here = await startApp({ config: { jobConcurrency: 1, renderWorkers: 1, dbConnections: 40 } })
   const there = await startApp({
     connection: here.connection,
     config: { dbConnections: 40 },
-    // But for what looks for new keys of tokens once a minute.
+    // Without the scheduled refresh of the signing keys.
     onStatement: (text) => void (text.includes('signing_keys') || statements.push(text)),
   })
   await there.services.database.warm()
@@ -28,7 +28,7 @@ export const startLinks = async () => {
     patch: (path: string, body?: unknown) => client.patch(`/api/v1${path}`, body, { token }),
     delete: (path: string) => client.delete(`/api/v1${path}`, { token }),
   })
-  const done = async (sent: Promise<Answer>, status: number) => {
+  const expectStatus = async (sent: Promise<Answer>, status: number) => {
     const answer = await sent
     expect([answer.status, answer.body?.code]).toEqual([status, answer.body?.code])
     return answer.body
@@ -38,15 +38,15 @@ export const startLinks = async () => {
     here,
     there,
     sql,
-    /** What the other instance sent to Postgres. */
+    /** The statements of the instance `there`. */
     statements,
     as,
-    done,
+    expectStatus,
     close: async () => {
       await sql.end()
       for (const app of [...others, there, here]) await app.close()
     },
-    /** One more instance over the same database. */
+    /** Starts another instance over the same database. */
     start: async (options: TestAppOptions) => {
       const app = await startApp({ connection: here.connection, ...options })
       others.push(app)
@@ -58,36 +58,36 @@ export const startLinks = async () => {
       await sql`update users set role = 'admin' where id = ${person.id}`
       return person
     },
-    /** Another session of the same person. */
+    /** Opens another session of the same user. */
     login: async (person: Person): Promise<Person> => {
       const { email, password } = person
       const { body } = await client.post('/api/v1/auth/login', { email, password })
       return { ...person, token: body.access_token }
     },
     picture: async (owner: Person, visibility = 'public'): Promise<Picture> => {
-      const project = (await done(as(owner).post('/projects', { name: 'Lighthouses', visibility }), 201)).id
-      const generation = (await done(as(owner).post('/generations', { ...small, project_id: project }), 201)).id
-      const isMade = async () => (await as(owner).get(`/generations/${generation}`)).body.status === 'completed'
-      await until(isMade, 'the picture is made')
-      const { items } = await done(as(owner).get(`/generations/${generation}/media`), 200)
+      const project = (await expectStatus(as(owner).post('/projects', { name: 'Lighthouses', visibility }), 201)).id
+      const generation = (await expectStatus(as(owner).post('/generations', { ...small, project_id: project }), 201)).id
+      const isCompleted = async () => (await as(owner).get(`/generations/${generation}`)).body.status === 'completed'
+      await until(isCompleted, 'the picture is completed')
+      const { items } = await expectStatus(as(owner).get(`/generations/${generation}/media`), 200)
       return { project, generation, media: items[0].id, path: `/media/${items[0].id}` }
     },
-    /** Lets somebody into a project by a team of its owner's, with a role. */
-    letIn: async (owner: Person, project: string, person: Person, role: TeamRole) => {
-      const team = (await done(as(owner).post('/teams', { name: 'Keepers' }), 201)).id
+    /** Grants a project to a new team of its owner in which the user has a role. */
+    grantByTeam: async (owner: Person, project: string, person: Person, role: TeamRole) => {
+      const team = (await expectStatus(as(owner).post('/teams', { name: 'Keepers' }), 201)).id
       await sql`insert into team_members (team_id, user_id, role) values (${team}, ${person.id}, ${role})`
-      await done(as(owner).post(`/projects/${project}/teams`, { team_id: team, access_level: 'write' }), 201)
+      await expectStatus(as(owner).post(`/projects/${project}/teams`, { team_id: team, access_level: 'write' }), 201)
       return team
     },
-    /** The path and query of a new signed link. */
-    sign: async (maker: Person, { path }: Picture, input: object = {}): Promise<string> => {
-      const { url } = await done(as(maker).post(`${path}/links`, input), 201)
+    /** Creates a signed link and returns its path and query. */
+    sign: async (creator: Person, { path }: Picture, input: object = {}): Promise<string> => {
+      const { url } = await expectStatus(as(creator).post(`${path}/links`, input), 201)
       expect(url).toStartWith(`${here.baseUrl}/api/v1${path}/content?signature=`)
       return url.slice(here.baseUrl.length)
     },
-    /** The id of a new share link, and its path and query. */
-    share: async (maker: Person, { path }: Picture, input: object = {}): Promise<{ id: string; target: string }> => {
-      const { id, url } = await done(as(maker).post(`${path}/share-links`, input), 201)
+    /** Creates a share link and returns its id, and its path and query. */
+    share: async (creator: Person, { path }: Picture, input: object = {}): Promise<{ id: string; target: string }> => {
+      const { id, url } = await expectStatus(as(creator).post(`${path}/share-links`, input), 201)
       expect(url).toStartWith(`${here.baseUrl}/api/v1${path}/content?share=`)
       return { id, target: url.slice(here.baseUrl.length) }
     },
@@ -96,7 +96,7 @@ export const startLinks = async () => {
 
 export type LinksWorld = Awaited<ReturnType<typeof startLinks>>
 
-/** What comes of a link, in one line: the status, and the code of a refusal. */
+/** Opens a link; returns the status and, after a refusal, the code. */
 export const openOn = async ({ baseUrl }: Pick<TestApp, 'baseUrl'>, target: string, init: RequestInit = {}) => {
   const response = await fetch(baseUrl + target, init)
   const bytes = await response.arrayBuffer()

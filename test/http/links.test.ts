@@ -18,7 +18,7 @@ beforeAll(async () => {
 afterAll(() => world.close())
 
 describe('a signed link', () => {
-  test('opens what it was made for, without a token, and beside any', async () => {
+  test('opens its media without an access token and regardless of any', async () => {
     const link = await world.sign(bob, picture)
     expect(await openOn(world.here, link)).toBe('200')
     expect(await openOn(world.there, link)).toBe('200')
@@ -28,7 +28,7 @@ describe('a signed link', () => {
     }
   })
 
-  test('is for one variant, the one that was asked for', async () => {
+  test('opens only the variant it was created for', async () => {
     const tagOf = async (target: string, headers: Record<string, string> = {}) =>
       (await fetch(world.there.baseUrl + target, { headers })).headers.get('etag')
     for (const variant of ['original', '256', '512', '1024']) {
@@ -43,7 +43,7 @@ describe('a signed link', () => {
     }
   })
 
-  test('is for GET and HEAD, or for HEAD alone', async () => {
+  test('allows GET and HEAD, or only HEAD', async () => {
     const [get, head] = [await world.sign(bob, picture), await world.sign(bob, picture, { method: 'HEAD' })]
     expect(await openOn(world.there, get, { method: 'HEAD' })).toBe('200')
     expect(await openOn(world.there, head, { method: 'HEAD' })).toBe('200')
@@ -51,7 +51,7 @@ describe('a signed link', () => {
     expect(await openOn(world.there, head, { method: 'DELETE' })).not.toBe('200')
   })
 
-  test('is made by who may download, for as long as it says', async () => {
+  test('is created by a caller with download, for the requested time', async () => {
     const hidden = await world.picture(ada, 'private')
     expect((await world.as(bob).post(`${hidden.path}/links`, {})).body.code).toBe('media.not_found')
     const unknown = await world.as(bob).post(`/media/${newId()}/links`, {})
@@ -61,7 +61,7 @@ describe('a signed link', () => {
     expect(Math.abs(Date.parse(expires_at) - Date.now() - 60_000)).toBeLessThan(10_000)
   })
 
-  test('ends when it says, whatever is in memory', async () => {
+  test('expires at its time despite cached facts', async () => {
     const clock = manualClock(Date.now())
     const app = await world.start({ clock })
     const link = await world.sign(bob, picture, { expires_in: 600 })
@@ -76,7 +76,7 @@ describe('a signed link', () => {
     }
   })
 
-  test('names the address the service is known by', async () => {
+  test('starts with the configured public URL', async () => {
     const app = await world.start({ config: { publicUrl: 'https://media.example.com' } })
     for (const kind of ['links', 'share-links']) {
       const response = await fetch(`${app.baseUrl}/api/v1${picture.path}/${kind}`, {
@@ -90,7 +90,7 @@ describe('a signed link', () => {
     }
   })
 
-  test('costs no statement when warm, nor when it is none', async () => {
+  test('costs no statement with warm caches, nor when it is invalid', async () => {
     const link = await world.sign(bob, picture)
     expect(await openOn(world.there, link)).toBe('200')
     await world.there.leased()
@@ -101,28 +101,28 @@ describe('a signed link', () => {
     expect(world.statements).toEqual([])
   })
 
-  test('is refused in one way, whatever is wrong with it', async () => {
+  test('gets the same refusal for every reason', async () => {
     const link = await world.sign(bob, picture)
     const other = await world.picture(ada)
     const own = await world.login(bob)
     const [ended, private_] = [await world.sign(own, picture), await world.sign(bob, other)]
-    await world.done(world.as(own).post('/auth/logout'), 204)
-    await world.done(world.as(ada).patch(`/projects/${other.project}`, { visibility: 'private' }), 200)
-    const here = link.replace(/=.*/, '=')
-    const wrong = {
+    await world.expectStatus(world.as(own).post('/auth/logout'), 204)
+    await world.expectStatus(world.as(ada).patch(`/projects/${other.project}`, { visibility: 'private' }), 200)
+    const withoutToken = link.replace(/=.*/, '=')
+    const refusedLinks = {
       tampered: link.replace(/.$/, '-'),
       'cut short': link.slice(0, -10),
-      'for another thing': private_.replace(other.media, picture.media),
-      'for something that is not there': link.replace(picture.media, newId()),
-      'by a session that ended': ended,
-      'by somebody who may not any more': private_,
+      'for another media': private_.replace(other.media, picture.media),
+      'for an unknown media': link.replace(picture.media, newId()),
+      'of an ended session': ended,
+      'of a user who lost access': private_,
       'for HEAD': await world.sign(bob, picture, { method: 'HEAD' }),
-      empty: here,
-      nonsense: `${here}nonsense`,
-      'no share link': link.replace('signature', 'share'),
+      empty: withoutToken,
+      nonsense: `${withoutToken}nonsense`,
+      'signature used as a share secret': link.replace('signature', 'share'),
     }
     const seen = new Map<string, string>()
-    for (const [name, target] of Object.entries(wrong)) {
+    for (const [name, target] of Object.entries(refusedLinks)) {
       const response = await fetch(world.there.baseUrl + target)
       const { instance: _, request_id: __, ...words } = (await response.json()) as Record<string, unknown>
       const headers = [...response.headers].filter(
@@ -135,7 +135,7 @@ describe('a signed link', () => {
     expect(await openOn(world.there, link)).toBe('200')
   })
 
-  test('is written to no log', async () => {
+  test('is never logged', async () => {
     const written: string[] = []
     const app = await world.start({ log: createLog('trace', { write: (line) => void written.push(line) }) })
     const link = await world.sign(bob, picture)
@@ -146,8 +146,8 @@ describe('a signed link', () => {
   })
 })
 
-describe('what is answered by a link', () => {
-  test('is as by a token in ranges, tags and types, and may be embedded anywhere', async () => {
+describe('a response to a link', () => {
+  test('equals the response to an access token in ranges, tags and types, and may be embedded cross-origin', async () => {
     const links = [await world.sign(bob, picture), (await world.share(ada, picture)).target]
     const path = `/api/v1${picture.path}/content`
     const headersOf = async (target: string, headers: Record<string, string>) => {

@@ -19,7 +19,7 @@ const path = () => `${picture.path}/share-links`
 const secretOf = (target: string) => target.split('share=')[1] as string
 
 describe('a share link', () => {
-  test('opens its thing to anybody, in any variant', async () => {
+  test('serves every variant of its media without an account', async () => {
     const { target } = await world.share(ada, picture)
     expect(await openOn(world.there, target)).toBe('200')
     expect(await openOn(world.there, target, { method: 'HEAD' })).toBe('200')
@@ -36,7 +36,7 @@ describe('a share link', () => {
     expect(await openOn(world.there, `${link}&share=${secretOf(target)}`)).toBe('422 request.invalid')
   })
 
-  test('costs one statement when warm, for itself', async () => {
+  test('costs one statement with warm caches, which reads its row', async () => {
     const { target } = await world.share(ada, picture)
     expect(await openOn(world.there, target)).toBe('200')
     await world.there.leased()
@@ -50,23 +50,23 @@ describe('a share link', () => {
     expect(world.statements).toEqual([])
   })
 
-  test('is not opened by another secret, nor for another thing', async () => {
+  test('is refused with any other secret and for any other media', async () => {
     const { target } = await world.share(ada, picture)
     const other = await world.picture(ada, 'private')
     expect(await openOn(world.there, target.replace(picture.media, other.media))).toBe(refused)
     const bytes = Buffer.from(secretOf(target), 'base64url')
     const opened: number[] = []
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
-      const wrong = Buffer.from(bytes)
-      wrong[bit >> 3] = (wrong[bit >> 3] as number) ^ (1 << (bit & 7))
-      const answer = await openOn(world.there, target.replace(secretOf(target), wrong.toString('base64url')))
+      const flipped = Buffer.from(bytes)
+      flipped[bit >> 3] = (flipped[bit >> 3] as number) ^ (1 << (bit & 7))
+      const answer = await openOn(world.there, target.replace(secretOf(target), flipped.toString('base64url')))
       if (answer !== refused) opened.push(bit)
     }
     expect(opened).toEqual([])
     expect(await openOn(world.there, target)).toBe('200')
   }, 30_000)
 
-  test('is shown once, and kept as a hash that opens nothing', async () => {
+  test('is shown once and stored as a hash, which itself opens nothing', async () => {
     const { id, target } = await world.share(ada, picture, { label: 'for the printer' })
     const secret = Buffer.from(secretOf(target), 'base64url').subarray(16)
     const [row] = await world.sql`select * from share_links where id = ${id}`
@@ -81,7 +81,7 @@ describe('a share link', () => {
     expect(await openOn(world.there, target.replace(secretOf(target), stolen))).toBe(refused)
   })
 
-  test('ends when it says, and then is gone', async () => {
+  test('expires at its time and is then purged', async () => {
     const clock = manualClock(Date.now())
     const app = await world.start({ clock })
     const mine = await world.picture(ada, 'private')
@@ -100,16 +100,16 @@ describe('a share link', () => {
     expect(await openOn(app, lasting.target)).toBe('200')
   })
 
-  test('is made, listed and removed by who may share, and by nobody else', async () => {
+  test('is created, listed and removed only with the share action', async () => {
     const shown = await world.picture(ada, 'team-only')
     const [viewer, editor, stranger] = [await world.person(), await world.person(), await world.person()]
-    await world.letIn(ada, shown.project, viewer, 'viewer')
-    await world.letIn(ada, shown.project, editor, 'editor')
-    const made = await world.share(editor, shown, { label: 'to show' })
+    await world.grantByTeam(ada, shown.project, viewer, 'viewer')
+    await world.grantByTeam(ada, shown.project, editor, 'editor')
+    const created = await world.share(editor, shown, { label: 'to show' })
     const attempts = (person: Person) => [
       () => world.as(person).post(`${shown.path}/share-links`, {}),
       () => world.as(person).get(`${shown.path}/share-links`),
-      () => world.as(person).delete(`${shown.path}/share-links/${made.id}`),
+      () => world.as(person).delete(`${shown.path}/share-links/${created.id}`),
     ]
     for (const [person, code] of [
       [viewer, 'access.denied'],
@@ -117,34 +117,34 @@ describe('a share link', () => {
     ] as const) {
       for (const attempt of attempts(person)) expect((await attempt()).body.code).toBe(code)
     }
-    expect(await openOn(world.there, made.target)).toBe('200')
+    expect(await openOn(world.there, created.target)).toBe('200')
     const { items } = (await world.as(ada).get(`${shown.path}/share-links`)).body
     expect(items).toEqual([
-      { id: made.id, label: 'to show', created_by: editor.id, created_at: expect.any(String), expires_at: null },
+      { id: created.id, label: 'to show', created_by: editor.id, created_at: expect.any(String), expires_at: null },
     ])
-    const elsewhere = await world.as(ada).delete(`${path()}/${made.id}`)
+    const elsewhere = await world.as(ada).delete(`${path()}/${created.id}`)
     expect(elsewhere.body.code).toBe('share_link.not_found')
-    expect((await world.as(ada).delete(`${shown.path}/share-links/${made.id}`)).status).toBe(204)
-    for (const id of [made.id, newId()]) {
+    expect((await world.as(ada).delete(`${shown.path}/share-links/${created.id}`)).status).toBe(204)
+    for (const id of [created.id, newId()]) {
       const again = await world.as(ada).delete(`${shown.path}/share-links/${id}`)
       expect(again.body.code).toBe('share_link.not_found')
     }
   }, 30_000)
 
-  test('is one of a hundred at most, however many are asked for at once; what ran out or was removed does not count', async () => {
+  test('is limited to 100 per media, even for concurrent requests, without expired and removed ones', async () => {
     const full = await world.picture(ada, 'private')
-    const make = () => world.as(ada).post(`${full.path}/share-links`, {})
-    const answers = await Promise.all(Array.from({ length: 110 }, make))
+    const create = () => world.as(ada).post(`${full.path}/share-links`, {})
+    const answers = await Promise.all(Array.from({ length: 110 }, create))
     const codes = answers.map(({ status, body }) => (status === 201 ? 201 : body.code))
     expect(codes.filter((code) => code === 201)).toHaveLength(100)
     expect(codes.filter((code) => code === 'share_link.too_many')).toHaveLength(10)
     const [one, two] = answers.filter(({ status }) => status === 201).map(({ body }) => body.id)
-    await world.done(world.as(ada).delete(`${full.path}/share-links/${one}`), 204)
-    expect((await make()).status).toBe(201)
-    expect((await make()).status).toBe(409)
+    await world.expectStatus(world.as(ada).delete(`${full.path}/share-links/${one}`), 204)
+    expect((await create()).status).toBe(201)
+    expect((await create()).status).toBe(409)
     await world.sql`
       update share_links set created_at = now() - interval '2 s', expires_at = now() - interval '1 s' where id = ${two}`
-    expect((await make()).status).toBe(201)
+    expect((await create()).status).toBe(201)
     const seen: string[] = []
     let cursor: string | null = null
     do {

@@ -23,8 +23,8 @@ let sql: Sql
 let folder: string
 let ada: Person
 let bea: Person
-/** In turns, because one person may have half of what is taken at a time. */
-const inTurn = (turn: number) => (turn % 2 === 0 ? ada : bea)
+/** Alternates users, because one user may take at most half of the upload slots. */
+const alternate = (index: number) => (index % 2 === 0 ? ada : bea)
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
@@ -42,7 +42,7 @@ afterAll(async () => {
 
 const upload = (bytes: Uint8Array, type = 'image/png', { token }: Person = ada, to = client) =>
   to.post(path, new Uint8Array(bytes), { token, headers: { 'content-type': type } })
-const told = ({ status, body }: Answer) => (status < 400 ? String(status) : `${status} ${body.code}`)
+const outcomeOf = ({ status, body }: Answer) => (status < 400 ? String(status) : `${status} ${body.code}`)
 const countRows = async () => {
   const [row] = await sql<{ media: number; objects: number; claims: number; orphans: number }[]>`
     select (select count(*)::int from media) as media, (select count(*)::int from media_objects) as objects,
@@ -52,7 +52,7 @@ const countRows = async () => {
 const keysOf = async (directory: string) =>
   (await createDiskObjects({ directory }).list()).objects.map(({ key }) => key)
 
-/** A client whose every byte is ours. */
+/** A raw connection, to send a request byte by byte. */
 const open = async (headers: Record<string, string>, baseUrl = app.baseUrl) => {
   const { hostname, port } = new URL(baseUrl)
   const socket: Socket = connect({ host: hostname, port: Number(port) })
@@ -70,11 +70,11 @@ const open = async (headers: Record<string, string>, baseUrl = app.baseUrl) => {
   return {
     socket,
     send: (part: string | Uint8Array) => new Promise<void>((resolve) => socket.write(part, () => resolve())),
-    /** What was answered, when it was. */
+    /** Status and code of the response, once it arrives; undefined: the connection was closed without one. */
     answer: async () => {
       await until(
         () => /^HTTP.*\r\n\r\n.*"code":"[^"]*"/s.test(received) || /^HTTP\S* 201/.test(received) || closed,
-        'an answer',
+        'a response arrives',
       )
       const [, status] = /^HTTP\S* (\d+)/.exec(received) ?? []
       const [, code] = /"code":"([^"]*)"/.exec(received) ?? []
@@ -89,11 +89,11 @@ const headersOf = (more: Record<string, string>, person: Person | undefined = ad
 })
 
 describe('an upload', () => {
-  test('of the same bytes, twice at once, is two media and one object, and that stays until both are gone', async () => {
+  test('of the same bytes, four times concurrently, makes four media of one object, deleted with the last of them', async () => {
     const bytes = await newPicture()
     const before = { rows: await countRows(), keys: await keysOf(folder) }
     const answers = await Promise.all([1, 2, 3, 4].map(() => upload(bytes)))
-    expect(answers.map(told)).toEqual(['201', '201', '201', '201'])
+    expect(answers.map(outcomeOf)).toEqual(['201', '201', '201', '201'])
     expect(await countRows()).toEqual({
       ...before.rows,
       media: before.rows.media + 4,
@@ -101,19 +101,19 @@ describe('an upload', () => {
     })
     const [last, ...others] = answers.map(({ body }) => body.id as string)
     await Promise.all(others.map((id) => client.delete(`${path}/${id}`, { token: ada.token })))
-    await until(async () => (await countRows()).orphans === 0, 'they were looked at')
+    await until(async () => (await countRows()).orphans === 0, 'the orphans are swept')
     const content = await fetch(`${app.baseUrl}${path}/${last}/content`, {
       headers: { authorization: `Bearer ${ada.token}` },
     })
     expect(Buffer.from(await content.arrayBuffer()).equals(bytes)).toBe(true)
     await client.delete(`${path}/${last}`, { token: ada.token })
-    await until(async () => Bun.deepEquals(await countRows(), before.rows), 'the object is gone')
+    await until(async () => Bun.deepEquals(await countRows(), before.rows), 'the object is deleted')
     expect(await keysOf(folder)).toEqual(before.keys)
   })
 
-  test('of 25 MiB is taken, and of one byte more it is not, announced or not', async () => {
+  test('of 25 MiB is accepted, and of one byte more refused, with Content-Length or chunked', async () => {
     const noise = await plain(400, 400).png({ compressionLevel: 0 }).toBuffer()
-    // A PNG may have chunks nobody knows.
+    // A PNG may contain unknown chunks.
     const padded = (length: number) => {
       const filling = length - noise.length - 12
       const chunk = Buffer.alloc(filling + 12)
@@ -123,8 +123,8 @@ describe('an upload', () => {
       return Buffer.concat([noise.subarray(0, 33), chunk, noise.subarray(33)])
     }
     const whole = await upload(padded(maxBytes))
-    expect([told(whole), whole.body.bytes]).toEqual(['201', maxBytes])
-    expect(told(await upload(padded(maxBytes + 1)))).toBe('413 media.too_large')
+    expect([outcomeOf(whole), whole.body.bytes]).toEqual(['201', maxBytes])
+    expect(outcomeOf(await upload(padded(maxBytes + 1)))).toBe('413 media.too_large')
     const chunked = await open(headersOf({ 'transfer-encoding': 'chunked' }))
     const piece = padded(maxBytes + 1)
     for (let at = 0; at < piece.length && !chunked.socket.destroyed; at += 1_048_576) {
@@ -136,54 +136,55 @@ describe('an upload', () => {
     expect(await chunked.answer()).toBe('413 media.too_large')
     chunked.socket.destroy()
     await client.delete(`${path}/${whole.body.id}`, { token: ada.token })
-    await until(async () => (await countRows()).objects === 0, 'it is gone')
+    await until(async () => (await countRows()).objects === 0, 'the object is deleted')
   }, 60_000)
 
-  test('of a stranger is refused before a byte of it came, and what it pours out all the same is not kept', async () => {
+  test('without authentication is refused before its body arrives, and a body sent anyway is not buffered', async () => {
     const announced = { 'content-length': String(maxBytes) }
     const silent = await open(headersOf(announced, null as never))
     expect(await silent.answer()).toBe('401 identity.not_signed_in')
     silent.socket.destroy()
     const before = process.memoryUsage.rss()
     const piece = Buffer.alloc(262_144)
-    let poured = 0
+    let sentInAll = 0
     for (let round = 0; round < 20; round += 1) {
-      const stranger = await open(headersOf(announced, null as never))
-      for (let sent = 0; sent < maxBytes && !stranger.socket.destroyed; sent += piece.length) await stranger.send(piece)
-      expect(await stranger.answer()).toBe('401 identity.not_signed_in')
-      poured += stranger.socket.bytesWritten
-      stranger.socket.destroy()
+      const anonymous = await open(headersOf(announced, null as never))
+      for (let sent = 0; sent < maxBytes && !anonymous.socket.destroyed; sent += piece.length)
+        await anonymous.send(piece)
+      expect(await anonymous.answer()).toBe('401 identity.not_signed_in')
+      sentInAll += anonymous.socket.bytesWritten
+      anonymous.socket.destroy()
     }
-    // Or this says nothing.
-    expect(poured).toBeGreaterThan(250_000_000)
+    // Guards the test: enough was sent to show in the memory.
+    expect(sentInAll).toBeGreaterThan(250_000_000)
     expect(process.memoryUsage.rss() - before).toBeLessThan(250_000_000)
   }, 60_000)
 
-  /** Whatever came of those before. */
-  const hasRoom = () =>
+  /** Waits until the slots of earlier uploads are free. */
+  const slotsAreFree = () =>
     until(async () => {
       const bytes = await newPicture()
       const answers = await Promise.all(
-        Array.from({ length: 8 }, (_, turn) => upload(bytes, 'image/png', inTurn(turn))),
+        Array.from({ length: 8 }, (_, index) => upload(bytes, 'image/png', alternate(index))),
       )
       return answers.every(({ status }) => status === 201)
-    }, 'there is room for eight')
-  const isKept = async (bytes: Uint8Array) => {
+    }, 'eight slots are free')
+  const isStored = async (bytes: Uint8Array) => {
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     const rows = await sql`select from media_objects where sha256 = ${sha256}`
     return rows.length > 0 || (await keysOf(folder)).some((key) => key.includes(sha256))
   }
 
-  test('that comes too slowly leaves nothing, and is not waited for longer than a minute', async () => {
-    await hasRoom()
+  test('that takes longer than a minute times out and leaves nothing behind', async () => {
+    await slotsAreFree()
     const bytes = await newPicture()
     const length = { 'content-length': String(bytes.length) }
-    const slow = await Promise.all(Array.from({ length: 8 }, (_, turn) => open(headersOf(length, inTurn(turn)))))
+    const slow = await Promise.all(Array.from({ length: 8 }, (_, index) => open(headersOf(length, alternate(index)))))
     for (const each of slow) await each.send(bytes.subarray(0, 100))
-    // When there is no room, all of them are being read.
-    const isFull = async () => told(await upload(new Uint8Array())) === '503 media.busy'
-    await until(isFull, 'all are under way')
-    // More than any other request may take.
+    // Without a free slot, all of them are being read.
+    const isFull = async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy'
+    await until(isFull, 'all slots are taken')
+    // Longer than the deadline of other requests.
     clock.advance(50_000)
     for (const each of slow) await each.send(bytes.subarray(100, 200))
     await Bun.sleep(100)
@@ -193,32 +194,34 @@ describe('an upload', () => {
       expect(await each.answer()).toBe('503 request.timeout')
       each.socket.destroy()
     }
-    await hasRoom()
-    expect(await isKept(bytes)).toBe(false)
+    await slotsAreFree()
+    expect(await isStored(bytes)).toBe(false)
   })
 
-  test('of who was signed out while it came is not taken', async () => {
-    await hasRoom()
+  test('is refused when its session ends while the body arrives', async () => {
+    await slotsAreFree()
     const bytes = await newPicture()
     const length = { 'content-length': String(bytes.length) }
-    for (const [end, by] of [
+    for (const [signOut, person] of [
       ['/api/v1/auth/logout', await register(client)],
       ['/api/v1/auth/logout-all', await register(client)],
     ] as const) {
-      const others = await Promise.all(Array.from({ length: 7 }, (_, turn) => open(headersOf(length, inTurn(turn)))))
-      const coming = await open(headersOf(length, by))
-      await coming.send(bytes.subarray(0, -10))
-      await until(async () => told(await upload(new Uint8Array())) === '503 media.busy', 'all are under way')
-      expect((await client.post(end, undefined, { token: by.token })).status).toBe(204)
-      await coming.send(bytes.subarray(-10))
-      expect(await coming.answer()).toBe('401 identity.not_signed_in')
-      for (const { socket } of [coming, ...others]) socket.destroy()
-      await hasRoom()
+      const others = await Promise.all(
+        Array.from({ length: 7 }, (_, index) => open(headersOf(length, alternate(index)))),
+      )
+      const uploading = await open(headersOf(length, person))
+      await uploading.send(bytes.subarray(0, -10))
+      await until(async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy', 'all slots are taken')
+      expect((await client.post(signOut, undefined, { token: person.token })).status).toBe(204)
+      await uploading.send(bytes.subarray(-10))
+      expect(await uploading.answer()).toBe('401 identity.not_signed_in')
+      for (const { socket } of [uploading, ...others]) socket.destroy()
+      await slotsAreFree()
     }
-    expect(await isKept(bytes)).toBe(false)
+    expect(await isStored(bytes)).toBe(false)
   }, 60_000)
 
-  test('that breaks off leaves nothing, and makes room', async () => {
+  test('that breaks off leaves nothing behind and frees its slot', async () => {
     const bytes = await newPicture()
     for (let round = 0; round < 8; round += 1) {
       const broken = await open(headersOf({ 'content-length': String(bytes.length) }))
@@ -229,16 +232,18 @@ describe('an upload', () => {
       await cut.send(bytes)
       cut.socket.destroy()
     }
-    await hasRoom()
-    expect(await isKept(bytes)).toBe(false)
-    expect(told(await upload(bytes))).toBe('201')
+    await slotsAreFree()
+    expect(await isStored(bytes)).toBe(false)
+    expect(outcomeOf(await upload(bytes))).toBe('201')
   })
 
-  test('is one of eight at a time; the ninth is told so before it is read, and gets in when one is over', async () => {
-    await hasRoom()
+  test('beyond eight concurrent ones is refused before its body is read, until a slot is free', async () => {
+    await slotsAreFree()
     const bytes = await newPicture()
     const waiting = await Promise.all(
-      Array.from({ length: 8 }, (_, turn) => open(headersOf({ 'content-length': String(bytes.length) }, inTurn(turn)))),
+      Array.from({ length: 8 }, (_, index) =>
+        open(headersOf({ 'content-length': String(bytes.length) }, alternate(index))),
+      ),
     )
     const ninth = async () => {
       const one = await open(headersOf({ 'content-length': String(bytes.length) }))
@@ -247,39 +252,41 @@ describe('an upload', () => {
       one.socket.destroy()
       return first
     }
-    await until(async () => (await ninth()) === '503 media.busy', 'all eight are under way')
+    await until(async () => (await ninth()) === '503 media.busy', 'all eight slots are taken')
     const busy = await upload(bytes)
-    expect([told(busy), busy.headers.get('retry-after')]).toEqual(['503 media.busy', '1'])
+    expect([outcomeOf(busy), busy.headers.get('retry-after')]).toEqual(['503 media.busy', '1'])
     await waiting[0]?.send(bytes)
     expect(await waiting[0]?.answer()).toBe('201')
-    await until(async () => told(await upload(bytes)) === '201', 'there is room again')
+    await until(async () => outcomeOf(await upload(bytes)) === '201', 'a slot is free again')
     for (const { socket } of waiting) socket.destroy()
-    await hasRoom()
+    await slotsAreFree()
   }, 60_000)
 
-  test('is one of four of a person at a time, which leaves room for others', async () => {
-    await hasRoom()
+  test('beyond four concurrent ones of a user is refused, while other users still have slots', async () => {
+    await slotsAreFree()
     const bytes = await newPicture()
     const length = { 'content-length': String(bytes.length) }
     const slow = await Promise.all(Array.from({ length: 4 }, () => open(headersOf(length))))
-    await until(async () => told(await upload(new Uint8Array())) === '503 media.busy', 'all four are under way')
-    expect(told(await upload(bytes, 'image/png', bea))).toBe('201')
+    await until(async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy', 'four slots are taken')
+    expect(outcomeOf(await upload(bytes, 'image/png', bea))).toBe('201')
     for (const { socket } of slow) socket.destroy()
-    await hasRoom()
+    await slotsAreFree()
   }, 60_000)
 
-  test('whose bytes cannot be kept is told so, and leaves nothing', async () => {
+  test('whose bytes cannot be stored is reported as unavailable, and leaves nothing behind', async () => {
     const blocked = join(folder, 'no-folder')
     await Bun.write(blocked, 'a file where a folder should be')
     const other = await startApp({ connection: app.connection, config: { mediaDirectory: blocked, renderWorkers: 1 } })
     const before = await countRows()
     try {
-      expect(told(await upload(await newPicture(), 'image/png', ada, api(other.baseUrl)))).toBe('503 media.unavailable')
-      // Given up at once. This one cannot take it away either; another one's next sweep does.
+      expect(outcomeOf(await upload(await newPicture(), 'image/png', ada, api(other.baseUrl)))).toBe(
+        '503 media.unavailable',
+      )
+      // Discarded at once. This instance cannot delete the object either; the next sweep of another one does.
       await until(async () => {
         await app.services.mediaStorage.sweep()
         return Bun.deepEquals(await countRows(), before)
-      }, 'nothing is left')
+      }, 'the claim and the object are removed')
     } finally {
       await other.close()
     }
@@ -287,15 +294,15 @@ describe('an upload', () => {
 })
 
 for (const runtime of ['bun', 'deno'] as const) {
-  describe(`two hundred hostile uploads to ${runtime}`, () => {
-    test('are refused one by one, cost bounded memory, leave nothing, and take nobody with them', async () => {
+  describe(`200 hostile uploads to ${runtime}`, () => {
+    test('are each refused, in bounded memory, without leaving anything behind or failing valid uploads', async () => {
       const directory = await mkdtemp(join(tmpdir(), 'velro-media-'))
       reapFolder(directory)
       const server = await startServer({
         runtime,
         env: { MEDIA_DIR: directory, JOB_CONCURRENCY: '0', RENDER_WORKERS: '1' },
       })
-      const own = connectOnce(server.connection)
+      const serverSql = connectOnce(server.connection)
       const rssOf = async () => {
         const status = await Bun.file(`/proc/${server.pid}/status`).text()
         return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1_024
@@ -303,29 +310,29 @@ for (const runtime of ['bun', 'deno'] as const) {
       try {
         const to = api(server.baseUrl)
         const person = await register(to)
-        // What is as large as may be, so that everything that is needed once is there.
+        // The largest accepted picture first, so that one-time allocations are not counted.
         const largest = png(7_000, 7_000, rowsOf(7_000, 7_000))
-        expect(told(await upload(largest, 'image/png', person, to))).toBe('201')
+        expect(outcomeOf(await upload(largest, 'image/png', person, to))).toBe('201')
         const before = await rssOf()
         const cases = await hostileUploads()
-        let most = 0
+        let maxGrowth = 0
         for (let count = 0; count < 200; ) {
-          const some = Array.from({ length: 4 }, (_, at) => cases[(count + at) % cases.length]).filter(
+          const batch = Array.from({ length: 4 }, (_, offset) => cases[(count + offset) % cases.length]).filter(
             (each) => each !== undefined,
           )
-          const answers = await Promise.all(some.map(({ bytes, type }) => upload(bytes, type, person, to)))
-          expect(answers.map(told)).toEqual(some.map(({ refusal }) => refusal))
-          count += some.length
-          most = Math.max(most, (await rssOf()) - before)
+          const answers = await Promise.all(batch.map(({ bytes, type }) => upload(bytes, type, person, to)))
+          expect(answers.map(outcomeOf)).toEqual(batch.map(({ refusal }) => refusal))
+          count += batch.length
+          maxGrowth = Math.max(maxGrowth, (await rssOf()) - before)
         }
-        expect(most).toBeLessThan(300_000_000)
-        expect(told(await upload(await newPicture(), 'image/png', person, to))).toBe('201')
-        expect(await own`select from media`).toHaveLength(2)
-        expect(await own`select from media_objects`).toHaveLength(2)
-        expect(await own`select from media_claims`).toHaveLength(0)
+        expect(maxGrowth).toBeLessThan(300_000_000)
+        expect(outcomeOf(await upload(await newPicture(), 'image/png', person, to))).toBe('201')
+        expect(await serverSql`select from media`).toHaveLength(2)
+        expect(await serverSql`select from media_objects`).toHaveLength(2)
+        expect(await serverSql`select from media_claims`).toHaveLength(0)
         expect(await keysOf(directory)).toHaveLength(8)
       } finally {
-        await own.end()
+        await serverSql.end()
         await server.stop()
       }
     }, 120_000)
