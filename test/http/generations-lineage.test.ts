@@ -90,7 +90,7 @@ describe('creating a child', () => {
 
   test('needs allow_derivatives on the project of the parent, except for the owner of the parent', async () => {
     const strict = await world.project(ann, { visibility: 'team-only', allow_derivatives: false })
-    await world.granted(strict, team, 'admin', ann)
+    await world.grantAccess(strict, team, 'admin', ann)
     const hers = await world.generation(ann, { project_id: strict })
     const his = await world.generation(ben, { project_id: strict })
     expect(codesOf([await derive(ben, his), await derive(ann, hers)])).toEqual(['201', '201'])
@@ -163,7 +163,7 @@ describe('provenance', () => {
   test('shows each reader the ancestors the reader may read, and counts the others', async () => {
     const open = await world.project(ann, { visibility: 'public' })
     const crew = await world.project(ann, { visibility: 'team-only' })
-    await world.granted(crew, team, 'read', ann)
+    await world.grantAccess(crew, team, 'read', ann)
     // From the oldest: public, shared with the team, private to ann, public; then the queried generation, public.
     const first = await world.generation(ann, { project_id: open, title: 'first' })
     const second = await child(ann, first, { project_id: crew, intent: 'improve', title: 'second' })

@@ -38,7 +38,7 @@ const createRandomWorld = async () => {
     const owner = pick(people)
     const id = await world.project(owner, { visibility: pick(['private', 'team-only', 'team-only', 'public']) })
     for (const team of teams) {
-      if (pick([true, false])) await world.granted(id, team, pick(['read', 'write', 'admin']), owner)
+      if (pick([true, false])) await world.grantAccess(id, team, pick(['read', 'write', 'admin']), owner)
     }
     projects.push(id)
   }
@@ -132,7 +132,7 @@ describe('a list of generations', () => {
     const { ann, ben } = await world.people('ann', 'ben')
     const team = await world.team([[ben, 'admin']])
     const crew = await world.project(ann, { visibility: 'team-only' })
-    await world.granted(crew, team, 'admin', ann)
+    await world.grantAccess(crew, team, 'admin', ann)
     const open = await world.project(ann, { visibility: 'public' })
     const away = await world.project(ann)
     // A third each: owned by ben, shared with the team, public.

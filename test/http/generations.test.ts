@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { codesOf, generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
+import { codesOf, generation, problemOf, project, startTeam, type World } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -47,8 +47,8 @@ describe('a new generation', () => {
     }
     expect(codes).toEqual(['404 project.not_found', '403 access.denied', '201', '201', '201', '201'])
     const unknown = await world.as(stranger).post('/generations', { ...order, project_id: newId() })
-    expect(wordsOf(unknown)).toEqual(
-      wordsOf(await world.as(stranger).post('/generations', { ...order, project_id: id })),
+    expect(problemOf(unknown)).toEqual(
+      problemOf(await world.as(stranger).post('/generations', { ...order, project_id: id })),
     )
   })
 
@@ -109,7 +109,7 @@ test('every route answers a caller without read access as for an unknown id', as
   ]
   for (const call of calls) {
     const real = await call(id)
-    expect(wordsOf(real)).toEqual(wordsOf(await call(newId())))
+    expect(problemOf(real)).toEqual(problemOf(await call(newId())))
     expect(real).toMatchObject({ status: 404, body: { code: 'generation.not_found' } })
   }
 })
@@ -162,7 +162,7 @@ describe('moving a generation', () => {
 
   test('takes effect in the next check: into a project, to another and out', async () => {
     const one = await world.project(owner, { visibility: 'team-only' })
-    await world.granted(one, team, 'read', owner)
+    await world.grantAccess(one, team, 'read', owner)
     const two = await world.project(owner, { visibility: 'public' })
     const id = await world.generation(owner)
     const access = async () => [
@@ -199,7 +199,7 @@ describe('an authorized request that waits for a lock', () => {
     const id = await world.generation(owner, { project_id: await shared() })
     const away = await world.project(owner)
     const target = await world.project(admin)
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       lock(id),
       () => [
         world.as(admin).patch(`/generations/${id}`, { project_id: target }),
@@ -215,10 +215,10 @@ describe('an authorized request that waits for a lock', () => {
 
   test('does not move a generation after the right to create in the target was revoked', async () => {
     const target = await world.project(stranger, { visibility: 'public' })
-    await world.granted(target, team, 'write', stranger)
+    await world.grantAccess(target, team, 'write', stranger)
     const id = await world.generation(editor)
     expect(await world.may(editor, 'create', project(target))).toBe(true)
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       world.sql`select from projects where id = ${target} for update`,
       () => [world.as(editor).patch(`/generations/${id}`, { project_id: target })],
       world.sql`delete from project_grants where project_id = ${target}`,
@@ -228,7 +228,7 @@ describe('an authorized request that waits for a lock', () => {
 
   test('gets not found after the generation was deleted', async () => {
     const id = await world.generation(owner)
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       lock(id),
       () => [
         world.as(owner).patch(`/generations/${id}`, { title: 'late' }),
@@ -243,7 +243,7 @@ describe('an authorized request that waits for a lock', () => {
 
   test('creates nothing after the project was deleted', async () => {
     const id = await world.project(owner)
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       world.sql`select from projects where id = ${id} for update`,
       () => [world.as(owner).post('/generations', { ...order, project_id: id })],
       world.sql`delete from projects where id = ${id}`,

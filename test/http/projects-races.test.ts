@@ -26,7 +26,7 @@ afterAll(async () => {
 
 const shared = async (level: 'read' | 'admin' = 'read') => {
   const id = await world.project(owner, { visibility: 'team-only' })
-  await world.granted(id, team, level, owner)
+  await world.grantAccess(id, team, level, owner)
   return id
 }
 
@@ -38,8 +38,8 @@ const ownerOf = async (id: string): Promise<string | undefined> => {
 const transfer = (from: Person, id: string, to: Person) =>
   world.as(from).post(`/projects/${id}/transfer`, { owner_id: to.id })
 
-describe('at once', () => {
-  test('two transfers: one is done, the other refused, and there is one owner', async () => {
+describe('concurrent changes of a project:', () => {
+  test('of two transfers one succeeds and the other is refused', async () => {
     for (let round = 0; round < rounds; round += 1) {
       const id = await shared()
       const answers = await Promise.all([transfer(owner, id, second), transfer(owner, id, third)])
@@ -49,7 +49,7 @@ describe('at once', () => {
     }
   })
 
-  test('transfer and deletion by the old owner: whoever is first makes the other fail', async () => {
+  test('of a transfer and a deletion by the previous owner, the first succeeds and the other fails', async () => {
     for (let round = 0; round < rounds; round += 1) {
       const id = await shared()
       const [moved, removed] = await Promise.all([
@@ -68,7 +68,7 @@ describe('at once', () => {
     }
   })
 
-  test('grant and deletion: the grant is there before or not at all', async () => {
+  test('a grant and a deletion leave neither a grant nor access', async () => {
     for (let round = 0; round < rounds; round += 1) {
       const id = await world.project(owner, { visibility: 'team-only' })
       const [granted, removed] = await Promise.all([
@@ -83,7 +83,7 @@ describe('at once', () => {
     }
   })
 
-  test('the same grant ten times: one is made', async () => {
+  test('of ten equal grants one is created and the others get 409', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     const answers = await Promise.all(
       Array.from({ length: 10 }, () =>
@@ -93,7 +93,7 @@ describe('at once', () => {
     expect(codesOf(answers).toSorted()).toEqual(['201', ...Array(9).fill('409 project.grant_exists')])
   })
 
-  test('making and moving things in during deletion: they are outside, or never were, and belong to their owners', async () => {
+  test('generations created in or moved into a project during its deletion are refused, or end up outside of any project', async () => {
     for (let round = 0; round < rounds; round += 1) {
       const id = await world.project(owner)
       const mover = await world.generation(owner)
@@ -115,13 +115,13 @@ describe('at once', () => {
   })
 })
 
-describe('let through, and then overtaken', () => {
+describe('a call that passed the guard before a concurrent change is decided again:', () => {
   const held = (id: string) => world.sql`select from projects where id = ${id} for update`
 
-  test('by a transfer: none of what only the owner may is done', async () => {
+  test('after a transfer, all calls of the previous owner are refused', async () => {
     const id = await shared()
     const other = await world.team([[owner, 'owner']])
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       held(id),
       () => [
         transfer(owner, id, third),
@@ -142,9 +142,9 @@ describe('let through, and then overtaken', () => {
     ])
   })
 
-  test('by its deletion: everything answers as for a project that never was', async () => {
+  test('after a deletion, every call answers as for an unknown project', async () => {
     const id = await shared()
-    const answers = await world.overtake(
+    const answers = await world.changeWhileWaiting(
       held(id),
       () => [
         transfer(owner, id, third),
@@ -159,13 +159,15 @@ describe('let through, and then overtaken', () => {
     expect(codesOf(answers)).toEqual(Array(6).fill('404 project.not_found'))
   })
 
-  test('by a lower role in the team that is to be let in, done or under way: it is not', async () => {
+  test('after or during a demotion in the team, the caller cannot grant it access', async () => {
     const id = await world.project(second)
     const lowered = world.sql`update team_members set role = 'editor' where team_id = ${team} and user_id = ${second.id}`
-    const letIn = () => [world.as(second).post(`/projects/${id}/teams`, { team_id: team, access_level: 'read' })]
-    expect(codesOf(await world.overtake(held(id), letIn, lowered))).toEqual(['403 team.role_too_low'])
+    const grantTeam = () => [world.as(second).post(`/projects/${id}/teams`, { team_id: team, access_level: 'read' })]
+    expect(codesOf(await world.changeWhileWaiting(held(id), grantTeam, lowered))).toEqual(['403 team.role_too_low'])
     await world.sql`update team_members set role = 'admin' where team_id = ${team} and user_id = ${second.id}`
-    expect(codesOf(await world.overtake(lowered, letIn, world.sql`select`))).toEqual(['403 team.role_too_low'])
+    expect(codesOf(await world.changeWhileWaiting(lowered, grantTeam, world.sql`select`))).toEqual([
+      '403 team.role_too_low',
+    ])
     await world.sql`update team_members set role = 'admin' where team_id = ${team} and user_id = ${second.id}`
   })
 })

@@ -10,7 +10,7 @@ import {
 } from '../../src/access/policy/matrix.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
+import { generation, problemOf, project, startTeam, type World } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -26,7 +26,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-const allowedOf = async (person: Person, id: string): Promise<Action[]> => {
+const allowedActions = async (person: Person, id: string): Promise<Action[]> => {
   const allowed: Action[] = []
   for (const action of actions) if (await world.may(person, action, project(id))) allowed.push(action)
   return allowed
@@ -35,8 +35,8 @@ const allowedOf = async (person: Person, id: string): Promise<Action[]> => {
 const grant = (person: Person, id: string, teamId = team, access_level = 'read') =>
   world.as(person).post(`/projects/${id}/teams`, { team_id: teamId, access_level })
 
-describe('letting a team in', () => {
-  test('takes owner or admin of the team; a team one is not in reads like one that never was', async () => {
+describe('granting a team access', () => {
+  test('needs the role owner or admin in the team; a team of others gets the same answer as an unknown one', async () => {
     const others = await world.team([[stranger, 'owner']])
     for (const person of [editor, contributor, viewer]) {
       const id = await world.project(person)
@@ -46,7 +46,7 @@ describe('letting a team in', () => {
       const id = await world.project(person)
       const unknown = await grant(person, id, newId())
       expect(unknown).toMatchObject({ status: 404, body: { code: 'team.not_found' } })
-      expect(wordsOf(await grant(person, id, others))).toEqual(wordsOf(unknown))
+      expect(problemOf(await grant(person, id, others))).toEqual(problemOf(unknown))
       expect(await grant(person, id)).toMatchObject({
         status: 201,
         body: { project_id: id, team_id: team, team_name: 'team', access_level: 'read', granted_by: person.id },
@@ -55,30 +55,30 @@ describe('letting a team in', () => {
     }
   })
 
-  test('a team one is not in waits for nobody who changes it', async () => {
+  test('does not wait for a change of a team that the caller is not a member of', async () => {
     const others = await world.team([[owner, 'owner']])
     const id = await world.project(stranger)
     const unknown = await grant(stranger, id, newId())
     await world.sql.begin(async (tx) => {
       await tx`select from teams where id = ${others} for update`
-      expect(wordsOf(await grant(stranger, id, others))).toEqual(wordsOf(unknown))
+      expect(problemOf(await grant(stranger, id, others))).toEqual(problemOf(unknown))
     })
   })
 
-  test('takes admin on the project, whatever one is in the team', async () => {
+  test('needs admin on the project, even for the owner of the team', async () => {
     const id = await world.project(stranger, { visibility: 'public' })
     const own = await world.team([[viewer, 'owner']])
     expect(await grant(viewer, id, own)).toMatchObject({ status: 403, body: { code: 'access.denied' } })
-    await world.granted(id, team, 'write', stranger)
+    await world.grantAccess(id, team, 'write', stranger)
     const more = await world.team([[admin, 'owner']])
     expect(await grant(admin, id, more)).toMatchObject({ status: 403, body: { code: 'access.denied' } })
     await world.as(stranger).patch(`/projects/${id}/teams/${team}`, { access_level: 'admin' })
     expect(await grant(admin, id, more)).toMatchObject({ status: 201, body: { granted_by: admin.id } })
   })
 
-  test('changing and withdrawing it takes admin on the project, and a grant that is there', async () => {
+  test('and changing or withdrawing a grant needs admin on the project and an existing grant', async () => {
     const id = await world.project(stranger, { visibility: 'public' })
-    await world.granted(id, team, 'write', stranger)
+    await world.grantAccess(id, team, 'write', stranger)
     const at = `/projects/${id}/teams/${team}`
     for (const person of [viewer, editor, admin]) {
       expect(await world.as(person).patch(at, { access_level: 'admin' })).toMatchObject({ status: 403 })
@@ -104,80 +104,80 @@ describe('letting a team in', () => {
   })
 })
 
-test('what a member gets is the part of the level that the role has', async () => {
+test('the access of a member is the intersection of its role and the access level of the grant', async () => {
   const roles = { owner, admin, editor, contributor, viewer }
   const id = await world.project(stranger, { visibility: 'team-only' })
-  await world.granted(id, team, 'read', stranger)
+  await world.grantAccess(id, team, 'read', stranger)
   for (const level of accessLevels) {
     await world.as(stranger).patch(`/projects/${id}/teams/${team}`, { access_level: level })
     for (const role of teamRoles) {
       const both = actions.filter((action) => has(roleActions[role] & levelActions[level], action))
-      expect(await allowedOf(roles[role], id)).toEqual(both)
+      expect(await allowedActions(roles[role], id)).toEqual(both)
     }
   }
 })
 
-describe('the very next check feels', () => {
-  test('a grant given, raised, lowered and withdrawn', async () => {
+describe('the first check afterwards uses the new access when', () => {
+  test('a grant is given, raised, lowered and withdrawn', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     const inside = await world.generation(owner, { project_id: id })
     const at = `/projects/${id}/teams/${team}`
-    const felt = async () => [
+    const access = async () => [
       await world.may(editor, 'read', generation(inside)),
       await world.may(editor, 'write', generation(inside)),
       (await world.as(viewer).get(`/generations/${inside}`)).status,
     ]
     for (let round = 0; round < 20; round += 1) {
-      expect(await felt()).toEqual([false, false, 404])
+      expect(await access()).toEqual([false, false, 404])
       await grant(owner, id)
-      expect(await felt()).toEqual([true, false, 200])
+      expect(await access()).toEqual([true, false, 200])
       await world.as(owner).patch(at, { access_level: 'write' })
-      expect(await felt()).toEqual([true, true, 200])
+      expect(await access()).toEqual([true, true, 200])
       await world.as(owner).patch(at, { access_level: 'read' })
-      expect(await felt()).toEqual([true, false, 200])
+      expect(await access()).toEqual([true, false, 200])
       await world.as(owner).delete(at)
     }
-    expect(await felt()).toEqual([false, false, 404])
+    expect(await access()).toEqual([false, false, 404])
   })
 
-  test('privacy, which puts grants to sleep, and its end, which wakes them as they were', async () => {
+  test('a project becomes private, which suspends its grants, and team-only again, which restores them', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     await grant(owner, id, team, 'write')
     const people = [admin, editor, contributor, viewer]
-    const awake = await Promise.all(people.map((person) => allowedOf(person, id)))
-    expect(awake.map((allowed) => allowed.length)).toEqual([5, 5, 3, 2])
+    const granted = await Promise.all(people.map((person) => allowedActions(person, id)))
+    expect(granted.map((allowed) => allowed.length)).toEqual([5, 5, 3, 2])
     for (let round = 0; round < 10; round += 1) {
       await world.as(owner).patch(`/projects/${id}`, { visibility: 'private' })
-      for (const person of people) expect(await allowedOf(person, id)).toEqual([])
+      for (const person of people) expect(await allowedActions(person, id)).toEqual([])
       expect((await world.as(owner).get(`/projects/${id}/teams`)).body.items).toHaveLength(1)
       await world.as(owner).patch(`/projects/${id}`, { visibility: 'team-only' })
-      expect(await Promise.all(people.map((person) => allowedOf(person, id)))).toEqual(awake)
+      expect(await Promise.all(people.map((person) => allowedActions(person, id)))).toEqual(granted)
     }
     await world.as(owner).patch(`/projects/${id}`, { visibility: 'public' })
-    expect(await Promise.all(people.map((person) => allowedOf(person, id)))).toEqual(awake)
-    expect(await allowedOf(stranger, id)).toEqual(['read', 'download'])
+    expect(await Promise.all(people.map((person) => allowedActions(person, id)))).toEqual(granted)
+    expect(await allowedActions(stranger, id)).toEqual(['read', 'download'])
   })
 
-  test('a grant that changes while it sleeps, when it wakes', async () => {
+  test('a grant was changed while its project was private', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     const at = `/projects/${id}/teams/${team}`
     await grant(owner, id, team, 'write')
-    expect(await allowedOf(editor, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
-    for (const asksMeanwhile of [true, false]) {
+    expect(await allowedActions(editor, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
+    for (const checksMeanwhile of [true, false]) {
       await world.as(owner).patch(`/projects/${id}`, { visibility: 'private' })
-      if (asksMeanwhile) expect(await allowedOf(editor, id)).toEqual([])
+      if (checksMeanwhile) expect(await allowedActions(editor, id)).toEqual([])
       await world.as(owner).patch(at, { access_level: 'read' })
-      if (asksMeanwhile) expect(await allowedOf(editor, id)).toEqual([])
+      if (checksMeanwhile) expect(await allowedActions(editor, id)).toEqual([])
       await world.as(owner).patch(`/projects/${id}`, { visibility: 'team-only' })
-      // Somebody else’s question makes the project known again, and not what the editor has on it.
+      // The owner's request caches the project again, but not the access of the editor.
       await world.as(owner).get(`/projects/${id}`)
-      expect(await allowedOf(editor, id)).toEqual(['read', 'download'])
+      expect(await allowedActions(editor, id)).toEqual(['read', 'download'])
       await world.as(owner).patch(at, { access_level: 'write' })
-      expect(await allowedOf(editor, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
+      expect(await allowedActions(editor, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
     }
   })
 
-  test('one of two teams that goes: what the other gives stays', async () => {
+  test('one of two grants is withdrawn, and the access through the other remains', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     const second = await world.team([
       [owner, 'owner'],
@@ -185,16 +185,16 @@ describe('the very next check feels', () => {
     ])
     await grant(owner, id, team, 'admin')
     await grant(owner, id, second, 'write')
-    expect(await allowedOf(viewer, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
+    expect(await allowedActions(viewer, id)).toEqual(['read', 'download', 'create', 'write', 'share'])
     await world.as(owner).delete(`/projects/${id}/teams/${second}`)
-    expect(await allowedOf(viewer, id)).toEqual(['read', 'download'])
+    expect(await allowedActions(viewer, id)).toEqual(['read', 'download'])
     await world.as(owner).delete(`/projects/${id}/teams/${team}`)
-    expect(await allowedOf(viewer, id)).toEqual([])
+    expect(await allowedActions(viewer, id)).toEqual([])
   })
 })
 
 describe('the list of grants', () => {
-  test('needs share, pages through all of them, and is one statement', async () => {
+  test('needs share, has all grants in its pages, and costs one statement', async () => {
     const id = await world.project(owner, { visibility: 'team-only' })
     await grant(owner, id, team, 'write')
     for (let index = 0; index < 7; index += 1) {

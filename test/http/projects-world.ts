@@ -17,10 +17,10 @@ const startDeadline = createDeadlines(systemClock)
 export const project = (id: string): ResourceRef => ({ type: 'project', id })
 export const generation = (id: string): ResourceRef => ({ type: 'generation', id })
 
-/** What an answer says, without what belongs to the one request. */
-export const wordsOf = ({ status, body }: Answer) => {
-  const { instance: _, request_id: __, ...words } = body
-  return { status, ...words }
+/** Status and body of an answer, without the members that differ for each request. */
+export const problemOf = ({ status, body }: Answer) => {
+  const { instance: _, request_id: __, ...members } = body
+  return { status, ...members }
 }
 
 /** Status and code of each answer. */
@@ -29,26 +29,26 @@ export const codesOf = (answers: readonly Answer[]) =>
 
 export type World = Awaited<ReturnType<typeof startWorld>>
 
-/** Somebody of each role in one team, and somebody outside of it; `shared` makes projects that the team is let in to the full. */
+/** A user for each role of one team, and a stranger. `shared` creates a project on which the team has `admin`. */
 export const startTeam = async () => {
   const world = await startWorld()
   const { stranger, ...members } = await world.people('owner', 'admin', 'editor', 'contributor', 'viewer', 'stranger')
   const team = await world.team(teamRoles.map((role) => [members[role], role] as const))
   const shared = async (fields: Record<string, unknown> = {}) => {
     const id = await world.project(members.owner, { visibility: 'team-only', ...fields })
-    await world.granted(id, team, 'admin', members.owner)
+    await world.grantAccess(id, team, 'admin', members.owner)
     return id
   }
   return { world, ...members, stranger, team, shared }
 }
 
 /**
- * The application with people, teams and the things they make. People and things come in through the API; teams and
- * their members are written to the database, before anybody asks about them.
+ * The application with users, teams, projects and generations. Teams and their members are inserted into the database,
+ * before any check has cached them; everything else is created through the API.
  */
 export const startWorld = async () => {
   const statements: string[] = []
-  // Room for a dozen writes at once, so that tests can let them wait for each other.
+  // Enough connections for a dozen concurrent writes that wait for each other.
   const app = await startApp({ config: { dbConnections: 120 }, onStatement: (text) => statements.push(text) })
   const client = api(app.baseUrl)
   const sql = connectOnce(app.connection)
@@ -61,7 +61,7 @@ export const startWorld = async () => {
     delete: (path: string) => client.delete(`/api/v1${path}`, { token }),
   })
 
-  const made = async (sent: Promise<Answer>): Promise<string> => {
+  const created = async (sent: Promise<Answer>): Promise<string> => {
     const answer = await sent
     expect(answer).toMatchObject({ status: 201 })
     return answer.body.id
@@ -82,7 +82,7 @@ export const startWorld = async () => {
       Promise.all(names.map(async (name) => [name, await register(client)] as const)).then(
         (pairs) => Object.fromEntries(pairs) as Record<N, Person>,
       ),
-    /** A team with an owner and members. */
+    /** Creates a team with its members. */
     team: async (members: readonly (readonly [Person, TeamRole])[], name = 'team'): Promise<string> => {
       const id = newId()
       await sql`insert into teams (id, name) values (${id}, ${name})`
@@ -91,8 +91,8 @@ export const startWorld = async () => {
       }
       return id
     },
-    /** A grant as a row, seen by whoever asks next. */
-    granted: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
+    /** Creates a grant, effective for the next check. */
+    grantAccess: async (projectId: string, teamId: string, level: AccessLevel, by: Person) => {
       await app.services.caches.changes.commitAndInvalidate(startDeadline(30_000), async (tx) => {
         await tx`
           insert into project_grants (project_id, team_id, access_level, granted_by)
@@ -100,15 +100,15 @@ export const startWorld = async () => {
       })
     },
     project: (owner: Person, fields: Record<string, unknown> = {}) =>
-      made(as(owner).post('/projects', { name: 'a project', ...fields })),
+      created(as(owner).post('/projects', { name: 'a project', ...fields })),
     generation: (owner: Person, fields: Record<string, unknown> = {}) =>
-      made(as(owner).post('/generations', { model: 'local/procedural', prompt: 'a lighthouse', ...fields })),
+      created(as(owner).post('/generations', { model: 'local/procedural', prompt: 'a lighthouse', ...fields })),
     may: async (person: Person, action: Action, resource: ResourceRef): Promise<boolean> => {
       const { status, body } = await as(person).post('/authorization/check', { action, resource })
       expect(status).toBe(200)
       return body.allowed
     },
-    /** Every page of a list, one after the other. Each page but the last is full. */
+    /** The items of all pages of a list. Each page but the last must be full. */
     listAll: async (person: Person, path: string, limit = 100) => {
       // biome-ignore lint/suspicious/noExplicitAny: items of every list
       const items: any[] = []
@@ -122,17 +122,17 @@ export const startWorld = async () => {
       }
       return items
     },
-    /** The statements sent while something was done. */
+    /** The statements that the application sent during `work`. */
     statementsOf: async (work: () => Promise<unknown>): Promise<string[]> => {
       const before = statements.length
       await work()
       return statements.slice(before)
     },
     /**
-     * Holds a row by `lock`, lets calls run into it, changes what they were let through for, and lets go. Their answers
-     * are those of requests that were overtaken between the door and the write.
+     * Locks a row, sends calls, and makes a change once all of them wait for the lock. The calls have passed the guard
+     * then, so their answers show what the check inside the transaction decides.
      */
-    overtake: async (lock: Fragment, calls: () => Promise<Answer>[], change: Fragment): Promise<Answer[]> => {
+    changeWhileWaiting: async (lock: Fragment, calls: () => Promise<Answer>[], change: Fragment): Promise<Answer[]> => {
       let sent: Promise<Answer[]> | undefined
       await sql.begin(async (tx) => {
         await tx`${lock}`
@@ -141,8 +141,8 @@ export const startWorld = async () => {
         const early: Answer[] = []
         for (const call of started) void call.then((answer) => early.push(answer))
         for (;;) {
-          if (early.length > 0) throw new Error(`Not overtaken: ${codesOf(early)}`)
-          // Not in the transaction, which would see the same processes for ever.
+          if (early.length > 0) throw new Error(`The calls did not wait, and answered ${codesOf(early)}`)
+          // On another connection: inside a transaction the view of pg_stat_activity does not change.
           const [row] = await watch<{ waiting: number }[]>`
             select count(*)::int as waiting from pg_stat_activity
              where datname = current_database() and wait_event_type = 'Lock'`

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { actions } from '../../src/access/policy/matrix.ts'
 import { newId } from '../../src/kit/id.ts'
 import type { Person } from '../harness.ts'
-import { generation, project, startTeam, type World, wordsOf } from './projects-world.ts'
+import { generation, problemOf, project, startTeam, type World } from './projects-world.ts'
 
 let world: World
 let owner: Person
@@ -18,8 +18,8 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-describe('who may change what', () => {
-  test('a name needs write; what others may see or make of it needs admin', async () => {
+describe('updating a project', () => {
+  test('needs write for the name, and admin for visibility and allow_derivatives', async () => {
     const id = await shared()
     const changes = [
       { name: 'renamed' },
@@ -27,20 +27,20 @@ describe('who may change what', () => {
       { allow_derivatives: false },
       { name: 'x', visibility: 'private' },
     ]
-    const tries = async (person: Person) => {
+    const updateAll = async (person: Person) => {
       const statuses = []
       for (const body of changes) statuses.push((await world.as(person).patch(`/projects/${id}`, body)).status)
       return statuses
     }
-    expect(await tries(stranger)).toEqual([404, 404, 404, 404])
-    expect(await tries(viewer)).toEqual([403, 403, 403, 403])
-    expect(await tries(editor)).toEqual([200, 403, 403, 403])
+    expect(await updateAll(stranger)).toEqual([404, 404, 404, 404])
+    expect(await updateAll(viewer)).toEqual([403, 403, 403, 403])
+    expect(await updateAll(editor)).toEqual([200, 403, 403, 403])
     const untouched = (await world.as(owner).get(`/projects/${id}`)).body
     expect(untouched).toMatchObject({ name: 'renamed', visibility: 'team-only', allow_derivatives: true })
-    expect(await tries(admin)).toEqual([200, 200, 200, 200])
+    expect(await updateAll(admin)).toEqual([200, 200, 200, 200])
   })
 
-  test('allow_derivatives is true unless said otherwise, and is what was said', async () => {
+  test('sets allow_derivatives, which is true by default', async () => {
     const { body: plain } = await world.as(owner).post('/projects', { name: 'plain' })
     expect(plain.allow_derivatives).toBe(true)
     const { body: strict } = await world.as(owner).post('/projects', { name: 'strict', allow_derivatives: false })
@@ -49,7 +49,7 @@ describe('who may change what', () => {
     expect((await world.as(owner).get(`/projects/${strict.id}`)).body.allow_derivatives).toBe(true)
   })
 
-  test('what the server decides is not taken from a client', async () => {
+  test('with a field that the server sets gets 422', async () => {
     const id = await world.project(owner)
     for (const [name, value] of Object.entries({
       id: newId(),
@@ -73,7 +73,7 @@ describe('who may change what', () => {
     expect((await world.as(owner).get(`/projects/${id}`)).body).toMatchObject({ id, owner_id: owner.id })
   })
 
-  test('an id is one spelling and no other', async () => {
+  test('with an id in another spelling than lower case with hyphens gets 422', async () => {
     const id = await shared()
     const spellings = [id.toUpperCase(), `%20${id}`, `${id}%20`, `{${id}}`, id.replaceAll('-', ''), `${id}%00`]
     for (const spelling of spellings) {
@@ -90,7 +90,7 @@ describe('who may change what', () => {
 })
 
 describe('permissions', () => {
-  test('are what a check of each action says', async () => {
+  test('are the actions that a check allows', async () => {
     for (const visibility of ['private', 'team-only', 'public']) {
       const id = await shared({ visibility })
       for (const person of [owner, admin, editor, viewer, stranger]) {
@@ -103,14 +103,14 @@ describe('permissions', () => {
     }
   })
 
-  test('cost no statement: the project itself is the only one', async () => {
+  test('cost no statement beside the one that reads the project', async () => {
     const id = await shared()
     await world.as(viewer).get(`/projects/${id}`)
     expect(await world.statementsOf(() => world.as(viewer).get(`/projects/${id}`))).toHaveLength(1)
   })
 })
 
-test('where one may not read, every route answers as for a project that never was', async () => {
+test('without read on a project, every route answers as for an unknown one', async () => {
   const id = await shared()
   const calls = [
     (at: string) => world.as(stranger).get(`/projects/${at}`),
@@ -125,13 +125,13 @@ test('where one may not read, every route answers as for a project that never wa
   ]
   for (const call of calls) {
     const real = await call(id)
-    expect(wordsOf(real)).toEqual(wordsOf(await call(newId())))
+    expect(problemOf(real)).toEqual(problemOf(await call(newId())))
     expect(real).toMatchObject({ status: 404, body: { code: 'project.not_found' } })
   }
 })
 
-describe('transfer', () => {
-  test('is for the owner alone', async () => {
+describe('a transfer', () => {
+  test('is only for the owner', async () => {
     const id = await shared()
     const statuses = []
     for (const person of [stranger, viewer, editor, admin, owner]) {
@@ -140,13 +140,13 @@ describe('transfer', () => {
     expect(statuses).toEqual([404, 403, 403, 403, 200])
   })
 
-  test('moves everything to the new owner at once, and leaves the old one what the teams give', async () => {
+  test('gives the new owner all access at once, and leaves the previous owner the access through teams', async () => {
     const id = await shared()
     await world.sql`update project_grants set access_level = 'read' where project_id = ${id}`
     const { dana } = await world.people('dana')
     const other = await world.team([[dana, 'viewer']])
-    await world.granted(id, other, 'read', owner)
-    // What the owner has is known from its own question, and the project afterwards from the new owner's.
+    await world.grantAccess(id, other, 'read', owner)
+    // Caches the access of the owner and of the next owner before the transfer.
     expect(await world.may(owner, 'admin', project(id))).toBe(true)
     expect(await world.may(dana, 'admin', project(id))).toBe(false)
     const { status, body } = await world.as(owner).post(`/projects/${id}/transfer`, { owner_id: dana.id })
@@ -160,19 +160,19 @@ describe('transfer', () => {
     expect(await world.sql`select from project_access_difference`).toHaveLength(0)
   })
 
-  test('to somebody unfit is one answer, whoever it is', async () => {
+  test('to an ineligible account gets the same answer for every reason', async () => {
     const id = await shared()
     const { suspended, closed } = await world.people('suspended', 'closed')
     const more = await world.team([
       [suspended, 'editor'],
       [closed, 'editor'],
     ])
-    await world.granted(id, more, 'write', owner)
+    await world.grantAccess(id, more, 'write', owner)
     await world.sql`update users set status = 'suspended' where id = ${suspended.id}`
     await world.sql`
       update users set status = 'deleted', email = null, password_hash = null where id = ${closed.id}`
     const transfer = async (to: string) =>
-      wordsOf(await world.as(owner).post(`/projects/${id}/transfer`, { owner_id: to }))
+      problemOf(await world.as(owner).post(`/projects/${id}/transfer`, { owner_id: to }))
     const unknown = await transfer(newId())
     expect(unknown).toMatchObject({ status: 422, code: 'project.new_owner_unfit' })
     for (const person of [stranger, suspended, closed, owner]) expect(await transfer(person.id)).toEqual(unknown)
@@ -186,7 +186,7 @@ describe('transfer', () => {
 })
 
 describe('stats', () => {
-  test('count what is in it, the grants and the people, and nothing of other projects', async () => {
+  test('count the generations, grants and people of one project only', async () => {
     const id = await shared()
     const elsewhere = await shared()
     await world.generation(owner, { project_id: elsewhere })
@@ -194,14 +194,14 @@ describe('stats', () => {
     await world.generation(admin, { project_id: id, parent_id: parent, intent: 'remix' })
     const done = await world.generation(editor, { project_id: id })
     await world.sql`update generations set status = 'completed' where id = ${done}`
-    // A member of two teams is one person; a suspended one is none.
+    // A member of two teams counts once, and a suspended account does not count.
     const { guest, suspended } = await world.people('guest', 'suspended')
     const other = await world.team([
       [guest, 'viewer'],
       [suspended, 'viewer'],
       [viewer, 'viewer'],
     ])
-    await world.granted(id, other, 'read', owner)
+    await world.grantAccess(id, other, 'read', owner)
     await world.sql`update users set status = 'suspended' where id = ${suspended.id}`
     const stats = async () => (await world.as(editor).get(`/projects/${id}/stats`)).body
     expect(await stats()).toEqual({
@@ -219,30 +219,30 @@ describe('stats', () => {
 })
 
 describe('deleting a project', () => {
-  test('takes its access along and leaves generations to their owners alone', async () => {
+  test('removes all access to it, and leaves its generations to their owners only', async () => {
     const id = await shared()
-    const theirs = await world.generation(editor, { project_id: id })
-    for (const person of [owner, admin, viewer]) expect(await world.may(person, 'read', generation(theirs))).toBe(true)
+    const inside = await world.generation(editor, { project_id: id })
+    for (const person of [owner, admin, viewer]) expect(await world.may(person, 'read', generation(inside))).toBe(true)
     expect(await world.as(editor).delete(`/projects/${id}`)).toMatchObject({ status: 403 })
     expect(await world.as(admin).delete(`/projects/${id}`)).toMatchObject({ status: 204 })
     for (const person of [owner, admin, viewer]) {
-      expect(await world.may(person, 'read', generation(theirs))).toBe(false)
+      expect(await world.may(person, 'read', generation(inside))).toBe(false)
       expect(await world.may(person, 'read', project(id))).toBe(false)
     }
-    expect((await world.as(editor).get(`/generations/${theirs}`)).body).toMatchObject({ project_id: null })
+    expect((await world.as(editor).get(`/generations/${inside}`)).body).toMatchObject({ project_id: null })
     expect(await world.sql`select from project_access where project_id = ${id}`).toHaveLength(0)
     expect(await world.as(admin).delete(`/projects/${id}`)).toMatchObject({ status: 404 })
   })
 })
 
-describe('the list', () => {
-  test('holds what a check lets one read, and nothing else, with and without a filter', async () => {
+describe('the list of projects', () => {
+  test('contains exactly the projects that a check allows to read, with and without a filter', async () => {
     const small = await world.team([[stranger, 'contributor']])
     const ids: string[] = []
     for (const visibility of ['private', 'team-only', 'public']) {
       ids.push(await shared({ visibility }), await world.project(editor, { visibility }))
       const both = await shared({ visibility })
-      await world.granted(both, small, 'read', owner)
+      await world.grantAccess(both, small, 'read', owner)
       ids.push(both)
     }
     for (const person of [owner, admin, editor, viewer, stranger]) {
@@ -258,13 +258,13 @@ describe('the list', () => {
     }
   })
 
-  test('is one statement', async () => {
+  test('costs one statement', async () => {
     const path = `/projects?owner_id=${owner.id}&limit=5`
     await world.as(viewer).get(path)
     expect(await world.statementsOf(() => world.as(viewer).get(path))).toHaveLength(1)
   })
 
-  test('loses and repeats nothing while others come and go', async () => {
+  test('loses and repeats no project while others are created and deleted between its pages', async () => {
     const { ann, ben } = await world.people('ann', 'ben')
     const crew = await world.team([[ben, 'viewer']])
     const ids = Array.from({ length: 250 }, newId)
@@ -277,7 +277,7 @@ describe('the list', () => {
     await world.sql`insert into projects ${world.sql(rows)}`
     const grants = ids.map((id) => ({ project_id: id, team_id: crew, access_level: 'read', granted_by: ann.id }))
     await world.sql`insert into project_grants ${world.sql(grants)}`
-    const passing = new Set(ids.filter((_, index) => index % 5 === 1))
+    const temporary = new Set(ids.filter((_, index) => index % 5 === 1))
     const seen: string[] = []
     let cursor: string | null = null
     do {
@@ -285,16 +285,16 @@ describe('the list', () => {
       const { body } = await world.as(ben).get(`/projects?limit=17${place}`)
       seen.push(...body.items.map(({ id }: { id: string }) => id))
       cursor = body.next_cursor
-      // Between two pages: new ones, and the last one seen is gone when it is one of those that go.
+      // Between two pages, projects are created, and some are deleted, the last one listed among them.
       const last = body.items.at(-1).id
-      const going = [...passing].filter((id) => id === last || Number(id > last) === seen.length % 2).slice(0, 4)
+      const deleted = [...temporary].filter((id) => id === last || Number(id > last) === seen.length % 2).slice(0, 4)
       const owners = new Map(rows.map(({ id, owner_id }) => [id, owner_id]))
       await Promise.all([
         world.project(ann, { visibility: 'public' }),
         world.project(ben),
-        ...going.map((id) => world.as(owners.get(id) === ben.id ? ben : ann).delete(`/projects/${id}`)),
+        ...deleted.map((id) => world.as(owners.get(id) === ben.id ? ben : ann).delete(`/projects/${id}`)),
       ])
-      for (const id of going) passing.delete(id)
+      for (const id of deleted) temporary.delete(id)
     } while (cursor !== null)
     expect(new Set(seen).size).toBe(seen.length)
     const stayed = ids.filter((_, index) => index % 5 !== 1)

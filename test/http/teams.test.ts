@@ -2,45 +2,45 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { teamRoles } from '../../src/access/policy/matrix.ts'
 import type { Answer, Person } from '../harness.ts'
-import { type Cast, openStage, roleOf, type Stage, told, unknownId } from '../teams/fixture.ts'
+import { outcomeOf, roleOf, startTeamFixture, type TeamFixture, type TeamPeople, unknownId } from '../teams/fixture.ts'
 
 const path = '/api/v1/teams'
 
-let stage: Stage
-let cast: Cast
+let fixture: TeamFixture
+let people: TeamPeople
 
 beforeAll(async () => {
-  stage = await openStage()
-  cast = await stage.cast()
+  fixture = await startTeamFixture()
+  people = await fixture.people()
 })
-afterAll(() => stage.close())
+afterAll(() => fixture.close())
 
 const as = ({ token }: Person) => ({ token })
 const newAddress = () => `guest-${randomBytes(6).toString('hex')}@example.com`
 
-/** What is done to a team: by whom, and with an invitation of each kind at hand. */
-type Deed = (who: Person, teamId: string, invitations: { editor: string; admin: string }) => Promise<Answer>
+/** A call about a team, by a caller; `invitations` are pending invitations to two roles. */
+type Operation = (caller: Person, teamId: string, invitations: { editor: string; admin: string }) => Promise<Answer>
 
 const patchMember =
-  (name: keyof Cast, role: string): Deed =>
-  (who, id) =>
-    stage.client.patch(`${path}/${id}/members/${cast[name].id}`, { role }, as(who))
+  (name: keyof TeamPeople, role: string): Operation =>
+  (caller, id) =>
+    fixture.client.patch(`${path}/${id}/members/${people[name].id}`, { role }, as(caller))
 const removeMember =
-  (name: keyof Cast): Deed =>
-  (who, id) =>
-    stage.client.delete(`${path}/${id}/members/${cast[name].id}`, as(who))
+  (name: keyof TeamPeople): Operation =>
+  (caller, id) =>
+    fixture.client.delete(`${path}/${id}/members/${people[name].id}`, as(caller))
 const invite =
-  (role: string): Deed =>
-  (who, id) =>
-    stage.client.post(`${path}/${id}/invitations`, { email: newAddress(), role }, as(who))
+  (role: string): Operation =>
+  (caller, id) =>
+    fixture.client.post(`${path}/${id}/invitations`, { email: newAddress(), role }, as(caller))
 
-const deeds: Record<string, Deed> = {
-  'see it': (who, id) => stage.client.get(`${path}/${id}`, as(who)),
-  'see its members': (who, id) => stage.client.get(`${path}/${id}/members`, as(who)),
-  'see its statistics': (who, id) => stage.client.get(`${path}/${id}/statistics`, as(who)),
-  'rename it': (who, id) => stage.client.patch(`${path}/${id}`, { name: 'New' }, as(who)),
-  'change its bound': (who, id) => stage.client.patch(`${path}/${id}`, { max_members: 8 }, as(who)),
-  'delete it': (who, id) => stage.client.delete(`${path}/${id}`, as(who)),
+const operations: Record<string, Operation> = {
+  'read the team': (caller, id) => fixture.client.get(`${path}/${id}`, as(caller)),
+  'list the members': (caller, id) => fixture.client.get(`${path}/${id}/members`, as(caller)),
+  'read the statistics': (caller, id) => fixture.client.get(`${path}/${id}/statistics`, as(caller)),
+  'rename the team': (caller, id) => fixture.client.patch(`${path}/${id}`, { name: 'New' }, as(caller)),
+  'change max_members': (caller, id) => fixture.client.patch(`${path}/${id}`, { max_members: 8 }, as(caller)),
+  'delete the team': (caller, id) => fixture.client.delete(`${path}/${id}`, as(caller)),
   'make a viewer a contributor': patchMember('other_viewer', 'contributor'),
   'make an editor a viewer': patchMember('other_editor', 'viewer'),
   'make an editor an admin': patchMember('other_editor', 'admin'),
@@ -50,97 +50,98 @@ const deeds: Record<string, Deed> = {
   'remove an editor': removeMember('other_editor'),
   'remove an admin': removeMember('other_admin'),
   'remove the owner': removeMember('owner'),
-  'change somebody who is not in it': patchMember('stranger', 'viewer'),
-  'remove somebody who is not in it': removeMember('stranger'),
-  'leave it': (who, id) => stage.client.post(`${path}/${id}/leave`, undefined, as(who)),
-  'hand it over': (who, id) => stage.client.post(`${path}/${id}/transfer`, { user_id: cast.other_viewer.id }, as(who)),
-  'hand it to somebody who is not in it': (who, id) =>
-    stage.client.post(`${path}/${id}/transfer`, { user_id: cast.stranger.id }, as(who)),
-  'see its invitations': (who, id) => stage.client.get(`${path}/${id}/invitations`, as(who)),
+  'change the role of a user who is not a member': patchMember('stranger', 'viewer'),
+  'remove a user who is not a member': removeMember('stranger'),
+  'leave the team': (caller, id) => fixture.client.post(`${path}/${id}/leave`, undefined, as(caller)),
+  'transfer the team to a viewer': (caller, id) =>
+    fixture.client.post(`${path}/${id}/transfer`, { user_id: people.other_viewer.id }, as(caller)),
+  'transfer the team to a user who is not a member': (caller, id) =>
+    fixture.client.post(`${path}/${id}/transfer`, { user_id: people.stranger.id }, as(caller)),
+  'list the invitations': (caller, id) => fixture.client.get(`${path}/${id}/invitations`, as(caller)),
   'invite a viewer': invite('viewer'),
   'invite an editor': invite('editor'),
   'invite an admin': invite('admin'),
-  'cancel the invitation of an editor': (who, id, { editor }) =>
-    stage.client.delete(`${path}/${id}/invitations/${editor}`, as(who)),
-  'cancel the invitation of an admin': (who, id, { admin }) =>
-    stage.client.delete(`${path}/${id}/invitations/${admin}`, as(who)),
+  'cancel the invitation of an editor': (caller, id, { editor }) =>
+    fixture.client.delete(`${path}/${id}/invitations/${editor}`, as(caller)),
+  'cancel the invitation of an admin': (caller, id, { admin }) =>
+    fixture.client.delete(`${path}/${id}/invitations/${admin}`, as(caller)),
 }
 
-const low = '403 team.role_too_low'
-const stranger = '404 team.not_found'
-const noMember = '404 team.member_not_found'
+const roleTooLow = '403 team.role_too_low'
+const notFound = '404 team.not_found'
+const memberNotFound = '404 team.member_not_found'
 
-/** Owner, admin, editor, contributor, viewer. A stranger is always told that there is no such team. */
-const matrix: Record<keyof typeof deeds, [string, string, string, string, string]> = {
-  'see it': ['200', '200', '200', '200', '200'],
-  'see its members': ['200', '200', '200', '200', '200'],
-  'see its statistics': ['200', '200', '200', '200', '200'],
-  'rename it': ['200', '200', low, low, low],
-  'change its bound': ['200', '200', low, low, low],
-  'delete it': ['204', low, low, low, low],
-  'make a viewer a contributor': ['200', '200', low, low, low],
-  'make an editor a viewer': ['200', '200', low, low, low],
-  'make an editor an admin': ['200', low, low, low, low],
-  'make an admin an editor': ['200', low, low, low, low],
-  'make the owner a viewer': [low, low, low, low, low],
-  'remove a viewer': ['204', '204', low, low, low],
-  'remove an editor': ['204', '204', low, low, low],
-  'remove an admin': ['204', low, low, low, low],
-  'remove the owner': [low, low, low, low, low],
-  'change somebody who is not in it': [noMember, noMember, low, low, low],
-  'remove somebody who is not in it': [noMember, noMember, low, low, low],
-  'leave it': ['409 team.owner_cannot_leave', '204', '204', '204', '204'],
-  'hand it over': ['200', low, low, low, low],
-  'hand it to somebody who is not in it': [noMember, low, low, low, low],
-  'see its invitations': ['200', '200', low, low, low],
-  'invite a viewer': ['201', '201', low, low, low],
-  'invite an editor': ['201', '201', low, low, low],
-  'invite an admin': ['201', low, low, low, low],
-  'cancel the invitation of an editor': ['204', '204', low, low, low],
-  'cancel the invitation of an admin': ['204', low, low, low, low],
+/** Outcomes for owner, admin, editor, contributor and viewer. A stranger always gets 404 team.not_found. */
+const matrix: Record<keyof typeof operations, [string, string, string, string, string]> = {
+  'read the team': ['200', '200', '200', '200', '200'],
+  'list the members': ['200', '200', '200', '200', '200'],
+  'read the statistics': ['200', '200', '200', '200', '200'],
+  'rename the team': ['200', '200', roleTooLow, roleTooLow, roleTooLow],
+  'change max_members': ['200', '200', roleTooLow, roleTooLow, roleTooLow],
+  'delete the team': ['204', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'make a viewer a contributor': ['200', '200', roleTooLow, roleTooLow, roleTooLow],
+  'make an editor a viewer': ['200', '200', roleTooLow, roleTooLow, roleTooLow],
+  'make an editor an admin': ['200', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'make an admin an editor': ['200', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'make the owner a viewer': [roleTooLow, roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'remove a viewer': ['204', '204', roleTooLow, roleTooLow, roleTooLow],
+  'remove an editor': ['204', '204', roleTooLow, roleTooLow, roleTooLow],
+  'remove an admin': ['204', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'remove the owner': [roleTooLow, roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'change the role of a user who is not a member': [memberNotFound, memberNotFound, roleTooLow, roleTooLow, roleTooLow],
+  'remove a user who is not a member': [memberNotFound, memberNotFound, roleTooLow, roleTooLow, roleTooLow],
+  'leave the team': ['409 team.owner_cannot_leave', '204', '204', '204', '204'],
+  'transfer the team to a viewer': ['200', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'transfer the team to a user who is not a member': [memberNotFound, roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'list the invitations': ['200', '200', roleTooLow, roleTooLow, roleTooLow],
+  'invite a viewer': ['201', '201', roleTooLow, roleTooLow, roleTooLow],
+  'invite an editor': ['201', '201', roleTooLow, roleTooLow, roleTooLow],
+  'invite an admin': ['201', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
+  'cancel the invitation of an editor': ['204', '204', roleTooLow, roleTooLow, roleTooLow],
+  'cancel the invitation of an admin': ['204', roleTooLow, roleTooLow, roleTooLow, roleTooLow],
 }
 
 const prepare = async () => {
-  const id = await stage.foundFor(cast)
+  const id = await fixture.createTeamOf(people)
   const [editor, admin] = [
-    await stage.invite(cast.owner, id, newAddress(), 'editor'),
-    await stage.invite(cast.owner, id, newAddress(), 'admin'),
+    await fixture.invite(people.owner, id, newAddress(), 'editor'),
+    await fixture.invite(people.owner, id, newAddress(), 'admin'),
   ]
   return { id, invitations: { editor: editor.id, admin: admin.id } }
 }
 
-describe('what each role may do', () => {
-  for (const [name, deed] of Object.entries(deeds)) {
+describe('the role of the caller decides whether it may', () => {
+  for (const [name, operation] of Object.entries(operations)) {
     test(name, async () => {
-      const expected = [...(matrix[name] ?? []), stranger]
-      const seen: string[] = []
-      for (const who of [...teamRoles, 'stranger'] as const) {
+      const expected = [...(matrix[name] ?? []), notFound]
+      const outcomes: string[] = []
+      for (const caller of [...teamRoles, 'stranger'] as const) {
         const { id, invitations } = await prepare()
-        const before = await stage.stored(id)
-        const answer = await deed(cast[who], id, invitations)
-        seen.push(told(answer))
-        // Who is refused has changed nothing.
-        if (answer.status >= 400) expect(await stage.stored(id)).toEqual(before)
+        const before = await fixture.storedTeam(id)
+        const answer = await operation(people[caller], id, invitations)
+        outcomes.push(outcomeOf(answer))
+        // A refused call changes nothing.
+        if (answer.status >= 400) expect(await fixture.storedTeam(id)).toEqual(before)
       }
-      expect(seen).toEqual(expected)
+      expect(outcomes).toEqual(expected)
     })
   }
 
-  test('and nobody may change or remove itself but by leaving', async () => {
+  test('change its own role or remove itself: no role may', async () => {
     const { id } = await prepare()
     for (const role of teamRoles) {
-      const self = `${path}/${id}/members/${cast[role].id}`
-      expect(told(await stage.client.patch(self, { role: 'viewer' }, as(cast[role])))).toBe(low)
-      expect(told(await stage.client.delete(self, as(cast[role])))).toBe(low)
+      const self = `${path}/${id}/members/${people[role].id}`
+      expect(outcomeOf(await fixture.client.patch(self, { role: 'viewer' }, as(people[role])))).toBe(roleTooLow)
+      expect(outcomeOf(await fixture.client.delete(self, as(people[role])))).toBe(roleTooLow)
     }
   })
 })
 
-describe('to somebody who is not in it a team is, byte for byte, as if it were not', () => {
+describe('a team is hidden from a user who is not a member:', () => {
   const traceparent = '00-0123456789abcdef0123456789abcdef-0123456789abcdef-01'
 
   const ask = async (method: string, target: string, body: object | undefined, { token }: Person) => {
-    const response = await fetch(stage.baseUrl + target, {
+    const response = await fetch(fixture.baseUrl + target, {
       method,
       headers: {
         authorization: `Bearer ${token}`,
@@ -161,128 +162,129 @@ describe('to somebody who is not in it a team is, byte for byte, as if it were n
     ['DELETE', () => ''],
     ['GET', () => '/members'],
     ['GET', () => '/members?limit=1&cursor=MDAwMDAwMDAtMDAwMC03MDAwLTgwMDAtMDAwMDAwMDAwMDAw'],
-    ['PATCH', () => `/members/${cast.owner.id}`, () => ({ role: 'viewer' })],
-    ['PATCH', () => `/members/${cast.stranger.id}`, () => ({ role: 'viewer' })],
-    ['DELETE', () => `/members/${cast.viewer.id}`],
-    ['DELETE', () => `/members/${cast.stranger.id}`],
+    ['PATCH', () => `/members/${people.owner.id}`, () => ({ role: 'viewer' })],
+    ['PATCH', () => `/members/${people.stranger.id}`, () => ({ role: 'viewer' })],
+    ['DELETE', () => `/members/${people.viewer.id}`],
+    ['DELETE', () => `/members/${people.stranger.id}`],
     ['POST', () => '/leave'],
-    ['POST', () => '/transfer', () => ({ user_id: cast.viewer.id })],
-    ['POST', () => '/transfer', () => ({ user_id: cast.stranger.id })],
+    ['POST', () => '/transfer', () => ({ user_id: people.viewer.id })],
+    ['POST', () => '/transfer', () => ({ user_id: people.stranger.id })],
     ['GET', () => '/statistics'],
-    ['POST', () => '/invitations', () => ({ email: cast.viewer.email, role: 'viewer' })],
-    ['POST', () => '/invitations', () => ({ email: cast.stranger.email, role: 'viewer' })],
+    ['POST', () => '/invitations', () => ({ email: people.viewer.email, role: 'viewer' })],
+    ['POST', () => '/invitations', () => ({ email: people.stranger.email, role: 'viewer' })],
     ['GET', () => '/invitations'],
     ['GET', () => '/invitations?status=pending'],
     ['DELETE', (invitationId) => `/invitations/${invitationId}`],
-    // What does not fit the route is told alike, too.
+    // Invalid bodies get the same answer, too.
     ['PATCH', () => '', () => ({})],
-    ['POST', () => '/invitations', () => ({ email: 'nobody', role: 'viewer' })],
+    ['POST', () => '/invitations', () => ({ email: 'no-address', role: 'viewer' })],
   ]
 
-  test('on every route, to a stranger and to one who left; and so is one that was deleted', async () => {
+  test('every route answers a stranger, a former member, and after a deletion byte for byte as for an unknown id', async () => {
     const { id, invitations } = await prepare()
-    const left = await stage.person()
-    await stage.services.database.admin`
+    const left = await fixture.person()
+    await fixture.services.database.admin`
       insert into team_members (team_id, user_id, role) values (${id}, ${left.id}, 'admin')`
-    expect(told(await stage.client.post(`${path}/${id}/leave`, undefined, as(left)))).toBe('204')
-    const all = async (teamId: string, who: Person) => {
+    expect(outcomeOf(await fixture.client.post(`${path}/${id}/leave`, undefined, as(left)))).toBe('204')
+    const all = async (teamId: string, caller: Person) => {
       const answers = []
       for (const [method, rest, body] of routes) {
-        answers.push(await ask(method, `${path}/${teamId}${rest(invitations.editor)}`, body?.(), who))
+        answers.push(await ask(method, `${path}/${teamId}${rest(invitations.editor)}`, body?.(), caller))
       }
       return answers
     }
-    const before = await stage.stored(id)
-    const seen = [await all(id, cast.stranger), await all(id, left)]
-    expect(await stage.stored(id)).toEqual(before)
-    expect(told(await stage.client.delete(`${path}/${id}`, as(cast.owner)))).toBe('204')
-    // The same addresses, so that not a byte needs to be left out of the comparison.
-    expect(seen).toEqual([await all(id, cast.stranger), await all(id, left)])
-    const imagined = randomUUID()
-    const unseen = await all(imagined, cast.stranger)
-    expect(seen[0]).toEqual(unseen.map((answer) => ({ ...answer, body: answer.body.replaceAll(imagined, id) })))
-    expect(seen.flat().every(({ status }) => status === 404 || status === 422)).toBe(true)
-    expect(seen[0]?.filter(({ status }) => status === 404)).toHaveLength(routes.length - 2)
+    const before = await fixture.storedTeam(id)
+    const hidden = [await all(id, people.stranger), await all(id, left)]
+    expect(await fixture.storedTeam(id)).toEqual(before)
+    expect(outcomeOf(await fixture.client.delete(`${path}/${id}`, as(people.owner)))).toBe('204')
+    // The same id, so that the whole answer can be compared.
+    expect(hidden).toEqual([await all(id, people.stranger), await all(id, left)])
+    const unknownTeam = randomUUID()
+    const unknown = await all(unknownTeam, people.stranger)
+    expect(hidden[0]).toEqual(unknown.map((answer) => ({ ...answer, body: answer.body.replaceAll(unknownTeam, id) })))
+    expect(hidden.flat().every(({ status }) => status === 404 || status === 422)).toBe(true)
+    expect(hidden[0]?.filter(({ status }) => status === 404)).toHaveLength(routes.length - 2)
   })
 
-  test('and is in no list of its', async () => {
+  test('the list of its teams does not contain it', async () => {
     const { id } = await prepare()
-    const { body } = await stage.client.get(path, as(cast.stranger))
+    const { body } = await fixture.client.get(path, as(people.stranger))
     expect(JSON.stringify(body)).not.toContain(id)
   })
 
-  test('and it does not wait for those who are changing it', async () => {
+  test('its call does not wait for a concurrent change of the team', async () => {
     const { id } = await prepare()
-    const waited = stage.overtake(
+    const waited = fixture.changeWhileWaiting(
       id,
-      () => stage.client.delete(`${path}/${id}`, as(cast.stranger)),
+      () => fixture.client.delete(`${path}/${id}`, as(people.stranger)),
       async () => {},
     )
-    await expect(waited).rejects.toThrow('It did not wait, and answered 404 team.not_found')
+    await expect(waited).rejects.toThrow('The call did not wait, and answered 404 team.not_found')
   })
 
-  test('a member is told the same of a user who is not in the team and of one who never was', async () => {
+  test('a member gets the same answer for a user who is not a member and for an unknown user id', async () => {
     const { id } = await prepare()
     for (const [method, body] of [['PATCH', { role: 'viewer' }], ['DELETE']] as const) {
-      const real = await ask(method, `${path}/${id}/members/${cast.stranger.id}`, body, cast.owner)
-      const imagined = await ask(method, `${path}/${id}/members/${unknownId}`, body, cast.owner)
-      expect({ ...real, body: real.body.replaceAll(cast.stranger.id, unknownId) }).toEqual(imagined)
+      const real = await ask(method, `${path}/${id}/members/${people.stranger.id}`, body, people.owner)
+      const imagined = await ask(method, `${path}/${id}/members/${unknownId}`, body, people.owner)
+      expect({ ...real, body: real.body.replaceAll(people.stranger.id, unknownId) }).toEqual(imagined)
     }
   })
 })
 
 describe('a team', () => {
-  test('is its founder’s, with room for 50 unless told otherwise', async () => {
-    const { status, body } = await stage.client.post(path, { name: ' Löwen \u{1f981}' }, as(cast.owner))
+  test('is owned by its creator and has max_members 50 by default', async () => {
+    const { status, body } = await fixture.client.post(path, { name: ' Löwen \u{1f981}' }, as(people.owner))
     expect(status).toBe(201)
     expect(body).toMatchObject({
       name: ' Löwen \u{1f981}',
       description: '',
       max_members: 50,
-      owner_id: cast.owner.id,
+      owner_id: people.owner.id,
       role: 'owner',
     })
     expect(body.id[14]).toBe('7')
-    expect((await stage.client.get(`${path}/${body.id}`, as(cast.owner))).body).toEqual(body)
+    expect((await fixture.client.get(`${path}/${body.id}`, as(people.owner))).body).toEqual(body)
     const given = { name: 'N', description: 'D', max_members: 1 }
-    expect((await stage.client.post(path, given, as(cast.owner))).body).toMatchObject(given)
+    expect((await fixture.client.post(path, given, as(people.owner))).body).toMatchObject(given)
   })
 
-  test('is shown to each member with that member’s own role', async () => {
-    const id = await stage.foundFor(cast)
+  test('shows each member that member’s own role', async () => {
+    const id = await fixture.createTeamOf(people)
     for (const [name, role] of Object.entries(roleOf)) {
-      const { body } = await stage.client.get(`${path}/${id}`, as(cast[name as keyof Cast]))
-      expect([name, body.role, body.owner_id]).toEqual([name, role, cast.owner.id])
+      const { body } = await fixture.client.get(`${path}/${id}`, as(people[name as keyof TeamPeople]))
+      expect([name, body.role, body.owner_id]).toEqual([name, role, people.owner.id])
     }
   })
 
-  test('is changed in part; what is not sent stays', async () => {
-    const { body: made } = await stage.client.post(path, { name: 'A', description: 'B' }, as(cast.owner))
-    const change = (input: object) => stage.client.patch(`${path}/${made.id}`, input, as(cast.owner))
+  test('keeps the members of the body that an update does not send', async () => {
+    const { body: created } = await fixture.client.post(path, { name: 'A', description: 'B' }, as(people.owner))
+    const change = (input: object) => fixture.client.patch(`${path}/${created.id}`, input, as(people.owner))
     const named = await change({ name: 'C' })
-    expect(named.body).toEqual({ ...made, name: 'C', updated_at: named.body.updated_at })
-    expect(Date.parse(named.body.updated_at)).toBeGreaterThanOrEqual(Date.parse(made.updated_at))
+    expect(named.body).toEqual({ ...created, name: 'C', updated_at: named.body.updated_at })
+    expect(Date.parse(named.body.updated_at)).toBeGreaterThanOrEqual(Date.parse(created.updated_at))
     expect((await change({ description: '', max_members: 3 })).body).toMatchObject({
       name: 'C',
       description: '',
       max_members: 3,
     })
-    expect(told(await change({}))).toBe('422 request.invalid')
+    expect(outcomeOf(await change({}))).toBe('422 request.invalid')
   })
 
-  test('is never bound to fewer members than it has', async () => {
-    const id = await stage.foundFor(cast)
-    const bound = (max_members: number) => stage.client.patch(`${path}/${id}`, { max_members }, as(cast.admin))
-    expect(told(await bound(7))).toBe('409 team.max_members_too_low')
-    expect(told(await bound(8))).toBe('200')
-    for (const wrong of [0, 1001, 7.5, -1]) expect(told(await bound(wrong))).toBe('422 request.invalid')
+  test('never gets a max_members below its number of members', async () => {
+    const id = await fixture.createTeamOf(people)
+    const setMaxMembers = (max_members: number) =>
+      fixture.client.patch(`${path}/${id}`, { max_members }, as(people.admin))
+    expect(outcomeOf(await setMaxMembers(7))).toBe('409 team.max_members_too_low')
+    expect(outcomeOf(await setMaxMembers(8))).toBe('200')
+    for (const wrong of [0, 1001, 7.5, -1]) expect(outcomeOf(await setMaxMembers(wrong))).toBe('422 request.invalid')
   })
 
-  test('is in the list of each of its members, newest first, and pages together are all of it', async () => {
-    const [ann, ben] = [await stage.person(), await stage.person()]
+  test('is in the list of each of its members, newest first, and the pages together are the whole list', async () => {
+    const [ann, ben] = [await fixture.person(), await fixture.person()]
     const ids: string[] = []
     for (let index = 0; index < 7; index += 1) {
-      ids.unshift(await (index % 2 ? stage.found(ann) : stage.found(ben, [[ann, 'viewer']])))
+      ids.unshift(await (index % 2 ? fixture.createTeam(ann) : fixture.createTeam(ben, [[ann, 'viewer']])))
     }
     for (const limit of [1, 2, 3, 7, 100]) {
       expect(await walk(path, limit, ann, ({ id, role }) => [id, role])).toEqual(
@@ -292,22 +294,22 @@ describe('a team', () => {
     expect(await walk(path, 100, ben, ({ id }) => id)).toEqual(ids.filter((_, index) => index % 2 === 0))
   })
 
-  test('shows its members to its members, and pages together are all of them', async () => {
-    const id = await stage.foundFor(cast)
-    const everybody = Object.entries(roleOf)
-      .map(([name, role]) => ({ user_id: cast[name as keyof Cast].id, display_name: name, role }))
+  test('shows its members to its members, and the pages together are all of them', async () => {
+    const id = await fixture.createTeamOf(people)
+    const expected = Object.entries(roleOf)
+      .map(([name, role]) => ({ user_id: people[name as keyof TeamPeople].id, display_name: name, role }))
       .sort((one, other) => (one.user_id < other.user_id ? 1 : -1))
     for (const limit of [1, 3, 8, 100]) {
-      const seen = await walk(`${path}/${id}/members`, limit, cast.viewer, ({ joined_at: _, ...member }) => member)
-      expect(seen).toEqual(everybody)
+      const listed = await walk(`${path}/${id}/members`, limit, people.viewer, ({ joined_at: _, ...member }) => member)
+      expect(listed).toEqual(expected)
     }
-    const { body } = await stage.client.get(`${path}/${id}/members`, as(cast.viewer))
+    const { body } = await fixture.client.get(`${path}/${id}/members`, as(people.viewer))
     expect(JSON.stringify(body)).not.toContain('@')
   })
 
-  test('in numbers: members, projects it can reach, what is in them, invitations', async () => {
-    const id = await stage.foundFor(cast)
-    const numbers = async () => (await stage.client.get(`${path}/${id}/statistics`, as(cast.viewer))).body
+  test('has statistics: members, granted projects that are not private, their generations, pending invitations', async () => {
+    const id = await fixture.createTeamOf(people)
+    const numbers = async () => (await fixture.client.get(`${path}/${id}/statistics`, as(people.viewer))).body
     expect(await numbers()).toEqual({
       members: { total: 8, by_role: { owner: 1, admin: 2, editor: 2, contributor: 1, viewer: 2 } },
       projects: { total: 0, by_access_level: { read: 0, write: 0, admin: 0 } },
@@ -316,22 +318,22 @@ describe('a team', () => {
     })
     const generate = async (project_id: string) => {
       const input = { project_id, model: 'local/procedural', prompt: 'p' }
-      expect(told(await stage.client.post('/api/v1/generations', input, as(cast.stranger)))).toBe('201')
+      expect(outcomeOf(await fixture.client.post('/api/v1/generations', input, as(people.stranger)))).toBe('201')
     }
-    const reached = [
-      await stage.share(cast.stranger, id, 'read'),
-      await stage.share(cast.stranger, id, 'write', 'public'),
-      await stage.share(cast.stranger, id, 'write'),
+    const visible = [
+      await fixture.shareProject(people.stranger, id, 'read'),
+      await fixture.shareProject(people.stranger, id, 'write', 'public'),
+      await fixture.shareProject(people.stranger, id, 'write'),
     ]
-    const asleep = await stage.share(cast.stranger, id, 'admin', 'private')
-    for (const project of [...reached, reached[0] as string, asleep]) await generate(project)
+    const privateProject = await fixture.shareProject(people.stranger, id, 'admin', 'private')
+    for (const project of [...visible, visible[0] as string, privateProject]) await generate(project)
     const addresses = [newAddress(), newAddress(), newAddress()]
     const [first] = [
-      await stage.invite(cast.owner, id, addresses[0] as string),
-      await stage.invite(cast.owner, id, addresses[1] as string),
-      await stage.invite(cast.owner, id, addresses[1] as string),
+      await fixture.invite(people.owner, id, addresses[0] as string),
+      await fixture.invite(people.owner, id, addresses[1] as string),
+      await fixture.invite(people.owner, id, addresses[1] as string),
     ]
-    await stage.client.delete(`${path}/${id}/invitations/${first.id}`, as(cast.owner))
+    await fixture.client.delete(`${path}/${id}/invitations/${first.id}`, as(people.owner))
     expect(await numbers()).toMatchObject({
       projects: { total: 3, by_access_level: { read: 1, write: 2, admin: 0 } },
       generations: 4,
@@ -339,36 +341,46 @@ describe('a team', () => {
     })
   })
 
-  test('handed over: the owner is an admin, the other the owner; to oneself: nothing changes', async () => {
-    const id = await stage.foundFor(cast)
-    const hand = (who: Person, to: Person) => stage.client.post(`${path}/${id}/transfer`, { user_id: to.id }, as(who))
-    const before = await stage.stored(id)
-    expect((await hand(cast.owner, cast.owner)).body).toMatchObject({ role: 'owner', owner_id: cast.owner.id })
-    expect(await stage.stored(id)).toEqual(before)
-    expect((await hand(cast.owner, cast.viewer)).body).toMatchObject({ role: 'admin', owner_id: cast.viewer.id })
-    const { owner, admin } = await stage.members(id)
-    expect(owner).toEqual([cast.viewer.id])
-    expect(admin).toContain(cast.owner.id)
-    expect(told(await hand(cast.owner, cast.owner))).toBe(low)
-    expect(told(await stage.client.delete(`${path}/${id}`, as(cast.owner)))).toBe(low)
-    expect(told(await stage.client.post(`${path}/${id}/leave`, undefined, as(cast.owner)))).toBe('204')
-    expect(told(await stage.client.delete(`${path}/${id}`, as(cast.viewer)))).toBe('204')
+  test('after a transfer has the member as owner and the previous owner as admin; a transfer to oneself changes nothing', async () => {
+    const id = await fixture.createTeamOf(people)
+    const transferTo = (caller: Person, to: Person) =>
+      fixture.client.post(`${path}/${id}/transfer`, { user_id: to.id }, as(caller))
+    const before = await fixture.storedTeam(id)
+    expect((await transferTo(people.owner, people.owner)).body).toMatchObject({
+      role: 'owner',
+      owner_id: people.owner.id,
+    })
+    expect(await fixture.storedTeam(id)).toEqual(before)
+    expect((await transferTo(people.owner, people.viewer)).body).toMatchObject({
+      role: 'admin',
+      owner_id: people.viewer.id,
+    })
+    const { owner, admin } = await fixture.membersByRole(id)
+    expect(owner).toEqual([people.viewer.id])
+    expect(admin).toContain(people.owner.id)
+    expect(outcomeOf(await transferTo(people.owner, people.owner))).toBe(roleTooLow)
+    expect(outcomeOf(await fixture.client.delete(`${path}/${id}`, as(people.owner)))).toBe(roleTooLow)
+    expect(outcomeOf(await fixture.client.post(`${path}/${id}/leave`, undefined, as(people.owner)))).toBe('204')
+    expect(outcomeOf(await fixture.client.delete(`${path}/${id}`, as(people.viewer)))).toBe('204')
   })
 
-  test('deleted: gone with its members, invitations and grants', async () => {
+  test('is deleted together with its members, invitations and grants', async () => {
     const { id } = await prepare()
-    await stage.share(cast.stranger, id)
-    expect(told(await stage.client.delete(`${path}/${id}`, as(cast.owner)))).toBe('204')
-    expect(await stage.stored(id)).toEqual({ teams: null, members: null, invitations: null, grants: null })
-    expect(told(await stage.client.delete(`${path}/${id}`, as(cast.owner)))).toBe(stranger)
+    await fixture.shareProject(people.stranger, id)
+    expect(outcomeOf(await fixture.client.delete(`${path}/${id}`, as(people.owner)))).toBe('204')
+    expect(await fixture.storedTeam(id)).toEqual({ teams: null, members: null, invitations: null, grants: null })
+    expect(outcomeOf(await fixture.client.delete(`${path}/${id}`, as(people.owner)))).toBe(notFound)
   })
 })
 
 // biome-ignore lint/suspicious/noExplicitAny: items of every shape
-const walk = async (target: string, limit: number, who: Person, pick: (item: any) => unknown) => {
+const walk = async (target: string, limit: number, caller: Person, pick: (item: any) => unknown) => {
   const seen: unknown[] = []
   for (let cursor: string | null = ''; cursor !== null; ) {
-    const { status, body } = await stage.client.get(`${target}?limit=${limit}${cursor && `&cursor=${cursor}`}`, as(who))
+    const { status, body } = await fixture.client.get(
+      `${target}?limit=${limit}${cursor && `&cursor=${cursor}`}`,
+      as(caller),
+    )
     expect(status).toBe(200)
     expect(body.items.length).toBeLessThanOrEqual(limit)
     seen.push(...body.items.map(pick))
@@ -377,7 +389,7 @@ const walk = async (target: string, limit: number, who: Person, pick: (item: any
   return seen
 }
 
-describe('what a body may not say', () => {
+describe('an invalid request is refused:', () => {
   const invalid = '422 request.invalid'
   const foreign = {
     id: unknownId,
@@ -398,72 +410,74 @@ describe('what a body may not say', () => {
     constructor: {},
   }
   const bodies: Record<string, [method: 'post' | 'patch', target: (id: string) => string, good: () => object]> = {
-    found: ['post', () => '', () => ({ name: 'N' })],
-    change: ['patch', (id) => `/${id}`, () => ({ name: 'N' })],
-    'change a role': ['patch', (id) => `/${id}/members/${cast.viewer.id}`, () => ({ role: 'editor' })],
-    'hand over': ['post', (id) => `/${id}/transfer`, () => ({ user_id: cast.viewer.id })],
+    create: ['post', () => '', () => ({ name: 'N' })],
+    update: ['patch', (id) => `/${id}`, () => ({ name: 'N' })],
+    'change a role': ['patch', (id) => `/${id}/members/${people.viewer.id}`, () => ({ role: 'editor' })],
+    transfer: ['post', (id) => `/${id}/transfer`, () => ({ user_id: people.viewer.id })],
     invite: ['post', (id) => `/${id}/invitations`, () => ({ email: newAddress(), role: 'viewer' })],
     accept: ['post', () => '/invitations/accept', () => ({ secret: 'a'.repeat(43) })],
     decline: ['post', () => '/invitations/decline', () => ({ secret: 'a'.repeat(43) })],
   }
 
   for (const [name, [method, target, good]] of Object.entries(bodies)) {
-    test(`${name}: a field that is not the client’s to say is refused and changes nothing`, async () => {
+    test(`${name}: a field that the server sets gets 422 and changes nothing`, async () => {
       const { id } = await prepare()
-      const before = await stage.stored(id)
+      const before = await fixture.storedTeam(id)
       for (const [field, value] of Object.entries(foreign)) {
         if (field in good()) continue
         const body = { ...good(), [field]: value }
-        expect([field, told(await stage.client[method](path + target(id), body, as(cast.owner)))]).toEqual([
+        expect([field, outcomeOf(await fixture.client[method](path + target(id), body, as(people.owner)))]).toEqual([
           field,
           invalid,
         ])
       }
-      expect(await stage.stored(id)).toEqual(before)
+      expect(await fixture.storedTeam(id)).toEqual(before)
     })
   }
 
-  test('owner is no role to give, nor is anything else that is none', async () => {
+  test('owner and unknown roles cannot be assigned', async () => {
     const { id } = await prepare()
     for (const role of ['owner', 'Admin', 'admin ', '', 'root', null, 1, ['viewer'], { role: 'viewer' }]) {
-      const member = `${path}/${id}/members/${cast.viewer.id}`
-      expect(told(await stage.client.patch(member, { role }, as(cast.owner)))).toBe(invalid)
+      const member = `${path}/${id}/members/${people.viewer.id}`
+      expect(outcomeOf(await fixture.client.patch(member, { role }, as(people.owner)))).toBe(invalid)
       const invitation = { email: newAddress(), role }
-      expect(told(await stage.client.post(`${path}/${id}/invitations`, invitation, as(cast.owner)))).toBe(invalid)
+      expect(outcomeOf(await fixture.client.post(`${path}/${id}/invitations`, invitation, as(people.owner)))).toBe(
+        invalid,
+      )
     }
   })
 
-  test('an id in another spelling is no id', async () => {
+  test('an id in another spelling than lower case with hyphens gets 422', async () => {
     const { id } = await prepare()
     const spellings = [id.toUpperCase(), `${id} `, ` ${id}`, id.replaceAll('-', ''), `{${id}}`, id.replace('-', '‐')]
     for (const spelling of spellings) {
       const target = `${path}/${encodeURIComponent(spelling)}`
-      expect(told(await stage.client.get(target, as(cast.owner)))).toBe(invalid)
-      expect(told(await stage.client.delete(target, as(cast.owner)))).toBe(invalid)
+      expect(outcomeOf(await fixture.client.get(target, as(people.owner)))).toBe(invalid)
+      expect(outcomeOf(await fixture.client.delete(target, as(people.owner)))).toBe(invalid)
       const body = { user_id: spelling }
-      expect(told(await stage.client.post(`${path}/${id}/transfer`, body, as(cast.owner)))).toBe(invalid)
+      expect(outcomeOf(await fixture.client.post(`${path}/${id}/transfer`, body, as(people.owner)))).toBe(invalid)
     }
   })
 
-  test('without a token, and with one that is none, every route says 401', async () => {
+  test('without a token, or with an invalid one, every route answers 401', async () => {
     const { id, invitations } = await prepare()
-    const nobody = { token: 'x.y.z' }
+    const invalidToken = { token: 'x.y.z' }
     const calls = [
-      (sending: object) => stage.client.post(path, { name: 'N' }, sending),
-      (sending: object) => stage.client.get(path, sending),
-      (sending: object) => stage.client.get(`${path}/${id}`, sending),
-      (sending: object) => stage.client.patch(`${path}/${id}`, { name: 'N' }, sending),
-      (sending: object) => stage.client.delete(`${path}/${id}`, sending),
-      (sending: object) => stage.client.get(`${path}/${id}/members`, sending),
-      (sending: object) => stage.client.get(`${path}/${id}/statistics`, sending),
-      (sending: object) => stage.client.get(`${path}/${id}/invitations`, sending),
-      (sending: object) => stage.client.delete(`${path}/${id}/invitations/${invitations.editor}`, sending),
-      (sending: object) => stage.client.post(`${path}/${id}/leave`, undefined, sending),
-      (sending: object) => stage.client.post(`${path}/invitations/accept`, { secret: 'a'.repeat(43) }, sending),
+      (sending: object) => fixture.client.post(path, { name: 'N' }, sending),
+      (sending: object) => fixture.client.get(path, sending),
+      (sending: object) => fixture.client.get(`${path}/${id}`, sending),
+      (sending: object) => fixture.client.patch(`${path}/${id}`, { name: 'N' }, sending),
+      (sending: object) => fixture.client.delete(`${path}/${id}`, sending),
+      (sending: object) => fixture.client.get(`${path}/${id}/members`, sending),
+      (sending: object) => fixture.client.get(`${path}/${id}/statistics`, sending),
+      (sending: object) => fixture.client.get(`${path}/${id}/invitations`, sending),
+      (sending: object) => fixture.client.delete(`${path}/${id}/invitations/${invitations.editor}`, sending),
+      (sending: object) => fixture.client.post(`${path}/${id}/leave`, undefined, sending),
+      (sending: object) => fixture.client.post(`${path}/invitations/accept`, { secret: 'a'.repeat(43) }, sending),
     ]
     for (const call of calls) {
-      expect(told(await call({}))).toBe('401 identity.not_signed_in')
-      expect(told(await call(nobody))).toBe('401 identity.not_signed_in')
+      expect(outcomeOf(await call({}))).toBe('401 identity.not_signed_in')
+      expect(outcomeOf(await call(invalidToken))).toBe('401 identity.not_signed_in')
     }
   })
 })

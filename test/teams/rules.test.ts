@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { type TeamRole, teamRoles } from '../../src/access/policy/matrix.ts'
 import { mayInTeam, outranks, type TeamRight } from '../../src/teams/rules.ts'
 
-/** Who may do what in a team, cell by cell: owner, admin, editor, contributor, viewer. */
+/** Whether owner, admin, editor, contributor and viewer have each right. */
 const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> = {
   read: [true, true, true, true, true],
   leave: [true, true, true, true, true],
@@ -13,7 +13,7 @@ const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> =
   transfer: [true, false, false, false, false],
 }
 
-/** Over whom a role rules, cell by cell. */
+/** The roles that each role outranks. */
 const below: Record<TeamRole, TeamRole[]> = {
   owner: ['admin', 'editor', 'contributor', 'viewer'],
   admin: ['editor', 'contributor', 'viewer'],
@@ -22,20 +22,20 @@ const below: Record<TeamRole, TeamRole[]> = {
   viewer: [],
 }
 
-describe('what a member may do in its team', () => {
+describe('each role has the expected rights in its team', () => {
   for (const [right, expected] of Object.entries(rights) as [TeamRight, boolean[]][]) {
     test(right, () => expect(teamRoles.map((role) => mayInTeam(role, right))).toEqual(expected))
   }
 })
 
-describe('whom a member may give a role, change or remove', () => {
+describe('a role outranks', () => {
   for (const role of teamRoles) {
-    test(`${role}: those below it`, () => {
+    test(`only the roles below it: ${role}`, () => {
       expect(teamRoles.filter((other) => outranks(role, other))).toEqual(below[role])
     })
   }
 
-  test('of several, all have to be below', () => {
+  test('several roles only if all of them are below it', () => {
     expect(outranks('admin', 'editor', 'viewer')).toBe(true)
     expect(outranks('admin', 'viewer', 'admin')).toBe(false)
     expect(outranks('admin', 'owner', 'viewer')).toBe(false)
