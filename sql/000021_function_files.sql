@@ -1,6 +1,6 @@
--- Functions and views move to sql/functions: each file holds the current bodies and is applied again when it changes. What
--- is defined there carries its comment there; the tables get theirs here.
--- functions: 1096a413e2ee0c5d11ab105a927923db67875bde9bf2ee6b17147c8f235178b6
+-- Functions and views move to sql/functions: each file holds the current bodies and their comments, and is applied again when
+-- it changes. This migration comments the tables.
+-- functions: 828156cdcd3af1c1544f0ab5709e15a4a7e52fb6690b09d1d65bcc2caca37c5d
 
 comment on table schema_migrations is 'The numbered files of sql/ that were applied, with their checksums.';
 comment on table schema_functions is 'The files of sql/functions as they were last applied, with their checksums.';

@@ -43,7 +43,7 @@ begin
   insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
   select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
   new.created_at := clock_timestamp();
-  -- A separate statement: its snapshot includes what was committed while this one waited for the lock.
+  -- A separate statement: its snapshot includes commits made while this one waited for the lock.
   select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
   if new.id <= last_id then
     -- The first 48 bits of a version 7 id are milliseconds. Version, variant and random bits of the new id stay.
@@ -1155,4 +1155,4 @@ create view project_access_expected as
              JOIN access_rules level ON (((level.kind = 'access_level'::text) AND (level.name = g.access_level))))) sources
   WHERE (actions > 0)
   GROUP BY user_id, project_id;
-comment on view project_access_expected is 'Effective access computed from projects, grants, members and access_rules: what project_access has to hold.';
+comment on view project_access_expected is 'Effective access computed from projects, grants, members and access_rules: the rows that project_access must hold.';

@@ -4,8 +4,8 @@
 -- Runs before each ledger entry is inserted. Locks the balance row of the user for update, until the end of the
 -- transaction, and computes the balance after the entry. Does not update it: the entry may still be skipped by
 -- `on conflict do nothing`.
--- The entries of a user are ordered by id, whichever instance made the ids and whatever its clock says. An id that does not
--- follow the last one is moved to one millisecond after it. The entry gets the time at which the lock was granted.
+-- The entries of a user are ordered by id, even if instances with different clocks made the ids: an id that does not follow
+-- the last one is moved to one millisecond after it. The entry gets the time at which the lock was granted.
 create or replace function lock_credit_balance() returns trigger language plpgsql as $$
 declare
   last_id uuid;
@@ -22,7 +22,7 @@ begin
   insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
   select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
   new.created_at := clock_timestamp();
-  -- A separate statement: its snapshot includes what was committed while this one waited for the lock.
+  -- A separate statement: its snapshot includes commits made while this one waited for the lock.
   select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
   if new.id <= last_id then
     -- The first 48 bits of a version 7 id are milliseconds. Version, variant and random bits of the new id stay.

@@ -1,6 +1,6 @@
 -- Effective access: project_access holds which actions each user may do on each project, by owning it or through teams.
--- Triggers update it in the transaction that changes a project, a grant or a membership, so it is never stale. What is
--- public to all users is not in it.
+-- Triggers update it in the transaction that changes a project, a grant or a membership, so it is never stale. Public
+-- access is not included, because it holds for every user.
 --
 -- One row depends on a project, its grants and the members of their teams. Two transactions that change different parts of
 -- one row have to run one after the other, or each would compute it from the old part of the other. So a transaction that
@@ -8,8 +8,8 @@
 --   a project      locks its row and the rows of all teams with a grant on it,
 --   a grant        locks the same and the row of its team,
 --   a membership   locks the row of the team, then the user (an advisory lock),
--- and recomputes with a statement that starts after the locks are held. The second of two transactions therefore sees what
--- the first has committed. The order of locks is: project rows, team rows, users; each by id.
+-- and recomputes with a statement that starts after the locks are held. The second of two transactions therefore sees the
+-- changes of the first. The order of locks is: project rows, team rows, users; each by id.
 
 -- Computes effective access from the base tables. Filter by user or project: without a filter it reads all of them.
 create or replace view project_access_expected as
@@ -28,7 +28,7 @@ create or replace view project_access_expected as
    where actions > 0
    group by user_id, project_id;
 comment on view project_access_expected is
-  'Effective access computed from projects, grants, members and access_rules: what project_access has to hold.';
+  'Effective access computed from projects, grants, members and access_rules: the rows that project_access must hold.';
 
 create or replace view project_access_difference as
   select user_id, project_id, actual.actions as actual, expected.actions as expected
@@ -89,7 +89,7 @@ end $$;
 comment on function lock_teams_of_project(uuid, uuid[]) is
   'Locks for no key update all teams with a grant on a locked project, and the other teams given.';
 
--- After waiting for a lock, the next statement sees what was committed meanwhile only at read committed. At a higher level
+-- After waiting for a lock, the next statement sees the commits made meanwhile only at read committed. At a higher level
 -- the recomputation would use the old rows, so the change is refused.
 create or replace function require_read_committed() returns void language plpgsql as $$
 begin

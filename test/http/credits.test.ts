@@ -29,11 +29,11 @@ const grant = (to: string, input: object = {}, headers: Record<string, string> =
     { user_id: to, amount: 5, note: 'for patience', ...input },
     { token: operator.token, headers },
   )
-/** As a change of some other feature does it. */
-const changing = <T>(work: (tx: TransactionSql) => Promise<T>) => app.services.database.write.begin(work)
+/** Runs work in a transaction, as the change of another feature does. */
+const inTransaction = <T>(work: (tx: TransactionSql) => Promise<T>) => app.services.database.write.begin(work)
 
 describe('credits', () => {
-  test('of somebody new are the configured ones, in the same transaction as the account', async () => {
+  test('of a new account are the configured welcome credits', async () => {
     const ada = await register(client)
     expect(await balanceOf(ada)).toBe(1_000)
     expect((await ledgerOf(ada)).items).toMatchObject([
@@ -54,23 +54,23 @@ describe('credits', () => {
     }
   })
 
-  test('are told entry by entry, newest first, to their owner alone, and pages together are all of it', async () => {
+  test('are listed in the ledger newest first, and the pages together are the whole ledger', async () => {
     const ada = await register(client)
     const { credits } = app.services
     const [one, two, three] = [newId(), newId(), newId()]
-    await changing((tx) => credits.reserve(tx, ada.id, one, 10))
-    await changing((tx) => credits.reserve(tx, ada.id, two, 20))
-    await changing((tx) => credits.settle(tx, one))
-    await changing((tx) => credits.refund(tx, two))
-    await changing((tx) => credits.reserve(tx, ada.id, three, 0))
+    await inTransaction((tx) => credits.reserve(tx, ada.id, one, 10))
+    await inTransaction((tx) => credits.reserve(tx, ada.id, two, 20))
+    await inTransaction((tx) => credits.settle(tx, one))
+    await inTransaction((tx) => credits.refund(tx, two))
+    await inTransaction((tx) => credits.reserve(tx, ada.id, three, 0))
     const { items, next_cursor } = await ledgerOf(ada)
-    const told = items.map((entry: Record<string, unknown>) => [
+    const entries = items.map((entry: Record<string, unknown>) => [
       entry['kind'],
       entry['amount'],
       entry['balance_after'],
       entry['generation_id'],
     ])
-    expect(told).toEqual([
+    expect(entries).toEqual([
       ['reserve', 0, 990, three],
       ['refund', 20, 990, two],
       ['settle', 0, 970, one],
@@ -92,7 +92,7 @@ describe('credits', () => {
     expect(paged).toEqual(items)
   })
 
-  test('and are in the order in which they changed the balance, after many orders and cancels at once on two instances', async () => {
+  test('are listed in the order in which they changed the balance, after concurrent orders and cancellations on two instances', async () => {
     const ada = await register(client)
     const other = await startApp({ connection: app.connection })
     try {
@@ -135,7 +135,7 @@ describe('credits', () => {
     expect(items[0]?.balance_after).toBe(await balanceOf(ada))
   }, 60_000)
 
-  test('outlive the account as entries, and nobody can be given any after it', async () => {
+  test('cannot be granted to a closed or unknown account', async () => {
     const ada = await register(client)
     expect((await client.delete('/api/v1/auth/me', { token: ada.token })).status).toBe(204)
     for (const gone of [ada.id, newId()]) {
@@ -145,10 +145,10 @@ describe('credits', () => {
   })
 })
 
-describe('what is missing', () => {
-  test('is told as figures of the problem, beside the standard members', async () => {
+describe('a fault of insufficient credits', () => {
+  test('has the missing amount, the balance and the price as extension members of its problem', async () => {
     const ada = await register(client)
-    const fault = await changing((tx) => app.services.credits.reserve(tx, ada.id, newId(), 1_024)).catch(
+    const fault = await inTransaction((tx) => app.services.credits.reserve(tx, ada.id, newId(), 1_024)).catch(
       (error: unknown) => error,
     )
     expect(fault).toBeInstanceOf(Fault)
@@ -166,7 +166,7 @@ describe('what is missing', () => {
     } as never)
   })
 
-  test('is in the schema of every route that says so', () => {
+  test('has its extension members in the schema of each route that declares it', () => {
     const about = (faults: FaultCode[]) =>
       contract({}, { 204: noContent }, { summary: 's', tags: [], errors: faults }).detail.responses['402']?.content?.[
         'application/problem+json'
@@ -184,19 +184,19 @@ describe('what is missing', () => {
     })
   })
 
-  test('cannot be forgotten, nor said by a fault that is not about it', () => {
-    // @ts-expect-error its figures are not optional
+  test('requires its extension members in the type, and other faults refuse them', () => {
+    // @ts-expect-error the extension members are required
     expect(new Fault('credits.insufficient').extensions).toBeUndefined()
-    // @ts-expect-error all of them
+    // @ts-expect-error all of them are required
     new Fault('credits.insufficient', { extensions: { missing: 1 } })
-    // @ts-expect-error this one has none
+    // @ts-expect-error this fault has no extension members
     new Fault('team.not_found', { extensions: { missing: 1 } })
     expect(new Fault('team.not_found').extensions).toBeUndefined()
   })
 })
 
-describe('a grant', () => {
-  test('is entered in the name of who gave it', async () => {
+describe('a grant of credits', () => {
+  test('is entered in the ledger with the operator who granted it, and its amount and note are validated', async () => {
     const ada = await register(client)
     const { status, body } = await grant(ada.id, { amount: 25 })
     expect(status).toBe(201)
@@ -216,14 +216,14 @@ describe('a grant', () => {
     expect((await grant(ada.id, { amount: 1_000_000 })).body.balance_after).toBe(1_001_025)
   })
 
-  test('twenty times at once with one key is one grant, and twenty times the same answer', async () => {
+  test('sent twenty times concurrently with one idempotency key is made once, and all get the same answer', async () => {
     const ada = await register(client)
     const key = { 'idempotency-key': newId() }
     const answers = await Promise.all(Array.from({ length: 20 }, () => grant(ada.id, {}, key)))
     expect(new Set(answers.map(({ status, body }) => `${status} ${JSON.stringify(body)}`)).size).toBe(1)
     expect(answers.filter(({ headers }) => headers.get('idempotent-replayed') !== 'true')).toHaveLength(1)
     expect(await balanceOf(ada)).toBe(1_005)
-    // The members in another order are the same body.
+    // A body with its members in another order counts as the same.
     const again = await client.post(
       '/api/v1/credits/grants',
       { note: 'for patience', amount: 5, user_id: ada.id },
@@ -236,7 +236,7 @@ describe('a grant', () => {
     ])
   })
 
-  test('with a key that came with another body is refused, and one that failed was none', async () => {
+  test('with a key already used for another body is refused; a key whose request failed is free', async () => {
     const ada = await register(client)
     const key = { 'idempotency-key': newId() }
     expect((await grant(newId(), {}, key)).body.code).toBe('user.not_found')
@@ -246,14 +246,14 @@ describe('a grant', () => {
     expect(await balanceOf(ada)).toBe(1_005)
   })
 
-  test('without a key is given each time', async () => {
+  test('without a key is made each time', async () => {
     const ada = await register(client)
     const answers = [await grant(ada.id), await grant(ada.id)]
     expect(answers.map(({ headers }) => headers.get('idempotent-replayed'))).toEqual([null, null])
     expect(await balanceOf(ada)).toBe(1_010)
   })
 
-  test('takes a key of 1 to 255 characters that can be seen, and says which header is wrong', async () => {
+  test('accepts a key of 1 to 255 visible ASCII characters, and names the header of an invalid one', async () => {
     const ada = await register(client)
     for (const key of ['!', '~'.repeat(255), '"8e03978e-40d5-43dd-bc93-6894a57f9324"']) {
       expect([key, (await grant(ada.id, {}, { 'idempotency-key': key })).status]).toEqual([key, 201])

@@ -5,8 +5,8 @@ import { holdBalance } from '../faults/support.ts'
 import { newPicture } from '../harness/pictures.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
-const asked = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
-const offeredByFal = { model: 'fal-ai/flux/schnell', prompt: 'a lighthouse' }
+const newOrder = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
+const falOrder = { model: 'fal-ai/flux/schnell', prompt: 'a lighthouse' }
 
 let app: TestApp
 let client: Api
@@ -25,7 +25,7 @@ afterAll(async () => {
 
 const order = (person: Person, body: object, key: string, by = client) =>
   by.post('/api/v1/generations', body, { token: person.token, headers: { 'idempotency-key': key } })
-const made = async (path: string, body: unknown, headers: Record<string, string> = {}): Promise<string> => {
+const create = async (path: string, body: unknown, headers: Record<string, string> = {}): Promise<string> => {
   const answer = await client.post(path, body, { token: ada.token, headers })
   expect(answer.status).toBe(201)
   return answer.body.id
@@ -37,43 +37,43 @@ const codeOf = ({ status, body }: Answer) => `${status} ${body.code ?? ''}`.trim
 const bytesOf = ({ body }: Answer) => JSON.stringify(body)
 const countOf = async (person: Person) => (await sql`select from generations where owner_id = ${person.id}`).length
 
-const upload = async () => made('/api/v1/media', new Uint8Array(await newPicture()), { 'content-type': 'image/png' })
-/** What may be there for the first request and not for the second; what a request without a key, or a new one, is told. */
-const losses: Record<string, () => Promise<{ input: object; lose: () => Promise<void>; refusal: string }>> = {
-  'its reference is deleted': async () => {
+const upload = async () => create('/api/v1/media', new Uint8Array(await newPicture()), { 'content-type': 'image/png' })
+/** Resources that are deleted between the first request and its replay, and the refusal of a request without a replay. */
+const deletions: Record<string, () => Promise<{ input: object; deleteIt: () => Promise<void>; refusal: string }>> = {
+  'its reference was deleted': async () => {
     const id = await upload()
-    const input = { ...asked, reference_media_id: id }
-    return { input, lose: () => remove(`/api/v1/media/${id}`), refusal: '404 media.not_found' }
+    const input = { ...newOrder, reference_media_id: id }
+    return { input, deleteIt: () => remove(`/api/v1/media/${id}`), refusal: '404 media.not_found' }
   },
-  'its parent is deleted': async () => {
-    const id = await made('/api/v1/generations', asked)
-    const input = { ...asked, parent_id: id, intent: 'fork' }
-    return { input, lose: () => remove(`/api/v1/generations/${id}`), refusal: '404 generation.not_found' }
+  'its parent was deleted': async () => {
+    const id = await create('/api/v1/generations', newOrder)
+    const input = { ...newOrder, parent_id: id, intent: 'fork' }
+    return { input, deleteIt: () => remove(`/api/v1/generations/${id}`), refusal: '404 generation.not_found' }
   },
-  'its project is deleted': async () => {
-    const id = await made('/api/v1/projects', { name: 'a project' })
-    const input = { ...asked, project_id: id }
-    return { input, lose: () => remove(`/api/v1/projects/${id}`), refusal: '404 project.not_found' }
+  'its project was deleted': async () => {
+    const id = await create('/api/v1/projects', { name: 'a project' })
+    const input = { ...newOrder, project_id: id }
+    return { input, deleteIt: () => remove(`/api/v1/projects/${id}`), refusal: '404 project.not_found' }
   },
 }
 
-describe('a generation that was asked for with a key', () => {
-  for (const [what, start] of Object.entries(losses)) {
-    test(`is told again to the byte when ${what}, to nobody else and for no other body`, async () => {
+describe('the response to an order with an idempotency key', () => {
+  for (const [change, start] of Object.entries(deletions)) {
+    test(`is replayed byte for byte after ${change}, only for the same user, key and body`, async () => {
       ada = await register(client)
       const ben = await register(client)
-      const { input, lose, refusal } = await start()
+      const { input, deleteIt, refusal } = await start()
       const key = newId()
       const first = await order(ada, input, key)
       expect([codeOf(first), first.headers.get('idempotent-replayed')]).toEqual(['201', null])
-      await lose()
+      await deleteIt()
       const count = await countOf(ada)
       const again = await order(ada, input, key)
       expect([again.status, again.headers.get('idempotent-replayed')]).toEqual([201, 'true'])
       expect(bytesOf(again)).toBe(bytesOf(first))
       const refused = [
         await order(ada, { ...input, prompt: 'another' }, key),
-        await order(ada, asked, key),
+        await order(ada, newOrder, key),
         await order(ada, input, newId()),
         await order(ben, input, key),
         await client.post('/api/v1/generations', input, { token: ada.token }),
@@ -81,29 +81,29 @@ describe('a generation that was asked for with a key', () => {
       const reused = '422 request.idempotency_key_reused'
       expect(refused.map(codeOf)).toEqual([reused, reused, refusal, refusal, refusal])
       expect([await countOf(ada), await countOf(ben)]).toEqual([count, 0])
-      // One that was refused was none.
-      expect(codeOf(await order(ben, asked, key))).toBe('201')
+      // The key of a refused request is free.
+      expect(codeOf(await order(ben, newOrder, key))).toBe('201')
     })
   }
 
-  test('is told again when its model is no longer to be had', async () => {
+  test('is replayed after its model is no longer offered', async () => {
     ada = await register(client)
     const key = newId()
-    const first = await order(ada, offeredByFal, key)
+    const first = await order(ada, falOrder, key)
     expect(codeOf(first)).toBe('201')
     const without = await startApp({ connection: app.connection })
     try {
       const by = api(without.baseUrl)
-      const again = await order(ada, offeredByFal, key, by)
+      const again = await order(ada, falOrder, key, by)
       expect([again.status, again.headers.get('idempotent-replayed')]).toEqual([201, 'true'])
       expect(bytesOf(again)).toBe(bytesOf(first))
-      expect(codeOf(await order(ada, offeredByFal, newId(), by))).toBe('409 model.unavailable')
+      expect(codeOf(await order(ada, falOrder, newId(), by))).toBe('409 model.unavailable')
     } finally {
       await without.close()
     }
   })
 
-  test('and is not answered yet is waited for by whoever would be refused', async () => {
+  test('is awaited by a replay that arrives before it, even if a new order would be refused', async () => {
     ada = await register(client)
     const owner = await register(client)
     const { body: project } = await client.post(
@@ -116,7 +116,7 @@ describe('a generation that was asked for with a key', () => {
     const grants = `/api/v1/projects/${project.id}/teams`
     const granted = { team_id: team.body.id, access_level: 'write' }
     expect((await client.post(grants, granted, { token: owner.token })).status).toBe(201)
-    const input = { ...asked, project_id: project.id }
+    const input = { ...newOrder, project_id: project.id }
     const key = newId()
     const balance = await holdBalance(app.connection, ada.id)
     const first = order(ada, input, key)

@@ -9,27 +9,27 @@ const signIns = 6
 const rounds = 4
 const newPassword = 'quite another passphrase'
 
-/** Everything that wants to touch one person's row is made to wait for it, and then let go at the same moment. */
-describe('sign-ins that meet a change in the database', () => {
+/** All calls about one account wait for its row, and continue when it is released. */
+describe('sign-ins concurrent with a change of the account:', () => {
   let app: TestApp
   let client: Api
   beforeAll(async () => {
-    // Enough for all of them to wait in the database and not before it.
+    // Enough connections for all of them to wait in the database, not for a connection.
     app = await startApp({ config: { dbConnections: 100 } })
     client = api(app.baseUrl)
   })
   afterAll(() => app.close())
 
   const login = ({ email, password }: Person) => client.post('/api/v1/auth/login', { email, password })
-  const livingOf = async (answers: readonly { status: number; body: { access_token: string } }[]) => {
+  const countUsable = async (answers: readonly { status: number; body: { access_token: string } }[]) => {
     const uses = answers
       .filter(({ status }) => status === 200)
       .map(({ body }) => client.get('/api/v1/auth/me', { token: body.access_token }))
     return (await Promise.all(uses)).filter(({ status }) => status === 200).length
   }
 
-  /** Runs the change and the sign-ins up to the row, in the order given, and lets them all go. */
-  const meet = async (person: Person, first: 'change' | 'sign-ins', change: () => Promise<{ status: number }>) => {
+  /** Starts the change and the sign-ins in the given order until they wait for the row, then releases it. */
+  const race = async (person: Person, first: 'change' | 'sign-ins', change: () => Promise<{ status: number }>) => {
     const hold = await holdUser(app.connection, person.id)
     const begin = {
       change: () => [change()],
@@ -45,7 +45,7 @@ describe('sign-ins that meet a change in the database', () => {
     return { changed: changed?.status, answers: answers.filter((answer) => answer !== changed) as never[] }
   }
 
-  test('of a hash made with older parameters: all succeed, and it is renewed once', async () => {
+  test('with a password hash of older parameters all succeed, and the hash is renewed', async () => {
     const sql = connectOnce(app.connection)
     try {
       for (let round = 0; round < rounds; round += 1) {
@@ -69,10 +69,10 @@ describe('sign-ins that meet a change in the database', () => {
   })
 
   for (const first of ['change', 'sign-ins'] as const) {
-    test(`a password: no session of the old one lives on, when the ${first} came first`, async () => {
+    test(`after a change of the password no session of the old one is usable, if the ${first} came first`, async () => {
       for (let round = 0; round < rounds; round += 1) {
         const person = await register(client)
-        const { changed, answers } = await meet(person, first, () =>
+        const { changed, answers } = await race(person, first, () =>
           client.post(
             '/api/v1/auth/password',
             { current_password: person.password, new_password: newPassword },
@@ -80,19 +80,19 @@ describe('sign-ins that meet a change in the database', () => {
           ),
         )
         expect(changed).toBe(204)
-        expect(await livingOf(answers)).toBe(0)
+        expect(await countUsable(answers)).toBe(0)
         expect((await login({ ...person, password: newPassword })).status).toBe(200)
       }
     })
 
-    test(`the end of the account: no session of it lives on, when the ${first} came first`, async () => {
+    test(`after the account is closed no session of it is usable, if the ${first} came first`, async () => {
       for (let round = 0; round < rounds; round += 1) {
         const person = await register(client)
-        const { changed, answers } = await meet(person, first, () =>
+        const { changed, answers } = await race(person, first, () =>
           client.delete('/api/v1/auth/me', { token: person.token }),
         )
         expect(changed).toBe(204)
-        expect(await livingOf(answers)).toBe(0)
+        expect(await countUsable(answers)).toBe(0)
       }
     })
   }

@@ -36,10 +36,10 @@ const creditsOf = (welcomeCredits: number) =>
 const insertUser = async (on: Queryable = sql): Promise<string> => {
   const id = newId()
   await on`
-    insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'Somebody', 'x')`
+    insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'A user', 'x')`
   return id
 }
-/** Somebody new with so much to spend. */
+/** Creates a user with a balance. */
 const withCredits = async (amount: number): Promise<string> => {
   const id = await insertUser()
   await sql.begin((tx) => creditsOf(amount).welcome(tx, id))
@@ -51,8 +51,8 @@ const reserve = (userId: string, generationId: string, amount: number) =>
 const settle = (generationId: string) => sql.begin((tx) => credits().settle(tx, generationId))
 const refund = (generationId: string) => sql.begin((tx) => credits().refund(tx, generationId))
 
-/** The balance, the sum of the ledger, and what the last entry says, in one statement and so at one moment. */
-const books = async (userId: string) => {
+/** The balance, the sum of the entries, and the lowest balance after an entry, in one snapshot. */
+const readBooks = async (userId: string) => {
   const [row] = await sql<{ balance: number; sum: number; least: number }[]>`
     select (select balance::int from credit_balances b where b.user_id = ${userId}) as balance,
            coalesce(sum(amount), 0)::int as sum, min(balance_after)::int as least
@@ -74,17 +74,17 @@ const refused = (work: Promise<unknown>) =>
   )
 
 describe('a balance', () => {
-  test('of 10 takes ten of a hundred reserves of 1 at once, and the others are told what they lack', async () => {
+  test('of 10 accepts ten of a hundred concurrent reservations of 1, and the others get the missing amount', async () => {
     const ada = await withCredits(10)
     const { done, failures } = await outcomes(Array.from({ length: 100 }, () => reserve(ada, newId(), 1)))
     expect(done).toBe(10)
     expect(failures.map(({ code, extensions }) => [code, extensions])).toEqual(
       Array(90).fill(['credits.insufficient', { missing: 1, balance: 0, price: 1 }]),
     )
-    expect(await books(ada)).toEqual({ balance: 0, sum: 0, least: 0 })
+    expect(await readBooks(ada)).toEqual({ balance: 0, sum: 0, least: 0 })
   })
 
-  test('cannot be taken below 0 by anybody who does not look first', async () => {
+  test('cannot become negative, even by concurrent inserts that do not read it first', async () => {
     const ada = await withCredits(10)
     const { done, failures } = await outcomes(
       Array.from(
@@ -98,23 +98,23 @@ describe('a balance', () => {
     expect(new Set(failures.map(({ constraint_name }) => constraint_name))).toEqual(
       new Set(['credit_balances__balance']),
     )
-    expect(await books(ada)).toEqual({ balance: 1, sum: 1, least: 1 })
+    expect(await readBooks(ada)).toEqual({ balance: 1, sum: 1, least: 1 })
   })
 
-  test('is nothing for somebody who was never given anything, and missing is the whole price', async () => {
+  test('is 0 for an account without entries, and the missing amount is the whole price', async () => {
     const ada = await insertUser()
     await expect(reserve(ada, newId(), 7)).rejects.toMatchObject({ extensions: { missing: 7, balance: 0, price: 7 } })
     await sql.begin((tx) => creditsOf(0).welcome(tx, ada))
     expect([...(await sql`select from credit_ledger where user_id = ${ada}`)]).toEqual([])
   })
 
-  test('is the sum of the ledger at every moment of a storm of everything, with rollbacks in it', async () => {
+  test('equals the sum of the ledger in every snapshot during random concurrent changes and rollbacks', async () => {
     const people = [await withCredits(200), await withCredits(5), await withCredits(60)]
     const generations: { id: string; owner: string }[] = []
     const random = <T>(items: readonly T[]) => items[Math.floor(Math.random() * items.length)] as T
     const rolledBack = new Error('rolled back')
     const generationOf = (owner: string) => random(generations.filter((each) => each.owner === owner))?.id ?? newId()
-    const acts: Record<string, (tx: TransactionSql, owner: string) => Promise<unknown>> = {
+    const operations: Record<string, (tx: TransactionSql, owner: string) => Promise<unknown>> = {
       reserve: async (tx, owner) => {
         const id = newId()
         await credits().reserve(tx, owner, id, 1 + Math.floor(Math.random() * 20))
@@ -126,13 +126,13 @@ describe('a balance', () => {
         insert into credit_ledger (id, user_id, kind, amount, created_by)
         values (${newId()}, ${owner}, 'grant', 3, ${owner})`,
     }
-    let going = true
-    let looks = 0
+    let isRunning = true
+    let snapshots = 0
     const differences: unknown[] = []
     const watch = async () => {
-      for (; going; looks += 1) {
+      for (; isRunning; snapshots += 1) {
         for (const person of people) {
-          const { balance, sum, least } = await books(person)
+          const { balance, sum, least } = await readBooks(person)
           if (balance !== sum || least < 0) differences.push({ person, balance, sum, least })
         }
       }
@@ -145,7 +145,7 @@ describe('a balance', () => {
           const person = random(people)
           const work = sql.begin(async (tx) => {
             for (let step = 0; step <= Math.random() * 2; step += 1) {
-              await random([...Object.values(acts), acts['reserve'] as never])(tx, person)
+              await random([...Object.values(operations), operations['reserve'] as never])(tx, person)
             }
             if (Math.random() < 0.3) throw rolledBack
           })
@@ -155,11 +155,11 @@ describe('a balance', () => {
         }
       }),
     )
-    going = false
+    isRunning = false
     await watching
     expect(failures).toEqual([])
     expect(differences).toEqual([])
-    expect(looks).toBeGreaterThan(5)
+    expect(snapshots).toBeGreaterThan(5)
     const [counted] = await sql<{ reserved: number; closed: number; twice: number }[]>`
       select count(*) filter (where kind = 'reserve')::int as reserved,
              count(*) filter (where kind in ('settle', 'refund'))::int as closed,
@@ -172,18 +172,18 @@ describe('a balance', () => {
   }, 60_000)
 })
 
-describe('what is reserved for a generation', () => {
-  test('is settled or refunded, one of the two and once, of however many that try at the same time', async () => {
+describe('a reservation for a generation', () => {
+  test('is settled or refunded exactly once by twenty concurrent calls', async () => {
     const ada = await withCredits(100)
     for (let round = 0; round < 10; round += 1) {
       const id = newId()
-      const { balance } = await books(ada)
+      const { balance } = await readBooks(ada)
       await reserve(ada, id, 10)
       const did = await Promise.all(Array.from({ length: 20 }, (_, at) => (at % 2 === 0 ? settle(id) : refund(id))))
       expect(did.filter(Boolean)).toHaveLength(1)
       const kinds = await kindsOf(id)
       expect(kinds).toEqual(['reserve', did.indexOf(true) % 2 === 0 ? 'settle' : 'refund'])
-      expect((await books(ada)).balance).toBe(kinds[1] === 'refund' ? balance : balance - 10)
+      expect((await readBooks(ada)).balance).toBe(kinds[1] === 'refund' ? balance : balance - 10)
       if (kinds[1] === 'settle') await withTopUp(ada, 10)
     }
   })
@@ -191,7 +191,7 @@ describe('what is reserved for a generation', () => {
     insert into credit_ledger (id, user_id, kind, amount, created_by)
     values (${newId()}, ${userId}, 'grant', ${amount}, ${userId})`
 
-  test('waits for whoever is closing it, and is theirs to close when they come to nothing', async () => {
+  test('can be refunded after a concurrent settlement was rolled back', async () => {
     const ada = await withCredits(10)
     const id = newId()
     await reserve(ada, id, 10)
@@ -210,19 +210,19 @@ describe('what is reserved for a generation', () => {
     expect((await first).message).toBe('rolled back')
     expect(await second).toBe(true)
     expect([await refund(id), await settle(id)]).toEqual([false, false])
-    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 0 })
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 0 })
   })
 
-  test('that nothing was reserved for is nobody’s to close', async () => {
+  test('that does not exist cannot be settled or refunded', async () => {
     expect([await refund(newId()), await settle(newId())]).toEqual([false, false])
   })
 
-  test('is reserved once', async () => {
+  test('is made at most once', async () => {
     const ada = await withCredits(10)
     const id = newId()
     await reserve(ada, id, 1)
     expect(await refused(reserve(ada, id, 1))).toBe('credit_ledger__reserved_once')
-    expect(await books(ada)).toEqual({ balance: 9, sum: 9, least: 9 })
+    expect(await readBooks(ada)).toEqual({ balance: 9, sum: 9, least: 9 })
   })
 })
 
@@ -230,7 +230,7 @@ describe('the ledger', () => {
   const entry = (userId: string, kind: string, amount: number, rest: object = {}) => sql`
     insert into credit_ledger ${sql({ id: newId(), user_id: userId, kind, amount, ...rest })}`
 
-  test('only grows: nothing in it is changed, removed or emptied, and neither are balances by themselves', async () => {
+  test('is append-only, and balances cannot be written directly', async () => {
     const ada = await withCredits(10)
     const denied = '42501'
     for (const change of [
@@ -248,10 +248,10 @@ describe('the ledger', () => {
     ]) {
       expect(await refused(change)).toBe(denied)
     }
-    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
   })
 
-  /** Each entry in the order of ids, and whether it and its time follow from the one before. */
+  /** The kinds of all entries by id. Expects that balance and time of each follow from the previous entry. */
   const chainOf = async (userId: string) => {
     const rows = await sql<{ id: string; kind: string; follows: boolean }[]>`
       select id, kind, balance_after = amount + coalesce(lag(balance_after) over by_id, 0)
@@ -263,7 +263,7 @@ describe('the ledger', () => {
     return rows.map(({ kind }) => kind)
   }
 
-  test('is in the order in which the balance changed, whoever waited for it and since when', async () => {
+  test('is ordered by id as the balance changed, even if entries waited for the lock of the balance', async () => {
     const ada = await withCredits(100)
     const [one, two] = [newId(), newId()]
     for (const id of [one, two]) await reserve(ada, id, 10)
@@ -273,7 +273,7 @@ describe('the ledger', () => {
           select count(*)::int as waiting from pg_stat_activity
            where datname = current_database() and wait_event_type = 'Lock'`
         return row?.waiting === count
-      }, `${count} wait for the balance`)
+      }, `${count} transactions wait for the balance`)
     let waited: Promise<unknown> | undefined
     await sql.begin(async (tx) => {
       await tx`select from credit_balances where user_id = ${ada} for update`
@@ -291,7 +291,7 @@ describe('the ledger', () => {
     expect(kinds.slice(4).sort()).toEqual(['refund', 'reserve', 'settle'])
   })
 
-  test('is in that order when an instance whose clock is ahead writes beside others', async () => {
+  test('is ordered by id as the balance changed, even if the clock of one instance is ahead', async () => {
     const ada = await withCredits(100)
     const ahead = () => v7({ msecs: Date.now() + 60_000 })
     for (let round = 0; round < 5; round += 1) {
@@ -304,25 +304,25 @@ describe('the ledger', () => {
     expect(await chainOf(ada)).toEqual(['welcome', ...closed.flat()])
   })
 
-  test('an entry that comes to nothing leaves the balance as it was', async () => {
+  test('with a skipped or refused entry leaves the balance unchanged', async () => {
     const ada = await withCredits(10)
     await sql`
       insert into credit_ledger (id, user_id, kind, amount) values (${newId()}, ${ada}, 'welcome', 5)
       on conflict do nothing`
-    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
     expect(await refused(entry(ada, 'welcome', 5))).toBe('credit_ledger__welcomed_once')
     const two = [newId(), newId()].map((id) => ({ id, user_id: ada, kind: 'grant', amount: 1, created_by: ada }))
     expect(await refused(sql`insert into credit_ledger ${sql(two)}`)).toBe('23000')
-    expect(await books(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
   })
 
-  test('says what an entry did by the truth, whatever its writer says', async () => {
+  test('computes balance_after itself and ignores a given value', async () => {
     const ada = await withCredits(10)
     await entry(ada, 'grant', 5, { created_by: ada, balance_after: 1_000_000 })
-    expect(await books(ada)).toEqual({ balance: 15, sum: 15, least: 10 })
+    expect(await readBooks(ada)).toEqual({ balance: 15, sum: 15, least: 10 })
   })
 
-  test('holds no entry that its kind does not allow', async () => {
+  test('refuses entries whose amount, generation or creator does not fit the kind', async () => {
     const ada = await withCredits(10)
     const id = newId()
     await reserve(ada, id, 4)
@@ -343,12 +343,12 @@ describe('the ledger', () => {
       if (why !== 'credit_ledger__amount') expect(await refused(entry(ada, kind, amount, rest))).toBe(why)
     }
     expect(await refused(entry(ben, 'refund', 4, { generation_id: id }))).toBe('23000')
-    expect((await books(ada)).balance).toBe(6)
+    expect((await readBooks(ada)).balance).toBe(6)
   })
 })
 
-describe('the migration', () => {
-  test('gives everybody who is here already what newcomers get, and nothing to closed accounts', async () => {
+describe('the migration that adds credits', () => {
+  test('grants existing accounts the welcome credits, except closed ones', async () => {
     const source = fileURLToPath(new URL('../../sql/', import.meta.url))
     const folder = await mkdtemp(join(tmpdir(), 'velro-migrations-'))
     const own = await createDatabase({ migrated: false })

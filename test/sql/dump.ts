@@ -113,8 +113,8 @@ const header = `-- The schema that the migrations and the function files result 
 `
 
 /**
- * Everything in the public schema, as SQL for review. Two equal schemas have the same text, whatever the server and the
- * order of their statements. Each table is followed by its indexes, triggers and comments.
+ * Everything in the public schema, as SQL for review. Two equal schemas have the same text, independent of
+ * the server and of the order of their statements. Each table is followed by its indexes, triggers and comments.
  */
 export const dumpSchema = async (sql: Queryable): Promise<string> => {
   const [tables, columns, constraints, indexes, triggers, comments] = await Promise.all([

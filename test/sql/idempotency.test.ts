@@ -15,7 +15,7 @@ const idempotency = () => createIdempotency({ store: createIdempotencyStore(sql)
 const insertUser = async () => {
   const id = newId()
   await sql`
-    insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'Somebody', 'x')`
+    insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'A user', 'x')`
   return id
 }
 beforeAll(async () => {
@@ -32,18 +32,18 @@ afterAll(async () => {
 
 const request = (more: Partial<IdempotentRequest> = {}): IdempotentRequest => ({
   userId,
-  route: 'POST /things',
+  route: 'POST /items',
   key: 'k',
   body: { a: 1 },
   ...more,
 })
-/** Does it in a transaction of its own; `work` gives the body. */
+/** Runs a request in a separate transaction; `work` returns the body of the response. */
 const once = (asked: IdempotentRequest, work: () => unknown = () => newId()) =>
   sql.begin((tx) => idempotency().once(tx, asked, async () => ({ status: 201, body: await work() })))
-const kept = async () => (await sql`select key from idempotency_keys where user_id = ${userId}`).length
+const countKeys = async () => (await sql`select key from idempotency_keys where user_id = ${userId}`).length
 
-describe('a key', () => {
-  test('of fifty requests at once: one does the work, and all get its answer', async () => {
+describe('an idempotency key', () => {
+  test('of fifty concurrent requests runs the work once, and all get the same response', async () => {
     let works = 0
     const answers = await Promise.all(
       Array.from({ length: 50 }, () =>
@@ -59,7 +59,7 @@ describe('a key', () => {
     expect(new Set(answers.map(({ status, body }) => `${status} ${JSON.stringify(body)}`)).size).toBe(1)
   })
 
-  test('whose first request comes to nothing is the second’s, which was waiting', async () => {
+  test('whose first request is rolled back runs the work of the second, which was waiting', async () => {
     const working = Promise.withResolvers<void>()
     const end = Promise.withResolvers<void>()
     const first = once(request(), async () => {
@@ -80,11 +80,11 @@ describe('a key', () => {
     expect(await once(request())).toEqual({ status: 201, body: 'the second', replayed: true })
   })
 
-  test('with another body is refused, whatever was answered; the order of members makes no other body', async () => {
+  test('with another body is refused; members in another order are the same body', async () => {
     const body = { a: 1, b: { c: [1, { d: 2, e: 3 }], f: null } }
     const { body: made } = await once(request({ body }))
-    const spelt = { b: { f: null, c: [1, { e: 3, d: 2 }] }, a: 1 }
-    expect(await once(request({ body: spelt }))).toEqual({ status: 201, body: made, replayed: true })
+    const reordered = { b: { f: null, c: [1, { e: 3, d: 2 }] }, a: 1 }
+    expect(await once(request({ body: reordered }))).toEqual({ status: 201, body: made, replayed: true })
     for (const other of [
       { ...body, a: 2 },
       { ...body, g: null },
@@ -96,10 +96,10 @@ describe('a key', () => {
     ]) {
       await expect(once(request({ body: other }))).rejects.toMatchObject({ code: 'request.idempotency_key_reused' })
     }
-    expect(await kept()).toBe(1)
+    expect(await countKeys()).toBe(1)
   })
 
-  test('is of one person and one route, and in the case it was sent', async () => {
+  test('is distinct for each user, route and exact spelling', async () => {
     const bodies = new Set<unknown>()
     for (const more of [{}, { userId: await insertUser() }, { route: 'POST /others' }, { key: 'K' }, { key: 'k ' }]) {
       bodies.add((await once(request(more))).body)
@@ -107,7 +107,7 @@ describe('a key', () => {
     expect(bodies.size).toBe(5)
   })
 
-  test('gives an answer again to the byte: members in their order, numbers as they were, and none where none was', async () => {
+  test('replays a response byte for byte: the order of members, numbers, and an empty body', async () => {
     const answer = { z: 1, a: [1.5, 1e21, -0.1], nested: { b: null, 'é\u2028"': '\\u0000' }, empty: {} }
     await once(request(), () => answer)
     expect(JSON.stringify((await once(request())).body)).toBe(JSON.stringify(answer))
@@ -115,19 +115,19 @@ describe('a key', () => {
     expect(await once(request({ key: 'none' }))).toEqual({ status: 201, body: undefined, replayed: true })
   })
 
-  test('that was not sent keeps nothing', async () => {
+  test('that was not sent stores nothing', async () => {
     const answers = [await once(request({ key: undefined })), await once(request({ key: undefined }))]
     expect(answers.map(({ replayed }) => replayed)).toEqual([false, false])
     expect(answers[0]?.body).not.toBe(answers[1]?.body as never)
-    expect(await kept()).toBe(0)
+    expect(await countKeys()).toBe(0)
   })
 
-  test('is good for a day, then for another request, also when nobody has cleared it away yet', async () => {
+  test('expires after a day and can be used again, even before it is purged', async () => {
     const { body } = await once(request())
     clock.advance(keptMs - 1)
     expect(await once(request())).toEqual({ status: 201, body, replayed: true })
     await idempotency().purge()
-    expect(await kept()).toBe(1)
+    expect(await countKeys()).toBe(1)
     clock.advance(1)
     const works: unknown[] = []
     const again = await Promise.all(Array.from({ length: 5 }, () => once(request({ body: {} }), () => works.push(1))))
@@ -135,6 +135,6 @@ describe('a key', () => {
     expect(again.filter(({ replayed }) => replayed)).toHaveLength(4)
     clock.advance(keptMs)
     expect(await idempotency().purge()).toBeGreaterThan(0)
-    expect(await kept()).toBe(0)
+    expect(await countKeys()).toBe(0)
   })
 })

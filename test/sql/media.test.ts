@@ -21,7 +21,7 @@ beforeAll(async () => {
   owner = newId()
   await sql`
     insert into users (id, email, display_name, password_hash)
-    values (${owner}, 'somebody@example.com', 'Somebody', 'x')`
+    values (${owner}, 'user@example.com', 'A user', 'x')`
 })
 beforeEach(async () => {
   await sql`truncate generations, media, media_objects cascade`
@@ -53,17 +53,17 @@ const publish = (id: string, media: NewMedia) =>
     await store.insert(tx, [media])
     return true
   })
-/** One that is somebody's. */
-const keep = async (sha256: string) => {
+/** Stores an object with a media row. */
+const addMedia = async (sha256: string) => {
   const media = upload(sha256)
   expect(await publish(await claim(sha256), media)).toBe(true)
   return media
 }
 const remove = ({ id }: NewMedia) => inside((tx) => store.remove(tx, id))
 const isThere = async (sha256: string) => (await sql`select from media_objects where sha256 = ${sha256}`).length === 1
-const letGo = (sha256: string, work = async () => {}) => store.deleteOrphan(sha256, work)
-/** A transaction that stays open after `work` until it is told to end. */
-const holding = async (work: (tx: TransactionSql) => Promise<unknown>) => {
+const sweep = (sha256: string, work = async () => {}) => store.deleteOrphan(sha256, work)
+/** Runs `work` in a transaction that stays open until the returned function is called. */
+const keepOpen = async (work: (tx: TransactionSql) => Promise<unknown>) => {
   const done = Promise.withResolvers<void>()
   const end = Promise.withResolvers<void>()
   const transaction = inside(async (tx) => {
@@ -84,32 +84,33 @@ const countWaiting = async () => {
      where datname = ${database.connection.database} and wait_event_type = 'Lock'`
   return row?.waiting ?? 0
 }
-const waiting = (count: number) => until(async () => (await countWaiting()) >= count, `${count} wait for a lock`)
+const waiting = (count: number) =>
+  until(async () => (await countWaiting()) >= count, `${count} transactions wait for a lock`)
 
 const one = hashOf('one')
 
 describe('an object', () => {
-  test('is an orphan when the last who referred to it is gone, and then let go, once', async () => {
-    const [first, second] = [await keep(one), await keep(one)]
+  test('is an orphan when its last reference is deleted, and is swept exactly once', async () => {
+    const [first, second] = [await addMedia(one), await addMedia(one)]
     expect(await store.listOrphans(10)).toEqual([])
     await remove(first)
     expect(await store.listOrphans(10)).toEqual([one])
-    expect([await letGo(one), await isThere(one), await store.listOrphans(10)]).toEqual([false, true, []])
+    expect([await sweep(one), await isThere(one), await store.listOrphans(10)]).toEqual([false, true, []])
     await remove(second)
-    expect(await Promise.all([letGo(one), letGo(one), letGo(one)]).then((all) => all.filter(Boolean))).toEqual([true])
+    expect(await Promise.all([sweep(one), sweep(one), sweep(one)]).then((all) => all.filter(Boolean))).toEqual([true])
     expect([await isThere(one), await store.listOrphans(10)]).toEqual([false, []])
   })
 
-  test('that cannot go waits behind all others', async () => {
+  test('whose sweep is postponed goes behind all other orphans', async () => {
     const two = hashOf('two')
-    for (const media of [await keep(one), await keep(two)]) await remove(media)
+    for (const media of [await addMedia(one), await addMedia(two)]) await remove(media)
     expect(await store.listOrphans(10)).toEqual([one, two])
     await store.postponeSweep(one)
     expect(await store.listOrphans(1)).toEqual([two])
-    expect([await letGo(one), await letGo(two)]).toEqual([true, true])
+    expect([await sweep(one), await sweep(two)]).toEqual([true, true])
   })
 
-  test('of a generation is an orphan when that is deleted', async () => {
+  test('of a generation is an orphan when the generation is deleted', async () => {
     const generation = newId()
     await sql`insert into generations (id, owner_id, model, prompt) values (${generation}, ${owner}, 'm', 'p')`
     await publish(await claim(one), { ...upload(one), generation_id: generation, position: 0 })
@@ -117,91 +118,91 @@ describe('an object', () => {
     expect(await store.listOrphans(10)).toEqual([one])
   })
 
-  test('stays an orphan when its bytes cannot be taken away', async () => {
-    await remove(await keep(one))
+  test('stays an orphan when its bytes cannot be deleted', async () => {
+    await remove(await addMedia(one))
     const refused = new Error('no disk')
-    expect(await letGo(one, () => Promise.reject(refused)).catch((error: unknown) => error)).toBe(refused)
+    expect(await sweep(one, () => Promise.reject(refused)).catch((error: unknown) => error)).toBe(refused)
     expect([await isThere(one), await store.listOrphans(10)]).toEqual([true, [one]])
   })
 
-  test('that is claimed is not let go; what was claimed for long, and given up, is', async () => {
+  test('is not swept while it is claimed, and is swept once its claim is discarded or has expired', async () => {
     const [kept, given] = [await claim(one), await claim(one)]
     await store.discard([given])
-    expect([await letGo(one), await isThere(one)]).toEqual([false, true])
+    expect([await sweep(one), await isThere(one)]).toEqual([false, true])
     await store.discardExpired(60_000)
     expect(await store.listOrphans(10)).toEqual([])
     await sql`update media_claims set claimed_at = now() - interval '2 minutes' where id = ${kept}`
     await store.discardExpired(60_000)
     expect(await store.listOrphans(10)).toEqual([one])
-    expect([await letGo(one), await isThere(one)]).toEqual([true, false])
-    // Too late for whoever had it.
+    expect([await sweep(one), await isThere(one)]).toEqual([true, false])
+    // Its claim has expired.
     expect(await publish(kept, upload(one))).toBe(false)
   })
 
-  test('that a job is made from stays until the job is over, and is looked at then', async () => {
-    const media = await keep(one)
+  test('that is the reference of a job is kept until the job is over, and is an orphan then', async () => {
+    const media = await addMedia(one)
     const generation = newId()
     await sql`
       insert into generations (id, owner_id, model, prompt, reference_media_id)
       values (${generation}, ${owner}, 'm', 'p', ${media.id})`
     await sql`insert into generation_jobs (generation_id, priority, reference_sha256) values (${generation}, 1, ${one})`
     await remove(media)
-    expect([await letGo(one), await isThere(one), await store.listOrphans(10)]).toEqual([false, true, []])
+    expect([await sweep(one), await isThere(one), await store.listOrphans(10)]).toEqual([false, true, []])
     const [row] = await sql`select reference_media_id from generations where id = ${generation}`
     expect(row).toEqual({ reference_media_id: null })
     await sql`delete from generation_jobs where generation_id = ${generation}`
     expect(await store.listOrphans(10)).toEqual([one])
-    expect(await letGo(one)).toBe(true)
+    expect(await sweep(one)).toBe(true)
   })
 })
 
-describe('at the same moment', () => {
-  test('whoever claims what is being let go waits, and then claims it anew', async () => {
-    await remove(await keep(one))
+describe('concurrently with a sweep', () => {
+  test('a claim of the object waits for the sweep and then stores it again', async () => {
+    await remove(await addMedia(one))
     const begun = Promise.withResolvers<void>()
-    const gone = Promise.withResolvers<void>()
-    const going = letGo(one, () => {
+    const deleted = Promise.withResolvers<void>()
+    const sweeping = sweep(one, () => {
       begun.resolve()
-      return gone.promise
+      return deleted.promise
     })
     await begun.promise
     const claiming = claim(one)
     await waiting(1)
-    gone.resolve()
-    expect(await going).toBe(true)
+    deleted.resolve()
+    expect(await sweeping).toBe(true)
     const id = await claiming
-    expect([await isThere(one), await letGo(one)]).toEqual([true, false])
+    expect([await isThere(one), await sweep(one)]).toEqual([true, false])
     expect(await publish(id, upload(one))).toBe(true)
   })
 
-  test('they wait also for longer than a transaction of its pool may otherwise be idle', async () => {
-    await remove(await keep(one))
+  test('a claim waits even if the sweep is idle for longer than the idle timeout of its pool', async () => {
+    await remove(await addMedia(one))
     const impatient = connect(database.connection, {
       max: 2,
       connection: { idle_in_transaction_session_timeout: 2_000 },
     })
     const begun = Promise.withResolvers<void>()
-    const gone = Promise.withResolvers<void>()
-    const going = createMediaStore(sql, impatient).deleteOrphan(one, () => {
+    const deleted = Promise.withResolvers<void>()
+    const sweeping = createMediaStore(sql, impatient).deleteOrphan(one, () => {
       begun.resolve()
-      return gone.promise
+      return deleted.promise
     })
-    going.catch(() => {})
+    sweeping.catch(() => {})
     await begun.promise
     const claiming = claim(one)
     await waiting(1)
-    // Idle from now on, and ended for it: whatever was idle before and may not be so for longer is ended too.
+    // This transaction is ended by the idle timeout, so any other that idles longer under it has been ended, too.
     await impatient.begin(() => new Promise(() => {})).catch(() => {})
     expect(await countWaiting()).toBe(1)
-    gone.resolve()
-    expect(await going).toBe(true)
+    deleted.resolve()
+    expect(await sweeping).toBe(true)
     expect(await publish(await claiming, upload(one))).toBe(true)
     const [left] = await impatient`select current_setting('idle_in_transaction_session_timeout') as "limit"`
     expect(left).toEqual({ limit: '2s' })
     await impatient.end()
   })
 
-  test('whoever keeps anew what could not all be taken away keeps it, however late the rest goes', async () => {
+  test('an object stored again during a sweep that partly fails keeps its bytes, even if deletions finish late', async () => {
     const bytes = new Uint8Array([1])
     const held = new Map([[objectKey(one), bytes]])
     const slow = Promise.withResolvers<void>()
@@ -222,9 +223,9 @@ describe('at the same moment', () => {
       clock: systemClock,
       log: createLog('silent'),
     })
-    await remove(await keep(one))
-    const sweep = mediaStorage.sweep()
-    await until(() => begun, 'it is being taken away')
+    await remove(await addMedia(one))
+    const sweeping = mediaStorage.sweep()
+    await until(() => begun, 'the deletion has started')
     const picture = {
       bytes,
       contentType: 'image/png',
@@ -236,55 +237,55 @@ describe('at the same moment', () => {
     }
     const made = { claimId: newId(), ...picture }
     let kept = false
-    const keeping = mediaStorage.put([made]).then(() => {
+    const storing = mediaStorage.put([made]).then(() => {
       kept = true
     })
-    await until(async () => kept || (await countWaiting()) > 0, 'it is kept anew, or is to wait')
+    await until(async () => kept || (await countWaiting()) > 0, 'the object is stored again, or its claim waits')
     slow.resolve()
-    await Promise.all([sweep, keeping])
+    await Promise.all([sweeping, storing])
     await inside((tx) => mediaStorage.confirm(tx, { generationId: null, ownerId: owner }, [made]))
     expect([await isThere(one), held.has(objectKey(one))]).toEqual([true, true])
-    // What failed has not been forgotten.
+    // The failed deletion is still to be done.
     expect(await store.listOrphans(10)).toEqual([one])
     await mediaStorage.close()
   })
 
-  test('what is being published is not let go, however far that has come', async () => {
-    const old = await keep(one)
+  test('an object that is being published is not swept, before and after its claim is confirmed', async () => {
+    const old = await addMedia(one)
     const id = await claim(one)
     await remove(old)
-    const end = await holding(async (tx) => {
+    const end = await keepOpen(async (tx) => {
       expect(await store.confirm(tx, [id])).toBe(true)
     })
-    expect([await letGo(one), await isThere(one)]).toEqual([false, true])
+    expect([await sweep(one), await isThere(one)]).toEqual([false, true])
     await end()
     const again = await claim(one)
-    const published = await holding(async (tx) => {
+    const published = await keepOpen(async (tx) => {
       await store.confirm(tx, [again])
       await store.insert(tx, [upload(one)])
     })
     await sql`insert into media_orphans (sha256) values (${one}) on conflict do nothing`
-    expect(await letGo(one)).toBe(false)
+    expect(await sweep(one)).toBe(false)
     await published()
-    expect([await letGo(one), await isThere(one)]).toEqual([false, true])
+    expect([await sweep(one), await isThere(one)]).toEqual([false, true])
   })
 
-  test('what is given up while it is looked at is looked at again', async () => {
-    // Two rows: the first is gone, so that it is in the queue; the second is being deleted, and not yet.
-    const [first, last] = [await keep(one), await keep(one)]
+  test('a reference removed while the object is being swept makes it an orphan again', async () => {
+    // The first of two rows is deleted, so the object is an orphan; the deletion of the second is not committed yet.
+    const [first, last] = [await addMedia(one), await addMedia(one)]
     await remove(first)
-    const end = await holding((tx) => store.remove(tx, last.id))
-    expect([await letGo(one), await isThere(one)]).toEqual([false, true])
+    const end = await keepOpen((tx) => store.remove(tx, last.id))
+    expect([await sweep(one), await isThere(one)]).toEqual([false, true])
     await end()
     expect(await store.listOrphans(10)).toEqual([one])
-    expect(await letGo(one)).toBe(true)
+    expect(await sweep(one)).toBe(true)
   })
 
-  test('many who upload, delete and sweep the same few leave bytes for every row, and no bytes without one', async () => {
+  test('uploads and deletions of the same few objects leave bytes for every row, and no bytes without a row', async () => {
     const names = ['a', 'b', 'c'].map(hashOf)
     const bytes = new Set<string>()
     const rows = new Map<string, NewMedia>()
-    let going = true
+    let isRunning = true
     const uploading = async (seed: number) => {
       for (let round = 0; round < 60; round += 1) {
         const sha256 = names[(seed + round) % names.length] as string
@@ -304,17 +305,17 @@ describe('at the same moment', () => {
         await remove(media)
       }
     }
-    const sweep = async () => {
+    const sweepAll = async () => {
       for (const sha256 of await store.listOrphans(10)) {
-        await letGo(sha256, async () => {
+        await sweep(sha256, async () => {
           await Bun.sleep(1)
           bytes.delete(sha256)
         })
       }
     }
     const sweeping = async () => {
-      while (going) {
-        await sweep()
+      while (isRunning) {
+        await sweepAll()
         await Bun.sleep(1)
       }
     }
@@ -323,9 +324,9 @@ describe('at the same moment', () => {
     for (const media of rows.values()) expect(bytes.has(media.sha256)).toBe(true)
     await Promise.all([...rows.values()].slice(1).map(remove))
     const [left] = rows.values()
-    going = false
+    isRunning = false
     await Promise.all(sweepers)
-    await sweep()
+    await sweepAll()
     const kept = (await sql<{ sha256: string }[]>`select sha256 from media_objects`).map(({ sha256 }) => sha256)
     expect([kept, [...bytes], await store.listOrphans(10)]).toEqual([[left?.sha256 ?? ''], [left?.sha256 ?? ''], []])
   }, 60_000)
