@@ -1,44 +1,44 @@
 import { spawn } from 'node:child_process'
 import process from 'node:process'
 
-/** How a process ended: by itself, by a signal, or without ever having begun. */
+/** How a process ended: by exit code, by signal, or by failing to start (`error`). */
 export type Exit = { readonly code: number | null; readonly signal: string | null; readonly error?: unknown }
 
-/** A process that runs this same program. */
+/** A child process that runs this same program. */
 export type Child = {
   readonly pid: number | undefined
-  /** The port it serves on. Never settles when it ends before. */
+  /** Resolves to the port it listens on. Stays pending if it exits first. */
   readonly ready: Promise<number>
   readonly exited: Promise<Exit>
-  /** Lets go of it, which it takes as being told to end. */
+  /** Closes the channel, which asks the child to shut down. */
   disconnect(): void
   kill(): void
 }
 
-/** The one that spawned this process, as seen from here. */
+/** The parent process, as a child sees it. */
 export type Supervisor = {
   reportReady(port: number): void
-  /** It let go of us, or is gone (kill -9 included). */
+  /** Called when the parent disconnected or died (kill -9 included). */
   onDisconnect(listener: () => void): void
 }
 
-const mark = 'VELRO_SUPERVISED'
+const supervisedVariable = 'VELRO_SUPERVISED'
 
 const isReadyMessage = (message: unknown): message is { port: number } =>
   typeof message === 'object' && message !== null && typeof (message as { port?: unknown }).port === 'number'
 
-/** What goes before the program, so that it is run as we are. */
+/** Runtime arguments before the program, so that the child runs like this process. */
 const runtimeArguments = (): string[] =>
-  // Deno holds a shared port to be unstable, and has no way to ask with which flags it was started.
+  // Deno needs --unstable-net for shared ports, and offers no way to read the flags it was started with.
   'Deno' in globalThis ? ['run', '-A', '--unstable-net'] : process.execArgv
 
 /**
- * Runs this program once more, with our environment and `environment` over it, on the same standard output and error.
- * Between the two is a channel, and its end is the one message to a child: so it ends too when we are killed.
+ * Starts this program again with the same standard output and error, and with `environment` merged over ours. The two share
+ * an IPC channel. Its end is the only message to the child, so a child also shuts down when this process is killed.
  */
 export const spawnChild = (environment: Readonly<Record<string, string>>): Child => {
   const child = spawn(process.execPath, [...runtimeArguments(), ...process.argv.slice(1)], {
-    env: { ...process.env, ...environment, [mark]: '1' },
+    env: { ...process.env, ...environment, [supervisedVariable]: '1' },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   return {
@@ -51,7 +51,7 @@ export const spawnChild = (environment: Readonly<Record<string, string>>): Child
     exited: new Promise((resolve) => {
       child.once('exit', (code, signal) => resolve({ code, signal }))
       child.on('error', (error) => {
-        // Also told of a child that runs and could not be reached: that one is yet to end.
+        // Also emitted when messaging a running child fails; that child has not ended.
         if (child.pid === undefined) resolve({ code: null, signal: null, error })
       })
     }),
@@ -64,12 +64,12 @@ export const spawnChild = (environment: Readonly<Record<string, string>>): Child
   }
 }
 
-/** Undefined in a process that somebody else started. */
+/** Undefined in a process that was not started by `spawnChild`. */
 export const findSupervisor = (env: Readonly<Record<string, string | undefined>>): Supervisor | undefined => {
-  if (env[mark] === undefined || process.send === undefined) return undefined
+  if (env[supervisedVariable] === undefined || process.send === undefined) return undefined
   return {
     reportReady: (port) => {
-      // Nobody listens any more when it is gone; `onDisconnect` tells of that.
+      // Ignored when the parent is gone; `onDisconnect` reports that.
       if (process.connected) process.send?.({ port }, undefined, undefined, () => {})
     },
     onDisconnect: (listener) => {

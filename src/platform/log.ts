@@ -1,7 +1,7 @@
 import { type DestinationStream, pino } from 'pino'
 import type { LogLevel } from '../config.ts'
 
-/** Structured log, one JSON object a line. */
+/** A structured log: one JSON object on each line. */
 export type Log = {
   debug(fields: object, message: string): void
   info(fields: object, message: string): void
@@ -33,14 +33,14 @@ type ErrorFields = {
   cause?: unknown
 }
 
-/** An error as it is logged. The rows and parameters that a database error carries stay out of it. */
+/** The logged form of an error. Omits the rows and parameters in a database error, which hold user data. */
 const describeError = (error: unknown): unknown => {
   if (!(error instanceof Error)) return error
   const { name, message, stack, code, constraint_name, cause }: ErrorFields = error
   return { name, message, code, constraint_name, stack, ...(cause !== undefined && { cause: describeError(cause) }) }
 }
 
-/** Logs to standard output. Values under names that hold secrets are replaced, at the top and up to two levels below. */
+/** Logs to standard output. Values under secret names are redacted at the top and up to two levels below. */
 export const createLog = (level: LogLevel, destination?: DestinationStream): Log => {
   const paths = secretNames.flatMap((name) => [name, `*.${name}`, `*.*.${name}`])
   const options = {

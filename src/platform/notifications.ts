@@ -4,34 +4,34 @@ import { type Connection, connect, type Sql } from './postgres.ts'
 type Options = {
   readonly connection: Connection
   readonly channels: readonly string[]
-  /** Called in the order of commits, for everything committed after `onOpen` was called. */
+  /** Called in commit order for every notification committed after `onOpen`. */
   readonly onMessage: (payload: string) => void
-  /** Listening has begun, again or for the first time: whatever came before may have been missed. */
+  /** Listening has started or restarted. Earlier notifications may have been missed. */
   readonly onOpen: (sql: Sql) => void
   readonly onLost: () => void
   readonly log: Log
 }
 
 /**
- * One connection that listens to Postgres, made again whenever it is lost.
+ * One LISTEN connection to Postgres, replaced whenever it is lost.
  *
- * Promise: messages come in the order of commits and none is left out between `onOpen` and `onLost`; what is sent while
- * there is no connection is refused at once. It never gives up: a lost connection is tried again after 50 ms, then at
- * growing intervals of up to a second, and one that does not come to listen in time counts as lost. Must not go through a pooler that shares connections between transactions.
+ * Guarantee: between `onOpen` and `onLost`, messages arrive in commit order without gaps. Degrades: without a connection,
+ * `send` rejects at once. Reconnects forever, after 50 ms at first and then with backoff up to 1 s; an attempt that is not
+ * listening within 5 s counts as lost. Must not go through a pooler in transaction mode, which would drop messages.
  */
 export type Notifications = {
-  /** Resolves when it was sent; on the connection that listens, so that it says something about that one. */
+  /** Sends on the listening connection, so success also proves that this connection works. */
   send(channel: string, payload: string): Promise<void>
-  /** For a connection that is open and yet silent: gives it up and makes another. */
+  /** Replaces the connection. For one that is open but silent. */
   restart(): void
   close(): Promise<void>
 }
 
 const minRetryMs = 50
 const maxRetryMs = 1_000
-const closingS = 0.2
-/** Connecting has a bound of its own; that nobody answers once connected is found out after this. */
-const openingMs = 5_000
+const closeTimeoutS = 0.2
+/** Until it listens. connect_timeout does not cover a server that accepts and then stays silent. */
+const openTimeoutMs = 5_000
 
 export class NotConnected extends Error {
   override readonly name = 'NotConnected'
@@ -44,13 +44,13 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
   let retryMs = minRetryMs
   let retry: ReturnType<typeof setTimeout> | undefined
 
-  const lose = (sql: Sql) => {
+  const handleLoss = (sql: Sql) => {
     if (sql !== current) return
     current = undefined
     void sql.end({ timeout: 0 }).catch(() => {})
     if (open) {
       open = false
-      log.warn({ event: 'bus.lost' }, 'the connection that hears of changes is lost')
+      log.warn({ event: 'bus.lost' }, 'the connection that receives invalidations was lost')
       onLost()
     }
     if (closed) return
@@ -62,25 +62,25 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
     const sql: Sql = connect(connection, {
       max: 1,
       idle_timeout: 0,
-      // Not to be made anew after a while, as those of a pool are.
+      // Never recycled, unlike a pool's connections: each replacement is a gap.
       max_lifetime: null,
       fetch_types: false,
-      // What is sent here is worth nothing after a crash, so nobody waits for the disk.
+      // Notifications do not survive a crash anyway, so a commit need not wait for the disk.
       connection: { application_name: 'velro:bus', synchronous_commit: 'off' },
       onnotify: (_channel, payload) => {
-        // What comes before it counts as open is covered by `onOpen`.
+        // Messages before `onOpen` are covered by it: the caller then reads the current state.
         if (sql === current && open) onMessage(payload)
       },
-      onclose: () => lose(sql),
+      onclose: () => handleLoss(sql),
     })
     current = sql
-    const tooLong = setTimeout(() => lose(sql), openingMs)
+    const timer = setTimeout(() => handleLoss(sql), openTimeoutMs)
     try {
       for (const channel of channels) await sql`listen ${sql(channel)}`
     } catch {
-      return lose(sql)
+      return handleLoss(sql)
     } finally {
-      clearTimeout(tooLong)
+      clearTimeout(timer)
     }
     if (sql !== current || closed) return
     retryMs = minRetryMs
@@ -96,7 +96,7 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
       await current`select pg_notify(${channel}, ${payload})`
     },
     restart: () => {
-      if (current !== undefined) lose(current)
+      if (current !== undefined) handleLoss(current)
     },
     close: async () => {
       closed = true
@@ -104,7 +104,7 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
       const last = current
       current = undefined
       open = false
-      await last?.end({ timeout: closingS }).catch(() => {})
+      await last?.end({ timeout: closeTimeoutS }).catch(() => {})
     },
   }
 }

@@ -3,100 +3,99 @@ import { Redis as Client, type RedisCommander } from 'ioredis'
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from './log.ts'
 
-/** Lua, sent whole once a connection and by its SHA-1 from then on, or again when the server has forgotten it. */
+/** A Lua script. Sent in full once on each connection, then by SHA-1 (EVALSHA); sent again if the server has evicted it. */
 export type Script = { readonly lua: string; readonly keys: number }
 
 type Argument = string | number | Buffer
 
-/** One connection, for as long as it lasts: a command given to it after its end is refused and never sent on another. */
+/** One live connection. A command issued after its end is rejected and never sent on another connection. */
 export type Connection<S extends string = never> = {
   readonly client: RedisCommander
-  /** Of the server at the other end; goes before every key, so that what a predecessor left behind is not found. */
+  /** The run id of the connected server. Callers prefix keys with it, so data from before a restart or failover is never read. */
   readonly serverRunId: string
-  /** The scripts given at creation: first the keys, then the other arguments. */
+  /** The scripts given at creation. Arguments: the keys, then the others. */
   readonly scripts: Readonly<Record<S, (...args: Argument[]) => Promise<unknown>>>
 }
 
 /**
- * Issues its commands at once and awaits them together (`Promise.all`), each on keys of one slot. The connection is good
- * for this call only. There are no pipelines: theirs succeed although every command in them failed.
+ * Issues its commands at once and awaits them together (`Promise.all`), each on keys of one slot. Must not keep the
+ * connection. No pipelines: one of ioredis resolves even if every command in it failed.
  */
 export type Work<T, S extends string = never> = (connection: Connection<S>) => Promise<T>
 
-/** `down`: no server. `tripped`: one that answers too late or with errors, asked once in a while whether it is well. */
+/** `down`: not connected. `tripped`: the circuit breaker is open because of timeouts or errors; it probes periodically. */
 export type RedisState = 'up' | 'down' | 'tripped'
 
 /**
- * A cache that never slows a request down.
+ * A Redis connection for caching that never slows a request down.
  *
- * Promise: `run` resolves within its deadline, never throws, and costs no more than a comparison while the server is
- * gone or known to be slow. A command goes to the server whose incarnation its work was told, once, or to none. It
- * connects by itself, now and after every loss.
- * How it degrades: everything that is wrong is a miss.
+ * Guarantee: `run` resolves within its deadline and never throws. It costs a comparison while the server is down or the
+ * breaker is open. A command is sent at most once, and only to the server whose run id its work received. Connects and
+ * reconnects in the background. Degrades: every failure is a miss.
  */
 export type Redis<S extends string = never> = {
-  /** What the work resolved to; undefined, a miss, when it is late, fails, or was not begun. */
+  /** The result of the work. Undefined (a miss) when it timed out, failed or was not started. */
   run<T>(work: Work<T, S>): Promise<T | undefined>
   /**
-   * For what must not be skipped because reads were slow: true when the work was done in time. False at once when not
-   * connected; otherwise false leaves open whether it was done.
+   * For writes that must be tried even while the breaker is open, such as invalidations. True when the work finished in time.
+   * False at once without a connection; false later means that the outcome is unknown.
    */
   runBypassingBreaker(work: Work<unknown, S>, withinMs?: number): Promise<boolean>
   /**
-   * The server that would be asked now; undefined when there is none. Another one after a restart, even if the server
-   * restored what it had, and after another node has taken over.
+   * The run id of the connected server; undefined without a connection. Changes with every restart, even if the server
+   * restored its data, and with a failover.
    */
   readonly serverRunId: string | undefined
   state(): RedisState
-  /** Since the start, of `run` and `must`: what came too late, and what failed for another reason. */
+  /** Totals since the start, over both calls: timeouts, and other errors. */
   readonly counts: { readonly timeouts: number; readonly errors: number }
-  /** Drops the connection, or the attempts to make one. What is under way fails. */
+  /** Closes the connection or stops connecting. Pending work fails. */
   close(): Promise<void>
 }
 
 export type RedisOptions<S extends string> = {
-  /** `redis://` or `rediss://`, with name, password and number of the database as needed. */
+  /** `redis://` or `rediss://`, with user, password and database number as needed. */
   readonly url: string
   readonly clock: Clock
   readonly log: Log
   readonly scripts?: Readonly<Record<S, Script>>
-  /** For `run`. */
+  /** Timeout of `run`. */
   readonly deadlineMs?: number
-  /** For connecting, up to the moment the server has said who it is. */
+  /** Timeout for connecting, until the server has been identified. */
   readonly connectMs?: number
-  /** A connection that owes answers and has been silent for so long is given up. */
+  /** A connection with pending commands that stays silent for this long is closed. */
   readonly socketTimeoutMs?: number
-  /** Consecutive failures of `run` that trip the breaker, and how long it then takes until one call is let through. */
+  /** Consecutive failures of `run` that open the breaker, and the delay until one call is let through as a probe. */
   readonly breakerThreshold?: number
   readonly probeAfterMs?: number
-  /** The longest pause between attempts to connect. */
+  /** The longest delay between attempts to connect. */
   readonly maxRetryMs?: number
   readonly random?: () => number
 }
 
-class Late extends Error {
-  override readonly name = 'Late'
+class TimedOut extends Error {
+  override readonly name = 'TimedOut'
 }
 
-/** Why a server that can be reached is not used. */
-class Unfit extends Error {
-  override readonly name = 'Unfit'
+/** The server can be reached but must not be used. */
+class UnsuitableServer extends Error {
+  override readonly name = 'UnsuitableServer'
 }
 
 const firstRetryMs = 25
-/** A connection that lasted this long was a good one: after its loss, attempts are quick again. */
-const goodConnectionMs = 1_000
-/** For the last bytes of a connection that is being closed. */
-const closingMs = 50
+/** Losing a connection that lasted this long resets the backoff. */
+const stableAfterMs = 1_000
+/** For flushing a connection that is being closed. */
+const closeTimeoutMs = 50
 
 /**
- * Rejects with `Late` after `ms`. An answer that is there by then counts, even if this process was too busy to look:
- * between one timer and the next that it sets, input is polled for.
+ * Rejects with `TimedOut` after `ms`. A response that arrived in time counts even if this process was too busy to read it:
+ * the second timer lets the event loop poll for input first.
  */
-const within = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
+const withTimeout = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
   new Promise((resolve, reject) => {
     const answer = work()
-    const timer = setTimeout(() => setTimeout(reject, 0, new Late(`No answer within ${ms} ms`)), ms)
+    const timer = setTimeout(() => setTimeout(reject, 0, new TimedOut(`No answer within ${ms} ms`)), ms)
     answer.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 
@@ -104,20 +103,20 @@ const readField = (info: unknown, name: string): string | undefined =>
   new RegExp(`^${name}:(\\S+)`, 'm').exec(String(info))?.[1]
 
 /**
- * Who the server is. Only a master that has all its data will do: a replica may be behind what was invalidated, and of
- * several nodes of a cluster one connection reaches the keys of one.
+ * The run id of the server. Rejects servers that could serve invalidated entries or lack keys: a replica (it lags behind its
+ * master), a server that is loading its data, and a cluster of several nodes (one connection reaches one node's keys).
  */
 const identify = async (client: Client): Promise<string> => {
   const info = await client.info()
-  const incarnation = readField(info, 'run_id')
-  if (incarnation === undefined) throw new Unfit('The server does not tell its run_id')
-  if (readField(info, 'loading') === '1') throw new Unfit('The server is loading its data')
-  if (readField(info, 'role') !== 'master') throw new Unfit('The server is a replica')
+  const serverRunId = readField(info, 'run_id')
+  if (serverRunId === undefined) throw new UnsuitableServer('The server does not report its run_id')
+  if (readField(info, 'loading') === '1') throw new UnsuitableServer('The server is loading its data')
+  if (readField(info, 'role') !== 'master') throw new UnsuitableServer('The server is a replica; use its master')
   if (readField(info, 'cluster_enabled') === '1') {
     const nodes = readField(await client.cluster('INFO'), 'cluster_size')
-    if (nodes !== '1') throw new Unfit(`The server is a cluster of ${nodes} nodes, where only one will do`)
+    if (nodes !== '1') throw new UnsuitableServer(`The server is a cluster of ${nodes} nodes; use a single node`)
   }
-  return incarnation
+  return serverRunId
 }
 
 const reasonOf = (error: unknown): string => {
@@ -133,12 +132,12 @@ type Link<S extends string> = {
   probeAtMs: number
 }
 
-/** An ioredis client makes one connection and is then thrown away, so that nothing can outlive the connection in it. */
-type Standing<S extends string> =
-  | { readonly at: 'waiting'; readonly timer: ReturnType<typeof setTimeout> }
-  | { readonly at: 'connecting'; readonly client: Client; readonly timer: ReturnType<typeof setTimeout> }
-  | { readonly at: 'up'; readonly client: Client; readonly link: Link<S> }
-  | { readonly at: 'closed' }
+/** An ioredis client is used for one connection and then discarded, so no command can move to the next connection. */
+type ConnectionState<S extends string> =
+  | { readonly kind: 'waiting'; readonly timer: ReturnType<typeof setTimeout> }
+  | { readonly kind: 'connecting'; readonly client: Client; readonly timer: ReturnType<typeof setTimeout> }
+  | { readonly kind: 'up'; readonly client: Client; readonly link: Link<S> }
+  | { readonly kind: 'closed' }
 
 const scriptPrefix = 'script:'
 
@@ -157,58 +156,58 @@ export const createRedis = <S extends string = never>({
 }: RedisOptions<S>): Redis<S> => {
   const names = Object.keys(scripts) as S[]
   const counts = { timeouts: 0, errors: 0 }
-  let standing: Standing<S>
+  let connectionState: ConnectionState<S>
   let attempt = 0
-  let troubled = false
+  let lossReported = false
 
-  // ioredis takes what follows the ? for options that weigh more than those given to it.
-  const address = new URL(url)
-  address.search = ''
+  // ioredis lets options in the URL's query override the ones below.
+  const endpoint = new URL(url)
+  endpoint.search = ''
 
-  const upLink = () => (standing.at === 'up' ? standing.link : undefined)
+  const currentLink = () => (connectionState.kind === 'up' ? connectionState.link : undefined)
 
-  const tellTrouble = (error: unknown) => {
-    if (troubled) return
-    troubled = true
-    log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is gone or too slow, going on without it')
+  const reportLoss = (error: unknown) => {
+    if (lossReported) return
+    lossReported = true
+    log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is down or too slow: continuing without it')
   }
-  const tellWell = () => {
-    if (!troubled) return
-    troubled = false
-    log.info({ event: 'redis.back' }, 'redis is back')
+  const reportRecovery = () => {
+    if (!lossReported) return
+    lossReported = false
+    log.info({ event: 'redis.back' }, 'redis is available again')
   }
 
   const createClient = () =>
-    new Client(address.href, {
+    new Client(endpoint.href, {
       lazyConnect: true,
-      // One connection a client, and only commands that can be sent at once.
+      // One connection for each client, and only commands that can be sent at once.
       retryStrategy: null,
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
-      // Its own INFO tells nobody who the server is.
+      // `identify` sends the INFO that the ready check would.
       enableReadyCheck: false,
       connectTimeout: connectMs,
-      disconnectTimeout: closingMs,
+      disconnectTimeout: closeTimeoutMs,
       socketTimeout: socketTimeoutMs,
       scripts: Object.fromEntries(
         names.map((name) => [scriptPrefix + name, { lua: scripts[name].lua, numberOfKeys: scripts[name].keys }]),
       ),
     })
 
-  const createBreaker = (ofLink: () => Link<S>) => {
+  const createBreaker = (getLink: () => Link<S>) => {
     const breaker = circuitBreaker(handleAll, {
       breaker: new ConsecutiveBreaker(breakerThreshold),
-      // When to probe is said here, by the monotonic clock; cockatiel would ask the wall clock, which steps.
+      // Probes are timed here by the monotonic clock, because cockatiel uses the wall clock, which may step.
       halfOpenAfter: Number.NEGATIVE_INFINITY,
     })
     breaker.onBreak((failure) => {
-      const link = ofLink()
+      const link = getLink()
       link.probeAtMs = clock.monotonic() + probeAfterMs
-      if (link === upLink() && 'error' in failure) tellTrouble(failure.error)
+      if (link === currentLink() && 'error' in failure) reportLoss(failure.error)
     })
     breaker.onReset(() => {
-      if (ofLink() === upLink()) tellWell()
+      if (getLink() === currentLink()) reportRecovery()
     })
     return breaker
   }
@@ -229,85 +228,86 @@ export const createRedis = <S extends string = never>({
     return link
   }
 
-  /** Lets go of a client that is done for, whatever it was doing, and sees to the next. */
-  const lose = (client: Client, error: unknown) => {
-    if (standing.at === 'waiting' || standing.at === 'closed' || standing.client !== client) return
-    if (standing.at === 'connecting') clearTimeout(standing.timer)
-    else if (clock.monotonic() - standing.link.sinceMs >= goodConnectionMs) attempt = 0
-    const pauseMs = Math.min(maxRetryMs, firstRetryMs * 2 ** attempt) * (0.5 + random() / 2)
+  /** Discards a client in any state and schedules the next connection. Idempotent. */
+  const dropClient = (client: Client, error: unknown) => {
+    if (connectionState.kind === 'waiting' || connectionState.kind === 'closed' || connectionState.client !== client)
+      return
+    if (connectionState.kind === 'connecting') clearTimeout(connectionState.timer)
+    else if (clock.monotonic() - connectionState.link.sinceMs >= stableAfterMs) attempt = 0
+    const delayMs = Math.min(maxRetryMs, firstRetryMs * 2 ** attempt) * (0.5 + random() / 2)
     attempt += 1
-    standing = { at: 'waiting', timer: setTimeout(connect, pauseMs) }
+    connectionState = { kind: 'waiting', timer: setTimeout(connect, delayMs) }
     client.disconnect()
-    tellTrouble(error)
+    reportLoss(error)
   }
 
   const connect = () => {
     const client = createClient()
-    const timer = setTimeout(() => lose(client, new Late(`No connection within ${connectMs} ms`)), connectMs)
-    standing = { at: 'connecting', client, timer }
-    // Also those ioredis goes on after, such as a database that cannot be selected.
-    client.on('error', (error) => lose(client, error))
-    client.on('end', () => lose(client, new Error('The connection was closed')))
+    const timer = setTimeout(() => dropClient(client, new TimedOut(`No connection within ${connectMs} ms`)), connectMs)
+    connectionState = { kind: 'connecting', client, timer }
+    // Includes errors that ioredis ignores, such as a database number that cannot be selected.
+    client.on('error', (error) => dropClient(client, error))
+    client.on('end', () => dropClient(client, new Error('The connection was closed')))
     client
       .connect()
       .then(() => identify(client))
-      .then((incarnation) => {
-        if (standing.at !== 'connecting' || standing.client !== client) return
+      .then((serverRunId) => {
+        if (connectionState.kind !== 'connecting' || connectionState.client !== client) return
         clearTimeout(timer)
-        standing = { at: 'up', client, link: createLink(client, incarnation) }
-        tellWell()
+        connectionState = { kind: 'up', client, link: createLink(client, serverRunId) }
+        reportRecovery()
       })
-      // A reason that came as an event was the better one, and has been taken.
-      .catch((error) => setImmediate(() => lose(client, error)))
+      // Later than the 'error' event, whose reason is more precise and is reported first.
+      .catch((error) => setImmediate(() => dropClient(client, error)))
   }
 
-  const failed = (link: Link<S>, error: unknown) => {
-    counts[error instanceof Late ? 'timeouts' : 'errors'] += 1
-    // It was a master when it was asked.
-    if (error instanceof Error && error.message.startsWith('READONLY')) lose(link.client, error)
+  const recordFailure = (link: Link<S>, error: unknown) => {
+    counts[error instanceof TimedOut ? 'timeouts' : 'errors'] += 1
+    // The server was a master when it was identified; now it is a replica.
+    if (error instanceof Error && error.message.startsWith('READONLY')) dropClient(link.client, error)
   }
 
-  const admits = ({ breaker, probeAtMs }: Link<S>): boolean =>
+  const breakerAllows = ({ breaker, probeAtMs }: Link<S>): boolean =>
     breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
 
   connect()
 
   return {
     run: async (work) => {
-      const link = upLink()
-      if (link === undefined || !admits(link)) return undefined
+      const link = currentLink()
+      if (link === undefined || !breakerAllows(link)) return undefined
       try {
-        return await link.breaker.execute(() => within(deadlineMs, () => work(link.connection)))
+        return await link.breaker.execute(() => withTimeout(deadlineMs, () => work(link.connection)))
       } catch (error) {
-        failed(link, error)
+        recordFailure(link, error)
         return undefined
       }
     },
     runBypassingBreaker: async (work, withinMs = 1_000) => {
-      const link = upLink()
+      const link = currentLink()
       if (link === undefined) return false
       try {
-        await within(withinMs, () => work(link.connection))
+        await withTimeout(withinMs, () => work(link.connection))
         return true
       } catch (error) {
-        failed(link, error)
+        recordFailure(link, error)
         return false
       }
     },
     get serverRunId() {
-      return upLink()?.connection.serverRunId
+      return currentLink()?.connection.serverRunId
     },
     state: () => {
-      const link = upLink()
+      const link = currentLink()
       if (link === undefined) return 'down'
       return link.breaker.state === CircuitState.Closed ? 'up' : 'tripped'
     },
     counts,
     close: async () => {
-      const last = standing
-      standing = { at: 'closed' }
-      if (last.at === 'waiting' || last.at === 'connecting') clearTimeout(last.timer)
-      if (last.at === 'waiting' || last.at === 'closed' || last.client.status === 'end') return
+      const last = connectionState
+      connectionState = { kind: 'closed' }
+      if (last.kind === 'waiting' || last.kind === 'connecting') clearTimeout(last.timer)
+      if (last.kind === 'waiting' || last.kind === 'closed' || last.client.status === 'end') return
       const ended = new Promise<void>((resolve) => last.client.once('end', () => resolve()))
       last.client.disconnect()
       await ended

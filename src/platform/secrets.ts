@@ -1,13 +1,13 @@
 import { Buffer } from 'node:buffer'
 import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
 
-/** Keys derived from the one configured secret, each for one purpose (HKDF-SHA-256, RFC 5869). */
+/** Cryptography with keys derived from the configured secret, one for each purpose (HKDF-SHA-256, RFC 5869). */
 export type Secrets = {
-  /** AES-256-GCM; `label` is bound in as associated data, so that a sealed value cannot be moved to another place. */
+  /** Encrypts with AES-256-GCM. `label` is associated data, so a sealed value opens only under the label it was sealed for. */
   seal(plain: Uint8Array, label: string): Uint8Array
-  /** Throws when the value was not sealed here under this label. */
+  /** Decrypts. Throws when the value was changed, or sealed under another label or secret. */
   open(sealed: Uint8Array, label: string): Uint8Array
-  /** A pseudo-random function of the message (HMAC-SHA-256), its own for each purpose. 32 bytes. */
+  /** A pseudorandom function of the message (HMAC-SHA-256) with one key for each purpose. 32 bytes. */
   derive(purpose: string, message: Uint8Array): Uint8Array
 }
 
@@ -21,9 +21,9 @@ export const createSecrets = (secret: string): Secrets => {
   const derivingKey = (purpose: string) => {
     const known = derivingKeys.get(purpose)
     if (known !== undefined) return known
-    const made = keyFor(`derive ${purpose}`)
-    derivingKeys.set(purpose, made)
-    return made
+    const key = keyFor(`derive ${purpose}`)
+    derivingKeys.set(purpose, key)
+    return key
   }
   return {
     seal: (plain, label) => {
@@ -43,5 +43,5 @@ export const createSecrets = (secret: string): Secrets => {
   }
 }
 
-/** SHA-256, for secrets at rest that are themselves 256 random bits. */
+/** SHA-256. Enough for storing secrets that are themselves 256 random bits; not for passwords. */
 export const sha256 = (bytes: Uint8Array): Uint8Array => createHash('sha256').update(bytes).digest()

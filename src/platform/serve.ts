@@ -5,16 +5,16 @@ export type Fetch = (request: Request) => Response | Promise<Response>
 export type ServeOptions = {
   readonly hostname: string
   readonly port: number
-  /** Whether other processes of ours may serve on it too; the system then shares connections out. */
+  /** Lets several processes listen on the port; the kernel distributes connections among them. */
   readonly reusePort?: boolean
 }
 
 /**
- * The HTTP server of whichever runtime this is.
+ * The HTTP server of Bun or Deno.
  *
- * Promise: `addressOf` is the address of the socket's peer; `stop` goes on serving, so that a load balancer hears that this
- * instance is not ready, until no request is under way or `graceMs` have passed, then cuts the rest. A port that is taken
- * is a `PortTaken`.
+ * Guarantee: `addressOf` is the socket's peer address. `stop` keeps serving, so that a load balancer sees this instance as
+ * not ready, until no request is pending or `graceMs` have passed; then it closes the remaining connections. `listen`
+ * throws `PortTaken` when the port is in use.
  */
 export type Server = {
   readonly port: number
@@ -30,24 +30,26 @@ export class PortTaken extends Error {
   override readonly name = 'PortTaken'
 }
 
-/** Room for headers that we want to refuse ourselves, with a problem, rather than have the runtime cut the line. */
+/** Above our own limit, so that oversized headers get our problem response instead of the runtime's reset. */
 const maxHeaderBytes = 128 * 1_024
 const idleTimeoutS = 75
-const lastAnswersMs = 100
+const flushMs = 100
 
 const unknownAddress = '0.0.0.0'
 
-const refusedPort = (error: unknown, { hostname, port }: ServeOptions): unknown => {
+const toPortTaken = (error: unknown, { hostname, port }: ServeOptions): unknown => {
   const code = (error as { code?: string; name?: string } | null)?.code ?? (error as Error | null)?.name
   if (code !== 'EADDRINUSE' && code !== 'AddrInUse') return error
-  return new PortTaken(`Port ${port} on ${hostname} is taken. Stop what holds it, or set PORT to another one.`)
+  return new PortTaken(
+    `Port ${port} on ${hostname} is in use. Stop the process that listens on it, or set PORT to another port.`,
+  )
 }
 
 const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-const untilIdle = async (underWay: () => number, graceMs: number) => {
+const untilIdle = async (pending: () => number, graceMs: number) => {
   const endsAtMs = performance.now() + graceMs
-  while (underWay() > 0 && performance.now() < endsAtMs) await wait(20)
+  while (pending() > 0 && performance.now() < endsAtMs) await wait(20)
 }
 
 const bunListener = (): Listener => {
@@ -55,14 +57,14 @@ const bunListener = (): Listener => {
   return {
     addressOf: (request) => server?.requestIP(request)?.address ?? unknownAddress,
     listen: (fetch, options) => {
-      // Typed read-only, as in Node; Bun takes it as the limit of its servers.
+      // Read-only in the types, as in Node; Bun reads it as the limit of its servers.
       Object.assign(http, { maxHeaderSize: maxHeaderBytes })
       try {
-        // Outside of development Bun shares ports unless told not to: a second server would take half of the connections.
+        // In production Bun shares ports by default: a second server would take half of the connections.
         const reusePort = options.reusePort ?? false
         server = Bun.serve({ ...options, reusePort, fetch, idleTimeout: idleTimeoutS, development: false })
       } catch (error) {
-        throw refusedPort(error, options)
+        throw toPortTaken(error, options)
       }
       const running = server
       return {
@@ -77,7 +79,7 @@ const bunListener = (): Listener => {
 }
 
 type DenoServer = { addr: { port: number }; shutdown(): Promise<void> }
-/** `completed` settles when the whole body was handed over, or its client went away, or there was no answer. */
+/** `completed` settles when the body was handed to the socket, the client disconnected, or the handler failed. */
 type DenoInfo = { remoteAddr: { hostname?: string }; completed: Promise<void> }
 type DenoRuntime = {
   serve(
@@ -92,28 +94,28 @@ const denoListener = (runtime: DenoRuntime): Listener => {
     addressOf: (request) => addresses.get(request) ?? unknownAddress,
     listen: (fetch, options) => {
       let server: DenoServer
-      let underWay = 0
-      const ended = () => {
-        underWay -= 1
+      let pending = 0
+      const complete = () => {
+        pending -= 1
       }
       try {
         server = runtime.serve({ ...options, onListen: () => {} }, (request, info) => {
           addresses.set(request, info.remoteAddr.hostname ?? unknownAddress)
-          underWay += 1
-          info.completed.then(ended, ended)
+          pending += 1
+          info.completed.then(complete, complete)
           return fetch(request)
         })
       } catch (error) {
-        throw refusedPort(error, options)
+        throw toPortTaken(error, options)
       }
       return {
         port: server.addr.port,
         stop: async (graceMs) => {
           const endsAtMs = performance.now() + graceMs
-          await untilIdle(() => underWay, graceMs)
-          // A body given as bytes is handed over before it is sent. What is under way even at the end ends with the
-          // process: aborting it would throw where nobody can catch it.
-          await Promise.race([server.shutdown(), wait(Math.max(lastAnswersMs, endsAtMs - performance.now()))])
+          await untilIdle(() => pending, graceMs)
+          // `completed` settles before a byte body has been sent, so this waits a moment longer. Remaining responses end with
+          // the process: aborting them would throw an error that cannot be caught.
+          await Promise.race([server.shutdown(), wait(Math.max(flushMs, endsAtMs - performance.now()))])
         },
       }
     },
@@ -126,8 +128,8 @@ export const createListener = (): Listener => {
 }
 
 /**
- * Throws a `PortTaken` if anybody listens on the port, were it one who would share it with us. It is free again when this
- * resolves, and so may be taken yet.
+ * Throws `PortTaken` if any process listens on the port, even with port sharing. The port is released again, so another
+ * process can still take it afterwards.
  */
 export const requireFreePort = async (options: { hostname: string; port: number }): Promise<void> => {
   const server = createListener().listen(() => new Response(null, { status: 503 }), options)

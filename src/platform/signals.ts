@@ -3,20 +3,20 @@ import process from 'node:process'
 const sameSignalMs = 250
 
 /**
- * `first` when this process is told to end (SIGTERM, SIGINT), `again` when it is told once more. A terminal signals its
- * whole process group, and a runner in it passes the same signal on: what comes within 250 ms is one telling.
+ * Calls `first` on the first SIGTERM or SIGINT and `again` on later ones. A terminal signals the whole process group and a
+ * runner forwards the same signal, so signals within 250 ms count as one.
  */
 export const onTermination = (first: (signal: string) => void, again: (signal: string) => void): void => {
-  let toldMs: number | undefined
-  const told = (signal: string) => {
+  let firstMs: number | undefined
+  const handle = (signal: string) => {
     const nowMs = performance.now()
-    if (toldMs === undefined) {
-      toldMs = nowMs
+    if (firstMs === undefined) {
+      firstMs = nowMs
       first(signal)
-    } else if (nowMs - toldMs >= sameSignalMs) {
+    } else if (nowMs - firstMs >= sameSignalMs) {
       again(signal)
     }
   }
-  process.on('SIGTERM', told)
-  process.on('SIGINT', told)
+  process.on('SIGTERM', handle)
+  process.on('SIGINT', handle)
 }

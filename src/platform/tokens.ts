@@ -3,7 +3,7 @@ import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { isId } from '../kit/id.ts'
 
-/** Who says so, and to whom. Pinned on both sides. */
+/** The issuer and audience, checked exactly at verification, and the lifetime of a token. */
 export type TokenPolicy = { readonly issuer: string; readonly audience: string; readonly ttlMs: number }
 
 export type AccessTokenClaims = {
@@ -19,11 +19,11 @@ export type VerifyingKey = { readonly kid: string; readonly publicKey: CryptoKey
 const algorithm = 'EdDSA'
 const type = 'at+jwt'
 
-/** A real token has about 450 characters; what is longer is not looked at. */
+/** A real token has about 450 characters. Longer texts are rejected unparsed. */
 const maxLength = 2_048
 const maxSkewS = 5
 
-/** A new Ed25519 pair as JWKs (RFC 8037). */
+/** Generates an Ed25519 key pair as JWKs (RFC 8037). */
 export const generateSigningKey = async (): Promise<{ publicJwk: JWK; privateJwk: JWK }> => {
   const pair = await generateKeyPair(algorithm, { crv: 'Ed25519', extractable: true })
   return { publicJwk: await exportJWK(pair.publicKey), privateJwk: await exportJWK(pair.privateKey) }
@@ -31,19 +31,19 @@ export const generateSigningKey = async (): Promise<{ publicJwk: JWK; privateJwk
 
 export const importKey = async (jwk: JWK): Promise<CryptoKey> => {
   const key = await importJWK(jwk, algorithm)
-  if (key instanceof Uint8Array) throw new TypeError('An Ed25519 key is not a shared secret')
+  if (key instanceof Uint8Array) throw new TypeError('Expected an Ed25519 key, not a shared secret')
   return key
 }
 
 const headerOf = (kid: string) => ({ alg: algorithm, typ: type, kid })
 
-/** The one encoding of the header that tokens of this key carry. */
+/** The encoded header of every token signed with this key. */
 export const headerSegment = (kid: string): string =>
   encodeBase64url(new TextEncoder().encode(JSON.stringify(headerOf(kid))))
 
 /**
- * An access token: a JWT signed with EdDSA (RFC 8037) in the profile of RFC 9068. Ed25519 is deterministic, so the same
- * claims under the same key are the same token.
+ * Signs an access token: a JWT with EdDSA (RFC 8037) in the profile of RFC 9068. Deterministic: the same claims under the
+ * same key give the same token.
  */
 export const signAccessToken = (
   { kid, privateKey }: SigningKey,
@@ -61,11 +61,11 @@ export const signAccessToken = (
     .sign(privateKey)
 
 /**
- * The claims of a token that is ours and in force, or undefined.
+ * Verifies an access token. Returns its claims, or undefined if it is forged, foreign or expired.
  *
- * Refused before any cryptography: what is too long, what is not three segments of canonical base64url, and every header
- * that is not byte for byte the one our own tokens carry. That pins algorithm, type and key id, and leaves no room for
- * `jku`, `jwk` or `x5u`. `findKey` maps a header segment to its key.
+ * Rejected before any cryptography: text over 2,048 characters, anything but three segments of canonical base64url, and a
+ * header that is not byte for byte that of our own tokens. This pins algorithm, type and key id and excludes `jku`, `jwk` and
+ * `x5u`. `findKey` maps a header segment to its key.
  */
 export const verifyAccessToken = async (
   token: string,

@@ -1,18 +1,18 @@
 import type { Deadline } from '../kit/deadline.ts'
 
-/** Raised at once when a pool has as much waiting as it may. */
+/** The queue of the pool is full. */
 export class PoolBusy extends Error {
   override readonly name = 'PoolBusy'
 }
 
-/** Raised when a piece of work took longer than any may; its worker was ended. */
+/** A task exceeded `workLimitMs`; its worker was terminated. */
 export class WorkTimedOut extends Error {
   override readonly name = 'WorkTimedOut'
 }
 
 /**
- * What a worker file answers to: `{ id, work }` in, `{ id, result }` or `{ id, error }` out, and before that as many
- * `{ id, progress }` as it likes. `stop` is there when the work can be called off: it is not zero once it was.
+ * The protocol of a worker file: it receives `{ id, work }` and posts any number of `{ id, progress }`, then one
+ * `{ id, result }` or `{ id, error }`. `cancelled` is present if the work can be cancelled; then its first element becomes 1.
  */
 export type WorkMessage<W> = { readonly id: number; readonly work: W; readonly cancelled?: Int32Array }
 export type ResultMessage<R> =
@@ -21,18 +21,18 @@ export type ResultMessage<R> =
   | { readonly id: number; readonly progress: number }
 
 export type WorkOptions = {
-  /** Calls the work off: the caller is answered at once, what waits is dropped, and who works on it is told. */
+  /** Cancels the work: the caller is rejected at once, queued work is removed, and a running worker is signalled. */
   readonly signal?: AbortSignal | undefined
-  /** Hears how far the work has come, from 0 to 1, as often as the worker tells. */
+  /** Receives the worker's progress reports, from 0 to 1. */
   readonly onProgress?: ((fraction: number) => void) | undefined
 }
 
 /**
- * Threads for work that would block the event loop.
+ * A pool of threads for work that would block the event loop.
  *
- * Promise: each worker has one piece of work at a time; at most `maxQueued` wait, and one more is a `PoolBusy` at once;
- * work whose deadline has passed is dropped before it is begun; a worker that dies, or takes longer than `workLimitMs`,
- * fails its own piece and is replaced.
+ * Guarantee: a worker runs one task at a time. At most `maxQueued` tasks wait; one more is rejected at once with `PoolBusy`
+ * (backpressure). A task whose deadline passes in the queue is never started. Degrades: a worker that dies or exceeds
+ * `workLimitMs` fails its own task and is replaced.
  */
 export type WorkerPool<W, R> = {
   run(work: W, deadline: Deadline, options?: WorkOptions): Promise<R>
@@ -40,20 +40,20 @@ export type WorkerPool<W, R> = {
   close(): Promise<void>
 }
 
-type Job<W, R> = {
+type Task<W, R> = {
   readonly id: number
   readonly work: W
-  readonly stop: Int32Array | undefined
+  readonly cancelled: Int32Array | undefined
   readonly onProgress: WorkOptions['onProgress']
   readonly deadline: Deadline
   readonly resolve: (result: R) => void
   readonly reject: (error: unknown) => void
 }
 
-type Seat<W, R> = {
-  /** Undefined before its first work where workers are hired `whenNeeded`. */
+type Slot<W, R> = {
+  /** Undefined in a `lazy` pool until the first task. */
   worker: Worker | undefined
-  job: Job<W, R> | undefined
+  task: Task<W, R> | undefined
   dead: boolean
   limit: ReturnType<typeof setTimeout> | undefined
 }
@@ -65,112 +65,112 @@ export const createWorkerPool = <W, R>({
   size,
   maxQueued,
   workLimitMs,
-  whenNeeded = false,
+  lazy = false,
 }: {
   url: URL
   size: number
   maxQueued: number
-  /** Default: no limit. It counts from when a worker is given the work. */
+  /** Limit on the running time of a task, without its time in the queue. Default: none. */
   workLimitMs?: number
-  /** Workers are started with their first work and not before. */
-  whenNeeded?: boolean
+  /** Starts each worker with its first task instead of at creation. */
+  lazy?: boolean
 }): WorkerPool<W, R> => {
-  const queue: Job<W, R>[] = []
+  const queue: Task<W, R>[] = []
   let nextId = 1
   let closed = false
 
-  const hire = (seat: Seat<W, R>): Worker => {
+  const startWorker = (slot: Slot<W, R>): Worker => {
     const worker = new Worker(url.href, { type: 'module' })
     worker.onmessage = ({ data }: MessageEvent<ResultMessage<R>>) => {
-      const { job } = seat
-      if (job === undefined || job.id !== data.id) return
+      const { task } = slot
+      if (task === undefined || task.id !== data.id) return
       if ('progress' in data) {
-        job.onProgress?.(data.progress)
+        task.onProgress?.(data.progress)
         return
       }
-      vacate(seat)
-      if ('error' in data) job.reject(new Error(data.error))
-      else job.resolve(data.result)
-      assign(seat)
+      release(slot)
+      if ('error' in data) task.reject(new Error(data.error))
+      else task.resolve(data.result)
+      assign(slot)
     }
     worker.onerror = (event) => {
       event.preventDefault?.()
-      if (seat.worker === worker) replace(seat, new Error(`A worker failed: ${event.message}`))
+      if (slot.worker === worker) replace(slot, new Error(`A worker failed: ${event.message}`))
     }
-    // Only Bun tells of a worker that ended without an error.
+    // Bun only: a worker that exits without an error.
     worker.addEventListener('close', () => {
-      if (seat.worker === worker && !seat.dead) replace(seat, new Error('A worker ended'))
+      if (slot.worker === worker && !slot.dead) replace(slot, new Error('A worker exited'))
     })
     return worker
   }
 
-  const vacate = (seat: Seat<W, R>) => {
-    clearTimeout(seat.limit)
-    seat.job = undefined
+  const release = (slot: Slot<W, R>) => {
+    clearTimeout(slot.limit)
+    slot.task = undefined
   }
 
-  const replace = (seat: Seat<W, R>, error: Error) => {
-    const { job } = seat
-    vacate(seat)
-    seat.dead = true
-    seat.worker?.terminate()
-    job?.reject(error)
-    // Not at once: a worker that cannot start would otherwise be replaced in a tight loop.
+  const replace = (slot: Slot<W, R>, error: Error) => {
+    const { task } = slot
+    release(slot)
+    slot.dead = true
+    slot.worker?.terminate()
+    task?.reject(error)
+    // Delayed, so that a worker that cannot start is not restarted in a tight loop.
     setTimeout(() => {
       if (closed) return
-      seat.worker = whenNeeded ? undefined : hire(seat)
-      seat.dead = false
-      assign(seat)
+      slot.worker = lazy ? undefined : startWorker(slot)
+      slot.dead = false
+      assign(slot)
     }, respawnMs)
   }
 
-  const assign = (seat: Seat<W, R>) => {
-    while (seat.job === undefined && !seat.dead) {
-      const job = queue.shift()
-      if (job === undefined) return
-      if (job.deadline.remainingMs() <= 0) continue
-      seat.job = job
-      seat.worker ??= hire(seat)
+  const assign = (slot: Slot<W, R>) => {
+    while (slot.task === undefined && !slot.dead) {
+      const task = queue.shift()
+      if (task === undefined) return
+      if (task.deadline.remainingMs() <= 0) continue
+      slot.task = task
+      slot.worker ??= startWorker(slot)
       if (workLimitMs !== undefined) {
-        const tooLong = new WorkTimedOut(`A worker was ended after ${workLimitMs} ms`)
-        seat.limit = setTimeout(() => replace(seat, tooLong), workLimitMs)
+        const timeout = new WorkTimedOut(`A worker was terminated after ${workLimitMs} ms`)
+        slot.limit = setTimeout(() => replace(slot, timeout), workLimitMs)
       }
-      const { id, work, stop: cancelled } = job
-      seat.worker.postMessage(
+      const { id, work, cancelled } = task
+      slot.worker.postMessage(
         (cancelled === undefined ? { id, work } : { id, work, cancelled }) satisfies WorkMessage<W>,
       )
     }
   }
 
-  const seats = Array.from({ length: size }, () => {
-    const seat: Seat<W, R> = { worker: undefined, job: undefined, dead: false, limit: undefined }
-    if (!whenNeeded) seat.worker = hire(seat)
-    return seat
+  const slots = Array.from({ length: size }, () => {
+    const slot: Slot<W, R> = { worker: undefined, task: undefined, dead: false, limit: undefined }
+    if (!lazy) slot.worker = startWorker(slot)
+    return slot
   })
 
   return {
     run: async (work, deadline, { signal, onProgress } = {}) => {
       signal?.throwIfAborted()
-      const free = seats.find((seat) => seat.job === undefined && !seat.dead)
+      const free = slots.find((slot) => slot.task === undefined && !slot.dead)
       if (closed || (free === undefined && queue.length >= maxQueued)) throw new PoolBusy()
       const { promise, resolve, reject } = Promise.withResolvers<R>()
-      const stop = signal && new Int32Array(new SharedArrayBuffer(4))
-      const job: Job<W, R> = { id: nextId, work, stop, onProgress, deadline, resolve, reject }
+      const cancelled = signal && new Int32Array(new SharedArrayBuffer(4))
+      const task: Task<W, R> = { id: nextId, work, cancelled, onProgress, deadline, resolve, reject }
       nextId += 1
-      queue.push(job)
+      queue.push(task)
       if (free !== undefined) assign(free)
-      if (signal === undefined || stop === undefined) return deadline.run(promise)
-      const callOff = () => {
-        const at = queue.indexOf(job)
+      if (signal === undefined || cancelled === undefined) return deadline.run(promise)
+      const cancel = () => {
+        const at = queue.indexOf(task)
         if (at !== -1) queue.splice(at, 1)
-        Atomics.store(stop, 0, 1)
+        Atomics.store(cancelled, 0, 1)
         reject(signal.reason)
       }
-      signal.addEventListener('abort', callOff, { once: true })
+      signal.addEventListener('abort', cancel, { once: true })
       try {
-        return await deadline.run(Object.assign(promise, { cancel: callOff }))
+        return await deadline.run(Object.assign(promise, { cancel: cancel }))
       } finally {
-        signal.removeEventListener('abort', callOff)
+        signal.removeEventListener('abort', cancel)
       }
     },
     get queued() {
@@ -178,11 +178,11 @@ export const createWorkerPool = <W, R>({
     },
     close: async () => {
       closed = true
-      for (const job of queue.splice(0)) job.reject(new PoolBusy())
-      for (const seat of seats) {
-        clearTimeout(seat.limit)
-        seat.job?.reject(new PoolBusy())
-        seat.worker?.terminate()
+      for (const task of queue.splice(0)) task.reject(new PoolBusy())
+      for (const slot of slots) {
+        clearTimeout(slot.limit)
+        slot.task?.reject(new PoolBusy())
+        slot.worker?.terminate()
       }
     },
   }

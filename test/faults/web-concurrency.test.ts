@@ -213,7 +213,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
         const told = await refusal({ runtime, connection: server.connection, env })
         expect(told).toContain('exit code 1')
         expect(told.split('\n').slice(1).filter(Boolean)).toEqual([
-          `Port ${env.PORT} on 127.0.0.1 is taken. Stop what holds it, or set PORT to another one.`,
+          `Port ${env.PORT} on 127.0.0.1 is in use. Stop the process that listens on it, or set PORT to another port.`,
         ])
       }
     })

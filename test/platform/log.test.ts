@@ -8,7 +8,7 @@ const capture = (level: Parameters<typeof createLog>[0], write: (log: Log) => vo
 }
 const entryOf = (write: (log: Log) => void) => JSON.parse(capture('debug', write)[0] ?? '')
 
-test('an entry is one JSON object on one line, with level, time and message in words', () => {
+test('an entry is one JSON object on one line, with level, time and message', () => {
   const lines = capture('debug', (log) => log.warn({ request_id: 'r1', text: 'two\nlines' }, 'it\nhappened'))
   expect(lines.length).toBe(1)
   expect(lines[0]?.trimEnd().includes('\n')).toBe(false)
@@ -17,20 +17,20 @@ test('an entry is one JSON object on one line, with level, time and message in w
   expect(new Date(time).toISOString()).toBe(time)
 })
 
-test('an error is written with its name, message, place and cause', () => {
+test('an error is logged with its name, message, stack and cause', () => {
   const cause = Object.assign(new TypeError('the cause'), { code: '57P01' })
   const { error } = entryOf((log) => log.error({ error: new Error('the error', { cause }) }, 'x'))
   expect(error).toMatchObject({ name: 'Error', message: 'the error', stack: expect.stringContaining('log.test.ts') })
   expect(error.cause).toMatchObject({ name: 'TypeError', message: 'the cause', code: '57P01' })
 })
 
-test('what a database error carries of rows and parameters is not written', () => {
+test('rows and parameters of a database error are not logged', () => {
   const carried = { detail: 'Failing row contains (secret-row)', parameters: ['secret-row'], query: 'secret-row' }
   const error = Object.assign(new Error('violates', { cause: Object.assign(new Error('inner'), carried) }), carried)
   expect(capture('info', (log) => log.error({ error }, 'x')).join()).not.toContain('secret-row')
 })
 
-test('what is below the level is not written', () => {
+test('entries below the level are not logged', () => {
   const write = (log: Log) => {
     log.debug({}, 'debug')
     log.info({}, 'info')
@@ -44,10 +44,10 @@ test('what is below the level is not written', () => {
   expect(messages('silent')).toEqual([])
 })
 
-describe('values under names that hold secrets', () => {
+describe('values under secret names', () => {
   const secret = 'hunter2-hunter2'
 
-  test('are not written, at the top and up to two levels below, whatever they are', () => {
+  test('are redacted at the top and up to two levels below, for every type of value', () => {
     for (const name of [
       'password',
       'current_password',
@@ -76,13 +76,13 @@ describe('values under names that hold secrets', () => {
     }
   })
 
-  test('are taken out of the entry and not out of the object that was logged', () => {
+  test('are redacted in the entry and stay in the logged object', () => {
     const body = { password: secret }
     capture('debug', (log) => log.error({ body }, 'x'))
     expect(body.password).toBe(secret)
   })
 
-  test('other values stay', () => {
+  test('are the only ones redacted', () => {
     const entry = entryOf((log) => log.info({ user_id: 'u1', body: { display_name: 'Ada' } }, 'x'))
     expect(entry).toMatchObject({ user_id: 'u1', body: { display_name: 'Ada' } })
   })

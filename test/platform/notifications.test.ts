@@ -37,7 +37,7 @@ const start = (connection: Connection = database.connection, channels = ['common
 }
 const count = (what: string) => told.filter((each) => each === what).length
 const isOpen = () => until(() => told.at(-1) === 'open' || count('open') > count('lost'))
-/** Everything that was sent so far was heard. */
+/** Waits until everything sent so far was received. */
 const quiet = async () => {
   const mark = `mark ${Math.random()}`
   await sql`select pg_notify('common', ${mark})`
@@ -58,13 +58,13 @@ afterAll(async () => {
   await database?.drop()
 })
 
-describe('what is sent', () => {
+describe('a notification', () => {
   beforeEach(async () => {
     start()
     await isOpen()
   })
 
-  test('is heard on the channels asked for and on no other, by the sender too', async () => {
+  test('is received on the listened channels only, including by its sender', async () => {
     await listener.send('common', 'a')
     await listener.send('mine:1', 'b')
     await listener.send('mine:2', 'c')
@@ -73,7 +73,7 @@ describe('what is sent', () => {
     expect(told).toEqual(['open', 'a', 'b', 'd'])
   })
 
-  test('is heard in the order of commits, whoever began first', async () => {
+  test('is received in commit order, whichever transaction began first', async () => {
     const other = connectOnce(database.connection)
     const { promise: go, resolve: let_ } = Promise.withResolvers<void>()
     const begun = Promise.withResolvers<void>()
@@ -91,7 +91,7 @@ describe('what is sent', () => {
     await other.end()
   })
 
-  test('and taken back is not heard', async () => {
+  test('of a rolled-back transaction is not received', async () => {
     const failed = sql.begin(async (tx) => {
       await tx`select pg_notify('common', 'x')`
       throw new Error('taken back')
@@ -102,7 +102,7 @@ describe('what is sent', () => {
   })
 })
 
-test('what comes before all channels are listened to is not told of, because it is covered by the opening', async () => {
+test('notifications before all channels are listened to are not delivered, because onOpen covers them', async () => {
   start(
     database.connection,
     Array.from({ length: 400 }, (_, at) => (at === 0 ? 'common' : `other:${at}`)),
@@ -118,8 +118,8 @@ test('what comes before all channels are listened to is not told of, because it 
   expect(told.indexOf('open')).toBe(0)
 })
 
-describe('a connection that is lost', () => {
-  test('is told of once and made again, and messages flow', async () => {
+describe('a lost connection', () => {
+  test('is reported once and replaced, and messages arrive again', async () => {
     start()
     await isOpen()
     for (let times = 1; times <= 3; times += 1) {
@@ -131,7 +131,7 @@ describe('a connection that is lost', () => {
     expect(told).toEqual(['open', 'lost', 'open', 'lost', 'open', 'lost', 'open', 'a'])
   })
 
-  test('refuses at once what is sent, until it is there again', async () => {
+  test('rejects sends at once until it is replaced', async () => {
     start()
     await expect(listener.send('common', 'early')).rejects.toBeInstanceOf(NotConnected)
     await isOpen()
@@ -143,7 +143,7 @@ describe('a connection that is lost', () => {
     expect(told).toEqual(['open', 'lost', 'open'])
   })
 
-  test('has said nothing of what was sent while it was lost', async () => {
+  test('delivers nothing that was sent during the gap', async () => {
     start()
     await isOpen()
     await cut()
@@ -154,7 +154,7 @@ describe('a connection that is lost', () => {
     expect(told.filter((each) => each === 'missed')).toEqual([])
   })
 
-  test('may be given up by whoever finds it silent', async () => {
+  test('can be forced by restart when the connection is silent', async () => {
     start()
     await isOpen()
     listener.restart()
@@ -166,8 +166,8 @@ describe('a connection that is lost', () => {
   })
 })
 
-describe('behind a wire that can be cut', () => {
-  /** Passes everything on, or holds it back, to the server. */
+describe('behind a proxy that can be cut', () => {
+  /** Forwards data to the server or holds it back. */
   let wire: Server
   let folder: string
   let holding = false
@@ -189,7 +189,7 @@ describe('behind a wire that can be cut', () => {
         sockets.add(from)
         from.on('data', (data) => {
           if (!holding) to.write(data)
-          // The server is ready for a query, and says no more.
+          // The server has sent ReadyForQuery; nothing is forwarded from here on.
           if (holdingWhenReady && from === far && data.includes('Z\0\0\0\x05I')) holding = true
         })
         from.on('error', () => {})
@@ -212,7 +212,7 @@ describe('behind a wire that can be cut', () => {
     await rm(folder, { recursive: true, force: true })
   })
 
-  test('it never gives up on a server that is gone, and is there when that is back', async () => {
+  test('the listener retries an absent server until it is back', async () => {
     start(through())
     await isOpen()
     refusing = true
@@ -226,7 +226,7 @@ describe('behind a wire that can be cut', () => {
     expect(told).toEqual(['open', 'lost', 'open'])
   })
 
-  test('a silent connection that is given up is replaced', async () => {
+  test('a silent connection is replaced by restart', async () => {
     start(through())
     await isOpen()
     holding = true
@@ -251,7 +251,7 @@ describe('behind a wire that can be cut', () => {
       },
     ],
   ] as const) {
-    test(`one that falls silent ${when} is given up by itself`, async () => {
+    test(`a connection that falls silent ${when} is dropped by timeout`, async () => {
       hold()
       start(through())
       await until(() => sockets.size > 0)
@@ -267,7 +267,7 @@ describe('behind a wire that can be cut', () => {
   }
 })
 
-describe('closing', () => {
+describe('closing the listener', () => {
   const connections = async () => {
     const [row] = await sql<{ count: number }[]>`
       select count(*)::int from pg_stat_activity
@@ -275,7 +275,7 @@ describe('closing', () => {
     return row?.count
   }
 
-  test('ends everything, and says nothing more', async () => {
+  test('ends its connection and calls no handler any more', async () => {
     start()
     await isOpen()
     await listener.close()
@@ -289,7 +289,7 @@ describe('closing', () => {
     await listener.close()
   })
 
-  test('ends what is just being made, or waits to be', async () => {
+  test('cancels a connection attempt and a scheduled retry', async () => {
     start()
     await listener.close()
     start()

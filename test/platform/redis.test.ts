@@ -28,7 +28,7 @@ afterEach(async () => {
   expect(rejections.splice(0)).toEqual([])
 })
 
-/** Deadlines that a busy machine keeps too, unless a test says otherwise. */
+/** Timeouts that even a busy machine keeps. Tests of timeouts set their own. */
 const open = <S extends string = never>(url: string, options: Partial<RedisOptions<S>> = {}) => {
   const lines: Line[] = []
   const write = (fields: object) => void lines.push(fields as Line)
@@ -49,7 +49,7 @@ const get = (redis: Redis<never>, key: string) => redis.run(({ client }) => clie
 const set = (redis: Redis<never>, key: string, value: string) =>
   redis.runBypassingBreaker(({ client }) => client.set(key, value))
 
-/** A server that is none. */
+/** A TCP server that is not Redis. */
 const impostor = async (converse: (socket: Socket) => void) => {
   let callers = 0
   const sockets = new Set<Socket>()
@@ -67,8 +67,8 @@ const impostor = async (converse: (socket: Socket) => void) => {
   return { port: (server.address() as { port: number }).port, callers: () => callers }
 }
 
-describe('a Redis that is well', () => {
-  test('answers, what is not there is null and not a miss, and commands may go together', async () => {
+describe('a healthy Redis', () => {
+  test('answers concurrent commands, and a missing key is null instead of a miss', async () => {
     const { redis, lines } = open((await start()).url)
     await isUp(redis)
     expect(await set(redis, 'a', '1')).toBe(true)
@@ -79,7 +79,7 @@ describe('a Redis that is well', () => {
     expect(lines).toEqual([])
   })
 
-  test('says who it is, to the caller and to the work, the same on every connection', async () => {
+  test('has one run id for the caller and the work on every connection', async () => {
     const { url } = await start()
     const [one, other] = [open(url), open(url)]
     await isUp(one.redis)
@@ -91,7 +91,7 @@ describe('a Redis that is well', () => {
     expect(told?.[1]).toContain(`run_id:${one.redis.serverRunId}`)
   })
 
-  test('runs scripts, also after it has forgotten them', async () => {
+  test('runs scripts, even after SCRIPT FLUSH', async () => {
     const { redis } = open((await start()).url, {
       scripts: { put: { lua: "redis.call('set', KEYS[1], ARGV[1]) return ARGV[1] .. '!'", keys: 1 } },
     })
@@ -104,7 +104,7 @@ describe('a Redis that is well', () => {
     expect(redis.counts).toEqual({ timeouts: 0, errors: 0 })
   })
 
-  test('that refuses a command, or work that throws, is a miss, counted and not thrown', async () => {
+  test('turns a rejected command and work that throws into a counted miss', async () => {
     const { redis } = open((await start()).url)
     await isUp(redis)
     await set(redis, 'text', 'a')
@@ -119,7 +119,7 @@ describe('a Redis that is well', () => {
     expect(await get(redis, 'text')).toBe('a')
   })
 
-  test('is not called late because this process was busy when the answer came', async () => {
+  test('is not timed out when the response came in time while this process was busy', async () => {
     const { redis } = open((await start()).url, { deadlineMs: 20 })
     await isUp(redis)
     for (let round = 0; round < 5; round += 1) {
@@ -132,19 +132,19 @@ describe('a Redis that is well', () => {
   })
 })
 
-describe('a Redis that is frozen', () => {
+describe('a frozen Redis', () => {
   const freeze = async (options: Partial<RedisOptions<never>>) => {
     const server = await start()
     const opened = open(server.url, options)
     await isUp(opened.redis)
-    // Whatever is done once is done: what is timed below is the deadline.
+    // Warm up, so that the timing below measures only the deadline.
     await get(opened.redis, 'warm')
     process.kill(server.pid, 'SIGSTOP')
     closing.push(() => process.kill(server.pid, 'SIGCONT'))
     return { ...opened, server, thaw: () => process.kill(server.pid, 'SIGCONT') }
   }
 
-  test('is a miss when the deadline passes', async () => {
+  test('is a miss at the deadline', async () => {
     const { redis } = await freeze({ deadlineMs: 20 })
     const startedMs = performance.now()
     expect(await get(redis, 'a')).toBeUndefined()
@@ -154,7 +154,7 @@ describe('a Redis that is frozen', () => {
     expect(redis.counts).toEqual({ timeouts: 1, errors: 0 })
   })
 
-  test('is left alone after five misses, then asked once a second until it answers', async () => {
+  test('opens the breaker after five misses, then gets one probe a second until it answers', async () => {
     const clock = manualClock()
     const { redis, events, thaw } = await freeze({ deadlineMs: 20, clock, socketTimeoutMs: 60_000 })
     let begun = 0
@@ -176,7 +176,7 @@ describe('a Redis that is frozen', () => {
     expect(await askMany(100)).toEqual(Array(100).fill(undefined))
     expect(begun).toBe(5)
 
-    // One probe at a time, for which nobody else waits, and another second after one that failed.
+    // One probe at a time, which delays no other call; a failed probe is repeated after a second.
     clock.advance(1)
     const probe = ask()
     let waited = true
@@ -200,7 +200,7 @@ describe('a Redis that is frozen', () => {
     expect(events()).toEqual(['redis.lost', 'redis.back'])
   })
 
-  test('is told what must be done although reads trip over it', async () => {
+  test('still receives critical work while reads have opened the breaker', async () => {
     const { redis, thaw } = await freeze({ deadlineMs: 10, probeAfterMs: 60_000, socketTimeoutMs: 60_000 })
     for (let call = 0; call < 5; call += 1) await get(redis, 'a')
     expect(redis.state()).toBe('tripped')
@@ -213,7 +213,7 @@ describe('a Redis that is frozen', () => {
     expect(redis.state()).toBe('tripped')
   })
 
-  test('answers late to nobody: what comes is dropped, and the next answer is that to the next question', async () => {
+  test('has its late responses dropped, so the next call gets its own response', async () => {
     const { redis, thaw } = await freeze({ deadlineMs: 50, breakerThreshold: 1_000, socketTimeoutMs: 60_000 })
     const misses = await Promise.all([
       redis.run(({ client }) => client.set('a', 'late')),
@@ -230,12 +230,12 @@ describe('a Redis that is frozen', () => {
     expect(redis.counts).toEqual({ timeouts: 4, errors: 0 })
   })
 
-  test('is given up when it owes an answer for too long, and is back with a connection of its own', async () => {
+  test('is disconnected when a response is overdue, and comes back on a new connection', async () => {
     const { redis, events, thaw } = await freeze({ deadlineMs: 20, socketTimeoutMs: 200, connectMs: 200 })
     expect(await get(redis, 'a')).toBeUndefined()
     await isDown(redis)
     expect(redis.serverRunId).toBeUndefined()
-    // Past some attempts: its kernel still takes connections.
+    // After some attempts: the kernel of a frozen process still accepts connections.
     await Bun.sleep(600)
     expect(redis.state()).toBe('down')
     thaw()
@@ -244,8 +244,8 @@ describe('a Redis that is frozen', () => {
   })
 })
 
-describe('a Redis that went away', () => {
-  test('is a miss at once, and is back by itself as another one', async () => {
+describe('a restarted Redis', () => {
+  test('is a miss at once, then reconnects by itself with another run id', async () => {
     const first = await start()
     const { redis, events } = open(first.url)
     await isUp(redis)
@@ -269,13 +269,13 @@ describe('a Redis that went away', () => {
     expect(redis.serverRunId).not.toBe(before as string)
     expect(events()).toEqual(['redis.lost', 'redis.back'])
 
-    // Who kept a connection past its call, and the incarnation with it, finds it dead.
+    // A connection kept beyond its call, with its old run id, is dead.
     const kept = await old?.client.set('kept', '1').catch((error: Error) => error)
     expect(kept).toBeInstanceOf(Error)
     expect(await get(redis, 'kept')).toBeNull()
   })
 
-  test('is not told again what it may or may not have done', async () => {
+  test('does not get a command again whose outcome is unknown', async () => {
     const first = await start()
     const { redis } = open(first.url)
     await isUp(redis)
@@ -293,7 +293,7 @@ describe('a Redis that went away', () => {
     expect(await get(redis, 'left')).toBeNull()
   })
 
-  test('is another one although it restored what it had', async () => {
+  test('has another run id although it restored its data', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'velro-redis-'))
     closing.push(() => rm(folder, { recursive: true, force: true }))
     const flags = ['--dir', folder]
@@ -312,8 +312,8 @@ describe('a Redis that went away', () => {
   })
 })
 
-describe('no Redis to be had', () => {
-  test('from the start: nothing throws, nothing waits, one line says so, and it is used when it comes', async () => {
+describe('an unavailable Redis', () => {
+  test('from the start throws nothing, delays nothing, is logged once, and is used when it appears', async () => {
     const port = await freePort()
     const { redis, lines, events } = open(`redis://127.0.0.1:${port}`)
     expect(redis.state()).toBe('down')
@@ -348,7 +348,7 @@ describe('no Redis to be had', () => {
     'hangs up': { converse: (socket) => socket.destroy(), reason: /./ },
   }
   for (const [what, { converse, reason }] of Object.entries(impostors)) {
-    test(`a server that ${what} is tried again and again, but not without pause, and told of once`, async () => {
+    test(`that ${what} is retried with backoff and logged once`, async () => {
       const { port, callers } = await impostor(converse)
       const { redis, lines, events } = open(`redis://127.0.0.1:${port}`, { connectMs: 100 })
       const tookMs = await until(() => callers() >= 6, 'six attempts')
@@ -362,13 +362,13 @@ describe('no Redis to be had', () => {
     })
   }
 
-  test('pauses grow to the longest and no further', async () => {
+  test('is retried with delays that grow up to the maximum', async () => {
     const { port, callers } = await impostor((socket) => socket.destroy())
     open(`redis://127.0.0.1:${port}`, { maxRetryMs: 40, random: () => 1 })
     await until(() => callers() >= 10, 'ten attempts', 2_000)
   })
 
-  test('a connection whose first five answers fail is not a good one: attempts do not become quick again', async () => {
+  test('that fails its first five commands does not reset the backoff', async () => {
     const { port, callers } = await impostor((socket) => {
       let asked = 0
       socket.on('data', (data) => {
@@ -388,8 +388,8 @@ describe('no Redis to be had', () => {
   })
 })
 
-describe('what the URL says', () => {
-  test('name, password and number of the database are used; what follows a question mark is not', async () => {
+describe('the URL', () => {
+  test('sets user, password and database number; its query is ignored', async () => {
     const { url } = await start({ flags: ['--requirepass', 'p@ss:wörd/'] })
     const { port } = new URL(url)
     const at = (database: string) => `redis://default:${encodeURIComponent('p@ss:wörd/')}@127.0.0.1:${port}${database}`
@@ -403,7 +403,7 @@ describe('what the URL says', () => {
   })
 
   for (const password of ['', ':wrong-hunter2@']) {
-    test(`a password that is ${password === '' ? 'missing' : 'wrong'} leaves us without, and is not logged`, async () => {
+    test(`with a ${password === '' ? 'missing' : 'wrong'} password means no connection, and the password is not logged`, async () => {
       const { url } = await start({ flags: ['--requirepass', 'right-hunter2'] })
       const { redis, lines, events } = open(url.replace('//', `//${password}`))
       await until(() => lines.length > 0, 'a line')
@@ -416,7 +416,7 @@ describe('what the URL says', () => {
     })
   }
 
-  test('a database that is not there leaves us without, rather than in another one', async () => {
+  test('with an invalid database number means no connection, not another database', async () => {
     const { redis, lines } = open(`${(await start()).url}/99`)
     await until(() => lines.length > 0, 'a line')
     await Bun.sleep(100)
@@ -424,7 +424,7 @@ describe('what the URL says', () => {
     expect(redis.state()).toBe('down')
   })
 
-  test('rediss:// begins with a TLS handshake', async () => {
+  test('with rediss:// starts a TLS handshake', async () => {
     const heard = Promise.withResolvers<Buffer>()
     const { port } = await impostor((socket) => socket.on('data', heard.resolve))
     open(`rediss://127.0.0.1:${port}`)
@@ -433,8 +433,8 @@ describe('what the URL says', () => {
   })
 })
 
-describe('of several servers', () => {
-  test('a replica is not used, and a master that became one is let go of at the first write it refuses', async () => {
+describe('in a replicated or clustered Redis', () => {
+  test('a replica is not used, and a demoted master is dropped at the first write it rejects', async () => {
     const [master, other] = [await start(), await start()]
     const { redis, lines } = open(other.url)
     await isUp(redis)
@@ -448,12 +448,12 @@ describe('of several servers', () => {
     const late = open(other.url)
     await until(() => late.lines.length > 0, 'a line')
     await Bun.sleep(200)
-    expect(late.lines).toEqual([{ event: 'redis.lost', reason: 'The server is a replica' }])
+    expect(late.lines).toEqual([{ event: 'redis.lost', reason: 'The server is a replica; use its master' }])
     expect(late.redis.state()).toBe('down')
     expect(before).toBeDefined()
   })
 
-  test('the only node of a cluster is used, one of several is not', async () => {
+  test('a cluster of one node is used, a cluster of several is not', async () => {
     const folder = () => mkdtemp(join(tmpdir(), 'velro-redis-'))
     const folders = [await folder(), await folder()] as const
     closing.push(() => Promise.all(folders.map((path) => rm(path, { recursive: true, force: true }))))
@@ -476,13 +476,13 @@ describe('of several servers', () => {
     await until(async () => /cluster_size:2/.test(String(await size())), 'two nodes')
     const late = open(one.url)
     await until(() => late.lines.length > 0, 'a line')
-    expect(late.lines[0]?.reason).toBe('The server is a cluster of 2 nodes, where only one will do')
+    expect(late.lines[0]?.reason).toBe('The server is a cluster of 2 nodes; use a single node')
     expect(late.redis.state()).toBe('down')
   })
 })
 
-describe('closing', () => {
-  test('fails what is under way, and nothing is connected to any more', async () => {
+describe('closing the connection', () => {
+  test('rejects pending work and stops reconnecting', async () => {
     const server = await start()
     const { redis, events } = open(server.url)
     const watcher = open(server.url)
@@ -503,7 +503,7 @@ describe('closing', () => {
     expect(events()).toEqual([])
   })
 
-  test('at once, before anything is connected, leaves nothing behind', async () => {
+  test('before it is established leaves no socket and no timer', async () => {
     const { port, callers } = await impostor(() => {})
     const { redis } = open(`redis://127.0.0.1:${port}`)
     await redis.close()
@@ -526,13 +526,13 @@ describe('closing', () => {
       return JSON.parse(stdout)
     }
 
-    test(`lets a process of ${runtime} end, with a Redis`, async () => {
+    test(`lets a ${runtime} process exit, connected`, async () => {
       const answers = { stored: true, swapped: ['a', 'b'], read: 'c' }
       const { url } = await start()
       expect(await inProcess(url, 20_000)).toEqual({ state: 'up', ...answers, after: 'down' })
     })
 
-    test(`lets a process of ${runtime} end, without one`, async () => {
+    test(`lets a ${runtime} process exit, unconnected`, async () => {
       const answers = { stored: false, swapped: [null, null] }
       const url = `redis://127.0.0.1:${await freePort()}`
       expect(await inProcess(url, 300)).toEqual({ state: 'down', ...answers, after: 'down' })

@@ -8,7 +8,7 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 const hex = (value: Uint8Array) => Buffer.from(value).toString('hex')
 
 describe('a sealed value', () => {
-  test('opens to what was put in, under its own label', () => {
+  test('opens to its plaintext under its own label', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.string({ unit: 'grapheme' }), (plain, label) => {
         expect([...secrets.open(secrets.seal(plain, label), label)]).toEqual([...plain])
@@ -16,7 +16,7 @@ describe('a sealed value', () => {
     )
   })
 
-  test('opens again after a restart, and not with another secret', () => {
+  test('opens after a restart and not with another secret', () => {
     const sealed = secrets.seal(bytes('a private key'), 'kid 1')
     expect(createSecrets('one secret, long enough for a test').open(sealed, 'kid 1')).toEqual(
       Buffer.from('a private key'),
@@ -24,7 +24,7 @@ describe('a sealed value', () => {
     expect(() => others.open(sealed, 'kid 1')).toThrow()
   })
 
-  test('does not open when any bit of it was changed', () => {
+  test('does not open when any bit was changed', () => {
     const sealed = secrets.seal(bytes('a private key'), 'kid 1')
     for (let bit = 0; bit < sealed.length * 8; bit += 1) {
       const changed = new Uint8Array(sealed)
@@ -33,7 +33,7 @@ describe('a sealed value', () => {
     }
   })
 
-  test('does not open when it was cut short or made longer', () => {
+  test('does not open when it was truncated or extended', () => {
     const sealed = secrets.seal(bytes('a private key'), 'kid 1')
     for (let length = 0; length < sealed.length; length += 1) {
       expect(() => secrets.open(sealed.subarray(0, length), 'kid 1')).toThrow()
@@ -42,12 +42,12 @@ describe('a sealed value', () => {
     expect(() => secrets.open(Buffer.concat([sealed, new Uint8Array(1)]), 'kid 1')).toThrow()
   })
 
-  test('cannot be moved to the place of another', () => {
+  test('does not open under another label', () => {
     const sealed = secrets.seal(bytes('a private key'), 'kid 1')
     for (const label of ['kid 2', 'kid 10', 'kid ', '', 'KID 1']) expect(() => secrets.open(sealed, label)).toThrow()
   })
 
-  test('never looks the same twice, and does not show what is in it', () => {
+  test('is different each time and does not contain its plaintext', () => {
     const plain = bytes('a private key that is long enough to be recognized')
     const seals = Array.from({ length: 100 }, () => hex(secrets.seal(plain, 'kid 1')))
     expect(new Set(seals.map((sealed) => sealed.slice(0, 24))).size).toBe(100)
@@ -56,14 +56,14 @@ describe('a sealed value', () => {
 })
 
 describe('a derived value', () => {
-  test('is the same every time, on every instance with the secret', () => {
+  test('is deterministic on every instance with the same secret', () => {
     const value = hex(secrets.derive('refresh', bytes('token')))
     expect(hex(secrets.derive('refresh', bytes('token')))).toBe(value)
     expect(hex(createSecrets('one secret, long enough for a test').derive('refresh', bytes('token')))).toBe(value)
     expect(value.length).toBe(64)
   })
 
-  test('is another one for another purpose, message or secret', () => {
+  test('differs by purpose, message and secret', () => {
     const values = [
       secrets.derive('refresh', bytes('token')),
       secrets.derive('refresh', bytes('token2')),
@@ -76,6 +76,6 @@ describe('a derived value', () => {
   })
 })
 
-test('SHA-256 is SHA-256', () => {
+test('sha256 matches the published test vector', () => {
   expect(hex(sha256(bytes('abc')))).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
 })

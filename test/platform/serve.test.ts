@@ -10,11 +10,11 @@ const commands = {
   bun: [process.execPath],
   deno: [pathOf('../../node_modules/deno/deno'), 'run', '-A'],
 } as const
-/** No test takes so long: a stop that waits for it is seen. */
+/** Longer than any test, so a stop that waits for the grace period is noticed. */
 const graceMs = 120_000
 
 for (const [runtime, [command, ...args]] of Object.entries(commands)) {
-  describe(`a server that stops, on ${runtime}`, () => {
+  describe(`a stopping server on ${runtime}`, () => {
     const started: ChildProcess[] = []
     afterEach(() => {
       for (const child of started.splice(0)) child.kill('SIGKILL')
@@ -41,8 +41,8 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
         url: `http://127.0.0.1:${port}`,
         tellToStop: async () => {
           child.kill('SIGTERM')
-          await until(() => output.includes('stopping'), 'it was told to stop')
-          // Time enough for one that does not wait.
+          await until(() => output.includes('stopping'), 'it received the signal')
+          // Enough time for a server that does not wait.
           await Bun.sleep(1_000)
         },
         ended: async () => {
@@ -55,14 +55,14 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       const { body } = await fetch(url)
       const reader = (body as ReadableStream<Uint8Array>).getReader()
       const pieces = [(await reader.read()).value]
-      /** All of it, once it has ended. */
+      /** The complete output after the exit. */
       return async () => {
         for (let piece = await reader.read(); !piece.done; piece = await reader.read()) pieces.push(piece.value)
         return pieces.map((piece) => new TextDecoder().decode(piece)).join('')
       }
     }
 
-    test('sends whole what it has begun to, and serves as long', async () => {
+    test('completes started responses and keeps serving meanwhile', async () => {
       const server = await start()
       const begun = [await begin(`${server.url}/held`), await begin(`${server.url}/measured`)]
       await server.tellToStop()
@@ -71,7 +71,7 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       expect(await server.ended()).toBe(0)
     })
 
-    test('sends bytes whole to a client that takes its time', async () => {
+    test('sends a byte body completely to a slow client', async () => {
       const server = await start()
       const socket = net.connect(server.port, '127.0.0.1')
       let received = 0
@@ -94,7 +94,7 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       expect(await server.ended()).toBe(0)
     })
 
-    test('waits for nothing that has ended: no body, a body that broke, a client that went away', async () => {
+    test('does not wait for finished responses: no body, a failed body, a disconnected client', async () => {
       const server = await start()
       for (const [method, path] of [
         ['GET', '/nothing'],

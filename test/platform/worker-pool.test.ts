@@ -8,13 +8,13 @@ const url = new URL('./fixtures/worker.ts', import.meta.url)
 const open: WorkerPool<Told, string[]>[] = []
 const gates: Int32Array[] = []
 
-const create = (options: { size?: number; maxQueued?: number; workLimitMs?: number; whenNeeded?: boolean } = {}) => {
+const create = (options: { size?: number; maxQueued?: number; workLimitMs?: number; lazy?: boolean } = {}) => {
   const pool = createWorkerPool<Told, string[]>({ url, size: 1, maxQueued: 10, ...options })
   open.push(pool)
   return pool
 }
 
-/** A place where a worker stands still: [0] is set when it has come there, [1] lets it go on. */
+/** A barrier for a worker: [0] is set when the worker has reached it, [1] releases the worker. */
 const createGate = () => {
   const gate = new Int32Array(new SharedArrayBuffer(8))
   gates.push(gate)
@@ -45,28 +45,28 @@ afterEach(async () => {
   for (const pool of open.splice(0)) await pool.close()
 })
 
-test('each piece of work gets its own answer, whichever worker did it', async () => {
+test('every task gets its own result, whichever worker ran it', async () => {
   const pool = create({ size: 3, maxQueued: 100 })
   const names = Array.from({ length: 100 }, (_, index) => `w${index}`)
   const answers = await Promise.all(names.map((name) => pool.run({ name }, patient())))
   expect(answers.map((done) => done.at(-1))).toEqual(names)
 })
 
-test('an error that a worker answers with reaches the caller, and the worker goes on', async () => {
+test('an error of a task reaches its caller, and the worker continues', async () => {
   const pool = create()
   expect(await reasonOf(pool.run({ name: 'a', fails: 'answers' }, patient()))).toEqual(new Error('a failed'))
   expect(await pool.run({ name: 'b' }, patient())).toEqual(['a', 'b'])
 })
 
 describe('the queue', () => {
-  test('takes what it may hold, refuses one more at once, and takes again when there is room', async () => {
+  test('accepts maxQueued tasks, rejects one more at once, and accepts again when there is room', async () => {
     const pool = create({ maxQueued: 2 })
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
     await reached()
     const waiting = [pool.run({ name: 'a' }, patient()), pool.run({ name: 'b' }, patient())]
     expect(pool.queued).toBe(2)
-    // The one worker stands still, so only the pool itself can have answered this.
+    // The only worker is blocked, so the pool itself must have rejected this.
     expect(await reasonOf(pool.run({ name: 'too many' }, patient()))).toBeInstanceOf(PoolBusy)
     expect(pool.queued).toBe(2)
     release()
@@ -74,7 +74,7 @@ describe('the queue', () => {
     expect(await pool.run({ name: 'c' }, patient())).toEqual(['running', 'a', 'b', 'c'])
   })
 
-  test('counts only what waits: an idle worker takes work even when nothing may wait', async () => {
+  test('does not count running tasks: an idle worker takes a task even with maxQueued 0', async () => {
     const pool = create({ maxQueued: 0 })
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
@@ -84,7 +84,7 @@ describe('the queue', () => {
     expect(await running).toEqual(['running'])
   })
 
-  test('work whose deadline has passed while it waited is never begun', async () => {
+  test('never starts a task whose deadline passed while it was queued', async () => {
     const pool = create()
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
@@ -98,7 +98,7 @@ describe('the queue', () => {
     expect(await late).toMatchObject({ name: 'DeadlinePassed' })
   })
 
-  test('a caller does not wait for a worker past its deadline', async () => {
+  test('never makes a caller wait beyond its deadline', async () => {
     const pool = create()
     const { gate, reached, open: release } = createGate()
     const late = reasonOf(pool.run({ name: 'slow', gate }, startDeadline(20)))
@@ -111,24 +111,24 @@ describe('the queue', () => {
 })
 
 describe('a worker that dies', () => {
-  test('fails its own piece, and is replaced; what waited is done by the new one', async () => {
+  test('fails its own task and is replaced; queued tasks run on the new one', async () => {
     const pool = create()
     const dying = reasonOf(pool.run({ name: 'a', fails: 'dies' }, patient()))
     const waiting = [pool.run({ name: 'b' }, patient()), pool.run({ name: 'c' }, patient())]
     expect(String(await dying)).toContain('a was too much')
-    // A new worker has done nothing before.
+    // A new worker starts counting anew.
     expect(await Promise.all(waiting)).toEqual([['b'], ['b', 'c']])
   })
 
-  test('is replaced also when it leaves without a word', async () => {
+  test('is replaced even when it exits without an error', async () => {
     const pool = create()
     const leaving = reasonOf(pool.run({ name: 'a', fails: 'leaves' }, patient()))
     const waiting = pool.run({ name: 'b' }, patient())
-    expect(String(await leaving)).toContain('A worker ended')
+    expect(String(await leaving)).toContain('A worker exited')
     expect(await waiting).toEqual(['b'])
   })
 
-  test('does not take the others with it', async () => {
+  test('does not affect the other workers', async () => {
     const pool = create({ size: 2 })
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
@@ -139,8 +139,8 @@ describe('a worker that dies', () => {
   })
 })
 
-describe('work that can be called off', () => {
-  test('is dropped while it waits, and its caller is answered at once', async () => {
+describe('a cancelled task', () => {
+  test('is removed from the queue, and its caller is rejected at once', async () => {
     const pool = create()
     const { gate, reached, open: release } = createGate()
     const running = pool.run({ name: 'running', gate }, patient())
@@ -156,7 +156,7 @@ describe('work that can be called off', () => {
     expect(await pool.run({ name: 'c' }, patient())).toEqual(['running', 'c'])
   })
 
-  test('tells the worker while it runs, and the worker goes on to the next', async () => {
+  test('signals the running worker, which continues with the next task', async () => {
     const pool = create()
     const stop = new AbortController()
     const told: number[] = []
@@ -174,7 +174,7 @@ describe('work that can be called off', () => {
   })
 })
 
-test('a worker that takes too long is ended and replaced, and only its own piece fails', async () => {
+test('a worker that exceeds workLimitMs is terminated and replaced, and only its own task fails', async () => {
   const pool = create({ workLimitMs: 300 })
   const { gate, reached } = createGate()
   const stuck = reasonOf(pool.run({ name: 'stuck', gate }, patient()))
@@ -184,14 +184,14 @@ test('a worker that takes too long is ended and replaced, and only its own piece
   expect(await waiting).toEqual(['next'])
 })
 
-test('workers hired when needed do the same', async () => {
-  const pool = create({ whenNeeded: true })
+test('workers started lazily behave the same', async () => {
+  const pool = create({ lazy: true })
   const dying = reasonOf(pool.run({ name: 'a', fails: 'dies' }, patient()))
   expect(String(await dying)).toContain('a was too much')
   expect(await pool.run({ name: 'b' }, patient())).toEqual(['b'])
 })
 
-test('a pool that is closed fails what runs and what waits, and takes nothing more', async () => {
+test('a closed pool rejects running, queued and new tasks', async () => {
   const pool = create()
   const { gate, reached } = createGate()
   const all = [pool.run({ name: 'running', gate }, patient()), pool.run({ name: 'waiting' }, patient())].map(reasonOf)

@@ -126,7 +126,7 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
     size: workers,
     maxQueued,
     workLimitMs,
-    whenNeeded: true,
+    lazy: true,
   })
   const run = async <K extends ImageWork['kind']>(
     work: ImageWork & { kind: K },
