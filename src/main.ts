@@ -1,11 +1,12 @@
 import process from 'node:process'
 import { openDatabase } from './boot/open-database.ts'
-import { StartFailed, startInstances } from './boot/supervisor.ts'
-import { type Config, ConfigRefused, parseConfig } from './config.ts'
+import { requireWritable } from './boot/require-writable.ts'
+import { describeStartFailure } from './boot/start-failure.ts'
+import { startInstances } from './boot/supervisor.ts'
+import { type Config, parseConfig } from './config.ts'
 import { findSupervisor } from './platform/child-process.ts'
 import { createLog, type Log } from './platform/log.ts'
-import { MigrationRefused } from './platform/migrate.ts'
-import { PortTaken } from './platform/serve.ts'
+import { requireFreePort } from './platform/serve.ts'
 import { onTermination } from './platform/signals.ts'
 
 const greeting = (port: number, embedded: boolean, redis: boolean) => `
@@ -17,18 +18,24 @@ Velro is ready on http://localhost:${port}
 
 First call:
   curl -s http://localhost:${port}/api/v1/auth/register -H 'content-type: application/json' \\
-    -d '{"email":"ada@example.com","password":"correct horse battery"}'
+    -d '{"email":"first@example.com","password":"correct horse battery"}'
 `
 
-/** What serves, then the embedded database. */
+/** On standard error: what the start is doing while it takes its time. */
+const report = (line: string): void => console.error(line)
+
+/** Cheap checks come first, so that a start that must fail does so before a database is started or migrated. */
 const start = async (config: Config, supervised: boolean, log: Log) => {
-  const database = await openDatabase(config, log)
+  // Supervised processes share the port.
+  if (!supervised) await requireFreePort({ hostname: config.host, port: config.port })
+  if (config.s3 === undefined) await requireWritable(config.mediaDirectory)
+  const database = await openDatabase(config, log, report)
   try {
     const serving =
       config.processes > 1 && !supervised
         ? await startInstances(config, database, log)
-        : // Not for a supervisor: the application is a quarter of its memory.
-          await import('./boot/instance.ts').then(({ startInstance }) => startInstance(config, database, log))
+        : // Not loaded in a supervisor: the application would be a quarter of its memory.
+          await import('./boot/instance.ts').then(({ startInstance }) => startInstance(config, database, log, report))
     const stop = async () => {
       await serving.stop().finally(database.stop)
     }
@@ -39,18 +46,17 @@ const start = async (config: Config, supervised: boolean, log: Log) => {
   }
 }
 
-const main = async () => {
-  const config = parseConfig(process.env)
+const main = async (config: Config) => {
   const log = createLog(config.logLevel)
 
   const supervisor = findSupervisor(process.env)
-  // Nothing is under way yet.
+  // Until the service runs there is nothing to shut down.
   let onSupervisorGone = (): void => process.exit(1)
   supervisor?.onDisconnect(() => onSupervisorGone())
 
   const running = await start(config, supervisor !== undefined, log)
-  // A driver may drop a promise that nobody holds, as when a query is cancelled while its server is gone.
-  process.on('unhandledRejection', (error) => log.error({ error }, 'a promise nobody waited for was rejected'))
+  // A driver may reject a promise that no code holds, for example when a query is cancelled while its server is gone.
+  process.on('unhandledRejection', (error) => log.error({ error }, 'unhandled promise rejection'))
   let ending = false
   const end = (why: object) => {
     if (ending) return
@@ -64,11 +70,11 @@ const main = async () => {
       },
     )
   }
-  onSupervisorGone = () => end({ told_by: 'supervisor' })
+  onSupervisorGone = () => end({ reason: 'supervisor gone' })
   onTermination(
     (signal) => end({ signal }),
     (signal) => {
-      log.warn({ signal }, 'told twice, leaving at once')
+      log.warn({ signal }, 'second signal received, exiting immediately')
       running.kill()
       process.exit(1)
     },
@@ -78,8 +84,16 @@ const main = async () => {
   else supervisor.reportReady(running.port)
 }
 
-main().catch((error) => {
-  const told = [ConfigRefused, PortTaken, MigrationRefused, StartFailed].some((kind) => error instanceof kind)
-  console.error(told ? error.message : error)
-  process.exit(1)
-})
+const run = async (): Promise<void> => {
+  let config: Config | undefined
+  try {
+    config = parseConfig(process.env)
+    await main(config)
+  } catch (error) {
+    const line = describeStartFailure(error, config)
+    if (line !== undefined) report(line)
+    process.exit(1)
+  }
+}
+
+void run()

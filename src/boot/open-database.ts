@@ -6,19 +6,20 @@ import type { Config } from '../config.ts'
 import { startEmbeddedPostgres } from '../platform/embedded-postgres/embedded-postgres.ts'
 import type { Log } from '../platform/log.ts'
 import type { Connection } from '../platform/postgres.ts'
+import { requireWritable } from './require-writable.ts'
 
-/** Where the data is, and the root of the keys to it. */
+/** Where the data is, and the secret from which its keys are derived. */
 export type BackingDatabase = {
   readonly connection: Connection
   readonly secret: string
   readonly embedded: boolean
-  /** Stops the embedded Postgres; nothing to do for another. */
+  /** Stops the embedded Postgres. Does nothing for another one. */
   stop(): Promise<void>
 }
 
 /**
- * The secret of an embedded database: made once, kept beside its data, readable by us alone. It appears whole or not at
- * all, and of two starts at once both take the one that came first.
+ * The secret of an embedded database: created once, stored beside its data, readable by this account alone. The file appears
+ * atomically, and two processes that start at once both use the first one.
  */
 const embeddedSecret = async (directory: string): Promise<string> => {
   const path = join(directory, 'secret')
@@ -32,13 +33,22 @@ const embeddedSecret = async (directory: string): Promise<string> => {
   return readFile(path, 'utf8')
 }
 
-/** The database of the configuration; without one, an embedded Postgres that is running when this resolves. */
-export const openDatabase = async (config: Config, log: Log): Promise<BackingDatabase> => {
+/**
+ * The database of the configuration; without one, an embedded Postgres that is running when this resolves. `report` gets a
+ * line before that is started.
+ */
+export const openDatabase = async (
+  config: Config,
+  log: Log,
+  report: (line: string) => void,
+): Promise<BackingDatabase> => {
   const directory = resolve(config.dataDirectory)
   if (config.databaseUrl !== undefined) {
     const secret = config.secret ?? (await embeddedSecret(directory))
     return { connection: config.databaseUrl, secret, embedded: false, stop: async () => {} }
   }
+  await requireWritable(directory)
+  report(`Starting the embedded Postgres 18 in ${config.dataDirectory} (the first start takes about 10 s)`)
   const postgres = await startEmbeddedPostgres({
     directory: join(directory, 'postgres'),
     log: (line) => log.info({ notice: line }, 'embedded postgres'),

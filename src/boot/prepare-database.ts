@@ -39,12 +39,19 @@ const connectionBudget = async (sql: Sql, { dbConnections, processes }: Config, 
 
 /**
  * Prepares the database over one connection: migrates the schema, makes the account of ADMIN_EMAIL an operator, and reads
- * the connection budget and the flags.
+ * the connection budget and the flags. `report` gets a line about what takes long.
  */
-export const prepareDatabase = async (connection: Connection, config: Config, log: Log): Promise<Prepared> => {
+export const prepareDatabase = async (
+  connection: Connection,
+  config: Config,
+  log: Log,
+  report: (line: string) => void,
+): Promise<Prepared> => {
   const sql = connectOnce(connection)
   try {
-    const applied = await migrate(sql)
+    const applied = await migrate(sql, undefined, (count) =>
+      report(`Applying ${count} ${count === 1 ? 'migration' : 'migrations'}`),
+    )
     if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
     if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)

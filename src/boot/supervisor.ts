@@ -3,12 +3,16 @@ import { delay } from '../kit/async.ts'
 import { type Child, type Exit, spawnChild } from '../platform/child-process.ts'
 import type { Log } from '../platform/log.ts'
 import { connectionEnvironment } from '../platform/postgres.ts'
-import { requireFreePort } from '../platform/serve.ts'
 import type { BackingDatabase } from './open-database.ts'
 
-/** The first process ended before it ever served. It has said why itself. */
+/** The first child process ended before it served. With exit code 1 it has reported the reason itself. */
 export class StartFailed extends Error {
   override readonly name = 'StartFailed'
+  readonly isReported: boolean
+  constructor(exit: Exit) {
+    super(`Velro could not start: its first process ended ${inWords(exit)}.`)
+    this.isReported = exit.code === 1
+  }
 }
 
 /** A life shorter than this counts as having failed to start. */
@@ -27,11 +31,10 @@ const inWords = ({ code, signal, error }: Exit): string =>
  * Serves in `config.processes` processes on one port, and keeps that many running: one that ends is replaced at once, one
  * that keeps ending early ever later, up to 5 s apart. They end with this process, however that ends.
  *
- * Resolves when the first serves, which starts alone so that a reason not to start is told once (`StartFailed`; a port that
- * is taken is a `PortTaken`); `complete` does when all do.
+ * Resolves when the first serves; `complete` does when all do. The first starts alone, so that a reason not to start is
+ * reported once: `StartFailed`.
  */
 export const startInstances = async (config: Config, { connection, secret }: BackingDatabase, log: Log) => {
-  await requireFreePort({ hostname: config.host, port: config.port })
   const living = new Set<Child>()
   const failures: string[] = []
   const first = Promise.withResolvers<number>()
@@ -68,7 +71,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       const ending = await child.exited
       if (stopping) return
       if (served === 0 && ending.signal === null) {
-        first.reject(new StartFailed(`Velro could not start: its first process ended ${inWords(ending)}.`))
+        first.reject(new StartFailed(ending))
         return
       }
       earlyDeaths = performance.now() - startedMs < earlyMs ? earlyDeaths + 1 : 0

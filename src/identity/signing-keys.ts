@@ -10,6 +10,11 @@ const dayMs = 86_400_000
 /** A key signs for 90 days and is published a day before it begins, so that every instance knows it by then. */
 export const rotation = { signsMs: 90 * dayMs, publishedAheadMs: dayMs } as const
 
+/** The signing keys were sealed with another secret than the one that this process has. */
+export class SecretMismatch extends Error {
+  override readonly name = 'SecretMismatch'
+}
+
 const minReloadMs = 5_000
 
 type LoadedKey = VerifyingKey & SigningKey & { activatesAtMs: number; retiresAtMs: number; expiresAtMs: number }
@@ -54,7 +59,7 @@ export const createSigningKeys = ({
     try {
       privateJwk = JSON.parse(new TextDecoder().decode(secrets.open(row.sealed_private_key, label)))
     } catch (cause) {
-      throw new Error('The signing keys in this database were sealed under another SECRET', { cause })
+      throw new SecretMismatch('The signing keys in this database were sealed under another SECRET', { cause })
     }
     return {
       kid: row.kid,

@@ -98,9 +98,13 @@ const createTables = async (tx: TransactionSql): Promise<void> => {
  * `MigrationRefused` and changes nothing. A database ahead of the files keeps its schema and its functions: an older build
  * may be started again after an upgrade.
  *
- * Costs three statements when nothing is pending. Returns the names of the applied files.
+ * Costs three statements when nothing is pending. `onPending` is called before the first of them is applied. Returns the names of the applied files.
  */
-export const migrate = async (sql: Sql, directory = new URL('../../sql/', import.meta.url)): Promise<string[]> => {
+export const migrate = async (
+  sql: Sql,
+  directory = new URL('../../sql/', import.meta.url),
+  onPending: (migrations: number) => void = () => {},
+): Promise<string[]> => {
   const files: Files = {
     migrations: await readMigrations(directory),
     functions: await readFiles(new URL('functions/', directory), /\.sql$/),
@@ -110,6 +114,7 @@ export const migrate = async (sql: Sql, directory = new URL('../../sql/', import
     await tx`select pg_advisory_xact_lock(${lockKeys.migrations})`
     await createTables(tx)
     const { migrations } = findPending(files, await readApplied(tx))
+    if (migrations.length > 0) onPending(migrations.length)
     for (const { version, name, checksum, text } of migrations) {
       await tx.unsafe(text)
       await tx`insert into schema_migrations (version, name, checksum) values (${version}, ${name}, ${checksum})`

@@ -17,10 +17,12 @@ import { prepareDatabase } from '../prepare-database.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
 
-/** For tests and benchmarks. */
+/** All but the first two are for tests and benchmarks. */
 export type Overrides = {
-  clock?: Clock
   log?: Log
+  /** Gets a line about each step of the start that takes long. */
+  report?: (line: string) => void
+  clock?: Clock
   onStatement?: (text: string, pool: PoolName) => void
   /** Fetches the outputs of providers. */
   safeFetch?: SafeFetch
@@ -44,7 +46,7 @@ export const composeInfrastructure = async (
 ) => {
   const clock = overrides.clock ?? systemClock
   const log = overrides.log ?? createLog(config.logLevel)
-  const { budget, flags } = await prepareDatabase(connection, config, log)
+  const { budget, flags } = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
 
   const database = createDatabase({ connection, budget, onStatement: overrides.onStatement })
   stack.defer(() => database.close(closingMs))

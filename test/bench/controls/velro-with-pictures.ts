@@ -23,7 +23,7 @@ const patienceMs = 120_000
 
 const config = parseConfig(process.env)
 const log = createLog(config.logLevel)
-const database = await openDatabase(config, log)
+const database = await openDatabase(config, log, () => {})
 const services = await createServices({ ...config, secret: database.secret }, database.connection, { log })
 const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
 

@@ -1,0 +1,158 @@
+import { isAbsolute, relative } from 'node:path'
+import { ConfigRefused } from '../config.ts'
+import { SecretMismatch } from '../identity/signing-keys.ts'
+import { MigrationRefused } from '../platform/migrate.ts'
+import { PortTaken } from '../platform/serve.ts'
+import { StartFailed } from './supervisor.ts'
+
+/** The settings that a reason not to start can name. */
+export type StartSettings = {
+  readonly host: string
+  readonly port: number
+  readonly databaseUrl: string | undefined
+  readonly dataDirectory: string
+  readonly mediaDirectory: string
+}
+
+/** What the errors of the runtimes, the driver and the server have in common. */
+type SystemError = {
+  readonly code?: string
+  readonly path?: string
+  readonly syscall?: string
+  readonly message: string
+}
+
+/** Where a connection string leads, without the password. */
+type Target = { readonly server: string; readonly user: string; readonly database: string }
+
+const targetOf = (databaseUrl: string | undefined): Target => {
+  const [, authority = '', database = ''] = /^\w+:\/\/([^/?#]*)\/?([^?#]*)/.exec(databaseUrl ?? '') ?? []
+  const at = authority.lastIndexOf('@')
+  const user = decodeURIComponent(authority.slice(0, Math.max(at, 0)).split(':', 1)[0] ?? '')
+  // Without them in the URL the driver takes them from the environment, as libpq does.
+  return {
+    server: authority.slice(at + 1) || 'PGHOST',
+    user: user || 'PGUSER',
+    database: decodeURIComponent(database) || user || 'PGDATABASE',
+  }
+}
+
+const isError = (value: unknown): value is Error & SystemError => value instanceof Error
+
+/** An error and its causes, outermost first. */
+const chainOf = (error: unknown): (Error & SystemError)[] => (isError(error) ? [error, ...chainOf(error.cause)] : [])
+
+/** On one line, without what would end a sentence twice. */
+const plain = (text: string): string =>
+  text
+    .trim()
+    .replace(/\s*\n\s*/g, '; ')
+    .replace(/[.;]+$/, '')
+
+/** The reasons that Postgres, or the connection to it, gives: by SQLSTATE or by system error. */
+const databaseReason = ({ code = '', message, syscall }: SystemError, target: Target): string | undefined => {
+  const { server, user, database } = target
+  const check = 'DATABASE_URL'
+  switch (code) {
+    case '28P01':
+      return `Postgres at ${server} refused the password of user "${user}". Correct user and password in ${check}.`
+    case '28000':
+      return `Postgres at ${server} does not let user "${user}" in (${plain(message)}). Correct ${check}, or pg_hba.conf on the server.`
+    case '3D000':
+      return `Postgres at ${server} has no database "${database}". Create it, or correct the name in ${check}.`
+    case '42501':
+      return `Postgres at ${server}: ${plain(message)}. Grant user "${user}" the right to create tables (grant create, usage on schema public), or name another user in ${check}.`
+    case '53300':
+      return `Postgres at ${server} has no connection left. Raise max_connections there, or lower DB_CONNECTIONS of the instances that run.`
+    case '57P03':
+      return `Postgres at ${server} is not ready (${plain(message)}). Start Velro again when it is.`
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `The host of ${server} is unknown. Correct the host in ${check}, or the name service of this machine.`
+    case 'CONNECT_TIMEOUT':
+    case 'ETIMEDOUT':
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+      return `Postgres at ${server} does not answer. Check host and port in ${check}, and the firewall between.`
+    case 'ECONNREFUSED':
+      return `Nothing accepts connections at ${server}. Start Postgres there, or correct host and port in ${check}.`
+    case 'ECONNRESET':
+    case 'CONNECTION_CLOSED':
+    case 'CONNECTION_ENDED':
+      return `${server} closed the connection. Check in ${check} that host and port are those of Postgres, and that it accepts this machine.`
+    default:
+      return syscall === 'connect' ? `${server} cannot be reached (${plain(message)}). Correct ${check}.` : undefined
+  }
+}
+
+const isWithin = (path: string, directory: string): boolean => {
+  const rest = relative(directory, path)
+  return !rest.startsWith('..') && !isAbsolute(rest)
+}
+
+const fileReasons: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk quota is used up',
+  ENOTDIR: 'part of the path is a file',
+  EEXIST: 'a file is in its place',
+  ENOENT: 'it cannot be created',
+}
+
+/** A directory that cannot be written, by the variable that names it. */
+const directoryReason = ({ code = '', path }: SystemError, settings: StartSettings): string | undefined => {
+  const reason = fileReasons[code]
+  if (reason === undefined || path === undefined) return undefined
+  // The media directory first: by default it lies within the data directory.
+  const variables = [
+    ['MEDIA_DIR', settings.mediaDirectory],
+    ['DATA_DIR', settings.dataDirectory],
+  ] as const
+  const named = variables.find(([, directory]) => isWithin(path, directory) || isWithin(directory, path))
+  if (named === undefined) return undefined
+  const [variable, directory] = named
+  return `Cannot write to ${directory}: ${reason}. Make it writable, or set ${variable} to another directory.`
+}
+
+const listenReason = ({ code, message }: SystemError, { host, port }: StartSettings): string | undefined => {
+  if (code === 'EACCES' || message.includes('Permission denied (os error 13)')) {
+    return `This process may not listen on port ${port}. Set PORT to 1024 or more, or run with the right to it.`
+  }
+  // Of a name that does not resolve Bun reports an unrelated error of the system, but always of `listen`.
+  const isAddress = code === 'EADDRNOTAVAIL' || /^failed to lookup address|, listen$/.test(message)
+  return isAddress
+    ? `The address ${host} is not one of this machine. Set HOST to an address of this machine, or to 0.0.0.0 for all of them.`
+    : undefined
+}
+
+/**
+ * Why the process could not start, on one line: what happened, which variable it concerns, what to do. No stack trace and no
+ * secret. An unknown error is reported by its message. Undefined where a child process has reported the reason already.
+ */
+export const describeStartFailure = (error: unknown, settings: StartSettings | undefined): string | undefined => {
+  const chain = chainOf(error)
+  for (const each of chain) {
+    if (each instanceof ConfigRefused) return `Invalid configuration: ${each.problems.map(plain).join('; ')}.`
+    if (each instanceof StartFailed && each.isReported) return undefined
+    if (each instanceof PortTaken || each instanceof MigrationRefused || each instanceof StartFailed)
+      return each.message
+    if (each instanceof SecretMismatch) {
+      return settings?.databaseUrl === undefined
+        ? `The signing keys in the embedded database were sealed with another SECRET. Set SECRET to that value, or leave it unset to use the one in ${settings?.dataDirectory}/secret.`
+        : 'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use.'
+    }
+    if (settings === undefined) continue
+    const reason =
+      directoryReason(each, settings) ??
+      (settings.databaseUrl === undefined ? undefined : databaseReason(each, targetOf(settings.databaseUrl))) ??
+      (each.syscall === 'connect' ? undefined : listenReason(each, settings))
+    if (reason !== undefined) return reason
+  }
+  const message = plain(chain[0]?.message ?? String(error))
+  if (message.startsWith('Embedded Postgres')) {
+    return `${message}. Set DATA_DIR to a directory that can be used, or DATABASE_URL to a Postgres of your own.`
+  }
+  return `Velro could not start: ${message}.`
+}

@@ -1,0 +1,160 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createServer, type Server } from 'node:net'
+import { connectOnce } from '../../src/platform/postgres.ts'
+import {
+  createDatabase,
+  type Runtime,
+  startApp,
+  startServer,
+  type TestConnection,
+  type TestDatabase,
+} from '../harness.ts'
+
+/** A server that answers every connection with one error of the Postgres protocol. */
+const refusingPostgres = (code: string, message: string): Promise<Server> => {
+  const fields = Buffer.from(`SFATAL\0VFATAL\0C${code}\0M${message}\0\0`)
+  const length = Buffer.alloc(4)
+  length.writeInt32BE(fields.length + 4)
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.end(Buffer.concat([Buffer.from('E'), length, fields])))
+  })
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)))
+}
+
+const portOf = (server: Server): number => (server.address() as { port: number }).port
+
+for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
+  describe(`a start that must fail, on ${runtime}`, () => {
+    let database: TestDatabase
+    let postgres: Server
+    beforeAll(async () => {
+      database = await createDatabase()
+      postgres = await refusingPostgres('28P01', 'password authentication failed for user "ada"')
+    })
+    afterAll(async () => {
+      postgres.close()
+      await database.drop()
+    })
+
+    /** What the process wrote, line by line, when it ended with exit code 1. */
+    const refusal = async (
+      env: Record<string, string>,
+      connection: TestConnection = database.connection,
+    ): Promise<string[]> => {
+      const started = startServer({ runtime, connection, env: { LOG_LEVEL: 'silent', ...env } })
+      const output = await started.then(
+        async (server) => {
+          await server.stop()
+          return 'It started'
+        },
+        (error: Error) => error.message,
+      )
+      expect(output).toContain('exit code 1')
+      return output.split('\n').slice(1).filter(Boolean)
+    }
+    const external = (authority: string) => ({ DATABASE_URL: `postgres://${authority}/velro` })
+
+    test('names every error of the configuration on one line', async () => {
+      expect(await refusal({ PORT: 'x', LOG_LEVEL: 'loud' })).toEqual([
+        expect.stringMatching(/^Invalid configuration: PORT must be .*; LOG_LEVEL must be one of .*\.$/),
+      ])
+    })
+
+    test('names DATABASE_URL when the password is wrong', async () => {
+      expect(await refusal(external(`ada:hunter2@127.0.0.1:${portOf(postgres)}`))).toEqual([
+        `Postgres at 127.0.0.1:${portOf(postgres)} refused the password of user "ada". Correct user and password in DATABASE_URL.`,
+      ])
+    })
+
+    test('names DATABASE_URL when nothing listens there', async () => {
+      expect(await refusal(external('ada@127.0.0.1:1'))).toEqual([
+        'Nothing accepts connections at 127.0.0.1:1. Start Postgres there, or correct host and port in DATABASE_URL.',
+      ])
+    })
+
+    test('names DATABASE_URL when the host is unknown', async () => {
+      expect(await refusal(external('ada@velro.invalid'))).toEqual([
+        expect.stringMatching(/^The host of velro\.invalid is unknown\. Correct the host in DATABASE_URL/),
+      ])
+    })
+
+    test('names DATABASE_URL when the database is missing', async () => {
+      expect(await refusal({}, { ...database.connection, database: 'not_there' })).toEqual([
+        expect.stringMatching(/ has no database "not_there"\. Create it, or correct the name in DATABASE_URL\.$/),
+      ])
+    })
+
+    test('names the grant when the user may not create tables', async () => {
+      const empty = await createDatabase({ migrated: false })
+      const sql = connectOnce(empty.connection)
+      const user = `limited_${runtime}`
+      await sql.unsafe(`create role ${user} login`)
+      try {
+        expect(await refusal({}, { ...empty.connection, user })).toEqual([
+          expect.stringMatching(/permission denied for schema public\. Grant user .* DATABASE_URL\.$/),
+        ])
+      } finally {
+        await sql.unsafe(`drop owned by ${user}; drop role ${user}`)
+        await sql.end()
+        await empty.drop()
+      }
+    })
+
+    test('names SECRET when the signing keys were sealed with another one, and leaves no connection open', async () => {
+      const { close } = await startApp({ connection: database.connection })
+      await close()
+      expect(await refusal({ SECRET: 'another secret, of more than 32 characters' })).toEqual([
+        'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use.',
+      ])
+      const start = startApp({
+        connection: database.connection,
+        config: { secret: 'another secret, also long enough' },
+      })
+      await expect(start).rejects.toThrow('sealed under another SECRET')
+      const sql = connectOnce(database.connection)
+      const rows = await sql`select 1 from pg_stat_activity where datname = ${database.connection.database}
+                              and pid <> pg_backend_pid() and application_name like 'velro:%'`
+      await sql.end()
+      expect(rows).toHaveLength(0)
+    })
+
+    test('names MEDIA_DIR when media cannot be written', async () => {
+      expect(await refusal({ MEDIA_DIR: '/etc/hostname/media' })).toEqual([
+        'Cannot write to /etc/hostname/media: part of the path is a file. Make it writable, or set MEDIA_DIR to another directory.',
+      ])
+    })
+
+    test('names DATA_DIR when the embedded Postgres cannot write there', async () => {
+      expect(await refusal({ DATABASE_URL: '', DATA_DIR: '/etc/hostname/data' })).toEqual([
+        'Cannot write to /etc/hostname/data: part of the path is a file. Make it writable, or set DATA_DIR to another directory.',
+      ])
+    })
+
+    test('names HOST when the address is not one of this machine, or is no address', async () => {
+      for (const HOST of ['203.0.113.9', 'velro.invalid']) {
+        expect(await refusal({ HOST })).toEqual([
+          `The address ${HOST} is not one of this machine. Set HOST to an address of this machine, or to 0.0.0.0 for all of them.`,
+        ])
+      }
+    })
+
+    test('names PORT when it is taken, before the embedded Postgres is started', async () => {
+      const port = String(portOf(postgres))
+      expect(await refusal({ DATABASE_URL: '', PORT: port })).toEqual([
+        `Port ${port} on 127.0.0.1 is taken. Stop what holds it, or set PORT to another one.`,
+      ])
+    })
+  })
+}
+
+test('a first start says that it applies migrations, and how many', async () => {
+  const empty = await createDatabase({ migrated: false })
+  const server = await startServer({ runtime: 'bun', connection: empty.connection })
+  try {
+    expect(server.output()).toMatch(/^Applying \d+ migrations$/m)
+  } finally {
+    await server.stop()
+    await empty.drop()
+  }
+})
