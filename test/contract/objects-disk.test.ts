@@ -21,7 +21,7 @@ afterAll(() => rm(directory, { recursive: true, force: true }))
 describe('objects on disk', () => {
   holdsObjects(() => store)
 
-  test('writing leaves no drafts, and those of a killed process go at the next start, but not at once', async () => {
+  test('a write leaves no draft, and the first write after a start removes only drafts older than a day', async () => {
     const media = join(directory, 'other')
     await mkdir(join(media, 'drafts'), { recursive: true })
     for (const name of ['old', 'young']) await writeFile(join(media, 'drafts', name), 'x')
@@ -37,7 +37,7 @@ describe('objects on disk', () => {
     expect(await readdir(join(directory, 'media', 'drafts'))).toEqual([])
   })
 
-  test('what lies about in the folders and is no object is not listed', async () => {
+  test('files and folders that are not objects are not listed', async () => {
     const media = join(directory, 'foreign')
     await mkdir(join(media, 'aa', `${'a'.repeat(64)}`), { recursive: true })
     await writeFile(join(media, 'aa', 'notes.txt'), 'x')

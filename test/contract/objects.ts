@@ -48,14 +48,14 @@ const notKeys = [
   `/aa/${'a'.repeat(64)}`,
 ]
 
-/** What every store of objects holds to. */
+/** The contract of `ObjectStore`, run by every implementation. */
 export const holdsObjects = (store: () => ObjectStore) => {
   const fresh = (length = 1_000) => {
     const bytes = new Uint8Array(randomBytes(length))
     return { bytes, key: objectKey(sha256(bytes)) }
   }
 
-  test('what was put is there, from bytes and from a stream, and tells its length', async () => {
+  test('an object put from bytes or from a stream can be opened and reports its length', async () => {
     const { bytes, key } = fresh(200_000)
     expect([await store().open(key), await store().head(key)]).toEqual([undefined, undefined])
     await store().put(key, bytes, 'image/png')
@@ -66,7 +66,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     expect((await read(store(), other.key))?.bytes).toEqual(other.bytes)
   })
 
-  test('the same again changes nothing, also when two come at once', async () => {
+  test('putting the same object again, even concurrently, changes nothing', async () => {
     const { bytes, key } = fresh()
     await Promise.all([1, 2, 3].map(() => store().put(key, bytes, 'image/png')))
     await store().put(key, bytes, 'image/png')
@@ -74,13 +74,13 @@ export const holdsObjects = (store: () => ObjectStore) => {
     expect((await store().list(key)).objects.map((object) => object.key)).toEqual([key])
   })
 
-  test('nothing at all is an object too', async () => {
+  test('an object may be empty', async () => {
     const key = objectKey(sha256(new Uint8Array()))
     await store().put(key, new Uint8Array(), 'image/png')
     expect(await read(store(), key)).toEqual({ first: 0, length: 0, total: 0, bytes: new Uint8Array() })
   })
 
-  test('other bytes than the key names are refused and nothing is kept; a variant may be any bytes', async () => {
+  test('content with another SHA-256 than the key is refused and not stored; a variant may have any content', async () => {
     const { bytes, key } = fresh()
     expect(await reasonOf(store().put(key, new Uint8Array(10), 'image/png'))).toBeInstanceOf(ObjectContentRefused)
     expect(await store().head(key)).toBeUndefined()
@@ -89,7 +89,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     expect(await store().head(key)).toBeUndefined()
   })
 
-  test('a stream that breaks off, or never ends, leaves nothing', async () => {
+  test('a stream that fails or exceeds the size limit stores nothing', async () => {
     const { bytes, key } = fresh()
     const broken = store().put(`${key}.w256`, streamOf(bytes, new Error('the client went away')), 'image/webp')
     expect(String(await reasonOf(broken))).toContain('the client went away')
@@ -105,8 +105,8 @@ export const holdsObjects = (store: () => ObjectStore) => {
     expect(await store().list(key)).toEqual({ objects: [], next: undefined })
   })
 
-  describe('a range', () => {
-    test('is cut as asked, and at the end', async () => {
+  describe('a range of an object', () => {
+    test('returns the requested bytes and ends at the end of the object', async () => {
       const { bytes, key } = fresh(100_000)
       await store().put(key, bytes, 'image/png')
       const cases = [
@@ -127,7 +127,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
       }
     })
 
-    test('beyond the end is refused with the length; of nothing it is nothing', async () => {
+    test('beyond the end throws with the length of the object; of a missing object it is undefined', async () => {
       const { bytes, key } = fresh(100)
       for (const range of [{ first: 100 }, { suffix: 5 }]) expect(await store().open(key, range)).toBeUndefined()
       await store().put(key, bytes, 'image/png')
@@ -139,7 +139,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     })
   })
 
-  test('a stream can be cancelled', async () => {
+  test('a stream of an object can be cancelled', async () => {
     const { bytes, key } = fresh(500_000)
     await store().put(key, bytes, 'image/png')
     const reader = (await store().open(key))?.stream.getReader()
@@ -148,7 +148,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     await store().delete(key)
   })
 
-  test('what was deleted is gone, and deleting it again is fine', async () => {
+  test('a deleted object does not exist, and deleting it again succeeds', async () => {
     const { bytes, key } = fresh()
     await store().put(key, bytes, 'image/png')
     await store().put(`${key}.w256`, bytes, 'image/webp')
@@ -158,7 +158,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     expect(await store().head(`${key}.w256`)).toEqual({ length: 1_000 })
   })
 
-  test('lists in the order of keys, by prefix, page after page, with when each was written', async () => {
+  test('a listing is in key order, by prefix and in pages, with the modification time of each object', async () => {
     const sha = sha256(randomBytes(8))
     const keys = Array.from({ length: 1_003 }, (_, index) => `${objectKey(sha)}.v${1_000 + index}`)
     const beforeMs = Date.now()
@@ -177,7 +177,7 @@ export const holdsObjects = (store: () => ObjectStore) => {
     await Promise.all(keys.map((key) => store().delete(key)))
   }, 60_000)
 
-  test('what is no key is refused by every call, before anything is touched', async () => {
+  test('a malformed key is refused by every operation before any I/O', async () => {
     for (const key of notKeys) {
       const calls = [
         () => store().put(key, new Uint8Array(), 'image/png'),

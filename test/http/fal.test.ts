@@ -7,7 +7,7 @@ import { until } from '../faults/support.ts'
 import { reapFolder } from '../harness/reaper.ts'
 import { type Api, api, type Person, register, startApp, startServer, type TestApp } from '../harness.ts'
 import { completed, type FakeFal, inProgress, type Script, startFakeFal } from '../providers/fake-fal.ts'
-import { type Act, cut, drop, file, hang, json, status } from '../providers/fake-server.ts'
+import { closeConnection, file, hang, json, type Respond, status, truncated } from '../providers/fake-server.ts'
 
 const path = '/api/v1/generations'
 const welcome = 1_000
@@ -59,10 +59,10 @@ const ended = async ({ person, id }: Ordered) => {
   return get(person, `/generations/${id}`)
 }
 const balanceOf = async ({ person }: Ordered) => (await get(person, '/credits/balance')).balance
-const requestIdsOf = ({ prompt }: Ordered) => fal.taken(prompt)
+const requestIdsOf = ({ prompt }: Ordered) => fal.acceptedIds(prompt)
 /** The request id of the only submission, once its status was polled. */
 const waitForPoll = async (ordered: Ordered): Promise<string> => {
-  await until(() => fal.looked(requestIdsOf(ordered)[0] ?? '') > 0, 'the status is polled')
+  await until(() => fal.polls(requestIdsOf(ordered)[0] ?? '') > 0, 'the status is polled')
   return requestIdsOf(ordered)[0] ?? ''
 }
 const expectPicture = async ({ person, id }: Ordered) => {
@@ -71,7 +71,7 @@ const expectPicture = async ({ person, id }: Ordered) => {
   const content = await fetch(`${idle.baseUrl}/api/v1/media/${items[0].id}/content`, {
     headers: { authorization: `Bearer ${person.token}` },
   })
-  expect(Buffer.from(await content.arrayBuffer()).equals(fal.picture)).toBeTrue()
+  expect(Buffer.from(await content.arrayBuffer()).equals(fal.image)).toBeTrue()
 }
 
 describe('a fal order whose instance stops', () => {
@@ -86,7 +86,11 @@ describe('a fal order whose instance stops', () => {
     working = await startWorking({ jobConcurrency: 4 })
     expect(await ended(ordered)).toMatchObject({ status: 'completed' })
     await expectPicture(ordered)
-    expect([fal.submitted(ordered.prompt), fal.cancelled(id), await balanceOf(ordered)]).toEqual([1, 0, welcome - 1])
+    expect([fal.submissions(ordered.prompt), fal.cancellations(id), await balanceOf(ordered)]).toEqual([
+      1,
+      0,
+      welcome - 1,
+    ])
   }, 60_000)
 
   test('by a graceful shutdown is resumed by the next instance, and submitted once', async () => {
@@ -97,7 +101,7 @@ describe('a fal order whose instance stops', () => {
     await leaving.close()
     working = await startWorking({ jobConcurrency: 4 })
     expect(await ended(ordered)).toMatchObject({ status: 'completed' })
-    expect([fal.submitted(ordered.prompt), fal.cancelled(id)]).toEqual([1, 0])
+    expect([fal.submissions(ordered.prompt), fal.cancellations(id)]).toEqual([1, 0])
   }, 60_000)
 
   test('holding the lease is not cancelled by the worker that lost it', async () => {
@@ -105,7 +109,7 @@ describe('a fal order whose instance stops', () => {
     const id = await waitForPoll(ordered)
     await sql`update generation_jobs set attempt = attempt + 1, worker = 'another' where generation_id = ${ordered.id}`
     await until(() => working.services.runner.running === 0, 'the attempt is aborted')
-    expect(fal.cancelled(id)).toBe(0)
+    expect(fal.cancellations(id)).toBe(0)
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
   }, 30_000)
 })
@@ -119,25 +123,25 @@ describe('a fal order', () => {
     const ordered = await order()
     expect(await ended(ordered)).toMatchObject({ status: 'completed', failure: null, progress: 1 })
     await expectPicture(ordered)
-    expect([fal.submitted(ordered.prompt), await balanceOf(ordered)]).toEqual([1, welcome - 1])
-    expect(fal.looked(requestIdsOf(ordered)[0] ?? '')).toBe(3)
+    expect([fal.submissions(ordered.prompt), await balanceOf(ordered)]).toEqual([1, welcome - 1])
+    expect(fal.polls(requestIdsOf(ordered)[0] ?? '')).toBe(3)
   }, 30_000)
 
   test('completes despite transient errors at every step, and is accepted by fal once', async () => {
-    const transient: [Act, Act][] = [
+    const transient: [Respond, Respond][] = [
       [status(429, { 'retry-after': '0' }), status(429)],
       [status(500), status(503)],
-      [cut('application/json'), cut('image/png')],
-      [drop, drop],
+      [truncated('application/json'), truncated('image/png')],
+      [closeConnection, closeConnection],
     ]
-    const good = file(fal.picture, 'image/png')
+    const good = file(fal.image, 'image/png')
     const all = await Promise.all(
       transient.map(([act, atFile]) => order({ submit: [act], status: [act, completed], file: [atFile, good] })),
     )
     for (const ordered of all) {
       expect(await ended(ordered)).toMatchObject({ status: 'completed' })
       await expectPicture(ordered)
-      expect([fal.submitted(ordered.prompt), requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([
+      expect([fal.submissions(ordered.prompt), requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([
         2,
         1,
         welcome - 1,
@@ -153,7 +157,7 @@ describe('a fal order', () => {
       ['invalid_output', 1, { status: [completed], file: [file('<html>', 'text/html')] }],
       ['invalid_output', 1, { status: [completed], file: [file('no picture', 'image/png')] }],
       // The order itself succeeded: each attempt only fetches its file again.
-      ['unavailable', 1, { status: [completed], file: [cut('image/png')] }],
+      ['unavailable', 1, { status: [completed], file: [truncated('image/png')] }],
       ['invalid_output', 3, { status: [completed], result: [file('{}', 'text/html')] }],
     ]
     const all = await Promise.all(
@@ -176,7 +180,7 @@ describe('a fal order', () => {
       expect([requestIdsOf(ordered).length, await balanceOf(ordered)]).toEqual([1, welcome])
     }
     const ids = all.map((ordered) => requestIdsOf(ordered)[0] ?? '')
-    await until(() => ids.every((id) => fal.cancelled(id) === 1), 'both are cancelled at fal')
+    await until(() => ids.every((id) => fal.cancellations(id) === 1), 'both are cancelled at fal')
     await working.close()
     working = await startWorking({ jobConcurrency: 4 })
   }, 60_000)
@@ -187,9 +191,9 @@ describe('a cancelled fal order', () => {
     working ??= await startWorking({ jobConcurrency: 4 })
   })
   const expectCancelled = async (ordered: Ordered, id: string) => {
-    await until(() => fal.cancelled(id) > 0, 'it is cancelled at fal')
+    await until(() => fal.cancellations(id) > 0, 'it is cancelled at fal')
     await until(() => working.services.runner.running === 0, 'the attempt is aborted')
-    expect([fal.cancelled(id), fal.submitted(ordered.prompt), await balanceOf(ordered)]).toEqual([1, 1, welcome])
+    expect([fal.cancellations(id), fal.submissions(ordered.prompt), await balanceOf(ordered)]).toEqual([1, 1, welcome])
   }
   const startOrder = async () => {
     const ordered = await order({ status: [inProgress] })
@@ -230,7 +234,7 @@ describe('a cancelled fal order', () => {
   }, 60_000)
 
   test('between two attempts is cancelled at fal', async () => {
-    const ordered = await order({ status: [completed], file: [cut('image/png')] })
+    const ordered = await order({ status: [completed], file: [truncated('image/png')] })
     const { id: generationId, person } = ordered
     const delayRetry = async () => {
       const { count } = await sql`
@@ -250,7 +254,7 @@ describe('a cancelled fal order', () => {
     const { ordered, id } = await startOrder()
     await killed.kill('SIGKILL')
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
-    await until(() => fal.cancelled(id) > 0, 'it is cancelled at fal')
+    await until(() => fal.cancellations(id) > 0, 'it is cancelled at fal')
     expect(await balanceOf(ordered)).toBe(welcome)
     working = await startWorking({ jobConcurrency: 4 })
   }, 60_000)
@@ -259,10 +263,10 @@ describe('a cancelled fal order', () => {
     const ordered = await order({ status: [inProgress], cancel: [status(503)] })
     const id = await waitForPoll(ordered)
     await client.post(`${path}/${ordered.id}/cancel`, undefined, { token: ordered.person.token })
-    await until(() => fal.cancelled(id) === 1, 'it is cancelled at fal')
+    await until(() => fal.cancellations(id) === 1, 'it is cancelled at fal')
     const due = sql`update order_cancellations set due_at = now() where generation_id = ${ordered.id} returning 1`
     expect(await due).toHaveLength(1)
-    await until(() => fal.cancelled(id) === 2, 'the cancellation is retried')
+    await until(() => fal.cancellations(id) === 2, 'the cancellation is retried')
     const isRemoved = async () =>
       (await sql`select from order_cancellations where generation_id = ${ordered.id}`).length === 0
     await until(isRemoved, 'the cancellation is removed')
@@ -270,7 +274,7 @@ describe('a cancelled fal order', () => {
 
   test('during its submission is cancelled at fal as soon as its request id is known', async () => {
     let answer: (() => void) | undefined
-    const holdAnswer: Act = (response, received) => {
+    const holdAnswer: Respond = (response, received) => {
       answer = () => json({ status: 'IN_QUEUE', request_id: 'request-late' })(response, received)
     }
     const ordered = await order({ submit: [holdAnswer] })

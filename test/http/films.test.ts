@@ -26,7 +26,7 @@ import {
   type TestDatabase,
   type TestServer,
 } from '../harness.ts'
-import { type Act, connectToFake, type FakeServer, file, json, startFakeServer } from '../providers/fake-server.ts'
+import { connectToFake, type FakeServer, file, json, type Respond, startFakeServer } from '../providers/fake-server.ts'
 
 const model = 'fal-ai/kling-video/v2/master/text-to-video'
 const mebibyte = 1_048_576
@@ -110,7 +110,7 @@ describe('an ordered video', () => {
   })
 
   const get = async (path: string) => (await client.get(`/api/v1${path}`, { token: ada.token })).body
-  const order = async (output: Act) => {
+  const order = async (output: Respond) => {
     server.on('GET /files/video.mp4', output)
     const { status, body } = await client.post(
       '/api/v1/generations',

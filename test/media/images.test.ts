@@ -35,8 +35,8 @@ const inspect = (bytes: Uint8Array) => images.inspect(bytes, patient())
 const refusalOf = (bytes: Uint8Array) => reasonOf(inspect(bytes))
 const bytesOf = (text: string) => new TextEncoder().encode(text)
 
-describe('a picture in order', () => {
-  test('is told for what it is: type, size, and the hash of its bytes', async () => {
+describe('a valid image', () => {
+  test('is inspected to its type, size and SHA-256', async () => {
     for (const type of ['png', 'jpeg', 'webp'] as const) {
       const bytes = await plain(300, 200)[type]().toBuffer()
       const sha256 = createHash('sha256').update(bytes).digest('hex')
@@ -48,7 +48,7 @@ describe('a picture in order', () => {
     for (const bytes of [progressive, lossless, interlaced]) expect(await inspect(bytes)).toMatchObject({ width: 64 })
   })
 
-  test('that a phone took has the size it is shown with, and its thumbnail stands upright and says nothing of where', async () => {
+  test('with an EXIF orientation reports its display size, and its thumbnail is upright and without metadata', async () => {
     const exif = { IFD0: { Copyright: 'somebody' }, IFD3: { GPSLatitude: '51/1 30/1 3230/100' } }
     const bytes = await plain(600, 300).withExif(exif).withMetadata({ orientation: 6 }).jpeg().toBuffer()
     expect(await inspect(bytes)).toMatchObject({ width: 300, height: 600 })
@@ -59,7 +59,7 @@ describe('a picture in order', () => {
     expect([metadata.exif, metadata.xmp, metadata.orientation]).toEqual([undefined, undefined, undefined])
   })
 
-  test('may have a second JPEG behind it if it says so, and nothing else', async () => {
+  test('may be followed by a second JPEG that it declares, and by nothing else', async () => {
     const main = await plain(64, 64).jpeg().toBuffer()
     const second = await plain(16, 16).jpeg().toBuffer()
     const declared = Buffer.concat([
@@ -73,7 +73,7 @@ describe('a picture in order', () => {
     expect(await refusalOf(Buffer.concat([main, second]))).toBe('trailing_data')
   })
 
-  test('has thumbnails within each edge, and none is larger than the picture', async () => {
+  test('gets thumbnails that fit each edge and are never larger than the original', async () => {
     const bytes = await plain(900, 450).png().toBuffer()
     const sizes: number[][] = []
     for (const edge of [256, 512, 1024] as const) {
@@ -90,25 +90,25 @@ describe('a picture in order', () => {
 })
 
 test.if(process.platform === 'linux')(
-  'the threads that make pictures come after everybody else, those of the codecs too',
+  'the image workers and the threads of their codecs run at a lower CPU priority',
   async () => {
     await images.thumbnail(await plain(2_000, 1_500).jpeg().toBuffer(), 512, patient())
-    const urgencies = readdirSync('/proc/self/task').flatMap((task) => {
+    const niceValues = readdirSync('/proc/self/task').flatMap((task) => {
       const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8')
       const nice = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16])
       return stat.includes('(libvips') ? [nice] : []
     })
-    expect(urgencies.length).toBeGreaterThan(0)
-    expect(new Set(urgencies)).toEqual(new Set([10]))
+    expect(niceValues.length).toBeGreaterThan(0)
+    expect(new Set(niceValues)).toEqual(new Set([10]))
   },
 )
 
-describe('a film', () => {
+describe('a video', () => {
   const film = (bytes: Uint8Array) => images.inspectVideo(bytes, patient())
   const refusal = (bytes: Uint8Array) =>
     film(bytes).catch((error: unknown) => (error instanceof VideoRefused ? error.reason : error))
 
-  test('is told for what it is, small or large', async () => {
+  test('is inspected to its type, size, duration and SHA-256, whatever its length', async () => {
     const small = await readFilm()
     for (const bytes of [small, stretch(small, 3_500_000), stretch(small, 64 * 1_048_576)]) {
       const sha256 = createHash('sha256').update(bytes).digest('hex')
@@ -116,7 +116,7 @@ describe('a film', () => {
     }
   })
 
-  test('that is none is refused with a reason, and so is a picture; a film is no picture', async () => {
+  test('that is invalid is refused with a reason; an image is no video and a video no image', async () => {
     const small = await readFilm()
     expect(await refusal(new Uint8Array())).toBe('empty')
     expect(await refusal(stretch(small, 64 * 1_048_576 + 1))).toBe('too_many_bytes')
@@ -127,8 +127,8 @@ describe('a film', () => {
   })
 })
 
-describe('hostile bytes', () => {
-  test('are refused with a reason each, and the worker goes on', async () => {
+describe('hostile image bytes', () => {
+  test('are refused, each with its reason, and the worker continues', async () => {
     const good = await plain(200, 200).png().toBuffer()
     const jpeg = await plain(200, 200).jpeg().toBuffer()
     const webp = await plain(200, 200).webp().toBuffer()
@@ -154,7 +154,7 @@ describe('hostile bytes', () => {
       ['no width', png(0, 10, deflateSync(Buffer.alloc(5))), 'damaged'],
       ['a bomb beyond the limit', png(10_000, 10_000, rowsOf(10_000, 1)), 'too_many_pixels'],
       ['a small size with a bomb of data', png(16, 16, deflateSync(Buffer.alloc(200_000_000))), 'trailing_data'],
-      ['data of fewer rows than told', png(4_000, 4_000, rowsOf(4_000, 10)), 'truncated'],
+      ['data of fewer rows than declared', png(4_000, 4_000, rowsOf(4_000, 10)), 'truncated'],
       ['a zip behind the last row', png(4, 4, Buffer.concat([rowsOf(4, 4), zip])), 'trailing_data'],
       ['a PNG of noise', png(64, 64, Buffer.alloc(400, 7)), 'damaged'],
       ['an animated PNG', png(1, 1, rowsOf(1, 1), chunk('acTL', Buffer.alloc(8))), 'animated'],
@@ -176,17 +176,17 @@ describe('hostile bytes', () => {
       .webp()
       .toBuffer()
     cases.push(['an animated WebP', animation, 'animated'])
-    const told: [string, unknown][] = []
-    for (const [name, bytes] of cases) told.push([name, await refusalOf(bytes)])
-    expect(told).toEqual(cases.map(([name, , reason]) => [name, reason]))
+    const refusals: [string, unknown][] = []
+    for (const [name, bytes] of cases) refusals.push([name, await refusalOf(bytes)])
+    expect(refusals).toEqual(cases.map(([name, , reason]) => [name, reason]))
     for (const [name, bytes, reason] of cases) {
-      const made = await reasonOf(images.thumbnail(bytes, 256, patient()))
-      expect([name, made]).toEqual([name, reason])
+      const refusal = await reasonOf(images.thumbnail(bytes, 256, patient()))
+      expect([name, refusal]).toEqual([name, reason])
     }
     expect(await inspect(good)).toMatchObject({ type: 'png', width: 200 })
   })
 
-  test('within the limits cost bounded memory: 49 megapixels from a few kilobytes', async () => {
+  test('within the limits take bounded memory, even 49 megapixels from a few kilobytes', async () => {
     const bomb = png(7_000, 7_000, rowsOf(7_000, 7_000))
     expect(bomb.length).toBeLessThan(250_000)
     const beforeBytes = process.memoryUsage.rss()
@@ -202,7 +202,7 @@ describe('hostile bytes', () => {
     expect(most).toBeLessThan(400_000_000)
   })
 
-  test('cut anywhere, or with any byte turned over, never take the worker with them', async () => {
+  test('that are truncated anywhere or have any byte inverted never crash the worker', async () => {
     for (const type of ['png', 'jpeg', 'webp'] as const) {
       const bytes = await plain(40, 40)[type]().toBuffer()
       for (let at = 1; at < bytes.length; at += Math.ceil(bytes.length / 25)) {
@@ -215,12 +215,12 @@ describe('hostile bytes', () => {
   })
 })
 
-describe('a rendered picture', () => {
+describe('a rendered image', () => {
   const request: RenderRequest = { prompt: 'a lighthouse at dusk', seed: 7, width: 160, height: 96, format: 'png' }
   const render = (changes: Partial<RenderRequest> = {}) => images.render({ ...request, ...changes }, patient())
   const hashOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
-  test('is a picture of the size and type asked for, that says how it was made', async () => {
+  test('has the requested size and type, and metadata that says how it was made', async () => {
     const made = await render()
     expect(await inspect(made)).toMatchObject({ type: 'png', width: 160, height: 96 })
     expect(Buffer.from(made).toString('latin1')).toContain('tEXtComment\0Velro local/procedural: made procedurally')
@@ -231,7 +231,7 @@ describe('a rendered picture', () => {
     }
   })
 
-  test('is the same for the same request, byte for byte, from another worker too, and another for any other', async () => {
+  test('is byte-identical for an equal request on any worker, and differs for any other request', async () => {
     const other = createImages({ workers: 1, maxQueued: 1 })
     const again = await other.render(request, patient())
     await other.close()
@@ -247,7 +247,7 @@ describe('a rendered picture', () => {
     expect(new Set(all.map(hashOf)).size).toBe(all.length)
   })
 
-  test('by another picture has its colours, in the same scene; the same for the same, and not by none', async () => {
+  test('with a reference image takes its colours, is deterministic, and refuses an invalid reference', async () => {
     const of = (background: string) =>
       sharp({ create: { width: 90, height: 60, channels: 3, background } })
         .webp()
@@ -258,12 +258,12 @@ describe('a rendered picture', () => {
     const [warm, cold] = [await means(byRed), await means(await render({ reference: blue }))]
     expect((warm[0] ?? 0) - (warm[2] ?? 0)).toBeGreaterThan(40)
     expect((cold[2] ?? 0) - (cold[0] ?? 0)).toBeGreaterThan(40)
-    // Of one colour, and yet something to be seen.
+    // The reference has one colour, and the image still has contrast.
     const { channels } = await sharp(byRed).stats()
     expect(Math.max(...channels.map(({ stdev }) => stdev))).toBeGreaterThan(4)
     expect(hashOf(await render({ reference: red }))).toBe(hashOf(byRed))
     expect(hashOf(await render())).not.toBe(hashOf(byRed))
-    const through = await sharp({
+    const transparent = await sharp({
       create: { width: 9, height: 9, channels: 4, background: { r: 9, g: 9, b: 9, alpha: 0 } },
     })
       .webp()
@@ -272,49 +272,51 @@ describe('a rendered picture', () => {
       .greyscale()
       .webp()
       .toBuffer()
-    for (const reference of [through, grey]) expect((await render({ reference })).length).toBeGreaterThan(100)
+    for (const reference of [transparent, grey]) expect((await render({ reference })).length).toBeGreaterThan(100)
     expect(await reasonOf(render({ reference: red.subarray(0, 20) }))).toBe('truncated')
   })
 
-  test('is drawn for any words, and not of one colour', async () => {
+  test('has contrast for any prompt', async () => {
     for (const prompt of ['', ' ', '灯台', '\u0000', 'planet', 'silk', 'paper', 'x'.repeat(20_000)]) {
       const { channels } = await sharp(await render({ prompt })).stats()
       expect(Math.max(...channels.map(({ stdev }) => stdev))).toBeGreaterThan(4)
     }
   })
 
-  test('is refused in a size that is none', async () => {
+  test('is refused with an invalid size or seed', async () => {
     for (const wrong of [{ width: 63 }, { height: 2_049 }, { width: 64.5 }, { seed: 0.5 }, { seed: Number.NaN }]) {
       expect(await reasonOf(render(wrong))).toBeInstanceOf(RangeError)
     }
   })
 
-  test('tells how far it is, and no more when it is called off; what waits is called off at once', async () => {
+  test('reports progress until it is aborted, and an abort removes waiting work at once', async () => {
     const large = { ...request, width: 2_048, height: 2_048 }
-    const told: number[] = []
+    const reported: number[] = []
     const stop = new AbortController()
     const half = Promise.withResolvers<void>()
     const onProgress = (fraction: number) => {
-      told.push(fraction)
+      reported.push(fraction)
       if (fraction >= 0.2) half.resolve()
     }
     const running = reasonOf(images.render(large, patient(), { signal: stop.signal, onProgress }))
     const later = new AbortController()
     const waiting = reasonOf(images.render(large, patient(), { signal: later.signal }))
     await half.promise
-    later.abort(new Error('not wanted'))
-    expect(await waiting).toEqual(new Error('not wanted'))
+    later.abort(new Error('aborted while waiting'))
+    expect(await waiting).toEqual(new Error('aborted while waiting'))
     expect(images.queued).toBe(0)
-    stop.abort(new Error('called off'))
-    expect(await running).toEqual(new Error('called off'))
-    expect(told).toEqual(told.toSorted((a, b) => a - b))
-    // The worker was stopped between two bands of rows: it is free long before the whole could have been drawn.
+    stop.abort(new Error('aborted while running'))
+    expect(await running).toEqual(new Error('aborted while running'))
+    expect(reported).toEqual(reported.toSorted((a, b) => a - b))
+    // The worker stopped between two bands of rows: it is free long before it could have drawn the whole image.
     await render()
-    expect(told.at(-1)).toBeLessThan(0.9)
-    expect(await reasonOf(images.render(request, patient(), { signal: stop.signal }))).toEqual(new Error('called off'))
+    expect(reported.at(-1)).toBeLessThan(0.9)
+    expect(await reasonOf(images.render(request, patient(), { signal: stop.signal }))).toEqual(
+      new Error('aborted while running'),
+    )
   })
 
-  test('holds up others only for as long as they want: what waits to be looked at is called off at once too', async () => {
+  test('delays other work only until that is aborted: waiting inspections and thumbnails are removed at once', async () => {
     const bytes = await plain(64, 64).png().toBuffer()
     const film = await readFilm()
     const [busy, unwanted] = [new AbortController(), new AbortController()]
@@ -326,23 +328,23 @@ describe('a rendered picture', () => {
       images.thumbnail(bytes, 256, patient(), { signal }),
       images.inspectVideo(film, patient(), { signal }),
     ].map(reasonOf)
-    await until(() => images.queued === 3, 'three wait')
-    unwanted.abort(new Error('not wanted'))
+    await until(() => images.queued === 3, 'three tasks wait')
+    unwanted.abort(new Error('aborted while waiting'))
     expect(images.queued).toBe(0)
-    expect(await Promise.all(waiting)).toEqual(Array(3).fill(new Error('not wanted')))
-    busy.abort(new Error('called off'))
-    expect(await running).toEqual(new Error('called off'))
+    expect(await Promise.all(waiting)).toEqual(Array(3).fill(new Error('aborted while waiting')))
+    busy.abort(new Error('aborted while running'))
+    expect(await running).toEqual(new Error('aborted while running'))
   })
 
-  test('that nobody can wait for any longer is not drawn to its end', async () => {
+  test('is not drawn to the end after its deadline', async () => {
     const large = { ...request, width: 2_048, height: 2_048 }
-    let told = 0
+    let reported = 0
     const onProgress = (fraction: number) => {
-      told = fraction
+      reported = fraction
     }
     const late = reasonOf(images.render(large, startDeadline(150), { onProgress }))
     expect(await late).toMatchObject({ name: 'DeadlinePassed' })
     await render()
-    expect(told).toBeLessThan(0.9)
+    expect(reported).toBeLessThan(0.9)
   })
 })

@@ -7,16 +7,16 @@ import { createSecrets, type Secrets } from '../../src/platform/secrets.ts'
 const dayS = 86_400
 const periodMs = 7 * dayS * 1_000
 const secret = 'a secret of tests, the same everywhere'
-/** A moment at which a key's time begins. */
-const turnMs = Math.ceil(Date.UTC(2026, 0, 1) / periodMs) * periodMs
+/** The start of a key period. */
+const periodStartMs = Math.ceil(Date.UTC(2026, 0, 1) / periodMs) * periodMs
 
-describe('a signature', () => {
+describe('the token of a signed link', () => {
   const media = newId()
   let clock: ReturnType<typeof manualClock>
   let tokens: LinkTokens
   let claims: LinkClaims
   beforeEach(() => {
-    clock = manualClock(turnMs + 3 * dayS * 1_000)
+    clock = manualClock(periodStartMs + 3 * dayS * 1_000)
     tokens = createLinkTokens({ secrets: createSecrets(secret), clock })
     claims = {
       variant: '512',
@@ -27,7 +27,7 @@ describe('a signature', () => {
     }
   })
 
-  test('gives back what was signed, to every instance with the secret, for the thing it was made for', () => {
+  test('returns the signed claims on every instance with the same secret, for its own media only', () => {
     const token = tokens.sign(media, claims)
     expect(tokens.read(media, token)).toEqual(claims)
     const elsewhere = createLinkTokens({ secrets: createSecrets(secret), clock })
@@ -37,20 +37,20 @@ describe('a signature', () => {
     expect(stranger.read(media, token)).toBeUndefined()
   })
 
-  test('is over every bit of it: with any other bit it is none', () => {
+  test('is invalid when any single bit is flipped', () => {
     const token = tokens.sign(media, claims)
     const bytes = Buffer.from(token, 'base64url')
-    const taken: number[] = []
+    const accepted: number[] = []
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
       const other = Buffer.from(bytes)
       other[bit >> 3] = (other[bit >> 3] as number) ^ (1 << (bit & 7))
-      if (tokens.read(media, other.toString('base64url')) !== undefined) taken.push(bit)
+      if (tokens.read(media, other.toString('base64url')) !== undefined) accepted.push(bit)
     }
-    expect(taken).toEqual([])
+    expect(accepted).toEqual([])
     expect(tokens.read(media, token)).toEqual(claims)
   })
 
-  test('is not valid with any field of another one', () => {
+  test('has another signature when any one claim differs', () => {
     const other: LinkClaims = {
       variant: 'original',
       method: 'GET',
@@ -65,7 +65,7 @@ describe('a signature', () => {
     }
   })
 
-  test('has one spelling', () => {
+  test('is accepted in its canonical spelling only', () => {
     const token = tokens.sign(media, claims)
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
     const ends = [...alphabet].map((last) => token.slice(0, -1) + last)
@@ -78,7 +78,7 @@ describe('a signature', () => {
     }
   })
 
-  test('ends with the second it names', () => {
+  test('expires at the second in its claims', () => {
     const token = tokens.sign(media, claims)
     clock.advance(3_600_000 - 1)
     expect(tokens.read(media, token)).toEqual(claims)
@@ -87,7 +87,7 @@ describe('a signature', () => {
   })
 })
 
-describe('the keys of signatures', () => {
+describe('the keys of signed links', () => {
   const media = newId()
   const claims = { variant: 'original', method: 'GET', sessionId: newId(), userId: newId() } as const
   const at = (ms: number, secrets: Pick<Secrets, 'derive'> = createSecrets(secret)) => {
@@ -96,8 +96,8 @@ describe('the keys of signatures', () => {
   }
   const lasting = (fromMs: number, seconds: number): LinkClaims => ({ ...claims, expiresAtS: fromMs / 1_000 + seconds })
 
-  test('change: what was signed just before the turn is good after it, for as long as it says', () => {
-    const { clock, tokens } = at(turnMs - 1_000)
+  test('rotate, and a link signed just before a rotation stays valid until its expiry', () => {
+    const { clock, tokens } = at(periodStartMs - 1_000)
     const old = tokens.sign(media, lasting(clock.now(), dayS))
     clock.advance(1_000)
     const young = tokens.sign(media, lasting(clock.now(), dayS))
@@ -111,9 +111,9 @@ describe('the keys of signatures', () => {
     expect(tokens.read(media, young)).toBeDefined()
   })
 
-  test('are good for no longer than a link may live, whatever is signed with them', () => {
-    const { clock, tokens } = at(turnMs - 1_000)
-    // As whoever got hold of an old key would sign it.
+  test('verify nothing after the longest lifetime of a link, even a token with a later expiry', () => {
+    const { clock, tokens } = at(periodStartMs - 1_000)
+    // As the holder of a leaked old key could sign it.
     const forged = tokens.sign(media, lasting(clock.now(), 365 * dayS))
     expect(tokens.read(media, forged)).toBeDefined()
     clock.advance(dayS * 1_000)
@@ -124,16 +124,16 @@ describe('the keys of signatures', () => {
     expect(tokens.read(media, forged)).toBeUndefined()
   })
 
-  test('may be ahead by as much as clocks differ, and by no more', () => {
-    const token = at(turnMs).tokens.sign(media, lasting(turnMs, dayS))
-    expect(at(turnMs - 60_000).tokens.read(media, token)).toBeDefined()
-    expect(at(turnMs - 600_000).tokens.read(media, token)).toBeUndefined()
+  test('of the next period are accepted within the tolerated clock skew and no earlier', () => {
+    const token = at(periodStartMs).tokens.sign(media, lasting(periodStartMs, dayS))
+    expect(at(periodStartMs - 60_000).tokens.read(media, token)).toBeDefined()
+    expect(at(periodStartMs - 600_000).tokens.read(media, token)).toBeUndefined()
   })
 
-  test('that strangers name are not derived', () => {
+  test('are not derived for forged key ids', () => {
     const purposes = new Set<string>()
     const secrets = createSecrets(secret)
-    const { clock, tokens } = at(turnMs + dayS * 3_000, {
+    const { clock, tokens } = at(periodStartMs + dayS * 3_000, {
       derive: (purpose, message) => {
         purposes.add(purpose)
         return secrets.derive(purpose, message)

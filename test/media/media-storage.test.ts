@@ -4,75 +4,75 @@ import { createMediaStorage } from '../../src/media/media-storage.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { until } from '../faults/support.ts'
 
-const nobody = () => Promise.reject(new Error('Nobody asks for this'))
+const neverCalled = () => Promise.reject(new Error('This operation must not be called'))
 
-test('a keeper that is closed waits for the object it is at, and begins with no other', async () => {
-  const begun: string[] = []
-  let looks = 0
+test('closing media storage waits for the deletion in progress and starts no other', async () => {
+  const started: string[] = []
+  let listings = 0
   const slow = Promise.withResolvers<void>()
   const mediaStorage = createMediaStorage({
     store: {
-      claim: nobody,
-      confirm: nobody,
-      discard: nobody,
-      insert: nobody,
-      postponeSweep: nobody,
+      claim: neverCalled,
+      confirm: neverCalled,
+      discard: neverCalled,
+      insert: neverCalled,
+      postponeSweep: neverCalled,
       discardExpired: async () => {},
       listOrphans: async () => {
-        looks += 1
+        listings += 1
         return ['a', 'b', 'c']
       },
       deleteOrphan: async (sha256) => {
-        begun.push(sha256)
+        started.push(sha256)
         await slow.promise
         return true
       },
     },
-    images: { inspect: nobody, inspectVideo: nobody, thumbnail: nobody },
-    objects: { put: nobody, delete: nobody, open: nobody },
+    images: { inspect: neverCalled, inspectVideo: neverCalled, thumbnail: neverCalled },
+    objects: { put: neverCalled, delete: neverCalled, open: neverCalled },
     clock: systemClock,
     log: createLog('silent'),
   })
   const sweep = mediaStorage.sweep()
-  await until(() => begun.length === 1, 'a sweep')
+  await until(() => started.length === 1, 'the sweep has started a deletion')
   const closing = mediaStorage.close()
   expect(await Promise.race([closing.then(() => 'closed'), Bun.sleep(20).then(() => 'waiting')])).toBe('waiting')
   slow.resolve()
   await Promise.all([closing, sweep])
   mediaStorage.scheduleSweep()
   await Bun.sleep(300)
-  expect([begun, looks]).toEqual([['a'], 1])
+  expect([started, listings]).toEqual([['a'], 1])
 })
 
-test('what nobody waits for any longer is called off wherever it is looked at', async () => {
+test('an inspection passes its abort signal to every step of the image workers', async () => {
   const seen: (AbortSignal | undefined)[] = []
-  const note = (options: { signal?: AbortSignal } | undefined) => seen.push(options?.signal)
+  const record = (options: { signal?: AbortSignal } | undefined) => seen.push(options?.signal)
   const mediaStorage = createMediaStorage({
     store: {
-      claim: nobody,
-      confirm: nobody,
-      discard: nobody,
-      insert: nobody,
-      discardExpired: nobody,
-      listOrphans: nobody,
-      deleteOrphan: nobody,
-      postponeSweep: nobody,
+      claim: neverCalled,
+      confirm: neverCalled,
+      discard: neverCalled,
+      insert: neverCalled,
+      discardExpired: neverCalled,
+      listOrphans: neverCalled,
+      deleteOrphan: neverCalled,
+      postponeSweep: neverCalled,
     },
     images: {
       inspect: async (_, __, options) => {
-        note(options)
+        record(options)
         return { type: 'png', width: 1, height: 1, sha256: 'a' }
       },
       thumbnail: async (bytes, _, __, options) => {
-        note(options)
+        record(options)
         return { bytes, width: 1, height: 1 }
       },
       inspectVideo: async (_, __, options) => {
-        note(options)
+        record(options)
         return { type: 'mp4', width: 1, height: 1, durationMs: 1, sha256: 'b' }
       },
     },
-    objects: { put: nobody, delete: nobody, open: nobody },
+    objects: { put: neverCalled, delete: neverCalled, open: neverCalled },
     clock: systemClock,
     log: createLog('silent'),
   })

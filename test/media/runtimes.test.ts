@@ -12,7 +12,7 @@ import { findS3Server, noS3Server, startS3 } from '../harness/s3.ts'
 const pathOf = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const deno = [pathOf('../../node_modules/deno/deno'), 'run', '-A', '--quiet']
 
-test('pictures are made and kept under Bun and under Deno, and the same request is the same bytes on both', async () => {
+test('images are rendered, inspected and stored on Bun and on Deno, and equal requests give equal bytes on both', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'velro-media-'))
   reapFolder(directory)
   const program = findS3Server()
@@ -33,12 +33,12 @@ test('pictures are made and kept under Bun and under Deno, and the same request 
       width: 400,
       height: 300,
       thumbnail: { width: 256, height: 192 },
-      moved: true,
-      told: 'called off',
+      hasProgress: true,
+      abortedWith: 'aborted',
       refused: 'truncated',
-      film: { type: 'mp4', width: 64, height: 48, durationMs: 1_000, isOfFilm: true },
+      video: { type: 'mp4', width: 64, height: 48, durationMs: 1_000, hasItsHash: true },
     })
-    expect(onBun.kept).toEqual(Array.from({ length: s3 === undefined ? 1 : 2 }, () => [true, true, 2, null]))
+    expect(onBun.stored).toEqual(Array.from({ length: s3 === undefined ? 1 : 2 }, () => [true, true, 2, null]))
     expect(await run(...deno)).toEqual(onBun)
   } finally {
     await s3?.stop()

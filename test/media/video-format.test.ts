@@ -14,7 +14,7 @@ const refusalOf = (bytes: Uint8Array) => {
   return 'refused' in verdict ? verdict.refused : verdict
 }
 
-/** The film with a change to the boxes at a path; the track of pictures comes first. */
+/** The video with a change to the boxes at a path; its first track is the video track. */
 const changed = (path: string, change: (box: Box, all: Box[]) => void, which = 0): Buffer => {
   const boxes = readBoxes(film)
   const all = boxesAt(boxes, path)
@@ -39,14 +39,14 @@ const stbl = `${trak}/mdia/minf/stbl`
 const dref = `${trak}/mdia/minf/dinf/dref`
 const zip = Buffer.concat([Buffer.from('PK\x05\x06', 'latin1'), Buffer.alloc(18)])
 
-describe('a film in order', () => {
-  test('is told for what it is: type, size and how long it lasts', () => {
+describe('a valid video', () => {
+  test('is read to its type, size and duration', () => {
     expect(readVideoHeader(film)).toEqual(inOrder)
     expect(writeBoxes(readBoxes(film)).equals(film)).toBeTrue()
     expect(readVideoHeader(stretch(film, 1_000_000))).toEqual(inOrder)
   })
 
-  test('may have no sound, its boxes in another order, some that nobody knows, and sizes of 64 bits', () => {
+  test('may have no audio, another box order, unknown boxes and 64-bit sizes', () => {
     const [pictures] = boxesAt(readBoxes(film), trak)
     const silent = changed('moov', (moov) => {
       moov.boxes = moov.boxes?.filter(({ type }) => type !== 'trak').concat(pictures as Box)
@@ -57,7 +57,7 @@ describe('a film in order', () => {
 
     const [ftyp, free, mdat, moov] = readBoxes(film) as [Box, Box, Box, Box]
     expect([ftyp, free, mdat, moov].map(({ type }) => type)).toEqual(['ftyp', 'free', 'mdat', 'moov'])
-    // In the place of an empty box and a header of 8 bytes is one of 16.
+    // A 16-byte header replaces an empty box and an 8-byte header.
     const large = Buffer.concat([u32(1), Buffer.from('mdat'), u32(0, 16 + mdat.data.length), mdat.data])
     expect(readVideoHeader(Buffer.concat([writeBoxes([ftyp]), large, writeBoxes([moov])]))).toEqual(inOrder)
 
@@ -69,20 +69,20 @@ describe('a film in order', () => {
     expect(readVideoHeader(writeBoxes(ahead))).toEqual(inOrder)
   })
 
-  test('has the size it is shown with when it was taken on its side', () => {
+  test('with a rotated track reports its display size', () => {
     const turned = changed(`${trak}/tkhd`, ({ data }) => {
       for (const [index, value] of [0, 0x10000, 0, -0x10000, 0, 0].entries()) data.writeInt32BE(value, 40 + 4 * index)
     })
     expect(readVideoHeader(turned)).toEqual({ ...inOrder, width: 48, height: 64 })
   })
 
-  test('lasts as long as the longest of what it says', () => {
+  test('has the longest of its declared durations', () => {
     expect(readVideoHeader(put('moov/mvhd', 16, 2_500))).toEqual({ ...inOrder, durationMs: 2_500 })
     expect(readVideoHeader(put(`${trak}/edts/elst`, 8, 3_000))).toEqual({ ...inOrder, durationMs: 3_000 })
   })
 })
 
-describe('hostile bytes', () => {
+describe('hostile video bytes', () => {
   const cases: [name: string, bytes: () => Uint8Array, reason: VideoRefusal][] = [
     ['nothing', () => new Uint8Array(), 'empty'],
     ['65 MiB', () => new Uint8Array(65 * 1_048_576), 'too_many_bytes'],
@@ -310,7 +310,7 @@ describe('hostile bytes', () => {
     })
   }
 
-  test('are refused where a box is missing without which nothing plays, and where there are two', () => {
+  test('are refused when a required box is missing or duplicated', () => {
     for (const path of [
       'moov/mvhd',
       ...['tkhd', 'mdia', 'mdia/hdlr', 'mdia/mdhd', 'mdia/minf', 'mdia/minf/dinf'].map((part) => `${trak}/${part}`),
@@ -325,14 +325,14 @@ describe('hostile bytes', () => {
     }
   })
 
-  test('may be boxes in boxes as deep as they like: nobody goes down there', () => {
+  test('may nest boxes to any depth, since unknown boxes are not parsed', () => {
     let deep: Buffer = Buffer.alloc(0)
     for (let depth = 0; depth < 3_000; depth += 1) deep = writeBoxes([box('moov', deep)])
     expect(refusalOf(Buffer.concat([film.subarray(0, 32), deep, writeBoxes([box('mdat')])]))).toBe('damaged')
     expect(readVideoHeader(inside(trak, { type: 'meta', data: deep, boxes: undefined }))).toEqual(inOrder)
   })
 
-  test('cut off anywhere are refused, and so is anything behind the end', () => {
+  test('are refused when truncated anywhere and when followed by trailing data', () => {
     for (let length = 0; length < film.length; length += 1) {
       expect(['empty', 'type_not_accepted', 'truncated']).toContain(refusalOf(film.subarray(0, length)) as string)
     }
@@ -344,8 +344,8 @@ describe('hostile bytes', () => {
     )
   })
 
-  test('of any kind come to a verdict, and what passes is within the limits', () => {
-    // The film lies within other bytes; what reads beyond it would read them.
+  test('of any kind get a verdict without a throw, and a video that passes is within the limits', () => {
+    // The video is a view into a larger buffer: a read beyond its end would return other bytes.
     const around = Buffer.concat([Buffer.alloc(1_000, 0xff), film, Buffer.alloc(1_000, 0xff)])
     const hold = (bytes: Uint8Array) => {
       const verdict = readVideoHeader(bytes)
@@ -376,7 +376,7 @@ describe('hostile bytes', () => {
     )
   })
 
-  test('in 16 MiB of one table take time in proportion to them', () => {
+  test('with a table of 16 MiB take linear time', () => {
     const room = 16 * 1_048_576
     const many = Math.floor(room / 8)
     const tables: [string, Buffer][] = [

@@ -9,15 +9,15 @@ import {
   type Resolve,
 } from '../../src/platform/safe-fetch.ts'
 import {
+  closeConnection,
   connectToFake,
-  cut,
-  cutWithoutLength,
-  drop,
   file,
   hang,
-  hangWithin,
+  hangInBody,
   startFakeServer,
   status,
+  truncated,
+  truncatedWithoutLength,
 } from '../providers/fake-server.ts'
 
 const server = await startFakeServer()
@@ -34,7 +34,7 @@ const resolve: Resolve = async (name) => {
 }
 const { connect, connections } = connectToFake(server)
 const safeFetch = createSafeFetch({ resolve, connect })
-/** Nothing leaves the machine: what connects fails the test. */
+/** A connect that fails the test: no connection may be made. */
 const unconnected = createSafeFetch({
   resolve,
   connect: (url) => {
@@ -60,7 +60,7 @@ beforeEach(() => {
   for (const list of [asked, connections, server.received]) list.length = 0
 })
 
-test('what is allowed is fetched, whole, from an address that was looked at, with nothing that could identify us', async () => {
+test('an allowed URL is fetched completely from a checked address, without credentials, cookies or a user agent', async () => {
   server.on('GET /a.png?b=c', file('pixels', 'image/png; charset=binary'))
   expect(await safeFetch('https://v3.cdn.example/a.png?b=c', limits())).toEqual(new TextEncoder().encode('pixels'))
   expect(connections).toEqual([{ host: 'v3.cdn.example', addresses: ['93.184.215.15'] }])
@@ -70,8 +70,8 @@ test('what is allowed is fetched, whole, from an address that was looked at, wit
   expect(Object.keys(rest).toSorted()).toEqual(['accept-encoding', 'connection'])
 })
 
-describe('refused before any connection', () => {
-  test('what is not https on its usual port without credentials', async () => {
+describe('a fetch is refused before any connection', () => {
+  test('when the URL is not https on port 443 without credentials', async () => {
     for (const url of [
       'http://cdn.example/a.png',
       'https://cdn.example:8443/a.png',
@@ -90,7 +90,7 @@ describe('refused before any connection', () => {
     expect(asked).toEqual([])
   })
 
-  test('a name that is not allowed; it is not even looked up', async () => {
+  test('when the host is not allowed, even before its lookup', async () => {
     for (const host of [
       'example',
       'evilcdn.example',
@@ -105,7 +105,7 @@ describe('refused before any connection', () => {
     expect(asked).toEqual([])
   })
 
-  test('an address of this machine, of its neighbours or of its cloud, in any spelling, even when it is allowed', async () => {
+  test('when the host is a loopback, private or cloud metadata address in any spelling, even when it is an allowed host', async () => {
     for (const [host, canonical] of [
       ['127.0.0.1', '127.0.0.1'],
       ['127.1', '127.0.0.1'],
@@ -125,7 +125,7 @@ describe('refused before any connection', () => {
     }
   })
 
-  test('a name that leads there through DNS, be it with one address of several, or nowhere', async () => {
+  test('when one of the addresses of the host is not public, and when the host has no address', async () => {
     for (const address of [
       '127.0.0.1',
       '169.254.169.254',
@@ -150,7 +150,7 @@ describe('refused before any connection', () => {
     expect(await refusalOf(unconnected('https://trap.cdn.example/', limits()))).toBe('address')
   })
 
-  test('anything, when its time is over; a resolver that hangs does not keep it', async () => {
+  test('when its signal has aborted, even while the lookup hangs', async () => {
     const over = new Error('over')
     expect(await outcome(unconnected('https://cdn.example/', limits({ signal: AbortSignal.abort(over) })))).toBe(over)
     const stuck = createSafeFetch({ resolve: () => new Promise(() => {}), connect })
@@ -162,7 +162,7 @@ describe('refused before any connection', () => {
 describe('a redirect', () => {
   const redirect = (location: string, code = 302) => status(code, { location })
 
-  test('is followed three times, each place looked at like the first', async () => {
+  test('is followed up to three times, with every check repeated', async () => {
     server.on('GET /1', redirect('/2', 301))
     server.on('GET /2', redirect('https://v3.cdn.example/3', 307))
     server.on('GET /3', redirect('4', 308))
@@ -173,7 +173,7 @@ describe('a redirect', () => {
     expect(await refusalOf(safeFetch('https://cdn.example/0', limits()))).toBe('redirects')
   })
 
-  test('to a private address, to a name that has one, to another name, or to no https is refused without connecting there', async () => {
+  test('to an address, host or scheme that is not allowed is refused without connecting to it', async () => {
     names['inside.cdn.example'] = ['10.0.0.7']
     for (const [location, reason] of [
       ['https://127.0.0.1/', 'address'],
@@ -193,7 +193,7 @@ describe('a redirect', () => {
     }
   })
 
-  test('back to the same name is looked up again, and refused when the name leads elsewhere now', async () => {
+  test('to the same host looks it up again and is refused when it now resolves to a private address', async () => {
     let lookups = 0
     const rebinding = createSafeFetch({
       resolve: async () => (lookups++ === 0 ? ['93.184.215.14'] : ['127.0.0.1']),
@@ -204,13 +204,13 @@ describe('a redirect', () => {
     expect(connections).toEqual([{ host: 'cdn.example', addresses: ['93.184.215.14'] }])
   })
 
-  test('that does not say where is no answer', async () => {
+  test('without a Location header is refused by its status', async () => {
     server.on('GET /nowhere', status(302))
     expect(await refusalOf(safeFetch('https://cdn.example/nowhere', limits()))).toBe('status')
   })
 })
 
-test('what is large comes whole, and in its order', async () => {
+test('a large response arrives complete and in order', async () => {
   const bytes = Buffer.alloc(5_000_001)
   for (let at = 0; at + 4 <= bytes.length; at += 4) bytes.writeUInt32LE(at, at)
   server.on('GET /a.png', file(bytes, 'image/png'))
@@ -218,10 +218,10 @@ test('what is large comes whole, and in its order', async () => {
   expect(bytes.equals(fetched)).toBeTrue()
 })
 
-describe('not taken', () => {
+describe('a response is refused', () => {
   const url = 'https://cdn.example/a.png'
 
-  test('what is larger than allowed, whether it says so or not', async () => {
+  test('when it is larger than the limit, with or without a Content-Length', async () => {
     server.on('GET /a.png', (response) => {
       response.writeHead(200, { 'content-type': 'image/png', 'content-length': '1001' }).flushHeaders()
     })
@@ -236,7 +236,7 @@ describe('not taken', () => {
     expect((await safeFetch(url, limits())).byteLength).toBe(1_000)
   })
 
-  test('another type, none, or one that is packed', async () => {
+  test('when its type is missing or not accepted, or its content is compressed', async () => {
     for (const type of ['text/html', 'image/svg+xml', 'image/pngx', 'image', '']) {
       server.on('GET /a.png', file('<script>', type))
       expect([type, await refusalOf(safeFetch(url, limits()))]).toEqual([type, 'type'])
@@ -245,7 +245,7 @@ describe('not taken', () => {
     expect(await refusalOf(safeFetch(url, limits()))).toBe('type')
   })
 
-  test('any status but 200; what it was is told', async () => {
+  test('when its status is not 200, and the error carries the status', async () => {
     for (const code of [204, 206, 304, 403, 404, 500, 503]) {
       server.on('GET /a.png', status(code, { 'retry-after': '7', 'content-type': 'image/png' }))
       const error = await outcome(safeFetch(url, limits()))
@@ -253,8 +253,8 @@ describe('not taken', () => {
     }
   })
 
-  test('a part of a file, or none', async () => {
-    for (const act of [cut('image/png'), cutWithoutLength('image/png'), drop]) {
+  test('when it is partial or ends early', async () => {
+    for (const act of [truncated('image/png'), truncatedWithoutLength('image/png'), closeConnection]) {
       server.on('GET /a.png', act)
       const error = await outcome(safeFetch(url, limits()))
       expect(error).toBeInstanceOf(Error)
@@ -262,22 +262,22 @@ describe('not taken', () => {
     }
   })
 
-  test('what hangs, before the head or in the body, for longer than there is time', async () => {
-    for (const act of [hang, hangWithin('image/png')]) {
+  test('when it hangs before the head or in the body beyond the deadline', async () => {
+    for (const act of [hang, hangInBody('image/png')]) {
       server.on('GET /a.png', act)
       const signal = AbortSignal.timeout(30)
       expect(await outcome(safeFetch(url, limits({ signal })))).toBe(signal.reason)
     }
   })
 
-  test('and no refusal repeats what may be secret in a URL', async () => {
+  test('with an error that contains no part of the URL but its host', async () => {
     server.on('GET /a.png?signature=hunter2', status(403))
     const error = await outcome(safeFetch('https://cdn.example/a.png?signature=hunter2', limits()))
     expect(Bun.inspect(error)).not.toContain('hunter2')
   })
 })
 
-test('a real connection goes to the address that was looked at, asks for the name, and speaks TLS from its first byte', async () => {
+test('a real connection uses the checked address, sends the host name for TLS, and starts with a TLS handshake', async () => {
   let hello = ''
   const listener = createServer((socket) => {
     socket.once('data', (bytes) => {
@@ -291,7 +291,7 @@ test('a real connection goes to the address that was looked at, asks for the nam
     const url = new URL(`https://pictures.example:${port}/a.png`)
     const sent = connectTo(url, ['127.0.0.1'], { headers: {}, signal: AbortSignal.timeout(10_000) })
     expect(await new Promise((done) => sent.on('error', done).on('response', done).end())).toBeInstanceOf(Error)
-    // A record of a handshake, with the name in the open.
+    // A TLS handshake record, which contains the server name in plain text.
     expect(hello.startsWith('\x16')).toBe(true)
     expect(hello.includes('pictures.example')).toBe(true)
   } finally {

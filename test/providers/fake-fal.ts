@@ -1,15 +1,15 @@
 import sharp from 'sharp'
 import { createSafeFetch, type SafeFetch } from '../../src/platform/safe-fetch.ts'
-import { type Act, connectToFake, file, json, type Received, startFakeServer } from './fake-server.ts'
+import { connectToFake, file, json, type Received, type Respond, startFakeServer } from './fake-server.ts'
 
-/** What is done about an order, step by step; the last of each is done from then on. */
+/** The responses to each step of an order, in turn; the last response of a step repeats. */
 export type Script = {
-  /** Before it is taken; what is left unsaid is taken. */
-  readonly submit?: readonly Act[]
-  readonly status?: readonly Act[]
-  readonly result?: readonly Act[]
-  readonly file?: readonly Act[]
-  readonly cancel?: readonly Act[]
+  /** Responses to the submissions that come before the one that is accepted. */
+  readonly submit?: readonly Respond[]
+  readonly status?: readonly Respond[]
+  readonly result?: readonly Respond[]
+  readonly file?: readonly Respond[]
+  readonly cancel?: readonly Respond[]
 }
 
 const queued = json({ status: 'IN_QUEUE', queue_position: 1 }, 202)
@@ -21,26 +21,26 @@ const requests = '/fal-ai/flux/requests'
 
 export type FakeFal = {
   readonly queueUrl: string
-  /** Reaches its files, and them alone, whatever addresses their names have. */
+  /** Reaches the files of this server only, independent of the addresses of their hosts. */
   readonly safeFetch: SafeFetch
-  /** What it makes of everything. */
-  readonly picture: Buffer
-  /** What is done about orders with this prompt. */
+  /** The output of every order. */
+  readonly image: Buffer
+  /** Scripts the responses to orders with this prompt. */
   script(prompt: string, script: Script): void
-  /** How often it was asked to make this, and what it took. */
-  submitted(prompt: string): number
-  taken(prompt: string): readonly string[]
-  /** How often it was asked: how far one is, and not to make it. */
-  looked(id: string): number
-  cancelled(id: string): number
+  /** Number of submissions with this prompt, and the request ids of those that were accepted. */
+  submissions(prompt: string): number
+  acceptedIds(prompt: string): readonly string[]
+  /** Number of status polls and of cancellations of a request. */
+  polls(id: string): number
+  cancellations(id: string): number
   close(): Promise<void>
 }
 
-/** The queue of fal.ai and its files, as documented, for one model; it forgets nothing, and does as it is told. */
+/** The documented queue API of fal.ai and its files, for one model, with scripted responses. It keeps every order. */
 export const startFakeFal = async (): Promise<FakeFal> => {
   const server = await startFakeServer()
   const noise = { type: 'gaussian', mean: 128, sigma: 20 } as const
-  const picture = await sharp({ create: { width: 96, height: 64, channels: 3, background: '#246', noise } })
+  const image = await sharp({ create: { width: 96, height: 64, channels: 3, background: '#246', noise } })
     .png()
     .toBuffer()
   const scripts = new Map<string, Script>()
@@ -58,7 +58,7 @@ export const startFakeFal = async (): Promise<FakeFal> => {
     const images = [{ url: `https://v3.fal.media/files/${id}.png`, content_type: 'image/png' }]
     server.on(`GET ${path}/status`, ...(status ?? [queued, inProgress, completed]))
     server.on(`GET ${path}`, ...(result ?? [json({ images, has_nsfw_concepts: [false] })]))
-    server.on(`GET /files/${id}.png`, ...(files ?? [file(picture, 'image/png')]))
+    server.on(`GET /files/${id}.png`, ...(files ?? [file(image, 'image/png')]))
     server.on(`PUT ${path}/cancel`, ...(cancel ?? []), json({ status: 'CANCELLATION_REQUESTED' }, 202))
     return id
   }
@@ -74,12 +74,12 @@ export const startFakeFal = async (): Promise<FakeFal> => {
   return {
     queueUrl: server.baseUrl,
     safeFetch: createSafeFetch({ resolve: async () => ['93.184.215.14'], connect }),
-    picture,
+    image,
     script: (prompt, script) => void scripts.set(prompt, script),
-    submitted: (prompt) => submissions.get(prompt) ?? 0,
-    taken: (prompt) => taken.get(prompt) ?? [],
-    looked: (id) => server.count(`GET ${requests}/${id}/status`),
-    cancelled: (id) => server.count(`PUT ${requests}/${id}/cancel`),
+    submissions: (prompt) => submissions.get(prompt) ?? 0,
+    acceptedIds: (prompt) => taken.get(prompt) ?? [],
+    polls: (id) => server.count(`GET ${requests}/${id}/status`),
+    cancellations: (id) => server.count(`PUT ${requests}/${id}/cancel`),
     close: server.close,
   }
 }

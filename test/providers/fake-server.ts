@@ -10,41 +10,41 @@ export type Received = {
   readonly body: unknown
 }
 
-/** What a server does with one request. */
-export type Act = (response: ServerResponse, received: Received) => void
+/** How the server responds to one request. */
+export type Respond = (response: ServerResponse, received: Received) => void
 
 export const json =
-  (value: unknown, status = 200, headers: Record<string, string> = {}): Act =>
+  (value: unknown, status = 200, headers: Record<string, string> = {}): Respond =>
   (response) =>
     void response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
 
 export const file =
-  (bytes: Uint8Array | string, type: string, headers: Record<string, string> = {}): Act =>
+  (bytes: Uint8Array | string, type: string, headers: Record<string, string> = {}): Respond =>
   (response) =>
     void response.writeHead(200, { 'content-type': type, ...headers }).end(bytes)
 
 export const status =
-  (code: number, headers: Record<string, string> = {}): Act =>
+  (code: number, headers: Record<string, string> = {}): Respond =>
   (response) =>
     void response.writeHead(code, headers).end()
 
-/** Says nothing, for good. */
-export const hang: Act = () => {}
-/** Begins, and says nothing more. */
-export const hangWithin =
-  (type: string): Act =>
+/** Never responds. */
+export const hang: Respond = () => {}
+/** Starts a response and never completes it. */
+export const hangInBody =
+  (type: string): Respond =>
   (response) =>
     void response.writeHead(200, { 'content-type': type, 'content-length': '1000' }).write('{')
-/** Closes the connection before the answer. */
-export const drop: Act = (response) => void response.socket?.destroy()
-/** Closes it within the answer. */
-export const cut =
-  (type: string, headers: Record<string, string> = { 'content-length': '1000' }): Act =>
+/** Closes the connection without a response. */
+export const closeConnection: Respond = (response) => void response.socket?.destroy()
+/** Closes the connection in the middle of the body. */
+export const truncated =
+  (type: string, headers: Record<string, string> = { 'content-length': '1000' }): Respond =>
   (response) => {
     response.writeHead(200, { 'content-type': type, ...headers })
     response.write('{"some":', () => setTimeout(() => response.socket?.destroy(), 5))
   }
-export const cutWithoutLength = (type: string) => cut(type, {})
+export const truncatedWithoutLength = (type: string) => truncated(type, {})
 
 const readBody = async (message: IncomingMessage): Promise<unknown> => {
   const chunks: Uint8Array[] = []
@@ -56,20 +56,20 @@ const readBody = async (message: IncomingMessage): Promise<unknown> => {
 export type FakeServer = {
   readonly baseUrl: string
   readonly port: number
-  /** All that came, in its order. */
+  /** All requests, in the order received. */
   readonly received: Received[]
-  /** What is done with the requests for a method and a path: in turn, the last of them from then on. */
-  on(methodAndPath: string, ...acts: Act[]): void
-  /** How often a method and a path were asked for. */
+  /** Scripts the responses for a method and a path: one for each request, and the last one for all further requests. */
+  on(methodAndPath: string, ...acts: Respond[]): void
+  /** Number of requests for a method and a path. */
   count(methodAndPath: string): number
-  /** Resolves when they are asked for the next time. */
-  asked(methodAndPath: string): Promise<void>
+  /** Resolves at the next request for a method and a path. */
+  nextRequest(methodAndPath: string): Promise<void>
   close(): Promise<void>
 }
 
-/** An HTTP server on 127.0.0.1 that does as it is told. What it was told nothing about is 404. */
+/** An HTTP server on 127.0.0.1 with scripted responses; 404 for every other request. */
 export const startFakeServer = async (): Promise<FakeServer> => {
-  const acts = new Map<string, Act[]>()
+  const acts = new Map<string, Respond[]>()
   const received: Received[] = []
   const waiting = new Map<string, (() => void)[]>()
   const server = createServer(async (message, response) => {
@@ -90,7 +90,7 @@ export const startFakeServer = async (): Promise<FakeServer> => {
     received,
     on: (key, ...list) => void acts.set(key, list),
     count: (key) => received.filter(({ method, url }) => `${method} ${url}` === key).length,
-    asked: (key) => new Promise((resolve) => waiting.set(key, [...(waiting.get(key) ?? []), resolve])),
+    nextRequest: (key) => new Promise((resolve) => waiting.set(key, [...(waiting.get(key) ?? []), resolve])),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())
@@ -99,7 +99,7 @@ export const startFakeServer = async (): Promise<FakeServer> => {
   }
 }
 
-/** Connects to a fake server whatever the address, and keeps where it should have gone. */
+/** Connects to a fake server for every address, and records the host and addresses that were requested. */
 export const connectToFake = ({ port }: FakeServer) => {
   const connections: { host: string; addresses: readonly string[] }[] = []
   const connect: Connect = (url, addresses, { headers, signal }) => {

@@ -4,35 +4,35 @@ import { registry } from '../../src/models/registry.ts'
 import { createFal, type FalOptions } from '../../src/providers/fal.ts'
 import type { Order } from '../../src/providers/provider.ts'
 import {
-  type Act,
-  cut,
-  cutWithoutLength,
-  drop,
+  closeConnection,
   type FakeServer,
   file,
   hang,
-  hangWithin,
+  hangInBody,
   json,
+  type Respond,
   startFakeServer,
   status,
+  truncated,
+  truncatedWithoutLength,
 } from './fake-server.ts'
-import { createAttempt, createSurroundings, failureOf, imageOrder } from './world.ts'
+import { createAttempt, createProviderWorld, failureOf, imageOrder } from './world.ts'
 
 const key = 'id:hunter2'
 const id = '764cabcf-b745-4b3e-ae38-1200304cf45b'
 const app = '/fal-ai/flux'
 const submit = 'POST /fal-ai/flux/schnell'
-const look = `GET ${app}/requests/${id}/status`
+const poll = `GET ${app}/requests/${id}/status`
 const result = `GET ${app}/requests/${id}`
 const cancel = `PUT ${app}/requests/${id}/cancel`
 
 let server: FakeServer
-let world: ReturnType<typeof createSurroundings>
+let world: ReturnType<typeof createProviderWorld>
 
 const create = (options: Partial<FalOptions> = {}) =>
   createFal({ ...world.given, key, queueUrl: server.baseUrl, ...options })
 
-/** As fal says it; the URLs lead to where nothing may be asked. */
+/** A response of fal. Its URLs point to an address that must never be requested. */
 const submitted = {
   status: 'IN_QUEUE',
   request_id: id,
@@ -42,13 +42,13 @@ const submitted = {
   queue_position: 3,
 }
 const completed = json({ status: 'COMPLETED', request_id: id, metrics: { inference_time: 0.4 } })
-const picture = (name: string) => ({
+const outputFile = (name: string) => ({
   url: `https://v3.fal.media/files/${name}.png`,
   content_type: 'image/png',
   width: 512,
 })
-const made = {
-  images: [picture('a'), picture('b')],
+const resultBody = {
+  images: [outputFile('a'), outputFile('b')],
   seed: 7,
   has_nsfw_concepts: [false, false],
   prompt: 'a lighthouse',
@@ -57,29 +57,29 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 
 beforeEach(async () => {
   server = await startFakeServer()
-  world = createSurroundings(server)
+  world = createProviderWorld(server)
   server.on(submit, json(submitted))
-  server.on(look, completed)
-  server.on(result, json(made))
+  server.on(poll, completed)
+  server.on(result, json(resultBody))
   server.on(cancel, json({ status: 'CANCELLATION_REQUESTED' }, 202))
   server.on('GET /files/a.png', file('pixels of a', 'image/png'))
   server.on('GET /files/b.png', file('pixels of b', 'image/png'))
 })
 afterEach(() => server.close())
 
-describe('an order', () => {
-  test('is submitted, noted, looked at until it is complete, and its files are fetched', async () => {
+describe('an order at fal', () => {
+  test('is submitted, recorded and polled until it is complete, then its files are fetched', async () => {
     server.on(
-      look,
+      poll,
       json({ status: 'IN_QUEUE', queue_position: 3 }, 202),
       json({ status: 'IN_QUEUE', queue_position: 0 }, 202),
       json({ status: 'IN_PROGRESS', logs: null }, 202),
       completed,
     )
-    const { attempt, notes, progress } = createAttempt()
+    const { attempt, recorded, progress } = createAttempt()
     const outputs = await create().generate(imageOrder, attempt)
     expect(outputs).toEqual([{ bytes: bytes('pixels of a') }, { bytes: bytes('pixels of b') }])
-    expect(notes).toEqual([{ request_id: id }])
+    expect(recorded).toEqual([{ request_id: id }])
     expect(progress).toEqual([0.05, 0.2, 0.5, 0.8, 0.9, 1])
     expect(server.received[0]).toMatchObject({
       method: 'POST',
@@ -100,14 +100,14 @@ describe('an order', () => {
     }
   })
 
-  test('by a reference has it inside, as a data URI, beside the parameters of its model', async () => {
+  test('with a reference image sends it as a data URI beside the parameters of its model', async () => {
     const model = registry.find(({ id }) => id === 'fal-ai/flux/dev/image-to-image')
-    if (model === undefined) throw new Error('There is no such model')
+    if (model === undefined) throw new Error('The model is not in the registry')
     const parameters = { strength: 0.6, num_inference_steps: 40, guidance_scale: 3.5, seed: 7, output_format: 'png' }
     expect(Object.keys(model.parameters).toSorted()).toEqual(Object.keys(parameters).toSorted())
     server.on('POST /fal-ai/flux/dev/image-to-image', json(submitted))
     const { attempt } = createAttempt()
-    // A part of something larger: nothing of the rest may be sent.
+    // A view into a larger buffer: nothing else of the buffer may be sent.
     const reference = { bytes: bytes('before|picture|after').subarray(7, 14), contentType: 'image/webp' }
     const outputs = await create().generate(
       { ...imageOrder, providerModel: model.provider_model, parameters, reference },
@@ -120,30 +120,30 @@ describe('an order', () => {
       image_url: `data:image/webp;base64,${Buffer.from('picture').toString('base64')}`,
       ...parameters,
     })
-    expect(server.count(look)).toBe(1)
+    expect(server.count(poll)).toBe(1)
   })
 
-  test('is written down before it is waited for', async () => {
+  test('is recorded before it is first polled', async () => {
     const { attempt } = createAttempt()
     const seen: number[] = []
     await create().generate(imageOrder, {
       ...attempt,
-      recordRemoteOrder: async () => void seen.push(server.count(look)),
+      recordRemoteOrder: async () => void seen.push(server.count(poll)),
     })
     expect(seen).toEqual([0])
   })
 
-  test('that cannot be written down is cancelled, and not waited for', async () => {
+  test('that cannot be recorded is cancelled and never polled', async () => {
     const lost = new Error('the lease is lost')
     const { attempt } = createAttempt()
     const failure = await failureOf(
       create().generate(imageOrder, { ...attempt, recordRemoteOrder: () => Promise.reject(lost) }),
     )
     expect(failure).toMatchObject({ failure: 'failed', retryable: true, cause: lost })
-    expect([server.count(cancel), server.count(look)]).toEqual([1, 0])
+    expect([server.count(cancel), server.count(poll)]).toEqual([1, 0])
   })
 
-  test('of a clip says how long it is, and what not to show', async () => {
+  test('of a video sends its duration and the negative prompt', async () => {
     const path = '/fal-ai/kling-video'
     const order: Order = {
       ...imageOrder,
@@ -168,16 +168,16 @@ describe('an order', () => {
       cfg_scale: 0.5,
     })
 
-    const make = () => failureOf(create().generate(order, createAttempt().attempt))
+    const attemptOnce = () => failureOf(create().generate(order, createAttempt().attempt))
     server.on('GET /files/c.mp4', file('pixels', 'image/png'))
-    expect(await make()).toMatchObject({ failure: 'invalid_output', retryable: false })
+    expect(await attemptOnce()).toMatchObject({ failure: 'invalid_output', retryable: false })
     for (const none of [{}, { video: null }, { video: [video] }, { images: [video] }, { video: { url: 7 } }]) {
       server.on(`GET ${path}/requests/${id}`, json(none))
-      expect([none, await make()]).toMatchObject([none, { failure: 'invalid_output' }])
+      expect([none, await attemptOnce()]).toMatchObject([none, { failure: 'invalid_output' }])
     }
   })
 
-  test('of every model of the registry is sent where fal has it', async () => {
+  test('of each fal model in the registry is submitted to the path of that model', async () => {
     for (const { provider, provider_model, kind } of registry) {
       if (provider !== 'fal') continue
       server.received.length = 0
@@ -188,33 +188,33 @@ describe('an order', () => {
     }
   })
 
-  test('is looked at at growing intervals', async () => {
+  test('is polled at growing intervals', async () => {
     const waiting = Array.from({ length: 8 }, () => json({ status: 'IN_QUEUE', queue_position: 1 }, 202))
-    server.on(look, ...waiting, completed)
+    server.on(poll, ...waiting, completed)
     await create({ firstPollMs: 100, maxPollMs: 400 }).generate(imageOrder, createAttempt().attempt)
     expect(world.pauses).toEqual([100, 150, 225, 337.5, 400, 400, 400, 400])
   })
 })
 
-describe('what an earlier attempt noted', () => {
-  test('is gone on with, and not ordered again', async () => {
-    const { attempt, notes } = createAttempt({ remoteOrder: { request_id: id } })
+describe('a remote order recorded by an earlier attempt', () => {
+  test('is resumed and not placed again', async () => {
+    const { attempt, recorded } = createAttempt({ remoteOrder: { request_id: id } })
     expect((await create().generate(imageOrder, attempt)).length).toBe(2)
-    expect([server.count(submit), notes]).toEqual([0, []])
+    expect([server.count(submit), recorded]).toEqual([0, []])
   })
 
-  test('is ordered again when fal does not know it any more, or has not kept its result', async () => {
+  test('is placed again when fal no longer knows the request or its result', async () => {
     const old = '00000000-0000-4000-8000-000000000000'
     for (const known of [false, true]) {
       if (known) server.on(`GET ${app}/requests/${old}/status`, completed)
-      const { attempt, notes } = createAttempt({ remoteOrder: { request_id: old } })
+      const { attempt, recorded } = createAttempt({ remoteOrder: { request_id: old } })
       expect((await create().generate(imageOrder, attempt)).length).toBe(2)
-      expect(notes).toEqual([{ request_id: id }])
+      expect(recorded).toEqual([{ request_id: id }])
     }
     expect(server.count(submit)).toBe(2)
   })
 
-  test('is used for no URL unless it is the name of a request', async () => {
+  test('is used in a URL only when it is a valid request id', async () => {
     for (const remoteOrder of [null, id, {}, { request_id: '../../other' }, { request_id: 'a/b' }, { request_id: 7 }]) {
       server.received.length = 0
       await create().generate(imageOrder, createAttempt({ remoteOrder }).attempt)
@@ -222,109 +222,108 @@ describe('what an earlier attempt noted', () => {
     }
   })
 
-  test('is kept while fal cannot be reached, and forgotten when what it made is of no use', async () => {
+  test('is kept while fal cannot be reached and cleared when its result is unusable', async () => {
     const remoteOrder = { request_id: id }
-    server.on(look, drop)
+    server.on(poll, closeConnection)
     const unreached = createAttempt({ remoteOrder })
     expect(await failureOf(create().generate(imageOrder, unreached.attempt))).toMatchObject({ failure: 'unavailable' })
-    expect(unreached.notes).toEqual([])
+    expect(unreached.recorded).toEqual([])
 
-    server.on(look, completed)
+    server.on(poll, completed)
     server.on(result, status(500))
     const failed = createAttempt({ remoteOrder })
     expect(await failureOf(create().generate(imageOrder, failed.attempt))).toMatchObject({
       failure: 'failed',
       retryable: true,
     })
-    expect(failed.notes).toEqual([null])
+    expect(failed.recorded).toEqual([null])
     expect(server.count(cancel)).toBe(0)
   })
 })
 
-describe('an order that nobody waits for any more', () => {
-  const noted = { request_id: id }
-  const told = (remoteOrder: unknown = noted) =>
+describe('cancelling a remote order', () => {
+  const cancelOrder = (remoteOrder: unknown = { request_id: id }) =>
     create({ cancelMs: 50 }).cancel?.(imageOrder.providerModel, remoteOrder)
 
-  test('is cancelled, by the name that was noted', async () => {
-    await told()
+  test('addresses it by the recorded request id', async () => {
+    await cancelOrder()
     expect(server.received.map(({ method, url, headers }) => [method, url, headers['authorization']])).toEqual([
       ['PUT', `${app}/requests/${id}/cancel`, `Key ${key}`],
     ])
   })
 
-  test('is left alone where it is over, or was never known', async () => {
+  test('resolves when the request is complete, unknown to fal or was never recorded', async () => {
     for (const gone of [400, 404, 410]) {
       server.on(cancel, status(gone))
-      await told()
+      await cancelOrder()
     }
-    for (const remoteOrder of [null, {}, { request_id: '../x' }, 'x']) await told(remoteOrder)
+    for (const remoteOrder of [null, {}, { request_id: '../x' }, 'x']) await cancelOrder(remoteOrder)
     expect(server.count(cancel)).toBe(3)
   })
 
-  test('that fal cannot be told of is a failure, so that it can be told again', async () => {
-    for (const act of [status(401), status(429), status(500), hang, drop]) {
+  test('throws when fal does not accept it, so that it can be tried again', async () => {
+    for (const act of [status(401), status(429), status(500), hang, closeConnection]) {
       server.on(cancel, act)
-      await failureOf(told() as Promise<unknown>)
+      await failureOf(cancelOrder() as Promise<unknown>)
     }
     expect(server.count(cancel)).toBe(5)
   })
 })
 
-describe('an attempt that ends before the order', () => {
+describe('an attempt that ends before its order', () => {
   const begin = async (deadlineMs?: FalOptions['deadlineMs']) => {
-    server.on(look, json({ status: 'IN_PROGRESS' }, 202))
+    server.on(poll, json({ status: 'IN_PROGRESS' }, 202))
     const controller = new AbortController()
-    const told = createAttempt({ signal: controller.signal })
-    const looked = server.asked(look)
-    const failing = failureOf(create(deadlineMs && { deadlineMs }).generate(imageOrder, told.attempt))
-    await looked
-    return { ...told, controller, failing }
+    const created = createAttempt({ signal: controller.signal })
+    const polled = server.nextRequest(poll)
+    const failing = failureOf(create(deadlineMs && { deadlineMs }).generate(imageOrder, created.attempt))
+    await polled
+    return { ...created, controller, failing }
   }
 
-  test('leaves it to whoever goes on with it, or has it cancelled', async () => {
-    const { controller, failing, notes } = await begin()
+  test('by an abort leaves the recorded order to be resumed or cancelled', async () => {
+    const { controller, failing, recorded } = await begin()
     controller.abort(new Error('over'))
     expect(await failing).toMatchObject({ failure: 'timeout' })
-    expect([server.count(cancel), notes]).toEqual([0, [{ request_id: id }]])
+    expect([server.count(cancel), recorded]).toEqual([0, [{ request_id: id }]])
   })
 
-  test('has it cancelled and forgotten when it took longer than it may', async () => {
-    const { failing, notes } = await begin({ image: 400, video: 400 })
+  test('by its time limit cancels the order and clears the record', async () => {
+    const { failing, recorded } = await begin({ image: 400, video: 400 })
     expect(await failing).toMatchObject({ failure: 'timeout', retryable: true })
-    expect([server.count(cancel), notes]).toEqual([1, [{ request_id: id }, null]])
+    expect([server.count(cancel), recorded]).toEqual([1, [{ request_id: id }, null]])
   })
 
-  test('while it is submitted is told its name, so that it can be gone on with, or cancelled', async () => {
+  test('during the submission still waits for the request id and records it', async () => {
     let answer = () => {}
     server.on(submit, (response, received) => {
       answer = () => json(submitted)(response, received)
     })
     const controller = new AbortController()
-    const { attempt, notes } = createAttempt({ signal: controller.signal })
-    const asked = server.asked(submit)
+    const { attempt, recorded } = createAttempt({ signal: controller.signal })
+    const requested = server.nextRequest(submit)
     const failing = failureOf(create().generate(imageOrder, attempt))
-    await asked
+    await requested
     const reason = new Error('over')
     controller.abort(reason)
     answer()
     expect(await failing).toMatchObject({ failure: 'timeout', cause: reason })
-    expect(notes).toEqual([{ request_id: id }])
-    expect([server.count(submit), server.count(cancel), server.count(look)]).toEqual([1, 0, 0])
+    expect(recorded).toEqual([{ request_id: id }])
+    expect([server.count(submit), server.count(cancel), server.count(poll)]).toEqual([1, 0, 0])
   })
 
-  test('while it is submitted waits no longer than it may for its name, and orders no other', async () => {
+  test('during the submission waits for the request id no longer than its limit and submits no other order', async () => {
     server.on(submit, hang)
     const controller = new AbortController()
-    const asked = server.asked(submit)
+    const requested = server.nextRequest(submit)
     const failing = failureOf(
       create({ cancelMs: 20 }).generate(imageOrder, createAttempt({ signal: controller.signal }).attempt),
     )
-    await asked
+    await requested
     controller.abort()
     expect(await failing).toMatchObject({ failure: 'timeout' })
 
-    server.on(submit, drop)
+    server.on(submit, closeConnection)
     const pausing = new AbortController()
     const wait = async (_ms: number, signal: AbortSignal) => {
       pausing.abort()
@@ -334,9 +333,9 @@ describe('an attempt that ends before the order', () => {
     expect(server.count(submit)).toBe(2)
   })
 
-  test('does not wait for a fal that hangs', async () => {
+  test('does not wait for a cancellation that hangs', async () => {
     server.on(cancel, hang)
-    server.on(look, hang)
+    server.on(poll, hang)
     const failing = failureOf(
       create({ cancelMs: 20, deadlineMs: { image: 100, video: 100 } }).generate(imageOrder, createAttempt().attempt),
     )
@@ -344,40 +343,40 @@ describe('an attempt that ends before the order', () => {
     expect(server.count(cancel)).toBe(1)
   })
 
-  test('orders nothing when it ended before it began', async () => {
+  test('before it starts submits nothing', async () => {
     const { attempt } = createAttempt({ signal: AbortSignal.abort() })
     expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({ failure: 'timeout' })
     expect(server.received).toEqual([])
   })
 })
 
-describe('trouble', () => {
-  const passing: [string, Act][] = [
+describe('a failed call to fal', () => {
+  const transient: [string, Respond][] = [
     ['429', status(429)],
     ['500', status(500)],
     ['502', status(502)],
     ['503', status(503)],
     ['504', status(504)],
-    ['no answer', drop],
-    ['a truncated answer', cut('application/json')],
-    ['a truncated answer of no stated length', cutWithoutLength('application/json')],
+    ['no answer', closeConnection],
+    ['a truncated answer', truncated('application/json')],
+    ['a truncated answer of no stated length', truncatedWithoutLength('application/json')],
   ]
-  for (const [name, act] of passing) {
-    test(`that passes (${name}) is not noticed, at any step`, async () => {
-      for (const step of [submit, look, result]) {
-        const good = step === submit ? json(submitted) : step === look ? completed : json(made)
+  for (const [name, act] of transient) {
+    test(`that is transient (${name}) is retried at every step`, async () => {
+      for (const step of [submit, poll, result]) {
+        const good = step === submit ? json(submitted) : step === poll ? completed : json(resultBody)
         server.on(step, act, act, good)
       }
-      const atFile = name.startsWith('a truncated') ? cut('image/png') : act
+      const atFile = name.startsWith('a truncated') ? truncated('image/png') : act
       server.on('GET /files/a.png', atFile, atFile, file('pixels of a', 'image/png'))
       const outputs = await create({ failuresToTrip: 100 }).generate(imageOrder, createAttempt().attempt)
       expect(outputs.length).toBe(2)
-      expect([submit, look, result, 'GET /files/a.png'].map(server.count)).toEqual([3, 3, 3, 3])
-      // Half of what they may be, as chance has it here: from a bound that doubles.
+      expect([submit, poll, result, 'GET /files/a.png'].map(server.count)).toEqual([3, 3, 3, 3])
+      // `random` returns 0.5 here: the pauses are half of a bound that doubles.
       expect(world.pauses.slice(0, 2)).toEqual([250, 500])
     })
 
-    test(`that does not pass (${name}) is not fought for long`, async () => {
+    test(`that persists (${name}) fails after three tries`, async () => {
       server.on(submit, act)
       const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
@@ -386,7 +385,7 @@ describe('trouble', () => {
   }
 
   for (const code of [400, 401, 402, 403, 404, 409, 413, 422]) {
-    test(`a refusal (${code}) is final`, async () => {
+    test(`that is a refusal (${code}) is final`, async () => {
       server.on(submit, json({ detail: [{ type: 'content_policy_violation' }] }, code))
       expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject({
         failure: 'refused',
@@ -396,16 +395,16 @@ describe('trouble', () => {
     })
   }
 
-  test('a refusal by the model, or by its safety checker, is final too', async () => {
+  test('that is a refusal by the model or by its safety checker is final', async () => {
     server.on(result, json({ detail: [{ type: 'content_policy_violation' }] }, 422))
     const refused = { failure: 'refused', retryable: false }
     expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject(refused)
-    server.on(result, json({ ...made, has_nsfw_concepts: [false, true] }))
+    server.on(result, json({ ...resultBody, has_nsfw_concepts: [false, true] }))
     expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject(refused)
     expect(world.connections).toEqual([])
   })
 
-  test('to be left alone for a while is done as asked, unless there is no time for it', async () => {
+  test('is retried after the Retry-After of its response, unless that exceeds the budget', async () => {
     server.on(submit, status(429, { 'retry-after': '9' }), status(503, { 'retry-after': '0' }), json(submitted))
     await create().generate(imageOrder, createAttempt().attempt)
     expect(world.pauses).toEqual([9_000, 500])
@@ -415,32 +414,32 @@ describe('trouble', () => {
     expect([world.pauses.length, server.count(submit)]).toEqual([2, 4])
   })
 
-  test('a hang is waited for only so long; ordering again is left to another attempt, looking again is not', async () => {
-    for (const act of [hang, hangWithin('application/json')]) {
+  test('that timed out is retried when it was a poll, and left to another attempt when it was a submission', async () => {
+    for (const act of [hang, hangInBody('application/json')]) {
       server.on(submit, act)
       const failure = await failureOf(create({ callMs: 30 }).generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'timeout', retryable: true })
       server.on(submit, json(submitted))
-      server.on(look, act, completed)
+      server.on(poll, act, completed)
       expect((await create({ callMs: 400 }).generate(imageOrder, createAttempt().attempt)).length).toBe(2)
     }
     expect(server.count(submit)).toBe(4)
   })
 
-  const unreadable: [string, Act][] = [
-    ['another type', file('{}', 'text/html')],
-    ['no type', (response) => void response.writeHead(200).end('{}')],
-    ['no JSON', file('{"request_id":', 'application/json')],
-    ['other JSON', json(['hello'])],
-    ['nothing', file('', 'application/json')],
-    ['too much', file(`"${'x'.repeat(1_100_000)}"`, 'application/json')],
-    ['a name of a request that is none', json({ request_id: '../../other' })],
+  const invalid: [string, Respond][] = [
+    ['another content type', file('{}', 'text/html')],
+    ['no content type', (response) => void response.writeHead(200).end('{}')],
+    ['malformed JSON', file('{"request_id":', 'application/json')],
+    ['unexpected JSON', json(['hello'])],
+    ['an empty body', file('', 'application/json')],
+    ['too large a body', file(`"${'x'.repeat(1_100_000)}"`, 'application/json')],
+    ['an invalid request id', json({ request_id: '../../other' })],
   ]
-  for (const [name, act] of unreadable) {
-    test(`an answer that cannot be read (${name}) is not asked for again`, async () => {
-      for (const step of [submit, look, result]) {
+  for (const [name, act] of invalid) {
+    test(`with an invalid response (${name}) is not retried`, async () => {
+      for (const step of [submit, poll, result]) {
         server.on(submit, json(submitted))
-        server.on(look, completed)
+        server.on(poll, completed)
         const before = server.count(step)
         server.on(step, act)
         const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
@@ -450,25 +449,25 @@ describe('trouble', () => {
     })
   }
 
-  test('a redirect is not followed: the key is for one place', async () => {
+  test('that is a redirect is not followed, since the key is for one origin', async () => {
     server.on(submit, status(307, { location: '/elsewhere' }))
     const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
     expect(failure).toMatchObject({ failure: 'failed', retryable: false })
     expect(server.received.length).toBe(1)
   })
 
-  test('fewer pictures than were ordered are none', async () => {
-    server.on(result, json({ images: [picture('a')] }))
-    const { attempt, notes } = createAttempt()
+  test('that returns fewer images than ordered fails, and the record is cleared', async () => {
+    server.on(result, json({ images: [outputFile('a')] }))
+    const { attempt, recorded } = createAttempt()
     expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({ failure: 'invalid_output' })
-    expect(notes).toEqual([{ request_id: id }, null])
+    expect(recorded).toEqual([{ request_id: id }, null])
   })
 })
 
-describe('an output', () => {
-  const from = (url: string) => server.on(result, json({ images: [{ url }, picture('b')] }))
+describe('an output of fal', () => {
+  const from = (url: string) => server.on(result, json({ images: [{ url }, outputFile('b')] }))
 
-  test('that leads to this machine, its neighbours or its cloud is refused before any connection', async () => {
+  test('at a loopback, private or cloud metadata address is refused before any connection', async () => {
     world.names['trap.fal.media'] = ['10.0.0.1']
     world.names['meta.fal.media'] = ['169.254.169.254']
     for (const url of [
@@ -488,7 +487,7 @@ describe('an output', () => {
     expect(world.connections).toEqual([])
   })
 
-  test('that redirects there is refused there', async () => {
+  test('that redirects to such an address is refused before that connection', async () => {
     from('https://v3.fal.media/away')
     server.on('GET /away', status(302, { location: 'https://169.254.169.254/' }))
     expect(await failureOf(create().generate(imageOrder, createAttempt().attempt))).toMatchObject({
@@ -497,13 +496,13 @@ describe('an output', () => {
     expect(world.connections).toEqual([{ host: 'v3.fal.media', addresses: ['93.184.215.14'] }])
   })
 
-  const bad: [string, Act][] = [
+  const rejected: [string, Respond][] = [
     ['of another type', file('<html>', 'text/html')],
     ['too large', file(new Uint8Array(2_000), 'image/png')],
-    ['gone', status(404)],
+    ['missing', status(404)],
   ]
-  for (const [name, act] of bad) {
-    test(`that is ${name} is not taken`, async () => {
+  for (const [name, act] of rejected) {
+    test(`that is ${name} is refused`, async () => {
       server.on('GET /files/a.png', act)
       const failure = await failureOf(create({ maxOutputBytes: 1_000 }).generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'invalid_output', retryable: false })
@@ -511,49 +510,49 @@ describe('an output', () => {
     })
   }
 
-  test('that is empty is not taken, and the order is forgotten', async () => {
+  test('that is empty is refused, and the record is cleared', async () => {
     server.on('GET /files/a.png', file('', 'image/png'))
-    const { attempt, notes } = createAttempt()
+    const { attempt, recorded } = createAttempt()
     expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({
       failure: 'invalid_output',
       retryable: true,
     })
-    expect(notes.at(-1)).toBeNull()
+    expect(recorded.at(-1)).toBeNull()
   })
 
-  test('that cannot be had now is left for another attempt, with the order', async () => {
+  test('that cannot be fetched now is left to another attempt, which resumes the order', async () => {
     for (const [act, failure] of [
       [status(503), 'unavailable'],
-      [cut('image/png'), 'unavailable'],
+      [truncated('image/png'), 'unavailable'],
       [hang, 'timeout'],
     ] as const) {
       server.on('GET /files/a.png', act)
-      const { attempt, notes } = createAttempt()
+      const { attempt, recorded } = createAttempt()
       const failed = await failureOf(create({ fetchMs: 200 }).generate(imageOrder, attempt))
       expect(failed).toMatchObject({ failure, retryable: true })
-      expect(notes).toEqual([{ request_id: id }])
+      expect(recorded).toEqual([{ request_id: id }])
     }
     expect(server.count('GET /files/a.png')).toBe(9)
   })
 })
 
-describe('a fal that does not work', () => {
-  test('is found out after some calls, then left alone, and asked once in a while', async () => {
+describe('the circuit breaker of fal', () => {
+  test('opens after consecutive failures, lets one probe through at each interval, and closes when a probe succeeds', async () => {
     const clock = manualClock()
     const fal = create({ clock, failuresToTrip: 4, probeAfterMs: 30_000 })
-    const make = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
+    const attemptOnce = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(503))
-    await make()
+    await attemptOnce()
     expect(fal.state()).toBe('up')
-    expect(await make()).toMatchObject({ failure: 'unavailable', retryable: true })
+    expect(await attemptOnce()).toMatchObject({ failure: 'unavailable', retryable: true })
     expect([fal.state(), server.count(submit)]).toEqual(['tripped', 4])
 
-    expect(await make()).toMatchObject({ failure: 'unavailable', retryable: true })
+    expect(await attemptOnce()).toMatchObject({ failure: 'unavailable', retryable: true })
     clock.advance(29_999)
-    await make()
+    await attemptOnce()
     expect(server.count(submit)).toBe(4)
     clock.advance(1)
-    await make()
+    await attemptOnce()
     expect([fal.state(), server.count(submit)]).toEqual(['tripped', 5])
 
     server.on(submit, json(submitted))
@@ -566,26 +565,33 @@ describe('a fal that does not work', () => {
     ])
   })
 
-  test('is not one that refuses, has enough for now, or whose model or files fail', async () => {
+  test('does not count refusals, rate limits, and failures of a model or of its files', async () => {
     const fal = create({ failuresToTrip: 1 })
-    const make = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
+    const attemptOnce = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(422))
-    await make()
+    await attemptOnce()
     server.on(submit, status(429))
-    await make()
+    await attemptOnce()
     server.on(submit, json(submitted))
     server.on(result, status(500))
-    await make()
-    server.on(result, json(made))
+    await attemptOnce()
+    server.on(result, json(resultBody))
     server.on('GET /files/a.png', status(500))
-    await make()
+    await attemptOnce()
     expect(fal.state()).toBe('up')
   })
 })
 
-test('the key is in nothing that is thrown or logged', async () => {
+test('no error and no log line contains the fal key', async () => {
   const thrown: unknown[] = []
-  for (const act of [status(401), status(500), drop, hang, file('no', 'text/html'), cut('application/json')]) {
+  for (const act of [
+    status(401),
+    status(500),
+    closeConnection,
+    hang,
+    file('no', 'text/html'),
+    truncated('application/json'),
+  ]) {
     server.on(submit, act)
     thrown.push(
       await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(imageOrder, createAttempt().attempt)),

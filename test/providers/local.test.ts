@@ -19,7 +19,7 @@ const order = (more: Partial<Order> = {}): Order => ({
 
 const setUp = (draw: (request: RenderRequest) => void = () => {}) => {
   const requests: RenderRequest[] = []
-  const heard: number[] = []
+  const progress: number[] = []
   const provider = createLocalProvider({
     clock: manualClock(),
     images: {
@@ -36,17 +36,17 @@ const setUp = (draw: (request: RenderRequest) => void = () => {}) => {
   const abort = new AbortController()
   const attempt = {
     signal: abort.signal,
-    onProgress: (fraction: number) => void heard.push(Math.round(fraction * 6)),
+    onProgress: (fraction: number) => void progress.push(Math.round(fraction * 6)),
     remoteOrder: null,
     recordRemoteOrder: async () => {},
   }
-  return { provider, attempt, abort, requests, heard }
+  return { provider, attempt, abort, requests, progress }
 }
 
-test('draws as many as were ordered, each by the seed after the one before, and tells how far it is', async () => {
-  const { provider, attempt, requests, heard } = setUp()
-  const made = await provider.generate(order(), attempt)
-  expect(made.map(({ bytes }) => [...bytes])).toEqual([[1], [2], [3]])
+test('the local provider renders each ordered image with the next seed and reports its progress', async () => {
+  const { provider, attempt, requests, progress } = setUp()
+  const outputs = await provider.generate(order(), attempt)
+  expect(outputs.map(({ bytes }) => [...bytes])).toEqual([[1], [2], [3]])
   expect(requests.map(({ seed }) => seed)).toEqual([2 ** 32 - 2, 2 ** 32 - 1, 0])
   expect(requests[0]).toEqual({
     prompt: 'a lighthouse',
@@ -56,19 +56,19 @@ test('draws as many as were ordered, each by the seed after the one before, and 
     height: 64,
     format: 'png',
   })
-  expect(heard).toEqual([1, 2, 3, 4, 5, 6])
+  expect(progress).toEqual([1, 2, 3, 4, 5, 6])
 })
 
-test('draws nothing more once it is told to stop', async () => {
+test('the local provider renders no further image after its attempt is aborted', async () => {
   const { provider, attempt, abort, requests } = setUp(() => abort.abort(new Error('stop')))
   await expect(provider.generate(order(), attempt)).rejects.toThrow('stop')
   expect(requests).toHaveLength(1)
 })
 
-test('every error on the way has a word that its owner is told', () => {
+test('every error of an attempt is classified by a reason for its owner and by whether to retry', () => {
   const refused = new ProviderFailed('refused', { retryable: false })
   expect(classifyProviderError(refused)).toEqual({ reason: 'refused', retryable: false })
   expect(classifyProviderError(new ImageRefused('damaged'))).toEqual({ reason: 'invalid_output', retryable: false })
   expect(classifyProviderError(new PoolBusy())).toEqual({ reason: 'unavailable', retryable: true })
-  expect(classifyProviderError('whatever')).toEqual({ reason: 'failed', retryable: true })
+  expect(classifyProviderError('any other error')).toEqual({ reason: 'failed', retryable: true })
 })

@@ -2,19 +2,19 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { createOpenai, type OpenaiOptions } from '../../src/providers/openai.ts'
 import type { Order } from '../../src/providers/provider.ts'
 import {
-  type Act,
-  cut,
-  cutWithoutLength,
-  drop,
+  closeConnection,
   type FakeServer,
   file,
   hang,
-  hangWithin,
+  hangInBody,
   json,
+  type Respond,
   startFakeServer,
   status,
+  truncated,
+  truncatedWithoutLength,
 } from './fake-server.ts'
-import { createAttempt, createSurroundings, failureOf, imageOrder } from './world.ts'
+import { createAttempt, createProviderWorld, failureOf, imageOrder } from './world.ts'
 
 const key = 'sk-hunter2'
 const generate = 'POST /v1/images/generations'
@@ -25,31 +25,31 @@ const order: Order = {
 }
 const base64 = (text: string) => Buffer.from(text).toString('base64')
 const bytes = (text: string) => new TextEncoder().encode(text)
-const made = {
+const responseBody = {
   created: 1_713_833_628,
   data: [{ b64_json: base64('pixels') }, { b64_json: base64('pixels of b') }],
   usage: {},
 }
 
 let server: FakeServer
-let world: ReturnType<typeof createSurroundings>
+let world: ReturnType<typeof createProviderWorld>
 
 const create = (options: Partial<OpenaiOptions> = {}) =>
   createOpenai({ ...world.given, key, baseUrl: `${server.baseUrl}/v1`, ...options })
 
 beforeEach(async () => {
   server = await startFakeServer()
-  world = createSurroundings(server)
-  server.on(generate, json(made))
+  world = createProviderWorld(server)
+  server.on(generate, json(responseBody))
 })
 afterEach(() => server.close())
 
-describe('an order', () => {
-  test('is one call, answered with the pictures inside', async () => {
-    const { attempt, notes, progress } = createAttempt()
+describe('an order at openai', () => {
+  test('is one call whose response contains the images as base64', async () => {
+    const { attempt, recorded, progress } = createAttempt()
     const outputs = await create().generate(order, attempt)
     expect(outputs).toEqual([{ bytes: bytes('pixels') }, { bytes: bytes('pixels of b') }])
-    expect(notes).toEqual([])
+    expect(recorded).toEqual([])
     expect(progress).toEqual([0.5, 1])
     expect(server.received).toMatchObject([
       {
@@ -67,7 +67,7 @@ describe('an order', () => {
     expect(Object.keys(server.received[0]?.body as object).length).toBe(6)
   })
 
-  test('answered with URLs has its files fetched from where that is allowed, and from nowhere else', async () => {
+  test('whose response contains URLs fetches its outputs from allowed hosts only', async () => {
     server.on(generate, json({ data: [{ url: 'https://v3.fal.media/a.png' }, { b64_json: base64('pixels of b') }] }))
     server.on('GET /a.png', file('pixels', 'image/png'))
     expect(await create().generate(order, createAttempt().attempt)).toEqual([
@@ -86,18 +86,18 @@ describe('an order', () => {
   })
 })
 
-describe('trouble', () => {
-  const passing: [string, Act][] = [
+describe('a failed call to openai', () => {
+  const passing: [string, Respond][] = [
     ['429', status(429)],
     ['500', status(500)],
     ['503', status(503)],
-    ['no answer', drop],
-    ['a truncated answer', cut('application/json')],
-    ['a truncated answer of no stated length', cutWithoutLength('application/json')],
+    ['no answer', closeConnection],
+    ['a truncated answer', truncated('application/json')],
+    ['a truncated answer of no stated length', truncatedWithoutLength('application/json')],
   ]
   for (const [name, act] of passing) {
-    test(`that passes (${name}) is not noticed; else it is told after three tries`, async () => {
-      server.on(generate, act, act, json(made))
+    test(`that is transient (${name}) is retried; it fails after three tries`, async () => {
+      server.on(generate, act, act, json(responseBody))
       expect((await create().generate(order, createAttempt().attempt)).length).toBe(2)
       server.on(generate, act)
       const failure = await failureOf(create().generate(order, createAttempt().attempt))
@@ -106,7 +106,7 @@ describe('trouble', () => {
     })
   }
 
-  test('a refusal is final', async () => {
+  test('that is a refusal is final', async () => {
     for (const code of [400, 401, 403, 404]) {
       server.on(generate, json({ error: { code: 'moderation_blocked', message: 'No' } }, code))
       const failure = await failureOf(create().generate(order, createAttempt().attempt))
@@ -115,8 +115,8 @@ describe('trouble', () => {
     expect(server.count(generate)).toBe(4)
   })
 
-  test('a hang is not ordered again within the attempt', async () => {
-    for (const act of [hang, hangWithin('application/json')]) {
+  test('that timed out is not repeated within the attempt', async () => {
+    for (const act of [hang, hangInBody('application/json')]) {
       server.on(generate, act)
       const failure = await failureOf(create({ callMs: 30 }).generate(order, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'timeout', retryable: true })
@@ -124,17 +124,17 @@ describe('trouble', () => {
     expect(server.count(generate)).toBe(2)
   })
 
-  const unusable: [string, Act][] = [
-    ['another type', file(JSON.stringify(made), 'text/html')],
-    ['no JSON', file('{"data":[', 'application/json')],
-    ['other JSON', json({ data: 'hello' })],
-    ['fewer pictures', json({ data: made.data.slice(1) })],
-    ['pictures that are no base64', json({ data: [{ b64_json: '<html>' }, { b64_json: '' }] })],
-    ['pictures that are nothing', json({ data: [null, {}] })],
-    ['too much', json({ ...made, more: 'x'.repeat(3_000) })],
+  const unusable: [string, Respond][] = [
+    ['another content type', file(JSON.stringify(responseBody), 'text/html')],
+    ['malformed JSON', file('{"data":[', 'application/json')],
+    ['unexpected JSON', json({ data: 'hello' })],
+    ['fewer images than ordered', json({ data: responseBody.data.slice(1) })],
+    ['invalid base64', json({ data: [{ b64_json: '<html>' }, { b64_json: '' }] })],
+    ['items without an image', json({ data: [null, {}] })],
+    ['too large a body', json({ ...responseBody, more: 'x'.repeat(3_000) })],
   ]
   for (const [name, act] of unusable) {
-    test(`an answer of no use (${name}) is not asked for again`, async () => {
+    test(`with an invalid response (${name}) is not repeated`, async () => {
       server.on(generate, act)
       const failing = create({ maxResponseBytes: 2_000 }).generate(order, createAttempt().attempt)
       expect(await failureOf(failing)).toMatchObject({ failure: 'invalid_output', retryable: true })
@@ -142,19 +142,19 @@ describe('trouble', () => {
     })
   }
 
-  test('an attempt ends with its signal, and with its own deadline', async () => {
+  test('ends when the attempt is aborted and when the limit of the attempt is reached', async () => {
     server.on(generate, hang)
     const controller = new AbortController()
-    const asked = server.asked(generate)
+    const requested = server.nextRequest(generate)
     const failing = failureOf(create().generate(order, createAttempt({ signal: controller.signal }).attempt))
-    await asked
+    await requested
     controller.abort()
     expect(await failing).toMatchObject({ failure: 'timeout' })
     const late = failureOf(create({ deadlineMs: 30 }).generate(order, createAttempt().attempt))
     expect(await late).toMatchObject({ failure: 'timeout', retryable: true })
   })
 
-  test('that goes on trips a breaker of its own', async () => {
+  test('that persists opens the circuit breaker of this provider only', async () => {
     server.on(generate, status(500))
     const openai = create({ failuresToTrip: 3 })
     await failureOf(openai.generate(order, createAttempt().attempt))
@@ -164,9 +164,9 @@ describe('trouble', () => {
   })
 })
 
-test('the key is in nothing that is thrown or logged', async () => {
+test('no error and no log line contains the openai key', async () => {
   const thrown: unknown[] = []
-  for (const act of [status(401), status(500), drop, hang, file('no', 'text/html')]) {
+  for (const act of [status(401), status(500), closeConnection, hang, file('no', 'text/html')]) {
     server.on(generate, act)
     thrown.push(await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(order, createAttempt().attempt)))
   }

@@ -10,18 +10,18 @@ for (const [runtime, command, args] of [
   ['Bun', process.execPath, [smoke]],
   ['Deno', deno, ['run', '-A', smoke]],
 ] as const) {
-  test(`on ${runtime} orders, faults and refusals come to what they have to`, async () => {
+  test(`on ${runtime} orders, network faults and refused fetches have the same outcomes`, async () => {
     const env = { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
     const { stdout } = await promisify(execFile)(command, args, { env, timeout: 50_000 })
     expect(JSON.parse(stdout)).toEqual({
       fal: [[{ bytes: 'pixels' }], 1],
       'an output: hang': ['timeout', 1],
-      'an output: hangWithin': ['timeout', 1],
+      'an output: hang in the body': ['timeout', 1],
       'an output: html': ['invalid_output', 1],
-      'an output: drop': ['unavailable', 1],
+      'an output: closed connection': ['unavailable', 1],
       'an order: hang': ['timeout', 0],
-      'an order: drop': ['unavailable', 0],
-      'an order: cut': ['unavailable', 0],
+      'an order: closed connection': ['unavailable', 0],
+      'an order: truncated body': ['unavailable', 0],
       'an order: redirect': ['failed', 0],
       openai: [{ bytes: 'pixels' }],
       '127.0.0.1/': 'address',

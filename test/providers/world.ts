@@ -13,21 +13,21 @@ export const imageOrder: Order = {
   outputs: 2,
 }
 
-/** An attempt that keeps what it was told. */
+/** An attempt that records the progress and the remote orders it receives. */
 export const createAttempt = ({ remoteOrder, signal }: { remoteOrder?: unknown; signal?: AbortSignal } = {}) => {
-  const notes: unknown[] = []
+  const recorded: unknown[] = []
   const progress: number[] = []
   const attempt: Attempt = {
     signal: signal ?? new AbortController().signal,
     remoteOrder,
     onProgress: (fraction) => void progress.push(fraction),
-    recordRemoteOrder: async (noted) => void notes.push(noted),
+    recordRemoteOrder: async (remote) => void recorded.push(remote),
   }
-  return { attempt, notes, progress }
+  return { attempt, recorded, progress }
 }
 
-/** What a provider is given besides its key: outputs come from the fake server too, pauses pass at once and are kept. */
-export const createSurroundings = (server: FakeServer) => {
+/** The dependencies of a provider. Outputs come from the fake server too; pauses end at once and are recorded. */
+export const createProviderWorld = (server: FakeServer) => {
   const { connect, connections } = connectToFake(server)
   const names: Record<string, string[]> = { 'v3.fal.media': ['93.184.215.14'] }
   const pauses: number[] = []
@@ -46,7 +46,7 @@ export const createSurroundings = (server: FakeServer) => {
       random: () => 0.5,
       wait: async (ms: number, signal: AbortSignal) => {
         pauses.push(ms)
-        // Lets others have their turn, as a real pause does.
+        // Yields to the event loop, as a real pause does.
         await new Promise((resolve) => setTimeout(resolve, 1))
         signal.throwIfAborted()
       },
@@ -54,12 +54,13 @@ export const createSurroundings = (server: FakeServer) => {
   }
 }
 
-/** What an attempt failed with. Anything else that comes of it fails the test. */
+/** The `ProviderFailed` that an attempt threw. Any other outcome fails the test. */
 export const failureOf = async (work: Promise<unknown>): Promise<ProviderFailed> => {
   const outcome = await work.then(
-    () => 'made',
+    () => 'resolved',
     (error: unknown) => error,
   )
-  if (!(outcome instanceof ProviderFailed)) throw new Error('It did not fail as a provider has to', { cause: outcome })
+  if (!(outcome instanceof ProviderFailed))
+    throw new Error('The attempt did not throw a ProviderFailed', { cause: outcome })
   return outcome
 }
