@@ -1,37 +1,37 @@
 import type { Sql } from '../../src/platform/postgres.ts'
 import { startRedis } from '../harness.ts'
 import type { Instance } from './instances.ts'
-import type { Witness } from './oracle.ts'
+import type { Oracle } from './oracle.ts'
 import type { Probes } from './probes.ts'
 
-/** Whoever is frozen for so long wakes up with what it remembers, and believes it. */
-const lessThanLeaseMs = 600
-/** About what a server takes until it is ready, less a bit. */
+/** Shorter than a lease: an instance frozen this long resumes with a valid lease. */
+const withinLeaseMs = 600
+/** Slightly less than a server takes to become ready. */
 const startsInMs = 250
-/** After this nobody waits for an instance that is gone. */
-const forgottenAfterMs = 2_200
+/** Two leases and a margin: after this a killed instance is no longer a member. */
+const membershipEndsMs = 2_200
 
 type OwnRedis = Awaited<ReturnType<typeof startRedis>>
 
-/** The Redis of the storm, on disk so that a restart can bring back what it had. */
+/** The Redis of the storm. It has a folder, so that a restart can restore a snapshot. */
 export type RedisUnderTest = { current: OwnRedis; readonly folder: string }
 
 export const startOwnRedis = (folder: string, port?: number): Promise<OwnRedis> =>
   startRedis({ ...(port && { port }), flags: ['--dir', folder, '--dbfilename', 'storm.rdb'] })
 
-export type Fault = { readonly name: string; readonly inflict: () => Promise<void> }
+export type Fault = { readonly name: string; readonly inject: () => Promise<void> }
 
 export const createFaults = ({
   instances,
   redis,
   sql,
-  witness,
+  oracle,
   probes,
 }: {
   instances: readonly [Instance, Instance, Instance]
   redis: RedisUnderTest
   sql: Sql
-  witness: Witness
+  oracle: Oracle
   probes: Probes
 }): readonly Fault[] => {
   const [first, second, third] = instances
@@ -41,7 +41,7 @@ export const createFaults = ({
     await redis.current.stop()
     await Bun.sleep(awayMs)
     redis.current = await startOwnRedis(redis.folder, port)
-    witness.tell('redis is back')
+    oracle.logEvent('redis is back')
   }
 
   const frozenMs = 5_000
@@ -49,29 +49,29 @@ export const createFaults = ({
     const sinceMs = performance.now()
     instance.freeze()
     await Bun.sleep(frozenMs)
-    // Some are there when it wakes, some come right after.
-    const waiting = probes.askAboutLately(instance, sinceMs)
+    // Some requests are queued when it resumes, others arrive right after.
+    const waiting = probes.checkRecentChanges(instance, sinceMs)
     await Bun.sleep(5)
     instance.thaw()
-    witness.tell(`instance ${instance.name} thaws`)
-    await Promise.all([waiting, probes.askAboutLately(instance, sinceMs)])
+    oracle.logEvent(`instance ${instance.name} resumes`)
+    await Promise.all([waiting, probes.checkRecentChanges(instance, sinceMs)])
   }
 
   return [
-    { name: 'redis killed', inflict: () => restartRedis(800) },
+    { name: 'redis killed', inject: () => restartRedis(800) },
     {
       name: 'one LISTEN connection cut',
-      inflict: async () => {
+      inject: async () => {
         await sql`
           select pg_terminate_backend(pid) from pg_stat_activity
            where application_name = 'velro:bus' and datname = current_database() order by random() limit 1`
         await Bun.sleep(1_200)
       },
     },
-    { name: `instance ${second.name} frozen`, inflict: () => freeze(second) },
+    { name: `instance ${second.name} frozen`, inject: () => freeze(second) },
     {
       name: 'redis frozen',
-      inflict: async () => {
+      inject: async () => {
         process.kill(redis.current.pid, 'SIGSTOP')
         await Bun.sleep(2_000)
         process.kill(redis.current.pid, 'SIGCONT')
@@ -80,7 +80,7 @@ export const createFaults = ({
     },
     {
       name: 'redis killed, restored from disk',
-      inflict: async () => {
+      inject: async () => {
         const { Redis } = await import('ioredis')
         const client = new Redis(redis.current.url)
         await client.save()
@@ -90,7 +90,7 @@ export const createFaults = ({
     },
     {
       name: 'all LISTEN connections cut',
-      inflict: async () => {
+      inject: async () => {
         await sql`
           select pg_terminate_backend(pid) from pg_stat_activity
            where application_name = 'velro:bus' and datname = current_database()`
@@ -99,28 +99,28 @@ export const createFaults = ({
     },
     {
       name: `instance ${third.name} killed`,
-      inflict: async () => {
+      inject: async () => {
         await third.kill()
         await third.restart()
-        witness.tell(`instance ${third.name} is back`)
-        await probes.askAboutLately(third, performance.now() - 3_000)
+        oracle.logEvent(`instance ${third.name} is back`)
+        await probes.checkRecentChanges(third, performance.now() - 3_000)
         await Bun.sleep(1_000)
       },
     },
     {
-      // Who has just come does not know yet whom to wait for; the other wakes up believing, and late.
+      // The new instance does not know its members yet, and the other resumes late with a valid lease.
       name: `instance ${third.name} killed, ${second.name} frozen while it comes back`,
-      inflict: async () => {
+      inject: async () => {
         await third.kill()
-        await Bun.sleep(forgottenAfterMs)
+        await Bun.sleep(membershipEndsMs)
         const back = third.restart()
         await Bun.sleep(startsInMs)
         const sinceMs = performance.now()
-        // Only the newcomer is told of changes.
+        // Changes go only to the new instance.
         first.responds = false
         second.freeze()
-        await Bun.sleep(lessThanLeaseMs)
-        const waiting = probes.askAboutLately(second, sinceMs)
+        await Bun.sleep(withinLeaseMs)
+        const waiting = probes.checkRecentChanges(second, sinceMs)
         second.thaw()
         first.responds = true
         await Promise.all([waiting, back])
@@ -129,12 +129,12 @@ export const createFaults = ({
     },
     {
       name: `instance ${first.name} frozen for a moment`,
-      inflict: async () => {
-        // Shorter than a lease: it wakes up believing, and late.
+      inject: async () => {
+        // Shorter than a lease: it resumes late with a valid lease.
         first.freeze()
-        await Bun.sleep(lessThanLeaseMs)
+        await Bun.sleep(withinLeaseMs)
         first.thaw()
-        await probes.askAboutLately(first, performance.now() - lessThanLeaseMs)
+        await probes.checkRecentChanges(first, performance.now() - withinLeaseMs)
       },
     },
   ]

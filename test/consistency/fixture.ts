@@ -2,7 +2,7 @@ import type { Action } from '../../src/access/policy/matrix.ts'
 import { isActive, may, type Thing, type World } from '../access/reference-model.ts'
 import { createHistory, type History } from './history.ts'
 
-/** What a caller presents, and whose it is. */
+/** The credential of a request: a user's session or a service key. */
 export type Credential =
   | { readonly kind: 'session'; readonly id: string; readonly token: string; readonly userId: string }
   | { readonly kind: 'key'; readonly id: string; readonly token: string }
@@ -10,7 +10,7 @@ export type SessionCredential = Extract<Credential, { kind: 'session' }>
 
 export type Human = { readonly id: string; readonly email: string }
 
-/** The tables about one scene, and what is good for asking about it. */
+/** The rows of one fixture and its valid credentials. */
 export type State = {
   readonly world: World
   readonly credentials: readonly Credential[]
@@ -21,10 +21,11 @@ export type State = {
 }
 
 /**
- * A team with a project and a generation in it: its owner, a member who gains and loses, an heir to the project, a
- * stranger. Nothing in it depends on another scene, and it is changed by one worker at a time, so its history is exact.
+ * A team, a project and a generation, with an owner, a member whose access is removed and restored, a second owner of the
+ * project, and a user without access. No fixture depends on another and one worker changes it at a time, so its history
+ * is exact.
  */
-export type Scene = {
+export type Fixture = {
   readonly number: number
   readonly owner: Human
   readonly heir: Human
@@ -32,90 +33,108 @@ export type Scene = {
   readonly ownerSession: SessionCredential
   readonly heirSession: SessionCredential
   readonly history: History<State>
-  /** Taken by somebody who changes it. */
-  taken: boolean
+  /** A worker is changing it. */
+  isChanging: boolean
 }
 
-export const createScene = (given: Omit<Scene, 'history' | 'taken'>, state: State): Scene => ({
+export const createFixture = (given: Omit<Fixture, 'history' | 'isChanging'>, state: State): Fixture => ({
   ...given,
   history: createHistory(state),
-  taken: false,
+  isChanging: false,
 })
 
-/** May the holder of a credential do this to that, or, where a service asks, may this person? */
+/** May the user do the action on the resource, asked with this credential? */
 export type Question = {
-  readonly asker: Scene
+  readonly credentialFixture: Fixture
   readonly credential: Credential
-  readonly about: Scene
+  readonly resourceFixture: Fixture
   readonly userId: string
   readonly action: Action
-  readonly thing: Thing
+  readonly resource: Thing
 }
 
-const isGood = ({ credentials, world }: State, credential: Credential): boolean =>
+const isValid = ({ credentials, world }: State, credential: Credential): boolean =>
   credentials.some(({ id }) => id === credential.id) &&
   (credential.kind === 'key' || isActive(world, credential.userId))
 
-export const isAllowed = (state: State, { userId, action, thing }: Pick<Question, 'userId' | 'action' | 'thing'>) =>
-  may(state.world, userId, action, thing)
+export const isAllowed = (
+  state: State,
+  { userId, action, resource }: Pick<Question, 'userId' | 'action' | 'resource'>,
+) => may(state.world, userId, action, resource)
 
 const verdicts = (states: readonly (State | undefined)[], judge: (state: State) => boolean) => {
   const seen = new Set(states.map((state) => (state === undefined ? undefined : judge(state))))
   return seen.size === 1 ? [...seen][0] : undefined
 }
 
-/** What the answer has to be of a question that was asked and answered at these moments; undefined where it may be either. */
+/** The answer required of a question sent and answered at these moments; undefined where a change makes both acceptable. */
 export const expected = (question: Question, sentMs: number, answeredMs: number): boolean | undefined => {
-  const { asker, credential, about } = question
-  const good = verdicts(asker.history.possible(sentMs, answeredMs), (state) => isGood(state, credential))
+  const { credentialFixture, credential, resourceFixture } = question
+  const good = verdicts(credentialFixture.history.possible(sentMs, answeredMs), (state) => isValid(state, credential))
   if (good === false) return false
-  const allowed = verdicts(about.history.possible(sentMs, answeredMs), (state) => isAllowed(state, question))
+  const allowed = verdicts(resourceFixture.history.possible(sentMs, answeredMs), (state) => isAllowed(state, question))
   if (allowed === false) return false
   return good && allowed
 }
 
 const actions: readonly Action[] = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin']
 
-const thingsOf = ({ projectId, generationId }: State): Thing[] => [
+const resourcesOf = ({ projectId, generationId }: State): Thing[] => [
   { type: 'project', id: projectId },
   { type: 'generation', id: generationId },
 ]
 
-const peopleOf = ({ owner, heir, stranger }: Scene, { member }: State): string[] =>
+const peopleOf = ({ owner, heir, stranger }: Fixture, { member }: State): string[] =>
   [owner, member, heir, stranger].map(({ id }) => id)
 
-/** Undefined where there is nothing to pick from, whatever the types say. */
+/** A random element. Undefined for an empty list, although the type does not say so. */
 export const pick = <T>(from: readonly T[]): T => from[Math.floor(Math.random() * from.length)] as T
 
-/** Everything that can be asked of a scene in a state, by those in it. */
-function* questionsOf(scene: Scene, state: State): Generator<Question> {
+/** Every question about a fixture in a state, by every one of its credentials. */
+function* questionsOf(fixture: Fixture, state: State): Generator<Question> {
   for (const credential of state.credentials) {
-    const people = credential.kind === 'session' ? [credential.userId] : peopleOf(scene, state)
+    const people = credential.kind === 'session' ? [credential.userId] : peopleOf(fixture, state)
     for (const userId of people) {
       for (const action of actions) {
-        for (const thing of thingsOf(state)) yield { asker: scene, credential, about: scene, userId, action, thing }
+        for (const resource of resourcesOf(state))
+          yield { credentialFixture: fixture, credential, resourceFixture: fixture, userId, action, resource }
       }
     }
   }
 }
 
-/** What is allowed before and not after. */
-export const lost = (scene: Scene, before: State, after: State): Question[] => {
-  const isYes = (state: State, question: Question) => isGood(state, question.credential) && isAllowed(state, question)
-  return [...questionsOf(scene, before)].filter((question) => isYes(before, question) && !isYes(after, question))
+/** The questions allowed before and denied after. */
+export const lostPermissions = (fixture: Fixture, before: State, after: State): Question[] => {
+  const isYes = (state: State, question: Question) => isValid(state, question.credential) && isAllowed(state, question)
+  return [...questionsOf(fixture, before)].filter((question) => isYes(before, question) && !isYes(after, question))
 }
 
-/** How long ago something may have ended that is still asked about. */
+/** States that ended up to this long ago are still asked about. */
 const rememberedMs = 2_000
 
-/** A question somebody might ask about a scene at random, about what is there or was there a moment ago. */
-export const randomQuestion = (about: Scene, asker: Scene = about): Question | undefined => {
+/** A random question about a fixture in its state now or two seconds ago. */
+export const randomQuestion = (
+  resourceFixture: Fixture,
+  credentialFixture: Fixture = resourceFixture,
+): Question | undefined => {
   const nowMs = performance.now()
-  const state = pick(about.history.possible(nowMs - rememberedMs, nowMs))
-  const asking = asker === about ? state : pick(asker.history.possible(nowMs - rememberedMs, nowMs))
+  const state = pick(resourceFixture.history.possible(nowMs - rememberedMs, nowMs))
+  const asking =
+    credentialFixture === resourceFixture
+      ? state
+      : pick(credentialFixture.history.possible(nowMs - rememberedMs, nowMs))
   if (state === undefined || asking === undefined) return undefined
-  const credential = pick(asking.credentials.filter(({ kind }) => asker === about || kind === 'key'))
+  const credential = pick(
+    asking.credentials.filter(({ kind }) => credentialFixture === resourceFixture || kind === 'key'),
+  )
   if (credential === undefined) return undefined
-  const userId = credential.kind === 'session' ? credential.userId : pick(peopleOf(about, state))
-  return { asker, credential, about, userId, action: pick(actions), thing: pick(thingsOf(state)) }
+  const userId = credential.kind === 'session' ? credential.userId : pick(peopleOf(resourceFixture, state))
+  return {
+    credentialFixture,
+    credential,
+    resourceFixture,
+    userId,
+    action: pick(actions),
+    resource: pick(resourcesOf(state)),
+  }
 }

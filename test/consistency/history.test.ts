@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { createHistory } from './history.ts'
 
-test('a look finds what was there while it looked, and what a change under way may have made of it', () => {
+test('the possible states are those during the request, and those of changes under way', () => {
   const history = createHistory('a')
   expect(history.possible(0, 1)).toEqual(['a'])
   const change = history.begin('to b', 10, 'b')
@@ -19,7 +19,7 @@ test('a look finds what was there while it looked, and what a change under way m
   expect(history.lastBefore(45)?.name).toBe('to b')
 })
 
-test('what a call makes cannot be told before it answers', () => {
+test('the state after a call that creates a resource is unknown until it answers', () => {
   const history = createHistory('a')
   const change = history.begin('to something', 10)
   expect(history.possible(11, 12)).toEqual([undefined, 'a'])
@@ -28,7 +28,7 @@ test('what a call makes cannot be told before it answers', () => {
   expect(history.possible(21, 22)).toEqual(['b'])
 })
 
-test('what is older than what is remembered cannot be told', () => {
+test('a state older than the recorded changes is unknown', () => {
   const history = createHistory(0)
   for (let at = 1; at <= 1_000; at += 1) history.begin('next', at, at).answeredMs = at + 0.5
   expect(history.possible(999, 999.2)).toEqual([999, 998])

@@ -1,31 +1,31 @@
-/** One call that changes something: from when it was sent to when it was answered nobody knows which state it finds. */
+/** One change of a fixture. Between `sentMs` and `answeredMs` a request may see either state. */
 export type Change<S> = {
   readonly name: string
   readonly sentMs: number
   answeredMs: number
-  /** Where it was done, for whoever has to find out why. */
+  /** The instance and the try that made it, for the report. */
   where?: string
-  /** Undefined while what the call makes has no name yet. */
+  /** Undefined until the answer gives the id of the new resource. */
   to: S | undefined
 }
 
 /**
- * The states something went through, as whoever changes it knows them. One change at a time.
+ * The states of a fixture over time, recorded by its only writer.
  *
- * Promise: `possible` leaves no state out in which a look that began and ended at these moments may have found it. An
- * undefined among them is a state that cannot be told.
+ * Guarantee: `possible` contains every state that a request sent and answered at these moments may have seen. Undefined
+ * among them stands for a state that is not known (yet, or any more).
  */
 export type History<S> = {
-  /** As of the last change. */
+  /** The state after the last change. */
   readonly state: S
   begin(name: string, sentMs: number, to?: S): Change<S>
   possible(fromMs: number, toMs: number): readonly (S | undefined)[]
-  /** The last change that was answered by then. */
+  /** The last change answered before this moment. */
   lastBefore(ms: number): Change<S> | undefined
 }
 
-/** Longer than any request takes, at any rate of changes. */
-const kept = 400
+/** More changes than a fixture sees during any request. */
+const maxChanges = 400
 
 export const createHistory = <S>(first: S): History<S> => {
   const changes: Change<S>[] = [
@@ -40,7 +40,7 @@ export const createHistory = <S>(first: S): History<S> => {
     begin: (name, sentMs, to) => {
       const change: Change<S> = { name, sentMs, answeredMs: Number.POSITIVE_INFINITY, to }
       changes.push(change)
-      if (changes.length > kept) changes.shift()
+      if (changes.length > maxChanges) changes.shift()
       return change
     },
     possible: (fromMs, toMs) => {

@@ -4,13 +4,13 @@ import { startServer, type TestConnection, type TestServer } from '../harness.ts
 export type Instance = {
   readonly name: string
   server: TestServer
-  /** Whether it can be expected to answer soon. */
+  /** Neither frozen, killed nor starting. */
   responds: boolean
   freeze(): void
   thaw(): void
-  /** Kills it (-9). */
+  /** Sends SIGKILL. */
   kill(): Promise<void>
-  /** Starts it anew, on the port it had. */
+  /** Starts it again on the same port. */
   restart(): Promise<void>
 }
 
@@ -23,7 +23,7 @@ export const startInstance = async (
   connection: TestConnection,
   given: Environment,
 ): Promise<Instance> => {
-  // Pictures would take the cores from who asks.
+  // Rendering would take CPU from the load.
   const quiet = { LOG_LEVEL: 'fatal', JOB_CONCURRENCY: '0' }
   const env = { DB_CONNECTIONS: '24', ACCESS_TOKEN_SECONDS: String(tokenTtlS), ...quiet, ...given }
   const server = await startServer({ runtime: 'bun', connection, env })

@@ -1,6 +1,6 @@
 /**
  * `bun test/consistency/long.ts [--seconds 60] [--acknowledgements off] [--calm] [--fault 'redis']`: the storm of storm.test.ts for longer,
- * with what it measured. Ends with 1 at any wrong answer.
+ * with a report. Exits with 1 after any wrong answer.
  */
 import { parseArgs } from 'node:util'
 import { reapAll } from '../harness/reaper.ts'
@@ -17,13 +17,13 @@ const { values } = parseArgs({
 })
 
 try {
-  const witness = await storm({
+  const oracle = await storm({
     seconds: Number(values.seconds),
     faults: values.fault ?? !values.calm,
     env: { ACKNOWLEDGEMENTS: values.acknowledgements },
   })
-  console.log(report(witness))
-  if (witness.wrong.length > 0) process.exitCode = 1
+  console.log(report(oracle))
+  if (oracle.wrong.length > 0) process.exitCode = 1
 } catch (error) {
   console.error(error)
   process.exitCode = 1

@@ -1,85 +1,103 @@
-import { type Asked, ask } from './asking.ts'
 import { expected, type Question } from './fixture.ts'
 import type { Instance } from './instances.ts'
+import { type Observation, observe } from './observation.ts'
 
-/** An answer that no state explains in which the thing may have been. */
+/** An answer that no possible state of its fixtures explains. */
 export type Wrong = {
-  readonly said: 'allow' | 'deny' | 'refusal'
+  readonly answer: 'allow' | 'deny' | 'refusal'
   readonly instance: string
-  readonly way: string
+  readonly endpoint: string
   readonly by: string
   readonly question: string
-  /** The last change of the thing before it was asked, and of who asked. */
+  /** The last change before the question: of the resource's fixture or of the credential's. */
   readonly after: string
   readonly sinceMs: number
   readonly atMs: number
   readonly tookMs: number
   readonly phase: string
-  /** What the same instance said about it, and from where, just afterwards. */
+  /** The answers of the same instance in the two seconds after, with their tiers. */
   afterwards?: string
 }
 
 export type Removal = { readonly name: string; readonly atMs: number; readonly ms: number; readonly phase: string }
 
-export type Witness = {
+/** Judges every answer of a storm by the states its fixtures may have had while it was asked. */
+export type Oracle = {
   readonly startedMs: number
-  /** What is being done to the servers. */
+  /** The fault being injected. */
   phase: string
   readonly events: { readonly atMs: number; readonly what: string }[]
-  readonly counts: { requests: number; checks: number; allows: number; denies: number; either: number; silent: number }
+  readonly counts: {
+    requests: number
+    checks: number
+    allows: number
+    denies: number
+    ambiguous: number
+    unanswered: number
+  }
   readonly perTier: Record<string, number>
   readonly removals: Removal[]
   readonly wrong: Wrong[]
-  tell(what: string): void
-  /** Judges the answers of one request. */
-  judge(questions: readonly Question[], asked: Asked): void
-  /** A call was refused that had to be let through. */
+  logEvent(what: string): void
+  /** Compares the answers of one request with the possible states. */
+  judge(questions: readonly Question[], observation: Observation): void
+  /** Records a change that was refused although its caller had the permission. */
   refused(instance: Instance, name: string, status: number, sentMs: number): void
 }
 
-/** Of more than so many it is enough to know how many. */
-const detailed = 40
-/** How often and how long the same is asked again. */
-const maxLooks = 100
-const lookEveryMs = 20
+/** Wrong answers observed in detail; the others are only counted. */
+const maxDetailed = 40
+/** After a wrong answer the same question is sent again, this often and at this interval. */
+const maxObservations = 100
+const observeEveryMs = 20
 
-export const createWitness = (): Witness => {
+export const createOracle = (): Oracle => {
   const startedMs = performance.now()
-  const counts = { requests: 0, checks: 0, allows: 0, denies: 0, either: 0, silent: 0 }
+  const counts = { requests: 0, checks: 0, allows: 0, denies: 0, ambiguous: 0, unanswered: 0 }
   const wrong: Wrong[] = []
-  const events: Witness['events'] = []
+  const events: Oracle['events'] = []
   const perTier: Record<string, number> = {}
 
-  const report = (question: Question, { instance, way, sentMs, answeredMs }: Asked, said: boolean): Wrong => {
-    const { asker, credential, about, userId, action, thing } = question
-    const [changed, admitted] = [about.history.lastBefore(sentMs), asker.history.lastBefore(sentMs)]
-    const last = asker === about || (changed?.answeredMs ?? 0) > (admitted?.answeredMs ?? 0) ? changed : admitted
+  const report = (
+    question: Question,
+    { instance, endpoint, sentMs, answeredMs }: Observation,
+    answer: boolean,
+  ): Wrong => {
+    const { credentialFixture, credential, resourceFixture, userId, action, resource } = question
+    const [changed, admitted] = [
+      resourceFixture.history.lastBefore(sentMs),
+      credentialFixture.history.lastBefore(sentMs),
+    ]
+    const last =
+      credentialFixture === resourceFixture || (changed?.answeredMs ?? 0) > (admitted?.answeredMs ?? 0)
+        ? changed
+        : admitted
     return {
-      said: said ? 'allow' : 'deny',
+      answer: answer ? 'allow' : 'deny',
       instance: instance.name,
-      way,
+      endpoint,
       by: credential.kind,
-      question: `scene ${about.number}: ${action} ${thing.type} ${thing.id} for ${userId}`,
+      question: `fixture ${resourceFixture.number}: ${action} ${resource.type} ${resource.id} for ${userId}`,
       after: `${last?.name} (${last?.where})`,
       sinceMs: sentMs - (last?.answeredMs ?? 0),
       atMs: sentMs - startedMs,
       tookMs: answeredMs - sentMs,
-      phase: witness.phase,
+      phase: oracle.phase,
     }
   }
 
-  const lookAgain = async (found: Wrong, question: Question, instance: Instance) => {
+  const observeRepeatedly = async (found: Wrong, question: Question, instance: Instance) => {
     const seen: string[] = []
-    for (let looks = 0; looks < maxLooks; looks += 1) {
-      const { answers, status, tier, answeredMs } = await ask(instance, 'explain', [question])
+    for (let looks = 0; looks < maxObservations; looks += 1) {
+      const { answers, status, tier, answeredMs } = await observe(instance, 'explain', [question])
       const line = `${status} ${answers[0]} from ${tier}`
       if (seen.at(-1)?.endsWith(line) !== true) seen.push(`${Math.round(answeredMs - startedMs)} ms: ${line}`)
-      await Bun.sleep(lookEveryMs)
+      await Bun.sleep(observeEveryMs)
     }
     found.afterwards = seen.join(', ')
   }
 
-  const witness: Witness = {
+  const oracle: Oracle = {
     startedMs,
     phase: 'starting',
     events,
@@ -87,41 +105,41 @@ export const createWitness = (): Witness => {
     perTier,
     removals: [],
     wrong,
-    tell: (what) => events.push({ atMs: performance.now() - startedMs, what }),
-    judge: (questions, asked) => {
+    logEvent: (what) => events.push({ atMs: performance.now() - startedMs, what }),
+    judge: (questions, observation) => {
       counts.requests += 1
-      if (asked.tier !== undefined) perTier[asked.tier] = (perTier[asked.tier] ?? 0) + 1
+      if (observation.tier !== undefined) perTier[observation.tier] = (perTier[observation.tier] ?? 0) + 1
       for (const [index, question] of questions.entries()) {
-        const said = asked.answers[index]
-        if (said === undefined) {
-          counts.silent += 1
+        const answer = observation.answers[index]
+        if (answer === undefined) {
+          counts.unanswered += 1
           continue
         }
         counts.checks += 1
-        counts[said ? 'allows' : 'denies'] += 1
-        const due = expected(question, asked.sentMs, asked.answeredMs)
-        if (due === undefined) counts.either += 1
-        else if (due !== said) {
-          const found = report(question, asked, said)
+        counts[answer ? 'allows' : 'denies'] += 1
+        const due = expected(question, observation.sentMs, observation.answeredMs)
+        if (due === undefined) counts.ambiguous += 1
+        else if (due !== answer) {
+          const found = report(question, observation, answer)
           wrong.push(found)
-          if (wrong.length <= detailed) void lookAgain(found, question, asked.instance)
+          if (wrong.length <= maxDetailed) void observeRepeatedly(found, question, observation.instance)
         }
       }
     },
     refused: (instance, name, status, sentMs) => {
       wrong.push({
-        said: 'refusal',
+        answer: 'refusal',
         instance: instance.name,
-        way: 'call',
+        endpoint: 'call',
         by: 'session',
         question: `${name}: ${status}`,
         after: '',
         sinceMs: 0,
         atMs: sentMs - startedMs,
         tookMs: performance.now() - sentMs,
-        phase: witness.phase,
+        phase: oracle.phase,
       })
     },
   }
-  return witness
+  return oracle
 }

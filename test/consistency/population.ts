@@ -8,18 +8,18 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createSecrets } from '../../src/platform/secrets.ts'
 import { signAccessToken } from '../../src/platform/tokens.ts'
 import { type TestConnection, testSecret } from '../harness.ts'
-import { createScene, type Human, type Scene, type SessionCredential } from './fixture.ts'
+import { createFixture, type Fixture, type Human, type SessionCredential } from './fixture.ts'
 import { tokenTtlS } from './instances.ts'
 
-/** Makes people, sessions and whole scenes in the tables: a sign-in would cost a hash each. */
+/** Inserts users, sessions and fixtures directly into the tables, because each sign-in would cost a password hash. */
 export type Population = {
-  human(): Promise<Human>
-  /** So many more viewers of a team; their ids. */
-  crowd(teamId: string, count: number): Promise<string[]>
-  session(of: Human): Promise<SessionCredential>
-  /** Of somebody who runs the platform. */
+  createHuman(): Promise<Human>
+  /** Inserts users as viewers of a team and resolves to their ids. */
+  addViewers(teamId: string, count: number): Promise<string[]>
+  createSession(of: Human): Promise<SessionCredential>
+  /** The session of an operator. */
   readonly operator: SessionCredential
-  scene(number: number): Promise<Scene>
+  insertFixture(number: number): Promise<Fixture>
   close(): Promise<void>
 }
 
@@ -36,7 +36,7 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
   })
   await signing.refresh()
 
-  const human = async (): Promise<Human> => {
+  const createHuman = async (): Promise<Human> => {
     const id = newId()
     const email = `${id}@example.com`
     await sql`insert into users (id, email, display_name, password_hash) values (${id}, ${email}, 'h', 'x')`
@@ -44,14 +44,14 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     return { id, email }
   }
 
-  const crowd = async (teamId: string, count: number): Promise<string[]> => {
+  const addViewers = async (teamId: string, count: number): Promise<string[]> => {
     const ids: string[] = []
-    while (ids.length < count) ids.push((await human()).id)
+    while (ids.length < count) ids.push((await createHuman()).id)
     await sql`insert into team_members ${sql(ids.map((user_id) => ({ team_id: teamId, user_id, role: 'viewer' })))}`
     return ids
   }
 
-  const session = async ({ id: userId }: Human): Promise<SessionCredential> => {
+  const createSession = async ({ id: userId }: Human): Promise<SessionCredential> => {
     const id = newId()
     const nowMs = Date.now()
     const now = new Date(nowMs)
@@ -68,9 +68,9 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     return { kind: 'session', id, token, userId }
   }
 
-  const root = await human()
+  const root = await createHuman()
   await sql`update users set role = 'admin' where id = ${root.id}`
-  const operator = await session(root)
+  const operator = await createSession(root)
 
   const serviceKey = async () => {
     const id = newId()
@@ -90,9 +90,14 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     insert into project_grants (project_id, team_id, access_level, granted_by)
     select id, ${largeTeam}, 'read', ${root.id} from projects where owner_id = ${root.id}`
 
-  /** Every other project is public, and one member in three was granted more than is kept as one fact. */
-  const scene = async (number: number): Promise<Scene> => {
-    const [owner, member, heir, stranger] = [await human(), await human(), await human(), await human()]
+  /** Every second project is public. Every third member has more grants than one fact holds. */
+  const insertFixture = async (number: number): Promise<Fixture> => {
+    const [owner, member, heir, stranger] = [
+      await createHuman(),
+      await createHuman(),
+      await createHuman(),
+      await createHuman(),
+    ]
     const [teamId, projectId, generationId] = [newId(), newId(), newId()]
     const visibility = number % 2 === 0 ? 'team-only' : 'public'
     const roles = [
@@ -115,9 +120,14 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
         insert into generations (id, owner_id, project_id, model, prompt)
         values (${generationId}, ${owner.id}, ${projectId}, 'm', 'p')`
     })
-    const [ownerSession, heirSession] = [await session(owner), await session(heir)]
-    const others = [await session(member), await session(member), await session(stranger), await serviceKey()]
-    return createScene(
+    const [ownerSession, heirSession] = [await createSession(owner), await createSession(heir)]
+    const others = [
+      await createSession(member),
+      await createSession(member),
+      await createSession(stranger),
+      await serviceKey(),
+    ]
+    return createFixture(
       { number, owner, heir, stranger, ownerSession, heirSession },
       {
         world: {
@@ -137,5 +147,5 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     )
   }
 
-  return { human, crowd, session, operator, scene, close: () => sql.end() }
+  return { createHuman, addViewers, createSession, operator, insertFixture, close: () => sql.end() }
 }

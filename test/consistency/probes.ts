@@ -1,25 +1,25 @@
-import { ask, type Ways } from './asking.ts'
-import { lost, pick, type Question, type Scene, type State } from './fixture.ts'
+import { type Fixture, lostPermissions, pick, type Question, type State } from './fixture.ts'
 import type { Instance } from './instances.ts'
-import type { Witness } from './oracle.ts'
+import { type Endpoint, observe } from './observation.ts'
+import type { Oracle } from './oracle.ts'
 
-/** The questions that a change is about, put to all instances around the moment it is answered. */
+/** Sends the questions that a change decides to all instances, around the moment it is answered. */
 export type Probes = {
-  /** So that every instance remembers what is about to change. */
-  beforeLoss(scene: Scene, before: State, after: State): Promise<void>
-  /** At once; resolves when those have answered that can. */
-  afterChange(scene: Scene, before: State, after: State, answeredMs: number): Promise<void>
-  /** Asks one instance about everything that changed lately. */
-  askAboutLately(instance: Instance, sinceMs: number): Promise<void>
+  /** Loads the facts about to change into the memory of every instance. */
+  beforeRemoval(fixture: Fixture, before: State, after: State): Promise<void>
+  /** Sends at once; resolves when every responsive instance has answered. */
+  afterChange(fixture: Fixture, before: State, after: State, answeredMs: number): Promise<void>
+  /** Asks one instance about every change answered since. */
+  checkRecentChanges(instance: Instance, sinceMs: number): Promise<void>
 }
 
 const perChange = 3
-/** A frozen instance keeps a connection for each; there is a limit to those. */
+/** Each request to a frozen instance holds a connection, so their number is limited. */
 const maxPending = 40
-const maxLately = 300
+const maxRecent = 300
 
-/** One way each of asking as a person and as a service, if there are, and others at random. */
-const choose = (questions: readonly Question[]): Question[] => {
+/** Where there are such: one question of a session, one of a service key, and one of reading with a session. */
+const sampleQuestions = (questions: readonly Question[]): Question[] => {
   const ofKind = (kind: string) => questions.filter(({ credential }) => credential.kind === kind)
   const read = questions.filter(({ credential, action }) => credential.kind === 'session' && action === 'read')
   return [ofKind('session'), ofKind('key'), read]
@@ -28,39 +28,43 @@ const choose = (questions: readonly Question[]): Question[] => {
     .slice(0, perChange)
 }
 
-const wayOf = ({ credential, action }: Question): Ways =>
+const endpointOf = ({ credential, action }: Question): Endpoint =>
   credential.kind === 'session' && action === 'read' ? pick(['get', 'check'] as const) : 'check'
 
-export const createProbes = (instances: readonly Instance[], witness: Witness): Probes => {
+export const createProbes = (instances: readonly Instance[], oracle: Oracle): Probes => {
   const pending = new Map<Instance, number>(instances.map((instance) => [instance, 0]))
-  let lately: { readonly atMs: number; readonly questions: readonly Question[] }[] = []
+  let recentChanges: { readonly atMs: number; readonly questions: readonly Question[] }[] = []
 
-  const askOne = async (instance: Instance, question: Question) => {
+  const checkOn = async (instance: Instance, question: Question) => {
     pending.set(instance, (pending.get(instance) ?? 0) + 1)
-    const asked = await ask(instance, wayOf(question), [question])
+    const observation = await observe(instance, endpointOf(question), [question])
     pending.set(instance, (pending.get(instance) ?? 0) - 1)
-    witness.judge([question], asked)
+    oracle.judge([question], observation)
   }
-  const askAll = async (questions: readonly Question[]) => {
-    const asked = instances.flatMap((instance) => {
+  const checkOnAll = async (questions: readonly Question[]) => {
+    const observation = instances.flatMap((instance) => {
       if (!instance.responds && (pending.get(instance) ?? 0) >= maxPending) return []
-      const answers = Promise.all(questions.map((question) => askOne(instance, question)))
+      const answers = Promise.all(questions.map((question) => checkOn(instance, question)))
       return instance.responds ? [answers] : []
     })
-    await Promise.all(asked)
+    await Promise.all(observation)
   }
 
   return {
-    beforeLoss: async (scene, before, after) => askAll(choose(lost(scene, before, after))),
-    afterChange: async (scene, before, after, answeredMs) => {
-      const changed = choose([...lost(scene, before, after), ...lost(scene, after, before)])
+    beforeRemoval: async (fixture, before, after) =>
+      checkOnAll(sampleQuestions(lostPermissions(fixture, before, after))),
+    afterChange: async (fixture, before, after, answeredMs) => {
+      const changed = sampleQuestions([
+        ...lostPermissions(fixture, before, after),
+        ...lostPermissions(fixture, after, before),
+      ])
       if (changed.length === 0) return
-      lately = [...lately, { atMs: answeredMs, questions: changed }].slice(-maxLately)
-      await askAll(changed)
+      recentChanges = [...recentChanges, { atMs: answeredMs, questions: changed }].slice(-maxRecent)
+      await checkOnAll(changed)
     },
-    askAboutLately: async (instance, sinceMs) => {
-      const questions = lately.filter(({ atMs }) => atMs >= sinceMs).flatMap((each) => each.questions)
-      await Promise.all(questions.slice(-maxPending).map((question) => askOne(instance, question)))
+    checkRecentChanges: async (instance, sinceMs) => {
+      const questions = recentChanges.filter(({ atMs }) => atMs >= sinceMs).flatMap((each) => each.questions)
+      await Promise.all(questions.slice(-maxPending).map((question) => checkOn(instance, question)))
     },
   }
 }

@@ -1,4 +1,4 @@
-import type { Removal, Witness } from './oracle.ts'
+import type { Oracle, Removal } from './oracle.ts'
 
 const percentile = (sorted: readonly number[], share: number): number =>
   sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
@@ -17,24 +17,24 @@ const groupBy = <T>(items: readonly T[], keyOf: (item: T) => string): [string, T
   return [...groups]
 }
 
-export const wrongAllows = ({ wrong }: Witness) => wrong.filter(({ said }) => said === 'allow')
-export const wrongDenies = ({ wrong }: Witness) => wrong.filter(({ said }) => said !== 'allow')
+export const wrongAllows = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer === 'allow')
+export const wrongDenies = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer !== 'allow')
 
-/** What was seen, in words. */
-export const report = (witness: Witness): string => {
-  const { counts, events, removals, perTier, wrong } = witness
+/** The counts, latencies, events and wrong answers of a storm, as text. */
+export const report = (oracle: Oracle): string => {
+  const { counts, events, removals, perTier, wrong } = oracle
   const seconds = (events.at(-1)?.atMs ?? 0) / 1_000
   const explained = Object.values(perTier).reduce((sum, count) => sum + count, 0)
   const tiers = Object.entries(perTier).map(([tier, count]) => `${tier} ${((100 * count) / explained).toFixed(1)} %`)
   return [
     `${seconds.toFixed(1)} s: ${counts.checks} checks (${Math.round(counts.checks / seconds)}/s) in ${counts.requests} requests, ` +
-      `${counts.allows} allows, ${counts.denies} denies, ${counts.either} during a change, ${counts.silent} unanswered`,
+      `${counts.allows} allows, ${counts.denies} denies, ${counts.ambiguous} during a change, ${counts.unanswered} unanswered`,
     `${removals.length} removals (${(removals.length / seconds).toFixed(1)}/s)`,
     ...groupBy(removals, ({ phase }) => phase).map(([phase, some]) => `  ${phase}: ${spread(some)}`),
     `tiers of ${explained} explained: ${tiers.join(', ')}`,
     ...events.map(({ atMs, what }) => `  ${(atMs / 1_000).toFixed(2)} s  ${what}`),
-    `wrong allows: ${wrongAllows(witness).length}, wrong denies: ${wrongDenies(witness).length}`,
-    ...groupBy(wrong, ({ said, after, by }) => `${said} by ${by} after ${after.replace(/ \(.*/, '')}`).map(
+    `wrong allows: ${wrongAllows(oracle).length}, wrong denies: ${wrongDenies(oracle).length}`,
+    ...groupBy(wrong, ({ answer, after, by }) => `${answer} by ${by} after ${after.replace(/ \(.*/, '')}`).map(
       ([what, some]) => `  ${some.length} ${what}`,
     ),
     ...wrong.slice(0, 15).map((each) => `  ${JSON.stringify(each)}`),

@@ -1,14 +1,14 @@
 import type { World } from '../access/reference-model.ts'
 import type { Credential, Human, State } from './fixture.ts'
 
-/** What a call makes of a scene's tables: pure, from one state to the next. */
+/** Pure functions from the state of a fixture before a change to the state after it. */
 type Project = World['projects'][number]
 type Role = World['members'][number]['role']
 type Level = World['grants'][number]['access_level']
 
 const withWorld = (state: State, change: Partial<World>): State => ({ ...state, world: { ...state.world, ...change } })
 
-/** Null takes the person out. */
+/** Null removes the member. */
 export const withRole = (state: State, userId: string, role: Role | null): State => {
   const others = state.world.members.filter(({ user_id }) => user_id !== userId)
   return withWorld(state, {
@@ -28,7 +28,7 @@ export const projectOf = ({ world, projectId }: State): Project =>
 export const withProject = (state: State, change: Partial<Project>): State =>
   withWorld(state, { projects: [{ ...projectOf(state), ...change }] })
 
-/** What was in it stays with its owners. */
+/** Generations of the project stay with their owners. */
 export const withoutProject = (state: State): State => {
   const left = withWorld(state, { projects: [], grants: [] })
   return left.world.generations.length === 0 ? left : withGenerationIn(left, null)
@@ -74,17 +74,17 @@ const withStatus = (state: State, userId: string, status: Status): State =>
 const withoutSessions = (state: State, userId: string): State =>
   withoutCredentials(state, (credential) => credential.kind === 'session' && credential.userId === userId)
 
-/** A closed account is in no team and has no session. */
+/** A closed account has no memberships and no sessions. */
 export const withClosed = (state: State, userId: string): State =>
   withoutSessions(withStatus(withRole(state, userId, null), userId, 'deleted'), userId)
 
-/** A suspended account has no session, and keeps its places. */
+/** A suspended account has no sessions and keeps its memberships. */
 export const withSuspended = (state: State, userId: string): State =>
   withoutSessions(withStatus(state, userId, 'suspended'), userId)
 
 export const withReinstated = (state: State, userId: string): State => withStatus(state, userId, 'active')
 
-/** Somebody new takes the place of the member. */
+/** A new user becomes the member of the fixture. */
 export const withMember = (state: State, member: Human): State => ({
   ...withWorld(state, { users: [...state.world.users, { id: member.id, status: 'active', role: 'user' }] }),
   member,

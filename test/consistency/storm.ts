@@ -3,47 +3,47 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { createDatabase } from '../harness.ts'
-import { askAtRandom } from './background.ts'
-import { createChanging } from './changing.ts'
+import { sendRandomRequests } from './background.ts'
+import { createChangeDriver } from './change-driver.ts'
 import { createFaults, type RedisUnderTest, startOwnRedis } from './faults.ts'
-import type { Scene } from './fixture.ts'
+import type { Fixture } from './fixture.ts'
 import { type Environment, type Instance, startInstance } from './instances.ts'
-import { createWitness, type Witness } from './oracle.ts'
+import { createOracle, type Oracle } from './oracle.ts'
 import { openPopulation } from './population.ts'
 import { createProbes } from './probes.ts'
 
 export type StormOptions = {
   readonly seconds: number
-  /** All of them, none, or those whose name has this in it. */
+  /** All faults, none, or those whose name contains this text. */
   readonly faults: boolean | string
   readonly env?: Environment
-  readonly scenes?: number
-  /** Requests a second, over all instances; what follows a change comes on top. */
+  readonly fixtures?: number
+  /** Requests a second over all instances. Probes around changes come on top. */
   readonly requestsPerS?: number
   readonly removalsPerS?: number
 }
 
-const askersEach = 8
-const changers = 12
-/** Members that are gone are waited for, and new ones wait, for two leases and a bit. */
-const getsOverMs = 2_200
+const readersPerInstance = 8
+const writers = 12
+/** Two leases and a margin: until then others wait for members that are gone, and new instances for unknown members. */
+const recoveryMs = 2_200
 
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 
 /**
- * Three real instances over one Postgres and one Redis, asked and changed at full speed while things break.
+ * Three server processes over one Postgres and one Redis, under a load of questions and changes while faults are injected.
  *
- * Promise: every answer is judged by what the scene it is about may have been while it was asked; an answer that no such
- * state explains is in `wrong`. Latencies depend on the machine, verdicts do not.
+ * Guarantee: every answer is compared with the states its fixtures may have had while it was asked; one that none of them
+ * explains is in `wrong`. Latencies depend on the machine, verdicts do not.
  */
 export const storm = async ({
   seconds,
   faults,
   env = {},
-  scenes: count = 40,
+  fixtures: count = 40,
   requestsPerS = 900,
   removalsPerS = 30,
-}: StormOptions): Promise<Witness> => {
+}: StormOptions): Promise<Oracle> => {
   const closers: (() => Promise<unknown>)[] = []
   try {
     const database = await createDatabase()
@@ -63,60 +63,62 @@ export const storm = async ({
     }
     const population = await openPopulation(connection)
     closers.push(population.close)
-    const scenes: Scene[] = []
-    for (const number of range(count)) scenes.push(await population.scene(number))
+    const fixtures: Fixture[] = []
+    for (const number of range(count)) fixtures.push(await population.insertFixture(number))
 
-    const witness = createWitness()
-    const probes = createProbes(instances, witness)
-    const change = createChanging({ instances, scenes, population, witness, probes })
-    let goesOn = true
-    const isGoing = () => goesOn
-    const askEveryMs = (1_000 * askersEach * instances.length) / requestsPerS
-    const changeEveryMs = (1_000 * changers) / removalsPerS
+    const oracle = createOracle()
+    const probes = createProbes(instances, oracle)
+    const change = createChangeDriver({ instances, fixtures, population, oracle, probes })
+    let isRunning = true
+    const stillRunning = () => isRunning
+    const requestEveryMs = (1_000 * readersPerInstance * instances.length) / requestsPerS
+    const changeEveryMs = (1_000 * writers) / removalsPerS
     const load = Promise.all([
       ...instances.flatMap((instance) =>
-        range(askersEach).map(() => askAtRandom(instance, scenes, witness, askEveryMs, isGoing)),
+        range(readersPerInstance).map(() =>
+          sendRandomRequests(instance, fixtures, oracle, requestEveryMs, stillRunning),
+        ),
       ),
-      ...range(changers).map(() => change(changeEveryMs, isGoing)),
+      ...range(writers).map(() => change(changeEveryMs, stillRunning)),
     ])
 
-    const settle = async (ms: number) => {
-      await Bun.sleep(Math.min(ms, getsOverMs))
-      if (ms < getsOverMs) return
-      witness.phase = 'healthy'
-      await Bun.sleep(ms - getsOverMs)
+    const stayHealthy = async (ms: number) => {
+      await Bun.sleep(Math.min(ms, recoveryMs))
+      if (ms < recoveryMs) return
+      oracle.phase = 'healthy'
+      await Bun.sleep(ms - recoveryMs)
     }
-    const breakThings = async () => {
-      if (!faults) return settle(seconds * 1_000)
+    const injectFaults = async () => {
+      if (!faults) return stayHealthy(seconds * 1_000)
       const every = createFaults({
         instances: instances as [Instance, Instance, Instance],
         redis,
         sql,
-        witness,
+        oracle,
         probes,
       })
       const all = every.filter(({ name }) => faults === true || name.includes(faults))
-      const endsAtMs = witness.startedMs + seconds * 1_000
+      const endsAtMs = oracle.startedMs + seconds * 1_000
       const rounds = Math.max(1, Math.floor(seconds / 60))
       const brokenMs = 16_000
       const calmMs = Math.max(1_000, (seconds * 1_000 - rounds * brokenMs) / (rounds * all.length + 1))
       for (let round = 0; round < rounds; round += 1) {
-        for (const { name, inflict } of all) {
-          await settle(calmMs)
-          witness.tell(name)
-          witness.phase = name
-          await inflict()
-          witness.tell(`${name}: over`)
-          witness.phase = name.startsWith('redis') ? 'healthy' : 'getting over it'
+        for (const { name, inject } of all) {
+          await stayHealthy(calmMs)
+          oracle.logEvent(name)
+          oracle.phase = name
+          await inject()
+          oracle.logEvent(`${name}: over`)
+          oracle.phase = name.startsWith('redis') ? 'healthy' : 'recovering'
         }
       }
-      await settle(Math.max(calmMs, endsAtMs - performance.now()))
+      await stayHealthy(Math.max(calmMs, endsAtMs - performance.now()))
     }
-    await Promise.race([load, breakThings()])
-    witness.tell('the end')
-    goesOn = false
+    await Promise.race([load, injectFaults()])
+    oracle.logEvent('end')
+    isRunning = false
     await load
-    return witness
+    return oracle
   } finally {
     for (const close of closers.reverse()) await close().catch(() => {})
   }
