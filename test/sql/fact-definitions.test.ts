@@ -6,6 +6,7 @@ import { createDatabase, type TestDatabase } from '../harness.ts'
 
 type Trigger = {
   readonly table: string
+  readonly onInsert: boolean
   readonly onUpdate: boolean
   readonly onDelete: boolean
   readonly onTruncate: boolean
@@ -21,7 +22,8 @@ let columns: Map<string, string[]>
 
 const readTriggers = async (tx: TransactionSql): Promise<Trigger[]> => [
   ...(await tx<Trigger[]>`
-    select t.tgrelid::regclass::text as "table", t.tgtype & 16 > 0 as "onUpdate", t.tgtype & 8 > 0 as "onDelete",
+    select t.tgrelid::regclass::text as "table", t.tgtype & 4 > 0 as "onInsert",
+           t.tgtype & 16 > 0 as "onUpdate", t.tgtype & 8 > 0 as "onDelete",
            t.tgtype & 32 > 0 as "onTruncate", pg_get_triggerdef(t.oid) as definition, p.prosrc as body
       from pg_trigger t join pg_proc p on p.oid = t.tgfoid
      where not t.tgisinternal and t.tgenabled in ('O', 'A') and cardinality(t.tgattr::int2[]) = 0`),
@@ -57,6 +59,15 @@ const watchedColumns = ({ table, body }: Trigger): string[] => {
   return [...new Set([...compared.matchAll(/\ba\.(\w+)/g)].map(([, column]) => column ?? ''))]
 }
 
+/**
+ * Whether a fact can be asked for before its row exists, because it has the id of another. Its absence is cached, so an
+ * insert has to be announced. Other ids are random, and nobody can have asked for them.
+ */
+const sharesIds = ({ kind }: FactDefinition): boolean =>
+  factKinds
+    .map(definitionOf)
+    .some(({ needs = [] }) => needs.some((need) => need.definition.kind === kind && need.sharesId))
+
 /** What is wrong with the triggers of one kind, a line each. */
 const findDrift = (definition: FactDefinition, present: readonly Trigger[]): string[] => {
   const { kind, table } = definition
@@ -67,6 +78,9 @@ const findDrift = (definition: FactDefinition, present: readonly Trigger[]): str
   return [
     ...declared.filter((column) => !watched.includes(column)).map((column) => `${kind}: ${column} is not watched`),
     ...watched.filter((column) => !declared.includes(column)).map((column) => `${kind}: ${column} is not declared`),
+    ...(!sharesIds(definition) || announcing.some(({ onInsert }) => onInsert)
+      ? []
+      : [`${kind}: an insert is not announced`]),
     ...(announcing.some(({ onDelete }) => onDelete) ? [] : [`${kind}: a deletion is not announced`]),
     ...(own.some(({ onTruncate, body }) => onTruncate && body.includes("'*"))
       ? []

@@ -111,15 +111,29 @@ type Row = { readonly [K in IdColumn]?: string | null } & {
   readonly grants: Readonly<Record<string, Readonly<Record<string, number>> | null>> | null
 }
 
-type RowReader = { readonly kind: FactKind; readonly idColumn: IdColumn; toFact(row: Row): unknown }
+type RowReader = {
+  readonly kind: FactKind
+  readonly idColumn: IdColumn
+  /** Of a kind brought along by the id it shares with its bringer: that id names it even where its row does not exist. */
+  readonly sharedIdColumn: IdColumn | undefined
+  toFact(row: Row): unknown
+}
+
+const toReader = (definition: RowDefinition): RowReader => {
+  const sharing = bringersOf(definition).find(({ bringer, column }) => column === `${bringer.row.alias}.id`)
+  return {
+    kind: definition.kind as FactKind,
+    idColumn: idColumnOf(definition.kind),
+    sharedIdColumn: sharing && idColumnOf(sharing.bringer.kind),
+    toFact: definition.row.toFact,
+  }
+}
 
 /** What a result row may hold, by the kind of its query. */
 const readersByKind: ReadonlyMap<FactKind, readonly RowReader[]> = new Map(
   factKinds.map((kind) => [
     kind,
-    rowDefinitions
-      .filter((definition) => kindsReaching(definition).includes(kind))
-      .map(({ kind, row }) => ({ kind: kind as FactKind, idColumn: idColumnOf(kind), toFact: row.toFact })),
+    rowDefinitions.filter((definition) => kindsReaching(definition).includes(kind)).map(toReader),
   ]),
 )
 
@@ -169,9 +183,13 @@ export const createFactStore = (sql: Queryable, { maxGrants = usualMaxGrants }: 
     }
     for (const row of rows) {
       if (definitionOf(row.kind).row !== undefined) facts.set(factKey(row.kind, row.id), null)
-      for (const { kind, idColumn, toFact } of readersByKind.get(row.kind) ?? []) {
+      for (const { kind, idColumn, sharedIdColumn, toFact } of readersByKind.get(row.kind) ?? []) {
         const id = row[idColumn] ?? null
         if (id !== null) facts.set(factKey(kind, id), toFact(row) as Fact[FactKind])
+        else if (sharedIdColumn !== undefined) {
+          const sharedId = row[sharedIdColumn] ?? null
+          if (sharedId !== null) facts.set(factKey(kind, sharedId), null)
+        }
       }
       const projectId = row.project_id ?? (row.kind === 'project' || row.kind === 'grant' ? row.id : null)
       if (row.user_id !== null && projectId !== null && (row.kind === 'grant' || many.has(row.user_id))) {
