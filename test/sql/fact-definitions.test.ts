@@ -106,7 +106,7 @@ describe('the declaration of a fact kind', () => {
       if (row === undefined) return
       const expressions = [
         ...Object.values(row.select),
-        ...(row.brings ?? []).map(({ column }) => `${row.alias}.${column}`),
+        ...(row.references ?? []).map(({ column }) => `${row.alias}.${column}`),
         row.join ?? '',
       ].join(' ')
       const read = [...expressions.matchAll(new RegExp(`\\b${row.alias}\\.(\\w+)`, 'g'))].map(([, column]) => column)

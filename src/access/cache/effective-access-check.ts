@@ -2,12 +2,13 @@ import type { Log } from '../../platform/log.ts'
 import type { AccessDifference } from './effective-access-store.ts'
 
 /**
- * Compares what is kept about who may do what with what it is made of, and raises an alarm in the log where they differ.
- * Triggers see to it that they never do; should that be wrong somewhere, it is not to stay unknown.
+ * Compares the effective-access rows with the base tables, and logs an error where they differ. Triggers keep the rows
+ * correct, so a difference is a defect of a trigger. It reads every row.
  */
 export const createEffectiveAccessCheck =
   ({ findDifferences, log }: { findDifferences: () => Promise<AccessDifference[]>; log: Log }) =>
   async (): Promise<void> => {
     const differences = await findDifferences()
-    if (differences.length > 0) log.error({ event: 'access.rows_differ', differences }, 'project_access is wrong')
+    if (differences.length > 0)
+      log.error({ event: 'access.rows_differ', differences }, 'effective access differs from the base tables')
   }

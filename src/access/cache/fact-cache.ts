@@ -13,7 +13,7 @@ import type { LoadFacts } from './tiered-loader.ts'
  * The facts that decisions depend on, cached in memory.
  *
  * Guarantee: once `invalidate(keys)` has returned, no later read is answered by facts known before under these keys, nor by
- * parts of them. Loads under way are detached: what they return of these facts is dropped on arrival, and no caller joins
+ * parts of them. Loads under way are detached: the facts among these that they return are dropped on arrival, and no caller joins
  * them. One `gather` returns facts that were all valid together when it ended. Concurrent misses on one fact share one
  * load. Absent resources are cached too, for a shorter time. Degrades: without a lease memory is not read and no load of
  * another caller is joined; when the lease ends during a gather, one statement loads everything again, because an

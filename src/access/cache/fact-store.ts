@@ -20,10 +20,10 @@ type RowDefinition = FactDefinition & { readonly row: RowSource<unknown> }
 const isRowDefinition = (definition: FactDefinition): definition is RowDefinition => definition.row !== undefined
 const rowDefinitions = factKinds.map(definitionOf).filter(isRowDefinition)
 
-const bringersOf = ({ kind }: FactDefinition): { readonly bringer: RowDefinition; readonly column: string }[] =>
-  rowDefinitions.flatMap((bringer) =>
-    (bringer.row.brings ?? []).flatMap(({ definition, column }) =>
-      definition.kind === kind ? [{ bringer, column: `${bringer.row.alias}.${column}` }] : [],
+const referrersOf = ({ kind }: FactDefinition): { readonly referrer: RowDefinition; readonly column: string }[] =>
+  rowDefinitions.flatMap((referrer) =>
+    (referrer.row.references ?? []).flatMap(({ definition, column }) =>
+      definition.kind === kind ? [{ referrer, column: `${referrer.row.alias}.${column}` }] : [],
     ),
   )
 
@@ -31,14 +31,14 @@ const bringersOf = ({ kind }: FactDefinition): { readonly bringer: RowDefinition
 const kindsReaching = (definition: FactDefinition): string[] => [
   definition.kind,
   ...factKinds.filter((kind) => definitionOf(kind).part?.namedBy === definition.kind),
-  ...bringersOf(definition).flatMap(({ bringer }) => kindsReaching(bringer)),
+  ...referrersOf(definition).flatMap(({ referrer }) => kindsReaching(referrer)),
 ]
 
-/** Bringers first, because a join refers to the table it follows. */
+/** Referrers first, because a join refers to the table it follows. */
 const inJoinOrder = (definitions: readonly RowDefinition[]): RowDefinition[] => [
   ...new Set(
     definitions.flatMap((definition) => [
-      ...inJoinOrder(bringersOf(definition).map(({ bringer }) => bringer)),
+      ...inJoinOrder(referrersOf(definition).map(({ referrer }) => referrer)),
       definition,
     ]),
   ),
@@ -50,14 +50,14 @@ const listOf = (kinds: readonly string[]): string => kinds.map((kind) => `'${kin
 
 const joinOf = (definition: RowDefinition): string => {
   const { table, row } = definition
-  const bringers = bringersOf(definition)
-  const brought = bringers.map(
-    ({ bringer, column }) => `when w.kind in (${listOf(kindsReaching(bringer))}) then ${column}`,
+  const referrers = referrersOf(definition)
+  const referenced = referrers.map(
+    ({ referrer, column }) => `when w.kind in (${listOf(kindsReaching(referrer))}) then ${column}`,
   )
   const named = kindsReaching(definition).filter(
-    (kind) => !bringers.some(({ bringer }) => kindsReaching(bringer).includes(kind)),
+    (kind) => !referrers.some(({ referrer }) => kindsReaching(referrer).includes(kind)),
   )
-  const id = `case ${brought.join(' ')} when w.kind in (${listOf(named)}) then w.id end`
+  const id = `case ${referenced.join(' ')} when w.kind in (${listOf(named)}) then w.id end`
   return `left join ${table} ${row.alias} on ${row.alias}.id = ${id} ${row.join ?? ''}`
 }
 
@@ -67,9 +67,9 @@ const columnsOf = ({ kind, row }: RowDefinition): string[] => [
 ]
 
 /**
- * The facts of a cold question in one statement, however many resources and teams it is about. A row brings along the rows
- * it references: a session its account, media their generation, a generation its project. A user brings all grants. Every
- * row is found by its primary key, those of a user by an index of nothing else; of them no more are read than fit into a
+ * The facts of a cold question in one statement, for any number of resources and teams. With a row, the rows that it
+ * references are read: with a session its account, with media their generation, with a generation its project. For a user,
+ * all grants are read. Every row is found by its primary key, those of a user by an index of nothing else; of them no more are read than fit into a
  * fact, and only for a user with more is each project looked up. Nothing is locked. That lookup is no join, because a
  * planner may then search by project alone and read every user of it.
  *
@@ -114,17 +114,17 @@ type Row = { readonly [K in IdColumn]?: string | null } & {
 type RowReader = {
   readonly kind: FactKind
   readonly idColumn: IdColumn
-  /** Of a kind brought along by the id it shares with its bringer: that id names it even where its row does not exist. */
+  /** For a kind that shares the id of its referrer: the id names the fact even if it has no row, so it is known absent. */
   readonly sharedIdColumn: IdColumn | undefined
   toFact(row: Row): unknown
 }
 
 const toReader = (definition: RowDefinition): RowReader => {
-  const sharing = bringersOf(definition).find(({ bringer, column }) => column === `${bringer.row.alias}.id`)
+  const sharing = referrersOf(definition).find(({ referrer, column }) => column === `${referrer.row.alias}.id`)
   return {
     kind: definition.kind as FactKind,
     idColumn: idColumnOf(definition.kind),
-    sharedIdColumn: sharing && idColumnOf(sharing.bringer.kind),
+    sharedIdColumn: sharing && idColumnOf(sharing.referrer.kind),
     toFact: definition.row.toFact,
   }
 }

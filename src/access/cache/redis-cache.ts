@@ -14,35 +14,35 @@ import {
   partOf,
 } from '../policy/facts/registry.ts'
 
-/** How long what is known of a thing stays in the outer cache. */
+/** Time to live of an entry. */
 export const redisTtlMs = 300_000
-/** How long after asking in vain somebody may still write back. Longer than any statement may take. */
+/** How long after a miss its value may be written back. Longer than any statement may take. */
 const nonceTtlMs = 10_000
 
 export type RedisLookup = { readonly key: FactKey } & (
   | { readonly fact: Fact[FactKind]; readonly ageMs: number }
-  /** Not there; may be kept under this nonce. */
+  /** A miss; its value may be written back under this nonce. */
   | { readonly nonce: string }
 )
 
 /**
- * The second tier, shared by all instances: facts in Redis, one hash for each.
+ * The second tier, shared by all instances: facts in Redis, one hash each.
  *
- * A hash has a nonce, made by whoever first asks in vain, and a value. What was read from Postgres is written back only
- * while the nonce is the one that was taken before reading; forgetting removes the hash, nonce and all, so a write-back
- * that began before it finds another nonce or none. Keys begin with the incarnation of the server, so what a restarted
- * one restored is not found. Every command touches one key, which is what a cluster wants.
+ * A hash holds a value and a nonce, which the first miss creates. A value read from Postgres is written back only if the
+ * nonce is still the one taken before that read. An invalidation deletes the hash with its nonce, so a write-back that began
+ * earlier finds another nonce or none, and is refused. Keys begin with the run id of the server, so entries that a restarted
+ * server restored are never found. Every command uses one key, as a cluster requires.
  *
- * Promise: losing any or all of it at any time costs speed only. What does not fit its schema is not there. `look` takes
- * no longer than the deadline of the connection and never fails; `keep` waits for nothing; `forget` says whether all of
- * it is gone for certain.
+ * Guarantee: losing any or all entries at any time costs only speed. An entry that does not match its schema is a miss.
+ * `lookup` takes at most the deadline of the connection and never fails; `writeBack` waits for nothing; `invalidate` resolves
+ * to whether every key is certainly deleted.
  */
 export type RedisCache = {
   lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
   writeBack(key: FactKey, fact: Fact[FactKind], nonce: string): void
-  /** What one of them is part of is forgotten with it. */
+  /** Deletes the keys, and the wholes they are part of. */
   invalidate(keys: readonly FactKey[]): Promise<boolean>
-  /** Which server holds it at the moment, if any. */
+  /** The run id of the connected server, if any. */
   readonly serverRunId: string | undefined
   readonly counts: RedisCacheCounts
 }
@@ -50,8 +50,8 @@ export type RedisCache = {
 export type RedisCacheCounts = { hits: number; misses: number; unreadable: number; refused: number }
 
 export const scripts = {
-  /** The value, or else the nonce that is there or is made now. What is no hash would fail all that is asked with it. */
-  look: {
+  /** The value, or else the nonce, created if missing. A key of another type is deleted, or it would fail its whole batch. */
+  lookup: {
     keys: 1,
     lua: `
       local found = redis.pcall('HMGET', KEYS[1], 'value', 'nonce')
@@ -61,7 +61,7 @@ export const scripts = {
       redis.call('PEXPIRE', KEYS[1], ARGV[2])
       return {false, ARGV[1]}`,
   },
-  keep: {
+  writeBack: {
     keys: 1,
     lua: `
       if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return 0 end
@@ -90,8 +90,8 @@ const parseEntry = (key: FactKey, text: string): Entry | undefined => {
   }
 }
 
-/** How many keys are forgotten in one go. */
-const forgetBatch = 1_000
+/** Keys deleted in one pipeline. */
+const deleteBatch = 1_000
 
 const random = () => randomBytes(12).toString('base64url')
 
@@ -107,10 +107,10 @@ export const createRedisCache = ({
   const counts: RedisCacheCounts = { hits: 0, misses: 0, unreadable: 0, refused: 0 }
   const nameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) => `velro:1:${serverRunId.slice(0, 12)}:${key}`
 
-  const forget = async (touched: readonly FactKey[]): Promise<boolean> => {
-    const keys = [...new Set(touched.flatMap((key) => [key, partOf(key)?.whole ?? key]))]
-    for (let from = 0; from < keys.length; from += forgetBatch) {
-      const batch = keys.slice(from, from + forgetBatch)
+  const invalidate = async (invalidated: readonly FactKey[]): Promise<boolean> => {
+    const keys = [...new Set(invalidated.flatMap((key) => [key, partOf(key)?.whole ?? key]))]
+    for (let from = 0; from < keys.length; from += deleteBatch) {
+      const batch = keys.slice(from, from + deleteBatch)
       const done = await redis.runBypassingBreaker((connection) =>
         Promise.all(batch.map((key) => connection.client.unlink(nameOf(connection, key)))),
       )
@@ -129,16 +129,16 @@ export const createRedisCache = ({
     counts.misses += 1
     if (value === null && nonce !== null) return [{ key, nonce }]
     counts.unreadable += 1
-    void forget([key])
+    void invalidate([key])
     return []
   }
 
   return {
     counts,
-    invalidate: forget,
+    invalidate,
     lookup: async (keys) => {
       const replies = await redis.run((connection) =>
-        Promise.all(keys.map((key) => connection.scripts.look(nameOf(connection, key), random(), nonceTtlMs))),
+        Promise.all(keys.map((key) => connection.scripts.lookup(nameOf(connection, key), random(), nonceTtlMs))),
       )
       if (replies === undefined) {
         counts.misses += keys.length
@@ -147,12 +147,12 @@ export const createRedisCache = ({
       return replies.flatMap((reply, index) => read(keys[index] as FactKey, reply))
     },
     writeBack: (key, fact, nonce) => {
-      const lives = Math.round(ttlMs * (1 - 0.1 * Math.random()))
+      const livesMs = Math.round(ttlMs * (1 - 0.1 * Math.random()))
       const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis
-        .run((connection) => connection.scripts.keep(nameOf(connection, key), nonce, entry, lives))
-        .then((kept) => {
-          if (kept === 0) counts.refused += 1
+        .run((connection) => connection.scripts.writeBack(nameOf(connection, key), nonce, entry, livesMs))
+        .then((written) => {
+          if (written === 0) counts.refused += 1
         })
     },
     get serverRunId() {

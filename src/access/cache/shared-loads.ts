@@ -9,7 +9,7 @@ export type SharedLoad = Promise<Loaded>
 /** Queries by name: those of one name share one load. */
 export type NamedQueries = ReadonlyMap<string, FactQuery>
 
-/** For a resource the name includes the user, because the load brings that user's grants along. */
+/** For a resource the name includes the user, because the load includes that user's grants. */
 export const queryName = ({ kind, id, userId }: FactQuery): string =>
   userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
 
@@ -48,7 +48,7 @@ export type SharedLoads = {
   /** The load under way for a query, if any. */
   find(name: string): SharedLoad | undefined
   startSharedLoad(queries: NamedQueries): SharedLoad
-  /** Loads into memory, by connections of its own; no caller can join. */
+  /** Loads into memory through `loadAhead`; no caller can join. */
   prefetch(queries: NamedQueries): Promise<void>
   /** Collects invalidations until `unwatch`. */
   watch(): Invalidations

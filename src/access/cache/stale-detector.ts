@@ -7,35 +7,36 @@ import { toFactQuery } from '../policy/facts/queries.ts'
 import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from '../policy/facts/registry.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
-/** How often memory is compared, and how many facts at a time. */
+/** How often a round runs, and how many facts it compares. */
 export const staleCheckMs = 5_000
 const maxFacts = 50
-/** Entries that are passed over because their time is up are looked at too, so that has a bound of its own. */
-const maxLooked = 500
+/** Entries visited in a round. Expired ones are skipped, so this bounds a round that finds few others. */
+const maxVisited = 500
 
 type Held = Lookup<Fact[FactKind]>
 type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fact[FactKind] | null }
 
 /**
- * The alarm of the cache itself: compares what memory holds with what Postgres says, a few facts at a time by turns.
+ * Compares facts in memory with Postgres, a few in each round, and raises an alarm for a stale one.
  *
- * Promise: a fact that differs is counted as stale only if memory still holds it, unheard of and unchanged, after one and a
- * half leases and under a valid lease: a change under way is none. What is stale is counted, logged as
- * `cache.stale_fact` and dropped from both caches. It costs one statement a round, on a pool of its own, and nothing
- * counts as used because it was looked at. What nobody would believe (no lease, the tier switched off) is not compared.
+ * Guarantee: no false alarm for a change under way. A fact that differs is reported only if memory holds the same entry one
+ * and a half leases later, under a valid lease: by that time its invalidation would have arrived. A stale fact is counted,
+ * logged as `cache.stale_fact` and dropped from memory and Redis. Costs one statement a round, outside the pool of requests,
+ * and leaves the order of eviction as it is. Degrades: without a lease, or with `l1` off, memory answers no request and is
+ * not compared.
  */
 export type StaleDetector = {
-  /** One round; resolves when it is through, at once while another is under way. */
+  /** Runs one round. Resolves at once while another is running. */
   run(): Promise<void>
   /** Since the start. */
   readonly counts: { readonly compared: number; readonly stale: number }
-  /** What is under way ends without a verdict. */
+  /** A round under way reports nothing more. */
   stop(): void
 }
 
 type Dependencies = {
   readonly memory: Pick<TtlMap<Fact[FactKind]>, 'peek' | 'keysByInsertion' | 'ageMs'>
-  /** What Postgres says, past every cache. */
+  /** Reads Postgres, bypassing every cache. */
   readonly load: LoadFacts
   readonly drop: (key: FactKey) => Promise<void>
   readonly lease: { readonly untilMs: number }
@@ -65,17 +66,17 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   let busy = false
   let stopped = false
 
-  const isBelieved = () => !stopped && flags.l1 && clock.monotonic() < lease.untilMs
+  const isTrusted = () => !stopped && flags.l1 && clock.monotonic() < lease.untilMs
 
-  /** The next ones, from the beginning again after the last; none twice. */
-  const take = (): Map<FactKey, Held> => {
+  /** The next entries to compare, each once; starts over after the last. */
+  const nextEntries = (): Map<FactKey, Held> => {
     const taken = new Map<FactKey, Held>()
-    let begun = 0
-    for (let looked = 0; looked < maxLooked && taken.size < maxFacts && begun < 2; looked += 1) {
+    let passes = 0
+    for (let visited = 0; visited < maxVisited && taken.size < maxFacts && passes < 2; visited += 1) {
       const { value, done } = turns.next()
       if (done) {
         turns = memory.keysByInsertion()
-        begun += 1
+        passes += 1
         continue
       }
       const held = memory.peek(value)
@@ -89,7 +90,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   const factOf = (held: Held) => (held.kind === 'hit' ? held.value : null)
 
   const findSuspects = async (): Promise<Suspect[]> => {
-    const taken = take()
+    const taken = nextEntries()
     if (taken.size === 0) return []
     const { facts } = await load([...taken.keys()].map(toFactQuery))
     return [...taken].flatMap(([key, held]) => {
@@ -100,26 +101,26 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
     })
   }
 
-  const judge = async ({ key, held, actual }: Suspect): Promise<void> => {
-    // What was invalidated or fetched anew meanwhile is held by another object, or not at all.
-    if (!isBelieved() || memory.peek(key) !== held || !differs(key, held, actual)) return
+  const report = async ({ key, held, actual }: Suspect): Promise<void> => {
+    // An entry that was invalidated or reloaded in the meantime is another object, or gone.
+    if (!isTrusted() || memory.peek(key) !== held || !differs(key, held, actual)) return
     counts.stale += 1
     const ageMs = Math.round(memory.ageMs(key) ?? 0)
     const values = definitionOf(kindOf(key)).secret ? {} : { held: factOf(held), actual }
-    log.error({ event: 'cache.stale_fact', key, age_ms: ageMs, ...values }, 'memory held what was no longer so')
+    log.error({ event: 'cache.stale_fact', key, age_ms: ageMs, ...values }, 'memory held a stale fact')
     await drop(key)
   }
 
   return {
     counts,
     run: async () => {
-      if (busy || !isBelieved()) return
+      if (busy || !isTrusted()) return
       busy = true
       try {
         const suspects = await findSuspects()
         if (suspects.length === 0) return
         await pause(secondCheckMs)
-        for (const suspect of suspects) await judge(suspect)
+        for (const suspect of suspects) await report(suspect)
       } finally {
         busy = false
       }

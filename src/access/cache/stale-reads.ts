@@ -6,26 +6,28 @@ import type { FactQuery } from '../policy/facts/queries.ts'
 import type { FactCache } from './fact-cache.ts'
 import type { GatheredFacts } from './gather.ts'
 
-/** How long Postgres is not asked again after it was found gone. */
+/** After Postgres was found unreachable, gathers fail at once for this long. */
 const retryMs = 500
 
 /**
- * What an instance goes by while Postgres is gone: what it remembers, for a limited time.
+ * Stale reads: while Postgres is unreachable, memory answers without a lease for a limited time.
  *
- * Promise: memory stands in only where Postgres cannot be reached, only after the lease ended (until then memory is good
- * by itself) and for no more than `limitMs` after that; whoever was answered by it is marked. Nothing can be revoked
- * meanwhile, because a revocation is a write to Postgres; but an instance that alone is cut off does not hear of one.
- * That it cannot be reached is what connecting says. A question whose connection is lost is put once more where Postgres
- * takes a new one; one that is lost again has failed, for itself alone.
+ * Guarantee: facts are read stale only while Postgres refuses connections, only after the lease has ended (until then memory
+ * is trusted as usual), and for at most `limitMs` after that. Every request answered so is marked as degraded. Nothing can
+ * be revoked while Postgres is down, because a revocation is a write to Postgres. Not covered: an instance that alone is cut
+ * off misses revocations made elsewhere.
+ *
+ * Only a failure to connect counts as unreachable. A gather that loses its connection is retried once if Postgres accepts
+ * a new one; if it loses that one too, it fails alone.
  */
 export type StaleReads = {
   readonly facts: FactCache
-  /** Whether the request with this deadline was answered by memory that nobody vouches for. */
+  /** Whether the request with this deadline got stale facts. */
   isDegraded(deadline: Deadline): boolean
 }
 
-/** Postgres, and not one connection to it. */
-class PostgresGone extends Fault {
+/** Postgres itself is unreachable, rather than one connection lost. */
+class PostgresUnreachable extends Fault {
   constructor(cause?: unknown) {
     super('database.unavailable', { cause })
   }
@@ -46,53 +48,53 @@ export const withStaleReads = ({
   /** 0: never. */
   limitMs: number
 }): StaleReads => {
-  let goneAtMs = Number.NEGATIVE_INFINITY
-  let reaching: Promise<boolean> | undefined
-  /** Those who wait: when one of them learns that Postgres is gone, none waits any longer. */
-  const waiting = new Set<(gone: PostgresGone) => void>()
+  let unreachableAtMs = Number.NEGATIVE_INFINITY
+  let probing: Promise<boolean> | undefined
+  /** Gathers under way: once one finds Postgres unreachable, all of them fail at once. */
+  const waiting = new Set<(error: PostgresUnreachable) => void>()
   const degraded = new WeakSet<Deadline>()
 
-  const mayStandIn = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
+  const mayReadStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
 
-  const unlessGone = <T>(work: Promise<T>): Promise<T> =>
+  const rejectIfUnreachable = <T>(work: Promise<T>): Promise<T> =>
     new Promise((resolve, reject) => {
       waiting.add(reject)
       work.then(resolve, reject).finally(() => waiting.delete(reject))
     })
 
-  const tellGone = (cause: unknown): PostgresGone => {
-    goneAtMs = clock.monotonic()
-    const gone = new PostgresGone(cause)
-    for (const tell of waiting) tell(gone)
+  const rejectAllWaiting = (cause: unknown): PostgresUnreachable => {
+    unreachableAtMs = clock.monotonic()
+    const error = new PostgresUnreachable(cause)
+    for (const reject of waiting) reject(error)
     waiting.clear()
-    return gone
+    return error
   }
 
-  /** One asks for all who wonder. */
-  const reach = (): Promise<boolean> => {
-    reaching ??= isReachable().finally(() => {
-      reaching = undefined
+  /** One probe at a time, shared by all gathers. */
+  const probe = (): Promise<boolean> => {
+    probing ??= isReachable().finally(() => {
+      probing = undefined
     })
-    return reaching
+    return probing
   }
 
-  const ask = async (queries: readonly FactQuery[], deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
+  const gather = async (queries: readonly FactQuery[], deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
     try {
-      return await unlessGone(facts.gather(queries, deadline))
+      return await rejectIfUnreachable(facts.gather(queries, deadline))
     } catch (error) {
       if (!isUnavailable(error)) throw error
-      if (isConnectFailure(error)) throw tellGone(error)
+      if (isConnectFailure(error)) throw rejectAllWaiting(error)
       if (!isFirst) throw error
-      if (!(await unlessGone(deadline.run(reach())))) throw tellGone(error)
-      return ask(queries, deadline, false)
+      if (!(await rejectIfUnreachable(deadline.run(probe())))) throw rejectAllWaiting(error)
+      return gather(queries, deadline, false)
     }
   }
 
-  const standIn = (queries: readonly FactQuery[], deadline: Deadline) => {
-    const recalled = facts.peekStale(queries)
-    if (recalled === undefined) throw new PostgresGone()
+  const readStale = (queries: readonly FactQuery[], deadline: Deadline) => {
+    const stale = facts.peekStale(queries)
+    if (stale === undefined) throw new PostgresUnreachable()
     degraded.add(deadline)
-    return recalled
+    return stale
   }
 
   return {
@@ -101,15 +103,15 @@ export const withStaleReads = ({
       ...facts,
       gather: async (queries, deadline) => {
         const startedMs = clock.monotonic()
-        const isKnownGone = startedMs - goneAtMs < retryMs && startedMs >= lease.untilMs
+        const isKnownUnreachable = startedMs - unreachableAtMs < retryMs && startedMs >= lease.untilMs
         try {
-          if (isKnownGone) throw new PostgresGone()
-          const gathered = await ask(queries, deadline)
-          goneAtMs = Number.NEGATIVE_INFINITY
+          if (isKnownUnreachable) throw new PostgresUnreachable()
+          const gathered = await gather(queries, deadline)
+          unreachableAtMs = Number.NEGATIVE_INFINITY
           return gathered
         } catch (error) {
-          if (!(error instanceof PostgresGone) || !mayStandIn(clock.monotonic())) throw error
-          return standIn(queries, deadline)
+          if (!(error instanceof PostgresUnreachable) || !mayReadStale(clock.monotonic())) throw error
+          return readStale(queries, deadline)
         }
       },
     },

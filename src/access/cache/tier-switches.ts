@@ -5,19 +5,19 @@ export type FlagName = (typeof flagNames)[number]
 export type FlagValues = Readonly<Record<FlagName, boolean>>
 
 /**
- * Switches an operator turns while everything runs: the tiers `l1` (memory), `l2` (Redis) and `l3` (effective rows; without
- * it access is worked out from the base tables), and `warm_up`.
+ * Switches that an operator turns at run time: the tiers `l1` (memory), `l2` (Redis) and `l3` (effective rows; without them
+ * access is derived from the base tables), and `warm_up`.
  *
- * Promise: a change is felt on every instance when the call that made it returns, because it travels as every other; an
- * instance that was cut off reads them before it believes its memory again, one that starts before it answers anything.
- * Until then one that is cut off goes by the `l3` it last heard of; tiers above it are not used without a lease.
+ * Guarantee: a change is in effect on every instance when the call that made it returns, because it travels as an
+ * invalidation event. A reconnected instance reads the switches before it gets a lease, and a starting one before it
+ * serves. Degrades: a disconnected instance keeps the last `l3` it received; without a lease it uses neither `l1` nor `l2`.
  */
 export type Flags = {
-  /** The live values; whoever holds this sees them change. */
+  /** The current values. The object is always the same one, and changes in place. */
   readonly current: FlagValues
-  /** Takes note of a change, if it is one of these. */
-  onInvalidated(touched: InvalidationKeys): void
-  /** Reads them anew, after anything may have been missed; by another connection than usual where one is given. */
+  /** Applies the keys that are switches. */
+  onInvalidated(keys: InvalidationKeys): void
+  /** Reads all switches again, after an invalidation may have been missed; through `from` if given. */
   reload(from?: FlagSource): Promise<void>
 }
 
@@ -25,15 +25,15 @@ export type FlagSource = () => Promise<FlagValues>
 
 const prefix = 'flag:'
 
-/** `start`: what they are to begin with. */
+/** `start`: the values until the first read or change. */
 export const createFlags = (read: FlagSource, start: FlagValues): Flags => {
   const current: Record<FlagName, boolean> = { ...start }
   let changes = 0
   let reads = 0
-  /** The one that `current` is from. */
+  /** Number of the read that `current` came from. */
   let lastRead = 0
   const reload = async (from: FlagSource = read) => {
-    // What is heard meanwhile is newer than what is being read, and so is what a read found that began later.
+    // A change received during the read is newer than its result, and so is the result of a read that began later.
     for (let before = -1; before !== changes; ) {
       before = changes
       reads += 1
@@ -46,12 +46,12 @@ export const createFlags = (read: FlagSource, start: FlagValues): Flags => {
   }
   return {
     current,
-    onInvalidated: (touched) => {
-      if (touched === 'everything') {
+    onInvalidated: (keys) => {
+      if (keys === 'everything') {
         void reload().catch(() => {})
         return
       }
-      for (const key of touched as readonly string[]) {
+      for (const key of keys as readonly string[]) {
         if (!key.startsWith(prefix)) continue
         const [name, value] = key.slice(prefix.length).split('=')
         changes += 1

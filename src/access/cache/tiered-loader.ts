@@ -7,10 +7,7 @@ import { isAnswered, keysNeeded, type Source } from '../policy/facts/resource-wa
 import type { FactStore, LoadedFacts } from './fact-store.ts'
 import type { RedisCache } from './redis-cache.ts'
 
-/**
- * Where a fact came from: memory, the outer cache, Postgres by the effective rows its triggers keep, or Postgres by the
- * base tables.
- */
+/** Where a fact was read: memory, Redis, the effective rows in Postgres that triggers keep, or the base tables. */
 export const tiers = ['l1', 'l2', 'l3', 'database'] as const
 export type Tier = (typeof tiers)[number]
 
@@ -19,18 +16,18 @@ export const deeper = (one: Tier, other: Tier): Tier => (tiers.indexOf(one) < ti
 export type Loaded = {
   readonly facts: LoadedFacts
   readonly tier: Tier
-  /** How long ago a fact was true, for those that were not read just now. */
+  /** How long ago a fact was true, for facts that came from Redis. */
   readonly ages: ReadonlyMap<FactKey, number>
 }
 
-/** Gets facts from beyond memory. `past: 'l2'` asks Postgres only. */
+/** Loads facts from beyond memory. `past: 'l2'` bypasses Redis. */
 export type LoadFacts = (queries: readonly FactQuery[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
 
 export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l3: boolean }
 
 const noAges: ReadonlyMap<FactKey, number> = new Map()
 
-/** Postgres alone. */
+/** Loads from Postgres alone. */
 export const loadFromStore =
   (store: FactStore, flags: { readonly l3: boolean }): LoadFacts =>
   async (queries) => ({
@@ -54,12 +51,12 @@ const sourceOf =
 const maxRounds = 3
 
 /**
- * The outer cache in front of Postgres.
+ * Redis in front of Postgres.
  *
- * Promise: what it gives was true at some moment after it was asked, or is among what the caller is told to drop
- * meanwhile: the outer cache is asked only under a lease, and never about what an unconfirmed change touched. What
- * Postgres adds is given back to the outer cache off the request's path, under nonces that were taken before Postgres was
- * asked. Without the outer cache, or when it is slow, this is Postgres alone.
+ * Guarantee: a fact it returns was true after the load began, or its invalidation arrives during the load and the caller
+ * drops it. So Redis is read only under a lease, and never for keys with a pending invalidation. Facts read from Postgres
+ * are written back in the background, under nonces that were taken before the read. Degrades: without Redis, or with a slow
+ * one, every load goes to Postgres.
  */
 export const loadThroughRedis = ({
   redisCache,

@@ -11,18 +11,18 @@ export type Layer = {
   readonly evaluate: (facts: Facts, action: Action) => Finding
 }
 
-const factsAtHand: Finding = Object.freeze({ verdict: 'abstain', reason: 'facts.at_hand' })
+const factsLoaded: Finding = Object.freeze({ verdict: 'abstain', reason: 'facts.at_hand' })
 const decisionLogged: Finding = notBuilt
 
 /**
- * The ten layers, in the order they are evaluated; the numbers are their names. Each is a pure function of the facts:
- * layer 7 has fetched those, and its line in a trace says from which tier.
+ * The ten layers in order of evaluation. Their numbers are fixed names. Each is a pure function of the facts. Layer 7 loads
+ * the facts before the others run, so here it only abstains; its line in a trace names the tier.
  */
 export const layers: readonly Layer[] = [
   { layer: 10, name: 'rate_and_anomaly', evaluate: skip },
   { layer: 4, name: 'security_context', evaluate: account },
   { layer: 9, name: 'emergency', evaluate: skip },
-  { layer: 7, name: 'performance', evaluate: () => factsAtHand },
+  { layer: 7, name: 'performance', evaluate: () => factsLoaded },
   { layer: 1, name: 'direct_ownership', evaluate: ownership },
   { layer: 2, name: 'team_access', evaluate: teamAccess },
   { layer: 3, name: 'project_visibility', evaluate: visibility },
@@ -36,9 +36,9 @@ export type Decision = { readonly allowed: boolean; readonly reason: string }
 const deniedByDefault: Decision = Object.freeze({ allowed: false, reason: 'default.deny' })
 
 /**
- * Runs the layers over the facts. Default deny: a deny of any layer ends it, an allow holds if no later layer denies,
- * and where all abstain the answer is no. `onFinding` sees every finding, for a trace; without it nothing is allocated
- * but the answer.
+ * Evaluates the layers. Default deny: the first deny decides, an allow holds unless a later layer denies, and if all abstain
+ * the answer is no. With `onFinding`, every layer is evaluated and reported, for a trace; without it, only the answer is
+ * allocated.
  */
 export const decide = (
   facts: Facts,

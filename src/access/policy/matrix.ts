@@ -1,4 +1,4 @@
-/** What may be done to a thing. A set of actions is a number, one bit each. */
+/** The actions on a resource. A set of actions is a number with one bit for each. */
 export const actions = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin'] as const
 export type Action = (typeof actions)[number]
 
@@ -15,9 +15,9 @@ export const every: ActionSet = setOf(...actions)
 
 export const has = (set: ActionSet, action: Action): boolean => (set & actionBit[action]) !== 0
 
-/** Who may do what: the whole matrix. SQL has a copy of it in access_rules, written from here at the start. */
+/** The access matrix. access_rules is its copy for SQL, written at every start. */
 export const ownerActions: ActionSet = every
-/** The owner of a generation may do everything to it but administer it: that belongs to projects. */
+/** The owner of a generation may do everything but `admin`, which applies to projects only. */
 export const generationOwnerActions: ActionSet = every & ~setOf('admin')
 export const publicActions: ActionSet = setOf('read', 'download')
 

@@ -2,7 +2,7 @@ import type { AccountFact } from './facts/account.ts'
 import type { ResourceFacts } from './facts/resource-walk.ts'
 import { type Action, generationOwnerActions, has, ownerActions, publicActions } from './matrix.ts'
 
-/** What one rule says to one question. A deny ends the matter; without a deny, one allow is enough; else it is no. */
+/** The verdict of one rule on one question. Any deny denies; otherwise one allow allows; otherwise the answer is no. */
 export type Finding = {
   readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   readonly reason: string
@@ -40,8 +40,8 @@ const notOwner = finding('abstain', 'ownership.none')
 const notForOwner = finding('abstain', 'ownership.action_not_included')
 
 /**
- * Rules 2, 3 and 5: the owner of a project may do everything in it; of a generation, everything but admin, wherever it is;
- * and so may who brought a picture, alone.
+ * Rules 2, 3 and 5: the owner of a project may do everything in it. The owner of a generation may do everything to it but
+ * admin, in any project. The uploader of a picture may do the same, and no other user may do anything.
  */
 export const ownership: Rule = ({ userId, project, generation, media }, action) => {
   if (media?.generationId === null) {
@@ -53,7 +53,7 @@ export const ownership: Rule = ({ userId, project, generation, media }, action) 
   return has(ownerActions, action) ? projectOwner : notForOwner
 }
 
-/** What the owner of a generation may do to it is settled by owning it: what the project says is not for it. */
+/** For the owner of a generation ownership decides alone: grants and visibility of the project do not apply. */
 const decidedByOwnership = ({ userId, generation }: Facts): boolean => generation?.ownerId === userId
 
 const granted = finding('allow', 'team.granted')
@@ -61,8 +61,8 @@ const notIncluded = finding('abstain', 'team.action_not_included')
 const noTeam = finding('abstain', 'team.none')
 
 /**
- * Rule 2: what teams were granted, less what a member's role lacks. A private project puts grants to sleep; that reads
- * like no grant at all, or a stranger could tell it from a project that never was.
+ * Rule 2: the actions granted to the user's teams, limited by the user's role in each. A private project suspends its
+ * grants. The finding is then the same as without a grant, so that a private project reads like one that does not exist.
  */
 export const teamAccess: Rule = (facts, action) => {
   const { project, grant = 0, userId } = facts
@@ -75,19 +75,19 @@ const publicProject = finding('allow', 'visibility.public')
 const publicNotIncluded = finding('abstain', 'visibility.action_not_included')
 const notPublic = finding('abstain', 'visibility.not_public')
 
-/** Rule 2: a public project may be read and downloaded by everyone who is signed in. */
+/** Rule 2: every signed-in user may read and download a public project. */
 export const visibility: Rule = (facts, action) => {
   if (facts.project?.visibility !== 'public' || decidedByOwnership(facts)) return notPublic
   return has(publicActions, action) ? publicProject : publicNotIncluded
 }
 
-const nothingDerived = finding('abstain', 'lineage.nothing_derived')
+const notDeriving = finding('abstain', 'lineage.nothing_derived')
 const derivable = finding('abstain', 'lineage.derivable')
 const notDerivable = finding('deny', 'lineage.derivatives_not_allowed')
 
-/** Rule 4: a child of somebody else's generation needs a project that allows derivatives. Reading it is asked for above. */
+/** Rule 4: a child of another user's generation needs a project that allows derivatives. The rules above decide reading. */
 export const lineage: Rule = (facts) => {
-  if (facts.deriving !== true) return nothingDerived
+  if (facts.deriving !== true) return notDeriving
   return decidedByOwnership(facts) || facts.project?.allowDerivatives === true ? derivable : notDerivable
 }
 
@@ -96,7 +96,7 @@ const uploaded = finding('abstain', 'media.brought')
 const finished = finding('abstain', 'media.generation_completed')
 const unfinished = finding('deny', 'media.generation_not_completed')
 
-/** Rule 5: media follow their generation, and only when that is completed. */
+/** Rule 5: media follow their generation, once it is completed. Uploads have none. */
 export const media: Rule = ({ media: fact, generation }) => {
   if (fact === undefined) return noMedia
   if (fact.generationId === null) return uploaded

@@ -2,8 +2,7 @@ import { type TSchema, Type as t } from '@sinclair/typebox'
 
 /**
  * Declares one kind of fact, once, for everything that handles facts: the loader, the Redis codec, the resource walk,
- * invalidation and the stale detector. `FactDefinition` is a kind of which a whole request is one fact; the subtypes below
- * add how it is loaded.
+ * invalidation and the stale detector.
  */
 export type FactDefinition<K extends string = string, F = unknown> = {
   readonly kind: K
@@ -37,8 +36,8 @@ export type RowSource<F, Row = never> = {
   readonly select: Readonly<Record<keyof Row & string, string>>
   /** One more joined table. Its columns must never change, because no trigger of it invalidates the fact. */
   readonly join?: string
-  /** Rows that a load of this one reads too, by the column that references them. */
-  readonly brings?: readonly { readonly definition: FactDefinition; readonly column: string }[]
+  /** Rows that a load of this one reads too, by the column that names them. */
+  readonly references?: readonly { readonly definition: FactDefinition; readonly column: string }[]
   toFact(row: Row): F
 }
 
@@ -53,15 +52,15 @@ export type Need<F> = {
 
 /**
  * A fact about one user and one resource, which is part of the fact of everything that user was granted. It is looked up
- * in the whole, and is a fact of its own only where the whole says so.
+ * in the whole, and is cached separately only where the whole says so.
  */
 export type Part<F, W = unknown> = {
   readonly whole: FactDefinition<string, W>
   /** The kind whose id names the part within the whole. */
   readonly namedBy: string
-  /** `excluded`: the whole no longer answers for this part. `separate`: the part is a fact of its own. */
+  /** `excluded`: the whole no longer answers for this part. `separate`: the part is cached by itself. */
   read(whole: W, id: string): F | 'excluded' | 'separate'
-  /** The whole, once the part has changed; undefined where it is better loaded anew. */
+  /** The whole, once the part has changed; undefined where it is better loaded again. */
   exclude(whole: W, id: string): W | undefined
 }
 

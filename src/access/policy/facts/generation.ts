@@ -21,7 +21,7 @@ const row: RowSource<GenerationFact, Row> = {
     generation_project_id: 'g.project_id',
     generation_status: 'g.status',
   },
-  brings: [{ definition: project, column: 'project_id' }],
+  references: [{ definition: project, column: 'project_id' }],
   toFact: (row) => ({
     ownerId: row.generation_owner_id,
     projectId: row.generation_project_id,

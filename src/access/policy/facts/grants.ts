@@ -5,17 +5,17 @@ import { exactly, type FactDefinition } from './definition.ts'
 /**
  * Everything one user may do through teams in projects of others, by project. A project that is not listed grants
  * nothing, so one fact answers for every project, new ones included. `except` lists projects whose grants changed since.
- * `many`: there are more than `maxGrants`, and each project is a fact of its own.
+ * `many`: there are more than `maxGrants`, and the grant on each project is cached separately.
  */
 export type GrantsFact =
   | { readonly granted: Readonly<Record<string, ActionSet>>; readonly except?: readonly string[] }
   | 'many'
 
 export const maxGrants = 200
-/** With more projects excluded than this, the whole is loaded anew. */
+/** With more projects excluded than this, the whole is loaded again. */
 const maxExcept = 16
 
-/** The fact, once the grant on a project has changed; undefined where it is better loaded anew. */
+/** The fact, once the grant on a project has changed; undefined where it is better loaded again. */
 export const excludeProject = (grants: GrantsFact, projectId: string): GrantsFact | undefined => {
   if (grants === 'many' || grants.except?.includes(projectId)) return grants
   const except = [...(grants.except ?? []), projectId]
@@ -23,7 +23,7 @@ export const excludeProject = (grants: GrantsFact, projectId: string): GrantsFac
 }
 
 /**
- * Whether a load about a resource has to bring the user's grants along. Without `projectId` the resource may be in any
+ * Whether a load about a resource has to include the user's grants. Without `projectId` the resource may be in any
  * project.
  */
 export const mustLoadGrants = (grants: GrantsFact | undefined, projectId?: string): boolean => {
@@ -46,7 +46,7 @@ export const grants: FactDefinition<'grants', GrantsFact> = {
   ]),
   table: 'project_access',
   columns: ['user_id', 'project_id', 'actions', 'owned'],
-  /** `many` and `except` say how a grant is known, not what was granted: both compare equal to anything. */
+  /** `many` and `except` say how a grant is cached, not which: they compare equal to anything. */
   comparable: (fact, other) => {
     if (other === null) return fact
     if (fact === 'many' || other === 'many') return 'many'

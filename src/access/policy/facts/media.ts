@@ -27,7 +27,7 @@ const row: RowSource<MediaFact, Row> = {
     media_content_type: 'o.content_type',
   },
   join: 'left join media_objects o on o.sha256 = m.sha256',
-  brings: [{ definition: generation, column: 'generation_id' }],
+  references: [{ definition: generation, column: 'generation_id' }],
   toFact: (row) => ({
     ownerId: row.media_owner_id,
     generationId: row.media_generation_id,

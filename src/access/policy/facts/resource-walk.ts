@@ -23,7 +23,7 @@ type Found = { [K in ResourceFactKind]?: unknown }
 /** Where facts are looked up: memory, Redis, the result of a statement. */
 export type Source = <K extends FactKind>(kind: K, id: string) => Lookup<Fact[K]>
 
-/** Called for a fact that the source lacks. `userId`: the load is to bring this user's grants along. */
+/** Called for a fact that the source lacks. `userId`: the load has to include this user's grants. */
 export type OnMiss = (kind: FactKind, id: string, userId: string | null) => void
 
 export const noResource: ResourceFacts = Object.freeze(

@@ -13,7 +13,7 @@ const row: RowSource<SessionFact, Row> = {
     session_ended: 's.ended_at is not null',
     session_expires_at: 'least(s.idle_expires_at, s.expires_at)',
   },
-  brings: [{ definition: account, column: 'user_id' }],
+  references: [{ definition: account, column: 'user_id' }],
   toFact: (row) => ({
     userId: row.session_user_id,
     ended: row.session_ended,
