@@ -60,11 +60,11 @@ export const createCredits = ({ store, operators, changes, idempotency, welcomeC
     })
   },
 
-  /** Makes a reservation final. False if there is none, or it is settled or refunded already. */
+  /** Makes a reservation final. False without one, or if it was settled or refunded already. */
   settle: (tx: TransactionSql, generationId: string): Promise<boolean> =>
     store.close(tx, newId(), generationId, 'settle'),
 
-  /** Returns a reservation to the balance. False if there is none, or it is settled or refunded already. */
+  /** Returns a reservation to the balance. False without one, or if it was settled or refunded already. */
   refund: (tx: TransactionSql, generationId: string): Promise<boolean> =>
     store.close(tx, newId(), generationId, 'refund'),
 

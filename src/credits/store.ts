@@ -58,7 +58,7 @@ export const createCreditStore = (sql: Sql) => {
     },
 
     /**
-     * Settles or refunds the reservation of a generation. Returns false if there is none or it is closed already. Of
+     * Settles or refunds the reservation of a generation. Returns false without one, or if it was closed already. Of
      * concurrent calls one succeeds: each waits for the lock of the balance, and the later ones conflict with its entry on
      * `credit_ledger__closed_once`.
      */

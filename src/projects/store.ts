@@ -41,8 +41,8 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   },
 
   /**
-   * The projects that a user may read, newest first. One row more than `limit`. The ids are limited before the join;
-   * otherwise Postgres may scan the whole table.
+   * The projects that a user may read, newest first, in one statement. One row more than `limit`. The ids are limited
+   * before the join; otherwise Postgres may scan the whole table.
    */
   list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> => {
     const and = ownerId === undefined ? sql`` : sql`and p.owner_id = ${ownerId}`

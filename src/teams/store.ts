@@ -42,7 +42,7 @@ export const toVisibleRows = <T extends { id: string }>(
   return first && { role: first.own_role, rows: lines.filter(isRow) }
 }
 
-/** A separate statement: after waiting for a lock, its snapshot includes what was committed meanwhile. */
+/** A separate statement: after waiting for a lock, its snapshot includes the commits made meanwhile. */
 const findRole = async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
   const [row] = await tx<{ role: TeamRole }[]>`
     select role from team_members where team_id = ${id} and user_id = ${userId}`

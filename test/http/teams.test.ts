@@ -127,7 +127,7 @@ describe('the role of the caller decides whether it may', () => {
     })
   }
 
-  test('change its own role or remove itself: no role may', async () => {
+  test('never change its own role or remove itself', async () => {
     const { id } = await prepare()
     for (const role of teamRoles) {
       const self = `${path}/${id}/members/${people[role].id}`
@@ -180,7 +180,7 @@ describe('a team is hidden from a user who is not a member:', () => {
     ['POST', () => '/invitations', () => ({ email: 'no-address', role: 'viewer' })],
   ]
 
-  test('every route answers a stranger, a former member, and after a deletion byte for byte as for an unknown id', async () => {
+  test('every route answers a stranger and a former member byte for byte as for an unknown or deleted team', async () => {
     const { id, invitations } = await prepare()
     const left = await fixture.person()
     await fixture.services.database.admin`

@@ -177,7 +177,7 @@ describe('function files', () => {
     }
   })
 
-  test('that were removed are forgotten, and applied again when they return', async () => {
+  test('that were removed lose their row, and are applied again when they return', async () => {
     await write({ [one]: 'create table a ()', 'functions/f.sql': answer(1) })
     await run()
     await rm(join(folder, 'functions/f.sql'))
@@ -187,7 +187,7 @@ describe('function files', () => {
     expect(await run()).toEqual(['functions/f.sql'])
   })
 
-  test('whose row a migration deletes are applied again, so that the migration can drop what they define', async () => {
+  test('whose row a migration deletes are applied again, so that the migration can drop their views and functions', async () => {
     await write({
       [one]: 'create table a (id integer)',
       'functions/v.sql': 'create or replace view v as select id from a',
