@@ -63,188 +63,194 @@ export type GenerationFilter = Place & {
   favorite: boolean
 }
 
-export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => {
-  /**
-   * Only the owner gets `reference_media_id`: the right to read a generation does not include the right to see its
-   * reference.
-   */
-  const columnsFor = (userId: string | Fragment) => sql`
-    g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
-    g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
-    g.finished_at, case when g.owner_id = ${userId} then g.reference_media_id end as reference_media_id,
-    coalesce((select round(j.progress::numeric, 3) from generation_jobs j where j.generation_id = g.id),
-             case g.status when 'completed' then 1 else 0 end)::float8 as progress,
-    exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
+/**
+ * Only the owner gets `reference_media_id`: the right to read a generation does not include the right to see its
+ * reference.
+ */
+const columnsFor = (sql: Sql, userId: string | Fragment) => sql`
+  g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
+  g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
+  g.finished_at, case when g.owner_id = ${userId} then g.reference_media_id end as reference_media_id,
+  coalesce((select round(j.progress::numeric, 3) from generation_jobs j where j.generation_id = g.id),
+           case g.status when 'completed' then 1 else 0 end)::float8 as progress,
+  exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
 
-  const filterConditions = (
-    userId: string,
-    { projectId, ownerId, status, intent, model, favorite }: GenerationFilter,
-  ) => {
-    const conditions = [
-      projectId !== undefined && sql`and g.project_id = ${projectId}`,
-      ownerId !== undefined && sql`and g.owner_id = ${ownerId}`,
-      status !== undefined && sql`and g.status = ${status}`,
-      intent !== undefined && sql`and g.intent = ${intent}`,
-      model !== undefined && sql`and g.model = ${model}`,
-      favorite && sql`and g.id in (select generation_id from generation_favorites where user_id = ${userId})`,
-    ]
-    return conditions.filter((condition) => condition !== false).reduce((all, next) => sql`${all} ${next}`, sql``)
-  }
-
-  return {
-    find: async (
-      deadline: Deadline,
-      id: string,
-      userId: string,
-      on: Queryable = sql,
-    ): Promise<GenerationRow | undefined> => {
-      const [row] = await deadline.run(
-        on<GenerationRow[]>`select ${columnsFor(userId)} from generations g where g.id = ${id}`,
-      )
-      return row
-    },
-
-    /**
-     * Generations as these users see them, in the order of `queries`; undefined for deleted ones. One statement. Does not
-     * decide who may read them.
-     */
-    findEach: async (
-      deadline: Deadline,
-      queries: readonly { readonly id: string; readonly userId: string }[],
-    ): Promise<(GenerationRow | undefined)[]> => {
-      const rows = await deadline.run(sql<(GenerationRow & { index: number })[]>`
-        select q.index::int, ${columnsFor(sql`q.user_id`)}
-          from unnest(${queries.map(({ id }) => id)}::uuid[], ${queries.map(({ userId }) => userId)}::uuid[])
-               with ordinality as q (id, user_id, index)
-          join generations g on g.id = q.id`)
-      const byIndex = new Map(rows.map(({ index, ...row }) => [index - 1, row]))
-      return queries.map((_, index) => byIndex.get(index))
-    },
-
-    /** The states of generations in one snapshot; deleted ones are absent. Cost: index lookups by primary key. */
-    findStates: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, GenerationState>> => {
-      const rows = await deadline.run(sql<(GenerationState & { id: string })[]>`
-        select g.id, g.status, coalesce(j.attempt, 0) as attempt, coalesce(j.progress, 0)::float8 as progress
-          from generations g left join generation_jobs j on j.generation_id = g.id
-         where g.id = any (${ids as string[]}::uuid[])`)
-      return new Map(rows.map(({ id, ...state }) => [id, state]))
-    },
-
-    /**
-     * The generations a user may read, newest first, in one statement and so in one snapshot. Returns one row more than
-     * `limit`. Cost: the page is limited before the join, because otherwise the planner may scan the whole table.
-     */
-    list: (deadline: Deadline, userId: string, filter: GenerationFilter): Promise<GenerationRow[]> =>
-      deadline.run(sql<GenerationRow[]>`
-        select ${columnsFor(userId)}
-          from (select id from ${listing.readableGenerations(userId, filter, filterConditions(userId, filter))} readable
-                 order by id desc limit ${filter.limit + 1}) page
-          join generations g on g.id = page.id
-         order by g.id desc`),
-
-    /**
-     * The ancestors of a generation that still exist, nearest first, and the number it was created with; undefined when
-     * the generation does not exist. Does not decide who may read them.
-     */
-    findAncestors: async (
-      deadline: Deadline,
-      id: string,
-    ): Promise<{ depth: number; ancestors: AncestorRow[] } | undefined> => {
-      const rows = await deadline.run(sql<({ depth: number } & (AncestorRow | { id: null }))[]>`
-        select cardinality(g.ancestor_ids) as depth, a.id, a.owner_id, a.project_id, a.intent, a.title, a.status,
-               a.created_at, lineage.distance::int
-          from generations g
-          left join lateral unnest(g.ancestor_ids) with ordinality as lineage (id, distance) on true
-          left join generations a on a.id = lineage.id
-         where g.id = ${id} order by lineage.distance`)
-      const [first] = rows
-      return first && { depth: first.depth, ancestors: rows.filter((row) => row.id !== null) }
-    },
-
-    /** Locks a project for key share: it cannot be deleted until the end of the transaction. False: it does not exist. */
-    lockProjectForKeyShare: async (tx: TransactionSql, id: string): Promise<boolean> => {
-      const { count } = await tx`select from projects where id = ${id} for key share`
-      return count === 1
-    },
-
-    /** As `lockProjectForKeyShare`, for the parent of a generation. Returns its ancestors; undefined: it does not exist. */
-    lockParentForKeyShare: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
-      const [row] = await tx<{ ancestor_ids: string[] }[]>`
-        select ancestor_ids from generations where id = ${id} for key share`
-      return row?.ancestor_ids
-    },
-
-    /** As `lockProjectForKeyShare`, for a reference picture. Returns its SHA-256; undefined: it does not exist. */
-    lockReferenceForKeyShare: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
-      const [row] = await tx<{ sha256: string }[]>`select sha256 from media where id = ${mediaId} for key share`
-      return row?.sha256
-    },
-
-    insert: async (tx: TransactionSql, row: NewGenerationRow): Promise<GenerationRow> => {
-      const [inserted] = await tx<GenerationRow[]>`
-        insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt, negative_prompt,
-                                      parameters, reference_media_id, outputs, price)
-        values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.title}, ${row.intent}, ${row.ancestor_ids}::uuid[],
-                ${row.model}, ${row.prompt}, ${row.negative_prompt}, ${tx.json(row.parameters)}, ${row.reference_media_id},
-                ${row.outputs}, ${row.price})
-        returning ${columnsFor(row.owner_id)}`
-      return inserted as GenerationRow
-    },
-
-    /**
-     * Locks a generation for no key update: its project and status stay, while children can still be created. False: it
-     * does not exist.
-     */
-    lockForNoKeyUpdate: async (tx: TransactionSql, id: string): Promise<boolean> => {
-      const { count } = await tx`select from generations where id = ${id} for no key update`
-      return count === 1
-    },
-
-    /** Locks up to `limit` generations of a user that have not ended, in order of id, so that two callers cannot deadlock. */
-    lockUnfinishedForNoKeyUpdate: async (tx: TransactionSql, ownerId: string, limit: number): Promise<string[]> => {
-      const found = await tx<{ id: string }[]>`
-        select id from generations
-         where owner_id = ${ownerId} and status in ('queued', 'processing') order by id limit ${limit} for no key update`
-      return found.map(({ id }) => id)
-    },
-
-    /** Stores how a generation ended. The caller has locked it. */
-    finish: async (
-      tx: TransactionSql,
-      id: string,
-      outcome: { status: 'completed' | 'cancelled' } | { status: 'failed'; failure: string },
-    ): Promise<void> => {
-      await tx`
-        update generations set ${tx(outcome)}, finished_at = clock_timestamp(), updated_at = clock_timestamp()
-         where id = ${id}`
-    },
-
-    update: async (
-      tx: TransactionSql,
-      id: string,
-      changes: GenerationChanges,
-      userId: string,
-    ): Promise<GenerationRow> => {
-      const [row] = await tx<GenerationRow[]>`
-        update generations g set ${tx(changes)}, updated_at = now() where g.id = ${id} returning ${columnsFor(userId)}`
-      return row as GenerationRow
-    },
-
-    /** Idempotent. Throws `generation.not_found` when the generation is deleted concurrently. */
-    setFavorite: async (tx: TransactionSql, id: string, userId: string, favorite: boolean): Promise<void> => {
-      if (!favorite) {
-        await tx`delete from generation_favorites where user_id = ${userId} and generation_id = ${id}`
-        return
-      }
-      await tx`
-        insert into generation_favorites (user_id, generation_id) values (${userId}, ${id}) on conflict do nothing
-        `.catch(onViolation('generation_favorites__generation_id', 'generation.not_found'))
-    },
-
-    remove: async (tx: TransactionSql, id: string): Promise<void> => {
-      await tx`delete from generations where id = ${id}`
-    },
-  }
+const filterConditions = (
+  sql: Sql,
+  userId: string,
+  { projectId, ownerId, status, intent, model, favorite }: GenerationFilter,
+) => {
+  const conditions = [
+    projectId !== undefined && sql`and g.project_id = ${projectId}`,
+    ownerId !== undefined && sql`and g.owner_id = ${ownerId}`,
+    status !== undefined && sql`and g.status = ${status}`,
+    intent !== undefined && sql`and g.intent = ${intent}`,
+    model !== undefined && sql`and g.model = ${model}`,
+    favorite && sql`and g.id in (select generation_id from generation_favorites where user_id = ${userId})`,
+  ]
+  return conditions.filter((condition) => condition !== false).reduce((all, next) => sql`${all} ${next}`, sql``)
 }
+
+const createReads = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => ({
+  find: async (
+    deadline: Deadline,
+    id: string,
+    userId: string,
+    on: Queryable = sql,
+  ): Promise<GenerationRow | undefined> => {
+    const [row] = await deadline.run(
+      on<GenerationRow[]>`select ${columnsFor(sql, userId)} from generations g where g.id = ${id}`,
+    )
+    return row
+  },
+
+  /**
+   * Generations as these users see them, in the order of `queries`; undefined for deleted ones. One statement. Does not
+   * decide who may read them.
+   */
+  findEach: async (
+    deadline: Deadline,
+    queries: readonly { readonly id: string; readonly userId: string }[],
+  ): Promise<(GenerationRow | undefined)[]> => {
+    const rows = await deadline.run(sql<(GenerationRow & { index: number })[]>`
+      select q.index::int, ${columnsFor(sql, sql`q.user_id`)}
+        from unnest(${queries.map(({ id }) => id)}::uuid[], ${queries.map(({ userId }) => userId)}::uuid[])
+             with ordinality as q (id, user_id, index)
+        join generations g on g.id = q.id`)
+    const byIndex = new Map(rows.map(({ index, ...row }) => [index - 1, row]))
+    return queries.map((_, index) => byIndex.get(index))
+  },
+
+  /** The states of generations in one snapshot; deleted ones are absent. Cost: index lookups by primary key. */
+  findStates: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, GenerationState>> => {
+    const rows = await deadline.run(sql<(GenerationState & { id: string })[]>`
+      select g.id, g.status, coalesce(j.attempt, 0) as attempt, coalesce(j.progress, 0)::float8 as progress
+        from generations g left join generation_jobs j on j.generation_id = g.id
+       where g.id = any (${ids as string[]}::uuid[])`)
+    return new Map(rows.map(({ id, ...state }) => [id, state]))
+  },
+
+  /**
+   * The generations a user may read, newest first, in one statement and so in one snapshot. Returns one row more than
+   * `limit`. Cost: the page is limited before the join, because otherwise the planner may scan the whole table.
+   */
+  list: (deadline: Deadline, userId: string, filter: GenerationFilter): Promise<GenerationRow[]> =>
+    deadline.run(sql<GenerationRow[]>`
+      select ${columnsFor(sql, userId)}
+        from (select id from ${listing.readableGenerations(userId, filter, filterConditions(sql, userId, filter))} readable
+               order by id desc limit ${filter.limit + 1}) page
+        join generations g on g.id = page.id
+       order by g.id desc`),
+
+  /**
+   * The ancestors of a generation that still exist, nearest first, and the number it was created with; undefined when
+   * the generation does not exist. Does not decide who may read them.
+   */
+  findAncestors: async (
+    deadline: Deadline,
+    id: string,
+  ): Promise<{ depth: number; ancestors: AncestorRow[] } | undefined> => {
+    const rows = await deadline.run(sql<({ depth: number } & (AncestorRow | { id: null }))[]>`
+      select cardinality(g.ancestor_ids) as depth, a.id, a.owner_id, a.project_id, a.intent, a.title, a.status,
+             a.created_at, lineage.distance::int
+        from generations g
+        left join lateral unnest(g.ancestor_ids) with ordinality as lineage (id, distance) on true
+        left join generations a on a.id = lineage.id
+       where g.id = ${id} order by lineage.distance`)
+    const [first] = rows
+    return first && { depth: first.depth, ancestors: rows.filter((row) => row.id !== null) }
+  },
+})
+
+const createWrites = (sql: Sql) => ({
+  /** Locks a project for key share: it cannot be deleted until the end of the transaction. False: it does not exist. */
+  lockProjectForKeyShare: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    const { count } = await tx`select from projects where id = ${id} for key share`
+    return count === 1
+  },
+
+  /** As `lockProjectForKeyShare`, for the parent of a generation. Returns its ancestors; undefined: it does not exist. */
+  lockParentForKeyShare: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
+    const [row] = await tx<{ ancestor_ids: string[] }[]>`
+      select ancestor_ids from generations where id = ${id} for key share`
+    return row?.ancestor_ids
+  },
+
+  /** As `lockProjectForKeyShare`, for a reference picture. Returns its SHA-256; undefined: it does not exist. */
+  lockReferenceForKeyShare: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
+    const [row] = await tx<{ sha256: string }[]>`select sha256 from media where id = ${mediaId} for key share`
+    return row?.sha256
+  },
+
+  insert: async (tx: TransactionSql, row: NewGenerationRow): Promise<GenerationRow> => {
+    const [inserted] = await tx<GenerationRow[]>`
+      insert into generations as g (id, owner_id, project_id, title, intent, ancestor_ids, model, prompt, negative_prompt,
+                                    parameters, reference_media_id, outputs, price)
+      values (${row.id}, ${row.owner_id}, ${row.project_id}, ${row.title}, ${row.intent}, ${row.ancestor_ids}::uuid[],
+              ${row.model}, ${row.prompt}, ${row.negative_prompt}, ${tx.json(row.parameters)}, ${row.reference_media_id},
+              ${row.outputs}, ${row.price})
+      returning ${columnsFor(sql, row.owner_id)}`
+    return inserted as GenerationRow
+  },
+
+  /**
+   * Locks a generation for no key update: its project and status stay, while children can still be created. False: it
+   * does not exist.
+   */
+  lockForNoKeyUpdate: async (tx: TransactionSql, id: string): Promise<boolean> => {
+    const { count } = await tx`select from generations where id = ${id} for no key update`
+    return count === 1
+  },
+
+  /** Locks up to `limit` generations of a user that have not ended, in order of id, so that two callers cannot deadlock. */
+  lockUnfinishedForNoKeyUpdate: async (tx: TransactionSql, ownerId: string, limit: number): Promise<string[]> => {
+    const found = await tx<{ id: string }[]>`
+      select id from generations
+       where owner_id = ${ownerId} and status in ('queued', 'processing') order by id limit ${limit} for no key update`
+    return found.map(({ id }) => id)
+  },
+
+  /** Stores how a generation ended. The caller has locked it. */
+  finish: async (
+    tx: TransactionSql,
+    id: string,
+    outcome: { status: 'completed' | 'cancelled' } | { status: 'failed'; failure: string },
+  ): Promise<void> => {
+    await tx`
+      update generations set ${tx(outcome)}, finished_at = clock_timestamp(), updated_at = clock_timestamp()
+       where id = ${id}`
+  },
+
+  update: async (
+    tx: TransactionSql,
+    id: string,
+    changes: GenerationChanges,
+    userId: string,
+  ): Promise<GenerationRow> => {
+    const [row] = await tx<GenerationRow[]>`
+      update generations g set ${tx(changes)}, updated_at = now() where g.id = ${id} returning ${columnsFor(sql, userId)}`
+    return row as GenerationRow
+  },
+
+  /** Idempotent. Throws `generation.not_found` when the generation is deleted concurrently. */
+  setFavorite: async (tx: TransactionSql, id: string, userId: string, favorite: boolean): Promise<void> => {
+    if (!favorite) {
+      await tx`delete from generation_favorites where user_id = ${userId} and generation_id = ${id}`
+      return
+    }
+    await tx`
+      insert into generation_favorites (user_id, generation_id) values (${userId}, ${id}) on conflict do nothing
+      `.catch(onViolation('generation_favorites__generation_id', 'generation.not_found'))
+  },
+
+  remove: async (tx: TransactionSql, id: string): Promise<void> => {
+    await tx`delete from generations where id = ${id}`
+  },
+})
+
+export const createGenerationStore = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => ({
+  ...createReads(sql, listing),
+  ...createWrites(sql),
+})
 
 export type GenerationStore = ReturnType<typeof createGenerationStore>

@@ -1,10 +1,27 @@
-import type { Sql } from '../platform/postgres.ts'
+import type { Fragment, Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type OrderCancellation = {
   readonly generation_id: string
   readonly model: string
   /** The provider's reference of the order, as the worker recorded it. */
   readonly remote: unknown
+}
+
+/**
+ * Removes jobs and, in the same transaction, enqueues the cancellation of the orders recorded for them. Returns how many
+ * jobs were removed.
+ */
+export const removeJobsAndCancelOrders = async (tx: TransactionSql, condition: Fragment): Promise<number> => {
+  const removed = await tx`
+    with removed as (
+      delete from generation_jobs where ${condition} returning generation_id, remote
+    ), cancellations as (
+      insert into order_cancellations (generation_id, model, remote)
+      select generation_id, g.model, remote from removed join generations g on g.id = generation_id
+       where jsonb_typeof(remote) = 'object'
+    )
+    select from removed`
+  return removed.length
 }
 
 export const createCancellationStore = (sql: Sql) => ({

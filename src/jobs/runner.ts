@@ -1,6 +1,7 @@
 import type { Log } from '../platform/log.ts'
+import type { LeasedJob } from './lease-store.ts'
 import { createRunningAttempts, leaseOf, type Work } from './running-attempts.ts'
-import type { JobStore, LeasedJob } from './store.ts'
+import type { JobStore } from './store.ts'
 
 /** How long a job stays with a worker that sends no heartbeat. After that, any worker takes it over. */
 export const defaultLeaseMs = 15_000

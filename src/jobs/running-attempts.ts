@@ -1,5 +1,6 @@
 import type { Log } from '../platform/log.ts'
-import type { JobStore, Lease, LeasedJob } from './store.ts'
+import type { Lease, LeasedJob } from './lease-store.ts'
+import type { JobStore } from './store.ts'
 
 /** Smallest change of progress that is published. */
 const minProgressStep = 0.01

@@ -5,8 +5,9 @@ import type { TransactionSql } from '../platform/postgres.ts'
 import { classifyProviderError } from '../providers/failure.ts'
 import type { Order, Reference } from '../providers/provider.ts'
 import type { RunnableModel, RunnableModels } from '../providers/runnable-models.ts'
+import type { Lease, LeasedJob } from './lease-store.ts'
 import type { Work } from './running-attempts.ts'
-import type { JobStore, Lease, LeasedJob } from './store.ts'
+import type { JobStore } from './store.ts'
 
 /** Deadline of the transaction that ends a job. No request waits for it, so it may be long. */
 const endingMs = 30_000
