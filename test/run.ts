@@ -13,7 +13,7 @@ import { addSummaries, failuresIn, findTestFiles, needsNoServer, summarise } fro
  * `bun test/run.ts [--checks] [--unit] [--workers N] [path...]` runs the tests among and below the paths, by default all.
  *
  * One Postgres cluster and one Redis are started here and handed to all test processes. Files run in parallel; those that
- * measure time run alone afterwards. `--checks` adds the type check and the linter, beside the tests. `--unit` leaves out
+ * measure throughput or time run afterwards. `--checks` adds the type check and the linter, beside the tests. `--unit` leaves out
  * files that start a server or a process. `--record` writes how long each file took, by which the slowest start first.
  * The output ends with what failed; the exit code is 0 only if nothing did and every file ran.
  */
@@ -32,8 +32,11 @@ const { values: options, positionals } = parseArgs({
 const root = fileURLToPath(new URL('..', import.meta.url))
 const timings = 'test/timings.json'
 
-/** Files whose assertions are about elapsed time or throughput. Beside others they would measure the machine. */
-const measuresTime = new Set<string>([])
+/** Their assertions are about elapsed time: beside others they would measure the machine. They run last, one by one. */
+const measuresTime = new Set(['test/faults/login-flood.test.ts', 'test/faults/postgres-gone.test.ts'])
+/** Must reach a throughput that takes one core. Beside it only files run that keep the other core busy and no more. */
+const needsACore = 'test/consistency/storm.test.ts'
+const usesOneCore = (file: string) => file === 'test/access/listing.test.ts' || needsNoServer(join(root, file))
 
 type Outcome = { name: string; code: number; output: string }
 
@@ -84,16 +87,21 @@ const startShared = async (): Promise<Record<string, string>> => {
 
 const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const env = options.unit ? {} : await startShared()
-  const together = files.filter((file) => !measuresTime.has(file))
-  const alone = files.filter((file) => measuresTime.has(file))
+  const last = files.filter((file) => measuresTime.has(file))
+  const half = files.includes(needsACore) ? files.filter((file) => file === needsACore || usesOneCore(file)) : []
+  const rest = files.filter((file) => !last.includes(file) && !half.includes(file))
   // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
-  const flags = [`--parallel=${options.workers}`, '--no-isolate', `--timings=${timings}`]
-  if (options.record) flags.push('--update-timings')
+  const shared = ['--no-isolate', `--timings=${timings}`, ...(options.record ? ['--update-timings'] : [])]
+  const phases = [
+    { name: 'tests', files: rest, flags: [`--parallel=${options.workers}`, ...shared] },
+    { name: 'the storm, and tests beside it', files: half, flags: ['--parallel=2', ...shared] },
+    { name: 'tests that measure time', files: last, flags: [] },
+  ]
   const outcomes: Outcome[] = []
-  if (together.length > 0) outcomes.push(await test('tests', together, flags, env))
-  if (alone.length > 0) {
-    console.log(`\nAlone, because they measure time: ${alone.join(' ')}`)
-    outcomes.push(await test('tests that measure time', alone, [], env))
+  for (const { name, files, flags } of phases) {
+    if (files.length === 0) continue
+    console.log(`\n${name}: ${files.length} files`)
+    outcomes.push(await test(name, files, flags, env))
   }
   return outcomes
 }

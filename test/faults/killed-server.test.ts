@@ -3,8 +3,9 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { api, createDatabase, startServer, type TestDatabase } from '../harness.ts'
 
 const total = 200
-const acknowledgedBeforeTheEnd = 60
+const acknowledgedBeforeKill = 60
 const atOnce = 16
+const loginsAtOnce = 4
 const password = 'a passphrase that lasts'
 
 describe('a server that is killed (-9) in the middle of 200 registrations', () => {
@@ -19,7 +20,7 @@ describe('a server that is killed (-9) in the middle of 200 registrations', () =
     await database.drop()
   })
 
-  test('has kept everybody it acknowledged, and nobody by half', async () => {
+  test('keeps every acknowledged account, and no account without its session', async () => {
     const start = () =>
       startServer({ runtime: 'bun', connection: database.connection, env: { HASH_WORKERS: '2', LOG_LEVEL: 'error' } })
     const first = await start()
@@ -36,12 +37,12 @@ describe('a server that is killed (-9) in the middle of 200 registrations', () =
         if (answer?.status === 201) {
           acknowledged.push({ email, access: answer.body.access_token, refresh: answer.body.refresh_token })
         }
-        if (acknowledged.length >= acknowledgedBeforeTheEnd) killed ??= first.kill('SIGKILL')
+        if (acknowledged.length >= acknowledgedBeforeKill) killed ??= first.kill('SIGKILL')
       }
     }
     await Promise.all(Array.from({ length: atOnce }, registerSome))
     await killed
-    // There were some under way when it happened.
+    // Guards the test: some registrations were in flight at the kill.
     expect(next).toBeGreaterThan(acknowledged.length)
     expect(next).toBeLessThan(total)
 
@@ -52,10 +53,15 @@ describe('a server that is killed (-9) in the middle of 200 registrations', () =
         expect((await client.get('/api/v1/auth/me', { token: access })).body).toMatchObject({ email })
         expect((await client.post('/api/v1/auth/refresh', { refresh_token: refresh })).status).toBe(200)
       }
-      const logins = await Promise.all(
-        acknowledged.map(({ email }) => client.post('/api/v1/auth/login', { email, password })),
-      )
-      expect(logins.map(({ status }) => status)).toEqual(acknowledged.map(() => 200))
+      const statuses: number[] = []
+      const remaining = acknowledged.map(({ email }) => email)
+      // A few at once: all of them would wait for the hash workers beyond their deadline on a busy machine.
+      const loginSome = async () => {
+        for (let email = remaining.pop(); email !== undefined; email = remaining.pop())
+          statuses.push((await client.post('/api/v1/auth/login', { email, password })).status)
+      }
+      await Promise.all(Array.from({ length: loginsAtOnce }, loginSome))
+      expect(statuses).toEqual(acknowledged.map(() => 200))
 
       const halves = await sql`
         select u.email from users u

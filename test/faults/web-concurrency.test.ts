@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'bun:test'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { chmod, mkdtemp, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +13,8 @@ const drainMs = 3_000
 const greeting = 'Velro is ready'
 const count = (text: string, part: string) => text.split(part).length - 1
 const portOf = ({ baseUrl }: TestServer) => Number(new URL(baseUrl).port)
+
+const serverEnv = { WEB_CONCURRENCY: '2', DRAIN_SECONDS: String(drainMs / 1_000) }
 
 const started: TestServer[] = []
 const releases: (() => Promise<void>)[] = []
@@ -29,7 +31,7 @@ const start = async ({ runtime = 'bun', env, connection }: Options = {}) => {
   const server = await startServer({
     runtime,
     ...(connection && { connection }),
-    env: { WEB_CONCURRENCY: '2', DRAIN_SECONDS: String(drainMs / 1_000), ...env },
+    env: { ...serverEnv, ...env },
     readyWithinMs: 60_000,
   })
   started.push(server)
@@ -44,17 +46,23 @@ const connectMany = (server: TestServer, size: number) =>
   Promise.all(Array.from({ length: size }, () => connectTo(server)))
 const ended = (pids: readonly number[]) => !pids.some(lives)
 
-/** What a start that is refused wrote. */
+/** The output of a start that fails. */
 const refusal = (options: Options): Promise<string> =>
   start(options).then(
-    () => 'It was not refused',
+    () => 'It started',
     (error) => String(error),
   )
 
 for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
   describe(`two processes on one port, on ${runtime}`, () => {
-    test('both serve, and it is told once', async () => {
-      const server = await start({ runtime })
+    /** Shared by the tests that change neither its processes nor its port. */
+    let server: TestServer
+    beforeAll(async () => {
+      server = await startServer({ runtime, env: serverEnv, readyWithinMs: 60_000 })
+    }, 60_000)
+    afterAll(() => server.stop())
+
+    test('both processes accept connections, and one greeting is printed', async () => {
       const pids = childrenOf(server.pid)
       expect(pids).toHaveLength(2)
       const clients = await connectMany(server, 40)
@@ -62,74 +70,13 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(answers).toEqual(clients.map(() => 200))
       const { listening, connections: held } = holdersOf(portOf(server), pids)
       expect(listening.toSorted()).toEqual(pids.toSorted())
-      // By chance one gets them all once in 2³⁹ times.
+      // The chance that one process gets all 40 is 1 in 2³⁹.
       expect(new Set(clients.map(({ localPort }) => held.get(localPort)))).toEqual(new Set(pids))
       expect(count(server.output(), greeting)).toBe(1)
       expect(server.output()).not.toContain('"level":"warn"')
     })
 
-    test('one killed (-9) under load: only what it had in flight fails, and another takes its place', async () => {
-      const server = await start({ runtime, env: { LOG_LEVEL: 'warn' } })
-      const { token } = await register(api(server.baseUrl))
-      const pids = childrenOf(server.pid)
-      const broken: number[] = []
-      const statuses: (number | undefined)[] = []
-      // For a moment the one that is killed still takes connections, which end with it: who is cut off waits that out.
-      const listeners = listenersOn(portOf(server))
-      const oneIsGone = () => {
-        const now = listenersOn(portOf(server))
-        return listeners.some((inode) => !now.includes(inode))
-      }
-      let over = false
-      const load = async () => {
-        for (let client = await connectTo(server); !over; ) {
-          const status = await client.get('/api/v1/auth/me', token)
-          if (status !== undefined) statuses.push(status)
-          else {
-            broken.push(client.localPort)
-            await until(oneIsGone, 'the one that was killed takes no connection any more')
-            client = await connectTo(server)
-          }
-        }
-      }
-      const clients = Array.from({ length: 24 }, load)
-      await until(() => statuses.length > 500, 'there is load')
-      // What waits to be accepted is nobody's yet, and is lost with the process whose turn it is.
-      let held = new Map<number, number>()
-      await until(() => {
-        held = holdersOf(portOf(server), pids).connections
-        return connections.length === clients.length && connections.every(({ localPort }) => held.has(localPort))
-      }, 'every connection is accepted')
-      expect(new Set(held.values())).toEqual(new Set(pids))
-      expect(broken).toEqual([])
-
-      const [killed, spared] = pids as [number, number]
-      process.kill(killed, 'SIGKILL')
-      await until(() => {
-        const now = holdersOf(portOf(server), childrenOf(server.pid)).listening
-        return now.length === 2 && !now.includes(killed)
-      }, 'another process listens')
-      const served = statuses.length
-      await until(() => statuses.length > served + 500, 'the load goes on')
-      over = true
-      await Promise.all(clients)
-
-      expect(new Set(statuses)).toEqual(new Set([200]))
-      // A request a connection at most, as each is broken only once.
-      const own = [...held].filter(([, pid]) => pid === killed).map(([port]) => port)
-      expect(broken.filter((port) => !own.includes(port))).toEqual([])
-      expect(new Set(broken).size).toBe(broken.length)
-      const after = childrenOf(server.pid)
-      expect(after).toHaveLength(2)
-      expect(after).toContain(spared)
-      const newcomers = await connectMany(server, 40)
-      await Promise.all(newcomers.map((client) => client.get('/health')))
-      const now = holdersOf(portOf(server), after).connections
-      expect(new Set(newcomers.map(({ localPort }) => now.get(localPort)))).toEqual(new Set(after))
-    })
-
-    test('what is taken away by a call to one is gone from the other when the call returns, and so it is given', async () => {
-      const server = await start({ runtime })
+    test('a change made through one process is in force in the other when the call returns', async () => {
       const client = api(server.baseUrl)
       const [owner, other] = [await register(client), await register(client)]
       const { body } = await client.post('/api/v1/projects', { name: 'Shown' }, { token: owner.token })
@@ -151,7 +98,67 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(await Promise.all([...both.values()].map((one) => one.get(path, other.token)))).toEqual([401, 401])
     })
 
-    test('told to end, they let what is under way end, and then all end with exit code 0', async () => {
+    test('a killed (-9) process loses only its requests in flight and is replaced', async () => {
+      const server = await start({ runtime, env: { LOG_LEVEL: 'warn' } })
+      const { token } = await register(api(server.baseUrl))
+      const pids = childrenOf(server.pid)
+      const broken: number[] = []
+      const statuses: (number | undefined)[] = []
+      // A killed process accepts connections for a moment, and they break with it: a client that is cut off waits until its socket is closed.
+      const listeners = listenersOn(portOf(server))
+      const oneStoppedListening = () => {
+        const now = listenersOn(portOf(server))
+        return listeners.some((inode) => !now.includes(inode))
+      }
+      let over = false
+      const load = async () => {
+        for (let client = await connectTo(server); !over; ) {
+          const status = await client.get('/api/v1/auth/me', token)
+          if (status !== undefined) statuses.push(status)
+          else {
+            broken.push(client.localPort)
+            await until(oneStoppedListening, 'the killed process accepts no connections')
+            client = await connectTo(server)
+          }
+        }
+      }
+      const clients = Array.from({ length: 24 }, load)
+      await until(() => statuses.length > 500, '500 requests are answered')
+      // A connection not yet accepted belongs to no process in /proc, and breaks with the process in whose queue it is.
+      let held = new Map<number, number>()
+      await until(() => {
+        held = holdersOf(portOf(server), pids).connections
+        return connections.length === clients.length && connections.every(({ localPort }) => held.has(localPort))
+      }, 'every connection is accepted')
+      expect(new Set(held.values())).toEqual(new Set(pids))
+      expect(broken).toEqual([])
+
+      const [killed, spared] = pids as [number, number]
+      process.kill(killed, 'SIGKILL')
+      await until(() => {
+        const now = holdersOf(portOf(server), childrenOf(server.pid)).listening
+        return now.length === 2 && !now.includes(killed)
+      }, 'another process listens')
+      const served = statuses.length
+      await until(() => statuses.length > served + 500, '500 more requests are answered')
+      over = true
+      await Promise.all(clients)
+
+      expect(new Set(statuses)).toEqual(new Set([200]))
+      // Each connection breaks once, so at most one request per connection fails.
+      const own = [...held].filter(([, pid]) => pid === killed).map(([port]) => port)
+      expect(broken.filter((port) => !own.includes(port))).toEqual([])
+      expect(new Set(broken).size).toBe(broken.length)
+      const after = childrenOf(server.pid)
+      expect(after).toHaveLength(2)
+      expect(after).toContain(spared)
+      const newcomers = await connectMany(server, 40)
+      await Promise.all(newcomers.map((client) => client.get('/health')))
+      const now = holdersOf(portOf(server), after).connections
+      expect(new Set(newcomers.map(({ localPort }) => now.get(localPort)))).toEqual(new Set(after))
+    })
+
+    test('after SIGTERM all processes finish the requests under way and exit with code 0', async () => {
       const server = await start({ runtime })
       const client = api(server.baseUrl)
       const { id, token } = await register(client)
@@ -161,8 +168,8 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const answer = client.patch('/api/v1/auth/me', { display_name: 'Late' }, { token })
       await hold.waiting(1)
       const end = server.kill('SIGTERM')
-      await until(() => count(server.output(), 'shutting down') === 3, 'the three of them hear it')
-      // A terminal tells each of them. Though it be late, it is the first signal that these two get.
+      await until(() => count(server.output(), 'shutting down') === 3, 'all three processes log the shutdown')
+      // A terminal sends Ctrl-C to every process. For these two it is the first signal, however late.
       await Bun.sleep(300)
       for (const pid of pids.filter(lives)) process.kill(pid, 'SIGINT')
       await Bun.sleep(100)
@@ -173,7 +180,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(server.output()).not.toMatch(/"level":"(warn|error|fatal)"/)
     })
 
-    test('told twice, they end at once', async () => {
+    test('a second SIGTERM ends all processes at once', async () => {
       const server = await start({ runtime })
       const client = api(server.baseUrl)
       const { id, token } = await register(client)
@@ -187,30 +194,30 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       await Bun.sleep(400)
       server.process.kill('SIGTERM')
       expect(await end).toBe(1)
-      await until(() => ended(pids), 'they are gone')
+      await until(() => ended(pids), 'the processes have ended')
       expect(performance.now() - startedMs).toBeLessThan(drainMs * 0.6)
       expect((await answer)?.status).not.toBe(200)
     })
 
-    test('when the one that started them is killed (-9) they end too, and the port is free', async () => {
+    test('the processes end and free the port when their supervisor is killed (-9)', async () => {
       const server = await start({ runtime })
       const pids = childrenOf(server.pid)
       server.kill('SIGKILL')
-      await until(() => ended(pids), 'they are gone', drainMs)
+      await until(() => ended(pids), 'the processes have ended', drainMs)
       const again = await start({ runtime, connection: server.connection, env: { PORT: String(portOf(server)) } })
       expect(childrenOf(again.pid)).toHaveLength(2)
     })
 
-    test('a port that others serve on is taken, were they such as share it, and one line says so', async () => {
+    test('a port on which another Velro serves is refused with one line, even if that one shares it', async () => {
+      const single = await start({ runtime, env: { WEB_CONCURRENCY: '1' } })
       for (const [theirs, ours] of [
-        [2, 2],
-        [1, 2],
-        [2, 1],
-        [1, 1],
+        [server, 2],
+        [single, 2],
+        [server, 1],
+        [single, 1],
       ] as const) {
-        const server = await start({ runtime, env: { WEB_CONCURRENCY: String(theirs) } })
-        const env = { WEB_CONCURRENCY: String(ours), PORT: String(portOf(server)) }
-        const told = await refusal({ runtime, connection: server.connection, env })
+        const env = { WEB_CONCURRENCY: String(ours), PORT: String(portOf(theirs)) }
+        const told = await refusal({ runtime, connection: theirs.connection, env })
         expect(told).toContain('exit code 1')
         expect(told.split('\n').slice(1).filter(Boolean)).toEqual([
           `Port ${env.PORT} on 127.0.0.1 is in use. Stop the process that listens on it, or set PORT to another port.`,
@@ -218,7 +225,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       }
     })
 
-    test('what keeps the first from starting is told once, and no other is tried', async () => {
+    test('a start failure of the first process is reported once, and no second process is started', async () => {
       const { connection, drop } = await createDatabase()
       releases.push(drop)
       const told = await refusal({ runtime, connection: { ...connection, database: 'not_there' } })
@@ -227,7 +234,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(told.trim().split('\n')).toHaveLength(2)
     })
 
-    test('the embedded Postgres is stopped after them; one left by a kill -9 is taken over', async () => {
+    test('the embedded Postgres stops after the processes, and one left behind by kill -9 is adopted', async () => {
       const directory = await mkdtemp(join(tmpdir(), 'velro-processes-'))
       await chmod(directory, 0o755)
       reapFolder(directory)
@@ -243,7 +250,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(pids).toHaveLength(2)
       const person = await register(api(killed.baseUrl))
       killed.kill('SIGKILL')
-      await until(() => ended(pids), 'they are gone', drainMs)
+      await until(() => ended(pids), 'the processes have ended', drainMs)
 
       const second = await start({ runtime, connection, env })
       expect(await postmaster()).toBe(postgres)
@@ -256,7 +263,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
 }
 
 describe('two processes', () => {
-  test('share what the database allows', async () => {
+  test('share the connections that the database allows', async () => {
     const server = await start({ env: { DB_CONNECTIONS: '' } })
     const sql = connectOnce(server.connection)
     releases.push(() => sql.end())
@@ -272,14 +279,14 @@ describe('two processes', () => {
     await until(async () => Bun.deepEquals(await opened(), expected), `each has opened ${expected}`)
   })
 
-  test('one that keeps ending is replaced ever later', async () => {
+  test('a process that keeps crashing is restarted after growing delays', async () => {
     const server = await start({ env: { LOG_LEVEL: 'warn' } })
     let known = childrenOf(server.pid)
     const [spared] = known
     let [, last] = known as [number, number]
     for (let time = 0; time < 3; time += 1) {
       process.kill(last, 'SIGKILL')
-      await until(() => childrenOf(server.pid).some((pid) => !known.includes(pid)), 'another is there')
+      await until(() => childrenOf(server.pid).some((pid) => !known.includes(pid)), 'a replacement has started')
       last = childrenOf(server.pid).find((pid) => !known.includes(pid)) as number
       known = [...known, last]
     }
@@ -288,7 +295,7 @@ describe('two processes', () => {
     expect(childrenOf(server.pid).toSorted()).toEqual([spared as number, last].toSorted())
   })
 
-  test('and never later than 5 s', () => {
+  test('the delay before a restart is at most 5 s', () => {
     const delays = [0, 1, 2, 3, 4, 5, 6, 7, 8, 1_000, 10_000].map(respawnDelayMs)
     expect(delays).toEqual([0, 0, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 5_000])
   })

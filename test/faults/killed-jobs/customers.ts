@@ -17,6 +17,8 @@ const repeatedShare = 0.1
 /** Share of the requests without a response that are not retried. */
 const abandonedShare = 0.4
 const cancelledWithinMs = 3_000
+/** Besides that share, every tenth order is cancelled as soon as it is accepted, so that some are cancelled on any machine. */
+const cancelledAtOnceEvery = 10
 const responseTimeoutMs = 10_000
 const pauseMs = 50
 
@@ -65,8 +67,8 @@ export const createCustomers = ({ persons, baseUrl }: Options) => {
     if (status === 204 || status === 404) order.deleted = true
     else violations.push(`Deleting order ${order.number} got status ${status}`)
   }
-  const cancel = async (order: OrderRecord, person: Person) => {
-    await Bun.sleep(Math.random() * cancelledWithinMs)
+  const cancel = async (order: OrderRecord, person: Person, withinMs = cancelledWithinMs) => {
+    await Bun.sleep(Math.random() * withinMs)
     const { status, body } = await sendUntilAnswered('POST', `/${order.id}/cancel`, person)
     if (status === 200) order.cancelled = true
     else if (body?.code !== 'generation.finished')
@@ -102,7 +104,8 @@ export const createCustomers = ({ persons, baseUrl }: Options) => {
         const again = await place()
         if (again !== undefined && again.body?.id !== order.id) violations.push(`Order ${number} was accepted twice`)
       }
-      if (chance(cancelledShare)) pending.push(cancel(order, person))
+      if (number % cancelledAtOnceEvery === 0) pending.push(cancel(order, person, 0))
+      else if (chance(cancelledShare)) pending.push(cancel(order, person))
       else if (chance(deletedShare)) pending.push(remove(order, person))
     },
     /** Resolves when all cancellations and deletions are answered. */
