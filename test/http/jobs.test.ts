@@ -301,8 +301,9 @@ describe('unfinished generations of an account that is closed', () => {
 
   test('are cancelled and refunded', async () => {
     const [ada, ben] = [await register(client), await register(client)]
-    const ids = [(await order(ada)).body.id, (await order(ada)).body.id]
-    const other = (await order(ben)).body.id
+    // Slow enough not to be completed before they are cancelled.
+    const ids = [(await order(ada, large)).body.id, (await order(ada, large)).body.id]
+    const other = (await order(ben, large)).body.id
     expect((await close(ada)).status).toBe(204)
     for (const id of ids) {
       expect([await stateOf(id), await ledgerFor(id)]).toEqual([
@@ -327,9 +328,10 @@ describe('unfinished generations of an account that is closed', () => {
 
   test('are cancelled or not accepted when ordered concurrently', async () => {
     const people = await Promise.all(Array.from({ length: 6 }, () => register(client)))
+    const place = (person: Person) => order(person, { ...large, outputs: 2 })
     const closed = await Promise.all(
       people.map(async (person) => {
-        const [, , { status }] = await Promise.all([order(person), order(person), close(person), order(person)])
+        const [, , { status }] = await Promise.all([place(person), place(person), close(person), place(person)])
         return status === 204 ? [person.id] : []
       }),
     )
