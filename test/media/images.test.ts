@@ -25,13 +25,13 @@ beforeAll(() => {
 })
 afterAll(() => images.close())
 
-const patient = () => startDeadline(50_000)
+const longDeadline = () => startDeadline(50_000)
 const reasonOf = (promise: Promise<unknown>) =>
   promise.then(
     () => undefined,
     (error: unknown) => (error instanceof ImageRefused ? error.reason : error),
   )
-const inspect = (bytes: Uint8Array) => images.inspect(bytes, patient())
+const inspect = (bytes: Uint8Array) => images.inspect(bytes, longDeadline())
 const refusalOf = (bytes: Uint8Array) => reasonOf(inspect(bytes))
 const bytesOf = (text: string) => new TextEncoder().encode(text)
 
@@ -49,10 +49,10 @@ describe('a valid image', () => {
   })
 
   test('with an EXIF orientation reports its display size, and its thumbnail is upright and without metadata', async () => {
-    const exif = { IFD0: { Copyright: 'somebody' }, IFD3: { GPSLatitude: '51/1 30/1 3230/100' } }
+    const exif = { IFD0: { Copyright: 'Ada' }, IFD3: { GPSLatitude: '51/1 30/1 3230/100' } }
     const bytes = await plain(600, 300).withExif(exif).withMetadata({ orientation: 6 }).jpeg().toBuffer()
     expect(await inspect(bytes)).toMatchObject({ width: 300, height: 600 })
-    const { bytes: small, ...size } = await images.thumbnail(bytes, 256, patient())
+    const { bytes: small, ...size } = await images.thumbnail(bytes, 256, longDeadline())
     expect(size).toEqual({ width: 128, height: 256 })
     const metadata = await sharp(small).metadata()
     expect(metadata).toMatchObject({ format: 'webp', width: 128, height: 256 })
@@ -77,7 +77,7 @@ describe('a valid image', () => {
     const bytes = await plain(900, 450).png().toBuffer()
     const sizes: number[][] = []
     for (const edge of [256, 512, 1024] as const) {
-      const { bytes: small, width, height } = await images.thumbnail(bytes, edge, patient())
+      const { bytes: small, width, height } = await images.thumbnail(bytes, edge, longDeadline())
       expect(await sharp(small).metadata()).toMatchObject({ format: 'webp', width, height })
       sizes.push([width, height])
     }
@@ -92,7 +92,7 @@ describe('a valid image', () => {
 test.if(process.platform === 'linux')(
   'the image workers and the threads of their codecs run at a lower CPU priority',
   async () => {
-    await images.thumbnail(await plain(2_000, 1_500).jpeg().toBuffer(), 512, patient())
+    await images.thumbnail(await plain(2_000, 1_500).jpeg().toBuffer(), 512, longDeadline())
     const niceValues = readdirSync('/proc/self/task').flatMap((task) => {
       const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8')
       const nice = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16])
@@ -104,11 +104,11 @@ test.if(process.platform === 'linux')(
 )
 
 describe('a video', () => {
-  const film = (bytes: Uint8Array) => images.inspectVideo(bytes, patient())
+  const film = (bytes: Uint8Array) => images.inspectVideo(bytes, longDeadline())
   const refusal = (bytes: Uint8Array) =>
     film(bytes).catch((error: unknown) => (error instanceof VideoRefused ? error.reason : error))
 
-  test('is inspected to its type, size, duration and SHA-256, whatever its length', async () => {
+  test('is inspected to its type, size, duration and SHA-256, small or large', async () => {
     const small = await readFilm()
     for (const bytes of [small, stretch(small, 3_500_000), stretch(small, 64 * 1_048_576)]) {
       const sha256 = createHash('sha256').update(bytes).digest('hex')
@@ -180,7 +180,7 @@ describe('hostile image bytes', () => {
     for (const [name, bytes] of cases) refusals.push([name, await refusalOf(bytes)])
     expect(refusals).toEqual(cases.map(([name, , reason]) => [name, reason]))
     for (const [name, bytes, reason] of cases) {
-      const refusal = await reasonOf(images.thumbnail(bytes, 256, patient()))
+      const refusal = await reasonOf(images.thumbnail(bytes, 256, longDeadline()))
       expect([name, refusal]).toEqual([name, reason])
     }
     expect(await inspect(good)).toMatchObject({ type: 'png', width: 200 })
@@ -196,7 +196,7 @@ describe('hostile image bytes', () => {
     }, 5)
     for (let round = 0; round < 3; round += 1) {
       expect(await inspect(bomb)).toMatchObject({ width: 7_000, height: 7_000 })
-      expect(await images.thumbnail(bomb, 1024, patient())).toMatchObject({ width: 1_024, height: 1_024 })
+      expect(await images.thumbnail(bomb, 1024, longDeadline())).toMatchObject({ width: 1_024, height: 1_024 })
     }
     clearInterval(watch)
     expect(most).toBeLessThan(400_000_000)
@@ -217,7 +217,7 @@ describe('hostile image bytes', () => {
 
 describe('a rendered image', () => {
   const request: RenderRequest = { prompt: 'a lighthouse at dusk', seed: 7, width: 160, height: 96, format: 'png' }
-  const render = (changes: Partial<RenderRequest> = {}) => images.render({ ...request, ...changes }, patient())
+  const render = (changes: Partial<RenderRequest> = {}) => images.render({ ...request, ...changes }, longDeadline())
   const hashOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
   test('has the requested size and type, and metadata that says how it was made', async () => {
@@ -233,7 +233,7 @@ describe('a rendered image', () => {
 
   test('is byte-identical for an equal request on any worker, and differs for any other request', async () => {
     const other = createImages({ workers: 1, maxQueued: 1 })
-    const again = await other.render(request, patient())
+    const again = await other.render(request, longDeadline())
     await other.close()
     expect(again).toEqual(await render())
     const all = [
@@ -298,9 +298,9 @@ describe('a rendered image', () => {
       reported.push(fraction)
       if (fraction >= 0.2) half.resolve()
     }
-    const running = reasonOf(images.render(large, patient(), { signal: stop.signal, onProgress }))
+    const running = reasonOf(images.render(large, longDeadline(), { signal: stop.signal, onProgress }))
     const later = new AbortController()
-    const waiting = reasonOf(images.render(large, patient(), { signal: later.signal }))
+    const waiting = reasonOf(images.render(large, longDeadline(), { signal: later.signal }))
     await half.promise
     later.abort(new Error('aborted while waiting'))
     expect(await waiting).toEqual(new Error('aborted while waiting'))
@@ -311,7 +311,7 @@ describe('a rendered image', () => {
     // The worker stopped between two bands of rows: it is free long before it could have drawn the whole image.
     await render()
     expect(reported.at(-1)).toBeLessThan(0.9)
-    expect(await reasonOf(images.render(request, patient(), { signal: stop.signal }))).toEqual(
+    expect(await reasonOf(images.render(request, longDeadline(), { signal: stop.signal }))).toEqual(
       new Error('aborted while running'),
     )
   })
@@ -321,12 +321,12 @@ describe('a rendered image', () => {
     const film = await readFilm()
     const [busy, unwanted] = [new AbortController(), new AbortController()]
     const large = { ...request, width: 2_048, height: 2_048 }
-    const running = reasonOf(images.render(large, patient(), { signal: busy.signal }))
+    const running = reasonOf(images.render(large, longDeadline(), { signal: busy.signal }))
     const { signal } = unwanted
     const waiting = [
-      images.inspect(bytes, patient(), { signal }),
-      images.thumbnail(bytes, 256, patient(), { signal }),
-      images.inspectVideo(film, patient(), { signal }),
+      images.inspect(bytes, longDeadline(), { signal }),
+      images.thumbnail(bytes, 256, longDeadline(), { signal }),
+      images.inspectVideo(film, longDeadline(), { signal }),
     ].map(reasonOf)
     await until(() => images.queued === 3, 'three tasks wait')
     unwanted.abort(new Error('aborted while waiting'))

@@ -8,7 +8,7 @@ beforeAll(async () => {
   film = await readFilm()
 })
 
-const inOrder = { type: 'mp4', width: 64, height: 48, durationMs: 1_000 } as const
+const header = { type: 'mp4', width: 64, height: 48, durationMs: 1_000 } as const
 const refusalOf = (bytes: Uint8Array) => {
   const verdict = readVideoHeader(bytes)
   return 'refused' in verdict ? verdict.refused : verdict
@@ -19,7 +19,7 @@ const changed = (path: string, change: (box: Box, all: Box[]) => void, which = 0
   const boxes = readBoxes(film)
   const all = boxesAt(boxes, path)
   const box = all[which]
-  if (box === undefined) throw new Error(`The film has no ${path}`)
+  if (box === undefined) throw new Error(`The video has no ${path}`)
   change(box, boxes)
   return writeBoxes(boxes)
 }
@@ -41,44 +41,44 @@ const zip = Buffer.concat([Buffer.from('PK\x05\x06', 'latin1'), Buffer.alloc(18)
 
 describe('a valid video', () => {
   test('is read to its type, size and duration', () => {
-    expect(readVideoHeader(film)).toEqual(inOrder)
+    expect(readVideoHeader(film)).toEqual(header)
     expect(writeBoxes(readBoxes(film)).equals(film)).toBeTrue()
-    expect(readVideoHeader(stretch(film, 1_000_000))).toEqual(inOrder)
+    expect(readVideoHeader(stretch(film, 1_000_000))).toEqual(header)
   })
 
   test('may have no audio, another box order, unknown boxes and 64-bit sizes', () => {
-    const [pictures] = boxesAt(readBoxes(film), trak)
-    const silent = changed('moov', (moov) => {
-      moov.boxes = moov.boxes?.filter(({ type }) => type !== 'trak').concat(pictures as Box)
+    const [videoTrack] = boxesAt(readBoxes(film), trak)
+    const withoutAudio = changed('moov', (moov) => {
+      moov.boxes = moov.boxes?.filter(({ type }) => type !== 'trak').concat(videoTrack as Box)
     })
-    expect(readVideoHeader(silent)).toEqual(inOrder)
-    expect(readVideoHeader(inside(trak, box('abcd', zip)))).toEqual(inOrder)
-    expect(readVideoHeader(Buffer.concat([film, writeBoxes([box('uuid', Buffer.alloc(40))])]))).toEqual(inOrder)
+    expect(readVideoHeader(withoutAudio)).toEqual(header)
+    expect(readVideoHeader(inside(trak, box('abcd', zip)))).toEqual(header)
+    expect(readVideoHeader(Buffer.concat([film, writeBoxes([box('uuid', Buffer.alloc(40))])]))).toEqual(header)
 
     const [ftyp, free, mdat, moov] = readBoxes(film) as [Box, Box, Box, Box]
     expect([ftyp, free, mdat, moov].map(({ type }) => type)).toEqual(['ftyp', 'free', 'mdat', 'moov'])
     // A 16-byte header replaces an empty box and an 8-byte header.
     const large = Buffer.concat([u32(1), Buffer.from('mdat'), u32(0, 16 + mdat.data.length), mdat.data])
-    expect(readVideoHeader(Buffer.concat([writeBoxes([ftyp]), large, writeBoxes([moov])]))).toEqual(inOrder)
+    expect(readVideoHeader(Buffer.concat([writeBoxes([ftyp]), large, writeBoxes([moov])]))).toEqual(header)
 
     const moved = writeBoxes([moov]).length
     const ahead = readBoxes(writeBoxes([ftyp, moov, free, mdat]))
     for (const { data } of boxesAt(ahead, `${stbl}/stco`)) {
       for (let at = 8; at < data.length; at += 4) data.writeUInt32BE(data.readUInt32BE(at) + moved, at)
     }
-    expect(readVideoHeader(writeBoxes(ahead))).toEqual(inOrder)
+    expect(readVideoHeader(writeBoxes(ahead))).toEqual(header)
   })
 
   test('with a rotated track reports its display size', () => {
     const turned = changed(`${trak}/tkhd`, ({ data }) => {
       for (const [index, value] of [0, 0x10000, 0, -0x10000, 0, 0].entries()) data.writeInt32BE(value, 40 + 4 * index)
     })
-    expect(readVideoHeader(turned)).toEqual({ ...inOrder, width: 48, height: 64 })
+    expect(readVideoHeader(turned)).toEqual({ ...header, width: 48, height: 64 })
   })
 
   test('has the longest of its declared durations', () => {
-    expect(readVideoHeader(put('moov/mvhd', 16, 2_500))).toEqual({ ...inOrder, durationMs: 2_500 })
-    expect(readVideoHeader(put(`${trak}/edts/elst`, 8, 3_000))).toEqual({ ...inOrder, durationMs: 3_000 })
+    expect(readVideoHeader(put('moov/mvhd', 16, 2_500))).toEqual({ ...header, durationMs: 2_500 })
+    expect(readVideoHeader(put(`${trak}/edts/elst`, 8, 3_000))).toEqual({ ...header, durationMs: 3_000 })
   })
 })
 
@@ -95,15 +95,15 @@ describe('hostile video bytes', () => {
     ['HTML', () => Buffer.from('<!doctype html><script>alert(1)</script>'), 'type_not_accepted'],
     ['a QuickTime movie', () => changed('ftyp', ({ data }) => data.write('qt  ', 0)), 'type_not_accepted'],
     [
-      'a HEIC picture',
+      'a HEIC image',
       () => changed('ftyp', (ftyp) => (ftyp.data = Buffer.from('heic\0\0\0\0mif1heic', 'latin1'))),
       'type_not_accepted',
     ],
 
-    ['a film cut off in its samples', () => film.subarray(0, 1_000), 'truncated'],
-    ['a film cut off in its tables', () => film.subarray(0, film.length - 300), 'truncated'],
-    ['a film that ends with its samples', () => writeBoxes(readBoxes(film).slice(0, 3)), 'truncated'],
-    ['a film without samples', () => writeBoxes(readBoxes(film).filter(({ type }) => type !== 'mdat')), 'truncated'],
+    ['a video truncated in its samples', () => film.subarray(0, 1_000), 'truncated'],
+    ['a video truncated in its tables', () => film.subarray(0, film.length - 300), 'truncated'],
+    ['a video that ends after its samples', () => writeBoxes(readBoxes(film).slice(0, 3)), 'truncated'],
+    ['a video without samples', () => writeBoxes(readBoxes(film).filter(({ type }) => type !== 'mdat')), 'truncated'],
     ['a box larger than the file', () => Buffer.concat([u32(0xffffffff), film.subarray(4)]), 'truncated'],
     [
       'a box of 2^64 bytes',
@@ -111,27 +111,35 @@ describe('hostile video bytes', () => {
       'truncated',
     ],
     [
-      'a box of 64 bits without them',
+      'a 64-bit box with a truncated header',
       () => Buffer.concat([film.subarray(0, 32), u32(1), Buffer.from('moov')]),
       'truncated',
     ],
-    ['a box that goes on to the end', () => Buffer.concat([film, u32(0), Buffer.from('free'), zip]), 'damaged'],
-    ['a box that is smaller than its header', () => Buffer.concat([film, u32(7), Buffer.from('free')]), 'damaged'],
-    ['a box of 64 bits that is none', () => Buffer.concat([film, u32(1), Buffer.from('free'), u32(0, 8)]), 'damaged'],
-    ['a zip behind it', () => Buffer.concat([film, zip]), 'trailing_data'],
-    ['a script behind it', () => Buffer.concat([film, Buffer.from('<script>alert(1)</script>')]), 'trailing_data'],
-    ['zeros behind it', () => Buffer.concat([film, Buffer.alloc(20)]), 'trailing_data'],
-    ['three bytes behind it', () => Buffer.concat([film, Buffer.alloc(3)]), 'trailing_data'],
-    ['a page in a box behind it', () => Buffer.concat([film, writeBoxes([box('html', zip)])]), 'trailing_data'],
-    ['itself behind it', () => Buffer.concat([film, film]), 'trailing_data'],
     [
-      'a box that nobody knows in front',
+      'a box of size 0, which extends to the end',
+      () => Buffer.concat([film, u32(0), Buffer.from('free'), zip]),
+      'damaged',
+    ],
+    ['a box smaller than its header', () => Buffer.concat([film, u32(7), Buffer.from('free')]), 'damaged'],
+    [
+      'a 64-bit box smaller than its header',
+      () => Buffer.concat([film, u32(1), Buffer.from('free'), u32(0, 8)]),
+      'damaged',
+    ],
+    ['a trailing zip', () => Buffer.concat([film, zip]), 'trailing_data'],
+    ['a trailing script', () => Buffer.concat([film, Buffer.from('<script>alert(1)</script>')]), 'trailing_data'],
+    ['trailing zeros', () => Buffer.concat([film, Buffer.alloc(20)]), 'trailing_data'],
+    ['three trailing bytes', () => Buffer.concat([film, Buffer.alloc(3)]), 'trailing_data'],
+    ['a trailing unknown box', () => Buffer.concat([film, writeBoxes([box('html', zip)])]), 'trailing_data'],
+    ['a second copy of the file', () => Buffer.concat([film, film]), 'trailing_data'],
+    [
+      'a leading unknown box',
       () => writeBoxes([...readBoxes(film).slice(0, 1), box('html'), ...readBoxes(film).slice(1)]),
       'damaged',
     ],
-    ['two of what there is one', () => Buffer.concat([film, writeBoxes([box('mdat')])]), 'damaged'],
+    ['a second mdat box', () => Buffer.concat([film, writeBoxes([box('mdat')])]), 'damaged'],
     ['fragments', () => Buffer.concat([film, writeBoxes([box('moof')])]), 'fragmented'],
-    ['fragments to come', () => inside('moov', box('mvex')), 'fragmented'],
+    ['announced fragments', () => inside('moov', box('mvex')), 'fragmented'],
 
     ['no tracks', () => without('moov', 'trak'), 'tracks_not_accepted'],
     [
@@ -143,7 +151,7 @@ describe('hostile video bytes', () => {
       'tracks_not_accepted',
     ],
     [
-      'two tracks of pictures',
+      'two video tracks',
       () =>
         changed(
           'moov',
@@ -156,7 +164,7 @@ describe('hostile video bytes', () => {
       'tracks_not_accepted',
     ],
     [
-      'sound alone',
+      'audio only',
       () =>
         changed(
           'moov',
@@ -164,47 +172,47 @@ describe('hostile video bytes', () => {
         ),
       'tracks_not_accepted',
     ],
+    ['a text track', () => changed(`${trak}/mdia/hdlr`, ({ data }) => data.write('text', 8), 1), 'tracks_not_accepted'],
     [
-      'a track of text',
-      () => changed(`${trak}/mdia/hdlr`, ({ data }) => data.write('text', 8), 1),
-      'tracks_not_accepted',
-    ],
-    [
-      'pictures of a codec of its own',
+      'an unknown video codec',
       () => changed(`${stbl}/stsd/avc1`, (entry) => (entry.type = 'vp09')),
       'codec_not_accepted',
     ],
+    ['encrypted video', () => changed(`${stbl}/stsd/avc1`, (entry) => (entry.type = 'encv')), 'codec_not_accepted'],
     [
-      'pictures that are encrypted',
-      () => changed(`${stbl}/stsd/avc1`, (entry) => (entry.type = 'encv')),
-      'codec_not_accepted',
-    ],
-    [
-      'sound of a codec of its own',
+      'an unknown audio codec',
       () => changed(`${stbl}/stsd/mp4a`, (entry) => (entry.type = 'evil')),
       'codec_not_accepted',
     ],
-    ['a codec that is not set up', () => without(`${stbl}/stsd/avc1`, 'avcC'), 'damaged'],
-    ['two ways of coding', () => twice(`${stbl}/stsd`, 'avc1'), 'damaged'],
+    ['a codec without its configuration box', () => without(`${stbl}/stsd/avc1`, 'avcC'), 'damaged'],
+    ['two sample descriptions', () => twice(`${stbl}/stsd`, 'avc1'), 'damaged'],
 
     [
-      'a URL',
+      'an external URL',
       () =>
         changed(`${dref}/url `, (url) => (url.data = Buffer.concat([u32(0), Buffer.from('https://evil.example/\0')]))),
       'external_data',
     ],
     [
-      'a URL beside what says it is here',
+      'an external URL beside a self-reference',
       () =>
         changed(`${dref}/url `, (url) => (url.data = Buffer.concat([url.data, Buffer.from('file:///etc/passwd\0')]))),
       'external_data',
     ],
-    ['a URL for its sound', () => changed(`${dref}/url `, (url) => url.data.writeUInt32BE(0), 1), 'external_data'],
+    [
+      'an external URL for the audio',
+      () => changed(`${dref}/url `, (url) => url.data.writeUInt32BE(0), 1),
+      'external_data',
+    ],
     ['a URN', () => changed(`${dref}/url `, (url) => (url.type = 'urn ')), 'external_data'],
     ['an alias', () => changed(`${dref}/url `, (url) => (url.type = 'alis')), 'external_data'],
-    ['nowhere', () => changed(dref, (list) => Object.assign(list, { data: u32(0, 0), boxes: [] })), 'damaged'],
     [
-      'another place than any there is',
+      'no data reference',
+      () => changed(dref, (list) => Object.assign(list, { data: u32(0, 0), boxes: [] })),
+      'damaged',
+    ],
+    [
+      'an undefined data reference',
       () => changed(`${stbl}/stsd/avc1`, ({ data }) => data.writeUInt16BE(2, 6)),
       'damaged',
     ],
@@ -219,22 +227,22 @@ describe('hostile video bytes', () => {
       () => changed(`${stbl}/stsd/avc1`, ({ data }) => data.writeUInt16BE(65_535, 26)),
       'side_too_long',
     ],
-    ['shown 32,768 pixels wide', () => put(`${trak}/tkhd`, 76, 0x80000000), 'side_too_long'],
+    ['a display width of 32,768 pixels', () => put(`${trak}/tkhd`, 76, 0x80000000), 'side_too_long'],
     ['no width', () => changed(`${stbl}/stsd/avc1`, ({ data }) => data.writeUInt16BE(0, 24)), 'damaged'],
 
-    ['61 seconds by what it says', () => put('moov/mvhd', 16, 61_000), 'too_long'],
-    ['no time it knows of', () => put('moov/mvhd', 16, 0xffffffff), 'too_long'],
-    ['units of no time', () => put('moov/mvhd', 12, 0), 'damaged'],
-    ['61 seconds by its track', () => put(`${trak}/tkhd`, 20, 61_000), 'too_long'],
+    ['61 seconds by the movie header', () => put('moov/mvhd', 16, 61_000), 'too_long'],
+    ['an unknown duration', () => put('moov/mvhd', 16, 0xffffffff), 'too_long'],
+    ['a time scale of 0', () => put('moov/mvhd', 12, 0), 'damaged'],
+    ['61 seconds by the track header', () => put(`${trak}/tkhd`, 20, 61_000), 'too_long'],
     [
-      'an hour by its media',
+      'an hour by the media header',
       () => changed(`${trak}/mdia/mdhd`, ({ data }) => data.writeUInt32BE(3_600 * data.readUInt32BE(12), 16)),
       'too_long',
     ],
-    ['days by its samples', () => put(`${stbl}/stts`, 12, 0x7fffffff), 'too_long'],
-    ['an hour of its last picture', () => put(`${trak}/edts/elst`, 8, 3_600_000), 'too_long'],
-    ['no time at all', () => put(`${stbl}/stts`, 12, 0), 'damaged'],
-    ['no time of it shown', () => put(`${trak}/edts/elst`, 8, 0), 'damaged'],
+    ['days by the sample times', () => put(`${stbl}/stts`, 12, 0x7fffffff), 'too_long'],
+    ['an hour by the edit list', () => put(`${trak}/edts/elst`, 8, 3_600_000), 'too_long'],
+    ['samples of no duration', () => put(`${stbl}/stts`, 12, 0), 'damaged'],
+    ['an empty edit list duration', () => put(`${trak}/edts/elst`, 8, 0), 'damaged'],
 
     ['more samples than times', () => put(`${stbl}/stts`, 8, 7), 'damaged'],
     [
@@ -246,9 +254,9 @@ describe('hostile video bytes', () => {
         }),
       'damaged',
     ],
-    ['more samples of one size than there is room for', () => put(`${stbl}/stsz`, 4, 100_000), 'damaged'],
+    ['samples of one size beyond the end', () => put(`${stbl}/stsz`, 4, 100_000), 'damaged'],
     [
-      'a run of chunks that never comes',
+      'a chunk run that is never reached',
       () =>
         changed(`${stbl}/stsc`, (stsc) => {
           stsc.data = Buffer.concat([stsc.data, u32(1_000, 1, 1)])
@@ -258,7 +266,7 @@ describe('hostile video bytes', () => {
     ],
     ['no samples', () => put(`${stbl}/stsz`, 8, 0), 'damaged'],
     [
-      '4 thousand million samples of one size',
+      '4 billion samples of one size',
       () =>
         changed(`${stbl}`, ({ boxes = [] }) => {
           boxesAt(boxes, 'stsz')[0]?.data.writeUInt32BE(1, 4)
@@ -268,21 +276,21 @@ describe('hostile video bytes', () => {
       'too_many_samples',
     ],
     ['a sample of 4 GiB', () => put(`${stbl}/stsz`, 12, 0xffffffff), 'damaged'],
-    ['samples before any', () => put(`${stbl}/stco`, 8, 8), 'damaged'],
+    ['samples before mdat', () => put(`${stbl}/stco`, 8, 8), 'damaged'],
     ['samples beyond the end', () => put(`${stbl}/stco`, 8, 0x7fffffff), 'damaged'],
-    ['chunks it does not have', () => put(`${stbl}/stco`, 4, 0x7fffffff), 'damaged'],
-    ['times it does not have', () => put(`${stbl}/stts`, 4, 0xffffffff), 'damaged'],
+    ['more chunk offsets than the table holds', () => put(`${stbl}/stco`, 4, 0x7fffffff), 'damaged'],
+    ['more sample times than the table holds', () => put(`${stbl}/stts`, 4, 0xffffffff), 'damaged'],
     [
-      'sizes it does not have',
+      'more sample sizes than the table holds',
       () => changed(`${stbl}/stsz`, (stsz) => (stsz.data = stsz.data.subarray(0, 40))),
       'damaged',
     ],
-    ['edits it does not have', () => put(`${trak}/edts/elst`, 4, 1_000), 'damaged'],
-    ['chunks of 4 thousand million samples', () => put(`${stbl}/stsc`, 12, 0xffffffff), 'damaged'],
-    ['chunks of no samples', () => put(`${stbl}/stsc`, 12, 0), 'damaged'],
-    ['chunks from the middle on', () => put(`${stbl}/stsc`, 8, 2), 'damaged'],
-    ['two tables of chunks', () => twice(stbl, 'stco'), 'damaged'],
-    ['both tables of chunks', () => inside(stbl, box('co64', u32(0, 0))), 'damaged'],
+    ['more edits than the table holds', () => put(`${trak}/edts/elst`, 4, 1_000), 'damaged'],
+    ['chunks of 4 billion samples', () => put(`${stbl}/stsc`, 12, 0xffffffff), 'damaged'],
+    ['chunks without samples', () => put(`${stbl}/stsc`, 12, 0), 'damaged'],
+    ['chunk runs that start at the second chunk', () => put(`${stbl}/stsc`, 8, 2), 'damaged'],
+    ['two chunk offset tables', () => twice(stbl, 'stco'), 'damaged'],
+    ['both a 32-bit and a 64-bit chunk offset table', () => inside(stbl, box('co64', u32(0, 0))), 'damaged'],
 
     [
       '2,000 boxes',
@@ -290,12 +298,12 @@ describe('hostile video bytes', () => {
       'too_many_boxes',
     ],
     [
-      '2,000 boxes within one',
+      '2,000 boxes inside one',
       () => inside('moov', ...Array.from({ length: 2_000 }, () => box('free'))),
       'too_many_boxes',
     ],
     [
-      'a box that reaches beyond the one it is in',
+      'a box that extends beyond its parent',
       () => {
         const bytes = Buffer.from(film)
         bytes.writeUInt32BE(0xffff, bytes.indexOf('trak') - 4)
@@ -329,7 +337,7 @@ describe('hostile video bytes', () => {
     let deep: Buffer = Buffer.alloc(0)
     for (let depth = 0; depth < 3_000; depth += 1) deep = writeBoxes([box('moov', deep)])
     expect(refusalOf(Buffer.concat([film.subarray(0, 32), deep, writeBoxes([box('mdat')])]))).toBe('damaged')
-    expect(readVideoHeader(inside(trak, { type: 'meta', data: deep, boxes: undefined }))).toEqual(inOrder)
+    expect(readVideoHeader(inside(trak, { type: 'meta', data: deep, boxes: undefined }))).toEqual(header)
   })
 
   test('are refused when truncated anywhere and when followed by trailing data', () => {

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { platform, setPriority } from 'node:os'
 import sharp from 'sharp'
 import type { ResultMessage, WorkMessage } from '../../platform/worker-pool.ts'
-import { drawPicture } from '../../providers/local/picture.ts'
+import { renderImage } from '../../providers/local/renderer.ts'
 import { imageLimits, readImageHeader } from '../formats/image-format.ts'
 import { readVideoHeader } from '../formats/video-format.ts'
 import { type ImageResult, type ImageWork, imageTaskMs, type RenderRequest, renderedBy } from './images.ts'
@@ -135,14 +135,14 @@ const render = async (request: RenderRequest, onBand: (fraction: number) => void
   const colours = request.reference && (await coloursOf(Buffer.from(request.reference)))
   if (colours && 'kind' in colours) return colours
   const onRow = (fraction: number) => onBand(fraction * drawingShare)
-  const pixels = drawPicture(colours ? { ...request, colours } : request, onRow)
-  const picture = sharp(pixels, { raw: { width, height, channels: 3 } })
+  const pixels = renderImage(colours ? { ...request, colours } : request, onRow)
+  const image = sharp(pixels, { raw: { width, height, channels: 3 } })
     .withXmp(xmp)
     .timeout(timeout)
   const encoded =
     format === 'png'
-      ? withPngText(await picture.png({ compressionLevel: 6 }).toBuffer(), { Software: 'Velro', Comment: renderedBy })
-      : await picture.webp({ quality: 90, effort: 3 }).toBuffer()
+      ? withPngText(await image.png({ compressionLevel: 6 }).toBuffer(), { Software: 'Velro', Comment: renderedBy })
+      : await image.webp({ quality: 90, effort: 3 }).toBuffer()
   onBand(1)
   return { kind: 'render', bytes: toTransferable(encoded) }
 }

@@ -3,7 +3,7 @@ import { cellHash, createChance } from './arithmetic.ts'
 import { bestMatches, choosePalette, paletteOf } from './palette.ts'
 import { folds, ridges, type SceneMaker, sheets, world } from './scenes.ts'
 
-export type PictureRequest = {
+export type RendererRequest = {
   readonly prompt: string
   readonly negative_prompt?: string
   readonly seed: number
@@ -34,7 +34,7 @@ const rowsInBand = 16
  * Promise: deterministic: equal requests give equal bytes on every engine, and another size shows the same scene. `onBand` is
  * called after every 16 rows with the completed fraction; throwing from it ends the work.
  */
-export const drawPicture = (request: PictureRequest, onBand: (fraction: number) => void): Uint8Array => {
+export const renderImage = (request: RendererRequest, onBand: (fraction: number) => void): Uint8Array => {
   const { prompt, negative_prompt = '', seed, width, height } = request
   const hash = createHash('sha256')
     .update(JSON.stringify([prompt, negative_prompt, seed]))
