@@ -30,13 +30,13 @@ import { teamRoutes } from './teams/routes.ts'
 
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
 
-/** The methods a path takes, where it takes any. */
+/** The methods that a path supports. */
 const methodsOf = (app: AnyElysia, path: string) =>
   methods.filter((method) => app.router.static[path]?.[method] !== undefined || app.router.http.find(method, path))
 
 /**
- * The application. Order is meaning here: errors are mapped before anything can fail, then the request gets its id, its
- * deadline and the limit on its body, then come the features.
+ * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
+ * the request id and the deadline and refuses large bodies; then the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
   const { config, clock, log, lifecycle, staleReads } = services
@@ -52,7 +52,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     deadline: startDeadline(config.requestTimeoutMs),
   })
 
-  /** By method and path: routes that read their bodies themselves, by limits of their own. */
+  /** The routes, by method and path, that read their body themselves and have another limit. */
   const uploads = new Set<string>()
   const isUpload = ({ method, url }: Request) =>
     uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
@@ -120,6 +120,6 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(modelRoutes(services))
     .use(creditRoutes(services))
   for (const { method, path, hooks } of app.routes) if (takesUpload(hooks.detail)) uploads.add(`${method} ${path}`)
-  // Every schema is compiled now, so that one that cannot be is found at the start and not by the first caller.
+  // Compiles every schema now, so that an invalid one fails the start and not the first request.
   return app.compile()
 }

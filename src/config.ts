@@ -3,64 +3,64 @@ import { join } from 'node:path'
 import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 
-/** What the environment says, read once. Every name is documented in the README's table. */
+/** The configuration, read once from the environment. The README documents every variable. */
 export type Config = {
   readonly host: string
   readonly port: number
-  /** How many processes serve on that port: this one, or as many that this one starts and keeps running. */
+  /** How many processes serve on the port. 1: this process alone; more: this process starts and supervises them. */
   readonly processes: number
   readonly databaseUrl: string | undefined
-  /** Undefined: no Redis, and nothing is missing but speed. */
+  /** Undefined: no Redis. Every route works; cache misses go to Postgres. */
   readonly redisUrl: string | undefined
-  /** Where the embedded Postgres and its secret live when `databaseUrl` is not given. */
+  /** Directory of the embedded Postgres and its secret, used when `databaseUrl` is undefined. */
   readonly dataDirectory: string
-  /** Connections one process may hold; undefined takes its share of what the server allows. */
+  /** Most database connections of one process. Undefined: its share of those that the server allows. */
   readonly dbConnections: number | undefined
-  /** Root of every derived key. Undefined only with the embedded Postgres, which keeps one beside its data. */
+  /** Every key is derived from it. Undefined only with the embedded Postgres, whose secret is stored beside its data. */
   readonly secret: string | undefined
-  /** The address, as accounts have it, of an account that a start makes an operator. */
+  /** Canonical e-mail address of the account that the start makes an operator. */
   readonly adminEmail: string | undefined
   readonly issuer: string
   readonly audience: string
-  /** Where clients reach this service. Undefined: where a request says it was sent. */
+  /** Origin at which clients reach this service. Undefined: the origin of each request. */
   readonly publicUrl: string | undefined
   readonly corsOrigins: readonly string[]
-  /** Peers whose `X-Forwarded-For` is believed. */
+  /** Addresses of the proxies whose `X-Forwarded-For` is trusted. */
   readonly trustedProxies: readonly string[]
-  /** Where objects are kept on disk when there is no `s3`. */
+  /** Directory of the media objects, used when `s3` is undefined. */
   readonly mediaDirectory: string
-  /** Undefined: objects are kept on disk. */
+  /** Undefined: media objects are stored on disk. */
   readonly s3: S3Config | undefined
   readonly hashWorkers: number
   readonly hashQueue: number
   readonly renderWorkers: number
   readonly renderQueue: number
-  /** How many generations this process works on at once; 0: on none. */
+  /** Most generations that this process runs at once. 0: it runs no jobs. */
   readonly jobConcurrency: number
-  /** How long a generation may take from when it was first begun. */
+  /** Longest that a generation may run, counted from its first attempt. */
   readonly generationTimeoutMs: number
   readonly l1MaxEntries: number
   readonly l1MaxBytes: number
   readonly l1TtlMs: number
-  /** How long reads go by what is remembered when Postgres is gone. */
+  /** How long stale reads are served from memory while Postgres is down. 0: never. */
   readonly emergencyReadMs: number
-  /** Past a pooler that shares connections: for the one connection that listens. Undefined: `databaseUrl`. */
+  /** For the connection that listens, which must not go through a pooler. Undefined: `databaseUrl`. */
   readonly databaseBusUrl: string | undefined
-  /** Off: a change does not wait until every instance has heard of it. */
+  /** Off: a change does not wait for the acknowledgements of the other instances. */
   readonly acknowledgements: 'on' | 'off'
-  /** What everybody starts with. */
+  /** Credits that a new account gets. */
   readonly welcomeCredits: number
   readonly accessTokenTtlMs: number
   readonly requestTimeoutMs: number
   /** Undefined: the models of fal.ai are not available. */
   readonly falKey: string | undefined
   readonly falQueueUrl: string
-  /** Names, with all below them, that files are fetched from. */
+  /** Domains, with their subdomains, from which outputs are fetched. */
   readonly falOutputHosts: readonly string[]
   /** Undefined: the models of OpenAI are not available. */
   readonly openaiKey: string | undefined
   readonly openaiBaseUrl: string
-  /** None: only what is in an answer itself is taken. */
+  /** Empty: only outputs inside a response are accepted, none are fetched. */
   readonly openaiOutputHosts: readonly string[]
   readonly drainMs: number
   readonly logLevel: LogLevel
@@ -77,12 +77,12 @@ export type S3Config = {
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
 
-/** Everything that is wrong with the environment, in one report. */
+/** The environment has errors: all of them, not only the first. */
 export class ConfigRefused extends Error {
   override readonly name = 'ConfigRefused'
   readonly problems: readonly string[]
   constructor(problems: readonly string[]) {
-    super(`The configuration was refused:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`)
+    super(`Invalid configuration:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`)
     this.problems = problems
   }
 }
@@ -92,8 +92,8 @@ export const maxAccessTokenTtlMs = 3_600_000
 type Environment = Readonly<Record<string, string | undefined>>
 
 /**
- * What postgres.js reads as it was meant. It looks for the hosts behind the first `@` and takes them apart at commas; with a
- * `/`, `?` or `#` in a password, part of it would be a host or a port, and errors name those.
+ * Whether postgres.js reads the URL as intended. It takes the hosts after the first `@` and splits them at commas; with an
+ * unescaped `/`, `?` or `#` in the password, part of the password would become a host or a port and appear in errors.
  */
 const isPostgresUrl = (text: string) => {
   const [, scheme, authority = '', rest = ''] = /^(postgres(?:ql)?:\/\/)(?=.)([^/?#]*)([^@#]*)$/.exec(text) ?? []
@@ -122,7 +122,7 @@ const isOrigin = (text: string) => {
 
 const isWebOrigin = (text: string) => isOrigin(text) && /^https?:/.test(text)
 
-/** A URL that paths are put behind. */
+/** A URL to which paths are appended. */
 const isBaseUrl = (text: string) => {
   const url = URL.parse(text)
   return (
@@ -175,7 +175,7 @@ export const parseConfig = (env: Environment): Config => {
   const postgresUrl = (name: string, given: string | undefined) => {
     if (given !== undefined && !isPostgresUrl(given)) {
       problems.push(
-        `${name} must be a URL that starts with postgres:// or postgresql://; percent-encode what is special in user or password`,
+        `${name} must be a URL that starts with postgres:// or postgresql://; percent-encode special symbols in user and password`,
       )
     }
     return given
@@ -191,7 +191,8 @@ export const parseConfig = (env: Environment): Config => {
     }
     const missing = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [name] : []))
     if (missing.length === Object.keys(given).length) return undefined
-    if (missing.length > 0) problems.push(`${missing.join(', ')} must be set too: S3 is configured whole or not at all`)
+    if (missing.length > 0)
+      problems.push(`${missing.join(', ')} must be set too: S3 needs all five S3_ variables, or none`)
     const { S3_ENDPOINT: endpoint = '', S3_REGION: region = '', S3_BUCKET: bucket = '' } = given
     const { S3_ACCESS_KEY_ID: accessKeyId = '', S3_SECRET_ACCESS_KEY: secretAccessKey = '' } = given
     if (endpoint !== '' && !isWebOrigin(endpoint)) {
@@ -206,13 +207,15 @@ export const parseConfig = (env: Environment): Config => {
   const databaseUrl = postgresUrl('DATABASE_URL', text('DATABASE_URL'))
   const redisUrl = text('REDIS_URL')
   if (redisUrl !== undefined && !isRedisUrl(redisUrl)) {
-    problems.push('REDIS_URL must start with redis:// or rediss:// and be a URL, its path the number of a database')
+    problems.push(
+      'REDIS_URL must be a URL that starts with redis:// or rediss://, whose path is empty or the number of a database',
+    )
   }
   const databaseBusUrl = postgresUrl('DATABASE_BUS_URL', text('DATABASE_BUS_URL'))
   const secret = text('SECRET')
   if (secret !== undefined && secret.length < 32) problems.push('SECRET must have at least 32 characters')
   if (secret === undefined && databaseUrl !== undefined) {
-    problems.push('SECRET must be set when DATABASE_URL is, the same on every instance (openssl rand -hex 32)')
+    problems.push('SECRET must be set when DATABASE_URL is, to the same value on every instance (openssl rand -hex 32)')
   }
   const publicUrl = text('PUBLIC_URL')
   if (publicUrl !== undefined && !isWebOrigin(publicUrl)) {
@@ -226,17 +229,17 @@ export const parseConfig = (env: Environment): Config => {
     return given
   }
   const baseUrl = (name: string, given: string) => {
-    if (!isBaseUrl(given)) problems.push(`${name} must be a URL of http or https with nothing behind its path`)
+    if (!isBaseUrl(given)) problems.push(`${name} must be an http or https URL without a query or a fragment`)
     return given.replace(/\/+$/, '')
   }
-  const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a name such as fal.media, in lower case')
+  const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a domain such as fal.media, in lower case')
 
   const processes = integer('WEB_CONCURRENCY', 1, 1, 64)
   const spareCores = Math.floor((availableParallelism() - 1) / processes)
   const adminGiven = text('ADMIN_EMAIL')
   const adminEmail = adminGiven && canonicalEmail(adminGiven)
   if (adminGiven !== undefined && !/^[^\s@]+@[^\s@]+$/.test(adminEmail ?? '')) {
-    problems.push('ADMIN_EMAIL must be an email address')
+    problems.push('ADMIN_EMAIL must be an e-mail address')
   }
 
   const config: Config = {
@@ -276,7 +279,7 @@ export const parseConfig = (env: Environment): Config => {
     falOutputHosts: falOutputHosts.length > 0 ? falOutputHosts : Object.freeze(['fal.media']),
     openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
     openaiBaseUrl: baseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1'),
-    openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a name such as images.example.com, in lower case'),
+    openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
   }

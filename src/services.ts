@@ -14,14 +14,14 @@ export type { Overrides } from './boot/compose/infrastructure.ts'
 export type Services = Infrastructure &
   AccessParts &
   Features & {
-    /** `stopping` is set when the process is told to end: it is not ready any more, and refuses new requests. */
+    /** `stopping` is set at shutdown: the instance is no longer ready and refuses new requests. */
     readonly lifecycle: { stopping: boolean }
     /** Closes everything in the reverse order of its creation. A second call does nothing. */
     close(): Promise<void>
   }
 
 /**
- * The composition root: four steps, each of which registers how what it opened is closed.
+ * The composition root: four steps, each of which registers how to close the resources that it opened.
  *
  * Guarantee: everything is open when this resolves; when it throws, nothing is left open. Throws when the database cannot be
  * reached, when a migration is refused, or when the signing keys were sealed under another SECRET.

@@ -42,7 +42,7 @@ const call = async (method: string, route: string, token?: string, body?: Json):
 
 const idOf = (resource: Json): string => String(resource['id'])
 
-/** The caller's own resource with that name, created where there is none. */
+/** The caller's own resource with that name, created if it does not exist. */
 const ensure = async (route: string, person: Person, key: string, fields: Json): Promise<string> => {
   const { items } = (await call('GET', `${route}?limit=100`, person.token)) as Page
   const existing = items.find((item) => item[key] === fields[key])

@@ -15,21 +15,21 @@ export class StartFailed extends Error {
   }
 }
 
-/** A life shorter than this counts as having failed to start. */
+/** A process that ends sooner than this counts as an early exit. */
 const earlyMs = 10_000
-/** How much longer than it may drain a process may take to end. */
+/** How long a process may take to end after its drain time. */
 const endingMs = 5_000
 
-/** How long to wait before a process is started again whose last `earlyDeaths` lives were short. */
-export const respawnDelayMs = (earlyDeaths: number): number =>
-  earlyDeaths < 2 ? 0 : Math.min(5_000, 100 * 2 ** (earlyDeaths - 1))
+/** The pause before a process is started again after `earlyExits` early exits in a row. */
+export const respawnDelayMs = (earlyExits: number): number =>
+  earlyExits < 2 ? 0 : Math.min(5_000, 100 * 2 ** (earlyExits - 1))
 
 const inWords = ({ code, signal, error }: Exit): string =>
   signal !== null ? `by ${signal}` : code !== null ? `with exit code ${code}` : `before it began: ${error}`
 
 /**
- * Serves in `config.processes` processes on one port, and keeps that many running: one that ends is replaced at once, one
- * that keeps ending early ever later, up to 5 s apart. They end with this process, however that ends.
+ * Serves in `config.processes` processes on one port, and keeps that many running: one that ends is replaced at once; after
+ * repeated early exits the pauses grow to 5 s. They end with this process, also when that is killed.
  *
  * Resolves when the first serves; `complete` does when all do. The first starts alone, so that a reason not to start is
  * reported once: `StartFailed`.
@@ -39,7 +39,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
   const failures: string[] = []
   const first = Promise.withResolvers<number>()
   const complete = Promise.withResolvers<void>()
-  const told = new AbortController()
+  const stopSignal = new AbortController()
   let stopping = false
   let { port } = config
   let served = 0
@@ -53,8 +53,8 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     })
     return child
   }
-  /** One place, taken by one process after the other. */
-  const keepOne = async (): Promise<void> => {
+  /** Runs one process after the other. */
+  const keepRunning = async (): Promise<void> => {
     let hasServed = false
     const onReady = (given: number) => {
       if (hasServed) return
@@ -64,7 +64,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       first.resolve(given)
       if (served === config.processes) complete.resolve()
     }
-    for (let earlyDeaths = 0; !stopping; ) {
+    for (let earlyExits = 0; !stopping; ) {
       const startedMs = performance.now()
       const child = spawn()
       child.ready.then(onReady)
@@ -74,16 +74,16 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
         first.reject(new StartFailed(ending))
         return
       }
-      earlyDeaths = performance.now() - startedMs < earlyMs ? earlyDeaths + 1 : 0
-      const delayMs = respawnDelayMs(earlyDeaths)
-      log.warn({ pid: child.pid, ...ending, delayMs }, 'a process ended and is replaced')
-      if (delayMs > 0) await delay(delayMs, told.signal).catch(() => {})
+      earlyExits = performance.now() - startedMs < earlyMs ? earlyExits + 1 : 0
+      const delayMs = respawnDelayMs(earlyExits)
+      log.warn({ pid: child.pid, ...ending, delayMs }, 'process ended, starting another')
+      if (delayMs > 0) await delay(delayMs, stopSignal.signal).catch(() => {})
     }
   }
 
-  keepOne()
+  keepRunning()
   const servedOn = await first.promise
-  for (let count = 1; count < config.processes; count += 1) keepOne()
+  for (let count = 1; count < config.processes; count += 1) keepRunning()
 
   const kill = () => {
     for (const child of living) child.kill()
@@ -91,10 +91,10 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
   return {
     port: servedOn,
     complete: complete.promise,
-    /** Each ends as a single process would; one that does not is killed. */
+    /** Each process shuts down as a single one would; one that does not end in time is killed. */
     stop: async () => {
       stopping = true
-      told.abort()
+      stopSignal.abort()
       for (const child of living) child.disconnect()
       const late = setTimeout(kill, config.drainMs + endingMs)
       await Promise.all([...living].map((child) => child.exited))

@@ -3,9 +3,9 @@ import { closed, type Static, t } from '../http/schema-types.ts'
 const l1 = t.Boolean({ description: 'The cache in the memory of each instance' })
 const l2 = t.Boolean({ description: 'The cache in Redis that all instances share' })
 const l3 = t.Boolean({
-  description: 'The effective rows that triggers keep; off, access is worked out from the base tables',
+  description: 'The effective access rows that triggers maintain; when off, access is computed from the base tables',
 })
-const warm_up = t.Boolean({ description: 'Whether memory is filled before anybody asks' })
+const warm_up = t.Boolean({ description: 'Whether memory is filled ahead of requests' })
 
 export const flags = closed({ l1, l2, l3, warm_up })
 export type FlagAnswer = Static<typeof flags>

@@ -14,7 +14,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
       ...contract(
         {},
         { 200: model.flags },
-        { summary: 'What is switched on: the three tiers and the warm-up', tags, errors: ['access.admins_only'] },
+        { summary: 'Which of the three cache tiers and the warm-up are on', tags, errors: ['access.admins_only'] },
       ),
     })
     .put('', ({ context, caller, body }) => flags.set(context, caller, body), {
@@ -23,7 +23,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
         { body: model.flagChanges },
         { 200: model.flags },
         {
-          summary: 'Switch any of them on or off; felt on every instance when this is answered',
+          summary: 'Switch tiers or the warm-up on or off; in effect on every instance when this responds',
           tags,
           errors: ['access.admins_only'],
         },

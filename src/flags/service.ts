@@ -7,10 +7,11 @@ import type { FlagAnswer, FlagChanges } from './model.ts'
 import { createFlagStore, type FlagStore } from './store.ts'
 
 /**
- * What operators switch on and off. Callers are operators of the platform: the route sees to that, and whoever sets a flag
- * is one until that is committed.
+ * The flags that operators set. The route admits operators only; `set` rechecks the role of the caller and locks it until the
+ * commit.
  *
- * Promise: when `set` is done every instance goes by it. What is told is what is stored, not what one instance goes by.
+ * Guarantee: when `set` resolves, the flags are in effect on every instance. `get` reads the stored flags, not those that are in
+ * effect on this instance.
  */
 export const createFlagService = ({
   store,

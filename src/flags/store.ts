@@ -2,14 +2,14 @@ import { type FlagName, type FlagValues, flagNames } from '../access/cache/tier-
 import type { Queryable, TransactionSql } from '../platform/postgres.ts'
 
 export const createFlagStore = (sql: Queryable) => ({
-  /** All of them; one that was never set is on. */
+  /** All flags. A flag that was never set is on. */
   list: async (): Promise<FlagValues> => {
     const rows = await sql<{ name: FlagName; enabled: boolean }[]>`select name, enabled from flags`
     const known = new Map(rows.map(({ name, enabled }) => [name, enabled]))
     return Object.fromEntries(flagNames.map((name) => [name, known.get(name) ?? true])) as FlagValues
   },
 
-  /** Sets those that are given. Always in one order, so that two who set the same ones do not wait for each other. */
+  /** Sets the given flags, always in the same order: concurrent calls do not deadlock. */
   set: async (tx: TransactionSql, values: Partial<FlagValues>, by: string): Promise<void> => {
     const rows = flagNames.flatMap((name) => {
       const enabled = values[name]

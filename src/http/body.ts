@@ -2,12 +2,12 @@ import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { InvalidJson, parseJson } from '../kit/json.ts'
 
-/** What a JSON body may have: 1 MiB. */
+/** Limit of a JSON body: 1 MiB. */
 export const maxBodyBytes = 1_048_576
 
 const tooLarge = () => new Fault('request.too_large', { extensions: { max_bytes: maxBodyBytes } })
 
-/** Refuses by the announced length, before anything is read; but what `isOther` says goes to a route with a limit of its own. */
+/** Refuses a request by its Content-Length, before its body is read; not where `isOther` says that the route has another limit. */
 export const refuseLargeBody = (request: Request, isOther: (request: Request) => boolean): void => {
   const announced = request.headers.get('content-length')
   if (announced === null || Number(announced) <= maxBodyBytes || isOther(request)) return
@@ -15,16 +15,16 @@ export const refuseLargeBody = (request: Request, isOther: (request: Request) =>
 }
 
 /**
- * The bytes of a body, up to `maxBytes`; undefined when there are more, as announced or as counted while they come in:
- * then no more of them is read. Those whose length is announced are put where workers see them without another copy.
- * Faults: 400 for a body that breaks off. What it takes beyond the deadline is not waited for.
+ * The bytes of a body. Undefined when it has more than `maxBytes`, by its Content-Length or as counted while it is read; the
+ * rest is not read. With a Content-Length the bytes are in shared memory, so that worker threads need no copy.
+ * Throws `request.malformed` for a body that breaks off, and when the deadline passes.
  */
 export const readBytes = async (
   request: Request,
   { maxBytes, deadline }: { maxBytes: number; deadline: Deadline },
 ): Promise<Uint8Array | undefined> => {
-  const told = Number(request.headers.get('content-length') ?? Number.NaN)
-  const announced = Number.isSafeInteger(told) ? told : undefined
+  const contentLength = Number(request.headers.get('content-length') ?? Number.NaN)
+  const announced = Number.isSafeInteger(contentLength) ? contentLength : undefined
   if (announced !== undefined && announced > maxBytes) return undefined
   if (request.body === null) return new Uint8Array()
   const whole = announced === undefined ? undefined : new Uint8Array(new SharedArrayBuffer(announced))
@@ -45,7 +45,7 @@ export const readBytes = async (
       else whole.set(value, length - value.length)
     }
   } finally {
-    // After the end this does nothing; before it nobody reads on.
+    // Does nothing after the end; before it, the rest of the body is not read.
     reader.cancel().catch(() => {})
   }
   if (announced !== undefined && length < announced) throw new Fault('request.malformed')
@@ -64,7 +64,7 @@ const joined = (chunks: readonly Uint8Array[], length: number): Uint8Array => {
 
 const jsonType = 'application/json'
 
-/** Bodies that do not announce their length are counted while they come in; one that has more is refused by this code. */
+/** The bytes of a body without a Content-Length, counted while they are read. Throws `refused()` when there are more than `maxBytes`. */
 const readCounted = async (request: Request, maxBytes: number, refused: () => Fault): Promise<Uint8Array> => {
   const chunks: Uint8Array[] = []
   let length = 0
@@ -76,12 +76,12 @@ const readCounted = async (request: Request, maxBytes: number, refused: () => Fa
   return joined(chunks, length)
 }
 
-/** RFC 9110, 8.3.1: in any case, with or without parameters. */
+/** Compares without regard to case and parameters (RFC 9110 §8.3.1). */
 const isJson = (type: string): boolean => type.split(';', 1)[0]?.trim().toLowerCase() === jsonType
 
 /**
- * What may have another type, no length or no body at all; not every runtime can tell an empty body from none before it was
- * read. `request.body` is looked at here only: it makes a stream.
+ * A body that may have another media type, no Content-Length, or be missing: not every runtime can distinguish an empty body
+ * from a missing one before it is read. Only here is `request.body` used, because it turns the body into a stream.
  */
 const readUnusual = (request: Request, type: string, deadline: Deadline): Promise<unknown> | undefined => {
   const announced = request.headers.get('content-length')
@@ -97,8 +97,8 @@ const readUnusual = (request: Request, type: string, deadline: Deadline): Promis
 }
 
 /**
- * The JSON value of a request's body, or undefined where there is none. Faults: 415 for another media type, 413 over
- * 1 MiB, 400 for what is not JSON. A client may take its time over the body, but no more of it than the whole request has.
+ * The JSON value of a request's body; undefined when the body is missing. Throws 415 for another media type, 413 over 1 MiB
+ * and 400 for text that is not JSON. A slow client has the deadline of the request, not more.
  */
 export const readJson = (request: Request, deadline: Deadline): Promise<unknown> | undefined => {
   const type = request.headers.get('content-type') ?? ''

@@ -8,7 +8,7 @@ export const problem = t.Object({
   status: t.Integer(),
   detail: t.String(),
   instance: t.String({ description: 'Path of the request' }),
-  code: t.String({ description: 'Stable; decide on this one' }),
+  code: t.String({ description: 'Stable: clients should branch on this member' }),
   request_id: t.String(),
   errors: t.Optional(
     t.Array(t.Object({ in: t.String(), pointer: t.String({ description: 'JSON Pointer' }), detail: t.String() })),
@@ -20,8 +20,18 @@ type Input = { params?: TObject; query?: TObject; body?: TSchema }
 export const securitySchemes = {
   bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a person' },
   service_key: { type: 'http', scheme: 'bearer', bearerFormat: 'vsk_…', description: 'Key of a service' },
-  signed_link: { type: 'apiKey', in: 'query', name: 'signature', description: 'As in the `url` of a signed link' },
-  share_link: { type: 'apiKey', in: 'query', name: 'share', description: 'As in the `url` of a share link' },
+  signed_link: {
+    type: 'apiKey',
+    in: 'query',
+    name: 'signature',
+    description: 'The query parameter in the `url` of a signed link',
+  },
+  share_link: {
+    type: 'apiKey',
+    in: 'query',
+    name: 'share',
+    description: 'The query parameter in the `url` of a share link',
+  },
 } as const
 
 type Upload = { readonly types: readonly string[]; readonly maxBytes: number }
@@ -29,24 +39,24 @@ type Upload = { readonly types: readonly string[]; readonly maxBytes: number }
 type Documentation = {
   summary: string
   tags: string[]
-  /** Default: signed in. */
+  /** The route needs no credential. Default: it needs one of `security`. */
   open?: true
-  /** Who gets in by what; default: people, by an access token. */
+  /** The accepted credentials. Default: an access token. */
   security?: readonly (keyof typeof securitySchemes)[]
   errors?: readonly FaultCode[]
-  /** It takes an `Idempotency-Key`, and says so on an answer given again. */
+  /** Accepts an `Idempotency-Key`; a replayed response has the `Idempotent-Replayed` header. */
   idempotent?: true
-  /** It gives bytes, of one of these types: whole, in part, or none where the client has them. */
+  /** Responds with bytes of one of these media types: 200, 206 or 304. */
   bytes?: readonly string[]
-  /** Its body is bytes of one of these types, up to so many, and read by the route itself once it is known who calls. */
+  /** Its body is bytes of one of these media types, up to `maxBytes`. The route reads it itself, after the caller is known. */
   upload?: Upload
-  /** It goes on, with these server-sent events. */
+  /** Responds with a stream of these server-sent events. */
   events?: string
-  /** What it does not say, though any other route may. */
+  /** Errors of every route that this one never returns. */
   omitFaults?: readonly FaultCode[]
 }
 
-/** What any route may say besides its own. A body is read, and so may be refused, even where none is needed. */
+/** Errors of every route. A body is read, and can be refused, also where the route does not need one. */
 const common: readonly FaultCode[] = [
   'request.malformed',
   'request.too_large',
@@ -57,10 +67,10 @@ const common: readonly FaultCode[] = [
   'server.failed',
 ]
 
-/** What is said of JSON bodies; a route that takes other bytes has words of its own for them. */
-const ofJson: readonly FaultCode[] = ['request.too_large', 'request.media_type_unsupported']
+/** Errors of routes with a JSON body; a route for uploads has other codes instead. */
+const jsonBodyErrors: readonly FaultCode[] = ['request.too_large', 'request.media_type_unsupported']
 
-/** A code by which the caller decides, and the figures that come with it; where others share the status, perhaps. */
+/** The codes of one status and their extension members, which are required where the status has one code only. */
 const describeCodes = (members: readonly FaultCode[]) => {
   const figures = members
     .flatMap((code) => Object.entries(extensionsOf(code)))
@@ -88,10 +98,10 @@ const describeFaults = (codes: readonly FaultCode[]) => {
   )
 }
 
-/** A copy as plain JSON Schema, taken before Elysia rewrites the schema for its own use. */
+/** A copy as plain JSON Schema, made before Elysia rewrites the schema. */
 const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
 
-/** A number in a query is taken by its spelling, so that "0x10" and " 5" are none; a client sees a number. */
+/** The documented schema of a query parameter: a number, where the validator checks its spelling to refuse `0x10` and ` 5`. */
 const onTheWire = (schema: TSchema): TSchema => schema['documented'] ?? schema
 
 const describeParameters = (place: 'path' | 'query', schema: TObject | undefined) =>
@@ -107,17 +117,17 @@ const idempotencyParameter = {
   in: 'header',
   name: 'Idempotency-Key',
   required: false,
-  description: 'For a day, the same key with the same body gets the answer of the first, and nothing is done again',
+  description: 'For 24 hours a request with the same key and body gets the response of the first one and does nothing',
   schema: { type: 'string', minLength: 1, maxLength: 255, pattern: '^[\\x21-\\x7e]{1,255}$' },
 } as const
 
 const idempotencyKey = new RegExp(idempotencyParameter.schema.pattern)
 
 const replayedHeader = {
-  'Idempotent-Replayed': { description: '`true` on an answer that was given before', schema: { type: 'string' } },
+  'Idempotent-Replayed': { description: '`true` on a replayed response', schema: { type: 'string' } },
 } as const
 
-/** The `Idempotency-Key` of a request, where it has one; another spelling than the documented one is a 422. */
+/** The `Idempotency-Key` of a request, if it has one. Throws `request.invalid` for a key that is not as documented. */
 export const toIdempotencyKey = ({ headers }: Request): string | undefined => {
   const key = headers.get('idempotency-key') ?? undefined
   if (key !== undefined && !idempotencyKey.test(key)) {
@@ -134,29 +144,29 @@ type Described = {
 
 const describeSuccess = (schema: TSchema): Described =>
   schema === noContent
-    ? { description: 'Done' }
+    ? { description: 'No content' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
 const rangeParameters = ['Range', 'If-Range', 'If-None-Match'].map((name) => ({
   in: 'header' as const,
   name,
   required: false,
-  description: 'RFC 9110; of ranges, one of bytes',
+  description: 'As in RFC 9110; only a single byte range is supported',
   schema: { type: 'string' as const },
 }))
 
-/** By RFC 9110: the whole, a part of it, and nothing because the client has it. */
+/** The responses of RFC 9110 with the whole file, a part of it, and none because the client has it. */
 const describeBytes = (types: readonly string[]): Record<string, Described> => {
-  // As OpenAPI 3.1 has it: bytes have no schema.
+  // OpenAPI 3.1: binary content has an empty schema.
   const content = Object.fromEntries(types.map((type) => [type, { schema: {} }]))
   return {
-    200: { description: 'All of it', content },
-    206: { description: 'The part that `Range` asks for', content },
-    304: { description: 'The client has it, as `If-None-Match` says' },
+    200: { description: 'The whole file', content },
+    206: { description: 'The requested range', content },
+    304: { description: 'The client already has this version (`If-None-Match`)' },
   }
 }
 
-/** As OpenAPI 3.1 has it: bytes have no schema. The limit is an extension, and what the application goes by. */
+/** OpenAPI 3.1: binary content has an empty schema. The limit is an extension member, by which `takesUpload` finds the route. */
 const describeUpload = ({ types, maxBytes }: Upload) => ({
   requestBody: {
     required: true,
@@ -166,7 +176,7 @@ const describeUpload = ({ types, maxBytes }: Upload) => ({
 })
 const maxBytesMember = 'x-max-bytes'
 
-/** Whether the details of a route say that it reads its body itself. */
+/** Whether a route reads its body itself. */
 export const takesUpload = (detail: unknown): boolean => {
   const { requestBody } = (detail ?? {}) as { requestBody?: object }
   return requestBody !== undefined && maxBytesMember in requestBody
@@ -176,20 +186,20 @@ const lastEventParameter = {
   in: 'header',
   name: 'Last-Event-ID',
   required: false,
-  description: '`id` of the last event that came: only what is news since is sent; one that is not ours is passed over',
+  description: '`id` of the last received event: only later changes are sent. An unknown id is ignored',
   schema: { type: 'string' },
 } as const
 
-/** Of a stream that goes on; OpenAPI 3.1 has no schema for its parts. */
+/** OpenAPI 3.1 has no schema for the events of a stream. */
 const describeEvents = (description: string): Record<string, Described> => ({
   200: {
     description: 'Server-sent events (WHATWG HTML, 9.2)',
     content: { 'text/event-stream': { schema: { type: 'string', description } } },
   },
-  204: { description: 'The client has it all, as `Last-Event-ID` says: it is not to come again' },
+  204: { description: 'The client already has the final event (`Last-Event-ID`) and must not reconnect' },
 })
 
-/** A status may be both, as 503 is for a route that says why it is not ready. */
+/** A status may have both a JSON response and errors, such as 503 of `/ready`. */
 const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
   const answers: Record<string, Described> = describeFaults(faults)
   for (const [status, schema] of Object.entries(success)) {
@@ -201,8 +211,8 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 }
 
 /**
- * What a route takes and gives: the check on what comes in and goes out, and its entry in the OpenAPI document with
- * every fault it can answer.
+ * The contract of a route: the schemas that validate its input and output, and its entry in the OpenAPI document with every
+ * error that it can return.
  */
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
@@ -245,7 +255,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
           ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
           ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
           ...errors,
-          ...common.filter((code) => !omitFaults.includes(code) && !(upload && ofJson.includes(code))),
+          ...common.filter((code) => !omitFaults.includes(code) && !(upload && jsonBodyErrors.includes(code))),
         ],
         idempotent,
       ),

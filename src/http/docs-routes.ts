@@ -9,20 +9,20 @@ import type { RequestContext } from './request-context.ts'
 import type { Responder } from './responder.ts'
 
 const tags = [
-  { name: 'auth', description: 'Accounts, sign-in, sessions' },
-  { name: 'users', description: 'Accounts, for operators of the platform' },
-  { name: 'teams', description: 'Who works together, and who may join' },
-  { name: 'projects', description: 'Where work is kept and shared' },
-  { name: 'generations', description: 'What was asked for, and what became of it' },
-  { name: 'media', description: 'What came of it, and its bytes' },
-  { name: 'models', description: 'What can be asked to generate, what it takes and what it costs' },
-  { name: 'credits', description: 'What a generation is paid with' },
-  { name: 'authorization', description: 'May this person do this to that thing?' },
-  { name: 'service-keys', description: 'By which services ask on their own behalf' },
-  { name: 'authzen', description: 'The same question as OpenID AuthZEN Authorization API 1.0 puts it' },
-  { name: 'performance', description: 'What the server does, by its own counters' },
-  { name: 'security', description: 'What operators of the platform switch' },
-  { name: 'plain', description: 'For load balancers, monitors and verifiers' },
+  { name: 'auth', description: 'Accounts, signing in, sessions' },
+  { name: 'users', description: 'Administration of accounts, for operators' },
+  { name: 'teams', description: 'Teams, their members and invitations' },
+  { name: 'projects', description: 'Projects, and the teams they are shared with' },
+  { name: 'generations', description: 'Requests to generate images and videos, their progress and lineage' },
+  { name: 'media', description: 'Images and videos: metadata, bytes, uploads, signed links and share links' },
+  { name: 'models', description: 'Available models, their parameters and prices' },
+  { name: 'credits', description: 'Balance and ledger of the credits that pay for generations' },
+  { name: 'authorization', description: 'Permission decisions: may this user do this to that resource?' },
+  { name: 'service-keys', description: 'API keys of services' },
+  { name: 'authzen', description: 'Permission decisions by the OpenID AuthZEN Authorization API 1.0' },
+  { name: 'performance', description: 'Metrics of one instance' },
+  { name: 'security', description: 'Switches for operators' },
+  { name: 'plain', description: 'Health checks, and the keys that verify access tokens' },
 ]
 
 const page = `<!doctype html>
@@ -46,7 +46,7 @@ const start = `SwaggerUIBundle({
   defaultModelsExpandDepth: 0, docExpansion: 'list', tryItOutEnabled: true, validatorUrl: null,
 })`
 
-/** Swagger UI brings its own styles and pictures; everything comes from this server. */
+/** Swagger UI has inline styles and images; every file is served from here. */
 const pagePolicy =
   "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
   "script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
@@ -58,21 +58,21 @@ const assets = {
 
 const compress = promisify(gzip)
 
-/** Read and compressed when first asked for, then kept. */
+/** Reads and compresses a file at its first request, then serves it from memory. */
 const createAssetReader = () => {
-  const kept = new Map<string, Promise<Uint8Array<ArrayBuffer>>>()
+  const compressed = new Map<string, Promise<Uint8Array<ArrayBuffer>>>()
   return (name: keyof typeof assets): Promise<Uint8Array<ArrayBuffer>> => {
-    const known = kept.get(name)
+    const known = compressed.get(name)
     if (known !== undefined) return known
-    const made = readFile(new URL(import.meta.resolve(`swagger-ui-dist/${name}`))).then(
+    const loading = readFile(new URL(import.meta.resolve(`swagger-ui-dist/${name}`))).then(
       async (text) => new Uint8Array(await compress(text)),
     )
-    kept.set(name, made)
-    return made
+    compressed.set(name, loading)
+    return loading
   }
 }
 
-/** The OpenAPI document at /docs/json, and a page to read and try it at /docs. */
+/** The OpenAPI document at /docs/json, and Swagger UI at /docs. */
 export const docsRoutes = (responder: Responder) => {
   const readAsset = createAssetReader()
   const hide = { detail: { hide: true } }

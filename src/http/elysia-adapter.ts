@@ -23,7 +23,7 @@ export const elysiaVersion = '1.4.30'
 const read = () => 'c.body=await readJson(c.request,c.context.deadline)\n'
 
 /**
- * The adapter for any runtime with web standards, except that `readJson` reads every body, whatever its media type. An
+ * The adapter for any runtime with web standards, except that `readJson` reads every body, of any media type. An
  * `onParse` hook is not used: in front of one Elysia reads `request.body`, which turns the body into a stream and costs more.
  */
 export const adapter: ElysiaAdapter = {

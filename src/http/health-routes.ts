@@ -28,7 +28,11 @@ export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => 
   }
   return new Elysia()
     .get('/health', () => ({ status: 'alive' as const }), {
-      ...contract({}, { 200: alive }, { summary: 'The process runs; touches nothing', tags, open: true }),
+      ...contract(
+        {},
+        { 200: alive },
+        { summary: 'Liveness: the process answers; checks nothing else', tags, open: true },
+      ),
     })
     .get(
       '/ready',
@@ -42,7 +46,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => 
         ...contract(
           {},
           { 200: readiness, 503: readiness },
-          { summary: 'Whether to send requests here, and if not why', tags, open: true },
+          { summary: 'Readiness: whether to send requests here, and if not, why', tags, open: true },
         ),
       },
     )
@@ -56,7 +60,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => 
         ...contract(
           {},
           { 200: identity.jwks },
-          { summary: 'The keys that verify access tokens (RFC 7517)', tags, open: true },
+          { summary: 'The public keys that verify access tokens (RFC 7517)', tags, open: true },
         ),
       },
     )

@@ -81,7 +81,7 @@ const words = (schema: Expected): string => {
   }
 }
 
-/** What is expected of a value, in words: no regular expression, and nothing of the value itself. */
+/** The message about one error: describes the accepted values, shows no regular expression, and repeats nothing of the input. */
 export const describeInputError = ({ type, schema = {} }: InputError): string => {
   switch (type) {
     case ValueErrorType.ObjectAdditionalProperties:

@@ -4,8 +4,8 @@ const jsonType = 'application/json'
 const problemType = 'application/problem+json'
 
 /**
- * On every answer, whatever it is: the list of OWASP's Secure Headers Project. An API has nothing to load, frame or embed.
- * Each costs about 0.2 µs, so none is here for browsers that are gone.
+ * The headers of the OWASP Secure Headers Project, on every response. An API has nothing to load, frame or embed. Each header
+ * costs about 0.2 µs, so those for browsers out of use are left out.
  */
 const securityHeaders = {
   'cache-control': 'no-store',
@@ -37,10 +37,10 @@ type Outgoing = {
   readonly headers?: Readonly<Record<string, string | number | string[] | undefined>> | undefined
 }
 
-/** Makes every answer that leaves the house, so that none goes without its headers. */
+/** Creates every response, so that none lacks the headers above. */
 export type Responder = {
   json(body: unknown, outgoing: Outgoing): Response
-  /** Anything that is not JSON: give its `content-type`. */
+  /** A response that is not JSON; `headers` must have its `content-type`. */
   raw(body: BodyInit | null, outgoing: Outgoing): Response
   problem(fault: Fault, instance: string, outgoing: Omit<Outgoing, 'status'>): Response
   preflight(outgoing: Omit<Outgoing, 'status'>): Response
@@ -60,7 +60,7 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
   const plainBase = baseOf({})
 
   const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers }: Outgoing) => {
-    // A Response copies the headers it is given, so one set is built once and only its request id changes.
+    // A Response copies its headers, so one object is built once and only its request id is changed.
     base.set('x-request-id', requestId)
     const cors = origin !== null && origins.has(origin)
     if (!cors && (headers === undefined || !hasOwnKeys(headers))) return new Response(body, { status, headers: base })

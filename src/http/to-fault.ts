@@ -14,7 +14,7 @@ export const toFault = (code: string | number, error: unknown): Fault => {
     if (error.type !== 'response') return new Fault('request.invalid', { problems: toInputProblems(error) })
   }
   if (code === 'PARSE') {
-    // Elysia wraps what was thrown while the body was read.
+    // Elysia wraps an error of the body parser.
     const cause = error instanceof Error ? error.cause : undefined
     return cause instanceof Fault ? cause : (databaseFault(cause) ?? new Fault('request.malformed', { cause }))
   }

@@ -2,14 +2,14 @@ import type { Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type KeyRef = { readonly userId: string; readonly route: string; readonly key: string }
 
-type Kept = { request_hash: Uint8Array; status: number; answer: string | null }
+type StoredResponse = { request_hash: Uint8Array; status: number; answer: string | null }
 
 export const createIdempotencyStore = (batch: Sql) => ({
   /**
-   * Takes a key for this transaction, or waits for the transaction that has it. Returns whether it is ours: it was free,
-   * its holder came to nothing, or what is kept of it is from before `expired`.
+   * Inserts a key, or waits for the transaction that is inserting it. Returns true when this transaction owns the key: it was
+   * new, the other transaction rolled back, or the stored response is older than `expired`.
    */
-  take: async (
+  claim: async (
     tx: TransactionSql,
     ref: KeyRef,
     requestHash: Uint8Array,
@@ -25,20 +25,20 @@ export const createIdempotencyStore = (batch: Sql) => ({
     return count === 1
   },
 
-  find: async (tx: TransactionSql, { userId, route, key }: KeyRef): Promise<Kept> => {
-    const [row] = await tx<Kept[]>`
+  find: async (tx: TransactionSql, { userId, route, key }: KeyRef): Promise<StoredResponse> => {
+    const [row] = await tx<StoredResponse[]>`
       select request_hash, status, answer from idempotency_keys
        where user_id = ${userId} and route = ${route} and key = ${key}`
-    return row as Kept
+    return row as StoredResponse
   },
 
-  keep: async (tx: TransactionSql, { userId, route, key }: KeyRef, status: number, answer: string | null) => {
+  saveResponse: async (tx: TransactionSql, { userId, route, key }: KeyRef, status: number, answer: string | null) => {
     await tx`
       update idempotency_keys set status = ${status}, answer = ${answer}
        where user_id = ${userId} and route = ${route} and key = ${key}`
   },
 
-  /** Removes what was taken up to `expired`, at most 5,000 at once. */
+  /** Deletes keys created up to `expired`, at most 5,000 per call. */
   purge: async (expired: Date): Promise<number> => {
     const { count } = await batch`
       delete from idempotency_keys where (user_id, route, key) in (

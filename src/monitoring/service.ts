@@ -7,7 +7,7 @@ import type { Metrics } from './model.ts'
 type Dependencies = {
   readonly caches: Pick<Caches, 'memory' | 'redisCache' | 'bus' | 'pendingInvalidations' | 'flags' | 'staleDetector'>
   readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
-  /** Undefined: none is configured. */
+  /** Undefined: no Redis is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
   readonly clock: Clock
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
@@ -18,10 +18,10 @@ const roundedMs = (ms: number | undefined): number | null => (ms === undefined ?
 const shareOf = (part: number, whole: number): number | null => (whole === 0 ? null : part / whole)
 
 /**
- * What this instance has counted since it started, put together when somebody asks.
+ * The counters of this instance since its start, collected per request.
  *
- * Promise: asks nobody and waits for nothing, so it answers while Postgres and Redis do not. A hit rate is never told
- * without the count of stale facts beside it.
+ * Guarantee: reads memory only, so it works while Postgres and Redis are down. A hit rate never appears without the count of
+ * stale facts.
  */
 export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }: Dependencies) => {
   const { memory, redisCache, bus, pendingInvalidations, flags, staleDetector } = caches

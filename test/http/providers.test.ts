@@ -49,7 +49,7 @@ const ended = async (id: string) => {
   return get(`/generations/${id}`)
 }
 
-test('what a remote provider makes is kept as our own copy and paid for; what it refuses is not', async () => {
+test('the output of a remote provider is stored and charged; a refused order is neither', async () => {
   expect((await get('/models/openai/gpt-image-2')).available).toBeTrue()
   expect((await get('/models/fal-ai/flux/schnell')).available).toBeFalse()
 

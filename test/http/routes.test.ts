@@ -9,7 +9,7 @@ beforeAll(async () => {
 })
 afterAll(() => app.close())
 
-test('the document names every route there is, and none that is not', async () => {
+test('the OpenAPI document names exactly the routes of the application', async () => {
   const document = (await (await fetch(`${app.baseUrl}/docs/json`)).json()) as Document
   const documented = routesOf(document).map(nameOf)
   const built = createApp(app.services, () => '127.0.0.1')

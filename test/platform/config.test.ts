@@ -12,7 +12,7 @@ const problemsOf = (env: Record<string, string>): readonly string[] => {
   return []
 }
 
-test('nothing at all is enough, and means the embedded database', () => {
+test('an empty environment is valid and means the embedded database', () => {
   const config = parseConfig({})
   expect(config).toMatchObject({
     host: '0.0.0.0',
@@ -45,7 +45,7 @@ test('nothing at all is enough, and means the embedded database', () => {
   expect(parseConfig({ DATA_DIR: '/data' }).mediaDirectory).toBe('/data/media')
 })
 
-test('every variable is read, trimmed, and turned into milliseconds where it is a time', () => {
+test('every variable is read and trimmed, and a duration is converted to milliseconds', () => {
   const secret = 'x'.repeat(32)
   expect(
     parseConfig({
@@ -148,14 +148,14 @@ test('an empty variable counts as unset', () => {
   ).toEqual(parseConfig({}))
 })
 
-test('the value cannot be changed afterwards', () => {
+test('the configuration is frozen', () => {
   const config = parseConfig({ CORS_ORIGINS: 'https://a.example' })
   expect(Object.isFrozen(config)).toBe(true)
   expect(Object.isFrozen(config.corsOrigins)).toBe(true)
 })
 
-describe('what is wrong', () => {
-  test('is told all at once, each problem with the name of its variable', () => {
+describe('an invalid configuration', () => {
+  test('reports all its problems at once, each with the name of its variable', () => {
     const problems = problemsOf({
       PORT: 'http',
       DATABASE_URL: 'mysql://db',
@@ -188,7 +188,7 @@ describe('what is wrong', () => {
     expect(problems.length).toBe(14)
   })
 
-  test('a proxy is named by its address, in any spelling', () => {
+  test('accepts a proxy by its IP address in any spelling, and nothing else', () => {
     for (const item of ['face', '...', '999.1.1.1', '10.0.0.0/8', '10.0.0.1:80', '[::1]', '1::2::3', 'fe80::1%eth0']) {
       expect(problemsOf({ TRUSTED_PROXIES: `10.0.0.1,${item}` })).toEqual([
         `TRUSTED_PROXIES holds "${item}", which is not an IP address`,
@@ -198,11 +198,11 @@ describe('what is wrong', () => {
     expect(parseConfig({ TRUSTED_PROXIES: proxies.join() }).trustedProxies).toEqual(proxies)
   })
 
-  test('is in the message too, a line each', () => {
+  test('lists its problems in the message, one per line', () => {
     expect(() => parseConfig({ PORT: '-1', LOG_LEVEL: 'loud' })).toThrow(/\n {2}- PORT .*\n {2}- LOG_LEVEL /)
   })
 
-  test('an address of Redis that the driver would take in part or not at all is refused, and not repeated', () => {
+  test('refuses a Redis URL that the driver would read in part or not at all, and does not repeat it', () => {
     for (const url of ['redis:6379', 'redis://', 'redis://:hunter2@[::1', 'redis://:hunter2@redis:99999']) {
       expect(problemsOf({ REDIS_URL: url })).toEqual([expect.stringMatching(/^REDIS_URL must /)])
     }
@@ -218,7 +218,7 @@ describe('what is wrong', () => {
   for (const name of ['DATABASE_URL', 'DATABASE_BUS_URL']) {
     const secret = 'x'.repeat(32)
 
-    test(`a ${name} that the driver would not read as it was meant is refused, and no part of it repeated`, () => {
+    test(`refuses a ${name} that the driver would misread, and repeats no part of it`, () => {
       for (const url of [
         'velro:hunter2@base/rows',
         'postgres://',
@@ -253,7 +253,7 @@ describe('what is wrong', () => {
       }
     })
 
-    test(`a ${name} that the driver takes is taken`, () => {
+    test(`does not include a ${name} that the driver reads as intended`, () => {
       for (const url of [
         'postgres://base',
         'postgres:///rows',
@@ -275,7 +275,7 @@ describe('what is wrong', () => {
     })
   }
 
-  test('S3 is told of whole or not at all, and its secret is never repeated', () => {
+  test('refuses a part of the S3 variables, and never repeats the secret', () => {
     const whole = {
       S3_ENDPOINT: 'https://s3.example.com',
       S3_REGION: 'auto',
@@ -285,14 +285,14 @@ describe('what is wrong', () => {
     }
     expect(problemsOf(whole)).toEqual([])
     expect(problemsOf({ S3_BUCKET: 'velro', S3_SECRET_ACCESS_KEY: 'hunter2' })).toEqual([
-      'S3_ENDPOINT, S3_REGION, S3_ACCESS_KEY_ID must be set too: S3 is configured whole or not at all',
+      'S3_ENDPOINT, S3_REGION, S3_ACCESS_KEY_ID must be set too: S3 needs all five S3_ variables, or none',
     ])
     const wrong = problemsOf({ ...whole, S3_ENDPOINT: 'https://s3.example.com/velro', S3_BUCKET: '../x', PORT: 'http' })
     expect(wrong.map((problem) => problem.split(' ')[0]).sort()).toEqual(['PORT', 'S3_BUCKET', 'S3_ENDPOINT'])
     expect(wrong.join()).not.toContain('hunter2')
   })
 
-  test('a key that no header could carry, and an address of a provider that nothing can be put behind; neither is repeated', () => {
+  test('refuses a key that no header could carry and a base URL that takes no path, and repeats neither', () => {
     for (const name of ['FAL_KEY', 'OPENAI_API_KEY']) {
       for (const key of ['hunter2 hunter2', 'hunter2\u2019', 'hunter2\r\nhost: evil']) {
         expect(problemsOf({ [name]: key })).toEqual([expect.stringMatching(new RegExp(`^${name} must [^2]*$`))])
@@ -325,7 +325,7 @@ describe('what is wrong', () => {
     }
   })
 
-  test('a database of one’s own needs a secret, and the secret itself is never repeated', () => {
+  test('refuses DATABASE_URL without SECRET, and never repeats the secret', () => {
     expect(problemsOf({ DATABASE_URL: 'postgres://db/velro' })).toEqual([expect.stringMatching(/^SECRET must be set/)])
     expect(problemsOf({ DATABASE_URL: 'postgres://db/velro', SECRET: 'hunter2' }).join()).not.toContain('hunter2')
     expect(problemsOf({ DATABASE_URL: 'mysql://me:hunter2@db' }).join()).not.toContain('hunter2')

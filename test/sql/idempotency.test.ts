@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { createIdempotency, type IdempotentRequest, keptMs } from '../../src/idempotency/idempotency.ts'
+import { createIdempotency, type IdempotentRequest, retentionMs } from '../../src/idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../src/idempotency/store.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
@@ -124,7 +124,7 @@ describe('an idempotency key', () => {
 
   test('expires after a day and can be used again, even before it is purged', async () => {
     const { body } = await once(request())
-    clock.advance(keptMs - 1)
+    clock.advance(retentionMs - 1)
     expect(await once(request())).toEqual({ status: 201, body, replayed: true })
     await idempotency().purge()
     expect(await countKeys()).toBe(1)
@@ -133,7 +133,7 @@ describe('an idempotency key', () => {
     const again = await Promise.all(Array.from({ length: 5 }, () => once(request({ body: {} }), () => works.push(1))))
     expect(works).toHaveLength(1)
     expect(again.filter(({ replayed }) => replayed)).toHaveLength(4)
-    clock.advance(keptMs)
+    clock.advance(retentionMs)
     expect(await idempotency().purge()).toBeGreaterThan(0)
     expect(await countKeys()).toBe(0)
   })
