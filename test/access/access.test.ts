@@ -33,7 +33,7 @@ let access: Access
 let check: StaleDetector
 let changes: Changes
 
-/** With a memory of its own that knows nothing yet. Who was granted more than `maxGrants` is known project by project. */
+/** Access with an empty memory. A user with more than `maxGrants` grants has one fact for each project. */
 const begin = (maxGrants = usualMaxGrants) => {
   const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000 })
   const load = loadFromStore(createFactStore(pools.auth, { maxGrants }), always.flags)
@@ -53,7 +53,7 @@ beforeAll(async () => {
   pools = createPools({
     connection: database.connection,
     budget: 12,
-    // What a driver asks a server for itself, once a connection, is none of ours.
+    // Excludes the statements that the driver sends for itself, once a connection.
     onStatement: (text) => {
       if (!text.includes('pg_catalog.pg_type')) statements.push(text)
     },
@@ -84,14 +84,14 @@ const questionsAbout = (resources: readonly ResourceRef[]): Question[] =>
   )
 const everyQuestion = questionsAbout(things)
 
-/** The questions that the two answer differently; none. */
+/** The questions on which the program and the reference model disagree. */
 const disagreements = async (world: World, questions: readonly Question[]) => {
   const verdicts = await ask(questions)
   return questions.filter(({ userId, action, resource }, at) => verdicts[at] !== may(world, userId, action, resource))
 }
 
-describe('from rows in Postgres, by its triggers and one statement, to a decision', () => {
-  test('the whole matrix', async () => {
+describe('a decision made from Postgres through triggers and one statement', () => {
+  test('agrees with the whole hand-written matrix', async () => {
     const { world, cells } = matrix()
     await clear(pools.admin)
     await store(pools.admin, world)
@@ -105,7 +105,7 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
     }
   })
 
-  test('random worlds: every question there is in each', async () => {
+  test('agrees with the reference model on every question in random worlds', async () => {
     let asked = 0
     await fc.assert(
       fc.asyncProperty(anyWorld, fc.constantFrom(0, 1, usualMaxGrants), async (world, maxGrants) => {
@@ -139,7 +139,7 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
     begin(maxGrants)
     let made = 0
     for (let step = 1; step <= 700; step += 1) {
-      // What a moment ago was asked and is known makes the change worth telling.
+      // Fills memory, so that the change has facts to invalidate.
       await ask(everyQuestion.filter(() => chance(0.3)))
       await changeAtRandom(world)
       const made = world.projects.slice(-3).map(({ id }) => ({ type: 'project', id }) as const)
@@ -245,14 +245,14 @@ describe('from rows in Postgres, by its triggers and one statement, to a decisio
   for (const maxGrants of [usualMaxGrants, 1, 0]) {
     const who = maxGrants === usualMaxGrants ? '' : `, where more than ${maxGrants} grants are many`
     test(
-      `a world that keeps changing, with a memory that is told of each change${who}`,
+      `agrees with the reference model in a changing world, with memory that receives each invalidation${who}`,
       () => keepsChanging(maxGrants),
       60_000,
     )
   }
 })
 
-describe('what it costs', () => {
+describe('the cost of decisions', () => {
   const [ada, bob, cyd] = users as [string, string, string]
   const lab: ResourceRef = { type: 'project', id: idOf('project', 1) }
   const work: ResourceRef = { type: 'generation', id: idOf('generation', 1) }
@@ -280,7 +280,7 @@ describe('what it costs', () => {
 
   for (const maxGrants of [usualMaxGrants, 0]) {
     const who = maxGrants === 0 ? ', of people with many grants' : ''
-    test(`a cold decision${who} is one statement, however many teams there are between person and thing; a warm one none`, async () => {
+    test(`is one statement for a cold decision${who} through any number of teams, and none for a warm one`, async () => {
       begin(maxGrants)
       expect((await access.decide(bob, 'read', work, within())).allowed).toBeTrue()
       expect(statements).toHaveLength(1)
@@ -289,7 +289,7 @@ describe('what it costs', () => {
       expect(statements).toHaveLength(1)
     })
 
-    test(`a cold batch of 200 about many people${who} is one statement, and its verdicts do not depend on their order`, async () => {
+    test(`is one statement for a cold batch of 200 about many users${who}, with verdicts independent of the order`, async () => {
       begin(maxGrants)
       const questions = Array.from({ length: 200 }, (_, number) => ({
         userId: [ada, bob, cyd][number % 3] as string,
@@ -314,7 +314,7 @@ describe('what it costs', () => {
       }
     })
 
-    test(`a batch${who} that knows half of its answers asks for the others in at most two`, async () => {
+    test(`is at most two statements for a batch${who} with half of its facts in memory`, async () => {
       begin(maxGrants)
       const questions = Array.from({ length: 200 }, (_, number) => ({
         userId: [ada, bob, cyd][number % 3] as string,
@@ -332,8 +332,8 @@ describe('what it costs', () => {
   }
 })
 
-describe('what a caller is told', () => {
-  test('of a thing it may not see is what it is told of one that never was, action by action, layer by layer', async () => {
+describe('a denial', () => {
+  test('of a resource that is not visible equals that of one that never existed, for every action and layer', async () => {
     const { world, cells } = matrix()
     await clear(pools.admin)
     await store(pools.admin, world)
@@ -351,7 +351,7 @@ describe('what a caller is told', () => {
         const never = await told(userId, { type, id: idOf(type, 999_999) })
         for (const cell of hidden.filter((one) => one.userId === userId)) {
           const closed = world.users.find(({ id }) => id === userId)?.status !== 'active'
-          // To an account that may do nothing everything is closed, and it is told so: the trace is its own things too.
+          // An inactive account is denied everything, and sees that reason, for its own resources too.
           const shown = (answers: typeof never) => (closed ? answers.map(({ layers: _, ...rest }) => rest) : answers)
           expect([cell.name, shown(await told(userId, cell.thing))]).toEqual([cell.name, shown(never)])
         }
@@ -359,7 +359,7 @@ describe('what a caller is told', () => {
     }
   }, 60_000)
 
-  test('of a thing it may see is that it may not do this', async () => {
+  test('of a visible resource says that the action is not allowed', async () => {
     const { world, cells } = matrix()
     await clear(pools.admin)
     await store(pools.admin, world)

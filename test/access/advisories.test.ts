@@ -17,8 +17,8 @@ import type { World } from './reference-model.ts'
 import { clear, store } from './world.ts'
 
 /**
- * The shapes in which authorization engines and session caches have failed in public, each tried on two instances with
- * all tiers. What was cached in memory and in Redis is asked for first, so that there is something to be wrong.
+ * The published failures of authorization engines and session caches, each tried on two instances with all tiers. Each test
+ * first fills memory and Redis, so that a missed invalidation would show.
  */
 const [ada, bob, cyd] = [1, 2, 3].map((at) => idOf('user', at)) as [string, string, string]
 const [red, blue] = [1, 2].map((at) => idOf('team', at)) as [string, string]
@@ -80,7 +80,7 @@ const signIn = (userId: string, at = 1) => sql`
 beforeEach(async () => {
   await clear(sql)
   await store(sql, world)
-  // By hand and told of at commit; whoever waits for a change of its own after it has heard of it too.
+  // A change by hand is announced at commit. A later change through the program waits until that event is applied too.
   for (const instance of [here, there]) {
     await instance.changes.commitAndInvalidate(instance.within(), async (tx) => {
       await tx`update users set plan = ${instance === here ? 'pro' : 'enterprise'} where id = ${cyd}`
@@ -98,7 +98,7 @@ const may = async (
   await leased()
   return (await access.decide(userId, action, ref, within())).allowed
 }
-/** Asked on both, twice: from wherever it is known by then. */
+/** Asks both instances twice, so that every tier answers. */
 const warm = async (userId: string, ref: ResourceRef) => {
   for (const instance of [here, there, here, there])
     for (const action of actions) await may(instance, userId, action, ref)
@@ -115,15 +115,15 @@ const enters = async ({ access, within, leased }: Instance, userId: string, sess
 const run = (work: (tx: Queryable) => PromiseLike<unknown>) =>
   here.changes.commitAndInvalidate(here.within(), async (tx) => void (await work(tx)))
 
-describe('a decision cached without its context', () => {
-  test('what one action was answered is not the answer to another', async () => {
+describe('a cached decision', () => {
+  test('does not answer for another action', async () => {
     expect(await may(here, bob, 'read', lab)).toBeTrue()
     expect(await may(here, bob, 'write', lab)).toBeTrue()
     expect(await may(here, bob, 'delete', lab)).toBeFalse()
     expect(await may(here, bob, 'read', lab)).toBeTrue()
   })
 
-  test('what a thing was through one project is not what it is through another', async () => {
+  test('does not answer for a resource that moved to another project', async () => {
     await warm(bob, work)
     await run((tx) => tx`update generations set project_id = ${den.id} where id = ${work.id}`)
     for (const instance of [here, there]) expect(await may(instance, bob, 'read', work)).toBeFalse()
@@ -131,7 +131,7 @@ describe('a decision cached without its context', () => {
     for (const instance of [here, there]) expect(await may(instance, bob, 'read', work)).toBeTrue()
   })
 
-  test('what is so until a time is not so after it, cached or not', async () => {
+  test('does not outlive an expiry, cached or not', async () => {
     await signIn(bob)
     await sql`update sessions set idle_expires_at = now() + interval '1500 milliseconds'`
     for (const instance of [here, there]) {
@@ -142,15 +142,15 @@ describe('a decision cached without its context', () => {
     for (const instance of [here, there]) expect(await enters(instance, bob)).toBeFalse()
   })
 
-  test('that the account may do nothing is asked each time, whatever is known of the thing', async () => {
+  test('checks the state of the account each time, even if the resource is cached', async () => {
     await warm(bob, lab)
     await run((tx) => tx`update users set status = 'suspended' where id = ${bob}`)
     for (const instance of [here, there]) expect(await may(instance, bob, 'read', lab)).toBeFalse()
   })
 })
 
-describe('a key that leaves out a part', () => {
-  test('what one person may is not what another may, nor on another thing, nor of another kind with the same id', async () => {
+describe('a cache key', () => {
+  test('never gives the access of one user to another, on another resource, or of another kind with the same id', async () => {
     await warm(bob, lab)
     for (const instance of [here, there]) {
       expect(await may(instance, cyd, 'read', lab)).toBeFalse()
@@ -161,7 +161,7 @@ describe('a key that leaves out a part', () => {
     }
   })
 
-  test('a session of one person lets no other in', async () => {
+  test('never authenticates one user by the session of another', async () => {
     await signIn(bob)
     for (const instance of [here, there, here]) {
       expect(await enters(instance, bob)).toBeTrue()
@@ -170,7 +170,7 @@ describe('a key that leaves out a part', () => {
     }
   })
 
-  test('no two facts have one name', () => {
+  test('never gives two facts one key', () => {
     const id = fc.uuid()
     const anyFact = fc.oneof(
       fc.tuple(fc.constantFrom('session', 'account', 'project', 'generation', 'service_key', 'grants'), id),
@@ -187,8 +187,8 @@ describe('a key that leaves out a part', () => {
   })
 })
 
-describe('a fill that races a flush', () => {
-  test('whoever reads while access is taken away puts nothing old back', async () => {
+describe('a write-back', () => {
+  test('that races a revocation stores no stale fact', async () => {
     for (let round = 0; round < 20; round += 1) {
       await run((tx) => tx`update project_grants set access_level = 'write' where team_id = ${red}`)
       const readers = Array.from({ length: 20 }, (_, at) => {
@@ -213,7 +213,7 @@ describe('a fill that races a flush', () => {
 })
 
 describe('items of a batch', () => {
-  test('share nothing: each is answered as it is alone, in whatever company and order, warm or cold', async () => {
+  test('share no state: each is answered as if alone, in any batch and order, warm or cold', async () => {
     const { pick, chance } = createRandom(7)
     const questions = [ada, bob, cyd].flatMap((userId) =>
       [lab, den, work, { type: 'generation', id: idOf('generation', 9) } as const].flatMap((resource) =>
@@ -238,7 +238,7 @@ describe('items of a batch', () => {
   })
 })
 
-/** Into more projects than one fact holds. */
+/** Grants on more projects than fit into one fact. */
 const letIntoMany = async (userId: string) => {
   const green = idOf('team', 3)
   await run(async (tx) => {
@@ -255,7 +255,7 @@ const letIntoMany = async (userId: string) => {
   expect(known.get(factKey('grants', userId))).toBe('many')
 }
 
-describe('a write that does not invalidate', () => {
+describe('a write', () => {
   const writes: Record<string, [(tx: Queryable) => PromiseLike<unknown>, ResourceRef]> = {
     'the member is removed': [(tx) => tx`delete from team_members where user_id = ${bob}`, lab],
     'the member is removed from one team and lowered to the other’s level': [
@@ -274,7 +274,7 @@ describe('a write that does not invalidate', () => {
     'the account is suspended': [(tx) => tx`update users set status = 'suspended' where id = ${bob}`, lab],
   }
   for (const [what, [write, ref]] of Object.entries(writes)) {
-    test(`when ${what}, it is felt everywhere at once, also of one person with many grants`, async () => {
+    test(`takes effect on every instance at once when ${what}, also for a user with many grants`, async () => {
       await letIntoMany(bob)
       await warm(bob, ref)
       expect(there.facts.peekStale([resourceQuery(ref, bob)])?.resource(ref, bob).grant).toBeGreaterThan(0)
@@ -282,7 +282,7 @@ describe('a write that does not invalidate', () => {
       for (const instance of [there, here]) expect(await may(instance, bob, 'write', ref)).toBeFalse()
     })
 
-    test(`when ${what}, it is felt everywhere at once`, async () => {
+    test(`takes effect on every instance at once when ${what}`, async () => {
       await warm(bob, ref)
       expect(await may(there, bob, 'write', ref)).toBeTrue()
       await run(write)
@@ -290,20 +290,20 @@ describe('a write that does not invalidate', () => {
     })
   }
 
-  test('nor does one by hand that no program knows of: it is felt as soon as it is heard', async () => {
+  test('takes effect as soon as its event is received when it is made by hand', async () => {
     await warm(bob, lab)
     await sql`delete from team_members where user_id = ${bob}`
-    // What is committed later is heard later.
+    // Events arrive in commit order.
     await run((tx) => tx`update users set plan = 'pro' where id = ${cyd}`)
     for (const instance of [here, there]) expect(await may(instance, bob, 'read', lab)).toBeFalse()
   })
 })
 
-describe('a session that is cached', () => {
+describe('a cached session', () => {
   const endings: Record<string, (tx: Queryable) => PromiseLike<unknown>> = {
     'is ended': (tx) => tx`update sessions set ended_at = now(), end_reason = 'logout'`,
     'is removed': (tx) => tx`delete from sessions`,
-    'is of a person who is removed': async (tx) => {
+    'is of a user who is removed': async (tx) => {
       await tx`delete from team_members where user_id = ${bob}`
       await tx`delete from users where id = ${bob}`
     },
@@ -313,7 +313,7 @@ describe('a session that is cached', () => {
     'is of an account that is suspended': (tx) => tx`update users set status = 'suspended' where id = ${bob}`,
   }
   for (const [what, end] of Object.entries(endings)) {
-    test(`and ${what} lets nobody in any more`, async () => {
+    test(`authenticates no request once it ${what}`, async () => {
       await signIn(bob)
       for (const instance of [here, there, here, there]) expect(await enters(instance, bob)).toBeTrue()
       expect(there.facts.peekPrincipal(idOf('session', 1), bob)).toBeDefined()

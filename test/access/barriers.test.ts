@@ -36,7 +36,7 @@ const begin = (): World =>
     [toBob, 3],
   ])
 
-/** A Postgres whose statements see the world when the test says so, and are answered when it says so. */
+/** A fake Postgres: the test decides when a statement takes its snapshot and when its result arrives. */
 const createStore = (world: World) => {
   const statements: { wanted: readonly FactQuery[]; read: () => void; answer: () => void }[] = []
   const load: LoadFacts = (wanted) => {
@@ -94,7 +94,7 @@ const askFrom = async (cache: FactCache, ref: ResourceRef = lab) =>
   )
 const ask = (ref?: ResourceRef) => askFrom(facts, ref)
 
-/** Asks and has it answered, so that it is in memory. */
+/** Asks and lets the load complete, so that the facts are in memory. */
 const know = async (ref: ResourceRef = lab) => {
   const asked = ask(ref)
   store.statements.at(-1)?.answer()
@@ -115,7 +115,7 @@ beforeEach(() => {
 })
 
 describe('a change between a read of memory and its use', () => {
-  test('is felt where it is heard: what was read is asked for again', async () => {
+  test('makes the instance that receives its invalidation load the fact again', async () => {
     await know()
     facts.invalidate([ofBob])
     const asked = ask()
@@ -129,11 +129,11 @@ describe('a change between a read of memory and its use', () => {
     expect((await asked).grant).toBe(0)
   })
 
-  test('is felt where it may have been missed: without a lease at the end one statement is asked for all', async () => {
+  test('that may have been missed is covered: without a lease at the end, one statement loads everything', async () => {
     await know(work)
     facts.invalidate([ofBob])
     const asked = ask(work)
-    // Frozen here. Meanwhile the work is taken out of the lab, and then the lab made public.
+    // The instance is frozen here. The generation leaves the project, and then the project becomes public.
     world.set(ofWork, { ownerId: ada, projectId: null, status: 'completed' })
     expire()
     store.statement(1).answer()
@@ -148,7 +148,7 @@ describe('a change between a read of memory and its use', () => {
     expect((await asked).generation?.projectId).toBeNull()
   })
 
-  test('needs no second statement where all came from one, lease or none', async () => {
+  test('needs no second statement when all facts came from one, with or without a lease', async () => {
     expire()
     const asked = ask(work)
     store.statement(0).answer()
@@ -158,7 +158,7 @@ describe('a change between a read of memory and its use', () => {
 })
 
 describe('an instance without a lease', () => {
-  test('does not believe what it remembers', async () => {
+  test('does not read its memory', async () => {
     await know()
     expect(isInMemory()).toBeTrue()
     expire()
@@ -172,7 +172,7 @@ describe('an instance without a lease', () => {
     expect((await asked).grant).toBe(0)
   })
 
-  test('joins no load that began while it had one', async () => {
+  test('joins no load that began under a lease', async () => {
     const early = ask()
     store.statement(0).read()
     expire()
@@ -182,11 +182,11 @@ describe('an instance without a lease', () => {
     store.statement(1).answer()
     store.statement(0).answer()
     expect((await late).grant).toBe(0)
-    // Who asked before may be told what was so before.
+    // A question from before the change may get the answer from before it.
     expect((await early).grant).toBe(3)
   })
 
-  test('joins no load that another began without one', async () => {
+  test('joins no load that another question began without a lease', async () => {
     expire()
     void ask()
     store.statement(0).read()
@@ -196,15 +196,15 @@ describe('an instance without a lease', () => {
     expect((await late).grant).toBe(0)
   })
 
-  test('with one joins', async () => {
+  test('joins loads again once it has a lease', async () => {
     void ask()
     void ask()
     expect(store.statements).toHaveLength(1)
   })
 })
 
-describe('when anything may have been missed', () => {
-  test('what is being loaded is neither given nor kept, and nobody joins it', async () => {
+describe('when invalidations may have been missed', () => {
+  test('a load under way reaches neither its callers nor memory, and is not joined', async () => {
     const early = ask()
     store.statement(0).read()
     world.delete(toBob)
@@ -222,7 +222,7 @@ describe('when anything may have been missed', () => {
     expect(facts.peekResource(lab, bob)?.grant).toBe(0)
   })
 
-  test('a load from before the connection was lost that lands when it is back is not kept', async () => {
+  test('a load from before the connection was lost that arrives after it is back is not cached', async () => {
     const early = ask()
     store.statement(0).read()
     expire()
@@ -236,7 +236,7 @@ describe('when anything may have been missed', () => {
     expect((await early).grant).toBe(0)
   })
 
-  test('one that lands while it is lost is not believed then, nor when it is back', async () => {
+  test('a load that arrives while the connection is lost is trusted neither then nor afterwards', async () => {
     const early = ask()
     store.statement(0).read()
     expire()
@@ -250,7 +250,7 @@ describe('when anything may have been missed', () => {
   })
 })
 
-describe('with the second tier', () => {
+describe('with Redis', () => {
   let on: TestOuter
   let pendingInvalidations: PendingInvalidations
   beforeAll(async () => {
@@ -268,12 +268,12 @@ describe('with the second tier', () => {
     while (store.statements.length < count) await Bun.sleep(1)
   }
 
-  test('a change between the read of Postgres and the write-back leaves nothing old there', async () => {
+  test('a change between the read of Postgres and the write-back leaves no stale entry', async () => {
     const asked = ask()
     await sent(1)
     store.statement(0).read()
     world.delete(toBob)
-    // As it is heard, and as the outer cache is made to forget; the names it is confirmed for are believed again.
+    // The event is received and the keys are deleted from Redis. Confirmed keys are read from Redis again.
     facts.invalidate([toBob])
     await on.redisCache.invalidate([toBob])
     store.statement(0).answer()
@@ -289,7 +289,7 @@ describe('with the second tier', () => {
     expect((await later).grant).toBe(0)
   })
 
-  test('a change between a read of Redis and its use is felt', async () => {
+  test('a change between a read of Redis and its use makes the fact load again', async () => {
     const filled = ask()
     await sent(1)
     store.statement(0).answer()
@@ -308,7 +308,7 @@ describe('with the second tier', () => {
 })
 
 describe('between a commit and its notification', () => {
-  test('an instance that has not heard may answer as before, and as long as it may the writer is not answered', async () => {
+  test('an instance that has not received the event may answer from before the change, and until its lease ends the writer waits', async () => {
     const all = startInstances()
     const both = ['a', 'b'] as const
     for (const at of both) await all.step(at, 'open')
@@ -341,7 +341,7 @@ describe('between a commit and its notification', () => {
     expect(all.postgres.answered).toBe(0)
     await all.step('a', 'hearAll')
     expect(all.postgres.answered).toBe(1)
-    // One that hears nothing any more: the writer is answered when it believes nothing any more either.
+    // An instance cut off from the bus: the writer is answered once that instance’s lease is over.
     await check('b')
     await all.step('a', 'change')
     await all.step('a', 'commit')

@@ -48,7 +48,7 @@ const facts = (given: Partial<Facts> = {}): Facts => ({
 describe('the matrix of rules 1 to 3', () => {
   const { world, cells } = matrix()
 
-  test('has every class: things × standings × visibilities × accounts', () => {
+  test('covers every class: resources × relations × visibilities × accounts', () => {
     expect(cells).toHaveLength(5 * (4 + 27 * 3 * 3))
   })
 
@@ -56,22 +56,22 @@ describe('the matrix of rules 1 to 3', () => {
     test(name, () => {
       const asked = factsIn(world, userId, thing)
       expect(actions.filter((action) => decide(asked, action).allowed).join(' ')).toBe(expected)
-      // Nobody who is neither in nor out of the books is anybody.
+      // Every cell names a user that the world contains or that is absent on purpose.
       expect(actions.filter((action) => decide({ ...asked, account: undefined }, action).allowed)).toEqual([])
     })
   }
 
-  test('reads the same in the naive second implementation', () => {
+  test('equals the reference model', () => {
     for (const { name, userId, thing, may: expected } of cells) {
       expect([name, actions.filter((action) => may(world, userId, action, thing)).join(' ')]).toEqual([name, expected])
     }
   })
 })
 
-describe('reasons', () => {
+describe('the reason of a decision', () => {
   const reason = (given: Partial<Facts>, action: Action = 'read') => decide(facts(given), action).reason
 
-  test('name the rule that allowed', () => {
+  test('names the rule that allowed', () => {
     expect(reason({ project: project(me, { visibility: 'public' }), grant: setOf('read') })).toBe(
       'ownership.project_owner',
     )
@@ -80,19 +80,19 @@ describe('reasons', () => {
     expect(reason({ project: project(other, { visibility: 'public' }) })).toBe('visibility.public')
   })
 
-  test('name the state of the account that denied, before any other', () => {
+  test('names the state of the account first when that denies', () => {
     const mine = { project: project(me, { visibility: 'public' }) }
     expect(reason({ account: { ...active, status: 'suspended' }, ...mine })).toBe('account.suspended')
     expect(reason({ account: { ...active, status: 'deleted' }, ...mine })).toBe('account.deleted')
     expect(reason({ account: undefined, ...mine })).toBe('account.unknown')
   })
 
-  test('say default where no rule spoke', () => {
+  test('is default when no rule applied', () => {
     expect(reason({ project: project(other) })).toBe('default.deny')
     expect(reason({ project: project(other, { visibility: 'public' }) }, 'write')).toBe('default.deny')
   })
 
-  test('name the lineage where a child may not be made', () => {
+  test('names the lineage when a child may not be created', () => {
     const seen = { project: project(other, { visibility: 'public', allowDerivatives: false }), deriving: true }
     expect(reason({ ...seen, generation: generation(other) })).toBe('lineage.derivatives_not_allowed')
   })
@@ -102,12 +102,12 @@ describe('lineage', () => {
   const derives = (given: Partial<Facts>) => decide(facts({ ...given, deriving: true }), 'read').allowed
   const closed = { allowDerivatives: false }
 
-  test('whoever reads a generation may derive from it where its project allows that', () => {
+  test('allows a user who may read a generation to derive from it if its project allows derivatives', () => {
     expect(derives({ generation: generation(other), project: project(other, { visibility: 'public' }) })).toBeTrue()
     expect(derives({ generation: generation(other), project: project(other) })).toBeFalse()
   })
 
-  test('where its project does not, the owner of the generation alone may; the project’s owner may not', () => {
+  test('allows only the owner of the generation if the project forbids derivatives, not the owner of the project', () => {
     expect(derives({ generation: generation(me), project: project(other, closed) })).toBeTrue()
     expect(derives({ generation: generation(me, null) })).toBeTrue()
     expect(derives({ generation: generation(other), project: project(me, closed) })).toBeFalse()
@@ -116,7 +116,7 @@ describe('lineage', () => {
     ).toBeFalse()
   })
 
-  test('nothing is asked of it where no child is made', () => {
+  test('abstains when no child is created', () => {
     const seen = { generation: generation(other), project: project(other, { ...closed, visibility: 'public' }) }
     expect(decide(facts(seen), 'read').allowed).toBeTrue()
     expect(decide(facts({ ...seen, deriving: false }), 'read').allowed).toBeTrue()
@@ -131,7 +131,7 @@ describe('media', () => {
   })
   const mayDo = (given: Partial<Facts>) => actions.filter((action) => decide(facts(given), action).allowed).join(' ')
 
-  test('follow their generation, whoever they are said to belong to', () => {
+  test('follow the owner of their generation, not their own owner column', () => {
     const shown = { generation: completed(other), project: project(other, { visibility: 'public' }) }
     expect(mayDo(made(shown))).toBe(mayDo(shown))
     expect(mayDo(made(shown))).toBe('read download')
@@ -139,7 +139,7 @@ describe('media', () => {
     expect(mayDo(made({ generation: completed(me) }))).toBe(mayDo({ generation: completed(me) }))
   })
 
-  test('are nobody’s to see before it is completed, nor when it is gone', () => {
+  test('are not visible before their generation is completed, nor after it is deleted', () => {
     for (const status of ['queued', 'processing', 'failed', 'cancelled'] as const) {
       const early = made({ generation: { ...generation(me), status }, project: project(me) })
       expect(mayDo(early)).toBe('')
@@ -148,7 +148,7 @@ describe('media', () => {
     expect(mayDo(made({}))).toBe('')
   })
 
-  test('that were brought are for whoever brought them, alone', () => {
+  test('that were uploaded belong to the uploader alone', () => {
     const brought = (ownerId: string) =>
       made({ media: { ownerId, generationId: null, sha256: 'ab'.repeat(32), contentType: 'image/png' } })
     expect(mayDo(brought(me))).toBe('read download create write share delete')
@@ -170,7 +170,7 @@ describe('the pipeline', () => {
     return { decision, lines }
   }
 
-  /** The findings of layers 4, 1, 2, 3 and 5, in this order; the others say the same whatever is asked. */
+  /** The findings of layers 4, 1, 2, 3 and 5, in this order; those of the others are constant. */
   const findings = (asked: Facts, action: Action) =>
     [4, 1, 2, 3, 5].map((number) => {
       const [, , verdict, reason] = trace(asked, action).lines.find(([layer]) => layer === number) as Line
@@ -196,7 +196,7 @@ describe('the pipeline', () => {
     expect(layers.map(({ layer }) => layer)).toEqual(lines.map(([layer]) => layer))
   })
 
-  test('of two denies the first is the reason, with a trace and without', () => {
+  test('gives the first of two denies as the reason, with and without a trace', () => {
     const twice = facts({
       account: { ...active, status: 'suspended' },
       generation: generation(other),
@@ -207,7 +207,7 @@ describe('the pipeline', () => {
     expect(trace(twice, 'read').decision.reason).toBe('account.suspended')
   })
 
-  test('every layer says what it found', () => {
+  test('reports a finding from every layer', () => {
     const shown = project(other, { visibility: 'public' })
     expect(findings(facts({ project: shown, grant: setOf('read') }), 'read')).toEqual([
       'abstain account.active',
@@ -239,7 +239,7 @@ describe('the pipeline', () => {
     ])
   })
 
-  test('what one owns is settled by owning it: neither team nor visibility speaks', () => {
+  test('decides an owned generation by ownership: team access and visibility abstain', () => {
     const owned = facts({
       generation: generation(me),
       project: project(other, { visibility: 'public' }),
@@ -256,7 +256,7 @@ describe('the pipeline', () => {
     expect(decide(owned, 'admin')).toEqual({ allowed: false, reason: 'default.deny' })
   })
 
-  test('a thing that may not be seen is found like one that never was', () => {
+  test('gives a resource that is not visible the findings of one that never existed', () => {
     const never = findings(facts(), 'read')
     for (const hidden of [
       facts({ project: project(other) }),
@@ -271,13 +271,13 @@ describe('the pipeline', () => {
   })
 })
 
-test('the words are those of the API, and each action has the bit that the database knows it by', () => {
+test('actions have the names of the API and the bits that the database uses', () => {
   expect(accessLevels).toEqual(['read', 'write', 'admin'])
   expect(visibilities).toEqual(['private', 'team-only', 'public'])
   expect(actionBit).toEqual({ read: 1, download: 2, create: 4, write: 8, share: 16, delete: 32, admin: 64 })
 })
 
-test('a role of a team is above those after it', () => {
+test('each team role outranks those after it', () => {
   expect(teamRoles).toEqual(['owner', 'admin', 'editor', 'contributor', 'viewer'])
   for (const [place, role] of teamRoles.entries()) {
     for (const [otherPlace, otherRole] of teamRoles.entries()) {

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { createDecisionCounters } from '../../src/access/cache/decision-counters.ts'
 import { tiers } from '../../src/access/cache/tiered-loader.ts'
 
-test('a decision counts for the tier its facts were fetched from when its caller was let in', () => {
+test('a decision is attributed to the tier that its facts were prefetched from', () => {
   const decisionCounters = createDecisionCounters()
   decisionCounters.attributePrefetch('l3', 1)
   decisionCounters.count('l1')
@@ -11,7 +11,7 @@ test('a decision counts for the tier its facts were fetched from when its caller
   expect(decisionCounters.decisions).toEqual({ l1: 1, l2: 0, l3: 1, database: 0 })
 })
 
-test('one that fetched them anew all the same, as without memory, counts once', () => {
+test('a decision that loads its prefetched facts again, as without memory, is counted once', () => {
   const decisionCounters = createDecisionCounters()
   for (let times = 0; times < 10; times += 1) {
     decisionCounters.attributePrefetch('l2', 1)
@@ -21,7 +21,7 @@ test('one that fetched them anew all the same, as without memory, counts once', 
   expect(decisionCounters.decisions).toEqual({ l1: 1, l2: 0, l3: 10, database: 0 })
 })
 
-test('whatever comes in whatever order, the tiers together are the decisions made and none is below zero', () => {
+test('in any order of prefetches and decisions, the tiers add up to the decisions and none is negative', () => {
   const step = fc.tuple(fc.boolean(), fc.constantFrom(...tiers), fc.integer({ min: 1, max: 200 }))
   fc.assert(
     fc.property(fc.array(step), (steps) => {

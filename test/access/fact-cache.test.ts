@@ -33,10 +33,10 @@ const toBob = factKey('grant', partId(bob, lab.id))
 const toAda = factKey('grant', partId(ada, lab.id))
 const allToBob = factKey('grants', bob)
 
-/** A database whose statements are answered when the test says so, with what the world is when it says so. */
+/** A fake database: the test decides when a statement reads the world and when its result arrives. */
 const slowDatabase = () => {
   const world = new Map<FactKey, Fact[FactKind]>()
-  /** Who was granted more than fits into one fact. */
+  /** Users with more grants than fit into one fact. */
   const many = new Set<string>()
   const statements: { wanted: string[]; read: () => void; answer: () => void; fail: (error: Error) => void }[] = []
   const grantsOf = (userId: string): Fact['grants'] => {
@@ -45,7 +45,7 @@ const slowDatabase = () => {
     const granted = Object.fromEntries(own.map(([key, fact]) => [key.slice(prefix.length), fact as Fact['grant']]))
     return many.has(userId) ? 'many' : { granted }
   }
-  /** A generation brings its project, a question what was granted to whoever asks: as the real one does. */
+  /** As the real loader: with a generation comes its project, with a resource the grants of the user. */
   const look = (wanted: readonly FactQuery[]) => {
     const seen = new Map<FactKey, Fact[FactKind] | null>()
     const see = (kind: FactKind, id: string) => {
@@ -94,15 +94,15 @@ const slowDatabase = () => {
   return { world, many, statements, statement, load }
 }
 
-/** Lets everything that can go on without the database go on. */
-const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+/** Runs everything that does not wait for the database. */
+const runPending = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 let clock: ReturnType<typeof manualClock>
 let database: ReturnType<typeof slowDatabase>
 let facts: FactCache
 let deadline: Deadline
 
-const remember = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
+const createCache = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
   createFactCache({
     load: loadFromStore(database, always.flags),
     memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }),
@@ -113,7 +113,7 @@ const remember = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
 beforeEach(() => {
   clock = manualClock()
   database = slowDatabase()
-  facts = remember()
+  facts = createCache()
   deadline = createDeadlines(clock)(5_000)
 })
 
@@ -122,15 +122,15 @@ const queriesOf = (userId: string, ...refs: ResourceRef[]): FactQuery[] => refs.
 const ask = async (userId: string, ref: ResourceRef): Promise<ResourceFacts> =>
   (await facts.gather(queriesOf(userId, ref), deadline)).resource(ref, userId)
 
-/** The world changes, and this instance is told; the way changes are made. */
+/** Changes the world and invalidates the fact, as a committed change does. */
 const change = (key: FactKey, fact: Fact[FactKind] | undefined) => {
   if (fact === undefined) database.world.delete(key)
   else database.world.set(key, fact)
   facts.invalidate([key])
 }
 
-describe('one statement', () => {
-  test('a thousand concurrent misses on one fact make one', async () => {
+describe('the fact cache', () => {
+  test('sends one statement for a thousand concurrent misses on one fact', async () => {
     database.world.set(ofLab, open)
     const asked = Array.from({ length: 1_000 }, () => ask(bob, lab))
     expect(database.statements).toHaveLength(1)
@@ -139,7 +139,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('session, account and thing that are all unknown are asked for together', async () => {
+  test('loads an unknown session, account and resource with one statement', async () => {
     const gathered = facts.gather([...principalQueries(session, ada), ...queriesOf(ada, work)], deadline)
     expect(database.statement(0).wanted.sort()).toEqual(
       [`account:${ada}`, `generation:${work.id} for ${ada}`, `session:${session}`].sort(),
@@ -149,7 +149,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('what is not known of a known generation is: its project and what was granted there', async () => {
+  test('loads only the project and the grants when the generation is known', async () => {
     database.world.set(ofWork, inLab)
     database.world.set(ofLab, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look)
@@ -168,7 +168,7 @@ describe('one statement', () => {
     expect((await third).grant).toBe(look)
   })
 
-  test('brings all that was granted to a person: of other projects nothing more is asked than what they are', async () => {
+  test('loads all grants of a user with the first project, and later projects without grants', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
     database.world.set(ofWork, inLab).set(toBob, look)
     const first = ask(bob, den)
@@ -182,7 +182,7 @@ describe('one statement', () => {
     expect((await facts.gather(queriesOf(bob, lab), deadline)).tier).toBe('l1')
   })
 
-  test('brings all of it again where something changed, and until then the rest is known', async () => {
+  test('loads all grants again for the project whose grant changed, and answers for other projects from memory until then', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look)
     const first = facts.gather(queriesOf(bob, lab, den), deadline)
@@ -200,7 +200,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(2)
   })
 
-  test('of a project that was not known either, where something changed, brings both', async () => {
+  test('loads an unknown project together with the grants when its grant changed', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
     const first = ask(bob, lab)
     database.statement(0).answer()
@@ -213,7 +213,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(2)
   })
 
-  test('of a generation that was not known, in a project of which nobody knows yet that something changed, brings both', async () => {
+  test('loads an unknown generation together with the grants when the grant on any project changed', async () => {
     database.world
       .set(ofLab, { ...open, visibility: 'team-only' })
       .set(ofWork, inLab)
@@ -229,8 +229,8 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(2)
   })
 
-  test('is as old as it was when parts of it are left out, and gone when there are many of those', async () => {
-    facts = remember({ ttlMs: 1_000 })
+  test('keeps the age of grants when projects are excluded from them, and drops them when too many are', async () => {
+    facts = createCache({ ttlMs: 1_000 })
     database.world.set(ofLab, { ...open, visibility: 'team-only' })
     const first = ask(bob, lab)
     database.statement(0).answer()
@@ -253,7 +253,7 @@ describe('one statement', () => {
     expect(facts.peekResource(lab, bob)).toBeUndefined()
   })
 
-  test('of a person who was granted more than fits into one fact brings it project by project', async () => {
+  test('loads grants project by project for a user with more than fit into one fact', async () => {
     database.many.add(bob)
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(ofDen, { ...open, visibility: 'team-only' })
     database.world.set(ofWork, inLab).set(toBob, look)
@@ -272,7 +272,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(3)
   })
 
-  test('is felt project by project where all that was granted to a person changed, also by what is on its way', async () => {
+  test('drops the grants on every project, in memory and in loads under way, when all grants of a user are invalidated', async () => {
     const toBobInDen = factKey('grant', partId(bob, den.id))
     const cyd = idOf('user', 3)
     for (const id of [bob, cyd]) database.many.add(id)
@@ -294,13 +294,13 @@ describe('one statement', () => {
     const asked = ask(bob, lab)
     for (let next = 1; next < 6; next += 1) {
       for (const statement of database.statements) statement.answer()
-      await settle()
+      await runPending()
     }
     expect([(await late).grant, (await asked).grant]).toEqual([0, 0])
     expect([den, lab].map((ref) => facts.peekResource(ref, bob)?.grant)).toEqual([0, 0])
   })
 
-  test('is felt by a person who is granted more than fits into one fact, and by one who is not any more', async () => {
+  test('answers correctly when the grants of a user grow beyond one fact, and when they shrink to fit again', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
     for (const [at, grant] of [look, 0, look, 0].entries()) {
       if (at % 2 === 0) database.many.delete(bob)
@@ -309,14 +309,14 @@ describe('one statement', () => {
       const asked = ask(bob, lab)
       for (let next = 0; next < 3; next += 1) {
         for (const statement of database.statements) statement.answer()
-        await settle()
+        await runPending()
       }
       expect((await asked).grant).toBe(grant)
     }
     expect(database.statements.length).toBeLessThanOrEqual(6)
   })
 
-  test('two people in one batch about one thing each get what was granted to them', async () => {
+  test('gives each of two users in one batch about one resource their own grant', async () => {
     database.world.set(ofWork, { ...inLab, ownerId: idOf('user', 3) })
     database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
     database.world.set(toBob, look)
@@ -330,7 +330,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('what does not exist is remembered as absent and not asked for again', async () => {
+  test('caches an absent resource and does not load it again', async () => {
     const first = ask(bob, lab)
     database.statement(0).answer()
     expect(await first).toEqual({ project: undefined, generation: undefined, grant: undefined })
@@ -339,7 +339,7 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('nothing granted is remembered too', async () => {
+  test('caches that nothing was granted', async () => {
     database.world.set(ofLab, open)
     const first = ask(bob, lab)
     database.statement(0).answer()
@@ -347,18 +347,18 @@ describe('one statement', () => {
     expect((await facts.gather(queriesOf(bob, lab), deadline)).tier).toBe('l1')
   })
 
-  test('a failed load is forgotten, and the next question asks again', async () => {
+  test('does not cache a failed load, and loads again for the next question', async () => {
     const failed = ask(bob, lab)
     database.statement(0).fail(new Error('gone'))
     expect(failed).rejects.toThrow('gone')
-    await settle()
+    await runPending()
     const second = ask(bob, lab)
     database.statement(1).answer()
     await second
   })
 
-  test('is enough where memory has no room for the answer', async () => {
-    facts = remember({ maxEntries: 1 })
+  test('answers with one statement when memory has no room for the facts', async () => {
+    facts = createCache({ maxEntries: 1 })
     database.world.set(ofWork, inLab)
     database.world.set(ofLab, open)
     database.world.set(toBob, look)
@@ -371,8 +371,8 @@ describe('one statement', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('what was known when it was asked does not expire before it is answered', async () => {
-    facts = remember({ ttlMs: 1_000 })
+  test('answers with facts that expire during the gather', async () => {
+    facts = createCache({ ttlMs: 1_000 })
     database.world.set(ofLab, open)
     database.world.set(factKey('account', bob), { status: 'active', role: 'user', plan: 'free' })
     const first = ask(bob, lab)
@@ -384,8 +384,8 @@ describe('one statement', () => {
   })
 })
 
-describe('a change is felt', () => {
-  test('when it comes between two reads', async () => {
+describe('an invalidation', () => {
+  test('between two reads makes the second one load again', async () => {
     database.world.set(ofLab, open)
     const before = ask(bob, lab)
     database.statement(0).answer()
@@ -396,47 +396,47 @@ describe('a change is felt', () => {
     expect((await after).project).toEqual(shut)
   })
 
-  test('when it comes between the read of Postgres and the fill: the old answer is neither given nor kept', async () => {
+  test('between the read of Postgres and its result discards that result for the caller and for memory', async () => {
     database.world.set(ofLab, open)
     const overtaken = ask(bob, lab)
     database.statement(0).read()
     change(ofLab, shut)
     database.statement(0).answer()
-    await settle()
+    await runPending()
     database.statement(1).answer()
     expect((await overtaken).project).toEqual(shut)
     expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
     expect(database.statements).toHaveLength(2)
   })
 
-  test('once, it is asked again once, also where nothing is kept', async () => {
-    facts = remember({ ttlMs: 0 })
+  test('causes one more load, also without room in memory', async () => {
+    facts = createCache({ ttlMs: 0 })
     database.world.set(ofLab, open)
     const overtaken = ask(bob, lab)
     database.statement(0).read()
     change(ofLab, shut)
     database.statement(0).answer()
-    await settle()
+    await runPending()
     database.statement(1).answer()
     expect((await overtaken).project).toEqual(shut)
     expect(database.statements).toHaveLength(2)
   })
 
-  test('a grant that is withdrawn between the read and the fill is neither given nor kept', async () => {
+  test('of a withdrawn grant between the read of Postgres and its result discards the grant', async () => {
     database.world.set(ofLab, { ...open, visibility: 'team-only' })
     database.world.set(toBob, look)
     const overtaken = ask(bob, lab)
     database.statement(0).read()
     change(toBob, undefined)
     database.statement(0).answer()
-    await settle()
+    await runPending()
     expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
     database.statement(1).answer()
     expect((await overtaken).grant).toBe(0)
     expect(facts.peekResource(lab, bob)?.grant).toBe(0)
   })
 
-  test('by whoever asks after it, although a load from before it is still under way', async () => {
+  test('detaches a load under way: a later question starts its own', async () => {
     database.world.set(ofLab, open)
     const early = ask(bob, lab)
     database.statement(0).read()
@@ -446,7 +446,7 @@ describe('a change is felt', () => {
     database.statement(1).answer()
     expect((await late).project).toEqual(shut)
     database.statement(0).answer()
-    await settle()
+    await runPending()
     expect((await early).project).toEqual(shut)
     expect(facts.peekResource(lab, bob)?.project).toEqual(shut)
   })
@@ -455,7 +455,7 @@ describe('a change is felt', () => {
     ['project', ofLab, shut],
     ['grant', toBob, undefined],
   ] as const) {
-    test(`also when the old ${what} travels along with a generation that did not change`, async () => {
+    test(`discards the old ${what} that a load of an unchanged generation includes`, async () => {
       database.world.set(ofWork, inLab)
       database.world.set(ofLab, { ...open, visibility: 'team-only' })
       database.world.set(toBob, look)
@@ -467,13 +467,13 @@ describe('a change is felt', () => {
       const now = await late
       expect(now.project?.visibility === 'private' || now.grant === 0).toBeTrue()
       database.statement(0).answer()
-      await settle()
+      await runPending()
       expect(await early).toEqual(now)
       expect(facts.peekResource(work, bob)).toEqual(now)
     })
   }
 
-  test('by one of two people in a batch, and the other keeps what it has', async () => {
+  test('of one user’s grant leaves the grant of another user in the same batch', async () => {
     database.world.set(ofLab, { ...open, ownerId: idOf('user', 3) })
     database.world.set(toAda, look)
     database.world.set(toBob, look)
@@ -484,14 +484,14 @@ describe('a change is felt', () => {
     database.statement(0).read()
     change(toBob, undefined)
     database.statement(0).answer()
-    await settle()
+    await runPending()
     expect(database.statement(1).wanted).toEqual([`grants:${bob}`])
     database.statement(1).answer()
     const view = await gathered
     expect([view.resource(lab, ada).grant, view.resource(lab, bob).grant]).toEqual([look, 0])
   })
 
-  test('when it comes while the project of a remembered generation is fetched', async () => {
+  test('of a cached generation while its project is loaded makes it load again', async () => {
     database.world.set(ofWork, inLab)
     database.world.set(ofLab, open)
     const first = ask(bob, work)
@@ -502,7 +502,7 @@ describe('a change is felt', () => {
     database.statement(1).read()
     change(ofWork, { ...inLab, projectId: null })
     database.statement(1).answer()
-    await settle()
+    await runPending()
     expect(database.statement(2).wanted).toEqual([`generation:${work.id}`])
     database.statement(2).answer()
     expect(await second).toEqual({
@@ -512,22 +512,22 @@ describe('a change is felt', () => {
     })
   })
 
-  test('when it comes after a load has landed and before the question goes on: facts of two times are not mixed', async () => {
+  test('after a load has arrived and before the gather continues prevents a mix of two snapshots', async () => {
     database.world.set(ofWork, { ...inLab, projectId: den.id })
     database.world.set(ofDen, { ...shut, ownerId: idOf('user', 3) })
     const batch = facts.gather(queriesOf(bob, work, lab), deadline)
     const alone = facts.gather(queriesOf(bob, work), deadline)
     database.statement(0).answer()
-    // The moment after the fill, before anybody who waited for it was told.
+    // After the load has filled memory, before the gather resumes.
     await Promise.resolve()
     while (facts.peekResource(work, bob) === undefined) await Promise.resolve()
     change(ofWork, { ...inLab, projectId: null })
-    await settle()
+    await runPending()
     for (const statement of database.statements.slice(1)) statement.answer()
     for (const view of [await batch, await alone]) expect(view.resource(work, bob).generation?.projectId).toBeNull()
   })
 
-  test('although it never stops changing: the question is answered from one statement that began after it', async () => {
+  test('in every round makes the gather answer from one statement that began after the question', async () => {
     database.world.set(ofLab, open)
     const asked = ask(bob, lab)
     for (let index = 0; database.statements.length < 10 && index < 10; index += 1) {
@@ -536,14 +536,14 @@ describe('a change is felt', () => {
       statement.read()
       change(ofLab, { ...open, allowDerivatives: index % 2 === 0 })
       statement.answer()
-      await settle()
+      await runPending()
     }
     expect((await asked).project?.visibility).toBe('public')
     expect(database.statements.length).toBeLessThan(10)
     expect(facts.peekResource(lab, bob)).toBeUndefined()
   })
 
-  test('of something else: what is being loaded is kept, and asked for once', async () => {
+  test('of another fact keeps the load under way', async () => {
     database.world.set(ofLab, open)
     const asked = ask(bob, lab)
     database.statement(0).read()
@@ -556,7 +556,7 @@ describe('a change is felt', () => {
 })
 
 describe('a deadline that passes', () => {
-  test('ends the wait of the one and not of the others', async () => {
+  test('rejects its own gather and not the others that share the load', async () => {
     const hasty = createDeadlines(clock)(0)
     expect(facts.gather(queriesOf(bob, lab), hasty)).rejects.toThrow()
     database.world.set(ofLab, open)
@@ -566,8 +566,8 @@ describe('a deadline that passes', () => {
   })
 })
 
-describe('what is fetched ahead', () => {
-  test('is in memory when it has come, in one statement for all of it, and what is there is not fetched again', async () => {
+describe('a prefetch', () => {
+  test('loads all missing facts into memory with one statement, and nothing when none is missing', async () => {
     database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
     const fetching = facts.prefetch([...queriesOf(bob, lab, work), ...principalQueries(session, bob)])
     expect(database.statements).toHaveLength(1)
@@ -578,7 +578,7 @@ describe('what is fetched ahead', () => {
     expect(database.statements).toHaveLength(1)
   })
 
-  test('is joined by nobody who waits', async () => {
+  test('is not joined by a request', async () => {
     database.world.set(ofLab, open)
     const fetching = facts.prefetch(queriesOf(bob, lab))
     const asked = ask(bob, lab)
@@ -589,7 +589,7 @@ describe('what is fetched ahead', () => {
     await fetching
   })
 
-  test('goes by a load of its own', async () => {
+  test('uses the loader for prefetches', async () => {
     const ahead = slowDatabase()
     ahead.world.set(ofLab, open)
     facts = createFactCache({
@@ -606,7 +606,7 @@ describe('what is fetched ahead', () => {
     expect((await ask(bob, lab)).project).toEqual(open)
   })
 
-  test('is dropped where it was overtaken by a change', async () => {
+  test('drops the facts that were invalidated while it loaded', async () => {
     database.world.set(ofLab, open).set(toBob, look)
     const fetching = facts.prefetch(queriesOf(bob, lab, den))
     database.statement(0).read()
@@ -617,7 +617,7 @@ describe('what is fetched ahead', () => {
     expect(facts.peekResource(den, bob)).toBeDefined()
   })
 
-  test('is not fetched where memory may not be believed', async () => {
+  test('sends no statement while memory is not trusted', async () => {
     facts = createFactCache({
       load: loadFromStore(database, always.flags),
       memory: createTtlMap({ clock, ttlMs: 60_000 }),

@@ -12,7 +12,7 @@ const make = 'read download create'
 const look = 'read download'
 const none = ''
 
-/** What somebody is to a project, and what an active account may then do on it while it is private, team-only, public. */
+/** A user's relation to a project, and the actions an active account has on it while it is private, team-only, public. */
 const standings: [name: string, is: Standing, mayIn: [string, string, string]][] = [
   ['nothing at all', {}, [none, none, look]],
   ['its owner', { owns: true }, [all, all, all]],
@@ -51,7 +51,7 @@ type Standing = {
 
 const visibilities = ['private', 'team-only', 'public'] as const
 
-/** What an account in each state may do of what it otherwise may. */
+/** Which of its actions an account keeps in each state. */
 const accounts = [
   ['an active account', 'active', 'user', true],
   ['an active operator', 'active', 'admin', true],
@@ -74,7 +74,7 @@ const next = (kind: Parameters<typeof idOf>[0]) => {
   return idOf(kind, count)
 }
 
-/** One world that has every class of question in it, and each class with what may be done. */
+/** A world that contains every class of question, and the expected actions of each class. */
 export const matrix = (): { world: World; cells: Cell[] } => {
   const world: World = { users: [], teams: [], members: [], projects: [], grants: [], generations: [] }
   const cells: Cell[] = []

@@ -38,8 +38,8 @@ const rightOf = async ({ token }: Person): Promise<RecheckedPermission> => ({
 })
 const gather = (of: readonly RecheckedPermission[]) => rights.gather(of, startDeadline(10_000))
 
-describe('what many were let in for', () => {
-  test('is known of all of them by one statement, and then by none', async () => {
+describe('a permission re-check', () => {
+  test('of many streams sends one statement, and none once the facts are in memory', async () => {
     const all = await Promise.all(people.map(rightOf))
     await app.leased()
     app.services.caches.facts.invalidate('everything')
@@ -52,7 +52,7 @@ describe('what many were let in for', () => {
     expect(statements).toHaveLength(1)
   })
 
-  test('is told apart: a session that ended, of somebody else or of nobody, a token that ran out, a thing that is not', async () => {
+  test('fails for an ended, foreign or absent session, an expired token, and an absent resource', async () => {
     const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [
       RecheckedPermission,
       RecheckedPermission,
@@ -74,7 +74,7 @@ describe('what many were let in for', () => {
     expect(each.map(rights.peek)).toEqual(expected)
   })
 
-  test('is gone when it was taken away', async () => {
+  test('fails once the permission is revoked', async () => {
     const [owner, right] = [await rightOf(people[0] as Person), await rightOf(people[1] as Person)]
     await client.patch(`/api/v1/projects/${projectId}`, { visibility: 'private' }, { token: people[0]?.token ?? '' })
     expect(rights.peek(right)).not.toBe(true)

@@ -91,13 +91,13 @@ const changes: Record<string, Change> = {
     await tx`delete from project_grants where team_id = ${blue}`
     await tx`delete from teams where id = ${blue}`
   },
-  'Cyd makes a project and lets red in': async (tx) => {
+  'Cyd creates a project and grants it to red': async (tx) => {
     await tx`insert into projects (id, owner_id, name, visibility) values (${idOf('project', 4)}, ${cyd}, 'p', 'team-only')`
     await tx`
       insert into project_grants (project_id, team_id, access_level, granted_by)
       values (${idOf('project', 4)}, ${red}, 'admin', ${cyd})`
   },
-  'somebody makes a project': (tx) => tx`
+  'Cyd creates a project': (tx) => tx`
     insert into projects (id, owner_id, name) values (${idOf('project', 3)}, ${cyd}, 'attic')`,
 }
 
@@ -106,7 +106,7 @@ const isWaiting = async (pid: number): Promise<boolean> => {
   return waits.count > 0
 }
 
-/** The second change is made while the first is not committed, and goes on when it is; or the other is taken back. */
+/** Starts the second change while the first is uncommitted; then the first commits or rolls back. */
 const overlap = async (one: Change, other: Change, end: 'commit' | 'rollback') => {
   const [backend] = await second<{ pid: number }[]>`select pg_backend_pid() as pid`
   const pid = backend?.pid ?? 0
@@ -128,14 +128,14 @@ const overlap = async (one: Change, other: Change, end: 'commit' | 'rollback') =
     .catch((error) => {
       if (error !== tookBack) throw error
     })
-  // What refers to a row that is gone by now is refused; nothing else may go wrong.
+  // A reference to a deleted row is refused; any other error fails the test.
   await later.catch((error) => {
     if (!['23503', '23505'].includes(error.code)) throw error
   })
 }
 
-describe('rows are what the base tables say', () => {
-  test('after each change by itself, and the transaction knows which grants it touched', async () => {
+describe('effective access equals the access derived from the base tables', () => {
+  test('after each single change, and the transaction records the keys of the grants it changed', async () => {
     for (const [name, change] of Object.entries(changes)) {
       const rollback = new Error('only looking')
       await sql
@@ -156,11 +156,11 @@ describe('rows are what the base tables say', () => {
             (id) => before.get(id) !== after.get(id),
           )
           const named = new Set(await touchedFacts(tx))
-          // What its maker may do on a new project nobody else could have known before.
+          // The owner’s access to a new project: no cache can hold it yet.
           const isNew = name.includes('makes a project')
           const unnamed = isNew ? [] : changed.filter((id) => !named.has(`grant:${id}`))
           expect([name, unnamed]).toEqual([name, []])
-          // Of what is granted on it somebody may know: that it is nothing.
+          // A grant on a new project: a cache may hold that nothing was granted.
           const grantedAfter = await granted()
           const regranted = [...new Set([...grantedBefore.keys(), ...grantedAfter.keys()])].filter(
             (id) => grantedBefore.get(id) !== grantedAfter.get(id),
@@ -176,7 +176,7 @@ describe('rows are what the base tables say', () => {
 
   for (const end of ['commit', 'rollback'] as const) {
     for (const [one, change] of Object.entries(changes)) {
-      test(`while it was not yet known that ${one} (${end}), whatever else happens`, async () => {
+      test(`after each change concurrent with an uncommitted one: ${one} (${end})`, async () => {
         for (const [other, overtaking] of Object.entries(changes)) {
           await beginAgain()
           await overlap(change, overtaking, end)
@@ -187,7 +187,7 @@ describe('rows are what the base tables say', () => {
   }
 })
 
-test('a change of thousands of rows names them all, and nothing of it is left for the next', async () => {
+test('a change of thousands of rows records every key, and leaves none for the next transaction', async () => {
   await sql`
     insert into projects (id, owner_id, name)
     select gen_random_uuid(), ${ada}, 'p' from generate_series(1, 2000)`
@@ -198,7 +198,7 @@ test('a change of thousands of rows names them all, and nothing of it is left fo
         update projects set owner_id = ${bob}
          where id in (select id from projects where owner_id <> ${bob} limit ${Math.ceil(known / 10)})`
     }
-    // Of each project itself, and what its old and its new owner may do on it.
+    // For each project: its own key, and the grants of its old and its new owner.
     const touched = new Set(await touchedFacts(tx))
     expect([...touched].filter((name) => name.startsWith('project:')).length).toBeGreaterThanOrEqual(2_000)
     expect([...touched].filter((name) => name.startsWith('grant:')).length).toBeGreaterThanOrEqual(4_000)
@@ -210,7 +210,7 @@ test('a change of thousands of rows names them all, and nothing of it is left fo
   await sql.begin(async (tx) => expect(await touchedFacts(tx)).toEqual([]))
 })
 
-test('a row that is wrong all the same is found, whichever way it is wrong, and raises an alarm', async () => {
+test('a wrong effective row of any kind is found by the check and logged as an error', async () => {
   const cried: object[] = []
   const quiet = () => {}
   const log = { debug: quiet, info: quiet, warn: quiet, error: (fields: object) => cried.push(fields) }
@@ -229,7 +229,7 @@ test('a row that is wrong all the same is found, whichever way it is wrong, and 
   expect(differences).toContainEqual({ user_id: cyd, project_id: den, actual: 1, expected: null })
 })
 
-test('a matrix that changed is written anew and every row recomputed; one that did not costs one statement', async () => {
+test('a changed matrix is written again and every row recomputed; an unchanged one costs one statement', async () => {
   await sql`update access_rules set actions = 1 where kind = 'role' and name = 'editor'`
   await sql`update project_access set actions = 1 where user_id = ${bob} and project_id = ${lab}`
   expect(await findAccessDifferences(sql)).toEqual([])
@@ -240,12 +240,12 @@ test('a matrix that changed is written anew and every row recomputed; one that d
   await Promise.all([first, second, sql].map(syncAccessRules))
 })
 
-test('a change at another isolation level, which would not see what it waited for, is refused', async () => {
+test('a change at an isolation level other than read committed is refused', async () => {
   const change = sql.begin('isolation level repeatable read', (tx) => changes['Cyd joins red']?.(tx))
   expect(change).rejects.toThrow('read committed')
 })
 
-test('ten thousand random writes by eight writers: at no moment is a row wrong', async () => {
+test('during ten thousand random writes by eight concurrent writers no row is ever wrong', async () => {
   const own = await createDatabase()
   try {
     const outcome = await storm({ connection: own.connection, writes: 10_000, writers: 8, seed: Date.now() % 2 ** 31 })

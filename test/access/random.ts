@@ -1,4 +1,4 @@
-/** Random choices that can be had again: the same seed, the same choices (mulberry32). */
+/** Reproducible random choices: one seed gives one sequence (mulberry32). */
 export const createRandom = (seed: number) => {
   let state = seed >>> 0
   const next = () => {
@@ -20,7 +20,7 @@ export const createRandom = (seed: number) => {
 
 export type Random = ReturnType<typeof createRandom>
 
-/** An id that says what it is: `idOf('team', 3)`. Sorts by number. */
+/** A readable id, such as `idOf('team', 3)`. Ids of one kind sort by number. */
 export const idOf = (kind: keyof typeof kinds, number: number): string =>
   `00000000-0000-7000-8${kinds[kind]}-${number.toString(16).padStart(12, '0')}`
 

@@ -44,7 +44,7 @@ beforeAll(async () => {
 beforeEach(() => on.client.flushall())
 afterAll(() => on?.close())
 
-/** The nonce under which what is read now may be kept. */
+/** Looks a key up and returns the nonce of the miss. */
 const miss = async (of: FactKey, from = redisCache): Promise<string> => {
   const [looked] = await from.lookup([of])
   if (looked === undefined || !('nonce' in looked)) throw new Error(`Not a miss: ${JSON.stringify(looked)}`)
@@ -57,8 +57,8 @@ const factIn = async (of: FactKey, from = redisCache) => {
 const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) =>
   from.writeBack(of, value, await miss(of, from))
 
-describe('what is looked for', () => {
-  test('is missed under a nonce, the same for everybody, and found once it was kept', async () => {
+describe('a lookup', () => {
+  test('misses under one nonce for all callers, and hits after the write-back', async () => {
     const nonce = await miss(key)
     expect(nonce.length).toBeGreaterThan(12)
     expect(await miss(key)).toBe(nonce)
@@ -67,7 +67,7 @@ describe('what is looked for', () => {
     expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 700 }])
   })
 
-  test('is told for each key by itself, in one go', async () => {
+  test('answers each of several keys separately, in one round trip', async () => {
     await fill(key, fact)
     await fill(examples.grant.key, 0)
     const looked = await redisCache.lookup([examples.account.key, key, examples.grant.key])
@@ -79,19 +79,19 @@ describe('what is looked for', () => {
     expect(await redisCache.lookup([])).toEqual([])
   })
 
-  test('of every kind comes back as it was', async () => {
+  test('returns a fact of every kind unchanged', async () => {
     for (const example of Object.values(examples)) await fill(example.key, example.fact)
     for (const example of Object.values(examples)) expect(await factIn(example.key)).toEqual(example.fact)
   })
 
-  test('is true of now where a clock elsewhere is ahead', async () => {
+  test('reports age 0 for an entry written by an instance whose clock is ahead', async () => {
     await on.client.hset(on.nameOf(key), 'value', JSON.stringify({ at: clock.now() + 60_000, fact }))
     expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 0 }])
   })
 })
 
-describe('what is kept', () => {
-  test('is kept under the nonce that was taken and under no other', async () => {
+describe('a write-back', () => {
+  test('is accepted under the nonce of the miss and under no other', async () => {
     const refused = redisCache.counts.refused
     await miss(key)
     redisCache.writeBack(key, fact, 'another')
@@ -101,14 +101,14 @@ describe('what is kept', () => {
     expect(redisCache.counts.refused).toBe(refused + 2)
   })
 
-  test('is not, when a change came between the read and the write', async () => {
+  test('is refused after an invalidation since the miss', async () => {
     const taken = await miss(key)
     expect(await redisCache.invalidate([key])).toBeTrue()
     redisCache.writeBack(key, fact, taken)
     expect(await factIn(key)).toBeUndefined()
   })
 
-  test('is not, when after that change somebody else took a nonce, and that one’s is', async () => {
+  test('is refused under a nonce from before an invalidation, and accepted under a later one', async () => {
     const taken = await miss(key)
     await redisCache.invalidate([key])
     const later = await miss(key)
@@ -121,11 +121,11 @@ describe('what is kept', () => {
   })
 
   for (const [how, lose] of [
-    ['it was evicted', () => on.client.del(on.nameOf(key))],
-    ['all was flushed', () => on.client.flushall()],
-    ['its time was up', () => on.client.pexpire(on.nameOf(key), 0)],
+    ['the key was evicted', () => on.client.del(on.nameOf(key))],
+    ['the server was flushed', () => on.client.flushall()],
+    ['the nonce expired', () => on.client.pexpire(on.nameOf(key), 0)],
   ] as const) {
-    test(`is not, when ${how} meanwhile`, async () => {
+    test(`is refused when ${how} since the miss`, async () => {
       const taken = await miss(key)
       await lose()
       redisCache.writeBack(key, fact, taken)
@@ -133,7 +133,7 @@ describe('what is kept', () => {
     })
   }
 
-  test('goes by itself: a nonce after ten seconds, a value after its time to live less a tenth at most', async () => {
+  test('expires: a nonce after 10 s, a value after its time to live less at most a tenth', async () => {
     const nonce = await miss(key)
     const nonceLives = await on.client.pttl(on.nameOf(key))
     expect(nonceLives).toBeGreaterThan(1_000)
@@ -145,14 +145,14 @@ describe('what is kept', () => {
     expect(lives).toBeLessThanOrEqual(redisTtlMs)
   })
 
-  test('is kept under the name of the server that is running, so that what it restores for another is not found', async () => {
+  test('is stored under the run id of the server, so entries restored by another server are not found', async () => {
     await fill(key, fact)
     const runId = /^run_id:(\w+)/m.exec(await on.client.info('server'))?.[1]
     expect(await on.client.keys('*')).toEqual([on.nameOf(key)])
     expect(on.nameOf(key)).toStartWith(`velro:1:${runId?.slice(0, 12)}:project:`)
   })
 
-  test('in more than a thousand is forgotten in one call', async () => {
+  test('is undone for more than 1,000 keys by one call of invalidate', async () => {
     const many = Array.from({ length: 2_500 }, (_, at) => factKey('account', idOf('user', at)))
     const looked = await redisCache.lookup(many)
     for (const one of looked) if ('nonce' in one) redisCache.writeBack(one.key, examples.account.fact, one.nonce)
@@ -162,10 +162,10 @@ describe('what is kept', () => {
   })
 })
 
-describe('what does not fit', () => {
+describe('an entry that does not match its schema', () => {
   const entry = (of: unknown) => JSON.stringify({ at: 1, fact: of })
   const kinds = Object.keys(examples) as FactKind[]
-  /** Values no field of that name may have. */
+  /** Invalid values, by field. */
   const wrongFields: Readonly<Record<string, readonly unknown[]>> = {
     userId: [null, 1, 'short', `${ada}1`],
     ownerId: [null, 1, 'short', 'a'.repeat(1_000_000)],
@@ -241,20 +241,20 @@ describe('what does not fit', () => {
     junk.push(['project', text])
   }
 
-  test(`is a miss and is removed: ${junk.length} values`, async () => {
+  test(`is a miss and is deleted: ${junk.length} values`, async () => {
     for (const [kind, text] of junk) {
       const { key: place } = examples[kind]
       const unreadable = redisCache.counts.unreadable
       await on.client.hset(on.nameOf(place), 'value', text, 'nonce', 'known')
       expect([text.slice(0, 200), await redisCache.lookup([place])]).toEqual([text.slice(0, 200), []])
       expect(redisCache.counts.unreadable).toBe(unreadable + 1)
-      // What was asked for on the same connection comes after the removal.
+      // One connection: this command runs after the deletion.
       expect(await miss(place)).not.toBe('known')
     }
     expect(junk.length).toBeGreaterThan(80)
   })
 
-  test('the place of a fact that is no hash at all is cleared, and takes nothing from the others', async () => {
+  test('is deleted when its key holds another type, and other keys of the batch are answered', async () => {
     await fill(examples.account.key, examples.account.fact)
     await on.client.set(on.nameOf(key), 'written by hand')
     const looked = await redisCache.lookup([key, examples.account.key])
@@ -263,13 +263,13 @@ describe('what does not fit', () => {
     expect(await factIn(key)).toEqual(fact)
   })
 
-  test('a hash without value and nonce is a miss', async () => {
+  test('is a miss when the hash has neither value nor nonce', async () => {
     await on.client.hset(on.nameOf(key), 'other', 'x')
     await miss(key)
   })
 })
 
-test('whatever the order of reads, write-backs, changes and losses, what is found is what Postgres says', async () => {
+test('in any order of lookups, write-backs, changes and losses, a hit equals the value in Postgres', async () => {
   const keys = [0, 1].map((at) => factKey('session', idOf('session', at)))
   const filler = fc.nat(1)
   const which = fc.constantFrom(...keys)
@@ -311,7 +311,7 @@ test('whatever the order of reads, write-backs, changes and losses, what is foun
   expect(hits).toBeGreaterThan(50)
 })
 
-test('under ten times more keys than there is memory for there are misses and never a wrong value', async () => {
+test('with ten times more keys than memory for them, there are misses but no wrong values', async () => {
   const crowded = await startOuter({ flags: ['--maxmemory', '6mb', '--maxmemory-policy', 'allkeys-lru'] })
   const count = 100_000
   const keyAt = (at: number) => factKey('session', idOf('session', at))
@@ -333,7 +333,7 @@ test('under ten times more keys than there is memory for there are misses and ne
     })
     let hits = 0
     let answers = 0
-    // The last first: looking for the others makes room for their nonces.
+    // In reverse order, because each lookup evicts entries to store its nonce.
     await inBatches(starts.toReversed(), async (from, keys) => {
       for (const [at, looked] of (await crowded.redisCache.lookup(keys)).entries()) {
         answers += 1
@@ -352,7 +352,7 @@ test('under ten times more keys than there is memory for there are misses and ne
   }
 }, 60_000)
 
-test('a cluster of one node does', async () => {
+test('a cluster of one node works as a single server does', async () => {
   const folder = ['--dir', '/tmp', '--cluster-config-file', `velro-test-${process.pid}.conf`]
   const server = await startRedis({ flags: ['--cluster-enabled', 'yes', ...folder] })
   const client = new Client(server.url)
@@ -373,7 +373,7 @@ test('a cluster of one node does', async () => {
   }
 })
 
-test('all that was granted to a person is forgotten with any part of it, and what began before is not kept', async () => {
+test('the invalidation of one grant deletes all grants of the user, and refuses write-backs that began before', async () => {
   await fill(examples.grants.key, examples.grants.fact)
   expect(await redisCache.invalidate([factKey('grant', partId(ada, idOf('project', 7)))])).toBeTrue()
   const nonce = await miss(examples.grants.key)
@@ -382,7 +382,7 @@ test('all that was granted to a person is forgotten with any part of it, and wha
   expect(await factIn(examples.grants.key)).toBeUndefined()
 })
 
-test('all that was granted to a person is found as it was kept: nothing, the most there may be, or that it is many', async () => {
+test('the grants of a user are returned as written: none, the maximum, or `many`', async () => {
   const most = Object.fromEntries(Array.from({ length: 200 }, (_, at) => [idOf('project', at), 1 + (at % 127)]))
   for (const granted of [{ granted: {} }, { granted: most }, 'many'] as const) {
     await redisCache.invalidate([examples.grants.key])
@@ -391,8 +391,8 @@ test('all that was granted to a person is found as it was kept: nothing, the mos
   }
 })
 
-describe('a server that is gone', () => {
-  test('is a miss without a nonce at once, forgets nothing, and says so', async () => {
+describe('an unreachable server', () => {
+  test('misses at once without a nonce, and invalidate reports that nothing was deleted', async () => {
     const other = await startOuter()
     await fill(key, fact, other.redisCache)
     await other.server.stop()
@@ -405,7 +405,7 @@ describe('a server that is gone', () => {
   })
 })
 
-test('nothing here ever looks through the keys of a server', async () => {
+test('no command scans the keys of the server', async () => {
   await on.client.config('RESETSTAT')
   await fill(key, fact)
   await factIn(key)

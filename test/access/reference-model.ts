@@ -1,6 +1,6 @@
 /**
- * Who may do what, a second time: the rules of section 3 read off whole tables, one row after the other. Slow, and shares
- * nothing with src/access but the names of things; whatever the two say differently, one of them says wrongly.
+ * The reference model: the rules of section 3 evaluated over whole tables, row by row. Slow, and shares nothing with
+ * src/access but names. Where the two disagree, one of them is wrong.
  */
 export type World = {
   users: { id: string; status: 'active' | 'suspended' | 'deleted'; role: 'user' | 'admin' }[]
@@ -78,7 +78,7 @@ export const may = (world: World, userId: string, action: Action, thing: Thing):
   return false
 }
 
-/** Rule 4, the side of the parent. */
+/** Rule 4, for the parent. */
 export const mayDerive = (world: World, userId: string, generationId: string): boolean => {
   if (!may(world, userId, 'read', { type: 'generation', id: generationId })) return false
   for (const generation of world.generations) {
@@ -97,7 +97,7 @@ export const accessible = (world: World, userId: string, type: 'project' | 'gene
     .filter((id) => may(world, userId, action, { type, id }))
     .sort(byIdDescending)
 
-/** Those who may, less those who may only because everybody may. */
+/** The users who may, except those who may only because the project is public. */
 export const who = (world: World, thing: Thing, action: Action): string[] => {
   const shown = { ...world, projects: world.projects.map(hidePublic) }
   return world.users
@@ -109,7 +109,7 @@ export const who = (world: World, thing: Thing, action: Action): string[] => {
 const hidePublic = (project: World['projects'][number]): World['projects'][number] =>
   project.visibility === 'public' ? { ...project, visibility: 'team-only' } : project
 
-/** Whether somebody with nothing to do with anything may. */
+/** Whether a user without any relation to the resource may. */
 export const everyoneMay = (world: World, action: Action, thing: Thing): boolean => {
   const stranger = 'a stranger'
   return may(

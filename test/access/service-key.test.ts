@@ -7,12 +7,12 @@ describe('the text of a service key', () => {
   const id = newId()
   const { key, secretHash } = makeServiceKey(id)
 
-  test('names its id and proves its secret', () => {
+  test('contains its id and verifies its secret', () => {
     expect(readServiceKey(key)).toEqual({ id, secretHash })
     expect(makeServiceKey(id).key).not.toBe(key)
   })
 
-  test('is read in one spelling only', () => {
+  test('is accepted in one spelling only', () => {
     const last = key.at(-1) === 'A' ? 'B' : 'A'
     for (const text of ['', 'vsk_', key.slice(4), `VSK_${key.slice(4)}`, `xxx_${key.slice(4)}`, `${key}=`, `${key}A`]) {
       expect([text, readServiceKey(text)]).toEqual([text, undefined])
@@ -21,7 +21,7 @@ describe('the text of a service key', () => {
     expect(readServiceKey(key.slice(0, -1) + last)?.secretHash).not.toEqual(secretHash)
   })
 
-  test('is the same by its hash, whole', () => {
+  test('is compared by its whole hash', () => {
     const kept = Buffer.from(secretHash).toString('base64url')
     expect(isSameHash(secretHash, kept)).toBeTrue()
     expect(isSameHash(secretHash, '')).toBeFalse()

@@ -9,7 +9,7 @@ const granted = (count: number) => ({
   granted: Object.fromEntries(Array.from({ length: count }, (_, at) => [idOf('project', at), 3])),
 })
 
-test('what was granted to a person takes the more room in memory the more projects it is about', () => {
+test('the size of a user’s grants grows with the number of projects', () => {
   const bare = sizeOf(key, { granted: {} })
   expect(sizeOf(key, 'many')).toBe(bare)
   expect(sizeOf(key, granted(10)) - bare).toBe(1_600)
@@ -19,7 +19,7 @@ test('what was granted to a person takes the more room in memory the more projec
   )
 })
 
-test('the estimate is no less than what it takes where no two people share a project', () => {
+test('the estimate is not below the measured size when no two users share a project', () => {
   const people = 2_000
   const texts = Array.from({ length: people }, (_, person) =>
     JSON.stringify(Object.fromEntries(Array.from({ length: 50 }, (_, at) => [idOf('project', person * 50 + at), 3]))),

@@ -19,7 +19,7 @@ const grant = factKey('grant', partId(ada, idOf('project', 1)))
 const keyOf = ({ kind, id, userId }: FactQuery): FactKey =>
   kind === 'grant' ? factKey(kind, partId(String(userId), id)) : factKey(kind, id)
 
-describe('memory compared with Postgres', () => {
+describe('the stale detector', () => {
   let clock: ReturnType<typeof manualClock>
   let memory: TtlMap<Fact[FactKind]>
   let world: Map<FactKey, Fact[FactKind]>
@@ -72,7 +72,7 @@ describe('memory compared with Postgres', () => {
     memory.set(key, fact)
   }
 
-  test('where it is the same, is counted as compared and nothing else', async () => {
+  test('counts equal facts as compared and reports nothing', async () => {
     hold(lab, open)
     hold(grant, setOf('read'))
     memory.setAbsent(factKey('generation', idOf('generation', 1)))
@@ -80,7 +80,7 @@ describe('memory compared with Postgres', () => {
     expect([check.counts, dropped, written]).toEqual([{ compared: 3, stale: 0 }, [], ''])
   })
 
-  test('all that was granted to a person is compared as a whole', async () => {
+  test('compares all grants of a user as one fact', async () => {
     const [all, other] = [ada, idOf('user', 2)].map((id) => factKey('grants', id)) as [FactKey, FactKey]
     const [one, two] = [1, 2].map((at) => idOf('project', at)) as [string, string]
     hold(other, 'many')
@@ -88,7 +88,7 @@ describe('memory compared with Postgres', () => {
     world.set(all, { granted: { [two]: 1, [one]: 3 } })
     await check.run()
     expect(check.counts).toEqual({ compared: 2, stale: 0 })
-    // Whether it is many, and what is left out, is how something is known and not what.
+    // `many` and `except` say how grants are cached, not which.
     world.set(other, { granted: {} })
     memory.set(all, { granted: { [one]: 3, [two]: 7 }, except: [two] })
     await check.run()
@@ -100,7 +100,7 @@ describe('memory compared with Postgres', () => {
     expect([check.counts.stale, dropped]).toEqual([1, [all]])
   })
 
-  test('where it differs and nobody was told, is stale: counted, logged as an error, dropped', async () => {
+  test('counts, logs as an error and drops a fact that differs without an invalidation', async () => {
     hold(lab, open)
     hold(grant, setOf('read'))
     world.set(lab, shut)
@@ -115,14 +115,14 @@ describe('memory compared with Postgres', () => {
     expect(lines[1]).toMatchObject({ key: grant, held: setOf('read'), actual: null, age_ms: 1_500 })
   })
 
-  test('what is not there by memory but is, is stale too', async () => {
+  test('reports a fact that exists but is cached as absent', async () => {
     memory.setAbsent(lab)
     world.set(lab, open)
     await check.run()
     expect(check.counts.stale).toBe(1)
   })
 
-  test('the hash of a secret is not logged', async () => {
+  test('does not log the hash of a secret', async () => {
     const key = factKey('service_key', idOf('project', 7))
     const fact = { secretHash: 'the hash', scopes: [], live: true, expiresAtMs: null }
     hold(key, fact)
@@ -133,11 +133,11 @@ describe('memory compared with Postgres', () => {
     expect(written).not.toContain('the hash')
   })
 
-  test('a change under way is none: what was invalidated or fetched anew before the second look', async () => {
+  test('does not report a fact that was invalidated or reloaded before the second comparison', async () => {
     for (const done of [
       () => memory.delete(lab),
       () => memory.set(lab, shut),
-      // The same again, as when it was changed back.
+      // An equal value in a new entry, as after a change and its reversal.
       () => memory.set(lab, open),
     ]) {
       memory.set(lab, open)
@@ -148,7 +148,7 @@ describe('memory compared with Postgres', () => {
     }
   })
 
-  test('what is not believed is not judged: no lease, the tier off, at the end', async () => {
+  test('reports nothing without a lease, with the tier off, and after stop', async () => {
     for (const lost of [
       () => {
         lease.untilMs = clock.monotonic()
@@ -171,7 +171,7 @@ describe('memory compared with Postgres', () => {
     }
   })
 
-  test('a session that is over may be gone without a word', async () => {
+  test('accepts that an ended session was deleted without an invalidation', async () => {
     const over: SessionFact = { userId: ada, ended: false, expiresAtMs: clock.now() - 1 }
     const ended: SessionFact = { userId: ada, ended: true, expiresAtMs: clock.now() + 99_999 }
     const live: SessionFact = { ...ended, ended: false }
@@ -181,7 +181,7 @@ describe('memory compared with Postgres', () => {
     expect([check.counts.stale, dropped]).toEqual([1, [key(2)]])
   })
 
-  test('takes 50 at a time, all of them by turns, and passes over what has expired', async () => {
+  test('compares 50 entries a round, every entry in turn, and skips expired ones', async () => {
     const keys = Array.from({ length: 120 }, (_, n) => factKey('project', idOf('project', n)))
     for (const key of keys) hold(key, open)
     for (let round = 0; round < 3; round += 1) await check.run()
@@ -192,7 +192,7 @@ describe('memory compared with Postgres', () => {
     expect(asked).toHaveLength(3)
   })
 
-  test('is one round at a time, and goes on after one that failed', async () => {
+  test('runs one round at a time, and runs again after a failed one', async () => {
     hold(lab, open)
     await Promise.all([check.run(), check.run(), check.run()])
     expect(asked).toHaveLength(1)

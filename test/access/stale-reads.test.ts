@@ -26,7 +26,7 @@ const found = (wanted: Parameters<LoadFacts>[0]): Loaded => ({
   ages: new Map(),
 })
 
-test('holds on to nothing of a question that was answered', async () => {
+test('an answered gather leaves nothing in memory', async () => {
   const memory = createTtlMap<Fact[FactKind]>({ clock: systemClock, ttlMs: 60_000, maxEntries: 100 })
   const lease = { untilMs: Number.POSITIVE_INFINITY }
   const load: LoadFacts = async (wanted) => found(wanted)
@@ -81,7 +81,7 @@ describe('without a lease', () => {
   const asRead = { account, recalled: false, degraded: false }
   const asRemembered = { account, recalled: true, degraded: true }
 
-  /** Ada is remembered, Bob is not. */
+  /** Ada is in memory, Bob is not. */
   beforeEach(async () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
@@ -112,7 +112,7 @@ describe('without a lease', () => {
   })
 
   for (const code of ['CONNECTION_CLOSED', 'CONNECTION_ENDED', '57P01', 'ECONNRESET', '40P01', '53200']) {
-    test(`${code} of a Postgres that can be reached: asked once more, and nobody else is told`, async () => {
+    test(`a gather that fails with ${code} is retried once if Postgres is reachable, and other gathers continue`, async () => {
       const [adas, bobs] = [ask(ada), ask(bob)]
       await lose(1, code)
       reached[0]?.resolve(true)
@@ -129,7 +129,7 @@ describe('without a lease', () => {
     })
   }
 
-  test('lost again while Postgres can be reached: it alone has failed, and memory does not stand in', async () => {
+  test('a gather that loses its connection twice fails alone if Postgres is reachable, and gets no stale facts', async () => {
     const [adas, bobs] = [ask(ada), ask(bob)]
     await lose(1)
     reached[0]?.resolve(true)
@@ -141,7 +141,7 @@ describe('without a lease', () => {
     expect(await bobs).toEqual(asRead)
   })
 
-  test('lost, and Postgres cannot be reached: nobody waits any longer, and for a while nobody asks', async () => {
+  test('a lost connection to an unreachable Postgres ends every gather, and for 500 ms none is sent', async () => {
     const [adas, bobs] = [ask(ada), ask(bob)]
     const others = [ask(ada), ask(ada)]
     await lose(1)
@@ -165,7 +165,7 @@ describe('without a lease', () => {
     failure('CONNECT_TIMEOUT'),
     failure('57P03'),
   ]) {
-    test(`${error.code} says it at once, also to who wonders whether Postgres can be reached`, async () => {
+    test(`${error.code} counts as unreachable at once, also for a gather that waits for the probe`, async () => {
       const [adas, bobs] = [ask(ada), ask(bob)]
       await lose(1)
       expect(reached.length).toBe(1)
@@ -175,7 +175,7 @@ describe('without a lease', () => {
     })
   }
 
-  test('under a lease memory does not stand in, and those who wait are told', async () => {
+  test('with a lease no facts are read stale, and waiting gathers fail', async () => {
     lease.untilMs = Number.POSITIVE_INFINITY
     const bobs = ask(bob)
     const others = ask(idOf('user', 3))

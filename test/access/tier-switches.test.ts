@@ -3,7 +3,7 @@ import { createFlags, type FlagValues } from '../../src/access/cache/tier-switch
 
 const on: FlagValues = { l1: true, l2: true, l3: true, warm_up: true }
 
-test('what was read by one that began earlier and ends later is not gone by', async () => {
+test('the result of a read that began earlier and ended later is ignored', async () => {
   const slow = Promise.withResolvers<FlagValues>()
   const flags = createFlags(() => slow.promise, on)
   const early = flags.reload()
@@ -14,7 +14,7 @@ test('what was read by one that began earlier and ends later is not gone by', as
   expect(flags.current.l1).toBe(false)
 })
 
-test('a read during which a change is heard is made again, and is then the newest', async () => {
+test('a read during which a change is received is repeated, and its result then applies', async () => {
   const lists: ((values: FlagValues) => void)[] = []
   const flags = createFlags(() => new Promise((resolve) => lists.push(resolve)), on)
   const early = flags.reload()

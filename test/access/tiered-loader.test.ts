@@ -57,7 +57,7 @@ beforeAll(async () => {
 })
 afterAll(() => on?.close())
 
-describe('facts through Redis', () => {
+describe('a load through Redis', () => {
   let clock: ReturnType<typeof manualClock>
   let lease: { untilMs: number }
   let flags: { l2: boolean; l3: boolean }
@@ -67,7 +67,7 @@ describe('facts through Redis', () => {
   let many: boolean
   let load: LoadFacts
 
-  /** What a statement brings: a generation its project, a question what was granted to whoever asks. */
+  /** As the real store: with a generation comes its project, with a resource the grants of the user. */
   const store: FactStore = {
     load: async (wanted) => {
       statements.push(wanted.map(({ kind }) => kind).sort())
@@ -98,7 +98,7 @@ describe('facts through Redis', () => {
     statements = []
     return load(wanted, options)
   }
-  /** Until what was brought is written back. */
+  /** Waits for the write-backs. */
   const fill = async () => {
     await again()
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
@@ -121,7 +121,7 @@ describe('facts through Redis', () => {
     })
   })
 
-  test('are asked for in two looks at most, and are the same as from Postgres', async () => {
+  test('takes at most two rounds of lookups and returns the facts that Postgres returns', async () => {
     const first = await again()
     expect([first.tier, looks, statements]).toEqual([
       'l3',
@@ -136,7 +136,7 @@ describe('facts through Redis', () => {
     expect([...second.ages.keys()].sort()).toEqual([...world.keys()].sort())
   })
 
-  test('of a person who was granted many take no more looks: what was granted on the project is the last thing known', async () => {
+  test('takes two rounds for a user with many grants, and looks the grant up together with the project', async () => {
     many = true
     await fill()
     const loaded = await again()
@@ -145,7 +145,7 @@ describe('facts through Redis', () => {
     expect([loaded.facts.get(allToBob), loaded.facts.get(toBob)]).toEqual(['many', 3])
   })
 
-  test('of a thing that nobody asks about who is not known are found without any person', async () => {
+  test('of a resource without a user looks up no grants', async () => {
     const bare: FactQuery[] = [{ kind: 'generation', id: work, userId: null }]
     await fill()
     const loaded = await again(bare)
@@ -154,7 +154,7 @@ describe('facts through Redis', () => {
     expect((await again(bare)).tier).toBe('l3')
   })
 
-  test('that are there in part are fetched in part, and those fetched have no age', async () => {
+  test('reads only the missing facts from Postgres, and those have no age', async () => {
     await fill()
     await on.redisCache.invalidate([ofBob])
     const loaded = await again()
@@ -165,7 +165,7 @@ describe('facts through Redis', () => {
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
   })
 
-  test('without its project a generation is fetched whole', async () => {
+  test('reads a generation from Postgres when Redis lacks its project', async () => {
     await fill()
     await on.redisCache.invalidate([ofLab])
     const loaded = await again()
@@ -173,7 +173,7 @@ describe('facts through Redis', () => {
     expect([...loaded.ages.keys()]).toEqual([ofBob])
   })
 
-  test('are not asked of Redis where a change of all that was granted to that person stands', async () => {
+  test('skips Redis for the grants of a user while their invalidation is pending', async () => {
     many = true
     await fill()
     pendingInvalidations.add({ id: '1', keys: [allToBob] })
@@ -184,12 +184,12 @@ describe('facts through Redis', () => {
     expect([loaded.tier, looks.flat().filter((key) => key === toBob || key === allToBob)]).toEqual(['l3', []])
     pendingInvalidations.remove(['1'])
     expect(pendingInvalidations.has(toBob)).toBeFalse()
-    // A part of it is less than all of it.
+    // An invalidated part does not invalidate the other parts.
     pendingInvalidations.add({ id: '2', keys: [factKey('grant', partId(bob, work))] })
     expect([pendingInvalidations.has(toBob), pendingInvalidations.has(allToBob)]).toEqual([false, true])
   })
 
-  test('are not asked of Redis where a change of them stands, nor kept there', async () => {
+  test('neither reads nor writes keys in Redis while their invalidation is pending', async () => {
     await fill()
     pendingInvalidations.add({ id: '1', keys: [toBob] })
     const loaded = await again()
@@ -204,7 +204,7 @@ describe('facts through Redis', () => {
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
   })
 
-  test('are asked of Postgres alone without a lease, when switched off, and for whoever wants to go past', async () => {
+  test('goes to Postgres alone without a lease, with the tier off, and for a caller that bypasses Redis', async () => {
     await fill()
     expect([(await again(asked, { past: 'l2' })).tier, looks]).toEqual(['l3', []])
     flags.l2 = false
@@ -219,7 +219,7 @@ describe('facts through Redis', () => {
     expect((await again()).tier).toBe('database')
   })
 
-  test('that do not exist are not kept', async () => {
+  test('does not write absent facts to Redis', async () => {
     const nothing: FactQuery[] = [{ kind: 'generation', id: idOf('generation', 9), userId: bob }]
     await again(nothing)
     await again(nothing)
@@ -229,7 +229,7 @@ describe('facts through Redis', () => {
   })
 })
 
-test('the deeper of two tiers is the one that is asked later', () => {
+test('the deeper of two tiers is the one that is read later', () => {
   expect([deeper('l1', 'l3'), deeper('l3', 'l2'), deeper('database', 'l3')]).toEqual(['l3', 'l3', 'database'])
 })
 
@@ -246,7 +246,7 @@ describe('in any world', () => {
     await database?.drop()
   })
 
-  test('the rows that triggers keep say what the base tables say', async () => {
+  test('the effective rows equal the access derived from the base tables', async () => {
     const wanted: FactQuery[] = users.flatMap((userId) => [
       { kind: 'account' as const, id: userId, userId: null },
       ...things.map(({ type, id }): FactQuery => ({ kind: type, id, userId })),
@@ -264,7 +264,7 @@ describe('in any world', () => {
     )
   }, 60_000)
 
-  test('without those rows the base tables are asked, whatever the rows say', async () => {
+  test('with the tier of effective rows off, the base tables decide even if the rows are wrong', async () => {
     const [owner = '', other = ''] = users
     await clear(sql)
     await storeWorld(sql, {

@@ -5,7 +5,7 @@ import type { World } from './reference-model.ts'
 
 const sha256 = 'ab'.repeat(32)
 
-/** The facts of a question as Postgres would have them, without Postgres: grants from the matrix, as its triggers do it. */
+/** The facts of a question, computed from a world without Postgres; grants come from the matrix, as triggers compute them. */
 export const factsIn = (world: World, userId: string, { type, id }: ResourceRef): Facts => {
   const user = world.users.find((row) => row.id === userId)
   const media = type === 'media' ? world.media?.find((row) => row.id === id) : undefined
@@ -46,7 +46,7 @@ const inChunks = async <T>(rows: readonly T[], insert: (chunk: T[]) => PromiseLi
   for (let at = 0; at < rows.length; at += 5_000) await insert(rows.slice(at, at + 5_000))
 }
 
-/** Writes a world into an empty database, past no trigger. */
+/** Writes a world into an empty database. All triggers fire. */
 export const store = async (sql: Queryable, world: World): Promise<void> => {
   const people = world.users.map(({ id, status, role }) => ({
     id,

@@ -20,7 +20,7 @@ const keyed = <T>(rows: readonly T[], keyOf: (row: T) => string): T[] => [
   ...new Map(rows.map((row) => [keyOf(row), row])).values(),
 ]
 
-/** Small worlds, full enough for most questions to be about something. */
+/** Small worlds, dense enough that most questions concern existing rows. */
 export const anyWorld: fc.Arbitrary<World> = fc
   .record({
     statuses: fc.tuple(
@@ -98,7 +98,7 @@ export const anyWorld: fc.Arbitrary<World> = fc
     media: drawn.media,
   }))
 
-/** Every thing of such a world, and one of each type that is in none. */
+/** Every resource of such a world, and one absent resource of each type. */
 export const things: readonly ResourceRef[] = [
   ...[...projects, absent.project].map((id) => ({ type: 'project', id }) as const),
   ...[...generations, absent.generation].map((id) => ({ type: 'generation', id }) as const),
