@@ -24,7 +24,7 @@ import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/platform
 import { shortHash } from '../../src/platform/embedded-postgres/home.ts'
 import { findProcess, tryLock } from '../../src/platform/embedded-postgres/process-lock.ts'
 
-// A busy machine takes its time for an initdb.
+// initdb can take long on a busy machine.
 setDefaultTimeout(30_000)
 const source = realpathSync(join(import.meta.dir, '../../src'))
 const isRoot = process.geteuid?.() === 0
@@ -32,10 +32,10 @@ const quick = { fsync: 'off' }
 const tmp = mkdtempSync('/tmp/velro-test-')
 let count = 0
 const emptyDirectory = () => join(tmp, `d${++count}`)
-/** One with a cluster in it that all tests use in turn: that spares each the time of initdb. */
+/** A directory with a cluster that tests use in turn, which saves each of them an initdb. */
 const usedDirectory = () => join(tmp, 'used')
 
-/** Everything started here, ended after each test whatever happened in it. */
+/** Servers and processes started by the test; stopped after it, passed or failed. */
 const running: { stop(): Promise<void> }[] = []
 const processes: ChildProcess[] = []
 const folders: string[] = []
@@ -62,7 +62,7 @@ const until = async (what: () => boolean | Promise<boolean>, withinMs = 15_000) 
 }
 const isGone = (pid: number) => findProcess(pid) === undefined
 
-/** Another Velro process that starts the same module and says where its server is. */
+/** Another process that starts the same module and prints where its server is. */
 const script = `
 import { startEmbeddedPostgres } from '${source}/platform/embedded-postgres/embedded-postgres.ts'
 const [directory, then] = process.argv.slice(2)
@@ -112,7 +112,7 @@ beforeAll(async () => {
 afterEach(async () => {
   for (const child of processes.splice(0)) child.kill('SIGKILL')
   for (const pg of running.splice(0)) await pg.stop()
-  // What a killed process left running is adopted, and so stopped.
+  // Stops servers that killed processes left running, by adopting them.
   for (const directory of [usedDirectory(), ...Array.from({ length: count }, (_, n) => join(tmp, `d${n + 1}`))]) {
     if (existsSync(join(directory, 'data/postmaster.pid')))
       await (await startEmbeddedPostgres({ directory, settings: quick })).stop()
@@ -122,8 +122,8 @@ afterEach(async () => {
 })
 afterAll(() => rmSync(tmp, { recursive: true, force: true }))
 
-describe('start', () => {
-  test('from nothing, durable by default, and what was committed is there again', async () => {
+describe('a start of the embedded Postgres', () => {
+  test('in an empty directory creates a durable cluster, and committed data is there after a restart', async () => {
     const directory = emptyDirectory()
     const first = await start(directory, { settings: {} })
     expect(first.directory).toBe(directory)
@@ -151,7 +151,7 @@ describe('start', () => {
     expect(second.connection).toEqual(first.connection)
   })
 
-  test('the server says nothing to our output but into postgres.log, and statements and rows stay out of it', async () => {
+  test('sends the server log to postgres.log, without statements and rows, and nothing to our output', async () => {
     const pg = await start(usedDirectory())
     await query(pg, 'create table one (n text primary key); insert into one values ($$secret-row$$)')
     await query(pg, `insert into one values ('secret-row') /* secret-statement */`).catch(() => {})
@@ -162,7 +162,7 @@ describe('start', () => {
     for (const fd of [1, 2]) expect(readlinkSync(`/proc/${pg.pid}/fd/${fd}`)).toBe(join(pg.directory, 'postgres.log'))
   })
 
-  test('when half an initdb was left behind by kill -9, it is done anew', async () => {
+  test('repeats an initdb that was killed halfway', async () => {
     const directory = emptyDirectory()
     const other = startOther(directory, 'stay')
     await until(() => existsSync(directory) && readdirSync(directory).some((name) => name.startsWith('data.new-')))
@@ -177,7 +177,7 @@ describe('start', () => {
     expect(readdirSync(directory).filter((name) => name.startsWith('data.new-'))).toEqual([])
   })
 
-  test('of several processes at the same time: one server, used by all', async () => {
+  test('by several processes at once gives one server, shared by all', async () => {
     const directory = emptyDirectory()
     const others = [1, 2, 3].map(() => startOther(directory, 'stay'))
     const here = await Promise.all([start(directory), start(directory)])
@@ -188,8 +188,8 @@ describe('start', () => {
   })
 })
 
-describe('access', () => {
-  test('is over a socket in a folder that only the account of the server can enter', async () => {
+describe('access to the embedded Postgres', () => {
+  test('is only through a socket in a folder that only the account of the server can enter', async () => {
     const pg = await start(usedDirectory())
     const folder = statSync(pg.connection.host)
     expect(folder.mode & 0o777).toBe(0o700)
@@ -202,13 +202,13 @@ describe('access', () => {
     )
   })
 
-  test('is refused altogether when the socket folder was put there by somebody else', async () => {
+  test('is refused when the socket folder is a link or belongs to another user', async () => {
     const directory = emptyDirectory()
     mkdirSync(directory)
     const folder = `/tmp/velro-${shortHash(realpathSync(directory))}`
     folders.push(folder)
     symlinkSync(tmp, folder)
-    await expect(startEmbeddedPostgres({ directory, settings: quick })).rejects.toThrow(/put there by somebody else/)
+    await expect(startEmbeddedPostgres({ directory, settings: quick })).rejects.toThrow(/is not a folder of ours/)
     expect(statSync(tmp).mode & 0o777).toBe(0o755)
     if (!isRoot) return
     rmSync(folder)
@@ -216,7 +216,7 @@ describe('access', () => {
     await expect(startEmbeddedPostgres({ directory, settings: quick })).rejects.toThrow(/user 65534/)
   })
 
-  test.skipIf(!isRoot)('root runs the server as another account, which owns the data', async () => {
+  test.skipIf(!isRoot)('as root runs the server as another account, which owns the data', async () => {
     const pg = await start(usedDirectory())
     const uid = Number(/^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pg.pid}/status`, 'utf8'))?.[1])
     expect(uid).not.toBe(0)
@@ -225,7 +225,7 @@ describe('access', () => {
     expect(readFileSync(`/proc/${pg.pid}/environ`, 'utf8')).not.toContain('HOME=')
   })
 
-  test.skipIf(!isRoot)('an ordinary user runs it as himself', async () => {
+  test.skipIf(!isRoot)('as an ordinary user runs the server as that user', async () => {
     const directory = emptyDirectory()
     mkdirSync(directory)
     execFileSync('chown', ['65534:65534', directory])
@@ -242,8 +242,8 @@ describe('access', () => {
   })
 })
 
-describe('installation', () => {
-  /** Our source and the package as they are after an install that blocks postinstall scripts. */
+describe('an installation of the embedded Postgres', () => {
+  /** A copy of our source and of the package as an install without postinstall scripts leaves it. */
   const install = (folder: string) => {
     const modules = join(source, '../node_modules')
     mkdirSync(join(folder, 'src/platform'), { recursive: true })
@@ -269,7 +269,7 @@ describe('installation', () => {
     return native
   }
 
-  test('with the library links missing and the package nested: the links are made', async () => {
+  test('without library links and with a nested package gets its links created', async () => {
     const folder = join(tmp, 'nested')
     folders.push(folder)
     const native = install(folder)
@@ -279,32 +279,35 @@ describe('installation', () => {
     expect(readlinkSync(join(native, 'lib/libpq.so.5'))).toMatch(/^libpq\.so\.5\.\d+$/)
   })
 
-  test.skipIf(!isRoot)('below a folder only root can enter: programs and data are kept in /var/lib/velro', async () => {
-    const folder = join(tmp, 'private')
-    mkdirSync(folder, { mode: 0o700 })
-    install(join(folder, 'app'))
-    const asked = join(folder, 'data')
-    const standIn = `/var/lib/velro/${shortHash(asked)}`
-    folders.push(folder, standIn)
-    const other = startOther(asked, 'stay', { script: join(folder, 'app/other.ts') })
-    const pg = await other.told
-    expect(pg.directory).toBe(standIn)
-    expect(readlinkSync(`/proc/${pg.pid}/exe`)).toStartWith('/var/lib/velro/postgres-')
-    await query(pg, 'create table kept as select 1 as n')
-    other.child.stdin?.write('stop')
-    expect(await other.exit).toBe(0)
-    // A folder that is opened later does not make the data look lost.
-    chmodSync(folder, 0o755)
-    const lines: string[] = []
-    const again = await start(asked, { log: (line) => lines.push(line) })
-    expect(await query(again, 'select n from kept')).toEqual([{ n: 1 }])
-    expect(lines.join()).toContain(standIn)
-    await again.stop()
-  })
+  test.skipIf(!isRoot)(
+    'below a folder that only root can enter stores programs and data in /var/lib/velro',
+    async () => {
+      const folder = join(tmp, 'private')
+      mkdirSync(folder, { mode: 0o700 })
+      install(join(folder, 'app'))
+      const asked = join(folder, 'data')
+      const standIn = `/var/lib/velro/${shortHash(asked)}`
+      folders.push(folder, standIn)
+      const other = startOther(asked, 'stay', { script: join(folder, 'app/other.ts') })
+      const pg = await other.told
+      expect(pg.directory).toBe(standIn)
+      expect(readlinkSync(`/proc/${pg.pid}/exe`)).toStartWith('/var/lib/velro/postgres-')
+      await query(pg, 'create table kept as select 1 as n')
+      other.child.stdin?.write('stop')
+      expect(await other.exit).toBe(0)
+      // Opening the folder later does not hide the data in the substitute.
+      chmodSync(folder, 0o755)
+      const lines: string[] = []
+      const again = await start(asked, { log: (line) => lines.push(line) })
+      expect(await query(again, 'select n from kept')).toEqual([{ n: 1 }])
+      expect(lines.join()).toContain(standIn)
+      await again.stop()
+    },
+  )
 })
 
-describe('the owner of the server', () => {
-  test('killed -9: the server lives on, the next start adopts it and its stop() stops it', async () => {
+describe('the owner of the embedded Postgres', () => {
+  test('killed -9 leaves the server running; the next start adopts it, and its stop() stops it', async () => {
     const directory = usedDirectory()
     const other = startOther(directory, 'stay')
     const { pid } = await other.told
@@ -319,7 +322,7 @@ describe('the owner of the server', () => {
     await pg.stop()
   })
 
-  test('killed -9 while the server writes its pid file: the next start waits for all of it', async () => {
+  test('killed -9 while the server writes its pid file makes the next start wait for a complete file', async () => {
     const directory = usedDirectory()
     const other = startOther(directory, 'stay')
     const { pid, connection } = await other.told
@@ -331,7 +334,7 @@ describe('the owner of the server', () => {
     expect((await start(directory)).pid).toBe(pid)
   })
 
-  test('alive: a second start shares the server, and its stop() leaves it running', async () => {
+  test('stays the owner when a second start shares the server, whose stop() leaves it running', async () => {
     const directory = usedDirectory()
     const other = startOther(directory, 'stay')
     const { pid } = await other.told
@@ -344,7 +347,7 @@ describe('the owner of the server', () => {
     expect(await query(inSameProcess[1], 'select 1 as n')).toEqual([{ n: 1 }])
   })
 
-  test('stopped or killed: one that shared takes over, so that its connection keeps working', async () => {
+  test('stopped or killed is succeeded by a sharing handle, whose connection keeps working', async () => {
     const directory = usedDirectory()
     const stopped = startOther(directory, 'stay')
     await stopped.told
@@ -362,13 +365,13 @@ describe('the owner of the server', () => {
     const { pid } = await killed.told
     const heir = await start(directory, { log: (line) => lines.push(line) })
     await killHard(killed)
-    await until(() => lines.some((line) => line.includes('owns the running server')))
+    await until(() => lines.some((line) => line.includes('now owns the running server')))
     expect(heir.pid).toBe(pid)
     await heir.stop()
     expect(isGone(pid)).toBe(true)
   })
 
-  test('ended without stop(): it ends in peace, its server stays', async () => {
+  test('exits normally without stop(), and its server keeps running', async () => {
     const directory = usedDirectory()
     const other = startOther(directory, 'leave')
     const { pid } = await other.told
@@ -377,7 +380,7 @@ describe('the owner of the server', () => {
     expect((await start(directory)).pid).toBe(pid)
   })
 
-  test('interrupted by Ctrl-C: the server has a session of its own and does not hear it', async () => {
+  test('interrupted by Ctrl-C leaves the server running, which has a separate session', async () => {
     const other = startOther(usedDirectory(), 'stay', { detached: true })
     const { pid, connection } = await other.told
     process.kill(-(other.child.pid as number), 'SIGINT')
@@ -389,7 +392,7 @@ describe('the owner of the server', () => {
   })
 })
 
-describe('what a dead server left behind', () => {
+describe('a start after a dead server', () => {
   const crash = async (directory: string) => {
     const pg = await start(directory, { supervise: false })
     await query(pg, 'create table if not exists kept (n int)')
@@ -402,7 +405,7 @@ describe('what a dead server left behind', () => {
   const setPid = (directory: string, pid: number) =>
     writeFileSync(pidFile(directory), readFileSync(pidFile(directory), 'utf8').replace(/^\d+/, String(pid)))
 
-  test('a stale postmaster.pid of a dead pid', async () => {
+  test('succeeds with a stale postmaster.pid of a dead pid', async () => {
     const directory = usedDirectory()
     const dead = await crash(directory)
     expect(existsSync(pidFile(directory))).toBe(true)
@@ -411,7 +414,7 @@ describe('what a dead server left behind', () => {
     expect(await query(pg, 'select * from kept')).toEqual([])
   })
 
-  test('a stale postmaster.pid and socket lock whose pid is another program now, which is left alone', async () => {
+  test('succeeds when the pid of the stale files now belongs to another program, which keeps running', async () => {
     const directory = usedDirectory()
     const { connection } = await crash(directory)
     const { uid, gid } = statSync(join(directory, 'data'))
@@ -427,7 +430,7 @@ describe('what a dead server left behind', () => {
     expect(isGone(sleeper.pid as number)).toBe(false)
   })
 
-  test('a stale postmaster.pid whose pid is the postmaster of another directory now, which is left alone', async () => {
+  test('succeeds when the stale pid now belongs to the postmaster of another directory, which keeps running', async () => {
     const [directory, neighbours] = [usedDirectory(), emptyDirectory()]
     await crash(directory)
     const neighbour = await start(neighbours)
@@ -438,7 +441,7 @@ describe('what a dead server left behind', () => {
     expect(await query(neighbour, 'select 1 as n')).toEqual([{ n: 1 }])
   })
 
-  test('orphaned backends that still work: the start waits for them', async () => {
+  test('waits for orphaned backends that still run', async () => {
     const directory = usedDirectory()
     const pg = await start(directory, { supervise: false })
     const busy = query(
@@ -457,8 +460,8 @@ describe('what a dead server left behind', () => {
   })
 })
 
-describe('supervision', () => {
-  test('kill -9 of the postmaster: it is back on the same connection with all that was committed', async () => {
+describe('supervision of the embedded Postgres', () => {
+  test('restarts a killed postmaster on the same connection with all committed data', async () => {
     const restarts: number[] = []
     const pg = await start(usedDirectory(), { onRestart: (pid) => restarts.push(pid) })
     const connection = { ...pg.connection }
@@ -478,17 +481,17 @@ describe('supervision', () => {
     expect(restarts).toHaveLength(2)
   })
 
-  test('stop() in the middle of a restart leaves nothing running', async () => {
+  test('leaves nothing running after a stop() during a restart', async () => {
     const directory = usedDirectory()
     const lines: string[] = []
     const pg = await start(directory, { log: (line) => lines.push(line) })
     process.kill(pg.pid, 'SIGKILL')
-    await until(() => lines.some((line) => line.includes('went away')))
+    await until(() => lines.some((line) => line.includes('died: restarting it')))
     await pg.stop()
     expect(existsSync(join(directory, 'data/postmaster.pid'))).toBe(false)
   })
 
-  test('a deleted socket: the server is restarted and makes a new one', async () => {
+  test('restarts a server whose socket was deleted', async () => {
     const restarts: number[] = []
     const pg = await start(usedDirectory(), { onRestart: (pid) => restarts.push(pid) })
     rmSync(pg.connection.host, { recursive: true })
@@ -496,7 +499,7 @@ describe('supervision', () => {
     expect(await query(pg, 'select 1 as n')).toEqual([{ n: 1 }])
   })
 
-  test('data that disappears is not replaced by an empty cluster', async () => {
+  test('never replaces a deleted data directory by an empty cluster', async () => {
     const lines: string[] = []
     const directory = usedDirectory()
     const pg = await start(directory, { log: (line) => lines.push(line) })
@@ -515,20 +518,20 @@ describe('supervision', () => {
   })
 })
 
-describe('errors an operator understands', () => {
+describe('the error text of a failed start', () => {
   const failing = (directory: string, settings: Record<string, string> = quick) =>
     startEmbeddedPostgres({ directory, settings }).then(
       () => 'started',
       (error: Error) => error.message,
     )
 
-  test('a setting the server does not know', async () => {
+  test('names an unknown setting', async () => {
     expect(await failing(usedDirectory(), { ...quick, no_such_setting: '1' })).toMatch(
       /^Embedded Postgres in .*: .*no_such_setting/,
     )
   })
 
-  test('a directory that is a file, data of another version, and then nothing is left locked', async () => {
+  test('names a directory that is a file and data of another version, and nothing stays locked', async () => {
     const directory = usedDirectory()
     expect(await failing(join(tmp, 'other.ts', 'below'))).toMatch(/ENOTDIR|not a directory/i)
     const pg = await start(directory)
@@ -539,7 +542,7 @@ describe('errors an operator understands', () => {
     expect(await query(await start(directory), 'select 1 as n')).toEqual([{ n: 1 }])
   })
 
-  test.skipIf(!isRoot)('no permission', async () => {
+  test.skipIf(!isRoot)('names a missing permission', async () => {
     const directory = emptyDirectory()
     mkdirSync(directory, { mode: 0o755 })
     const bun = join(tmp, 'bun')
@@ -548,7 +551,7 @@ describe('errors an operator understands', () => {
     await expect(other.told).rejects.toThrow(/no permission: .*EACCES/)
   })
 
-  test('a server somebody started by hand is neither stopped nor started twice', async () => {
+  test('names a server that was started by hand, which keeps running', async () => {
     const directory = usedDirectory()
     const pg = await start(directory)
     const [exe, { uid, gid }] = [readlinkSync(`/proc/${pg.pid}/exe`), statSync(join(directory, 'data'))]
@@ -569,8 +572,8 @@ describe('errors an operator understands', () => {
   })
 })
 
-describe('the lock', () => {
-  test('goes to one of many that want it at once, and is free again when given back', async () => {
+describe('the lock between processes', () => {
+  test('goes to one of many concurrent takers and is free after its release', async () => {
     const folder = emptyDirectory()
     mkdirSync(folder)
     for (let round = 0; round < 20; round++) {
@@ -583,7 +586,7 @@ describe('the lock', () => {
     expect(readdirSync(folder)).toHaveLength(1)
   })
 
-  test('of a process that is gone is free, even if its pid belongs to another process now', async () => {
+  test('of a dead process is free, even if another process has its pid', async () => {
     const folder = emptyDirectory()
     mkdirSync(folder)
     writeFileSync(join(folder, 'owner.3'), `${process.ppid} another-boot/123\n`)

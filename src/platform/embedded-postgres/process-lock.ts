@@ -6,7 +6,7 @@ import { platform } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 
-/** A live process: `mark` is never shared by two processes, even when the system gives out the pid again. */
+/** A live process. `mark` is unique to it, even if the system reuses its pid. */
 export type LiveProcess = { mark: string; args: string }
 
 const readBootId = (): string => {
@@ -18,7 +18,7 @@ const readBootId = (): string => {
 }
 let bootId: string | undefined
 
-/** What runs under this pid now; undefined when nothing does, or only a zombie. */
+/** The process with this pid; undefined without one, and for a zombie. */
 export const findProcess = (pid: number): LiveProcess | undefined => {
   if (!Number.isInteger(pid) || pid <= 0) return undefined
   try {
@@ -44,12 +44,12 @@ export const findProcess = (pid: number): LiveProcess | undefined => {
 }
 
 /**
- * A lock between processes of one machine that ends with its holder, kill -9 included. Answers the function that gives
- * the lock back, or undefined when a live process (this one too) holds it or took it just before us; never waits.
+ * A lock between the processes of one machine, released when its holder exits, kill -9 included. Returns the function that
+ * releases it, or undefined if a live process (this one included) holds it or wins the race. Never waits.
  *
- * The highest numbered file names the holder; empty means free. A file is only ever followed by the next number, made by
- * `link` (all or nothing), so that nobody has to delete a dead holder's file and so nobody deletes a live one's by mistake.
- * Processes in different containers cannot see each other's pids: do not let two containers share the folder.
+ * The file with the highest number names the holder; an empty one means free. Taking the lock creates the next number by
+ * `link`, which is atomic, so no process deletes a dead holder's file and none can delete a live holder's by mistake.
+ * Containers cannot see each other's pids, so two containers must not share the folder.
  */
 export const tryLock = async (folder: string, name: string): Promise<(() => Promise<void>) | undefined> => {
   const path = (number: number) => join(folder, `${name}.${number}`)
@@ -68,7 +68,7 @@ export const tryLock = async (folder: string, name: string): Promise<(() => Prom
   }
 
   const self = findProcess(process.pid)
-  if (!self) throw new Error('The process table cannot be read (/proc or ps is missing), so nothing can be locked')
+  if (!self) throw new Error('Cannot read the process table (/proc or ps is missing), which the lock needs')
   const mine = last + 1
   const draft = join(folder, `.${name}-${randomUUID()}`)
   await writeFile(draft, `${process.pid} ${self.mark}\n`, { mode: 0o644 })
