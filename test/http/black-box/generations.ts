@@ -29,7 +29,7 @@ export const generations: Group = (world) =>
     const list = async (query: string, { token }: Person): Promise<string[]> =>
       (await world().get(`${path}?limit=100${query}`, { token })).body.items.map(({ id }: { id: string }) => id)
 
-    test('accepted with all that it will be made with, in a project or outside', async () => {
+    test('are accepted with all their parameters, inside and outside a project', async () => {
       const outside = await create({ prompt: 'Löwe \u{1f981}', outputs: 2 })
       expect(outside).toMatchObject({
         owner_id: owner.id,
@@ -53,14 +53,14 @@ export const generations: Group = (world) =>
       expect(await create({ project_id })).toMatchObject({ project_id })
     })
 
-    test('only where the caller may create: 404 for a hidden project, 403 for one it can see', async () => {
+    test('need create on their project: 404 for a project that is not visible, 403 for a visible one', async () => {
       const [hidden, shown] = [await project('private'), await project('public')]
       expect(refusal(await ask({ project_id: hidden }, stranger))).toBe('404 project.not_found')
       expect(refusal(await ask({ project_id: unknownId }, stranger))).toBe('404 project.not_found')
       expect(refusal(await ask({ project_id: shown }, stranger))).toBe('403 access.denied')
     })
 
-    test('follows the visibility of its project at once; outside a project it is its owner alone', async () => {
+    test('follow the visibility of their project at once, and outside a project are visible to their owner only', async () => {
       const project_id = await project('private')
       const [inside, outside] = [await create({ project_id }), await create()]
       const show = (visibility: string) =>
@@ -79,7 +79,7 @@ export const generations: Group = (world) =>
       expect(await see()).toEqual(hidden)
     })
 
-    test('deleted: gone at once', async () => {
+    test('are not found at once after they are deleted', async () => {
       const { id } = await create({ project_id: await project('public') })
       expect((await world().get(`${path}/${id}`, { token: stranger.token })).status).toBe(200)
       const removed = await world().send('DELETE', `${path}/${id}`, { token: owner.token })
@@ -89,7 +89,7 @@ export const generations: Group = (world) =>
       }
     })
 
-    test('outlives its project, with its owner alone', async () => {
+    test('outlive their project, visible to their owner only', async () => {
       const project_id = await project('public')
       const made = await create({ project_id })
       expect((await world().get(`${path}/${made.id}`, { token: stranger.token })).status).toBe(200)
@@ -101,7 +101,7 @@ export const generations: Group = (world) =>
       )
     })
 
-    test('the list has what the caller may read, newest first, and pages together are all of it', async () => {
+    test('are listed newest first if the caller may read them, completely over all pages', async () => {
       const [ann, ben] = await Promise.all([world().register(), world().register()])
       const [mine, theirs] = [await project('private', ann), await project('public', ben)]
       const own = [

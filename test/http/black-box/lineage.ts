@@ -34,7 +34,7 @@ export const lineage: Group = (world) =>
       return { ids: body.items.map((item: { id: string }) => item.id), hidden: body.hidden }
     }
 
-    test('a child has an intent of its own, and its ancestors nearest first', async () => {
+    test('gives a child its own intent, and lists its ancestors nearest first', async () => {
       const first = await make(owner, { title: 'First' })
       expect(first).toMatchObject({ intent: 'original', depth: 0, title: 'First', favorite: false })
       const second = (await child(owner, first.id)).body
@@ -45,7 +45,7 @@ export const lineage: Group = (world) =>
       expect(refusal(await ask(owner, { intent: 'fork' }))).toBe('422 request.invalid')
     })
 
-    test('what one may not read has no child and no provenance, and is only counted', async () => {
+    test('hides an ancestor that is not visible: no child, no provenance, only a count', async () => {
       const hidden = await make(owner)
       expect(refusal(await child(stranger, hidden.id))).toBe('404 generation.not_found')
       expect(refusal(await child(stranger, unknownId))).toBe('404 generation.not_found')
@@ -56,7 +56,7 @@ export const lineage: Group = (world) =>
       expect(await provenance(stranger, own.id)).toEqual({ ids: [shown.id], hidden: 1 })
     })
 
-    test('a project that allows no derivatives allows them to who made the parent', async () => {
+    test('lets the owner of a parent derive from it in a project without derivatives', async () => {
       const project_id = await project({ visibility: 'public', allow_derivatives: false })
       const { id } = await make(owner, { project_id })
       expect(refusal(await child(stranger, id))).toBe('403 generation.derivatives_not_allowed')
@@ -65,7 +65,7 @@ export const lineage: Group = (world) =>
       expect((await child(stranger, id)).status).toBe(201)
     })
 
-    test(`a line has ${maxDepth} ancestors and no more`, async () => {
+    test(`is limited to ${maxDepth} ancestors`, async () => {
       let { id } = await make(owner)
       for (let depth = 1; depth <= maxDepth; depth += 1) {
         const { body } = await child(owner, id)
@@ -76,7 +76,7 @@ export const lineage: Group = (world) =>
       expect((await provenance(owner, id)).ids).toHaveLength(maxDepth)
     })
 
-    test('titled and moved by who may; who reads only is told so', async () => {
+    test('does not change who may retitle or move a generation: 403 for a reader', async () => {
       const [from, to] = [await project({ visibility: 'public' }), await project({ visibility: 'private' })]
       const { id } = await make(owner, { project_id: from })
       const change = ({ token }: Person, input: object, target = id) =>
@@ -91,7 +91,7 @@ export const lineage: Group = (world) =>
       expect((await change(owner, { project_id: null })).body).toMatchObject({ title: 'Titled', project_id: null })
     })
 
-    test('a favorite is one’s own', async () => {
+    test('keeps favorites per user', async () => {
       const { id } = await make(owner, { project_id: await project({ visibility: 'public' }) })
       const mark = ({ token }: Person, favorite: boolean, target = id) =>
         world().post(`${path}/${target}/favorite`, { favorite }, { token })
@@ -104,7 +104,7 @@ export const lineage: Group = (world) =>
       expect(refusal(await mark(stranger, true, unknownId))).toBe('404 generation.not_found')
     })
 
-    test('lists are narrowed by what things say of themselves', async () => {
+    test('narrows lists by intent, like the other filters', async () => {
       const person = await world().register()
       const original = await make(person)
       const iterated = (await child(person, original.id)).body

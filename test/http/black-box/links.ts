@@ -7,7 +7,7 @@ const asked = { model: 'local/procedural', prompt: 'a lighthouse', parameters: {
 const refused = '403 media.link_refused'
 
 export const links: Group = (world) =>
-  describe('links to what is made', () => {
+  describe('links to media', () => {
     let owner: Person
     let viewer: Person
     let stranger: Person
@@ -40,7 +40,7 @@ export const links: Group = (world) =>
     const open = async (target: string, headers: Record<string, string> = {}) =>
       told(await world().get(target, { headers }))
 
-    test('a signed link opens one variant without a token, and may be embedded', async () => {
+    test('open one variant without a token if signed, and may be embedded cross-origin', async () => {
       const link = await sign(viewer, { variant: '256', expires_in: 60 })
       expect(link).toMatchObject({ variant: '256', method: 'GET', expires_at: expect.any(String) })
       expect(new URL(link.url).origin).toBe(world().subject.baseUrl)
@@ -57,7 +57,7 @@ export const links: Group = (world) =>
       expect((await world().send('HEAD', link.target)).status).toBe(200)
     })
 
-    test('one for HEAD is for HEAD alone', async () => {
+    test('allow only HEAD if signed for HEAD', async () => {
       const { target } = await sign(viewer, { method: 'HEAD' })
       const head = await world().send('HEAD', target)
       expect([head.status, head.text]).toEqual([200, ''])
@@ -65,7 +65,7 @@ export const links: Group = (world) =>
       expect(await open(target)).toBe(refused)
     })
 
-    test('no other spelling of it opens, and none says why', async () => {
+    test('are refused in every other spelling, without a reason', async () => {
       const { target } = await sign(viewer)
       const [before = '', token = ''] = target.split('signature=')
       const words = new Set<string>()
@@ -94,7 +94,7 @@ export const links: Group = (world) =>
       expect(await open(target)).toBe('200')
     })
 
-    test('it ends with the right of whoever made it, and with the session', async () => {
+    test('that are signed end with the permission and with the session of their creator', async () => {
       const { target } = await sign(viewer)
       expect(await open(target)).toBe('200')
       await show('private')
@@ -108,7 +108,7 @@ export const links: Group = (world) =>
       expect([await open(other.target), await open(target)]).toEqual([refused, '200'])
     })
 
-    test('a share link opens any variant without an account, until it is removed', async () => {
+    test('that are shared open any variant without an account until they are removed', async () => {
       const { token } = owner
       const sharing = `${path}/share-links`
       const issued = await world().post(sharing, { label: 'for a friend', expires_in: 3_600 }, { token })
@@ -131,7 +131,7 @@ export const links: Group = (world) =>
       expect(await open(`${targetOf(second.url)}A`)).toBe(refused)
     })
 
-    test('they are made by who may: others learn no more than that there is nothing, or that it is not theirs to share', async () => {
+    test('need the permission to create them: 404 for media that is not visible, 403 without share', async () => {
       const attempts = (base: string, { token }: Person) => [
         world().post(`${base}/share-links`, {}, { token }),
         world().get(`${base}/share-links`, { token }),
@@ -150,7 +150,7 @@ export const links: Group = (world) =>
       await show('public')
     })
 
-    test('there are a hundred share links at most', async () => {
+    test('that are shared are limited to 100 for each media', async () => {
       const codes = new Set<string>()
       for (let made = 0; made < 101 && !codes.has('409 share_link.too_many'); made += 10) {
         const some = Array.from({ length: 10 }, () => world().post(`${path}/share-links`, {}, { token: owner.token }))

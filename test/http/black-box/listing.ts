@@ -7,7 +7,7 @@ import { foundTeam } from './teams.ts'
 const root = '/api/v1/authorization'
 
 export const listing: Group = (world) =>
-  describe('listing by rights', () => {
+  describe('listing by permission', () => {
     let owner: Person
     let viewer: Person
     let editor: Person
@@ -37,7 +37,7 @@ export const listing: Group = (world) =>
     const who = (person: Person, id: string, action = 'read', rest = '') =>
       world().get(`${root}/who?type=project&id=${id}&action=${action}${rest}`, { token: person.token })
 
-    test('what one may do something to, and what each check of it says, are the same', async () => {
+    test('returns exactly the resources that a check allows', async () => {
       for (const person of [owner, viewer, editor, stranger]) {
         for (const action of ['read', 'create', 'write', 'delete']) {
           const ids: string[] = []
@@ -61,7 +61,7 @@ export const listing: Group = (world) =>
       }
     })
 
-    test('who may: told to who may share it, with whether everybody may besides', async () => {
+    test('returns the subjects of a resource to a caller with share, and whether it is public', async () => {
       const people = ({ body }: Answer) => body.items.map((item: { user_id: string }) => item.user_id).sort()
       const readers = await who(editor, shared)
       expect(people(readers)).toEqual([owner.id, viewer.id, editor.id].sort())
@@ -73,14 +73,14 @@ export const listing: Group = (world) =>
       expect((await who(owner, shared, 'read', '&limit=1')).body.items).toHaveLength(1)
     })
 
-    test('who may: hidden from who may not read, refused to who may not share', async () => {
+    test('of subjects gives 404 without read and 403 without share', async () => {
       expect(refusal(await who(stranger, shared))).toBe('404 project.not_found')
       expect(refusal(await who(owner, unknownId))).toBe('404 project.not_found')
       expect(refusal(await who(viewer, shared))).toBe('403 access.denied')
       expect(refusal(await who(stranger, shown))).toBe('403 access.denied')
     })
 
-    test('a person asks about itself alone', async () => {
+    test('lets a user list only their own permissions', async () => {
       const about = { user_id: owner.id, action: 'read', resource: { type: 'project', id: shown } }
       const sending = { token: stranger.token }
       const answers = await Promise.all([

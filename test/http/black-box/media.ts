@@ -8,7 +8,7 @@ const generations = '/api/v1/generations'
 const asked = { model: 'local/procedural', prompt: 'a lighthouse at dusk', parameters: { width: 96, height: 64 } }
 
 export const media: Group = (world) =>
-  describe('what is made', () => {
+  describe('the media of a generation', () => {
     let owner: Person
     let stranger: Person
     beforeAll(async () => {
@@ -42,7 +42,7 @@ export const media: Group = (world) =>
     }
     const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
-    test('is a picture for each output, paid for, by the seed that was given or chosen', async () => {
+    test('are one picture for each output, settled, from the given or chosen seed', async () => {
       const before = await balanceOf(owner)
       const { generation, items } = await make({ outputs: 2, parameters: { width: 96, height: 64, format: 'png' } })
       expect(generation.price).toBe(2)
@@ -74,7 +74,7 @@ export const media: Group = (world) =>
       expect(rest.body).toEqual({ items: [items[1]], next_cursor: null })
     }, 60_000)
 
-    test('may be asked about like any thing: its layer says that what it came of is completed', async () => {
+    test('can be checked like any resource: their layer reports that the generation is completed', async () => {
       const { items } = await make()
       const question = { action: 'download', resource: { type: 'media', id: items[0].id } }
       const ask = (way: string, { token }: Person) => world().post(`/api/v1/authorization/${way}`, question, { token })
@@ -88,7 +88,7 @@ export const media: Group = (world) =>
       })
     })
 
-    test('comes as bytes of its type, whole, in part, smaller, or not at all where one has it', async () => {
+    test('are served with their type, whole, by range, as a thumbnail, or as 304', async () => {
       const { items } = await make()
       const path = `/api/v1/media/${items[0].id}/content`
       const { response, bytes } = await fetchBytes(path)
@@ -102,7 +102,7 @@ export const media: Group = (world) =>
         'x-content-type-options': 'nosniff',
       })
       expect(response.headers.get('cache-control')).toContain('private')
-      // Opened in a tab it may show itself, and do nothing else; a 304 must not take that back.
+      // Opened in a tab, the picture is displayed and no script runs; a 304 must not replace that policy.
       const policy =
         "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; " +
         "form-action 'none'; frame-ancestors 'none'; sandbox allow-same-origin"
@@ -140,7 +140,7 @@ export const media: Group = (world) =>
       expect([head.status, head.text, head.headers.get('content-length')]).toEqual([200, '', String(bytes.length)])
     }, 60_000)
 
-    test('is told of whole by HEAD, whatever part is asked for, or not at all where one has it', async () => {
+    test('have their full length in a response to HEAD even with a range, or give 304', async () => {
       const { items } = await make()
       const path = `/api/v1/media/${items[0].id}/content`
       const head = async (headers: Record<string, string>) => {
@@ -157,7 +157,7 @@ export const media: Group = (world) =>
       expect((await head({ range: 'bytes=0-9', 'if-none-match': tag }))[0]).toBe(304)
     }, 60_000)
 
-    test('is there for those who may read and download its generation, and for others it is not', async () => {
+    test('need read and download on their generation, and are otherwise not found', async () => {
       const { body: project } = await world().post('/api/v1/projects', { name: 'Shown' }, { token: owner.token })
       const { items } = await make({ project_id: project.id })
       const see = async () => {
@@ -196,7 +196,7 @@ export const media: Group = (world) =>
       )
     }, 60_000)
 
-    test('goes one by one, and the generation stays as it is', async () => {
+    test('are deleted one by one, and their generation stays', async () => {
       const { generation, items } = await make({ outputs: 2 })
       const { token } = owner
       const whole = `${generations}/${generation.id}`
@@ -208,7 +208,7 @@ export const media: Group = (world) =>
       expect((await world().get(whole, { token })).body).toEqual(before)
     }, 60_000)
 
-    test('is ordered once by a request that is sent again with its key', async () => {
+    test('are ordered once by a request that is repeated with its idempotency key', async () => {
       const key = { 'idempotency-key': randomUUID() }
       const before = await balanceOf(owner)
       const answers = await Promise.all(Array.from({ length: 5 }, () => order({}, owner, key)))
@@ -218,7 +218,7 @@ export const media: Group = (world) =>
       expect(refusal(await order({ prompt: 'another' }, owner, key))).toBe('422 request.idempotency_key_reused')
     })
 
-    test('is nothing that the model does not take, that nobody runs here', async () => {
+    test('are not made of an order that the model refuses, or whose model has no provider', async () => {
       const problems = async (input: object) => {
         const answer = await order(input)
         return [refusal(answer), ...(answer.body.errors ?? []).map(({ pointer }: { pointer: string }) => pointer)]
@@ -237,7 +237,7 @@ export const media: Group = (world) =>
       }
     })
 
-    test('may be called off by whoever may write, once, and its price comes back', async () => {
+    test('are not made after a caller with write cancels the order, which is refunded once', async () => {
       const before = await balanceOf(owner)
       const { body: project } = await world().post(
         '/api/v1/projects',

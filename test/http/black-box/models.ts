@@ -7,7 +7,7 @@ export const models: Group = (world) =>
   describe('models', () => {
     const list = async (query = '') => (await world().get(path + query)).body
 
-    test('are there for everybody to see, each with what it takes and costs', async () => {
+    test('are public, each with its parameters and price', async () => {
       const { items, next_cursor } = await list('?limit=100')
       expect(next_cursor).toBeNull()
       const byId = new Map<string, Record<string, unknown>>(items.map((model: { id: string }) => [model.id, model]))
@@ -34,7 +34,7 @@ export const models: Group = (world) =>
       expect(new Set(items.map(({ kind }: { kind: string }) => kind))).toEqual(new Set(['image', 'video']))
     })
 
-    test('one is found by its id, its slashes as they are, encoded, or some of them', async () => {
+    test('are found by their id, with its slashes plain, encoded or mixed', async () => {
       const { items } = await list('?limit=100')
       for (const model of items) {
         const { id } = model as { id: string }
@@ -46,7 +46,7 @@ export const models: Group = (world) =>
       }
     })
 
-    test('that are not there are a 404, and what is no id is a 422', async () => {
+    test('give 404 for an unknown id and 422 for a malformed one', async () => {
       for (const id of [
         'nope',
         'local',
@@ -79,7 +79,7 @@ export const models: Group = (world) =>
       expect([refusal(other), other.headers.get('allow')]).toEqual(['405 route.method_not_allowed', 'GET'])
     })
 
-    test('come page by page, in an order that stays', async () => {
+    test('are listed in pages in a stable order', async () => {
       const { items } = await list('?limit=100')
       const paged: unknown[] = []
       for (let cursor: string | null = ''; cursor !== null; ) {

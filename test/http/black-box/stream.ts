@@ -7,11 +7,11 @@ import { type Group, missingHeaders, refusal } from './driver.ts'
 
 const path = '/api/v1/generations'
 const small = { model: 'local/procedural', prompt: 'a harbour', parameters: { width: 64, height: 64 } }
-/** Takes longer than any of these tests, unless it is called off. */
+/** Takes longer than any of these tests, unless it is cancelled. */
 const large = { ...small, parameters: { width: 2_048, height: 2_048 }, outputs: 4 }
 
 export const stream: Group = (world) =>
-  describe('how a generation goes, as it goes', () => {
+  describe('the event stream of a generation', () => {
     let owner: Person
     let stranger: Person
     beforeAll(async () => {
@@ -28,7 +28,7 @@ export const stream: Group = (world) =>
       openEvents(world().subject.baseUrl + target(id), { token, headers })
     const cancel = (id: string) => world().post(`${path}/${id}/cancel`, undefined, { token: owner.token })
 
-    test('ends with the whole generation, and a client that has that is told not to come again', async () => {
+    test('ends with the complete generation, and gives 204 to a client that has received it', async () => {
       const id = await order(small)
       const live = await open(id)
       expect([live.status, live.headers.get('content-type')]).toEqual([200, 'text/event-stream'])
@@ -47,7 +47,7 @@ export const stream: Group = (world) =>
       expect([head.status, head.headers.get('content-type'), head.text]).toEqual([200, 'text/event-stream', ''])
     }, 60_000)
 
-    test('is told in events, until it is called off', async () => {
+    test('sends its events until the generation is cancelled', async () => {
       const id = await order(large)
       const live = await open(id)
       await until(() => live.events.some(({ event }) => event === 'progress'), 'it makes progress')
@@ -57,7 +57,7 @@ export const stream: Group = (world) =>
       expect(live.events.at(-1)).toMatchObject({ event: 'done', id: 'cancelled', data: { id, status: 'cancelled' } })
     }, 60_000)
 
-    test('is for those who may read it, as long as they may', async () => {
+    test('is open to callers with read, and ends when they lose it', async () => {
       const { body: project } = await world().post(
         '/api/v1/projects',
         { name: 'Shown', visibility: 'public' },
@@ -75,7 +75,7 @@ export const stream: Group = (world) =>
       await cancel(id)
     }, 60_000)
 
-    test('is told to a session so many times at once, and again when one of them is gone', async () => {
+    test('is limited to 16 streams for each session, and a closed one frees its place', async () => {
       const id = await order(large)
       const ada = await world().login(owner)
       const clients = await Promise.all(Array.from({ length: 16 }, () => open(id, ada)))

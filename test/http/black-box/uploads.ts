@@ -10,7 +10,7 @@ const path = '/api/v1/media'
 const maxBytes = 25 * 1_048_576
 
 export const uploads: Group = (world) =>
-  describe('what is uploaded', () => {
+  describe('an uploaded picture', () => {
     let ada: Person
     let bob: Person
     beforeAll(async () => {
@@ -23,7 +23,7 @@ export const uploads: Group = (world) =>
     const withoutIds = ({ status, text }: Answer, ...ids: string[]) =>
       ids.reduce((rest, id) => rest.replaceAll(id, ''), `${status} ${text.replace(/"request_id":"[^"]*"/, '')}`)
 
-    test('is a picture of each type, that its uploader has in every size', async () => {
+    test('of each accepted type is served to its uploader in every size', async () => {
       for (const type of ['png', 'jpeg', 'webp'] as const) {
         const bytes = await newPicture(type, 300, 200)
         const { status, body } = await upload(bytes, `image/${type}`)
@@ -58,7 +58,7 @@ export const uploads: Group = (world) =>
       expect(last.next_cursor).toBeNull()
     })
 
-    test('may say its type in any case and with parameters, and is sent in pieces without a length', async () => {
+    test('is accepted with a type in any case and with parameters, and in chunks without a length', async () => {
       const bytes = await newPicture()
       expect((await upload(bytes, 'IMAGE/PNG; charset=binary')).status).toBe(201)
       const head = headOf('POST', path, {
@@ -74,7 +74,7 @@ export const uploads: Group = (world) =>
       expect((await world().raw('POST', path, [head, ...pieces, '0\r\n\r\n']))?.status).toBe(201)
     })
 
-    test('is nobody else’s: it is not there, nor does it go, and that reads as of one that never was', async () => {
+    test('is not visible to others, who get the response for an unknown id, also to DELETE', async () => {
       const { id } = (await upload(await newPicture())).body
       const imagined = randomUUID()
       for (const target of [(each: string) => `${path}/${each}`, (each: string) => `${path}/${each}/content`]) {
@@ -90,7 +90,7 @@ export const uploads: Group = (world) =>
       expect((await world().get(`${path}/${id}`, { token: ada.token })).status).toBe(200)
     })
 
-    test('is a reference to generate by, for whoever may download it', async () => {
+    test('can be a reference, with download', async () => {
       const generations = '/api/v1/generations'
       const { id } = (await upload(await newPicture())).body
       const asked = {
@@ -122,7 +122,7 @@ export const uploads: Group = (world) =>
       expect(refusal(theirs)).toBe('404 media.not_found')
     }, 60_000)
 
-    test('goes when its uploader deletes it, once', async () => {
+    test('is deleted once by its uploader', async () => {
       const { id } = (await upload(await newPicture())).body
       const answers = await Promise.all([1, 2, 3].map(() => world().delete(`${path}/${id}`, { token: ada.token })))
       expect(answers.map(({ status }) => status).toSorted()).toEqual([204, 404, 404])
@@ -130,7 +130,7 @@ export const uploads: Group = (world) =>
       expect(refusal(await world().delete(`${path}/${unknownId}`, { token: ada.token }))).toBe('404 media.not_found')
     })
 
-    test('is refused with a code of its own for whatever is wrong with it, and nothing of it is there', async () => {
+    test('that is invalid is refused with a code for its problem, and nothing is stored', async () => {
       const before = await list(ada, '?limit=100')
       const told: [string, string][] = []
       const cases = await hostileUploads()
@@ -140,7 +140,7 @@ export const uploads: Group = (world) =>
       expect((await upload(await newPicture())).status).toBe(201)
     }, 60_000)
 
-    test('is refused before it is sent: of strangers, of another type, and of more than 25 MiB', async () => {
+    test('is refused before its body is sent without authentication, with another type, and above 25 MiB', async () => {
       const ask = async (headers: Record<string, string>, parts: readonly (string | Uint8Array)[] = []) => {
         const answer = await world().raw('POST', path, [headOf('POST', path, headers), ...parts])
         return answer && `${answer.status} ${(/"code":"([^"]+)"/.exec(answer.body) ?? [])[1]}`
