@@ -10,17 +10,17 @@ import { type Answer, type Api, api, type Person, register, startApp, type TestA
 import { type Document, nameOf, routesOf, unknownId } from './black-box/document.ts'
 
 /*
- * Every route of the document, called as everybody there is, held against a table written by hand from what the
- * specification says of who may do what. Nothing here is computed by the code under test.
+ * Calls every documented route as every kind of caller and compares the answer with a table written by hand from the
+ * specification. No expected answer is computed by the code under test.
  */
 
 const roles = ['owner', 'admin', 'editor', 'contributor', 'viewer'] as const satisfies readonly TeamRole[]
-/** Who has no way in: each of these is answered like nobody at all. */
-const outsiders = ['nobody', 'expired', 'forged', 'suspended', 'closed'] as const
-/** Who is signed in. `maker` owns the project, `other` a private one the team has a sleeping grant on. */
+/** Callers without a valid token. Each is answered like a request without any token. */
+const outsiders = ['anonymous', 'expired', 'forged', 'suspended', 'closed'] as const
+/** Signed-in callers. `maker` owns the shared project; `other` owns a private one, where the team's grant is dormant. */
 const people = ['maker', 'other', 'stranger', 'operator', ...roles] as const
 type Name = (typeof people)[number]
-/** `service`: a key that has another scope than the one asked for. */
+/** `service`: a service key that lacks the scope the route requires. */
 type Subject = (typeof outsiders)[number] | Name | 'service'
 
 type Action = 'read' | 'download' | 'create' | 'write' | 'share' | 'delete' | 'admin'
@@ -34,7 +34,7 @@ const byLevelWrite = {
   viewer: ['read', 'download'],
 } as const satisfies Record<TeamRole, readonly Action[]>
 
-/** What each may do to the team-only project that the team has a grant of level write on, and to the private one. */
+/** Allowed actions by caller: on the team-only project, on which the team has a write grant, and on the private one. */
 const mayDo: Record<'shared' | 'hidden', Record<Name, readonly Action[]>> = {
   shared: { ...byLevelWrite, maker: all, other: none, stranger: none, operator: none },
   hidden: {
@@ -50,19 +50,19 @@ const mayDo: Record<'shared' | 'hidden', Record<Name, readonly Action[]>> = {
   },
 }
 
-type Things = {
+type World = {
   project: string
   generation: string
-  /** Of a generation in it that is completed. */
+  /** Belongs to a completed generation in the project. */
   media: string
   shareLink: string
-  /** A project of `other` and what is in it. */
+  /** The private project of `other`, followed by its contents. */
   hiddenProject: string
   hiddenGeneration: string
   hiddenMedia: string
   hiddenShareLink: string
   team: string
-  /** Without a grant; `maker` owns it. */
+  /** A team without a grant, owned by `maker`. */
   spareTeam: string
   invitation: string
   serviceKey: string
@@ -70,55 +70,55 @@ type Things = {
   ids: Record<Name, string>
 }
 
-type Call = {
+type RequestParts = {
   path?: Record<string, string>
   query?: string
   body?: Record<string, unknown>
-  /** A picture instead of a body. */
+  /** An uploaded picture, sent instead of a JSON body. */
   picture?: Uint8Array
 }
-/** What a call is about and what it takes. */
-type Need =
+/** The permission a request requires and the resource it is checked on. */
+type Requirement =
   | { needs: 'nothing' }
   | { needs: 'session' }
   | { needs: 'operator' }
   | { needs: 'service' }
-  /** Whoever is signed in is let in, and finds nothing there: the thing is `of` somebody else. */
-  | { needs: 'own'; of?: Name; thing?: (things: Things) => string; otherwise: string }
+  /** Every signed-in caller may send it, but the resource is visible to its owner (`of`) only. */
+  | { needs: 'own'; of?: Name; resource?: (world: World) => string; otherwise: string }
   | { needs: Action; on: 'project' | 'generation' | 'media'; ownerOnly?: true }
   | { needs: 'role'; atLeast: TeamRole; otherwise?: Partial<Record<TeamRole, string>> }
-type Entry = Need & {
-  call?: (things: Things) => Call
-  /** Services may come in as well, with the scope. */
-  asks?: true
-  /** Done to the caller's own account or session: tried by outsiders alone. */
-  drastic?: true
+type Entry = Requirement & {
+  call?: (world: World) => RequestParts
+  /** Service keys with the scope may call it as well. */
+  allowsServices?: true
+  /** Ends the caller's own account or session, so only callers without a valid token try it. */
+  endsOwnAccess?: true
 }
 
-const inProject = (more: (things: Things) => Call = () => ({})) => ({
-  call: (things: Things): Call => ({ path: { project_id: things.project }, ...more(things) }),
+const inProject = (more: (world: World) => RequestParts = () => ({})) => ({
+  call: (world: World): RequestParts => ({ path: { project_id: world.project }, ...more(world) }),
 })
-const inGrant = (more: Call = {}) => ({
-  call: ({ project, team }: Things): Call => ({ path: { project_id: project, team_id: team }, ...more }),
+const inGrant = (more: RequestParts = {}) => ({
+  call: ({ project, team }: World): RequestParts => ({ path: { project_id: project, team_id: team }, ...more }),
 })
-const onMedia = (query = '') => ({ call: ({ media }: Things): Call => ({ path: { media_id: media }, query }) })
+const onMedia = (query = '') => ({ call: ({ media }: World): RequestParts => ({ path: { media_id: media }, query }) })
 const forMedia = (body: Record<string, unknown>) => ({
-  call: ({ media }: Things): Call => ({ path: { media_id: media }, body }),
+  call: ({ media }: World): RequestParts => ({ path: { media_id: media }, body }),
 })
-const onGeneration = (more: (things: Things) => Call = () => ({})) => ({
-  call: (things: Things): Call => ({ path: { generation_id: things.generation }, ...more(things) }),
+const onGeneration = (more: (world: World) => RequestParts = () => ({})) => ({
+  call: (world: World): RequestParts => ({ path: { generation_id: world.generation }, ...more(world) }),
 })
-const inTeam = (more: (things: Things) => Call = () => ({})) => ({
-  call: (things: Things): Call => {
-    const { path, ...rest } = more(things)
-    return { path: { team_id: things.team, ...path }, ...rest }
+const inTeam = (more: (world: World) => RequestParts = () => ({})) => ({
+  call: (world: World): RequestParts => {
+    const { path, ...rest } = more(world)
+    return { path: { team_id: world.team, ...path }, ...rest }
   },
 })
-const onStranger = (more: Call = {}) => ({
-  call: ({ ids }: Things): Call => ({ path: { user_id: ids.stranger }, ...more }),
+const onStranger = (more: RequestParts = {}) => ({
+  call: ({ ids }: World): RequestParts => ({ path: { user_id: ids.stranger }, ...more }),
 })
-const saying = (body: Record<string, unknown>) => ({ call: (): Call => ({ body }) })
-const asked = { model: 'local/procedural', prompt: 'p' }
+const withBody = (body: Record<string, unknown>) => ({ call: (): RequestParts => ({ body }) })
+const newGeneration = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
 const picture = await newPicture()
 const evaluation = (id: string) => ({
@@ -133,23 +133,27 @@ const table: Record<string, readonly Entry[]> = {
   'GET /.well-known/jwks.json': [{ needs: 'nothing' }],
   'GET /.well-known/authzen-configuration': [{ needs: 'nothing' }],
 
-  'POST /api/v1/auth/register': [{ needs: 'nothing', ...saying({ email: 'x@example.com', password: 'password' }) }],
-  'POST /api/v1/auth/login': [{ needs: 'nothing', ...saying({ email: 'x@example.com', password: 'not theirs' }) }],
-  'POST /api/v1/auth/refresh': [{ needs: 'nothing', ...saying({ refresh_token: secret }) }],
-  'POST /api/v1/auth/logout': [{ needs: 'session', drastic: true }],
-  'POST /api/v1/auth/logout-all': [{ needs: 'session', drastic: true }],
+  'POST /api/v1/auth/register': [{ needs: 'nothing', ...withBody({ email: 'x@example.com', password: 'password' }) }],
+  'POST /api/v1/auth/login': [{ needs: 'nothing', ...withBody({ email: 'x@example.com', password: 'not theirs' }) }],
+  'POST /api/v1/auth/refresh': [{ needs: 'nothing', ...withBody({ refresh_token: secret }) }],
+  'POST /api/v1/auth/logout': [{ needs: 'session', endsOwnAccess: true }],
+  'POST /api/v1/auth/logout-all': [{ needs: 'session', endsOwnAccess: true }],
   'GET /api/v1/auth/me': [{ needs: 'session' }],
-  'PATCH /api/v1/auth/me': [{ needs: 'session', ...saying({ display_name: 'Somebody' }) }],
-  'DELETE /api/v1/auth/me': [{ needs: 'session', drastic: true }],
+  'PATCH /api/v1/auth/me': [{ needs: 'session', ...withBody({ display_name: 'Renamed' }) }],
+  'DELETE /api/v1/auth/me': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/password': [
-    { needs: 'session', drastic: true, ...saying({ current_password: 'not mine', new_password: 'a phrase of mine' }) },
+    {
+      needs: 'session',
+      endsOwnAccess: true,
+      ...withBody({ current_password: 'not mine', new_password: 'a phrase of mine' }),
+    },
   ],
   'GET /api/v1/auth/sessions': [{ needs: 'session' }],
   'DELETE /api/v1/auth/sessions/{session_id}': [
     {
       needs: 'own',
       of: 'maker',
-      thing: ({ session }) => session,
+      resource: ({ session }) => session,
       otherwise: '404 session.not_found',
       call: ({ session }) => ({ path: { session_id: session } }),
     },
@@ -158,38 +162,38 @@ const table: Record<string, readonly Entry[]> = {
   'POST /api/v1/authorization/check': [
     {
       needs: 'session',
-      asks: true,
+      allowsServices: true,
       call: ({ project }) => ({ body: { action: 'read', resource: { type: 'project', id: project } } }),
     },
   ],
   'POST /api/v1/authorization/check/batch': [
     {
       needs: 'session',
-      asks: true,
+      allowsServices: true,
       call: ({ project }) => ({ body: { checks: [{ action: 'read', resource: { type: 'project', id: project } }] } }),
     },
   ],
   'POST /api/v1/authorization/explain': [
     {
       needs: 'session',
-      asks: true,
+      allowsServices: true,
       call: ({ project }) => ({ body: { action: 'read', resource: { type: 'project', id: project } } }),
     },
   ],
   'GET /api/v1/authorization/accessible': [
-    { needs: 'session', asks: true, call: () => ({ query: '?type=project&action=read' }) },
+    { needs: 'session', allowsServices: true, call: () => ({ query: '?type=project&action=read' }) },
   ],
   'GET /api/v1/authorization/who': [
     {
       needs: 'share',
       on: 'project',
-      asks: true,
+      allowsServices: true,
       call: ({ project }) => ({ query: `?type=project&id=${project}&action=read` }),
     },
     {
       needs: 'share',
       on: 'generation',
-      asks: true,
+      allowsServices: true,
       call: ({ generation }) => ({ query: `?type=generation&id=${generation}&action=read` }),
     },
   ],
@@ -198,7 +202,7 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'service', call: ({ project }) => ({ body: { evaluations: [evaluation(project)] } }) },
   ],
 
-  'POST /api/v1/service-keys': [{ needs: 'operator', ...saying({ name: 'k', scopes: ['authorization:check'] }) }],
+  'POST /api/v1/service-keys': [{ needs: 'operator', ...withBody({ name: 'k', scopes: ['authorization:check'] }) }],
   'GET /api/v1/service-keys': [{ needs: 'operator' }],
   'DELETE /api/v1/service-keys/{service_key_id}': [
     { needs: 'operator', call: ({ serviceKey }) => ({ path: { service_key_id: serviceKey } }) },
@@ -212,10 +216,10 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
   ],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
-  'PUT /api/v1/security/flags': [{ needs: 'operator', ...saying({ warm_up: true }) }],
-  'GET /api/v1/performance/metrics': [{ needs: 'operator', asks: true }],
+  'PUT /api/v1/security/flags': [{ needs: 'operator', ...withBody({ warm_up: true }) }],
+  'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],
 
-  'POST /api/v1/teams': [{ needs: 'session', ...saying({ name: 'Mine' }) }],
+  'POST /api/v1/teams': [{ needs: 'session', ...withBody({ name: 'Mine' }) }],
   'GET /api/v1/teams': [{ needs: 'session' }],
   'GET /api/v1/teams/{team_id}': [{ needs: 'role', atLeast: 'viewer', ...inTeam() }],
   'PATCH /api/v1/teams/{team_id}': [
@@ -260,13 +264,13 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'role', atLeast: 'admin', ...inTeam(({ invitation }) => ({ path: { invitation_id: invitation } })) },
   ],
   'POST /api/v1/teams/invitations/accept': [
-    { needs: 'own', otherwise: '404 team.invitation_not_found', ...saying({ secret }) },
+    { needs: 'own', otherwise: '404 team.invitation_not_found', ...withBody({ secret }) },
   ],
   'POST /api/v1/teams/invitations/decline': [
-    { needs: 'own', otherwise: '404 team.invitation_not_found', ...saying({ secret }) },
+    { needs: 'own', otherwise: '404 team.invitation_not_found', ...withBody({ secret }) },
   ],
 
-  'POST /api/v1/projects': [{ needs: 'session', ...saying({ name: 'Mine' }) }],
+  'POST /api/v1/projects': [{ needs: 'session', ...withBody({ name: 'Mine' }) }],
   'GET /api/v1/projects': [{ needs: 'session' }],
   'GET /api/v1/projects/{project_id}': [{ needs: 'read', on: 'project', ...inProject() }],
   'PATCH /api/v1/projects/{project_id}': [
@@ -293,12 +297,12 @@ const table: Record<string, readonly Entry[]> = {
   'DELETE /api/v1/projects/{project_id}/teams/{team_id}': [{ needs: 'admin', on: 'project', ...inGrant() }],
 
   'POST /api/v1/generations': [
-    { needs: 'session', ...saying(asked) },
-    { needs: 'create', on: 'project', call: ({ project }) => ({ body: { ...asked, project_id: project } }) },
+    { needs: 'session', ...withBody(newGeneration) },
+    { needs: 'create', on: 'project', call: ({ project }) => ({ body: { ...newGeneration, project_id: project } }) },
     {
       needs: 'read',
       on: 'generation',
-      call: ({ generation }) => ({ body: { ...asked, parent_id: generation, intent: 'fork' } }),
+      call: ({ generation }) => ({ body: { ...newGeneration, parent_id: generation, intent: 'fork' } }),
     },
   ],
   'GET /api/v1/generations': [{ needs: 'session' }],
@@ -347,15 +351,15 @@ const table: Record<string, readonly Entry[]> = {
   ],
 }
 
-/** What a body may never say, but where the route is about just that. */
-const claims: Record<string, unknown> = {
+/** Fields that no request body may set, except on the routes listed in `settableFields`. */
+const forbiddenFields: Record<string, unknown> = {
   owner_id: unknownId,
   role: 'admin',
   plan: 'enterprise',
   team_id: unknownId,
   status: 'completed',
 }
-const ownWords: Record<string, readonly string[]> = {
+const settableFields: Record<string, readonly string[]> = {
   'POST /api/v1/projects/{project_id}/transfer': ['owner_id'],
   'POST /api/v1/projects/{project_id}/teams': ['team_id'],
   'PATCH /api/v1/teams/{team_id}/members/{user_id}': ['role'],
@@ -365,7 +369,7 @@ const ownWords: Record<string, readonly string[]> = {
 
 const refusal = ({ status, body }: Answer) => (status < 400 ? 'ok' : `${status} ${body?.code}`)
 
-describe('who may do what, on every route', () => {
+describe('the authorization matrix', () => {
   const clock = manualClock(Date.now())
   let app: TestApp
   let client: Api
@@ -373,22 +377,22 @@ describe('who may do what, on every route', () => {
   let by: Record<Name, Person>
   let tokens: Record<string, string | undefined>
   let keys: Record<'check' | 'list', string>
-  let things: Things
+  let world: World
 
-  const made = async (path: string, body: object, { token }: Person) => {
+  const createAt = async (path: string, body: object, { token }: Person) => {
     const answer = await client.post(`/api/v1${path}`, body, { token })
     expect([path, refusal(answer)]).toEqual([path, 'ok'])
     return answer.body
   }
   const join = async (team: string, person: Person, role: string, inviter = by.owner) => {
-    const { secret } = await made(`/teams/${team}/invitations`, { email: person.email, role }, inviter)
-    await made('/teams/invitations/accept', { secret }, person)
+    const { secret } = await createAt(`/teams/${team}/invitations`, { email: person.email, role }, inviter)
+    await createAt('/teams/invitations/accept', { secret }, person)
   }
   const leave = async (team: string, { token }: Person) => {
     const { status } = await client.post(`/api/v1/teams/${team}/leave`, undefined, { token })
     expect(status).toBe(204)
   }
-  /** What came of a generation, as it would be if it had been made. */
+  /** Stores a result for a generation, as a finished job would have done. */
   const complete = async ({ id, owner_id }: { id: string; owner_id: string }): Promise<string> => {
     const media = newId()
     const bytes = Buffer.from('not really a picture')
@@ -407,19 +411,19 @@ describe('who may do what, on every route', () => {
       values (${media}, ${id}, ${owner_id}, 0, ${sha256})`
     return media
   }
-  /** A project of somebody, with a grant of level write to the team, of which its owner is no member. */
+  /** A project with a write grant for a team that the project's owner is not a member of. */
   const share = async (team: string, person: Person, visibility: string) => {
-    const { id } = await made('/projects', { name: 'A project', visibility }, person)
-    const generation = await made('/generations', { ...asked, project_id: id }, person)
-    const media = await complete(await made('/generations', { ...asked, project_id: id }, person))
+    const { id } = await createAt('/projects', { name: 'A project', visibility }, person)
+    const generation = await createAt('/generations', { ...newGeneration, project_id: id }, person)
+    const media = await complete(await createAt('/generations', { ...newGeneration, project_id: id }, person))
     await join(team, person, 'admin')
-    await made(`/projects/${id}/teams`, { team_id: team, access_level: 'write' }, person)
+    await createAt(`/projects/${id}/teams`, { team_id: team, access_level: 'write' }, person)
     await leave(team, person)
-    const link = await made(`/media/${media}/share-links`, {}, person)
+    const link = await createAt(`/media/${media}/share-links`, {}, person)
     return [id, generation.id, media, link.id] as const
   }
-  const build = async (): Promise<Things> => {
-    const { id: team } = await made('/teams', { name: 'A team' }, by.owner)
+  const build = async (): Promise<World> => {
+    const { id: team } = await createAt('/teams', { name: 'A team' }, by.owner)
     for (const role of roles.slice(1)) await join(team, by[role], role)
     const [project, generation, media, shareLink] = await share(team, by.maker, 'team-only')
     const [hiddenProject, hiddenGeneration, hiddenMedia, hiddenShareLink] = await share(team, by.other, 'private')
@@ -436,9 +440,9 @@ describe('who may do what, on every route', () => {
       hiddenGeneration,
       hiddenMedia,
       hiddenShareLink,
-      spareTeam: (await made('/teams', { name: 'Another' }, by.maker)).id,
-      invitation: (await made(`/teams/${team}/invitations`, guest, by.owner)).id,
-      serviceKey: (await made('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
+      spareTeam: (await createAt('/teams', { name: 'Another' }, by.maker)).id,
+      invitation: (await createAt(`/teams/${team}/invitations`, guest, by.owner)).id,
+      serviceKey: (await createAt('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
       session,
       ids: Object.fromEntries(people.map((name) => [name, by[name].id])) as Record<Name, string>,
     }
@@ -454,19 +458,19 @@ describe('who may do what, on every route', () => {
     by = Object.fromEntries(entries) as Record<Name, Person>
     const [suspended, closed] = await Promise.all([register(client), register(client)])
     await app.services.database.admin`update users set role = 'admin' where id = ${by.operator.id}`
-    things = await build()
-    for (const person of [suspended, closed]) await join(things.team, person, 'admin')
+    world = await build()
+    for (const person of [suspended, closed]) await join(world.team, person, 'admin')
     await app.services.database.admin`update users set status = 'suspended' where id = ${suspended.id}`
     expect((await client.delete('/api/v1/auth/me', { token: closed.token })).status).toBe(204)
-    // What was known of the suspended one before its row was changed by hand is soon no longer believed.
+    // The row was changed behind the service's back: wait until the cached account has expired.
     clock.advance(300_000)
     const keyFor = async (scope: string) =>
-      (await made('/service-keys', { name: scope, scopes: [scope] }, by.operator)).key as string
+      (await createAt('/service-keys', { name: scope, scopes: [scope] }, by.operator)).key as string
     keys = { check: await keyFor('authorization:check'), list: await keyFor('authorization:list') }
     const [head, , signature] = by.maker.token.split('.')
     const [, payload] = by.owner.token.split('.')
     tokens = {
-      nobody: undefined,
+      anonymous: undefined,
       expired: expired.token,
       forged: `${head}.${payload}.${signature}`,
       suspended: suspended.token,
@@ -489,7 +493,7 @@ describe('who may do what, on every route', () => {
   }
   const send = (
     name: string,
-    { path = {}, query = '', body, picture }: Call,
+    { path = {}, query = '', body, picture }: RequestParts,
     token: string | undefined,
   ): Promise<Answer> => {
     const [method = '', template = ''] = name.split(' ')
@@ -498,7 +502,7 @@ describe('who may do what, on every route', () => {
     if (picture !== undefined) {
       return client.post(target, picture, { ...sending, headers: { 'content-type': 'image/png' } })
     }
-    // It would go on; how it is begun is the same.
+    // A stream does not end by itself: read its status and cancel it.
     if (target.endsWith('/stream')) return openStream(target, token)
     if (method === 'GET') return client.get(target, sending)
     if (method === 'DELETE') return client.delete(target, sending)
@@ -506,12 +510,14 @@ describe('who may do what, on every route', () => {
     return method === 'PATCH' ? client.patch(target, body, sending) : client.post(target, body, sending)
   }
 
-  /** What the table says of one subject: 'ok', or the refusal. */
+  /** The answer the table expects for one caller: 'open', 'ok', or the refusal. */
   const expected = (entry: Entry, subject: Subject, target: 'shared' | 'hidden'): string => {
     if (entry.needs === 'nothing') return 'open'
     if (outsiders.includes(subject as never)) return '401 identity.not_signed_in'
     if (subject === 'service') {
-      return entry.asks || entry.needs === 'service' ? '403 service_key.scope_missing' : '401 identity.not_signed_in'
+      return entry.allowsServices || entry.needs === 'service'
+        ? '403 service_key.scope_missing'
+        : '401 identity.not_signed_in'
     }
     const name = subject as Name
     if ('on' in entry) {
@@ -530,16 +536,16 @@ describe('who may do what, on every route', () => {
     return entry.otherwise?.[role] ?? 'ok'
   }
 
-  const wordsOf = ({ status, headers, body }: Answer, ids: readonly string[]) => {
+  const comparable = ({ status, headers, body }: Answer, ids: readonly string[]) => {
     const text = ids.reduce((rest, id) => rest.replaceAll(id, '<id>'), JSON.stringify({ ...body, request_id: '' }))
     return { status, text, headers: [...headers].filter(([name]) => !['date', 'x-request-id'].includes(name)) }
   }
 
-  test('the table has every route of the document and no other', () => {
+  test('covers exactly the routes of the OpenAPI document', () => {
     expect(Object.keys(table).sort()).toEqual(routesOf(document).map(nameOf).sort())
   })
 
-  const inTarget = (given: Things, target: 'shared' | 'hidden'): Things =>
+  const inTarget = (given: World, target: 'shared' | 'hidden'): World =>
     target === 'shared'
       ? given
       : {
@@ -550,46 +556,50 @@ describe('who may do what, on every route', () => {
           shareLink: given.hiddenShareLink,
         }
 
-  /** What the call is about, in its path, its query or its body. */
-  const principalOf = (entry: Entry, given: Things): string | undefined => {
+  /** The id of the resource the request names in its path, query or body. */
+  const resourceIdOf = (entry: Entry, given: World): string | undefined => {
     if ('on' in entry) return given[entry.on]
     if (entry.needs === 'role') return given.team
-    return entry.needs === 'own' ? entry.thing?.(given) : undefined
+    return entry.needs === 'own' ? entry.resource?.(given) : undefined
   }
 
   const problemsOf = async (name: string, entry: Entry, subject: Subject, target: 'shared' | 'hidden') => {
-    const given = inTarget(things, target)
+    const given = inTarget(world, target)
     const call = entry.call?.(given) ?? {}
     const token = tokenOf(subject, name)
     const answer = await send(name, call, token)
-    const got = refusal(answer)
-    const should = expected(entry, subject, target)
+    const actual = refusal(answer)
+    const expectedAnswer = expected(entry, subject, target)
     const what = `${name} ${JSON.stringify(call.body ?? '')} on ${target} as ${subject}`
     const problems: string[] = []
-    const isRight = should === 'open' ? answer.status < 500 && got !== '401 identity.not_signed_in' : got === should
-    if (!isRight) problems.push(`${what}: ${got}, not ${should}`)
-    const principal = principalOf(entry, given)
-    if (answer.status === 404 && principal !== undefined) {
-      const imagined = randomUUID()
-      const other = JSON.parse(JSON.stringify(call).replaceAll(principal, imagined))
+    const isRight =
+      expectedAnswer === 'open'
+        ? answer.status < 500 && actual !== '401 identity.not_signed_in'
+        : actual === expectedAnswer
+    if (!isRight) problems.push(`${what}: ${actual}, expected ${expectedAnswer}`)
+    const resourceId = resourceIdOf(entry, given)
+    if (answer.status === 404 && resourceId !== undefined) {
+      const unknownResourceId = randomUUID()
+      const other = JSON.parse(JSON.stringify(call).replaceAll(resourceId, unknownResourceId))
       const never = await send(name, other, token)
-      const [seen, unseen] = [wordsOf(answer, [principal]), wordsOf(never, [imagined])]
-      if (!Bun.deepEquals(seen, unseen)) problems.push(`${what}: ${seen.text}, but of nothing ${unseen.text}`)
+      const [seen, unseen] = [comparable(answer, [resourceId]), comparable(never, [unknownResourceId])]
+      if (!Bun.deepEquals(seen, unseen)) problems.push(`${what}: ${seen.text}, but for an unknown id ${unseen.text}`)
     }
-    // What was let through may have changed the world that the next one is held against.
-    if (got === 'ok' && !name.startsWith('GET') && 'call' in entry && entry.needs !== 'session') things = await build()
+    // An accepted request may have changed the fixture, so the next request gets a fresh one.
+    if (actual === 'ok' && !name.startsWith('GET') && 'call' in entry && entry.needs !== 'session')
+      world = await build()
     return problems
   }
 
   for (const [name, entries] of Object.entries(table)) {
-    test(name, async () => {
+    test(`${name} answers every kind of caller as the table says`, async () => {
       const problems: string[] = []
       for (const entry of entries) {
         for (const target of 'on' in entry ? (['shared', 'hidden'] as const) : (['shared'] as const)) {
-          for (const subject of [...outsiders, 'service' as const, ...(entry.drastic ? [] : people)]) {
-            // Ending it would sign the maker out; another suite does.
+          for (const subject of [...outsiders, 'service' as const, ...(entry.endsOwnAccess ? [] : people)]) {
+            // Ending its own session would sign the maker out. Other tests cover that.
             if (entry.needs === 'own' && subject === entry.of) continue
-            // It owns the hidden project, but is in no team, and so has nobody to hand it to.
+            // The owner of the private project is in no team, so the transfer and grant requests of the table do not apply.
             if (target === 'hidden' && subject === 'other' && entry.needs === 'admin') continue
             problems.push(...(await problemsOf(name, entry, subject, target)))
           }
@@ -599,15 +609,15 @@ describe('who may do what, on every route', () => {
     }, 60_000)
   }
 
-  test('what only the service decides is no word of a body, whoever says it', async () => {
+  test('refuses every body field that only the service may set with 422, also from owners and operators', async () => {
     const wrong: string[] = []
     for (const [name, entries] of Object.entries(table)) {
       if (name.includes('/access/v1/')) continue
       for (const entry of entries) {
-        const call = entry.call?.(things)
+        const call = entry.call?.(world)
         if (call?.body === undefined) continue
-        for (const [word, value] of Object.entries(claims)) {
-          if (ownWords[name]?.includes(word)) continue
+        for (const [word, value] of Object.entries(forbiddenFields)) {
+          if (settableFields[name]?.includes(word)) continue
           for (const subject of ['maker', 'owner', 'operator'] as const) {
             const answer = await send(name, { ...call, body: { ...call.body, [word]: value } }, by[subject].token)
             if (refusal(answer) !== '422 request.invalid')
@@ -619,10 +629,10 @@ describe('who may do what, on every route', () => {
     expect(wrong).toEqual([])
   })
 
-  test('an operator, a stranger and a team with a sleeping grant are shown nothing of it in any list', async () => {
-    things = await build()
-    const { ids: _, session: __, serviceKey: ___, ...all } = things
-    const { hiddenProject, hiddenGeneration } = things
+  test('keeps resources out of every list of an operator, of a stranger and of a team with a dormant grant', async () => {
+    world = await build()
+    const { ids: _, session: __, serviceKey: ___, ...all } = world
+    const { hiddenProject, hiddenGeneration } = world
     const unseen = {
       operator: Object.values(all),
       stranger: Object.values(all),

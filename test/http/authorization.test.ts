@@ -14,15 +14,15 @@ let cyd: Person
 let key: string
 let statements: string[] = []
 
-/** Ada's project, which a team of hers may write in; Bob is a contributor of that team, Cyd is nobody. */
+/** Ada's project. Her team has a write grant on it; Bob is a contributor of that team, Cyd has no access. */
 let lab: string
 let work: string
 let team: string
 
 const sql = () => app.services.database.admin
 
-/** All that was known is forgotten. */
-const forget = () => {
+/** Empties the fact cache and the list of recorded statements. */
+const clearCaches = () => {
   app.services.caches.facts.invalidate('everything')
   statements = []
 }
@@ -62,7 +62,7 @@ beforeEach(async () => {
     insert into project_grants (project_id, team_id, access_level, granted_by)
     values (${lab}, ${team}, 'write', ${ada.id})`
   await app.leased()
-  forget()
+  clearCaches()
 })
 
 const theLab = () => ({ type: 'project', id: lab })
@@ -74,15 +74,15 @@ const explain = (token: string, body: object) => client.post(`${path}/explain`, 
 const get = (token: string, what: string, query: Record<string, string>) =>
   client.get(`${path}/${what}?${new URLSearchParams(query)}`, { token })
 
-describe('a person asks about itself', () => {
-  test('whether or not it says so', async () => {
+describe('a user', () => {
+  test('checks its own permissions, with or without naming itself', async () => {
     for (const user_id of [undefined, bob.id]) {
       const { status, body } = await check(bob.token, { user_id, action: 'create', resource: theWork() })
       expect([status, body]).toEqual([200, { allowed: true, reason: 'team.granted' }])
     }
   })
 
-  test('and about nobody else: 403, whatever it asks and whoever the other is', async () => {
+  test('gets 403 on every authorization route when it names another user, known or unknown', async () => {
     for (const user_id of [ada.id, newId()]) {
       const question = { user_id, action: 'read', resource: theLab() }
       for (const { status, body } of [
@@ -96,18 +96,18 @@ describe('a person asks about itself', () => {
     }
   })
 
-  test('who may, of a thing it may share: 403 where it may only look, 404 where it may not', async () => {
+  test('lists who has access only with the share permission: 403 with read access, 404 without', async () => {
     const ask = (token: string) => get(token, 'who', { ...theWork(), action: 'read' })
-    const told = await ask(ada.token)
-    expect([told.status, told.body.everyone]).toEqual([200, false])
-    expect(told.body.items).toEqual(
+    const explanationOf = await ask(ada.token)
+    expect([explanationOf.status, explanationOf.body.everyone]).toEqual([200, false])
+    expect(explanationOf.body.items).toEqual(
       [ada.id, bob.id]
         .sort()
         .reverse()
         .map((user_id) => ({ user_id })),
     )
-    const looked = await ask(bob.token)
-    expect([looked.status, looked.body.code]).toEqual([403, 'access.denied'])
+    const readOnly = await ask(bob.token)
+    expect([readOnly.status, readOnly.body.code]).toEqual([403, 'access.denied'])
     const hidden = await ask(cyd.token)
     const never = await get(cyd.token, 'who', { type: 'generation', id: newId(), action: 'read' })
     for (const { status, body } of [hidden, never]) {
@@ -116,8 +116,8 @@ describe('a person asks about itself', () => {
   })
 })
 
-describe('a service asks about whom it names', () => {
-  test('one by one, in a batch about several people, and with an explanation', async () => {
+describe('a service', () => {
+  test('checks any user it names: one by one, in a batch about several users, and with an explanation', async () => {
     const about = (user_id: string, action = 'create') => ({ user_id, action, resource: theWork() })
     expect((await check(key, about(bob.id))).body.allowed).toBeTrue()
     expect((await check(key, about(cyd.id))).body).toEqual({ allowed: false, reason: 'resource.not_visible' })
@@ -127,7 +127,7 @@ describe('a service asks about whom it names', () => {
     expect((await explain(key, about(bob.id))).body.layers).toHaveLength(10)
   })
 
-  test('and must name one: 422 where it does not, saying where', async () => {
+  test('must name a user: 422 with a pointer to the missing field', async () => {
     const question = { action: 'read', resource: theLab() }
     const query = { type: 'project', action: 'read' }
     for (const [answer, place] of [
@@ -141,7 +141,7 @@ describe('a service asks about whom it names', () => {
     }
   })
 
-  test('who may, of any thing; of one that never was: nobody', async () => {
+  test('lists who has access to any resource, and gets an empty list for an unknown one', async () => {
     const { body } = await get(key, 'who', { ...theLab(), action: 'create' })
     expect(body.items).toHaveLength(2)
     const never = await get(key, 'who', { type: 'project', id: newId(), action: 'read' })
@@ -149,8 +149,8 @@ describe('a service asks about whom it names', () => {
   })
 })
 
-describe('what is accessible', () => {
-  test('is the same by each single check, page by page, for every action', async () => {
+describe('the list of accessible resources', () => {
+  test('agrees with single checks, page by page, for every action', async () => {
     const own = newId()
     await sql()`insert into generations (id, owner_id, model, prompt) values (${own}, ${bob.id}, 'm', 'p')`
     for (const action of actions) {
@@ -173,16 +173,16 @@ describe('what is accessible', () => {
     }
   })
 
-  test('what is public is for everyone, and who may says so', async () => {
+  test('includes public resources for every user, and the list of users with access says `everyone`', async () => {
     await sql()`update projects set visibility = 'public' where id = ${lab}`
-    forget()
+    clearCaches()
     const { body } = await get(cyd.token, 'accessible', { type: 'generation', action: 'read' })
     expect(body.items).toContainEqual({ type: 'generation', id: work })
     expect((await get(ada.token, 'who', { ...theWork(), action: 'download' })).body.everyone).toBeTrue()
     expect((await get(ada.token, 'who', { ...theWork(), action: 'write' })).body.everyone).toBeFalse()
   })
 
-  test('a cursor that is none of ours is a 422', async () => {
+  test('refuses a cursor the service did not issue with 422', async () => {
     for (const cursor of ['x', encodeCursor('not an id'), `${encodeCursor(newId())}=`]) {
       for (const what of ['accessible', 'who']) {
         const query = { type: 'project', id: lab, action: 'read', cursor }
@@ -194,8 +194,8 @@ describe('what is accessible', () => {
   })
 })
 
-describe('what it costs', () => {
-  test('a cold check of a person is one statement, a warm one none', async () => {
+describe('the cost of authorization in statements', () => {
+  test('is one for a cold check of a user and zero for a warm one', async () => {
     const ask = () => check(bob.token, { action: 'read', resource: theWork() })
     expect((await ask()).body.allowed).toBeTrue()
     expect(statements).toHaveLength(1)
@@ -203,20 +203,20 @@ describe('what it costs', () => {
     expect(statements).toHaveLength(1)
   })
 
-  test('a cold batch of 200 is at most two, whatever the order of its checks', async () => {
+  test('is at most two for a cold batch of 200, in any order of its checks', async () => {
     const checks = Array.from({ length: 200 }, (_, number) => ({
       action: actions[number % actions.length],
       resource: [theLab(), theWork(), { type: 'generation', id: newId() }][number % 3],
     }))
     const { body } = await batch(bob.token, checks)
     expect(statements.length).toBeLessThanOrEqual(2)
-    forget()
+    clearCaches()
     const reversed = await batch(bob.token, checks.toReversed())
     expect(reversed.body.results.toReversed()).toEqual(body.results)
     expect(statements.length).toBeLessThanOrEqual(2)
   })
 
-  test('201 checks, or none, are refused', async () => {
+  test('is bounded: a batch of 201 checks, or of zero, is refused', async () => {
     const one = { action: 'read', resource: theLab() }
     for (const length of [0, 201]) {
       expect(
@@ -230,17 +230,17 @@ describe('what it costs', () => {
     }
   })
 
-  test('a list is one statement besides signing in', async () => {
+  test('is one for a list, besides the one for signing in', async () => {
     await get(bob.token, 'accessible', { type: 'project', action: 'read' })
     expect(statements).toHaveLength(2)
-    forget()
+    clearCaches()
     await get(ada.token, 'who', { ...theLab(), action: 'read' })
     expect(statements).toHaveLength(2)
   })
 })
 
 describe('an explanation', () => {
-  test('has ten layers, says where the facts came from, and decides like a check', async () => {
+  test('has ten layers, names the tier of the facts, and decides like a check', async () => {
     const question = { action: 'write', resource: theWork() }
     const cold = (await explain(bob.token, question)).body
     const warm = (await explain(bob.token, question)).body
@@ -250,16 +250,16 @@ describe('an explanation', () => {
     expect(decision).toEqual((await check(bob.token, question)).body)
   })
 
-  test('of a thing one may not see is, layer by layer, that of one that never was', async () => {
-    const told = async (resource: object) => (await explain(cyd.token, { action: 'read', resource })).body
-    expect(await told(theWork())).toEqual(await told({ type: 'generation', id: newId() }))
-    // Known by now, because the generation brought it along.
-    expect(await told(theLab())).toEqual(await told({ type: 'project', id: newId() }))
+  test('of a resource that is not visible equals, layer by layer, that of an unknown id', async () => {
+    const explanationOf = async (resource: object) => (await explain(cyd.token, { action: 'read', resource })).body
+    expect(await explanationOf(theWork())).toEqual(await explanationOf({ type: 'generation', id: newId() }))
+    // The project is cached already: it was loaded together with the generation.
+    expect(await explanationOf(theLab())).toEqual(await explanationOf({ type: 'project', id: newId() }))
   })
 })
 
-describe('nothing a client sends decides', () => {
-  test('fields that are not asked for are a 422', async () => {
+describe('input from a client', () => {
+  test('is refused with 422 when it has an unknown field', async () => {
     for (const extra of [
       { owner_id: bob.id },
       { role: 'admin' },
@@ -283,7 +283,7 @@ describe('nothing a client sends decides', () => {
     }
   })
 
-  test('ids in another case, with spaces, or of look-alike letters are refused and never taken for one another', async () => {
+  test('is refused when an id is spelt in another case, with spaces or with look-alike characters', async () => {
     const spellings = [
       lab.toUpperCase(),
       ` ${lab}`,
@@ -303,20 +303,20 @@ describe('nothing a client sends decides', () => {
     }
   })
 
-  test('nobody asks without signing in, with a key that is none, or after being suspended', async () => {
+  test('is refused with 401 without a valid token or key, and from a suspended account', async () => {
     const question = { action: 'read', resource: theLab() }
     for (const token of ['', 'vsk_', `${bob.token}x`]) {
       expect((await check(token, question)).status).toBe(401)
       expect((await get(token, 'who', { ...theLab(), action: 'read' })).status).toBe(401)
     }
     await sql()`update users set status = 'suspended' where id = ${cyd.id}`
-    forget()
+    clearCaches()
     expect((await check(cyd.token, question)).status).toBe(401)
     expect((await check(key, { ...question, user_id: cyd.id })).body).toEqual({
       allowed: false,
       reason: 'account.suspended',
     })
     await sql()`update users set status = 'active' where id = ${cyd.id}`
-    forget()
+    clearCaches()
   })
 })

@@ -8,7 +8,7 @@ const path = '/api/v1/security/flags'
 const allOn = { l1: true, l2: true, l3: true, warm_up: true }
 type Flags = typeof allOn
 
-/** Two instances of one service: what is switched on one is looked at on the other. */
+/** Two instances of one service: flags are switched on one and observed on the other. */
 let here: TestApp
 let there: TestApp
 let client: Api
@@ -22,7 +22,7 @@ beforeAll(async () => {
   const config = { redisUrl: (await redis()).url }
   here = await startApp({ config })
   there = await startApp({ config, connection: here.connection })
-  // Who started a moment ago hears of the other by its next heartbeat.
+  // An instance learns of the other members from their next heartbeat.
   await until(() => [here, there].every(({ services }) => services.caches.bus.members().length === 1))
   client = api(here.baseUrl)
   other = api(there.baseUrl)
@@ -45,14 +45,14 @@ beforeEach(async () => {
 
 const until = async (holds: () => boolean | Promise<boolean>) => {
   for (const giveUpAt = performance.now() + 5_000; !(await holds()); ) {
-    if (performance.now() > giveUpAt) throw new Error('It never came to that')
+    if (performance.now() > giveUpAt) throw new Error('the condition did not hold within 5 s')
     await Bun.sleep(2)
   }
 }
 const put = (flags: object, { token }: { token: string } = admin, by = client) => by.put(path, flags, { token })
 
 describe('a flag', () => {
-  test('is on until it is switched, is told as it is stored, and the others stay as they are', async () => {
+  test('is on by default, is reported as stored, and switching it leaves the others unchanged', async () => {
     expect((await put({ l2: false })).body).toEqual({ ...allOn, l2: false })
     expect((await put({ warm_up: false, l3: true })).body).toEqual({ ...allOn, l2: false, warm_up: false })
     for (const by of [client, other]) {
@@ -63,19 +63,19 @@ describe('a flag', () => {
     expect(row as object).toEqual({ enabled: false, updated_by: admin.id })
   })
 
-  test('is felt on the other instance when the call returns, every time', async () => {
+  test('is in force on the other instance when the call that switched it returns', async () => {
     const { current } = there.services.caches.flags
     for (let round = 0; round < 25; round += 1) {
       const wanted = Object.fromEntries(
         Object.keys(allOn).map((name, bit) => [name, ((round * 7) & (1 << bit)) === 0]),
       ) as Flags
-      const [writer, felt] = round % 2 === 0 ? [client, current] : [other, here.services.caches.flags.current]
+      const [writer, currentFlags] = round % 2 === 0 ? [client, current] : [other, here.services.caches.flags.current]
       expect((await put(wanted, admin, writer)).status).toBe(200)
-      expect(felt).toEqual(wanted)
+      expect(currentFlags).toEqual(wanted)
     }
   })
 
-  test('two who switch the same ones at once wait for each other, and all agree in the end', async () => {
+  test('switched by concurrent calls ends with the same value on all instances and in the database', async () => {
     const both = [
       { l1: false, l2: false, warm_up: false },
       { warm_up: true, l2: true, l1: true },
@@ -88,7 +88,7 @@ describe('a flag', () => {
     }
   })
 
-  test('is refused where it is none, is no boolean, or is not there at all, and from who is no operator', async () => {
+  test('is refused with 422 when it is missing, unknown or not a boolean, and with 403 from a caller who is not an operator', async () => {
     for (const wrong of [{}, { l4: true }, { l1: 'off' }, { l1: null }, { l1: false, updated_by: admin.id }, []]) {
       const { status, body } = await put(wrong)
       expect([wrong, status, body.code]).toEqual([wrong, 422, 'request.invalid'])
@@ -101,9 +101,9 @@ describe('a flag', () => {
 })
 
 describe('an instance', () => {
-  test('that was cut off goes by what was switched meanwhile as soon as it believes its memory again', async () => {
+  test('that lost the bus applies the flags switched meanwhile before its lease begins again', async () => {
     const { caches, database } = there.services
-    // Its pool is busy, so that it is known in time by the connection that listens or not at all.
+    // The pool is busy, so only the bus connections can read the flags in time.
     const asked = Array.from({ length: 3 }, () => database.admin`select pg_sleep(1)`)
     const { database: sql } = here.services
     await sql.write.begin(async (tx) => {
@@ -112,18 +112,18 @@ describe('an instance', () => {
       await tx`insert into flags (name, enabled) values ('l3', false)
                    on conflict (name) do update set enabled = excluded.enabled`
     })
-    // More than what was under way when the connection was cut can bring.
+    // Further than heartbeats sent before the cut could extend the lease.
     const before = caches.bus.lease.untilMs + 400
     await until(() => caches.bus.lease.untilMs > before)
     expect(caches.flags.current).toEqual({ ...allOn, l3: false })
     await Promise.all(asked)
   })
 
-  test('that starts goes by what is stored before it has heard anything', async () => {
+  test('that starts applies the stored flags, even when it cannot reach the bus', async () => {
     await put({ l3: false, warm_up: false })
     const config = { ...parseConfig({ SECRET: testSecret, DB_CONNECTIONS: '6', HASH_WORKERS: '1' }) }
-    const deaf = { ...config, secret: testSecret, databaseBusUrl: 'postgres://nobody@127.0.0.1:1/nowhere' }
-    const services = await createServices(deaf, here.connection, { log: createLog('silent') })
+    const withoutBus = { ...config, secret: testSecret, databaseBusUrl: 'postgres://unreachable@127.0.0.1:1/nowhere' }
+    const services = await createServices(withoutBus, here.connection, { log: createLog('silent') })
     try {
       expect(services.caches.flags.current).toEqual({ ...allOn, l3: false, warm_up: false })
     } finally {
@@ -132,29 +132,29 @@ describe('an instance', () => {
   })
 })
 
-describe('with every tier on or off', () => {
+describe('with the tiers switched', () => {
   const actions = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin']
   let resources: { type: string; id: string }[]
 
   beforeAll(async () => {
-    const made = async (about: string, body: object, { token }: Person = owner) => {
+    const createAt = async (about: string, body: object, { token }: Person = owner) => {
       const answer = await client.post(`/api/v1${about}`, body, { token })
       expect(answer.status).toBeLessThan(300)
       return answer.body
     }
-    const { id: team_id } = await made('/teams', { name: 'A team' })
-    const guest = await made(`/teams/${team_id}/invitations`, { email: member.email, role: 'contributor' })
-    await made('/teams/invitations/accept', { secret: guest.secret }, member)
+    const { id: team_id } = await createAt('/teams', { name: 'A team' })
+    const guest = await createAt(`/teams/${team_id}/invitations`, { email: member.email, role: 'contributor' })
+    await createAt('/teams/invitations/accept', { secret: guest.secret }, member)
     resources = []
     for (const visibility of ['private', 'team-only', 'public']) {
-      const { id } = await made('/projects', { name: visibility, visibility })
-      await made(`/projects/${id}/teams`, { team_id, access_level: 'write' })
-      const generation = await made('/generations', { model: 'local/procedural', prompt: 'p', project_id: id })
+      const { id } = await createAt('/projects', { name: visibility, visibility })
+      await createAt(`/projects/${id}/teams`, { team_id, access_level: 'write' })
+      const generation = await createAt('/generations', { model: 'local/procedural', prompt: 'p', project_id: id })
       resources.push({ type: 'project', id }, { type: 'generation', id: generation.id })
     }
   })
 
-  /** Everything anybody may do to anything, as the other instance has it. */
+  /** The decisions of the other instance for every user, resource and action. */
   const decisions = async () => {
     const checks = resources.flatMap((resource) => actions.map((action) => ({ action, resource })))
     const answers = await Promise.all(
@@ -173,20 +173,20 @@ describe('with every tier on or off', () => {
   const all = [true, false].flatMap((l1) => [true, false].flatMap((l2) => [true, false].map((l3) => ({ l1, l2, l3 }))))
   for (const { l1, l2, l3 } of all) {
     const tier = l1 ? 'l1' : l2 ? 'l2' : l3 ? 'l3' : 'database'
-    test(`${JSON.stringify({ l1, l2, l3 })}: decisions are the same, and come from ${tier}`, async () => {
+    test(`${JSON.stringify({ l1, l2, l3 })}, decisions stay the same and come from ${tier}`, async () => {
       const expected = await decisions()
       expect(expected.flatMap(([status]) => status)).toEqual([200, 200, 200])
       await put({ l1, l2, l3 })
       for (let times = 0; times < 3; times += 1) expect(await decisions()).toEqual(expected)
       for (const resource of resources) {
-        // Memory and Redis learn from the first who asks; what is behind them is there at once.
+        // Memory and Redis are filled by the first miss; the tiers behind them need no fill.
         if (l1 || l2) await until(async () => (await tierOf(resource)) === tier)
-        // Redis may be late on a busy machine.
+        // The write-back to Redis may be late on a busy machine.
         if (tier !== 'l2') for (let times = 0; times < 3; times += 1) expect(await tierOf(resource)).toBe(tier)
       }
     })
 
-    test(`${JSON.stringify({ l1, l2, l3 })}: what is taken away is gone at once`, async () => {
+    test(`${JSON.stringify({ l1, l2, l3 })}, a revoked permission is denied at once`, async () => {
       await put({ l1, l2, l3 })
       const { body } = await client.post('/api/v1/projects', { name: 'x' }, { token: owner.token })
       const resource = { type: 'project', id: body.id }

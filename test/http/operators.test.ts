@@ -9,12 +9,12 @@ let client: Api
 let sql: Sql
 let admin: Person
 let customer: Person
-/** Transactions that were begun: one for each change, and one for each second try. */
+/** Transactions begun: one for each change and one for each retry. */
 let begun = 0
 
 beforeAll(async () => {
   app = await startApp({
-    // Enough for all of them to wait in the database and not before it.
+    // Enough connections for all requests to wait on locks in the database instead of waiting in the pool.
     config: { dbConnections: 100, requestTimeoutMs: 30_000 },
     onStatement: (text) => {
       if (text.startsWith('begin')) begun += 1
@@ -35,7 +35,7 @@ const operator = async (): Promise<Person> => {
   await sql`update users set role = 'admin' where id = ${person.id}`
   return person
 }
-const told = ({ status, body }: Answer) => `${status} ${body?.code ?? ''}`.trim()
+const outcome = ({ status, body }: Answer) => `${status} ${body?.code ?? ''}`.trim()
 const as = ({ token }: Person) => ({ token })
 const patch = (by: Person, id: string, changes: object) => client.patch(`/api/v1/users/${id}`, changes, as(by))
 const makeKey = (by: Person) =>
@@ -49,7 +49,7 @@ const grant = (by: Person, userId: string, key = newId()) =>
 
 const writes = ['service key', 'revocation of a service key', 'grant', 'grant again', 'flag'] as const
 
-/** Everything an operator writes but accounts, ready to be sent. */
+/** One request for each kind of operator write except account changes, ready to send. */
 const prepare = async (by: Person): Promise<(() => Promise<Answer>)[]> => {
   const { body: key } = await makeKey(by)
   const replayed = newId()
@@ -64,11 +64,11 @@ const prepare = async (by: Person): Promise<(() => Promise<Answer>)[]> => {
   return writes.map((write) => sends[write])
 }
 
-/** Does it while something is held, which is let go whatever comes of it. */
-const lettingGo = <T>(held: { release(): Promise<void> }, work: () => Promise<T>): Promise<T> =>
+/** Runs `work` while a lock is held, and releases the lock when it has ended, also by failing. */
+const releaseAfter = <T>(held: { release(): Promise<void> }, work: () => Promise<T>): Promise<T> =>
   work().finally(held.release)
 
-/** All that is stored of what operators change, but for the accounts. */
+/** The stored rows that operators write, except accounts. */
 const stored = async () => {
   const [row] = await sql`
     select (select jsonb_agg(k order by id) from service_keys k) as keys,
@@ -82,27 +82,27 @@ for (const [name, change, refused] of [
   ['suspended', { status: 'suspended' }, '401 identity.not_signed_in'],
   ['demoted', { role: 'user' }, '403 access.admins_only'],
 ] as const) {
-  test(`who was let in as an operator and is ${name} before it writes, writes nothing and is told so`, async () => {
+  test(`an operator who is ${name} after the guard and before the write changes nothing and is refused`, async () => {
     const person = await operator()
     const sends = await prepare(person)
     const before = await stored()
-    // The change waits for the account, and the others for the change.
+    // The change waits for the account's lock, and the operator's writes wait for the change.
     const held = await holdUser(app.connection, person.id)
     const changed = patch(admin, person.id, change)
-    const sent = await lettingGo(held, async () => {
+    const sent = await releaseAfter(held, async () => {
       await held.waiting(1)
       const started = sends.map((send) => send())
       await held.waiting(1 + started.length)
       return started
     })
-    expect(told(await changed)).toBe('200')
-    const answers = (await Promise.all(sent)).map((answer, index) => [writes[index], told(answer)])
+    expect(outcome(await changed)).toBe('200')
+    const answers = (await Promise.all(sent)).map((answer, index) => [writes[index], outcome(answer)])
     expect(answers).toEqual(writes.map((write) => [write, refused]))
     expect(await stored()).toEqual(before)
   })
 
   for (const [index, write] of writes.entries()) {
-    test(`who has begun to write is ${name} when that is committed: ${write}`, async () => {
+    test(`an operator is ${name} only after its write in progress has committed: ${write}`, async () => {
       const person = await operator()
       const send = (await prepare(person))[index] as () => Promise<Answer>
       const held = await hold(
@@ -110,20 +110,20 @@ for (const [name, change, refused] of [
         (tx) => tx`lock table service_keys, credit_ledger, flags, idempotency_keys in share mode`,
       )
       const sent = send()
-      const changed = await lettingGo(held, async () => {
+      const changed = await releaseAfter(held, async () => {
         await held.waiting(1)
         const started = [patch(admin, person.id, change)]
         await held.waiting(2)
         return started
       })
       expect((await sent).status).toBeLessThan(300)
-      expect((await Promise.all(changed)).map(told)).toEqual(['200'])
-      expect(told(await send())).toBe(refused)
+      expect((await Promise.all(changed)).map(outcome)).toEqual(['200'])
+      expect(outcome(await send())).toBe(refused)
     })
   }
 }
 
-test('operators who change and give to each other take turns and need no second try', async () => {
+test('operators who change and credit each other concurrently take turns and need no retry', async () => {
   const [one, two] = await Promise.all([operator(), operator()])
   for (let round = 0; round < 10; round += 1) {
     begun = 0
@@ -135,7 +135,7 @@ test('operators who change and give to each other take turns and need no second 
       grant(two, one.id),
       grant(one, two.id),
     ])
-    expect(answers.map(told)).toEqual(['201', '201', '200', '200', '201', '201'])
+    expect(answers.map(outcome)).toEqual(['201', '201', '200', '200', '201', '201'])
     expect(begun).toBe(answers.length)
   }
 })

@@ -13,7 +13,7 @@ const refused = ({ status, body }: Answer) => `${status} ${body?.code}`
 const notSignedIn = '401 identity.not_signed_in'
 const invalid = '401 identity.refresh_token_invalid'
 
-describe('refresh tokens, as time goes by', () => {
+describe('a refresh token', () => {
   const clock = manualClock()
   const entries: Entry[] = []
   const writer = (level: string) => (fields: object) => void entries.push({ level, fields: { ...fields } })
@@ -48,7 +48,7 @@ describe('refresh tokens, as time goes by', () => {
       refresh_token: string
     }
 
-  test('a retry within ten seconds gets the very same bytes', async () => {
+  test('retried within ten seconds gets the same answer, byte for byte', async () => {
     const person = await register(client)
     const first = await refresh(person.refreshToken)
     for (const elapsedMs of [1, 4_999, 5_000]) {
@@ -60,7 +60,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(await meOf(first.body.access_token)).toBe(200)
   })
 
-  test('a reuse after that ends the family: 401, its tokens are dead at once, and an operator hears of it', async () => {
+  test('reused after ten seconds gets 401, ends every token of its family at once, and is logged as a warning', async () => {
     const person = await register(client)
     const other = await login(person)
     const successor = await next(person.refreshToken)
@@ -85,12 +85,12 @@ describe('refresh tokens, as time goes by', () => {
     const [row] = await sql`select end_reason from sessions where id = ${event?.fields['session_id'] as string}`
     expect(row?.['end_reason']).toBe('refresh_reused')
 
-    // Another session of the same person is another family.
+    // Another session of the same user is another family and goes on.
     expect(await meOf(other.access_token)).toBe(200)
     await next(other.refresh_token)
   })
 
-  test('of fifty reuses at once every one is refused, and the family ends once', async () => {
+  test('reused fifty times at once is refused every time and ends its family once', async () => {
     const person = await register(client)
     await next(person.refreshToken)
     clock.advance(graceMs + 1)
@@ -99,7 +99,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(reuses()).toHaveLength(1)
   })
 
-  test('fifty refreshes at once, and fifty retries: one successor is stored', async () => {
+  test('used fifty times at once and retried fifty times stores one successor', async () => {
     const person = await register(client)
     for (const elapsedMs of [0, graceMs]) {
       clock.advance(elapsedMs)
@@ -115,7 +115,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(rows[1]?.['rotated_at']).toBeNull()
   })
 
-  test('a refresh and a logout at once end in a session that is over', async () => {
+  test('used concurrently with a logout leaves the session ended', async () => {
     for (let round = 0; round < 5; round += 1) {
       const person = await register(client)
       const [refreshed] = await Promise.all([
@@ -128,7 +128,7 @@ describe('refresh tokens, as time goes by', () => {
     }
   })
 
-  test('seven days without use end a session; use puts that off', async () => {
+  test('ends its session after seven days without use, and each use starts the seven days again', async () => {
     const [idle, used] = [await register(client), await register(client)]
     clock.advance(7 * dayMs - 1)
     const { refresh: latest } = await next(used.refreshToken)
@@ -139,7 +139,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(reuses()).toEqual([])
   })
 
-  test('thirty days end it whatever its use, and the access tokens of its last minutes with it', async () => {
+  test('ends its session after thirty days of any use, together with the access tokens of its last minutes', async () => {
     const person = await register(client)
     let token = person.refreshToken
     for (let week = 1; week <= 4; week += 1) {
@@ -155,7 +155,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(refused(await refresh(last.refresh))).toBe(invalid)
   })
 
-  test('an access token is good for fifteen minutes and not a second longer', async () => {
+  test('comes with an access token that is valid for exactly fifteen minutes', async () => {
     const { token } = await register(client)
     clock.advance(900_000 - 1_000)
     expect(await meOf(token)).toBe(200)
@@ -163,7 +163,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(refused(await client.get(me, { token }))).toBe(notSignedIn)
   })
 
-  test('the tokens of an ended session are over, and that is no reuse', async () => {
+  test('of an ended session is refused and does not count as a reuse', async () => {
     const person = await register(client)
     const { refresh: successor } = await next(person.refreshToken)
     await client.post('/api/v1/auth/logout', undefined, { token: person.token })
@@ -172,7 +172,7 @@ describe('refresh tokens, as time goes by', () => {
     expect(reuses()).toEqual([])
   })
 
-  test('a suspended account signs in no more, by password or by refresh; a wrong password learns nothing of it', async () => {
+  test('of a suspended account is refused, as is its password; a wrong password does not reveal the suspension', async () => {
     const person = await register(client)
     await sql`update users set status = 'suspended' where id = ${person.id}`
     const { email, password } = person
@@ -181,12 +181,12 @@ describe('refresh tokens, as time goes by', () => {
     const wrong = await client.post('/api/v1/auth/login', { email, password: 'something else' })
     expect(refused(wrong)).toBe('401 identity.credentials_wrong')
     expect(refused(await refresh(person.refreshToken))).toBe(invalid)
-    // The row was changed behind the back of the process, which believes what it knows for no longer than its cache.
+    // The row was changed behind the service's back: wait until the cached account has expired.
     clock.advance(60_000)
     expect(refused(await client.get(me, { token: person.token }))).toBe(notSignedIn)
   })
 
-  test('nothing that is stored signs anybody in', async () => {
+  test('cannot be derived from stored rows or logs, and neither can a password or an access token', async () => {
     const person = await register(client)
     const { access, refresh: successor } = await next(person.refreshToken)
     const secrets = [person.password, person.refreshToken, successor, person.token, access]

@@ -54,7 +54,7 @@ const row = async (id: string) => {
 }
 
 describe('a service key', () => {
-  test('is shown once, opens what its scopes say, and is listed without its text', async () => {
+  test('is shown once, grants the routes of its scopes, and is listed without its secret', async () => {
     const made = await make({ name: 'the gateway', expires_at: new Date(clock.now() + 60_000).toISOString() })
     expect(made.key).toMatch(/^vsk_[A-Za-z0-9_-]{64}$/)
     expect(made).toMatchObject({ name: 'the gateway', scopes: ['authorization:check'], created_by: admin.id })
@@ -64,7 +64,7 @@ describe('a service key', () => {
     expect(body.items).toEqual([shown])
   })
 
-  test('without the scope is refused with 403, with a scope nobody has with 422', async () => {
+  test('without the required scope gets 403, and cannot be created with an unknown scope (422)', async () => {
     const made = await make()
     const { status, body } = await client.get(
       `/api/v1/authorization/accessible?type=project&action=read&user_id=${ada.id}`,
@@ -77,7 +77,7 @@ describe('a service key', () => {
     }
   })
 
-  test('opens no door of a person', async () => {
+  test('is refused on routes for users', async () => {
     const { key } = await make({ scopes: ['authorization:check', 'authorization:list'] })
     for (const closed of ['/api/v1/auth/me', '/api/v1/projects', path, '/api/v1/auth/sessions']) {
       const { status, body } = await client.get(closed, { token: key })
@@ -85,7 +85,7 @@ describe('a service key', () => {
     }
   })
 
-  test('in any other spelling is none: every wrong character, length, case and padding', async () => {
+  test('is refused in any other spelling: wrong character, length, case or padding', async () => {
     const { key } = await make()
     const spellings = [
       `${key}=`,
@@ -110,7 +110,7 @@ describe('a service key', () => {
     expect((await check(key)).status).toBe(200)
   })
 
-  test('is refused from the request after it was revoked, though it was known a moment before', async () => {
+  test('is refused at the first request after it was revoked, although it was cached', async () => {
     for (let times = 0; times < 10; times += 1) {
       const { id, key } = await make()
       expect((await check(key)).status).toBe(200)
@@ -119,7 +119,7 @@ describe('a service key', () => {
     }
   })
 
-  test('revoked twice, or never there, is a 404; it stays in the list with the time', async () => {
+  test('gives 404 when revoked twice or unknown, and stays in the list with the time of revocation', async () => {
     const { id } = await make()
     await client.delete(`${path}/${id}`, { token: admin.token })
     for (const unknown of [id, newId()]) {
@@ -130,7 +130,7 @@ describe('a service key', () => {
     expect(body.items[0]).toMatchObject({ id, revoked_at: new Date(clock.now()).toISOString() })
   })
 
-  test('ends when it expires, also while it is remembered', async () => {
+  test('is refused from its expiry on, also while it is cached', async () => {
     const { key } = await make({ expires_at: new Date(clock.now() + 10_000).toISOString() })
     expect((await check(key)).status).toBe(200)
     clock.advance(9_999)
@@ -139,7 +139,7 @@ describe('a service key', () => {
     expect((await check(key)).status).toBe(401)
   })
 
-  test('cannot be made to expire in the past, or on a day that no month has', async () => {
+  test('cannot be created with an expiry in the past or on an impossible date', async () => {
     for (const expires_at of [new Date(clock.now()).toISOString(), '2999-02-31T00:00:00Z', 'tomorrow', 3]) {
       const refused = await client.post(
         path,
@@ -150,22 +150,22 @@ describe('a service key', () => {
     }
   })
 
-  test('costs one statement when it is not known and none when it is', async () => {
+  test('costs one statement when it is not cached and none when it is', async () => {
     const { key } = await make()
     await check(key)
     await app.leased()
     app.services.caches.facts.invalidate('everything')
     statements = []
     await check(key)
-    // The key, and what the question is about: two, because nothing is looked up for a key that may be no key.
+    // One for the key and then one for the facts: nothing is loaded for a key that is not yet verified.
     expect(statements).toHaveLength(2)
     await check(key)
     expect(statements).toHaveLength(2)
   })
 })
 
-describe('what is kept', () => {
-  test('neither database nor log holds anything that opens a door', async () => {
+describe('of a service key', () => {
+  test('neither database nor log holds a usable secret', async () => {
     const { id, key } = await make()
     await check(key)
     await check(`${key.slice(0, -2)}AA`)
@@ -186,12 +186,12 @@ describe('what is kept', () => {
     ]) {
       expect(dump.includes(usable)).toBeFalse()
     }
-    // What is kept is not good as a secret either.
+    // The stored hash is not accepted as a secret either.
     const forged = Buffer.concat([Buffer.from(id.replaceAll('-', ''), 'hex'), Buffer.from(secret_hash)])
     expect((await check(`vsk_${forged.toString('base64url')}`)).status).toBe(401)
   })
 
-  test('when it was last used is written later, in one statement for all keys, and not by the request', async () => {
+  test('the last use is written later, in one statement for all keys, and not by the request', async () => {
     const made = [await make(), await make(), await make()]
     for (const { key } of made) for (let times = 0; times < 5; times += 1) await check(key)
     for (const { id } of made) expect((await row(id)).last_used_at).toBeNull()
@@ -211,15 +211,15 @@ describe('what is kept', () => {
     expect(writes).toEqual([3])
   })
 
-  test('uses that could not be written are written by the next flush, the later one of two', async () => {
+  test('the last use is written by the next flush when a flush failed, the later of two uses winning', async () => {
     let broken = true
-    const kept: ReadonlyMap<string, number>[] = []
+    const stored: ReadonlyMap<string, number>[] = []
     const usage = createKeyUsage({
       clock,
       store: {
         recordUses: async (uses) => {
           if (broken) throw new Error('no database')
-          kept.push(uses)
+          stored.push(uses)
         },
       },
     })
@@ -232,7 +232,7 @@ describe('what is kept', () => {
     await failed.catch(() => {})
     broken = false
     await usage.flush()
-    expect(kept).toEqual([
+    expect(stored).toEqual([
       new Map([
         ['one', clock.now()],
         ['other', clock.now() - 5],
@@ -241,8 +241,8 @@ describe('what is kept', () => {
   })
 })
 
-describe('only operators', () => {
-  test('make, list and revoke keys', async () => {
+describe('only an operator', () => {
+  test('can create, list and revoke service keys', async () => {
     const { id } = await make()
     const calls = (token?: string) => {
       const sending = token === undefined ? {} : { token }
@@ -258,7 +258,7 @@ describe('only operators', () => {
     for (const { status } of await Promise.all(calls())) expect(status).toBe(401)
   })
 
-  test('send nothing that decides about the key but its name, its scopes and its end', async () => {
+  test('can create service keys, and sets only name, scopes and expiry', async () => {
     for (const extra of [
       { id: newId() },
       { created_by: ada.id },
@@ -275,7 +275,7 @@ describe('only operators', () => {
     }
   })
 
-  test('page through all keys, newest first', async () => {
+  test('can page through all service keys, newest first', async () => {
     await make()
     await make()
     const { body: whole } = await client.get(`${path}?limit=100`, { token: admin.token })
@@ -291,7 +291,7 @@ describe('only operators', () => {
   })
 })
 
-test('the last uses are written when the service closes', async () => {
+test('the last uses of service keys are written when the service closes', async () => {
   const other = await startApp({ connection: app.connection })
   const { id, key } = await make()
   await api(other.baseUrl).post('/api/v1/authorization/check', question(), { token: key })

@@ -8,7 +8,7 @@ const check = '/api/v1/authorization/check'
 
 type Counted = TestApp & { client: Api; statements: string[] }
 
-/** An app whose statements are counted. Its pools are open, so that what is counted is what requests cost. */
+/** An app whose statements are recorded. Its pools are connected first, so that only the requests' statements count. */
 const startCounted = async (connection?: TestApp['connection']): Promise<Counted> => {
   const statements: string[] = []
   const app = await startApp({ onStatement: (text) => void statements.push(text), ...(connection && { connection }) })
@@ -17,7 +17,7 @@ const startCounted = async (connection?: TestApp['connection']): Promise<Counted
   return { ...app, client: api(app.baseUrl), statements }
 }
 
-describe('what an authorization check costs in statements', () => {
+describe('an authorization check', () => {
   let home: Counted
   let owner: Person
   let stranger: Person
@@ -44,7 +44,7 @@ describe('what an authorization check costs in statements', () => {
     generation = { type: 'generation', id: made.body.id }
     const working = await startApp({ connection: home.connection, config: { jobConcurrency: 1 } })
     const list = () => home.client.get(`/api/v1/generations/${made.body.id}/media`, { token: owner.token })
-    await until(async () => (await list()).body.items.length === 1, 'the picture is made')
+    await until(async () => (await list()).body.items.length === 1, 'the picture has been generated')
     picture = { type: 'media', id: (await list()).body.items[0].id }
     await working.close()
   })
@@ -53,7 +53,7 @@ describe('what an authorization check costs in statements', () => {
     await home.close()
   })
 
-  /** A process that knows nothing yet. */
+  /** An instance with empty caches. */
   const startCold = async () => {
     const app = await startCounted(home.connection)
     fresh.push(app)
@@ -61,21 +61,21 @@ describe('what an authorization check costs in statements', () => {
   }
   const ask = (app: Counted, person: Person, resource: object, action = 'read') =>
     app.client.post(check, { action, resource }, { token: person.token })
-  /** What `work` answers, and how many statements were sent meanwhile. */
+  /** The result of `work` and the statements sent while it ran. */
   const counting = async <T>(app: Counted, work: () => Promise<T>) => {
     app.statements.length = 0
     const result = await work()
     return { result, statements: [...app.statements] }
   }
 
-  test('cold, about a generation in a project, with session and account unknown: one', async () => {
+  test('that is cold costs one statement for a generation in a project, session and account included', async () => {
     const app = await startCold()
     const { result, statements } = await counting(app, () => ask(app, stranger, generation))
     expect(result.body).toEqual({ allowed: true, reason: 'visibility.public' })
     expect(statements).toHaveLength(1)
   })
 
-  test('warm: none, whoever asks for whatever action', async () => {
+  test('that is warm costs no statement, for any cached user and action', async () => {
     const app = await startCold()
     for (const person of [owner, stranger]) await ask(app, person, generation)
     const { result, statements } = await counting(app, async () => {
@@ -90,7 +90,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toEqual([])
   })
 
-  test('warm batch and warm explain: none', async () => {
+  test('that is warm costs no statement as a batch or with an explanation', async () => {
     const app = await startCold()
     await ask(app, owner, generation)
     const checks = Array.from({ length: 200 }, () => ({ action: 'read', resource: generation }))
@@ -106,7 +106,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toEqual([])
   })
 
-  test('cold, about a thing that is not there: one, and then none for as long as that is remembered', async () => {
+  test('on an unknown id costs one statement, then none while its negative entry is cached', async () => {
     const app = await startCold()
     const nothing = { type: 'generation', id: randomUUID() }
     expect((await counting(app, () => ask(app, owner, nothing))).statements).toHaveLength(1)
@@ -115,7 +115,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toEqual([])
   })
 
-  test('a cold batch of 200 different things: one', async () => {
+  test('of 200 different cold resources in a batch costs one statement', async () => {
     const app = await startCold()
     const unknown = Array.from({ length: 198 }, (_, index) => ({
       type: index % 2 === 0 ? 'project' : 'generation',
@@ -130,7 +130,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toHaveLength(1)
   })
 
-  test('a thousand at once about one cold thing: one', async () => {
+  test('sent a thousand times at once for one cold resource costs one statement (single-flight)', async () => {
     const app = await startCold()
     const { result, statements } = await counting(app, () =>
       Promise.all(Array.from({ length: 1_000 }, () => ask(app, stranger, generation))),
@@ -141,7 +141,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toHaveLength(1)
   })
 
-  test('cold, about media, with all that they follow unknown: one; and warm, their bytes too: none', async () => {
+  test('on cold media costs one statement, like a cold download; a warm download costs none', async () => {
     const app = await startCold()
     const cold = await counting(app, () => ask(app, stranger, picture, 'download'))
     expect(cold.result.body).toEqual({ allowed: true, reason: 'visibility.public' })
@@ -154,7 +154,7 @@ describe('what an authorization check costs in statements', () => {
     expect(await counting(content, fetchBytes)).toEqual({ result: 200, statements: [] })
   })
 
-  test('a signed-in read of a cold project: one for the facts and one for the row', async () => {
+  test('made by reading a cold project costs one statement, and the row another', async () => {
     const app = await startCold()
     const { statements } = await counting(app, () =>
       app.client.get(`/api/v1/projects/${project.id}`, { token: stranger.token }),
@@ -162,7 +162,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toHaveLength(2)
   })
 
-  test('what is refused before it is anybody’s business costs none', async () => {
+  test('is not reached by a refused request, which costs no statement', async () => {
     const app = await startCold()
     const { statements } = await counting(app, async () => {
       await app.client.get('/api/v1/auth/me')
@@ -177,7 +177,7 @@ describe('what an authorization check costs in statements', () => {
     expect(statements).toEqual([])
   })
 
-  test('tokens of a thousand key ids that nobody knows: one, to look for them', async () => {
+  test('with one of a thousand tokens of unknown key ids costs one statement in all, which reloads the keys', async () => {
     const clock = manualClock()
     const statements: string[] = []
     const app = await startApp({
@@ -208,7 +208,7 @@ describe('what an authorization check costs in statements', () => {
     }
   })
 
-  describe('and what was kept is dropped when it changes', () => {
+  describe('after a change of cached facts', () => {
     const allowed = async (app: Counted, person: Person, resource: object) => {
       const { status, body } = await ask(app, person, resource)
       return status === 200 ? body.allowed : status
@@ -218,7 +218,7 @@ describe('what an authorization check costs in statements', () => {
       return { type: 'project', id: body.id as string }
     }
 
-    test('visibility: the next check says so, at the cost of one statement, the one after costs none', async () => {
+    test('of visibility costs one statement, sees the change, and then costs none', async () => {
       const resource = await make(home)
       expect(await allowed(home, stranger, resource)).toBe(true)
       for (const [visibility, expected] of [
@@ -234,7 +234,7 @@ describe('what an authorization check costs in statements', () => {
       }
     })
 
-    test('deletion: of a project, felt by its generations too', async () => {
+    test('such as a deleted project denies the project at once and, except to their owner, its generations', async () => {
       const resource = await make(home)
       const { body } = await home.client.post(
         '/api/v1/generations',
@@ -250,7 +250,7 @@ describe('what an authorization check costs in statements', () => {
       expect(await allowed(home, owner, inside)).toBe(false)
     })
 
-    test('logout and closing the account', async () => {
+    test('such as a logout or a closed account gives 401 at once', async () => {
       const resource = await make(home)
       const [leaver, closer] = [await register(home.client), await register(home.client)]
       expect([await allowed(home, leaver, resource), await allowed(home, closer, resource)]).toEqual([true, true])
@@ -259,21 +259,21 @@ describe('what an authorization check costs in statements', () => {
       expect([await allowed(home, leaver, resource), await allowed(home, closer, resource)]).toEqual([401, 401])
     })
 
-    test('under load: once the change is answered, no check that begins later is answered by the old facts', async () => {
+    test('never uses the old facts under load, if it begins after the change was answered', async () => {
       const resource = await make(home)
       const path = `/api/v1/projects/${resource.id}`
       let shown = true
       let changing = false
       let going = true
       const stale: string[] = []
-      let judged = 0
+      let conclusive = 0
       const watch = async () => {
         while (going) {
-          const [expected, sure] = [shown, !changing]
+          const [expected, quietAtStart] = [shown, !changing]
           const answer = await allowed(home, stranger, resource)
-          // Sure only where no change was under way when it began, nor began before it ended.
-          if (!sure || changing || expected !== shown) continue
-          judged += 1
+          // Conclusive only if no change overlapped the check.
+          if (!quietAtStart || changing || expected !== shown) continue
+          conclusive += 1
           if (answer !== expected) stale.push(`${answer} instead of ${expected}`)
         }
       }
@@ -287,7 +287,7 @@ describe('what an authorization check costs in statements', () => {
       }
       going = false
       await Promise.all(watchers)
-      expect(judged).toBeGreaterThan(100)
+      expect(conclusive).toBeGreaterThan(100)
       expect(stale).toEqual([])
     })
   })

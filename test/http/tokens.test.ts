@@ -10,7 +10,7 @@ import { spellingsOf } from './black-box/tokens.ts'
 const me = '/api/v1/auth/me'
 const minuteS = 60
 
-/** The worst case: whoever signs has the real key, and still only what is exactly ours is taken. */
+/** The worst case: the forger holds the real signing key. Still, only tokens exactly like our own are accepted. */
 describe('an access token signed with the real key', () => {
   const clock = manualClock()
   let app: TestApp
@@ -41,25 +41,25 @@ describe('an access token signed with the real key', () => {
   const refused = '401 identity.not_signed_in'
   const nowS = () => Math.floor(clock.now() / 1_000)
 
-  test('with nothing changed is taken, so that what follows is refused for its one change', async () => {
+  test('is accepted unchanged, so every token below is refused for its single change', async () => {
     expect(await ask(await sign(claims()))).toBe(ada.id)
     expect(await ask(await sign({ ...claims(), iat: nowS() - 10, exp: nowS() + minuteS, jti: 'other' }))).toBe(ada.id)
   })
 
   for (const typ of ['JWT', 'jwt', 'rt+jwt', 'AT+JWT', 'application/at+jwt', 'at+jwt ', '', undefined]) {
-    test(`typ ${JSON.stringify(typ)} is refused`, async () => {
+    test(`with typ ${JSON.stringify(typ)} is refused`, async () => {
       expect(await ask(await sign(claims(), { typ }))).toBe(refused)
     })
   }
 
   for (const iss of ['velro ', 'Velro', 'https://velro.example.com', '', undefined, ['velro'], 1]) {
-    test(`iss ${JSON.stringify(iss)} is refused`, async () => {
+    test(`with iss ${JSON.stringify(iss)} is refused`, async () => {
       expect(await ask(await sign({ ...claims(), iss }))).toBe(refused)
     })
   }
 
   for (const aud of ['velro-other', '', undefined, [], ['other'], 1]) {
-    test(`aud ${JSON.stringify(aud)} is refused`, async () => {
+    test(`with aud ${JSON.stringify(aud)} is refused`, async () => {
       expect(await ask(await sign({ ...claims(), aud }))).toBe(refused)
     })
   }
@@ -68,14 +68,14 @@ describe('an access token signed with the real key', () => {
     'expired an hour ago': () => ({ iat: nowS() - 4_500, exp: nowS() - 3_600 }),
     'expired a second ago': () => ({ iat: nowS() - 100, exp: nowS() - 1 }),
     'expiring this second': () => ({ iat: nowS() - 100, exp: nowS() }),
-    'not valid before a minute from now': () => ({ nbf: nowS() + minuteS }),
-    'issued a minute from now': () => ({ iat: nowS() + minuteS, exp: nowS() + 900 }),
-    'issued twenty minutes ago, for a year': () => ({ iat: nowS() - 1_200, exp: nowS() + 31_536_000 }),
-    'without an end': () => ({ exp: undefined }),
-    'without a beginning': () => ({ iat: undefined }),
-    'with times that are text': () => ({ iat: String(nowS()), exp: String(nowS() + 900) }),
-    'with an end that is no number': () => ({ exp: null }),
-    'with an end beyond all time': () => ({ iat: nowS() + 1_000, exp: 1e300 }),
+    'not valid for another minute': () => ({ nbf: nowS() + minuteS }),
+    'issued a minute in the future': () => ({ iat: nowS() + minuteS, exp: nowS() + 900 }),
+    'issued twenty minutes ago and valid for a year': () => ({ iat: nowS() - 1_200, exp: nowS() + 31_536_000 }),
+    'without exp': () => ({ exp: undefined }),
+    'without iat': () => ({ iat: undefined }),
+    'with iat and exp as text': () => ({ iat: String(nowS()), exp: String(nowS() + 900) }),
+    'with exp null': () => ({ exp: null }),
+    'with exp 1e300': () => ({ iat: nowS() + 1_000, exp: 1e300 }),
   })) {
     test(`${name} is refused`, async () => {
       expect(await ask(await sign({ ...claims(), ...times() }))).toBe(refused)
@@ -93,12 +93,12 @@ describe('an access token signed with the real key', () => {
     'an unknown extension': { x: 1 },
     'alg Ed25519': { alg: 'Ed25519' },
   })) {
-    test(`a header with ${name} is refused`, async () => {
+    test(`with ${name} in its header is refused`, async () => {
       expect(await ask(await sign(claims(), typeof header === 'function' ? header() : header))).toBe(refused)
     })
   }
 
-  test('a critical extension is refused', async () => {
+  test('with a critical extension is refused', async () => {
     const { privateKey } = app.services.keys.signer()
     const text = new TextEncoder().encode(JSON.stringify(claims()))
     for (const extension of [
@@ -113,7 +113,7 @@ describe('an access token signed with the real key', () => {
   })
 
   for (const name of ['sub', 'sid', 'jti']) {
-    test(`without ${name}, or with one that is none, is refused`, async () => {
+    test(`without ${name} or with an invalid one is refused`, async () => {
       expect(await ask(await sign(without(name)))).toBe(refused)
       const wrong = name === 'jti' ? [] : [1, null, '', 'x', ada.id.toUpperCase(), `${ada.id} `, [ada.id]]
       for (const value of wrong)
@@ -121,7 +121,7 @@ describe('an access token signed with the real key', () => {
     })
   }
 
-  test('for a person under the session of another, or of nobody, is refused', async () => {
+  test('that pairs a user with the session of another user, or names an unknown one, is refused', async () => {
     expect(await ask(await sign({ ...claims(), sub: ben.id }))).toBe(refused)
     expect(await ask(await sign({ ...claims(), sid: decodeJwt(ben.token)['sid'] }))).toBe(refused)
     expect(await ask(await sign({ ...claims(), sid: randomUUID() }))).toBe(refused)
@@ -137,10 +137,10 @@ describe('an access token signed with the real key', () => {
     }
   })
 
-  test('in a non-canonical spelling of its payload is refused, even when that is what was signed', async () => {
+  test('with a non-canonical base64url payload is refused, even if that spelling was signed', async () => {
     const { privateKey } = app.services.keys.signer()
     const header = Buffer.from(JSON.stringify(ours())).toString('base64url')
-    // A payload whose length leaves spare bits in its last character.
+    // The payload's length leaves unused bits in its last character.
     let payload = ''
     for (let pad = 0; payload.length % 4 === 0; pad += 1) {
       payload = Buffer.from(JSON.stringify({ ...claims(), jti: 'x'.repeat(pad) })).toString('base64url')
@@ -161,7 +161,7 @@ describe('an access token signed with the real key', () => {
     expect(await ask(await signed(`${payload}=`))).toBe(refused)
   })
 
-  test('with line breaks, tabs or spaces in it is refused, although HTTP would not have let it through', async () => {
+  test('with line breaks, tabs or spaces in it is refused, even where HTTP does not filter it', async () => {
     const { claimsOf } = app.services.identity
     expect((await claimsOf(ada.token)).userId).toBe(ada.id)
     for (const gap of ['\n', '\r\n', '\t', ' ', '\0', '\u200b', '=']) {
@@ -179,10 +179,10 @@ describe('an access token signed with the real key', () => {
     }
   })
 
-  test('and as long as no real one is, is refused without being looked at', async () => {
+  test('that is longer than any issued token is refused before its signature is verified', async () => {
     const long = await sign({ ...claims(), pad: 'x'.repeat(80_000) })
     const { claimsOf } = app.services.identity
-    // A thousand of those cost less than a handful of signatures would.
+    // A thousand refusals cost less than a few signature checks.
     const startedMs = performance.now()
     for (let count = 0; count < 1_000; count += 1) {
       await expect(claimsOf(long)).rejects.toMatchObject({ code: 'identity.not_signed_in' })
@@ -191,7 +191,7 @@ describe('an access token signed with the real key', () => {
     expect(await ask(long)).toBe(refused)
   })
 
-  test('stays good through the rotation of keys, and is followed by one under the next key, published before', async () => {
+  test('stays valid through key rotation, and the next key is published before it signs', async () => {
     const { keys } = app.services
     const old = keys.signer().kid
     const dayMs = 86_400_000
@@ -216,8 +216,8 @@ describe('an access token signed with the real key', () => {
   })
 })
 
-describe('instances share their keys', () => {
-  test('a token of one is good on another over the same database, and its logout there too', async () => {
+describe('instances over one database', () => {
+  test('share their signing keys: each accepts the tokens of the other', async () => {
     const one = await startApp()
     const two = await startApp({ connection: one.connection })
     try {

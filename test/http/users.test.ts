@@ -15,7 +15,7 @@ const written: string[] = []
 
 beforeAll(async () => {
   app = await startApp({
-    // Enough for all of them to wait in the database and not before it.
+    // Enough connections for all requests to wait on locks in the database instead of waiting in the pool.
     config: { dbConnections: 100 },
     log: createLog('info', { write: (line: string) => void written.push(line) }),
   })
@@ -51,49 +51,49 @@ type Pair = { access_token: string; refresh_token: string }
 const pairsOf = (answers: readonly Answer[]): Pair[] =>
   answers.filter(({ status }) => status === 200).map(({ body }) => body)
 
-/** Nothing that was handed out is good for anything. */
-const expectOver = async (pairs: readonly Pair[]) => {
+/** Expects every issued token to be refused. */
+const expectRefused = async (pairs: readonly Pair[]) => {
   for (const { access_token, refresh_token } of pairs) {
     expect(refusal(await me(access_token))).toBe('401 identity.not_signed_in')
     expect(refusal(await refresh(refresh_token))).toBe('401 identity.refresh_token_invalid')
   }
 }
-/** Not while the account is suspended, and not afterwards. */
-const expectOverForGood = async ({ id }: Person, pairs: readonly Pair[]) => {
-  await expectOver(pairs)
+/** Expects every issued token to be refused while the account is suspended and after it is active again. */
+const expectRefusedForGood = async ({ id }: Person, pairs: readonly Pair[]) => {
+  await expectRefused(pairs)
   expect((await patch(id, { status: 'active' })).status).toBe(200)
-  await expectOver(pairs)
+  await expectRefused(pairs)
 }
 const firstPair = ({ token, refreshToken }: Person): Pair => ({ access_token: token, refresh_token: refreshToken })
 
 describe('a suspended account', () => {
-  test('is out with its next request, though its session was known a moment before', async () => {
+  test('is refused at its next request, although its session was cached', async () => {
     for (let round = 0; round < 10; round += 1) {
       const person = await register(client)
       expect((await me(person.token)).status).toBe(200)
       expect((await suspend(person.id)).body).toMatchObject({ id: person.id, status: 'suspended' })
-      await expectOver([firstPair(person)])
+      await expectRefused([firstPair(person)])
       expect(refusal(await login(person))).toBe('403 identity.account_suspended')
     }
   })
 
-  test('signs in again when that is lifted, and no session of before comes back', async () => {
+  test('can sign in again once it is active, but its earlier sessions stay ended', async () => {
     const person = await register(client)
     const other = pairsOf([await login(person)])
     for (const { access_token } of [firstPair(person), ...other]) expect((await me(access_token)).status).toBe(200)
     await suspend(person.id)
     expect((await patch(person.id, { status: 'active' })).body.status).toBe('active')
-    await expectOver([firstPair(person), ...other])
+    await expectRefused([firstPair(person), ...other])
     const { body } = await login(person)
     expect((await me(body.access_token)).body).toMatchObject({ id: person.id, status: 'active' })
   })
 
-  test('has its live sessions ended for that reason; what had ended, and what is of others, stays', async () => {
+  test('has its live sessions ended with that reason; ended sessions and those of other users are unchanged', async () => {
     const [person, stranger] = await Promise.all([register(client), register(client)])
     const [left] = pairsOf([await login(person)])
     await client.post('/api/v1/auth/logout', undefined, { token: left?.access_token ?? '' })
     await suspend(person.id)
-    // Once more changes nothing about them.
+    // A second suspension does not change them.
     await suspend(person.id)
     const rows = await sql<{ end_reason: string }[]>`
       select end_reason from sessions where user_id = ${person.id} order by id`
@@ -101,7 +101,7 @@ describe('a suspended account', () => {
     expect((await me(stranger.token)).status).toBe(200)
   })
 
-  test('may do nothing any more, when a service asks at once', async () => {
+  test('is denied every action in the next check by a service', async () => {
     const person = await register(client)
     const project = await client.post('/api/v1/projects', { name: 'Kept' }, { token: person.token })
     const { body } = await client.post(
@@ -121,7 +121,7 @@ describe('a suspended account', () => {
     expect((await ask()).allowed).toBe(true)
   })
 
-  test('keeps its plan and its role, which can be changed meanwhile', async () => {
+  test('keeps its plan and its role, and both can still be changed', async () => {
     const person = await operator()
     await suspend(person.id)
     expect(await accountOf(person.id)).toMatchObject({ status: 'suspended', role: 'admin', plan: 'free' })
@@ -131,13 +131,13 @@ describe('a suspended account', () => {
   })
 })
 
-describe('a suspension that meets', () => {
+describe('a suspension concurrent with', () => {
   const rounds = 3
   const many = 6
 
   type Held = Awaited<ReturnType<typeof holdUser>>
-  /** Runs the suspension and the others up to the rows that are held, in the order given, and lets them all go. */
-  const meet = async (held: Held, first: 'suspension' | 'others', person: Person, other: () => Promise<Answer>) => {
+  /** Queues the suspension and the other requests behind a held row lock in the given order, then releases the lock. */
+  const race = async (held: Held, first: 'suspension' | 'others', person: Person, other: () => Promise<Answer>) => {
     const others = () => Array.from({ length: many }, other)
     const early = first === 'suspension' ? [suspend(person.id)] : others()
     await held.waiting(early.length)
@@ -151,27 +151,27 @@ describe('a suspension that meets', () => {
   }
 
   for (const first of ['suspension', 'others'] as const) {
-    test(`sign-ins leaves no session that works, when the ${first} came first`, async () => {
+    test(`sign-ins leaves no usable session when the ${first} came first`, async () => {
       for (let round = 0; round < rounds; round += 1) {
         const person = await register(client)
-        const answers = await meet(await holdUser(app.connection, person.id), first, person, () => login(person))
+        const answers = await race(await holdUser(app.connection, person.id), first, person, () => login(person))
         const statuses = new Set(answers.map(({ status }) => status))
         expect([...statuses]).toEqual([first === 'suspension' ? 403 : 200])
-        await expectOverForGood(person, [firstPair(person), ...pairsOf(answers)])
+        await expectRefusedForGood(person, [firstPair(person), ...pairsOf(answers)])
       }
     }, 60_000)
 
-    test(`refreshes leaves no session that works, when the ${first} came first`, async () => {
+    test(`refreshes leaves no usable session when the ${first} came first`, async () => {
       for (let round = 0; round < rounds; round += 1) {
         const person = await register(client)
         const held = await holdSessions(app.connection, person.id)
-        const answers = await meet(held, first, person, () => refresh(person.refreshToken))
-        await expectOverForGood(person, [firstPair(person), ...pairsOf(answers)])
+        const answers = await race(held, first, person, () => refresh(person.refreshToken))
+        await expectRefusedForGood(person, [firstPair(person), ...pairsOf(answers)])
       }
     }, 60_000)
   }
 
-  test('both at once, again and again, leaves nothing that was handed out', async () => {
+  test('continuous sign-ins and refreshes leaves no issued token usable', async () => {
     for (let round = 0; round < rounds; round += 1) {
       const person = await register(client)
       const pairs: Pair[] = [firstPair(person)]
@@ -194,13 +194,13 @@ describe('a suspension that meets', () => {
       const answered = await Promise.all(pairs.map(({ access_token }) => me(access_token)))
       expect(answered.filter(({ status }) => status === 200)).toEqual([])
       await Promise.all(all)
-      await expectOverForGood(person, pairs)
+      await expectRefusedForGood(person, pairs)
     }
   }, 60_000)
 })
 
-describe('changes of one account at once', () => {
-  test('are made one after the other, and each answer is what was committed', async () => {
+describe('concurrent changes of accounts', () => {
+  test('are applied one after the other, and each answer is the committed state', async () => {
     const person = await register(client)
     const changes = [
       { plan: 'pro' },
@@ -212,17 +212,17 @@ describe('changes of one account at once', () => {
     ]
     const held = await holdUser(app.connection, person.id)
     const asked = changes.map((each) => patch(person.id, each))
-    // The first of them waits for the account, the others for the first, because one operator makes them.
+    // The first waits for the account's lock. The others wait for the first, because one operator sends them all.
     await held.waiting(asked.length)
     const released = new Date().toISOString()
     await held.release()
     const answers = await Promise.all(asked)
     expect(answers.map(({ status }) => status)).toEqual(changes.map(() => 200))
-    // Changed is when it was, and not when that was asked for.
+    // `updated_at` is the time of the change, not of the request.
     expect(answers.filter(({ body }) => body.updated_at < released)).toEqual([])
     const last = await accountOf(person.id)
     type Step = { body: Answer['body']; change: object | undefined }
-    /** Whether there is an order in which each answer is the one before it with its own change, up to what is there. */
+    /** Whether some order of the changes explains every answer and ends in the stored state. */
     const isHistory = (state: Answer['body'], steps: readonly Step[]): boolean =>
       steps.length === 0
         ? Bun.deepEquals(state, last)
@@ -236,7 +236,7 @@ describe('changes of one account at once', () => {
     expect([steps, isHistory(person.user, steps)]).toEqual([steps, true])
   })
 
-  test('by two operators, each to take the other out: one is left', async () => {
+  test('by two operators who suspend or demote each other leave exactly one operator', async () => {
     for (const changes of [{ status: 'suspended' }, { role: 'user' }]) {
       for (let round = 0; round < 8; round += 1) {
         const [one, two] = await Promise.all([operator(), operator()])
@@ -249,14 +249,14 @@ describe('changes of one account at once', () => {
     }
   })
 
-  test('by two operators of whom neither had heard of the other: the second is told that it is none', async () => {
-    for (const [changes, told] of [
+  test('by two operators who both passed the guard: the second is refused, since it is no longer an operator', async () => {
+    for (const [changes, refusedAs] of [
       [{ status: 'suspended' }, '401 identity.not_signed_in'],
       [{ role: 'user' }, '403 access.admins_only'],
     ] as const) {
       const people = await Promise.all([operator(), operator()])
       const [one, two] = people.sort((a, b) => a.id.localeCompare(b.id))
-      // Both past the door, and in front of the row that both want first.
+      // Both have passed the guard and wait for the row that both lock first.
       const held = await holdUser(app.connection, one.id)
       const asked = [patch(two.id, changes, one)]
       await held.waiting(1)
@@ -264,14 +264,14 @@ describe('changes of one account at once', () => {
       await held.waiting(2)
       await held.release()
       const answers = await Promise.all(asked)
-      expect(answers.map(({ status }) => status).sort()).toEqual([200, Number(told.slice(0, 3))])
-      expect(answers.map(refusal)).toContain(told)
+      expect(answers.map(({ status }) => status).sort()).toEqual([200, Number(refusedAs.slice(0, 3))])
+      expect(answers.map(refusal)).toContain(refusedAs)
     }
   })
 })
 
 describe('an operator', () => {
-  test('does not suspend or demote itself, whatever else it asks for; the rest it may change', async () => {
+  test('cannot suspend or demote itself, but can change its plan', async () => {
     const own = await operator()
     for (const changes of [{ status: 'suspended' }, { role: 'user' }, { plan: 'pro', status: 'suspended' }]) {
       expect(refusal(await patch(own.id, changes, own))).toBe('409 user.own_account')
@@ -281,7 +281,7 @@ describe('an operator', () => {
     expect([status, body.plan]).toEqual([200, 'pro'])
   })
 
-  test('that is demoted is none with its next request, and its session goes on', async () => {
+  test('that is demoted is refused at its next operator request and stays signed in', async () => {
     const other = await operator()
     const see = () => client.get(path, { token: other.token })
     expect((await see()).status).toBe(200)
@@ -292,7 +292,7 @@ describe('an operator', () => {
     expect((await see()).status).toBe(200)
   })
 
-  test('says nothing of an account but status, role and plan, and at least one of them', async () => {
+  test('can change only status, role and plan of an account, and must send at least one of them', async () => {
     const person = await register(client)
     for (const changes of [
       {},
@@ -308,7 +308,7 @@ describe('an operator', () => {
     expect(await accountOf(person.id)).toEqual(person.user)
   })
 
-  test('sees a closed account and cannot change it; one that never was is not found', async () => {
+  test('can read but not change a closed account, and gets 404 for an unknown one', async () => {
     const person = await register(client)
     await client.delete('/api/v1/auth/me', { token: person.token })
     const closed = await accountOf(person.id)
@@ -317,12 +317,12 @@ describe('an operator', () => {
       expect(refusal(await patch(person.id, changes))).toBe('409 user.deleted')
     }
     expect(await accountOf(person.id)).toEqual(closed)
-    const never = newId()
-    expect(refusal(await patch(never, { plan: 'pro' }))).toBe('404 user.not_found')
-    expect(refusal(await client.get(`${path}/${never}`, { token: admin.token }))).toBe('404 user.not_found')
+    const unknown = newId()
+    expect(refusal(await patch(unknown, { plan: 'pro' }))).toBe('404 user.not_found')
+    expect(refusal(await client.get(`${path}/${unknown}`, { token: admin.token }))).toBe('404 user.not_found')
   })
 
-  test('leaves a line in the log with who changed whom to what, and no address', async () => {
+  test('is logged with the changed account and its new values, but without an e-mail address', async () => {
     const person = await register(client)
     written.length = 0
     await patch(person.id, { plan: 'pro' })
@@ -334,8 +334,8 @@ describe('an operator', () => {
   })
 })
 
-describe('the list', () => {
-  test('pages through all accounts, newest first, also those of one status', async () => {
+describe('the list of accounts', () => {
+  test('pages through all accounts, newest first, with or without a status filter', async () => {
     const people = await Promise.all(Array.from({ length: 5 }, () => register(client)))
     for (const { id } of people) await suspend(id)
     for (const filter of ['', '&status=suspended', '&status=active']) {
@@ -357,7 +357,7 @@ describe('the list', () => {
     )
   })
 
-  test('finds one address in whatever way it is spelt at sign-in, and no part of one', async () => {
+  test('finds an e-mail address in every spelling that sign-in accepts, but no part of one', async () => {
     const person = await register(client, { email: `caf\u00e9-${newId()}@example.com` })
     for (const email of [person.email, person.email.toUpperCase(), person.email.normalize('NFD')]) {
       expect(await list(`?email=${encodeURIComponent(email)}`)).toEqual({ items: [person.user], next_cursor: null })
@@ -365,12 +365,12 @@ describe('the list', () => {
     for (const other of [person.email.slice(1), `${person.email}.au`, `${'\u0130'.repeat(200)}@example.com`]) {
       expect((await list(`?email=${encodeURIComponent(other)}`)).items).toEqual([])
     }
-    // A plus that is not escaped is a space, and no address has one.
+    // An unescaped plus is a space, and no address contains a space.
     const spaced = await client.get(`${path}?email=ada+tag@example.com`, { token: admin.token })
     expect(refusal(spaced)).toBe('422 request.invalid')
   })
 
-  test('neither it nor any other answer tells anything of a password', async () => {
+  test('contains no password or password hash, like every other answer', async () => {
     const person = await register(client)
     const fields = ['created_at', 'display_name', 'email', 'id', 'plan', 'role', 'status', 'updated_at']
     const [listed] = (await list('?limit=1')).items
@@ -381,7 +381,7 @@ describe('the list', () => {
 })
 
 describe('the first operator', () => {
-  /** What a start with ADMIN_EMAIL does, and says. */
+  /** Starts an instance with ADMIN_EMAIL and returns the events it logged. */
   const startWith = async (adminEmail: string): Promise<{ event: string; user_id?: string }[]> => {
     const lines: string[] = []
     const log = createLog('info', { write: (line: string) => void lines.push(line) })
@@ -390,13 +390,13 @@ describe('the first operator', () => {
     return lines.map((line) => JSON.parse(line)).filter(({ event }) => event !== undefined)
   }
 
-  test('is the account that has the address of ADMIN_EMAIL when an instance starts', async () => {
+  test('is the account with the address in ADMIN_EMAIL at the start of an instance', async () => {
     const [person, stranger] = await Promise.all([register(client), register(client)])
     expect(await startWith(person.email)).toMatchObject([{ event: 'user.promoted', user_id: person.id }])
     const promoted = await accountOf(person.id)
     expect(promoted).toMatchObject({ role: 'admin', status: 'active' })
     expect((await accountOf(stranger.id)).role).toBe('user')
-    // An operator already, so nothing is done and nothing said.
+    // It is an operator already: nothing changes and nothing is logged.
     expect(await startWith(person.email)).toEqual([])
     expect(await accountOf(person.id)).toEqual(promoted)
     const other = await startApp({ connection: app.connection })
@@ -404,7 +404,7 @@ describe('the first operator', () => {
     await other.close()
   })
 
-  test('is nobody who registers that address while the instance runs', async () => {
+  test('is not an account that registers that address while the instance runs', async () => {
     const adminEmail = `first-${newId()}@example.com`
     const other = await startApp({ connection: app.connection, config: { adminEmail } })
     const there = api(other.baseUrl)
@@ -414,7 +414,7 @@ describe('the first operator', () => {
     await other.close()
   })
 
-  test('is nobody whose account is suspended or was closed, and the start says that there is none', async () => {
+  test('is not a suspended or closed account, and the start logs that the promotion is pending', async () => {
     const [suspended, closed] = await Promise.all([register(client), register(client)])
     await suspend(suspended.id)
     await client.delete('/api/v1/auth/me', { token: closed.token })
