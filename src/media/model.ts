@@ -15,7 +15,7 @@ export const page = closed(pageQuery)
 
 type RouteInput = { readonly params: Record<string, string> }
 export const mediaOf = ({ params }: RouteInput): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
-export const mediaResources = (asked: RouteInput) => [mediaOf(asked)]
+export const mediaResources = (input: RouteInput) => [mediaOf(input)]
 
 /** Any text matches the schema: a malformed secret gets the same refusal as a wrong one, from the code that verifies it. */
 const secret = (description: string) => t.Optional(t.String({ description }))
