@@ -30,7 +30,7 @@ export const accounts: Group = (world) =>
       expect((await world().post('/api/v1/auth/register', { email, password: eight })).status).toBe(201)
     })
 
-    test('registering signs in: 201 and tokens of the documented shape, which nothing keeps', async () => {
+    test('registering signs in: 201 with tokens of the documented shape, which must not be cached', async () => {
       const email = someone()
       const { status, headers, body } = await world().post(signUp, { email, password })
       expect(status).toBe(201)
@@ -65,14 +65,14 @@ export const accounts: Group = (world) =>
       expect(decodeProtectedHeader(one.token)).toEqual(decodeProtectedHeader(two.token))
     })
 
-    test('one address, one account, in whatever case it is written', async () => {
+    test('one e-mail address has one account, compared without regard to case', async () => {
       const again = await world().post(signUp, { email: ada.email.toUpperCase(), password })
       expect(refusal(again)).toBe('409 identity.email_taken')
       const { status, body } = await world().post(logIn, { email: ada.email.toUpperCase(), password: ada.password })
       expect([status, body.user]).toEqual([200, ada.user])
     })
 
-    test('of eight registrations of one address at once, one is made', async () => {
+    test('eight concurrent registrations of one address create one account', async () => {
       const email = someone()
       const answers = await Promise.all(Array.from({ length: 8 }, () => world().post(signUp, { email, password })))
       expect(answers.map(({ status }) => status).sort()).toEqual([201, ...Array(7).fill(409)])
@@ -90,7 +90,7 @@ export const accounts: Group = (world) =>
       await world().register({ password: 'xq7!k#2z' })
     })
 
-    test('common passwords are refused, in whatever case', async () => {
+    test('common passwords are refused, without regard to case', async () => {
       for (const common of ['password', 'PassWord', 'iloveyou', '12345678', 'qwertyuiop']) {
         const answer = await world().post(signUp, { email: someone(), password: common })
         expect([common, refusal(answer)]).toEqual([common, '422 identity.password_common'])
@@ -117,7 +117,7 @@ export const accounts: Group = (world) =>
       expect(await ask(someone())).toEqual(await ask(ada.email))
     })
 
-    test('me: read and change, what is not sent stays', async () => {
+    test('a change of the own account leaves the omitted fields as they are', async () => {
       const person = await world().register()
       const { token } = person
       await world().patch('/api/v1/auth/me', { display_name: 'Hopper' }, { token })
@@ -128,7 +128,7 @@ export const accounts: Group = (world) =>
       expect((await world().get('/api/v1/auth/me', { token })).body).toEqual(body)
     })
 
-    test('a closed account is forgotten at once: tokens, password and address', async () => {
+    test('closing an account ends its tokens and password and frees its address at once', async () => {
       const person = await world().register()
       const other = await world().login(person)
       const { status, text } = await world().send('DELETE', '/api/v1/auth/me', { token: person.token })
@@ -169,7 +169,7 @@ export const accounts: Group = (world) =>
         await world().login({ ...person, password: new_password })
       })
 
-      test('needs the current one, and a new one that is not common', async () => {
+      test('needs the current password, and a new one that is not common', async () => {
         const person = await world().register()
         const attempt = (current_password: string, new_password: string) =>
           world().post(path, { current_password, new_password }, { token: person.token })
@@ -178,7 +178,7 @@ export const accounts: Group = (world) =>
         await world().login(person)
       })
 
-      test('leaves no session behind that was being opened with the old one', async () => {
+      test('leaves no session open that a concurrent sign-in with the old password created', async () => {
         const person = await world().register()
         let changed = false
         const change = world()
@@ -203,7 +203,7 @@ export const accounts: Group = (world) =>
         expect((await world().get('/api/v1/auth/sessions', { token: person.token })).body.items).toHaveLength(1)
       })
 
-      test('of two changes at once one wins, and the account has that password', async () => {
+      test('when two changes run at once, one succeeds and its password is valid', async () => {
         const person = await world().register()
         const attempt = (new_password: string) =>
           world().post(path, { current_password: person.password, new_password }, { token: person.token })

@@ -57,7 +57,7 @@ export const authorization: Group = (world) =>
       expect(await allowed(owner, await project('private'))).toEqual([...actions])
     })
 
-    test('the owner of a generation may do everything to it but administer it', async () => {
+    test('the owner of a generation may do everything to it except administer it', async () => {
       expect(await allowed(owner, await generation())).toEqual(actions.filter((action) => action !== 'admin'))
     })
 
@@ -74,20 +74,20 @@ export const authorization: Group = (world) =>
       expect(await allowed(stranger, await generation())).toEqual([])
     })
 
-    test('nobody may do anything to a thing that is not there', async () => {
+    test('every action on a resource that does not exist is denied', async () => {
       for (const type of ['project', 'generation'] as const) {
         expect(await allowed(owner, { type, id: unknownId })).toEqual([])
         expect(await allowed(stranger, { type, id: owner.id })).toEqual([])
       }
     })
 
-    test('a thing is not found under another type', async () => {
+    test('a resource is not found under another type', async () => {
       const [aProject, aGeneration] = [await project('private'), await generation()]
       expect(await allowed(owner, { ...aProject, type: 'generation' })).toEqual([])
       expect(await allowed(owner, { ...aGeneration, type: 'project' })).toEqual([])
     })
 
-    test('single and batch agree, answer for answer, in the order asked', async () => {
+    test('a batch returns the decisions of the single checks, in the order of the request', async () => {
       const things = [await project('private'), await project('public'), await generation(), await generation()]
       const checks = things.flatMap((resource) => actions.map((action) => ({ action, resource })))
       const { body } = await world().post(`${check}/batch`, { checks }, { token: stranger.token })
@@ -112,7 +112,7 @@ export const authorization: Group = (world) =>
       expect(refusal(await batch(201))).toBe('422 request.invalid')
     })
 
-    test('explain shows the decision of check and what each of the ten layers said, in order', async () => {
+    test('explain returns the decision of check and the verdicts of the ten layers, in order', async () => {
       const shown = await project('public')
       for (const [person, action, verdict] of [
         [owner, 'delete', { allowed: true, reason: 'ownership.project_owner' }],
@@ -135,7 +135,7 @@ export const authorization: Group = (world) =>
       }
     })
 
-    test('a change is felt by the very next check', async () => {
+    test('a change is in effect for the next check', async () => {
       const shown = await project('public')
       const inside = await generation(shown.id)
       const path = `/api/v1/projects/${shown.id}`
@@ -156,14 +156,14 @@ export const authorization: Group = (world) =>
       expect((await decide(owner, 'read', inside)).allowed).toBe(true)
     })
 
-    test('what was asked about before it was made is found once it is made', async () => {
+    test('a resource that was checked before it existed is found once it exists', async () => {
       const { id: project_id } = await project('private')
       const guess = { type: 'project', id: unknownId } as const
       expect((await decide(owner, 'read', guess)).allowed).toBe(false)
       expect((await decide(owner, 'read', await generation(project_id))).allowed).toBe(true)
     })
 
-    test('needs a session that lives', async () => {
+    test('needs an active session', async () => {
       const person = await world().register()
       const resource = await project('public')
       expect((await decide(person, 'read', resource)).allowed).toBe(true)

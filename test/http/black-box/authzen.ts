@@ -31,14 +31,14 @@ export const authzen: Group = (world) =>
     })
     const ask = (path: string, body: object, token = key) => world().post(path, body, { token })
 
-    test('says where it is', async () => {
+    test('publishes its metadata', async () => {
       const { status, body } = await world().get('/.well-known/authzen-configuration')
       expect(status).toBe(200)
       expect(body.access_evaluation_endpoint).toBe(body.policy_decision_point + single)
       expect(body.access_evaluations_endpoint).toBe(body.policy_decision_point + several)
     })
 
-    test('is for services: not for people, nor for a key without the scope', async () => {
+    test('accepts service keys with the scope, and no access tokens', async () => {
       for (const [path, body] of [
         [single, evaluation()],
         [several, { evaluations: [evaluation()] }],
@@ -50,7 +50,7 @@ export const authzen: Group = (world) =>
       }
     })
 
-    test('decides as the rest of the service does, and takes what it does not know', async () => {
+    test('decides like the check route, and ignores unknown members', async () => {
       if (operator === undefined) return
       const yes = await ask(single, { ...evaluation(), context: { time: 'now' }, unknown: [1] })
       expect([yes.status, yes.body.decision]).toEqual([200, true])
@@ -65,7 +65,7 @@ export const authzen: Group = (world) =>
       }
     })
 
-    test('several at once, with what they share said once, each in its place', async () => {
+    test('evaluates several items with shared defaults, in the order of the request', async () => {
       if (operator === undefined) return
       const { subject, resource } = evaluation()
       const evaluations = ['read', 'fly', 'admin'].map((name) => ({ action: { name } }))
@@ -81,7 +81,7 @@ export const authzen: Group = (world) =>
       expect(alone.body.decision).toBe(true)
     })
 
-    test('gives back the request id of who asks', async () => {
+    test('returns the request id of the caller', async () => {
       const mine = { headers: { 'x-request-id': '0123456789abcdef0123456789abcdef' }, token: key }
       const { headers } = await world().post(single, evaluation(), mine)
       expect(headers.get('x-request-id')).toBe('0123456789abcdef0123456789abcdef')

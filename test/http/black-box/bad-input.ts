@@ -502,7 +502,7 @@ export const badInput: Group = (world) =>
       return route
     }
 
-    test('every documented route with input is tried', () => {
+    test('the suite covers every documented route with input', () => {
       const documented = routesOf(world().document)
         .filter(({ operation }) => operation.requestBody !== undefined || (operation.parameters ?? []).length > 0)
         // Bytes are another matter, and have a suite of their own.
@@ -566,7 +566,7 @@ export const badInput: Group = (world) =>
       })
     }
 
-    test('nesting as deep as 1 MiB allows is refused soon, and holds nobody else up', async () => {
+    test('nesting as deep as 1 MiB allows is refused within a second', async () => {
       const depth = 500_000
       const [arrays, objects] = [
         '['.repeat(depth) + ']'.repeat(depth),
@@ -582,7 +582,7 @@ export const badInput: Group = (world) =>
       }
     })
 
-    test('an address that grows when it is made canonical is refused or stored, but never breaks anything', async () => {
+    test('an e-mail address that grows beyond the limit when normalized is refused', async () => {
       // Lower case, and NFC, make two or three characters of one.
       for (const character of ['\u0130', '\u0958', '\ufb2c']) {
         const email = `${character.repeat(200)}@example.com`
@@ -591,14 +591,14 @@ export const badInput: Group = (world) =>
       }
     })
 
-    test('an address with what no terminal shows is none', async () => {
+    test('an e-mail address with control characters is refused', async () => {
       for (const email of ['a\x01@b.co', 'a@b\x01.co', 'a@b.co\x7f', 'a@b.c\x1fo']) {
         const { status, body } = await world().post('/api/v1/auth/register', { email, password: 'an uncommon phrase' })
         expect([email, status, body.code]).toEqual([email, 422, 'request.invalid'])
       }
     })
 
-    test('exactly 1 MiB is read, one byte more is not', async () => {
+    test('a body of exactly 1 MiB is read, and one byte more is refused', async () => {
       const padded = (length: number) => `{"email":"a@b.cd","password":"${'x'.repeat(length - 32)}"}`
       expect(padded(maxBody)).toHaveLength(maxBody)
       const ask = async (length: number) =>
@@ -606,7 +606,7 @@ export const badInput: Group = (world) =>
       expect([await ask(maxBody), await ask(maxBody + 1)]).toEqual(['request.invalid', 'request.too_large'])
     })
 
-    test('what is no HTTP is never a 5xx', async () => {
+    test('malformed HTTP never results in a 5xx other than 505', async () => {
       const { baseUrl } = world().subject
       const length = { 'content-type': json, connection: 'close' }
       for (const parts of [
@@ -627,7 +627,7 @@ export const badInput: Group = (world) =>
       expect((await world().get('/health')).status).toBe(200)
     })
 
-    test('and nothing of all that was stored', async () => {
+    test('no refused request stored anything', async () => {
       const { countRows } = world().subject
       if (countRows === undefined) return
       expect(await countRows()).toEqual(before as Record<string, number>)

@@ -23,7 +23,7 @@ export const credits: Group = (world) =>
         { token: by.token, headers },
       )
 
-    test('are there from the start, and the ledger says why', async () => {
+    test('are granted to a new account, with an entry in the ledger', async () => {
       const balance = await balanceOf(person)
       const ledger = await ledgerOf(person)
       expect(balance).toBe(1_000)
@@ -40,7 +40,7 @@ export const credits: Group = (world) =>
       ])
     })
 
-    test('are everybody’s own business, and given by operators alone', async () => {
+    test('are visible to their owner only, and granted by operators only', async () => {
       for (const place of ['balance', 'ledger']) {
         expect(refusal(await world().get(`${path}/${place}`))).toBe('401 identity.not_signed_in')
       }
@@ -48,7 +48,7 @@ export const credits: Group = (world) =>
       expect(await balanceOf(person)).toBe(1_000)
     })
 
-    test('that are granted are there at once, in the ledger too, which is told page by page', async () => {
+    test('that are granted appear at once in the balance and in the paged ledger', async () => {
       if (operator === undefined) return
       const [before, other] = [await balanceOf(person), await world().register()]
       const { status, body } = await grant(operator)
@@ -68,7 +68,7 @@ export const credits: Group = (world) =>
       expect(refusal(await grant(operator, { user_id: unknownId }))).toBe('404 user.not_found')
     })
 
-    test('are granted once by a request that is sent again with its key', async () => {
+    test('are granted once when a request is retried with its idempotency key', async () => {
       if (operator === undefined) return
       const by = operator
       const key = { 'idempotency-key': randomUUID() }

@@ -99,7 +99,7 @@ export const documentation: Group = (world) =>
       expect([...used].sort()).toEqual(tags.map(({ name }) => name).sort())
     })
 
-    test('each operation has an id of its own, a summary, one tag, and says whether it needs a token', () => {
+    test('each operation has a unique id, a summary, one tag and its security', () => {
       const ids = routes().map(({ operation }) => operation.operationId)
       expect(new Set(ids).size).toBe(ids.length)
       for (const { operation } of routes()) {
@@ -111,7 +111,7 @@ export const documentation: Group = (world) =>
       }
     })
 
-    test('each parameter of a path is declared, and none that is not there', () => {
+    test('each path declares exactly its parameters', () => {
       for (const route of routes()) {
         const inTemplate = [...route.template.matchAll(/\{(\w+)\}/g)].map(([, name]) => name)
         const declared = (route.operation.parameters ?? []).filter((parameter) => parameter.in === 'path')
@@ -120,7 +120,7 @@ export const documentation: Group = (world) =>
       }
     })
 
-    test('bodies are required, JSON, and closed to what they do not name', () => {
+    test('bodies are required and JSON, and allow no unknown members', () => {
       for (const route of routes().filter(({ operation }) => operation.requestBody !== undefined)) {
         const { requestBody } = route.operation
         if (isUpload(route)) {
@@ -149,7 +149,7 @@ export const documentation: Group = (world) =>
       }
     })
 
-    test('every answer says what it holds: nothing, or a type with a schema that this suite can check', () => {
+    test('every response has no content, or a media type with a schema that this suite can check', () => {
       for (const route of routes()) {
         for (const [status, { description, content }] of Object.entries(route.operation.responses)) {
           expect(description.length).toBeGreaterThan(0)
@@ -168,14 +168,14 @@ export const documentation: Group = (world) =>
       }
     })
 
-    test('not being ready is documented as what it is, beside the faults of that status', () => {
+    test('the 503 of /ready is documented beside the errors of that status', () => {
       const { content = {} } = world().document.paths['/ready']?.['get']?.responses['503'] ?? {}
       expect(Object.keys(content).sort()).toEqual(['application/json', 'application/problem+json'])
       const said = { status: 'not_ready', reasons: ['database.unavailable'] }
       expect(misfits(world().document, content['application/json']?.schema as Schema, said)).toEqual([])
     })
 
-    test('a number is a number: nothing in an answer may be documented as text that holds one', () => {
+    test('no number in a response is documented as text', () => {
       const { paths, components } = world().document
       const numeric = everyNode({ paths, components }, '').filter(
         ([at, node]) => !at.includes('/parameters/') && ['integer', 'numeric'].includes((node as Schema).format ?? ''),
@@ -183,7 +183,7 @@ export const documentation: Group = (world) =>
       expect(numeric.map(([at]) => at)).toEqual([])
     })
 
-    test('every fault code in it is one of the catalogue, under its status', () => {
+    test('every error code in it is in the catalogue, under its status', () => {
       for (const [at, node] of everyNode(world().document.paths, '')) {
         const code = (node as Schema).properties?.['code']
         if (code?.enum === undefined || !at.includes('/responses/')) continue
@@ -192,7 +192,7 @@ export const documentation: Group = (world) =>
       }
     })
 
-    test('every documented answer that a client can bring about was seen, on every route', () => {
+    test('every documented response that a client can cause was seen on every route', () => {
       const within = routes().filter((route) => world().subject.makeAdmin !== undefined || !isOfOperators(route))
       const unseen = within.flatMap((route) => {
         const sight = world().ledger.seen.get(nameOf(route))
@@ -202,20 +202,20 @@ export const documentation: Group = (world) =>
       expect(unseen).toEqual([])
     })
 
-    test('every fault of the catalogue was seen but those that need a broken server', () => {
+    test('every error of the catalogue was seen, except those that need a broken server', () => {
       const unseen = Object.keys(catalogue).filter((code) => !world().ledger.codes.has(code))
       expect(unseen.filter((code) => !beyond().includes(code as FaultCode))).toEqual([])
     })
 
-    test('nothing of all that failed on our side', () => {
+    test('no request of this suite failed with an internal error', () => {
       expect(world().ledger.codes.has('server.failed')).toBe(false)
     })
 
-    test('every answer this suite saw is documented, with its type and its schema', () => {
+    test('every response that this suite saw is documented, with its media type and schema', () => {
       expect([...new Set(world().ledger.breaches)]).toEqual([])
     })
 
-    test('no password and no token was written to the log, nor what is stored of a password', () => {
+    test('no password, password hash or token was written to the log', () => {
       const { secrets, subject } = world()
       if (subject.output === undefined) return
       expect(secrets.size).toBeGreaterThan(50)
@@ -225,7 +225,7 @@ export const documentation: Group = (world) =>
       expect(written).not.toContain('$argon2')
     })
 
-    test('every answer this suite saw had all its headers', () => {
+    test('every response that this suite saw had all security headers', () => {
       expect([...new Set(world().ledger.bare)]).toEqual([])
     })
   })

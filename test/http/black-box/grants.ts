@@ -57,7 +57,7 @@ export const grants: Group = (world) =>
     const permissions = async ({ token }: Person, path: string): Promise<string[]> =>
       (await world().get(path, { token })).body.permissions ?? []
 
-    test('what a member may do is what its role and the level of the grant have in common', async () => {
+    test('a member has the actions that both its role and the access level of the grant allow', async () => {
       const path = await project()
       const given = await grant(owner, path, team, 'read')
       expect(given.status).toBe(201)
@@ -73,7 +73,7 @@ export const grants: Group = (world) =>
       expect(await permissions(stranger, path)).toEqual([])
     })
 
-    test('private puts a grant to sleep and does not delete it', async () => {
+    test('a private project suspends its grants and does not delete them', async () => {
       const path = await project()
       await grant(owner, path)
       const show = (visibility: string) => world().patch(path, { visibility }, { token: owner.token })
@@ -83,7 +83,7 @@ export const grants: Group = (world) =>
       expect(await permissions(members.viewer, path)).toEqual(['read', 'download'])
     })
 
-    test('given by who administers the project and the team; once', async () => {
+    test('a grant needs admin on the project and in the team, and exists once', async () => {
       const path = await project()
       expect(refusal(await grant(stranger, path))).toBe('404 project.not_found')
       expect(refusal(await grant(owner, path, unknownId))).toBe('404 team.not_found')
@@ -96,7 +96,7 @@ export const grants: Group = (world) =>
       expect(refusal(await grant(members.editor, path))).toBe('403 access.denied')
     })
 
-    test('listed, counted, changed and withdrawn by who may; hidden from who may not read', async () => {
+    test('grants are listed, changed and withdrawn with the right to, and hidden without read', async () => {
       const path = await project()
       await grant(owner, path)
       const { token } = members.editor
@@ -128,7 +128,7 @@ export const grants: Group = (world) =>
       expect(refusal(await world().get(path, { token }))).toBe('404 project.not_found')
     })
 
-    test('handed over by its owner alone, to somebody who sees it through a team', async () => {
+    test('only the owner transfers a project, to a user who has access through a team', async () => {
       const path = await project()
       await grant(owner, path, team, 'admin')
       const transfer = ({ token }: Person, owner_id: string) =>
@@ -144,7 +144,7 @@ export const grants: Group = (world) =>
       expect(await permissions(members.viewer, path)).toEqual(everything)
     })
 
-    test('who leaves the team, or whose team goes, is out of the project at once', async () => {
+    test('a user who leaves the team, or whose team is deleted, loses the project at once', async () => {
       const guest = await world().register()
       const id = await foundTeam(world(), owner, [[guest, 'viewer']])
       const path = await project()

@@ -46,7 +46,7 @@ export const headers: Group = (world) =>
       'the documentation page': (sent) => world().get('/docs', { headers: sent }),
     }
 
-    test('there are at least twelve that make it safer', () => {
+    test('at least twelve security headers are on every response', () => {
       expect(Object.keys(securityHeaders).length).toBeGreaterThanOrEqual(12)
     })
 
@@ -74,13 +74,13 @@ export const headers: Group = (world) =>
       })
     }
 
-    test('an answer that depends on the origin says so, whichever origin asks', async () => {
+    test('a response that depends on the origin has Vary: Origin for every origin', async () => {
       if (world().subject.sharedOrigin === undefined) return
       expect((await world().get('/health')).headers.get('vary')).toBe('Origin')
       expect((await world().get('/nope')).headers.get('vary')).toBe('Origin')
     })
 
-    test('a preflight names what may be sent', async () => {
+    test('a preflight names the allowed methods and headers', async () => {
       const { sharedOrigin } = world().subject
       if (sharedOrigin === undefined) return
       const asking = { origin: sharedOrigin, 'access-control-request-method': 'PATCH' }
@@ -95,7 +95,7 @@ export const headers: Group = (world) =>
       expect(Number(headers.get('access-control-max-age'))).toBeGreaterThan(0)
     })
 
-    test('pages of an origin that was configured may ask for bytes by part and by tag, and read which they got', async () => {
+    test('a configured origin may send range and conditional requests and read their response headers', async () => {
       const { sharedOrigin: origin } = world().subject
       if (origin === undefined) return
       const { token } = ada
@@ -125,14 +125,14 @@ export const headers: Group = (world) =>
       expect([unchanged.status, unchanged.headers.get('access-control-allow-origin')]).toEqual([304, origin])
     })
 
-    test('every request has an id of its own', async () => {
+    test('every request has a unique id', async () => {
       const answers = await Promise.all(Array.from({ length: 50 }, () => world().get('/nope')))
       const ids = answers.map(({ headers }) => headers.get('x-request-id'))
       expect(new Set(ids).size).toBe(50)
       expect(answers.map(({ body }) => body.request_id)).toEqual(ids)
     })
 
-    test('a traceparent that is not one is not taken', async () => {
+    test('an invalid traceparent is ignored', async () => {
       const broken = [
         traceId,
         `00-${traceId}`,
@@ -159,7 +159,7 @@ export const headers: Group = (world) =>
       expect(await ask(`cc-${traceId}-00f067aa0ba902b7-01-what`)).toBe(traceId)
     })
 
-    test('a problem is RFC 9457, in words that do not repeat the input', async () => {
+    test('a problem follows RFC 9457 and does not repeat the input', async () => {
       const answer = await world().get(`/api/v1/projects/${unknownId}?secret=hunter2`, { token: ada.token })
       expect(answer.headers.get('content-type')).toBe('application/problem+json')
       expect(answer.body).toEqual({
@@ -173,7 +173,7 @@ export const headers: Group = (world) =>
       })
     })
 
-    test('a refused input says where, and does not repeat what', async () => {
+    test('a refused input names the place of each error and does not repeat the value', async () => {
       const { body, text } = await world().post('/api/v1/auth/register', {
         email: 'hunter2hunter2',
         password: 'short',

@@ -30,7 +30,7 @@ const strip = (answer: WireAnswer | undefined, ids: readonly string[]) => {
  * on every route that takes the thing's id.
  */
 export const hiding: Group = (world) =>
-  describe('a hidden thing', () => {
+  describe('a hidden resource', () => {
     let owner: Person
     let stranger: Person
     let project: Thing
@@ -126,7 +126,7 @@ export const hiding: Group = (world) =>
     })) {
       const applicable = { ...routes, ...own }
       for (const [route, send] of Object.entries(applicable)) {
-        test(`${name} is to a stranger as if it were not: ${route}`, async () => {
+        test(`${name} is to a stranger like an unknown one: ${route}`, async () => {
           const real = hidden[name] as Thing
           const imagined = { ...real, id: randomUUID() }
           // Twice, so that neither the first question nor the ones after it tell the two apart.
@@ -139,7 +139,7 @@ export const hiding: Group = (world) =>
       }
     }
 
-    test('first explain of a hidden thing is that of an unknown one', async () => {
+    test('the first explain of a hidden resource equals that of an unknown one', async () => {
       const explain = (resource: Thing) => ask('POST', '/api/v1/authorization/explain', { action: 'read', resource })
       const { body } = await world().post('/api/v1/projects', { name: 'New' }, { token: owner.token })
       const [real, imagined] = [body.id, randomUUID()]
@@ -150,7 +150,7 @@ export const hiding: Group = (world) =>
       expect(strip(seen, [real])).toEqual(strip(unseen, [imagined]))
     })
 
-    test('its owner sees it all along', async () => {
+    test('is visible to its owner throughout', async () => {
       for (const thing of Object.values(hidden)) {
         expect((await world().get(pathOf(thing), { token: owner.token })).status).toBe(200)
       }

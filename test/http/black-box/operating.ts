@@ -19,7 +19,7 @@ export const operating: Group = (world) =>
       if (operator !== undefined) expect((await put(allOn, operator)).body).toEqual(allOn)
     })
 
-    test('is for operators of the platform, and nobody else looks at or switches anything', async () => {
+    test('needs an operator to read or switch flags', async () => {
       const { token } = person
       for (const answer of [
         world().get(flagsPath, { token }),
@@ -33,7 +33,7 @@ export const operating: Group = (world) =>
       expect(refusal(await world().put(flagsPath, { l1: false }))).toBe('401 identity.not_signed_in')
     })
 
-    test('a tier that is switched off answers nothing, and decisions stay what they are', async () => {
+    test('a tier that is switched off is not used, and decisions do not change', async () => {
       if (operator === undefined) return
       const { token } = person
       const { body } = await world().post('/api/v1/projects', { name: 'Asked' }, { token })
@@ -53,7 +53,7 @@ export const operating: Group = (world) =>
       expect((await put(allOn, operator)).body).toEqual(allOn)
     })
 
-    test('the metrics tell a hit rate with the count of stale facts, to operators and to keys that may look', async () => {
+    test('the metrics report hit rate and stale facts to operators and to keys with the scope', async () => {
       if (operator === undefined) return
       const keyWith = async (scope: string) => {
         const asked = { name: scope, scopes: [scope] }

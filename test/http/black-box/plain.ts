@@ -4,13 +4,13 @@ import { sendRaw } from './wire.ts'
 
 export const plain: Group = (world) =>
   describe('plain routes', () => {
-    test('health is alive, ready is ready', async () => {
+    test('/health answers alive and /ready answers ready', async () => {
       const [health, ready] = await Promise.all([world().get('/health'), world().get('/ready')])
       expect([health.status, health.body]).toEqual([200, { status: 'alive' }])
       expect([ready.status, ready.body]).toEqual([200, { status: 'ready', reasons: [] }])
     })
 
-    test('the key set holds public Ed25519 keys, may be cached for a while, and holds nothing private', async () => {
+    test('the key set has public Ed25519 keys only, and may be cached', async () => {
       const { status, headers, body } = await world().get('/.well-known/jwks.json')
       expect(status).toBe(200)
       expect(headers.get('cache-control')).toBe('public, max-age=300')
@@ -21,7 +21,7 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('the documentation page loads everything from here', async () => {
+    test('the documentation page loads every file from this server', async () => {
       const page = await world().get('/docs')
       expect(page.status).toBe(200)
       expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8')
@@ -38,7 +38,7 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('a path nobody has is 404, whatever the method', async () => {
+    test('an unknown path is 404 for every method', async () => {
       for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const) {
         for (const path of [
           '/nope',
@@ -55,7 +55,7 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('a method a path does not take is 405 and names those it does', async () => {
+    test('an unsupported method is 405 with the supported ones in Allow', async () => {
       const cases = [
         ['PUT', '/health', 'GET'],
         ['PUT', '/api/v1/auth/me', 'GET, PATCH, DELETE'],
@@ -70,7 +70,7 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('the path is the path, however short the host', async () => {
+    test('the path is parsed correctly behind a short host name', async () => {
       const ask = async (host: string, path: string) => {
         const answer = await sendRaw(world().subject.baseUrl, [`GET ${path} HTTP/1.1\r\nhost: ${host}\r\n\r\n`])
         return [host, path, answer?.status]
@@ -82,7 +82,7 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('a host that is none is answered, and where the answer is about the host, refused', async () => {
+    test('an invalid Host header is answered, and refused where the response contains the host', async () => {
       const ask = async (request: string, headers = '') =>
         (await sendRaw(world().subject.baseUrl, [`${request} HTTP/1.1\r\nhost: [\r\n${headers}\r\n`]))?.status
       const asked = await Promise.all([

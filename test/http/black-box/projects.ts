@@ -32,7 +32,7 @@ export const projects: Group = (world) =>
       return ids
     }
 
-    test('made private and without a description unless told otherwise', async () => {
+    test('are private and without a description by default', async () => {
       const made = await create({ name: ' Löwe \u{1f981}' })
       expect(made).toMatchObject({
         owner_id: owner.id,
@@ -49,7 +49,7 @@ export const projects: Group = (world) =>
       expect(await create(given)).toMatchObject(given)
     })
 
-    test('changed in part; what is not sent stays', async () => {
+    test('keep the fields that a change omits', async () => {
       const made = await create({ description: 'first' })
       const change = (input: object) => world().patch(`${path}/${made.id}`, input, { token: owner.token })
       const named = await change({ name: 'Second' })
@@ -61,7 +61,7 @@ export const projects: Group = (world) =>
       expect(refusal(await change({}))).toBe('422 request.invalid')
     })
 
-    test('deleted: gone for everybody at once', async () => {
+    test('are gone for everyone at once when deleted', async () => {
       const { id } = await create({ visibility: 'public' })
       expect((await world().get(`${path}/${id}`, { token: stranger.token })).status).toBe(200)
       const removed = await world().send('DELETE', `${path}/${id}`, { token: owner.token })
@@ -72,7 +72,7 @@ export const projects: Group = (world) =>
       expect(refusal(await world().delete(`${path}/${id}`, { token: owner.token }))).toBe('404 project.not_found')
     })
 
-    test('public: a stranger may read it and is told 403 for the rest; private again: 404 at once', async () => {
+    test('are readable by strangers while public, with 403 for the rest, and 404 at once when private again', async () => {
       const { id } = await create()
       const show = (visibility: string) => world().patch(`${path}/${id}`, { visibility }, { token: owner.token })
       const ask = async () => [
@@ -92,7 +92,7 @@ export const projects: Group = (world) =>
       expect(await ask()).toEqual(hidden)
     })
 
-    test('the list has what the caller may read, newest first, and pages together are all of it', async () => {
+    test('the list has what the caller may read, newest first, complete over its pages', async () => {
       const [ann, ben] = await Promise.all([world().register(), world().register()])
       const own = [await create({}, ann), await create({ visibility: 'team-only' }, ann), await create({}, ann)]
       const shown = await create({ visibility: 'public' }, ben)
@@ -109,7 +109,7 @@ export const projects: Group = (world) =>
       expect(all).toEqual([...all].sort().reverse())
     })
 
-    test('a page has 20 items unless told otherwise', async () => {
+    test('are listed 20 per page by default', async () => {
       const person = await world().register()
       await Promise.all(Array.from({ length: 21 }, () => create({}, person)))
       const { body } = await world().get(`${path}?owner_id=${person.id}`, { token: person.token })

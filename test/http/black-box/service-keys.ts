@@ -25,7 +25,7 @@ export const serviceKeys: Group = (world) =>
     const check = (token: string, body: object = question()) =>
       world().post('/api/v1/authorization/check', body, { token })
 
-    test('are for operators of the platform, and nobody else makes, sees or revokes them', async () => {
+    test('are created, listed and revoked by operators only', async () => {
       const sending = { token: person.token }
       const asked = { name: 'mine', scopes: ['authorization:check'] }
       for (const answer of [
@@ -37,7 +37,7 @@ export const serviceKeys: Group = (world) =>
       }
     })
 
-    test('one is shown once, asks about whom it names, and is nothing from its revocation on', async () => {
+    test('are shown once, may check any user, and are invalid once revoked', async () => {
       if (operator === undefined) return
       const { key, ...shown } = await make(operator)
       expect(key).toMatch(/^vsk_/)
@@ -53,7 +53,7 @@ export const serviceKeys: Group = (world) =>
       expect(refusal(await revoke(operator, unknownId))).toBe('404 service_key.not_found')
     })
 
-    test('one opens what its scopes say, and no door of a person', async () => {
+    test('give access by their scopes, and to no route for access tokens', async () => {
       if (operator === undefined) return
       const [checker, lister] = [await make(operator), await make(operator, { scopes: ['authorization:list'] })]
       const about = 'type=project&action=delete'
@@ -83,7 +83,7 @@ export const serviceKeys: Group = (world) =>
       }
     })
 
-    test('one ends at a time of its own, which is a day there is, in the future', async () => {
+    test('expire at the given time, which must be a valid date in the future', async () => {
       if (operator === undefined) return
       for (const expires_at of ['2001-01-01T00:00:00Z', '2999-02-30T00:00:00Z', '9999-12-31T23:59:59-01:00']) {
         const { token } = operator

@@ -29,7 +29,7 @@ export const sessions: Group = (world) =>
       expect((await world().get(me, { token: other.token })).status).toBe(200)
     })
 
-    test('logging out takes no body, whatever the client says of the one it does not send', async () => {
+    test('logging out needs no body, also with a Content-Type', async () => {
       const said: Record<string, string>[] = [
         { 'content-type': 'application/json' },
         { 'content-type': 'application/json', 'content-length': '0' },
@@ -47,7 +47,7 @@ export const sessions: Group = (world) =>
       }
     })
 
-    test('a type is what it is in any case, with spaces and parameters', async () => {
+    test('the media type is compared without regard to case, spaces and parameters', async () => {
       const { email, password } = await world().register()
       for (const type of ['Application/JSON', 'application/json ; charset=utf-8', 'application/json;charset="utf-8"']) {
         const body = { email, password }
@@ -64,7 +64,7 @@ export const sessions: Group = (world) =>
       await world().login(person)
     })
 
-    test('the list shows the live ones of the caller, newest first, and which of them asks', async () => {
+    test('the list has the active sessions of the caller, newest first, and marks the current one', async () => {
       const person = await world().register()
       const second = await world().login(person)
       const third = await world().login(person)
@@ -99,7 +99,7 @@ export const sessions: Group = (world) =>
       }
     })
 
-    test('ending one ends it at once; it can be ended once, and by its owner alone', async () => {
+    test('a session ends at once, can be ended once, and by its owner only', async () => {
       const [person, stranger] = await Promise.all([world().register(), world().register()])
       const other = await world().login(person)
       const target = (await sessionsOf(person)).find(({ current }) => !current) as Session
@@ -113,7 +113,7 @@ export const sessions: Group = (world) =>
       expect((await world().get(me, { token: person.token })).status).toBe(200)
     })
 
-    test('the address is that of the connection, whatever a stranger says of where it comes from', async () => {
+    test('the address is that of the connection, and an untrusted X-Forwarded-For is ignored', async () => {
       const { email, password, token } = await world().register()
       const claimed = '203.0.113.7'
       const headers = { 'x-forwarded-for': claimed, 'x-real-ip': claimed, forwarded: `for=${claimed}` }
@@ -124,7 +124,7 @@ export const sessions: Group = (world) =>
       expect(newest).toBe(oldest)
     })
 
-    test('the user agent is kept, cut to what is reasonable', async () => {
+    test('the user agent is stored and truncated', async () => {
       const person = await world().register()
       const { email, password } = person
       const headers = { 'user-agent': 'x'.repeat(2_000) }
@@ -133,7 +133,7 @@ export const sessions: Group = (world) =>
     })
 
     describe('refreshing', () => {
-      test('gives a new pair for the same session; the access token before it stays good', async () => {
+      test('returns a new pair for the same session, and the previous access token stays valid', async () => {
         const person = await world().register()
         const before = await sessionsOf(person)
         const { status, body } = await world().post(refreshing, { refresh_token: person.refreshToken })
@@ -147,7 +147,7 @@ export const sessions: Group = (world) =>
         expect(after.map(({ id }) => id)).toEqual(before.map(({ id }) => id))
       })
 
-      test('fifty times at once with one token: fifty times the same answer, one family, nobody logged out', async () => {
+      test('fifty concurrent refreshes with one token get the same response and keep the session', async () => {
         const person = await world().register()
         const ask = () => world().post(refreshing, { refresh_token: person.refreshToken })
         const answers = await Promise.all(Array.from({ length: 50 }, ask))
@@ -169,7 +169,7 @@ export const sessions: Group = (world) =>
         expect((await world().get(me, { token: second.body.access_token })).status).toBe(200)
       })
 
-      test('what is no refresh token of ours is refused', async () => {
+      test('a token that was never issued is refused', async () => {
         const person = await world().register()
         const last = person.refreshToken.at(-1) as string
         const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'

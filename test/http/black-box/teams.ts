@@ -60,7 +60,7 @@ export const teams: Group = (world) =>
     const decline = ({ token }: Person, secret: string) =>
       world().post(`${path}/invitations/decline`, { secret }, { token })
 
-    test('founded by its owner, with room for 50, and shown to each member with its own role', async () => {
+    test('are created with room for 50, and shown to each member with its role', async () => {
       const { body } = await get(owner)
       expect(body).toMatchObject({
         name: 'A team',
@@ -77,7 +77,7 @@ export const teams: Group = (world) =>
       expect((await world().get(path, { token: stranger.token })).body).toEqual({ items: [], next_cursor: null })
     })
 
-    test('to a stranger it is as if it were not, whatever is asked of it', async () => {
+    test('are 404 to a stranger on every route', async () => {
       const asks = (id: string): Promise<Answer>[] => [
         get(stranger, '', id),
         get(stranger, '/members', id),
@@ -99,7 +99,7 @@ export const teams: Group = (world) =>
       expect(plain(real, team)).toEqual(plain(imagined, unknownId))
     })
 
-    test('a role that is too low is told so, and nothing is done', async () => {
+    test('answer 403 to a role that is too low, and change nothing', async () => {
       const asks = [
         patch(viewer, '', { name: 'Mine' }),
         patch(viewer, `/members/${viewer.id}`, { role: 'admin' }),
@@ -121,7 +121,7 @@ export const teams: Group = (world) =>
       expect(roles).toEqual({ [owner.id]: 'owner', [admin.id]: 'admin', [viewer.id]: 'viewer' })
     })
 
-    test('changed by an admin; it is never smaller than it is full', async () => {
+    test('are changed by an admin, and never limited below the number of members', async () => {
       const named = await patch(admin, '', { name: 'Renamed', description: 'Ours' })
       expect([named.status, named.body.name, named.body.description]).toEqual([200, 'Renamed', 'Ours'])
       expect(refusal(await patch(admin, '', { max_members: 2 }))).toBe('409 team.max_members_too_low')
@@ -132,7 +132,7 @@ export const teams: Group = (world) =>
       expect((await decline(stranger, secret)).status).toBe(204)
     })
 
-    test('an invitation is good once, for the one it was sent to, and while it is open', async () => {
+    test('an invitation is valid once, for its recipient, and while it is open', async () => {
       const guest = await world().register()
       const made = await invite(admin, guest.email.toUpperCase(), 'editor')
       expect(made).toMatchObject({ email: guest.email, role: 'editor', status: 'pending', invited_by: admin.id })
@@ -155,7 +155,7 @@ export const teams: Group = (world) =>
       expect(refusal(await get(guest))).toBe('404 team.not_found')
     })
 
-    test('an invitation that was cancelled or superseded opens nothing', async () => {
+    test('an invitation that was cancelled or superseded is not valid', async () => {
       const guest = await world().register()
       const [first, second] = [await invite(owner, guest.email), await invite(owner, guest.email, 'admin')]
       expect(refusal(await accept(guest, first.secret))).toBe('404 team.invitation_not_found')
@@ -165,7 +165,7 @@ export const teams: Group = (world) =>
       expect(refusal(await accept(guest, second.secret))).toBe('404 team.invitation_not_found')
     })
 
-    test('roles change below one’s own, and who leaves is out at once', async () => {
+    test('a member changes roles below its own, and a member who leaves loses access at once', async () => {
       const guest = await world().register()
       await accept(guest, (await invite(owner, guest.email)).secret)
       const raised = await patch(admin, `/members/${guest.id}`, { role: 'editor' })
@@ -178,7 +178,7 @@ export const teams: Group = (world) =>
       expect(refusal(await post(guest, '/leave'))).toBe('404 team.not_found')
     })
 
-    test('handed over: the owner becomes an admin', async () => {
+    test('are transferred, and the previous owner becomes an admin', async () => {
       const id = await foundTeam(world(), owner, [[admin, 'viewer']])
       expect(refusal(await post(owner, '/transfer', { user_id: stranger.id }, id))).toBe('404 team.member_not_found')
       const { status, body } = await post(owner, '/transfer', { user_id: admin.id }, id)
@@ -189,7 +189,7 @@ export const teams: Group = (world) =>
       for (const person of [owner, admin]) expect(refusal(await get(person, '', id))).toBe('404 team.not_found')
     })
 
-    test('its numbers add up', async () => {
+    test('have consistent statistics', async () => {
       const { body } = await get(viewer, '/statistics')
       expect(body.members).toEqual({
         total: 3,
@@ -198,7 +198,7 @@ export const teams: Group = (world) =>
       expect(body).toMatchObject({ projects: { total: 0 }, generations: 0, pending_invitations: 0 })
     })
 
-    test('a list in pages is the list', async () => {
+    test('are listed completely over pages', async () => {
       const members = (await get(owner, '/members')).body.items
       const walked: unknown[] = []
       for (let cursor: string | null = ''; cursor !== null; ) {

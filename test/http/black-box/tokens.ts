@@ -19,7 +19,7 @@ export const spellingsOf = (text: string): string[] => {
 
 /** Forgeries that need nothing but what anybody can see. Each is refused like no token at all. */
 export const tokens: Group = (world) =>
-  describe('a forged or spoilt access token is refused', () => {
+  describe('a forged or damaged access token is refused', () => {
     let ada: Person
     let publicJwk: JWK
     let header: string
@@ -47,7 +47,7 @@ export const tokens: Group = (world) =>
     const signWith = (key: Parameters<SignJWT['sign']>[0], protectedHeader: { alg: string }) =>
       new SignJWT(claims()).setProtectedHeader(protectedHeader).sign(key)
 
-    test('the real one is taken', async () => {
+    test('the unaltered token is accepted', async () => {
       expect((await ask(ada.token)).status).toBe(200)
     })
 
@@ -123,7 +123,7 @@ export const tokens: Group = (world) =>
       }
     })
 
-    test('a payload of one’s own under the real signature', async () => {
+    test('another payload under the real signature', async () => {
       for (const change of [{ sub: foreignJwk.x }, { exp: 4_102_444_800 }, { sid: ada.id }, { role: 'admin' }]) {
         await expectRefused(`${header}.${encode({ ...claims(), ...change })}.${signature}`)
       }

@@ -20,7 +20,7 @@ export const users: Group = (world) =>
     const refresh = ({ refreshToken }: Person) => world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
     const me = ({ token }: Person) => world().get('/api/v1/auth/me', { token })
 
-    test('are for operators of the platform, and nobody else sees or changes them', async () => {
+    test('are visible to and changed by operators only', async () => {
       for (const answer of [
         get('', person),
         get(`/${person.id}`, person),
@@ -31,7 +31,7 @@ export const users: Group = (world) =>
       expect((await me(person)).body).toEqual(person.user)
     })
 
-    test('are listed newest first, by address and by status, without anything that signs in', async () => {
+    test('are listed newest first, by address and status, without credentials', async () => {
       if (operator === undefined) return
       const newest = await world().register()
       const { status, body, text } = await get('?limit=2', operator)
@@ -47,7 +47,7 @@ export const users: Group = (world) =>
       expect((await get(`/${person.id}`, operator)).body).toEqual(person.user)
     })
 
-    test('one that is suspended is out at once and cannot come back in, until that is lifted', async () => {
+    test('lose access at once when suspended, and regain it when reinstated', async () => {
       if (operator === undefined) return
       const suspended = await world().register()
       const other = await world().login(suspended)
@@ -67,7 +67,7 @@ export const users: Group = (world) =>
       expect((await me(await world().login(suspended))).status).toBe(200)
     })
 
-    test('one that is made an operator, or is one no more, has or lacks that with its next request', async () => {
+    test('gain and lose operator rights with the next request', async () => {
       if (operator === undefined) return
       const promoted = await world().register()
       expect(refusal(await get('', promoted))).toBe('403 access.admins_only')
@@ -79,7 +79,7 @@ export const users: Group = (world) =>
       expect((await me(promoted)).body).toMatchObject({ role: 'user', plan: 'pro' })
     })
 
-    test('an operator is not taken out by itself, and a deleted account is seen and not changed', async () => {
+    test('cannot suspend or demote themselves as operators, and stay unchanged once deleted', async () => {
       if (operator === undefined) return
       for (const changes of [{ status: 'suspended' }, { role: 'user' }, { plan: 'pro', role: 'user' }]) {
         expect(refusal(await patch(operator.id, changes, operator))).toBe('409 user.own_account')
