@@ -1,4 +1,4 @@
-/** What tests stand on: real databases, the application in this process or in one of its own, Redis, and a client. */
+/** Real databases, the application in this process or a separate one, Redis, and an HTTP client. */
 export { type Answer, type Api, api, type Person, register, type Sending } from './harness/api.ts'
 export { startApp, type TestApp, type TestAppOptions, testSecret } from './harness/app.ts'
 export { createDatabase, type TestConnection, type TestDatabase } from './harness/database.ts'

@@ -12,8 +12,8 @@ import { onEnd, startVelro } from './servers.ts'
 import { fill } from './world.ts'
 
 /**
- * People at work: everybody is in two teams that are let into forty projects, half of which are awake, and asks about what
- * is in there. Four in five questions come from a fifth of the people and are about a fifth of the generations.
+ * Users at work: each is a member of two teams with grants to forty projects, half of them active, and asks about resources
+ * in these projects. Four in five checks come from a fifth of the users and are about a fifth of the generations.
  */
 export const size = { users: 500, teams: 50, projects: 300, generations: 5_000 }
 
@@ -30,9 +30,9 @@ export type Crowd = {
   readonly key: string
   readonly writers: readonly Writer[]
   readonly generations: ReadonlyMap<string, Generation>
-  /** What somebody at work asks about; now and then, anybody about anything. */
+  /** A check by a user at work; now and then a random one. */
   atWork(random: Random): Question
-  /** Anybody about anything, by the same fifths. */
+  /** A random user and resource, with the same shares. */
   atRandom(random: Random): Question
 }
 

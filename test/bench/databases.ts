@@ -7,7 +7,7 @@ import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embe
 import type { Connection } from '../../src/platform/postgres.ts'
 import { onEnd } from './servers.ts'
 
-/** What Velro is told about its database. */
+/** The environment variables that name the database. */
 type Environment = Readonly<Record<string, string>>
 
 const newSecret = () => randomBytes(32).toString('hex')
@@ -56,7 +56,7 @@ export const newExternalDatabase = async (settings: Readonly<Record<string, stri
   }
 }
 
-/** What Velro is told about its database, as a driver takes it. */
+/** The same connection as an option of the driver. */
 export const connectionOf = (env: Environment): Connection => {
   const url = env['DATABASE_URL'] ?? ''
   const host = env['PGHOST']

@@ -6,8 +6,8 @@ export type Runs = { readonly name: string; readonly runs: readonly Measured[] }
 const rounds = 4
 
 /**
- * Measures the control before, between and after each round of the others (A B C A B C A), so that what else the machine
- * does falls on all of them alike. Nothing but what comes out of one such run may be compared.
+ * Measures the control before, between and after the rounds of the others (A B C A B C A), so that other load of the machine
+ * affects all alike. Compare only results of one such run.
  */
 export const interleave = async <K extends string>(
   control: Side,

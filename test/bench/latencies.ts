@@ -22,7 +22,7 @@ export const timeCalls = async (
   return latenciesMs
 }
 
-/** How long each took when so many were begun a second, counted from when it was due. */
+/** Latencies at a fixed rate of starts, each measured from the time it was due. */
 export const timeAtRate = async (
   call: (number: number) => Promise<unknown>,
   { perSecond, forMs }: { perSecond: number; forMs: number },

@@ -15,7 +15,7 @@ export type Load = {
 
 export type Measured = {
   readonly requests: number
-  /** Everything that is not a 200, by what it was. */
+  /** Counts of all responses and errors other than 200, by kind. */
   readonly errors: Readonly<Record<string, number>>
   readonly perSecond: number
   readonly p50Ms: number
@@ -62,7 +62,7 @@ const toMeasured = ({
   }
 }
 
-/** Sends the load and waits for what is under way at the end, so that slow answers count too. */
+/** Sends the load and waits for requests still under way at the end, so that slow responses count too. */
 export const sendLoad = async (oha: string, load: Load): Promise<Measured> => {
   const { url, method = 'GET', headers = {}, body, connections, seconds, perSecond } = load
   const args = [

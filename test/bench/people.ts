@@ -30,7 +30,7 @@ export const signUp = async (url: string): Promise<Person> => {
 
 const batch = 200
 
-/** Asks about things that do not exist, each remembered as a fact, until so many are: no live server has an empty memory. */
+/** Asks about resources that do not exist, each cached as a fact, until the memory holds that many: no live server has an empty cache. */
 export const fillMemory = async (url: string, { headers }: Person, facts: number): Promise<void> => {
   for (let asked = 0; asked < facts; asked += batch) {
     const checks = Array.from({ length: batch }, () => ({
@@ -41,6 +41,6 @@ export const fillMemory = async (url: string, { headers }: Person, facts: number
   }
 }
 
-/** The request that the whole service is about: may the caller write to a project of its own? */
+/** The most common request: may the caller write to a project it owns? */
 export const ownCheck = ({ headers, projectId }: Person) =>
   ({ method: 'POST', headers, body: { action: 'write', resource: { type: 'project', id: projectId } } }) as const

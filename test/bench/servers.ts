@@ -18,13 +18,13 @@ type Environment = Readonly<Record<string, string>>
 
 const running = new Set<{ stop(): Promise<void> }>()
 
-/** Has something ended with the scenario, whatever becomes of that. */
+/** Registers a cleanup that runs when the scenario ends, also after an error. */
 export const onEnd = <T extends { stop(): Promise<void> }>(thing: T): T => {
   running.add(thing)
   return thing
 }
 
-/** Ends what was started since, the last first. */
+/** Runs the cleanups registered since, the last first. */
 export const endAll = async (): Promise<void> => {
   for (const thing of [...running].reverse()) {
     running.delete(thing)
@@ -81,7 +81,7 @@ const startServer = async (file: string, env: Environment): Promise<Server> => {
 const velroEnvironment = {
   LOG_LEVEL: 'warn',
   ACCESS_TOKEN_SECONDS: '3600',
-  // What is measured is who may, not what is made.
+  // The measurement is about authorization, not generation.
   JOB_CONCURRENCY: '0',
   WELCOME_CREDITS: '1000000',
 }
@@ -89,7 +89,7 @@ const velroEnvironment = {
 export const startVelro = (database: Environment): Promise<Server> =>
   startServer('src/main.ts', { ...velroEnvironment, ...database })
 
-/** Velro that makes pictures when it is told to. */
+/** Velro that renders pictures on request. */
 export const startVelroWithPictures = (database: Environment): Promise<Server> =>
   startServer('test/bench/controls/velro-with-pictures.ts', { ...velroEnvironment, ...database })
 

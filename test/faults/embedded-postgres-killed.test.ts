@@ -6,7 +6,7 @@ import { reapCluster, reapFolder } from '../harness/reaper.ts'
 import { type Api, api, type Person, register, startServer, type TestServer } from '../harness.ts'
 import { until } from './support.ts'
 
-describe('the embedded Postgres, killed (-9)', () => {
+describe('a killed (-9) embedded Postgres', () => {
   let directory: string
   let server: TestServer
   let client: Api
@@ -18,7 +18,7 @@ describe('the embedded Postgres, killed (-9)', () => {
     reapCluster(join(directory, 'postgres'))
     server = await startServer({
       runtime: 'bun',
-      // Not used: an empty DATABASE_URL asks for the embedded one.
+      // Unused: an empty DATABASE_URL selects the embedded Postgres.
       connection: { host: '', port: 0, user: '', database: '' },
       env: { DATABASE_URL: '', DATA_DIR: directory, REQUEST_TIMEOUT_MS: '2000', LOG_LEVEL: 'debug' },
       readyWithinMs: 60_000,
@@ -32,7 +32,7 @@ describe('the embedded Postgres, killed (-9)', () => {
     Number((await readFile(join(directory, 'postgres/data/postmaster.pid'), 'utf8')).split('\n')[0])
   const list = () => client.get('/api/v1/projects', { token: person.token })
 
-  test('is a clear 503, and is back by itself within 5 s with all that was acknowledged', async () => {
+  test('causes 503 database.unavailable and is restarted within 5 s with all acknowledged writes', async () => {
     const { body } = await client.post('/api/v1/projects', { name: 'Acknowledged' }, { token: person.token })
     const before = await postmaster()
     process.kill(before, 'SIGKILL')
@@ -42,7 +42,7 @@ describe('the embedded Postgres, killed (-9)', () => {
       if (answer.status !== 200) seen.add(`${answer.status} ${answer.body.code}`)
       const after = await postmaster().catch(() => before)
       return answer.status === 200 && after !== before
-    }, 'it is back')
+    }, 'requests succeed on a new postmaster')
     expect(tookMs).toBeLessThan(5_000)
     expect([...seen]).toEqual(['503 database.unavailable'])
     expect((await list()).body.items.map(({ id }: { id: string }) => id)).toEqual([body.id])

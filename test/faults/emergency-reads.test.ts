@@ -7,10 +7,10 @@ import { reapCluster, reapFolder } from '../harness/reaper.ts'
 import { type Api, api, type Person, register, startServer, type TestServer } from '../harness.ts'
 import { until } from './support.ts'
 
-/** Longer than a lease, so that there is a time to look at; short enough to see its end. */
+/** Longer than a lease, so that stale reads happen; short enough to see them end. */
 const emergencyS = 3
 
-describe('while Postgres is gone', () => {
+describe('while Postgres is down', () => {
   let directory: string
   let postgres: EmbeddedPostgres
   let server: TestServer
@@ -28,12 +28,12 @@ describe('while Postgres is gone', () => {
       { token: person.token },
     )
 
-  /** To a picture of somebody's. */
+  /** A signed link to a new picture of the user. */
   const makeLink = async ({ token }: Person): Promise<string> => {
     const asked = { model: 'local/procedural', prompt: 'p', parameters: { width: 64, height: 64 } }
     const { id } = (await client.post('/api/v1/generations', asked, { token })).body
     const list = async () => (await client.get(`/api/v1/generations/${id}/media`, { token })).body.items
-    await until(async () => (await list()).length > 0, 'a picture')
+    await until(async () => (await list()).length > 0, 'the picture is stored')
     const media = `/api/v1/media/${(await list())[0].id}`
     const { url } = (await client.post(`${media}/links`, {}, { token })).body
     return url.slice(server.baseUrl.length)
@@ -61,7 +61,7 @@ describe('while Postgres is gone', () => {
     await postgres?.stop()
   })
 
-  test('what is remembered may be looked at for a while, marked as such, and nothing else; then all is as before', async () => {
+  test('reads of facts in memory are answered for EMERGENCY_READ_SECONDS and marked as degraded, everything else is 503, and service resumes when it is back', async () => {
     const before = await ask('check', 'read')
     expect([before.status, before.body.allowed, before.headers.get('velro-degraded')]).toEqual([200, true, null])
     await postgres.stop()
@@ -71,7 +71,7 @@ describe('while Postgres is gone', () => {
       return status === 200 && headers.get('velro-degraded') === 'stale-reads'
     }
     const startedMs = performance.now()
-    await until(degraded, 'reads that are marked', 3_000)
+    await until(degraded, 'reads are marked as degraded', 3_000)
     for (const [route, action, status] of [
       ['check', 'read', 200],
       ['check', 'download', 200],
@@ -84,15 +84,15 @@ describe('while Postgres is gone', () => {
       if (status === 200) expect(answer.headers.get('velro-degraded')).toBe('stale-reads')
       else expect(answer.body.code).toBe('database.unavailable')
     }
-    // A link needs the row of its thing, and is not said to be wrong for the lack of it; a wrong one is.
+    // A valid link needs a row from Postgres: 503, not refused. A forged one is refused without it.
     const opened = await client.get(link)
     expect([opened.status, opened.body.code]).toEqual([503, 'database.unavailable'])
     expect((await client.get(`${link}x`)).body.code).toBe('media.link_refused')
     expect((await ask('check', 'read', '01900000-0000-7000-8000-000000000000')).status).toBe(503)
     expect((await client.patch('/api/v1/auth/me', { display_name: 'x' }, { token: person.token })).status).toBe(503)
 
-    await until(async () => (await ask('check', 'read')).status === 503, 'the end of it', (emergencyS + 3) * 1_000)
-    // A lease, and the time that was set.
+    await until(async () => (await ask('check', 'read')).status === 503, 'stale reads end', (emergencyS + 3) * 1_000)
+    // The lease and then the configured time.
     expect(performance.now() - startedMs).toBeGreaterThan(emergencyS * 1_000 - 500)
 
     postgres = await startPostgres()
@@ -101,7 +101,7 @@ describe('while Postgres is gone', () => {
         const { status, headers } = await ask('check', 'write')
         return status === 200 && headers.get('velro-degraded') === null
       },
-      'everything as before',
+      'service resumes',
       8_000,
     )
     expect((await client.get(link)).status).toBe(200)

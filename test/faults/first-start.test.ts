@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { api, createDatabase, register, startApp, startServer, type TestDatabase } from '../harness.ts'
 
-describe('instances that start at once on an empty database', () => {
+describe('instances that start together on an empty database', () => {
   let database: TestDatabase
   let sql: Sql
   beforeAll(async () => {
@@ -16,7 +16,7 @@ describe('instances that start at once on an empty database', () => {
   })
 
   for (const migrated of [false, true]) {
-    test(`eight within one process, ${migrated ? 'with' : 'without'} its tables: one signing key`, async () => {
+    test(`create one signing key, eight in one process ${migrated ? 'after' : 'before'} the migration`, async () => {
       const empty = await createDatabase({ migrated })
       const start = () => startApp({ connection: empty.connection, config: { dbConnections: 6 } })
       const apps = await Promise.all(Array.from({ length: 8 }, start))
@@ -31,7 +31,7 @@ describe('instances that start at once on an empty database', () => {
     })
   }
 
-  test('migrate it once, make one signing key, and take each other’s tokens', async () => {
+  test('migrate once, create one signing key, and accept each other’s tokens', async () => {
     const servers = await Promise.all(
       (['bun', 'bun', 'deno'] as const).map((runtime) =>
         startServer({ runtime, connection: database.connection, env: { DB_CONNECTIONS: '12' } }),

@@ -68,7 +68,7 @@ describe('a server that is killed (-9) in the middle of 200 registrations', () =
          where u.password_hash is null
             or not exists (select from sessions s join refresh_tokens t on t.session_id = s.id where s.user_id = u.id)`
       expect([...halves]).toEqual([])
-      // Whoever was not acknowledged either is there as a whole or may register now.
+      // An account that was not acknowledged either exists completely or can be registered now.
       const known = new Set(acknowledged.map(({ email }) => email))
       for (let count = 0; count < next; count += 1) {
         const email = `killed-${count}@example.com`

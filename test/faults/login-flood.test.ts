@@ -4,7 +4,7 @@ import { median } from './support.ts'
 
 const queue = 8
 
-describe('more sign-ins at once than the queue holds', () => {
+describe('logins beyond the hash queue', () => {
   let server: TestServer
   let client: Api
   let person: Person
@@ -22,36 +22,36 @@ describe('more sign-ins at once than the queue holds', () => {
   }
   const login = () => client.post('/api/v1/auth/login', { email: person.email, password: person.password })
 
-  test('are turned away with 503 identity.busy and a time to come back; those in the queue are served', async () => {
+  test('are refused with 503 identity.busy and Retry-After, while queued logins are served', async () => {
     const results = await Promise.all(Array.from({ length: 100 }, () => timed(login)))
     const served = results.filter(({ answer }) => answer.status === 200)
-    const turnedAway = results.filter(({ answer }) => answer.status !== 200)
+    const refused = results.filter(({ answer }) => answer.status !== 200)
     expect(served.length).toBeGreaterThanOrEqual(queue)
-    expect(turnedAway.length).toBeGreaterThan(queue)
-    for (const { answer } of turnedAway) {
+    expect(refused.length).toBeGreaterThan(queue)
+    for (const { answer } of refused) {
       expect([answer.status, answer.body.code]).toEqual([503, 'identity.busy'])
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
     }
     expect((await login()).status).toBe(200)
   })
 
-  test('and quickly: being turned away takes a fraction of what being served takes, as does everything else', async () => {
+  test('are refused in less time than a login takes, and other requests stay as fast', async () => {
     let flooding = true
     const flood = Array.from({ length: 3 * queue }, async () => {
       while (flooding) if ((await login()).status !== 200) await Bun.sleep(5)
     })
-    const away: number[] = []
-    const others: number[] = []
-    while (away.length < 50) {
+    const refusedMs: number[] = []
+    const othersMs: number[] = []
+    while (refusedMs.length < 50) {
       const { answer, ms } = await timed(login)
-      if (answer.status === 503) away.push(ms)
-      others.push((await timed(() => client.get('/api/v1/auth/me', { token: person.token }))).ms)
+      if (answer.status === 503) refusedMs.push(ms)
+      othersMs.push((await timed(() => client.get('/api/v1/auth/me', { token: person.token }))).ms)
     }
     flooding = false
     await Promise.all(flood)
     const { ms: servedMs } = await timed(login)
-    // 10 ms by the specification; the rest is for a machine on which the flood itself takes one of two cores.
-    expect(median(away)).toBeLessThan(Math.max(25, servedMs))
-    expect(median(others)).toBeLessThan(Math.max(25, servedMs))
+    // The specification says 10 ms; the slack is for a machine on which the flood takes one of two cores.
+    expect(median(refusedMs)).toBeLessThan(Math.max(25, servedMs))
+    expect(median(othersMs)).toBeLessThan(Math.max(25, servedMs))
   })
 })

@@ -15,8 +15,8 @@ import {
 } from '../harness.ts'
 import { until } from './support.ts'
 
-/** A way to Postgres that can be cut, for good. */
-const startWay = async ({ host, port, user, database }: TestConnection) => {
+/** A proxy to Postgres that can be cut for good. */
+const startProxy = async ({ host, port, user, database }: TestConnection) => {
   const sockets = new Set<Socket>()
   let cut = false
   const proxy = createServer((client) => {
@@ -48,12 +48,12 @@ const startWay = async ({ host, port, user, database }: TestConnection) => {
 const askFor = (client: Api, { token }: Person, id: string): Promise<Answer> =>
   client.post('/api/v1/authorization/check', { action: 'read', resource: { type: 'project', id } }, { token })
 
-describe('one connection that ends, of a Postgres that is well', () => {
+describe('one lost connection to a healthy Postgres', () => {
   let app: TestApp
   let admin: Sql
   let locker: Sql
 
-  /** Ends one connection on which decisions wait; resolves to what `begin` began, when it is gone and nothing is held up. */
+  /** Terminates one connection on which the decisions that `begin` starts are waiting. Resolves to their result after the locks are released. */
   const endOneUnder = async <T>(begin: () => T): Promise<Awaited<T>> => {
     let begun: T | undefined
     await locker.begin(async (tx) => {
@@ -66,11 +66,11 @@ describe('one connection that ends, of a Postgres that is well', () => {
            where datname = current_database() and application_name = 'velro:auth' and wait_event_type = 'Lock'`
         pid = row?.pid
         return pid !== undefined
-      }, 'a decision that waits')
+      }, 'a decision is waiting')
       await admin`select pg_terminate_backend(${pid as number}::int)`
       await until(
         async () => (await admin`select from pg_stat_activity where pid = ${pid as number}`).length === 0,
-        'its end',
+        'the connection is terminated',
       )
     })
     return await (begun as T)
@@ -87,7 +87,7 @@ describe('one connection that ends, of a Postgres that is well', () => {
     await app?.close()
   })
 
-  test('fails no question', async () => {
+  test('fails no authorization check', async () => {
     const client = api(app.baseUrl)
     const ada = await register(client)
     await app.leased()
@@ -97,9 +97,9 @@ describe('one connection that ends, of a Postgres that is well', () => {
     expect(answers.map(({ status, body }) => [status, body.allowed])).toEqual(Array(10).fill([200, false]))
   })
 
-  test('lets no memory stand in on an instance that does not hear of changes', async () => {
-    const way = await startWay(app.connection)
-    const deaf = await startApp({ connection: app.connection, config: { databaseBusUrl: way.url } })
+  test('never causes a stale answer on an instance without a lease', async () => {
+    const proxy = await startProxy(app.connection)
+    const deaf = await startApp({ connection: app.connection, config: { databaseBusUrl: proxy.url } })
     try {
       const [atDeaf, client] = [api(deaf.baseUrl), api(app.baseUrl)]
       const [ada, bob, eve] = [await register(client), await register(client), await register(client)]
@@ -116,9 +116,9 @@ describe('one connection that ends, of a Postgres that is well', () => {
       await deaf.leased()
       expect(await bobAsks()).toEqual([200, true, null])
 
-      way.cut()
+      proxy.cut()
       const { lease } = deaf.services.caches.bus
-      await until(() => systemClock.monotonic() >= lease.untilMs, 'the end of its lease')
+      await until(() => systemClock.monotonic() >= lease.untilMs, 'the lease has expired')
       expect((await client.delete(`/api/v1/teams/${team}/members/${bob.id}`, byAda)).status).toBe(204)
 
       const { status, body } = await endOneUnder(() => askFor(atDeaf, eve, randomUUID()))
@@ -126,7 +126,7 @@ describe('one connection that ends, of a Postgres that is well', () => {
       expect(await bobAsks()).toEqual([200, false, null])
     } finally {
       await deaf.close()
-      way.close()
+      proxy.close()
     }
   })
 })

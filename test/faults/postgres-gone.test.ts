@@ -8,7 +8,7 @@ import { type Answer, api, type Person, type Runtime, register, startServer, typ
 import { until } from './support.ts'
 
 const deadlineMs = 2_000
-/** What a busy machine may add to a deadline. */
+/** Slack for a busy machine. */
 const slackMs = 1_000
 const recoveryMs = 5_000
 const runtimes: readonly Runtime[] = ['bun', 'deno']
@@ -20,7 +20,7 @@ const refusal = ({ status, body }: Answer) => `${status} ${body?.code}`
 const childrenOf = async (pid: number): Promise<number[]> =>
   (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).split(' ').filter(Boolean).map(Number)
 
-describe('a Postgres that goes away', () => {
+describe('a Postgres that stops answering', () => {
   let directory: string
   let postgres: EmbeddedPostgres
   const servers = new Map<Runtime, Running>()
@@ -35,7 +35,7 @@ describe('a Postgres that goes away', () => {
     postgres = await startPostgres()
     reapFolder(postgres.connection.host)
     const env = { REQUEST_TIMEOUT_MS: String(deadlineMs), DB_CONNECTIONS: '24', LOG_LEVEL: 'fatal' }
-    // One after the other: two at once on an empty database is another test.
+    // In sequence: first-start.test.ts covers two starts at once on an empty database.
     for (const runtime of runtimes) {
       const server = await startServer({ runtime, connection: postgres.connection, env })
       const client = api(server.baseUrl)
@@ -50,8 +50,8 @@ describe('a Postgres that goes away', () => {
   })
 
   const serverOn = (runtime: Runtime) => servers.get(runtime) as Running
-  /** Requests that cannot be answered without a database, one of each kind. */
-  const asksOf = ({ baseUrl, person: { token, email, password }, project }: Running) => {
+  /** One request of each kind that needs the database. */
+  const requestsOf = ({ baseUrl, person: { token, email, password }, project }: Running) => {
     const client = api(baseUrl)
     return [
       () => client.post('/api/v1/auth/login', { email, password }),
@@ -69,13 +69,13 @@ describe('a Postgres that goes away', () => {
   }
   const isWell = async (server: Running) => {
     const ready = await api(server.baseUrl).get('/ready')
-    const answers = ready.status === 200 ? await Promise.all(asksOf(server).map((ask) => ask())) : []
+    const answers = ready.status === 200 ? await Promise.all(requestsOf(server).map((ask) => ask())) : []
     // A login, a list and a change: 200, 401 and 201, and nothing of the kind of 503.
     return ready.status === 200 && answers.every(({ status }) => status < 500)
   }
 
   const expectOutage = async (server: Running, code: string) => {
-    const answers = await Promise.all(asksOf(server).flatMap((ask) => Array.from({ length: 5 }, () => timed(ask))))
+    const answers = await Promise.all(requestsOf(server).flatMap((ask) => Array.from({ length: 5 }, () => timed(ask))))
     for (const { answer, ms } of answers) {
       expect(refusal(answer)).toBe(`503 ${code}`)
       expect(answer.headers.get('content-type')).toBe('application/problem+json')
@@ -92,7 +92,7 @@ describe('a Postgres that goes away', () => {
     expect(ready.ms).toBeLessThan(deadlineMs + slackMs)
   }
 
-  test('killed (-9): 503 at once that says so, alive but not ready; back within 5 s of its return, no restart', async () => {
+  test('because it is killed (-9) causes an immediate 503 database.unavailable; the server stays alive, is not ready, and recovers within 5 s of its return', async () => {
     for (const runtime of runtimes) expect(await isWell(serverOn(runtime))).toBe(true)
     process.kill(postgres.pid, 'SIGKILL')
     await until(async () => (await api(serverOn('bun').baseUrl).get('/ready')).status === 503, 'the end of Postgres')
@@ -114,7 +114,7 @@ describe('a Postgres that goes away', () => {
     }
   })
 
-  test('frozen: the deadline ends every wait; well again when it thaws', async () => {
+  test('because it is frozen causes 503 at the deadline of each request; the server recovers when it thaws', async () => {
     for (const runtime of runtimes) await until(() => isWell(serverOn(runtime)), `${runtime} is well`)
     const pids = [postgres.pid, ...(await childrenOf(postgres.pid))]
     for (const pid of pids) process.kill(pid, 'SIGSTOP')

@@ -5,19 +5,19 @@ const attempt = <T>(read: () => T): T | undefined => {
   try {
     return read()
   } catch {
-    // It has ended meanwhile.
+    // The process has ended.
     return undefined
   }
 }
 
-/** Those a process has started and that have not ended. */
+/** The living children of a process. */
 export const childrenOf = (pid: number): number[] =>
   (attempt(() => readdirSync(`/proc/${pid}/task`)) ?? [])
     .flatMap((task) => (attempt(() => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8')) ?? '').split(' '))
     .filter(Boolean)
     .map(Number)
 
-/** A zombie has ended too. */
+/** Whether a process is running. A zombie is not. */
 export const lives = (pid: number): boolean =>
   attempt(() => /^State:\s+[^ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) ?? false
 
@@ -41,7 +41,7 @@ const socketsOf = (pid: number): Set<string> => {
   return new Set(links.map((link) => /^socket:\[(\d+)\]$/.exec(link ?? '')?.[1] ?? ''))
 }
 
-/** Which of the processes serves each connection to a port, by the port of the client; and which of them listen on it. */
+/** Which of the processes listen on a port, and which of them holds each connection to it, by the port of the client. */
 export const holdersOf = (serverPort: number, pids: readonly number[]) => {
   const table = readTcp().filter(({ localPort }) => localPort === serverPort)
   const held = pids.flatMap((pid) => {
@@ -54,7 +54,7 @@ export const holdersOf = (serverPort: number, pids: readonly number[]) => {
   }
 }
 
-/** The sockets that listen on a port, by their inodes, whoever holds them. */
+/** The inodes of all sockets that listen on a port, of any process. */
 export const listenersOn = (serverPort: number): string[] =>
   readTcp()
     .filter(({ localPort, listens }) => listens && localPort === serverPort)
@@ -62,12 +62,12 @@ export const listenersOn = (serverPort: number): string[] =>
 
 export type KeptConnection = {
   readonly localPort: number
-  /** The status of the answer; undefined when the connection broke instead. One at a time. */
+  /** The status of the response, or undefined if the connection broke. One request at a time. */
   get(path: string, token?: string): Promise<number | undefined>
   close(): void
 }
 
-/** A connection of which we know where it ends, and that is not made anew behind our back. */
+/** A connection whose local port is known and that never reconnects by itself. */
 export const keepConnection = (serverPort: number): Promise<KeptConnection> =>
   new Promise((resolve, reject) => {
     let received = ''

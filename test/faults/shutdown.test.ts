@@ -7,7 +7,7 @@ const drainMs = 2_000
 const failures = /"level":"(error|fatal)"|uncaught/i
 
 for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
-  describe(`told to end (SIGTERM), on ${runtime}`, () => {
+  describe(`after SIGTERM, a server on ${runtime}`, () => {
     const started: TestServer[] = []
     const releases: (() => Promise<void>)[] = []
     afterEach(async () => {
@@ -22,7 +22,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const person = await register(client)
       return { server, client, person }
     }
-    /** A change that cannot end before `release`. */
+    /** A request that is under way until `release`. */
     const startSlow = async (server: TestServer, client: Api, { id, token }: Person) => {
       const hold = await holdUser(server.connection, id)
       releases.push(hold.release)
@@ -34,7 +34,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       return { answer, release: hold.release }
     }
 
-    test('with nothing to do it ends at once, with exit code 0', async () => {
+    test('exits at once with code 0 when no request is under way', async () => {
       const { server } = await start()
       const startedMs = performance.now()
       expect(await server.kill('SIGTERM')).toBe(0)
@@ -42,7 +42,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(server.output()).not.toMatch(failures)
     })
 
-    test('it lets a request under way end, and then ends with exit code 0', async () => {
+    test('finishes the request under way and exits with code 0', async () => {
       const { server, client, person } = await start()
       const slow = await startSlow(server, client, person)
       const ended = server.kill('SIGTERM')
@@ -52,7 +52,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(server.output()).not.toMatch(failures)
     })
 
-    test('it does not wait for streams: their clients come again, to another', async () => {
+    test('ends its streams without waiting for them, so that clients reconnect to another instance', async () => {
       const { server, client, person } = await start()
       const { body } = await client.post(
         '/api/v1/generations',
@@ -61,7 +61,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       )
       const url = `${server.baseUrl}/api/v1/generations/${body.id}/stream`
       const streams = await Promise.all(Array.from({ length: 5 }, () => openEvents(url, { token: person.token })))
-      await until(() => streams.every(({ events }) => events.length > 0), 'they are told')
+      await until(() => streams.every(({ events }) => events.length > 0), 'every stream has sent an event')
       const startedMs = performance.now()
       const ended = server.kill('SIGTERM')
       await until(() => streams.every(({ ended }) => ended), 'the streams end')
@@ -71,11 +71,11 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(server.output()).not.toMatch(failures)
     })
 
-    test('while it does, it is alive and not ready, and sends new work away', async () => {
+    test('is alive, not ready, and refuses new requests while one is under way', async () => {
       const { server, client, person } = await start()
       const slow = await startSlow(server, client, person)
       const ended = server.kill('SIGTERM')
-      await until(() => server.output().includes('shutting down'), 'the signal is heard')
+      await until(() => server.output().includes('shutting down'), 'the shutdown is logged')
       const ready = await client.get('/ready')
       expect([ready.status, ready.body]).toEqual([503, { status: 'not_ready', reasons: ['server.stopping'] }])
       expect((await client.get('/health')).status).toBe(200)
@@ -86,7 +86,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(await ended).toBe(0)
     })
 
-    test('it does not wait for a request longer than it was told to', async () => {
+    test('waits for a request at most DRAIN_SECONDS', async () => {
       const { server, client, person } = await start()
       const slow = await startSlow(server, client, person)
       const startedMs = performance.now()
@@ -94,16 +94,16 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const tookMs = performance.now() - startedMs
       expect((await slow.answer).status).not.toBe(200)
       expect(tookMs).toBeGreaterThan(drainMs * 0.8)
-      // The deadline of the request is later than that.
+      // Guards the test: the deadline of the request is later.
       expect(tookMs).toBeLessThan(drainMs + 1_500)
     })
 
-    test('told twice it ends at once', async () => {
+    test('exits at once after a second SIGTERM', async () => {
       const { server, client, person } = await start()
       await startSlow(server, client, person)
       const startedMs = performance.now()
       const ended = server.kill('SIGTERM')
-      // Twice within a moment is one telling: a terminal and a runner both pass a Ctrl-C on.
+      // Two signals within 400 ms count as one: a terminal and a runner both pass on a Ctrl-C.
       await Bun.sleep(400)
       server.process.kill('SIGTERM')
       expect(await ended).not.toBeNull()

@@ -5,7 +5,7 @@ import { headOf, sendRaw } from '../http/black-box/wire.ts'
 const deadlineMs = 1_000
 
 for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
-  describe(`a client that does not end its request, on ${runtime}`, () => {
+  describe(`a client that never completes its request, on ${runtime}`, () => {
     let server: TestServer
     let person: Person
     beforeAll(async () => {
@@ -21,7 +21,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
         ...headers,
       })
 
-    test('is answered when the deadline of the request has passed, wherever it stopped', async () => {
+    test('gets 503 at the deadline of the request, wherever it stopped', async () => {
       const clients = {
         'announces a body and sends none': [head({ 'content-length': '100' })],
         'stops in the middle of its body': [head({ 'content-length': '100' }), '{"name":'],

@@ -1,7 +1,7 @@
 import { connectOnce, type TransactionSql } from '../../src/platform/postgres.ts'
 import type { TestConnection } from '../harness.ts'
 
-/** Asks again and again until it is so; throws what it was instead after `withinMs`. Resolves to the time it took. */
+/** Polls until the condition holds, and throws after `withinMs`. Resolves to the time it took. */
 export const until = async (
   isSo: () => Promise<boolean> | boolean,
   what: string,
@@ -15,7 +15,7 @@ export const until = async (
   return performance.now() - startedMs
 }
 
-/** Holds whatever `lock` locks. */
+/** Keeps the locks that `lock` takes until `release`. */
 export const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => PromiseLike<unknown>) => {
   const sql = connectOnce(connection)
   const held = Promise.withResolvers<void>()
@@ -46,15 +46,15 @@ export const hold = async (connection: TestConnection, lock: (tx: TransactionSql
   }
 }
 
-/** Holds a person's row, so that whatever would change it waits: a request in flight for as long as it takes. */
+/** Locks the row of a user, so that every request that changes it waits and stays under way until `release`. */
 export const holdUser = (connection: TestConnection, userId: string) =>
   hold(connection, (tx) => tx`select from users where id = ${userId} for update`)
 
-/** As `holdUser`, but the sessions of a person and not the person. */
+/** Like `holdUser`, for the sessions of a user. */
 export const holdSessions = (connection: TestConnection, userId: string) =>
   hold(connection, (tx) => tx`select from sessions where user_id = ${userId} for update`)
 
-/** As `holdUser`, but the balance of a person: whatever spends it or gives it back waits. */
+/** Like `holdUser`, for the balance of a user: every reservation and refund waits. */
 export const holdBalance = (connection: TestConnection, userId: string) =>
   hold(connection, (tx) => tx`select from credit_balances where user_id = ${userId} for update`)
 

@@ -3,14 +3,14 @@ import { randomBytes } from 'node:crypto'
 export type Answer = {
   status: number
   headers: Headers
-  /** Parsed when it is JSON, else the text; undefined when there is none. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
+  /** Parsed if it is JSON, else the text; undefined if empty. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests read responses of every shape
   body: any
 }
 
 export type Sending = { token?: string; headers?: Record<string, string> }
 
-const isAsItIs = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
+const isRaw = (body: unknown): body is string | Uint8Array<ArrayBuffer> =>
   typeof body === 'string' || body instanceof Uint8Array
 
 const send = async (url: string, method: string, body: unknown, { token, headers }: Sending = {}): Promise<Answer> => {
@@ -22,7 +22,7 @@ const send = async (url: string, method: string, body: unknown, { token, headers
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
       ...headers,
     },
-    ...(body !== undefined && { body: isAsItIs(body) ? body : JSON.stringify(body) }),
+    ...(body !== undefined && { body: isRaw(body) ? body : JSON.stringify(body) }),
   })
   const text = await response.text()
   const isJson = /^application\/(\w+\+)?json/.test(response.headers.get('content-type') ?? '')
@@ -33,7 +33,7 @@ const send = async (url: string, method: string, body: unknown, { token, headers
   }
 }
 
-/** A client as plain as curl: paths from the root, JSON in and out (a string, and bytes, go as they are), no retries. */
+/** A plain client: paths from the root, JSON in and out, no retries. Strings and bytes are sent unchanged. */
 export const api = (baseUrl: string) => ({
   get: (path: string, sending?: Sending) => send(baseUrl + path, 'GET', undefined, sending),
   post: (path: string, body?: unknown, sending?: Sending) => send(baseUrl + path, 'POST', body, sending),
@@ -55,7 +55,7 @@ export type Person = {
   user: any
 }
 
-/** Registers somebody new and signs them in. */
+/** Registers a new account, which signs it in. */
 export const register = async (
   client: Api,
   overrides: { email?: string; password?: string; display_name?: string } = {},

@@ -7,29 +7,29 @@ import { createServices, type Overrides, type Services } from '../../src/service
 import { createDatabase, type TestConnection } from './database.ts'
 import { mediaFolder } from './media.ts'
 
-/** The SECRET of every app and server the tests start. */
+/** The SECRET of every app and server that tests start. */
 export const testSecret = 'a secret of tests, the same everywhere'
 
 export type TestApp = {
   baseUrl: string
   services: Services
   connection: TestConnection
-  /** Resolves when it believes its caches: at once, unless the machine is very busy. */
+  /** Resolves when the instance holds its lease and so uses its caches: at once, unless the machine is very busy. */
   leased(): Promise<void>
-  /** Ends the app; and drops its database, unless that was given. Idempotent. */
+  /** Stops the app, and drops its database unless a connection was given. Idempotent. */
   close(): Promise<void>
 }
 
 export type TestAppOptions = Omit<Overrides, 'onStatement'> & {
-  /** Called with each statement but those of the background, which nobody's request asked for. */
+  /** Called with each statement of a request; statements of background tasks are left out. */
   onStatement?: (text: string) => void
   config?: Partial<Config>
   connection?: TestConnection
-  /** Whether sign-ins fetch ahead. Default false: what is cold stays cold until a test asks about it. */
+  /** Whether a sign-in prefetches facts. Default false: a fact stays cold until a test asks for it. */
   warmUp?: boolean
 }
 
-/** The whole application in this process, on a real socket and a database of its own. Silent unless given a log. */
+/** The whole application in this process, on a real socket and a separate database. Silent unless given a log. */
 export const startApp = async ({
   config,
   connection: given,
@@ -44,7 +44,7 @@ export const startApp = async ({
     HOST: '127.0.0.1',
     DB_CONNECTIONS: '24',
     HASH_WORKERS: '1',
-    // Until a test asks for it, what was accepted stays queued.
+    // Accepted generations stay queued unless a test changes this.
     JOB_CONCURRENCY: '0',
     MEDIA_DIR: await mediaFolder(),
   })

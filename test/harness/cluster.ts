@@ -2,8 +2,8 @@ import process from 'node:process'
 import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embedded-postgres.ts'
 
 /**
- * Starts a cluster in the folder given, says how to connect, and ends. A process of its own, because bun ends every child
- * of a test run when a single test takes too long, and the cluster is for all of them.
+ * Starts a cluster in the given folder, prints how to connect, and exits. It is a separate process because bun ends every
+ * child of a test run when a single test times out, and the cluster is shared by all tests.
  */
 const [directory = ''] = process.argv.slice(2)
 const settings = {
@@ -11,8 +11,8 @@ const settings = {
   full_page_writes: 'off',
   synchronous_commit: 'off',
   max_connections: '400',
-  // Plans are those of tables without statistics, whenever a test runs: tables that were vacuumed while they were small are
-  // read whole, for each row that is removed, once they are large.
+  // All tests get the plans of tables without statistics. A table that was vacuumed while small would be scanned whole, for
+  // each row removed, once it is large.
   autovacuum: 'off',
 }
 const { connection } = await startEmbeddedPostgres({ directory, settings, supervise: false })

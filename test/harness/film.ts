@@ -10,7 +10,7 @@ import { readFile } from 'node:fs/promises'
  */
 export const readFilm = (): Promise<Buffer> => readFile(new URL('../media/fixtures/film.mp4', import.meta.url))
 
-/** A box of ISO/IEC 14496-12: what it holds, or the boxes it does, behind so many bytes of its own. */
+/** A box of ISO/IEC 14496-12: its bytes, then its content or its inner boxes. */
 export type Box = { type: string; data: Buffer; boxes: Box[] | undefined }
 
 const containers: Readonly<Record<string, number>> = {
@@ -63,7 +63,7 @@ export const boxesAt = (boxes: readonly Box[], path: string): Box[] =>
       [{ type: '', data: Buffer.alloc(0), boxes: [...boxes] }],
     )
 
-/** The same film in so many bytes: its `mdat` has room behind the last sample. */
+/** The same film padded to a size: its `mdat` has room behind the last sample. */
 export const stretch = (film: Buffer, bytes: number): Buffer => {
   const boxes = readBoxes(film)
   for (const mdat of boxesAt(boxes, 'mdat')) {

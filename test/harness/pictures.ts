@@ -10,7 +10,7 @@ export const chunk = (type: string, data: Uint8Array): Buffer => {
   check.writeUInt32BE(crc32(body))
   return Buffer.concat([length, body, check])
 }
-/** A PNG of RGBA that says what it is told to, whatever its data are. */
+/** An RGBA PNG whose header claims the given size, with any data. */
 export const png = (width: number, height: number, data: Uint8Array, ...before: Buffer[]) => {
   const header = Buffer.alloc(13)
   header.writeUInt32BE(width, 0)
@@ -45,7 +45,7 @@ export type Upload = { name: string; type: string; bytes: Uint8Array; refusal: s
 
 const text = (words: string) => new TextEncoder().encode(words)
 
-/** What strangers may send for a picture, each with what it is refused by. */
+/** Hostile uploads, each with the error that refuses it. */
 export const hostileUploads = async (): Promise<Upload[]> => {
   const good = await newPicture()
   const jpeg = await newPicture('jpeg')

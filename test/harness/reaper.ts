@@ -33,7 +33,7 @@ let generation = 0
 
 const send = (line: string) => {
   if (shell === undefined) {
-    // A session of its own: a Ctrl-C for us must not end it before its work is done.
+    // In a separate session: a Ctrl-C for this process must not end the reaper before its work is done.
     shell = spawn('/bin/sh', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' })
     shell.unref()
   }

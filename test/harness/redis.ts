@@ -6,9 +6,9 @@ import { forgetProcess, reapProcess, startedOnce } from './reaper.ts'
 export type TestRedis = {
   /** For ioredis. */
   url: string
-  /** Undefined for the one REDIS_URL names. */
+  /** Undefined for the server that REDIS_URL names. */
   pid: number | undefined
-  /** Ends it, if it is ours. */
+  /** Ends the server, if we started it. */
   stop(): Promise<void>
 }
 
@@ -35,7 +35,7 @@ export const freePort = (): Promise<number> =>
     })
   })
 
-/** A Redis of one's own, to stop and freeze at will. It keeps nothing on disk, unless `flags` say so. */
+/** A Redis for one test, which may stop and freeze it. It writes nothing to disk unless `flags` enable that. */
 export const startRedis = async ({
   port: given,
   flags: extra = [],
@@ -47,7 +47,7 @@ export const startRedis = async ({
   const port = given ?? (await freePort())
   const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
   flags.push(...extra)
-  // Not a child of ours: bun ends those when a single test takes too long. The shell tells its pid and is gone.
+  // Not a child of this process: bun ends those when a single test times out. The shell prints the pid and exits.
   const shell = spawn('/bin/sh', ['-c', '"$@" & echo "pid $!"', 'sh', program, ...flags], {
     cwd: '/',
     detached: true,
@@ -55,7 +55,7 @@ export const startRedis = async ({
   })
   let output = ''
   let pid = 0
-  // The pipe ends with the last who holds it, and that is Redis.
+  // The pipe closes with its last holder, which is Redis.
   const ended = new Promise<void>((resolve) =>
     shell.once('close', () => {
       forgetProcess(pid)

@@ -7,16 +7,15 @@ import type { S3Options } from '../../src/platform/s3-objects.ts'
 import { forgetProcess, reapFolder, reapProcess } from './reaper.ts'
 import { freePort } from './redis.ts'
 
-/** Where versitygw is, if anywhere. It is not installed for the tests: compiling it takes minutes. */
+/** The path of versitygw, if installed. Tests do not install it: compiling takes minutes. `.ci/run` does. */
 export const findS3Server = (): string | undefined => {
-  const built = join(homedir(), 'go', 'bin', 'versitygw')
+  const built = join(process.env['GOPATH'] ?? join(homedir(), 'go'), 'bin', 'versitygw')
   return Bun.which('versitygw') ?? (existsSync(built) ? built : undefined)
 }
 
-export const noS3Server =
-  'no S3 server: go install github.com/versity/versitygw/cmd/versitygw@latest puts one where the tests find it'
+export const noS3Server = 'versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0'
 
-/** A real S3 server over a folder of its own, with one empty bucket. */
+/** A real S3 server over a new folder, with one empty bucket. */
 export const startS3 = async (program: string): Promise<S3Options & { stop(): Promise<void> }> => {
   const folder = await mkdtemp(join(tmpdir(), 'velro-s3-'))
   reapFolder(folder)

@@ -13,11 +13,11 @@ export type TestServer = {
   process: ChildProcess
   pid: number
   connection: TestConnection
-  /** Everything the process wrote so far, both streams. */
+  /** All output so far, of both streams. */
   output(): string
-  /** SIGTERM, then waits for the end; and drops its database, unless that was given. Resolves to the exit code. */
+  /** Sends SIGTERM, waits for the exit, and drops the database unless a connection was given. Resolves to the exit code. */
   stop(): Promise<number | null>
-  /** Sends a signal; resolves when the process has ended, so do not await it for one that does not end it. */
+  /** Sends a signal. Resolves when the process has ended: do not await it for a signal that does not end the process. */
   kill(signal: NodeJS.Signals): Promise<number | null>
 }
 
@@ -25,7 +25,7 @@ export type TestServerOptions = {
   runtime: Runtime
   env?: Record<string, string>
   connection?: TestConnection
-  /** Default 20 s, with room for a busy machine. */
+  /** Default 20 s: slack for a busy machine. */
   readyWithinMs?: number
 }
 
@@ -43,7 +43,7 @@ const isReady = (baseUrl: string): Promise<boolean> =>
     () => false,
   )
 
-/** `src/main.ts` as a process of its own, ready when this resolves. Its port is free unless `env.PORT` names one. */
+/** `src/main.ts` as a separate process, ready when this resolves. It takes a free port unless `env.PORT` names one. */
 export const startServer = async (options: TestServerOptions): Promise<TestServer> => {
   const { runtime, env, connection: given, readyWithinMs = 20_000 } = options
   const own = given === undefined ? await createDatabase() : undefined

@@ -26,7 +26,7 @@ import { tokens } from './black-box/tokens.ts'
 import { uploads } from './black-box/uploads.ts'
 import { users } from './black-box/users.ts'
 
-// What the others saw is held against the document at the end.
+// `documentation` is last: it compares the responses that the others received with the OpenAPI document.
 const groups: readonly Group[] = [
   plain,
   headers,
@@ -56,8 +56,8 @@ const groups: readonly Group[] = [
 ]
 
 /**
- * What a client may rely on, as tests over HTTP and nothing else: the same for every runtime and for a server that runs
- * somewhere else. `start` is called once, before the first test.
+ * The guarantees for clients, tested over HTTP alone: the same for every runtime and for a remote server. `start` is called
+ * once, before the first test.
  */
 export const blackBox = (name: string, start: () => Promise<Subject & { stop?: () => Promise<unknown> }>): void => {
   describe(name, () => {

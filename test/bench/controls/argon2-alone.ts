@@ -2,7 +2,7 @@ import { hashSync } from '@node-rs/argon2'
 import { argon2Options } from '../../../src/identity/passwords.ts'
 import type { Measured } from '../oha.ts'
 
-/** What the library does on so many threads and nothing else: `outstanding` verifications at any time, back to back. */
+/** The library alone on a number of threads, with `outstanding` verifications at any time. */
 export type Argon2Job = { workers: number; outstanding: number; seconds: number }
 
 const password = 'correct horse battery'

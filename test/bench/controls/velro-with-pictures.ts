@@ -1,7 +1,7 @@
 /**
- * Velro with a pool of workers for pictures, as it has one itself, that can be told to have so many renders and thumbnails
- * under way all the time: `POST /bench/begin?pictures=8` with the picture that is to be made smaller, and `POST /bench/end`
- * for how late its event loop was since.
+ * Velro with a second pool of image workers that keeps a number of renders and thumbnails under way: `POST
+ * /bench/begin?pictures=8` with the picture to scale down starts them, `POST /bench/end` ends them and returns the event-loop
+ * lag since then.
  */
 import process from 'node:process'
 import { createApp } from '../../../src/app.ts'

@@ -8,7 +8,7 @@ import type { Scenario } from './scenario.ts'
 const loginsInFlight = 64
 const connections = 20
 const perSecond = 200
-/** How long the logins run before what is measured under them. */
+/** How long the logins run before the measurement starts. */
 const leadS = 0.5
 
 /** Whether the other requests feel it when everybody signs in at once. */

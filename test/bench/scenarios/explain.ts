@@ -8,7 +8,7 @@ const connections = 50
 const maxWarmUpS = 2
 const facts = 10_000
 
-/** What it costs to be told what each of the ten layers said. */
+/** The cost of explaining the result of each of the ten layers. */
 export const explain: Scenario = async ({ seconds, send }) => {
   const velro = await startVelro({ ...(await newDatabase()), L1_MAX_ENTRIES: String(facts) })
   const person = await signUp(velro.url)

@@ -6,8 +6,8 @@ import type { Scenario } from './scenario.ts'
 const seconds = 60
 
 /**
- * A server and a Redis that know nothing, a crowd that asks, and one request in a hundred that changes something: how many
- * decisions Postgres is not asked for, and how many are made on what was.
+ * A server and a Redis with empty caches, a crowd that asks, and one request in a hundred that changes something: the share
+ * of decisions made without Postgres, and the number of stale ones.
  */
 export const hitRate: Scenario = async () => {
   const crowd = await prepareCrowd()
@@ -15,7 +15,7 @@ export const hitRate: Scenario = async () => {
   for (const [name, question, accessChanges, target] of [
     ['people at work', crowd.atWork, 0.2, { atLeast: 0.95 }],
     ['the same, half of the changes about access', crowd.atWork, 0.5, undefined],
-    ['anybody about anything', crowd.atRandom, 0.2, undefined],
+    ['random user and resource', crowd.atRandom, 0.2, undefined],
   ] as const) {
     const velro = await startVelro({ ...crowd.env, ...(await newRedis()) })
     const outcome = await sendCrowd({ url: velro.url, crowd, question, seconds, writes: 0.01, accessChanges })

@@ -48,7 +48,7 @@ const prepare = async (size: Size) => {
   const differences = await findAccessDifferences(sql)
   const checkMs = performance.now() - startedMs
   await sql.end()
-  if (differences.length > 0) throw new Error('The rows of access are not what they should be')
+  if (differences.length > 0) throw new Error('The rows of project_access differ from the base tables')
   const pools = createDatabase({ connection, budget: 6 })
   onEnd({ stop: () => pools.close(0) })
   for (const [table, key] of Object.entries(keys)) await touch(pools.auth, table, key)

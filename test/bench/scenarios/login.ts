@@ -17,7 +17,7 @@ const argon2Alone = async (job: Argon2Job): Promise<Measured> => {
   return new Response(child.stdout).json()
 }
 
-/** What a login costs beside the one thing that should cost: every login also reads the account and writes a session. */
+/** The cost of a login beside its password hash: every login also reads the account and writes a session. */
 export const login: Scenario = async ({ seconds, send }) => {
   const velro = await startVelro({ ...(await newDatabase()), HASH_WORKERS: String(workers) })
   const { credentials: body } = await signUp(velro.url)

@@ -10,7 +10,7 @@ const rounds = 6
 const load = { connections: 20, perSecond: 2_000 }
 const coldChecks = 200
 
-/** Checks of things nobody asked about before, one after the other. */
+/** Checks of uncached resources, one after the other. */
 const timeCold = async (url: string, { headers }: Person): Promise<number[]> => {
   const latenciesMs: number[] = []
   for (let asked = 0; asked < coldChecks; asked += 1) {
@@ -27,7 +27,7 @@ const timeCold = async (url: string, { headers }: Person): Promise<number[]> => 
   return latenciesMs
 }
 
-/** Whether anybody feels a Redis that is there and says nothing. */
+/** Whether requests slow down when Redis accepts connections and never answers. */
 export const redisStalled: Scenario = async ({ seconds, send }) => {
   const redis = onEnd(await startRedis())
   const velro = await startVelro({ ...(await newDatabase()), REDIS_URL: redis.url })

@@ -9,7 +9,7 @@ import type { Scenario } from './scenario.ts'
 const atOnce = 8
 const connections = 20
 const perSecond = 200
-/** How long pictures are made before what is measured beside them. */
+/** How long pictures are rendered before the measurement starts. */
 const leadS = 0.5
 
 /** Whether who asks feels it when pictures are made in the same process, by as many workers as it has by default. */
@@ -17,7 +17,7 @@ export const renders: Scenario = async ({ send }) => {
   const velro = await startVelroWithPictures(await newDatabase())
   const checked = { url: velro.url + checkPath, ...ownCheck(await signUp(velro.url)), connections, perSecond }
   const noise = { type: 'gaussian', mean: 128, sigma: 20 } as const
-  // Made here: whoever loads the codecs first decides how urgent their threads are.
+  // Rendered here: the thread that first loads the codecs decides the priority of their threads.
   const photo = await sharp({ create: { width: 4_000, height: 3_000, channels: 3, background: '#666', noise } })
     .jpeg({ quality: 90 })
     .toBuffer()

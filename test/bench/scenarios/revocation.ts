@@ -8,7 +8,7 @@ import type { Scenario } from './scenario.ts'
 const instances = 3
 const workers = 4
 const rounds = 4
-/** An instance that is not heard of is waited for this long: two leases. */
+/** How long a revocation waits for a silent instance: two leases. */
 const waitedForMs = 2_000
 
 const call = async (url: string, { headers }: Person, method: 'POST' | 'PATCH', body: unknown): Promise<unknown> => {
@@ -64,7 +64,7 @@ export const revocation: Scenario = async ({ seconds }) => {
     } finally {
       process.kill(frozen.pid, 'SIGCONT')
     }
-    // Until it is heard of again.
+    // Until its acknowledgements arrive again.
     await Bun.sleep(1_000)
   }
   const all = (fraction: number, runs: readonly number[][]) => runs.map((run) => percentile(run, fraction))

@@ -7,5 +7,5 @@ export type Bench = {
   readonly send: (load: Omit<Load, 'seconds'> & { readonly seconds?: number }) => Promise<Measured>
 }
 
-/** Starts what it needs and measures. The caller ends the servers. */
+/** Starts its servers and measures. The caller stops the servers. */
 export type Scenario = (bench: Bench) => Promise<Omit<Result, 'scenario'>>

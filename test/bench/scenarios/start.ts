@@ -11,7 +11,7 @@ const residentMb = async (pid: number): Promise<number> => {
   return (Number(kilobytes) * 1_024) / 1_000_000
 }
 
-/** From the start of the process to the first `GET /ready` that says so, and what it weighs when nobody asks anything. */
+/** Time from process start to the first 200 of `GET /ready`, and memory when idle. */
 export const start: Scenario = async () => {
   const database = await newExternalDatabase()
   await (await startVelro(database)).stop()

@@ -88,7 +88,7 @@ export const tiers: Scenario = async ({ seconds }) => {
 
   for (let number = 0; number < things; number += 1) {
     await ask(remembering)(number)
-    // The first answer tells which project it is in, the second is written back whole.
+    // The first response names its project, the second is written back whole.
     for (let time = 0; time < 3; time += 1) await ask(byRedis)(number)
   }
   await ask(byPostgres)(0)
@@ -122,7 +122,7 @@ export const tiers: Scenario = async ({ seconds }) => {
   }
   const all = (fraction: number, runs: readonly number[][]) => runs.map((run) => percentile(run, fraction))
   return {
-    about: `all facts of one question about a generation in a project of somebody else’s, ${perSecond} questions a second`,
+    about: `all facts of one question about a generation in another user’s project, ${perSecond} questions a second`,
     sides: [],
     findings: [
       { what: 'L1, a hit', unit: 'us', values: l1, target: { below: 1 } },

@@ -4,23 +4,23 @@ import { blackBox } from '../black-box.ts'
 
 const sharedOrigin = 'https://app.example.com'
 
-/** What is done to the database of a server behind its back, over one connection that is kept until `end`. */
+/** Direct access to the database of a server, over one connection that stays open until `end`. */
 const createBackDoor = (connection: TestConnection) => {
   const sql = connectOnce(connection)
   return {
-    /** All but what comes and goes by itself: events, and what comes of jobs. */
+    /** Rows per table, without those that background work changes: events and the results of jobs. */
     count: async (): Promise<Record<string, number>> => {
       const tables = await sql<{ name: string }[]>`
         select tablename as name from pg_tables where schemaname = 'public'
            and tablename not in ('access_events', 'generation_jobs', 'media', 'media_claims', 'media_objects',
-                                 'media_orphans', 'credit_ledger') order by 1`
+                                 'media_orphans', 'credit_ledger', 'view_refreshes') order by 1`
       const counts = tables.map(async ({ name }) => {
         const [row] = await sql<{ rows: number }[]>`select count(*)::int as rows from ${sql(name)}`
         return [name, row?.rows ?? 0] as const
       })
       return Object.fromEntries(await Promise.all(counts))
     },
-    /** Before the person is known to the server as anything else. */
+    /** Must precede the first request of the user: the server does not learn of the change. */
     makeAdmin: async (userId: string): Promise<void> => {
       await sql`update users set role = 'admin' where id = ${userId}`
     },
@@ -28,7 +28,7 @@ const createBackDoor = (connection: TestConnection) => {
   }
 }
 
-/** The black box against a server of its own on one runtime; with BASE_URL, once against the server that names. */
+/** The black box against a new server on one runtime, or with BASE_URL once against the server at that address. */
 export const blackBoxOn = (runtime: Runtime): void => {
   const given = process.env['BASE_URL']
   if (given !== undefined) {
