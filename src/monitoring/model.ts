@@ -43,8 +43,8 @@ const bus = closed({
   instance: t.String({ description: 'Id of the instance that answered' }),
   lease_held: t.Boolean({ description: 'Whether the instance holds its lease and trusts its memory' }),
   members: t.Array(t.String(), { description: 'The other instances whose heartbeats it receives' }),
-  events_heard: count(),
-  changes_announced: count(),
+  events_received: count('Invalidation events received, those of this instance among them'),
+  changes_committed: count('Changes this instance committed'),
   pending_invalidations: count('Invalidation events that Redis has not confirmed yet'),
   waits: closed({
     acknowledged: count('Changes that every other instance acknowledged'),

@@ -60,8 +60,8 @@ export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }:
     instance: bus.instance,
     lease_held: clock.monotonic() < bus.lease.untilMs,
     members: bus.members(),
-    events_heard: bus.counts.events,
-    changes_announced: bus.counts.commits,
+    events_received: bus.counts.events,
+    changes_committed: bus.counts.commits,
     pending_invalidations: pendingInvalidations.size,
     waits: {
       acknowledged: bus.counts.acknowledged,

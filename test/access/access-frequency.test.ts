@@ -19,10 +19,10 @@ const there: ResourceFacts = {
   grant: undefined,
 }
 
-describe('sampling', () => {
+describe('the sampling of decisions', () => {
   let written: SampledPair[][]
   const add = async (pairs: readonly SampledPair[]) => void written.push([...pairs])
-  /** Every decision in the middle of its draw: one in `sampledOneIn`, exactly. */
+  /** With the mean gap every time, exactly one decision in 64 is sampled. */
   const evenly = () => 0.5
   const on = { warm_up: true }
 
@@ -30,14 +30,14 @@ describe('sampling', () => {
     written = []
   })
 
-  test('one in 64 is looked at, and counts for as many', async () => {
+  test('takes one decision in 64 and counts it as 64', async () => {
     const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: evenly })
     for (let count = 0; count < sampledOneIn * 10; count += 1) accessFrequency.record(ada, lab, there)
     await accessFrequency.flush()
     expect(written).toEqual([[{ userId: ada, ...lab, hits: sampledOneIn * 10 }]])
   })
 
-  test('whatever the rhythm of the questions, the estimate is near the truth', async () => {
+  test('estimates periodic requests correctly at any period', async () => {
     const { below } = createRandom(7)
     const accessFrequency = createAccessFrequency({
       store: { add },
@@ -45,7 +45,7 @@ describe('sampling', () => {
       random: () => below(1_000_000) / 1_000_000,
     })
     for (let count = 0; count < 64_000; count += 1) {
-      // A rhythm as long as the sample's would hide all but one of these from a plain counter.
+      // With a fixed gap, requests of the same period would be sampled always or never.
       accessFrequency.record(idOf('user', count % 64), lab, there)
     }
     await accessFrequency.flush()
@@ -55,7 +55,7 @@ describe('sampling', () => {
     expect(Math.abs(total / 64_000 - 1)).toBeLessThan(0.1)
   })
 
-  test('things that are not there are not learnt', async () => {
+  test('does not record resources that do not exist', async () => {
     const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: () => 0 })
     accessFrequency.record(ada, lab, noResource)
     accessFrequency.record(ada, work, there)
@@ -63,7 +63,7 @@ describe('sampling', () => {
     expect(written.flat().map(({ id }) => id)).toEqual([work.id])
   })
 
-  test('what is held is bounded; those that are known grow hotter', async () => {
+  test('holds a bounded number of pairs, and keeps counting those it holds', async () => {
     const accessFrequency = createAccessFrequency({ store: { add }, flags: on, random: () => 0 })
     for (let number = 0; number < 30_000; number += 1) accessFrequency.record(idOf('user', number), lab, there)
     accessFrequency.record(idOf('user', 0), lab, there)
@@ -72,7 +72,7 @@ describe('sampling', () => {
     expect(written[0]?.[0]?.hits).toBe(2 * sampledOneIn)
   })
 
-  test('a flush with nothing to say sends nothing, one that fails is not kept', async () => {
+  test('sends nothing for an empty flush, and drops the samples of a failed one', async () => {
     let fails = true
     const accessFrequency = createAccessFrequency({
       store: { add: (heats) => (fails ? Promise.reject(new Error('gone')) : add(heats)) },
@@ -89,7 +89,7 @@ describe('sampling', () => {
     expect(written.flat().map(({ userId }) => userId)).toEqual([bob])
   })
 
-  test('switched off, nothing is learnt', async () => {
+  test('records nothing while the warm-up is switched off', async () => {
     const accessFrequency = createAccessFrequency({ store: { add }, flags: { warm_up: false }, random: () => 0 })
     accessFrequency.record(ada, lab, there)
     await accessFrequency.flush()
@@ -97,11 +97,11 @@ describe('sampling', () => {
   })
 })
 
-describe('the table', () => {
+describe('the table of access frequencies', () => {
   let database: TestDatabase
   let sql: Sql
   let other: Sql
-  const heat = (userId: string, { type, id }: ListedRef, hits: number): SampledPair => ({ userId, type, id, hits })
+  const pairOf = (userId: string, { type, id }: ListedRef, hits: number): SampledPair => ({ userId, type, id, hits })
   const rows = () => sql<{ user_id: string; resource_id: string; hits: number }[]>`
     select user_id, resource_id, hits from access_heat order by user_id, resource_type, resource_id`
   const age = (interval: string) => sql`update access_heat set last_at = last_at - ${interval}::interval`
@@ -129,11 +129,11 @@ describe('the table', () => {
     })
   })
 
-  test('what is added comes on top of what is left, and half of that goes every hour', async () => {
+  test('adds hits to the decayed frequency, which halves every hour', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64), heat(bob, lab, 64)])
+    await heats.add([pairOf(ada, lab, 64), pairOf(bob, lab, 64)])
     await age('2 hours')
-    await heats.add([heat(ada, lab, 128)])
+    await heats.add([pairOf(ada, lab, 128)])
     const [ofAda, ofBob] = await rows()
     expect(ofAda?.hits).toBeCloseTo(64 / 4 + 128, 1)
     expect(ofBob?.hits).toBe(64)
@@ -141,61 +141,66 @@ describe('the table', () => {
     expect(left?.heat).toBeCloseTo(16, 1)
   })
 
-  test('after years of silence too', async () => {
+  test('decays over years without an error', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64)])
+    await heats.add([pairOf(ada, lab, 64)])
     await age('10 years')
-    await heats.add([heat(ada, lab, 64)])
+    await heats.add([pairOf(ada, lab, 64)])
     expect((await rows())[0]?.hits).toBeCloseTo(64, 5)
   })
 
-  test('a clock that was set back does not heat', async () => {
-    await createAccessFrequencyStore(sql).add([heat(ada, lab, 64)])
+  test('does not raise a frequency when the clock was set back', async () => {
+    await createAccessFrequencyStore(sql).add([pairOf(ada, lab, 64)])
     await age('-1 hour')
     const [left] = await sql<{ heat: number }[]>`select heat from access_heat_alive`
     expect(left?.heat).toBe(64)
   })
 
-  test('what has cooled down is swept up, what has not stays', async () => {
+  test('purges decayed pairs and keeps the others', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64)])
+    await heats.add([pairOf(ada, lab, 64)])
     await age('7 hours')
-    await heats.add([heat(bob, lab, 64)])
+    await heats.add([pairOf(bob, lab, 64)])
     expect(await heats.purge()).toBe(1)
     expect((await rows()).map(({ user_id }) => user_id)).toEqual([bob])
   })
 
-  test('so are things that are gone, people that are gone, and those who may not come in', async () => {
+  test('purges pairs of deleted resources, and of deleted and suspended users', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64), heat(ada, work, 64), heat(bob, lab, 64), heat(idOf('user', 9), lab, 64)])
-    await heats.add([heat(ada, { type: 'generation', id: lab.id }, 64)])
+    await heats.add([
+      pairOf(ada, lab, 64),
+      pairOf(ada, work, 64),
+      pairOf(bob, lab, 64),
+      pairOf(idOf('user', 9), lab, 64),
+    ])
+    await heats.add([pairOf(ada, { type: 'generation', id: lab.id }, 64)])
     await sql`update users set status = 'suspended' where id = ${bob}`
     await sql`delete from generations`
     expect(await heats.purge()).toBe(4)
     expect((await rows()).map(({ resource_id }) => resource_id)).toEqual([lab.id])
   })
 
-  test('and the coldest beyond the bound', async () => {
+  test('purges the coldest pairs beyond the bound', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64), heat(ada, work, 640), heat(bob, lab, 320)])
+    await heats.add([pairOf(ada, lab, 64), pairOf(ada, work, 640), pairOf(bob, lab, 320)])
     expect(await heats.purge(2)).toBe(1)
     expect((await rows()).map(({ hits }) => hits)).toEqual([640, 320])
   })
 
-  test('sweeping up waits for nobody who writes', async () => {
+  test('purges without waiting for writers', async () => {
     const heats = createAccessFrequencyStore(sql)
-    await heats.add([heat(ada, lab, 64), heat(bob, lab, 64)])
+    await heats.add([pairOf(ada, lab, 64), pairOf(bob, lab, 64)])
     await age('1 day')
     await other.begin(async (tx) => {
-      await createAccessFrequencyStore(tx).add([heat(ada, lab, 64)])
+      await createAccessFrequencyStore(tx).add([pairOf(ada, lab, 64)])
       expect(await heats.purge()).toBe(1)
     })
     expect((await rows()).map(({ user_id }) => user_id)).toEqual([ada])
   })
 
-  test('instances that write the same rows at once, each in another order, do not deadlock', async () => {
+  test('takes concurrent writes of the same rows in different orders without deadlock', async () => {
     const connections = Array.from({ length: 4 }, () => connectOnce(database.connection))
-    const pairs = Array.from({ length: 300 }, (_, number) => heat(idOf('user', number), lab, 1))
+    const pairs = Array.from({ length: 300 }, (_, number) => pairOf(idOf('user', number), lab, 1))
     const orders = connections.map((_, index) => (index % 2 === 0 ? pairs : [...pairs].reverse()))
     for (let round = 0; round < 10; round += 1) {
       await Promise.all(

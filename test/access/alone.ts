@@ -3,10 +3,10 @@ import type { Changes } from '../../src/access/invalidation/committed-change.ts'
 import { createChanges } from '../../src/access/invalidation/committed-change.ts'
 import type { Sql } from '../../src/platform/postgres.ts'
 
-/** What an instance has that is the only one: a lease that does not end, and every tier. */
+/** A single instance: a lease without end, and every tier on. */
 export const always = { lease: { untilMs: Number.POSITIVE_INFINITY }, flags: { l1: true, l2: true, l3: true } } as const
 
-/** Changes that nobody else has to hear of. */
+/** Changes without other instances to wait for. */
 export const changesAlone = (sql: Sql, facts: Pick<FactCache, 'invalidate'>): Changes =>
   createChanges({
     sql,

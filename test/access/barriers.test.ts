@@ -315,8 +315,8 @@ describe('between a commit and its notification', () => {
     const live = async (ms: number) => {
       for (let passed = 0; passed < ms; passed += 250) {
         await all.pass(250)
-        for (const at of both) await all.step(at, 'beat')
-        for (const at of both) await all.step(at, 'hearAll')
+        for (const at of both) await all.step(at, 'sendHeartbeat')
+        for (const at of both) await all.step(at, 'receiveAll')
       }
     }
     await live(2_000)
@@ -331,21 +331,21 @@ describe('between a commit and its notification', () => {
     const { fromL1 } = all.counts
     await all.step('a', 'change')
     await all.step('a', 'commit')
-    await all.step('a', 'hearAll')
+    await all.step('a', 'receiveAll')
     await check('b')
     expect(all.counts.fromL1).toBe(fromL1 + 1)
     expect(all.postgres.answered).toBe(0)
-    await all.step('b', 'hearAll')
+    await all.step('b', 'receiveAll')
     await check('b')
     expect(all.counts.fromL1).toBe(fromL1 + 1)
     expect(all.postgres.answered).toBe(0)
-    await all.step('a', 'hearAll')
+    await all.step('a', 'receiveAll')
     expect(all.postgres.answered).toBe(1)
     // An instance cut off from the bus: the writer is answered once that instance’s lease is over.
     await check('b')
     await all.step('a', 'change')
     await all.step('a', 'commit')
-    await all.step('a', 'hearAll')
+    await all.step('a', 'receiveAll')
     await all.pass(900)
     expect(all.postgres.answered).toBe(1)
     await all.pass(200)

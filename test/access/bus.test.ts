@@ -7,15 +7,15 @@ import { manualClock } from '../../src/kit/clock.ts'
 
 const { leaseMs, heartbeatMs } = defaultLeaseTiming
 
-/** A bus whose line, clock and timers do what the test says when it says so. */
+/** A bus whose connection, clock and timers are driven by the test. */
 const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) => {
   const clock = manualClock()
   const sent: { channel: string; payload: string }[] = []
-  const told: string[] = []
+  const applied: string[] = []
   const eventReads: PromiseWithResolvers<InvalidationEvent | undefined>[] = []
-  const standingReads: PromiseWithResolvers<readonly InvalidationEvent[]>[] = []
+  const pendingReads: PromiseWithResolvers<readonly InvalidationEvent[]>[] = []
   const timers = new Set<{ dueMs: number; call: () => void }>()
-  const line = { restarts: 0 }
+  const connectionState = { restarts: 0 }
   const bus = createBus({
     instance: 'me',
     clock,
@@ -34,33 +34,33 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
       },
       readPendingEvents: () => {
         const read = Promise.withResolvers<readonly InvalidationEvent[]>()
-        standingReads.push(read)
+        pendingReads.push(read)
         return read.promise
       },
       restart: () => {
-        line.restarts += 1
+        connectionState.restarts += 1
         bus.connection.onLost()
       },
     },
     handlers: {
-      onEvent: ({ id, keys }) => void told.push(`event ${id} ${typeof keys === 'string' ? keys : keys.join(' ')}`),
+      onEvent: ({ id, keys }) => void applied.push(`event ${id} ${typeof keys === 'string' ? keys : keys.join(' ')}`),
       onReset: (pendingInvalidations) =>
-        void told.push(['reset', ...pendingInvalidations.map(({ id }) => id)].join(' ')),
-      onConfirmed: (ids, incarnation) => void told.push(`confirmed ${incarnation} ${ids.join(' ')}`),
+        void applied.push(['reset', ...pendingInvalidations.map(({ id }) => id)].join(' ')),
+      onConfirmed: (ids, incarnation) => void applied.push(`confirmed ${incarnation} ${ids.join(' ')}`),
     },
   })
-  const beats = () => sent.filter(({ payload }) => payload.startsWith('beat ')).map(({ payload }) => payload)
+  const heartbeats = () => sent.filter(({ payload }) => payload.startsWith('beat ')).map(({ payload }) => payload)
   return {
     bus,
     clock,
     sent,
-    told,
-    line,
+    applied,
+    connectionState,
     eventReads,
-    standingReads,
-    beats,
+    pendingReads,
+    heartbeats,
     timersLeft: () => timers.size,
-    hear: (...payloads: string[]) => {
+    receive: (...payloads: string[]) => {
       for (const payload of payloads) bus.connection.onMessage(payload)
     },
     acks: () => sent.filter(({ payload }) => payload.startsWith('ack ')),
@@ -73,10 +73,10 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
         timer.call()
       }
     },
-    /** The connection is made, and what stands was read. */
+    /** The connection opens and the pending events have been read. */
     open: async (...pendingInvalidations: InvalidationEvent[]) => {
       bus.connection.onOpen()
-      standingReads.at(-1)?.resolve(pendingInvalidations)
+      pendingReads.at(-1)?.resolve(pendingInvalidations)
       await settle()
     },
   }
@@ -91,7 +91,7 @@ const outcome = async <T>(promise: Promise<T>): Promise<T | typeof nothing> => {
 const isDone = async (promise: Promise<unknown>) => (await outcome(promise)) !== nothing
 
 let ticking: Mock<typeof setInterval>
-/** What the bus does every now and then, which is to beat. */
+/** Runs the interval of the bus, which sends a heartbeat. */
 const tick = () => {
   const [work] = ticking.mock.calls.at(-1) ?? []
   if (typeof work === 'function') work()
@@ -107,25 +107,25 @@ beforeEach(() => {
 })
 afterEach(() => void ticking.mockRestore())
 
-/** Connected for so long that everybody there is was heard. */
-const openForLong = async () => {
+/** Connected for two leases, so that every member is known. */
+const openForTwoLeases = async () => {
   await me.open()
   for (let passed = 0; passed <= 2 * leaseMs; passed += heartbeatMs) {
     me.pass(heartbeatMs)
-    me.hear(me.beats().at(-1) as string)
+    me.receive(me.heartbeats().at(-1) as string)
     tick()
   }
 }
 
-describe('memory is believed', () => {
-  test('for a lease from when the heartbeat was sent, not from when it came back', async () => {
+describe('the lease of an instance', () => {
+  test('is counted from when the heartbeat was sent, not from when it came back', async () => {
     expect(me.isLeased()).toBeFalse()
     await me.open()
     const sentMs = me.clock.monotonic()
-    expect(me.sent).toEqual([{ channel: commonChannel, payload: me.beats()[0] as string }])
+    expect(me.sent).toEqual([{ channel: commonChannel, payload: me.heartbeats()[0] as string }])
     expect(me.isLeased()).toBeFalse()
     me.pass(300)
-    me.hear(me.beats()[0] as string)
+    me.receive(me.heartbeats()[0] as string)
     expect(bus.lease.untilMs).toBe(sentMs + leaseMs)
     me.pass(leaseMs - 301)
     expect(me.isLeased()).toBeTrue()
@@ -133,383 +133,385 @@ describe('memory is believed', () => {
     expect(me.isLeased()).toBeFalse()
   })
 
-  test('for no heartbeat but one’s own, and not for one that was never sent', async () => {
+  test('is not renewed by the heartbeat of another instance, nor by one that was never sent', async () => {
     await me.open()
-    const [own = ''] = me.beats()
-    me.hear(own.replace('me', 'other'), 'beat me 1.99', 'beat me', 'beat', `ack ${own.slice(5)}`)
+    const [own = ''] = me.heartbeats()
+    me.receive(own.replace('me', 'other'), 'beat me 1.99', 'beat me', 'beat', `ack ${own.slice(5)}`)
     expect(me.isLeased()).toBeFalse()
   })
 
-  test('for no heartbeat of an earlier connection', async () => {
+  test('is not renewed by a heartbeat of an earlier connection', async () => {
     await me.open()
-    const [early = ''] = me.beats()
+    const [early = ''] = me.heartbeats()
     bus.connection.onLost()
-    me.hear(early)
+    me.receive(early)
     await me.open()
-    me.hear(early)
+    me.receive(early)
     expect(me.isLeased()).toBeFalse()
-    me.hear(me.beats()[1] as string)
+    me.receive(me.heartbeats()[1] as string)
     expect(me.isLeased()).toBeTrue()
   })
 
-  test('not for a heartbeat that comes late', async () => {
+  test('is over when its heartbeat comes back a lease late', async () => {
     await me.open()
     me.pass(leaseMs)
-    me.hear(me.beats()[0] as string)
+    me.receive(me.heartbeats()[0] as string)
     expect(me.isLeased()).toBeFalse()
   })
 
-  test('no shorter because an earlier heartbeat comes once more', async () => {
+  test('is not shortened when an earlier heartbeat arrives after a later one', async () => {
     await me.open()
     me.pass(heartbeatMs)
     tick()
-    const [first = '', second = ''] = me.beats()
-    me.hear(second, first)
+    const [first = '', second = ''] = me.heartbeats()
+    me.receive(second, first)
     expect(bus.lease.untilMs).toBe(heartbeatMs + leaseMs)
   })
 
-  test('after a freeze only when a heartbeat has come back that was sent after it', async () => {
-    await openForLong()
+  test('begins again after a freeze only with a heartbeat sent after the freeze', async () => {
+    await openForTwoLeases()
     tick()
     me.pass(5_000)
-    const before = me.beats().slice(-2)
-    me.hear(before[0] as string, 'event 7 other project:p', before[1] as string)
-    expect(me.told.at(-1)).toBe('event 7 project:p')
+    const before = me.heartbeats().slice(-2)
+    me.receive(before[0] as string, 'event 7 other project:p', before[1] as string)
+    expect(me.applied.at(-1)).toBe('event 7 project:p')
     expect(me.isLeased()).toBeFalse()
     tick()
     expect(me.isLeased()).toBeFalse()
-    me.hear(me.beats().at(-1) as string)
+    me.receive(me.heartbeats().at(-1) as string)
     expect(bus.lease.untilMs).toBe(me.clock.monotonic() + leaseMs)
   })
 
-  test('not while names of a change before the heartbeat are still being fetched', async () => {
+  test('is not renewed while the keys of an event before the heartbeat are being read', async () => {
     await me.open()
-    me.hear('event 7 other *', me.beats()[0] as string)
+    me.receive('event 7 other *', me.heartbeats()[0] as string)
     expect(me.isLeased()).toBeFalse()
     me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
-    expect(me.told).toEqual(['reset', 'event 7 project:p'])
+    expect(me.applied).toEqual(['reset', 'event 7 project:p'])
     expect(me.isLeased()).toBeTrue()
   })
 })
 
 describe('a writer', () => {
-  beforeEach(openForLong)
+  beforeEach(openForTwoLeases)
 
-  test('that is alone waits for its own event', async () => {
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('event 1 me project:p')
-    expect(await isDone(heard)).toBeTrue()
+  test('without other members waits only for its own event', async () => {
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('event 1 me project:p')
+    expect(await isDone(acknowledged)).toBeTrue()
     expect(me.timersLeft()).toBe(0)
   })
 
-  test('waits for exactly those it heard within two leases before its own event came back', async () => {
-    me.hear('beat gone 1.1')
+  test('waits for exactly the members whose heartbeats arrived within two leases before its own event', async () => {
+    me.receive('beat gone 1.1')
     me.pass(1)
-    me.hear('beat quiet 1.1')
+    me.receive('beat quiet 1.1')
     me.pass(2 * leaseMs)
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('beat lively 1.1', 'event 1 me project:p', 'beat late 1.1')
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('ack late 1', 'ack lively 1')
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('ack quiet 2')
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('ack quiet 2 1 3')
-    expect(await isDone(heard)).toBeTrue()
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('beat lively 1.1', 'event 1 me project:p', 'beat late 1.1')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('ack late 1', 'ack lively 1')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('ack quiet 2')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('ack quiet 2 1 3')
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('goes on when the last one it waits for says goodbye', async () => {
-    me.hear('beat a 1.1', 'beat b 1.1')
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('event 1 me project:p', 'ack a 1', 'bye c')
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('bye b')
-    expect(await isDone(heard)).toBeTrue()
+  test('stops waiting for a member that leaves', async () => {
+    me.receive('beat a 1.1', 'beat b 1.1')
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('event 1 me project:p', 'ack a 1', 'bye c')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('bye b')
+    expect(await isDone(acknowledged)).toBeTrue()
     expect(bus.members()).toEqual(['a'])
   })
 
-  test('goes on a lease after the commit without those who do not answer, and not before', async () => {
-    me.hear('beat frozen 1.1')
-    const announced = bus.registerCommit('1')
-    me.hear('event 1 me project:p')
+  test('waits a lease from the commit for a silent member, and no less', async () => {
+    me.receive('beat frozen 1.1')
+    const commitWait = bus.registerCommit('1')
+    me.receive('event 1 me project:p')
     me.pass(500)
-    const heard = announced.acknowledgedByAll()
+    const acknowledged = commitWait.acknowledgedByAll()
     me.pass(leaseMs - 1)
-    expect(await isDone(heard)).toBeFalse()
+    expect(await isDone(acknowledged)).toBeFalse()
     me.pass(100)
-    expect(await isDone(heard)).toBeTrue()
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('that never hears its own event waits a lease, whoever answered', async () => {
-    me.hear('beat a 1.1')
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('ack a 1')
+  test('that never receives its own event waits a lease, even when every member acknowledged', async () => {
+    me.receive('beat a 1.1')
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('ack a 1')
     me.pass(leaseMs)
-    expect(await isDone(heard)).toBeFalse()
+    expect(await isDone(acknowledged)).toBeFalse()
     me.pass(100)
-    expect(await isDone(heard)).toBeTrue()
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('takes answers that come before its own event', async () => {
-    me.hear('beat a 1.1', 'beat b 1.1')
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('ack a 1', 'event 1 me project:p')
-    expect(await isDone(heard)).toBeFalse()
-    me.hear('ack b 1')
-    expect(await isDone(heard)).toBeTrue()
+  test('counts an acknowledgement that arrives before its own event', async () => {
+    me.receive('beat a 1.1', 'beat b 1.1')
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('ack a 1', 'event 1 me project:p')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('ack b 1')
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('takes answers that come before it is told of its commit', async () => {
-    me.hear('beat a 1.1')
-    const announced = bus.registerCommit('1')
-    me.hear('event 1 me project:p', 'ack a 1')
-    expect(await isDone(announced.acknowledgedByAll())).toBeTrue()
+  test('counts an acknowledgement that arrives before the commit is confirmed', async () => {
+    me.receive('beat a 1.1')
+    const commitWait = bus.registerCommit('1')
+    me.receive('event 1 me project:p', 'ack a 1')
+    expect(await isDone(commitWait.acknowledgedByAll())).toBeTrue()
   })
 
-  test('of many changes gets each one’s answers', async () => {
-    me.hear('beat a 1.1', 'beat b 1.1')
+  test('of two changes waits for the acknowledgements of each separately', async () => {
+    me.receive('beat a 1.1', 'beat b 1.1')
     const [one, two] = [bus.registerCommit('1').acknowledgedByAll(), bus.registerCommit('2').acknowledgedByAll()]
-    me.hear('event 1 me project:p', 'event 2 me project:p', 'ack a 1 2', 'ack b 2')
+    me.receive('event 1 me project:p', 'event 2 me project:p', 'ack a 1 2', 'ack b 2')
     expect([await isDone(one), await isDone(two)]).toEqual([false, true])
   })
 
-  test('that dropped its change is not disturbed by what it hears of it', async () => {
+  test('that abandoned its change ignores late acknowledgements and still applies the event', async () => {
     bus.registerCommit('1').abandon()
-    me.hear('ack a 1', 'event 1 me project:p')
-    expect(me.told.at(-1)).toBe('event 1 project:p')
+    me.receive('ack a 1', 'event 1 me project:p')
+    expect(me.applied.at(-1)).toBe('event 1 project:p')
   })
 
-  test('that is told not to wait does not', async () => {
+  test('does not wait when acknowledgements are off', async () => {
     me = setUp({ acknowledge: false })
     await me.open()
-    me.hear('beat a 1.1')
+    me.receive('beat a 1.1')
     expect(await isDone(me.bus.registerCommit('1').acknowledgedByAll())).toBeTrue()
   })
 })
 
-describe('a writer that has listened for less than a lease', () => {
-  test('waits for those it may not have heard, because one of them may hold a lease from before', async () => {
+describe('a writer that has been listening for less than a lease', () => {
+  test('waits for unknown members, because one of them may hold an older lease', async () => {
     await me.open()
     me.pass(400)
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('beat a 1.1', 'event 1 me project:p', 'ack a 1')
-    expect(await isDone(heard)).toBeFalse()
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('beat a 1.1', 'event 1 me project:p', 'ack a 1')
+    expect(await isDone(acknowledged)).toBeFalse()
     me.pass(leaseMs - 400)
-    expect(await isDone(heard)).toBeFalse()
+    expect(await isDone(acknowledged)).toBeFalse()
     me.pass(100)
-    expect(await isDone(heard)).toBeTrue()
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('and so does one whose connection was lost', async () => {
-    await openForLong()
+  test('waits for unknown members after a lost connection too', async () => {
+    await openForTwoLeases()
     bus.connection.onLost()
     me.pass(3 * leaseMs)
     await me.open()
-    const heard = bus.registerCommit('1').acknowledgedByAll()
-    me.hear('event 1 me project:p')
-    expect(await isDone(heard)).toBeFalse()
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('event 1 me project:p')
+    expect(await isDone(acknowledged)).toBeFalse()
     me.pass(leaseMs + 100)
-    expect(await isDone(heard)).toBeTrue()
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 })
 
-describe('who hears of a change', () => {
+describe('an instance that receives an event', () => {
   beforeEach(() => me.open())
 
-  test('has applied it before it says so, to the writer alone', async () => {
-    me.hear('event 7 other project:p account:a')
-    expect(me.told.at(-1)).toBe('event 7 project:p account:a')
+  test('applies it before it acknowledges, and acknowledges only to the writer', async () => {
+    me.receive('event 7 other project:p account:a')
+    expect(me.applied.at(-1)).toBe('event 7 project:p account:a')
     await settle()
     expect(me.acks()).toEqual([{ channel: channelOf('other'), payload: 'ack me 7' }])
   })
 
-  test('answers nobody where nobody waits, and not itself', async () => {
-    me.hear('event 7 - project:p', 'event 8 me project:p')
+  test('acknowledges neither an event without a writer nor its own', async () => {
+    me.receive('event 7 - project:p', 'event 8 me project:p')
     await settle()
     expect(me.acks()).toEqual([])
-    expect(me.told).toEqual(['reset', 'event 7 project:p', 'event 8 project:p'])
+    expect(me.applied).toEqual(['reset', 'event 7 project:p', 'event 8 project:p'])
   })
 
-  test('answers all it hears at one moment in one message to each writer', async () => {
-    for (let id = 1; id <= 300; id += 1) me.hear(`event ${id} ${id % 3 === 0 ? 'b' : 'a'} project:p`)
+  test('acknowledges all events of one turn in one message to each writer', async () => {
+    for (let id = 1; id <= 300; id += 1) me.receive(`event ${id} ${id % 3 === 0 ? 'b' : 'a'} project:p`)
     await settle()
     expect(me.acks().map(({ channel }) => channel)).toEqual([channelOf('a'), channelOf('b')])
     expect(me.acks()[1]?.payload.split(' ')).toHaveLength(2 + 100)
-    me.hear('event 301 a project:p')
+    me.receive('event 301 a project:p')
     await settle()
     expect(me.acks().at(-1)?.payload).toBe('ack me 301')
   })
 
-  test('answers no more in one message than a notification takes', async () => {
+  test('splits acknowledgements so that none exceeds the size of a notification', async () => {
     const ids = Array.from({ length: 3_000 }, (_, at) => String(1_000_000_000 + at))
-    for (const id of ids) me.hear(`event ${id} a project:p`)
+    for (const id of ids) me.receive(`event ${id} a project:p`)
     await settle()
     expect(me.acks().flatMap(({ payload }) => payload.split(' ').slice(2))).toEqual(ids)
     for (const { payload } of me.acks()) expect(payload.length).toBeLessThan(8_000)
   })
 
-  test('passes on what the outer cache has confirmed', () => {
-    me.hear('confirmed 0123abcd 7 8')
-    expect(me.told.at(-1)).toBe('confirmed 0123abcd 7 8')
+  test('passes on the events that Redis has confirmed', () => {
+    me.receive('confirmed 0123abcd 7 8')
+    expect(me.applied.at(-1)).toBe('confirmed 0123abcd 7 8')
   })
 
-  test('passes on messages of other kinds to who asked for them, in their place among the changes', async () => {
-    const { bus, hear, told, open } = setUp()
-    bus.on('job', () => void told.push('job'))
-    bus.on('cancelled', ({ generationId }) => void told.push(`cancelled ${generationId}`))
+  test('delivers messages of other topics to their listeners, in order among the events', async () => {
+    const { bus, receive, applied, open } = setUp()
+    bus.on('job', () => void applied.push('job'))
+    bus.on('cancelled', ({ generationId }) => void applied.push(`cancelled ${generationId}`))
     await open()
-    told.length = 0
-    hear('cancelled a', 'event 1 other project:1', 'job', 'jobs', 'cancelled')
-    expect(told).toEqual(['cancelled a', 'event 1 project:1', 'job'])
+    applied.length = 0
+    receive('cancelled a', 'event 1 other project:1', 'job', 'jobs', 'cancelled')
+    expect(applied).toEqual(['cancelled a', 'event 1 project:1', 'job'])
     expect(() => bus.on('job', () => {})).toThrow()
     expect(() => bus.on('event', () => {})).toThrow()
   })
 
-  test('goes on after words it does not know', () => {
-    me.hear('', 'hello', 'constructor x', '__proto__ x', 'event 7 other project:p')
-    expect(me.told.at(-1)).toBe('event 7 project:p')
+  test('ignores unknown topics and goes on', () => {
+    me.receive('', 'hello', 'constructor x', '__proto__ x', 'event 7 other project:p')
+    expect(me.applied.at(-1)).toBe('event 7 project:p')
   })
 })
 
-describe('a change of more names than a notification takes', () => {
+describe('an event whose keys do not fit into a notification', () => {
   beforeEach(() => me.open())
 
-  test('is fetched, and what comes after it waits; it is answered when it was applied', async () => {
-    me.hear('event 7 other *', 'event 8 other project:q', 'confirmed x 7')
+  test('is read from its row while later messages wait, and acknowledged once applied', async () => {
+    me.receive('event 7 other *', 'event 8 other project:q', 'confirmed x 7')
     await settle()
-    expect(me.told).toEqual(['reset'])
+    expect(me.applied).toEqual(['reset'])
     expect(me.acks()).toEqual([])
     me.eventReads[0]?.resolve({ id: '7', keys: ['project:p', 'project:r'] })
     await settle()
-    expect(me.told).toEqual(['reset', 'event 7 project:p project:r', 'event 8 project:q', 'confirmed x 7'])
+    expect(me.applied).toEqual(['reset', 'event 7 project:p project:r', 'event 8 project:q', 'confirmed x 7'])
     expect(me.acks().map(({ payload }) => payload)).toEqual(['ack me 7 8'])
   })
 
-  test('may wait behind another', async () => {
-    me.hear('event 7 other *', 'event 8 other *', 'event 9 other project:q')
+  test('waits for another such event before it', async () => {
+    me.receive('event 7 other *', 'event 8 other *', 'event 9 other project:q')
     me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
-    expect(me.told).toEqual(['reset', 'event 7 project:p'])
-    me.hear('event 10 other project:s')
+    expect(me.applied).toEqual(['reset', 'event 7 project:p'])
+    me.receive('event 10 other project:s')
     me.eventReads[1]?.resolve({ id: '8', keys: ['project:r'] })
     await settle()
-    expect(me.told.slice(2)).toEqual(['event 8 project:r', 'event 9 project:q', 'event 10 project:s'])
+    expect(me.applied.slice(2)).toEqual(['event 8 project:r', 'event 9 project:q', 'event 10 project:s'])
   })
 
-  test('touched everything where its row is gone or cannot be read', async () => {
-    me.hear('event 7 other *')
+  test('invalidates everything when its row is gone or cannot be read', async () => {
+    me.receive('event 7 other *')
     me.eventReads[0]?.resolve(undefined)
     await settle()
-    me.hear('event 8 other *')
+    me.receive('event 8 other *')
     me.eventReads[1]?.reject(new Error('cut off'))
     await settle()
-    expect(me.told.slice(1)).toEqual(['event 7 everything', 'event 8 everything'])
+    expect(me.applied.slice(1)).toEqual(['event 7 everything', 'event 8 everything'])
     expect(me.acks()).toHaveLength(2)
   })
 
-  test('of one’s own is waited for until it was applied here', async () => {
-    await openForLong()
-    const heard = bus.registerCommit('7').acknowledgedByAll()
-    me.hear('event 7 me *')
-    expect(await isDone(heard)).toBeFalse()
+  test('of our own completes the wait only once it was applied here', async () => {
+    await openForTwoLeases()
+    const acknowledged = bus.registerCommit('7').acknowledgedByAll()
+    me.receive('event 7 me *')
+    expect(await isDone(acknowledged)).toBeFalse()
     me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
-    expect(await isDone(heard)).toBeTrue()
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 
-  test('is not answered when the connection was lost meanwhile, nor is what waited behind it applied', async () => {
-    me.hear('event 7 other *', 'event 8 other project:q', me.beats()[0] as string)
+  test('is not acknowledged after a lost connection, and the messages behind it are dropped', async () => {
+    me.receive('event 7 other *', 'event 8 other project:q', me.heartbeats()[0] as string)
     bus.connection.onLost()
     me.eventReads[0]?.resolve({ id: '7', keys: ['project:p'] })
     await settle()
-    expect(me.told).toEqual(['reset'])
+    expect(me.applied).toEqual(['reset'])
     await me.open({ id: '7', keys: ['project:p'] })
-    me.hear('event 9 other project:r')
+    me.receive('event 9 other project:r')
     await settle()
-    expect(me.told.slice(1)).toEqual(['reset 7', 'event 9 project:r'])
+    expect(me.applied.slice(1)).toEqual(['reset 7', 'event 9 project:r'])
     expect(me.acks().map(({ payload }) => payload)).toEqual(['ack me 9'])
     expect(me.isLeased()).toBeFalse()
   })
 })
 
-describe('a connection', () => {
-  test('that is new begins with what stands, before anything that came meanwhile', async () => {
+describe('a connection of the bus', () => {
+  test('applies the pending events before any message that arrived meanwhile', async () => {
     bus.connection.onOpen()
-    me.hear('event 7 other project:p', 'confirmed x 6')
+    me.receive('event 7 other project:p', 'confirmed x 6')
     await settle()
-    expect(me.told).toEqual([])
-    me.standingReads[0]?.resolve([{ id: '6', keys: ['project:o'] }])
+    expect(me.applied).toEqual([])
+    me.pendingReads[0]?.resolve([{ id: '6', keys: ['project:o'] }])
     await settle()
-    expect(me.told).toEqual(['reset 6', 'event 7 project:p', 'confirmed x 6'])
+    expect(me.applied).toEqual(['reset 6', 'event 7 project:p', 'confirmed x 6'])
   })
 
-  test('on which what stands cannot be read is given up', async () => {
+  test('is replaced when the pending events cannot be read', async () => {
     bus.connection.onOpen()
-    me.standingReads[0]?.reject(new Error('cut off'))
+    me.pendingReads[0]?.reject(new Error('cut off'))
     await settle()
-    expect(me.line.restarts).toBe(1)
-    expect(me.told).toEqual([])
+    expect(me.connectionState.restarts).toBe(1)
+    expect(me.applied).toEqual([])
     expect(me.isLeased()).toBeFalse()
   })
 
-  test('that was lost while what stands was read leaves nothing of it to the next', async () => {
+  test('lost while the pending events were read passes nothing on to the next connection', async () => {
     bus.connection.onOpen()
-    me.hear('event 7 other project:p')
+    me.receive('event 7 other project:p')
     bus.connection.onLost()
     bus.connection.onOpen()
-    me.standingReads[0]?.resolve([])
+    me.pendingReads[0]?.resolve([])
     await settle()
-    expect(me.told).toEqual([])
-    me.standingReads[1]?.resolve([{ id: '7', keys: ['project:p'] }])
+    expect(me.applied).toEqual([])
+    me.pendingReads[1]?.resolve([{ id: '7', keys: ['project:p'] }])
     await settle()
-    expect(me.told).toEqual(['reset 7'])
+    expect(me.applied).toEqual(['reset 7'])
   })
 
-  test('that is silent is given up', async () => {
+  test('is replaced after three leases without a returned heartbeat', async () => {
     await me.open()
     for (let passed = 0; passed <= 3_000; passed += heartbeatMs) {
-      expect(me.line.restarts).toBe(0)
+      expect(me.connectionState.restarts).toBe(0)
       me.pass(heartbeatMs)
       tick()
     }
-    expect(me.line.restarts).toBe(1)
+    expect(me.connectionState.restarts).toBe(1)
     await me.open()
     tick()
-    expect(me.line.restarts).toBe(1)
+    expect(me.connectionState.restarts).toBe(1)
   })
 
-  test('that is silent from the start is given up too', async () => {
+  test('is replaced when no heartbeat returned since it was opened', async () => {
     bus.connection.onOpen()
     await settle()
     me.pass(3_001)
     tick()
-    expect(me.line.restarts).toBe(1)
+    expect(me.connectionState.restarts).toBe(1)
   })
 
-  test('on which a fetch hangs is given up', async () => {
+  test('is replaced when the read of an event hangs', async () => {
     await me.open()
-    me.hear('event 7 other *')
+    me.receive('event 7 other *')
     for (let passed = 0; passed <= 3_000; passed += heartbeatMs) {
       me.pass(heartbeatMs)
       tick()
-      me.hear(me.beats().at(-1) as string)
+      me.receive(me.heartbeats().at(-1) as string)
     }
-    expect(me.line.restarts).toBe(1)
+    expect(me.connectionState.restarts).toBe(1)
   })
 })
 
-test('every duration of a bus derives from its lease and heartbeat', async () => {
-  const { bus, clock, hear, pass, beats, open, line, isLeased } = setUp({ timing: { leaseMs: 100, heartbeatMs: 25 } })
+test('a bus with a shorter lease derives its waits, membership and silence from it', async () => {
+  const { bus, clock, receive, pass, heartbeats, open, connectionState, isLeased } = setUp({
+    timing: { leaseMs: 100, heartbeatMs: 25 },
+  })
   await open()
   expect(ticking.mock.calls.at(-1)?.[1]).toBe(25)
   const sentMs = clock.monotonic()
-  hear(beats()[0] as string, 'beat frozen 1.1')
+  receive(heartbeats()[0] as string, 'beat frozen 1.1')
   expect(bus.lease.untilMs).toBe(sentMs + 100)
   pass(103)
   expect(isLeased()).toBeFalse()
   const acknowledged = bus.registerCommit('1').acknowledgedByAll()
-  hear('event 1 me project:p')
+  receive('event 1 me project:p')
   pass(101)
   expect(await isDone(acknowledged)).toBeFalse()
   pass(1)
@@ -517,49 +519,49 @@ test('every duration of a bus derives from its lease and heartbeat', async () =>
   expect(bus.members()).toEqual([])
   pass(95)
   tick()
-  expect(line.restarts).toBe(0)
+  expect(connectionState.restarts).toBe(0)
   pass(1)
   tick()
-  expect(line.restarts).toBe(1)
+  expect(connectionState.restarts).toBe(1)
 })
 
 describe('a closed bus', () => {
-  test('says goodbye and has no lease, although a heartbeat was under way', async () => {
+  test('leaves and has no lease, even when a heartbeat under way comes back', async () => {
     await me.open()
-    me.hear(me.beats()[0] as string)
+    me.receive(me.heartbeats()[0] as string)
     tick()
     await bus.close()
     expect(me.sent.at(-1)).toEqual({ channel: commonChannel, payload: 'bye me' })
     expect(me.isLeased()).toBeFalse()
-    me.hear(...me.beats())
+    me.receive(...me.heartbeats())
     expect(me.isLeased()).toBeFalse()
   })
 
-  test('stays closed when its line is made anew', async () => {
+  test('stays closed when its connection opens again', async () => {
     await me.open()
     await bus.close()
-    const said = me.sent.length
+    const sentBefore = me.sent.length
     bus.connection.onLost()
     bus.connection.onOpen()
     await settle()
-    expect(me.sent).toHaveLength(said)
+    expect(me.sent).toHaveLength(sentBefore)
   })
 
-  test('stays closed when it was closed while its line was being made', async () => {
+  test('stays closed when it was closed while its connection opened', async () => {
     bus.connection.onOpen()
     await bus.close()
-    me.standingReads[0]?.resolve([])
+    me.pendingReads[0]?.resolve([])
     await settle()
-    expect(me.beats()).toEqual([])
-    expect(me.told).toEqual([])
+    expect(me.heartbeats()).toEqual([])
+    expect(me.applied).toEqual([])
   })
 
-  test('still hears, for the changes that are being waited for', async () => {
-    await openForLong()
-    me.hear('beat a 1.1')
-    const heard = bus.registerCommit('1').acknowledgedByAll()
+  test('still receives acknowledgements for changes that wait', async () => {
+    await openForTwoLeases()
+    me.receive('beat a 1.1')
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
     await bus.close()
-    me.hear('event 1 me project:p', 'ack a 1')
-    expect(await isDone(heard)).toBeTrue()
+    me.receive('event 1 me project:p', 'ack a 1')
+    expect(await isDone(acknowledged)).toBeTrue()
   })
 })

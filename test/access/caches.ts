@@ -14,7 +14,7 @@ import type { TestConnection } from '../harness.ts'
 const log = createLog('silent')
 const clock = systemClock
 
-/** The caches of one instance as it has them, and some questions to ask of them. Patient with Redis. */
+/** The caches of one instance, with helpers to read and change an account. Redis gets two seconds to answer. */
 export const startCaches = async (connection: TestConnection, redisUrl?: string, timing?: CacheTiming) => {
   const pools = createPools({ connection, budget: 12 })
   const redis =
@@ -39,7 +39,7 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
   const within = () => startDeadline(30_000)
   const until = async (isSo: () => boolean | Promise<boolean>) => {
     for (const giveUpAt = Date.now() + 30_000; !(await isSo()); await Bun.sleep(5)) {
-      if (Date.now() > giveUpAt) throw new Error('It never was so')
+      if (Date.now() > giveUpAt) throw new Error('The condition did not become true within 30 s')
     }
   }
   const leased = () => until(() => clock.monotonic() < bus.lease.untilMs)
@@ -57,15 +57,15 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     until,
     leased,
     leasedAnew,
-    /** What is known of an account without memory, and from where. */
-    ask: async (userId: string) => {
+    /** The status of an account and the tier below memory it came from. */
+    readStatus: async (userId: string) => {
       await leased()
       facts.invalidate([factKey('account', userId)])
       const view = await facts.gather([factQuery('account', userId)], within())
       return `${view.find('account', userId)?.status} by ${view.tier}`
     },
-    /** Changes an account as a service does. */
-    become: (userId: string, status: 'active' | 'suspended') =>
+    /** Changes the status of an account as a service does. */
+    setStatus: (userId: string, status: 'active' | 'suspended') =>
       changes.commitAndInvalidate(within(), async (tx) => {
         await tx`update users set status = ${status} where id = ${userId}`
       }),

@@ -24,7 +24,7 @@ afterAll(async () => {
 const ada = idOf('user', 1)
 const suspend = (tx: Queryable) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
 
-/** Changes whose announcements are heard when the test says so. */
+/** Changes whose acknowledgements arrive when the test says so. */
 const withheld = () => {
   const announced: { id: string; hear: () => void }[] = []
   const changes = createChanges({
@@ -56,7 +56,7 @@ const until = async (isSo: () => boolean) => {
   while (!isSo()) await Bun.sleep(2)
 }
 
-test('a change that finds somebody else has just made it waits like the first, which may not have been heard yet', async () => {
+test('a change that was committed by another writer just before waits for acknowledgements too', async () => {
   const { announced, run } = withheld()
   const first = run(suspend)
   await until(() => announced.length === 1)
@@ -68,7 +68,7 @@ test('a change that finds somebody else has just made it waits like the first, w
   await Promise.all([first.done, second.done])
 })
 
-test('what only adds and changes nothing that is known waits for nobody', async () => {
+test('a change that only grants and invalidates no fact does not wait', async () => {
   const { announced, run } = withheld()
   await run((tx) => tx`insert into projects (id, owner_id, name) values (${idOf('project', 1)}, ${ada}, 'p')`, {
     grantsOnly: true,

@@ -14,9 +14,9 @@ const anyStep = fc.oneof(
     weight: 10,
     arbitrary: fc.nat(600).map((ms) => ({ name: `pass ${ms}`, run: (all: Instances) => all.pass(ms) })),
   },
-  does('hear', 8),
-  does('hearAll', 20),
-  does('beat', 16),
+  does('receive', 8),
+  does('receiveAll', 20),
+  does('sendHeartbeat', 16),
   does('check', 24),
   does('change', 5),
   does('commit', 8),
@@ -48,13 +48,13 @@ const anyStep = fc.oneof(
   },
 )
 
-/** Everybody is connected and has a lease, and all know of all. */
+/** Every instance is connected, holds a lease and knows the others. */
 const begin = async (all: Instances) => {
   for (const at of places) await all.step(at, 'open')
   for (let passed = 0; passed < 2_000; passed += 250) {
     await all.pass(250)
-    for (const at of places) await all.step(at, 'beat')
-    for (const at of places) await all.step(at, 'hearAll')
+    for (const at of places) await all.step(at, 'sendHeartbeat')
+    for (const at of places) await all.step(at, 'receiveAll')
   }
 }
 
@@ -66,11 +66,11 @@ const anyHistory = (acknowledge: boolean) =>
     async (warm, steps) => {
       const all = startInstances({ acknowledge })
       if (warm) await begin(all)
-      const told: string[] = []
+      const stepNames: string[] = []
       for (const { name, run } of steps) {
-        told.push(name)
+        stepNames.push(name)
         await run(all)
-        if (all.stale.length > 0) throw new Error(`${JSON.stringify(all.stale)} after\n${told.join('\n')}`)
+        if (all.stale.length > 0) throw new Error(`${JSON.stringify(all.stale)} after\n${stepNames.join('\n')}`)
       }
       for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += all.counts[name]
     },
@@ -78,16 +78,16 @@ const anyHistory = (acknowledge: boolean) =>
 
 const histories = Number(process.env['HISTORIES'] ?? 400)
 
-describe('three instances, whatever happens to them in whatever order', () => {
-  test('never answer by what was so before a change whose writer was answered', async () => {
+describe('three instances under any interleaving of steps and faults', () => {
+  test('never answer from before a change whose writer was answered', async () => {
     await fc.assert(anyHistory(true), { numRuns: histories })
-    // It was about something.
+    // The histories exercised every tier.
     expect(total.changes).toBeGreaterThan(histories)
     expect(total.fromL1).toBeGreaterThan(histories / 4)
     expect(total.fromL2).toBeGreaterThan(0)
   }, 120_000)
 
-  test('do, where changes are not waited for', async () => {
+  test('do so without acknowledgements', async () => {
     const { failed } = await fc.check(anyHistory(false), { numRuns: 10 * histories, endOnFailure: true })
     expect(failed).toBeTrue()
   }, 120_000)

@@ -20,8 +20,8 @@ import type { Sql } from '../../src/platform/postgres.ts'
 import { idOf } from './random.ts'
 
 /**
- * Several instances in one process, of the real parts, over a Postgres, a Redis and a time in which one thing happens
- * after another, each when it is told to. There is one fact, a number that grows by one with each change.
+ * Several instances in one process, built from the real parts over a simulated Postgres, Redis and clock that advance step
+ * by step. The only fact is a number that each change increments.
  */
 const id = idOf('service_key', 1)
 const key: FactKey = factKey('service_key', id)
@@ -33,19 +33,19 @@ const factOf = (version: number): Fact['service_key'] => ({
 })
 const versionOf = (fact: Fact['service_key'] | undefined) => fact?.expiresAtMs ?? -1
 
-/** Lets everything that waits for nothing outside go on. */
+/** Runs all microtasks to their end. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 const patient = { remainingMs: () => 1e9, check: () => {}, run: (work: unknown) => work } as unknown as Deadline
 const names = ['a', 'b', 'c'] as const
 const log = createLog('silent')
 
-type Stale = { readonly instance: string; readonly gave: number; readonly answered: number }
+type Stale = { readonly instance: string; readonly returned: number; readonly answered: number }
 
 export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean } = {}) => {
   const clock = manualClock()
   const postgres = {
     version: 0,
-    /** The newest change whose writer was answered. */
+    /** The newest version whose writer was answered. */
     answered: 0,
     events: 0,
     rows: new Map<string, InvalidationEvent>(),
@@ -59,29 +59,29 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
   }
   const stale: Stale[] = []
   const counts = { checks: 0, fromL1: 0, fromL2: 0, changes: 0 }
-  let born = 0
+  let started = 0
 
   const start = () => {
-    born += 1
-    const name = `i${born}`
+    started += 1
+    const name = `i${started}`
     let isConnected = false
     let isFrozen = false
     let isDead = false
-    let heardTo = 0
+    let receivedTo = 0
     const timers = new Set<{ dueMs: number; call: () => void }>()
     const repeated = new Map<number, () => void>()
     const statements: { version?: number; resolve: (version: number) => void }[] = []
     const commits: (() => void)[] = []
     const toRedis: (() => void)[] = []
 
-    /** What is made repeats its work when told to. */
+    /** Intervals started meanwhile run only when a step runs them. */
     const made = <T>(make: () => T): T => {
       const intervals = spyOn(globalThis, 'setInterval')
       intervals.mockImplementation(((call: () => void, ms: number) => void repeated.set(ms, call)) as never)
       return make()
     }
 
-    /** A command: done when it is its turn, or refused when the server is gone by then. */
+    /** A Redis command, executed by a later step; undefined where the server was down or restarted before. */
     const command = <T>(work: () => T): Promise<T | undefined> => {
       if (!redis.isUp) return Promise.resolve(undefined)
       const at = redis.incarnation
@@ -198,36 +198,36 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       open: () => {
         if (isConnected) return
         isConnected = true
-        heardTo = postgres.messages.length
+        receivedTo = postgres.messages.length
         made(() => bus.connection.onOpen())
       },
       lose,
-      /** Hears the next message. */
-      hear: () => {
+      /** Receives the next message. */
+      receive: () => {
         if (!isConnected) return
         for (;;) {
-          const message = postgres.messages[heardTo]
+          const message = postgres.messages[receivedTo]
           if (message === undefined) return
-          heardTo += 1
+          receivedTo += 1
           if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
           return bus.connection.onMessage(message.payload)
         }
       },
-      hearAll: async () => {
-        while (isConnected && heardTo < postgres.messages.length) {
-          steps.hear()
+      receiveAll: async () => {
+        while (isConnected && receivedTo < postgres.messages.length) {
+          steps.receive()
           await settle()
         }
       },
-      beat: () => {
+      sendHeartbeat: () => {
         if (isConnected) repeated.get(defaultLeaseTiming.heartbeatMs)?.()
       },
       check: () => {
-        const due = postgres.answered
+        const answeredVersion = postgres.answered
         const known = facts.peek('service_key', id)
-        const judge = (gave: number) => {
+        const judge = (returned: number) => {
           counts.checks += 1
-          if (gave < due && !isDead) stale.push({ instance: name, gave, answered: due })
+          if (returned < answeredVersion && !isDead) stale.push({ instance: name, returned, answered: answeredVersion })
         }
         if (known.kind === 'hit') {
           counts.fromL1 += 1
@@ -248,9 +248,9 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
             postgres.answered = Math.max(postgres.answered, version)
           })
       },
-      /** Learns that its commit was done. */
+      /** Receives the confirmation of its commit. */
       commit: () => commits.shift()?.(),
-      /** Postgres takes the next statement's snapshot; then answers it. */
+      /** Postgres takes the snapshot of the next statement; `answer` returns its result. */
       read: () => {
         const next = statements.find(({ version }) => version === undefined)
         if (next !== undefined) next.version = postgres.version
@@ -276,7 +276,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       freeze: () => {
         isFrozen = !isFrozen
       },
-      /** Time goes by for it too, unless it is frozen. */
+      /** Runs the timers that are due, unless it is frozen. */
       wake: () => {
         if (isFrozen) return
         for (const timer of timers) {
@@ -323,7 +323,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       at(place).wake()
       await settle()
     },
-    /** One goes, saying goodbye or not, and another takes its place. */
+    /** An instance ends, leaving the bus or not, and a new one takes its place. */
     replace: async (place: string, politely: boolean) => {
       at(place).end(politely)
       await settle()

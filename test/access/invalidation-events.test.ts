@@ -13,40 +13,40 @@ import { anyProject, anyTeam, anyWorld, things, users } from './worlds.ts'
 
 let database: TestDatabase
 let sql: Sql
-let ears: Sql
-/** Since the last quiet, and before. */
-let all: string[] = []
-let heard: string[] = []
+let listener: Sql
+/** Payloads received since the last mark, and those before it. */
+let buffered: string[] = []
+let received: string[] = []
 
 beforeAll(async () => {
   database = await createDatabase()
   sql = connectOnce(database.connection)
-  ears = connect(database.connection, { max: 1, onnotify: (_channel, payload) => void all.push(payload) })
-  await ears`listen velro`
+  listener = connect(database.connection, { max: 1, onnotify: (_channel, payload) => void buffered.push(payload) })
+  await listener`listen velro`
   await syncAccessRules(sql)
 })
 afterAll(async () => {
-  await Promise.all([sql, ears].map((connection) => connection?.end({ timeout: 1 })))
+  await Promise.all([sql, listener].map((connection) => connection?.end({ timeout: 1 })))
   await database?.drop()
 })
 
 let marks = 0
-/** Waits until all was heard that was said so far; `heard` is what came since the last time. */
-const quiet = async () => {
+/** Waits until every notification sent so far has arrived; `received` are those since the last call. */
+const waitForNotifications = async () => {
   marks += 1
   const mark = `mark ${marks}`
   await sql`select pg_notify('velro', ${mark})`
-  while (all.at(-1) !== mark) await Bun.sleep(1)
-  heard = all.slice(0, -1)
-  all = []
+  while (buffered.at(-1) !== mark) await Bun.sleep(1)
+  received = buffered.slice(0, -1)
+  buffered = []
 }
-/** What the work announced: for each event the writer and the names, in order. */
-const announced = async (work: () => Promise<unknown>): Promise<{ writer: string; keys: string[] }[]> => {
-  await quiet()
+/** The events the work published: writer and sorted keys of each, in order. */
+const publishedBy = async (work: () => Promise<unknown>): Promise<{ writer: string; keys: string[] }[]> => {
+  await waitForNotifications()
   await work()
-  await quiet()
-  // Those who sweep up after media hear of them too.
-  const events = heard.filter((payload) => payload !== 'orphans')
+  await waitForNotifications()
+  // Deleted media also notify the sweep of orphans.
+  const events = received.filter((payload) => payload !== 'orphans')
   return events.map((payload) => {
     const [kind, , writer = '', ...keys] = payload.split(' ')
     expect(kind).toBe('event')
@@ -67,8 +67,8 @@ const picture = idOf('media', 1)
 const otherSha256 = 'cd'.repeat(32)
 const serviceKey = idOf('service_key', 1)
 
-/** Ada owns everything and is signed in; Bob reads the lab through a team; the lone one has nothing. */
-const sow = async () => {
+/** Ada owns everything and has a session; Bob reads the lab through a team; the third user has no access. */
+const insertRows = async () => {
   await sql`delete from service_keys`
   await sql`delete from flags`
   await clear(sql)
@@ -107,9 +107,9 @@ const wanted: readonly FactQuery[] = [
   { kind: 'service_key', id: serviceKey, userId: null },
 ]
 
-/** The names of all facts that are not the same after the work as before. */
+/** The keys of all facts that differ after the work. */
 const changed = async (asked: readonly FactQuery[], doIt: () => Promise<unknown>): Promise<FactKey[]> => {
-  // All that a person was granted as one fact; and each project by itself, as if everybody had been granted many.
+  // The grants of a user as one fact, and each grant by itself as for a user with many.
   const load = () => Promise.all([200, -1].map((maxGrants) => createFactStore(sql, { maxGrants }).load(asked)))
   const before = await load()
   await doIt()
@@ -120,16 +120,16 @@ const changed = async (asked: readonly FactQuery[], doIt: () => Promise<unknown>
   return [...new Set(differing.map(([key]) => key))].sort()
 }
 
-/** What is named only by what it is made of. */
+/** Keys that an event may replace by the keys of their parts. */
 const isWhole = (key: string) => key.startsWith('grants:')
-/** The facts that were changed and not told of, neither by their names nor by those of their parts. */
+/** The changed facts whose keys no event had, neither themselves nor as parts. */
 const untold = (differing: readonly string[], keys: readonly string[]) => {
   const told = new Set(keys.flatMap((key) => [key, partOf(key as FactKey)?.whole]))
   return differing.filter((key) => !told.has(key))
 }
 
-describe('of a row, each column that shows in a fact', () => {
-  /** Another value that the column may have; those of text are put an x behind, of times an hour later, and so on. */
+describe('each column that is part of a fact', () => {
+  /** A different valid value for the column: text gets an x appended, a time is an hour later, and so on. */
   const others: Readonly<Record<string, string>> = {
     'sessions.user_id': `user_id = '${bob}'`,
     'sessions.ended_at': `ended_at = now(), end_reason = 'logout'`,
@@ -156,7 +156,7 @@ describe('of a row, each column that shows in a fact', () => {
     'service_keys.last_used_at': 'last_used_at = now()',
     'service_keys.revoked_at': 'revoked_at = now()',
   }
-  /** A row of each that nothing refers to, so that even its name can be changed. */
+  /** A row of each table without references to it, so that its id can change too. */
   const rows = {
     sessions: session,
     users: lone,
@@ -174,7 +174,7 @@ describe('of a row, each column that shows in a fact', () => {
     uuid: (column) => `${column} = gen_random_uuid()`,
   }
 
-  test('is told of when it is changed, by the names of those facts, and no other is', async () => {
+  test('invalidates exactly the facts it is part of, and no other column invalidates any', async () => {
     let columns = 0
     let shown = 0
     for (const [table, id] of Object.entries(rows)) {
@@ -184,14 +184,14 @@ describe('of a row, each column that shows in a fact', () => {
       for (const { name, type } of named) {
         const assignment = others[`${table}.${name}`] ?? byType[type]?.(name)
         if (assignment === undefined) throw new Error(`Say what else ${table}.${name} can be`)
-        await sow()
+        await insertRows()
         let differing: string[] = []
-        const events = await announced(async () => {
+        const events = await publishedBy(async () => {
           differing = await changed(wanted, () => sql.unsafe(`update ${table} set ${assignment} where id = '${id}'`))
         })
         columns += 1
         if (differing.length > 0) shown += 1
-        // What has another id is gone by the one it had, and that is all anybody could know.
+        // A row with a new id invalidates only the old one: the new one could not be cached.
         const isOwn = (key: string) => key.endsWith(`:${id}`)
         const told = name === 'id' ? keysOf(events).filter(isOwn) : keysOf(events)
         const own = name === 'id' ? differing.filter(isOwn) : differing
@@ -204,41 +204,41 @@ describe('of a row, each column that shows in a fact', () => {
     expect(shown).toBeGreaterThan(20)
   }, 60_000)
 
-  test('a switch is told of with its value', async () => {
-    await sow()
+  test('of a tier switch invalidates a key that carries the new value', async () => {
+    await insertRows()
     expect(
-      keysOf(await announced(() => sql`insert into flags (name, enabled) values ('l2', false), ('l3', true)`)),
+      keysOf(await publishedBy(() => sql`insert into flags (name, enabled) values ('l2', false), ('l3', true)`)),
     ).toEqual(['flag:l2=f', 'flag:l3=t'])
-    expect(keysOf(await announced(() => sql`update flags set enabled = false where name = 'l1'`))).toEqual([
+    expect(keysOf(await publishedBy(() => sql`update flags set enabled = false where name = 'l1'`))).toEqual([
       'flag:l1=f',
     ])
   })
 })
 
-describe('a row', () => {
-  beforeEach(sow)
+describe('a row of a table', () => {
+  beforeEach(insertRows)
 
   const removals: Record<string, [(tx: Sql) => PromiseLike<unknown>, string[]]> = {
-    'a session that is removed': [(tx) => tx`delete from sessions`, [`session:${session}`]],
-    'an account that is removed': [(tx) => tx`delete from users where id = ${lone}`, [`account:${lone}`]],
-    'a generation that is removed': [
+    'a session': [(tx) => tx`delete from sessions`, [`session:${session}`]],
+    'an account': [(tx) => tx`delete from users where id = ${lone}`, [`account:${lone}`]],
+    'a generation': [
       (tx) => tx`delete from generations`,
       [`generation:${work}`, `generation:${finished}`, `media:${picture}`],
     ],
-    'media that are removed': [(tx) => tx`delete from media`, [`media:${picture}`]],
-    'a service key that is removed': [(tx) => tx`delete from service_keys`, [`service_key:${serviceKey}`]],
-    'a project that is removed, with what was in it and who could see it': [
+    media: [(tx) => tx`delete from media`, [`media:${picture}`]],
+    'a service key': [(tx) => tx`delete from service_keys`, [`service_key:${serviceKey}`]],
+    'a project, with its generations and grants': [
       (tx) => tx`delete from projects where id = ${lab}`,
       [`generation:${work}`, `grant:${partId(ada, lab)}`, `grant:${partId(bob, lab)}`, `project:${lab}`],
     ],
-    'a team that is removed': [(tx) => tx`delete from teams`, [`grant:${partId(bob, lab)}`]],
-    'a member that is removed': [(tx) => tx`delete from team_members`, [`grant:${partId(bob, lab)}`]],
-    'a grant that is removed': [(tx) => tx`delete from project_grants`, [`grant:${partId(bob, lab)}`]],
+    'a team': [(tx) => tx`delete from teams`, [`grant:${partId(bob, lab)}`]],
+    'a member': [(tx) => tx`delete from team_members`, [`grant:${partId(bob, lab)}`]],
+    'a grant': [(tx) => tx`delete from project_grants`, [`grant:${partId(bob, lab)}`]],
   }
   for (const [what, [remove, keys]] of Object.entries(removals)) {
-    test(`${what} is told of`, async () => {
+    test(`that is removed publishes an event: ${what}`, async () => {
       let differing: string[] = []
-      const events = await announced(async () => {
+      const events = await publishedBy(async () => {
         differing = await changed(wanted, async () => remove(sql))
       })
       expect(events.map((event) => event.keys)).toEqual([keys.sort()])
@@ -246,25 +246,25 @@ describe('a row', () => {
     })
   }
 
-  test('of a person who is removed takes the sessions along, and tells of them', async () => {
+  test('of a removed user also invalidates its sessions', async () => {
     await sql`
       insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
       values (${idOf('session', 2)}, ${lone}, 'u', 'a', now(), now(), now() + interval '1 day', now() + interval '1 day')`
-    const events = await announced(() => sql`delete from users where id = ${lone}`)
+    const events = await publishedBy(() => sql`delete from users where id = ${lone}`)
     expect(events).toHaveLength(1)
     expect(keysOf(events)).toEqual([`account:${lone}`, `session:${idOf('session', 2)}`].sort())
   })
 
-  test('of a session that was over is removed in silence', async () => {
+  test('of an ended session is removed without an event', async () => {
     await sql`update sessions set ended_at = now(), end_reason = 'logout'`
-    expect(await announced(() => sql`delete from sessions`)).toEqual([])
-    await sow()
+    expect(await publishedBy(() => sql`delete from sessions`)).toEqual([])
+    await insertRows()
     await sql`update sessions set idle_expires_at = now() - interval '1 second'`
-    expect(await announced(() => sql`delete from sessions`)).toEqual([])
+    expect(await publishedBy(() => sql`delete from sessions`)).toEqual([])
   })
 
-  test('that is new is made in silence, because nobody could know its name', async () => {
-    const made = await announced(async () => {
+  test('that is new publishes no event, because it could not be cached', async () => {
+    const made = await publishedBy(async () => {
       await sql`insert into users (id, email, display_name, password_hash) values (${idOf('user', 9)}, 'x@y.z', 'u', 'x')`
       await sql`
         insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
@@ -280,9 +280,9 @@ describe('a row', () => {
     expect(made).toEqual([])
   })
 
-  test('that is new is told of where it is part of what somebody was granted, which has a name already', async () => {
+  test('that is new publishes an event where it is part of existing grants of a user', async () => {
     const attic = idOf('project', 9)
-    const events = await announced(() =>
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await tx`insert into projects (id, owner_id, name, visibility) values (${attic}, ${ada}, 'p', 'team-only')`
         await tx`
@@ -293,12 +293,12 @@ describe('a row', () => {
     expect(keysOf(events)).toEqual([`grant:${partId(bob, attic)}`])
   })
 
-  test('that a former owner keeps through a team is told of, although owning gave no more', async () => {
+  test('of access that a former owner keeps through a team publishes an event, even with equal actions', async () => {
     const attic = idOf('project', 9)
     await sql`insert into team_members (team_id, user_id, role) values (${idOf('team', 1)}, ${ada}, 'admin')`
     const load = async () => (await createFactStore(sql).load([{ kind: 'grants', id: ada, userId: null }])).values()
     expect([...(await load())]).toEqual([{ granted: {} }])
-    const made = await announced(async () => {
+    const made = await publishedBy(async () => {
       await sql`insert into projects (id, owner_id, name, visibility) values (${attic}, ${ada}, 'p', 'team-only')`
       await sql`
         insert into project_grants (project_id, team_id, access_level, granted_by)
@@ -306,16 +306,16 @@ describe('a row', () => {
     })
     expect(keysOf(made)).toEqual([`grant:${partId(bob, attic)}`])
     expect([...(await load())]).toEqual([{ granted: {} }])
-    const given = await announced(() => sql`update projects set owner_id = ${lone} where id = ${attic}`)
+    const given = await publishedBy(() => sql`update projects set owner_id = ${lone} where id = ${attic}`)
     expect(keysOf(given)).toContain(`grant:${partId(ada, attic)}`)
     expect([...(await load())]).toEqual([{ granted: { [attic]: 127 } }])
-    const back = await announced(() => sql`update projects set owner_id = ${ada} where id = ${attic}`)
+    const back = await publishedBy(() => sql`update projects set owner_id = ${ada} where id = ${attic}`)
     expect(keysOf(back)).toContain(`grant:${partId(ada, attic)}`)
     expect([...(await load())]).toEqual([{ granted: {} }])
   })
 
-  test('that is written with what it was is told of by nothing', async () => {
-    const events = await announced(async () => {
+  test('that is updated to equal values publishes no event', async () => {
+    const events = await publishedBy(async () => {
       await sql`update users set status = status, role = role`
       await sql`update projects set visibility = visibility, owner_id = owner_id`
       await sql`update project_grants set access_level = access_level`
@@ -326,7 +326,7 @@ describe('a row', () => {
   })
 })
 
-test('in any world, any change is told of by exactly the names of the facts it changed', async () => {
+test('in random worlds, every change publishes exactly the keys of the facts it changed', async () => {
   await sql`delete from service_keys`
   const everything: FactQuery[] = [
     ...users.map((id): FactQuery => ({ kind: 'account', id, userId: null })),
@@ -374,14 +374,14 @@ test('in any world, any change is told of by exactly the names of the facts it c
       await clear(sql)
       await store(sql, world)
       let differing: string[] = []
-      const events = await announced(async () => {
+      const events = await publishedBy(async () => {
         differing = await changed(everything, async () => change(sql))
       })
       told += events.length
       expect(events.length).toBeLessThanOrEqual(1)
       const keys = keysOf(events)
       expect(untold(differing, keys)).toEqual([])
-      // Grants that nobody asks for, because the project is gone, private or one's own, are told of too.
+      // Keys of grants that no decision reads (deleted, private or owned project) may be published too.
       expect(keys.filter((key) => !key.startsWith('grant:') && !differing.includes(key as FactKey))).toEqual([])
     }),
     { numRuns: 150 },
@@ -389,15 +389,15 @@ test('in any world, any change is told of by exactly the names of the facts it c
   expect(told).toBeGreaterThan(50)
 }, 60_000)
 
-describe('a table of what access is made of', () => {
-  beforeEach(sow)
-  const truncated = (statement: string) => announced(() => sql.unsafe(statement))
+describe('a table that access derives from', () => {
+  beforeEach(insertRows)
+  const truncated = (statement: string) => publishedBy(() => sql.unsafe(statement))
   const left = () => sql`select user_id, project_id from project_access order by 1, 2`
   const owned = [lab, den].sort().map((project_id) => ({ user_id: ada, project_id }))
   const told = [`grant:${partId(bob, lab)}`]
 
   for (const statement of ['truncate team_members', 'truncate project_grants', 'truncate teams cascade']) {
-    test(`that is emptied by "${statement}" takes with it what it gave, and that is told of`, async () => {
+    test(`that is emptied by "${statement}" removes the access it gave and publishes it`, async () => {
       expect(await truncated(statement)).toEqual([{ writer: '-', keys: told }])
       expect([...(await left())]).toEqual(owned)
       expect(await findAccessDifferences(sql)).toEqual([])
@@ -405,18 +405,18 @@ describe('a table of what access is made of', () => {
     })
   }
 
-  test('that is emptied of projects takes everything with it, and that is told of', async () => {
+  test('that is emptied with the projects removes all access and publishes it', async () => {
     expect(await truncated('truncate projects cascade')).toEqual([{ writer: '-', keys: ['*'] }])
     expect([...(await left())]).toEqual([])
   })
 
-  test('that is emptied while somebody removes a project leaves nothing of that', async () => {
+  test('that is emptied during the removal of a project leaves no effective row', async () => {
     const other = connectOnce(database.connection)
     try {
       const removed = Promise.withResolvers<void>()
       const go = Promise.withResolvers<void>()
       const slow = other.begin(async (tx) => {
-        // It has not read who is a member.
+        // The other transaction has not read the members yet.
         await tx`delete from projects where id = ${lab}`
         removed.resolve()
         await go.promise
@@ -435,13 +435,13 @@ describe('a table of what access is made of', () => {
 })
 
 describe('a transaction', () => {
-  beforeEach(sow)
+  beforeEach(insertRows)
   const suspend = (tx: Queryable, id: string) => tx`update users set status = 'suspended' where id = ${id}`
   const restore = (tx: Queryable, id: string) => tx`update users set status = 'active' where id = ${id}`
   const names = (...ids: string[]) => ids.map((id) => factKey('account', id) as string).sort()
 
-  test('tells once of all it changed, each name once', async () => {
-    const events = await announced(() =>
+  test('publishes one event with each key once', async () => {
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
         await suspend(tx, bob)
@@ -454,16 +454,16 @@ describe('a transaction', () => {
     expect(events).toEqual([{ writer: 'me', keys: [...names(ada, bob), `project:${den}`] }])
   })
 
-  test('that published itself or not leaves a row with the same names and number as was heard', async () => {
-    await announced(() => suspend(sql, ada))
-    const [first = ''] = heard
-    await announced(() =>
+  test('leaves an event row with the id and keys of the notification, whether it published itself or not', async () => {
+    await publishedBy(() => suspend(sql, ada))
+    const [first = ''] = received
+    await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, bob)
         await publishEvent(tx, 'me')
       }),
     )
-    const [second = ''] = heard
+    const [second = ''] = received
     for (const [payload, id] of [
       [first, ada],
       [second, bob],
@@ -477,20 +477,20 @@ describe('a transaction', () => {
     expect(row?.['count']).toBe(2)
   })
 
-  test('that publishes nothing itself is told of at its commit, and nobody waits', async () => {
-    const events = await announced(() =>
+  test('that does not publish is published at its commit, without a writer', async () => {
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await ears`select 1`
-        expect(all).toEqual([])
+        await listener`select 1`
+        expect(buffered).toEqual([])
         await suspend(tx, bob)
       }),
     )
     expect(events).toEqual([{ writer: '-', keys: names(ada, bob) }])
   })
 
-  test('that changed something after it published tells of that too', async () => {
-    const events = await announced(() =>
+  test('publishes changes made after it published as well', async () => {
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
         await publishEvent(tx, 'me')
@@ -503,8 +503,8 @@ describe('a transaction', () => {
     ])
   })
 
-  test('that changed nothing has nothing to publish', async () => {
-    const events = await announced(() =>
+  test('that changed no fact publishes nothing', async () => {
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         expect(await publishEvent(tx, 'me')).toBeUndefined()
         await tx`update users set display_name = 'x'`
@@ -514,7 +514,7 @@ describe('a transaction', () => {
     expect(events).toEqual([])
   })
 
-  test('that is taken back is not told of, nor is what it took back in part', async () => {
+  test('that is rolled back publishes nothing, nor do its rolled-back savepoints', async () => {
     const back = new Error('taken back')
     const whole = () =>
       sql.begin(async (tx) => {
@@ -522,8 +522,8 @@ describe('a transaction', () => {
         await publishEvent(tx, 'me')
         throw back
       })
-    expect(await announced(() => whole().catch((error) => expect(error).toBe(back)))).toEqual([])
-    const events = await announced(() =>
+    expect(await publishedBy(() => whole().catch((error) => expect(error).toBe(back)))).toEqual([])
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await tx
           .savepoint(async (inner) => {
@@ -545,8 +545,8 @@ describe('a transaction', () => {
     expect(row?.['count']).toBe(1)
   })
 
-  test('leaves nothing to the next on its connection', async () => {
-    const events = await announced(async () => {
+  test('leaves no keys for the next one on its connection', async () => {
+    const events = await publishedBy(async () => {
       await suspend(sql, ada)
       await sql.begin(async (tx) => void (await suspend(tx, bob).then(() => publishEvent(tx, 'me'))))
       await sql`insert into projects (id, owner_id, name) values (${idOf('project', 9)}, ${lone}, 'p')`
@@ -567,22 +567,22 @@ describe('a transaction', () => {
     await sql`
       insert into users (id, email, display_name, password_hash)
       select gen_random_uuid(), 'many' || at || '@example.com', 'u', 'x' from generate_series(1, ${count}::int) at`
-    const events = await announced(() => sql`update users set plan = 'pro' where email like 'many%'`)
-    const [payload = ''] = heard
+    const events = await publishedBy(() => sql`update users set plan = 'pro' where email like 'many%'`)
+    const [payload = ''] = received
     const event = await readEvent(sql, payload.split(' ')[1] as string)
     await withoutTriggers(sql, (tx) => tx`delete from users where email like 'many%'`)
     return { events, event }
   }
 
-  test('that changed more than a notification takes tells of a star, and of the names in its row', async () => {
+  test('with more keys than fit into a notification sends a star and stores the keys in its row', async () => {
     const { events, event } = await many(1_000)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
     expect(new Set(event?.keys).size).toBe(1_000)
   })
 
-  test('that changed nothing is told of where that is asked for, so that it can be waited for', async () => {
+  test('that changed no fact publishes on request, so that its writer can wait', async () => {
     let event: Awaited<ReturnType<typeof publishEvent>>
-    const events = await announced(() =>
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         event = await publishEvent(tx, 'me', true)
       }),
@@ -591,12 +591,12 @@ describe('a transaction', () => {
     expect(event?.keys).toEqual([])
   })
 
-  test('that emptied a table touched everything', async () => {
-    const events = await announced(() => sql`truncate flags`)
+  test('that emptied a table invalidates everything', async () => {
+    const events = await publishedBy(() => sql`truncate flags`)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
   })
 
-  test('that changed more than 20,000 grants tells of all that was granted to each of their people', async () => {
+  test('that changed more than 20,000 grants invalidates all grants of each user concerned', async () => {
     const people = [ada, bob, lone]
     await insertInBulk(sql, async (tx) => {
       await tx`
@@ -611,7 +611,7 @@ describe('a transaction', () => {
     const load = async () =>
       (await createFactStore(sql).load(people.map((id): FactQuery => ({ kind: 'grants', id, userId: null })))).values()
     expect([...(await load())]).toEqual([{ granted: {} }, 'many', 'many'])
-    const events = await announced(() =>
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
         await tx`delete from teams`
@@ -622,8 +622,8 @@ describe('a transaction', () => {
     await removeInBulk(sql)
   }, 60_000)
 
-  test('that checks its constraints at once, whenever, tells of all it changed', async () => {
-    const events = await announced(() =>
+  test('with immediate constraints, set at any time, publishes all its changes', async () => {
+    const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await tx`set constraints all immediate`
         await suspend(tx, ada)
@@ -635,7 +635,7 @@ describe('a transaction', () => {
     expect(events.map(({ keys }) => keys)).toEqual([names(ada, bob), names(lone)])
   })
 
-  test('leaves a row that is as old as what it told', async () => {
+  test('stamps its event row with the time of publication', async () => {
     await sql.begin(async (tx) => {
       await suspend(tx, ada)
       await tx`update access_events set created_at = created_at - interval '16 minutes'`
@@ -645,15 +645,15 @@ describe('a transaction', () => {
     expect(row?.['count']).toBe(1)
   })
 
-  test('that changed more than 20,000 names touched everything', async () => {
+  test('that changed more than 20,000 keys invalidates everything', async () => {
     const { events, event } = await many(20_001)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
     expect(event?.keys).toBe('everything')
   }, 30_000)
 
-  test('is heard of in the order of commits, although its number is from before', async () => {
+  test('is delivered in commit order, even with an older event id', async () => {
     const other = connectOnce(database.connection)
-    const events = await announced(async () => {
+    const events = await publishedBy(async () => {
       const opened = Promise.withResolvers<void>()
       const go = Promise.withResolvers<void>()
       const slow = other.begin(async (tx) => {

@@ -25,7 +25,7 @@ const size = { users: 100, teams: 40, projects: 1_000, generations: 9_000 }
 
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 
-/** Ten thousand things, a hundred people, everybody in a few teams, every team let into a few projects. */
+/** Ten thousand resources and a hundred users, each in a few teams; each team has grants on a few projects. */
 const makeWorld = (seed: number): World => {
   const { pick, chance, below } = createRandom(seed)
   const users = range(size.users).map((number) => idOf('user', number))
@@ -99,8 +99,8 @@ const remember = (about: World) => {
   }
   return { onProject, onGeneration }
 }
-const naive = remember(world)
-/** Without what is for everybody because it is public. */
+const expectedAccess = remember(world)
+/** The answers without access through public visibility. */
 const shared = remember({
   ...world,
   projects: world.projects.map((row) => ({
@@ -130,7 +130,7 @@ const within = () => startDeadline(30_000)
 
 type Page<T> = { items: T[]; next_cursor: string | null }
 
-/** Every page to the end; a page that is not full must be the last. */
+/** Reads every page. A page that is not full must be the last. */
 const allPages = async <T>(
   limit: number,
   read: (place: { after: string | null; limit: number }) => Promise<Page<T>>,
@@ -145,7 +145,7 @@ const allPages = async <T>(
   }
 }
 
-/** Up to `width` at a time. */
+/** Runs up to `width` of them concurrently. */
 const forEachAtOnce = async <T>(items: readonly T[], work: (item: T) => Promise<void>, width = 6) => {
   let next = 0
   await Promise.all(
@@ -161,12 +161,12 @@ const forEachAtOnce = async <T>(items: readonly T[], work: (item: T) => Promise<
 const newestFirst = (ids: string[]) => ids.sort().reverse()
 
 const expectedProjects = (userId: string, action: Action) =>
-  newestFirst(world.projects.map(({ id }) => id).filter((id) => naive.onProject(userId, action, id)))
+  newestFirst(world.projects.map(({ id }) => id).filter((id) => expectedAccess.onProject(userId, action, id)))
 const expectedGenerations = (userId: string, action: Action) =>
-  newestFirst(world.generations.filter((row) => naive.onGeneration(userId, action, row)).map(({ id }) => id))
+  newestFirst(world.generations.filter((row) => expectedAccess.onGeneration(userId, action, row)).map(({ id }) => id))
 
-describe('on ten thousand things and a hundred people', () => {
-  test('what is accessible is what each single check allows: every person, type and action, all pages', async () => {
+describe('with ten thousand resources and a hundred users', () => {
+  test('the accessible resources are those each single check allows, for every user, type and action, over all pages', async () => {
     const questions = world.users.flatMap(({ id: userId }) =>
       actions.flatMap((action) => (['project', 'generation'] as const).map((type) => ({ userId, action, type }))),
     )
@@ -194,7 +194,7 @@ describe('on ten thousand things and a hundred people', () => {
     }
   }, 60_000)
 
-  test('who may is everybody whom a single check allows: every thing, all pages', async () => {
+  test('the users with access are those each single check allows, for every resource, over all pages', async () => {
     const ofProject = world.projects.flatMap(({ id }) =>
       actions.map((action) => ({ ref: { type: 'project', id } as ListedRef, action, generation: undefined })),
     )
@@ -203,7 +203,7 @@ describe('on ten thousand things and a hundred people', () => {
       action: actions[at % actions.length] as Action,
       generation,
     }))
-    let publicThings = 0
+    let publicResources = 0
     let asked = 0
     await forEachAtOnce([...ofProject, ...ofGeneration], async ({ ref, action, generation }) => {
       asked += 1
@@ -224,12 +224,12 @@ describe('on ten thousand things and a hundred people', () => {
       )
       const shown = project?.visibility === 'public' && (action === 'read' || action === 'download')
       expect([...everyone]).toEqual([shown])
-      if (shown) publicThings += 1
+      if (shown) publicResources += 1
     })
-    expect(publicThings).toBeGreaterThan(50)
+    expect(publicResources).toBeGreaterThan(50)
   }, 60_000)
 
-  test('nobody may do anything to a thing that never was, and an unknown person to none', async () => {
+  test('a resource that does not exist has no users, and an unknown user no resources', async () => {
     for (const type of ['project', 'generation'] as const) {
       const nobody = await listing.who(within(), { type, id: idOf(type, 999_999) }, 'read', { after: null, limit: 10 })
       expect(nobody).toEqual({ items: [], everyone: false, next_cursor: null })
@@ -244,7 +244,7 @@ describe('on ten thousand things and a hundred people', () => {
   })
 })
 
-test('a walk over pages while things come, go and change hands shows what stayed, once, and nothing twice', async () => {
+test('paging during concurrent inserts and moves returns every unchanged generation once and none twice', async () => {
   const { pick, chance } = createRandom(11)
   const userId = world.users.find(({ status }) => status === 'active')?.id as string
   const before = expectedGenerations(userId, 'read')

@@ -1,6 +1,6 @@
 /**
- * `bun test/access/long.ts [writes] [seed]`: the random writes of project-access.test.ts, ten times as many. Ends with 1,
- * and says the seed, at the first row that is not what the base tables say.
+ * `bun test/access/long.ts [writes] [seed]`: the random writes of project-access.test.ts, ten times as many. Exits
+ * with 1 and prints the seed at the first effective-access row that differs from the base tables.
  */
 
 import { reapAll } from '../harness/reaper.ts'

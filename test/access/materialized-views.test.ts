@@ -60,14 +60,14 @@ beforeEach(async () => {
   })
 })
 
-const heat = (number: number, id: string, hits: number): SampledPair => ({
+const pairOf = (number: number, id: string, hits: number): SampledPair => ({
   userId: user(number),
   type: id.startsWith('00000000-0000-7000-8003') ? 'project' : 'generation',
   id,
   hits,
 })
 
-/** The same in a transaction that is not over when it is done. */
+/** A store inside an open transaction. */
 const inside = (tx: TransactionSql): ViewStore =>
   createViewStore({ begin: (work: (on: TransactionSql) => unknown) => work(tx) } as unknown as Sql)
 
@@ -76,27 +76,27 @@ const hottest = async (on = sql) =>
     ({ user_id, resource_id }) => `${user_id} ${resource_id}`,
   )
 
-test('a view of a database that was migrated just now can be refreshed concurrently', async () => {
+test('every view of a newly migrated database can be refreshed concurrently', async () => {
   for (const view of views) expect([view, await one.refresh(view, 0)]).toEqual([view, true])
 })
 
 describe('the hottest pairs', () => {
-  test('are of active people and about things that are there, the hottest first', async () => {
+  test('are of active users and existing resources, hottest first', async () => {
     await createAccessFrequencyStore(sql).add([
-      heat(0, work, 64),
-      heat(1, lab, 640),
-      heat(2, lab, 320),
-      heat(3, idOf('project', 99), 6_400),
-      heat(4, idOf('generation', 99), 6_400),
-      heat(5, lab, 6_400),
-      heat(99, lab, 6_400),
+      pairOf(0, work, 64),
+      pairOf(1, lab, 640),
+      pairOf(2, lab, 320),
+      pairOf(3, idOf('project', 99), 6_400),
+      pairOf(4, idOf('generation', 99), 6_400),
+      pairOf(5, lab, 6_400),
+      pairOf(99, lab, 6_400),
     ])
     await sql`update users set status = 'suspended' where id = ${user(5)}`
     await one.refresh('hottest_pairs', 0)
     expect(await hottest()).toEqual([`${user(1)} ${lab}`, `${user(2)} ${lab}`, `${user(0)} ${work}`])
   })
 
-  test('are 5,000 at most', async () => {
+  test('are at most 5,000', async () => {
     await sql`
       insert into generations (id, owner_id, model, prompt)
       select gen_random_uuid(), ${user(0)}, 'm', 'p' from generate_series(1, 1000)`
@@ -112,37 +112,37 @@ describe('the hottest pairs', () => {
   })
 })
 
-describe('a refresh', () => {
-  test('lets others read, before it and while it is under way, and changes what they see when it is done', async () => {
-    await createAccessFrequencyStore(sql).add([heat(1, lab, 640)])
+describe('a refresh of a view', () => {
+  test('does not block reads, which see the new contents once it commits', async () => {
+    await createAccessFrequencyStore(sql).add([pairOf(1, lab, 640)])
     await sql.begin(async (tx) => {
       await inside(tx).refresh('hottest_pairs', 0)
-      // Refreshed, and not committed yet: its locks are all held.
+      // The refresh is not committed yet, so all its locks are held.
       await other`set statement_timeout = 2000`
       expect(await hottest(other)).toEqual([])
     })
     expect(await hottest(other)).toEqual([`${user(1)} ${lab}`])
   })
 
-  test('is done by one instance at a time: another that wants it too goes on its way', async () => {
+  test('is done by one instance at a time, and skipped by another meanwhile', async () => {
     await sql.begin(async (tx) => {
       expect(await inside(tx).refresh('hottest_pairs', 0)).toBe(true)
       expect(await two.refresh('hottest_pairs', 0)).toBe(false)
-      // The other view is another's business.
+      // The other view has a lock for itself.
       expect(await two.refresh('access_statistics', 0)).toBe(true)
     })
     expect(await two.refresh('hottest_pairs', 0)).toBe(true)
   })
 
-  test('of many instances with one schedule, one does it', async () => {
+  test('is done once by many instances with the same schedule', async () => {
     const done = await Promise.all([one, two, one, two].map((views) => views.refresh('hottest_pairs', 60_000)))
     expect(done.filter(Boolean)).toHaveLength(1)
     await sql`update view_refreshes set refreshed_at = refreshed_at - interval '61 s'`
     expect(await two.refresh('hottest_pairs', 60_000)).toBe(true)
   })
 
-  test('that fails leaves the view as it was, and is due again', async () => {
-    await createAccessFrequencyStore(sql).add([heat(1, lab, 640)])
+  test('leaves the view unchanged when it fails, and is due again', async () => {
+    await createAccessFrequencyStore(sql).add([pairOf(1, lab, 640)])
     await other.begin(async (tx) => {
       await tx`lock table access_heat in access exclusive mode`
       await sql`set statement_timeout = 100`
@@ -154,8 +154,8 @@ describe('a refresh', () => {
     expect(await hottest()).toEqual([`${user(1)} ${lab}`])
   })
 
-  test('of the hottest pairs is followed by sweeping up, by whoever did it', async () => {
-    await createAccessFrequencyStore(sql).add([heat(1, lab, 640), heat(3, idOf('project', 99), 640)])
+  test('of the hottest pairs is followed by one purge, by the instance that refreshed', async () => {
+    await createAccessFrequencyStore(sql).add([pairOf(1, lab, 640), pairOf(3, idOf('project', 99), 640)])
     let swept = 0
     const purge = async () => {
       swept += 1
@@ -171,13 +171,13 @@ describe('a refresh', () => {
   })
 })
 
-describe('the statistics', () => {
+describe('the access statistics', () => {
   const statistics = async () => {
     await one.refresh('access_statistics', 0)
     return sql<Record<string, unknown>[]>`select * from access_statistics order by project_id`
   }
 
-  test('count for each action the active people who may do it, as project_access has it', async () => {
+  test('count the active users with each action, as project_access has them', async () => {
     await sql`update users set status = 'suspended' where id = ${user(4)}`
     const [ofLab, ofDen] = await statistics()
     for (const action of actions) {
@@ -192,7 +192,7 @@ describe('the statistics', () => {
     expect(await findAccessDifferences(sql)).toEqual([])
   })
 
-  test('and what is in a project', async () => {
+  test('count the teams and generations of a project', async () => {
     await sql`update generations set status = 'completed' where id = ${work}`
     const [ofLab, ofDen] = await statistics()
     expect(ofLab).toMatchObject({ visibility: 'team-only', teams: '1', generations: '2', completed: '1' })

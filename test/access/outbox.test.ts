@@ -38,10 +38,10 @@ describe('two instances with one Postgres and one Redis', () => {
     running.push(started)
     return started
   }
-  /** Both have been asked, so that Redis knows that he is active. */
+  /** Loads the account of Bob through Redis on each instance. */
   const fill = async (...instances: TestCaches[]) => {
     for (const instance of instances) {
-      await instance.until(async () => (await instance.ask(bob)) === 'active by l2')
+      await instance.until(async () => (await instance.readStatus(bob)) === 'active by l2')
     }
   }
   const inRedis = async () => (await client.keys('*')).filter((name) => name.endsWith(ofBob)).length
@@ -79,54 +79,55 @@ describe('two instances with one Postgres and one Redis', () => {
     await database?.drop()
   })
 
-  test('a change is forgotten in Redis, confirmed and removed, and Redis is believed about it again', async () => {
+  test('a change is deleted from Redis, confirmed and removed, and then served from Redis again', async () => {
     const [a, b] = [await start(server.url), await start(server.url)]
     await fill(a, b)
-    await a.become(bob, 'suspended')
-    for (const instance of [a, b]) expect(await instance.ask(bob)).toStartWith('suspended')
+    await a.setStatus(bob, 'suspended')
+    for (const instance of [a, b]) expect(await instance.readStatus(bob)).toStartWith('suspended')
     await a.until(async () => (await a.pendingInvalidations()).length === 0)
-    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
-    await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+    await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
   })
 
-  test('a change while Redis is gone stands everywhere until it is back', async () => {
+  test('a change while Redis is down stays pending on every instance until Redis is back', async () => {
     const [a, b] = [await start(server.url), await start(server.url)]
     await fill(a, b)
     await server.stop()
     for (const { redis, until } of [a, b]) await until(() => redis?.serverRunId === undefined)
-    await a.become(bob, 'suspended')
+    await a.setStatus(bob, 'suspended')
     expect(await a.pendingInvalidations()).toEqual([ofBob])
-    for (const instance of [a, b]) expect(await instance.ask(bob)).toBe('suspended by l3')
+    for (const instance of [a, b]) expect(await instance.readStatus(bob)).toBe('suspended by l3')
     server = await startRedis({ port })
     await a.until(async () => (await a.pendingInvalidations()).length === 0)
-    for (const instance of [a, b]) await instance.until(async () => (await instance.ask(bob)) === 'suspended by l2')
+    for (const instance of [a, b])
+      await instance.until(async () => (await instance.readStatus(bob)) === 'suspended by l2')
   }, 60_000)
 
-  test('a change by an instance that cannot reach Redis is believed of nobody’s Redis until another has seen to it', async () => {
+  test('a change by an instance that cannot reach Redis stays pending until another instance takes over', async () => {
     const [a, b] = [await start('redis://127.0.0.1:1'), await start(server.url)]
     await fill(b)
-    await a.become(bob, 'suspended')
-    // What is there is what was.
+    await a.setStatus(bob, 'suspended')
+    // Redis still holds the value from before the change.
     expect(await inRedis()).toBe(1)
-    expect(await b.ask(bob)).toBe('suspended by l3')
+    expect(await b.readStatus(bob)).toBe('suspended by l3')
     expect(await b.pendingInvalidations()).toEqual([ofBob])
     await b.until(async () => (await b.pendingInvalidations()).length === 0)
-    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
   }, 60_000)
 
-  test('a change by one that dies after its commit is seen to by another', async () => {
+  test('a change by an instance that dies after its commit is taken over by another', async () => {
     const b = await start(server.url)
     await fill(b)
     await sql.begin(async (tx) => {
       await tx`update users set status = 'suspended' where id = ${bob}`
       await tx`select from publish_access_event('dead', false)`
     })
-    await b.until(async () => (await b.ask(bob)) === 'suspended by l3')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l3')
     await b.until(async () => (await b.pendingInvalidations()).length === 0)
-    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
   }, 60_000)
 
-  test('one that starts knows of changes that were made before, and believes Redis of nothing they touched', async () => {
+  test('an instance that starts does not serve keys of pending events from Redis', async () => {
     const a = await start(server.url)
     await fill(a)
     await a.close()
@@ -134,33 +135,33 @@ describe('two instances with one Postgres and one Redis', () => {
     await sql`update users set status = 'suspended' where id = ${bob}`
     expect(await inRedis()).toBe(1)
     const b = await start(server.url)
-    expect(await b.ask(bob)).toBe('suspended by l3')
-    await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+    expect(await b.readStatus(bob)).toBe('suspended by l3')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
     expect(await b.pendingInvalidations()).toEqual([])
   }, 60_000)
 
-  test('what one Redis has confirmed is not believed of another until that has forgotten too', async () => {
+  test('a change confirmed by one Redis server is not served from another until that has deleted it too', async () => {
     const second = await startRedis()
     const other = new Client(second.url)
     try {
       const [a, b] = [await start(server.url), await start(second.url)]
       await fill(a, b)
-      // It takes its time to forget.
+      // This Redis does not delete anything for now.
       const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
-      await a.become(bob, 'suspended')
+      await a.setStatus(bob, 'suspended')
       await a.until(async () => (await a.pendingInvalidations()).length === 0)
-      await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+      await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
       expect((await other.keys('*')).filter((name) => name.endsWith(ofBob))).toHaveLength(1)
-      expect(await b.ask(bob)).toBe('suspended by l3')
-      // Nor after it had to begin anew.
+      expect(await b.readStatus(bob)).toBe('suspended by l3')
+      // Nor after both instances lost their bus connections.
       const [row] = await sql`
         select count(pg_terminate_backend(pid)) from pg_stat_activity
          where application_name = 'velro:bus' and datname = current_database()`
       expect(Number(row?.['count'])).toBe(2)
       await b.leasedAnew()
-      expect(await b.ask(bob)).toBe('suspended by l3')
+      expect(await b.readStatus(bob)).toBe('suspended by l3')
       must.mockRestore()
-      await b.until(async () => (await b.ask(bob)) === 'suspended by l2')
+      await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
     } finally {
       for (const instance of running.splice(0)) await instance.close()
       other.disconnect()
@@ -168,7 +169,7 @@ describe('two instances with one Postgres and one Redis', () => {
     }
   }, 60_000)
 
-  test('a change of more than a notification takes is read by those who hear of it, and by those who start', async () => {
+  test('an event too large for a notification is read from its row by every instance, also by one that starts', async () => {
     const many = Array.from({ length: 400 }, (_, at) => idOf('user', 100 + at))
     await sql`
       insert into users ${sql(many.map((id) => ({ id, email: `${id}@example.com`, display_name: 'u', password_hash: 'x' })))}`
@@ -179,22 +180,22 @@ describe('two instances with one Postgres and one Redis', () => {
       const known = b.facts.peek('account', last)
       return known.kind === 'hit' ? known.value.status : known.kind
     }
-    await b.until(async () => (await b.ask(last)) === 'active by l2')
+    await b.until(async () => (await b.readStatus(last)) === 'active by l2')
     expect(inMemory()).toBe('active')
     await a.changes.commitAndInvalidate(a.within(), async (tx) => {
       await tx`update users set status = 'suspended' where id = any (${many}::uuid[])`
     })
     expect(inMemory()).toBe('miss')
-    expect(await b.ask(last)).toBe('suspended by l3')
+    expect(await b.readStatus(last)).toBe('suspended by l3')
     expect(await a.pendingInvalidations()).toHaveLength(400)
     const c = await start(server.url)
-    expect(await c.ask(last)).toBe('suspended by l3')
+    expect(await c.readStatus(last)).toBe('suspended by l3')
   })
 
-  test('a change of a transaction that told of it long before it committed stands until it is forgotten', async () => {
+  test('an event published long before its commit stays pending until Redis has deleted its keys', async () => {
     const a = await start(server.url)
     await fill(a)
-    // It takes its time to forget.
+    // Redis does not delete anything for now.
     const must = spyOn(a.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
     await sql.begin(async (tx) => {
       await tx`update users set status = 'suspended' where id = ${bob}`
@@ -204,14 +205,14 @@ describe('two instances with one Postgres and one Redis', () => {
     await a.until(() => must.mock.calls.length > 0)
     const callsSoFar = must.mock.calls.length
     await a.until(() => must.mock.calls.length >= callsSoFar + 2)
-    expect(await a.ask(bob)).toBe('suspended by l3')
+    expect(await a.readStatus(bob)).toBe('suspended by l3')
     expect(await a.pendingInvalidations()).toEqual([ofBob])
     must.mockRestore()
-    await a.until(async () => (await a.ask(bob)) === 'suspended by l2')
+    await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
     expect(await a.pendingInvalidations()).toEqual([])
   }, 60_000)
 
-  test('a change of more grants than are told one by one is felt by who was granted many, past what Redis has of each', async () => {
+  test('an event of all grants of a user also covers each of its grants in Redis', async () => {
     const [cyd, dan] = [idOf('user', 2), idOf('user', 3)]
     const [team, other] = [idOf('team', 1), idOf('team', 2)]
     await syncAccessRules(sql)
@@ -252,48 +253,48 @@ describe('two instances with one Postgres and one Redis', () => {
     })
     expect((await a.pendingInvalidations()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
     for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
-    // Redis is believed about everything else.
-    await b.until(async () => (await b.ask(cyd)) === 'active by l2')
+    // Other keys are still served from Redis.
+    await b.until(async () => (await b.readStatus(cyd)) === 'active by l2')
     await removeInBulk(sql)
   }, 60_000)
 
-  test('without Redis nothing stands for long', async () => {
+  test('an event is confirmed at once where no Redis is configured', async () => {
     const a = await start()
-    await a.become(bob, 'suspended')
+    await a.setStatus(bob, 'suspended')
     await a.until(async () => (await a.pendingInvalidations()).length === 0)
-    expect(await a.ask(bob)).toBe('suspended by l3')
+    expect(await a.readStatus(bob)).toBe('suspended by l3')
   })
 })
 
 describe('an outbox', () => {
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
-  const event = (id: string, touched: InvalidationEvent['keys'] = [ofBob]): InvalidationEvent => ({ id, keys: touched })
+  const event = (id: string, keys: InvalidationEvent['keys'] = [ofBob]): InvalidationEvent => ({ id, keys: keys })
   let work: Map<number, () => void>
   let removed: { ids: string[]; serverRunId: string }[]
-  /** The events that stand in Postgres. */
+  /** The ids of the event rows in Postgres. */
   let rows: Set<string>
   let clock: ReturnType<typeof manualClock>
-  let forgets: { keys: readonly FactKey[]; done: (forgotten: boolean) => void }[]
+  let deletions: { keys: readonly FactKey[]; done: (deleted: boolean) => void }[]
   let serverRunId: string | undefined
   let pendingInvalidations: ReturnType<typeof createPendingInvalidations>
-  /** About how many events Postgres was asked, each time. */
-  let looked: number[]
+  /** How many ids each query for pending events had. */
+  let batchSizes: number[]
 
-  const create = (withOuter = true) => {
+  const create = (withRedis = true) => {
     const redisCache = {
-      invalidate: (keys: readonly FactKey[]) => new Promise<boolean>((done) => forgets.push({ keys, done })),
+      invalidate: (keys: readonly FactKey[]) => new Promise<boolean>((done) => deletions.push({ keys, done })),
       get serverRunId() {
         return serverRunId
       },
     } as unknown as RedisCache
     return createOutbox({
-      redisCache: withOuter ? redisCache : undefined,
+      redisCache: withRedis ? redisCache : undefined,
       pendingInvalidations,
       clock,
       log: createLog('silent'),
       store: {
         listPending: async (ids) => {
-          looked.push(ids.length)
+          batchSizes.push(ids.length)
           return new Set(ids.filter((id) => rows.has(id)))
         },
         remove: async (ids, by) => {
@@ -311,8 +312,8 @@ describe('an outbox', () => {
     work.get(2_000)?.()
     await settle()
   }
-  const answer = async (forgotten: boolean) => {
-    for (const { done } of forgets.splice(0)) done(forgotten)
+  const answerDeletions = async (deleted: boolean) => {
+    for (const { done } of deletions.splice(0)) done(deleted)
     await settle()
   }
 
@@ -320,8 +321,8 @@ describe('an outbox', () => {
     work = new Map()
     removed = []
     rows = new Set()
-    forgets = []
-    looked = []
+    deletions = []
+    batchSizes = []
     serverRunId = 'x'
     clock = manualClock()
     pendingInvalidations = createPendingInvalidations(clock)
@@ -331,29 +332,29 @@ describe('an outbox', () => {
   })
   afterEach(() => void mock.restore())
 
-  test('confirms what was forgotten for certain, by the server that forgot it, in one go', async () => {
+  test('confirms deleted events in one statement, under the run id of the server that deleted them', async () => {
     const outbox = create()
     for (const id of ['1', '2']) outbox.enqueue(event(id))
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
-    await answer(true)
+    await answerDeletions(true)
     outbox.enqueue(event('3'))
-    await answer(false)
+    await answerDeletions(false)
     await flush()
     expect(removed).toEqual([{ ids: ['1', '2'], serverRunId: 'x' }])
-    // It is told of that like everybody else.
+    // Its own pending events change only when the confirmation arrives on the bus.
     outbox.onConfirmed(['1', '2'], 'x')
     expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['3'])
   })
 
-  test('confirms nothing for a server that took over meanwhile', async () => {
+  test('confirms nothing when another server answered meanwhile', async () => {
     const outbox = create()
     outbox.enqueue(event('1'))
-    await answer(true)
+    await answerDeletions(true)
     outbox.enqueue(event('2'))
     serverRunId = 'y'
-    await answer(true)
+    await answerDeletions(true)
     outbox.enqueue(event('3'))
-    await answer(true)
+    await answerDeletions(true)
     await flush()
     expect(removed).toEqual([
       { ids: ['1'], serverRunId: 'x' },
@@ -361,24 +362,24 @@ describe('an outbox', () => {
     ])
   })
 
-  test('makes its own server forget what another has confirmed, before it believes it', async () => {
+  test('deletes events confirmed by another server from its own before it removes them', async () => {
     const outbox = create()
     pendingInvalidations.add(event('1'))
     outbox.onConfirmed(['1', 'unknown'], 'other')
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
-    await answer(false)
+    await answerDeletions(false)
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
-    // It is tried again.
+    // The next sweep repeats it.
     await sweep()
     serverRunId = 'y'
-    await answer(true)
+    await answerDeletions(true)
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
     await sweep()
-    await answer(true)
+    await answerDeletions(true)
     expect(pendingInvalidations.has(ofBob)).toBeFalse()
   })
 
-  test('sees to what nobody has seen to, and to what was confirmed unheard', async () => {
+  test('takes over events of a writer that is gone, and those whose confirmation was missed', async () => {
     create()
     rows = new Set(['1', '2'])
     pendingInvalidations.add(event('1'))
@@ -386,14 +387,14 @@ describe('an outbox', () => {
     pendingInvalidations.add(event('2', ['project:p']))
     pendingInvalidations.add(event('0', ['project:q']))
     await sweep()
-    // It stands no more, and nobody has said by whom it was confirmed.
-    expect(forgets.map(({ keys }) => keys)).toEqual([['project:q']])
-    await answer(true)
+    // Its row is gone, and no confirmation named a server.
+    expect(deletions.map(({ keys }) => keys)).toEqual([['project:q']])
+    await answerDeletions(true)
     expect(pendingInvalidations.has('project:q')).toBeFalse()
     clock.advance(1)
     await sweep()
-    expect(forgets.map(({ keys }) => keys)).toEqual([[ofBob]])
-    await answer(true)
+    expect(deletions.map(({ keys }) => keys)).toEqual([[ofBob]])
+    await answerDeletions(true)
     await flush()
     expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
     expect(pendingInvalidations.has('project:p')).toBeTrue()
@@ -401,16 +402,16 @@ describe('an outbox', () => {
 
   test.each([
     ['everything', 'everything'],
-    ['all that was granted to somebody', [`grants:${bob}`]],
-  ] as const)('leaves a change of %s standing until nothing older can be left', async (_what, touched) => {
+    ['all grants of a user', [`grants:${bob}`]],
+  ] as const)('keeps an event of %s pending until no older entry can be left in Redis', async (_what, keys) => {
     const outbox = create()
-    outbox.enqueue(event('1', touched))
+    outbox.enqueue(event('1', keys))
     await flush()
     rows = new Set(['1'])
     clock.advance(900_000)
     await sweep()
     await flush()
-    expect([forgets, removed]).toEqual([[], []])
+    expect([deletions, removed]).toEqual([[], []])
     expect(pendingInvalidations.has(grantOfBob)).toBeTrue()
     clock.advance(1)
     await sweep()
@@ -420,13 +421,13 @@ describe('an outbox', () => {
     expect(pendingInvalidations.has(grantOfBob)).toBeFalse()
   })
 
-  test('keeps what no server can be made to forget until nothing older can be left, whether Postgres has it or not', async () => {
+  test('keeps an event that Redis cannot delete pending until no older entry can be left, with or without its row', async () => {
     create()
     rows = new Set(['1'])
     for (const id of ['1', '2']) pendingInvalidations.add(event(id))
     const sweepInVain = async () => {
       await sweep()
-      for (let tries = 1; tries <= 2; tries += 1) await answer(false)
+      for (let tries = 1; tries <= 2; tries += 1) await answerDeletions(false)
       await flush()
     }
     clock.advance(900_000)
@@ -434,59 +435,59 @@ describe('an outbox', () => {
     expect([pendingInvalidations.size, removed]).toEqual([2, []])
     clock.advance(1)
     await sweepInVain()
-    expect(forgets).toEqual([])
+    expect(deletions).toEqual([])
     expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['1'])
     expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
   })
 
-  test('looks at 1,000 events at a time, lets others have their turn, and goes on next time where it was', async () => {
+  test('sweeps batches of 1,000 events, yields in between, and continues at the next sweep', async () => {
     create()
     for (let id = 1; id <= 25_000; id += 1) {
       rows.add(String(id))
       pendingInvalidations.add(event(String(id)))
     }
-    /** Until it looks no more. */
+    /** Runs a sweep to its end; resolves to how many queries came before it first yielded. */
     const swept = async () => {
-      looked = []
+      batchSizes = []
       await sweep()
-      const atOnce = looked.length
-      for (let asked = -1; asked !== looked.length; await Bun.sleep(20)) asked = looked.length
+      const atOnce = batchSizes.length
+      for (let asked = -1; asked !== batchSizes.length; await Bun.sleep(20)) asked = batchSizes.length
       return atOnce
     }
     expect(await swept()).toBeLessThan(10)
-    expect(looked).toEqual(Array(10).fill(1_000))
+    expect(batchSizes).toEqual(Array(10).fill(1_000))
     await swept()
     await swept()
-    expect(looked).toEqual(Array(5).fill(1_000))
+    expect(batchSizes).toEqual(Array(5).fill(1_000))
     await swept()
-    expect(looked).toHaveLength(10)
+    expect(batchSizes).toHaveLength(10)
   })
 
-  test('writes down what it has left when it is closed, and begins nothing new', async () => {
+  test('flushes confirmed events when it is closed, and deletes nothing after', async () => {
     const outbox = create()
     outbox.enqueue(event('1'))
-    await answer(true)
+    await answerDeletions(true)
     await outbox.close()
     expect(removed.map(({ ids }) => ids)).toEqual([['1']])
     outbox.enqueue(event('2'))
-    expect(forgets).toEqual([])
+    expect(deletions).toEqual([])
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
   })
 
-  test('of an instance without an outer cache confirms at once, in the name of nobody', async () => {
+  test('without Redis confirms at once, under no server', async () => {
     const outbox = create(false)
     outbox.enqueue(event('1'))
     await settle()
     await flush()
     expect(removed).toEqual([{ ids: ['1'], serverRunId: '-' }])
-    outbox.onConfirmed(['1'], 'whoever')
+    outbox.onConfirmed(['1'], 'any server')
     expect(pendingInvalidations.size).toBe(0)
   })
 
-  test('names no more than 500 in one message', async () => {
+  test('removes at most 500 events in one statement', async () => {
     const outbox = create()
     for (let id = 1; id <= 1_200; id += 1) outbox.enqueue(event(String(id)))
-    await answer(true)
+    await answerDeletions(true)
     await flush()
     expect(removed.map(({ ids }) => ids.length)).toEqual([500, 500, 200])
   })

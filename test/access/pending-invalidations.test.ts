@@ -8,7 +8,7 @@ import { createDatabase, type TestDatabase } from '../harness.ts'
 let database: TestDatabase
 let writer: Sql
 let notifications: Notifications
-/** The connection the bus has: it knows no types but those that are built into the driver. */
+/** A connection as the bus has it, without fetched types. */
 let bus: Sql
 
 beforeAll(async () => {
@@ -36,7 +36,7 @@ const leave = async (keys: string[]): Promise<string> => {
   return row?.id ?? ''
 }
 
-test('what the bus reads of an event is the names of facts, and a star is everything', async () => {
+test('an event read on the connection of the bus has its keys, and a star means everything', async () => {
   const few = await leave(['grant:a/b', 'project:b'])
   const all = await leave(['*'])
   const events = [

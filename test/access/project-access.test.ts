@@ -251,7 +251,7 @@ test('during ten thousand random writes by eight concurrent writers no row is ev
     const outcome = await storm({ connection: own.connection, writes: 10_000, writers: 8, seed: Date.now() % 2 ** 31 })
     expect(outcome.deadlocks).toBeGreaterThan(0)
     expect(outcome.rolledBack).toBeGreaterThan(outcome.deadlocks)
-    expect(outcome.looks).toBeGreaterThan(10)
+    expect(outcome.comparisons).toBeGreaterThan(10)
   } finally {
     await own.drop()
   }

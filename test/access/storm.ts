@@ -6,7 +6,7 @@ import { createRandom, idOf, type Random } from './random.ts'
 
 export const range = (length: number) => Array.from({ length }, (_, index) => index)
 
-/** Small enough for every two writers to meet. */
+/** Small enough that any two writers contend for the same rows. */
 const size = { users: 12, teams: 5, projects: 6 }
 
 const users = range(size.users).map((number) => idOf('user', number))
@@ -17,7 +17,7 @@ const givenRoles = teamRoles.filter((role) => role !== 'owner')
 
 type Write = (tx: TransactionSql, random: Random) => PromiseLike<unknown>
 
-/** Everything that changes who may do what, as the services do it and as nobody should. */
+/** Every kind of write that changes access, including some that no service makes. */
 const writes: readonly (readonly [weight: number, write: Write])[] = [
   [
     8,
@@ -82,7 +82,7 @@ const deck = writes.flatMap(([weight, write]) => Array.from({ length: weight }, 
 
 const codeOf = (error: unknown): unknown => (error as { code?: unknown } | null)?.code
 
-/** What a concurrent world may answer: it was a deadlock, or what one refers to is gone or there already. */
+/** Errors expected under concurrency: deadlock, serialization failure, foreign key violation, unique violation. */
 const expected = ['40P01', '40001', '23503', '23505']
 
 const rolledBack = Symbol('rolled back')
@@ -92,12 +92,12 @@ const isSkipped = (error: unknown): boolean => {
   return error === rolledBack || (typeof code === 'string' && expected.includes(code))
 }
 
-export type Storm = { writes: number; transactions: number; rolledBack: number; deadlocks: number; looks: number }
+export type Storm = { writes: number; transactions: number; rolledBack: number; deadlocks: number; comparisons: number }
 
 export type StormOptions = { connection: TestConnection; writes: number; writers: number; seed: number }
 
-/** Rows to start from, so that the first writes find something to change. */
-const sow = async (sql: Sql) => {
+/** Initial rows, so that the first writes find rows to change. */
+const insertInitialRows = async (sql: Sql) => {
   await sql`
     insert into users ${sql(users.map((id) => ({ id, email: `${id}@example.com`, display_name: 'u', password_hash: 'x' })))}`
   await sql`insert into teams ${sql(teams.map((id) => ({ id, name: 't' })))}`
@@ -108,25 +108,25 @@ const sow = async (sql: Sql) => {
 }
 
 /**
- * Writers on connections of their own change members, grants, projects and teams at random, in transactions of one to
- * many writes, some rolled back, some in part. Meanwhile somebody looks on: at no moment may a snapshot hold a row of
- * project_access that is not what the base tables say. Throws with the first difference.
+ * Writers on separate connections change members, grants, projects and teams at random, in transactions of one to forty
+ * writes, some rolled back in part or in whole. A watcher compares snapshots meanwhile: no snapshot may have a row of
+ * project_access that differs from the base tables. Throws at the first difference.
  */
 export const storm = async ({ connection, writes: total, writers, seed }: StormOptions): Promise<Storm> => {
-  const outcome: Storm = { writes: 0, transactions: 0, rolledBack: 0, deadlocks: 0, looks: 0 }
+  const outcome: Storm = { writes: 0, transactions: 0, rolledBack: 0, deadlocks: 0, comparisons: 0 }
   const open = () => connectOnce(connection)
   const watcher = open()
   await syncAccessRules(watcher)
-  await sow(watcher)
-  const look = async () => {
-    outcome.looks += 1
+  await insertInitialRows(watcher)
+  const compare = async () => {
+    outcome.comparisons += 1
     const [difference] = await findAccessDifferences(watcher)
     if (difference !== undefined) {
       throw new Error(`Seed ${seed}, after ${outcome.writes} writes: ${JSON.stringify(difference)}`)
     }
   }
 
-  /** One transaction; the same seed tries the same again. */
+  /** One transaction. The same seed repeats the same writes. */
   const attempt = (sql: Sql, txSeed: number): Promise<unknown> => {
     const random = createRandom(txSeed)
     const length = random.chance(0.02) ? 40 : 1 + random.below(random.chance(0.5) ? 2 : 8)
@@ -176,7 +176,7 @@ export const storm = async ({ connection, writes: total, writers, seed }: StormO
   let writing = true
   const watch = async () => {
     while (writing) {
-      await look()
+      await compare()
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
   }
@@ -185,7 +185,7 @@ export const storm = async ({ connection, writes: total, writers, seed }: StormO
     await Promise.race([watched, Promise.all(range(writers).map(write))])
     writing = false
     await watched
-    await look()
+    await compare()
   } finally {
     writing = false
     await watcher.end()

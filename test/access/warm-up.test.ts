@@ -15,12 +15,12 @@ const user = (number: number) => idOf('user', number)
 const session = (number: number) => idOf('session', number)
 const project = (number: number): ListedRef => ({ type: 'project', id: idOf('project', number) })
 
-/** Lets everything go on that can. */
+/** Runs all pending callbacks. */
 const settle = async () => {
   for (let turn = 0; turn < 50; turn += 1) await new Promise<void>((resolve) => setImmediate(resolve))
 }
 
-describe('the order of things', () => {
+describe('the warm-up', () => {
   let clock: ReturnType<typeof manualClock>
   let lease: { untilMs: number }
   let current: { warm_up: boolean }
@@ -29,7 +29,7 @@ describe('the order of things', () => {
   let reloads: number
   let fetched: (readonly FactQuery[])[]
   let pauses: number[]
-  /** Resolves what `fetchAhead` waits for; replaced by tests that hold it up. */
+  /** Resolves each prefetch; tests replace it to delay them. */
   let onFetch: () => Promise<void>
   let hottest: HotPair[]
   let own: (userId: string) => Promise<ListedRef[]>
@@ -79,8 +79,8 @@ describe('the order of things', () => {
 
   const pairsOf = (queries: readonly FactQuery[]) => queries.filter(({ userId }) => userId !== null)
 
-  describe('at the start', () => {
-    test('the hottest first, at most 100 pairs at a time, one batch at a time, with pauses; sessions come along', async () => {
+  describe('at the start of an instance', () => {
+    test('prefetches the hottest pairs and their sessions, in batches one after the other with pauses', async () => {
       let under = 0
       onFetch = async () => {
         under += 1
@@ -97,7 +97,7 @@ describe('the order of things', () => {
       expect(warmUp.counts).toMatchObject({ pairs: 170, failed: 0 })
     })
 
-    test('not before memory may be believed', async () => {
+    test('begins only once the instance holds a lease', async () => {
       lease.untilMs = Number.NEGATIVE_INFINITY
       const done = warmUp.start()
       await settle()
@@ -107,7 +107,7 @@ describe('the order of things', () => {
       expect([reloads, warmUp.counts.pairs]).toEqual([1, 170])
     })
 
-    test('by the flag as it is when it has been read, not as it is assumed before', async () => {
+    test('follows the switch as stored, not its assumed value', async () => {
       const off = createWarmUp({
         store: { hottest: async () => hottest, findOwn: own },
         facts: { prefetch: async (wanted) => void fetched.push(wanted) },
@@ -127,7 +127,7 @@ describe('the order of things', () => {
       expect(fetched).toEqual([])
     })
 
-    test('only as far as there is room', async () => {
+    test('stops when memory has no room left', async () => {
       onFetch = async () => {
         room = false
       }
@@ -135,7 +135,7 @@ describe('the order of things', () => {
       expect(fetched).toHaveLength(1)
     })
 
-    test('until it is told to stop, also while it waits for its lease', async () => {
+    test('ends when it is stopped, also while it waits for the lease', async () => {
       onFetch = async () => warmUp.stop()
       await warmUp.start()
       expect(fetched).toHaveLength(1)
@@ -143,7 +143,7 @@ describe('the order of things', () => {
       await warmUp.start()
     })
 
-    test('a failure ends it, quietly', async () => {
+    test('ends without an error after a failure', async () => {
       onFetch = () => Promise.reject(new Error('gone'))
       await warmUp.start()
       expect(warmUp.counts).toMatchObject({ pairs: 0, failed: 1 })
@@ -151,7 +151,7 @@ describe('the order of things', () => {
   })
 
   describe('at a sign-in', () => {
-    test('nothing is begun before whoever signed in is answered, then the session and then the things', async () => {
+    test('prefetches after the sign-in was answered, the session first and then the resources', async () => {
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       expect(fetched).toEqual([])
       await settle()
@@ -161,7 +161,7 @@ describe('the order of things', () => {
       ])
     })
 
-    test('two at a time, the same person once, no more than 1,000 waiting', async () => {
+    test('serves two users at a time, each once, and drops sign-ins while 1,000 wait', async () => {
       const { promise, resolve } = Promise.withResolvers<void>()
       onFetch = () => promise
       for (let number = 0; number < 1_100; number += 1) {
@@ -171,7 +171,7 @@ describe('the order of things', () => {
       }
       await settle()
       expect(fetched).toHaveLength(2)
-      // Two are under way, a thousand wait; each of the others was refused twice.
+      // Two are served and a thousand wait; each of the others was dropped twice.
       expect(warmUp.counts.dropped).toBe(2 * (1_100 - 1_002))
       resolve()
       await settle()
@@ -179,11 +179,11 @@ describe('the order of things', () => {
       expect(warmUp.counts.people).toBe(1_002)
       const sessions = fetched.filter(([first]) => first?.kind === 'session')
       expect(sessions).toHaveLength(1_002)
-      // Of two sessions of one person, the newer.
+      // Of two sessions of one user, the newer.
       expect(sessions[5]).toEqual(principalQueries(session(10_005), user(5)))
     })
 
-    test('who signs in again soon has its things: only the new session is fetched', async () => {
+    test('prefetches only the new session of a user who signs in again soon', async () => {
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       await settle()
       warmUp.signedIn({ userId: user(1), sessionId: session(2) })
@@ -195,7 +195,7 @@ describe('the order of things', () => {
       expect(fetched).toHaveLength(5)
     })
 
-    test('at most 100 things a statement; the ten likeliest where memory is full of what is in use', async () => {
+    test('prefetches at most 100 resources a statement, and only the ten likeliest while memory is full', async () => {
       own = async () => Array.from({ length: 130 }, (_, number) => project(number))
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       await settle()
@@ -206,7 +206,7 @@ describe('the order of things', () => {
       expect(fetched.slice(3).map((wanted) => pairsOf(wanted).length)).toEqual([0, 10])
     })
 
-    test('what fails is forgotten, and the next one is served; so it is when nothing is ever answered', async () => {
+    test('serves the next user after a failure, and after a prefetch that never ends', async () => {
       own = () => Promise.reject(new Error('gone'))
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       await settle()
@@ -223,7 +223,7 @@ describe('the order of things', () => {
       expect(warmUp.counts).toMatchObject({ people: 1, failed: 3 })
     })
 
-    test('switched off or stopped: nothing, and nobody is kept waiting for it', async () => {
+    test('does nothing while switched off or stopped, and queues no user', async () => {
       current.warm_up = false
       warmUp.signedIn({ userId: user(1), sessionId: session(1) })
       await settle()
@@ -238,7 +238,7 @@ describe('the order of things', () => {
   })
 })
 
-describe('in an application', () => {
+describe('in an application, the warm-up', () => {
   let home: TestApp & { client: Api }
   let sql: Sql
   let owner: Person
@@ -311,12 +311,12 @@ describe('in an application', () => {
     }
   }
 
-  test('after a sign-in its own first requests send no statement, neither for the owner nor for who is let in by a team', async () => {
+  test('lets the first requests after a sign-in send no statement, for an owner and for a team member', async () => {
     for (const person of [owner, member]) {
       const app = await start()
       const signedIn = await login(app.client, person)
       await served(app, 1)
-      // By the pool of what nobody waits for.
+      // On the batch pool.
       expect(app.statements.filter((text) => text.includes('service_keys'))).toEqual([])
       app.statements.length = 0
       await allAllowed(app.client, signedIn)
@@ -325,7 +325,7 @@ describe('in an application', () => {
     }
   })
 
-  test('after a refresh too; and a sign-up finds its session there', async () => {
+  test('does so after a token refresh too, and has the session in memory after a sign-up', async () => {
     const app = await start()
     const { refreshToken } = await login(home.client, owner)
     const { body } = await app.client.post('/api/v1/auth/refresh', { refresh_token: refreshToken })
@@ -337,11 +337,11 @@ describe('in an application', () => {
     await served(app, 2)
     app.statements.length = 0
     expect((await check(app.client, somebody, things[0] as object)).body.allowed).toBe(false)
-    // The account and the session are here; what is somebody else's is not.
+    // The account and the session are in memory; resources of other users are not.
     expect(app.statements).toHaveLength(1)
   })
 
-  test('what is taken away is gone at once, although it was fetched ahead', async () => {
+  test('does not delay a removal of access that it prefetched', async () => {
     const app = await start()
     const signedIn = await login(app.client, member)
     await served(app, 1)
@@ -354,7 +354,7 @@ describe('in an application', () => {
     expect((await check(app.client, signedIn, thing)).body.allowed).toBe(true)
   })
 
-  test('a sign-in is answered although what would be fetched is locked away', async () => {
+  test('does not delay a sign-in whose prefetch waits for a lock', async () => {
     const app = await start({ config: { dbConnections: 60 } })
     const locked = await sql.reserve()
     await locked`begin`
@@ -372,7 +372,7 @@ describe('in an application', () => {
     await served(app, 1)
   })
 
-  test('at the start: it answers before it is warm, and then the hottest pairs are there, sessions and all', async () => {
+  test('lets the instance answer before it is warm, and then has the hottest pairs with their sessions in memory', async () => {
     const signedIn = await login(home.client, member)
     const heats = things.map(({ type, id }) => ({ userId: member.id, type, id, hits: 640 }))
     await createAccessFrequencyStore(sql).add(heats)
@@ -388,7 +388,7 @@ describe('in an application', () => {
     expect(app.statements).toEqual([])
   })
 
-  test('at the start, from Redis where that has it', async () => {
+  test('reads from Redis at the start where Redis has the facts', async () => {
     const redis = await startRedis()
     try {
       const config = { redisUrl: redis.url }
@@ -411,7 +411,7 @@ describe('in an application', () => {
     }
   })
 
-  test('what was asked is known as heat when the process has ended, and switched off nothing is', async () => {
+  test('stores the sampled frequencies when the process ends, and none while switched off', async () => {
     await sql`truncate access_heat`
     const ask = async (app: Awaited<ReturnType<typeof start>>) => {
       const checks = Array.from({ length: 200 }, () => ({ action: 'read', resource: things[0] }))
@@ -435,10 +435,10 @@ describe('in an application', () => {
     expect(row?.hits).toBeGreaterThan(150)
   })
 
-  describe('what is somebody’s own', () => {
+  describe('the resources of a user', () => {
     const mine = (userId: string) => createWarmUpStore(sql).findOwn(userId)
 
-    test('begins with what it asked about most, then the projects touched last, and names nothing twice', async () => {
+    test('begin with its hot pairs, then the projects by latest activity, none twice', async () => {
       await sql`truncate access_heat`
       const [, , oldest] = [...things].reverse().filter(({ type }) => type === 'project')
       await createAccessFrequencyStore(sql).add([{ userId: owner.id, ...(oldest as ListedRef), hits: 64 }])
@@ -450,7 +450,7 @@ describe('in an application', () => {
       expect((await mine(owner.id))[1]?.id).toBe(things[2]?.id as string)
     })
 
-    test('is bounded, however much there is', async () => {
+    test('are bounded for a user with many', async () => {
       const rich = await register(home.client)
       await sql`
         insert into projects (id, owner_id, name)
@@ -464,7 +464,7 @@ describe('in an application', () => {
       expect(found.filter(({ type }) => type === 'generation').length).toBeLessThanOrEqual(100)
     })
 
-    test('is nothing for who has nothing', async () => {
+    test('are an empty list for a user without any', async () => {
       const poor = await register(home.client)
       expect(await mine(poor.id)).toEqual([])
     })

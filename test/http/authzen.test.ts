@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { newId } from '../../src/kit/id.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
-/** OpenID AuthZEN Authorization API 1.0, and what its certification scenario asks of a decision point. */
+/** OpenID AuthZEN Authorization API 1.0, and the requirements of its certification scenario. */
 const single = '/access/v1/evaluation'
 const several = '/access/v1/evaluations'
 
@@ -47,7 +47,7 @@ const allowed = { decision: true, context: { reason: 'ownership.project_owner' }
 const decisions = ({ body }: Answer) => body.evaluations.map(({ decision }: { decision: boolean }) => decision)
 
 describe('an evaluation', () => {
-  test('is a decision with its reason', async () => {
+  test('returns a decision with its reason', async () => {
     const granted = await post(single, asked())
     expect([granted.status, granted.body]).toEqual([200, allowed])
     expect(granted.headers.get('content-type')).toBe('application/json')
@@ -56,7 +56,7 @@ describe('an evaluation', () => {
     expect((await post(single, asked({ subject: subject(bob.id), action: action('read') }))).body.decision).toBeTrue()
   })
 
-  test('takes context, properties and fields it does not know, and decides the same', async () => {
+  test('ignores context, properties and unknown fields', async () => {
     for (const body of [
       asked({ context: { time: '2025-06-27T18:03-07:00', ip: '192.168.1.1' } }),
       asked({ foo: 'bar', futureField: { nested: true } }),
@@ -77,7 +77,7 @@ describe('an evaluation', () => {
     expect((await post(single, claimed)).body.decision).toBeFalse()
   })
 
-  test('about a type, an action or an id that is not known is denied, with the reason, and no error', async () => {
+  test('of an unknown type, action or id is denied with a reason, not refused', async () => {
     const cases: [object, string][] = [
       [{ subject: { type: 'robot', id: ada.id } }, 'subject.type_unknown'],
       [{ subject: { type: 'User', id: ada.id } }, 'subject.type_unknown'],
@@ -102,7 +102,7 @@ describe('an evaluation', () => {
     }
   })
 
-  test('that lacks something, or has it of the wrong type, is a 400', async () => {
+  test('with a missing member or one of the wrong type is a 400', async () => {
     const { subject: _s, ...noSubject } = asked()
     const { action: _a, ...noAction } = asked()
     const { resource: _r, ...noResource } = asked()
@@ -138,13 +138,13 @@ describe('an evaluation', () => {
     }
   })
 
-  test('is the same each time', async () => {
+  test('is deterministic', async () => {
     for (let times = 0; times < 5; times += 1) expect((await post(single, asked())).body).toEqual(allowed)
   })
 })
 
 describe('evaluations', () => {
-  test('take what they leave out from the top level, and answer in order', async () => {
+  test('take omitted members from the top level, and are answered in order', async () => {
     const answer = await post(several, {
       subject: subject(),
       action: action('write'),
@@ -160,7 +160,7 @@ describe('evaluations', () => {
     expect(answer.body.decision).toBeUndefined()
   })
 
-  test('each by itself, without defaults; and with the missing half of a default', async () => {
+  test('work without defaults, and with a default that supplies one missing member', async () => {
     expect(decisions(await post(several, { evaluations: [asked(), asked({ subject: subject(bob.id) })] }))).toEqual([
       true,
       false,
@@ -169,7 +169,7 @@ describe('evaluations', () => {
     expect(decisions(await post(several, halves))).toEqual([true, false])
   })
 
-  test('one that is no evaluation is denied in its place, with the error, and the others are answered', async () => {
+  test('deny an invalid item in its place with the error, and answer the others', async () => {
     const { status, body } = await post(several, {
       subject: subject(),
       action: action('write'),
@@ -186,11 +186,11 @@ describe('evaluations', () => {
     expect(body.evaluations[6]).toEqual(allowed)
   })
 
-  test('none, or an empty list, are one evaluation', async () => {
+  test('are a single evaluation when the list is missing or empty', async () => {
     for (const body of [asked(), asked({ evaluations: [] })]) expect((await post(several, body)).body).toEqual(allowed)
   })
 
-  test('stop where the semantic says', async () => {
+  test('stop at the decision that the semantic names', async () => {
     const yes = { action: action('read') }
     const no = { action: action('fly') }
     const run = async (evaluations_semantic: string | undefined, ...evaluations: object[]) =>
@@ -206,7 +206,7 @@ describe('evaluations', () => {
     expect(unknown.status).toBe(400)
   })
 
-  test('200 of them are one statement, 201 a 400', async () => {
+  test('cost one statement for 200 items, and are a 400 for 201', async () => {
     const evaluations = Array.from({ length: 201 }, (_, number) => ({
       subject: subject(number % 2 === 0 ? ada.id : newId()),
       resource: resource(number % 3 === 0 ? lab : newId()),
@@ -220,8 +220,8 @@ describe('evaluations', () => {
   })
 })
 
-describe('only a service with the scope', () => {
-  test('is answered', async () => {
+describe('the AuthZEN endpoints', () => {
+  test('answer only a service whose key has the scope', async () => {
     for (const path of [single, several]) {
       const answers = {
         nobody: await client.post(path, asked()),
@@ -241,7 +241,7 @@ describe('only a service with the scope', () => {
 })
 
 describe('the id of a request', () => {
-  test('goes back as it came, with a decision and with every error', async () => {
+  test('is returned unchanged, with a decision and with every error', async () => {
     const given = 'bfe9eb29-ab87-4ca3-be83-a1d5d8305716 / any (string)'
     const headers = { 'x-request-id': given }
     const answers = [
@@ -257,7 +257,7 @@ describe('the id of a request', () => {
     for (const { body } of answers.slice(2)) expect(body.request_id).toBe(given)
   })
 
-  test('is made where there is none; elsewhere it is not taken from a client', async () => {
+  test('is generated where the request has none, and is never taken from a client on other routes', async () => {
     expect((await post(single, asked())).headers.get('x-request-id')).toMatch(/^[0-9a-f]{32}$/)
     const elsewhere = await client.get('/health', { headers: { 'x-request-id': 'mine' } })
     expect(elsewhere.headers.get('x-request-id')).toMatch(/^[0-9a-f]{32}$/)
@@ -265,7 +265,7 @@ describe('the id of a request', () => {
 })
 
 describe('the metadata', () => {
-  test('names the endpoints where the request was sent, or where the configuration says', async () => {
+  test('names the endpoints at the origin of the request, or at the configured public URL', async () => {
     const path = '/.well-known/authzen-configuration'
     const here = await client.get(path)
     expect([here.status, here.headers.get('content-type')]).toEqual([200, 'application/json'])

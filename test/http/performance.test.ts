@@ -55,7 +55,7 @@ const newProject = async (visibility = 'private') => {
 }
 const ask = (resource: object, { token }: Person = owner, of = client) =>
   of.post(check, { action: 'read', resource }, { token })
-/** How much each count of decisions grew while `work` was done. */
+/** How much each decision counter grew during `work`. */
 const decided = async (work: () => Promise<unknown>) => {
   const { caches: before } = await metrics()
   await work()
@@ -64,7 +64,7 @@ const decided = async (work: () => Promise<unknown>) => {
   return Object.fromEntries(grown.filter(([, count]) => count !== 0))
 }
 
-/** Sooner or later: it is told what was asked for off the request's path, and may be late on a busy machine. */
+/** Retries, because these figures are updated off the request path and may be late on a busy machine. */
 const comesFromRedis = (project: object) =>
   until(async () => {
     app.services.caches.facts.invalidate('everything')
@@ -73,8 +73,8 @@ const comesFromRedis = (project: object) =>
     return grown.l2 === 1
   })
 
-describe('who may look at the metrics', () => {
-  test('operators, and services whose key says so; nobody else', async () => {
+describe('the metrics', () => {
+  test('are readable by operators and by services whose key has the scope, and by no other caller', async () => {
     const keyWith = async (scope: string) => {
       const input = { name: scope, scopes: [scope] }
       return (await client.post('/api/v1/service-keys', input, { token: admin.token })).body.key as string
@@ -101,7 +101,7 @@ describe('who may look at the metrics', () => {
     ])
   })
 
-  test('a key that may look may do nothing else', async () => {
+  test('are all that a key with their scope may read', async () => {
     const input = { name: 'watch', scopes: ['performance:read'] }
     const { body } = await client.post('/api/v1/service-keys', input, { token: admin.token })
     const token = body.key as string
@@ -110,8 +110,8 @@ describe('who may look at the metrics', () => {
   })
 })
 
-describe('the caches', () => {
-  test('before the first decision there is no rate, and nothing is made up', async () => {
+describe('the metrics of the caches', () => {
+  test('have null rates before the first decision', async () => {
     const fresh = await startApp({ connection: app.connection })
     more.push(fresh)
     const { caches } = await metrics(api(fresh.baseUrl))
@@ -121,7 +121,7 @@ describe('the caches', () => {
     expect(caches.l1).toMatchObject({ enabled: true, max_entries: 10_000, max_bytes: 64 * 1_048_576 })
   })
 
-  test('each decision counts once, for the deepest tier it needed', async () => {
+  test('count each decision once, under the slowest tier it needed', async () => {
     const project = await newProject()
     expect(await decided(() => ask(project))).toEqual({ total: 1, l3: 1 })
     const often = async () => {
@@ -134,7 +134,7 @@ describe('the caches', () => {
     expect(await decided(batch)).toEqual({ total: 30, l1: 30 })
   })
 
-  test('a refused request makes no decision, and takes none away', async () => {
+  test('count no decision for a refused request', async () => {
     const checks = Array.from({ length: 5 }, () => ({
       user_id: admin.id,
       action: 'read',
@@ -149,7 +149,7 @@ describe('the caches', () => {
     for (const count of Object.values(caches.decisions)) expect(count).toBeGreaterThanOrEqual(0)
   })
 
-  test('the rates are those of the counts beside them, with the count of stale facts', async () => {
+  test('have rates that equal their counts, beside the count of stale facts', async () => {
     const project = await newProject()
     for (let times = 0; times < 30; times += 1) await ask(project)
     const { caches } = await metrics()
@@ -160,7 +160,7 @@ describe('the caches', () => {
     expect(caches.stale_facts).toBe(0)
   })
 
-  test('memory is told with its bounds, Redis with what it did', async () => {
+  test('report memory with its bounds and Redis with its hits and misses', async () => {
     const before = await metrics()
     await ask(await newProject())
     const { caches } = await metrics()
@@ -177,7 +177,7 @@ describe('the caches', () => {
     expect(caches.l2).toMatchObject({ enabled: true, state: 'up', errors: 0, unreadable: 0 })
   })
 
-  test('what is switched off is told as such', async () => {
+  test('report a tier that is switched off', async () => {
     const put = (flags: object) => client.put('/api/v1/security/flags', flags, { token: admin.token })
     await put({ l1: false, l3: false })
     const project = await newProject()
@@ -190,8 +190,8 @@ describe('the caches', () => {
   })
 })
 
-describe('the bus', () => {
-  test('is told with its lease, the others, and the changes that went over it', async () => {
+describe('the metrics of the bus', () => {
+  test('report the lease, the members, the received events and the committed changes', async () => {
     const before = (await metrics()).bus
     const second = await startApp({ connection: app.connection })
     more.push(second)
@@ -204,8 +204,8 @@ describe('the bus', () => {
     }
     const { bus } = await metrics()
     expect(bus).toMatchObject({ instance: before.instance, lease_held: true })
-    expect(bus.changes_announced - sooner.changes_announced).toBe(3)
-    expect(bus.events_heard - sooner.events_heard).toBe(3)
+    expect(bus.changes_committed - sooner.changes_committed).toBe(3)
+    expect(bus.events_received - sooner.events_received).toBe(3)
     expect(bus.waits.acknowledged - sooner.waits.acknowledged).toBe(3)
     expect(bus.waits.lapsed).toBe(0)
     expect(bus.waits.p50_ms).toBeGreaterThan(0)
@@ -214,15 +214,15 @@ describe('the bus', () => {
     const secondly = api(second.baseUrl)
     await until(async () => (await metrics(secondly)).bus.members.includes(bus.instance))
     const theirs = (await metrics(secondly)).bus
-    expect(theirs).toMatchObject({ instance, members: [bus.instance], changes_announced: 0 })
-    expect(theirs.events_heard).toBeGreaterThanOrEqual(3)
+    expect(theirs).toMatchObject({ instance, members: [bus.instance], changes_committed: 0 })
+    expect(theirs.events_received).toBeGreaterThanOrEqual(3)
     expect(theirs.waits).toEqual({ acknowledged: 0, lapsed: 0, p50_ms: null, p99_ms: null, max_ms: null })
   })
 
-  test('a change that somebody did not acknowledge counts as one that waited a lease', async () => {
+  test('count a change that a member did not acknowledge as lapsed', async () => {
     const project = await newProject()
     const before = (await metrics()).bus.waits
-    // Heard of, and silent from then on.
+    // A member that sent one heartbeat and never acknowledges.
     await app.services.database.admin`select pg_notify('velro', 'beat 0123456789abcdef01 1.1')`
     await client.patch(`/api/v1/projects/${project.id}`, { visibility: 'public' }, { token: owner.token })
     const { waits } = (await metrics()).bus
@@ -230,7 +230,7 @@ describe('the bus', () => {
     expect(waits.max_ms).toBeGreaterThan(990)
   })
 
-  test('a change stands while Redis is gone, and the state of Redis is told', async () => {
+  test('report pending invalidations and the state of Redis while Redis is down', async () => {
     await server.stop()
     await until(async () => (await metrics()).caches.l2.state === 'down')
     const project = await newProject()
@@ -242,13 +242,13 @@ describe('the bus', () => {
   })
 })
 
-describe('a fact in memory that is not true any more', () => {
+describe('a stale fact in memory', () => {
   let staleBefore: number
   beforeEach(async () => {
     staleBefore = (await metrics()).caches.stale_facts
     await until(async () => (await metrics()).bus.pending_invalidations === 0)
   })
-  /** A change that nobody is told of, because triggers are silent. */
+  /** A change that publishes no event, because its triggers are off. */
   const silently = async (visibility: string, id: string) => {
     await app.services.database.write.begin(async (tx) => {
       await tx`set local session_replication_role = replica`
@@ -262,7 +262,7 @@ describe('a fact in memory that is not true any more', () => {
     })
   const allowed = async (resource: object) => (await ask(resource, admin)).body.allowed
 
-  test('is found, counted beside the hit rate, logged, and gone from both caches', async () => {
+  test('is detected, counted beside the hit rate, logged, and removed from both caches', async () => {
     const project = await newProject('public')
     expect(await allowed(project)).toBe(true)
     await silently('private', project.id)
@@ -273,11 +273,11 @@ describe('a fact in memory that is not true any more', () => {
     expect(caches.facts_compared).toBeGreaterThan(0)
     expect(written).toContain('"event":"cache.stale_fact"')
     expect(written).toContain(`"key":"project:${project.id}"`)
-    // Redis held the same.
+    // Redis held the same value.
     expect(await allowed(project)).toBe(false)
   })
 
-  test('is looked for every few seconds without being asked for', async () => {
+  test('is searched for every few seconds in the background', async () => {
     const project = await newProject('public')
     await allowed(project)
     await silently('private', project.id)
@@ -288,7 +288,7 @@ describe('a fact in memory that is not true any more', () => {
     expect((await metrics()).caches.stale_facts).toBe(staleBefore + 1)
   }, 30_000)
 
-  test('is never seen where changes go their ordinary way, however many there are while it is looked for', async () => {
+  test('never occurs for changes made by the services, however many run during the search', async () => {
     const projects = await Promise.all(Array.from({ length: 10 }, () => newProject('public')))
     const { counts, run } = app.services.caches.staleDetector
     const comparedBefore = counts.compared
