@@ -22,7 +22,7 @@ import { matrix } from './matrix.ts'
 import { createRandom, idOf } from './random.ts'
 import { may, mayDerive, type World } from './reference-model.ts'
 import { clear, store } from './world.ts'
-import { anyWorld, things, users } from './worlds.ts'
+import { anyWorld, resources, users } from './worlds.ts'
 
 const startDeadline = createDeadlines(systemClock)
 
@@ -82,7 +82,7 @@ const questionsAbout = (resources: readonly ResourceRef[]): Question[] =>
   [...users, idOf('user', 99)].flatMap((userId) =>
     resources.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
   )
-const everyQuestion = questionsAbout(things)
+const everyQuestion = questionsAbout(resources)
 
 /** The questions on which the program and the reference model disagree. */
 const disagreements = async (world: World, questions: readonly Question[]) => {
@@ -95,8 +95,8 @@ describe('a decision made from Postgres through triggers and one statement', () 
     const { world, cells } = matrix()
     await clear(pools.admin)
     await store(pools.admin, world)
-    const questions = cells.flatMap(({ userId, thing }) =>
-      actions.map((action) => ({ userId, action, resource: thing })),
+    const questions = cells.flatMap(({ userId, resource }) =>
+      actions.map((action) => ({ userId, action, resource: resource })),
     )
     const verdicts = await ask(questions)
     for (const [at, { name, may: expected }] of cells.entries()) {
@@ -337,23 +337,23 @@ describe('a denial', () => {
     const { world, cells } = matrix()
     await clear(pools.admin)
     await store(pools.admin, world)
-    const told = async (userId: string, thing: ResourceRef) => {
+    const told = async (userId: string, resource: ResourceRef) => {
       const answers = []
       for (const action of actions) {
-        const { layers, ...answer } = await access.explain(userId, action, thing, within())
+        const { layers, ...answer } = await access.explain(userId, action, resource, within())
         answers.push({ ...answer, layers: layers.map(({ microseconds: _, tier: __, age_ms: ___, ...line }) => line) })
       }
       return answers
     }
     for (const type of ['project', 'generation'] as const) {
-      const hidden = cells.filter((cell) => cell.may === '' && cell.thing.type === type)
+      const hidden = cells.filter((cell) => cell.may === '' && cell.resource.type === type)
       for (const userId of new Set(hidden.map((cell) => cell.userId))) {
         const never = await told(userId, { type, id: idOf(type, 999_999) })
         for (const cell of hidden.filter((one) => one.userId === userId)) {
           const closed = world.users.find(({ id }) => id === userId)?.status !== 'active'
           // An inactive account is denied everything, and sees that reason, for its own resources too.
           const shown = (answers: typeof never) => (closed ? answers.map(({ layers: _, ...rest }) => rest) : answers)
-          expect([cell.name, shown(await told(userId, cell.thing))]).toEqual([cell.name, shown(never)])
+          expect([cell.name, shown(await told(userId, cell.resource))]).toEqual([cell.name, shown(never)])
         }
       }
     }
@@ -364,9 +364,9 @@ describe('a denial', () => {
     await clear(pools.admin)
     await store(pools.admin, world)
     const seen = cells.filter((cell) => cell.may !== '')
-    for (const { userId, thing, may: allowed } of seen) {
+    for (const { userId, resource, may: allowed } of seen) {
       for (const action of actions.filter((name) => !allowed.split(' ').includes(name))) {
-        expect(await access.decide(userId, action, thing, within())).toEqual({
+        expect(await access.decide(userId, action, resource, within())).toEqual({
           allowed: false,
           reason: 'default.deny',
         })

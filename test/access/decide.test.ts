@@ -52,9 +52,9 @@ describe('the matrix of rules 1 to 3', () => {
     expect(cells).toHaveLength(5 * (4 + 27 * 3 * 3))
   })
 
-  for (const { name, userId, thing, may: expected } of cells) {
+  for (const { name, userId, resource, may: expected } of cells) {
     test(name, () => {
-      const asked = factsIn(world, userId, thing)
+      const asked = factsIn(world, userId, resource)
       expect(actions.filter((action) => decide(asked, action).allowed).join(' ')).toBe(expected)
       // Every cell names a user that the world contains or that is absent on purpose.
       expect(actions.filter((action) => decide({ ...asked, account: undefined }, action).allowed)).toEqual([])
@@ -62,8 +62,11 @@ describe('the matrix of rules 1 to 3', () => {
   }
 
   test('equals the reference model', () => {
-    for (const { name, userId, thing, may: expected } of cells) {
-      expect([name, actions.filter((action) => may(world, userId, action, thing)).join(' ')]).toEqual([name, expected])
+    for (const { name, userId, resource, may: expected } of cells) {
+      expect([name, actions.filter((action) => may(world, userId, action, resource)).join(' ')]).toEqual([
+        name,
+        expected,
+      ])
     }
   })
 })

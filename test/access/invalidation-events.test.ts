@@ -9,7 +9,7 @@ import { connect, connectOnce, type Queryable, type Sql } from '../../src/platfo
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
 import { clear, insertInBulk, removeInBulk, store, withoutTriggers } from './world.ts'
-import { anyProject, anyTeam, anyWorld, things, users } from './worlds.ts'
+import { anyProject, anyTeam, anyWorld, resources, users } from './worlds.ts'
 
 let database: TestDatabase
 let sql: Sql
@@ -330,7 +330,7 @@ test('in random worlds, every change publishes exactly the keys of the facts it 
   await sql`delete from service_keys`
   const everything: FactQuery[] = [
     ...users.map((id): FactQuery => ({ kind: 'account', id, userId: null })),
-    ...things.flatMap(({ type, id }) => users.map((userId): FactQuery => ({ kind: type, id, userId }))),
+    ...resources.flatMap(({ type, id }) => users.map((userId): FactQuery => ({ kind: type, id, userId }))),
   ]
   const anyChange = fc.oneof(
     fc.tuple(anyProject, fc.constantFrom('private', 'team-only', 'public')).map(

@@ -63,7 +63,7 @@ const accounts = [
 export type Cell = {
   name: string
   userId: string
-  thing: { type: 'project' | 'generation'; id: string }
+  resource: { type: 'project' | 'generation'; id: string }
   /** Action names in their order, with a space between. */
   may: string
 }
@@ -91,8 +91,8 @@ export const matrix = (): { world: World; cells: Cell[] } => {
   }
   for (const [account, status, platformRole, counts] of accounts) {
     const userId = addUser(status, platformRole)
-    const add = (name: string, thing: Cell['thing'], may: string) =>
-      cells.push({ name: `${account}: ${name}`, userId, thing, may: counts ? may : none })
+    const add = (name: string, resource: Cell['resource'], may: string) =>
+      cells.push({ name: `${account}: ${name}`, userId, resource, may: counts ? may : none })
 
     add('no such project', { type: 'project', id: next('project') }, none)
     add('no such generation', { type: 'generation', id: next('generation') }, none)

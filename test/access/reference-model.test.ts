@@ -4,23 +4,23 @@ import { decide } from '../../src/access/policy/decide.ts'
 import { accessLevels, actions, type ResourceRef, teamRoles } from '../../src/access/policy/matrix.ts'
 import { may, mayDerive, type World } from './reference-model.ts'
 import { factsIn } from './world.ts'
-import { anyAsker, anyProject, anyTeam, anyThing, anyWorld, things } from './worlds.ts'
+import { anyAsker, anyProject, anyResource, anyTeam, anyWorld, resources } from './worlds.ts'
 
 const anyAction = fc.constantFrom(...actions)
 
-const allows = (world: World, userId: string, action: (typeof actions)[number], thing: ResourceRef): boolean =>
-  decide(factsIn(world, userId, thing), action).allowed
+const allows = (world: World, userId: string, action: (typeof actions)[number], resource: ResourceRef): boolean =>
+  decide(factsIn(world, userId, resource), action).allowed
 
 describe('for any world', () => {
   test('the decision equals that of the reference model: 100,000 worlds', () => {
     let asked = 0
     let allowed = 0
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyThing, anyAction, (world, userId, thing, action) => {
-        const expected = may(world, userId, action, thing)
+      fc.property(anyWorld, anyAsker, anyResource, anyAction, (world, userId, resource, action) => {
+        const expected = may(world, userId, action, resource)
         asked += 1
         if (expected) allowed += 1
-        return allows(world, userId, action, thing) === expected
+        return allows(world, userId, action, resource) === expected
       }),
       { numRuns: 100_000 },
     )
@@ -32,14 +32,14 @@ describe('for any world', () => {
   test('every decision and every derivation equals that of the reference model: 5,000 worlds', () => {
     fc.assert(
       fc.property(anyWorld, anyAsker, (world, userId) => {
-        for (const thing of things) {
-          const facts = factsIn(world, userId, thing)
+        for (const resource of resources) {
+          const facts = factsIn(world, userId, resource)
           for (const action of actions) {
-            if (decide(facts, action).allowed !== may(world, userId, action, thing)) return false
+            if (decide(facts, action).allowed !== may(world, userId, action, resource)) return false
           }
-          if (thing.type !== 'generation') continue
+          if (resource.type !== 'generation') continue
           const derives = decide({ ...facts, deriving: true }, 'read').allowed
-          if (derives !== mayDerive(world, userId, thing.id)) return false
+          if (derives !== mayDerive(world, userId, resource.id)) return false
         }
         return true
       }),
@@ -50,12 +50,12 @@ describe('for any world', () => {
   test('suspending or deleting an account never turns a deny into an allow', () => {
     const anyEnd = fc.constantFrom('suspended', 'deleted' as const)
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyAsker, anyThing, anyEnd, (world, userId, victim, thing, status) => {
+      fc.property(anyWorld, anyAsker, anyAsker, anyResource, anyEnd, (world, userId, victim, resource, status) => {
         const after = { ...world, users: world.users.map((user) => (user.id === victim ? { ...user, status } : user)) }
         for (const action of actions) {
-          const allowed = allows(after, userId, action, thing)
+          const allowed = allows(after, userId, action, resource)
           if (userId === victim && allowed) return false
-          if (allowed && !allows(world, userId, action, thing)) return false
+          if (allowed && !allows(world, userId, action, resource)) return false
         }
         return true
       }),
@@ -66,16 +66,26 @@ describe('for any world', () => {
   test('adding a grant, or raising one, never removes an allow', () => {
     const anyLevel = fc.nat(accessLevels.length - 1)
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyThing, anyProject, anyTeam, anyLevel, (world, userId, thing, ...added) => {
-        const [project_id, team_id, level] = added
-        const isIt = (grant: World['grants'][number]) => grant.project_id === project_id && grant.team_id === team_id
-        const own = world.grants.find(isIt)
-        const before = own === undefined ? 0 : accessLevels.indexOf(own.access_level)
-        const access_level = accessLevels[Math.max(before, level)] as (typeof accessLevels)[number]
-        const grants = [...world.grants.filter((grant) => !isIt(grant)), { project_id, team_id, access_level }]
-        const after = { ...world, grants }
-        return actions.every((action) => !allows(world, userId, action, thing) || allows(after, userId, action, thing))
-      }),
+      fc.property(
+        anyWorld,
+        anyAsker,
+        anyResource,
+        anyProject,
+        anyTeam,
+        anyLevel,
+        (world, userId, resource, ...added) => {
+          const [project_id, team_id, level] = added
+          const isIt = (grant: World['grants'][number]) => grant.project_id === project_id && grant.team_id === team_id
+          const own = world.grants.find(isIt)
+          const before = own === undefined ? 0 : accessLevels.indexOf(own.access_level)
+          const access_level = accessLevels[Math.max(before, level)] as (typeof accessLevels)[number]
+          const grants = [...world.grants.filter((grant) => !isIt(grant)), { project_id, team_id, access_level }]
+          const after = { ...world, grants }
+          return actions.every(
+            (action) => !allows(world, userId, action, resource) || allows(after, userId, action, resource),
+          )
+        },
+      ),
       { numRuns: 20_000 },
     )
   }, 60_000)
@@ -83,14 +93,15 @@ describe('for any world', () => {
   test('joining a team, or rising in it, never removes an allow', () => {
     const anyRole = fc.nat(teamRoles.length - 1)
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyThing, anyTeam, anyRole, (world, userId, thing, team_id, place) => {
+      fc.property(anyWorld, anyAsker, anyResource, anyTeam, anyRole, (world, userId, resource, team_id, place) => {
         const isIt = (member: World['members'][number]) => member.team_id === team_id && member.user_id === userId
         const own = world.members.find(isIt)
         const before = own === undefined ? teamRoles.length - 1 : teamRoles.indexOf(own.role)
         const role = teamRoles[Math.min(before, place)] as (typeof teamRoles)[number]
         const members = [...world.members.filter((member) => !isIt(member)), { team_id, user_id: userId, role }]
         return actions.every(
-          (action) => !allows(world, userId, action, thing) || allows({ ...world, members }, userId, action, thing),
+          (action) =>
+            !allows(world, userId, action, resource) || allows({ ...world, members }, userId, action, resource),
         )
       }),
       { numRuns: 20_000 },
@@ -99,8 +110,8 @@ describe('for any world', () => {
 
   test('a user who may do any action may read', () => {
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyThing, (world, userId, thing) =>
-        actions.every((action) => !allows(world, userId, action, thing) || allows(world, userId, 'read', thing)),
+      fc.property(anyWorld, anyAsker, anyResource, (world, userId, resource) =>
+        actions.every((action) => !allows(world, userId, action, resource) || allows(world, userId, 'read', resource)),
       ),
       { numRuns: 20_000 },
     )
@@ -108,9 +119,9 @@ describe('for any world', () => {
 
   test('the role of a platform admin opens no content', () => {
     fc.assert(
-      fc.property(anyWorld, anyAsker, anyThing, anyAction, (world, userId, thing, action) => {
+      fc.property(anyWorld, anyAsker, anyResource, anyAction, (world, userId, resource, action) => {
         const as = (role: 'user' | 'admin') =>
-          allows({ ...world, users: world.users.map((user) => ({ ...user, role })) }, userId, action, thing)
+          allows({ ...world, users: world.users.map((user) => ({ ...user, role })) }, userId, action, resource)
         return as('admin') === as('user')
       }),
       { numRuns: 20_000 },

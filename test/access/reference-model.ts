@@ -17,7 +17,7 @@ export type World = {
   media?: { id: string; owner_id: string; generation_id: string | null }[]
 }
 
-export type Thing = { type: 'project' | 'generation' | 'media'; id: string }
+export type Resource = { type: 'project' | 'generation' | 'media'; id: string }
 
 type Action = 'read' | 'download' | 'create' | 'write' | 'share' | 'delete' | 'admin'
 
@@ -56,12 +56,12 @@ const mayOnProject = (world: World, userId: string, action: Action, projectId: s
 export const isActive = (world: World, userId: string): boolean =>
   world.users.some((user) => user.id === userId && user.status === 'active')
 
-export const may = (world: World, userId: string, action: Action, thing: Thing): boolean => {
+export const may = (world: World, userId: string, action: Action, resource: Resource): boolean => {
   if (!isActive(world, userId)) return false
-  if (thing.type === 'project') return mayOnProject(world, userId, action, thing.id)
-  if (thing.type === 'media') {
+  if (resource.type === 'project') return mayOnProject(world, userId, action, resource.id)
+  if (resource.type === 'media') {
     for (const media of world.media ?? []) {
-      if (media.id !== thing.id) continue
+      if (media.id !== resource.id) continue
       if (media.generation_id === null) return media.owner_id === userId && action !== 'admin'
       for (const generation of world.generations) {
         if (generation.id !== media.generation_id || generation.completed === false) continue
@@ -71,7 +71,7 @@ export const may = (world: World, userId: string, action: Action, thing: Thing):
     return false
   }
   for (const generation of world.generations) {
-    if (generation.id !== thing.id) continue
+    if (generation.id !== resource.id) continue
     if (generation.owner_id === userId) return action !== 'admin'
     return generation.project_id !== null && mayOnProject(world, userId, action, generation.project_id)
   }
@@ -98,11 +98,11 @@ export const accessible = (world: World, userId: string, type: 'project' | 'gene
     .sort(byIdDescending)
 
 /** The users who may, except those who may only because the project is public. */
-export const who = (world: World, thing: Thing, action: Action): string[] => {
+export const who = (world: World, resource: Resource, action: Action): string[] => {
   const shown = { ...world, projects: world.projects.map(hidePublic) }
   return world.users
     .map(({ id }) => id)
-    .filter((id) => may(shown, id, action, thing))
+    .filter((id) => may(shown, id, action, resource))
     .sort(byIdDescending)
 }
 
@@ -110,12 +110,12 @@ const hidePublic = (project: World['projects'][number]): World['projects'][numbe
   project.visibility === 'public' ? { ...project, visibility: 'team-only' } : project
 
 /** Whether a user without any relation to the resource may. */
-export const everyoneMay = (world: World, action: Action, thing: Thing): boolean => {
+export const everyoneMay = (world: World, action: Action, resource: Resource): boolean => {
   const stranger = 'a stranger'
   return may(
     { ...world, users: [...world.users, { id: stranger, status: 'active', role: 'user' }] },
     stranger,
     action,
-    thing,
+    resource,
   )
 }

@@ -28,7 +28,7 @@ import { idOf } from './random.ts'
 import { startOuter, type TestOuter } from './redis.ts'
 import { may } from './reference-model.ts'
 import { clear, store as storeWorld } from './world.ts'
-import { anyWorld, things, users } from './worlds.ts'
+import { anyWorld, resources, users } from './worlds.ts'
 
 const startDeadline = createDeadlines(systemClock)
 
@@ -249,7 +249,7 @@ describe('in any world', () => {
   test('the effective rows equal the access derived from the base tables', async () => {
     const wanted: FactQuery[] = users.flatMap((userId) => [
       { kind: 'account' as const, id: userId, userId: null },
-      ...things.map(({ type, id }): FactQuery => ({ kind: type, id, userId })),
+      ...resources.map(({ type, id }): FactQuery => ({ kind: type, id, userId })),
     ])
     await fc.assert(
       fc.asyncProperty(anyWorld, async (drawn) => {
@@ -295,7 +295,7 @@ describe('in any world', () => {
 
   test('decisions are the same with every tier, without any one, and without all', async () => {
     const questions = users.flatMap((userId) =>
-      things.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
+      resources.flatMap((resource) => actions.map((action) => ({ userId, action, resource }))),
     )
     const met = new Set<string>()
     const grants = { many: 0, few: 0 }

@@ -99,13 +99,13 @@ export const anyWorld: fc.Arbitrary<World> = fc
   }))
 
 /** Every resource of such a world, and one absent resource of each type. */
-export const things: readonly ResourceRef[] = [
+export const resources: readonly ResourceRef[] = [
   ...[...projects, absent.project].map((id) => ({ type: 'project', id }) as const),
   ...[...generations, absent.generation].map((id) => ({ type: 'generation', id }) as const),
   ...[...media, absent.media].map((id) => ({ type: 'media', id }) as const),
 ]
 
-export const anyThing = fc.constantFrom(...things)
+export const anyResource = fc.constantFrom(...resources)
 export const anyAsker = fc.constantFrom(...users, idOf('user', 99))
 export const anyTeam = fc.constantFrom(...teams)
 export const anyProject = fc.constantFrom(...projects)

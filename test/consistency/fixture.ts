@@ -1,5 +1,5 @@
 import type { Action } from '../../src/access/policy/matrix.ts'
-import { isActive, may, type Thing, type World } from '../access/reference-model.ts'
+import { isActive, may, type Resource, type World } from '../access/reference-model.ts'
 import { createHistory, type History } from './history.ts'
 
 /** The credential of a request: a user's session or a service key. */
@@ -50,7 +50,7 @@ export type Question = {
   readonly resourceFixture: Fixture
   readonly userId: string
   readonly action: Action
-  readonly resource: Thing
+  readonly resource: Resource
 }
 
 const isValid = ({ credentials, world }: State, credential: Credential): boolean =>
@@ -79,7 +79,7 @@ export const expected = (question: Question, sentMs: number, answeredMs: number)
 
 const actions: readonly Action[] = ['read', 'download', 'create', 'write', 'share', 'delete', 'admin']
 
-const resourcesOf = ({ projectId, generationId }: State): Thing[] => [
+const resourcesOf = ({ projectId, generationId }: State): Resource[] => [
   { type: 'project', id: projectId },
   { type: 'generation', id: generationId },
 ]
