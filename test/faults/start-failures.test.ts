@@ -142,7 +142,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
     test('names PORT when it is taken, before the embedded Postgres is started', async () => {
       const port = String(portOf(postgres))
       expect(await refusal({ DATABASE_URL: '', PORT: port })).toEqual([
-        `Port ${port} on 127.0.0.1 is taken. Stop what holds it, or set PORT to another one.`,
+        `Port ${port} on 127.0.0.1 is in use. Stop the process that listens on it, or set PORT to another port.`,
       ])
     })
   })
