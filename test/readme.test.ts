@@ -17,7 +17,7 @@ beforeAll(async () => {
 })
 afterAll(() => server.stop())
 
-/** The commands of the section "First calls", and what they print. */
+/** The commands of the section "First calls" with their expected output. */
 const firstCalls = /```sh\n(base=[\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
 const [commands = '', output = ''] = firstCalls?.slice(1) ?? []
 

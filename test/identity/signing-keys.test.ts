@@ -113,7 +113,7 @@ describe('signing keys', () => {
     expect(stranger.refresh()).rejects.toThrow('sealed under another SECRET')
   })
 
-  test('a key id nobody knows costs at most one reload in five seconds', async () => {
+  test('an unknown key id causes at most one reload in five seconds', async () => {
     const clock = manualClock()
     let reads = 0
     const counted = {

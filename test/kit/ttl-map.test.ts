@@ -19,7 +19,7 @@ describe('a lookup', () => {
     expect(map.get('c')).toEqual({ kind: 'miss' })
   })
 
-  test('returns what was set last, value or negative entry', () => {
+  test('returns the entry that was set last, value or negative entry', () => {
     const { map } = create()
     map.set('a', 1)
     map.setAbsent('a')

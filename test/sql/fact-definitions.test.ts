@@ -60,15 +60,15 @@ const comparedColumns = ({ body }: Trigger): string[] | undefined => {
 }
 
 /**
- * Whether a fact can be asked for before its row exists, because it has the id of another. Its absence is cached, so an
- * insert has to be announced. Other ids are random, and nobody can have asked for them.
+ * Whether a fact can be requested before its row exists, because it has the id of another row. Its absence is cached, so
+ * an insert must invalidate it. Other ids are random, so no request can have named them before.
  */
 const sharesIds = ({ kind }: FactDefinition): boolean =>
   factKinds
     .map(definitionOf)
     .some(({ needs = [] }) => needs.some((need) => need.definition.kind === kind && need.sharesId))
 
-/** What is wrong with the triggers of one kind, a line each. */
+/** The differences between a kind's definition and its triggers, one line each. */
 const findDrift = (definition: FactDefinition, present: readonly Trigger[]): string[] => {
   const { kind, table } = definition
   const own = present.filter((trigger) => trigger.table === table)

@@ -186,7 +186,7 @@ export const accounts: Group = (world) =>
           .finally(() => {
             changed = true
           })
-        // Eight at any time, so that some have read the old hash and wait their turn to compare when it is replaced.
+        // Eight at any time, so that some have read the old hash and wait for a worker when it is replaced.
         const opened: Answer[] = []
         const keepSigningIn = async () => {
           while (!changed) {

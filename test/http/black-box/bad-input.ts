@@ -29,9 +29,9 @@ type Case = {
   path?: string
   /** Default: any of 400, 404, 413, 415, 422. */
   expected?: string
-  /** It is wrong only where what is not named is refused. */
+  /** Wrong only where unknown members are refused. */
   unnamed?: true
-  /** Instead of an id that no thing has. */
+  /** Replaces the unknown id in the path. */
   ids?: string
 }
 
@@ -45,7 +45,7 @@ const json = 'application/json'
 
 type Place = { at: readonly (string | number)[]; schema: Schema; required: boolean }
 
-/** Every place in a body that has a schema of its own. */
+/** Every place in a body that has its own schema. */
 const placesIn = (document: Document, given: Schema, at: Place['at'] = [], required = true): Place[] => {
   const schema = resolve(document, given)
   const members = Object.entries(schema.properties ?? {}).flatMap(([name, member]) =>
@@ -195,7 +195,7 @@ const casesForBody = (document: Document, schema: Schema): Case[] => {
     (root.required?.length ?? 0) > 0 || root.minProperties !== undefined
       ? [{ name: 'an empty object', body: '{}', expected: invalid }]
       : []
-  // What may be anything cannot be wrong.
+  // A schema that accepts any value has no wrong values.
   const places = placesIn(document, schema).filter(({ at, schema }) => at.length > 0 && Object.keys(schema).length > 0)
   const inPlaces = places.flatMap(({ at, schema, required }): Case[] => {
     const where = `/${at.join('/')}`
@@ -297,11 +297,11 @@ const badCursors = [
   'A'.repeat(5_000),
 ]
 
-/** Whether a text is one that a schema takes, where that is told by more than words or ids. */
+/** Whether a schema with a pattern and without a format accepts the text. */
 const fits = (value: string, { pattern, format, maxLength = Number.POSITIVE_INFINITY }: Schema) =>
   pattern !== undefined && format === undefined && value.length <= maxLength && new RegExp(pattern, 'u').test(value)
 
-/** What opens without a token: whatever is wrong with it, it is refused as that. */
+/** Parameters that grant access without a token: every invalid value gets the same refusal. */
 const credentials: Readonly<Record<string, string>> = {
   signature: '403 media.link_refused',
   share: '403 media.link_refused',
@@ -346,12 +346,12 @@ const casesForParameters = (document: Document, { template, operation }: Pick<Ro
   ]
 }
 
-/** The same as AuthZEN has it. */
+/** The same input in the form of AuthZEN. */
 const forAuthzen = (cases: readonly Case[]): Case[] =>
   cases.filter(({ unnamed }) => !unnamed).map((example) => ({ ...example, expected: malformed }))
 
 const casesForRoute = (document: Document, { template, operation }: Route): Case[] => [
-  // With a good body, so that nothing but the parameter is wrong.
+  // The body is valid, so that only the parameter is wrong.
   ...casesForParameters(document, { template, operation }).map((example) => ({
     ...example,
     ...(operation.requestBody && { body: JSON.stringify(sampleBodyOf(document, { template, operation, method: '' })) }),
@@ -366,7 +366,7 @@ const casesFor = (document: Document, route: Route): Case[] => {
   return isAuthzen(route) ? forAuthzen(cases) : cases
 }
 
-/** A cursor is looked at when the list is read, and some lists are read only by those who may read their thing. */
+/** A cursor is validated when the list is read, and some lists are read only with access to their resource. */
 const within =
   (id: string) =>
   (example: Case): Case =>
@@ -449,7 +449,7 @@ const routesWithInput = [
   'POST /api/v1/credits/grants',
 ]
 
-/** Those whose body is looked at; the document must agree. */
+/** The routes whose body is validated; the document must agree. */
 const routesWithBody = routesWithInput.filter((name) => /^(POST|PUT|PATCH)/.test(name) && !/(leave|cancel)$/.test(name))
 
 const answersOf = async (world: World, route: Route, cases: readonly Case[], person: Person) => {
@@ -469,8 +469,7 @@ const answersOf = async (world: World, route: Route, cases: readonly Case[], per
 }
 
 /**
- * For every route of the document that takes input: each thing that can be wrong with it is a 4xx problem with the one
- * code for that, and nothing is stored.
+ * On every documented route with input, each kind of invalid input is refused with its 4xx code, and nothing is stored.
  */
 export const badInput: Group = (world) =>
   describe('bad input', () => {
@@ -505,7 +504,7 @@ export const badInput: Group = (world) =>
     test('the suite covers every documented route with input', () => {
       const documented = routesOf(world().document)
         .filter(({ operation }) => operation.requestBody !== undefined || (operation.parameters ?? []).length > 0)
-        // Bytes are another matter, and have a suite of their own.
+        // Uploaded bytes have their own suite.
         .filter((route) => !isUpload(route))
         .map(nameOf)
       expect(documented.sort()).toEqual([...routesWithInput].sort())
@@ -522,7 +521,7 @@ export const badInput: Group = (world) =>
         const cases = casesFor(world().document, route).map(within(own))
         expect(cases.length).toBeGreaterThan(10)
         const isOfOperators = /[/]v1[/](service-keys|users|security|credits[/]grants)/.test(name)
-        // Where nobody is an operator, nobody gets as far as a cursor.
+        // Without an operator the request is refused before its cursor is validated.
         const reachable = cases.filter(({ path }) => !path?.includes('cursor=') || !isOfOperators || operator)
         const sender = isOfOperators ? (operator ?? person) : person
         expect(await answersOf(world(), route, reachable, sender)).toEqual([])
@@ -540,7 +539,7 @@ export const badInput: Group = (world) =>
       const body = () => JSON.stringify(sampleBodyOf(world().document, routeOf(name)))
 
       test(`${name}: a body of 2 MiB is refused before it is sent`, async () => {
-        // Not one byte of it: the answer has to come without.
+        // No byte of the body is sent: the answer must arrive without it.
         const announced = { 'content-type': json, 'content-length': String(2 * maxBody), expect: '100-continue' }
         expect(coded(await ask(announced, []))).toBe(tooLarge)
       })
@@ -583,7 +582,7 @@ export const badInput: Group = (world) =>
     })
 
     test('an e-mail address that grows beyond the limit when normalized is refused', async () => {
-      // Lower case, and NFC, make two or three characters of one.
+      // Lower-casing and NFC turn one character into two or three.
       for (const character of ['\u0130', '\u0958', '\ufb2c']) {
         const email = `${character.repeat(200)}@example.com`
         const { status, body } = await world().post('/api/v1/auth/register', { email, password: 'an uncommon phrase' })
@@ -620,7 +619,7 @@ export const badInput: Group = (world) =>
         ['GET /health HTTP/1.1\r\nhost: x\r\nbroken header\r\nconnection: close\r\n\r\n'],
       ]) {
         const answer = await sendRaw(baseUrl, parts)
-        // 505 is what a version nobody knows is answered with.
+        // 505 is the answer to an unknown HTTP version.
         const { status } = answer ?? { status: 400 }
         expect([parts[0], status < 500 || status === 505]).toEqual([parts[0], true])
       }

@@ -45,7 +45,7 @@ export type Document = {
   paths: Record<string, Record<string, Operation>>
 }
 
-/** An id no thing has. */
+/** An id that no resource has. */
 export const unknownId = '00000000-0000-7000-8000-000000000000'
 
 /** One entry of the document, by method in upper case and path template. */
@@ -150,13 +150,13 @@ export const misfits = (document: Document, schema: Schema, value: unknown, at =
   return Object.keys(schema).flatMap((keyword) => {
     const check = keywords[keyword as keyof Schema]
     if (check === undefined) throw new Error(`The document uses ${keyword}, which this suite cannot check`)
-    // In a schema without a type, a keyword is about values of its own type only.
+    // In a schema without a type, a keyword applies only to values of the keyword's type.
     if (schema.type === undefined && keyword === 'properties' && typeOf(value) !== 'object') return []
     return check(value as never, schema, at, document)
   })
 }
 
-/** A value that a schema takes. */
+/** A value that satisfies a schema. */
 export const sampleOf = (document: Document, given: Schema): unknown => {
   const schema = resolve(document, given)
   if (schema.const !== undefined) return schema.const
@@ -176,25 +176,25 @@ export const sampleOf = (document: Document, given: Schema): unknown => {
   return 'x'.repeat(Math.max(schema.minLength ?? 0, 8))
 }
 
-/** A path of a template with ids that no thing has. */
+/** The template's path with unknown ids. */
 export const fill = (template: string) => template.replaceAll(/\{\w+\}/g, unknownId)
 
-/** The path of a route with ids that no thing has. */
+/** The route's path with unknown ids. */
 export const pathOf = ({ template }: Route) => fill(template)
 
-/** What a query may not leave out, with a value for each; `except` leaves one out. */
+/** The required query parameters, each with a valid value; `except` leaves one out. */
 export const neededQuery = (document: Document, { operation }: Pick<Route, 'operation'>, except?: string): string[] =>
   (operation.parameters ?? [])
     .filter((parameter) => parameter.in === 'query' && parameter.required && parameter.name !== except)
     .map(({ name, schema }) => `${name}=${sampleOf(document, schema)}`)
 
-/** The path of a route with ids that no thing has, and with all that its query needs. */
+/** The route's path with unknown ids and its required query parameters. */
 export const targetOf = (document: Document, route: Route): string => {
   const query = neededQuery(document, route)
   return query.length === 0 ? pathOf(route) : `${pathOf(route)}?${query.join('&')}`
 }
 
-/** OpenID AuthZEN has receivers ignore members they do not know, and one status for what cannot be taken: 400. */
+/** AuthZEN receivers ignore unknown members and answer every invalid request with 400. */
 export const isAuthzen = ({ template }: Pick<Route, 'template'>) => template.startsWith('/access/v1/')
 
 /** What takes bytes and not JSON. */

@@ -3,7 +3,7 @@ import { catalogue, type FaultCode } from '../../../src/fault.ts'
 import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
 import type { Group } from './driver.ts'
 
-/** Faults that need a broken server, a full one or an empty purse; other suites see to those. */
+/** Faults that need a broken or full server or an empty balance. Other suites cover them. */
 const unprovoked: readonly FaultCode[] = [
   'request.timeout',
   'server.failed',
@@ -16,7 +16,7 @@ const unprovoked: readonly FaultCode[] = [
   'generation.streams_full',
 ]
 
-/** By what one gets in: nothing, a person's token, a service's key, either of the two, or a token or what a link has. */
+/** Credentials by route: none, a user's token, a service key, either of the two, or a token or a link's parameters. */
 const waysIn = [
   [],
   [{ bearer: [] }],
@@ -25,7 +25,7 @@ const waysIn = [
   [{ bearer: [] }, { signed_link: [] }, { share_link: [] }],
 ].map((ways) => JSON.stringify(ways))
 
-/** Operators are made in the database; without it nobody is one or suspended by one, and services have no keys. */
+/** Operators are created in the database. Without it the run has no operators, suspended accounts or service keys. */
 const codesOfOperators: readonly FaultCode[] = [
   'service_key.not_found',
   'service_key.scope_missing',
@@ -37,10 +37,10 @@ const codesOfOperators: readonly FaultCode[] = [
 const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)
 
-/** What does not give JSON, by the last word of its path. */
+/** Routes that do not answer JSON, by the last segment of their path. */
 const ownTypes: Readonly<Record<string, string>> = { content: 'image/webp', stream: 'text/event-stream' }
 
-/** What a client sends is checked before who it is, so these come on any route that takes a body. */
+/** The input is checked before the caller, so every route with a body can answer these. */
 const ofBodies = [400, 413, 415, 422]
 
 /** The fault codes a document gives for one answer. */
@@ -49,7 +49,7 @@ const codesOf = (answer: Operation['responses'][string] | undefined): FaultCode[
     ({ properties }) => (properties?.['code']?.enum ?? []) as FaultCode[],
   )
 
-/** The answers of a route that a client can bring about, where some faults are beyond its reach. */
+/** The documented answers of a route that a client can cause. */
 const expectedOf = ({ template, operation }: Route, beyond: readonly FaultCode[]): number[] => {
   const documented = Object.keys(operation.responses)
     .map(Number)
@@ -79,7 +79,7 @@ const everyNode = (value: unknown, at: string): [string, object][] =>
     ? []
     : [[at, value], ...Object.entries(value).flatMap(([name, member]) => everyNode(member, `${at}/${name}`))]
 
-/** The last group: holds what the others saw against the document. */
+/** The last group: compares the answers of all other groups with the document. */
 export const documentation: Group = (world) =>
   describe('the document', () => {
     const routes = () => routesOf(world().document)
@@ -137,7 +137,7 @@ export const documentation: Group = (world) =>
         expect(Object.keys(requestBody?.content ?? {})).toEqual(['application/json'])
         for (const [at, node] of everyNode(requestBody?.content, '')) {
           const { type, properties } = node as Schema
-          // What is by name and of one kind, as the parameters of a model, is open by what it is.
+          // A map of names to one kind of value, such as a model's parameters, is open by design.
           const isMap = typeof (node as Schema).additionalProperties === 'object'
           if (type !== 'object' || properties === undefined || isMap) continue
           expect([nameOf(route), at, (node as Schema).additionalProperties]).toEqual([
@@ -163,7 +163,7 @@ export const documentation: Group = (world) =>
         }
       }
       for (const [at, schema] of everySchema(world().document.paths, '')) {
-        // Throws for a keyword or a reference nobody knows.
+        // Throws for an unknown keyword or reference.
         expect([at, Array.isArray(misfits(world().document, schema, undefined))]).toEqual([at, true])
       }
     })

@@ -9,18 +9,18 @@ import {
 import { createRouteFinder, type Document, misfits, nameOf } from './document.ts'
 import { sendRaw, type WireAnswer } from './wire.ts'
 
-/** What the suite runs against. */
+/** The server under test. */
 export type Subject = {
   baseUrl: string
-  /** What it runs on, where that is known. */
+  /** The server's runtime, if known. */
   runtime?: Runtime
-  /** An origin it was told to share answers with, where that is known. */
+  /** An origin in the server's CORS configuration, if known. */
   sharedOrigin?: string
-  /** Everything its process wrote so far, where that is known. */
+  /** The output of the server's process so far, if known. */
   output?: () => string
-  /** The rows of each table, where its database is within reach. */
+  /** The rows of each table, if the database is reachable. */
   countRows?: () => Promise<Record<string, number>>
-  /** Makes somebody an operator of the platform, where its database is within reach. */
+  /** Makes a user an operator of the platform, if the database is reachable. */
   makeAdmin?: (userId: string) => Promise<void>
 }
 
@@ -43,11 +43,11 @@ export const securityHeaders: Readonly<Record<string, RegExp>> = {
   'x-permitted-cross-domain-policies': /^none$/,
 }
 
-/** What comes of a link is for showing anywhere. */
+/** Media opened by a link may be embedded by any origin. */
 const embeddable = { ...securityHeaders, 'cross-origin-resource-policy': /^(same|cross)-origin$/ }
 const isLink = (target: string) => /[?&](signature|share)=/.test(target)
 
-/** What is wrong with the headers of an answer, whatever it answers. */
+/** The missing or wrong headers of an answer of any status. */
 export const missingHeaders = (headers: Headers, expectedHeaders = securityHeaders): string[] => [
   ...Object.entries(expectedHeaders).flatMap(([name, expected]) =>
     expected.test(headers.get(name) ?? '') ? [] : [`${name}: ${headers.get(name)}`],
@@ -55,12 +55,12 @@ export const missingHeaders = (headers: Headers, expectedHeaders = securityHeade
   ...(/^[0-9a-f]{32}$/.test(headers.get('x-request-id') ?? '') ? [] : [`x-request-id: ${headers.get('x-request-id')}`]),
 ]
 
-/** Faults that may come from outside the document's routes. */
+/** Faults of requests that match no documented route. */
 const outside: Readonly<Record<number, string>> = { 404: 'route.not_found', 405: 'route.method_not_allowed' }
 
 type Seen = { statuses: Set<number>; codes: Set<string> }
 
-/** What the whole suite saw, held against the document as it came. */
+/** All answers of the suite, each compared with the document on arrival. */
 export type Ledger = {
   /** By the name of the route. */
   readonly seen: ReadonlyMap<string, Seen>
@@ -123,7 +123,7 @@ const parse = (text: string, type: string | null) => {
 
 type Client = { [M in keyof Api]: (...given: Parameters<Api[M]>) => Promise<Answer> }
 
-/** The world of one run: its subject, its document, and everything that was answered. */
+/** The world of one run: the server under test, its document and every answer. */
 export type World = Client & {
   readonly subject: Subject
   /** Every password sent and every token received. */
@@ -136,7 +136,7 @@ export type World = Client & {
   register(overrides?: Parameters<typeof register>[1]): Promise<Person>
   /** Another session of the same person. */
   login(person: Person): Promise<Person>
-  /** Somebody new who runs the platform; undefined where there is no way to make one. */
+  /** A new operator of the platform; undefined if the run cannot create one. */
   operator(): Promise<Person | undefined>
 }
 
@@ -228,6 +228,6 @@ export const createWorld = async (subject: Subject): Promise<World> => {
 
 export type Group = (world: () => World) => void
 
-/** What a test says of a refusal, in one line. */
+/** A refusal in one line, for comparison. */
 export const refusal = ({ status, headers, body }: PlainAnswer) =>
   `${status} ${headers.get('content-type') === 'application/problem+json' ? body.code : JSON.stringify(body)}`

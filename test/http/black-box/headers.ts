@@ -14,7 +14,7 @@ export const headers: Group = (world) =>
       ada = await world().register()
     })
 
-    /** One answer of each kind there is, by its name. */
+    /** One answer of each kind, by name. */
     const kinds: Record<string, (sent: Record<string, string>) => Promise<Answer>> = {
       '200': (sent) => world().get('/api/v1/auth/me', { token: ada.token, headers: sent }),
       '201': (sent) => world().post('/api/v1/projects', { name: 'Headers' }, { token: ada.token, headers: sent }),
@@ -31,7 +31,7 @@ export const headers: Group = (world) =>
           { token: ada.token, headers: sent },
         ),
       '404 of a route': (sent) => world().get('/nope', { headers: sent }),
-      '404 of a thing': (sent) => world().get(`/api/v1/projects/${unknownId}`, { token: ada.token, headers: sent }),
+      '404 of a resource': (sent) => world().get(`/api/v1/projects/${unknownId}`, { token: ada.token, headers: sent }),
       '405': (sent) => world().put('/health', {}, { headers: sent }) as Promise<Answer>,
       '409': (sent) =>
         world().post('/api/v1/auth/register', { email: ada.email, password: ada.password }, { headers: sent }),

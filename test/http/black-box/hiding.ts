@@ -12,11 +12,11 @@ const pathOf = ({ type, id }: Thing) => `/api/v1/${type === 'media' ? type : `${
 
 const without = (text: string, ids: readonly string[]) => ids.reduce((rest, id) => rest.replaceAll(id, '<id>'), text)
 
-/** The whole answer but for what differs between any two: the id asked for, the request's id, and the time. */
+/** The whole answer without the parts that always differ: the requested id, the request id and the time. */
 const strip = (answer: WireAnswer | undefined, ids: readonly string[]) => {
   if (answer === undefined) throw new Error('There was no answer')
   const requestId = answer.headers.find(([name]) => name === 'x-request-id')?.[1] ?? ''
-  // How long an explanation took is written with more digits or fewer.
+  // The duration in an explanation varies in its number of digits.
   const varying = ['date', 'x-request-id', ...(answer.body.includes('"microseconds"') ? ['content-length'] : [])]
   return {
     status: answer.status,
@@ -26,8 +26,8 @@ const strip = (answer: WireAnswer | undefined, ids: readonly string[]) => {
 }
 
 /**
- * What a stranger sees of a thing that is there and hidden is, byte for byte, what it sees of a thing that never was:
- * on every route that takes the thing's id.
+ * To a stranger, a resource that is not visible and an unknown id give the same answer, byte for byte, on every route
+ * that takes the resource's id.
  */
 export const hiding: Group = (world) =>
   describe('a hidden resource', () => {
@@ -51,7 +51,7 @@ export const hiding: Group = (world) =>
           id: await make('/api/v1/generations', { ...generation, project_id: project.id }),
         },
         'a generation outside projects': { type: 'generation', id: await make('/api/v1/generations', generation) },
-        'a picture that somebody uploaded': { type: 'media', id: await upload() },
+        'a picture that another user uploaded': { type: 'media', id: await upload() },
         'a picture that was made': { type: 'media', id: await outputOf(await make('/api/v1/generations', generation)) },
       }
     }, 60_000)
@@ -112,7 +112,7 @@ export const hiding: Group = (world) =>
       'a share link': (thing) => ask('POST', `${pathOf(thing)}/share-links`, {}),
       'its share links': (thing) => ask('GET', `${pathOf(thing)}/share-links`),
       'removal of a share link': (thing) => ask('DELETE', `${pathOf(thing)}/share-links/${unknownId}`),
-      'a generation that goes by it': ({ id }) =>
+      'a generation that refers to it': ({ id }) =>
         ask('POST', '/api/v1/generations', { model: 'local/procedural', prompt: 'p', reference_media_id: id }),
     }
 
@@ -121,7 +121,7 @@ export const hiding: Group = (world) =>
       'a team-only project': projectRoutes,
       'a generation in a private project': generationRoutes,
       'a generation outside projects': generationRoutes,
-      'a picture that somebody uploaded': mediaRoutes,
+      'a picture that another user uploaded': mediaRoutes,
       'a picture that was made': mediaRoutes,
     })) {
       const applicable = { ...routes, ...own }
@@ -129,7 +129,7 @@ export const hiding: Group = (world) =>
         test(`${name} is to a stranger like an unknown one: ${route}`, async () => {
           const real = hidden[name] as Thing
           const imagined = { ...real, id: randomUUID() }
-          // Twice, so that neither the first question nor the ones after it tell the two apart.
+          // Twice: neither the cold nor the warm answer may distinguish the two.
           for (let round = 0; round < 2; round += 1) {
             const [seen, unseen] = [await send(real), await send(imagined)]
             expect(strip(seen, [real.id])).toEqual(strip(unseen, [imagined.id]))

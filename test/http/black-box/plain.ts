@@ -89,7 +89,7 @@ export const plain: Group = (world) =>
         ask('GET /.well-known/authzen-configuration'),
         ask('POST /api/v1/auth/login', 'content-type: application/json\r\ncontent-length: 2000000\r\n'),
       ])
-      // A runtime may refuse it itself.
+      // The runtime may refuse it before the service does.
       for (const status of asked) expect([400, 413]).toContain(status as number)
     })
 

@@ -6,7 +6,7 @@ import { type Answer, type Group, refusal, type World } from './driver.ts'
 const path = '/api/v1/teams'
 type GivenRole = 'admin' | 'editor' | 'contributor' | 'viewer'
 
-/** A team by the public way alone: founded, then joined by invitation. */
+/** A team built through the public API: created, then joined by invitation. */
 export const foundTeam = async (
   world: World,
   owner: Person,

@@ -17,7 +17,7 @@ export const spellingsOf = (text: string): string[] => {
   return Array.from({ length: 2 ** spare - 1 }, (_, index) => text.slice(0, -1) + alphabet[last ^ (index + 1)])
 }
 
-/** Forgeries that need nothing but what anybody can see. Each is refused like no token at all. */
+/** Forgeries from public knowledge only. Each is refused like a missing token. */
 export const tokens: Group = (world) =>
   describe('a forged or damaged access token is refused', () => {
     let ada: Person
@@ -78,7 +78,7 @@ export const tokens: Group = (world) =>
       await expectRefused(await signWith(foreign.privateKey, ours()))
     })
 
-    test('signed by another key that the header brings along (jwk)', async () => {
+    test('signed by another key that its header embeds (jwk)', async () => {
       await expectRefused(await signWith(foreign.privateKey, { ...ours(), jwk: foreignJwk } as never))
     })
 

@@ -21,7 +21,7 @@ const parseHead = (head: string) => {
   }
 }
 
-/** The first whole answer in what has come so far, or undefined. */
+/** The first complete answer in the bytes received so far, or undefined. */
 const parseAnswer = (received: string, ended: boolean, method: string): WireAnswer | undefined => {
   const split = received.indexOf(endOfHead)
   if (split < 0) return undefined
