@@ -14,9 +14,9 @@ import {
 export const password = t.String({
   minLength: 8,
   maxLength: 1024,
-  description: 'Compared byte for byte after Unicode NFC; common ones are refused',
+  description: '8 to 1,024 characters, compared after Unicode NFC normalization. Common passwords are refused',
 })
-/** One to compare with what is stored: whatever was typed, within bounds. */
+/** A password to verify. Only its length is checked, so that passwords accepted under older rules still work. */
 const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
 const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
@@ -41,16 +41,16 @@ export type User = Static<typeof user>
 
 export const tokenResponse = closed({
   access_token: t.String({ description: 'JWT (RFC 9068), EdDSA' }),
-  refresh_token: t.String({ description: 'Opaque; good for one use' }),
+  refresh_token: t.String({ description: 'Opaque. Can be used once: a refresh returns its successor' }),
   token_type: t.Literal('Bearer'),
-  expires_in: t.Integer({ description: 'Seconds the access token has' }),
+  expires_in: t.Integer({ description: 'Lifetime of the access token in seconds' }),
   user,
 })
 export type TokenResponse = Static<typeof tokenResponse>
 
 export const session = closed({
   id: id('Session'),
-  current: t.Boolean({ description: 'The session that asks' }),
+  current: t.Boolean({ description: 'Whether this is the session of the request' }),
   user_agent: t.String(),
   address: t.String(),
   created_at: timestamp(),

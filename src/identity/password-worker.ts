@@ -2,7 +2,7 @@ import { hashSync, verifySync } from '@node-rs/argon2'
 import type { ResultMessage, WorkMessage } from '../platform/worker-pool.ts'
 import { argon2Options, type PasswordResult, type PasswordWork } from './passwords.ts'
 
-/** One thread of the password pool: argon2id runs here and nowhere else. */
+/** One thread of the password pool. argon2id runs only here. */
 declare const self: Worker
 
 const perform = (work: PasswordWork): PasswordResult =>

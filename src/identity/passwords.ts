@@ -4,7 +4,7 @@ import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createWorkerPool, PoolBusy } from '../platform/worker-pool.ts'
 
-/** OWASP's second recommendation for argon2id. Raise them here: older hashes are renewed at the next login. */
+/** OWASP's second recommendation for argon2id. To raise them, change them here: older hashes are renewed at the next login. */
 export const argon2Options = { memoryCost: 19_456, timeCost: 2, parallelism: 1 } as const
 
 export type PasswordWork =
@@ -17,17 +17,17 @@ export type PasswordResult =
 const { memoryCost, timeCost, parallelism } = argon2Options
 const currentPrefix = `$argon2id$v=19$m=${memoryCost},t=${timeCost},p=${parallelism}$`
 
-/** Whether a stored hash was made with other parameters than today's. */
+/** Whether a stored hash has other than the current parameters. */
 export const isOutdated = (hash: string): boolean => !hash.startsWith(currentPrefix)
 
 const phcBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64').replaceAll('=', '')
 
-/** A hash that no password has, which costs as much to compare with as a real one. */
+/** A hash that matches no password and takes as long to verify as a real one. */
 const createDecoy = () => `${currentPrefix}${phcBase64(randomBytes(16))}$${phcBase64(randomBytes(32))}`
 
 let common: Promise<ReadonlySet<string>> | undefined
 
-/** The common passwords of at least 8 characters, loaded when first asked for. */
+/** The common passwords of at least 8 characters. Loaded lazily. */
 const commonPasswords = (): Promise<ReadonlySet<string>> => {
   common ??= import('@zxcvbn-ts/language-common').then(
     ({ dictionary }) => new Set(dictionary['passwords-common'].filter((password) => password.length >= 8)),
@@ -36,15 +36,15 @@ const commonPasswords = (): Promise<ReadonlySet<string>> => {
 }
 
 /**
- * Hashing and checking of passwords, off the event loop.
+ * Hashes and verifies passwords in worker threads.
  *
- * Promise: a password is compared in Unicode NFC and otherwise byte for byte; `verify` without a hash takes as long as
- * with one; when more waits than the queue holds, `identity.busy` at once.
+ * Guarantee: passwords are compared byte for byte after Unicode NFC. `verify` without a hash takes as long as with one, so its
+ * timing does not reveal whether an account exists. When the queue is full it throws `identity.busy` at once.
  */
 export type Passwords = {
-  /** Throws `identity.password_common` for what every list of passwords begins with. */
+  /** Throws `identity.password_common` for a password on the list of common ones. */
   hash(password: string, deadline: Deadline): Promise<string>
-  /** The same password under today's parameters, however common it is: it was taken before. */
+  /** Hashes an already accepted password with the current parameters, without the check for common passwords. */
   rehash(password: string, deadline: Deadline): Promise<string>
   verify(password: string, hash: string | undefined, deadline: Deadline): Promise<boolean>
   close(): Promise<void>
@@ -63,7 +63,7 @@ export const createPasswords = ({ workers, maxQueued }: { workers: number; maxQu
     })
   const rehash = async (given: string, deadline: Deadline) => {
     const result = await run({ kind: 'hash', password: given.normalize('NFC') }, deadline)
-    if (result.kind !== 'hash') throw new TypeError('The worker answered another question')
+    if (result.kind !== 'hash') throw new TypeError('The worker returned the result of another task')
     return result.hash
   }
   return {

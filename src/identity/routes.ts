@@ -51,7 +51,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         { body: model.refresh },
         { 200: model.tokenResponse },
         {
-          summary: 'Exchange a refresh token for its successor; a retry within 10 s gets the same answer',
+          summary: 'Exchange a refresh token for a new one. A retry within 10 s gets the same response',
           tags,
           open: true,
           errors: ['identity.refresh_token_invalid'],
@@ -76,11 +76,11 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .get('/me', ({ context, caller }) => identity.getMe(context, caller), {
       signedIn: true,
-      ...contract({}, { 200: model.user }, { summary: 'The account that asks', tags }),
+      ...contract({}, { 200: model.user }, { summary: 'Read your account', tags }),
     })
     .patch('/me', ({ context, caller, body }) => identity.updateMe(context, caller, body), {
       signedIn: true,
-      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change the account that asks', tags }),
+      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change your account', tags }),
     })
     .delete(
       '/me',
@@ -90,7 +90,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       },
       {
         signedIn: true,
-        ...contract({}, { 204: noContent }, { summary: 'Close the account and forget the person', tags }),
+        ...contract({}, { 204: noContent }, { summary: 'Close your account and erase its personal data', tags }),
       },
     )
     .post(
@@ -105,7 +105,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           { body: model.passwordChange },
           { 204: noContent },
           {
-            summary: 'Change the password; every other session ends',
+            summary: 'Change the password and end every other session',
             tags,
             errors: ['identity.password_wrong', 'identity.password_common', 'identity.busy'],
           },
@@ -117,7 +117,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       ...contract(
         { query: closed(pageQuery) },
         { 200: model.sessionPage },
-        { summary: 'Live sessions, newest first', tags },
+        { summary: 'List live sessions, newest first', tags },
       ),
     })
     .delete(

@@ -33,7 +33,7 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  * Sessions and their refresh tokens.
  *
  * Guarantee: a session that was ended is refused from the next request on; the database holds hashes of refresh tokens,
- * so a copy of it signs nobody in.
+ * so a stolen copy of it cannot be used to sign in.
  */
 export const createSessions = ({ store, changes, tokens, clock, log }: Dependencies) => {
   /** Opens a session in the transaction. Returns how to build the response, to be called after the commit. */

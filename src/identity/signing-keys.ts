@@ -7,7 +7,7 @@ import type { IdentityStore, SigningKeyRow } from './store.ts'
 
 const dayMs = 86_400_000
 
-/** A key signs for 90 days and is published a day before it begins, so that every instance knows it by then. */
+/** A key signs for 90 days. It is published a day before its first signature, so that every instance has loaded it in time. */
 export const rotation = { signsMs: 90 * dayMs, publishedAheadMs: dayMs } as const
 
 /** The signing keys were sealed with another secret than the one that this process has. */
@@ -22,15 +22,15 @@ type LoadedKey = VerifyingKey & SigningKey & { activatesAtMs: number; retiresAtM
 /**
  * The keys that sign access tokens, shared by all instances through Postgres.
  *
- * Promise: there is always one to sign with; a token is accepted until it expires, whatever rotates meanwhile; a key is
- * in the JWKS a day before its first signature. `refresh` is called on a schedule; when Postgres is gone the keys
- * already loaded go on serving. A key id nobody knows costs at most one statement every 5 s, however many ask.
+ * Guarantee: there is always a key to sign with. A token is accepted until it expires, across rotations. A key is in the JWKS
+ * a day before its first signature. `refresh` runs on a schedule. Degrades: while Postgres is down, the loaded keys stay in
+ * use. Unknown key ids cause at most one statement every 5 s, at any request rate.
  */
 export type SigningKeys = {
   signer(atMs?: number): SigningKey
   find(headerSegment: string): Promise<VerifyingKey | undefined>
   jwks(): { keys: JWK[] }
-  /** Loads the keys, and adds the next one when it is due. */
+  /** Loads the keys, and adds the next one when it is due. Concurrent calls share one load. */
   refresh(): Promise<void>
 }
 
@@ -43,7 +43,7 @@ export const createSigningKeys = ({
   store: Pick<IdentityStore, 'listSigningKeys' | 'addSigningKeys'>
   secrets: Secrets
   clock: Clock
-  /** The longest that a token may be good for, however that is configured when it is signed. */
+  /** Upper bound of the configurable lifetime of a token. */
   maxTokenTtlMs: number
 }): SigningKeys => {
   let keys: readonly LoadedKey[] = []
@@ -51,7 +51,7 @@ export const createSigningKeys = ({
   let lastLoadMs = Number.NEGATIVE_INFINITY
   let loading: Promise<void> | undefined
 
-  const open = async (row: SigningKeyRow): Promise<LoadedKey> => {
+  const unseal = async (row: SigningKeyRow): Promise<LoadedKey> => {
     const known = keys.find(({ kid }) => kid === row.kid)
     if (known !== undefined) return known
     const label = `signing-key ${row.kid}`
@@ -72,7 +72,7 @@ export const createSigningKeys = ({
     }
   }
 
-  const make = async (activatesAtMs: number): Promise<SigningKeyRow> => {
+  const generate = async (activatesAtMs: number): Promise<SigningKeyRow> => {
     const { publicJwk, privateJwk } = await generateSigningKey()
     const kid = randomUUID()
     const retiresAtMs = activatesAtMs + rotation.signsMs
@@ -82,21 +82,21 @@ export const createSigningKeys = ({
       sealed_private_key: secrets.seal(new TextEncoder().encode(JSON.stringify(privateJwk)), `signing-key ${kid}`),
       activates_at: new Date(activatesAtMs),
       retires_at: new Date(retiresAtMs),
-      // Twice the life of a token: the last one signed, with room for clocks that differ.
+      // Twice the lifetime of a token: covers the last token signed, with a margin for clock skew.
       expires_at: new Date(retiresAtMs + 2 * maxTokenTtlMs),
     }
   }
 
-  /** When the next key should begin to sign, or undefined while the last one has more than a day to go. */
+  /** When the next key starts to sign; undefined while the last key signs for more than another day. */
   const nextActivationMs = (rows: readonly SigningKeyRow[]): number | undefined => {
     const nowMs = clock.now()
     const lastRetiresMs = rows.at(-1)?.retires_at.getTime() ?? Number.NEGATIVE_INFINITY
     return lastRetiresMs - rotation.publishedAheadMs > nowMs ? undefined : Math.max(lastRetiresMs, nowMs)
   }
 
-  const plan = async (rows: readonly SigningKeyRow[]): Promise<SigningKeyRow[]> => {
+  const planNextKey = async (rows: readonly SigningKeyRow[]): Promise<SigningKeyRow[]> => {
     const activatesAtMs = nextActivationMs(rows)
-    return activatesAtMs === undefined ? [] : [await make(activatesAtMs)]
+    return activatesAtMs === undefined ? [] : [await generate(activatesAtMs)]
   }
 
   const load = () => {
@@ -105,10 +105,10 @@ export const createSigningKeys = ({
       const now = new Date(clock.now())
       let rows = await store.listSigningKeys(now)
       if (nextActivationMs(rows) !== undefined) {
-        await store.addSigningKeys(now, plan)
+        await store.addSigningKeys(now, planNextKey)
         rows = await store.listSigningKeys(now)
       }
-      keys = await Promise.all(rows.map(open))
+      keys = await Promise.all(rows.map(unseal))
       byHeader = new Map(keys.map((key) => [headerSegment(key.kid), key]))
     })().finally(() => {
       loading = undefined
@@ -119,7 +119,7 @@ export const createSigningKeys = ({
   return {
     refresh: load,
     signer: (atMs = clock.now()) => {
-      // If every key is past its time because Postgres is gone, the last one goes on.
+      // Degrades: if no new key could be added because Postgres is down, the last one keeps signing.
       const key = keys.findLast(({ activatesAtMs }) => activatesAtMs <= atMs) ?? keys[0]
       if (key === undefined) throw new Error('No signing key was loaded')
       return key

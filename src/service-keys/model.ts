@@ -10,7 +10,7 @@ export const newServiceKey = closed({
   name: text(1, 200),
   scopes: scopeList,
   expires_at: t.Optional(
-    t.String({ format: 'date-time', description: 'In the future; without it the key never expires' }),
+    t.String({ format: 'date-time', description: 'Must be in the future. Without it the key never expires' }),
   ),
 })
 export type NewServiceKey = Static<typeof newServiceKey>
@@ -22,7 +22,7 @@ const properties = {
   created_by: id('User'),
   created_at: timestamp(),
   expires_at: t.Union([timestamp(), t.Null()]),
-  last_used_at: t.Union([timestamp(), t.Null()], { description: 'To the minute' }),
+  last_used_at: t.Union([timestamp(), t.Null()], { description: 'Accurate to one minute' }),
   revoked_at: t.Union([timestamp(), t.Null()]),
 }
 
@@ -33,7 +33,7 @@ export const serviceKeyPage = pageOf(serviceKey)
 export const createdServiceKey = closed({
   ...properties,
   key: t.String({
-    description: 'To be sent as `Authorization: Bearer vsk_…`. Shown this once; nothing that is kept gives it again',
+    description: 'Send it as `Authorization: Bearer vsk_…`. Returned only once: the server stores a hash',
   }),
 })
 export type CreatedServiceKey = Static<typeof createdServiceKey>

@@ -19,7 +19,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
           { body: model.newServiceKey },
           { 201: model.createdServiceKey },
           {
-            summary: 'Make a key for a service; its text is in this answer and in no other',
+            summary: 'Create a key for a service. The response is the only one that contains the key',
             tags,
             errors: ['access.admins_only'],
           },
@@ -31,7 +31,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
       ...contract(
         { query: model.page },
         { 200: model.serviceKeyPage },
-        { summary: 'All keys, newest first, revoked ones included', tags, errors: ['access.admins_only'] },
+        { summary: 'List all keys, newest first, including revoked ones', tags, errors: ['access.admins_only'] },
       ),
     })
     .delete(
@@ -46,7 +46,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
           { params: model.serviceKeyParams },
           { 204: noContent },
           {
-            summary: 'Revoke a key; the next request with it is refused',
+            summary: 'Revoke a key. It is refused from the next request on',
             tags,
             errors: ['service_key.not_found', 'access.admins_only'],
           },

@@ -21,8 +21,8 @@ const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
   revoked_at: row.revoked_at?.toISOString() ?? null,
 })
 
-/** A day that no month has would be taken for one of the next month. */
-const isDay = (text: string): boolean => {
+/** False for a day that its month does not have: the Date parser would move it into the next month. */
+const isCalendarDay = (text: string): boolean => {
   const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number)
   return new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day
 }
@@ -30,18 +30,19 @@ const isDay = (text: string): boolean => {
 const toExpiry = (text: string | undefined, now: Date): Date | null => {
   if (text === undefined) return null
   const expiry = new Date(text)
-  // An offset can take it into a year of five digits.
-  if (isDay(text) && expiry > now && expiry.getUTCFullYear() <= 9_999) return expiry
+  // A UTC offset can move the time into a year of five digits.
+  if (isCalendarDay(text) && expiry > now && expiry.getUTCFullYear() <= 9_999) return expiry
   throw new Fault('request.invalid', {
     problems: [{ in: 'body', pointer: '/expires_at', detail: 'Expected a time in the future' }],
   })
 }
 
 /**
- * Keys by which services ask on their own behalf. Callers are operators of the platform: the route sees to that, and
- * whoever makes or revokes a key is one until that is committed.
+ * Keys with which services call the API. The route admits only operators of the platform, and their role is rechecked inside
+ * the transaction.
  *
- * Promise: the text of a key leaves once and is kept nowhere; a revoked key is good for nothing by the time `revoke` is done.
+ * Guarantee: the text of a key is returned once and never stored. A revoked key is refused on every instance once `revoke` has
+ * resolved.
  */
 export const createServiceKeys = ({
   store,

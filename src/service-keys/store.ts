@@ -30,20 +30,20 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
       return row as ServiceKeyRow
     },
 
-    /** All keys there ever were, newest first. One row more than `limit`. */
+    /** Lists all keys, newest first, including revoked and expired ones. Returns up to `limit + 1` rows. */
     list: (deadline: Deadline, { after, limit }: Place): Promise<ServiceKeyRow[]> =>
       deadline.run(sql<ServiceKeyRow[]>`
         select ${columns(sql)} from service_keys
          where ${after}::uuid is null or id < ${after}::uuid
          order by id desc limit ${limit + 1}`),
 
-    /** Returns whether there was one that was not revoked. */
+    /** Returns false when there is no such key or it is revoked already. */
     revoke: async (tx: TransactionSql, id: string, at: Date): Promise<boolean> => {
       const { count } = await tx`update service_keys set revoked_at = ${at} where id = ${id} and revoked_at is null`
       return count === 1
     },
 
-    /** Notes when keys were last used: one statement for all of them. A later time that is noted already stays. */
+    /** Records when keys were last used, in one statement. Never moves a time back. */
     recordUses: async (uses: ReadonlyMap<string, number>): Promise<void> => {
       const ids = [...uses.keys()]
       const times = [...uses.values()].map((ms) => new Date(ms).toISOString())

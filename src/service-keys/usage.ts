@@ -1,29 +1,29 @@
 import type { Clock } from '../kit/clock.ts'
 import type { ServiceKeyStore } from './store.ts'
 
-/** How often uses are written down. */
+/** Interval between flushes. */
 export const flushMs = 60_000
 
 /**
- * Remembers when keys were last used and writes it down now and then, so that a request with a key costs no write.
+ * Collects in memory when keys were last used, so that a request with a key costs no write.
  *
- * Promise: `note` waits for nothing; a key is written at most once a flush, all keys in one statement. Uses that could not
- * be written are written by the next flush; those of a process that is killed are lost.
+ * Guarantee: `record` is synchronous. A flush writes each key at most once and all keys in one statement; after a failure the
+ * next flush writes them. Degrades: uses since the last flush are lost when the process is killed.
  */
 export const createKeyUsage = ({ store, clock }: { store: Pick<ServiceKeyStore, 'recordUses'>; clock: Clock }) => {
   let uses = new Map<string, number>()
   return {
-    note: (keyId: string): void => {
+    record: (keyId: string): void => {
       uses.set(keyId, clock.now())
     },
     flush: async (): Promise<void> => {
       if (uses.size === 0) return
-      const written = uses
+      const pending = uses
       uses = new Map()
       try {
-        await store.recordUses(written)
+        await store.recordUses(pending)
       } catch (error) {
-        uses = new Map([...written, ...uses])
+        uses = new Map([...pending, ...uses])
         throw error
       }
     },

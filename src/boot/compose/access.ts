@@ -55,7 +55,7 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
     facts: staleReads.facts,
     clock,
     decisionCounters,
-    onServiceKeyUsed: keyUsage.note,
+    onServiceKeyUsed: keyUsage.record,
     onDecision: accessFrequency.record,
   })
   const warmUp = createWarmUp({

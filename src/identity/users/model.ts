@@ -7,11 +7,11 @@ export const accountParams = closed({ user_id: id('User') })
 
 export const accountQuery = closed({
   ...pageQuery,
-  email: t.Optional({ ...email, description: 'The whole address; compared without regard to case' }),
+  email: t.Optional({ ...email, description: 'The complete email address. Case is ignored' }),
   status: t.Optional(status),
 })
 
-/** Closing an account is its owner's business, so `deleted` is no status to be given. */
+/** `deleted` is missing from the statuses: only its owner can close an account. */
 export const accountChanges = t.Object(
   { status: t.Optional(oneOf(['active', 'suspended'] as const)), role: t.Optional(role), plan: t.Optional(plan) },
   { additionalProperties: false, minProperties: 1 },

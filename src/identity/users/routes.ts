@@ -18,7 +18,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
         ...contract(
           { query: model.accountQuery },
           { 200: model.accountPage },
-          { summary: 'Accounts, newest first, deleted ones included', tags, errors: ['access.admins_only'] },
+          { summary: 'List accounts, newest first, including deleted ones', tags, errors: ['access.admins_only'] },
         ),
       },
     )
@@ -27,7 +27,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
       ...contract(
         { params: model.accountParams },
         { 200: model.account },
-        { summary: 'One account, also a deleted one', tags, errors: ['user.not_found', 'access.admins_only'] },
+        { summary: 'Read an account, even a deleted one', tags, errors: ['user.not_found', 'access.admins_only'] },
       ),
     })
     .patch('/:user_id', ({ context, caller, params, body }) => users.update(context, caller, params.user_id, body), {
@@ -36,7 +36,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
         { params: model.accountParams, body: model.accountChanges },
         { 200: model.account },
         {
-          summary: 'Change the status, role or plan of an account; suspending ends all its sessions',
+          summary: 'Change the status, role or plan of an account. Suspending it ends all its sessions',
           tags,
           errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
         },

@@ -23,12 +23,12 @@ const toAccount = (row: AccountRow): Account => ({
 })
 
 /**
- * The accounts as operators of the platform see and change them; the route sees to it that callers are.
+ * Accounts as the operators of the platform see and change them. The route admits only operators.
  *
- * Promise: when `update` has suspended an account, no session of it is good for anything, not even one that was opened or
- * refreshed meanwhile, and none of them comes back when the suspension is lifted. Whoever changes an account is an
- * operator until the change is committed and cannot be the one it takes that from, so no order of changes leaves a
- * platform without any; only closing one's own account can.
+ * Guarantee: after `update` has suspended an account, every session of it is refused, including those opened or refreshed
+ * concurrently, and lifting the suspension revives none of them. The caller's role is rechecked inside the transaction, and
+ * operators cannot suspend or demote themselves, so no sequence of updates leaves the platform without an operator. Only
+ * closing one's own account can.
  */
 export const createUsers = ({
   store,
@@ -45,14 +45,14 @@ export const createUsers = ({
   clock: Clock
   log: Log
 }) => ({
-  list: async (context: RequestContext, { email: given, ...filter }: AccountFilter) => {
-    // What is too long for an address is nobody's.
-    const email = given === undefined ? undefined : (canonicalEmail(given) ?? '')
+  list: async (context: RequestContext, { email: requested, ...filter }: AccountFilter) => {
+    // An overlong address cannot belong to an account; '' matches none.
+    const email = requested === undefined ? undefined : (canonicalEmail(requested) ?? '')
     const { items, next_cursor } = toPage(await store.list(context.deadline, { ...filter, email }), filter.limit)
     return { items: items.map(toAccount), next_cursor }
   },
 
-  /** A closed account too, of which not much is left. */
+  /** Also returns closed accounts, without their personal data. */
   get: async (context: RequestContext, id: string): Promise<Account> => {
     const row = await store.find(context.deadline, id)
     if (row === undefined) throw new Fault('user.not_found')
@@ -60,8 +60,8 @@ export const createUsers = ({
   },
 
   update: async (context: RequestContext, caller: Caller, id: string, input: AccountChanges): Promise<Account> => {
-    const resigns = input.status === 'suspended' || input.role === 'user'
-    if (resigns && id === caller.userId) throw new Fault('user.own_account')
+    const losesOperatorRole = input.status === 'suspended' || input.role === 'user'
+    if (losesOperatorRole && id === caller.userId) throw new Fault('user.own_account')
     const account = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       const user = await operators.requireForNoKeyUpdate(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')

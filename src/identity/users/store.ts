@@ -13,12 +13,12 @@ export type AccountFilter = {
 }
 
 export const createUserStore = (sql: Sql) => {
-  /** All but the hash of the password, which nobody here has a use for. */
+  /** Every column except the password hash, which operators must not see. */
   const columns = (on: Queryable) => on`
     id, email, display_name, status, role, plan, created_at, updated_at`
 
   return {
-    /** Accounts, newest first, closed ones included. One row more than `limit`. */
+    /** Lists accounts, newest first, including closed ones. Returns up to `limit + 1` rows. */
     list: (deadline: Deadline, { after, limit, email, status }: AccountFilter): Promise<AccountRow[]> =>
       deadline.run(sql<AccountRow[]>`
         select ${columns(sql)} from users
@@ -44,7 +44,7 @@ export const createUserStore = (sql: Sql) => {
     lockForShare: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for share`,
 
-    /** For a locked account. The time is that of the statement, because the transaction may have begun long before. */
+    /** Call with the account locked. Uses the clock and not now(), because the transaction may have waited for the lock. */
     update: async (tx: TransactionSql, id: string, changes: AccountChanges): Promise<AccountRow> => {
       const [row] = await tx<AccountRow[]>`
         update users set ${tx(changes)}, updated_at = clock_timestamp() where id = ${id} returning ${columns(tx)}`
@@ -58,8 +58,8 @@ export type UserStore = ReturnType<typeof createUserStore>
 export type Promotion = { readonly outcome: 'promoted' | 'is_admin'; readonly userId: string } | { outcome: 'absent' }
 
 /**
- * Makes the active account with an address an operator, if there is one and it is none. Of instances that start together
- * one does it. Those that run already may take it for what it was for as long as they remember it.
+ * Makes the active account with this email address an operator. Idempotent: of instances that start together, one updates the
+ * row. Running instances may serve the old role from their caches until the entry expires.
  */
 export const promoteByEmail = async (sql: Sql, email: string): Promise<Promotion> => {
   const [promoted] = await sql<{ id: string }[]>`
