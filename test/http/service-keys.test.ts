@@ -205,7 +205,7 @@ describe('of a service key', () => {
         },
       },
     })
-    for (const { id } of made) for (let times = 0; times < 5; times += 1) usage.note(id)
+    for (const { id } of made) for (let times = 0; times < 5; times += 1) usage.record(id)
     await usage.flush()
     await usage.flush()
     expect(writes).toEqual([3])
@@ -223,11 +223,11 @@ describe('of a service key', () => {
         },
       },
     })
-    usage.note('one')
-    usage.note('other')
+    usage.record('one')
+    usage.record('other')
     const failed = usage.flush()
     clock.advance(5)
-    usage.note('one')
+    usage.record('one')
     expect(failed).rejects.toThrow('no database')
     await failed.catch(() => {})
     broken = false
