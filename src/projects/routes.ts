@@ -13,9 +13,90 @@ const theProject = ({ params }: { params: Record<string, string> }): ResourceRef
   id: params['project_id'] ?? '',
 })
 
+/** Grants of teams; below the prefix of projects. */
+const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) =>
+  new Elysia()
+    .use(guard)
+    .get(
+      '/:project_id/teams',
+      ({ context, params, query }) => projects.listGrants(context, params.project_id, toPlace(query)),
+      {
+        may: ['share', theProject],
+        ...contract(
+          { params: model.projectParams, query: model.grantQuery },
+          { 200: model.grantPage },
+          {
+            summary: 'Grants of teams on the project, newest team first; needs `share`',
+            tags,
+            errors: ['project.not_found', 'access.denied'],
+          },
+        ),
+      },
+    )
+    .post(
+      '/:project_id/teams',
+      async ({ context, caller, params, body, status }) =>
+        status(201, await projects.addGrant(context, caller, params.project_id, body)),
+      {
+        may: ['admin', theProject],
+        ...contract(
+          { params: model.projectParams, body: model.newGrant },
+          { 201: model.grant },
+          {
+            summary: 'Grant a team access; needs `admin` on the project, and the role admin or owner in the team',
+            tags,
+            errors: [
+              'project.not_found',
+              'access.denied',
+              'team.not_found',
+              'team.role_too_low',
+              'project.grant_exists',
+            ],
+          },
+        ),
+      },
+    )
+    .patch(
+      '/:project_id/teams/:team_id',
+      ({ context, caller, params, body }) =>
+        projects.updateGrant(context, caller, params.project_id, params.team_id, body),
+      {
+        may: ['admin', theProject],
+        ...contract(
+          { params: model.grantParams, body: model.grantChanges },
+          { 200: model.grant },
+          {
+            summary: 'Change the access level of a team',
+            tags,
+            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
+          },
+        ),
+      },
+    )
+    .delete(
+      '/:project_id/teams/:team_id',
+      async ({ context, caller, params, status }) => {
+        await projects.removeGrant(context, caller, params.project_id, params.team_id)
+        return status(204, undefined)
+      },
+      {
+        may: ['admin', theProject],
+        ...contract(
+          { params: model.grantParams },
+          { 204: noContent },
+          {
+            summary: 'Withdraw the grant of a team',
+            tags,
+            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
+          },
+        ),
+      },
+    )
+
 export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/projects' })
     .use(guard)
+    .use(grantRoutes({ projects, guard }))
     .post('', async ({ context, caller, body, status }) => status(201, await projects.create(context, caller, body)), {
       signedIn: true,
       ...contract({ body: model.newProject }, { 201: model.project }, { summary: 'Create a project', tags }),
@@ -103,78 +184,3 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
         },
       ),
     })
-    .get(
-      '/:project_id/teams',
-      ({ context, params, query }) => projects.listGrants(context, params.project_id, toPlace(query)),
-      {
-        may: ['share', theProject],
-        ...contract(
-          { params: model.projectParams, query: model.grantQuery },
-          { 200: model.grantPage },
-          {
-            summary: 'Grants of teams on the project, newest team first; needs `share`',
-            tags,
-            errors: ['project.not_found', 'access.denied'],
-          },
-        ),
-      },
-    )
-    .post(
-      '/:project_id/teams',
-      async ({ context, caller, params, body, status }) =>
-        status(201, await projects.addGrant(context, caller, params.project_id, body)),
-      {
-        may: ['admin', theProject],
-        ...contract(
-          { params: model.projectParams, body: model.newGrant },
-          { 201: model.grant },
-          {
-            summary: 'Grant a team access; needs `admin` on the project, and the role admin or owner in the team',
-            tags,
-            errors: [
-              'project.not_found',
-              'access.denied',
-              'team.not_found',
-              'team.role_too_low',
-              'project.grant_exists',
-            ],
-          },
-        ),
-      },
-    )
-    .patch(
-      '/:project_id/teams/:team_id',
-      ({ context, caller, params, body }) =>
-        projects.updateGrant(context, caller, params.project_id, params.team_id, body),
-      {
-        may: ['admin', theProject],
-        ...contract(
-          { params: model.grantParams, body: model.grantChanges },
-          { 200: model.grant },
-          {
-            summary: 'Change the access level of a team',
-            tags,
-            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
-          },
-        ),
-      },
-    )
-    .delete(
-      '/:project_id/teams/:team_id',
-      async ({ context, caller, params, status }) => {
-        await projects.removeGrant(context, caller, params.project_id, params.team_id)
-        return status(204, undefined)
-      },
-      {
-        may: ['admin', theProject],
-        ...contract(
-          { params: model.grantParams },
-          { 204: noContent },
-          {
-            summary: 'Withdraw the grant of a team',
-            tags,
-            errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
-          },
-        ),
-      },
-    )

@@ -9,65 +9,10 @@ import type { Teams } from './service.ts'
 
 const tags = ['teams']
 
-export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invitations: Invitations; guard: Guard }) =>
-  new Elysia({ prefix: '/api/v1/teams' })
+/** Members, leaving and the transfer of ownership; below the prefix of teams. */
+const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
+  new Elysia()
     .use(guard)
-    .use(invitationRoutes({ invitations, guard }))
-    .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
-      signedIn: true,
-      ...contract(
-        { body: model.newTeam },
-        { 201: model.team },
-        { summary: 'Create a team; the caller becomes its owner', tags },
-      ),
-    })
-    .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
-      signedIn: true,
-      ...contract(
-        { query: model.page },
-        { 200: model.teamPage },
-        { summary: 'Teams that the caller is a member of, newest first', tags },
-      ),
-    })
-    .get('/:team_id', ({ context, caller, params }) => teams.get(context, caller, params.team_id), {
-      signedIn: true,
-      ...contract(
-        { params: model.teamParams },
-        { 200: model.team },
-        { summary: 'One team, with the role of the caller', tags, errors: ['team.not_found'] },
-      ),
-    })
-    .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
-      signedIn: true,
-      ...contract(
-        { params: model.teamParams, body: model.teamChanges },
-        { 200: model.team },
-        {
-          summary: 'Update a team; for admins and the owner',
-          tags,
-          errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
-        },
-      ),
-    })
-    .delete(
-      '/:team_id',
-      async ({ context, caller, params, status }) => {
-        await teams.remove(context, caller, params.team_id)
-        return status(204, undefined)
-      },
-      {
-        signedIn: true,
-        ...contract(
-          { params: model.teamParams },
-          { 204: noContent },
-          {
-            summary: 'Delete a team and its grants on projects; for the owner',
-            tags,
-            errors: ['team.not_found', 'team.role_too_low'],
-          },
-        ),
-      },
-    )
     .get(
       '/:team_id/members',
       ({ context, caller, params, query }) => teams.listMembers(context, caller, params.team_id, toPlace(query)),
@@ -143,6 +88,67 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
             summary: 'Transfer a team to one of its members; the previous owner becomes an admin',
             tags,
             errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+          },
+        ),
+      },
+    )
+
+export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invitations: Invitations; guard: Guard }) =>
+  new Elysia({ prefix: '/api/v1/teams' })
+    .use(guard)
+    .use(invitationRoutes({ invitations, guard }))
+    .use(memberRoutes({ teams, guard }))
+    .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
+      signedIn: true,
+      ...contract(
+        { body: model.newTeam },
+        { 201: model.team },
+        { summary: 'Create a team; the caller becomes its owner', tags },
+      ),
+    })
+    .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
+      signedIn: true,
+      ...contract(
+        { query: model.page },
+        { 200: model.teamPage },
+        { summary: 'Teams that the caller is a member of, newest first', tags },
+      ),
+    })
+    .get('/:team_id', ({ context, caller, params }) => teams.get(context, caller, params.team_id), {
+      signedIn: true,
+      ...contract(
+        { params: model.teamParams },
+        { 200: model.team },
+        { summary: 'One team, with the role of the caller', tags, errors: ['team.not_found'] },
+      ),
+    })
+    .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
+      signedIn: true,
+      ...contract(
+        { params: model.teamParams, body: model.teamChanges },
+        { 200: model.team },
+        {
+          summary: 'Update a team; for admins and the owner',
+          tags,
+          errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
+        },
+      ),
+    })
+    .delete(
+      '/:team_id',
+      async ({ context, caller, params, status }) => {
+        await teams.remove(context, caller, params.team_id)
+        return status(204, undefined)
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { params: model.teamParams },
+          { 204: noContent },
+          {
+            summary: 'Delete a team and its grants on projects; for the owner',
+            tags,
+            errors: ['team.not_found', 'team.role_too_low'],
           },
         ),
       },

@@ -7,9 +7,10 @@ import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
+import type { MemberRow, Place } from './member-store.ts'
 import type { AssignableRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
 import { outranks, type TeamRight } from './rules.ts'
-import type { MemberRow, Place, TeamRow, TeamStore } from './store.ts'
+import type { TeamRow, TeamStore } from './store.ts'
 import { lockTeamAs, requireTeamRight } from './team-lock.ts'
 
 const toTeam = (row: TeamRow): Team => ({

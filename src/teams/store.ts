@@ -1,7 +1,8 @@
 import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
-import type { AssignableRole, TeamChanges } from './model.ts'
+import { createMemberStore, findRole, type Place } from './member-store.ts'
+import type { TeamChanges } from './model.ts'
 
 /** A team as one of its members sees it: `role` is the role of that member. */
 export type TeamRow = {
@@ -15,38 +16,11 @@ export type TeamRow = {
   updated_at: Date
 }
 
-/** `id` is the id of the user. */
-export type MemberRow = { id: string; display_name: string; role: TeamRole; joined_at: Date }
-
 export type StatisticsRow = {
   members: Partial<Record<TeamRole, number>> | null
   projects: Partial<Record<AccessLevel, number>> | null
   generations: number
   pending_invitations: number
-}
-
-export type Place = { readonly after: string | null; readonly limit: number }
-
-/** Rows of a team that a member may see, and the role of that member. */
-export type VisibleRows<T> = { readonly role: TeamRole; readonly rows: T[] }
-
-/**
- * Separates the role of the member from the rows it was joined to. Without a line the user is not a member; a line
- * without an id stands for an empty list.
- */
-export const toVisibleRows = <T extends { id: string }>(
-  lines: readonly ({ own_role: TeamRole } & (T | { id: null }))[],
-): VisibleRows<T> | undefined => {
-  const [first] = lines
-  const isRow = (line: (typeof lines)[number]): line is { own_role: TeamRole } & T => line.id !== null
-  return first && { role: first.own_role, rows: lines.filter(isRow) }
-}
-
-/** A separate statement: after waiting for a lock, its snapshot includes the commits made meanwhile. */
-const findRole = async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
-  const [row] = await tx<{ role: TeamRole }[]>`
-    select role from team_members where team_id = ${id} and user_id = ${userId}`
-  return row?.role
 }
 
 /**
@@ -61,6 +35,8 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     (select o.user_id from team_members o where o.team_id = t.id and o.role = 'owner') as owner_id`
 
   return {
+    ...createMemberStore(sql),
+
     /** The team, if the user is a member. */
     find: async (deadline: Deadline, id: string, userId: string, on: Queryable = sql): Promise<TeamRow | undefined> => {
       const [row] = await deadline.run(on<TeamRow[]>`
@@ -75,26 +51,6 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
         select ${columns(sql)} from team_members me join teams t on t.id = me.team_id
          where me.user_id = ${userId} and (${after}::uuid is null or me.team_id < ${after}::uuid)
          order by me.team_id desc limit ${limit + 1}`),
-
-    /** Members in descending order of user id, if the user is one of them. One row more than `limit`. */
-    listMembers: async (
-      deadline: Deadline,
-      id: string,
-      userId: string,
-      { after, limit }: Place,
-    ): Promise<VisibleRows<MemberRow> | undefined> =>
-      toVisibleRows(
-        await deadline.run(sql<({ own_role: TeamRole } & MemberRow)[]>`
-          select me.role as own_role, members.*
-            from team_members me
-            left join lateral (
-              select m.user_id as id, m.role, m.joined_at, u.display_name
-                from team_members m join users u on u.id = m.user_id
-               where m.team_id = me.team_id and (${after}::uuid is null or m.user_id < ${after}::uuid)
-               order by m.user_id desc limit ${limit + 1}) members on true
-           where me.team_id = ${id} and me.user_id = ${userId}
-           order by members.id desc`),
-      ),
 
     /**
      * Statistics for a member. Private projects are excluded, because their grants have no effect. Costs one index entry
@@ -140,48 +96,8 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
       return team && findRole(tx, id, userId)
     },
 
-    /** The role of a user. Lock the team first. */
-    findRole,
-
-    /** Lock the team first. */
-    countMembers: async (tx: TransactionSql, id: string): Promise<number> => {
-      const [row] = await tx<{ members: number }[]>`
-        select count(*)::int as members from team_members where team_id = ${id}`
-      return row?.members ?? 0
-    },
-
     update: async (tx: TransactionSql, id: string, changes: TeamChanges): Promise<void> => {
       await tx`update teams set ${tx(changes)}, updated_at = now() where id = ${id}`
-    },
-
-    setRole: async (
-      tx: TransactionSql,
-      id: string,
-      userId: string,
-      role: AssignableRole,
-    ): Promise<MemberRow | undefined> => {
-      const [row] = await tx<MemberRow[]>`
-        update team_members m set role = ${role} from users u
-         where m.team_id = ${id} and m.user_id = ${userId} and u.id = m.user_id
-        returning m.user_id as id, u.display_name, m.role, m.joined_at`
-      return row
-    },
-
-    /** Returns whether an account is active, and locks it for share: it stays active until the transaction ends. */
-    lockActiveUserForShare: async (tx: TransactionSql, userId: string): Promise<boolean> => {
-      const { count } = await tx`select from users where id = ${userId} and status = 'active' for share`
-      return count === 1
-    },
-
-    /** Moves the role of the owner. The team never has two owners, not even between the two statements. */
-    transfer: async (tx: TransactionSql, id: string, fromId: string, toId: string): Promise<void> => {
-      await tx`update team_members set role = 'admin' where team_id = ${id} and user_id = ${fromId}`
-      await tx`update team_members set role = 'owner' where team_id = ${id} and user_id = ${toId}`
-    },
-
-    removeMember: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
-      const { count } = await tx`delete from team_members where team_id = ${id} and user_id = ${userId}`
-      return count === 1
     },
 
     /**
@@ -211,22 +127,6 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     remove: async (tx: TransactionSql, id: string): Promise<void> => {
       await tx`delete from project_grants where team_id = ${id}`
       await tx`delete from teams where id = ${id}`
-    },
-
-    /**
-     * Removes a user from all teams it does not own, and deletes the invitations to its address. Locks the account for
-     * update: joining a team locks it too, so the user joins no team meanwhile. For update, because closing the account
-     * then clears the e-mail address, which is a key.
-     */
-    leaveAll: async (tx: TransactionSql, userId: string): Promise<void> => {
-      const [user] = await tx<{ email: string | null }[]>`select email from users where id = ${userId} for update`
-      await tx`
-        select from teams
-         where id in (select team_id from team_members where user_id = ${userId} and role <> 'owner')
-         order by id
-           for no key update`
-      await tx`delete from team_members where user_id = ${userId} and role <> 'owner'`
-      await tx`delete from team_invitations where email = ${user?.email ?? null}`
     },
   }
 }

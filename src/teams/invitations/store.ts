@@ -1,8 +1,8 @@
 import type { TeamRole } from '../../access/policy/matrix.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
+import { type Place, toVisibleRows, type VisibleRows } from '../member-store.ts'
 import type { AssignableRole } from '../model.ts'
-import { type Place, toVisibleRows, type VisibleRows } from '../store.ts'
 import type { Invitation } from './model.ts'
 
 export type InvitationRow = {

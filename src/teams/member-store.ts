@@ -1,0 +1,109 @@
+import type { TeamRole } from '../access/policy/matrix.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { AssignableRole } from './model.ts'
+
+/** `id` is the id of the user. */
+export type MemberRow = { id: string; display_name: string; role: TeamRole; joined_at: Date }
+
+export type Place = { readonly after: string | null; readonly limit: number }
+
+/** Rows of a team that a member may see, and the role of that member. */
+export type VisibleRows<T> = { readonly role: TeamRole; readonly rows: T[] }
+
+/**
+ * Separates the role of the member from the rows it was joined to. Without a line the user is not a member; a line
+ * without an id stands for an empty list.
+ */
+export const toVisibleRows = <T extends { id: string }>(
+  lines: readonly ({ own_role: TeamRole } & (T | { id: null }))[],
+): VisibleRows<T> | undefined => {
+  const [first] = lines
+  const isRow = (line: (typeof lines)[number]): line is { own_role: TeamRole } & T => line.id !== null
+  return first && { role: first.own_role, rows: lines.filter(isRow) }
+}
+
+/** A separate statement: after waiting for a lock, its snapshot includes the commits made meanwhile. */
+export const findRole = async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
+  const [row] = await tx<{ role: TeamRole }[]>`
+    select role from team_members where team_id = ${id} and user_id = ${userId}`
+  return row?.role
+}
+
+/** Members of teams. A change locks the row of the team first, and then reads the roles that decide. */
+export const createMemberStore = (sql: Sql) => ({
+  findRole,
+
+  /** Members in descending order of user id, if the user is one of them. One row more than `limit`. */
+  listMembers: async (
+    deadline: Deadline,
+    id: string,
+    userId: string,
+    { after, limit }: Place,
+  ): Promise<VisibleRows<MemberRow> | undefined> =>
+    toVisibleRows(
+      await deadline.run(sql<({ own_role: TeamRole } & MemberRow)[]>`
+        select me.role as own_role, members.*
+          from team_members me
+          left join lateral (
+            select m.user_id as id, m.role, m.joined_at, u.display_name
+              from team_members m join users u on u.id = m.user_id
+             where m.team_id = me.team_id and (${after}::uuid is null or m.user_id < ${after}::uuid)
+             order by m.user_id desc limit ${limit + 1}) members on true
+         where me.team_id = ${id} and me.user_id = ${userId}
+         order by members.id desc`),
+    ),
+
+  /** Lock the team first. */
+  countMembers: async (tx: TransactionSql, id: string): Promise<number> => {
+    const [row] = await tx<{ members: number }[]>`
+      select count(*)::int as members from team_members where team_id = ${id}`
+    return row?.members ?? 0
+  },
+
+  setRole: async (
+    tx: TransactionSql,
+    id: string,
+    userId: string,
+    role: AssignableRole,
+  ): Promise<MemberRow | undefined> => {
+    const [row] = await tx<MemberRow[]>`
+      update team_members m set role = ${role} from users u
+       where m.team_id = ${id} and m.user_id = ${userId} and u.id = m.user_id
+      returning m.user_id as id, u.display_name, m.role, m.joined_at`
+    return row
+  },
+
+  /** Returns whether an account is active, and locks it for share: it stays active until the transaction ends. */
+  lockActiveUserForShare: async (tx: TransactionSql, userId: string): Promise<boolean> => {
+    const { count } = await tx`select from users where id = ${userId} and status = 'active' for share`
+    return count === 1
+  },
+
+  /** Moves the role of the owner. The team never has two owners, not even between the two statements. */
+  transfer: async (tx: TransactionSql, id: string, fromId: string, toId: string): Promise<void> => {
+    await tx`update team_members set role = 'admin' where team_id = ${id} and user_id = ${fromId}`
+    await tx`update team_members set role = 'owner' where team_id = ${id} and user_id = ${toId}`
+  },
+
+  removeMember: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
+    const { count } = await tx`delete from team_members where team_id = ${id} and user_id = ${userId}`
+    return count === 1
+  },
+
+  /**
+   * Removes a user from all teams it does not own, and deletes the invitations to its address. Locks the account for
+   * update: joining a team locks it too, so the user joins no team meanwhile. For update, because closing the account
+   * then clears the e-mail address, which is a key.
+   */
+  leaveAll: async (tx: TransactionSql, userId: string): Promise<void> => {
+    const [user] = await tx<{ email: string | null }[]>`select email from users where id = ${userId} for update`
+    await tx`
+      select from teams
+       where id in (select team_id from team_members where user_id = ${userId} and role <> 'owner')
+       order by id
+         for no key update`
+    await tx`delete from team_members where user_id = ${userId} and role <> 'owner'`
+    await tx`delete from team_invitations where email = ${user?.email ?? null}`
+  },
+})
