@@ -155,6 +155,75 @@ const readText = async (response: Response, maxBytes: number): Promise<string> =
   return text + decoder.decode()
 }
 
+const errorFromResponse = (
+  response: Response,
+  request: string,
+  relaysModelErrors: boolean,
+  nowMs: number,
+): ProviderError => {
+  const { status, headers } = response
+  const cause = new Error(`${request} returned status ${status}`)
+  if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
+  if (status >= 400 && status < 500 && status !== 429) {
+    return new ProviderError('refused', { retryable: false, status, cause })
+  }
+  return new ProviderError('unavailable', {
+    retryable: true,
+    transient: transientStatuses.has(status),
+    tripsBreaker: status >= 500 && !relaysModelErrors,
+    retryAfterMs: retryAfterMs(headers.get('retry-after'), nowMs),
+    status,
+    cause,
+  })
+}
+
+const parse = (response: Response, text: string, request: string): unknown => {
+  if (!isJson(response.headers.get('content-type')))
+    return invalidResponse(`${request} returned a content type other than JSON`)
+  try {
+    return JSON.parse(text)
+  } catch {
+    // The parser's message is dropped, because it quotes a part of the response.
+    return invalidResponse(`${request} returned invalid JSON`)
+  }
+}
+
+/** A circuit breaker that opens after consecutive failures, and admits one probe every `probeAfterMs` while it is open. */
+const createBreaker = ({
+  name,
+  clock,
+  log,
+  failuresToTrip,
+  probeAfterMs,
+}: Pick<RemoteOptions, 'name' | 'clock' | 'log'> & { failuresToTrip: number; probeAfterMs: number }) => {
+  const breaker = circuitBreaker(
+    handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),
+    {
+      breaker: new ConsecutiveBreaker(failuresToTrip),
+      // `allows` times the probes by the monotonic clock; cockatiel would use the wall clock, which can step.
+      halfOpenAfter: Number.NEGATIVE_INFINITY,
+    },
+  )
+  let probeAtMs = 0
+  let tripped = false
+  breaker.onBreak(() => {
+    probeAtMs = clock.monotonic() + probeAfterMs
+    if (!tripped) log.warn({ event: 'provider.tripped', provider: name }, 'the circuit breaker of a provider opened')
+    tripped = true
+  })
+  breaker.onReset(() => {
+    tripped = false
+    log.info({ event: 'provider.back', provider: name }, 'the circuit breaker of a provider closed')
+  })
+  const allows = () =>
+    breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
+  return {
+    allows,
+    execute: (call: () => Promise<unknown>): Promise<unknown> => breaker.execute(call),
+    state: () => (breaker.state === CircuitState.Closed ? ('up' as const) : ('tripped' as const)),
+  }
+}
+
 /**
  * A client of a provider's HTTP API, with retries and a circuit breaker.
  *
@@ -183,55 +252,7 @@ export const createRemote = ({
   random = Math.random,
   wait = delay,
 }: RemoteOptions): Remote => {
-  const breaker = circuitBreaker(
-    handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),
-    {
-      breaker: new ConsecutiveBreaker(failuresToTrip),
-      // `breakerAllows` times the probes by the monotonic clock; cockatiel would use the wall clock, which can step.
-      halfOpenAfter: Number.NEGATIVE_INFINITY,
-    },
-  )
-  let probeAtMs = 0
-  let tripped = false
-  breaker.onBreak(() => {
-    probeAtMs = clock.monotonic() + probeAfterMs
-    if (!tripped) log.warn({ event: 'provider.tripped', provider: name }, 'the circuit breaker of a provider opened')
-    tripped = true
-  })
-  breaker.onReset(() => {
-    tripped = false
-    log.info({ event: 'provider.back', provider: name }, 'the circuit breaker of a provider closed')
-  })
-  const breakerAllows = () =>
-    breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
-
-  const errorFromResponse = (response: Response, request: string, relaysModelErrors: boolean): ProviderError => {
-    const { status, headers } = response
-    const cause = new Error(`${request} returned status ${status}`)
-    if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
-    if (status >= 400 && status < 500 && status !== 429) {
-      return new ProviderError('refused', { retryable: false, status, cause })
-    }
-    return new ProviderError('unavailable', {
-      retryable: true,
-      transient: transientStatuses.has(status),
-      tripsBreaker: status >= 500 && !relaysModelErrors,
-      retryAfterMs: retryAfterMs(headers.get('retry-after'), clock.now()),
-      status,
-      cause,
-    })
-  }
-
-  const parse = (response: Response, text: string, request: string): unknown => {
-    if (!isJson(response.headers.get('content-type')))
-      return invalidResponse(`${request} returned a content type other than JSON`)
-    try {
-      return JSON.parse(text)
-    } catch {
-      // The parser's message is dropped, because it quotes a part of the response.
-      return invalidResponse(`${request} returned invalid JSON`)
-    }
-  }
+  const breaker = createBreaker({ name, clock, log, failuresToTrip, probeAfterMs })
 
   /** Returns the response or a `ProviderError` as a value, for the breaker to judge; throws only the signal's reason. */
   const callOnce = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
@@ -254,7 +275,7 @@ export const createRemote = ({
       })
       if (!response.ok) {
         response.body?.cancel().catch(() => {})
-        return errorFromResponse(response, request, relaysModelErrors)
+        return errorFromResponse(response, request, relaysModelErrors, clock.now())
       }
       return parse(response, await readText(response, maxBytes), request)
     } catch (error) {
@@ -277,7 +298,7 @@ export const createRemote = ({
   }
 
   const callThroughBreaker = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
-    if (!breakerAllows()) {
+    if (!breaker.allows()) {
       const cause = new Error(`The circuit breaker of ${name} is open after ${failuresToTrip} consecutive failures`)
       throw new ProviderError('unavailable', { retryable: true, cause })
     }
@@ -345,6 +366,6 @@ export const createRemote = ({
   return {
     call: (call, budget) => withRetries(() => callThroughBreaker(call, budget), budget, call.tries),
     fetchOutput: (url, kind, budget) => withRetries(() => fetchOnce(url, kind, budget), budget),
-    state: () => (breaker.state === CircuitState.Closed ? 'up' : 'tripped'),
+    state: breaker.state,
   }
 }
