@@ -76,7 +76,7 @@ const anyHistory = (acknowledge: boolean) =>
     },
   )
 
-const histories = Number(process.env['HISTORIES'] ?? 400)
+const histories = Number(process.env['HISTORIES'] ?? 1600)
 
 describe('three instances under any interleaving of steps and faults', () => {
   test('never answer from before a change whose writer was answered', async () => {

@@ -157,7 +157,7 @@ describe('effective access equals the access derived from the base tables', () =
           )
           const named = new Set(await touchedFacts(tx))
           // The owner’s access to a new project: no cache can hold it yet.
-          const isNew = name.includes('makes a project')
+          const isNew = name.includes('creates a project')
           const unnamed = isNew ? [] : changed.filter((id) => !named.has(`grant:${id}`))
           expect([name, unnamed]).toEqual([name, []])
           // A grant on a new project: a cache may hold that nothing was granted.
