@@ -32,8 +32,12 @@ const { values: options, positionals } = parseArgs({
 const root = fileURLToPath(new URL('..', import.meta.url))
 const timings = 'test/timings.json'
 
-/** Their assertions are about elapsed time: beside others they would measure the machine. They run last, one by one. */
-const measuresTime = new Set(['test/faults/login-flood.test.ts', 'test/faults/postgres-gone.test.ts'])
+/** They assert elapsed time or memory: beside others they would measure the machine. They run last, one by one. */
+const measures = new Set([
+  'test/faults/login-flood.test.ts',
+  'test/faults/postgres-gone.test.ts',
+  'test/kit/ttl-map.test.ts',
+])
 /** Must reach a throughput that takes one core. Beside it only files run that keep the other core busy and no more. */
 const needsACore = 'test/consistency/storm.test.ts'
 const usesOneCore = (file: string) => file === 'test/access/listing.test.ts' || needsNoServer(join(root, file))
@@ -87,7 +91,7 @@ const startShared = async (): Promise<Record<string, string>> => {
 
 const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const env = options.unit ? {} : await startShared()
-  const last = files.filter((file) => measuresTime.has(file))
+  const last = files.filter((file) => measures.has(file))
   const half = files.includes(needsACore) ? files.filter((file) => file === needsACore || usesOneCore(file)) : []
   const rest = files.filter((file) => !last.includes(file) && !half.includes(file))
   // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
@@ -95,7 +99,7 @@ const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const phases = [
     { name: 'tests', files: rest, flags: [`--parallel=${options.workers}`, ...shared] },
     { name: 'the storm, and tests beside it', files: half, flags: ['--parallel=2', ...shared] },
-    { name: 'tests that measure time', files: last, flags: [] },
+    { name: 'tests that measure time or memory', files: last, flags: [] },
   ]
   const outcomes: Outcome[] = []
   for (const { name, files, flags } of phases) {

@@ -6,7 +6,7 @@ import { canonicalEmail } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { TokenResponse, User } from './model.ts'
-import { isOutdated, type Passwords } from './passwords.ts'
+import type { Passwords } from './passwords.ts'
 import type { Device, Sessions } from './sessions.ts'
 import type { IdentityStore, UserRow } from './store.ts'
 import { toUser } from './users/view.ts'
@@ -88,7 +88,9 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
         const matches = await passwords.verify(input.password, hash, context.deadline)
         if (!matches || user === undefined || hash === undefined) break
         if (user.status !== 'active') throw new Fault('identity.account_suspended')
-        const renewed = isOutdated(hash) ? await passwords.rehash(input.password, context.deadline) : undefined
+        const renewed = passwords.isOutdated(hash)
+          ? await passwords.rehash(input.password, context.deadline)
+          : undefined
         const respond = await changes.commitAndInvalidate(
           context.deadline,
           async (tx) => {

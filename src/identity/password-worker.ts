@@ -1,13 +1,13 @@
 import { hashSync, verifySync } from '@node-rs/argon2'
 import type { ResultMessage, WorkMessage } from '../platform/worker-pool.ts'
-import { argon2Options, type PasswordResult, type PasswordWork } from './passwords.ts'
+import type { PasswordResult, PasswordWork } from './passwords.ts'
 
 /** One thread of the password pool. argon2id runs only here. */
 declare const self: Worker
 
 const perform = (work: PasswordWork): PasswordResult =>
   work.kind === 'hash'
-    ? { kind: 'hash', hash: hashSync(work.password, argon2Options) }
+    ? { kind: 'hash', hash: hashSync(work.password, work.cost) }
     : { kind: 'verify', matches: verifySync(work.hash, work.password) }
 
 self.onmessage = ({ data: { id, work } }: MessageEvent<WorkMessage<PasswordWork>>) => {

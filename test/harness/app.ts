@@ -10,6 +10,9 @@ import { mediaFolder } from './media.ts'
 /** The SECRET of every app and server that tests start. */
 export const testSecret = 'a secret of tests, the same everywhere'
 
+/** Tests register thousands of people; a test about passwords asks for `argon2Options`. */
+const cheapPasswords = { memoryCost: 64, timeCost: 1, parallelism: 1 }
+
 export type TestApp = {
   baseUrl: string
   services: Services
@@ -63,6 +66,7 @@ export const startApp = async ({
   try {
     services = await createServices({ ...defaults, ...config, secret: config?.secret ?? testSecret }, connection, {
       log: createLog('silent'),
+      passwordCost: cheapPasswords,
       ...(onStatement && { onStatement: (text, pool) => pool !== 'batch' && onStatement(text) }),
       ...overrides,
     })

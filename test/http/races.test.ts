@@ -15,7 +15,7 @@ describe('sign-ins concurrent with a change of the account:', () => {
   let client: Api
   beforeAll(async () => {
     // Enough connections for all of them to wait in the database, not for a connection.
-    app = await startApp({ config: { dbConnections: 100 } })
+    app = await startApp({ passwordCost: argon2Options, config: { dbConnections: 100 } })
     client = api(app.baseUrl)
   })
   afterAll(() => app.close())

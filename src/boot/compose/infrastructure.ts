@@ -1,7 +1,7 @@
 import { scripts } from '../../access/cache/redis-cache.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
-import { createPasswords } from '../../identity/passwords.ts'
+import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
 import { type Clock, systemClock } from '../../kit/clock.ts'
@@ -26,6 +26,8 @@ export type Overrides = {
   onStatement?: (text: string, pool: PoolName) => void
   /** Fetches the outputs of providers. */
   safeFetch?: SafeFetch
+  /** Makes hashing cheap, for tests that are not about passwords. */
+  passwordCost?: Argon2Cost
   /** Shortens leases and the intervals of the outbox, for tests. */
   cacheTiming?: CacheTiming
 }
@@ -57,7 +59,11 @@ export const composeInfrastructure = async (
 
   const redis = config.redisUrl === undefined ? undefined : createRedis({ url: config.redisUrl, clock, log, scripts })
   stack.defer(() => redis?.close())
-  const passwords = createPasswords({ workers: config.hashWorkers, maxQueued: config.hashQueue })
+  const passwords = createPasswords({
+    workers: config.hashWorkers,
+    maxQueued: config.hashQueue,
+    cost: overrides.passwordCost,
+  })
   stack.defer(passwords.close)
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
