@@ -92,8 +92,9 @@ const startShared = async (): Promise<Record<string, string>> => {
 const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const env = options.unit ? {} : await startShared()
   const last = files.filter((file) => measures.has(file))
-  const half = files.includes(needsACore) ? files.filter((file) => file === needsACore || usesOneCore(file)) : []
-  const rest = files.filter((file) => !last.includes(file) && !half.includes(file))
+  const others = files.filter((file) => !measures.has(file))
+  const half = others.includes(needsACore) ? others.filter((file) => file === needsACore || usesOneCore(file)) : []
+  const rest = others.filter((file) => !half.includes(file))
   // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
   const shared = ['--no-isolate', `--timings=${timings}`, ...(options.record ? ['--update-timings'] : [])]
   const phases = [

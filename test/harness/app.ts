@@ -1,6 +1,7 @@
 import { createApp } from '../../src/app.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
 import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createListener, type Server } from '../../src/platform/serve.ts'
 import { createServices, type Overrides, type Services } from '../../src/services.ts'
@@ -19,6 +20,8 @@ export type TestApp = {
   connection: TestConnection
   /** Resolves when the instance holds its lease and so uses its caches: at once, unless the machine is very busy. */
   leased(): Promise<void>
+  /** Resolves when the caches have applied every change committed so far, those written directly with SQL included. */
+  caughtUp(): Promise<void>
   /** Stops the app, and drops its database unless a connection was given. Idempotent. */
   close(): Promise<void>
 }
@@ -78,8 +81,10 @@ export const startApp = async ({
     const leased = async () => {
       while (systemClock.monotonic() >= caches.bus.lease.untilMs) await Bun.sleep(2)
     }
+    // NOTIFY delivers in commit order: when our own event is back, every earlier one has been applied.
+    const caughtUp = () => caches.changes.commitAndInvalidate(createDeadlines(systemClock)(30_000), async () => {})
     await leased()
-    return { baseUrl: `http://127.0.0.1:${server.port}`, services, connection, leased, close }
+    return { baseUrl: `http://127.0.0.1:${server.port}`, services, connection, leased, caughtUp, close }
   } catch (error) {
     await close()
     throw error

@@ -62,6 +62,7 @@ beforeEach(async () => {
     insert into project_grants (project_id, team_id, access_level, granted_by)
     values (${lab}, ${team}, 'write', ${ada.id})`
   await app.leased()
+  await app.caughtUp()
   clearCaches()
 })
 
