@@ -141,6 +141,48 @@ type ConnectionState<S extends string> =
 
 const scriptPrefix = 'script:'
 
+/** Logs a loss once, and the recovery from it once. */
+const createLossReport = (log: Log) => {
+  let lossReported = false
+  const reportLoss = (error: unknown) => {
+    if (lossReported) return
+    lossReported = true
+    log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is down or too slow: continuing without it')
+  }
+  const reportRecovery = () => {
+    if (!lossReported) return
+    lossReported = false
+    log.info({ event: 'redis.back' }, 'redis is available again')
+  }
+  return { reportLoss, reportRecovery }
+}
+
+/** A client for one connection and for commands that can be sent at once; it never reconnects. */
+const createClient = (
+  endpoint: URL,
+  {
+    scripts,
+    connectMs,
+    socketTimeoutMs,
+  }: { scripts: Readonly<Record<string, Script>>; connectMs: number; socketTimeoutMs: number },
+) =>
+  new Client(endpoint.href, {
+    lazyConnect: true,
+    // One connection for each client, and only commands that can be sent at once.
+    retryStrategy: null,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    // `identify` sends the INFO that the ready check would.
+    enableReadyCheck: false,
+    connectTimeout: connectMs,
+    disconnectTimeout: closeTimeoutMs,
+    socketTimeout: socketTimeoutMs,
+    scripts: Object.fromEntries(
+      Object.entries(scripts).map(([name, { lua, keys }]) => [scriptPrefix + name, { lua, numberOfKeys: keys }]),
+    ),
+  })
+
 export const createRedis = <S extends string = never>({
   url,
   clock,
@@ -158,7 +200,6 @@ export const createRedis = <S extends string = never>({
   const counts = { timeouts: 0, errors: 0 }
   let connectionState: ConnectionState<S>
   let attempt = 0
-  let lossReported = false
 
   // ioredis lets options in the URL's query override the ones below.
   const endpoint = new URL(url)
@@ -166,34 +207,7 @@ export const createRedis = <S extends string = never>({
 
   const currentLink = () => (connectionState.kind === 'up' ? connectionState.link : undefined)
 
-  const reportLoss = (error: unknown) => {
-    if (lossReported) return
-    lossReported = true
-    log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is down or too slow: continuing without it')
-  }
-  const reportRecovery = () => {
-    if (!lossReported) return
-    lossReported = false
-    log.info({ event: 'redis.back' }, 'redis is available again')
-  }
-
-  const createClient = () =>
-    new Client(endpoint.href, {
-      lazyConnect: true,
-      // One connection for each client, and only commands that can be sent at once.
-      retryStrategy: null,
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-      // `identify` sends the INFO that the ready check would.
-      enableReadyCheck: false,
-      connectTimeout: connectMs,
-      disconnectTimeout: closeTimeoutMs,
-      socketTimeout: socketTimeoutMs,
-      scripts: Object.fromEntries(
-        names.map((name) => [scriptPrefix + name, { lua: scripts[name].lua, numberOfKeys: scripts[name].keys }]),
-      ),
-    })
+  const { reportLoss, reportRecovery } = createLossReport(log)
 
   const createBreaker = (getLink: () => Link<S>) => {
     const breaker = circuitBreaker(handleAll, {
@@ -242,7 +256,7 @@ export const createRedis = <S extends string = never>({
   }
 
   const connect = () => {
-    const client = createClient()
+    const client = createClient(endpoint, { scripts, connectMs, socketTimeoutMs })
     const timer = setTimeout(() => dropClient(client, new TimedOut(`No connection within ${connectMs} ms`)), connectMs)
     connectionState = { kind: 'connecting', client, timer }
     // Includes errors that ioredis ignores, such as a database number that cannot be selected.
