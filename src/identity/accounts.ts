@@ -35,7 +35,7 @@ const minPasswordLength = 8
 /** Counts code points. The schema counts UTF-16 code units, of which some characters take two. */
 const requireLength = (password: string, pointer: string): void => {
   if ([...password.normalize('NFC')].length >= minPasswordLength) return
-  throw invalidInput('body', pointer, `Expected ${minPasswordLength} characters or more`)
+  throw invalidInput('body', pointer, `must be text of at least ${minPasswordLength} characters`)
 }
 
 /**
@@ -58,7 +58,8 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       device: Device,
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
-      if (email === undefined) throw invalidInput('body', '/email', 'Too long')
+      if (email === undefined)
+        throw invalidInput('body', '/email', 'must be an e-mail address of at most 254 characters')
       requireLength(input.password, '/password')
       const passwordHash = await passwords.hash(input.password, context.deadline)
       const respond = await changes.commitAndInvalidate(

@@ -69,12 +69,12 @@ const contentAccessOf = (
 ) => {
   const { variant = 'original', signature, share } = query
   if (signature !== undefined) {
-    if (share !== undefined) throw invalidInput('query', '/share', 'Cannot be combined with signature')
+    if (share !== undefined) throw invalidInput('query', '/share', 'must be absent with a signature')
     if (query.variant !== undefined)
       throw invalidInput(
         'query',
         '/variant',
-        'Cannot be combined with signature: a signed link names its variant itself',
+        'must be absent with a signature, because a signed link names its variant',
       )
     return links.open(context, { mediaId, signature, method: request.method, url: request.url })
   }

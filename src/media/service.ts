@@ -12,7 +12,7 @@ import { type ObjectStore, type OpenObject, objectKey } from '../platform/object
 import { type ContentAccess, type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
 
-export const noSuchVariant = 'A video has the original only'
+export const noSuchVariant = 'must be original, because the media is a video'
 
 /** Videos have no thumbnails. */
 const variantsOf = (contentType: string): readonly Variant[] =>
@@ -128,7 +128,8 @@ export const createMedia = ({
     /** Resolves when the caller may use the image as a reference: it needs `download`, and the right to derive from its generation. */
     requireReference: async (context: RequestContext, caller: Caller, id: string): Promise<void> => {
       const { generationId, contentType } = await access.requireMedia(caller, 'download', id, context.deadline)
-      if (!contentType.startsWith('image/')) throw invalidInput('body', '/reference_media_id', 'Must be an image')
+      if (!contentType.startsWith('image/'))
+        throw invalidInput('body', '/reference_media_id', 'must be the id of an image')
       if (generationId !== null) await access.requireDerivation(caller, generationId, context.deadline)
     },
 

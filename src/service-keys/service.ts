@@ -33,7 +33,7 @@ const toExpiry = (text: string | undefined, now: Date): Date | null => {
   // A UTC offset can move the time into a year of five digits.
   if (isCalendarDay(text) && expiry > now && expiry.getUTCFullYear() <= 9_999) return expiry
   throw new Fault('request.invalid', {
-    problems: [{ in: 'body', pointer: '/expires_at', detail: 'Expected a time in the future' }],
+    problems: [{ in: 'body', pointer: '/expires_at', detail: 'must be a time in the future' }],
   })
 }
 

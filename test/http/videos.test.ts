@@ -157,7 +157,9 @@ describe('an ordered video', () => {
     for (const variant of ['256', '512', '1024']) {
       const { status, body } = await client.get(`${path}${variant}`, { token: ada.token })
       expect([status, body.code]).toEqual([422, 'request.invalid'])
-      expect(body.errors).toEqual([{ in: 'query', pointer: '/variant', detail: 'A video has the original only' }])
+      expect(body.errors).toEqual([
+        { in: 'query', pointer: '/variant', detail: 'must be original, because the media is a video' },
+      ])
       // A caller without access gets the response for an unknown id.
       const bob = await register(client)
       expect((await client.get(`${path}${variant}`, { token: bob.token })).body.code).toBe('media.not_found')

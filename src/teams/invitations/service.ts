@@ -72,7 +72,8 @@ export const createInvitations = ({
       input: NewInvitation,
     ): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
-      if (email === undefined) throw invalidInput('body', '/email', 'Too long')
+      if (email === undefined)
+        throw invalidInput('body', '/email', 'must be an e-mail address of at most 254 characters')
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)

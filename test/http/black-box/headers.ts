@@ -102,7 +102,7 @@ export const headers: Group = (world) =>
       const uploaded = await world().send('POST', '/api/v1/media', {
         token,
         headers: { 'content-type': 'image/png' },
-        body: (await newPicture()) as unknown as BodyInit,
+        body: (await newPicture()) as Uint8Array<ArrayBuffer>,
       })
       const path = `/api/v1/media/${uploaded.body.id}/content`
       const wanted = ['authorization', 'if-none-match', 'if-range', 'range']

@@ -56,7 +56,7 @@ export const hiding: Group = (world) =>
       }
     }, 60_000)
     const upload = async () => {
-      const body = (await newPicture()) as unknown as BodyInit
+      const body = (await newPicture()) as Uint8Array<ArrayBuffer>
       const headers = { 'content-type': 'image/png' }
       return (await world().send('POST', '/api/v1/media', { token: owner.token, headers, body })).body.id
     }

@@ -18,7 +18,7 @@ export const uploads: Group = (world) =>
       bob = await world().register()
     })
     const upload = (bytes: Uint8Array, type = 'image/png', { token }: Person = ada) =>
-      world().send('POST', path, { token, headers: { 'content-type': type }, body: bytes as unknown as BodyInit })
+      world().send('POST', path, { token, headers: { 'content-type': type }, body: bytes as Uint8Array<ArrayBuffer> })
     const list = async ({ token }: Person, query = '') => (await world().get(`${path}${query}`, { token })).body
     const withoutIds = ({ status, text }: Answer, ...ids: string[]) =>
       ids.reduce((rest, id) => rest.replaceAll(id, ''), `${status} ${text.replace(/"request_id":"[^"]*"/, '')}`)
