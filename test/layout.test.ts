@@ -175,6 +175,20 @@ const foldersStaySmall: Rule = (sources) => {
   ]
 }
 
+const maxFunctionLines = 149
+/** A nested function is shorter than the one at the top level that contains it, so those are enough. */
+const functionsStayShort: Rule = (sources) =>
+  sources.flatMap(({ path, text }) => {
+    const statements = text.split(/^(?=\w)/m)
+    const long = statements
+      .filter((statement) =>
+        /^(?:export )?(?:const \w+(?:: [^=]+)? = (?:async )?[<(]|(?:async )?function\b)/.test(statement),
+      )
+      .map((statement) => statement.split('\n/**', 1)[0]?.trimEnd().split('\n') ?? [])
+      .filter((found) => found.length > maxFunctionLines)
+    return long.map(([first = '', ...rest]) => `${path}: ${rest.length + 1} lines: ${first}`)
+  })
+
 const onlyCheckedTypes: Rule = (sources) =>
   sources.flatMap(({ path, text }) => {
     // In comments too: that is where they are written.
@@ -215,6 +229,19 @@ const rules: [guarantee: string, rule: Rule, broken: (Source | Source[])[], inta
         path: 'teams/b.ts',
         text: "import { b } from '../access/access.ts'\nimport { randomBytes } from 'node:crypto'",
       },
+    ],
+  ],
+  [
+    'no function has 150 lines or more',
+    functionsStayShort,
+    [
+      { path: 'teams/a.ts', text: `export const a = ({\n  b,\n}: B) => {\n${'  c()\n'.repeat(146)}}\n` },
+      { path: 'teams/b.ts', text: `const one = 1\nconst a = async <T>(b: T) => {\n${'  c()\n'.repeat(148)}}\n` },
+      { path: 'teams/c.ts', text: `function a() {\n${'  c()\n'.repeat(148)}}\n` },
+    ],
+    [
+      { path: 'teams/a.ts', text: `const a = () => {\n${'  c()\n'.repeat(147)}}\n\n/** Long. */\nconst b = 1` },
+      { path: 'fault.ts', text: `export const catalogue = {\n${'  a: 1,\n'.repeat(200)}}\n` },
     ],
   ],
   [

@@ -1,7 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
 import { Redis as Client } from 'ioredis'
 import { syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
-import type { RedisCache } from '../../src/access/cache/redis-cache.ts'
 import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
@@ -286,7 +285,7 @@ describe('an outbox', () => {
       get serverRunId() {
         return serverRunId
       },
-    } as unknown as RedisCache
+    }
     return createOutbox({
       redisCache: withRedis ? redisCache : undefined,
       pendingInvalidations,

@@ -53,7 +53,7 @@ export type Outbox = {
 
 type Dependencies = {
   /** Undefined: no Redis is configured, so every event is confirmed at once. */
-  readonly redisCache: RedisCache | undefined
+  readonly redisCache: Pick<RedisCache, 'invalidate' | 'serverRunId'> | undefined
   readonly pendingInvalidations: PendingInvalidations
   readonly store: EventStore
   readonly clock: Clock
