@@ -18,7 +18,7 @@ import { toFault } from './http/to-fault.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
-import { createDeadlines } from './kit/deadline.ts'
+import { createDeadlines, type Deadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
@@ -57,6 +57,12 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const isUpload = ({ method, url }: Request) =>
     uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
+  /** Marks every response of a request that got stale facts, refusals included, but no 5xx: it answers nothing by them. */
+  const markStaleReads = (response: Response, deadline: Deadline): Response => {
+    if (staleReads.isUsedBy(deadline) && response.status < 500) response.headers.set('velro-degraded', 'stale-reads')
+    return response
+  }
+
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate(contextSlot)
     .onError(({ code, error, request, context = newContext(request), path }) => {
@@ -74,7 +80,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
       if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
       else log.debug(entry, 'request refused')
-      return responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
+      const problem = responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
+      return markStaleReads(problem, context.deadline)
     })
     // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
     .onRequest((incoming) => {
@@ -92,16 +99,16 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         : undefined
     })
     .mapResponse(({ response, set, request, context }) => {
-      if (response instanceof Response) return response
-      if (staleReads.isDegraded(context.deadline)) set.headers['velro-degraded'] = 'stale-reads'
+      if (response instanceof Response) return markStaleReads(response, context.deadline)
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
-      return responder.json(custom === undefined ? response : custom.response, {
+      const answer = responder.json(custom === undefined ? response : custom.response, {
         status: typeof status === 'number' ? status : 200,
         requestId: context.requestId,
         origin: request.headers.get('origin'),
         headers: set.headers as Record<string, string>,
       })
+      return markStaleReads(answer, context.deadline)
     })
     .use(healthRoutes(services))
     .use(docsRoutes(responder))

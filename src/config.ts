@@ -42,8 +42,8 @@ export type Config = {
   readonly l1MaxEntries: number
   readonly l1MaxBytes: number
   readonly l1TtlMs: number
-  /** How long stale reads are served from memory while Postgres is down. 0: never. */
-  readonly emergencyReadMs: number
+  /** How long stale reads continue while Postgres is down, after the lease has ended. 0: never. */
+  readonly staleReadMs: number
   /** For the connection that listens, which must not go through a pooler. Undefined: `databaseUrl`. */
   readonly databaseBusUrl: string | undefined
   /** Off: a change does not wait for the acknowledgements of the other instances. */
@@ -267,7 +267,7 @@ export const parseConfig = (env: Environment): Config => {
     generationTimeoutMs: integer('GENERATION_TIMEOUT_SECONDS', 1_500, 1, 3_600) * 1_000,
     l1MaxEntries: integer('L1_MAX_ENTRIES', 10_000, 100, 10_000_000),
     l1MaxBytes: integer('L1_MAX_MEGABYTES', 64, 1, 65_536) * 1_048_576,
-    emergencyReadMs: integer('EMERGENCY_READ_SECONDS', 60, 0, 3_600) * 1_000,
+    staleReadMs: integer('EMERGENCY_READ_SECONDS', 60, 0, 3_600) * 1_000,
     databaseBusUrl,
     acknowledgements: oneOf('ACKNOWLEDGEMENTS', ['on', 'off'], 'on'),
     l1TtlMs: integer('L1_TTL_SECONDS', 60, 1, 3_600) * 1_000,

@@ -22,38 +22,61 @@ export type TracedLayer = {
   verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   reason: string
   tier: Tier | null
-  /** The age of the oldest fact used: how long ago Postgres confirmed it. */
+  /** How long ago the oldest fact used was read from Postgres. */
   age_ms: number | null
+  /** With up to three decimals. */
   microseconds: number
 }
 
 export type Explanation = Decision & { layers: TracedLayer[] }
 
 /**
- * Decides whether a user may do an action on a resource, and authenticates those who ask.
+ * Decides whether a user may do an action on a resource, and authenticates people and services.
  *
- * Guarantee: default deny. A decision reflects the facts at one moment after the question arrived. Cost: no statement
- * without a cache miss, one with any number of misses.
+ * Guarantee: default deny. The facts of one decision were all valid together at one moment between the call and its answer.
+ *
+ * Cost, for each call: no statement where memory has a lease and every fact, else at most one for any number of misses, and
+ * more only when invalidations arrive in between. A route with `may` makes two calls: `authenticate` prefetches the facts
+ * that `require` then finds in memory. Without a lease, or with the tier `l1` off, memory is not read, and each call loads
+ * its facts again: two statements.
+ *
+ * Degrades: while Postgres is down and the lease has ended, callers are authenticated and `read` and `download` decided on
+ * stale facts, which memory held while the lease lasted (see `StaleReads`). Any other action is refused with
+ * `database.unavailable`, and so is every call whose facts are not all in memory.
  */
 export type Access = {
-  /** The caller of verified claims; 401 where its session has ended or its account is not active. */
+  /**
+   * The caller of verified claims; 401 where the session has ended or the account is not active. Where session or account
+   * has to be loaded, the same statement prefetches the facts about `resources`; where both are in memory, `resources` are
+   * ignored and a later decision loads the facts it lacks.
+   */
   authenticate(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
   /** The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. */
   authenticateService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
+  /**
+   * The decisions in the order of the questions, all on facts that were valid together. If the facts are stale, one question
+   * about an action other than `read` and `download` refuses them all with `database.unavailable`.
+   */
   decideMany(
     questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
     deadline: Deadline,
   ): Promise<Decision[]>
-  /** The decision, and of each of the ten layers its verdict, reason, tier and time. */
+  /**
+   * The decision, and the verdict, reason, tier and time of each of the ten layers. `allowed` and `reason` are redacted, the
+   * layers are not: before a person sees them, call `redactExplanation`.
+   */
   explain(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Explanation>
-  /** Resolves where the action is allowed; else 404 where the caller may not read the resource, 403 where it may. */
+  /**
+   * Resolves if the caller may do the action. Otherwise throws 404 where the caller may not read the resource, as if the
+   * resource did not exist, and 403 where the caller may read it.
+   */
   require(caller: Caller, action: Action, ref: ResourceRef, deadline: Deadline): Promise<void>
-  /** As `require`, for media; resolves to its facts. */
+  /** As `require`, for media; resolves to the facts of the media. */
   requireMedia(caller: Pick<Caller, 'userId'>, action: Action, id: string, deadline: Deadline): Promise<MediaFact>
   /**
-   * Resolves where the caller may derive a generation from this one; else 404 where it may not read it, and
-   * `generation.derivatives_not_allowed` where it may.
+   * Resolves if the caller may derive a generation from this one. Otherwise throws 404 where the caller may not read the
+   * generation, and `generation.derivatives_not_allowed` where the caller may read it.
    */
   requireDerivation(caller: Caller, generationId: string, deadline: Deadline): Promise<void>
 }
@@ -70,37 +93,47 @@ const toFacts = (userId: string, account: Facts['account'], resource: ResourceFa
   ...resource,
 })
 
-/** Stale facts suffice to read and to download; any other action needs Postgres. */
+/** Only `read` and `download` may be decided on stale facts; any other action needs Postgres. */
 const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
   if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
 }
 
+/** The layer that checks the account of the user. */
+const accountLayer = 4
+/** The layer that stands for loading the facts. */
+const factsLayer = 7
+
 const notVisible: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
 
+/** Only denials have such a reason: an active account is no reason to allow. */
+const isAboutAccount = ({ reason }: Decision): boolean => reason.startsWith('account.')
+
 /**
- * The decision as a caller sees it. Where it may not read the resource, a denial reads as if the resource did not exist.
- * The state of the caller's own account is not hidden from it.
+ * The decision as a client may see it. Where the user may not read the resource, a denial is the one for a resource that
+ * does not exist. A denial for the state of the user's account stays: it does not depend on the resource.
  */
 const redactDecision = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
-  if (decision.allowed || decision.reason.startsWith('account.')) return decision
+  if (decision.allowed || isAboutAccount(decision)) return decision
   return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
 }
 
-/** The finding of each layer for an active account and a resource that does not exist. */
+/** The finding of each layer, but for that of the account, about a resource that does not exist. */
 const notVisibleFindings = new Map(
-  layers.map(({ layer, evaluate }) => [
-    layer,
-    evaluate({ userId: '', account: { status: 'active', role: 'user', plan: 'free' }, ...noResource }, 'read'),
-  ]),
+  layers
+    .filter(({ layer }) => layer !== accountLayer)
+    .map(({ layer, evaluate }) => [layer, evaluate({ userId: '', account: undefined, ...noResource }, 'read')]),
 )
 
 /**
- * The explanation that the user it is about may see. A resource it may not read is explained as one that does not exist:
- * with the same finding in every layer, and without tier, age and time, because a fact that another user's requests put
- * into a cache would give away that the resource exists.
+ * The explanation that the user it is about may see. A service needs no redaction, because it may ask about any user.
+ *
+ * Guarantee: where the user may not read the resource, or has no active account, the explanation equals that of a resource
+ * that does not exist: each layer has the same finding, and none has tier, age or time, because a fact that another
+ * user's requests put into a cache would reveal that the resource exists. Not covered: the response time, which shows
+ * whether the facts were in memory; those of unknown ids are cached there too.
  */
-export const redact = (explanation: Explanation): Explanation =>
-  explanation.reason !== notVisible.reason
+export const redactExplanation = (explanation: Explanation): Explanation =>
+  explanation.reason !== notVisible.reason && !isAboutAccount(explanation)
     ? explanation
     : {
         ...explanation,
@@ -114,7 +147,7 @@ export const redact = (explanation: Explanation): Explanation =>
       }
 
 export const createAccess = ({
-  facts,
+  facts: factCache,
   clock,
   decisionCounters,
   onServiceKeyUsed = () => {},
@@ -137,51 +170,51 @@ export const createAccess = ({
   }
 
   const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
-    const gathered = await facts.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
+    const gathered = await factCache.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
     refuseStale(gathered, action)
     const resource = gathered.resource(ref, userId)
-    const question = toFacts(userId, gathered.find('account', userId), resource)
     decisionCounters.count(gathered.tier)
     onDecision(userId, ref, resource)
-    return { question, gathered }
+    return { facts: toFacts(userId, gathered.find('account', userId), resource), gathered }
   }
 
   const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
-    const account = facts.peek('account', userId)
-    const resource = account.kind === 'miss' ? undefined : facts.peekResource(ref, userId)
+    const account = factCache.peek('account', userId)
+    const resource = account.kind === 'miss' ? undefined : factCache.peekResource(ref, userId)
     if (resource === undefined) return undefined
     decisionCounters.count('l1')
     onDecision(userId, ref, resource)
     return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
   }
 
+  /** `action` decides only whether stale facts suffice. */
   const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
-    peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ question }) => question)
+    peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ facts }) => facts)
 
   const requireFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
-    const question = await factsOf(userId, action, ref, deadline)
-    if (decide(question, action).allowed) return question
-    throw new Fault(decide(question, 'read').allowed ? 'access.denied' : notFound[ref.type])
+    const facts = await factsOf(userId, action, ref, deadline)
+    if (decide(facts, action).allowed) return facts
+    throw new Fault(decide(facts, 'read').allowed ? 'access.denied' : notFound[ref.type])
   }
 
-  /** Decides, timing each layer. The time of layer 7 is `gatheredInMs`, because its facts are what takes time. */
+  /** Decides, timing each layer. Tier, age and `gatheredInMs` are reported for layer 7, which stands for loading the facts. */
   const trace = (
-    question: Facts,
+    facts: Facts,
     action: Action,
     { tier, ageMs }: Pick<GatheredFacts, 'tier' | 'ageMs'>,
     gatheredInMs: number,
   ): Explanation => {
     const traced: TracedLayer[] = []
     let sinceMs = clock.monotonic()
-    const decision = decide(question, action, ({ layer, name }, { verdict, reason }) => {
+    const decision = decide(facts, action, ({ layer, name }, { verdict, reason }) => {
       const nowMs = clock.monotonic()
-      const isAccessLayer = layer === 7
-      const microseconds = Math.round((isAccessLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000) / 1_000
-      const source = isAccessLayer ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
+      const isFactsLayer = layer === factsLayer
+      const microseconds = Math.round((isFactsLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000) / 1_000
+      const source = isFactsLayer ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
       traced.push({ layer, name, verdict, reason, ...source, microseconds })
       sinceMs = nowMs
     })
-    const { allowed, reason } = redactDecision(question, action, decision)
+    const { allowed, reason } = redactDecision(facts, action, decision)
     return { allowed, reason, layers: traced }
   }
 
@@ -192,39 +225,41 @@ export const createAccess = ({
   ): Promise<Caller> => {
     const { sessionId, userId } = claims
     const queries = [...principalQueries(sessionId, userId), ...resources.map((ref) => resourceQuery(ref, userId))]
-    const gathered = await facts.gather(queries, deadline)
+    const gathered = await factCache.gather(queries, deadline)
     const caller = requireSignedIn(claims, gathered.principal(claims.sessionId, claims.userId))
-    decisionCounters.attributePrefetch(gathered.tier, resources.length)
+    // The decisions on these resources find their facts in memory, and are counted for the tier they came from.
+    decisionCounters.recordPrefetch(gathered.tier, resources.length)
     return gathered.stale ? { ...caller, stale: true } : caller
   }
 
   return {
     authenticate: (claims, deadline, resources) => {
-      const known = facts.peekPrincipal(claims.sessionId, claims.userId)
+      const known = factCache.peekPrincipal(claims.sessionId, claims.userId)
       return known === undefined ? loadCaller(claims, deadline, resources) : requireSignedIn(claims, known)
     },
     authenticateService: async (key, scope, deadline) => {
       const presented = readServiceKey(key)
       if (presented === undefined) throw new Fault('identity.not_signed_in')
       const { id, secretHash } = presented
-      const known = facts.peek('service_key', id)
+      const known = factCache.peek('service_key', id)
       const fact =
         known.kind === 'miss'
-          ? (await facts.gather([factQuery('service_key', id)], deadline)).find('service_key', id)
+          ? (await factCache.gather([factQuery('service_key', id)], deadline)).find('service_key', id)
           : known.kind === 'hit'
             ? known.value
             : undefined
-      const live = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
-      if (!live || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
+      // `live`: not revoked.
+      const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
+      if (!isValid || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
       if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
       onServiceKeyUsed(id)
       return { keyId: id }
     },
     decide: (userId, action, ref, deadline) => {
-      return mapMaybePromise(factsOf(userId, action, ref, deadline), (question) => redactDecision(question, action))
+      return mapMaybePromise(factsOf(userId, action, ref, deadline), (facts) => redactDecision(facts, action))
     },
     decideMany: async (questions, deadline) => {
-      const gathered = await facts.gather(
+      const gathered = await factCache.gather(
         questions.flatMap(({ userId, resource }) => [factQuery('account', userId), resourceQuery(resource, userId)]),
         deadline,
       )
@@ -240,11 +275,11 @@ export const createAccess = ({
       const startedMs = clock.monotonic()
       const known = peekFacts(userId, ref)
       if (known !== undefined) {
-        const source = { tier: 'l1', ageMs: facts.ageMs(ref, userId) } as const
+        const source = { tier: 'l1', ageMs: factCache.ageMs(ref, userId) } as const
         return trace(known, action, source, clock.monotonic() - startedMs)
       }
-      return gatherFacts(userId, action, ref, deadline).then(({ question, gathered }) =>
-        trace(question, action, gathered, clock.monotonic() - startedMs),
+      return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
+        trace(facts, action, gathered, clock.monotonic() - startedMs),
       )
     },
     require: async (caller, action, ref, deadline) => {
@@ -256,9 +291,10 @@ export const createAccess = ({
       return media
     },
     requireDerivation: async (caller, generationId, deadline) => {
-      const question = await factsOf(caller.userId, 'create', { type: 'generation', id: generationId }, deadline)
-      if (decide({ ...question, deriving: true }, 'read').allowed) return
-      throw new Fault(decide(question, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
+      // Deriving creates, so stale facts do not suffice. It needs `read` on the parent, under the rule for `deriving`.
+      const facts = await factsOf(caller.userId, 'create', { type: 'generation', id: generationId }, deadline)
+      if (decide({ ...facts, deriving: true }, 'read').allowed) return
+      throw new Fault(decide(facts, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
     },
   }
 }

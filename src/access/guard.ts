@@ -4,7 +4,7 @@ import { contextSlot, resolved } from '../http/elysia-adapter.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
-import type { RecheckedPermission } from './permission-recheck.ts'
+import type { StreamPermission } from './permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
 import type { Caller, Principal, Service, TokenClaims } from './principal.ts'
 import { serviceKeyPrefix } from './service-key.ts'
@@ -19,7 +19,7 @@ const credentialOf = (request: Request): string => {
   return header.slice(scheme.length)
 }
 
-/** The parts of a request that may name its resources. */
+/** The parts of a request that name its resources. */
 type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
 type ResourcesOf = (parts: RequestParts) => readonly ResourceRef[]
 type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
@@ -27,19 +27,28 @@ type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) =>
 export type Guard = ReturnType<typeof createGuard>
 
 /**
- * Authentication and authorization of every route that is not public, as Elysia macros.
+ * Authentication and authorization of every route that is not public, as Elysia macros. A route without one of them is
+ * public, and nothing here prevents that: test/http/authorization-matrix.test.ts fails for a route that its table does not
+ * list or that admits another caller than the table says.
  *
- * - `signedIn: true` requires a bearer token (401) and adds `caller`. `signedIn: resourcesOf` loads the facts of these
- *   resources in the same statement.
- * - `signedInUnless: { hasOtherCredential, resourcesOf }` is the same, unless the query carries another credential: then the
- *   bearer token is ignored, `caller` is undefined and the route checks that credential itself.
+ * - `signedIn: true` requires an access token (401) and adds `caller`. `signedIn: resourcesOf` also prefetches the facts
+ *   about these resources.
+ * - `signedInOrOtherCredential: { hasOtherCredential, resourcesOf }` is the same, unless the query carries another
+ *   credential: then the access token is ignored, `caller` is undefined and the route checks that credential itself.
  * - `may: [action, resourceOf]` also requires the permission: 404 where the caller may not read the resource, 403 where it
  *   may read it but not do this. `mayWithRecheck` is the same for a streamed response, and adds the `permission` that the
  *   stream re-checks while it lasts.
- * - `admin: true` requires an operator.
+ * - `operator: true` requires an operator (403).
  * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
+ *   `personOrServiceByQuery` is the same for resources named in the query.
  * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
  * - `service: scope` admits only services whose key has the scope, and adds `service`.
+ *
+ * Cost: a prefetch shares the statement that loads session and account. Where memory has both, no statement is sent and the
+ * resources are ignored; the decision then loads the facts that memory lacks.
+ *
+ * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
+ * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
 export const createGuard = ({
   access,
@@ -58,7 +67,7 @@ export const createGuard = ({
       ? claims.then((verified) => access.authenticate(verified, context.deadline, resources))
       : access.authenticate(claims, context.deadline, resources)
   }
-  /** For routes that need Postgres anyway: 503 at once where the session could only be read from stale facts. */
+  /** For routes that need Postgres anyway: 503 at once where session and account are known only from stale facts. */
   const authenticate = (
     request: Request,
     context: RequestContext,
@@ -68,7 +77,7 @@ export const createGuard = ({
       if (caller.stale) throw new Fault('database.unavailable')
       return caller
     })
-  /** 401 for a bad credential; 403 for a valid one of a person. */
+  /** 401 for an invalid credential; 403 for a key without the scope, and for the valid token of a person. */
   const authenticateService = async (request: Request, context: RequestContext, scope: Scope): Promise<Service> => {
     const credential = credentialOf(request)
     if (credential.startsWith(serviceKeyPrefix)) return access.authenticateService(credential, scope, context.deadline)
@@ -95,7 +104,7 @@ export const createGuard = ({
         return resolved(mapMaybePromise(authenticate(request, context, resources), (caller) => ({ caller })))
       },
     }),
-    signedInUnless: ({
+    signedInOrOtherCredential: ({
       hasOtherCredential,
       resourcesOf,
     }: {
@@ -108,7 +117,7 @@ export const createGuard = ({
         return resolved<{ caller: Caller | undefined }>(mapMaybePromise(authenticated, (caller) => ({ caller })))
       },
     }),
-    admin: (_: true) => ({
+    operator: (_: true) => ({
       resolve: async ({ request, context }) => {
         const caller = await authenticate(request, context)
         if (caller.role !== 'admin') throw new Fault('access.admins_only')
@@ -127,7 +136,7 @@ export const createGuard = ({
         return resolved(mapMaybePromise(authenticated, (principal) => ({ principal })))
       },
     }),
-    /** For resources in the query. Apart, because Elysia parses the query of every route whose hooks mention it. */
+    /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
     personOrServiceByQuery: ({
       scope,
       resourcesOf,
@@ -164,7 +173,7 @@ export const createGuard = ({
         const caller = await authenticate(request, context, [ref])
         const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
         await access.require(caller, action, ref, context.deadline)
-        const permission: RecheckedPermission = { userId, sessionId, expiresAtMs, action, ref }
+        const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
         return { caller, permission }
       },
     }),

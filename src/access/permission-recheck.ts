@@ -1,3 +1,4 @@
+import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { FactCache } from './cache/fact-cache.ts'
@@ -8,8 +9,8 @@ import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import type { Action, ResourceRef } from './policy/matrix.ts'
 import type { Claims } from './principal.ts'
 
-/** The permission a streamed response was started with: user, session, expiry of the token, action and resource. */
-export type RecheckedPermission = Claims & {
+/** The permission that a streamed response needs for as long as it lasts: user, session, expiry of the token, action, resource. */
+export type StreamPermission = Claims & {
   readonly expiresAtMs: number
   readonly action: Action
   readonly ref: ResourceRef
@@ -23,18 +24,21 @@ export const isSignedIn = ({ userId }: Claims, { session, account }: PrincipalFa
   account?.status === 'active'
 
 /**
- * Re-checks permissions of streamed responses, which outlive the decision they were started with.
+ * Re-checks the permissions of streamed responses, which outlive the decision they were started with.
  *
- * Guarantee: the same answer as a new request would get now, from the same facts. `peek` reads only memory; `gather` sends
- * at most one statement for any number of permissions. Neither counts as a decision, because no request asked.
+ * Guarantee: whether a new request with the same token would be allowed now, by the same rules and facts; the reason is not
+ * reported. Never decided on stale facts. Cost: `peek` reads only memory; `gather` sends no statement where memory has a
+ * lease and every fact, else one for any number of permissions, and more only when invalidations arrive in between. The
+ * decision counters count neither, because they count the decisions of requests.
  *
- * Degrades: stale facts do not suffice to continue a stream, so `gather` throws while Postgres is down.
+ * Degrades: fails closed. While Postgres is down, permissions whose facts are all in memory are decided until the lease
+ * ends; after that `peek` returns undefined and `gather` rejects, and the caller has to end the streams.
  */
 export type PermissionRecheck = {
-  /** Undefined where memory lacks a fact. */
-  peek(permission: RecheckedPermission): boolean | undefined
-  /** One answer for each permission, in their order. */
-  gather(permissions: readonly RecheckedPermission[], deadline: Deadline): Promise<boolean[]>
+  /** Undefined where memory has no lease or lacks a fact. */
+  peek(permission: StreamPermission): boolean | undefined
+  /** One verdict for each permission, in their order. Rejects with `database.unavailable` on stale facts. */
+  gather(permissions: readonly StreamPermission[], deadline: Deadline): Promise<boolean[]>
 }
 
 export const createPermissionRecheck = ({
@@ -44,7 +48,7 @@ export const createPermissionRecheck = ({
   facts: Pick<FactCache, 'peekPrincipal' | 'peekResource' | 'gather'>
   clock: Clock
 }): PermissionRecheck => {
-  const isAllowed = (permission: RecheckedPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
+  const isAllowed = (permission: StreamPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
     const nowMs = clock.now()
     if (permission.expiresAtMs <= nowMs || !isSignedIn(permission, principal, nowMs)) return false
     const { userId, action } = permission
@@ -63,6 +67,7 @@ export const createPermissionRecheck = ({
         resourceQuery(ref, userId),
       ])
       const gathered = await facts.gather(queries, deadline)
+      if (gathered.stale) throw new Fault('database.unavailable')
       return permissions.map((permission) => {
         const { sessionId, userId, ref } = permission
         return isAllowed(permission, gathered.principal(sessionId, userId), gathered.resource(ref, userId))

@@ -3,7 +3,7 @@ import { Fault } from '../fault.ts'
 import { contract } from '../http/contract.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
 import { mapMaybePromise } from '../kit/maybe-promise.ts'
-import { type Access, redact } from './access.ts'
+import { type Access, redactExplanation } from './access.ts'
 import type { Guard } from './guard.ts'
 import type { Listing } from './listing/listing.ts'
 import * as schema from './model.ts'
@@ -30,7 +30,7 @@ const subjectOf = (
   if (principal.kind === 'service') {
     if (userId !== undefined) return userId
     throw new Fault('request.invalid', {
-      problems: [{ ...where, detail: 'A service must name the user it asks about' }],
+      problems: [{ ...where, detail: 'is required, because a service must name the user it asks about' }],
     })
   }
   if (userId === undefined || userId === principal.caller.userId) return principal.caller.userId
@@ -81,7 +81,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
       ({ context, principal, body: { user_id, action, resource } }) =>
         mapMaybePromise(
           access.explain(subjectOf(principal, user_id, inBody), action, resource, context.deadline),
-          (explanation) => (principal.kind === 'person' ? redact(explanation) : explanation),
+          (explanation) => (principal.kind === 'person' ? redactExplanation(explanation) : explanation),
         ),
       {
         personOrService: { scope: 'authorization:check' },

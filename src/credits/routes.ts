@@ -30,7 +30,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
         return status(201, grant)
       },
       {
-        admin: true,
+        operator: true,
         ...contract(
           { body: model.newGrant },
           { 201: model.grant },

@@ -10,7 +10,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
   new Elysia({ prefix: '/api/v1/security/flags' })
     .use(guard)
     .get('', ({ context }) => flags.get(context), {
-      admin: true,
+      operator: true,
       ...contract(
         {},
         { 200: model.flags },
@@ -18,7 +18,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
       ),
     })
     .put('', ({ context, caller, body }) => flags.set(context, caller, body), {
-      admin: true,
+      operator: true,
       ...contract(
         { body: model.flagChanges },
         { 200: model.flags },

@@ -2,6 +2,7 @@ import { type Static, type TObject, type TProperties, type TSchema, Type as t } 
 import { t as elysia } from 'elysia'
 import { invalidInput } from '../fault.ts'
 import { decodeCursor } from '../kit/cursor.ts'
+import { maxEmailLength } from '../kit/email.ts'
 import { idPattern } from '../kit/id.ts'
 
 /** An object with these fields and no others. */
@@ -20,11 +21,12 @@ export const text = (min: number, max: number) =>
 
 /** Repeats the limit of the length: the validator tries every keyword, and this pattern alone would be slow on 1 MiB. */
 export const emailPattern =
-  '^(?=.{3,254}$)[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f\\x7f]+@[^\\s@.\\x00-\\x1f\\x7f]+(\\.[^\\s@.\\x00-\\x1f\\x7f]+)+$'
+  `^(?=.{3,${maxEmailLength}}$)` +
+  '[^\\s@<>"(),:;\\[\\]\\\\\\x00-\\x1f\\x7f]+@[^\\s@.\\x00-\\x1f\\x7f]+(\\.[^\\s@.\\x00-\\x1f\\x7f]+)+$'
 
 export const email = t.String({
   minLength: 3,
-  maxLength: 254,
+  maxLength: maxEmailLength,
   pattern: emailPattern,
   description: 'Compared without regard to case',
 })

@@ -2,7 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import { canonicalEmail } from '../kit/email.ts'
+import { canonicalEmail, maxEmailLength } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { TokenResponse, User } from './model.ts'
@@ -59,7 +59,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
       if (email === undefined)
-        throw invalidInput('body', '/email', 'must be an e-mail address of at most 254 characters')
+        throw invalidInput('body', '/email', `must be an e-mail address of at most ${maxEmailLength} characters`)
       requireLength(input.password, '/password')
       const passwordHash = await passwords.hash(input.password, context.deadline)
       const respond = await changes.commitAndInvalidate(

@@ -10,6 +10,7 @@ import {
   text,
   timestamp,
 } from '../http/schema-types.ts'
+import { maxEmailLength } from '../kit/email.ts'
 
 export const password = t.String({
   minLength: 8,
@@ -21,7 +22,10 @@ const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
 const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
 export const registration = closed({ email, password, display_name: t.Optional(text(1, 100)) })
-export const credentials = closed({ email: t.String({ minLength: 1, maxLength: 254 }), password: typedPassword })
+export const credentials = closed({
+  email: t.String({ minLength: 1, maxLength: maxEmailLength }),
+  password: typedPassword,
+})
 export const refresh = closed({ refresh_token: refreshToken })
 export const passwordChange = closed({ current_password: typedPassword, new_password: password })
 export const profile = closed({ display_name: text(1, 100) })

@@ -176,7 +176,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         return send(isPart ? 206 : 200, body, headers)
       },
       {
-        signedInUnless: { hasOtherCredential: model.hasLink, resourcesOf: model.mediaResources },
+        signedInOrOtherCredential: { hasOtherCredential: model.hasLink, resourcesOf: model.mediaResources },
         ...contract(
           { params: model.mediaParams, query: model.contentQuery },
           {},

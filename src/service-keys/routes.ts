@@ -14,7 +14,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
       '',
       async ({ context, caller, body, status }) => status(201, await serviceKeys.create(context, caller, body)),
       {
-        admin: true,
+        operator: true,
         ...contract(
           { body: model.newServiceKey },
           { 201: model.createdServiceKey },
@@ -27,7 +27,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
       },
     )
     .get('', ({ context, query }) => serviceKeys.list(context, toPlace(query)), {
-      admin: true,
+      operator: true,
       ...contract(
         { query: model.page },
         { 200: model.serviceKeyPage },
@@ -41,7 +41,7 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
         return status(204, undefined)
       },
       {
-        admin: true,
+        operator: true,
         ...contract(
           { params: model.serviceKeyParams },
           { 204: noContent },

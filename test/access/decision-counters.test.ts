@@ -5,7 +5,7 @@ import { tiers } from '../../src/access/cache/tiered-loader.ts'
 
 test('a decision is attributed to the tier that its facts were prefetched from', () => {
   const decisionCounters = createDecisionCounters()
-  decisionCounters.attributePrefetch('l3', 1)
+  decisionCounters.recordPrefetch('l3', 1)
   decisionCounters.count('l1')
   decisionCounters.count('l1')
   expect(decisionCounters.decisions).toEqual({ l1: 1, l2: 0, l3: 1, database: 0 })
@@ -14,7 +14,7 @@ test('a decision is attributed to the tier that its facts were prefetched from',
 test('a decision that loads its prefetched facts again, as without memory, is counted once', () => {
   const decisionCounters = createDecisionCounters()
   for (let times = 0; times < 10; times += 1) {
-    decisionCounters.attributePrefetch('l2', 1)
+    decisionCounters.recordPrefetch('l2', 1)
     decisionCounters.count('l3')
   }
   decisionCounters.count('l1')
@@ -28,7 +28,7 @@ test('in any order of prefetches and decisions, the tiers add up to the decision
       const decisionCounters = createDecisionCounters()
       let made = 0
       for (const [ahead, tier, number] of steps) {
-        if (ahead) decisionCounters.attributePrefetch(tier, number)
+        if (ahead) decisionCounters.recordPrefetch(tier, number)
         else {
           decisionCounters.count(tier, number)
           made += number

@@ -16,18 +16,24 @@ import { idOf } from './random.ts'
 
 const userId = idOf('user', 1)
 const sessionId = idOf('session', 1)
+const projectId = idOf('project', 1)
 const leaseMs = 1_000
 
+/** The user owns the project. */
 const stored = new Map<FactKey, Fact[FactKind]>([
   [factKey('account', userId), { status: 'active', role: 'admin', plan: 'free' }],
   [factKey('session', sessionId), { userId, ended: false, expiresAtMs: Number.POSITIVE_INFINITY }],
+  [factKey('project', projectId), { ownerId: userId, visibility: 'private', allowDerivatives: true }],
+  [factKey('grants', userId), { granted: {} }],
 ])
 
-describe('a session that is in memory', () => {
+const projectOf = () => ({ type: 'project', id: projectId }) as const
+
+describe('a session whose facts are in memory', () => {
   let clock: ReturnType<typeof manualClock>
   let isUp: boolean
   let app: { handle(request: Request): Promise<Response> }
-  let degraded: () => boolean
+  let usesStaleFacts: () => boolean
 
   beforeEach(() => {
     clock = manualClock()
@@ -51,7 +57,7 @@ describe('a session that is in memory', () => {
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)
-    degraded = () => staleReads.isDegraded(deadline)
+    usesStaleFacts = () => staleReads.isUsedBy(deadline)
     app = new Elysia({ adapter })
       .decorate(contextSlot)
       .onError(({ error }) =>
@@ -64,10 +70,12 @@ describe('a session that is in memory', () => {
       // Answers are constants: a 503 can come only from the guard.
       .get('/signed-in', () => 'answered', { signedIn: true })
       .get('/signed-in-with-resources', () => 'answered', { signedIn: () => [] })
-      .get('/signed-in-unless', () => 'answered', {
-        signedInUnless: { hasOtherCredential: () => false, resourcesOf: () => [] },
+      .get('/signed-in-or-other-credential', () => 'answered', {
+        signedInOrOtherCredential: { hasOtherCredential: () => false, resourcesOf: () => [] },
       })
-      .get('/admin', () => 'answered', { admin: true })
+      .get('/operator', () => 'answered', { operator: true })
+      .get('/may', () => 'answered', { may: ['read', projectOf] })
+      .get('/may-with-recheck', () => 'answered', { mayWithRecheck: ['read', projectOf] })
       .get('/person-or-service', () => 'answered', { personOrService: { scope: 'authorization:check' } })
   })
 
@@ -77,24 +85,31 @@ describe('a session that is in memory', () => {
     return [path, response.status, await response.text()]
   }
 
-  const needPostgres = ['/signed-in', '/signed-in-with-resources', '/signed-in-unless', '/admin']
+  const needPostgres = [
+    '/signed-in',
+    '/signed-in-with-resources',
+    '/signed-in-or-other-credential',
+    '/operator',
+    '/may',
+    '/may-with-recheck',
+  ]
 
-  test('is refused with 503 while Postgres is down by every route that needs more than reads', async () => {
+  test('is refused with 503 while Postgres is down by every macro for people alone', async () => {
     for (const path of needPostgres) expect(await get(path)).toEqual([path, 200, 'answered'])
     isUp = false
     clock.advance(leaseMs)
     for (const path of needPostgres) {
       expect(await get(path)).toEqual([path, 503, 'database.unavailable'])
     }
-    expect(degraded()).toBe(true)
+    expect(usesStaleFacts()).toBe(true)
   })
 
-  test('is accepted while Postgres is down by routes that answer from stale facts', async () => {
+  test('is accepted on stale facts while Postgres is down by a macro that also admits services', async () => {
     expect(await get('/person-or-service')).toEqual(['/person-or-service', 200, 'answered'])
-    expect(degraded()).toBe(false)
+    expect(usesStaleFacts()).toBe(false)
     isUp = false
     clock.advance(leaseMs)
     expect(await get('/person-or-service')).toEqual(['/person-or-service', 200, 'answered'])
-    expect(degraded()).toBe(true)
+    expect(usesStaleFacts()).toBe(true)
   })
 })

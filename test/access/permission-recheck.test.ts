@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import {
   createPermissionRecheck,
   type PermissionRecheck,
-  type RecheckedPermission,
+  type StreamPermission,
 } from '../../src/access/permission-recheck.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
@@ -31,12 +31,12 @@ beforeAll(async () => {
 })
 afterAll(() => app?.close())
 
-const rightOf = async ({ token }: Person): Promise<RecheckedPermission> => ({
+const rightOf = async ({ token }: Person): Promise<StreamPermission> => ({
   ...(await app.services.identity.claimsOf(token)),
   action: 'read',
   ref: { type: 'generation', id: generationId },
 })
-const gather = (of: readonly RecheckedPermission[]) => rights.gather(of, startDeadline(10_000))
+const gather = (of: readonly StreamPermission[]) => rights.gather(of, startDeadline(10_000))
 
 describe('a permission re-check', () => {
   test('of many streams sends one statement, and none once the facts are in memory', async () => {
@@ -54,12 +54,12 @@ describe('a permission re-check', () => {
 
   test('fails for an ended, foreign or absent session, an expired token, and an absent resource', async () => {
     const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [
-      RecheckedPermission,
-      RecheckedPermission,
-      RecheckedPermission,
+      StreamPermission,
+      StreamPermission,
+      StreamPermission,
     ]
     await client.post('/api/v1/auth/logout', undefined, { token: people[3]?.token ?? '' })
-    const each: RecheckedPermission[] = [
+    const each: StreamPermission[] = [
       right,
       ended,
       { ...right, sessionId: other.sessionId },
@@ -79,5 +79,19 @@ describe('a permission re-check', () => {
     await client.patch(`/api/v1/projects/${projectId}`, { visibility: 'private' }, { token: people[0]?.token ?? '' })
     expect(rights.peek(right)).not.toBe(true)
     expect(await gather([owner, right])).toEqual([true, false])
+  })
+
+  test('is refused, not decided, on stale facts', async () => {
+    const right = await rightOf(people[0] as Person)
+    const { facts } = app.services.caches
+    const gatherStale: typeof facts.gather = async (queries) => {
+      const stale = facts.peekStale(queries)
+      if (stale === undefined) throw new Error('a fact is not in memory')
+      return stale
+    }
+    expect(await gather([right])).toEqual([true])
+    const recheck = createPermissionRecheck({ facts: { ...facts, gather: gatherStale }, clock: systemClock })
+    const answer = recheck.gather([right], startDeadline(10_000)).catch(({ code }) => code)
+    expect(await answer).toBe('database.unavailable')
   })
 })

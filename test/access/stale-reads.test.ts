@@ -66,8 +66,8 @@ describe('without a lease', () => {
     const answer = staleReads.facts.gather([factQuery('account', id)], deadline).then(
       (facts) => ({
         account: facts.find('account', id),
-        recalled: facts.stale,
-        degraded: staleReads.isDegraded(deadline),
+        stale: facts.stale,
+        recorded: staleReads.isUsedBy(deadline),
       }),
       codeOf,
     )
@@ -78,8 +78,8 @@ describe('without a lease', () => {
     statements[at]?.reject(failure(code))
     await settle()
   }
-  const asRead = { account, recalled: false, degraded: false }
-  const asRemembered = { account, recalled: true, degraded: true }
+  const asRead = { account, stale: false, recorded: false }
+  const asStale = { account, stale: true, recorded: true }
 
   /** Ada is in memory, Bob is not. */
   beforeEach(async () => {
@@ -148,10 +148,10 @@ describe('without a lease', () => {
     await lose(3)
     expect(reached.length).toBe(1)
     reached[0]?.resolve(false)
-    expect(await adas).toEqual(asRemembered)
+    expect(await adas).toEqual(asStale)
     expect(await bobs).toBe('database.unavailable')
-    expect(await Promise.all(others)).toEqual([asRemembered, asRemembered])
-    expect(await ask(ada)).toEqual(asRemembered)
+    expect(await Promise.all(others)).toEqual([asStale, asStale])
+    expect(await ask(ada)).toEqual(asStale)
     expect(statements.length).toBe(5)
     clock.advance(500)
     const next = ask(ada)
@@ -171,7 +171,7 @@ describe('without a lease', () => {
       expect(reached.length).toBe(1)
       statements[2]?.reject(error)
       expect(await bobs).toBe('database.unavailable')
-      expect(await adas).toEqual(asRemembered)
+      expect(await adas).toEqual(asStale)
     })
   }
 

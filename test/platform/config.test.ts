@@ -127,7 +127,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     l1TtlMs: 30_000,
     databaseBusUrl: 'postgres://direct/velro',
     acknowledgements: 'off',
-    emergencyReadMs: 7_000,
+    staleReadMs: 7_000,
     welcomeCredits: 0,
     accessTokenTtlMs: 60_000,
     requestTimeoutMs: 2_500,

@@ -13,8 +13,8 @@ const deepestFirst = tiers.toReversed()
 export type DecisionCounters = {
   readonly decisions: Readonly<Record<Tier, number>>
   count(tier: Tier, decisions?: number): void
-  /** Facts for this number of decisions, not counted yet, were prefetched from a tier. */
-  attributePrefetch(tier: Tier, decisions: number): void
+  /** The facts of this number of decisions, which are counted later, were prefetched from a tier. */
+  recordPrefetch(tier: Tier, decisions: number): void
 }
 
 export const createDecisionCounters = (): DecisionCounters => {
@@ -39,7 +39,7 @@ export const createDecisionCounters = (): DecisionCounters => {
       const own = unattributed === 0 ? number : attribute(tier, number)
       decisions[tier] += own
     },
-    attributePrefetch: (tier, number) => {
+    recordPrefetch: (tier, number) => {
       if (tier === 'l1') return
       prefetched[tier] += number
       unattributed += number

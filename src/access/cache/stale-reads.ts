@@ -6,24 +6,33 @@ import type { FactQuery } from '../policy/facts/queries.ts'
 import type { FactCache } from './fact-cache.ts'
 import type { GatheredFacts } from './gather.ts'
 
-/** After Postgres was found unreachable, gathers fail at once for this long. */
+/** After Postgres was found unreachable and the lease has ended, no gather sends a statement for this long. */
 const retryMs = 500
 
 /**
  * Stale reads: while Postgres is unreachable, memory answers without a lease for a limited time.
  *
- * Guarantee: facts are read stale only while Postgres refuses connections, only after the lease has ended (until then memory
- * is trusted as usual), and for at most `limitMs` after that. Every request answered so is marked as degraded. Nothing can
- * be revoked while Postgres is down, because a revocation is a write to Postgres. Not covered: an instance that alone is cut
- * off misses revocations made elsewhere.
+ * Guarantee: facts are stale only while Postgres is unreachable, or was within the last 500 ms; only after the lease has
+ * ended, because until then memory is trusted as usual; and for at most `limitMs` after the lease has ended. Each request
+ * that gets stale facts is recorded, and the application marks its response with the header `Velro-Degraded`. Nothing can
+ * be revoked while Postgres is down, because a revocation is a write to Postgres. Not covered: an instance that was cut off
+ * earlier or alone, from Postgres or from the bus, misses the revocations made elsewhere since its lease was last renewed.
  *
- * Only a failure to connect counts as unreachable. A gather that loses its connection is retried once if Postgres accepts
- * a new one; if it loses that one too, it fails alone.
+ * Postgres is unreachable when connecting to it fails: refused, timed out, or the server is starting or shutting down
+ * (57P03). A lost connection, a transaction rolled back by the server and a lack of resources are no proof: the gather then
+ * probes Postgres with `select 1` on a new connection. If that fails, Postgres is unreachable. If it succeeds, the gather is
+ * retried once; if it fails again, it fails alone.
+ *
+ * Cost: after Postgres is back, up to 500 ms pass before the next gather reaches it. Until then gathers are answered by
+ * stale facts, or fail where memory lacks a fact.
+ *
+ * Used for authorization checks: `Access` decides `read` and `download` on stale facts, and nothing else. The guard refuses
+ * stale facts where a route needs rows from Postgres anyway; see `createGuard`. `PermissionRecheck` refuses them too.
  */
 export type StaleReads = {
   readonly facts: FactCache
   /** Whether the request with this deadline got stale facts. */
-  isDegraded(deadline: Deadline): boolean
+  isUsedBy(deadline: Deadline): boolean
 }
 
 /** Postgres itself is unreachable, rather than one connection lost. */
@@ -41,20 +50,21 @@ export const withStaleReads = ({
   limitMs,
 }: {
   facts: FactCache
-  /** Whether Postgres answers on a new connection. Does not reject. */
+  /** Whether `select 1` on a new connection succeeds. Does not reject. */
   isReachable: () => Promise<boolean>
   clock: Clock
   lease: { readonly untilMs: number }
-  /** 0: never. */
+  /** How long after the lease has ended stale reads continue. 0: never. */
   limitMs: number
 }): StaleReads => {
   let unreachableAtMs = Number.NEGATIVE_INFINITY
   let probing: Promise<boolean> | undefined
   /** Gathers under way: once one finds Postgres unreachable, all of them fail at once. */
   const waiting = new Set<(error: PostgresUnreachable) => void>()
-  const degraded = new WeakSet<Deadline>()
+  /** By their deadlines, because a deadline belongs to one request. */
+  const requestsWithStaleFacts = new WeakSet<Deadline>()
 
-  const mayReadStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
+  const mayGatherStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
 
   const rejectIfUnreachable = <T>(work: Promise<T>): Promise<T> =>
     new Promise((resolve, reject) => {
@@ -90,15 +100,15 @@ export const withStaleReads = ({
     }
   }
 
-  const readStale = (queries: readonly FactQuery[], deadline: Deadline) => {
+  const gatherStale = (queries: readonly FactQuery[], deadline: Deadline) => {
     const stale = facts.peekStale(queries)
     if (stale === undefined) throw new PostgresUnreachable()
-    degraded.add(deadline)
+    requestsWithStaleFacts.add(deadline)
     return stale
   }
 
   return {
-    isDegraded: (deadline) => degraded.has(deadline),
+    isUsedBy: (deadline) => requestsWithStaleFacts.has(deadline),
     facts: {
       ...facts,
       gather: async (queries, deadline) => {
@@ -110,8 +120,8 @@ export const withStaleReads = ({
           unreachableAtMs = Number.NEGATIVE_INFINITY
           return gathered
         } catch (error) {
-          if (!(error instanceof PostgresUnreachable) || !mayReadStale(clock.monotonic())) throw error
-          return readStale(queries, deadline)
+          if (!(error instanceof PostgresUnreachable) || !mayGatherStale(clock.monotonic())) throw error
+          return gatherStale(queries, deadline)
         }
       },
     },

@@ -49,9 +49,10 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
     isReachable: database.isReachable,
     clock: leaseClock,
     lease: bus.lease,
-    limitMs: config.emergencyReadMs,
+    limitMs: config.staleReadMs,
   })
   const access = createAccess({
+    // Only decisions of requests may be made on stale facts; everything below gets `facts`.
     facts: staleReads.facts,
     clock,
     decisionCounters,

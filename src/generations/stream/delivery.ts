@@ -1,4 +1,4 @@
-import type { RecheckedPermission } from '../../access/permission-recheck.ts'
+import type { StreamPermission } from '../../access/permission-recheck.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { type EventStream, formatEvent, formatRetry, heartbeatComment } from '../../kit/event-stream.ts'
 import type { Generation } from '../model.ts'
@@ -14,7 +14,7 @@ const retryMs = 1_000
 /** One client and the generation it watches. */
 export type Subscription = {
   readonly generationId: string
-  readonly permission: RecheckedPermission
+  readonly permission: StreamPermission
   readonly stream: EventStream
   sent: SentState | undefined
   /** The tracked state that `sent` was last compared with. */

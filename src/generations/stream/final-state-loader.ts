@@ -1,4 +1,4 @@
-import type { RecheckedPermission } from '../../access/permission-recheck.ts'
+import type { StreamPermission } from '../../access/permission-recheck.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { createDeadlines, type Deadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
@@ -12,7 +12,7 @@ export type FindEach = (
   queries: readonly { readonly id: string; readonly userId: string }[],
 ) => Promise<readonly (Generation | undefined)[]>
 
-type Subscriber = { readonly generationId: string; readonly permission: RecheckedPermission }
+type Subscriber = { readonly generationId: string; readonly permission: StreamPermission }
 
 /**
  * Loads the complete generation for each subscriber whose generation has ended.

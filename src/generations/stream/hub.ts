@@ -1,5 +1,5 @@
 import type { InvalidationKeys } from '../../access/invalidation/model.ts'
-import type { PermissionRecheck, RecheckedPermission } from '../../access/permission-recheck.ts'
+import type { PermissionRecheck, StreamPermission } from '../../access/permission-recheck.ts'
 import { Fault } from '../../fault.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createEventStream } from '../../kit/event-stream.ts'
@@ -33,7 +33,7 @@ const projectCoalesceMs = 50
  */
 export type Hub = {
   /** `sent` is the state the client has received. Throws a fault at the limits and while stopping. */
-  open(generationId: string, permission: RecheckedPermission, sent: SentState | undefined): ReadableStream<Uint8Array>
+  open(generationId: string, permission: StreamPermission, sent: SentState | undefined): ReadableStream<Uint8Array>
   onInvalidated(keys: InvalidationKeys): void
   readonly onProgress: StateTracker['onProgress']
   readonly onQueueMoved: StateTracker['onQueueMoved']

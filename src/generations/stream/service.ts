@@ -1,4 +1,4 @@
-import type { RecheckedPermission } from '../../access/permission-recheck.ts'
+import type { StreamPermission } from '../../access/permission-recheck.ts'
 import type { Caller } from '../../access/principal.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Generation } from '../model.ts'
@@ -21,7 +21,7 @@ export const createGenerationStream =
   async (
     context: RequestContext,
     caller: Caller,
-    permission: RecheckedPermission,
+    permission: StreamPermission,
     lastEventId: string | null,
   ): Promise<ReadableStream<Uint8Array> | string | undefined> => {
     const { id } = permission.ref

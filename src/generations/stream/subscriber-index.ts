@@ -1,13 +1,13 @@
-import type { RecheckedPermission } from '../../access/permission-recheck.ts'
+import type { StreamPermission } from '../../access/permission-recheck.ts'
 import { type FactKey, isWhole, partOf } from '../../access/policy/facts/registry.ts'
 import { Fault } from '../../fault.ts'
 
-type Subscriber = { readonly generationId: string; readonly permission: RecheckedPermission }
+type Subscriber = { readonly generationId: string; readonly permission: StreamPermission }
 
 /** The subscribers of this instance, indexed by the facts their permission depends on; with limits on their number. */
 export type SubscriberIndex<S extends Subscriber> = {
   /** Throws a fault when the instance, the session or the user is at its limit. */
-  requireCapacity(permission: RecheckedPermission): void
+  requireCapacity(permission: StreamPermission): void
   add(subscriber: S): void
   /** False: it was removed before. */
   remove(subscriber: S): boolean

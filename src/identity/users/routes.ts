@@ -14,7 +14,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
       '',
       ({ context, query }) => users.list(context, { ...toPlace(query), email: query.email, status: query.status }),
       {
-        admin: true,
+        operator: true,
         ...contract(
           { query: model.accountQuery },
           { 200: model.accountPage },
@@ -23,7 +23,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
       },
     )
     .get('/:user_id', ({ context, params }) => users.get(context, params.user_id), {
-      admin: true,
+      operator: true,
       ...contract(
         { params: model.accountParams },
         { 200: model.account },
@@ -31,7 +31,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
       ),
     })
     .patch('/:user_id', ({ context, caller, params, body }) => users.update(context, caller, params.user_id, body), {
-      admin: true,
+      operator: true,
       ...contract(
         { params: model.accountParams, body: model.accountChanges },
         { 200: model.account },

@@ -66,7 +66,7 @@ const describe = (error: unknown): string => {
  * share the directory at the same time, because their processes cannot see each other.
  */
 export const startEmbeddedPostgres = async (options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> => {
-  const log = (line: string) => options.log?.(`embedded postgres: ${line}`)
+  const log = options.log ?? (() => {})
   const failure = (cause: unknown) =>
     new Error(`Embedded Postgres in ${options.directory}: ${describe(cause)}`, { cause })
   const place = await findPostgresHome(options.directory, log).catch((error) => {

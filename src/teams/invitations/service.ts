@@ -6,7 +6,7 @@ import type { RequestContext } from '../../http/request-context.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
-import { canonicalEmail } from '../../kit/email.ts'
+import { canonicalEmail, maxEmailLength } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
@@ -73,7 +73,7 @@ export const createInvitations = ({
     ): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
       if (email === undefined)
-        throw invalidInput('body', '/email', 'must be an e-mail address of at most 254 characters')
+        throw invalidInput('body', '/email', `must be an e-mail address of at most ${maxEmailLength} characters`)
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)

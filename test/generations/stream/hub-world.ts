@@ -1,4 +1,4 @@
-import type { RecheckedPermission } from '../../../src/access/permission-recheck.ts'
+import type { StreamPermission } from '../../../src/access/permission-recheck.ts'
 import type { Generation } from '../../../src/generations/model.ts'
 import type { GenerationState } from '../../../src/generations/store.ts'
 import { createHub, type HubDependencies } from '../../../src/generations/stream/hub.ts'
@@ -102,7 +102,7 @@ export const createHubWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...overrides,
   })
 
-  const permissionFor = (id: string, overridden: Partial<RecheckedPermission> = {}): RecheckedPermission => ({
+  const permissionFor = (id: string, overridden: Partial<StreamPermission> = {}): StreamPermission => ({
     userId: 'ada',
     sessionId: 'hers',
     expiresAtMs: time.clock.now() + 900_000,
@@ -111,7 +111,7 @@ export const createHubWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...overridden,
   })
   /** Opens a stream as a client that reads continuously until `stopReading`. */
-  const open = (id: string, overridden: Partial<RecheckedPermission> = {}, sent?: SentState) => {
+  const open = (id: string, overridden: Partial<StreamPermission> = {}, sent?: SentState) => {
     const reader = hub.open(id, permissionFor(id, overridden), sent).getReader()
     const client = { text: '', ended: false, reading: true }
     const read = async () => {

@@ -8,7 +8,7 @@ import { type Api, api, type Person, register, startServer, type TestServer } fr
 import { until } from './support.ts'
 
 /** Longer than a lease, so that stale reads happen; short enough to see them end. */
-const emergencyS = 3
+const limitS = 3
 
 describe('while Postgres is down', () => {
   let directory: string
@@ -18,6 +18,8 @@ describe('while Postgres is down', () => {
   let person: Person
   let known: { type: 'project'; id: string }
   let link: string
+  /** A token whose session has ended. */
+  let endedToken: string
 
   const startPostgres = () =>
     startEmbeddedPostgres({ directory, settings: { fsync: 'off', max_connections: '60' }, supervise: false })
@@ -40,7 +42,7 @@ describe('while Postgres is down', () => {
   }
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'velro-emergency-'))
+    directory = await mkdtemp(join(tmpdir(), 'velro-stale-reads-'))
     await chmod(directory, 0o755)
     reapCluster(directory)
     postgres = await startPostgres()
@@ -48,30 +50,49 @@ describe('while Postgres is down', () => {
     server = await startServer({
       runtime: 'bun',
       connection: postgres.connection,
-      env: { EMERGENCY_READ_SECONDS: String(emergencyS), L1_TTL_SECONDS: '2', LOG_LEVEL: 'fatal' },
+      env: { EMERGENCY_READ_SECONDS: String(limitS), L1_TTL_SECONDS: '2', LOG_LEVEL: 'fatal' },
     })
     client = api(server.baseUrl)
     link = await makeLink(await register(client))
     person = await register(client)
     const { body } = await client.post('/api/v1/projects', { name: 'Kept' }, { token: person.token })
     known = { type: 'project', id: body.id }
+    endedToken = (await register(client)).token
+    await client.post('/api/v1/auth/logout', undefined, { token: endedToken })
   })
   afterAll(async () => {
     await server?.stop()
     await postgres?.stop()
   })
 
-  test('reads of facts in memory are answered for EMERGENCY_READ_SECONDS and marked as degraded, everything else is 503, and service resumes when it is back', async () => {
+  test('checks of read and download are answered from memory for EMERGENCY_READ_SECONDS and marked with a header, refusals included; everything else is 503; service resumes once it is back', async () => {
     const before = await ask('check', 'read')
     expect([before.status, before.body.allowed, before.headers.get('velro-degraded')]).toEqual([200, true, null])
+    // Each is refused because of a fact: the session has ended, the user is no operator, is no service, is not this user.
+    const question = { action: 'read', resource: known }
+    const evaluation = { subject: { type: 'user', id: known.id }, action: { name: 'read' }, resource: known }
+    const about = { ...question, user_id: known.id }
+    const refuseEach = async () => [
+      await client.post('/api/v1/authorization/check', question, { token: endedToken }),
+      await client.get('/api/v1/performance/metrics', { token: person.token }),
+      await client.post('/access/v1/evaluation', evaluation, { token: person.token }),
+      await client.post('/api/v1/authorization/check', about, { token: person.token }),
+    ]
+    const refusals = async () =>
+      (await refuseEach()).map(({ body, headers }) => [body.code, headers.get('velro-degraded')])
+    const refused = (mark: string | null) =>
+      ['identity.not_signed_in', 'access.admins_only', 'access.services_only', 'authorization.not_about_others'].map(
+        (code) => [code, mark],
+      )
+    expect(await refusals()).toEqual(refused(null))
     await postgres.stop()
 
-    const degraded = async () => {
+    const isMarked = async () => {
       const { status, headers } = await ask('check', 'read')
       return status === 200 && headers.get('velro-degraded') === 'stale-reads'
     }
     const startedMs = performance.now()
-    await until(degraded, 'reads are marked as degraded', 3_000)
+    await until(isMarked, 'checks are marked with the header', 3_000)
     for (const [route, action, status] of [
       ['check', 'read', 200],
       ['check', 'download', 200],
@@ -81,9 +102,10 @@ describe('while Postgres is down', () => {
     ] as const) {
       const answer = await ask(route, action)
       expect([route, action, answer.status]).toEqual([route, action, status])
-      if (status === 200) expect(answer.headers.get('velro-degraded')).toBe('stale-reads')
-      else expect(answer.body.code).toBe('database.unavailable')
+      expect(answer.headers.get('velro-degraded')).toBe(status === 200 ? 'stale-reads' : null)
+      if (status === 503) expect(answer.body.code).toBe('database.unavailable')
     }
+    expect(await refusals()).toEqual(refused('stale-reads'))
     // A valid link needs a row from Postgres: 503, not refused. A forged one is refused without it.
     const opened = await client.get(link)
     expect([opened.status, opened.body.code]).toEqual([503, 'database.unavailable'])
@@ -91,9 +113,9 @@ describe('while Postgres is down', () => {
     expect((await ask('check', 'read', '01900000-0000-7000-8000-000000000000')).status).toBe(503)
     expect((await client.patch('/api/v1/auth/me', { display_name: 'x' }, { token: person.token })).status).toBe(503)
 
-    await until(async () => (await ask('check', 'read')).status === 503, 'stale reads end', (emergencyS + 3) * 1_000)
+    await until(async () => (await ask('check', 'read')).status === 503, 'stale reads end', (limitS + 3) * 1_000)
     // The lease and then the configured time.
-    expect(performance.now() - startedMs).toBeGreaterThan(emergencyS * 1_000 - 500)
+    expect(performance.now() - startedMs).toBeGreaterThan(limitS * 1_000 - 500)
 
     postgres = await startPostgres()
     await until(
