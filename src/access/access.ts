@@ -5,30 +5,16 @@ import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
 import type { FactCache } from './cache/fact-cache.ts'
 import type { GatheredFacts, PrincipalFacts } from './cache/gather.ts'
-import type { Tier } from './cache/tiered-loader.ts'
+import { type Explanation, explainDecision, redactDecision } from './explanation.ts'
 import { isSignedIn } from './permission-recheck.ts'
-import { type Decision, decide, layers } from './policy/decide.ts'
+import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
 import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
-import { noResource, type ResourceFacts } from './policy/facts/resource-walk.ts'
+import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, Service } from './principal.ts'
 import { isSameHash, readServiceKey } from './service-key.ts'
-
-export type TracedLayer = {
-  layer: number
-  name: string
-  verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
-  reason: string
-  tier: Tier | null
-  /** How long ago the oldest fact used was read from Postgres. */
-  age_ms: number | null
-  /** With up to three decimals. */
-  microseconds: number
-}
-
-export type Explanation = Decision & { layers: TracedLayer[] }
 
 /**
  * Decides whether a user may do an action on a resource, and authenticates people and services.
@@ -98,54 +84,6 @@ const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
   if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
 }
 
-/** The layer that checks the account of the user. */
-const accountLayer = 4
-/** The layer that stands for loading the facts. */
-const factsLayer = 7
-
-const notVisible: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
-
-/** Only denials have such a reason: an active account is no reason to allow. */
-const isAboutAccount = ({ reason }: Decision): boolean => reason.startsWith('account.')
-
-/**
- * The decision as a client may see it. Where the user may not read the resource, a denial is the one for a resource that
- * does not exist. A denial for the state of the user's account stays: it does not depend on the resource.
- */
-const redactDecision = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
-  if (decision.allowed || isAboutAccount(decision)) return decision
-  return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
-}
-
-/** The finding of each layer, but for that of the account, about a resource that does not exist. */
-const notVisibleFindings = new Map(
-  layers
-    .filter(({ layer }) => layer !== accountLayer)
-    .map(({ layer, evaluate }) => [layer, evaluate({ userId: '', account: undefined, ...noResource }, 'read')]),
-)
-
-/**
- * The explanation that the user it is about may see. A service needs no redaction, because it may ask about any user.
- *
- * Guarantee: where the user may not read the resource, or has no active account, the explanation equals that of a resource
- * that does not exist: each layer has the same finding, and none has tier, age or time, because a fact that another
- * user's requests put into a cache would reveal that the resource exists. Not covered: the response time, which shows
- * whether the facts were in memory; those of unknown ids are cached there too.
- */
-export const redactExplanation = (explanation: Explanation): Explanation =>
-  explanation.reason !== notVisible.reason && !isAboutAccount(explanation)
-    ? explanation
-    : {
-        ...explanation,
-        layers: explanation.layers.map((traced) => ({
-          ...traced,
-          ...notVisibleFindings.get(traced.layer),
-          tier: null,
-          age_ms: null,
-          microseconds: 0,
-        })),
-      }
-
 export const createAccess = ({
   facts: factCache,
   clock,
@@ -195,27 +133,6 @@ export const createAccess = ({
     const facts = await factsOf(userId, action, ref, deadline)
     if (decide(facts, action).allowed) return facts
     throw new Fault(decide(facts, 'read').allowed ? 'access.denied' : notFound[ref.type])
-  }
-
-  /** Decides, timing each layer. Tier, age and `gatheredInMs` are reported for layer 7, which stands for loading the facts. */
-  const trace = (
-    facts: Facts,
-    action: Action,
-    { tier, ageMs }: Pick<GatheredFacts, 'tier' | 'ageMs'>,
-    gatheredInMs: number,
-  ): Explanation => {
-    const traced: TracedLayer[] = []
-    let sinceMs = clock.monotonic()
-    const decision = decide(facts, action, ({ layer, name }, { verdict, reason }) => {
-      const nowMs = clock.monotonic()
-      const isFactsLayer = layer === factsLayer
-      const microseconds = Math.round((isFactsLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000) / 1_000
-      const source = isFactsLayer ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
-      traced.push({ layer, name, verdict, reason, ...source, microseconds })
-      sinceMs = nowMs
-    })
-    const { allowed, reason } = redactDecision(facts, action, decision)
-    return { allowed, reason, layers: traced }
   }
 
   const loadCaller = async (
@@ -276,10 +193,10 @@ export const createAccess = ({
       const known = peekFacts(userId, ref)
       if (known !== undefined) {
         const source = { tier: 'l1', ageMs: factCache.ageMs(ref, userId) } as const
-        return trace(known, action, source, clock.monotonic() - startedMs)
+        return explainDecision(clock, known, action, source, clock.monotonic() - startedMs)
       }
       return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
-        trace(facts, action, gathered, clock.monotonic() - startedMs),
+        explainDecision(clock, facts, action, gathered, clock.monotonic() - startedMs),
       )
     },
     require: async (caller, action, ref, deadline) => {
