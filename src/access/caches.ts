@@ -129,7 +129,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   }
   const facts = createFactCache({
     load: loader(database.auth),
-    loadAhead: loader(database.batch),
+    prefetchLoad: loader(database.batch),
     memory,
     clock,
     leaseClock,

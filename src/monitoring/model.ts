@@ -33,8 +33,10 @@ const caches = closed({
     misses: count(),
     timeouts: count(),
     errors: count(),
-    unreadable: count('Values that could not be decoded'),
-    refused: count('Facts not written to Redis because they were invalidated while they were loaded'),
+    unreadable: count('Values that were no JSON or did not match their schema'),
+    refused: count(
+      'Facts not stored in Redis because they were invalidated, evicted or expired there while they were loaded',
+    ),
   }),
   l3: closed({ enabled: t.Boolean() }),
 })

@@ -49,8 +49,8 @@ export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }:
         misses: redisCache?.counts.misses ?? 0,
         timeouts: redis?.counts.timeouts ?? 0,
         errors: redis?.counts.errors ?? 0,
-        unreadable: redisCache?.counts.unreadable ?? 0,
-        refused: redisCache?.counts.refused ?? 0,
+        unreadable: redisCache?.counts.invalidEntries ?? 0,
+        refused: redisCache?.counts.refusedFills ?? 0,
       },
       l3: { enabled: flags.current.l3 },
     }

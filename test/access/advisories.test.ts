@@ -187,7 +187,7 @@ describe('a cache key', () => {
   })
 })
 
-describe('a write-back', () => {
+describe('a fill of Redis', () => {
   test('that races a revocation stores no stale fact', async () => {
     for (let round = 0; round < 20; round += 1) {
       await run((tx) => tx`update project_grants set access_level = 'write' where team_id = ${red}`)

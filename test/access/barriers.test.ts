@@ -63,7 +63,7 @@ const createStore = (world: World) => {
           if (typeof projectId !== 'string') continue
           see(factKey('project', projectId))
         }
-        resolve({ facts, tier: 'l3', ages: new Map() })
+        resolve({ facts, tier: 'l3', redisAgesMs: new Map() })
       },
     })
     return promise
@@ -268,7 +268,7 @@ describe('with Redis', () => {
     while (store.statements.length < count) await Bun.sleep(1)
   }
 
-  test('a change between the read of Postgres and the write-back leaves no stale entry', async () => {
+  test('a change between the read of Postgres and the fill of Redis leaves no stale entry', async () => {
     const asked = ask()
     await sent(1)
     store.statement(0).read()

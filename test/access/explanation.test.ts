@@ -29,7 +29,7 @@ const explain = async (status: AccountFact['status'], id: string) => {
     [factKey('media', unknownId), null],
   ])
   const clock = manualClock()
-  const load: LoadFacts = async () => ({ facts: stored, tier: 'l3', ages: new Map() })
+  const load: LoadFacts = async () => ({ facts: stored, tier: 'l3', redisAgesMs: new Map() })
   const access = createAccess({
     facts: createFactCache({
       load,

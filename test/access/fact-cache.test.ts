@@ -357,6 +357,13 @@ describe('the fact cache', () => {
     await second
   })
 
+  test('fails every gather that joined a load when it fails', async () => {
+    const joined = Array.from({ length: 3 }, () => ask(bob, lab))
+    expect(database.statements).toHaveLength(1)
+    database.statement(0).fail(new Error('gone'))
+    for (const { status } of await Promise.allSettled(joined)) expect(status).toBe('rejected')
+  })
+
   test('answers with one statement when memory has no room for the facts', async () => {
     facts = createCache({ maxEntries: 1 })
     database.world.set(ofWork, inLab)
@@ -566,6 +573,46 @@ describe('a deadline that passes', () => {
   })
 })
 
+describe('a stale read', () => {
+  test('holds its facts: an eviction, a change or an invalidation of everything afterwards does not make them absent', async () => {
+    database.world.set(ofLab, { ...open, visibility: 'team-only' }).set(toBob, look)
+    for (const remove of [
+      () => change(ofLab, shut),
+      () => facts.invalidate('everything'),
+      // Room for two facts, which another user and project take.
+      () => {
+        const evicting = ask(ada, den)
+        database.statements.at(-1)?.answer()
+        return evicting
+      },
+    ]) {
+      facts = createCache({ maxEntries: 2 })
+      deadline = createDeadlines(clock)(120_000)
+      database.world.set(ofLab, { ...open, visibility: 'team-only' })
+      const known = ask(bob, lab)
+      database.statements.at(-1)?.answer()
+      const answered = await known
+      clock.advance(60_000)
+      const stale = facts.peekStale(queriesOf(bob, lab))
+      await remove()
+      expect(facts.peekStale(queriesOf(bob, lab))).toBeUndefined()
+      expect(stale?.resource(lab, bob)).toEqual(answered)
+      expect(stale?.find('project', lab.id)).toEqual({ ...open, visibility: 'team-only' })
+      expect([stale?.stale, stale?.tier, stale?.ageMs]).toEqual([true, 'l1', 60_000])
+    }
+  })
+
+  test('is not possible when memory lacks one of the facts', async () => {
+    database.world.set(ofLab, open)
+    const known = ask(bob, lab)
+    database.statement(0).answer()
+    await known
+    expect(facts.peekStale(queriesOf(bob, lab))?.find('project', lab.id)).toEqual(open)
+    expect(facts.peekStale(queriesOf(bob, lab, den))).toBeUndefined()
+    expect(facts.peekStale(queriesOf(idOf('user', 3), lab))).toBeUndefined()
+  })
+})
+
 describe('a prefetch', () => {
   test('loads all missing facts into memory with one statement, and nothing when none is missing', async () => {
     database.world.set(ofLab, open).set(toBob, look).set(ofWork, inLab)
@@ -594,7 +641,7 @@ describe('a prefetch', () => {
     ahead.world.set(ofLab, open)
     facts = createFactCache({
       load: loadFromStore(database, always.flags),
-      loadAhead: loadFromStore(ahead, always.flags),
+      prefetchLoad: loadFromStore(ahead, always.flags),
       memory: createTtlMap({ clock, ttlMs: 60_000 }),
       clock,
       ...always,

@@ -40,7 +40,7 @@ describe('a session whose facts are in memory', () => {
     isUp = true
     const load: LoadFacts = async () => {
       if (!isUp) throw Object.assign(new Error('refused'), { code: 'ECONNREFUSED' })
-      return { facts: stored, tier: 'l3', ages: new Map() }
+      return { facts: stored, tier: 'l3', redisAgesMs: new Map() }
     }
     const lease = { untilMs: leaseMs }
     const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })

@@ -90,7 +90,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       )
     }
     const redisCache: RedisCache = {
-      counts: { hits: 0, misses: 0, unreadable: 0, refused: 0 },
+      counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 },
       lookup: async (keys) =>
         (await command(() =>
           keys.map((of): RedisLookup => {
@@ -102,7 +102,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
               : { key: of, fact: factOf(place.version), ageMs: 0 }
           }),
         )) ?? [],
-      writeBack: (of, fact, nonce) =>
+      fill: (of, fact, nonce) =>
         void command(() => {
           const place = redis.places.get(of)
           if (place?.nonce === nonce) place.version = versionOf(fact as Fact['service_key'])
@@ -163,7 +163,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     })
     const fromStore = async (): Promise<Loaded> => {
       const version = await new Promise<number>((resolve) => statements.push({ resolve }))
-      return { facts: new Map<FactKey, Fact[FactKind]>([[key, factOf(version)]]), tier: 'l3', ages: new Map() }
+      return { facts: new Map<FactKey, Fact[FactKind]>([[key, factOf(version)]]), tier: 'l3', redisAgesMs: new Map() }
     }
     const load = loadThroughRedis({ redisCache, fromStore, flags, clock, lease: bus.lease, pendingInvalidations })
     const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })

@@ -54,15 +54,14 @@ const factIn = async (of: FactKey, from = redisCache) => {
   const [looked] = await from.lookup([of])
   return looked !== undefined && 'fact' in looked ? looked.fact : undefined
 }
-const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) =>
-  from.writeBack(of, value, await miss(of, from))
+const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) => from.fill(of, value, await miss(of, from))
 
 describe('a lookup', () => {
-  test('misses under one nonce for all callers, and hits after the write-back', async () => {
+  test('misses under one nonce for all callers, and hits after the fill', async () => {
     const nonce = await miss(key)
     expect(nonce.length).toBeGreaterThan(12)
     expect(await miss(key)).toBe(nonce)
-    redisCache.writeBack(key, fact, nonce)
+    redisCache.fill(key, fact, nonce)
     clock.advance(700)
     expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 700 }])
   })
@@ -90,21 +89,21 @@ describe('a lookup', () => {
   })
 })
 
-describe('a write-back', () => {
+describe('a fill', () => {
   test('is accepted under the nonce of the miss and under no other', async () => {
-    const refused = redisCache.counts.refused
+    const before = redisCache.counts.refusedFills
     await miss(key)
-    redisCache.writeBack(key, fact, 'another')
-    redisCache.writeBack(examples.account.key, examples.account.fact, 'none was taken')
+    redisCache.fill(key, fact, 'another')
+    redisCache.fill(examples.account.key, examples.account.fact, 'none was taken')
     expect(await factIn(key)).toBeUndefined()
     expect(await factIn(examples.account.key)).toBeUndefined()
-    expect(redisCache.counts.refused).toBe(refused + 2)
+    expect(redisCache.counts.refusedFills).toBe(before + 2)
   })
 
   test('is refused after an invalidation since the miss', async () => {
     const taken = await miss(key)
     expect(await redisCache.invalidate([key])).toBeTrue()
-    redisCache.writeBack(key, fact, taken)
+    redisCache.fill(key, fact, taken)
     expect(await factIn(key)).toBeUndefined()
   })
 
@@ -113,10 +112,10 @@ describe('a write-back', () => {
     await redisCache.invalidate([key])
     const later = await miss(key)
     expect(later).not.toBe(taken)
-    redisCache.writeBack(key, fact, taken)
+    redisCache.fill(key, fact, taken)
     expect(await factIn(key)).toBeUndefined()
-    redisCache.writeBack(key, { ...fact, visibility: 'private' }, later)
-    redisCache.writeBack(key, fact, taken)
+    redisCache.fill(key, { ...fact, visibility: 'private' }, later)
+    redisCache.fill(key, fact, taken)
     expect(await factIn(key)).toEqual({ ...fact, visibility: 'private' })
   })
 
@@ -128,7 +127,7 @@ describe('a write-back', () => {
     test(`is refused when ${how} since the miss`, async () => {
       const taken = await miss(key)
       await lose()
-      redisCache.writeBack(key, fact, taken)
+      redisCache.fill(key, fact, taken)
       expect(await factIn(key)).toBeUndefined()
     })
   }
@@ -138,7 +137,7 @@ describe('a write-back', () => {
     const nonceLives = await on.client.pttl(on.nameOf(key))
     expect(nonceLives).toBeGreaterThan(1_000)
     expect(nonceLives).toBeLessThanOrEqual(10_000)
-    redisCache.writeBack(key, fact, nonce)
+    redisCache.fill(key, fact, nonce)
     await miss(examples.account.key)
     const lives = await on.client.pttl(on.nameOf(key))
     expect(lives).toBeGreaterThan(0.9 * redisTtlMs - 10_000)
@@ -155,7 +154,7 @@ describe('a write-back', () => {
   test('is undone for more than 1,000 keys by one call of invalidate', async () => {
     const many = Array.from({ length: 2_500 }, (_, at) => factKey('account', idOf('user', at)))
     const looked = await redisCache.lookup(many)
-    for (const one of looked) if ('nonce' in one) redisCache.writeBack(one.key, examples.account.fact, one.nonce)
+    for (const one of looked) if ('nonce' in one) redisCache.fill(one.key, examples.account.fact, one.nonce)
     expect((await redisCache.lookup(many)).filter((one) => 'fact' in one)).toHaveLength(2_500)
     expect(await redisCache.invalidate(many)).toBeTrue()
     expect(await on.client.dbsize()).toBe(0)
@@ -244,10 +243,10 @@ describe('an entry that does not match its schema', () => {
   test(`is a miss and is deleted: ${junk.length} values`, async () => {
     for (const [kind, text] of junk) {
       const { key: place } = examples[kind]
-      const unreadable = redisCache.counts.unreadable
+      const before = redisCache.counts.invalidEntries
       await on.client.hset(on.nameOf(place), 'value', text, 'nonce', 'known')
       expect([text.slice(0, 200), await redisCache.lookup([place])]).toEqual([text.slice(0, 200), []])
-      expect(redisCache.counts.unreadable).toBe(unreadable + 1)
+      expect(redisCache.counts.invalidEntries).toBe(before + 1)
       // One connection: this command runs after the deletion.
       expect(await miss(place)).not.toBe('known')
     }
@@ -269,7 +268,7 @@ describe('an entry that does not match its schema', () => {
   })
 })
 
-test('in any order of lookups, write-backs, changes and losses, a hit equals the value in Postgres', async () => {
+test('in any order of lookups, fills, changes and losses, a hit equals the value in Postgres', async () => {
   const keys = [0, 1].map((at) => factKey('session', idOf('session', at)))
   const filler = fc.nat(1)
   const which = fc.constantFrom(...keys)
@@ -298,7 +297,7 @@ test('in any order of lookups, write-backs, changes and losses, a hit equals the
           } else if (looked !== undefined) held.set(place, { nonce: looked.nonce })
         } else if (does === 'read' && mine !== undefined) mine.version = truth.get(of) as number
         else if (does === 'keep' && mine?.version !== undefined) {
-          redisCache.writeBack(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
+          redisCache.fill(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
         } else if (does === 'change') {
           truth.set(of, (truth.get(of) as number) + 1)
           await redisCache.invalidate([of])
@@ -328,7 +327,7 @@ test('with ten times more keys than memory for them, there are misses but no wro
   try {
     await inBatches(starts, async (from, keys) => {
       for (const [at, looked] of (await crowded.redisCache.lookup(keys)).entries()) {
-        if ('nonce' in looked) crowded.redisCache.writeBack(looked.key, factAt(from + at), looked.nonce)
+        if ('nonce' in looked) crowded.redisCache.fill(looked.key, factAt(from + at), looked.nonce)
       }
     })
     let hits = 0
@@ -373,12 +372,12 @@ test('a cluster of one node works as a single server does', async () => {
   }
 })
 
-test('the invalidation of one grant deletes all grants of the user, and refuses write-backs that began before', async () => {
+test('the invalidation of one grant deletes all grants of the user, and refuses fills that began before', async () => {
   await fill(examples.grants.key, examples.grants.fact)
   expect(await redisCache.invalidate([factKey('grant', partId(ada, idOf('project', 7)))])).toBeTrue()
   const nonce = await miss(examples.grants.key)
   await redisCache.invalidate([examples.grant.key])
-  redisCache.writeBack(examples.grants.key, examples.grants.fact, nonce)
+  redisCache.fill(examples.grants.key, examples.grants.fact, nonce)
   expect(await factIn(examples.grants.key)).toBeUndefined()
 })
 
@@ -398,7 +397,7 @@ describe('an unreachable server', () => {
     await other.server.stop()
     while (other.redis.serverRunId !== undefined) await Bun.sleep(2)
     expect(await other.redisCache.lookup([key])).toEqual([])
-    other.redisCache.writeBack(key, fact, 'any')
+    other.redisCache.fill(key, fact, 'any')
     expect(await other.redisCache.invalidate([key])).toBeFalse()
     expect(other.redisCache.serverRunId).toBeUndefined()
     await other.close()

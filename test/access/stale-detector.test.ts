@@ -49,7 +49,7 @@ describe('the stale detector', () => {
       load: async (wanted) => {
         const keys = wanted.map(keyOf)
         asked.push(keys)
-        return { tier: 'l3', ages: new Map(), facts: new Map(keys.map((key) => [key, world.get(key) ?? null])) }
+        return { tier: 'l3', redisAgesMs: new Map(), facts: new Map(keys.map((key) => [key, world.get(key) ?? null])) }
       },
       drop: async (key) => {
         dropped.push(key)
@@ -133,7 +133,7 @@ describe('the stale detector', () => {
     expect(written).not.toContain('the hash')
   })
 
-  test('does not report a fact that was invalidated or reloaded before the second comparison', async () => {
+  test('does not report a fact that was invalidated or reloaded before the second check of memory', async () => {
     for (const done of [
       () => memory.delete(lab),
       () => memory.set(lab, shut),

@@ -23,7 +23,7 @@ const codeOf = (error: unknown) => databaseFault(error)?.code ?? (error as { cod
 const found = (wanted: Parameters<LoadFacts>[0]): Loaded => ({
   facts: new Map(wanted.map(({ kind, id }) => [factKey(kind, id), account])) as Map<FactKey, Fact[FactKind]>,
   tier: 'l3',
-  ages: new Map(),
+  redisAgesMs: new Map(),
 })
 
 test('an answered gather leaves nothing in memory', async () => {

@@ -85,20 +85,20 @@ describe('a load through Redis', () => {
   }
   const redisCache = {
     invalidate: (keys: readonly FactKey[]) => on.redisCache.invalidate(keys),
-    writeBack: (...entry: [FactKey, Fact[FactKind], string]) => on.redisCache.writeBack(...entry),
+    fill: (...entry: [FactKey, Fact[FactKind], string]) => on.redisCache.fill(...entry),
     lookup: (keys: readonly FactKey[]) => {
       looks.push([...keys].sort())
       return on.redisCache.lookup(keys)
     },
-    counts: { hits: 0, misses: 0, unreadable: 0, refused: 0 },
+    counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 },
     serverRunId: 'x',
   }
-  const again = async (wanted = asked, options?: { past: 'l2' }) => {
+  const again = async (wanted = asked, options?: { bypassRedis: true }) => {
     looks = []
     statements = []
     return load(wanted, options)
   }
-  /** Waits for the write-backs. */
+  /** Waits until the fills have arrived. */
   const fill = async () => {
     await again()
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
@@ -133,7 +133,7 @@ describe('a load through Redis', () => {
     expect([second.tier, statements]).toEqual(['l2', []])
     expect(looks).toEqual([[ofBob, ofWork, allToBob].sort(), [ofLab]])
     expect(new Map(second.facts)).toEqual(new Map(first.facts))
-    expect([...second.ages.keys()].sort()).toEqual([...world.keys()].sort())
+    expect([...second.redisAgesMs.keys()].sort()).toEqual([...world.keys()].sort())
   })
 
   test('takes two rounds for a user with many grants, and looks the grant up together with the project', async () => {
@@ -160,8 +160,8 @@ describe('a load through Redis', () => {
     const loaded = await again()
     expect([loaded.tier, statements]).toEqual(['l3', [['account']]])
     expect(loaded.facts).toEqual(world)
-    expect(loaded.ages.has(ofBob)).toBeFalse()
-    expect(loaded.ages.has(ofWork)).toBeTrue()
+    expect(loaded.redisAgesMs.has(ofBob)).toBeFalse()
+    expect(loaded.redisAgesMs.has(ofWork)).toBeTrue()
     while ((await again()).tier !== 'l2') await Bun.sleep(1)
   })
 
@@ -170,7 +170,7 @@ describe('a load through Redis', () => {
     await on.redisCache.invalidate([ofLab])
     const loaded = await again()
     expect([statements, loaded.facts.get(ofLab)]).toEqual([[['generation']], world.get(ofLab) as Fact['project']])
-    expect([...loaded.ages.keys()]).toEqual([ofBob])
+    expect([...loaded.redisAgesMs.keys()]).toEqual([ofBob])
   })
 
   test('skips Redis for the grants of a user while their invalidation is pending', async () => {
@@ -206,7 +206,7 @@ describe('a load through Redis', () => {
 
   test('goes to Postgres alone without a lease, with the tier off, and for a caller that bypasses Redis', async () => {
     await fill()
-    expect([(await again(asked, { past: 'l2' })).tier, looks]).toEqual(['l3', []])
+    expect([(await again(asked, { bypassRedis: true })).tier, looks]).toEqual(['l3', []])
     flags.l2 = false
     expect([(await again()).tier, looks]).toEqual(['l3', []])
     flags.l2 = true

@@ -181,7 +181,7 @@ describe('with the tiers switched', () => {
       for (const resource of resources) {
         // Memory and Redis are filled by the first miss; the tiers behind them need no fill.
         if (l1 || l2) await until(async () => (await tierOf(resource)) === tier)
-        // The write-back to Redis may be late on a busy machine.
+        // The fill of Redis may be late on a busy machine.
         if (tier !== 'l2') for (let times = 0; times < 3; times += 1) expect(await tierOf(resource)).toBe(tier)
       }
     })

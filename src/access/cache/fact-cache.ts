@@ -5,53 +5,76 @@ import { type FactQuery, resourceQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partOf } from '../policy/facts/registry.ts'
 import { factIn, keysNeeded, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import { createGather, findMisses, type GatheredFacts, type PrincipalFacts, viewOf } from './gather.ts'
+import { createGather, createHeldFacts, findMisses, type GatheredFacts, type PrincipalFacts } from './gather.ts'
 import { createSharedLoads, partsOf } from './shared-loads.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
 /**
  * The facts that decisions depend on, cached in memory.
  *
- * Guarantee: once `invalidate(keys)` has returned, no later read is answered by facts known before under these keys, nor by
- * parts of them. Loads under way are detached: the facts among these that they return are dropped on arrival, and no caller joins
- * them. One `gather` returns facts that were all valid together when it ended. Concurrent misses on one fact share one
- * load. Absent resources are cached too, for a shorter time. Degrades: without a lease memory is not read and no load of
- * another caller is joined; when the lease ends during a gather, one statement loads everything again, because an
- * invalidation may have been missed.
+ * The lease says until when memory may be trusted (except by `peekStale`). The bus grants it: while it lasts, `invalidate`
+ * has been called here for every change whose caller has been answered.
+ *
+ * Guarantee, for reads that begin after `invalidate(keys)` has returned: none uses a value of these facts, or of their
+ * parts, that was read before. No load in flight can be joined any more, and the invalidated facts are filtered from its
+ * result.
+ *
+ * Guarantee, for one `gather`: it is linearizable. It reflects every change answered before it began, and its facts are
+ * mutually consistent: as of the return, or as of the snapshot of the one statement that loaded them all. Invalidations
+ * that arrive while a gather falls back to such a statement are not filtered from its result.
+ *
+ * Concurrent misses on one fact share one load. Absent resources are cached too (negative entries), for a shorter time.
+ *
+ * Degrades: without a lease memory is not read, and no load of another caller is joined. If a gather used more than one
+ * source and ends without a lease, one statement loads everything again, because an invalidation may not have arrived.
  */
 export type FactCache = {
-  /** Both facts of a signed-in request, or undefined when either is not in memory. */
+  /** Both facts of a signed-in request, from memory; undefined when memory lacks either. */
   peekPrincipal(sessionId: string, userId: string): PrincipalFacts | undefined
   /** One fact from memory. */
   peek<K extends FactKind>(kind: K, id: string): Lookup<Fact[K]>
-  /** All facts about a resource and a user, or undefined when some are not in memory. */
+  /**
+   * The facts about a resource and a user's access to it, from memory; undefined when memory lacks any. The account of the
+   * user is not among them: `peek` reads it.
+   */
   peekResource(ref: ResourceRef, userId: string): ResourceFacts | undefined
-  /** Loads what memory lacks, in at most one statement unless invalidations interfere. */
+  /**
+   * Loads what memory lacks: in one statement, or in two for a user with too many grants for one fact; in more only if
+   * invalidations interfere. The deadline ends the wait and not the loads, which go on to fill memory. A load that fails
+   * fails every gather that joined it, and caches nothing.
+   */
   gather(queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts>
-  /** Everything from memory, with or without a lease, expired or not; undefined when memory lacks a fact. */
+  /**
+   * A stale read: answers wholly from memory, ignoring lease, tier switch and expiry; undefined when memory lacks a fact.
+   * The result holds its facts: a later eviction or invalidation does not change it.
+   */
   peekStale(queries: readonly FactQuery[]): GatheredFacts | undefined
   /** Loads what memory lacks into memory. No request waits for it or joins it. */
   prefetch(queries: readonly FactQuery[]): Promise<void>
-  /** How long ago the oldest fact in memory about a resource and a user was true. */
+  /**
+   * Time since the oldest fact of a decision about a resource and a user was last read from Postgres. Covers the facts in
+   * memory of `peekResource`, and the account, which every decision reads too.
+   */
   ageMs(ref: ResourceRef, userId: string): number
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
 
 type Dependencies = {
   readonly load: LoadFacts
-  /** For `prefetch`. Default: `load`. */
-  readonly loadAhead?: LoadFacts
+  /** Loads for `prefetch`. Default: `load`. */
+  readonly prefetchLoad?: LoadFacts
   readonly memory: TtlMap<Fact[FactKind]>
   readonly clock: Clock
-  /** Until when memory is trusted, on the monotonic time of `leaseClock` (default: `clock`). */
+  /** Default: `clock`. */
   readonly leaseClock?: Clock
+  /** Until when memory may be trusted, on the monotonic time of `leaseClock`. */
   readonly lease: { readonly untilMs: number }
   readonly flags: { readonly l1: boolean }
 }
 
 export const createFactCache = ({
   load,
-  loadAhead = load,
+  prefetchLoad = load,
   memory,
   clock,
   leaseClock = clock,
@@ -60,20 +83,25 @@ export const createFactCache = ({
 }: Dependencies): FactCache => {
   let nowMs = 0
   const isLeased = () => leaseClock.monotonic() < lease.untilMs
-  /** Call before `fromMemory`, which answers as of this moment. */
-  const memoryIsTrusted = (): boolean => {
+  /**
+   * Whether memory may be read. Also sets the moment as of which `fromMemory` judges expiry, so that one reading of the
+   * clock serves a whole synchronous run of reads: call it before each run.
+   */
+  const beginMemoryRead = (): boolean => {
     nowMs = clock.monotonic()
     return flags.l1 && (leaseClock === clock ? nowMs < lease.untilMs : isLeased())
   }
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
-  const sharedLoads = createSharedLoads({ load, loadAhead, memory })
+  const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
+  const sharedLoads = createSharedLoads({ load, prefetchLoad, memory })
 
   const invalidateInMemory = (invalidated: ReadonlySet<FactKey>) => {
     for (const key of invalidated) {
       memory.delete(key)
       const found = partOf(key)
       if (found === undefined) continue
+      // The whole keeps answering for its other parts.
       memory.update(found.whole, (fact) => found.part.exclude(fact, found.id) as Fact[FactKind] | undefined)
     }
     for (const key of partsOf(invalidated, memory.keysByRecency())) memory.delete(key)
@@ -81,26 +109,21 @@ export const createFactCache = ({
 
   return {
     peekPrincipal: (sessionId, userId) => {
-      if (!memoryIsTrusted()) return undefined
+      if (!beginMemoryRead()) return undefined
       const session = fromMemory('session', sessionId)
       const account = fromMemory('account', userId)
       if (session.kind === 'miss' || account.kind === 'miss') return undefined
       return { session: factIn(session), account: factIn(account) }
     },
-    peek: (kind, id) => (memoryIsTrusted() ? fromMemory(kind, id) : miss),
-    peekResource: (ref, userId) => (memoryIsTrusted() ? readResource(fromMemory, ref, userId) : undefined),
-    gather: createGather({ load, sharedLoads, memory, fromMemory, memoryIsTrusted, isLeased }),
+    peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
+    peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
+    gather: createGather({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }),
     peekStale: (queries) => {
-      let ageMs = 0
-      const source: Source = (kind, id) => {
-        const key = factKey(kind, id)
-        ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
-        return memory.peekStale(key) as Lookup<never>
-      }
-      return findMisses(source, queries).size === 0 ? viewOf(source, 'l1', ageMs, true) : undefined
+      const held = createHeldFacts(memory, () => true, staleFromMemory)
+      return findMisses(held.fromHeldOrMemory, queries).size === 0 ? held.view('l1', true) : undefined
     },
     prefetch: async (queries) => {
-      if (!memoryIsTrusted()) return
+      if (!beginMemoryRead()) return
       const missing = findMisses(fromMemory, queries)
       if (missing.size > 0) await sharedLoads.prefetch(missing)
     },

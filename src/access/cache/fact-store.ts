@@ -67,11 +67,14 @@ const columnsOf = ({ kind, row }: RowDefinition): string[] => [
 ]
 
 /**
- * The facts of a cold question in one statement, for any number of resources and teams. With a row, the rows that it
- * references are read: with a session its account, with media their generation, with a generation its project. For a user,
- * all grants are read. Every row is found by its primary key, those of a user by an index of nothing else; of them no more are read than fit into a
- * fact, and only for a user with more is each project looked up. Nothing is locked. That lookup is no join, because a
- * planner may then search by project alone and read every user of it.
+ * Answers any number of queries in one statement. With a row it reads the rows that the row references: with a session its
+ * account, with media their generation, with a generation its project.
+ *
+ * For a user it reads all grants, up to one more than fit into a fact; for a user with more it looks up the grant on each
+ * queried project instead. That lookup is a subquery, because for a join a planner may search by project alone and read the
+ * grants of every user on it.
+ *
+ * Costs: each row is found by its primary key, and the grants of a user by an index of grants alone. Locks nothing.
  *
  * Parameters: 1 kinds, 2 ids, 3 users, 4 users whose grants are read, 5 the most grants in one fact.
  */
@@ -96,7 +99,7 @@ const statementOver = (access: 'project_access' | 'project_access_expected'): st
     from unnest($1::text[], $2::uuid[], $3::uuid[]) with ordinality as w (kind, id, user_id, place)
     ${inJoinOrder(rowDefinitions).map(joinOf).join('\n    ')}`
 
-/** By rows that triggers keep, or by what the base tables say those should be. The texts are constant: each is one plan. */
+/** `effective` reads the rows that triggers maintain, `expected` the base tables. Constant texts, so each has one plan. */
 const statements = {
   effective: statementOver('project_access'),
   expected: statementOver('project_access_expected'),

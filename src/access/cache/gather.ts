@@ -20,20 +20,25 @@ export type PrincipalFacts = {
   readonly account: Fact['account'] | undefined
 }
 
+/** The facts that answer some queries. They are held: no eviction, expiry or invalidation changes them. */
 export type GatheredFacts = {
   /** The deepest tier that was read. */
   readonly tier: Tier
-  /** How long ago the oldest of them was true. */
+  /** Time since the oldest of them was read from Postgres. */
   readonly ageMs: number
   /** A stale read: served from memory without a lease, while Postgres is down. */
   readonly stale: boolean
-  /** Undefined: absent, or not asked for. */
+  /** Undefined both for an absent fact and for one that no query asked for: ask only for facts of the queries. */
   find<K extends FactKind>(kind: K, id: string): Fact[K] | undefined
   principal(sessionId: string, userId: string): PrincipalFacts
   resource(ref: ResourceRef, userId: string): ResourceFacts
 }
 
-/** Rounds of loads before one statement loads everything at once, because invalidations keep arriving in between. */
+/**
+ * Rounds of loads before one statement loads everything at once. Without invalidations two suffice: the first loads all that
+ * a query needs, and the second the separate grant of a user with too many grants for one fact. Two more make up for
+ * invalidations that arrive in between; where those keep arriving, no number would.
+ */
 const maxRounds = 4
 
 export const findMisses = (source: Source, queries: readonly FactQuery[]): Map<string, FactQuery> => {
@@ -46,7 +51,7 @@ export const findMisses = (source: Source, queries: readonly FactQuery[]): Map<s
   return misses
 }
 
-export const viewOf = (source: Source, tier: Tier, ageMs: number, stale = false): GatheredFacts => ({
+const viewOf = (source: Source, tier: Tier, ageMs: number, stale: boolean): GatheredFacts => ({
   tier,
   ageMs,
   stale,
@@ -58,51 +63,55 @@ export const viewOf = (source: Source, tier: Tier, ageMs: number, stale = false)
   resource: (ref, userId) => readResource(source, ref, userId) ?? noResource,
 })
 
-/** Facts held for one gather, so that an eviction or expiry in between cannot take them away. */
-const createKnownFacts = (
+/**
+ * Facts held for one reader, so that an eviction or expiry in between cannot take them away. `mayReadMemory` is called
+ * before each read of `fromMemory`.
+ */
+export const createHeldFacts = (
   memory: Pick<TtlMap<Fact[FactKind]>, 'ageMs'>,
-  memoryIsTrusted: () => boolean,
+  mayReadMemory: () => boolean,
   fromMemory: Source,
 ) => {
-  const known = new Map<FactKey, Fact[FactKind] | null>()
-  /** Where they came from. Facts of several sources belong together only under a lease, which reports changes in between. */
-  const sources = new Set<unknown>()
+  const held = new Map<FactKey, Fact[FactKind] | null>()
+  /** Where the facts came from: memory, Redis, the result of one load. */
+  const sources = new Set<'memory' | 'redis' | Loaded['facts']>()
   let ageMs = 0
-  const fromKnown: Source = (kind, id) => {
-    const fact = known.get(factKey(kind, id))
+  const fromHeld: Source = (kind, id) => {
+    const fact = held.get(factKey(kind, id))
     if (fact === undefined) return miss
     return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
   }
-  const add = ({ facts, ages }: Loaded) => {
-    for (const [key, fact] of facts) known.set(key, fact)
+  const add = ({ facts, redisAgesMs }: Loaded) => {
+    for (const [key, fact] of facts) held.set(key, fact)
     sources.add(facts)
-    if (ages.size > 0) sources.add(ages)
-    for (const age of ages.values()) ageMs = Math.max(ageMs, age)
+    // A second source even where Redis alone answered: its entries were read from Postgres at different times.
+    if (redisAgesMs.size > 0) sources.add('redis')
+    for (const redisAgeMs of redisAgesMs.values()) ageMs = Math.max(ageMs, redisAgeMs)
   }
   return {
-    known,
-    fromKnown,
-    /** Known facts, then memory; a hit in memory becomes known. */
-    fromKnownOrMemory: ((kind, id) => {
-      const found = fromKnown(kind, id)
-      if (found.kind !== 'miss' || !memoryIsTrusted()) return found
-      const remembered = fromMemory(kind, id)
-      if (remembered.kind !== 'miss') {
+    held,
+    /** Looks in the held facts, then in memory. A fact found in memory is held from then on. */
+    fromHeldOrMemory: ((kind, id) => {
+      const alreadyHeld = fromHeld(kind, id)
+      if (alreadyHeld.kind !== 'miss' || !mayReadMemory()) return alreadyHeld
+      const found = fromMemory(kind, id)
+      if (found.kind !== 'miss') {
         const key = factKey(kind, id)
-        known.set(key, remembered.kind === 'hit' ? remembered.value : null)
-        sources.add(memory)
+        held.set(key, found.kind === 'hit' ? found.value : null)
+        sources.add('memory')
         ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
       }
-      return remembered
+      return found
     }) satisfies Source as Source,
     add,
     replace: (loaded: Loaded) => {
-      known.clear()
+      held.clear()
       ageMs = 0
       add(loaded)
     },
-    isOneSnapshot: () => sources.size <= 1,
-    view: (tier: Tier) => viewOf(fromKnown, tier, ageMs),
+    /** Whether all facts came from memory, or all from one statement. Then they are consistent even without a lease. */
+    isSingleSource: () => sources.size <= 1,
+    view: (tier: Tier, stale = false) => viewOf(fromHeld, tier, ageMs, stale),
   }
 }
 
@@ -111,26 +120,31 @@ type Dependencies = {
   readonly sharedLoads: SharedLoads
   readonly memory: Pick<TtlMap<Fact[FactKind]>, 'ageMs'>
   readonly fromMemory: Source
-  readonly memoryIsTrusted: () => boolean
+  readonly beginMemoryRead: () => boolean
   readonly isLeased: () => boolean
 }
 
-/** Loads in rounds until every query is answered, because a fact may name further facts only once it is loaded. */
+/**
+ * Loads in rounds until every query is answered: a fact names the further facts that it needs only once it is loaded, and an
+ * invalidated fact is loaded again. Facts of several sources are consistent only under a lease, because only then has
+ * every invalidation arrived that is due.
+ */
 export const createGather =
-  ({ load, sharedLoads, memory, fromMemory, memoryIsTrusted, isLeased }: Dependencies) =>
+  ({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }: Dependencies) =>
   async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
-    const facts = createKnownFacts(memory, memoryIsTrusted, fromMemory)
+    const facts = createHeldFacts(memory, beginMemoryRead, fromMemory)
     const invalidations = sharedLoads.watch()
     try {
       let tier: Tier = 'l1'
       for (let round = 1; ; round += 1) {
-        const misses = findMisses(facts.fromKnownOrMemory, queries)
-        const isConsistent = facts.isOneSnapshot() || isLeased()
+        const misses = findMisses(facts.fromHeldOrMemory, queries)
+        const isConsistent = facts.isSingleSource() || isLeased()
         if (misses.size === 0 && isConsistent) return facts.view(tier)
         deadline.check()
         if (round > maxRounds || misses.size === 0) {
-          // Invalidated each time, or possibly so without a lease: one snapshot answers, for this caller alone.
-          const loaded = await deadline.run(load(queries, { past: 'l2' }))
+          // Invalidated in every round, or possibly invalidated unnoticed without a lease. The snapshot of one statement is
+          // consistent by itself, so invalidations that arrive meanwhile are not applied. Neither cached nor shared.
+          const loaded = await deadline.run(load(queries, { bypassRedis: true }))
           facts.replace(loaded)
           return facts.view(loaded.tier)
         }
@@ -148,7 +162,7 @@ export const createGather =
           facts.add(loaded)
           tier = deeper(tier, loaded.tier)
         }
-        dropInvalidated(facts.known, invalidations)
+        dropInvalidated(facts.held, invalidations)
       }
     } finally {
       sharedLoads.unwatch(invalidations)

@@ -16,38 +16,61 @@ import {
 
 /** Time to live of an entry. */
 export const redisTtlMs = 300_000
-/** How long after a miss its value may be written back. Longer than any statement may take. */
+/**
+ * How long after a miss its value may be filled. A statement for a request ends after 2 s, one for a prefetch only after
+ * 60 s. The fill of a longer load is refused, which costs a later miss.
+ */
 const nonceTtlMs = 10_000
 
 export type RedisLookup = { readonly key: FactKey } & (
   | { readonly fact: Fact[FactKind]; readonly ageMs: number }
-  /** A miss; its value may be written back under this nonce. */
+  /** A miss; its value may be filled under this nonce. */
   | { readonly nonce: string }
 )
 
 /**
  * The second tier, shared by all instances: facts in Redis, one hash each.
  *
- * A hash holds a value and a nonce, which the first miss creates. A value read from Postgres is written back only if the
- * nonce is still the one taken before that read. An invalidation deletes the hash with its nonce, so a write-back that began
- * earlier finds another nonce or none, and is refused. Keys begin with the run id of the server, so entries that a restarted
- * server restored are never found. Every command uses one key, as a cluster requires.
+ * A hash holds a nonce and, once filled, a value. The nonce is a fill token: the first miss creates it, and every miss until
+ * the hash is deleted or expires takes the same one. A fill is a compare-and-set: a value read from Postgres is stored only
+ * if the nonce is still the one taken before that read. An invalidation deletes the hash with its nonce, so a fill whose
+ * read began earlier finds another nonce or none, and is refused.
+ *
+ * An invalidation deletes the whole that its key is part of, but never the parts of a whole, since it cannot name them. Such
+ * an event stays pending until every entry from before it has expired (15 minutes), and until then those parts are not
+ * looked up. Redis stores no negative entries: an absent fact is always a miss.
+ *
+ * Keys begin with `velro:1:`, where 1 is the version of the entries, and the first 12 characters of the run id of the server:
+ * entries that a restarted server restored are never found. The database is not named, so two databases must not share one
+ * Redis database. Every command uses one key, as a cluster requires.
  *
  * Guarantee: losing any or all entries at any time costs only speed. An entry that does not match its schema is a miss.
- * `lookup` takes at most the deadline of the connection and never fails; `writeBack` waits for nothing; `invalidate` resolves
- * to whether every key is certainly deleted.
  */
 export type RedisCache = {
+  /**
+   * Takes at most the timeout of `run` (20 ms by default) for all keys together, and does not reject. A key that could not
+   * be looked up, or whose entry is invalid, is left out: a miss whose value cannot be filled.
+   */
   lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
-  writeBack(key: FactKey, fact: Fact[FactKind], nonce: string): void
-  /** Deletes the keys, and the wholes they are part of. */
+  /** Fire and forget. */
+  fill(key: FactKey, fact: Fact[FactKind], nonce: string): void
+  /** Deletes the keys, and the wholes they are part of. Resolves to whether all are certainly deleted; does not reject. */
   invalidate(keys: readonly FactKey[]): Promise<boolean>
   /** The run id of the connected server, if any. */
   readonly serverRunId: string | undefined
   readonly counts: RedisCacheCounts
 }
 
-export type RedisCacheCounts = { hits: number; misses: number; unreadable: number; refused: number }
+/** Since the start, in facts. */
+export type RedisCacheCounts = {
+  hits: number
+  /** Includes invalid entries, and keys that could not be looked up. */
+  misses: number
+  /** Entries that were no JSON or did not match their schema. They are deleted. */
+  invalidEntries: number
+  /** Fills whose nonce was no longer that of the key: the fact was invalidated, or its nonce expired or was evicted. */
+  refusedFills: number
+}
 
 export const scripts = {
   /** The value, or else the nonce, created if missing. A key of another type is deleted, or it would fail its whole batch. */
@@ -61,7 +84,8 @@ export const scripts = {
       redis.call('PEXPIRE', KEYS[1], ARGV[2])
       return {false, ARGV[1]}`,
   },
-  writeBack: {
+  /** Stores the value and returns 1 if the nonce is still that of the key, else 0. */
+  fill: {
     keys: 1,
     lua: `
       if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return 0 end
@@ -104,7 +128,7 @@ export const createRedisCache = ({
   clock: Clock
   ttlMs?: number
 }): RedisCache => {
-  const counts: RedisCacheCounts = { hits: 0, misses: 0, unreadable: 0, refused: 0 }
+  const counts: RedisCacheCounts = { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 }
   const nameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) => `velro:1:${serverRunId.slice(0, 12)}:${key}`
 
   const invalidate = async (invalidated: readonly FactKey[]): Promise<boolean> => {
@@ -128,7 +152,7 @@ export const createRedisCache = ({
     }
     counts.misses += 1
     if (value === null && nonce !== null) return [{ key, nonce }]
-    counts.unreadable += 1
+    counts.invalidEntries += 1
     void invalidate([key])
     return []
   }
@@ -146,13 +170,13 @@ export const createRedisCache = ({
       }
       return replies.flatMap((reply, index) => read(keys[index] as FactKey, reply))
     },
-    writeBack: (key, fact, nonce) => {
+    fill: (key, fact, nonce) => {
       const livesMs = Math.round(ttlMs * (1 - 0.1 * Math.random()))
       const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis
-        .run((connection) => connection.scripts.writeBack(nameOf(connection, key), nonce, entry, livesMs))
-        .then((written) => {
-          if (written === 0) counts.refused += 1
+        .run((connection) => connection.scripts.fill(nameOf(connection, key), nonce, entry, livesMs))
+        .then((stored) => {
+          if (stored === 0) counts.refusedFills += 1
         })
     },
     get serverRunId() {

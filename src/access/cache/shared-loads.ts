@@ -3,33 +3,34 @@ import type { FactQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, isWhole, partOf } from '../policy/facts/registry.ts'
 import type { Loaded, LoadFacts } from './tiered-loader.ts'
 
-/** Keys invalidated while they were watched for. */
+/** The keys of the invalidations that arrived since `watch`, in order. */
 export type Invalidations = (ReadonlySet<FactKey> | 'everything')[]
 export type SharedLoad = Promise<Loaded>
-/** Queries by name: those of one name share one load. */
+/** Queries by their `queryName`: equal names can share one load. */
 export type NamedQueries = ReadonlyMap<string, FactQuery>
 
-/** For a resource the name includes the user, because the load includes that user's grants. */
+/** Names what a load returns for a query. Includes the user whose grants the load reads too, if any. */
 export const queryName = ({ kind, id, userId }: FactQuery): string =>
   userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
 
-/** Keys present whose whole was invalidated. Scans only where a whole was. */
-export const partsOf = (invalidated: ReadonlySet<FactKey>, present: Iterable<string>): FactKey[] => {
+/** The candidates that are parts of an invalidated whole. Visits them only if a whole was invalidated. */
+export const partsOf = (invalidated: ReadonlySet<FactKey>, candidates: Iterable<string>): FactKey[] => {
   if (!invalidated.values().some(isWhole)) return []
-  return [...(present as Iterable<FactKey>)].filter((key) => {
+  return [...(candidates as Iterable<FactKey>)].filter((key) => {
     const part = partOf(key)
     return part !== undefined && invalidated.has(part.whole)
   })
 }
 
-/** Drops the facts that were invalidated since they were loaded. */
+/** Removes the facts that were invalidated while they were loaded or held. */
 export const dropInvalidated = (facts: Map<FactKey, unknown>, invalidations: Invalidations): void => {
   for (const keys of invalidations) {
     if (keys === 'everything') facts.clear()
     else {
       for (const key of keys) {
         facts.delete(key)
-        // A loaded whole is dropped, not amended: another load may have read all of it since.
+        // Memory excludes the part from the whole; here the whole goes. A load that began after this invalidation may have
+        // put the complete whole into memory already, and a late result must not replace it by one with a part excluded.
         const part = partOf(key)
         if (part !== undefined) facts.delete(part.whole)
       }
@@ -41,16 +42,17 @@ export const dropInvalidated = (facts: Map<FactKey, unknown>, invalidations: Inv
 /**
  * Single-flight loads into memory: concurrent misses on one fact share one load.
  *
- * Guarantee: an invalidation detaches every load under way. No caller joins a detached load any more, and the facts in it
- * that were invalidated reach neither memory nor the callers that had joined it.
+ * Guarantee: an invalidation detaches every load in flight, also those of other keys. No caller joins a detached load any
+ * more, and the facts in it that were invalidated reach neither memory nor the callers that had joined it. The other facts
+ * in it reach both. A load that fails rejects for every caller that joined it, and puts nothing into memory.
  */
 export type SharedLoads = {
-  /** The load under way for a query, if any. */
+  /** The load in flight for a query that can still be joined, if any. */
   find(name: string): SharedLoad | undefined
   startSharedLoad(queries: NamedQueries): SharedLoad
-  /** Loads into memory through `loadAhead`; no caller can join. */
+  /** Loads into memory through `prefetchLoad`, unshared: no caller joins it. Invalidations filter its result all the same. */
   prefetch(queries: NamedQueries): Promise<void>
-  /** Collects invalidations until `unwatch`. */
+  /** Starts a list to which every later invalidation is appended, until `unwatch`. */
   watch(): Invalidations
   unwatch(invalidations: Invalidations): void
   detach(keys: ReadonlySet<FactKey> | 'everything'): void
@@ -58,11 +60,11 @@ export type SharedLoads = {
 
 export const createSharedLoads = ({
   load,
-  loadAhead,
+  prefetchLoad,
   memory,
 }: {
   load: LoadFacts
-  loadAhead: LoadFacts
+  prefetchLoad: LoadFacts
   memory: TtlMap<Fact[FactKind]>
 }): SharedLoads => {
   const sharedLoads = new Map<string, SharedLoad>()
@@ -75,7 +77,7 @@ export const createSharedLoads = ({
   }
   const unwatch = (invalidations: Invalidations) => void watchers.delete(invalidations)
 
-  /** A load also returns facts that no query named, so each fact is checked by itself when it arrives. */
+  /** A load also returns facts that no query named, so it is filtered by the keys of its facts, not by its queries. */
   const loadIntoMemory = (queries: NamedQueries, from: LoadFacts): SharedLoad => {
     const invalidations = watch()
     return from([...queries.values()])
@@ -84,7 +86,7 @@ export const createSharedLoads = ({
         dropInvalidated(current, invalidations)
         for (const [key, fact] of current) {
           if (fact === null) memory.setAbsent(key)
-          else memory.set(key, fact, rest.ages.get(key))
+          else memory.set(key, fact, rest.redisAgesMs.get(key))
         }
         return { facts: current, ...rest }
       })
@@ -101,7 +103,7 @@ export const createSharedLoads = ({
       return sharedLoad
     },
     prefetch: async (queries) => {
-      await loadIntoMemory(queries, loadAhead)
+      await loadIntoMemory(queries, prefetchLoad)
     },
     watch,
     unwatch,

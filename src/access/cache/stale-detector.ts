@@ -7,10 +7,10 @@ import { toFactQuery } from '../policy/facts/queries.ts'
 import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from '../policy/facts/registry.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
-/** How often a round runs, and how many facts it compares. */
+/** How often a round runs, and how many facts it compares at most. */
 export const staleCheckMs = 5_000
 const maxFacts = 50
-/** Entries visited in a round. Expired ones are skipped, so this bounds a round that finds few others. */
+/** How many entries a round visits at most. Expired ones are visited but not compared. */
 const maxVisited = 500
 
 type Held = Lookup<Fact[FactKind]>
@@ -19,25 +19,31 @@ type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fa
 /**
  * Compares facts in memory with Postgres, a few in each round, and raises an alarm for a stale one.
  *
- * Guarantee: no false alarm for a change under way. A fact that differs is reported only if memory holds the same entry one
- * and a half leases later, under a valid lease: by that time its invalidation would have arrived. A stale fact is counted,
- * logged as `cache.stale_fact` and dropped from memory and Redis. Costs one statement a round, outside the pool of requests,
- * and leaves the order of eviction as it is. Degrades: without a lease, or with `l1` off, memory answers no request and is
- * not compared.
+ * Guarantee: no false alarm for a change whose invalidation is still on its way. A fact that differs is reported only if
+ * memory holds the very same entry 1.5 times the duration of a lease later (1.5 s by default) and a lease is held then:
+ * under that lease the invalidation of a change that Postgres showed before would have arrived and removed the entry.
+ * Postgres is not read a second time.
+ *
+ * A stale fact is counted, logged as `cache.stale_fact` and dropped: from Redis first, so that no load reads it there again, then
+ * from the memory of this instance. Other instances detect it by themselves.
+ *
+ * Costs one statement a round, outside the pool of requests, and leaves the order of eviction as it is. Degrades: compares
+ * nothing without a lease or with `l1` off, when memory serves at most stale reads.
  */
 export type StaleDetector = {
-  /** Runs one round. Resolves at once while another is running. */
+  /** Runs one round. Skipped while another is running. */
   run(): Promise<void>
   /** Since the start. */
   readonly counts: { readonly compared: number; readonly stale: number }
-  /** A round under way reports nothing more. */
+  /** Ends the detector for good. A round in progress counts, logs and drops nothing more. */
   stop(): void
 }
 
 type Dependencies = {
   readonly memory: Pick<TtlMap<Fact[FactKind]>, 'peek' | 'keysByInsertion' | 'ageMs'>
-  /** Reads Postgres, bypassing every cache. */
+  /** Reads Postgres, bypassing memory and Redis. With `l3` on, access comes from the table that triggers maintain. */
   readonly load: LoadFacts
+  /** Removes the fact from Redis, then from the memory of this instance. */
   readonly drop: (key: FactKey) => Promise<void>
   readonly lease: { readonly untilMs: number }
   readonly flags: { readonly l1: boolean }
@@ -62,20 +68,20 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   const { memory, load, drop, lease, flags, clock, log, timing = defaultLeaseTiming, pause = wait } = dependencies
   const { secondCheckMs } = deriveTiming(timing)
   const counts = { compared: 0, stale: 0 }
-  let turns = memory.keysByInsertion()
+  let cursor = memory.keysByInsertion()
   let busy = false
   let stopped = false
 
   const isTrusted = () => !stopped && flags.l1 && clock.monotonic() < lease.untilMs
 
-  /** The next entries to compare, each once; starts over after the last. */
+  /** The next entries to compare, none twice. The cursor starts over after the last entry. */
   const nextEntries = (): Map<FactKey, Held> => {
     const taken = new Map<FactKey, Held>()
     let passes = 0
     for (let visited = 0; visited < maxVisited && taken.size < maxFacts && passes < 2; visited += 1) {
-      const { value, done } = turns.next()
+      const { value, done } = cursor.next()
       if (done) {
-        turns = memory.keysByInsertion()
+        cursor = memory.keysByInsertion()
         passes += 1
         continue
       }
@@ -102,7 +108,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   }
 
   const report = async ({ key, held, actual }: Suspect): Promise<void> => {
-    // An entry that was invalidated or reloaded in the meantime is another object, or gone.
+    // Compared by identity: an entry that was invalidated or reloaded in the meantime is another object, or gone.
     if (!isTrusted() || memory.peek(key) !== held || !differs(key, held, actual)) return
     counts.stale += 1
     const ageMs = Math.round(memory.ageMs(key) ?? 0)

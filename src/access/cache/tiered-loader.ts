@@ -7,7 +7,10 @@ import { isAnswered, keysNeeded, type Source } from '../policy/facts/resource-wa
 import type { FactStore, LoadedFacts } from './fact-store.ts'
 import type { RedisCache } from './redis-cache.ts'
 
-/** Where a fact was read: memory, Redis, the effective rows in Postgres that triggers keep, or the base tables. */
+/**
+ * Where a fact was read: `l1` memory, `l2` Redis, `l3` and `database` Postgres. With `l3` access is read from the table of
+ * effective access that triggers maintain, with `database` it is derived from the base tables.
+ */
 export const tiers = ['l1', 'l2', 'l3', 'database'] as const
 export type Tier = (typeof tiers)[number]
 
@@ -16,16 +19,16 @@ export const deeper = (one: Tier, other: Tier): Tier => (tiers.indexOf(one) < ti
 export type Loaded = {
   readonly facts: LoadedFacts
   readonly tier: Tier
-  /** How long ago a fact was true, for facts that came from Redis. */
-  readonly ages: ReadonlyMap<FactKey, number>
+  /** The facts that came from Redis, with the time since each was read from Postgres. The others were read just now. */
+  readonly redisAgesMs: ReadonlyMap<FactKey, number>
 }
 
-/** Loads facts from beyond memory. `past: 'l2'` bypasses Redis. */
-export type LoadFacts = (queries: readonly FactQuery[], options?: { readonly past?: 'l2' }) => Promise<Loaded>
+/** Loads facts from the tiers below memory. With `bypassRedis` all of them come from one statement, so from one snapshot. */
+export type LoadFacts = (queries: readonly FactQuery[], options?: { readonly bypassRedis?: boolean }) => Promise<Loaded>
 
 export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l3: boolean }
 
-const noAges: ReadonlyMap<FactKey, number> = new Map()
+const noRedisAges: ReadonlyMap<FactKey, number> = new Map()
 
 /** Loads from Postgres alone. */
 export const loadFromStore =
@@ -33,7 +36,7 @@ export const loadFromStore =
   async (queries) => ({
     facts: await store.load(queries, { effective: flags.l3 }),
     tier: flags.l3 ? 'l3' : 'database',
-    ages: noAges,
+    redisAgesMs: noRedisAges,
   })
 
 const sourceOf =
@@ -45,18 +48,21 @@ const sourceOf =
   }
 
 /**
- * Rounds of Redis lookups for one load. Media name their generation after the first, a generation its project after the
- * second, and so each later round looks up what the one before it named.
+ * Rounds of Redis lookups for one load. The id of a needed fact is known only from the fact that needs it, and the longest
+ * chain has three: media, their generation, its project.
  */
 const maxRounds = 3
 
 /**
  * Redis in front of Postgres.
  *
- * Guarantee: a fact it returns was true after the load began, or its invalidation arrives during the load and the caller
- * drops it. So Redis is read only under a lease, and never for keys with a pending invalidation. Facts read from Postgres
- * are written back in the background, under nonces that were taken before the read. Degrades: without Redis, or with a slow
- * one, every load goes to Postgres.
+ * Guarantee: a fact it returns reflects every change answered before the load began. It may predate a later change; the
+ * caller drops it if the invalidation arrives during the load. Hence Redis is not read without a lease, nor for keys with a
+ * pending invalidation. The lease is checked once, when the load begins. If it ends during the load, facts from Redis may be
+ * older than changes answered meanwhile, so a caller that needs them as of the end must hold a lease then.
+ *
+ * Facts read from Postgres fill Redis in the background, under nonces that were taken before the read; absent facts do not.
+ * Degrades: without Redis, or with a slow one, every load goes to Postgres.
  */
 export const loadThroughRedis = ({
   redisCache,
@@ -76,9 +82,9 @@ export const loadThroughRedis = ({
   const isUsable = () => flags.l2 && clock.monotonic() < lease.untilMs
 
   return async (queries, options) => {
-    if (options?.past === 'l2' || !isUsable()) return fromStore(queries)
+    if (options?.bypassRedis || !isUsable()) return fromStore(queries)
     const known = new Map<FactKey, Fact[FactKind] | null>()
-    const ages = new Map<FactKey, number>()
+    const redisAgesMs = new Map<FactKey, number>()
     const nonces = new Map<FactKey, string>()
     const source = sourceOf(known)
     const asked = new Set<FactKey>()
@@ -91,19 +97,19 @@ export const loadThroughRedis = ({
         if ('nonce' in answer) nonces.set(key, answer.nonce)
         else {
           known.set(key, answer.fact)
-          ages.set(key, answer.ageMs)
+          redisAgesMs.set(key, answer.ageMs)
         }
       }
     }
     const unanswered = queries.filter((query) => !isAnswered(source, query))
-    if (unanswered.length === 0) return { facts: known, tier: 'l2', ages }
+    if (unanswered.length === 0) return { facts: known, tier: 'l2', redisAgesMs }
     const { facts, tier } = await fromStore(unanswered)
     for (const [key, fact] of facts) {
       known.set(key, fact)
-      ages.delete(key)
+      redisAgesMs.delete(key)
       const nonce = nonces.get(key)
-      if (nonce !== undefined && fact !== null) redisCache.writeBack(key, fact, nonce)
+      if (nonce !== undefined && fact !== null) redisCache.fill(key, fact, nonce)
     }
-    return { facts: known, tier, ages }
+    return { facts: known, tier, redisAgesMs }
   }
 }

@@ -17,7 +17,7 @@ export type OutboxTiming = {
 const defaultTiming: OutboxTiming = { flushMs: 100, sweepMs: 2_000, takeoverAfterMs: 2_000 }
 
 /**
- * An event older than this leaves no entry in Redis that predates it: a value read before the commit was written back soon
+ * An event older than this leaves no entry in Redis that predates it: a value read before the commit was filled in soon
  * after, and lives for a third of this. Counted from when the event was received here, which is after its commit; the row's
  * timestamp is when it was published, and its transaction may commit any time later.
  */

@@ -18,7 +18,7 @@ export const deriveTiming = ({ leaseMs, heartbeatMs }: LeaseTiming) => ({
   membershipMs: 2 * leaseMs,
   /** A connection on which our own heartbeats have not come back for so long is replaced. */
   silenceMs: 3 * leaseMs,
-  /** When the stale detector compares again: under a lease held then, every earlier commit has been applied. */
+  /** When the stale detector checks memory again: under a lease held then, every change that it saw has been applied. */
   secondCheckMs: 1.5 * leaseMs,
 })
 

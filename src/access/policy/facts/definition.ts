@@ -16,7 +16,7 @@ export type FactDefinition<K extends string = string, F = unknown> = {
   readonly row?: RowSource<F>
   /** Set for kinds that describe a resource: which further facts a question about it needs. */
   readonly needs?: readonly Need<F>[]
-  /** Set for kinds whose facts are parts of a larger fact. */
+  /** Set for kinds whose facts are parts of a larger fact, their whole. */
   readonly part?: Part<F>
   /**
    * What the stale detector compares, given the other side. Default: the fact itself. Facts that give every decision the
@@ -51,16 +51,19 @@ export type Need<F> = {
 }
 
 /**
- * A fact about one user and one resource, which is part of the fact of everything that user was granted. It is looked up
- * in the whole, and is cached separately only where the whole says so.
+ * How a fact is contained in a larger one. The *part* is a fact about one user and one resource (`grant`: what the user may do
+ * in one project). Its *whole* is the fact with all such parts of that user (`grants`: the same for every project).
+ *
+ * A part is read out of its whole, and is a cache entry by itself only where the whole is too large for one fact.
+ * Invalidating a part leaves the whole usable for the other parts; invalidating a whole invalidates every part.
  */
 export type Part<F, W = unknown> = {
   readonly whole: FactDefinition<string, W>
-  /** The kind whose id names the part within the whole. */
+  /** The kind of resource whose id names the part within the whole. */
   readonly namedBy: string
-  /** `excluded`: the whole no longer answers for this part. `separate`: the part is cached by itself. */
+  /** The part. `excluded`: it has changed since the whole was loaded. `separate`: it is a cache entry by itself. */
   read(whole: W, id: string): F | 'excluded' | 'separate'
-  /** The whole, once the part has changed; undefined where it is better loaded again. */
+  /** The whole with this part marked as excluded; undefined where too many are, and the whole has to be loaded again. */
   exclude(whole: W, id: string): W | undefined
 }
 

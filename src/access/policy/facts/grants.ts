@@ -4,8 +4,8 @@ import { exactly, type FactDefinition } from './definition.ts'
 
 /**
  * Everything one user may do through teams in projects of others, by project. A project that is not listed grants
- * nothing, so one fact answers for every project, new ones included. `except` lists projects whose grants changed since.
- * `many`: there are more than `maxGrants`, and the grant on each project is cached separately.
+ * nothing, so one fact answers for every project, new ones included. `except` lists the excluded projects: their grants
+ * changed after this was loaded. `many`: there are more than `maxGrants`, and the grant on each project is cached separately.
  */
 export type GrantsFact =
   | { readonly granted: Readonly<Record<string, ActionSet>>; readonly except?: readonly string[] }
@@ -15,7 +15,7 @@ export const maxGrants = 200
 /** With more projects excluded than this, the whole is loaded again. */
 const maxExcept = 16
 
-/** The fact, once the grant on a project has changed; undefined where it is better loaded again. */
+/** The fact with a project excluded; undefined where more than `maxExcept` are, and it has to be loaded again. */
 export const excludeProject = (grants: GrantsFact, projectId: string): GrantsFact | undefined => {
   if (grants === 'many' || grants.except?.includes(projectId)) return grants
   const except = [...(grants.except ?? []), projectId]

@@ -47,7 +47,7 @@ const parts = factKinds.flatMap((kind) => {
   return part === undefined ? [] : [{ prefix: `${kind}:`, part, wholePrefix: `${part.whole.kind}:` }]
 })
 
-/** The fact that a fact is part of, and which part; undefined where it is not part of any. */
+/** The whole that contains a fact, and the id of the fact within it; undefined for a fact that is not a part (see `Part`). */
 export const partOf = (
   key: FactKey,
 ): { readonly whole: FactKey; readonly id: string; readonly part: Part<unknown> } | undefined => {
@@ -59,5 +59,5 @@ export const partOf = (
   return undefined
 }
 
-/** Whether a fact consists of parts: its invalidation invalidates every part. */
+/** Whether a fact is a whole: its invalidation invalidates every part. */
 export const isWhole = (key: FactKey): boolean => parts.some(({ wholePrefix }) => key.startsWith(wholePrefix))
