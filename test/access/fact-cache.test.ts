@@ -534,7 +534,7 @@ describe('an invalidation', () => {
     for (const view of [await batch, await alone]) expect(view.resource(work, bob).generation?.projectId).toBeNull()
   })
 
-  test('in every round makes the gather answer from one statement that began after the question', async () => {
+  test('in every round makes the gather answer from the snapshot of one statement that began after the question', async () => {
     database.world.set(ofLab, open)
     const asked = ask(bob, lab)
     for (let index = 0; database.statements.length < 10 && index < 10; index += 1) {
@@ -546,7 +546,10 @@ describe('an invalidation', () => {
       await runPending()
     }
     expect((await asked).project?.visibility).toBe('public')
-    expect(database.statements.length).toBeLessThan(10)
+    // Four rounds and the fifth statement, which read the world after the fourth change and before its own.
+    expect(database.statements).toHaveLength(5)
+    expect((await asked).project?.allowDerivatives).toBeFalse()
+    expect((database.world.get(ofLab) as ProjectFact).allowDerivatives).toBeTrue()
     expect(facts.peekResource(lab, bob)).toBeUndefined()
   })
 
@@ -560,6 +563,27 @@ describe('an invalidation', () => {
     expect(facts.peekResource(lab, bob)?.project).toEqual(open)
     expect(database.statements).toHaveLength(1)
   })
+})
+
+test('facts from Redis alone are loaded again from Postgres when the lease ends during the load', async () => {
+  const lease = { untilMs: clock.monotonic() + 1_000 }
+  const loads: string[] = []
+  facts = createFactCache({
+    load: async (_queries, { bypassRedis = false } = {}) => {
+      loads.push(bypassRedis ? 'Postgres' : 'Redis first')
+      clock.advance(1_000)
+      return bypassRedis
+        ? { facts: new Map([[ofLab, shut]]), tier: 'l3', redisAgesMs: new Map() }
+        : { facts: new Map([[ofLab, open]]), tier: 'l2', redisAgesMs: new Map([[ofLab, 7]]) }
+    },
+    memory: createTtlMap({ clock, ttlMs: 60_000 }),
+    clock,
+    lease,
+    flags: always.flags,
+  })
+  const gathered = await facts.gather([factQuery('project', lab.id)], deadline)
+  expect(loads).toEqual(['Redis first', 'Postgres'])
+  expect([gathered.find('project', lab.id), gathered.tier, gathered.ageMs]).toEqual([shut, 'l3', 0])
 })
 
 describe('a deadline that passes', () => {
