@@ -1,9 +1,9 @@
-/** The person of a live session. */
+/** A person with an active session and account. */
 export type Caller = {
   readonly userId: string
   readonly sessionId: string
   readonly role: 'user' | 'admin'
-  /** Authenticated from stale facts while Postgres is down; see `StaleReads`. */
+  /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
 }
 

@@ -139,6 +139,7 @@ describe('a service', () => {
     ] as const) {
       expect([answer.status, answer.body.code]).toEqual([422, 'request.invalid'])
       expect(answer.body.errors[0].pointer).toBe(place)
+      expect(answer.body.errors[0].detail).toStartWith('is required')
     }
   })
 
