@@ -13,7 +13,7 @@ const startDeadline = createDeadlines(systemClock)
 
 let app: TestApp
 let client: Api
-let rights: PermissionRecheck
+let permissionRecheck: PermissionRecheck
 let people: Person[]
 let generationId: string
 let projectId: string
@@ -22,7 +22,7 @@ const statements: string[] = []
 beforeAll(async () => {
   app = await startApp({ onStatement: (text) => void statements.push(text) })
   client = api(app.baseUrl)
-  rights = createPermissionRecheck({ facts: app.services.caches.facts, clock: systemClock })
+  permissionRecheck = createPermissionRecheck({ facts: app.services.caches.facts, clock: systemClock })
   people = await Promise.all(Array.from({ length: 20 }, () => register(client)))
   const owner = { token: people[0]?.token ?? '' }
   projectId = (await client.post('/api/v1/projects', { name: 'P', visibility: 'public' }, owner)).body.id
@@ -31,67 +31,68 @@ beforeAll(async () => {
 })
 afterAll(() => app?.close())
 
-const rightOf = async ({ token }: Person): Promise<StreamPermission> => ({
+const permissionOf = async ({ token }: Person): Promise<StreamPermission> => ({
   ...(await app.services.identity.claimsOf(token)),
   action: 'read',
   ref: { type: 'generation', id: generationId },
 })
-const gather = (of: readonly StreamPermission[]) => rights.gather(of, startDeadline(10_000))
+const gather = (permissions: readonly StreamPermission[]) =>
+  permissionRecheck.gather(permissions, startDeadline(10_000))
 
 describe('a permission re-check', () => {
   test('of many streams sends one statement, and none once the facts are in memory', async () => {
-    const all = await Promise.all(people.map(rightOf))
+    const all = await Promise.all(people.map(permissionOf))
     await app.leased()
     app.services.caches.facts.invalidate('everything')
-    expect(all.map(rights.peek)).toEqual(Array(20).fill(undefined))
+    expect(all.map(permissionRecheck.peek)).toEqual(Array(20).fill(undefined))
     statements.length = 0
     expect(await gather(all)).toEqual(Array(20).fill(true))
     expect(statements).toHaveLength(1)
     await app.leased()
-    expect(all.map(rights.peek)).toEqual(Array(20).fill(true))
+    expect(all.map(permissionRecheck.peek)).toEqual(Array(20).fill(true))
     expect(statements).toHaveLength(1)
   })
 
   test('fails for an ended, foreign or absent session, an expired token, and an absent resource', async () => {
-    const [right, other, ended] = (await Promise.all(people.slice(1, 4).map(rightOf))) as [
+    const [permission, other, ended] = (await Promise.all(people.slice(1, 4).map(permissionOf))) as [
       StreamPermission,
       StreamPermission,
       StreamPermission,
     ]
     await client.post('/api/v1/auth/logout', undefined, { token: people[3]?.token ?? '' })
     const each: StreamPermission[] = [
-      right,
+      permission,
       ended,
-      { ...right, sessionId: other.sessionId },
-      { ...right, sessionId: newId() },
-      { ...right, expiresAtMs: systemClock.now() },
-      { ...right, ref: { type: 'generation', id: newId() } },
-      { ...right, action: 'delete' },
+      { ...permission, sessionId: other.sessionId },
+      { ...permission, sessionId: newId() },
+      { ...permission, expiresAtMs: systemClock.now() },
+      { ...permission, ref: { type: 'generation', id: newId() } },
+      { ...permission, action: 'delete' },
     ]
     const expected = [true, ...Array(6).fill(false)]
     expect(await gather(each)).toEqual(expected)
     await app.leased()
-    expect(each.map(rights.peek)).toEqual(expected)
+    expect(each.map(permissionRecheck.peek)).toEqual(expected)
   })
 
   test('fails once the permission is revoked', async () => {
-    const [owner, right] = [await rightOf(people[0] as Person), await rightOf(people[1] as Person)]
+    const [owner, permission] = [await permissionOf(people[0] as Person), await permissionOf(people[1] as Person)]
     await client.patch(`/api/v1/projects/${projectId}`, { visibility: 'private' }, { token: people[0]?.token ?? '' })
-    expect(rights.peek(right)).not.toBe(true)
-    expect(await gather([owner, right])).toEqual([true, false])
+    expect(permissionRecheck.peek(permission)).not.toBe(true)
+    expect(await gather([owner, permission])).toEqual([true, false])
   })
 
   test('is refused, not decided, on stale facts', async () => {
-    const right = await rightOf(people[0] as Person)
+    const permission = await permissionOf(people[0] as Person)
     const { facts } = app.services.caches
     const gatherStale: typeof facts.gather = async (queries) => {
       const stale = facts.peekStale(queries)
       if (stale === undefined) throw new Error('a fact is not in memory')
       return stale
     }
-    expect(await gather([right])).toEqual([true])
+    expect(await gather([permission])).toEqual([true])
     const recheck = createPermissionRecheck({ facts: { ...facts, gather: gatherStale }, clock: systemClock })
-    const answer = recheck.gather([right], startDeadline(10_000)).catch(({ code }) => code)
+    const answer = recheck.gather([permission], startDeadline(10_000)).catch(({ code }) => code)
     expect(await answer).toBe('database.unavailable')
   })
 })

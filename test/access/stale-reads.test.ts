@@ -56,11 +56,11 @@ describe('without a lease', () => {
   type Statement = PromiseWithResolvers<Loaded> & { wanted: Parameters<LoadFacts>[0] }
   let clock: ReturnType<typeof manualClock>
   let statements: Statement[]
-  let reached: PromiseWithResolvers<boolean>[]
+  let probes: PromiseWithResolvers<boolean>[]
   let staleReads: ReturnType<typeof withStaleReads>
   let lease: { untilMs: number }
 
-  const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
+  const flushPromises = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
     const deadline = createDeadlines(clock)(1e9)
     const answer = staleReads.facts.gather([factQuery('account', id)], deadline).then(
@@ -76,7 +76,7 @@ describe('without a lease', () => {
   const answer = (at: number) => statements[at]?.resolve(found(statements[at]?.wanted ?? []))
   const lose = async (at: number, code = 'CONNECTION_CLOSED') => {
     statements[at]?.reject(failure(code))
-    await settle()
+    await flushPromises()
   }
   const asRead = { account, stale: false, recorded: false }
   const asStale = { account, stale: true, recorded: true }
@@ -86,7 +86,7 @@ describe('without a lease', () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
     statements = []
-    reached = []
+    probes = []
     const load: LoadFacts = (wanted) => {
       const statement = { ...Promise.withResolvers<Loaded>(), wanted }
       statements.push(statement)
@@ -100,9 +100,9 @@ describe('without a lease', () => {
       flags,
     })
     const isReachable = () => {
-      const asked = Promise.withResolvers<boolean>()
-      reached.push(asked)
-      return asked.promise
+      const probe = Promise.withResolvers<boolean>()
+      probes.push(probe)
+      return probe.promise
     }
     staleReads = withStaleReads({ facts, isReachable, clock, lease, limitMs: 60_000 })
     const known = ask(ada)
@@ -115,8 +115,8 @@ describe('without a lease', () => {
     test(`a gather that fails with ${code} is retried once if Postgres is reachable, and other gathers continue`, async () => {
       const [adas, bobs] = [ask(ada), ask(bob)]
       await lose(1, code)
-      reached[0]?.resolve(true)
-      await settle()
+      probes[0]?.resolve(true)
+      await flushPromises()
       expect(statements.length).toBe(4)
       answer(3)
       expect(await adas).toEqual(asRead)
@@ -132,11 +132,11 @@ describe('without a lease', () => {
   test('a gather that loses its connection twice fails alone if Postgres is reachable, and gets no stale facts', async () => {
     const [adas, bobs] = [ask(ada), ask(bob)]
     await lose(1)
-    reached[0]?.resolve(true)
-    await settle()
+    probes[0]?.resolve(true)
+    await flushPromises()
     await lose(3)
     expect(await adas).toBe('database.unavailable')
-    expect([statements.length, reached.length]).toEqual([4, 1])
+    expect([statements.length, probes.length]).toEqual([4, 1])
     answer(2)
     expect(await bobs).toEqual(asRead)
   })
@@ -146,8 +146,8 @@ describe('without a lease', () => {
     const others = [ask(ada), ask(ada)]
     await lose(1)
     await lose(3)
-    expect(reached.length).toBe(1)
-    reached[0]?.resolve(false)
+    expect(probes.length).toBe(1)
+    probes[0]?.resolve(false)
     expect(await adas).toEqual(asStale)
     expect(await bobs).toBe('database.unavailable')
     expect(await Promise.all(others)).toEqual([asStale, asStale])
@@ -168,7 +168,7 @@ describe('without a lease', () => {
     test(`${error.code} counts as unreachable at once, also for a gather that waits for the probe`, async () => {
       const [adas, bobs] = [ask(ada), ask(bob)]
       await lose(1)
-      expect(reached.length).toBe(1)
+      expect(probes.length).toBe(1)
       statements[2]?.reject(error)
       expect(await bobs).toBe('database.unavailable')
       expect(await adas).toEqual(asStale)
@@ -180,7 +180,7 @@ describe('without a lease', () => {
     const bobs = ask(bob)
     const others = ask(idOf('user', 3))
     await lose(1)
-    reached[0]?.resolve(false)
+    probes[0]?.resolve(false)
     expect(await Promise.all([bobs, others])).toEqual(['database.unavailable', 'database.unavailable'])
   })
 })
