@@ -9,8 +9,6 @@ import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { type Connection, createDatabase, type PoolName } from '../../platform/postgres.ts'
-import { createRedis } from '../../platform/redis.ts'
-import { createS3Objects } from '../../platform/s3-objects.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { prepareDatabase } from '../prepare-database.ts'
@@ -57,7 +55,11 @@ export const composeInfrastructure = async (
   const keys = createSigningKeys({ store: identityStore, secrets, clock, maxTokenTtlMs: maxAccessTokenTtlMs })
   await keys.refresh()
 
-  const redis = config.redisUrl === undefined ? undefined : createRedis({ url: config.redisUrl, clock, log, scripts })
+  // The clients of Redis and S3 are loaded only where they are configured: ioredis alone is a tenth of a start.
+  const redis =
+    config.redisUrl === undefined
+      ? undefined
+      : (await import('../../platform/redis.ts')).createRedis({ url: config.redisUrl, clock, log, scripts })
   stack.defer(() => redis?.close())
   const passwords = createPasswords({
     workers: config.hashWorkers,
@@ -68,7 +70,9 @@ export const composeInfrastructure = async (
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
   const objects =
-    config.s3 === undefined ? createDiskObjects({ directory: config.mediaDirectory }) : createS3Objects(config.s3)
+    config.s3 === undefined
+      ? createDiskObjects({ directory: config.mediaDirectory })
+      : (await import('../../platform/s3-objects.ts')).createS3Objects(config.s3)
 
   return {
     config,
