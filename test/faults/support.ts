@@ -29,15 +29,16 @@ export const hold = async (connection: TestConnection, lock: (tx: TransactionSql
   await held.promise
   return {
     /** Resolves once `count` statements wait for a lock. */
-    waiting: (count: number) =>
-      until(async () => {
-        const watcher = connectOnce(connection)
+    waiting: async (count: number) => {
+      const watcher = connectOnce(connection)
+      const areWaiting = async () => {
         const [row] = await watcher<{ waiting: number }[]>`
           select count(*)::int as waiting from pg_stat_activity
            where datname = ${connection.database} and wait_event_type = 'Lock'`
-        await watcher.end()
         return (row?.waiting ?? 0) >= count
-      }, `${count} statements waiting for a lock`),
+      }
+      return until(areWaiting, `${count} statements waiting for a lock`).finally(() => watcher.end())
+    },
     release: async () => {
       release.resolve()
       await transaction.catch(() => {})
