@@ -32,8 +32,10 @@ const { values: options, positionals } = parseArgs({
 const root = fileURLToPath(new URL('..', import.meta.url))
 const timings = 'test/timings.json'
 
-/** They assert elapsed time or memory: beside others they would measure the machine. They run last, one by one. */
-const measures = new Set(['test/faults/login-flood.test.ts', 'test/kit/ttl-map.test.ts'])
+/** Asserts elapsed time: beside others it would measure the machine. It runs last, alone. */
+const measuresTime = 'test/faults/login-flood.test.ts'
+/** Asserts the memory of its process. It has a process of its own. */
+const measuresMemory = 'test/kit/ttl-map.test.ts'
 /** Must reach a throughput that takes one core. Beside it only files run that keep the other core busy and no more. */
 const needsACore = 'test/consistency/storm.test.ts'
 /** `postgres-gone` asserts deadlines, with slack, and mostly waits for them. */
@@ -89,22 +91,30 @@ const startShared = async (): Promise<Record<string, string>> => {
 
 const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const env = options.unit ? {} : await startShared()
-  const last = files.filter((file) => measures.has(file))
-  const others = files.filter((file) => !measures.has(file))
+  const only = (one: string) => files.filter((file) => file === one)
+  const others = files.filter((file) => file !== measuresTime && file !== measuresMemory)
   const half = others.includes(needsACore) ? others.filter((file) => file === needsACore || usesOneCore(file)) : []
   const rest = others.filter((file) => !half.includes(file))
   // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
   const shared = ['--no-isolate', `--timings=${timings}`, ...(options.record ? ['--update-timings'] : [])]
+  /** Phases run one after the other, the processes of a phase side by side. */
   const phases = [
-    { name: 'tests', files: rest, flags: [`--parallel=${options.workers}`, ...shared] },
-    { name: 'the storm, and tests beside it', files: half, flags: ['--parallel=2', ...shared] },
-    { name: 'tests that measure time or memory', files: last, flags: [] },
+    [{ name: 'tests', files: rest, flags: [`--parallel=${options.workers}`, ...shared] }],
+    [
+      { name: 'the storm, and tests beside it', files: half, flags: ['--parallel=2', ...shared] },
+      { name: 'the test that measures memory', files: only(measuresMemory), flags: [] },
+    ],
+    [{ name: 'the test that measures time', files: only(measuresTime), flags: [] }],
   ]
   const outcomes: Outcome[] = []
-  for (const { name, files, flags } of phases) {
-    if (files.length === 0) continue
-    console.log(`\n${name}: ${files.length} files`)
-    outcomes.push(await test(name, files, flags, env))
+  for (const phase of phases) {
+    const running = phase
+      .filter(({ files }) => files.length > 0)
+      .map(({ name, files, flags }) => {
+        console.log(`\n${name}: ${files.length} files`)
+        return test(name, files, flags, env)
+      })
+    outcomes.push(...(await Promise.all(running)))
   }
   return outcomes
 }
