@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
+import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
 export type Config = {
@@ -64,6 +65,8 @@ export type Config = {
   readonly openaiOutputHosts: readonly string[]
   readonly drainMs: number
   readonly logLevel: LogLevel
+  /** What of the configuration has no effect, one line each, for the start to report. */
+  readonly notes: readonly string[]
 }
 
 export type S3Config = {
@@ -88,29 +91,6 @@ export class ConfigRefused extends Error {
 }
 
 export const maxAccessTokenTtlMs = 3_600_000
-
-type Environment = Readonly<Record<string, string | undefined>>
-
-/**
- * Whether postgres.js reads the URL as intended. It takes the hosts after the first `@` and splits them at commas; with an
- * unescaped `/`, `?` or `#` in the password, part of the password would become a host or a port and appear in errors.
- */
-const isPostgresUrl = (text: string) => {
-  const [, scheme, authority = '', rest = ''] = /^(postgres(?:ql)?:\/\/)(?=.)([^/?#]*)([^@#]*)$/.exec(text) ?? []
-  if (scheme === undefined) return false
-  const hostsAt = authority.indexOf('@') + 1
-  const hosts = authority.slice(hostsAt).split(',')
-  try {
-    decodeURIComponent(authority.slice(hostsAt))
-    for (const host of hosts) {
-      const { username, password } = new URL(scheme + authority.slice(0, hostsAt) + host + rest)
-      decodeURIComponent(`${username}:${password}`)
-    }
-    return hosts.length === 1 || !authority.includes('@', hostsAt)
-  } catch {
-    return false
-  }
-}
 
 const isOrigin = (text: string) => {
   try {
@@ -148,6 +128,7 @@ const isRedisUrl = (text: string) => {
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
+  const notes: string[] = []
   const text = (name: string) => env[name]?.trim() || undefined
   const integer = <D extends number | undefined>(name: string, fallback: D, min: number, max: number): number | D => {
     const given = text(name)
@@ -173,11 +154,10 @@ export const parseConfig = (env: Environment): Config => {
   }
 
   const postgresUrl = (name: string, given: string | undefined) => {
-    if (given !== undefined && !isPostgresUrl(given)) {
-      problems.push(
-        `${name} must be a URL that starts with postgres:// or postgresql://; percent-encode special symbols in user and password`,
-      )
-    }
+    if (given === undefined) return undefined
+    const parsed = parseConnectionUrl(given, env)
+    problems.push(...parsed.problems.map((problem) => `${name} ${problem}`))
+    notes.push(...parsed.notes.map((note) => `${name} ${note}`))
     return given
   }
 
@@ -282,6 +262,7 @@ export const parseConfig = (env: Environment): Config => {
     openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+    notes: Object.freeze(notes),
   }
   if (problems.length > 0) throw new ConfigRefused(problems)
   return Object.freeze(config)

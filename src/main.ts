@@ -26,6 +26,8 @@ const report = (line: string): void => console.error(line)
 
 /** Cheap checks come first, so that a start that must fail does so before a database is started or migrated. */
 const start = async (config: Config, supervised: boolean, log: Log) => {
+  // Its supervisor has reported them.
+  if (!supervised) for (const note of config.notes) report(`${note}.`)
   // Supervised processes share the port.
   if (!supervised) await requireFreePort({ hostname: config.host, port: config.port })
   if (config.s3 === undefined) await requireWritable(config.mediaDirectory)

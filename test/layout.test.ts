@@ -26,6 +26,7 @@ const floors: Readonly<Record<string, number>> = {
   'fault.ts': 1,
   'config.ts': 1,
   'platform/': 2,
+  'platform/connection-url.ts': 0.5,
   'http/': 3,
   'http/docs-routes.ts': 7,
   'http/health-routes.ts': 7,

@@ -12,6 +12,7 @@ const run = async (): Promise<void> => {
   let config: Config | undefined
   try {
     config = parseConfig(process.env)
+    for (const note of config.notes) report(`${note}.`)
     const log = createLog(config.logLevel)
     const database = await openDatabase(config, log, report)
     try {

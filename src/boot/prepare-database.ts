@@ -3,9 +3,11 @@ import type { FlagValues } from '../access/cache/tier-switches.ts'
 import type { Config } from '../config.ts'
 import { createFlagStore } from '../flags/store.ts'
 import { promoteByEmail } from '../identity/users/store.ts'
+import { connectionBudget, readConnectionLimits } from '../platform/connection-budget.ts'
+import { checkServer, retryWhileBusy } from '../platform/first-connection.ts'
 import type { Log } from '../platform/log.ts'
 import { migrate } from '../platform/migrate.ts'
-import { type Connection, connectOnce, poolNames, readConnectionBudget, type Sql } from '../platform/postgres.ts'
+import { type Connection, connectOnce, poolNames, type Sql } from '../platform/postgres.ts'
 
 type Prepared = { readonly budget: number; readonly flags: FlagValues }
 
@@ -25,28 +27,26 @@ const promoteOperator = async (sql: Sql, email: string, log: Log): Promise<void>
   }
 }
 
-const connectionBudget = async (sql: Sql, { dbConnections, processes }: Config, log: Log): Promise<number> => {
+const budgetOf = async (sql: Sql, { dbConnections, processes }: Config, log: Log): Promise<number> => {
   if (dbConnections !== undefined) return dbConnections
-  const budget = await readConnectionBudget(sql, processes)
+  const limits = await readConnectionLimits(sql)
+  const budget = connectionBudget(limits, processes)
   if (budget < poolNames.length) {
     log.warn(
-      { budget, least: poolNames.length, processes },
-      'the database allows fewer connections than the server needs',
+      { ...limits, budget, least: poolNames.length, processes },
+      'the database allows fewer connections than two instances need',
     )
   }
   return budget
 }
 
-/**
- * Prepares the database over one connection: migrates the schema, makes the account of ADMIN_EMAIL an operator, and reads
- * the connection budget and the flags. `report` gets a line about what takes long.
- */
-export const prepareDatabase = async (
+const prepareOnce = async (
   connection: Connection,
   config: Config,
   log: Log,
   report: (line: string) => void,
 ): Promise<Prepared> => {
+  await checkServer(connection, 'DATABASE_URL', log)
   const sql = connectOnce(connection)
   try {
     const applied = await migrate(sql, undefined, (count) =>
@@ -55,8 +55,24 @@ export const prepareDatabase = async (
     if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
     if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)
-    return { budget: await connectionBudget(sql, config, log), flags: await createFlagStore(sql).list() }
+    return { budget: await budgetOf(sql, config, log), flags: await createFlagStore(sql).list() }
   } finally {
     await sql.end({ timeout: 1 })
   }
+}
+
+/**
+ * Prepares the database over one connection: migrates the schema, makes the account of ADMIN_EMAIL an operator, and reads
+ * the connection budget and the flags. A busy server is tried again for a minute. `report` gets a line about what takes long.
+ */
+export const prepareDatabase = async (
+  connection: Connection,
+  config: Config,
+  log: Log,
+  report: (line: string) => void,
+): Promise<Prepared> => {
+  const { databaseBusUrl } = config
+  // Not awaited: the bus connects by itself, and tries again for as long as this process runs.
+  if (databaseBusUrl !== undefined) void checkServer(databaseBusUrl, 'DATABASE_BUS_URL', log).catch(() => {})
+  return retryWhileBusy(() => prepareOnce(connection, config, log, report), { connection, report })
 }

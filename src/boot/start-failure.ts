@@ -1,7 +1,10 @@
 import { isAbsolute, relative } from 'node:path'
 import { ConfigRefused } from '../config.ts'
 import { SecretMismatch } from '../identity/signing-keys.ts'
+import { describeConnectionUrl } from '../platform/connection-url.ts'
+import { PostgresTooOld } from '../platform/first-connection.ts'
 import { MigrationRefused } from '../platform/migrate.ts'
+import { isTlsFailure } from '../platform/postgres.ts'
 import { PortTaken } from '../platform/serve.ts'
 import { StartFailed } from './supervisor.ts'
 
@@ -22,20 +25,7 @@ type SystemError = {
   readonly message: string
 }
 
-/** Where a connection string leads, without the password. */
-type Target = { readonly server: string; readonly user: string; readonly database: string }
-
-const targetOf = (databaseUrl: string | undefined): Target => {
-  const [, authority = '', database = ''] = /^\w+:\/\/([^/?#]*)\/?([^?#]*)/.exec(databaseUrl ?? '') ?? []
-  const at = authority.lastIndexOf('@')
-  const user = decodeURIComponent(authority.slice(0, Math.max(at, 0)).split(':', 1)[0] ?? '')
-  // Without them in the URL the driver takes them from the environment, as libpq does.
-  return {
-    server: authority.slice(at + 1) || 'PGHOST',
-    user: user || 'PGUSER',
-    database: decodeURIComponent(database) || user || 'PGDATABASE',
-  }
-}
+type Target = ReturnType<typeof describeConnectionUrl>
 
 const isError = (value: unknown): value is Error & SystemError => value instanceof Error
 
@@ -50,7 +40,8 @@ const plain = (text: string): string =>
     .replace(/[.;]+$/, '')
 
 /** The reasons that Postgres, or the connection to it, gives: by SQLSTATE or by system error. */
-const databaseReason = ({ code = '', message, syscall }: SystemError, target: Target): string | undefined => {
+const databaseReason = (error: SystemError, target: Target): string | undefined => {
+  const { code = '', message, syscall } = error
   const { server, user, database } = target
   const check = 'DATABASE_URL'
   switch (code) {
@@ -80,7 +71,12 @@ const databaseReason = ({ code = '', message, syscall }: SystemError, target: Ta
     case 'CONNECTION_CLOSED':
     case 'CONNECTION_ENDED':
       return `${server} closed the connection. Check in ${check} that host and port are those of Postgres, and that it accepts this machine.`
+    case 'TLS_NOT_OFFERED':
+      return `Postgres at ${server} does not offer TLS, which sslmode in ${check} requires. Turn on ssl there, or set sslmode=prefer where the network between is private.`
     default:
+      if (isTlsFailure(error)) {
+        return `The certificate of Postgres at ${server} is not valid here (${plain(message)}). Name the file of its root with sslrootcert in ${check}, or set sslmode=require to encrypt without verifying.`
+      }
       return syscall === 'connect' ? `${server} cannot be reached (${plain(message)}). Correct ${check}.` : undefined
   }
 }
@@ -136,7 +132,12 @@ export const describeStartFailure = (error: unknown, settings: StartSettings | u
   for (const each of chain) {
     if (each instanceof ConfigRefused) return `Invalid configuration: ${each.problems.map(plain).join('; ')}.`
     if (each instanceof StartFailed && each.isReported) return undefined
-    if (each instanceof PortTaken || each instanceof MigrationRefused || each instanceof StartFailed)
+    if (
+      each instanceof PortTaken ||
+      each instanceof MigrationRefused ||
+      each instanceof PostgresTooOld ||
+      each instanceof StartFailed
+    )
       return each.message
     if (each instanceof SecretMismatch) {
       return settings?.databaseUrl === undefined
@@ -146,7 +147,9 @@ export const describeStartFailure = (error: unknown, settings: StartSettings | u
     if (settings === undefined) continue
     const reason =
       directoryReason(each, settings) ??
-      (settings.databaseUrl === undefined ? undefined : databaseReason(each, targetOf(settings.databaseUrl))) ??
+      (settings.databaseUrl === undefined
+        ? undefined
+        : databaseReason(each, describeConnectionUrl(settings.databaseUrl))) ??
       (each.syscall === 'connect' ? undefined : listenReason(each, settings))
     if (reason !== undefined) return reason
   }

@@ -1,6 +1,8 @@
+import process from 'node:process'
 import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
+import { connectionTarget } from './connection-url.ts'
 
 // The driver is patched (patches/) where it mishandles lost connections. Each hunk says what fails without it and names its
 // test.
@@ -67,7 +69,10 @@ export const sizePools = (budget: number): Record<PoolName, PoolSize> => {
   return Object.fromEntries(sizes) as Record<PoolName, PoolSize>
 }
 
-/** The pools of one process by name. Connections are opened on first use and then kept open. */
+/**
+ * The pools of one process by name. Connections are opened on first use; those beyond the minimum are closed when they are
+ * idle. Where the server has no connection left, queries wait for those that are open.
+ */
 export type Database = Readonly<Record<PoolName, Sql>> & {
   readonly sizes: Record<PoolName, PoolSize>
   /** Runs `select 1`. Rejects when the server cannot be reached by the deadline. */
@@ -90,33 +95,71 @@ const connectionOptions = {
   onnotice: () => {},
 }
 
+/** Longer than any request may take: a request ends by its own deadline. */
+const refusedTimeoutS = 65
+
 type DatabaseOptions = {
   connection: Connection
   budget: number
+  /** Seconds until an idle connection beyond the minimum of its pool is closed. Default 30. */
+  idleTimeoutS?: number | undefined
+  /** Called when the server has no connection left for one more. */
+  onRefused?: ((error: unknown, pool: PoolName) => void) | undefined
   /** Called with the text of each statement sent, without parameters, and the name of its pool. */
   onStatement?: ((text: string, pool: PoolName) => void) | undefined
 }
 
+/** How a connection to the server, or a pooler, was made. */
+export type Transport = { readonly address: string | undefined; readonly encrypted: boolean }
+
+type ConnectOptions = postgres.Options<Record<string, postgres.PostgresType>> & {
+  onnotify?: (channel: string, payload: string) => void
+  /** Called for each connection before it is used. */
+  onconnected?: (transport: Transport) => void
+  /** Connections that are kept open when they are idle for `idle_timeout`. */
+  min?: number
+  /**
+   * Seconds. How long a query waits for a connection of a pool that has none, because the server has none left. By default
+   * the query fails at once.
+   */
+  refused_timeout?: number
+  /** Called when the server has no connection left for one more. */
+  onrefused?: (error: unknown) => void
+}
+
 /** Opens a pool besides the six. The caller must end it. */
-export const connect = (
-  connection: Connection,
-  options: postgres.Options<Record<string, postgres.PostgresType>> & {
-    onnotify?: (channel: string, payload: string) => void
-  },
-): Sql =>
-  typeof connection === 'string'
-    ? postgres(connection, { ...connectionOptions, ...options })
-    : postgres({ ...connection, ...connectionOptions, ...options })
+export const connect = (connection: Connection, options: ConnectOptions): Sql => {
+  if (typeof connection !== 'string') return postgres({ ...connection, ssl: false, ...connectionOptions, ...options })
+  const { startup, host, port, ...target } = connectionTarget(connection, process.env)
+  const given: ConnectOptions = {
+    ...target,
+    ...connectionOptions,
+    ...options,
+    connection: { ...startup, ...options.connection },
+  }
+  // Lists, which the driver takes and its types do not know: in a text it would look for a port within an IPv6 address.
+  return postgres(Object.assign(given, { host, port }))
+}
 
 /** Opens one connection outside the pools, for work done once at the start. The caller must end it. */
 export const connectOnce = (connection: Connection): Sql =>
   connect(connection, { max: 1, connection: { application_name: 'velro:start' } })
 
-export const createDatabase = ({ connection, budget, onStatement }: DatabaseOptions): Database => {
+export const createDatabase = ({
+  connection,
+  budget,
+  idleTimeoutS = 30,
+  onRefused,
+  onStatement,
+}: DatabaseOptions): Database => {
   const sizes = sizePools(budget)
   const open = (name: PoolName): Sql =>
     connect(connection, {
       max: sizes[name].max,
+      min: sizes[name].min,
+      idle_timeout: idleTimeoutS,
+      refused_timeout: refusedTimeoutS,
+      onrefused: (error) => onRefused?.(error, name),
       prepare: true,
       ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
       connection: {
@@ -158,21 +201,6 @@ export const createDatabase = ({ connection, budget, onStatement }: DatabaseOpti
   }
 }
 
-/** Connections of a process outside its pools, which listen for notifications. */
-const outsidePools = 2
-
-/**
- * The connections that the pools of one of `processes` equal processes may open: an equal share of max_connections, less
- * the reserved ones and four for operators. May be less than one for each pool.
- */
-export const readConnectionBudget = async (sql: Sql, processes: number): Promise<number> => {
-  const [row] = await sql<{ budget: number }[]>`
-    select current_setting('max_connections')::int
-         - current_setting('superuser_reserved_connections')::int
-         - coalesce(nullif(current_setting('reserved_connections', true), '')::int, 0) - 4 as budget`
-  return Math.floor((row?.budget ?? 0) / processes) - outsidePools
-}
-
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null
 
 const codeOf = (error: unknown): string => (isRecord(error) && typeof error['code'] === 'string' ? error['code'] : '')
@@ -184,6 +212,14 @@ export const onViolation =
     if (isRecord(error) && error['constraint_name'] === constraint) throw new Fault(code, { cause: error })
     throw error
   }
+
+/** Whether TLS could not be agreed on, or the certificate of the server is not valid. */
+export const isTlsFailure = (error: unknown): boolean =>
+  /^(TLS_NOT_OFFERED|ERR_TLS|ERR_SSL|EPROTO|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|HOSTNAME_MISMATCH)/.test(
+    codeOf(error),
+  ) ||
+  // Deno gives no code.
+  (error instanceof Error && /invalid peer certificate|received fatal alert/.test(error.message))
 
 /**
  * The fault of a driver or server error; undefined for any other error. Connections that are refused, lost or unavailable are
@@ -197,11 +233,17 @@ export const databaseFault = (error: unknown): Fault | undefined => {
     // Class 40: the transaction was rolled back by a conflict or deadlock and was not retried.
     /^(08|40|53|57P)/.test(code) ||
     /^(CONNECT|CONNECTION_)/.test(code) ||
+    isTlsFailure(error) ||
     /^E(CONN|PIPE|HOSTUNREACH|NETUNREACH|TIMEDOUT|AI_AGAIN|NOTFOUND)/.test(code) ||
     // The unix socket does not exist.
     (code === 'ENOENT' && isRecord(error) && error['syscall'] === 'connect')
   return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
 }
+
+/** Whether the server, or a pooler, has no connection left or is still starting: trying again soon may help. */
+export const isBusy = (error: unknown): boolean =>
+  ['53300', '57P03'].includes(codeOf(error)) ||
+  (error instanceof Error && error.message.startsWith('no more connections allowed'))
 
 export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
 

@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createServer, type Server } from 'node:net'
+import { prepareDatabase } from '../../src/boot/prepare-database.ts'
+import { parseConfig } from '../../src/config.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import {
   createDatabase,
@@ -70,6 +73,17 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
     test('names DATABASE_URL when nothing listens there', async () => {
       expect(await refusal(external('ada@127.0.0.1:1'))).toEqual([
         'Nothing accepts connections at 127.0.0.1:1. Start Postgres there, or correct host and port in DATABASE_URL.',
+      ])
+    })
+
+    test('names each parameter of DATABASE_URL that is not supported, and notes one without effect', async () => {
+      const url = `postgres://ada:hunter2@127.0.0.1:${portOf(postgres)}/velro`
+      expect(await refusal({ DATABASE_URL: `${url}?schema=a&sslmode=full` })).toEqual([
+        'Invalid configuration: DATABASE_URL parameter schema must be public or removed; DATABASE_URL parameter sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full.',
+      ])
+      expect(await refusal({ DATABASE_URL: `${url}?pgbouncer=true` })).toEqual([
+        'DATABASE_URL parameter pgbouncer is ignored: statements are prepared, also through PgBouncer 1.21 or newer.',
+        expect.stringMatching(/^Postgres at .* refused the password of user "ada"/),
       ])
     })
 
@@ -157,4 +171,34 @@ test('a first start says that it applies migrations, and how many', async () => 
     await server.stop()
     await empty.drop()
   }
+})
+
+test('a start on a Postgres without a free connection waits for one, and says so', async () => {
+  const empty = await createDatabase({ migrated: false })
+  const admin = connectOnce({ ...empty.connection, database: 'postgres' })
+  const user = `busy_${process.pid}`
+  await admin.unsafe(`create role ${user} login connection limit 1`)
+  await admin.unsafe(`alter database ${empty.connection.database} owner to ${user}`)
+  const connection = { ...empty.connection, user }
+  const holder = connectOnce(connection)
+  await holder`select 1`
+  const lines: string[] = []
+  const report = (line: string) => {
+    lines.push(line)
+    if (lines.length === 2) void holder.end()
+  }
+  try {
+    const { budget } = await prepareDatabase(connection, parseConfig({}), createLog('silent'), report)
+    // Half of a limit of 1 is less than one connection for each pool.
+    expect(budget).toBeLessThan(0)
+  } finally {
+    await holder.end({ timeout: 0 })
+    await empty.drop()
+    await admin.unsafe(`drop role ${user}`)
+    await admin.end()
+  }
+  const waits =
+    /^Postgres at .+ has no connection left or is starting\. Next try in \d\.\d s; the start gives up in \d+ s\.$/
+  expect(lines.slice(0, 2)).toEqual([expect.stringMatching(waits), expect.stringMatching(waits)])
+  expect(lines.at(-1)).toMatch(/^Applying \d+ migrations$/)
 })

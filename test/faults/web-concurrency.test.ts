@@ -3,7 +3,8 @@ import { chmod, mkdtemp, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { respawnDelayMs } from '../../src/boot/supervisor.ts'
-import { connectOnce, poolNames, readConnectionBudget, sizePools } from '../../src/platform/postgres.ts'
+import { connectionBudget, readConnectionLimits } from '../../src/platform/connection-budget.ts'
+import { connectOnce, poolNames, sizePools } from '../../src/platform/postgres.ts'
 import { reapCluster, reapFolder } from '../harness/reaper.ts'
 import { api, createDatabase, type Runtime, register, startServer, type TestServer } from '../harness.ts'
 import { childrenOf, holdersOf, type KeptConnection, keepConnection, listenersOn, lives } from './processes.ts'
@@ -267,7 +268,7 @@ describe('two processes', () => {
     const server = await start({ env: { DB_CONNECTIONS: '' } })
     const sql = connectOnce(server.connection)
     releases.push(() => sql.end())
-    const sizes = sizePools(await readConnectionBudget(sql, 2))
+    const sizes = sizePools(connectionBudget(await readConnectionLimits(sql), 2))
     const wanted = poolNames.map((name) => [`velro:${name}`, 2 * sizes[name].min] as const)
     const opened = async () => {
       const rows = await sql<{ name: string; count: number }[]>`

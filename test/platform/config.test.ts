@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'bun:test'
-import postgres from 'postgres'
 import { ConfigRefused, parseConfig } from '../../src/config.ts'
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
@@ -139,6 +138,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     openaiOutputHosts: ['images.example.com'],
     drainMs: 0,
     logLevel: 'warn',
+    notes: [],
   })
 })
 
@@ -218,7 +218,7 @@ describe('an invalid configuration', () => {
   for (const name of ['DATABASE_URL', 'DATABASE_BUS_URL']) {
     const secret = 'x'.repeat(32)
 
-    test(`refuses a ${name} that the driver would misread, and repeats no part of it`, () => {
+    test(`refuses a ${name} that could be misread, and repeats no part of it`, () => {
       for (const url of [
         'velro:hunter2@base/rows',
         'postgres://',
@@ -233,15 +233,10 @@ describe('an invalid configuration', () => {
         'postgres://velro:hun%ter2@base/rows',
         'postgres://velro%:41hunter2@base/rows',
         'postgres://velro:hun@ter%2@base/rows',
-        'postgres://velro:hun@ter,2@base/rows',
-        'postgres://velro:hun@ter2@base,base2/rows',
         'postgres://velro:hunter2@base%/rows',
-        'postgres://velro:hunter2@base:99999/rows',
         'postgres://velro:hunter2@base:rows',
-        'postgres://velro:hunter2@base,base2:99999/rows',
         'postgres://velro:hunter2@base,base2:x/rows',
         'postgres://velro:hunter2@[::1/rows',
-        'postgres://velro:hunter2@/rows',
         'postgres://velro:hunter2@base/rows#hunter2',
       ]) {
         const problems = problemsOf({ [name]: url, SECRET: secret })
@@ -253,7 +248,7 @@ describe('an invalid configuration', () => {
       }
     })
 
-    test(`does not include a ${name} that the driver reads as intended`, () => {
+    test(`does not include a ${name} that is read as intended`, () => {
       for (const url of [
         'postgres://base',
         'postgres:///rows',
@@ -268,9 +263,11 @@ describe('an invalid configuration', () => {
         'postgres://velro:hunter2@[::1]:5433/rows',
         'postgres://velro:hunter2@10.0.0.1/rows',
         'postgres://velro@%2Fvar%2Frun%2Fpostgresql/rows',
+        'postgres://velro:hunter2@/rows?host=/var/run/postgresql',
+        'postgres://velro:hun@ter,2@base/rows',
+        'postgres://velro:hun@ter2@base,base2/rows',
       ]) {
         expect([url, problemsOf({ [name]: url, SECRET: secret })]).toEqual([url, []])
-        expect(() => postgres(url)).not.toThrow()
       }
     })
   }

@@ -13,7 +13,6 @@ import {
   isConnectFailure,
   onViolation,
   poolNames,
-  readConnectionBudget,
   sizePools,
 } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -360,16 +359,5 @@ describe('against a real server', () => {
     await pools.read`select ${'a value'}::text as value`
     expect(statements.filter((text) => text.includes('as value')).length).toBe(1)
     expect(statements.join()).not.toContain('a value')
-  })
-
-  test('the budget of a process is its share of max_connections less the reserved ones and four for operators', async () => {
-    const [row] = await pools.admin<{ settings: number }[]>`
-      select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as settings`
-    const allowed = (row?.settings ?? 0) - 4
-    for (const processes of [1, 2, 3, 64]) {
-      // Two connections of each process are outside its pools.
-      const budget = await readConnectionBudget(pools.admin, processes)
-      expect(budget).toBe(Math.floor(allowed / processes) - 2)
-    }
   })
 })

@@ -30,6 +30,9 @@ export type Overrides = {
   cacheTiming?: CacheTiming
 }
 
+/** How often the log says that the database has no connection left. */
+const refusedWarningMs = 60_000
+
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
 
@@ -48,7 +51,21 @@ export const composeInfrastructure = async (
   const log = overrides.log ?? createLog(config.logLevel)
   const { budget, flags } = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
 
-  const database = createDatabase({ connection, budget, onStatement: overrides.onStatement })
+  let warnAgainAtMs = 0
+  const onRefused = (error: unknown, pool: PoolName) => {
+    if (clock.monotonic() < warnAgainAtMs) return
+    warnAgainAtMs = clock.monotonic() + refusedWarningMs
+    log.warn(
+      { event: 'database.no_connection_left', pool, error },
+      'the database has no connection left; requests wait for those that are open: raise max_connections or lower DB_CONNECTIONS',
+    )
+  }
+  const database = createDatabase({
+    connection,
+    budget,
+    onStatement: overrides.onStatement,
+    onRefused,
+  })
   stack.defer(() => database.close(closingMs))
   const secrets = createSecrets(config.secret)
   const identityStore = createIdentityStore(database.auth)
