@@ -663,6 +663,7 @@ create table generations (
   started_at timestamp with time zone,
   finished_at timestamp with time zone,
   reference_media_id uuid,
+  failure_detail text,
   constraint generations_pkey PRIMARY KEY (id),
   constraint generations_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users(id),
   constraint generations_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE SET NULL,
@@ -692,6 +693,7 @@ comment on column generations.parameters is 'All parameters of the model, defaul
 comment on column generations.price is 'In credits, for all outputs together.';
 comment on column generations.failure is 'Why it failed; a code of the program.';
 comment on column generations.started_at is 'When the first attempt began.';
+comment on column generations.failure_detail is 'Why an output of the provider was refused; a code of the program. Null for other failures.';
 
 create table idempotency_keys (
   user_id uuid not null,

@@ -138,7 +138,10 @@ export const catalogue = {
   },
   'media.animated': { status: 422, message: 'Animated images are not accepted' },
   'media.truncated': { status: 422, message: 'The image file ends before the image is complete' },
-  'media.trailing_data': { status: 422, message: 'The file has data after the end of the image' },
+  'media.trailing_data': {
+    status: 422,
+    message: 'Another document follows the image; only padding, the trailer of a camera or declared pictures may',
+  },
   'media.damaged': { status: 422, message: 'The image is damaged and cannot be decoded' },
   'service_key.not_found': { status: 404, message: 'The service key does not exist' },
   'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },

@@ -20,6 +20,7 @@ export const toGeneration = (row: GenerationRow): Generation => ({
   status: row.status,
   progress: row.progress,
   failure: row.failure as Generation['failure'],
+  failure_detail: row.failure_detail as Generation['failure_detail'],
   favorite: row.favorite,
   created_at: row.created_at.toISOString(),
   updated_at: row.updated_at.toISOString(),

@@ -20,6 +20,25 @@ export const maxDepth = 64
  * that is not valid media; `failed` is any other reason.
  */
 export const failures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
+/** Why an output of a provider is not valid media, or not within the limits. */
+export const failureDetails = [
+  'empty',
+  'too_many_bytes',
+  'type_not_accepted',
+  'side_too_long',
+  'too_many_pixels',
+  'animated',
+  'too_long',
+  'too_many_boxes',
+  'too_many_samples',
+  'tracks_not_accepted',
+  'codec_not_accepted',
+  'external_data',
+  'fragmented',
+  'truncated',
+  'trailing_data',
+  'damaged',
+] as const
 
 const title = text(0, 200)
 const intent = oneOf(intents)
@@ -100,6 +119,10 @@ export const generation = closed({
   progress: t.Number({ minimum: 0, maximum: 1, description: 'Of the current attempt; 1 when completed' }),
   failure: t.Union([oneOf(failures), t.Null()], {
     description: 'Reason of the failure; null unless status is `failed`',
+  }),
+  failure_detail: t.Union([oneOf(failureDetails), t.Null()], {
+    description:
+      'Why an output of the provider was refused; null unless failure is `invalid_output`, and where unknown',
   }),
   favorite: t.Boolean({ description: 'Whether the generation is a favorite of the caller' }),
   created_at: timestamp(),

@@ -22,6 +22,7 @@ export type GenerationRow = {
   status: GenerationStatus
   progress: number
   failure: string | null
+  failure_detail: string | null
   favorite: boolean
   created_at: Date
   updated_at: Date
@@ -69,8 +70,8 @@ export type GenerationFilter = Place & {
  */
 const columnsFor = (sql: Sql, userId: string | Fragment) => sql`
   g.id, g.owner_id, g.project_id, g.title, g.intent, cardinality(g.ancestor_ids) as depth, g.model, g.prompt,
-  g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.created_at, g.updated_at, g.started_at,
-  g.finished_at, case when g.owner_id = ${userId} then g.reference_media_id end as reference_media_id,
+  g.negative_prompt, g.parameters, g.outputs, g.price, g.status, g.failure, g.failure_detail, g.created_at,
+  g.updated_at, g.started_at, g.finished_at, case when g.owner_id = ${userId} then g.reference_media_id end as reference_media_id,
   coalesce((select round(j.progress::numeric, 3) from generation_jobs j where j.generation_id = g.id),
            case g.status when 'completed' then 1 else 0 end)::float8 as progress,
   exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
@@ -214,7 +215,9 @@ const createWrites = (sql: Sql) => ({
   finish: async (
     tx: TransactionSql,
     id: string,
-    outcome: { status: 'completed' | 'cancelled' } | { status: 'failed'; failure: string },
+    outcome:
+      | { status: 'completed' | 'cancelled' }
+      | { status: 'failed'; failure: string; failure_detail?: string | null },
   ): Promise<void> => {
     await tx`
       update generations set ${tx(outcome)}, finished_at = clock_timestamp(), updated_at = clock_timestamp()

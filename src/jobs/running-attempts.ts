@@ -7,8 +7,8 @@ const minProgressStep = 0.01
 const maxFailures = 3
 const firstRetryMs = 1_000
 
-/** Why an attempt failed. Retryable: another attempt may succeed. */
-export type Failure = { readonly reason: string; readonly retryable: boolean }
+/** Why an attempt failed, and for a refused output, why it is refused. Retryable: another attempt may succeed. */
+export type Failure = { readonly reason: string; readonly retryable: boolean; readonly detail?: string }
 
 /** The part of a job that knows its subject. `R` is the result of an attempt. */
 export type Work<R> = {

@@ -1,9 +1,11 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import { delay } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createDeadlines } from '../kit/deadline.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import { classifyProviderError } from '../providers/failure.ts'
-import type { Order, Reference } from '../providers/provider.ts'
+import { PoolBusy, WorkTimedOut } from '../platform/worker-pool.ts'
+import { classifyProviderError, outputRefusalOf } from '../providers/failure.ts'
+import { defaultDigitalSource, type Order, type Reference } from '../providers/provider.ts'
 import type { RunnableModel, RunnableModels } from '../providers/runnable-models.ts'
 import type { Lease, LeasedJob } from './lease-store.ts'
 import type { Work } from './running-attempts.ts'
@@ -14,12 +16,15 @@ const endingMs = 30_000
 /** The provider's part of the progress of an attempt; inspecting and scaling its outputs is the rest. */
 const providerShare = 0.9
 
+/** Pause before an output is inspected again when the image workers were busy. */
+const busyPauseMs = 500
+
 /** Media storage as a job uses it. `M` is one inspected output with its thumbnails. */
 type OutputStorage<M> = {
   /** The picture a generation starts from, as it is handed to a provider. */
   readonly readReference: (sha256: string, signal: AbortSignal) => Promise<Reference>
   /** Throws an error that `classifyProviderError` knows when the output is not a valid picture or video. */
-  readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video') => Promise<M>
+  readonly inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video', madeBy: string) => Promise<M>
   /** Claims the outputs and writes their bytes. Nothing refers to them until `confirm`. */
   readonly put: (media: readonly M[]) => Promise<void>
   /** Releases the claims of outputs that were not confirmed; their bytes become orphans. */
@@ -32,7 +37,9 @@ type OutputStorage<M> = {
   ) => Promise<unknown>
 }
 
-type Outcome = { readonly status: 'completed' } | { readonly status: 'failed'; readonly failure: string }
+type Outcome =
+  | { readonly status: 'completed' }
+  | { readonly status: 'failed'; readonly failure: string; readonly failure_detail: string | null }
 
 type Dependencies<M> = {
   readonly store: Pick<JobStore, 'complete' | 'failPermanently'>
@@ -105,6 +112,23 @@ export const createWork = <M>({
     ...(reference && { reference }),
   })
 
+  /**
+   * Inspects a delivered output. It may have been paid for, so busy workers are waited for until the signal aborts, and an
+   * output that takes the whole time limit of a worker is refused: another attempt could place another order.
+   */
+  const inspect = async (...input: Parameters<OutputStorage<M>['inspect']>): Promise<M> => {
+    for (;;) {
+      try {
+        return await mediaStorage.inspect(...input)
+      } catch (error) {
+        if (error instanceof WorkTimedOut) throw new OutputUndecodable(error)
+        if (!(error instanceof PoolBusy)) throw error
+        const [, signal] = input
+        await delay(busyPauseMs, signal)
+      }
+    }
+  }
+
   return {
     make: async (job, { signal, onProgress, recordRemoteOrder }) => {
       const runnable = models.find(job.model)
@@ -119,10 +143,11 @@ export const createWork = <M>({
         recordRemoteOrder,
       })
       if (outputs.length !== job.outputs) throw new WrongOutputCount(outputs.length, job.outputs)
+      const madeBy = provider.digitalSource ?? defaultDigitalSource
       const media: M[] = []
       for (const { bytes } of outputs) {
         signal.throwIfAborted()
-        media.push(await mediaStorage.inspect(bytes, signal, model.kind))
+        media.push(await inspect(bytes, signal, model.kind, madeBy))
         onProgress(providerShare + ((1 - providerShare) * media.length) / outputs.length)
       }
       return media
@@ -144,9 +169,10 @@ export const createWork = <M>({
       }
     },
 
-    failPermanently: async (job, lease, { reason }) => {
+    failPermanently: async (job, lease, { reason, detail = null }) => {
       await endJob(store.failPermanently, lease, async (tx) => {
-        await generations.finish(tx, job.generation_id, { status: 'failed', failure: reason })
+        const outcome = { status: 'failed', failure: reason, failure_detail: detail } as const
+        await generations.finish(tx, job.generation_id, outcome)
         await credits.refund(tx, job.generation_id)
       })
     },
@@ -156,7 +182,9 @@ export const createWork = <M>({
       if (error instanceof ModelUnavailable) return { reason: 'unavailable', retryable: false }
       if (error instanceof ReferenceUnreadable) return { reason: 'unavailable', retryable: true }
       if (error instanceof WrongOutputCount) return { reason: 'invalid_output', retryable: false }
-      return classifyProviderError(error)
+      if (error instanceof OutputUndecodable) return { reason: 'invalid_output', retryable: false, detail: 'damaged' }
+      const detail = outputRefusalOf(error)
+      return { ...classifyProviderError(error), ...(detail !== undefined && { detail }) }
     },
   }
 }
@@ -170,6 +198,13 @@ class ReferenceUnreadable extends Error {
   override readonly name = 'ReferenceUnreadable'
   constructor(cause: unknown) {
     super('The reference picture could not be read', { cause })
+  }
+}
+
+class OutputUndecodable extends Error {
+  override readonly name = 'OutputUndecodable'
+  constructor(cause: unknown) {
+    super('An output could not be decoded within the time limit', { cause })
   }
 }
 

@@ -5,7 +5,8 @@ import { newId } from '../kit/id.ts'
 import type { Log } from '../platform/log.ts'
 import { type ObjectStore, objectKey } from '../platform/objects.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import { type Images, thumbnailEdges } from './images/images.ts'
+import type { DigitalSource } from './formats/digital-source.ts'
+import { type Images, type InspectOptions, thumbnailEdges } from './images/images.ts'
 import type { MediaStore } from './store.ts'
 
 /** Limit for one step of the image workers (an inspection or one thumbnail), including the wait for a worker. */
@@ -113,25 +114,34 @@ export const createMediaStorage = ({
   let sweepTimer: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
-  const inspectImage = async (bytes: Uint8Array, signal: AbortSignal): Promise<InspectedMedia> => {
-    const { type, width, height, sha256 } = await images.inspect(bytes, stepDeadline(), { signal })
+  const inspectImage = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
+    const { type, width, height, sha256, bytes = given } = await images.inspect(given, stepDeadline(), options)
     const thumbnails: { variant: string; bytes: Uint8Array }[] = []
     for (const edge of thumbnailEdges) {
-      const small = await images.thumbnail(bytes, edge, stepDeadline(), { signal })
+      const small = await images.thumbnail(bytes, edge, stepDeadline(), options)
       thumbnails.push({ variant: String(edge), bytes: small.bytes })
     }
     const contentType = `image/${type}`
     return { claimId: newId(), bytes, contentType, width, height, durationMs: null, sha256, thumbnails }
   }
-  const inspectVideo = async (bytes: Uint8Array, signal: AbortSignal): Promise<InspectedMedia> => {
-    const { type, ...video } = await images.inspectVideo(bytes, stepDeadline(), { signal })
+  const inspectVideo = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
+    const { type, bytes = given, ...video } = await images.inspectVideo(given, stepDeadline(), options)
     return { claimId: newId(), bytes, contentType: `video/${type}`, ...video, thumbnails: [] }
   }
 
   return {
-    /** Throws `ImageRefused` or `VideoRefused`. An abort of `signal` drops work that waits for a worker. */
-    inspect: (bytes: Uint8Array, signal: AbortSignal, kind: 'image' | 'video' = 'image'): Promise<InspectedMedia> =>
-      kind === 'video' ? inspectVideo(bytes, signal) : inspectImage(bytes, signal),
+    /**
+     * The bytes to store and their variants: without private metadata, marked with the digital source type. `madeBy` is that
+     * of the provider; undefined for an upload. Throws `ImageRefused` or `VideoRefused`. An abort of `signal` drops work
+     * that waits for a worker.
+     */
+    inspect: (
+      bytes: Uint8Array,
+      signal: AbortSignal,
+      kind: 'image' | 'video' = 'image',
+      madeBy?: DigitalSource,
+    ): Promise<InspectedMedia> =>
+      kind === 'video' ? inspectVideo(bytes, { signal, madeBy }) : inspectImage(bytes, { signal, madeBy }),
 
     /** Claims the objects and writes all their variants. When it throws, call `discard`. */
     put: async (media: readonly InspectedMedia[]): Promise<void> => {

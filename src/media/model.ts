@@ -52,7 +52,10 @@ export const media = closed({
     description: 'Its index among the outputs of the generation, from 0; null for an upload',
   }),
   content_type: oneOf(contentTypes),
-  bytes: t.Integer({ minimum: 1 }),
+  bytes: t.Integer({
+    minimum: 1,
+    description: 'Size as stored: what follows the picture and its private metadata are removed',
+  }),
   width: t.Integer({ minimum: 1, description: 'Pixels' }),
   height: t.Integer({ minimum: 1, description: 'Pixels' }),
   duration_ms: t.Union([t.Integer({ minimum: 1 }), t.Null()], {

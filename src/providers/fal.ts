@@ -79,17 +79,16 @@ const nothingToCancel: ReadonlySet<number | undefined> = new Set([400, 404, 410]
 
 const isUnknown = (error: unknown) => error instanceof ProviderError && (error.status === 404 || error.status === 410)
 
-/** The remote order is complete and its result unusable: resuming it would fail in the same way. */
-const isPermanentlyBroken = (error: unknown): boolean =>
-  error instanceof ProviderFailed &&
-  error.retryable &&
-  (error.failure === 'failed' || error.failure === 'invalid_output')
+/** The model failed, which fal does not charge for: resuming the order would fail in the same way, another may succeed. */
+const isFailedOrder = (error: unknown): boolean =>
+  error instanceof ProviderFailed && error.retryable && error.failure === 'failed'
 
 /**
  * The models of fal.ai, through its queue API (https://fal.ai/docs/documentation/model-apis/inference/queue). An order is
  * submitted, recorded, polled until it is complete, and its output files are fetched.
  *
- * Promise: a remote order that an earlier attempt recorded is resumed; it is placed again only when fal no longer knows it.
+ * Promise: a remote order that an earlier attempt recorded is resumed; it is placed again only when fal no longer knows it,
+ * or when the model failed. An order that fal completed is never placed again, even if its outputs are refused.
  * URLs in fal's responses are used only to fetch outputs: the URLs of a request are built here from its id. An order that
  * cannot be recorded, or exceeds the limit of an attempt, is cancelled if fal can be reached. An attempt that is aborted
  * while it submits waits up to `cancelMs` for the request id, so that the order can be recorded.
@@ -181,8 +180,8 @@ export const createFal = (options: FalOptions): RemoteProvider => {
     } catch (error) {
       const timedOut = !complete && budget.signal.aborted && !attempt.signal.aborted
       if (timedOut) await tryToCancel(order, requestId)
-      // A cancelled or unusable order must not be resumed. If this cannot be stored, the error that led here is thrown all the same.
-      if (isPermanentlyBroken(error) || timedOut) await attempt.recordRemoteOrder(null).catch(() => {})
+      // A cancelled or failed order must not be resumed. If this cannot be stored, the error that led here is thrown all the same.
+      if (isFailedOrder(error) || timedOut) await attempt.recordRemoteOrder(null).catch(() => {})
       throw error
     }
   }

@@ -1,5 +1,5 @@
 import { Buffer } from 'node:buffer'
-import type { Order, Output } from './provider.ts'
+import { type Order, type Output, ProviderFailed } from './provider.ts'
 import {
   type Budget,
   createBudget,
@@ -23,13 +23,20 @@ export type OpenaiOptions = Omit<RemoteOptions, 'name' | 'baseUrl' | 'authorizat
   readonly maxResponseBytes?: number
 }
 
+/** The API answered, so the order was carried out and is paid for: an unusable response must not lead to another order. */
+const toFinal = (error: unknown): unknown =>
+  error instanceof ProviderFailed && error.failure === 'invalid_output' && error.retryable
+    ? new ProviderFailed('invalid_output', { retryable: false, cause: error.cause })
+    : error
+
 const isBase64 = (text: string) => text.length % 4 === 0 && /^[A-Za-z0-9+/]+={0,2}$/.test(text)
 
 /**
  * Any API compatible with OpenAI's images API (https://developers.openai.com/api/reference/resources/images): one call, which
  * responds when the images are generated and contains them as base64 or as URLs.
  *
- * Promise: that of every provider. No remote order is recorded, because the API has none that could be resumed.
+ * Promise: that of every provider. No remote order is recorded, because the API has none that could be resumed. An order whose
+ * response is unusable is not placed again.
  * How it degrades: after an interrupted attempt the next one orders again, and both orders are paid for. A call that times
  * out is not repeated within the attempt, since it could be paid for twice.
  */
@@ -71,7 +78,7 @@ export const createOpenai = (options: OpenaiOptions): RemoteProvider => {
         }
         return outputs
       } catch (error) {
-        throw toFailure(error, budget)
+        throw toFailure(toFinal(error), budget)
       }
     },
   }

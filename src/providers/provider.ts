@@ -1,6 +1,6 @@
 import type { ProviderName } from '../models/registry.ts'
 
-/** A reference image: WebP of at most 1,024 pixels a side, upright and without metadata. */
+/** A reference image: WebP of at most 1,024 pixels a side, upright, without metadata but the mark of how it was made. */
 export type Reference = { readonly bytes: Uint8Array; readonly contentType: string }
 
 /** The order of one attempt. */
@@ -17,6 +17,9 @@ export type Order = {
 }
 
 export type Output = { readonly bytes: Uint8Array }
+
+/** How the outputs of a provider come to be, where it does not say: a model makes them (IPTC digital source type). */
+export const defaultDigitalSource = 'trainedAlgorithmicMedia'
 
 /** Why an order failed. */
 export const providerFailures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
@@ -59,6 +62,8 @@ export type Attempt = {
  */
 export type Provider = {
   readonly name: ProviderName
+  /** The IPTC digital source type of its outputs. Default: `defaultDigitalSource`. */
+  readonly digitalSource?: string
   generate(order: Order, attempt: Attempt): Promise<readonly Output[]>
   /**
    * Cancels a recorded remote order. Resolves when the provider has accepted the cancellation or the order is over; throws

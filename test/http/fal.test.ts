@@ -158,7 +158,12 @@ describe('a fal order', () => {
       ['invalid_output', 1, { status: [completed], file: [file('no picture', 'image/png')] }],
       // The order itself succeeded: each attempt only fetches its file again.
       ['unavailable', 1, { status: [completed], file: [truncated('image/png')] }],
-      ['invalid_output', 3, { status: [completed], result: [file('{}', 'text/html')] }],
+      // As does an order whose result cannot be read: fal charges for what it completed.
+      ['invalid_output', 1, { status: [completed], result: [file('{}', 'text/html')] }],
+      ['invalid_output', 1, { status: [completed], result: [json({ images: [] })] }],
+      ['invalid_output', 1, { status: [completed], file: [file('', 'image/png')] }],
+      // The model failed, which fal does not charge for: each attempt orders anew.
+      ['failed', 3, { status: [completed], result: [status(500)] }],
     ]
     const all = await Promise.all(
       cases.map(async ([failure, taken, script]) => ({ failure, taken, ordered: await order(script) })),

@@ -13,6 +13,7 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createSafeFetch } from '../../src/platform/safe-fetch.ts'
 import { until } from '../faults/support.ts'
 import { readFilm, stretch } from '../harness/film.ts'
+import { markedFilm, takenFile } from '../harness/photos.ts'
 import { reapFolder } from '../harness/reaper.ts'
 import {
   type Api,
@@ -83,7 +84,8 @@ describe('an ordered video', () => {
   let video: Buffer
 
   beforeAll(async () => {
-    video = await readFilm()
+    // It says that a model made it, so it is stored as it is.
+    video = markedFilm(await readFilm())
     server = await startFakeServer()
     const { connect: connectToFiles } = connectToFake(server)
     app = await startApp({
@@ -93,7 +95,7 @@ describe('an ordered video', () => {
         renderWorkers: 1,
         falKey: 'key',
         falQueueUrl: server.baseUrl,
-        welcomeCredits: 500,
+        welcomeCredits: 2_000,
       },
       safeFetch: createSafeFetch({ resolve: async () => ['93.184.215.14'], connect: connectToFiles }),
     })
@@ -130,7 +132,7 @@ describe('an ordered video', () => {
     expect(await get(`/models/${model}`)).toMatchObject({ available: true, kind: 'video', credits: 140 })
     const ended = await order(file(video, 'video/mp4'))
     expect(ended).toMatchObject({ status: 'completed', failure: null })
-    expect(await balance()).toBe(360)
+    expect(await balance()).toBe(1_860)
     const { items } = await get(`/generations/${ended.id}/media`)
     expect(items).toHaveLength(1)
     expect(items[0]).toMatchObject({
@@ -182,6 +184,34 @@ describe('an ordered video', () => {
       expect(await get(`/generations/${id}/media`)).toEqual({ items: [], next_cursor: null })
     }
     expect(await balance()).toBe(before)
+  }, 60_000)
+
+  test('that is refused is ordered once, and its generation says why it was refused', async () => {
+    const film = await readFilm()
+    const submissions = () => server.count(`POST /${model}`)
+    const fragmented = Buffer.concat([film, Buffer.from('\0\0\0\x08moof', 'latin1')])
+    for (const [output, failure_detail] of [
+      [file(fragmented, 'video/mp4'), 'fragmented'],
+      [file(film.subarray(0, 2_000), 'video/mp4'), 'truncated'],
+      [file('pixels', 'image/png'), 'type_not_accepted'],
+      [file('', 'video/mp4'), null],
+    ] as const) {
+      const before = submissions()
+      expect(await order(output)).toMatchObject({ status: 'failed', failure: 'invalid_output', failure_detail })
+      expect([failure_detail, submissions() - before]).toEqual([failure_detail, 1])
+    }
+  }, 60_000)
+
+  test('with several tracks, media boxes or an open end is stored with a mark that a model made it', async () => {
+    for (const name of ['timecode.mp4', 'chapters.mp4', 'two-mdat.mp4', 'mdat-size0.mp4', 'sixty-seconds.mp4']) {
+      const ended = await order(file(await takenFile(name), 'video/mp4'))
+      expect([name, ended.status]).toEqual([name, 'completed'])
+      const { items } = await get(`/generations/${ended.id}/media`)
+      const { bytes } = await fetchContent(app.baseUrl, items[0].id, ada)
+      expect([name, bytes.length]).toEqual([name, items[0].bytes])
+      expect([name, bytes.includes('digitalsourcetype/trainedAlgorithmicMedia')]).toEqual([name, true])
+      expect([name, bytes.includes((await takenFile(name)).subarray(-200))]).toEqual([name, true])
+    }
   }, 60_000)
 })
 

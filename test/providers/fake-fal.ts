@@ -1,5 +1,6 @@
 import sharp from 'sharp'
 import { createSafeFetch, type SafeFetch } from '../../src/platform/safe-fetch.ts'
+import { digitalSource, xmpWith } from '../harness/photos.ts'
 import { connectToFake, file, json, type Received, type Respond, startFakeServer } from './fake-server.ts'
 
 /** The responses to each step of an order, in turn; the last response of a step repeats. */
@@ -23,7 +24,7 @@ export type FakeFal = {
   readonly queueUrl: string
   /** Reaches the files of this server only, independent of the addresses of their hosts. */
   readonly safeFetch: SafeFetch
-  /** The output of every order. */
+  /** The output of every order. It says that a model made it, so it is stored as it is. */
   readonly image: Buffer
   /** Scripts the responses to orders with this prompt. */
   script(prompt: string, script: Script): void
@@ -41,6 +42,7 @@ export const startFakeFal = async (): Promise<FakeFal> => {
   const server = await startFakeServer()
   const noise = { type: 'gaussian', mean: 128, sigma: 20 } as const
   const image = await sharp({ create: { width: 96, height: 64, channels: 3, background: '#246', noise } })
+    .withXmp(xmpWith(digitalSource('trainedAlgorithmicMedia')))
     .png()
     .toBuffer()
   const scripts = new Map<string, Script>()

@@ -222,7 +222,7 @@ describe('a remote order recorded by an earlier attempt', () => {
     }
   })
 
-  test('is kept while fal cannot be reached and cleared when its result is unusable', async () => {
+  test('is kept while fal cannot be reached and cleared when the model failed', async () => {
     const remoteOrder = { request_id: id }
     server.on(poll, closeConnection)
     const unreached = createAttempt({ remoteOrder })
@@ -456,11 +456,11 @@ describe('a failed call to fal', () => {
     expect(server.received.length).toBe(1)
   })
 
-  test('that returns fewer images than ordered fails, and the record is cleared', async () => {
+  test('that returns fewer images than ordered fails, and the order stays recorded, so that no other is paid for', async () => {
     server.on(result, json({ images: [outputFile('a')] }))
     const { attempt, recorded } = createAttempt()
     expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({ failure: 'invalid_output' })
-    expect(recorded).toEqual([{ request_id: id }, null])
+    expect(recorded).toEqual([{ request_id: id }])
   })
 })
 
@@ -510,14 +510,14 @@ describe('an output of fal', () => {
     })
   }
 
-  test('that is empty is refused, and the record is cleared', async () => {
+  test('that is empty is refused, and the order stays recorded, so that no other is paid for', async () => {
     server.on('GET /files/a.png', file('', 'image/png'))
     const { attempt, recorded } = createAttempt()
     expect(await failureOf(create().generate(imageOrder, attempt))).toMatchObject({
       failure: 'invalid_output',
       retryable: true,
     })
-    expect(recorded.at(-1)).toBeNull()
+    expect(recorded).toEqual([{ request_id: id }])
   })
 
   test('that cannot be fetched now is left to another attempt, which resumes the order', async () => {

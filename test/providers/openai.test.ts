@@ -134,10 +134,10 @@ describe('a failed call to openai', () => {
     ['too large a body', json({ ...responseBody, more: 'x'.repeat(3_000) })],
   ]
   for (const [name, act] of unusable) {
-    test(`with an invalid response (${name}) is not repeated`, async () => {
+    test(`with an invalid response (${name}) is not repeated, since it was paid for`, async () => {
       server.on(generate, act)
       const failing = create({ maxResponseBytes: 2_000 }).generate(order, createAttempt().attempt)
-      expect(await failureOf(failing)).toMatchObject({ failure: 'invalid_output', retryable: true })
+      expect(await failureOf(failing)).toMatchObject({ failure: 'invalid_output', retryable: false })
       expect(server.count(generate)).toBe(1)
     })
   }

@@ -10,7 +10,7 @@ import {
   videoLimits,
 } from './mp4-boxes.ts'
 
-export { type VideoRefusal, videoLimits } from './mp4-boxes.ts'
+export { type VideoRefusal, videoLimits, videoRefusals } from './mp4-boxes.ts'
 
 export type VideoType = 'mp4'
 
@@ -25,8 +25,10 @@ export type VideoVerdict = VideoHeader | { readonly refused: VideoRefusal }
 
 /** Accepted brands. QuickTime files have the same structure but their brand is not accepted. */
 const brands = new Set(['isom', 'iso2', 'iso3', 'iso4', 'iso5', 'iso6', 'mp41', 'mp42', 'avc1', 'av01', 'M4V '])
-const topLevel = new Set(['ftyp', 'moov', 'mdat', 'free', 'skip', 'wide', 'uuid', 'moof', 'sidx', 'styp', 'mfra'])
 const fragments = ['moof', 'sidx', 'styp', 'mfra', 'mvex']
+/** `sefd` is the trailer of Samsung phones. */
+const metadata = ['meta', 'udta', 'pdin', 'sefd']
+const topLevel = new Set(['ftyp', 'moov', 'mdat', 'free', 'skip', 'wide', 'uuid', ...fragments, ...metadata])
 /** The accepted video sample entries, each with the configuration box that a decoder needs to start. */
 const videoCodecs: Readonly<Record<string, string>> = {
   avc1: 'avcC',
@@ -39,9 +41,34 @@ const audioCodecs = new Set(['mp4a', 'Opus', 'fLaC', 'ac-3', 'ec-3'])
 
 type Track = { readonly isVideo: boolean; readonly width: number; readonly height: number; readonly durationMs: number }
 
-const toCheckedMs = (units: number, timescale: number): number => {
+const toCheckedMs = (units: number, timescale: number, limitMs: number = videoLimits.durationMs): number => {
   const ms = timescale === 0 ? refuse('damaged') : Math.ceil((units / timescale) * 1_000)
-  return ms > videoLimits.durationMs ? refuse('too_long') : ms
+  return ms > limitMs ? refuse('too_long') : ms
+}
+
+/** The duration in a header, as 32 or 64 bits; 0 where it is unknown, which is written as all ones (§8.2.2). */
+const readDuration = ({ u32, u64 }: Reader, header: Box, offset: number, isLong: boolean): number => {
+  const isUnknown = u32(header, offset) === 0xffffffff && (!isLong || u32(header, offset + 4) === 0xffffffff)
+  if (isUnknown) return 0
+  return isLong ? u64(header, offset) : u32(header, offset)
+}
+
+/** The media boxes of a file, in order; whether the last extends to the end of the file, and where its samples end. */
+type MediaData = { readonly boxes: readonly Box[]; readonly isOpen: boolean; usedEnd: number }
+
+/** Requires that bytes lie in one media box. Binary search: a file may have many boxes and many chunks. */
+const checkWithin = (media: MediaData, start: number, end: number): void => {
+  let [low, high] = [0, media.boxes.length]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((media.boxes[middle] as Box).start <= start) low = middle + 1
+    else high = middle
+  }
+  const box = media.boxes[low - 1]
+  const isLast = low === media.boxes.length
+  const isWithin = box !== undefined && end <= box.end
+  if (!isWithin) refuse(media.isOpen && isLast ? 'truncated' : 'damaged')
+  if (isLast) media.usedEnd = Math.max(media.usedEnd, end)
 }
 
 /** Requires that every data reference points into this file (§8.7.2). Returns the number of references. */
@@ -83,8 +110,8 @@ const readTimes = (reader: Reader, stts: Box): { units: number; samples: number 
   return { units, samples }
 }
 
-/** Requires that every sample lies in `mdat`, by chunk offsets (§8.7.5), samples per chunk (§8.7.4) and sample sizes (§8.7.3). */
-const checkSamples = (reader: Reader, table: readonly Box[], samples: number, mdat: Box) => {
+/** Requires that every chunk of samples lies in a media box, by chunk offsets (§8.7.5), samples per chunk (§8.7.4) and sample sizes (§8.7.3). */
+const checkSamples = (reader: Reader, table: readonly Box[], samples: number, media: MediaData) => {
   const { u32, u64 } = reader
   const stsz = get(table, 'stsz')
   const [size, count] = [u32(stsz, 4), u32(stsz, 8)]
@@ -102,13 +129,13 @@ const checkSamples = (reader: Reader, table: readonly Box[], samples: number, md
     if (run + 1 < runs && u32(stsc, 8 + 12 * (run + 1)) === chunk + 1) run += 1
     const perChunk = u32(stsc, 12 + 12 * run)
     if (u32(stsc, 16 + 12 * run) !== 1) refuse('damaged')
-    let at = stco ? u32(chunks, 8 + 4 * chunk) : u64(chunks, 8 + 8 * chunk)
-    if (at < mdat.start) refuse('damaged')
+    const start = stco ? u32(chunks, 8 + 4 * chunk) : u64(chunks, 8 + 8 * chunk)
+    let at = start
     const end = sample + perChunk
     if (size > 0) at += size * perChunk
     else for (let each = sample; each < end; each += 1) at += u32(stsz, 12 + 4 * each)
     sample = end
-    if (at > mdat.end) refuse('damaged')
+    checkWithin(media, start, at)
   }
   if (sample !== count || run !== runs - 1) refuse('damaged')
 }
@@ -129,14 +156,18 @@ const readEdits = (reader: Reader, trak: readonly Box[]): number | undefined => 
   return units
 }
 
+const handlerOf = ({ text, childrenOf }: Reader, trak: Box): string =>
+  text(get(childrenOf(get(childrenOf(trak), 'mdia')), 'hdlr'), 8)
+
+/** Players show the first enabled track. A disabled one holds, for example, the pictures of chapters. */
+const isEnabled = ({ u32, childrenOf }: Reader, trak: Box): boolean => (u32(get(childrenOf(trak), 'tkhd'), 0) & 1) === 1
+
 /** Reads and checks one track (§8.3 to §8.8), video or audio. */
-const readTrack = (reader: Reader, trak: Box, movieTimescale: number, mdat: Box): Track => {
-  const { u8, u32, u64, text, childrenOf } = reader
+const readTrack = (reader: Reader, trak: Box, movieTimescale: number, media: MediaData): Track => {
+  const { u8, u32, childrenOf } = reader
+  const isVideo = handlerOf(reader, trak) === 'vide'
   const parts = childrenOf(trak)
   const mdia = childrenOf(get(parts, 'mdia'))
-  const handler = text(get(mdia, 'hdlr'), 8)
-  const isVideo = handler === 'vide'
-  if (!isVideo && handler !== 'soun') refuse('tracks_not_accepted')
 
   const minf = childrenOf(get(mdia, 'minf'))
   const table = childrenOf(get(minf, 'stbl'))
@@ -144,22 +175,48 @@ const readTrack = (reader: Reader, trak: Box, movieTimescale: number, mdat: Box)
   const { width, height } = readDescription(reader, get(table, 'stsd'), isVideo, references)
 
   const [tkhd, mdhd] = [get(parts, 'tkhd'), get(mdia, 'mdhd')]
-  const timescale = u8(mdhd, 0) === 1 ? u32(mdhd, 20) : u32(mdhd, 12)
-  const { units, samples } = readTimes(reader, get(table, 'stts'))
-  const wholeMs = toCheckedMs(units, timescale)
-  toCheckedMs(u8(mdhd, 0) === 1 ? u64(mdhd, 24) : u32(mdhd, 16), timescale)
-  toCheckedMs(u8(tkhd, 0) === 1 ? u64(tkhd, 28) : u32(tkhd, 20), movieTimescale)
+  const [isLongTrack, isLongMedia] = [u8(tkhd, 0) === 1, u8(mdhd, 0) === 1]
+  const timescale = u32(mdhd, isLongMedia ? 20 : 12)
   const edited = readEdits(reader, parts)
-  const durationMs = edited === undefined ? wholeMs : toCheckedMs(edited, movieTimescale)
+  // An edit list leaves out the priming of an audio codec, and what was cut off before the first shown frame.
+  const limitMs = edited === undefined ? videoLimits.durationMs : videoLimits.editedMs
+  const { units, samples } = readTimes(reader, get(table, 'stts'))
+  const wholeMs = toCheckedMs(units, timescale, limitMs)
+  toCheckedMs(readDuration(reader, mdhd, isLongMedia ? 24 : 16, isLongMedia), timescale, limitMs)
+  toCheckedMs(readDuration(reader, tkhd, isLongTrack ? 28 : 20, isLongTrack), movieTimescale)
+  const durationMs = toCheckedMs(edited ?? units, edited === undefined ? timescale : movieTimescale)
   if (wholeMs === 0 || durationMs === 0) refuse('damaged')
-  checkSamples(reader, table, samples, mdat)
+  checkSamples(reader, table, samples, media)
 
   // The transformation matrix, then the display size; all are 16.16 fixed-point numbers.
-  const matrix = u8(tkhd, 0) === 1 ? 52 : 40
+  const matrix = isLongTrack ? 52 : 40
   const [shownWidth, shownHeight] = [u32(tkhd, matrix + 36) / 65_536, u32(tkhd, matrix + 40) / 65_536]
   if (shownWidth > videoLimits.side || shownHeight > videoLimits.side) refuse('side_too_long')
   const isRotated90 = u32(tkhd, matrix) === 0 && u32(tkhd, matrix + 16) === 0
   return isRotated90 ? { isVideo, durationMs, width: height, height: width } : { isVideo, durationMs, width, height }
+}
+
+/**
+ * Checks a track that players ignore, such as a time code, chapters or subtitles: it must refer to no external data. Its
+ * samples count as used bytes where its tables are sound.
+ */
+const checkIgnoredTrack = (reader: Reader, trak: Box, media: MediaData): void => {
+  const { u32, childrenOf } = reader
+  const minf = find(childrenOf(get(childrenOf(trak), 'mdia')), 'minf')
+  const parts = minf === undefined ? [] : childrenOf(minf)
+  const dinf = find(parts, 'dinf')
+  const dref = dinf && find(childrenOf(dinf), 'dref')
+  for (const reference of dref ? childrenOf(dref, 8) : []) {
+    if ((u32(reference, 0) & 1) === 0) refuse('external_data')
+  }
+  const stbl = find(parts, 'stbl')
+  if (stbl === undefined) return
+  try {
+    const table = childrenOf(stbl)
+    checkSamples(reader, table, readTimes(reader, get(table, 'stts')).samples, media)
+  } catch (error) {
+    if (!(error instanceof Refused) || error.refused === 'too_many_boxes') throw error
+  }
 }
 
 /** Whether the major brand or a compatible brand is accepted (§4.3). Only the first 128 bytes of the brand list count. */
@@ -171,38 +228,74 @@ const isMp4 = ({ text }: Reader, ftyp: Box): boolean => {
   return named[0] !== 'qt  ' && named.some((brand) => brands.has(brand))
 }
 
-const readMp4 = (bytes: Uint8Array): VideoHeader => {
-  const reader = createReader(bytes)
-  const found = new Map<string, Box>()
-  const isComplete = () => found.has('moov') && found.has('mdat')
-  const isTrailing = (type: string) => isComplete() && !topLevel.has(type)
-  const file = { type: '', start: 0, end: bytes.length }
-  for (const box of reader.walk(file, (type = '') => (isTrailing(type) ? 'trailing_data' : 'truncated'))) {
+/** Whether a track has samples: some recorders write an audio track without any. */
+const hasSamples = ({ u32, childrenOf }: Reader, trak: Box): boolean => {
+  const minf = get(childrenOf(get(childrenOf(trak), 'mdia')), 'minf')
+  return u32(get(childrenOf(get(childrenOf(minf), 'stbl')), 'stsz'), 8) > 0
+}
+
+/** Sorts the tracks: those that a player shows, and those it ignores. */
+const sortTracks = (reader: Reader, traks: readonly Box[]): { shown: Box[]; ignored: Box[] } => {
+  const videos = traks.filter((trak) => handlerOf(reader, trak) === 'vide')
+  const enabled = videos.filter((trak) => isEnabled(reader, trak))
+  const [video, ...others] = enabled.length > 0 ? enabled : videos
+  if (video === undefined || others.length > 0) return refuse('tracks_not_accepted')
+  const isAudio = (trak: Box) => handlerOf(reader, trak) === 'soun' && hasSamples(reader, trak)
+  const shown = traks.filter((trak) => trak === video || isAudio(trak))
+  return { shown, ignored: traks.filter((trak) => !shown.includes(trak)) }
+}
+
+/** The box of the file that extends to its end, and where its samples end. */
+export type OpenBox = { readonly at: number; readonly usedEnd: number }
+/** What `toStoredVideo` needs to know of a video that was read. */
+export type VideoLayout = { readonly boxes: readonly Box[]; readonly open: OpenBox | undefined }
+
+/** The boxes of the file in order, without those that may not be there. */
+const readTopLevel = (reader: Reader, length: number): Box[] => {
+  const boxes: Box[] = []
+  const has = (type: string) => boxes.some((box) => box.type === type)
+  const isComplete = () => has('moov') && has('mdat')
+  const file = { type: '', at: 0, start: 0, end: length }
+  const refusalOf = (type = '') => (isComplete() && !topLevel.has(type) ? 'trailing_data' : 'truncated')
+  for (const box of reader.walk(file, refusalOf, (type) => type === 'mdat')) {
     const { type } = box
     if (fragments.includes(type)) refuse('fragmented')
     if (!topLevel.has(type)) refuse(isComplete() ? 'trailing_data' : 'damaged')
     // A second `ftyp` starts another file.
-    if (found.has(type) && type === 'ftyp') refuse('trailing_data')
-    if (found.has(type) && (type === 'moov' || type === 'mdat')) refuse('damaged')
+    if (type === 'ftyp' && has('ftyp')) refuse('trailing_data')
+    if (type === 'moov' && has('moov')) refuse('damaged')
     if (type === 'ftyp' && !isMp4(reader, box)) refuse('type_not_accepted')
-    found.set(type, box)
+    boxes.push(box)
   }
-  const [moov, mdat] = [found.get('moov'), found.get('mdat')]
-  if (moov === undefined || mdat === undefined) return refuse('truncated')
+  return boxes
+}
+
+const readMp4 = (bytes: Uint8Array): { header: VideoHeader; layout: VideoLayout } => {
+  const reader = createReader(bytes)
+  const boxes = readTopLevel(reader, bytes.length)
+  const moov = boxes.find(({ type }) => type === 'moov')
+  const mdats = boxes.filter(({ type }) => type === 'mdat')
+  const last = mdats.at(-1)
+  if (moov === undefined || last === undefined) return refuse('truncated')
+  const isOpen = reader.u32({ ...last, start: last.at }, 0) === 0
+  const media: MediaData = { boxes: mdats, isOpen, usedEnd: last.start }
 
   const parts = reader.childrenOf(moov)
   if (parts.some(({ type }) => type === 'mvex')) refuse('fragmented')
   const mvhd = get(parts, 'mvhd')
   const isLong = reader.u8(mvhd, 0) === 1
-  const timescale = isLong ? reader.u32(mvhd, 20) : reader.u32(mvhd, 12)
-  const movieMs = toCheckedMs(isLong ? reader.u64(mvhd, 24) : reader.u32(mvhd, 16), timescale)
-  const tracks = parts.filter(({ type }) => type === 'trak')
-  if (tracks.length === 0 || tracks.length > 2) refuse('tracks_not_accepted')
-  const read = tracks.map((trak) => readTrack(reader, trak, timescale, mdat))
-  const [video, ...others] = read.filter(({ isVideo }) => isVideo)
-  if (video === undefined || others.length > 0) return refuse('tracks_not_accepted')
-  const durationMs = Math.max(movieMs, ...read.map((track) => track.durationMs))
-  return { type: 'mp4', width: video.width, height: video.height, durationMs }
+  const timescale = reader.u32(mvhd, isLong ? 20 : 12)
+  const movieMs = toCheckedMs(readDuration(reader, mvhd, isLong ? 24 : 16, isLong), timescale)
+  const { shown, ignored } = sortTracks(
+    reader,
+    parts.filter(({ type }) => type === 'trak'),
+  )
+  for (const trak of ignored) checkIgnoredTrack(reader, trak, media)
+  const tracks = shown.map((trak) => readTrack(reader, trak, timescale, media))
+  const { width, height } = tracks.find(({ isVideo }) => isVideo) as Track
+  const durationMs = Math.max(movieMs, ...tracks.map((track) => track.durationMs))
+  const open = isOpen ? { at: last.at, usedEnd: media.usedEnd } : undefined
+  return { header: { type: 'mp4', width, height, durationMs }, layout: { boxes, open } }
 }
 
 /**
@@ -211,11 +304,14 @@ const readMp4 = (bytes: Uint8Array): VideoHeader => {
  *
  * Promise: for any input it does not throw, reads nothing beyond the end, takes time linear in the number of bytes and holds
  * at most `videoLimits.boxes` small objects. Bytes that pass are one MP4 within the limits: its boxes fill it exactly, it has
- * one video track (H.264, HEVC or AV1), at most one audio track and no other, it refers to no external data, and every sample
- * in its tables lies inside it. Not checked: that the samples can be decoded, and that they have the size the track gives.
- * Fragmented MP4, as used for streaming, is refused.
+ * one video track (H.264, HEVC or AV1), it refers to no external data, and every sample of its video and audio lies inside it.
+ * The duration is that of the edit lists, where there are any. Tracks of other kinds and disabled video tracks are ignored, as
+ * players do. Not checked: that the samples can be decoded, and that they have the size the track gives. Fragmented MP4, as
+ * used for streaming, is refused.
  */
-export const readVideoHeader = (bytes: Uint8Array): VideoVerdict => {
+export const readVideo = (
+  bytes: Uint8Array,
+): { header: VideoHeader; layout: VideoLayout } | { refused: VideoRefusal } => {
   if (bytes.length === 0) return { refused: 'empty' }
   if (bytes.length > videoLimits.bytes) return { refused: 'too_many_bytes' }
   if (bytes.length < 12 || String.fromCharCode(...bytes.subarray(4, 8)) !== 'ftyp')
@@ -226,4 +322,10 @@ export const readVideoHeader = (bytes: Uint8Array): VideoVerdict => {
     if (error instanceof Refused) return { refused: error.refused }
     throw error
   }
+}
+
+/** As `readVideo`, without the layout. */
+export const readVideoHeader = (bytes: Uint8Array): VideoVerdict => {
+  const video = readVideo(bytes)
+  return 'refused' in video ? video : video.header
 }

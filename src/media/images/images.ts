@@ -1,6 +1,7 @@
 import { maxSliceBytes, yieldToEventLoop } from '../../kit/async.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { createWorkerPool } from '../../platform/worker-pool.ts'
+import type { DigitalSource } from '../formats/digital-source.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../formats/image-format.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/video-format.ts'
 
@@ -9,10 +10,13 @@ export type InspectedImage = {
   /** Display size, after the orientation in its metadata. */
   readonly width: number
   readonly height: number
+  /** Of the bytes to store. */
   readonly sha256: string
+  /** The bytes to store; absent when they are the bytes given. */
+  readonly bytes?: Uint8Array
 }
 
-export type InspectedVideo = VideoHeader & { readonly sha256: string }
+export type InspectedVideo = VideoHeader & Pick<InspectedImage, 'sha256' | 'bytes'>
 
 export const thumbnailEdges = [256, 512, 1024] as const
 export type ThumbnailEdge = (typeof thumbnailEdges)[number]
@@ -36,10 +40,12 @@ export type RenderRequest = {
 /** Written into the metadata of every rendered image: the `Comment` text of a PNG, and the XMP description of PNG and WebP. */
 export const renderedBy = 'Velro local/procedural: made procedurally from the prompt and the seed, without a model'
 
+type GivenMedia = { readonly bytes: Uint8Array; readonly madeBy: DigitalSource | undefined }
+
 export type ImageWork =
-  | { readonly kind: 'inspect'; readonly bytes: Uint8Array }
-  | { readonly kind: 'inspect_video'; readonly bytes: Uint8Array }
-  | { readonly kind: 'thumbnail'; readonly bytes: Uint8Array; readonly edge: ThumbnailEdge }
+  | ({ readonly kind: 'inspect' } & GivenMedia)
+  | ({ readonly kind: 'inspect_video' } & GivenMedia)
+  | ({ readonly kind: 'thumbnail'; readonly edge: ThumbnailEdge } & GivenMedia)
   | { readonly kind: 'render'; readonly request: RenderRequest }
 export type ImageResult =
   | { readonly kind: 'inspect'; readonly image: InspectedImage }
@@ -74,6 +80,11 @@ export type ImageOptions = {
   readonly signal?: AbortSignal
 }
 
+export type InspectOptions = ImageOptions & {
+  /** How the provider that delivered the bytes makes them; absent for an upload. Written where they do not say it. */
+  readonly madeBy?: DigitalSource | undefined
+}
+
 export type RenderOptions = ImageOptions & {
   /** Called with the completed fraction, from 0 to 1. */
   readonly onProgress?: (fraction: number) => void
@@ -88,12 +99,18 @@ export type RenderOptions = ImageOptions & {
  * `WorkTimedOut`, or an error that is a fault of the server.
  */
 export type Images = {
-  /** Decodes every pixel once: an image that passes can be displayed. */
-  inspect(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedImage>
-  /** Checks the structure of every byte and decodes nothing; see `readVideoHeader`. */
-  inspectVideo(bytes: Uint8Array, deadline: Deadline, options?: ImageOptions): Promise<InspectedVideo>
-  /** Scales to a WebP that fits `edge` × `edge`, upright and without metadata; never enlarges. */
-  thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline, options?: ImageOptions): Promise<Thumbnail>
+  /**
+   * Decodes every pixel once: an image that passes can be displayed. What follows the image and its private metadata are
+   * not among the bytes to store; see `toStoredImage`.
+   */
+  inspect(bytes: Uint8Array, deadline: Deadline, options?: InspectOptions): Promise<InspectedImage>
+  /** Checks the structure of every byte and decodes nothing; see `readVideo` and `toStoredVideo`. */
+  inspectVideo(bytes: Uint8Array, deadline: Deadline, options?: InspectOptions): Promise<InspectedVideo>
+  /**
+   * Scales to a WebP in sRGB that fits `edge` × `edge` and is upright; never enlarges. Its only metadata is XMP that names
+   * the digital source type, where the image has a mark of it.
+   */
+  thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline, options?: InspectOptions): Promise<Thumbnail>
   /** Deterministic for the same versions of Velro and sharp: equal requests give equal bytes. Throws a `RangeError` for a size or seed out of range. */
   render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
   /** Number of tasks that wait for a worker. */
@@ -146,15 +163,17 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
   }
   return {
     inspect: async (bytes, deadline, options) =>
-      (await run({ kind: 'inspect', bytes: await checkedImage(bytes) }, deadline, options)).image,
+      (await run({ kind: 'inspect', bytes: await checkedImage(bytes), madeBy: options?.madeBy }, deadline, options))
+        .image,
     inspectVideo: async (bytes, deadline, options) => {
       if (bytes.byteLength === 0) throw new VideoRefused('empty')
       if (bytes.byteLength > videoLimits.bytes) throw new VideoRefused('too_many_bytes')
-      return (await run({ kind: 'inspect_video', bytes: await toShared(bytes) }, deadline, options)).video
+      const work = { kind: 'inspect_video', bytes: await toShared(bytes), madeBy: options?.madeBy } as const
+      return (await run(work, deadline, options)).video
     },
     thumbnail: async (bytes, edge, deadline, options) => {
       const { kind, ...thumbnail } = await run(
-        { kind: 'thumbnail', bytes: await checkedImage(bytes), edge },
+        { kind: 'thumbnail', bytes: await checkedImage(bytes), edge, madeBy: options?.madeBy },
         deadline,
         options,
       )

@@ -1,24 +1,17 @@
 import { Buffer } from 'node:buffer'
 import { Readable } from 'node:stream'
-import { crc32, createInflate } from 'node:zlib'
+import { createInflate } from 'node:zlib'
 import type { ImageRefusal } from '../formats/image-format.ts'
+import { pngChunk, pngXmp } from '../formats/png-chunks.ts'
 
 const afterHeader = 33
 
-const chunk = (type: string, data: Buffer): Buffer => {
-  const body = Buffer.concat([Buffer.from(type, 'latin1'), data])
-  const out = Buffer.alloc(body.length + 8)
-  out.writeUInt32BE(data.length, 0)
-  body.copy(out, 4)
-  out.writeUInt32BE(crc32(body), body.length + 4)
-  return out
-}
-
-/** Inserts `tEXt` chunks after the header of a PNG: viewers show them and sharp cannot write them. Latin-1 only. */
-export const withPngText = (png: Buffer, texts: Readonly<Record<string, string>>): Buffer =>
+/** Inserts XMP and `tEXt` chunks after the header of a PNG. Viewers show them, and sharp cannot write them so. Latin-1 texts only. */
+export const withPngText = (png: Buffer, xmp: string, texts: Readonly<Record<string, string>>): Buffer =>
   Buffer.concat([
     png.subarray(0, afterHeader),
-    ...Object.entries(texts).map(([keyword, text]) => chunk('tEXt', Buffer.from(`${keyword}\0${text}`, 'latin1'))),
+    pngXmp(Buffer.from(xmp)),
+    ...Object.entries(texts).map(([keyword, text]) => pngChunk('tEXt', Buffer.from(`${keyword}\0${text}`, 'latin1'))),
     png.subarray(afterHeader),
   ])
 

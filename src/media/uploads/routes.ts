@@ -20,7 +20,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
           {},
           { 201: media },
           {
-            summary: 'Upload an image; it is visible to its uploader only',
+            summary: 'Upload an image; it is visible to its uploader only, and stored without its private metadata',
             tags,
             upload: { types: imageTypes, maxBytes: maxUploadBytes },
             errors: [...Object.values(refusals), 'media.type_contradicted', 'media.busy', 'media.unavailable'],

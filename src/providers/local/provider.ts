@@ -12,6 +12,7 @@ const numberOf = ({ parameters }: Order, name: string): number => Number(paramet
 /** Renders images on this machine, one after the other. The first uses the seed of the order, each further image the next seed. */
 export const createLocalProvider = ({ images, clock }: { images: Pick<Images, 'render'>; clock: Clock }): Provider => ({
   name: 'local',
+  digitalSource: 'algorithmicMedia',
   generate: async (order, { signal, onProgress }) => {
     const outputs: Output[] = []
     while (outputs.length < order.outputs) {

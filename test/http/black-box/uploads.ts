@@ -1,5 +1,7 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import { createHash, randomUUID } from 'node:crypto'
+import sharp from 'sharp'
+import { digitalSource, gradient, place, takenFile, xmpWith } from '../../harness/photos.ts'
 import { hostileUploads, newPicture } from '../../harness/pictures.ts'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
@@ -72,6 +74,40 @@ export const uploads: Group = (world) =>
         '\r\n',
       ])
       expect((await world().raw('POST', path, [head, ...pieces, '0\r\n\r\n']))?.status).toBe(201)
+    })
+
+    const contentOf = async (id: string, query = '') => {
+      const content = await fetch(`${world().subject.baseUrl}${path}/${id}/content${query}`, {
+        headers: { authorization: `Bearer ${ada.token}` },
+      })
+      return Buffer.from(await content.arrayBuffer())
+    }
+
+    test('as a phone writes it is accepted, and served without what follows the picture', async () => {
+      for (const name of ['samsung-trailer.jpg', 'zero-padded.jpg', 'motion-photo.jpg']) {
+        const bytes = await takenFile(name)
+        const photo = bytes.subarray(0, bytes.indexOf(Buffer.from([0xff, 0xd9])) + 2)
+        const { status, body } = await upload(bytes, 'image/jpeg')
+        expect([name, status, body.bytes]).toEqual([name, 201, photo.length])
+        expect([name, (await contentOf(body.id)).equals(photo)]).toEqual([name, true])
+      }
+    })
+
+    test('is served without the place where it was taken, upright, and says if a model made it', async () => {
+      const xmp = xmpWith(digitalSource('trainedAlgorithmicMedia'))
+      const photo = await gradient().withExif(place).withMetadata({ orientation: 6 }).withXmp(xmp).jpeg().toBuffer()
+      const { status, body } = await upload(photo, 'image/jpeg')
+      expect([status, body.width, body.height]).toEqual([201, 48, 64])
+      for (const [query, orientation] of [
+        ['', 6],
+        ['?variant=256', undefined],
+      ] as const) {
+        const served = await contentOf(body.id, query)
+        for (const secret of ['Ada', 'Phone']) expect([query, served.includes(secret)]).toEqual([query, false])
+        const metadata = await sharp(served).metadata()
+        expect([query, metadata.orientation, metadata.autoOrient.width]).toEqual([query, orientation, 48])
+        expect(metadata.xmpAsString).toContain('digitalsourcetype/trainedAlgorithmicMedia')
+      }
     })
 
     test('is not visible to others, who get the response for an unknown id, also to DELETE', async () => {
