@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer'
 import type { Clock } from '../kit/clock.ts'
-import { createDeadlines } from '../kit/deadline.ts'
+import { createDeadlines, type Deadline } from '../kit/deadline.ts'
 import { newId } from '../kit/id.ts'
 import type { Log } from '../platform/log.ts'
 import { type ObjectStore, objectKey } from '../platform/objects.ts'
@@ -48,6 +48,28 @@ export class ClaimLost extends Error {
 
 /** The owner of new media, and the generation it is an output of: null for an upload. */
 export type MediaOwner = { readonly generationId: string | null; readonly ownerId: string }
+
+/** Inspections: from given bytes to the bytes to store, and their thumbnails. */
+const createInspections = (
+  images: Pick<Images, 'inspect' | 'inspectVideo' | 'thumbnail'>,
+  stepDeadline: () => Deadline,
+) => {
+  const inspectImage = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
+    const { type, width, height, sha256, bytes = given } = await images.inspect(given, stepDeadline(), options)
+    const thumbnails: { variant: string; bytes: Uint8Array }[] = []
+    for (const edge of thumbnailEdges) {
+      const small = await images.thumbnail(bytes, edge, stepDeadline(), options)
+      thumbnails.push({ variant: String(edge), bytes: small.bytes })
+    }
+    const contentType = `image/${type}`
+    return { claimId: newId(), bytes, contentType, width, height, durationMs: null, sha256, thumbnails }
+  }
+  const inspectVideo = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
+    const { type, bytes = given, ...video } = await images.inspectVideo(given, stepDeadline(), options)
+    return { claimId: newId(), bytes, contentType: `video/${type}`, ...video, thumbnails: [] }
+  }
+  return { inspectImage, inspectVideo }
+}
 
 /**
  * Stores generated and uploaded media, and deletes the objects that nothing refers to any more.
@@ -114,20 +136,7 @@ export const createMediaStorage = ({
   let sweepTimer: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
-  const inspectImage = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
-    const { type, width, height, sha256, bytes = given } = await images.inspect(given, stepDeadline(), options)
-    const thumbnails: { variant: string; bytes: Uint8Array }[] = []
-    for (const edge of thumbnailEdges) {
-      const small = await images.thumbnail(bytes, edge, stepDeadline(), options)
-      thumbnails.push({ variant: String(edge), bytes: small.bytes })
-    }
-    const contentType = `image/${type}`
-    return { claimId: newId(), bytes, contentType, width, height, durationMs: null, sha256, thumbnails }
-  }
-  const inspectVideo = async (given: Uint8Array, options: InspectOptions): Promise<InspectedMedia> => {
-    const { type, bytes = given, ...video } = await images.inspectVideo(given, stepDeadline(), options)
-    return { claimId: newId(), bytes, contentType: `video/${type}`, ...video, thumbnails: [] }
-  }
+  const { inspectImage, inspectVideo } = createInspections(images, stepDeadline)
 
   return {
     /**

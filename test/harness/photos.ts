@@ -6,7 +6,7 @@ import { png, rowsOf, zip } from './pictures.ts'
 
 const folder = new URL('../media/fixtures/taken/', import.meta.url)
 
-/** The committed photos or films that must be accepted, by name. `make.sh` beside them and the file `cases.md` say what they are. */
+/** The committed photos or films that must be accepted, by name. `make.sh` and `cases.md` describe them. */
 export const takenFiles = async (type: 'images' | 'films'): Promise<{ name: string; bytes: Buffer }[]> => {
   const names = (await readdir(folder)).filter((name) => name.endsWith('.mp4') === (type === 'films')).toSorted()
   return Promise.all(names.map(async (name) => ({ name, bytes: await readFile(new URL(name, folder)) })))
@@ -24,7 +24,7 @@ export const segment = (marker: number, ...data: (string | Uint8Array)[]): Buffe
 export const withSegments = (jpeg: Uint8Array, ...segments: Uint8Array[]): Buffer =>
   Buffer.concat([jpeg.subarray(0, 2), ...segments, jpeg.subarray(2)])
 
-/** A JPEG whose scan has the parameters of a progressive one, although it is none. */
+/** A JPEG whose scan has the parameters of a progressive one, although it is sequential. */
 export const withScanParameters = (jpeg: Buffer, ...parameters: [number, number, number]): Buffer => {
   const changed = Buffer.from(jpeg)
   const scan = changed.indexOf(Buffer.from([0xff, 0xda]))
@@ -58,7 +58,7 @@ export const markedFilm = (film: Buffer): Buffer => {
   return Buffer.concat([film, writeBoxes([{ type: 'uuid', data, boxes: undefined }])])
 }
 
-/** Metadata that tells where a photo was taken, as EXIF of sharp. */
+/** EXIF with the place where a photo was taken, for sharp. */
 export const place = { IFD0: { Make: 'Phone', Copyright: 'Ada' }, IFD3: { GPSLatitude: '51/1 30/1 3230/100' } }
 
 /** Photos as phones and cameras write them, each with bytes behind or between its parts that viewers skip. */

@@ -158,7 +158,7 @@ describe('a fal order', () => {
       ['invalid_output', 1, { status: [completed], file: [file('no picture', 'image/png')] }],
       // The order itself succeeded: each attempt only fetches its file again.
       ['unavailable', 1, { status: [completed], file: [truncated('image/png')] }],
-      // As does an order whose result cannot be read: fal charges for what it completed.
+      // The same holds when the result cannot be read: fal charges for completed orders.
       ['invalid_output', 1, { status: [completed], result: [file('{}', 'text/html')] }],
       ['invalid_output', 1, { status: [completed], result: [json({ images: [] })] }],
       ['invalid_output', 1, { status: [completed], file: [file('', 'image/png')] }],

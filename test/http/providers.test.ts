@@ -64,7 +64,16 @@ test('the output of a remote provider is stored and charged; a refused order is 
   const content = await fetch(`${app.baseUrl}/api/v1/media/${picture.id}/content`, {
     headers: { authorization: `Bearer ${ada.token}` },
   })
-  expect(Buffer.from(await content.arrayBuffer()).equals(png)).toBeTrue()
+  // The same pixels, marked: the provider did not say that a model made them.
+  const stored = Buffer.from(await content.arrayBuffer())
+  expect((await sharp(stored).raw().toBuffer()).equals(await sharp(png).raw().toBuffer())).toBeTrue()
+  for (const variant of ['original', '256', '512', '1024']) {
+    const small = await fetch(`${app.baseUrl}/api/v1/media/${picture.id}/content?variant=${variant}`, {
+      headers: { authorization: `Bearer ${ada.token}` },
+    })
+    const { xmpAsString } = await sharp(Buffer.from(await small.arrayBuffer())).metadata()
+    expect([variant, xmpAsString]).toEqual([variant, expect.stringContaining('/trainedAlgorithmicMedia')])
+  }
   expect((await get('/credits/balance')).balance).toBe(13)
 
   server.on(generate, json({ error: { message: 'no' } }, 400))

@@ -255,7 +255,7 @@ describe('the mark of what a model made', () => {
     }
   })
 
-  test('is absent from a photo that nobody marked', async () => {
+  test('is absent from a photo without a mark', async () => {
     const small = await thumbnailOf(await storedOf(await plain(64, 64).jpeg().toBuffer()))
     expect((await sharp(small).metadata()).xmp).toBeUndefined()
   })

@@ -44,7 +44,7 @@ const endsAsZip = (bytes: Buffer): boolean => {
 /**
  * Whether the bytes behind an image are another document, so that the whole is taken for a polyglot and refused: an archive,
  * a program, a page, or a second picture that the first does not declare (`declaresMore`). Padding, the trailers of phone
- * makers, the film of a motion photo and declared pictures are none. Whatever follows an image is never stored.
+ * makers, the film of a motion photo and declared pictures are accepted. Bytes behind an image are never stored.
  */
 export const isOtherDocument = (after: Uint8Array, declaresMore: boolean): boolean => {
   const bytes = Buffer.from(after.buffer, after.byteOffset, after.byteLength)

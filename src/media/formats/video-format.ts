@@ -178,7 +178,7 @@ const readTrack = (reader: Reader, trak: Box, movieTimescale: number, media: Med
   const [isLongTrack, isLongMedia] = [u8(tkhd, 0) === 1, u8(mdhd, 0) === 1]
   const timescale = u32(mdhd, isLongMedia ? 20 : 12)
   const edited = readEdits(reader, parts)
-  // An edit list leaves out the priming of an audio codec, and what was cut off before the first shown frame.
+  // An edit list leaves out the priming of an audio codec, and frames that a cut needs but does not show.
   const limitMs = edited === undefined ? videoLimits.durationMs : videoLimits.editedMs
   const { units, samples } = readTimes(reader, get(table, 'stts'))
   const wholeMs = toCheckedMs(units, timescale, limitMs)

@@ -26,8 +26,8 @@ const xmpBox = (packet: string): Buffer => {
  * The bytes of a video as they are stored. A video of a provider that says nowhere how it was made gets a box at its end
  * with XMP that names the digital source type `madeBy`. A video with a mark of its provider, XMP or C2PA, is left as it is.
  *
- * A last media box that extends to the end of the file is given its size, and ends where its samples end: whatever was
- * appended to the file is cut off. Returns the same bytes where nothing changes. The bytes may be shared memory.
+ * A last media box that extends to the end of the file is given its size, and ends where its samples end: bytes that
+ * were appended to the file are cut off. Returns the same bytes where nothing changes. The bytes may be shared memory.
  */
 export const toStoredVideo = (
   bytes: Uint8Array,
