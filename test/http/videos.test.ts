@@ -194,7 +194,6 @@ describe('an ordered video', () => {
       [file(fragmented, 'video/mp4'), 'fragmented'],
       [file(film.subarray(0, 2_000), 'video/mp4'), 'truncated'],
       [file('pixels', 'image/png'), 'type_not_accepted'],
-      [file('', 'video/mp4'), null],
     ] as const) {
       const before = submissions()
       expect(await order(output)).toMatchObject({ status: 'failed', failure: 'invalid_output', failure_detail })

@@ -1,8 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
+import fc from 'fast-check'
 import sharp from 'sharp'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
+import { readImageExtent } from '../../src/media/formats/image-format.ts'
+import { toStoredImage } from '../../src/media/formats/image-metadata.ts'
 import { createImages, ImageRefused, type Images, type InspectOptions } from '../../src/media/images/images.ts'
 import {
   credentialSegment,
@@ -151,6 +154,36 @@ describe('the metadata of an upload', () => {
   })
 })
 
+test('any bytes that are accepted are stored as an image of the same size, and storing it again changes nothing', async () => {
+  const marked = xmpWith(digitalSource('trainedAlgorithmicMedia'))
+  const seeds: Buffer[] = [
+    await gradient(16, 16).webp().toBuffer(),
+    await gradient(16, 16).webp({ lossless: true }).toBuffer(),
+    ...(await Promise.all(
+      (['jpeg', 'png', 'webp'] as const).map((type) =>
+        gradient(16, 16).withExif(place).withMetadata({ orientation: 6 }).withXmp(marked)[type]().toBuffer(),
+      ),
+    )),
+  ]
+  seeds.push(withSegments(seeds[2] ?? Buffer.alloc(0), credentialSegment('c2pa'), segment(0xe0, 'JFIF\0\x02\0\0')))
+  for (const seed of seeds) {
+    const value = fc.oneof(fc.nat(255), fc.constantFrom(0x00, 0x1b, 0xff))
+    const edits = fc.array(fc.tuple(fc.nat(seed.length - 1), value), { maxLength: 4 })
+    fc.assert(
+      fc.property(edits, fc.constantFrom(undefined, 'trainedAlgorithmicMedia'), (changes, madeBy) => {
+        const bytes = Buffer.from(seed)
+        for (const [at, byte] of changes) bytes[at] = byte
+        const given = readImageExtent(bytes)
+        if ('refused' in given) return
+        const stored = toStoredImage(bytes, given.type, madeBy)
+        expect(readImageExtent(stored)).toEqual({ ...given, end: stored.length })
+        expect(toStoredImage(stored, given.type, madeBy).equals(stored)).toBe(true)
+      }),
+      { numRuns: 300 },
+    )
+  }
+})
+
 describe('the colours of a thumbnail', () => {
   const firstPixel = async (bytes: Buffer) => [...(await sharp(bytes).raw().toBuffer()).subarray(0, 3)]
   const near = (colour: number[], expected: number[], within: number) =>
@@ -207,6 +240,31 @@ describe('the mark of what a model made', () => {
     // A manifest of a camera is void once the file has changed, and marks nothing.
     const camera = await storedOf(withSegments(photo, exif, credentialSegment('digitalCapture')))
     expect(camera.equals(photo)).toBe(true)
+  })
+
+  test('is taken over from a C2PA manifest in a PNG and a WebP too', async () => {
+    const says = Buffer.from(`jumb c2pa http://cv.iptc.org/newscodes/digitalsourcetype/${byModel}`)
+    const inPng = png(4, 4, rowsOf(4, 4), chunk('caBX', says))
+    const simple = await gradient().ensureAlpha(0.5).webp().toBuffer()
+    const size = Buffer.alloc(4)
+    size.writeUInt32LE(says.length)
+    const inWebp = Buffer.concat([simple, Buffer.from('C2PA'), size, says, Buffer.alloc(says.length % 2)])
+    inWebp.writeUInt32LE(inWebp.length - 8, 4)
+    for (const signed of [inPng, inWebp]) {
+      expect((await storedOf(signed)).equals(signed)).toBe(true)
+      expect((await storedOf(signed, { madeBy: 'algorithmicMedia' })).equals(signed)).toBe(true)
+      expect(await sourceTypeOf(await thumbnailOf(signed))).toBe(byModel)
+    }
+  })
+
+  test('is understood as an element, and without the address of the vocabulary', async () => {
+    const photo = await gradient().jpeg().toBuffer()
+    for (const packet of [
+      xmpWith(`Iptc4xmpExt:DigitalSourceType="${byModel}"`),
+      `<rdf:RDF><rdf:Description><Iptc4xmpExt:DigitalSourceType>${byModel}</Iptc4xmpExt:DigitalSourceType>`,
+    ]) {
+      expect(await sourceTypeOf(await storedOf(withSegments(photo, xmpSegment(packet))))).toBe(byModel)
+    }
   })
 
   test('is added to an output of a provider that has none, in every type and in its thumbnails', async () => {

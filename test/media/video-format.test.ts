@@ -232,6 +232,26 @@ describe('the stored bytes of a video', () => {
   })
 })
 
+test('any bytes that are accepted are stored as a video of the same header, and storing it again changes nothing', () => {
+  for (const seed of [film, openEnded(film), splitMedia(film)]) {
+    const edit = fc.tuple(fc.nat(seed.length - 4), fc.constantFrom(0, 1, 8, 0xff, 0xffff, 0xffffffff))
+    fc.assert(
+      fc.property(fc.array(edit, { maxLength: 2 }), fc.constantFrom(undefined, 'algorithmicMedia'), (edits, madeBy) => {
+        const bytes = Buffer.from(seed)
+        for (const [at, value] of edits) bytes.writeUInt32BE(value, at)
+        const given = readVideo(bytes)
+        if ('refused' in given) return
+        const stored = toStoredVideo(bytes, given.layout, madeBy)
+        const again = readVideo(stored)
+        if ('refused' in again) throw new Error(again.refused)
+        expect(again.header).toEqual(given.header)
+        expect(toStoredVideo(stored, again.layout, madeBy)).toEqual(stored)
+      }),
+      { numRuns: 300 },
+    )
+  }
+})
+
 describe('hostile video bytes', () => {
   const cases: [name: string, bytes: () => Uint8Array, reason: VideoRefusal][] = [
     ['nothing', () => new Uint8Array(), 'empty'],

@@ -6,7 +6,9 @@
 export type DigitalSource = string
 
 const vocabulary = 'http://cv.iptc.org/newscodes/digitalsourcetype/'
-const named = /cv\.iptc\.org\/newscodes\/digitalsourcetype\/([A-Za-z]{3,60})/g
+/** The address of a term, or a bare term where XMP names one. */
+const named =
+  /(?:cv\.iptc\.org\/newscodes\/digitalsourcetype\/|DigitalSourceType(?:>|=["'])(?!https?:))([A-Za-z]{3,60})/g
 /** Named first where a file names several: a part made by a model weighs more than the rest. */
 const byModel = ['trainedAlgorithmicMedia', 'compositeWithTrainedAlgorithmicMedia']
 

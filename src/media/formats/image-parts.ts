@@ -122,6 +122,7 @@ function* webpParts(bytes: Uint8Array): Generator<ImagePart> {
   if (bytes.length < 30) refuse('truncated')
   const end = 8 + view.getUint32(4, true)
   if (end > bytes.length) refuse('truncated')
+  if (!['VP8 ', 'VP8L', 'VP8X'].includes(nameAt(bytes, 12))) refuse('damaged')
   yield { type: 'RIFF', start: 0, end: 12 }
   for (let start = 12; start < end; ) {
     if (start + 8 > end) refuse('trailing_data')

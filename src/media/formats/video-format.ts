@@ -24,7 +24,22 @@ export type VideoHeader = {
 export type VideoVerdict = VideoHeader | { readonly refused: VideoRefusal }
 
 /** Accepted brands. QuickTime files have the same structure but their brand is not accepted. */
-const brands = new Set(['isom', 'iso2', 'iso3', 'iso4', 'iso5', 'iso6', 'mp41', 'mp42', 'avc1', 'av01', 'M4V '])
+const brands = new Set([
+  'isom',
+  'iso2',
+  'iso3',
+  'iso4',
+  'iso5',
+  'iso6',
+  'iso7',
+  'iso8',
+  'iso9',
+  'mp41',
+  'mp42',
+  'avc1',
+  'av01',
+  'M4V ',
+])
 const fragments = ['moof', 'sidx', 'styp', 'mfra', 'mvex']
 /** `sefd` is the trailer of Samsung phones. */
 const metadata = ['meta', 'udta', 'pdin', 'sefd']
