@@ -7,9 +7,10 @@ import { connectionBudget, readConnectionLimits } from '../platform/connection-b
 import { checkServer, retryWhileBusy } from '../platform/first-connection.ts'
 import type { Log } from '../platform/log.ts'
 import { migrate } from '../platform/migrate.ts'
-import { type Connection, connectOnce, poolNames, type Sql } from '../platform/postgres.ts'
+import { type Connection, connectOnce, poolNames, type Route, type Sql } from '../platform/postgres.ts'
+import { findRoute } from '../platform/route.ts'
 
-type Prepared = { readonly budget: number; readonly flags: FlagValues }
+type Prepared = { readonly budget: number; readonly flags: FlagValues; readonly route: Route }
 
 const promoteOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
   const promotion = await promoteByEmail(sql, email)
@@ -27,10 +28,22 @@ const promoteOperator = async (sql: Sql, email: string, log: Log): Promise<void>
   }
 }
 
-const budgetOf = async (sql: Sql, { dbConnections, processes }: Config, log: Log): Promise<number> => {
+/**
+ * What all processes of an instance open together to a pooler, by default: two instances fit into the 100 clients that
+ * PgBouncer accepts by default. More would wait there for one of its 20 server connections.
+ */
+const maxThroughPooler = 40
+
+const budgetOf = async (
+  sql: Sql,
+  { dbConnections, processes }: Config,
+  { pooled }: Route,
+  log: Log,
+): Promise<number> => {
   if (dbConnections !== undefined) return dbConnections
   const limits = await readConnectionLimits(sql)
-  const budget = connectionBudget(limits, processes)
+  const allowed = connectionBudget(limits, processes)
+  const budget = pooled ? Math.min(allowed, Math.floor(maxThroughPooler / processes)) : allowed
   if (budget < poolNames.length) {
     log.warn(
       { ...limits, budget, least: poolNames.length, processes },
@@ -40,6 +53,14 @@ const budgetOf = async (sql: Sql, { dbConnections, processes }: Config, log: Log
   return budget
 }
 
+const warnOf =
+  (log: Log) =>
+  (limit: string): void =>
+    log.warn(
+      { event: 'database.limit', limit },
+      `${limit} of the database or the role is under 5 s and ends statements early: a pooler lets no client change it`,
+    )
+
 const prepareOnce = async (
   connection: Connection,
   config: Config,
@@ -47,7 +68,8 @@ const prepareOnce = async (
   report: (line: string) => void,
 ): Promise<Prepared> => {
   await checkServer(connection, 'DATABASE_URL', log)
-  const sql = connectOnce(connection)
+  const route = await findRoute(connection, warnOf(log))
+  const sql = connectOnce(connection, route)
   try {
     const applied = await migrate(sql, undefined, (count) =>
       report(`Applying ${count} ${count === 1 ? 'migration' : 'migrations'}`),
@@ -55,7 +77,7 @@ const prepareOnce = async (
     if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
     if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)
-    return { budget: await budgetOf(sql, config, log), flags: await createFlagStore(sql).list() }
+    return { budget: await budgetOf(sql, config, route, log), flags: await createFlagStore(sql).list(), route }
   } finally {
     await sql.end({ timeout: 1 })
   }

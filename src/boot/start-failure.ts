@@ -5,6 +5,7 @@ import { describeConnectionUrl } from '../platform/connection-url.ts'
 import { PostgresTooOld } from '../platform/first-connection.ts'
 import { MigrationRefused } from '../platform/migrate.ts'
 import { isTlsFailure } from '../platform/postgres.ts'
+import { DatabaseUnfit } from '../platform/route.ts'
 import { PortTaken } from '../platform/serve.ts'
 import { StartFailed } from './supervisor.ts'
 
@@ -136,9 +137,11 @@ export const describeStartFailure = (error: unknown, settings: StartSettings | u
       each instanceof PortTaken ||
       each instanceof MigrationRefused ||
       each instanceof PostgresTooOld ||
+      each instanceof DatabaseUnfit ||
       each instanceof StartFailed
-    )
+    ) {
       return each.message
+    }
     if (each instanceof SecretMismatch) {
       return settings?.databaseUrl === undefined
         ? `The signing keys in the embedded database were sealed with another SECRET. Set SECRET to that value, or leave it unset to use the one in ${settings?.dataDirectory}/secret.`

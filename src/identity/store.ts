@@ -46,14 +46,21 @@ export type SigningKeyRow = {
   expires_at: Date
 }
 
+const userColumns = (sql: Queryable) => sql`
+  id, email, display_name, password_hash, status, role, plan, created_at, updated_at`
+const sessionColumns = (sql: Queryable) => sql`
+  s.id, s.user_id, s.user_agent, s.address, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.ended_at`
+const keyColumns = (sql: Queryable) => sql`
+  kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
+
 export const createIdentityStore = (sql: Sql) => ({
   findUserByEmail: async (deadline: Deadline, email: string): Promise<UserRow | undefined> => {
-    const [row] = await deadline.run(sql<UserRow[]>`select * from users where email = ${email}`)
+    const [row] = await deadline.run(sql<UserRow[]>`select ${userColumns(sql)} from users where email = ${email}`)
     return row
   },
 
   findUser: async (deadline: Deadline, id: string, on: Queryable = sql): Promise<UserRow | undefined> => {
-    const [row] = await deadline.run(on<UserRow[]>`select * from users where id = ${id}`)
+    const [row] = await deadline.run(on<UserRow[]>`select ${userColumns(on)} from users where id = ${id}`)
     return row
   },
 
@@ -64,14 +71,14 @@ export const createIdentityStore = (sql: Sql) => ({
     const [row] = await tx<UserRow[]>`
       insert into users (id, email, display_name, password_hash)
       values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash})
-      returning *`.catch(onViolation('users__email', 'identity.email_taken'))
+      returning ${userColumns(tx)}`.catch(onViolation('users__email', 'identity.email_taken'))
     return row as UserRow
   },
 
   updateDisplayName: async (tx: TransactionSql, id: string, displayName: string): Promise<UserRow | undefined> => {
     const [row] = await tx<UserRow[]>`
       update users set display_name = ${displayName}, updated_at = now()
-       where id = ${id} and status = 'active' returning *`
+       where id = ${id} and status = 'active' returning ${userColumns(tx)}`
     return row
   },
 
@@ -119,7 +126,7 @@ export const createIdentityStore = (sql: Sql) => ({
    */
   lockRefreshToken: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<PresentedToken | undefined> => {
     const [row] = await tx<PresentedToken[]>`
-      select s.*, t.rotated_at
+      select ${sessionColumns(tx)}, t.rotated_at
         from refresh_tokens t join sessions s on s.id = t.session_id
        where t.token_hash = ${tokenHash}
          for update of t, s`
@@ -162,7 +169,7 @@ export const createIdentityStore = (sql: Sql) => ({
 
   listSessions: async (deadline: Deadline, userId: string, now: Date, after: string | null, limit: number) =>
     deadline.run(sql<SessionRow[]>`
-      select * from sessions
+      select ${sessionColumns(sql)} from sessions s
        where user_id = ${userId} and ended_at is null and least(idle_expires_at, expires_at) > ${now}
          and (${after}::uuid is null or id < ${after}::uuid)
        order by id desc limit ${limit + 1}`),
@@ -177,14 +184,14 @@ export const createIdentityStore = (sql: Sql) => ({
   },
 
   listSigningKeys: async (now: Date): Promise<SigningKeyRow[]> =>
-    sql<SigningKeyRow[]>`select * from signing_keys where expires_at > ${now} order by activates_at`,
+    sql<SigningKeyRow[]>`select ${keyColumns(sql)} from signing_keys where expires_at > ${now} order by activates_at`,
 
   /** Adds the keys that `plan` returns for the unexpired ones. Holds an advisory lock, so instances take turns. */
   addSigningKeys: async (now: Date, plan: (keys: SigningKeyRow[]) => Promise<SigningKeyRow[]>) => {
     await sql.begin(async (tx) => {
       await tx`select pg_advisory_xact_lock(${lockKeys.signingKeys})`
       const keys = await tx<SigningKeyRow[]>`
-        select * from signing_keys where expires_at > ${now} order by activates_at`
+        select ${keyColumns(tx)} from signing_keys where expires_at > ${now} order by activates_at`
       for (const key of await plan(keys)) {
         await tx`
           insert into signing_keys (kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at)

@@ -90,6 +90,16 @@ const createTables = async (tx: TransactionSql): Promise<void> => {
 }
 
 /**
+ * For this transaction: waiting for an instance that migrates may take minutes, whatever limits the database or the role has.
+ * transaction_timeout exists from Postgres 17 on.
+ */
+const withoutLimits = async (tx: TransactionSql): Promise<void> => {
+  await tx`
+    select set_config(name, '0', true) from pg_settings
+     where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`
+}
+
+/**
  * Migrates the schema, forward only: applies the pending `NNNNNN_name.sql`, then each file of `functions/` whose checksum
  * changed, in the order of their names.
  *
@@ -110,7 +120,9 @@ export const migrate = async (
     functions: await readFiles(new URL('functions/', directory), /\.sql$/),
   }
   if (isUpToDate(findPending(files, await readApplied(sql)))) return []
-  return sql.begin(async (tx) => {
+  // A snapshot taken before the wait for the lock would not show the changes of the instance that held it.
+  return sql.begin('isolation level read committed', async (tx) => {
+    await withoutLimits(tx)
     await tx`select pg_advisory_xact_lock(${lockKeys.migrations})`
     await createTables(tx)
     const { migrations } = findPending(files, await readApplied(tx))

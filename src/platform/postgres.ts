@@ -3,6 +3,7 @@ import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 import { connectionTarget } from './connection-url.ts'
+import { types } from './postgres-types.ts'
 
 // The driver is patched (patches/) where it mishandles lost connections. Each hunk says what fails without it and names its
 // test.
@@ -13,6 +14,48 @@ export type Queryable = postgres.ISql
 /** A piece of SQL with its parameters, to be embedded in a statement. */
 export type Fragment = postgres.PendingQuery<postgres.Row[]>
 export type Connection = string | { host: string; port: number; user: string; database: string }
+
+/** How this process reaches Postgres, as found at the start (`route.ts`). */
+export type Route = {
+  /** A pooler answers in place of Postgres. It refuses settings of a connection, except those in `anywhere`. */
+  readonly pooled: boolean
+  /** As `server_version_num`: 170005 is 17.5. */
+  readonly serverVersion: number
+  /** The schema that holds the tables, quoted as an identifier where necessary. */
+  readonly schema: string
+}
+
+type Settings = Readonly<Record<string, string>>
+
+/**
+ * The settings of every connection: a database or a role may have others, with which results could not be read. PgBouncer
+ * takes just these and `application_name` from a client, and sets them on each server connection that serves it.
+ */
+const anywhere: Settings = { DateStyle: 'ISO, MDY', TimeZone: 'UTC', standard_conforming_strings: 'on' }
+
+/**
+ * What a direct connection sets as well, against the settings of a database or a role. Behind a pooler `findRoute` refuses
+ * those with which the program would not work. Just-in-time compilation takes a second where it saves milliseconds.
+ */
+const pinned = ({ schema, serverVersion }: Route): Settings => ({
+  IntervalStyle: 'postgres',
+  bytea_output: 'hex',
+  extra_float_digits: '1',
+  array_nulls: 'on',
+  search_path: schema,
+  default_transaction_isolation: 'read committed',
+  jit: 'off',
+  idle_session_timeout: '0',
+  ...limits(serverVersion),
+})
+
+/** No limits besides those that a pool sets. */
+const limits = (serverVersion: number): Settings => ({
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+  ...(serverVersion >= 170_000 && { transaction_timeout: '0' }),
+})
 
 /**
  * Generic plans are made once on each connection. Sequential scans are off because a plan made while a table is empty is kept
@@ -100,6 +143,7 @@ const refusedTimeoutS = 65
 
 type DatabaseOptions = {
   connection: Connection
+  route?: Route | undefined
   budget: number
   /** Seconds until an idle connection beyond the minimum of its pool is closed. Default 30. */
   idleTimeoutS?: number | undefined
@@ -125,50 +169,99 @@ type ConnectOptions = postgres.Options<Record<string, postgres.PostgresType>> & 
   refused_timeout?: number
   /** Called when the server has no connection left for one more. */
   onrefused?: (error: unknown) => void
+  /** Seconds after which the driver asks the server to cancel a statement. */
+  statement_timeout?: number
 }
 
-/** Opens a pool besides the six. The caller must end it. */
+/** Opens a pool besides the six. The caller must end it. Through a pooler `options.connection` may name the application only. */
 export const connect = (connection: Connection, options: ConnectOptions): Sql => {
-  if (typeof connection !== 'string') return postgres({ ...connection, ssl: false, ...connectionOptions, ...options })
-  const { startup, host, port, ...target } = connectionTarget(connection, process.env)
-  const given: ConnectOptions = {
-    ...target,
+  const all: ConnectOptions = {
     ...connectionOptions,
     ...options,
-    connection: { ...startup, ...options.connection },
+    // The driver would ask for the array types on each new connection.
+    fetch_types: false,
+    types,
+    connection: { ...anywhere, ...options.connection },
   }
+  if (typeof connection !== 'string') return postgres({ ...connection, ssl: false, ...all })
+  const { startup, host, port, ...target } = connectionTarget(connection, process.env)
+  const given: ConnectOptions = { ...target, ...all, connection: { ...startup, ...all.connection } }
   // Lists, which the driver takes and its types do not know: in a text it would look for a port within an IPv6 address.
   return postgres(Object.assign(given, { host, port }))
 }
 
-/** Opens one connection outside the pools, for work done once at the start. The caller must end it. */
-export const connectOnce = (connection: Connection): Sql =>
-  connect(connection, { max: 1, connection: { application_name: 'velro:start' } })
+/**
+ * Opens one connection outside the pools, for work done once at the start. The caller must end it. With a direct route the
+ * settings of the database and the role do not apply, limits included.
+ */
+export const connectOnce = (connection: Connection, route?: Route): Sql =>
+  connect(connection, {
+    max: 1,
+    connection: { application_name: 'velro:start', ...(route !== undefined && !route.pooled && pinned(route)) },
+  })
+
+type Work<T> = (tx: TransactionSql) => T | Promise<T>
+
+/**
+ * Gives each transaction of a pool settings that end with it, and the isolation level that the program relies on. They are
+ * sent along with the first statement, so they cost no round trip.
+ */
+const withSettings = (sql: Sql, settings: Settings): Sql => {
+  const begin = sql.begin
+  const text = Object.entries(settings).map(([name, value]) => `set local ${name} = '${value}'`)
+  return Object.assign(sql, {
+    begin: <T>(work: Work<T>) =>
+      begin<T>('isolation level read committed', (tx) => {
+        // Not awaited: if it fails, the transaction does.
+        tx.unsafe(text.join('; ')).execute()
+        return work(tx)
+      }),
+  })
+}
 
 export const createDatabase = ({
   connection,
+  route,
   budget,
   idleTimeoutS = 30,
   onRefused,
   onStatement,
 }: DatabaseOptions): Database => {
   const sizes = sizePools(budget)
-  const open = (name: PoolName): Sql =>
+  const shared = (name: PoolName): ConnectOptions => ({
+    max: sizes[name].max,
+    min: sizes[name].min,
+    idle_timeout: idleTimeoutS,
+    refused_timeout: refusedTimeoutS,
+    onrefused: (error) => onRefused?.(error, name),
+    prepare: true,
+    ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
+  })
+  const limitsOf = (name: PoolName): Settings => ({
+    statement_timeout: String(pools[name].statementTimeoutMs),
+    idle_in_transaction_session_timeout: '10000',
+  })
+  const openDirect = (name: PoolName): Sql =>
     connect(connection, {
-      max: sizes[name].max,
-      min: sizes[name].min,
-      idle_timeout: idleTimeoutS,
-      refused_timeout: refusedTimeoutS,
-      onrefused: (error) => onRefused?.(error, name),
-      prepare: true,
-      ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
+      ...shared(name),
       connection: {
+        ...(route && pinned(route)),
         application_name: `velro:${name}`,
-        statement_timeout: pools[name].statementTimeoutMs,
-        idle_in_transaction_session_timeout: 10_000,
+        ...limitsOf(name),
         ...pools[name].settings,
       },
     })
+  /** Statements outside of a transaction are limited by the driver. All pools have one name: a change of it is a statement more. */
+  const openPooled = (name: PoolName, { serverVersion }: Route): Sql =>
+    withSettings(
+      connect(connection, {
+        ...shared(name),
+        statement_timeout: pools[name].statementTimeoutMs / 1_000,
+        connection: { application_name: 'velro' },
+      }),
+      { ...limits(serverVersion), ...limitsOf(name), jit: 'off' },
+    )
+  const open = (name: PoolName): Sql => (route?.pooled ? openPooled(name, route) : openDirect(name))
   const opened = Object.fromEntries(poolNames.map((name) => [name, open(name)])) as Record<PoolName, Sql>
   return {
     ...opened,
@@ -177,7 +270,7 @@ export const createDatabase = ({
       await deadline.run(opened.admin`select 1`)
     },
     isReachable: async () => {
-      const sql = connect(connection, { max: 1, fetch_types: false, connection: { application_name: 'velro:reach' } })
+      const sql = connect(connection, { max: 1, connection: { application_name: 'velro:reach' } })
       // connect_timeout does not cover a server that accepts and then stays silent, or hangs up each time.
       const timer = setTimeout(() => void sql.end({ timeout: 0 }), connectionOptions.connect_timeout * 1_000)
       try {
@@ -247,7 +340,11 @@ export const isBusy = (error: unknown): boolean =>
 
 export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
 
-/** Whether connecting failed, which means that the server is unavailable and not just one connection. */
+/**
+ * Whether connecting failed, which means that the server is unavailable and not just one connection. A connection that was
+ * closed before the server had spoken counts: a proxy accepts for a server that is gone.
+ */
 export const isConnectFailure = (error: unknown): boolean =>
   isUnavailable(error) &&
-  (['CONNECT_TIMEOUT', '57P03'].includes(codeOf(error)) || (isRecord(error) && error['syscall'] === 'connect'))
+  (['CONNECT_TIMEOUT', '57P03'].includes(codeOf(error)) ||
+    (isRecord(error) && (error['syscall'] === 'connect' || error['opening'] === true)))

@@ -2,7 +2,7 @@ import type { ListingStore, Place } from '../access/listing/listing-store.ts'
 import type { GenerationStatus, Intent } from '../access/policy/matrix.ts'
 import { type AccessLevel, actionBit, type TeamRole, type Visibility } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { onViolation, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { ProjectChanges } from './model.ts'
 
 export type ProjectRow = {
@@ -32,11 +32,17 @@ export type StatsRow = {
   people: number
 }
 
+const projectColumns = (sql: Queryable) => sql`
+  projects.id, owner_id, name, description, visibility, allow_derivatives, created_at, updated_at`
+/** Of the table as `g`. */
+const grantColumns = (sql: Queryable) => sql`
+  g.project_id, g.team_id, g.access_level, g.granted_by, g.created_at, g.updated_at`
+
 export type ProjectFilter = Place & { ownerId: string | undefined }
 
 export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readableProjects'>) => ({
   find: async (deadline: Deadline, id: string): Promise<ProjectRow | undefined> => {
-    const [row] = await deadline.run(sql<ProjectRow[]>`select * from projects where id = ${id}`)
+    const [row] = await deadline.run(sql<ProjectRow[]>`select ${projectColumns(sql)} from projects where id = ${id}`)
     return row
   },
 
@@ -47,15 +53,16 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> => {
     const and = ownerId === undefined ? sql`` : sql`and p.owner_id = ${ownerId}`
     return deadline.run(sql<ProjectRow[]>`
-      select p.*
+      select ${projectColumns(sql)}
         from (select id from ${listing.readableProjects(userId, place, and)} readable
                order by id desc limit ${place.limit + 1}) page
-        join projects p on p.id = page.id
-       order by p.id desc`)
+        join projects on projects.id = page.id
+       order by projects.id desc`)
   },
 
   insert: async (tx: TransactionSql, project: Omit<ProjectRow, 'created_at' | 'updated_at'>): Promise<ProjectRow> => {
-    const [row] = await tx<ProjectRow[]>`insert into projects ${tx(project)} returning *`
+    const [row] = await tx<ProjectRow[]>`
+      insert into projects ${tx(project)} returning ${projectColumns(tx)}`
     return row as ProjectRow
   },
 
@@ -81,7 +88,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     changes: ProjectChanges | Pick<ProjectRow, 'owner_id'>,
   ): Promise<ProjectRow> => {
     const [row] = await tx<ProjectRow[]>`
-      update projects set ${tx(changes)}, updated_at = now() where id = ${id} returning *`
+      update projects set ${tx(changes)}, updated_at = now() where id = ${id} returning ${projectColumns(tx)}`
     return row as ProjectRow
   },
 
@@ -104,7 +111,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   /** Grants on a project, newest team first. One row more than `limit`. */
   listGrants: (deadline: Deadline, projectId: string, { after, limit }: Place) =>
     deadline.run(sql<(GrantRow & { id: string })[]>`
-      select g.*, g.team_id as id, t.name as team_name
+      select ${grantColumns(sql)}, g.team_id as id, t.name as team_name
         from project_grants g join teams t on t.id = g.team_id
        where g.project_id = ${projectId} ${after === null ? sql`` : sql`and g.team_id < ${after}`}
        order by g.team_id desc limit ${limit + 1}`),
@@ -134,8 +141,11 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     grant: Pick<GrantRow, 'project_id' | 'team_id' | 'access_level' | 'granted_by'>,
   ): Promise<GrantRow> => {
     const [row] = await tx<GrantRow[]>`
-      with granted as (insert into project_grants ${tx(grant)} returning *)
-      select granted.*, t.name as team_name from granted join teams t on t.id = granted.team_id
+      with g as (
+        insert into project_grants ${tx(grant)}
+        returning project_id, team_id, access_level, granted_by, created_at, updated_at
+      )
+      select ${grantColumns(tx)}, t.name as team_name from g join teams t on t.id = g.team_id
       `.catch(onViolation('project_grants__pkey', 'project.grant_exists'))
     return row as GrantRow
   },
@@ -150,7 +160,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
       update project_grants g set access_level = ${accessLevel}, updated_at = now()
         from teams t
        where g.project_id = ${projectId} and g.team_id = ${teamId} and t.id = g.team_id
-      returning g.*, t.name as team_name`
+      returning ${grantColumns(tx)}, t.name as team_name`
     return row
   },
 

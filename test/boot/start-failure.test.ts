@@ -4,6 +4,7 @@ import { StartFailed } from '../../src/boot/supervisor.ts'
 import { ConfigRefused } from '../../src/config.ts'
 import { SecretMismatch } from '../../src/identity/signing-keys.ts'
 import { MigrationRefused } from '../../src/platform/migrate.ts'
+import { DatabaseUnfit } from '../../src/platform/route.ts'
 import { PortTaken } from '../../src/platform/serve.ts'
 
 const settings: StartSettings = {
@@ -30,6 +31,7 @@ describe('a start failure is one line that names the cause, the variable and the
       failure('28000', 'no pg_hba.conf entry'),
       /no pg_hba\.conf entry.*DATABASE_URL/,
     ],
+    ['a database that does not suit', new DatabaseUnfit('Set pool_mode.'), 'Set pool_mode.'],
     ['a missing database', failure('3D000'), /has no database "velro"\. Create it, .*DATABASE_URL\.$/],
     [
       'no right to the schema',

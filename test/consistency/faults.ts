@@ -14,10 +14,14 @@ const membershipEndsMs = 2_200
 type OwnRedis = Awaited<ReturnType<typeof startRedis>>
 
 /** The Redis of the storm. It has a folder, so that a restart can restore a snapshot. */
-export type RedisUnderTest = { current: OwnRedis; readonly folder: string }
+export type RedisUnderTest = { current: OwnRedis; readonly folder: string; readonly program: string | undefined }
 
-export const startOwnRedis = (folder: string, port?: number): Promise<OwnRedis> =>
-  startRedis({ ...(port && { port }), flags: ['--dir', folder, '--dbfilename', 'storm.rdb'] })
+export const startOwnRedis = (folder: string, program?: string, port?: number): Promise<OwnRedis> =>
+  startRedis({
+    ...(port && { port }),
+    ...(program && { program }),
+    flags: ['--dir', folder, '--dbfilename', 'storm.rdb'],
+  })
 
 export type Fault = { readonly name: string; readonly inject: () => Promise<void> }
 
@@ -40,7 +44,7 @@ export const createFaults = ({
     const port = Number(new URL(redis.current.url).port)
     await redis.current.stop()
     await Bun.sleep(awayMs)
-    redis.current = await startOwnRedis(redis.folder, port)
+    redis.current = await startOwnRedis(redis.folder, redis.program, port)
     oracle.logEvent('redis is back')
   }
 

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectOnce } from '../../src/platform/postgres.ts'
-import { createDatabase } from '../harness.ts'
+import { createDatabase, type TestConnection } from '../harness.ts'
 import { sendRandomRequests } from './background.ts'
 import { createChangeDriver } from './change-driver.ts'
 import { createFaults, type RedisUnderTest, startOwnRedis } from './faults.ts'
@@ -17,6 +17,10 @@ export type StormOptions = {
   /** All faults, none, or those whose name contains this text. */
   readonly faults: boolean | string
   readonly env?: Environment
+  /** What each instance gets for the database of the storm: another way to it. */
+  readonly environment?: (connection: TestConnection) => Environment
+  /** The program that serves as Redis. */
+  readonly redis?: string | undefined
   readonly fixtures?: number
   /** Requests a second over all instances. Probes around changes come on top. */
   readonly requestsPerS?: number
@@ -40,6 +44,8 @@ export const storm = async ({
   seconds,
   faults,
   env = {},
+  environment = () => ({}),
+  redis: program,
   fixtures: count = 40,
   requestsPerS = 900,
   removalsPerS = 30,
@@ -51,7 +57,7 @@ export const storm = async ({
     const { connection } = database
     const folder = await mkdtemp(join(tmpdir(), 'velro-storm-'))
     closers.push(() => rm(folder, { recursive: true, force: true }))
-    const redis: RedisUnderTest = { current: await startOwnRedis(folder), folder }
+    const redis: RedisUnderTest = { current: await startOwnRedis(folder, program), folder, program }
     closers.push(() => redis.current.stop())
     const sql = connectOnce(connection)
     closers.push(() => sql.end())
@@ -59,7 +65,9 @@ export const storm = async ({
     const instances: Instance[] = []
     closers.push(() => Promise.all(instances.map(({ server }) => server.kill('SIGKILL'))))
     for (const name of ['A', 'B', 'C']) {
-      instances.push(await startInstance(name, connection, { REDIS_URL: redis.current.url, ...env }))
+      instances.push(
+        await startInstance(name, connection, { REDIS_URL: redis.current.url, ...environment(connection), ...env }),
+      )
     }
     const population = await openPopulation(connection)
     closers.push(population.close)

@@ -22,6 +22,16 @@ const chooseFolder = async (): Promise<string> => {
   return memory !== undefined && memory.bavail * memory.bsize > freeMemoryNeeded ? '/dev/shm' : tmpdir()
 }
 
+/** Creates the migrated template from which `createDatabase` makes copies. */
+export const createTemplate = async (connection: TestConnection): Promise<void> => {
+  const admin = connectOnce(connection)
+  await admin`create database ${admin(template)}`
+  await admin.end()
+  const sql = connectOnce({ ...connection, database: template })
+  await migrate(sql)
+  await sql.end()
+}
+
 /** Starts a cluster with a migrated template database. The reaper of this process ends it. */
 export const startCluster = async (): Promise<TestConnection> => {
   const directory = await mkdtemp(join(await chooseFolder(), 'velro-cluster-'))
@@ -31,12 +41,7 @@ export const startCluster = async (): Promise<TestConnection> => {
   const { stdout } = await promisify(execFile)(process.execPath, [script, directory])
   const connection = JSON.parse(stdout) as TestConnection
   reapFolder(connection.host)
-  const admin = connectOnce(connection)
-  await admin`create database ${admin(template)}`
-  await admin.end()
-  const sql = connectOnce({ ...connection, database: template })
-  await migrate(sql)
-  await sql.end()
+  await createTemplate(connection)
   return connection
 }
 

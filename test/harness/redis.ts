@@ -39,11 +39,14 @@ export const freePort = (): Promise<number> =>
 export const startRedis = async ({
   port: given,
   flags: extra = [],
+  program: chosen,
 }: {
   port?: number
   flags?: readonly string[]
+  /** Default: redis-server or valkey-server from PATH. */
+  program?: string
 } = {}): Promise<TestRedis & { pid: number }> => {
-  const program = findProgram() ?? install()
+  const program = chosen ?? findProgram() ?? install()
   const port = given ?? (await freePort())
   const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
   flags.push(...extra)

@@ -272,6 +272,39 @@ describe('against a real server', () => {
     await refused.end({ timeout: 0 })
   })
 
+  for (const way of ['ends', 'resets'] as const) {
+    test(`a connection closed before the server has spoken is a connect failure, at once and for every waiting query (the peer ${way} it)`, async () => {
+      let accepted = 0
+      // As a proxy does that has no server left.
+      const proxy = createServer((socket) => {
+        accepted += 1
+        socket.on('error', () => {})
+        if (way === 'ends') socket.end()
+        else socket.resetAndDestroy()
+      })
+      await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+      const { port } = proxy.address() as { port: number }
+      const pool = connect(`postgres://velro@127.0.0.1:${port}/velro`, { max: 2 })
+      const all = Promise.all(Array.from({ length: 40 }, () => errorOf(pool`select 1`)))
+      const errors = await Promise.race([all, Bun.sleep(2_500).then(() => 'never settled')])
+      expect(Array.isArray(errors) ? errors.map(isConnectFailure) : errors).toEqual(Array(40).fill(true))
+      expect(accepted).toBeLessThan(10)
+      await pool.end({ timeout: 0 })
+      proxy.close()
+    })
+  }
+
+  test('a query fails once each of several hosts has refused the connection', async () => {
+    const closed = createServer()
+    await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve))
+    const { port } = closed.address() as { port: number }
+    await new Promise((resolve) => closed.close(resolve))
+    const pool = connect(`postgres://velro@127.0.0.1:${port},localhost:${port}/velro`, { max: 1 })
+    const error = await Promise.race([errorOf(pool`select 1`), Bun.sleep(2_500).then(() => 'never settled')])
+    expect([codeOf(error), isConnectFailure(error)]).toEqual(['database.unavailable', true])
+    await pool.end({ timeout: 0 })
+  })
+
   test('isReachable is true after a connection was terminated and after the pools were closed', async () => {
     const { connection } = database
     const own = createPools({ connection, budget: poolNames.length })
@@ -331,6 +364,17 @@ describe('against a real server', () => {
       limits[name] = row?.['limit']
     }
     expect(limits).toEqual({ auth: '2s', read: '5s', write: '5s', analytics: '30s', admin: '10s', batch: '1min' })
+  })
+
+  test('a new connection sends no statement of the driver before the first one', async () => {
+    const sent: string[] = []
+    const pool = connect(database.connection, {
+      max: 1,
+      debug: (_connection: number, text: string) => void sent.push(text),
+    })
+    await pool`select 1`
+    expect(sent).toEqual(['select 1'])
+    await pool.end()
   })
 
   test('warm opens at least the minimum and at most the maximum of each pool', async () => {

@@ -38,8 +38,8 @@ const closingMs = 500
 
 /**
  * First step: what reaches outside the process, and worker threads. When this resolves the database is migrated and the
- * signing keys are open. Throws when the database cannot be reached, when a migration is refused, or when the keys were
- * sealed under another SECRET.
+ * signing keys are open. Throws when the database cannot be reached or does not suit, when a migration is refused, or when
+ * the keys were sealed under another SECRET.
  */
 export const composeInfrastructure = async (
   config: ServiceConfig,
@@ -49,7 +49,7 @@ export const composeInfrastructure = async (
 ) => {
   const clock = overrides.clock ?? systemClock
   const log = overrides.log ?? createLog(config.logLevel)
-  const { budget, flags } = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
+  const { budget, flags, route } = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
 
   let warnAgainAtMs = 0
   const onRefused = (error: unknown, pool: PoolName) => {
@@ -62,6 +62,7 @@ export const composeInfrastructure = async (
   }
   const database = createDatabase({
     connection,
+    route,
     budget,
     onStatement: overrides.onStatement,
     onRefused,
