@@ -21,7 +21,7 @@ type Found = {
   readonly schemas: readonly string[] | null
   readonly isolation: string
   readonly replication_role: string
-  /** In milliseconds; 0 is none. */
+  /** In milliseconds; 0: no limit. */
   readonly statement_timeout: number
   readonly lock_timeout: number
 }
@@ -132,7 +132,7 @@ export const limitsLeft = (found: Pick<Found, 'statement_timeout' | 'lock_timeou
   (['statement_timeout', 'lock_timeout'] as const).filter((name) => found[name] > 0 && found[name] < 5_000)
 
 /**
- * Finds out how this process reaches Postgres, over a connection of its own.
+ * Finds out how this process reaches Postgres, over a separate connection.
  *
  * Guarantee: behind a pooler in transaction mode prepared statements outlive the server connection they were prepared on,
  * and no setting of the database or the role breaks what the program relies on. Otherwise throws `DatabaseUnfit`. A pooler

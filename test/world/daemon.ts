@@ -18,7 +18,7 @@ const accepts = (port: number): Promise<boolean> =>
     }).on('error', () => resolve(false))
   })
 
-/** Starts a program that serves until it is stopped. Resolves once its output matches `ready`, or the port accepts. The reaper ends what is left. */
+/** Starts a program that serves until it is stopped. Resolves once its output matches `ready`, or the port accepts. The reaper ends it with the tests. */
 export const startDaemon = async (
   command: readonly string[],
   { account = {}, ready }: { account?: { uid?: number; gid?: number }; ready: RegExp | { readonly port: number } },

@@ -30,7 +30,7 @@ const { values } = parseArgs({
 })
 
 type Cell = {
-  /** Major version; `embedded` is the one that the package brings along. */
+  /** Major version; `embedded` is the one of the npm package. */
   readonly postgres: number | 'embedded'
   readonly route: 'direct' | 'PgBouncer'
   readonly cache: 'Redis' | 'Valkey'

@@ -110,7 +110,7 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
     expect([...(await auth`select 1 as one`)]).toEqual([{ one: 1 }])
   })
 
-  test('each transaction has the limits of its pool, whatever the database has, and leaves none behind', async () => {
+  test('each transaction has the limits of its pool, against those of the database, and leaves none behind', async () => {
     await sql.unsafe(`alter database ${database.connection.database} set statement_timeout = '77s'`)
     const { write, batch } = app.services.database
     const limits = (on: Pick<Sql, 'unsafe'>) =>
@@ -141,7 +141,7 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
     await other.drop()
   })
 
-  test('settings that spoil results do not, and a short limit is told', async () => {
+  test('settings that spoil results do not, and a short limit is reported', async () => {
     const other = await createDatabase()
     const name = other.connection.database
     for (const setting of [
@@ -153,12 +153,12 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
       await sql.unsafe(`alter database ${name} set ${setting}`)
     }
     const connection = { ...other.connection, host: '127.0.0.1', port: pgbouncer.port }
-    const told: string[] = []
-    expect(await findRoute(connection, (limit) => void told.push(limit))).toMatchObject({
+    const reported: string[] = []
+    expect(await findRoute(connection, (limit) => void reported.push(limit))).toMatchObject({
       pooled: true,
       schema: 'public',
     })
-    expect(told).toEqual(['lock_timeout'])
+    expect(reported).toEqual(['lock_timeout'])
     const direct = await startProxy(other.connection)
     const own = await startApp({ connection, config: { databaseBusUrl: direct.url } })
     const person = await register(api(own.baseUrl))

@@ -28,7 +28,7 @@ const alter = async (sql: Sql, database: string, settings: Readonly<Record<strin
   }
 }
 
-describe('a database with settings of its own', () => {
+describe('a database with other settings than the server', () => {
   let database: TestDatabase
   let sql: Sql
   beforeAll(async () => {
@@ -41,7 +41,7 @@ describe('a database with settings of its own', () => {
     await database.drop()
   })
 
-  test('is migrated by five instances that start at once, and keeps what they write', async () => {
+  test('is migrated by five instances that start at once, and their writes are read back unchanged', async () => {
     const { connection } = database
     const apps = await Promise.all(
       Array.from({ length: 5 }, () => startApp({ connection, config: { dbConnections: 6 } })),
