@@ -92,7 +92,7 @@ const isFailedOrder = (error: unknown): boolean =>
  * URLs in fal's responses are used only to fetch outputs: the URLs of a request are built here from its id. An order that
  * cannot be recorded, or exceeds the limit of an attempt, is cancelled if fal can be reached. An attempt that is aborted
  * while it submits waits up to `cancelMs` for the request id, so that the order can be recorded.
- * How it degrades: when the response to a submission is lost, the order is placed again and paid for twice.
+ * How it degrades: when the response to a submission is lost, the next attempt places the order again, and both are paid for.
  */
 export const createFal = (options: FalOptions): RemoteProvider => {
   const { clock, log, key, queueUrl, callMs = 15_000, cancelMs = 2_000, firstPollMs = 500, maxPollMs = 5_000 } = options
@@ -107,7 +107,8 @@ export const createFal = (options: FalOptions): RemoteProvider => {
 
   const submit = async (order: Order, budget: Budget): Promise<string> => {
     const path = `/${order.providerModel}`
-    const call: RemoteCall = { method: 'POST', path, body: inputOf(order), abortGraceMs: cancelMs }
+    const { generationId } = order
+    const call: RemoteCall = { method: 'POST', path, generationId, body: inputOf(order), abortGraceMs: cancelMs }
     const requestId = requestIdOf(await remote.call(call, budget))
     if (requestId === undefined) throw invalidResponse('fal accepted an order without returning a request id')
     return requestId

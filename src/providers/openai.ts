@@ -37,19 +37,19 @@ const isBase64 = (text: string) => text.length % 4 === 0 && /^[A-Za-z0-9+/]+={0,
  *
  * Promise: that of every provider. No remote order is recorded, because the API has none that could be resumed. An order whose
  * response is unusable is not placed again.
- * How it degrades: after an interrupted attempt the next one orders again, and both orders are paid for. A call that times
- * out is not repeated within the attempt, since it could be paid for twice.
+ * How it degrades: after an interrupted attempt the next one orders again, and both orders are paid for.
  */
 export const createOpenai = (options: OpenaiOptions): RemoteProvider => {
   const { clock, key, callMs = 240_000, deadlineMs = 300_000, maxResponseBytes = 67_108_864 } = options
   const remote = createRemote({ ...options, name: 'openai', authorization: `Bearer ${key}`, callMs })
 
   const placeOrder = async (
-    { providerModel, prompt, outputs, parameters }: Order,
+    { generationId, providerModel, prompt, outputs, parameters }: Order,
     budget: Budget,
   ): Promise<unknown[]> => {
     const body = { ...parameters, model: providerModel, prompt, n: outputs }
-    const call = { method: 'POST', path: '/images/generations', body, maxBytes: maxResponseBytes } as const
+    const path = '/images/generations'
+    const call = { method: 'POST', path, generationId, body, maxBytes: maxResponseBytes } as const
     const data = field(await remote.call(call, budget), 'data')
     const items = Array.isArray(data) ? data : []
     if (items.length < outputs) throw invalidResponse(`openai returned ${items.length} of ${outputs} outputs`)

@@ -4,6 +4,7 @@ import type { Clock } from '../kit/clock.ts'
 import { retryAfterMs } from '../kit/retry-after.ts'
 import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'
+import { NotConnected, singleUseFetch } from '../platform/single-use-fetch.ts'
 import { type Order, type Provider, ProviderFailed, type ProviderFailure } from './provider.ts'
 
 /** `tripped`: the circuit breaker is open; only occasional probes reach the provider. */
@@ -67,7 +68,9 @@ export const invalidResponse = (message: string, cause?: unknown): ProviderError
   new ProviderError('invalid_output', { retryable: true, cause: new Error(message, { cause }) })
 
 export type RemoteCall = {
-  readonly method: 'GET' | 'POST' | 'PUT'
+  readonly method: 'GET' | 'PUT' | 'POST'
+  /** The generation for which a POST places a paid order. */
+  readonly generationId?: string
   /** Appended to the base URL; starts with a slash. Parts taken from a response must have been validated. */
   readonly path: string
   readonly body?: unknown
@@ -125,6 +128,30 @@ const isJson = (type: string | null) => /^application\/(?:[\w.+-]+\+)?json(?:\s*
 
 class ResponseTooLarge extends Error {
   override readonly name = 'ResponseTooLarge'
+}
+
+/** Whether a failed order was certainly not placed: it was refused, put off, or never sent. */
+const isNotPlaced = ({ status, cause }: ProviderError): boolean =>
+  (status !== undefined && (status < 500 || status === 503)) ||
+  (cause instanceof Error && cause.cause instanceof NotConnected)
+
+/** Settles as the exchange of an order. One that may have been placed is logged, and must not be placed again at once. */
+const placeOnce = async (exchange: Promise<unknown>, { log, ...fields }: { log: Log; [field: string]: unknown }) => {
+  const noteUnclear = (error: unknown) =>
+    log.warn(
+      { event: 'provider.order_unclear', ...fields, error },
+      'an order may have been placed although its answer was lost; another attempt may be paid for as well',
+    )
+  try {
+    const answer = await exchange
+    if (!(answer instanceof ProviderError) || isNotPlaced(answer)) return answer
+    noteUnclear(answer)
+    const { failure, retryable, tripsBreaker, status, cause } = answer
+    return new ProviderError(failure, { retryable, tripsBreaker, status, cause })
+  } catch (aborted) {
+    noteUnclear(aborted)
+    throw aborted
+  }
 }
 
 /** A signal that aborts `ms` later than another, with the same reason. Call `release`, else the other keeps a listener. */
@@ -228,8 +255,10 @@ const createBreaker = ({
  * A client of a provider's HTTP API, with retries and a circuit breaker.
  *
  * Promise: a call is tried up to three times, on transient failures only: no connection, a connection that closes early, 429,
- * 500, 502, 503 and 504; a timeout only when the method is not POST, since a second POST could order twice. Pauses use
- * exponential backoff with full jitter and are at least the Retry-After; a pause beyond the budget is not started.
+ * 500, 502, 503, 504 and a timeout. A POST places a paid order: it is sent once for each try, and tried again only where the
+ * order was certainly not placed (no connection, 429, 503). Where it may have been placed, `provider.order_unclear` is
+ * logged. Pauses use exponential backoff with full jitter and are at least the Retry-After; a pause beyond the budget is not
+ * started.
  * Redirects are not followed, since the credentials are meant for the base URL only. Errors never contain the credentials.
  * How it degrades: while the breaker is open, calls fail at once as `unavailable`, except one probe every `probeAfterMs`.
  * Failures to fetch outputs do not count towards the breaker: other hosts serve them.
@@ -254,15 +283,15 @@ export const createRemote = ({
 }: RemoteOptions): Remote => {
   const breaker = createBreaker({ name, clock, log, failuresToTrip, probeAfterMs })
 
-  /** Returns the response or a `ProviderError` as a value, for the breaker to judge; throws only the signal's reason. */
-  const callOnce = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
+  /** Returns the response or a `ProviderError` as a value; throws only the signal's reason. */
+  const exchange = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
     const { method, path, body, maxBytes = mebibyte, relaysModelErrors = false, abortGraceMs = 0 } = call
-    budget.signal.throwIfAborted()
+    const send = method === 'POST' ? singleUseFetch : fetch
     const { signal, release } = delayedAbort(abortGraceMs, budget.signal)
     const request = `${method} ${path} of ${name}`
     const timeout = AbortSignal.timeout(callMs)
     try {
-      const response = await fetch(`${baseUrl}${path}`, {
+      const response = await send(`${baseUrl}${path}`, {
         method,
         headers: {
           authorization,
@@ -283,18 +312,19 @@ export const createRemote = ({
       if (error instanceof ResponseTooLarge) return invalidResponse(`${request} returned too large a response`, error)
       if (timeout.aborted) {
         const cause = new Error(`${request} timed out after ${callMs} ms`)
-        return new ProviderError('timeout', {
-          retryable: true,
-          transient: method !== 'POST',
-          tripsBreaker: true,
-          cause,
-        })
+        return new ProviderError('timeout', { retryable: true, transient: true, tripsBreaker: true, cause })
       }
       const cause = new Error(`${request} could not connect or lost its connection`, { cause: error })
       return new ProviderError('unavailable', { retryable: true, transient: true, tripsBreaker: true, cause })
     } finally {
       release()
     }
+  }
+
+  const callOnce = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
+    budget.signal.throwIfAborted()
+    if (call.method !== 'POST') return exchange(call, budget)
+    return placeOnce(exchange(call, budget), { log, provider: name, generation_id: call.generationId })
   }
 
   const callThroughBreaker = async (call: RemoteCall, budget: Budget): Promise<unknown> => {

@@ -351,36 +351,39 @@ describe('an attempt that ends before its order', () => {
 })
 
 describe('a failed call to fal', () => {
-  const transient: [string, Respond][] = [
-    ['429', status(429)],
-    ['500', status(500)],
-    ['502', status(502)],
-    ['503', status(503)],
-    ['504', status(504)],
-    ['no answer', closeConnection],
-    ['a truncated answer', truncated('application/json')],
-    ['a truncated answer of no stated length', truncatedWithoutLength('application/json')],
+  const transient: [name: string, act: Respond, submissions: number][] = [
+    ['429', status(429), 3],
+    ['500', status(500), 1],
+    ['502', status(502), 1],
+    ['503', status(503), 3],
+    ['504', status(504), 1],
+    ['no answer', closeConnection, 1],
+    ['a truncated answer', truncated('application/json'), 1],
+    ['a truncated answer of no stated length', truncatedWithoutLength('application/json'), 1],
   ]
-  for (const [name, act] of transient) {
-    test(`that is transient (${name}) is retried at every step`, async () => {
+  for (const [name, act, submissions] of transient) {
+    test(`that is transient (${name}) is retried at every step, but an order only where it was not placed`, async () => {
       for (const step of [submit, poll, result]) {
         const good = step === submit ? json(submitted) : step === poll ? completed : json(resultBody)
-        server.on(step, act, act, good)
+        if (step !== submit || submissions === 3) server.on(step, act, act, good)
+        else server.on(step, good)
       }
       const atFile = name.startsWith('a truncated') ? truncated('image/png') : act
       server.on('GET /files/a.png', atFile, atFile, file('pixels of a', 'image/png'))
       const outputs = await create({ failuresToTrip: 100 }).generate(imageOrder, createAttempt().attempt)
       expect(outputs.length).toBe(2)
-      expect([submit, poll, result, 'GET /files/a.png'].map(server.count)).toEqual([3, 3, 3, 3])
+      expect([submit, poll, result, 'GET /files/a.png'].map(server.count)).toEqual([submissions, 3, 3, 3])
       // `random` returns 0.5 here: the pauses are half of a bound that doubles.
       expect(world.pauses.slice(0, 2)).toEqual([250, 500])
     })
 
-    test(`that persists (${name}) fails after three tries`, async () => {
+    test(`that persists (${name}) fails after ${submissions} submissions, and an order that may be placed is logged`, async () => {
       server.on(submit, act)
       const failure = await failureOf(create().generate(imageOrder, createAttempt().attempt))
       expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
-      expect(server.count(submit)).toBe(3)
+      expect(server.count(submit)).toBe(submissions)
+      const unclear = { event: 'provider.order_unclear', provider: 'fal', generation_id: imageOrder.generationId }
+      expect(world.logged).toEqual(submissions === 3 ? [] : [expect.objectContaining(unclear)])
     })
   }
 

@@ -87,13 +87,36 @@ describe('an order at openai', () => {
 })
 
 describe('a failed call to openai', () => {
-  const passing: [string, Respond][] = [
-    ['429', status(429)],
+  const unclear: [string, Respond][] = [
     ['500', status(500)],
-    ['503', status(503)],
+    ['502', status(502)],
+    ['504', status(504)],
     ['no answer', closeConnection],
     ['a truncated answer', truncated('application/json')],
     ['a truncated answer of no stated length', truncatedWithoutLength('application/json')],
+  ]
+  for (const [name, act] of unclear) {
+    test(`after which the images may be paid for (${name}) is left to another attempt, and logged`, async () => {
+      server.on(generate, act)
+      const failure = await failureOf(create().generate(order, createAttempt().attempt))
+      expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
+      expect(server.count(generate)).toBe(1)
+      expect(world.logged).toEqual([
+        expect.objectContaining({ event: 'provider.order_unclear', generation_id: order.generationId }),
+      ])
+    })
+  }
+
+  test('that could not connect is retried, since the images cannot be paid for', async () => {
+    const away = createOpenai({ ...world.given, key: 'hunter2', baseUrl: 'http://127.0.0.1:1' })
+    const failure = await failureOf(away.generate(order, createAttempt().attempt))
+    expect(failure).toMatchObject({ failure: 'unavailable', retryable: true })
+    expect([world.pauses.length, world.logged]).toEqual([2, []])
+  })
+
+  const passing: [string, Respond][] = [
+    ['429', status(429)],
+    ['503', status(503)],
   ]
   for (const [name, act] of passing) {
     test(`that is transient (${name}) is retried; it fails after three tries`, async () => {
@@ -157,7 +180,7 @@ describe('a failed call to openai', () => {
   test('that persists opens the circuit breaker of this provider only', async () => {
     server.on(generate, status(500))
     const openai = create({ failuresToTrip: 3 })
-    await failureOf(openai.generate(order, createAttempt().attempt))
+    for (let times = 0; times < 3; times += 1) await failureOf(openai.generate(order, createAttempt().attempt))
     expect(openai.state()).toBe('tripped')
     expect(await failureOf(openai.generate(order, createAttempt().attempt))).toMatchObject({ failure: 'unavailable' })
     expect(server.count(generate)).toBe(3)

@@ -6,11 +6,12 @@ import { promisify } from 'node:util'
 const deno = fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url))
 const smoke = fileURLToPath(new URL('./fixtures/smoke.ts', import.meta.url))
 
-for (const [runtime, command, args] of [
-  ['Bun', process.execPath, [smoke]],
-  ['Deno', deno, ['run', '-A', smoke]],
+/** `sent`: how often the fetch of the runtime sends a POST by itself when a reused connection closes without an answer. */
+for (const [runtime, command, args, sent] of [
+  ['Bun', process.execPath, [smoke], 1],
+  ['Deno', deno, ['run', '-A', smoke], 2],
 ] as const) {
-  test(`on ${runtime} orders, network faults and refused fetches have the same outcomes`, async () => {
+  test(`on ${runtime} orders, network faults and refused fetches have the same outcomes, and a lost order is sent once`, async () => {
     const env = { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
     const { stdout } = await promisify(execFile)(command, args, { env, timeout: 50_000 })
     expect(JSON.parse(stdout)).toEqual({
@@ -19,10 +20,14 @@ for (const [runtime, command, args] of [
       'an output: hang in the body': ['timeout', 1],
       'an output: html': ['invalid_output', 1],
       'an output: closed connection': ['unavailable', 1],
-      'an order: hang': ['timeout', 0],
-      'an order: closed connection': ['unavailable', 0],
-      'an order: truncated body': ['unavailable', 0],
-      'an order: redirect': ['failed', 0],
+      'an order: hang': ['timeout', 0, 1],
+      'an order: closed connection': ['unavailable', 0, 1],
+      'an order: truncated body': ['unavailable', 0, 1],
+      'an order: redirect': ['failed', 0, 1],
+      'a lost POST: fetch': ['an error', sent],
+      'a lost POST: singleUseFetch': ['an error', 1],
+      'singleUseFetch: a closed port': 'NotConnected',
+      'singleUseFetch: an unknown host': 'NotConnected',
       openai: [{ bytes: 'pixels' }],
       '127.0.0.1/': 'address',
       'trap.fal.media/': 'address',
