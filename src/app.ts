@@ -1,5 +1,5 @@
 import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
-import { asAuthzenFault, isAuthzenPath } from './access/authzen/authzen.ts'
+import { asAuthzenFault, returnsRequestId } from './access/authzen/authzen.ts'
 import { authzenRoutes } from './access/authzen/routes.ts'
 import { accessRoutes } from './access/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
@@ -73,7 +73,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
           fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
       }
       let requestId = context.requestId
-      if (isAuthzenPath(path)) {
+      if (returnsRequestId(path)) {
         fault = asAuthzenFault(fault)
         requestId = request.headers.get('x-request-id') ?? requestId
       }

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
+import { isId } from './kit/id.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
@@ -26,6 +27,7 @@ export type Config = {
   /** Origin at which clients reach this service. Undefined: the origin of each request. */
   readonly publicUrl: string | undefined
   readonly corsOrigins: readonly string[]
+  readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses of the proxies whose `X-Forwarded-For` is trusted. */
   readonly trustedProxies: readonly string[]
   /** Directory of the media objects, used when `s3` is undefined. */
@@ -77,6 +79,17 @@ export type S3Config = {
   readonly secretAccessKey: string
 }
 
+/** A type and an id of AuthZEN requests that stand for a user or a resource here. */
+export type AuthzenAlias = {
+  readonly type: string
+  readonly id: string
+  readonly target: { readonly type: (typeof aliasTargets)[number]; readonly id: string }
+}
+
+const aliasTargets = ['user', 'project', 'generation', 'media'] as const
+/** One batch of decisions covers all aliases of a type. */
+const maxAliases = 200
+
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
 
@@ -101,6 +114,33 @@ const isOrigin = (text: string) => {
 }
 
 const isWebOrigin = (text: string) => isOrigin(text) && /^https?:/.test(text)
+
+/** Undefined for text that is not an alias such as `user:alice=user:<UUID>`. A type of ours only stands for itself. */
+const readAlias = (text: string): AuthzenAlias | undefined => {
+  const [, type = '', id = '', targetType = '', targetId = ''] =
+    /^([a-z][a-z0-9_-]{0,63}):([\x21-\x7e]{1,128})=([a-z]+):([^:]*)$/.exec(text) ?? []
+  const known = aliasTargets.find((target) => target === targetType)
+  const isOurs = aliasTargets.some((target) => target === type)
+  if (known === undefined || !isId(targetId) || isId(id.toLowerCase())) return undefined
+  if (type !== known && (isOurs || known === 'user')) return undefined
+  return { type, id, target: { type: known, id: targetId } }
+}
+
+const isAlias = (text: string) => readAlias(text) !== undefined
+const aliasExample = 'an alias such as user:alice=user:UUID or record:record-1=project:UUID'
+
+/** The valid ones among the items. Adds to `problems` where they do not stand for each other one to one. */
+const readAliases = (items: readonly string[], problems: string[]): readonly AuthzenAlias[] => {
+  const aliases = items.flatMap((item) => readAlias(item) ?? [])
+  if (aliases.length > maxAliases) problems.push(`AUTHZEN_ALIASES must hold at most ${maxAliases} aliases`)
+  for (const part of ['alias', 'target'] as const) {
+    const names = aliases.map(({ type, id, target }) => `${type}:${part === 'alias' ? id : target.id}`)
+    const twice = names.find((each, at) => names.indexOf(each) < at)
+    if (twice !== undefined)
+      problems.push(`AUTHZEN_ALIASES must hold each ${part} of a type once, but holds ${twice} twice`)
+  }
+  return Object.freeze(aliases)
+}
 
 /** A URL to which paths are appended. */
 const isBaseUrl = (text: string) => {
@@ -238,6 +278,7 @@ export const parseConfig = (env: Environment): Config => {
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
     corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
+    authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),

@@ -48,10 +48,10 @@ const isTooDeep = (bytes: Uint8Array): boolean => {
 
 /**
  * Parses a request body (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not JSON, nesting deeper
- * than 64 levels, and strings that a Postgres text column cannot store (NUL, lone surrogates). Those can only be written as
- * `\u` escapes, so a body without escapes is not walked.
+ * than 64 levels, and strings that a Postgres text column cannot store (NUL, lone surrogates) unless `mayBeStored` returns
+ * false. Those can only be written as `\u` escapes, so `mayBeStored` is not called and the value not walked without escapes.
  */
-export const parseJson = (bytes: Uint8Array): unknown => {
+export const parseJson = (bytes: Uint8Array, mayBeStored: () => boolean = () => true): unknown => {
   if (isTooDeep(bytes)) throw new InvalidJson(`The body is nested deeper than ${maxDepth} levels`)
   let text: string
   try {
@@ -61,7 +61,7 @@ export const parseJson = (bytes: Uint8Array): unknown => {
   }
   try {
     const value: unknown = JSON.parse(text)
-    if (text.includes('\\u')) rejectUnstorable(value)
+    if (text.includes('\\u') && mayBeStored()) rejectUnstorable(value)
     return value
   } catch (error) {
     if (error instanceof InvalidJson) throw error

@@ -198,6 +198,9 @@ const table: Record<string, readonly Entry[]> = {
     },
   ],
   'POST /access/v1/evaluation': [{ needs: 'service', call: ({ project }) => ({ body: evaluation(project) }) }],
+  'POST /access/v1/search/subject': [{ needs: 'service', call: ({ project }) => ({ body: evaluation(project) }) }],
+  'POST /access/v1/search/resource': [{ needs: 'service', call: ({ project }) => ({ body: evaluation(project) }) }],
+  'POST /access/v1/search/action': [{ needs: 'service', call: ({ project }) => ({ body: evaluation(project) }) }],
   'POST /access/v1/evaluations': [
     { needs: 'service', call: ({ project }) => ({ body: { evaluations: [evaluation(project)] } }) },
   ],
@@ -481,7 +484,7 @@ describe('the authorization matrix', () => {
   afterAll(() => app?.close())
 
   const tokenOf = (subject: Subject, name: string) =>
-    subject === 'service' ? (/accessible|who/.test(name) ? keys.check : keys.list) : tokens[subject]
+    subject === 'service' ? (/accessible|who|search/.test(name) ? keys.check : keys.list) : tokens[subject]
 
   const openStream = async (target: string, token: string | undefined): Promise<Answer> => {
     const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }

@@ -138,6 +138,24 @@ describe('an evaluation', () => {
     }
   })
 
+  test('takes any JSON string in the members that it ignores, also NUL and lone surrogates', async () => {
+    for (const text of ['a\\u0000b', '\\ud800']) {
+      const strange = JSON.stringify(
+        asked({
+          subject: { ...subject(), properties: { note: '@' } },
+          context: { note: '@', '@': ['@'] },
+          '@': '@',
+        }),
+      ).replaceAll('@', text)
+      for (const path of [single, several]) {
+        const { status, body } = await post(path, strange)
+        expect([path, status, body]).toEqual([path, 200, allowed])
+      }
+      const strangeId = JSON.stringify(asked({ subject: subject('@'), resource: resource('@') })).replaceAll('@', text)
+      expect((await post(single, strangeId)).body).toEqual({ decision: false, context: { reason: 'account.unknown' } })
+    }
+  })
+
   test('is deterministic', async () => {
     for (let times = 0; times < 5; times += 1) expect((await post(single, asked())).body).toEqual(allowed)
   })
@@ -160,13 +178,40 @@ describe('evaluations', () => {
     expect(answer.body.decision).toBeUndefined()
   })
 
-  test('work without defaults, and with a default that supplies one missing member', async () => {
+  test('work without defaults', async () => {
     expect(decisions(await post(several, { evaluations: [asked(), asked({ subject: subject(bob.id) })] }))).toEqual([
       true,
       false,
     ])
-    const halves = { ...asked({ resource: { type: 'project' } }), evaluations: [{ resource: { id: lab } }, {}] }
-    expect(decisions(await post(several, halves))).toEqual([true, false])
+  })
+
+  test('deny an item with an incomplete member, though the default is complete', async () => {
+    const incomplete = [
+      { subject: { type: 'user' } },
+      { subject: { id: ada.id } },
+      { subject: {} },
+      { subject: null },
+      { action: {} },
+      { action: { properties: {} } },
+      { resource: { type: 'project' } },
+      { resource: { id: lab } },
+      { resource: { type: 'project', properties: { id: lab } } },
+      { context: null },
+    ]
+    const { status, body } = await post(several, asked({ evaluations: [...incomplete, {}] }))
+    expect(status).toBe(200)
+    expect(body.evaluations.at(-1)).toEqual(allowed)
+    expect(body.evaluations).toHaveLength(incomplete.length + 1)
+    for (const [at, item] of incomplete.entries()) {
+      const { decision, context } = body.evaluations[at]
+      expect([item, decision, context.error?.status]).toEqual([item, false, 400])
+    }
+  })
+
+  test('deny the items that depend on an incomplete default', async () => {
+    const defaults = asked({ resource: { type: 'project' } })
+    const evaluations = [{ resource: { id: lab } }, {}, { resource: resource() }]
+    expect(decisions(await post(several, { ...defaults, evaluations }))).toEqual([false, false, true])
   })
 
   test('deny an invalid item in its place with the error, and answer the others', async () => {
@@ -267,13 +312,21 @@ describe('the id of a request', () => {
 describe('the metadata', () => {
   test('names the endpoints at the origin of the request, or at the configured public URL', async () => {
     const path = '/.well-known/authzen-configuration'
-    const here = await client.get(path)
+    const here = await client.get(path, { headers: { 'x-request-id': 'mine' } })
     expect([here.status, here.headers.get('content-type')]).toEqual([200, 'application/json'])
+    expect(here.headers.get('x-request-id')).toBe('mine')
+    expect(here.headers.get('cache-control')).toBe('public, max-age=300')
     expect(here.body).toEqual({
       policy_decision_point: app.baseUrl,
       access_evaluation_endpoint: `${app.baseUrl}${single}`,
       access_evaluations_endpoint: `${app.baseUrl}${several}`,
+      search_subject_endpoint: `${app.baseUrl}/access/v1/search/subject`,
+      search_resource_endpoint: `${app.baseUrl}/access/v1/search/resource`,
+      search_action_endpoint: `${app.baseUrl}/access/v1/search/action`,
+      velro_limits: { max_body_bytes: 1_048_576, max_evaluations: 200, max_page_limit: 100 },
     })
+    const refused = await client.post(path, {}, { headers: { 'x-request-id': 'mine' } })
+    expect([refused.status, refused.headers.get('x-request-id')]).toEqual([405, 'mine'])
     const named = await startApp({ config: { publicUrl: 'https://pdp.example.com' } })
     try {
       const { body } = await api(named.baseUrl).get(path)

@@ -56,6 +56,12 @@ describe('strings that a Postgres text column cannot store', () => {
     }
   })
 
+  test('are accepted where nothing is stored', () => {
+    const text = '{"\\ud800":["\\u0000"]}'
+    expect(parseJson(bytesOf(text), () => false)).toEqual(JSON.parse(text))
+    expect(() => parseJson(bytesOf(text), () => true)).toThrow(InvalidJson)
+  })
+
   test('are distinguished from other escapes, which are accepted', () => {
     expect(parseJson(bytesOf('["\\u0041","\\ud83d\\ude00","\\\\u0000","\\n"]'))).toEqual(['A', '😀', '\\u0000', '\n'])
   })

@@ -25,6 +25,7 @@ test('an empty environment is valid and means the embedded database', () => {
     secret: undefined,
     adminEmail: undefined,
     corsOrigins: [],
+    authzenAliases: [],
     trustedProxies: [],
     l1MaxEntries: 10_000,
     l1TtlMs: 60_000,
@@ -46,6 +47,7 @@ test('an empty environment is valid and means the embedded database', () => {
 
 test('every variable is read and trimmed, and a duration is converted to milliseconds', () => {
   const secret = 'x'.repeat(32)
+  const id = '01890000-0000-7000-8000-000000000000'
   expect(
     parseConfig({
       HOST: ' ::1 ',
@@ -61,6 +63,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       TOKEN_AUDIENCE: 'api',
       CORS_ORIGINS: 'https://a.example, http://localhost:5173 ,',
       TRUSTED_PROXIES: '10.0.0.1,2001:db8::1',
+      AUTHZEN_ALIASES: `user:alice=user:${id}, record:r-1:a=project:${id}`,
       HASH_WORKERS: '2',
       HASH_QUEUE: '5',
       RENDER_WORKERS: '3',
@@ -106,6 +109,10 @@ test('every variable is read and trimmed, and a duration is converted to millise
     issuer: 'https://issuer',
     audience: 'api',
     corsOrigins: ['https://a.example', 'http://localhost:5173'],
+    authzenAliases: [
+      { type: 'user', id: 'alice', target: { type: 'user', id } },
+      { type: 'record', id: 'r-1:a', target: { type: 'project', id } },
+    ],
     trustedProxies: ['10.0.0.1', '2001:db8::1'],
     hashWorkers: 2,
     hashQueue: 5,
@@ -196,6 +203,41 @@ describe('an invalid configuration', () => {
     }
     const proxies = ['10.0.0.1', '2001:0db8::1', '0:0:0:0:0:0:0:1', '::FFFF:10.0.0.2']
     expect(parseConfig({ TRUSTED_PROXIES: proxies.join() }).trustedProxies).toEqual(proxies)
+  })
+
+  test('accepts an alias of AuthZEN that names one of our ids, once for each type', () => {
+    const id = '01890000-0000-7000-8000-000000000000'
+    for (const item of [
+      'alice',
+      'user:alice',
+      `user:=user:${id}`,
+      `user:alice=user:${id.toUpperCase()}x`,
+      'user:alice=user:alice',
+      `user:alice=team:${id}`,
+      `user:alice=project:${id}`,
+      `record:alice=user:${id}`,
+      `project:lab=generation:${id}`,
+      `Record:lab=project:${id}`,
+      `user:${id}=user:${id}`,
+      `user:${id.toUpperCase()}=user:${id}`,
+    ]) {
+      expect([item, problemsOf({ AUTHZEN_ALIASES: item })]).toEqual([
+        item,
+        [expect.stringMatching(/^AUTHZEN_ALIASES holds ".*", which is not an alias such as /)],
+      ])
+    }
+    const other = id.replace('7000', '7001')
+    expect(problemsOf({ AUTHZEN_ALIASES: `user:a=user:${id},user:a=user:${other}` })).toEqual([
+      'AUTHZEN_ALIASES must hold each alias of a type once, but holds user:a twice',
+    ])
+    expect(problemsOf({ AUTHZEN_ALIASES: `user:a=user:${id},user:b=user:${id}` })).toEqual([
+      `AUTHZEN_ALIASES must hold each target of a type once, but holds user:${id} twice`,
+    ])
+    const many = Array.from({ length: 201 }, (_, at) => `record:${at}=project:${id.slice(0, -4)}${1_000 + at}`)
+    expect(problemsOf({ AUTHZEN_ALIASES: many.join() })).toEqual(['AUTHZEN_ALIASES must hold at most 200 aliases'])
+    expect(parseConfig({ AUTHZEN_ALIASES: many.slice(1).join() }).authzenAliases).toHaveLength(200)
+    const twoTypes = `record:a=project:${id},file:a=project:${id},project:a=project:${id}`
+    expect(parseConfig({ AUTHZEN_ALIASES: twoTypes }).authzenAliases).toHaveLength(3)
   })
 
   test('lists its problems in the message, one per line', () => {

@@ -1,31 +1,36 @@
 import type { ObjectOptions, TObject, TProperties } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { Fault } from '../../fault.ts'
+import { isAuthzenPath } from '../../http/body.ts'
 import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
 import { isId } from '../../kit/id.ts'
 import type { Decision } from '../policy/decide.ts'
 import { type Action, actions, type ResourceRef, type ResourceType, resourceTypes } from '../policy/matrix.ts'
+import type { Aliases } from './aliases.ts'
 
 /*
  * Translates between the OpenID AuthZEN Authorization API 1.0 and `decide`. A subject is a `user` with its id; actions and
- * resource types have the same names as here. The standard requires receivers to ignore unknown members, so every schema is
- * open. `properties` and `context` are accepted and ignored: no rule depends on attributes that a client asserts.
+ * resource types have the same names as here; AUTHZEN_ALIASES adds ids and types. The standard requires receivers to ignore
+ * unknown members, so every schema is open. `properties` and `context` are accepted and ignored: no rule depends on
+ * attributes that a client asserts.
  */
 
-const open = <P extends TProperties>(properties: P, options: ObjectOptions = {}): TObject<P> =>
+export const open = <P extends TProperties>(properties: P, options: ObjectOptions = {}): TObject<P> =>
   t.Object(properties, { ...options, additionalProperties: true })
 
-const ignoredObject = t.Optional(open({}, { description: 'Accepted and ignored' }))
-const entity = { type: t.String(), id: t.String(), properties: ignoredObject }
-const actionEntity = { name: t.String(), properties: ignoredObject }
+export const ignoredObject = t.Optional(open({}, { description: 'Accepted and ignored' }))
+const entityMembers = { type: t.String(), id: t.String(), properties: ignoredObject }
+const typeIs = (types: readonly string[]) => ({ description: `\`type\` must be one of ${types.join(', ')}` })
 
-export const evaluation = open({
-  subject: open(entity, { description: '`type` must be `user`' }),
-  action: open(actionEntity, { description: `\`name\` must be one of ${actions.join(', ')}` }),
-  resource: open(entity, { description: `\`type\` must be one of ${resourceTypes.join(', ')}` }),
-  context: ignoredObject,
-})
+export const subject = open(entityMembers, { description: '`type` must be `user`' })
+export const action = open(
+  { name: t.String(), properties: ignoredObject },
+  { description: `\`name\` must be one of ${actions.join(', ')}` },
+)
+export const resource = open(entityMembers, typeIs(resourceTypes))
+
+export const evaluation = open({ subject, action, resource, context: ignoredObject })
 export type Evaluation = Static<typeof evaluation>
 
 const semantics = ['execute_all', 'deny_on_first_deny', 'permit_on_first_permit'] as const
@@ -33,17 +38,19 @@ export type Semantic = (typeof semantics)[number]
 
 export const maxEvaluations = 200
 
-const entityDefault = open({ type: t.Optional(entity.type), id: t.Optional(entity.id), properties: ignoredObject })
+/** A default need not be complete: it is checked as a part of each item that has no such member itself. */
+const defaultFor = (member: string) => t.Optional(open({}, { description: `For items without \`${member}\`` }))
 
 export const evaluations = open({
-  subject: t.Optional(entityDefault),
-  action: t.Optional(open({ name: t.Optional(actionEntity.name), properties: ignoredObject })),
-  resource: t.Optional(entityDefault),
-  context: ignoredObject,
+  subject: defaultFor('subject'),
+  action: defaultFor('action'),
+  resource: defaultFor('resource'),
+  context: defaultFor('context'),
   evaluations: t.Optional(
     t.Array(t.Unknown(), {
       maxItems: maxEvaluations,
-      description: 'Each is an evaluation. A member an item omits is taken from the top level',
+      description:
+        'Each is an evaluation. A member that an item lacks is taken from the top level; one that it has replaces that whole',
     }),
   ),
   options: t.Optional(open({ evaluations_semantic: t.Optional(oneOf(semantics)) })),
@@ -65,37 +72,28 @@ export const verdicts = t.Object({
   }),
 })
 
-export const metadata = t.Object({
-  policy_decision_point: t.String(),
-  access_evaluation_endpoint: t.String(),
-  access_evaluations_endpoint: t.String(),
-})
-
 const checkEvaluation = TypeCompiler.Compile(evaluation)
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** The members of an item take precedence; required members it omits are taken from the default of the request. */
-const withDefault = (own: unknown, fallback: Record<string, unknown> | undefined, required: readonly string[]) => {
-  if (own === undefined) return fallback
-  if (!isRecord(own) || fallback === undefined) return own
-  const missing = required.filter((name) => own[name] === undefined && fallback[name] !== undefined)
-  return { ...own, ...Object.fromEntries(missing.map((name) => [name, fallback[name]])) }
-}
-
 /** Why an item is no valid evaluation. `pointer` is a JSON Pointer into the item. */
 export type InvalidEvaluation = { readonly pointer: string; readonly detail: string }
 
-/** An item completed with the defaults of the request. */
+const members = ['subject', 'action', 'resource', 'context'] as const
+
+/**
+ * An item completed with the defaults of the request. A member of the item replaces the default whole: merging the two would
+ * decide about an id that the item does not name.
+ */
 export const completeEvaluation = (item: unknown, defaults: Evaluations): Evaluation | InvalidEvaluation => {
   if (!isRecord(item)) return { pointer: '', detail: 'must be an object' }
-  const completed = {
-    subject: withDefault(item['subject'], defaults.subject, ['type', 'id']),
-    action: withDefault(item['action'], defaults.action, ['name']),
-    resource: withDefault(item['resource'], defaults.resource, ['type', 'id']),
-    context: item['context'] ?? defaults.context,
-  }
+  const completed = Object.fromEntries(
+    members.flatMap((name) => {
+      const from = Object.hasOwn(item, name) ? item : defaults
+      return Object.hasOwn(from, name) ? [[name, from[name]]] : []
+    }),
+  )
   if (checkEvaluation.Check(completed)) return completed
   const first = checkEvaluation.Errors(completed).First()
   return { pointer: first?.path ?? '', detail: describeInputError(first ?? {}) }
@@ -103,20 +101,39 @@ export const completeEvaluation = (item: unknown, defaults: Evaluations): Evalua
 
 export type Question = { userId: string; action: Action; resource: ResourceRef }
 
-const isAction = (name: string): name is Action => (actions as readonly string[]).includes(name)
-const isResourceType = (type: string): type is ResourceType => (resourceTypes as readonly string[]).includes(type)
+export const isAction = (name: string): name is Action => (actions as readonly string[]).includes(name)
+export const isResourceType = (type: string): type is ResourceType =>
+  (resourceTypes as readonly string[]).includes(type)
+
+export type Denied = { readonly denied: string }
+type Entity = { readonly type: string; readonly id: string }
+
+/** The id of the user that a subject names. */
+export const toUserId = ({ type, id }: Entity, aliases: Aliases): string | Denied => {
+  if (type !== 'user') return { denied: 'subject.type_unknown' }
+  return isId(id) ? id : (aliases.findUser(id) ?? { denied: 'account.unknown' })
+}
 
 /**
- * The evaluation as a question for `decide`, or the reason to deny it without one. An id in another format cannot exist,
- * and is denied with the reason of an id that does not exist.
+ * The resource that an entity names. An id in another format that is no alias cannot exist, and has the reason of an id that
+ * does not exist.
  */
-export const toQuestion = ({ subject, action, resource }: Evaluation): Question | { readonly denied: string } => {
+export const toResource = ({ type, id }: Entity, aliases: Aliases): ResourceRef | Denied => {
+  const isOurs = isResourceType(type)
+  if (isOurs && isId(id)) return { type, id }
+  if (!isOurs && !aliases.hasType(type)) return { denied: 'resource.type_unknown' }
+  return aliases.findResource(type, id) ?? { denied: 'resource.not_visible' }
+}
+
+/** The evaluation as a question for `decide`, or the reason to deny it without one. */
+export const toQuestion = ({ subject, action, resource }: Evaluation, aliases: Aliases): Question | Denied => {
+  const userId = toUserId(subject, aliases)
+  const ref = toResource(resource, aliases)
   if (subject.type !== 'user') return { denied: 'subject.type_unknown' }
   if (!isAction(action.name)) return { denied: 'action.unknown' }
-  if (!isResourceType(resource.type)) return { denied: 'resource.type_unknown' }
-  if (!isId(subject.id)) return { denied: 'account.unknown' }
-  if (!isId(resource.id)) return { denied: 'resource.not_visible' }
-  return { userId: subject.id, action: action.name, resource: { type: resource.type, id: resource.id } }
+  if ('denied' in ref && ref.denied === 'resource.type_unknown') return ref
+  if (typeof userId !== 'string') return userId
+  return 'denied' in ref ? ref : { userId, action: action.name, resource: ref }
 }
 
 export const toVerdict = ({ allowed, reason }: Decision): Verdict => ({ decision: allowed, context: { reason } })
@@ -133,7 +150,10 @@ export const applySemantic = (verdicts: Verdict[], semantic: Semantic): Verdict[
   return last === -1 ? verdicts : verdicts.slice(0, last + 1)
 }
 
-export const isAuthzenPath = (path: string): boolean => path.startsWith('/access/v1/')
+export const metadataPath = '/.well-known/authzen-configuration'
+
+/** Whether every response of a path, errors included, returns the `X-Request-ID` of its request. */
+export const returnsRequestId = (path: string): boolean => isAuthzenPath(path) || path === metadataPath
 
 /** The standard answers every invalid request with 400, so 415 and 422 become `request.malformed`. */
 export const asAuthzenFault = (fault: Fault): Fault =>

@@ -1,27 +1,71 @@
 import { Elysia } from 'elysia'
+import type { Config } from '../../config.ts'
 import { Fault } from '../../fault.ts'
+import { maxBodyBytes } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
 import { originOf, type RequestContext } from '../../http/request-context.ts'
 import { t } from '../../http/schema-types.ts'
 import type { Access } from '../access.ts'
 import type { Guard } from '../guard.ts'
+import type { Listing } from '../listing/listing.ts'
+import { createAliases } from './aliases.ts'
 import * as authzen from './authzen.ts'
+import * as search from './search.ts'
 
 const tags = ['authzen']
 const security = ['service_key'] as const
 const errors = ['access.services_only', 'service_key.scope_missing'] as const
 /** Every invalid body is a 400 here; see `asAuthzenFault`. */
 const omitFaults = ['request.media_type_unsupported'] as const
+const documentation = { tags, security, errors, omitFaults }
 
-type Dependencies = { access: Access; guard: Guard; config: { readonly publicUrl: string | undefined } }
+const endpoints = {
+  access_evaluation_endpoint: '/access/v1/evaluation',
+  access_evaluations_endpoint: '/access/v1/evaluations',
+  search_subject_endpoint: '/access/v1/search/subject',
+  search_resource_endpoint: '/access/v1/search/resource',
+  search_action_endpoint: '/access/v1/search/action',
+} as const
+
+/** Of this service alone; the standard lets receivers ignore metadata they do not know. */
+const limits = {
+  max_body_bytes: maxBodyBytes,
+  max_evaluations: authzen.maxEvaluations,
+  max_page_limit: search.maxResults,
+} as const
+
+const url = t.String()
+const metadata = t.Object({
+  policy_decision_point: url,
+  access_evaluation_endpoint: url,
+  access_evaluations_endpoint: url,
+  search_subject_endpoint: url,
+  search_resource_endpoint: url,
+  search_action_endpoint: url,
+  velro_limits: t.Object({
+    max_body_bytes: t.Integer({ description: 'Largest body of a request, in bytes; a larger one is a 413' }),
+    max_evaluations: t.Integer({ description: 'Most `evaluations` of a request; more are a 400' }),
+    max_page_limit: t.Integer({ description: 'Most results on a page of a search; a higher `limit` is lowered to it' }),
+  }),
+})
+
+type Dependencies = {
+  access: Access
+  listing: Listing
+  guard: Guard
+  config: Pick<Config, 'publicUrl' | 'authzenAliases'>
+}
 
 /** OpenID AuthZEN Authorization API 1.0, for services. */
-export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
+export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) => {
+  const aliases = createAliases(config.authzenAliases)
+  const searches = search.createSearches({ access, listing, aliases })
+
   const evaluateAll = async (
     context: RequestContext,
     items: readonly (authzen.Evaluation | authzen.InvalidEvaluation)[],
   ) => {
-    const questions = items.map((item) => ('pointer' in item ? item : authzen.toQuestion(item)))
+    const questions = items.map((item) => ('pointer' in item ? item : authzen.toQuestion(item, aliases)))
     const asked = questions.filter((question) => 'userId' in question)
     const decisions = await access.decideMany(asked, context.deadline)
     let next = 0
@@ -33,76 +77,102 @@ export const authzenRoutes = ({ access, guard, config }: Dependencies) => {
   }
 
   const evaluate = async (context: RequestContext, evaluation: authzen.Evaluation): Promise<authzen.Verdict> => {
-    const question = authzen.toQuestion(evaluation)
+    const question = authzen.toQuestion(evaluation, aliases)
     if ('denied' in question) return authzen.denied(question.denied)
     const { userId, action, resource } = question
     return authzen.toVerdict(await access.decide(userId, action, resource, context.deadline))
   }
 
-  const routes = new Elysia()
-    .use(guard)
-    // The standard requires the X-Request-ID of the request to be returned unchanged.
-    .onTransform(({ request, set }) => {
-      const given = request.headers.get('x-request-id')
-      if (given !== null) set.headers['x-request-id'] = given
-    })
-    .post('/access/v1/evaluation', ({ context, body }) => evaluate(context, body), {
-      service: 'authorization:check',
-      ...contract(
-        {},
-        { 200: authzen.verdict },
-        { summary: 'Access Evaluation: one decision', tags, security, errors, omitFaults },
-      ),
-      body: authzen.evaluation,
-    })
-    .post(
-      '/access/v1/evaluations',
-      async ({ context, body }) => {
-        const items = body.evaluations ?? []
-        if (items.length === 0) {
-          const single = authzen.completeEvaluation({}, body)
-          if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
-          return evaluate(context, single)
-        }
-        const verdicts = await evaluateAll(
-          context,
-          items.map((item) => authzen.completeEvaluation(item, body)),
-        )
-        return { evaluations: authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all') }
-      },
-      {
+  return (
+    new Elysia()
+      .use(guard)
+      // The standard requires the X-Request-ID of the request to be returned unchanged.
+      .onTransform(({ request, set }) => {
+        const given = request.headers.get('x-request-id')
+        if (given !== null) set.headers['x-request-id'] = given
+      })
+      .post(endpoints.access_evaluation_endpoint, ({ context, body }) => evaluate(context, body), {
         service: 'authorization:check',
+        ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation: one decision', ...documentation }),
+        body: authzen.evaluation,
+      })
+      .post(
+        endpoints.access_evaluations_endpoint,
+        async ({ context, body }) => {
+          const items = body.evaluations ?? []
+          if (items.length === 0) {
+            const single = authzen.completeEvaluation({}, body)
+            if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
+            return evaluate(context, single)
+          }
+          const verdicts = await evaluateAll(
+            context,
+            items.map((item) => authzen.completeEvaluation(item, body)),
+          )
+          return { evaluations: authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all') }
+        },
+        {
+          service: 'authorization:check',
+          ...contract(
+            {},
+            { 200: t.Union([authzen.verdicts, authzen.verdict]) },
+            {
+              summary: 'Access Evaluations: up to 200 in one request. Without `evaluations` it is one evaluation',
+              ...documentation,
+            },
+          ),
+          body: authzen.evaluations,
+        },
+      )
+      .post(endpoints.search_subject_endpoint, ({ context, body }) => searches.subjects(body, context.deadline), {
+        service: 'authorization:list',
         ...contract(
           {},
-          { 200: t.Union([authzen.verdicts, authzen.verdict]) },
-          {
-            summary: 'Access Evaluations: up to 200 in one request. Without `evaluations` it is one evaluation',
-            tags,
-            security,
-            errors,
-            omitFaults,
-          },
+          { 200: search.foundEntities },
+          { summary: 'Subject Search: the users who may do an action on a resource', ...documentation },
         ),
-        body: authzen.evaluations,
-      },
-    )
-  const discovery = new Elysia().get(
-    '/.well-known/authzen-configuration',
-    ({ request }) => {
-      const origin = originOf(config, request)
-      return {
-        policy_decision_point: origin,
-        access_evaluation_endpoint: `${origin}/access/v1/evaluation`,
-        access_evaluations_endpoint: `${origin}/access/v1/evaluations`,
-      }
-    },
-    {
-      ...contract(
-        {},
-        { 200: authzen.metadata },
-        { summary: 'AuthZEN metadata: the URLs of the endpoints', tags, open: true },
-      ),
-    },
+        body: search.subjectSearch,
+      })
+      .post(endpoints.search_resource_endpoint, ({ context, body }) => searches.resources(body, context.deadline), {
+        service: 'authorization:list',
+        ...contract(
+          {},
+          { 200: search.foundEntities },
+          { summary: 'Resource Search: the resources of a type that a user may do an action on', ...documentation },
+        ),
+        body: search.resourceSearch,
+      })
+      .post(endpoints.search_action_endpoint, ({ context, body }) => searches.actions(body, context.deadline), {
+        service: 'authorization:list',
+        ...contract(
+          {},
+          { 200: search.foundActions },
+          { summary: 'Action Search: the actions that a user may do on a resource', ...documentation },
+        ),
+        body: search.actionSearch,
+      })
+      .get(
+        authzen.metadataPath,
+        ({ request, set }) => {
+          const origin = originOf(config, request)
+          set.headers['cache-control'] = 'public, max-age=300'
+          return {
+            policy_decision_point: origin,
+            access_evaluation_endpoint: origin + endpoints.access_evaluation_endpoint,
+            access_evaluations_endpoint: origin + endpoints.access_evaluations_endpoint,
+            search_subject_endpoint: origin + endpoints.search_subject_endpoint,
+            search_resource_endpoint: origin + endpoints.search_resource_endpoint,
+            search_action_endpoint: origin + endpoints.search_action_endpoint,
+            velro_limits: limits,
+          }
+        },
+        {
+          ...contract(
+            {},
+            { 200: metadata },
+            { summary: 'AuthZEN metadata: the URLs of the endpoints, and their limits', tags, open: true },
+          ),
+        },
+      )
   )
-  return new Elysia().use(routes).use(discovery)
 }

@@ -8,6 +8,7 @@ import {
   type ListedRef,
   type ListedType,
   publicActions,
+  type ResourceRef,
 } from '../policy/matrix.ts'
 
 /** A page of a list of ids, newest first: those after `after`. One more than `limit` is read, to know whether it is the last. */
@@ -78,6 +79,41 @@ export const createListingStore = (sql: Sql) => {
 
   const idsOf = { project: projectIds, generation: generationIds } as const
 
+  /** Media follow their generation once it is completed, so until then this is null. Uploads have none. */
+  const generationOf = ({ type, id }: ResourceRef) =>
+    type === 'media'
+      ? sql`(select g.id from media m join generations g on g.id = m.generation_id and g.status = 'completed'
+              where m.id = ${id})`
+      : sql`${id}::uuid`
+
+  const projectOf = (ref: ResourceRef) =>
+    ref.type === 'project'
+      ? sql`${ref.id}::uuid`
+      : sql`(select project_id from generations where id = ${generationOf(ref)})`
+
+  /** Ids of the users who may do the action as owner or through a team, including accounts that are not active. */
+  const userIds = (ref: ResourceRef, action: Action) => {
+    const onProject = sql`
+      select user_id as id from project_access
+       where project_id = ${projectOf(ref)} and actions & ${actionBit[action]} <> 0`
+    if (ref.type === 'project') return onProject
+    const maker = has(generationOwnerActions, action)
+    const ofGeneration = sql`
+      ${onProject} and user_id <> (select owner_id from generations where id = ${generationOf(ref)})
+      union all
+      select owner_id from generations where id = ${generationOf(ref)} and ${maker}`
+    if (ref.type === 'generation') return ofGeneration
+    return sql`
+      ${ofGeneration}
+      union all
+      select owner_id from media where id = ${ref.id} and generation_id is null and ${maker}`
+  }
+
+  /** Whether every signed-in user may do the action, because the project is public. */
+  const isForEveryone = (ref: ResourceRef, action: Action) => sql`
+    ${has(publicActions, action)} and exists (
+      select from projects where id = ${projectOf(ref)} and visibility = 'public')`
+
   return {
     /** Ids of the resources of a type that a user may do the action on, newest first. None for an account that is not active. */
     accessible: (deadline: Deadline, userId: string, type: ListedType, action: Action, place: Place) =>
@@ -90,29 +126,34 @@ export const createListingStore = (sql: Sql) => {
      * The users with an active account who may do the action on a resource as owner or through a team, by id, newest first;
      * and whether every signed-in user may, because the project is public.
      */
-    who: async (deadline: Deadline, { type, id }: ListedRef, action: Action, { after, limit }: Place) => {
-      const bit = actionBit[action]
-      const projectId =
-        type === 'project' ? sql`${id}::uuid` : sql`(select project_id from generations where id = ${id})`
-      const onProject = sql`
-        select user_id as id from project_access where project_id = ${projectId} and actions & ${bit} <> 0`
-      const people =
-        type === 'project'
-          ? onProject
-          : sql`
-              ${onProject} and user_id <> (select owner_id from generations where id = ${id})
-              union all
-              select owner_id from generations where id = ${id} and ${has(generationOwnerActions, action)}`
+    who: async (deadline: Deadline, ref: ListedRef, action: Action, { after, limit }: Place) => {
       const rows = await deadline.run(sql<{ everyone: boolean; id: string | null }[]>`
         select shown.everyone, page.id
-          from (select ${has(publicActions, action)} and exists (
-                  select from projects where id = ${projectId} and visibility = 'public') as everyone) shown
+          from (select ${isForEveryone(ref, action)} as everyone) shown
           left join (
-            select people.id from (${people}) people join users u on u.id = people.id and u.status = 'active'
+            select people.id from (${userIds(ref, action)}) people
+              join users u on u.id = people.id and u.status = 'active'
              where people.id < ${after ?? first} order by people.id desc limit ${limit + 1}) page on true
          order by page.id desc`)
       return { everyone: rows[0]?.everyone ?? false, people: rows.filter((row) => row.id !== null) as { id: string }[] }
     },
+
+    /**
+     * All users with an active account who may do the action on a resource, by id, newest first: for a public project these
+     * are all active users. Costs a page of users, or the users with access to the project.
+     */
+    subjects: (deadline: Deadline, ref: ResourceRef, action: Action, { after, limit }: Place) =>
+      deadline.run(sql<{ id: string }[]>`
+        with shown as materialized (select ${isForEveryone(ref, action)} as everyone)
+        (select u.id from users u
+          where u.status = 'active' and u.id < ${after ?? first} and (select everyone from shown)
+          order by u.id desc limit ${limit + 1})
+        union all
+        (select people.id from (${userIds(ref, action)}) people
+           join users u on u.id = people.id and u.status = 'active'
+          where people.id < ${after ?? first} and not (select everyone from shown)
+          order by people.id desc limit ${limit + 1})
+        order by id desc`),
 
     /** For lists of the resources themselves: the ids a user may read, as a subquery with one column `id`. */
     readableProjects: (userId: string, place: Place, and?: Fragment) => projectIds(userId, 'read', place, and),

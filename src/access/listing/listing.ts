@@ -21,6 +21,10 @@ export const createListing = (store: ListingStore) => ({
     const { items, next_cursor } = toPage(people, place.limit)
     return { items: items.map(({ id }) => ({ user_id: id })), everyone, next_cursor }
   },
+
+  /** For searches with cursors of their own: ids, newest first, one more than `limit`. Those of a public project are all users. */
+  subjects: store.subjects,
+  resources: store.accessible,
 })
 
 export type Listing = ReturnType<typeof createListing>

@@ -5,6 +5,7 @@ import { type Group, refusal } from './driver.ts'
 
 const single = '/access/v1/evaluation'
 const several = '/access/v1/evaluations'
+const searches = ['subject', 'resource', 'action'].map((name) => `/access/v1/search/${name}`)
 
 export const authzen: Group = (world) =>
   describe('AuthZEN', () => {
@@ -12,6 +13,7 @@ export const authzen: Group = (world) =>
     let person: Person
     let key = ''
     let wrongKey = ''
+    let searchKey = ''
     let project: string
     beforeAll(async () => {
       operator = await world().operator()
@@ -22,7 +24,8 @@ export const authzen: Group = (world) =>
       const make = async (scope: string) =>
         (await world().post('/api/v1/service-keys', { name: 'pep', scopes: [scope] }, { token })).body.key
       key = await make('authorization:check')
-      wrongKey = await make('authorization:list')
+      wrongKey = await make('performance:read')
+      searchKey = await make('authorization:list')
     })
     const evaluation = (id = person.id, action = 'read', resource = project) => ({
       subject: { type: 'user', id },
@@ -36,12 +39,14 @@ export const authzen: Group = (world) =>
       expect(status).toBe(200)
       expect(body.access_evaluation_endpoint).toBe(body.policy_decision_point + single)
       expect(body.access_evaluations_endpoint).toBe(body.policy_decision_point + several)
+      expect(body.search_action_endpoint).toBe(body.policy_decision_point + searches[2])
     })
 
     test('accepts service keys with the scope, and no access tokens', async () => {
       for (const [path, body] of [
         [single, evaluation()],
         [several, { evaluations: [evaluation()] }],
+        ...searches.map((path) => [path, evaluation()] as const),
       ] as const) {
         expect(refusal(await ask(path, body, person.token))).toBe('403 access.services_only')
         if (operator === undefined) continue
@@ -79,6 +84,38 @@ export const authzen: Group = (world) =>
       expect(await decisions(semantic('permit_on_first_permit'))).toEqual([true])
       const alone = await ask(several, evaluation())
       expect(alone.body.decision).toBe(true)
+    })
+
+    test('denies an item with an incomplete member, though the default is complete', async () => {
+      if (operator === undefined) return
+      const { body } = await ask(several, { ...evaluation(), evaluations: [{ resource: { type: 'project' } }, {}] })
+      expect(body.evaluations.map(({ decision }: { decision: boolean }) => decision)).toEqual([false, true])
+    })
+
+    test('searches subjects, resources and actions in pages', async () => {
+      if (operator === undefined) return
+      const [subjects = '', resources = '', actions = ''] = searches
+      const owner = { type: 'user', id: person.id }
+      // Other people's public projects can be read too.
+      const written = evaluation(person.id, 'write')
+      const found = await ask(subjects, written, searchKey)
+      expect([found.status, found.body.results]).toEqual([200, [owner]])
+      const owned = await ask(resources, written, searchKey)
+      expect(owned.body).toEqual({
+        results: [{ type: 'project', id: project }],
+        page: { next_token: '', count: 1 },
+      })
+      const first = await ask(actions, { ...evaluation(), page: { limit: 5 } }, searchKey)
+      const token = first.body.page.next_token
+      const rest = await ask(actions, { ...evaluation(), page: { token } }, searchKey)
+      expect([first.body.results.length, rest.body.results.length, rest.body.page.next_token]).toEqual([5, 2, ''])
+    })
+
+    test('takes a NUL character in the context, which it ignores', async () => {
+      if (operator === undefined) return
+      const body = JSON.stringify({ ...evaluation(), context: { note: '@' } }).replace('@', '\\u0000')
+      const answer = await world().post(single, body, { token: key })
+      expect([answer.status, answer.body.decision]).toEqual([200, true])
     })
 
     test('returns the request id of the caller', async () => {
