@@ -7,7 +7,8 @@ import { type Environment, parseConnectionUrl } from './platform/connection-url.
 
 /** The configuration, read once from the environment. The README documents every variable. */
 export type Config = {
-  readonly host: string
+  /** Undefined: every address of the machine. */
+  readonly host: string | undefined
   readonly port: number
   /** How many processes serve on the port. 1: this process alone; more: this process starts and supervises them. */
   readonly processes: number
@@ -65,6 +66,8 @@ export type Config = {
   readonly openaiBaseUrl: string
   /** Empty: only outputs inside a response are accepted, none are fetched. */
   readonly openaiOutputHosts: readonly string[]
+  /** How long the instance serves after it has stopped being ready. */
+  readonly drainDelayMs: number
   readonly drainMs: number
   readonly logLevel: LogLevel
   /** What of the configuration has no effect, one line each, for the start to report. */
@@ -263,7 +266,7 @@ export const parseConfig = (env: Environment): Config => {
   }
 
   const config: Config = {
-    host: text('HOST') ?? '0.0.0.0',
+    host: text('HOST'),
     port: integer('PORT', 3000, 0, 65_535),
     processes,
     databaseUrl,
@@ -301,6 +304,7 @@ export const parseConfig = (env: Environment): Config => {
     openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
     openaiBaseUrl: baseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1'),
     openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
+    drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     notes: Object.freeze(notes),

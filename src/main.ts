@@ -63,7 +63,7 @@ const main = async (config: Config) => {
   const end = (why: object) => {
     if (ending) return
     ending = true
-    log.info(why, 'shutting down')
+    log.info({ ...why, drain_delay_ms: config.drainDelayMs }, 'shutting down')
     running.stop().then(
       () => process.exit(0),
       (error) => {

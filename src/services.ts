@@ -14,8 +14,11 @@ export type { Overrides } from './boot/compose/infrastructure.ts'
 export type Services = Infrastructure &
   AccessParts &
   Features & {
-    /** `stopping` is set at shutdown: the instance is no longer ready and refuses new requests. */
-    readonly lifecycle: { stopping: boolean }
+    /**
+     * Set at shutdown, in this order. `draining`: the instance is no longer ready, and serves until load balancers know it.
+     * `stopping`: it refuses new requests.
+     */
+    readonly lifecycle: { draining: boolean; stopping: boolean }
     /** Closes everything in the reverse order of its creation. A second call does nothing. */
     close(): Promise<void>
   }
@@ -41,7 +44,7 @@ export const createServices = async (
     ...infrastructure,
     ...access,
     ...features,
-    lifecycle: { stopping: false },
+    lifecycle: { draining: false, stopping: false },
     close: () => owned.disposeAsync(),
   }
 }

@@ -1,9 +1,11 @@
 import { createApp } from '../app.ts'
 import type { Config } from '../config.ts'
+import { delay } from '../kit/async.ts'
 import type { Log } from '../platform/log.ts'
 import { createListener } from '../platform/serve.ts'
 import { createServices } from '../services.ts'
 import type { BackingDatabase } from './open-database.ts'
+import { describeStorageFailure } from './start-failure.ts'
 
 /** Serves in this process. When it throws, nothing is left open. */
 export const startInstance = async (
@@ -22,11 +24,19 @@ export const startInstance = async (
       if (!services.lifecycle.stopping) log.warn({ error }, 'database pools not warmed up')
     })
     void services.warmUp.start()
+    services.objectProbe.findFailure().then((error) => {
+      if (error !== undefined) report(describeStorageFailure(error, config))
+    })
     return {
       port: server.port,
       complete: Promise.resolve(),
-      /** In this order: readiness, streams, then requests in flight while jobs are rescheduled, then workers and pools. */
+      /**
+       * In this order: readiness, the delay for load balancers, streams, then requests in flight while jobs are rescheduled,
+       * then workers and pools.
+       */
       stop: async () => {
+        services.lifecycle.draining = true
+        if (config.drainDelayMs > 0) await delay(config.drainDelayMs, new AbortController().signal)
         services.lifecycle.stopping = true
         services.streams.close()
         const drained = services.runner.close()

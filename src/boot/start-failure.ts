@@ -1,5 +1,5 @@
 import { isAbsolute, relative } from 'node:path'
-import { ConfigRefused } from '../config.ts'
+import { ConfigRefused, type S3Config } from '../config.ts'
 import { SecretMismatch } from '../identity/signing-keys.ts'
 import { describeConnectionUrl } from '../platform/connection-url.ts'
 import { PostgresTooOld } from '../platform/first-connection.ts'
@@ -11,7 +11,7 @@ import { StartFailed } from './supervisor.ts'
 
 /** The settings that a reason not to start can name. */
 export type StartSettings = {
-  readonly host: string
+  readonly host: string | undefined
   readonly port: number
   readonly databaseUrl: string | undefined
   readonly dataDirectory: string
@@ -113,6 +113,21 @@ const directoryReason = ({ code = '', path }: SystemError, settings: StartSettin
   return `Cannot write to ${directory}: ${reason}. Make it writable, or set ${variable} to another directory.`
 }
 
+/** Why media cannot be stored, on one line, while everything else works. No secret. */
+export const describeStorageFailure = (
+  error: unknown,
+  { mediaDirectory, s3 }: { readonly mediaDirectory: string; readonly s3: S3Config | undefined },
+): string => {
+  const chain = chainOf(error)
+  const reason = chain.map(({ code = '' }) => fileReasons[code]).find((known) => known !== undefined)
+  const why = (s3 === undefined ? reason : undefined) ?? plain(chain.at(-1)?.message ?? String(error))
+  const [where, mend] =
+    s3 === undefined
+      ? [`in ${mediaDirectory}`, 'Make it writable with room to spare, or set MEDIA_DIR to another directory.']
+      : [`in the bucket ${s3.bucket} at ${s3.endpoint}`, 'Check the S3_ variables, and the network between.']
+  return `Media cannot be stored ${where}: ${why}. Uploads and generations fail until they can. ${mend}`
+}
+
 const listenReason = ({ code, message }: SystemError, { host, port }: StartSettings): string | undefined => {
   if (code === 'EACCES' || message.includes('Permission denied (os error 13)')) {
     return `This process may not listen on port ${port}. Set PORT to 1024 or more, or run with the right to it.`
@@ -120,7 +135,7 @@ const listenReason = ({ code, message }: SystemError, { host, port }: StartSetti
   // Of a name that does not resolve Bun reports an unrelated error of the system, but always of `listen`.
   const isAddress = code === 'EADDRNOTAVAIL' || /^failed to lookup address|, listen$/.test(message)
   return isAddress
-    ? `The address ${host} is not one of this machine. Set HOST to an address of this machine, or to 0.0.0.0 for all of them.`
+    ? `The address ${host} is not one of this machine. Set HOST to an address of this machine, or leave it unset to listen on all of them.`
     : undefined
 }
 

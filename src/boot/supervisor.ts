@@ -96,7 +96,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
       stopping = true
       stopSignal.abort()
       for (const child of living) child.disconnect()
-      const late = setTimeout(kill, config.drainMs + endingMs)
+      const late = setTimeout(kill, config.drainDelayMs + config.drainMs + endingMs)
       await Promise.all([...living].map((child) => child.exited))
       clearTimeout(late)
       if (failures.length > 0) throw new Error(failures.join('; '))

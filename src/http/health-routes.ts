@@ -9,21 +9,28 @@ const tags = ['plain']
 
 const alive = closed({ status: t.Literal('alive') })
 const readiness = closed({
-  status: t.Union([t.Literal('ready'), t.Literal('not_ready')]),
+  status: t.Union([t.Literal('ready'), t.Literal('degraded'), t.Literal('not_ready')]),
   reasons: t.Array(t.String()),
 })
 
+type Reasons = { readonly notReady: string[]; readonly degraded: string[] }
+
 const probeMs = 1_000
 
-export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => {
+export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe }: Services) => {
   const startDeadline = createDeadlines(clock)
-  const reasonsNotReady = async (): Promise<string[]> => {
-    if (lifecycle.stopping) return ['server.stopping']
-    try {
-      await database.ping(startDeadline(probeMs))
-      return []
-    } catch {
-      return ['database.unavailable']
+  const findReasons = async (): Promise<Reasons> => {
+    if (lifecycle.draining) return { notReady: ['server.stopping'], degraded: [] }
+    const [reachable, storing] = await Promise.all([
+      database.ping(startDeadline(probeMs)).then(
+        () => true,
+        () => false,
+      ),
+      objectProbe.isWorking(),
+    ])
+    return {
+      notReady: reachable ? [] : ['database.unavailable'],
+      degraded: storing ? [] : ['storage.unavailable'],
     }
   }
   return new Elysia()
@@ -37,16 +44,21 @@ export const healthRoutes = ({ database, keys, lifecycle, clock }: Services) => 
     .get(
       '/ready',
       async ({ status }) => {
-        const reasons = await reasonsNotReady()
-        return reasons.length === 0
-          ? status(200, { status: 'ready' as const, reasons })
-          : status(503, { status: 'not_ready' as const, reasons })
+        const { notReady, degraded } = await findReasons()
+        const reasons = [...notReady, ...degraded]
+        if (notReady.length > 0) return status(503, { status: 'not_ready' as const, reasons })
+        return status(200, { status: degraded.length > 0 ? ('degraded' as const) : ('ready' as const), reasons })
       },
       {
         ...contract(
           {},
           { 200: readiness, 503: readiness },
-          { summary: 'Readiness: whether to send requests here, and if not, why', tags, open: true },
+          {
+            summary:
+              'Readiness: whether to send requests here, and if not, why. `degraded`: to send, though some routes fail',
+            tags,
+            open: true,
+          },
         ),
       },
     )

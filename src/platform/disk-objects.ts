@@ -162,5 +162,21 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
       }
       return { objects, next: undefined }
     },
+    probe: async () => {
+      await prepare()
+      const draft = join(drafts, randomBytes(16).toString('hex'))
+      const file = await open(draft, 'wx', 0o640)
+      try {
+        try {
+          await writeAll(file, new Uint8Array(1), 0)
+          // Some file systems report a full disk only here.
+          await file.sync()
+        } finally {
+          await file.close()
+        }
+      } finally {
+        await rm(draft, { force: true })
+      }
+    },
   }
 }

@@ -40,6 +40,8 @@ export type ObjectStore = {
   delete(key: string): Promise<void>
   /** Lists up to 1,000 objects in key order: those whose key starts with `prefix` (of any length) and sorts after `after`. */
   list(prefix?: string, after?: string): Promise<ObjectPage>
+  /** Rejects where `put` would: the store cannot be reached, written, or has no room. Leaves no object behind, or an empty one. */
+  probe(): Promise<void>
 }
 
 export const listPageSize = 1_000

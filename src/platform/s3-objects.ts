@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer'
+import { createHash } from 'node:crypto'
 import { S3mini, S3ServiceError } from 's3mini'
 import { RangeNotSatisfiable, resolveRange } from '../kit/byte-range.ts'
 import {
@@ -8,6 +9,7 @@ import {
   type ObjectBody,
   ObjectContentRefused,
   type ObjectStore,
+  objectKey,
   parseObjectKey,
   piecesOf,
 } from './objects.ts'
@@ -24,6 +26,7 @@ export type S3Options = {
 }
 
 const mebibyte = 1_048_576
+const emptySha256 = createHash('sha256').digest('hex')
 
 const statusOf = (error: unknown): number | undefined => {
   if (error instanceof S3ServiceError) return error.status
@@ -86,19 +89,21 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
 
   const lengthOf = (key: string) => undefinedOn(404, client.getContentLength(parseObjectKey(key).key))
 
+  const put: ObjectStore['put'] = async (key, body, contentType) => {
+    const { sha256, variant } = parseObjectKey(key)
+    const checksum = { 'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64') }
+    const headers = variant === undefined ? checksum : undefined
+    try {
+      const answer = await client.putObject(key, await toBuffered(body), contentType, undefined, headers)
+      await answer.body?.cancel()
+    } catch (error) {
+      if (isMismatch(error)) throw new ObjectContentRefused('The content does not match the SHA-256 in its key')
+      throw error
+    }
+  }
+
   return {
-    put: async (key, body, contentType) => {
-      const { sha256, variant } = parseObjectKey(key)
-      const checksum = { 'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64') }
-      const headers = variant === undefined ? checksum : undefined
-      try {
-        const answer = await client.putObject(key, await toBuffered(body), contentType, undefined, headers)
-        await answer.body?.cancel()
-      } catch (error) {
-        if (isMismatch(error)) throw new ObjectContentRefused('The content does not match the SHA-256 in its key')
-        throw error
-      }
-    },
+    put,
     open: async (key, range) => {
       parseObjectKey(key)
       // A suffix range needs the object's size first. An object never changes, so the size stays correct.
@@ -144,6 +149,11 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
           modifiedAtMs: new Date(LastModified).getTime(),
         }))
       return { objects, next: page.nextContinuationToken === undefined ? undefined : all.at(-1)?.Key }
+    },
+    probe: async () => {
+      if (await client.bucketExists()) return
+      // Credentials without the right to list the bucket are refused there, and may still store. The error says which it is.
+      await put(objectKey(emptySha256), new Uint8Array(), 'application/octet-stream')
     },
   }
 }

@@ -3,7 +3,8 @@ import http from 'node:http'
 export type Fetch = (request: Request) => Response | Promise<Response>
 
 export type ServeOptions = {
-  readonly hostname: string
+  /** Undefined: every address of the machine, or every IPv4 address where there is no IPv6. */
+  readonly hostname: string | undefined
   readonly port: number
   /** Lets several processes listen on the port; the kernel distributes connections among them. */
   readonly reusePort?: boolean
@@ -26,6 +27,8 @@ export type Listener = {
   listen(fetch: Fetch, options: ServeOptions): Server
 }
 
+type BoundListener = Omit<Listener, 'listen'> & { listen(fetch: Fetch, options: BoundOptions): Server }
+
 export class PortTaken extends Error {
   override readonly name = 'PortTaken'
 }
@@ -37,7 +40,10 @@ const flushMs = 100
 
 const unknownAddress = '0.0.0.0'
 
-const toPortTaken = (error: unknown, { hostname, port }: ServeOptions): unknown => {
+/** What a runtime takes: an address. */
+type BoundOptions = ServeOptions & { readonly hostname: string }
+
+const toPortTaken = (error: unknown, { hostname, port }: BoundOptions): unknown => {
   const code = (error as { code?: string; name?: string } | null)?.code ?? (error as Error | null)?.name
   if (code !== 'EADDRINUSE' && code !== 'AddrInUse') return error
   return new PortTaken(
@@ -52,7 +58,7 @@ const untilIdle = async (pending: () => number, graceMs: number) => {
   while (pending() > 0 && performance.now() < endsAtMs) await wait(20)
 }
 
-const bunListener = (): Listener => {
+const bunListener = (): BoundListener => {
   let server: Bun.Server<undefined> | undefined
   return {
     addressOf: (request) => server?.requestIP(request)?.address ?? unknownAddress,
@@ -83,12 +89,12 @@ type DenoServer = { addr: { port: number }; shutdown(): Promise<void> }
 type DenoInfo = { remoteAddr: { hostname?: string }; completed: Promise<void> }
 type DenoRuntime = {
   serve(
-    options: ServeOptions & { onListen: () => void },
+    options: BoundOptions & { onListen: () => void },
     handler: (request: Request, info: DenoInfo) => Response | Promise<Response>,
   ): DenoServer
 }
 
-const denoListener = (runtime: DenoRuntime): Listener => {
+const denoListener = (runtime: DenoRuntime): BoundListener => {
   const addresses = new WeakMap<Request, string>()
   return {
     addressOf: (request) => addresses.get(request) ?? unknownAddress,
@@ -122,16 +128,28 @@ const denoListener = (runtime: DenoRuntime): Listener => {
   }
 }
 
+/** A socket on `::` takes IPv4 connections too. It cannot be opened where the kernel has no IPv6. */
+const listenOn = (listener: BoundListener, fetch: Fetch, { hostname, ...options }: ServeOptions): Server => {
+  if (hostname !== undefined) return listener.listen(fetch, { ...options, hostname })
+  try {
+    return listener.listen(fetch, { ...options, hostname: '::' })
+  } catch (error) {
+    if (error instanceof PortTaken) throw error
+    return listener.listen(fetch, { ...options, hostname: '0.0.0.0' })
+  }
+}
+
 export const createListener = (): Listener => {
   const runtime = (globalThis as { Deno?: DenoRuntime }).Deno
-  return runtime === undefined ? bunListener() : denoListener(runtime)
+  const listener = runtime === undefined ? bunListener() : denoListener(runtime)
+  return { ...listener, listen: (fetch, options) => listenOn(listener, fetch, options) }
 }
 
 /**
  * Throws `PortTaken` if any process listens on the port, even with port sharing. The port is released again, so another
  * process can still take it afterwards.
  */
-export const requireFreePort = async (options: { hostname: string; port: number }): Promise<void> => {
+export const requireFreePort = async (options: Pick<ServeOptions, 'hostname' | 'port'>): Promise<void> => {
   const server = createListener().listen(() => new Response(null, { status: 503 }), options)
   await server.stop(0)
 }

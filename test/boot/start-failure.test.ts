@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { describeStartFailure, type StartSettings } from '../../src/boot/start-failure.ts'
+import { describeStartFailure, describeStorageFailure, type StartSettings } from '../../src/boot/start-failure.ts'
 import { StartFailed } from '../../src/boot/supervisor.ts'
 import { ConfigRefused } from '../../src/config.ts'
 import { SecretMismatch } from '../../src/identity/signing-keys.ts'
@@ -125,6 +125,24 @@ describe('a start failure is one line that names the cause, the variable and the
 
   test('another SECRET of the embedded database names the file with the right one', () => {
     expect(describeStartFailure(new SecretMismatch('sealed'), embedded)).toContain('/data/secret')
+  })
+
+  test('media that cannot be stored are reported with the place, the reason and the remedy', () => {
+    const full = new Error('The draft was not written', { cause: failure('ENOSPC') })
+    expect(describeStorageFailure(full, { mediaDirectory: '/data/media', s3: undefined })).toBe(
+      'Media cannot be stored in /data/media: the disk is full. Uploads and generations fail until they can. Make it writable with room to spare, or set MEDIA_DIR to another directory.',
+    )
+    const s3 = {
+      endpoint: 'http://minio:9000',
+      region: 'eu-central-1',
+      bucket: 'velro',
+      accessKeyId: 'id',
+      secretAccessKey: 'hunter2',
+    }
+    const gone = new Error('failed', { cause: failure('ECONNREFUSED', 'Unable to connect.\n') })
+    expect(describeStorageFailure(gone, { mediaDirectory: '/data/media', s3 })).toBe(
+      'Media cannot be stored in the bucket velro at http://minio:9000: Unable to connect. Uploads and generations fail until they can. Check the S3_ variables, and the network between.',
+    )
   })
 
   test('a reason that the first process has reported is not repeated', () => {

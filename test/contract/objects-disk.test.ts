@@ -37,6 +37,18 @@ describe('objects on disk', () => {
     expect(await readdir(join(directory, 'media', 'drafts'))).toEqual([])
   })
 
+  test('a probe leaves no file, and fails where a put would', async () => {
+    const media = join(directory, 'probed')
+    const other = createDiskObjects({ directory: media })
+    await other.probe()
+    expect(await readdir(join(media, 'drafts'))).toEqual([])
+    await rm(media, { recursive: true })
+    await expect(other.probe()).rejects.toThrow('ENOENT')
+    await mkdir(media)
+    await writeFile(join(media, 'drafts'), 'not a folder')
+    await expect(createDiskObjects({ directory: media }).probe()).rejects.toThrow()
+  })
+
   test('files and folders that are not objects are not listed', async () => {
     const media = join(directory, 'foreign')
     await mkdir(join(media, 'aa', `${'a'.repeat(64)}`), { recursive: true })

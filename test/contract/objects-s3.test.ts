@@ -24,6 +24,7 @@ describe.skipIf(program === undefined)('objects in S3', () => {
     () => other.open(key),
     () => other.head(key),
     () => other.list(),
+    () => other.probe(),
     () => other.put(`${key}.w256`, new Uint8Array(1), 'image/webp'),
   ]
 
@@ -44,6 +45,30 @@ describe.skipIf(program === undefined)('objects in S3', () => {
     using silent = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => {} } })
     const late = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${silent.port}`, timeoutMs: 100 })
     for (const call of eachCallOf(late)) await expect(call()).rejects.toThrow()
+  })
+
+  test('a probe fails where the bucket does not exist, and names the reason', async () => {
+    await expect(createS3Objects({ ...server, bucket: 'missing' }).probe()).rejects.toThrow(/NoSuchBucket|not exist/i)
+  })
+
+  test('a probe stores an empty object where the credentials may store but not list', async () => {
+    const stored: string[] = []
+    let isAllowed = true
+    using limited = Bun.serve({
+      hostname: '127.0.0.1',
+      port: 0,
+      fetch: (request) => {
+        if (request.method === 'HEAD' || !isAllowed) return new Response(null, { status: 403 })
+        stored.push(`${request.method} ${new URL(request.url).pathname}`)
+        return new Response(null, { headers: { etag: '"kept"' } })
+      },
+    })
+    const other = createS3Objects({ ...server, endpoint: `http://127.0.0.1:${limited.port}` })
+    await other.probe()
+    const empty = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+    expect(stored).toEqual([`PUT /velro/e3/${empty}`])
+    isAllowed = false
+    await expect(other.probe()).rejects.toThrow()
   })
 
   test('the time limit grows with the size of the body', async () => {

@@ -177,6 +177,11 @@ export const holdsObjects = (store: () => ObjectStore) => {
     await Promise.all(keys.map((key) => store().delete(key)))
   }, 60_000)
 
+  test('a probe of a store that works succeeds, also when it is repeated', async () => {
+    await store().probe()
+    await store().probe()
+  })
+
   test('a malformed key is refused by every operation before any I/O', async () => {
     for (const key of notKeys) {
       const calls = [

@@ -15,8 +15,8 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       for (const server of started.splice(0)) await server.kill('SIGKILL')
     })
 
-    const start = async () => {
-      const server = await startServer({ runtime, env: { DRAIN_SECONDS: String(drainMs / 1_000) } })
+    const start = async (env: Record<string, string> = {}) => {
+      const server = await startServer({ runtime, env: { DRAIN_SECONDS: String(drainMs / 1_000), ...env } })
       started.push(server)
       const client = api(server.baseUrl)
       const person = await register(client)
@@ -84,6 +84,22 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       await slow.release()
       expect((await slow.answer).status).toBe(200)
       expect(await ended).toBe(0)
+    })
+
+    test('is not ready and serves new requests for DRAIN_DELAY_SECONDS, then exits', async () => {
+      const { server, client, person } = await start({ DRAIN_DELAY_SECONDS: '2' })
+      const startedMs = performance.now()
+      const ended = server.kill('SIGTERM')
+      await until(() => server.output().includes('shutting down'), 'the shutdown is logged')
+      const ready = await client.get('/ready')
+      expect([ready.status, ready.body]).toEqual([503, { status: 'not_ready', reasons: ['server.stopping'] }])
+      const me = await client.patch('/api/v1/auth/me', { display_name: 'Served' }, { token: person.token })
+      expect([me.status, me.body.display_name]).toEqual([200, 'Served'])
+      // Guards the test: these requests arrived during the delay.
+      expect(performance.now() - startedMs).toBeLessThan(2_000)
+      expect(await ended).toBe(0)
+      expect(performance.now() - startedMs).toBeGreaterThan(1_900)
+      expect(server.output()).not.toMatch(failures)
     })
 
     test('waits for a request at most DRAIN_SECONDS', async () => {

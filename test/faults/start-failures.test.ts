@@ -12,6 +12,7 @@ import {
   type TestConnection,
   type TestDatabase,
 } from '../harness.ts'
+import { until } from './support.ts'
 
 /** A server that answers every connection with one error of the Postgres protocol. */
 const refusingPostgres = (code: string, message: string): Promise<Server> => {
@@ -148,7 +149,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
     test('names HOST when the address is not one of this machine, or is no address', async () => {
       for (const HOST of ['203.0.113.9', 'velro.invalid']) {
         expect(await refusal({ HOST })).toEqual([
-          `The address ${HOST} is not one of this machine. Set HOST to an address of this machine, or to 0.0.0.0 for all of them.`,
+          `The address ${HOST} is not one of this machine. Set HOST to an address of this machine, or leave it unset to listen on all of them.`,
         ])
       }
     })
@@ -159,6 +160,37 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
         `Port ${port} on 127.0.0.1 is in use. Stop the process that listens on it, or set PORT to another port.`,
       ])
     })
+  })
+}
+
+for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
+  test(`on ${runtime} a start without HOST serves IPv4 and IPv6, and one whose S3 is away says so and serves the rest`, async () => {
+    const s3 = {
+      S3_ENDPOINT: 'http://127.0.0.1:1',
+      S3_REGION: 'us-east-1',
+      S3_BUCKET: 'velro-media',
+      S3_ACCESS_KEY_ID: 'id',
+      S3_SECRET_ACCESS_KEY: 'hunter2',
+    }
+    const server = await startServer({ runtime, env: { HOST: '', ...s3 } })
+    try {
+      const { port } = new URL(server.baseUrl)
+      for (const host of ['127.0.0.1', '[::1]']) {
+        const ready = await fetch(`http://${host}:${port}/ready`)
+        expect([host, ready.status, await ready.json()]).toEqual([
+          host,
+          200,
+          { status: 'degraded', reasons: ['storage.unavailable'] },
+        ])
+      }
+      await until(() => server.output().includes('Media cannot'), 'the start reports it')
+      expect(server.output()).toMatch(
+        /^Media cannot be stored in the bucket velro-media at http:\/\/127\.0\.0\.1:1: \S.* Check the S3_ variables/m,
+      )
+      expect(server.output()).not.toContain('hunter2')
+    } finally {
+      await server.stop()
+    }
   })
 }
 

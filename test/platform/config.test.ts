@@ -14,7 +14,7 @@ const problemsOf = (env: Record<string, string>): readonly string[] => {
 test('an empty environment is valid and means the embedded database', () => {
   const config = parseConfig({})
   expect(config).toMatchObject({
-    host: '0.0.0.0',
+    host: undefined,
     port: 3000,
     processes: 1,
     databaseUrl: undefined,
@@ -85,6 +85,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       WELCOME_CREDITS: '0',
       ACCESS_TOKEN_SECONDS: '60',
       REQUEST_TIMEOUT_MS: '2500',
+      DRAIN_DELAY_SECONDS: '15',
       DRAIN_SECONDS: '0',
       LOG_LEVEL: 'warn',
       PUBLIC_URL: 'https://api.example.com',
@@ -143,6 +144,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     openaiKey: 'sk-secret',
     openaiBaseUrl: 'http://localhost:8000/v1',
     openaiOutputHosts: ['images.example.com'],
+    drainDelayMs: 15_000,
     drainMs: 0,
     logLevel: 'warn',
     notes: [],

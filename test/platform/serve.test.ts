@@ -14,14 +14,16 @@ const commands = {
 const graceMs = 120_000
 
 for (const [runtime, [command, ...args]] of Object.entries(commands)) {
-  describe(`a stopping server on ${runtime}`, () => {
+  describe(`a server on ${runtime}`, () => {
     const started: ChildProcess[] = []
     afterEach(() => {
       for (const child of started.splice(0)) child.kill('SIGKILL')
     })
 
-    const start = async () => {
-      const child = spawn(command, [...args, pathOf('fixtures/serve-process.ts'), String(graceMs)], {
+    const start = async (hostname = '127.0.0.1', wrapper: readonly string[] = []) => {
+      const script = [command, ...args, pathOf('fixtures/serve-process.ts'), String(graceMs), hostname]
+      const [program, ...rest] = [...wrapper, ...script] as [string, ...string[]]
+      const child = spawn(program, rest, {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' },
       })
@@ -62,7 +64,26 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       }
     }
 
-    test('completes started responses and keeps serving meanwhile', async () => {
+    const isAnswering = (host: string, port: number) =>
+      fetch(`http://${host}:${port}/nothing`).then(
+        () => true,
+        () => false,
+      )
+
+    test('listens on IPv4 and IPv6 where no address is named', async () => {
+      const { port } = await start('')
+      expect([await isAnswering('127.0.0.1', port), await isAnswering('[::1]', port)]).toEqual([true, true])
+    })
+
+    test.skipIf(process.platform !== 'linux')(
+      'listens on IPv4 where no address is named and the kernel has no IPv6',
+      async () => {
+        const { port } = await start('', [process.execPath, pathOf('fixtures/without-ipv6.ts')])
+        expect([await isAnswering('127.0.0.1', port), await isAnswering('[::1]', port)]).toEqual([true, false])
+      },
+    )
+
+    test('that is stopping completes started responses and keeps serving meanwhile', async () => {
       const server = await start()
       const begun = [await begin(`${server.url}/held`), await begin(`${server.url}/measured`)]
       await server.tellToStop()
@@ -71,7 +92,7 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       expect(await server.ended()).toBe(0)
     })
 
-    test('sends a byte body completely to a slow client', async () => {
+    test('that is stopping sends a byte body completely to a slow client', async () => {
       const server = await start()
       const socket = net.connect(server.port, '127.0.0.1')
       let received = 0
@@ -94,7 +115,7 @@ for (const [runtime, [command, ...args]] of Object.entries(commands)) {
       expect(await server.ended()).toBe(0)
     })
 
-    test('does not wait for finished responses: no body, a failed body, a disconnected client', async () => {
+    test('that is stopping does not wait for finished responses: no body, a failed body, a disconnected client', async () => {
       const server = await start()
       for (const [method, path] of [
         ['GET', '/nothing'],

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from '../../kit/clock.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
+import { createObjectProbe } from '../../platform/object-probe.ts'
 import { type Connection, createDatabase, type PoolName } from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import { createSecrets } from '../../platform/secrets.ts'
@@ -108,6 +109,7 @@ export const composeInfrastructure = async (
     passwords,
     images,
     objects,
+    objectProbe: createObjectProbe({ objects, clock: systemClock, log }),
     safeFetch: overrides.safeFetch,
     cacheTiming: overrides.cacheTiming,
   }
