@@ -2,6 +2,27 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+CREATE OR REPLACE FUNCTION public.database_identity()
+ RETURNS text
+ LANGUAGE plpgsql
+AS $function$
+declare
+  system_id bigint := 0;
+  timeline text := '0';
+begin
+  begin
+    system_id := (select system_identifier from pg_control_system());
+  exception when insufficient_privilege or undefined_function or feature_not_supported then null;
+  end;
+  begin
+    if not pg_is_in_recovery() then timeline := ltrim(left(pg_walfile_name(pg_current_wal_lsn()), 8), '0'); end if;
+  exception when insufficient_privilege or undefined_function or feature_not_supported then null;
+  end;
+  return concat_ws('-', to_hex(system_id), to_hex((select oid::bigint from pg_database where datname = current_database())),
+    lower(timeline), to_hex((extract(epoch from pg_postmaster_start_time()) * 1e6)::bigint));
+end $function$;
+comment on function database_identity() is 'Identifies this database of this run of the server: system identifier, database, timeline and start of the server. The same over any route; another one after a restart, a restore or a failover.';
+
 CREATE OR REPLACE FUNCTION public.heat_left(hits double precision, last_at timestamp with time zone)
  RETURNS double precision
  LANGUAGE sql
@@ -92,6 +113,16 @@ CREATE OR REPLACE FUNCTION public.max_setting_length()
  IMMUTABLE PARALLEL SAFE
 RETURN 8192;
 comment on function max_setting_length() is 'Length in characters from which recorded keys go to the next transaction setting, because appending copies the whole setting.';
+
+CREATE OR REPLACE FUNCTION public.next_event_position()
+ RETURNS bigint
+ LANGUAGE sql
+AS $function$
+  insert into event_positions as p (only_row, position) values (true, 1)
+      on conflict (only_row) do update set position = p.position + 1
+  returning p.position
+$function$;
+comment on function next_event_position() is 'Increments the position of invalidation events. Locks its row until the commit; call it at the commit only.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_flags()
  RETURNS trigger
@@ -237,7 +268,7 @@ begin
   if names is null or names = '' then return; end if;
   if coalesce(current_setting('velro.event', true), '') = '' then
     set constraints publish_at_commit deferred;
-    insert into access_events (keys) values ('{}') returning id into event;
+    insert into access_events (keys) values ('{*}') returning id into event;
     perform set_config('velro.event', event::text, true);
   end if;
   place := coalesce(nullif(current_setting('velro.touched_place', true), ''), '0');
@@ -389,12 +420,13 @@ CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boole
 AS $function$
 declare
   event bigint := nullif(current_setting('velro.event', true), '');
-  head text;
-  list text;
 begin
   if event is null then
     if not always then return; end if;
-    insert into access_events (keys) values ('{}') returning access_events.id into event;
+    insert into access_events as e (keys, writer) values ('{}', nullif(publish_access_event.writer, ''))
+      returning e.id, e.keys into publish_access_event.id, publish_access_event.keys;
+    return next;
+    return;
   end if;
   publish_access_event.id := event;
   publish_access_event.keys := array(select distinct touched_facts());
@@ -406,27 +438,34 @@ begin
   if '*' = any (publish_access_event.keys) or cardinality(publish_access_event.keys) > max_keys_per_event() then
     publish_access_event.keys := '{*}';
   end if;
-  update access_events e set keys = publish_access_event.keys, created_at = clock_timestamp() where e.id = event;
+  update access_events e
+     set keys = publish_access_event.keys, writer = nullif(publish_access_event.writer, ''), created_at = clock_timestamp()
+   where e.id = event;
   for place in 0 .. coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer loop
     perform set_config('velro.touched_' || place, '', true);
   end loop;
   perform set_config('velro.touched_place', '', true), set_config('velro.event', '', true);
-  head := format('event %s %s ', event, coalesce(nullif(writer, ''), '-'));
-  list := array_to_string(publish_access_event.keys, ' ');
-  perform pg_notify('velro', rtrim(head || case when length(list) > max_notified_keys_length() then '*' else list end));
   return next;
 end $function$;
-comment on function publish_access_event(writer text, always boolean) is 'Publishes the recorded invalidation keys as one event, delivered when the transaction commits.';
+comment on function publish_access_event(writer text, always boolean) is 'Writes the recorded invalidation keys into the row of the event, which is sent when the transaction commits.';
 
 CREATE OR REPLACE FUNCTION public.publish_at_commit()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
+declare
+  event access_events;
+  list text;
 begin
   if current_setting('velro.event', true) = new.id::text then perform publish_access_event('', false); end if;
+  select * into event from access_events e where e.id = new.id;
+  list := coalesce(array_to_string(event.keys, ' '), '*');
+  if length(list) > max_notified_keys_length() then list := '*'; end if;
+  perform pg_notify('velro',
+    rtrim(format('event %s %s * 2 %s %s', new.id, coalesce(event.writer, '-'), next_event_position(), list)));
   return null;
 end $function$;
-comment on function publish_at_commit() is 'Publishes at the commit what the transaction has not published itself, so no write can skip the invalidation.';
+comment on function publish_at_commit() is 'Sends the event of the transaction when it commits, so that no write can skip the invalidation.';
 
 CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
  RETURNS void
@@ -490,6 +529,18 @@ begin
 end $function$;
 comment on function require_read_committed() is 'Refuses to change access at another isolation level than read committed.';
 
+CREATE OR REPLACE FUNCTION public.send_heartbeat(instance text, heartbeat text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform set_config('lock_timeout', '2s', true);
+  if current_setting('synchronous_standby_names') <> '' then perform pg_logical_emit_message(true, 'velro', ''); end if;
+  perform pg_notify('velro', format('beat %s %s 2 %s %s', instance, heartbeat, database_identity(),
+    coalesce((select position from event_positions), 0)));
+end $function$;
+comment on function send_heartbeat(instance text, heartbeat text) is 'Notifies all instances of a heartbeat, with the identity of the database and the position of the newest committed event.';
+
 CREATE OR REPLACE FUNCTION public.touched_facts()
  RETURNS SETOF text
  LANGUAGE sql
@@ -512,11 +563,13 @@ create table access_events (
   id bigint generated always as identity not null,
   keys text[] not null,
   created_at timestamp with time zone default clock_timestamp() not null,
+  writer text,
   constraint access_events_pkey PRIMARY KEY (id)
 );
 CREATE CONSTRAINT TRIGGER publish_at_commit AFTER INSERT ON public.access_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION publish_at_commit();
 comment on table access_events is 'Outbox of invalidation events: a row stays until Redis has confirmed the invalidation.';
 comment on column access_events.keys is 'Invalidation keys; {*} stands for everything.';
+comment on column access_events.writer is 'The instance that waits for acknowledgements; null: none does.';
 
 create table access_heat (
   user_id uuid not null,
@@ -587,6 +640,15 @@ comment on table credit_ledger is 'Every change of a balance. Append-only.';
 comment on column credit_ledger.amount is 'Added to the balance. reserve subtracts the price, refund returns it, settle is 0 and makes it final.';
 comment on column credit_ledger.generation_id is 'No foreign key: the entry outlives the generation.';
 comment on column credit_ledger.created_by is 'The operator who granted the credits.';
+
+create table event_positions (
+  only_row boolean default true not null,
+  position bigint not null,
+  constraint event_positions_pkey PRIMARY KEY (only_row),
+  constraint event_positions__only_row CHECK (only_row)
+) with (fillfactor=10, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=200);
+comment on table event_positions is 'One row: how many invalidation events were committed.';
+comment on column event_positions.position is 'Position of the newest committed event. Each event increments it when it commits.';
 
 create table flags (
   name text not null,

@@ -30,6 +30,11 @@ export const catalogue = {
   'server.failed': { status: 500, message: 'An internal error occurred' },
   'server.stopping': { status: 503, message: 'This instance is shutting down; try again', retryAfterS: 1 },
   'database.unavailable': { status: 503, message: 'The database cannot be reached; try again', retryAfterS: 1 },
+  'bus.mismatch': {
+    status: 503,
+    message: 'The database of this change is not the one that the instances listen to; nothing was changed; try again',
+    retryAfterS: 1,
+  },
 
   'identity.not_signed_in': { status: 401, message: 'A valid access token is required' },
   'identity.credentials_wrong': { status: 401, message: 'The e-mail address or the password is wrong' },

@@ -20,12 +20,16 @@ import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from './
 
 type Dependencies = {
   readonly database: Database
-  /** For the connection that listens. Must not go through a pooler. */
+  /** For the connection of the bus that listens. Must not go through a pooler. */
   readonly busConnection: Connection
+  /** The one that `database` uses, for what the bus sends. */
+  readonly changesConnection: Connection
   /** Undefined: no Redis is configured, so a miss in memory goes to Postgres. */
   readonly redis: CacheRedis | undefined
   readonly clock: Clock
-  /** Leases bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
+  /** Waits bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
+  readonly realClock: Clock
+  /** For leases alone: real time, which also advances while a virtual machine is paused; see createLeaseClock. */
   readonly leaseClock: Clock
   readonly log: Log
   readonly limits: { readonly maxEntries: number; readonly maxBytes: number; readonly ttlMs: number }
@@ -45,7 +49,10 @@ export type Caches = {
   readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict'>
   readonly redisCache: RedisCache | undefined
   readonly changes: Changes
-  readonly bus: Pick<Bus, 'instance' | 'lease' | 'on' | 'members' | 'counts' | 'waits'>
+  readonly bus: Pick<
+    Bus,
+    'instance' | 'lease' | 'noLeaseReason' | 'on' | 'members' | 'membersOfOtherVersion' | 'counts' | 'waits'
+  >
   /** Events received here that Redis has not confirmed yet. */
   readonly pendingInvalidations: Pick<PendingInvalidations, 'size'>
   readonly flags: Flags
@@ -69,16 +76,16 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
 }
 
 export const createCaches = (dependencies: Dependencies): Caches => {
-  const { database, redis, clock, leaseClock, log, limits, tierSwitches, timing } = dependencies
+  const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
   const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits })
   const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
-  const pendingInvalidations = createPendingInvalidations(leaseClock)
+  const pendingInvalidations = createPendingInvalidations(realClock)
   const redisCache = redis && createRedisCache({ redis, clock })
   const outbox = createOutbox({
     redisCache,
     pendingInvalidations,
     store: createEventStore(database.batch),
-    clock: leaseClock,
+    clock: realClock,
     log,
     timing: timing?.outbox,
   })
@@ -88,27 +95,38 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     facts.invalidate(keys)
     for (const listener of listeners) listener(keys)
   }
-  const handlers: BusHandlers = {
+  const handlers: Omit<BusHandlers, 'beforeLease'> = {
     onEvent: (event) => {
       pendingInvalidations.add(event)
       flags.onInvalidated(event.keys)
       invalidate(event.keys)
     },
-    onReset: (events) => {
+    onReset: ({ pendingInvalidations: events, isContinued }) => {
+      if (!isContinued) {
+        pendingInvalidations.renumber()
+        outbox.onOtherDatabase()
+      }
       // Events that were pending here and no longer are may have been confirmed by a Redis server other than ours: they
       // stay, and the outbox deletes their keys here too.
       for (const event of events) pendingInvalidations.add(event)
       invalidate('everything')
     },
+    onGap: () => invalidate('everything'),
     onConfirmed: outbox.onConfirmed,
   }
   const { bus, disconnect } = createListeningBus({
     connection: dependencies.busConnection,
-    clock: leaseClock,
+    changesConnection: dependencies.changesConnection,
+    clock: realClock,
+    leaseClock,
     log,
     handlers,
     // The other instances stop waiting for one without a lease, so a switch they turned must be read before it has one.
-    beforeLease: (sql) => flags.reload(() => tierSwitches.read(sql)),
+    beforeLease: (sql, { isOther }) => {
+      // A fact must not be read from the earlier database under a lease of the new one.
+      if (isOther) database.retireConnections()
+      return flags.reload(() => tierSwitches.read(sql))
+    },
     acknowledge: dependencies.acknowledge,
     timing: timing?.lease,
   })

@@ -17,8 +17,13 @@ type Reasons = { readonly notReady: string[]; readonly degraded: string[] }
 
 const probeMs = 1_000
 
-export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe }: Services) => {
+export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, caches }: Services) => {
   const startDeadline = createDeadlines(clock)
+  const busReasons = (): string[] => {
+    const reason = caches.bus.noLeaseReason()
+    // Those two pass by themselves.
+    return reason === undefined || reason === 'connecting' || reason === 'late' ? [] : [`bus.${reason}`]
+  }
   const findReasons = async (): Promise<Reasons> => {
     if (lifecycle.draining) return { notReady: ['server.stopping'], degraded: [] }
     const [reachable, storing] = await Promise.all([
@@ -30,7 +35,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe }: 
     ])
     return {
       notReady: reachable ? [] : ['database.unavailable'],
-      degraded: storing ? [] : ['storage.unavailable'],
+      degraded: [...(storing ? [] : ['storage.unavailable']), ...busReasons()],
     }
   }
   return new Elysia()
@@ -55,7 +60,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe }: 
           { 200: readiness, 503: readiness },
           {
             summary:
-              'Readiness: whether to send requests here, and if not, why. `degraded`: to send, though some routes fail',
+              'Readiness: whether to send requests here, and if not, why. `degraded`: to send, though something is slower or fails',
             tags,
             open: true,
           },

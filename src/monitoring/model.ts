@@ -1,3 +1,4 @@
+import { noLeaseReasons } from '../access/invalidation/tracking.ts'
 import { closed, oneOf, type Static, t } from '../http/schema-types.ts'
 
 const count = (description?: string) => t.Integer({ minimum: 0, ...(description !== undefined && { description }) })
@@ -44,8 +45,17 @@ const caches = closed({
 const bus = closed({
   instance: t.String({ description: 'Id of the instance that answered' }),
   lease_held: t.Boolean({ description: 'Whether the instance holds its lease and trusts its memory' }),
+  no_lease_reason: t.Union([oneOf(noLeaseReasons), t.Null()], {
+    description:
+      'Why the instance holds no lease. `connecting`: the connections of the bus are not open. `late`: its heartbeats come back late. `pooler`: notifications do not arrive, because DATABASE_BUS_URL leads through a pooler in transaction mode. `other_database`: DATABASE_BUS_URL leads to another database than DATABASE_URL. `gap`: an invalidation event was lost. `other_version`: the database has the functions of another version. Null while the lease is held',
+  }),
   members: t.Array(t.String(), { description: 'The other instances whose heartbeats it receives' }),
+  members_of_other_version: t.Array(t.String(), {
+    description:
+      'Of those, the instances of another version of the wire: each change waits until their leases are over',
+  }),
   events_received: count('Invalidation events received, those of this instance among them'),
+  gaps: count('How often an invalidation event was found to be missing; each time memory was cleared'),
   changes_committed: count('Changes this instance committed'),
   pending_invalidations: count('Invalidation events that Redis has not confirmed yet'),
   waits: closed({

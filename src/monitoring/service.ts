@@ -1,6 +1,5 @@
 import type { DecisionCounters } from '../access/cache/decision-counters.ts'
 import type { Caches } from '../access/caches.ts'
-import type { Clock } from '../kit/clock.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'
 
@@ -9,7 +8,6 @@ type Dependencies = {
   readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
   /** Undefined: no Redis is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
-  readonly clock: Clock
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -23,7 +21,7 @@ const shareOf = (part: number, whole: number): number | null => (whole === 0 ? n
  * Guarantee: reads memory only, so it works while Postgres and Redis are down. A hit rate never appears without the count of
  * stale facts.
  */
-export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }: Dependencies) => {
+export const createMonitoring = ({ caches, decisionCounters, redis, l1 }: Dependencies) => {
   const { memory, redisCache, bus, pendingInvalidations, flags, staleDetector } = caches
 
   const cacheMetrics = (): Metrics['caches'] => {
@@ -58,9 +56,12 @@ export const createMonitoring = ({ caches, decisionCounters, redis, clock, l1 }:
 
   const busMetrics = (): Metrics['bus'] => ({
     instance: bus.instance,
-    lease_held: clock.monotonic() < bus.lease.untilMs,
+    lease_held: bus.noLeaseReason() === undefined,
+    no_lease_reason: bus.noLeaseReason() ?? null,
     members: bus.members(),
+    members_of_other_version: bus.membersOfOtherVersion(),
     events_received: bus.counts.events,
+    gaps: bus.counts.gaps,
     changes_committed: bus.counts.commits,
     pending_invalidations: pendingInvalidations.size,
     waits: {

@@ -2,27 +2,35 @@ import type { Log } from './log.ts'
 import { type Connection, connect, type Sql } from './postgres.ts'
 
 type Options = {
+  /** To listen. Must not go through a pooler in transaction mode, which would drop messages. */
   readonly connection: Connection
+  /** To send, and to read what belongs to messages. May go through a pooler. */
+  readonly senderConnection: Connection
   readonly channels: readonly string[]
+  /** Reads on a connection, before it listens, which database it leads to. */
+  readonly identify: (sql: Sql) => Promise<string | undefined>
   /** Called in commit order for every notification committed after `onOpen`. */
   readonly onMessage: (payload: string) => void
   /** Listening has started or restarted. Earlier notifications may have been missed. */
-  readonly onOpen: (sql: Sql) => void
+  readonly onOpen: (listeningTo: string | undefined) => void
   readonly onLost: () => void
   readonly log: Log
 }
 
 /**
- * One LISTEN connection to Postgres, replaced whenever it is lost.
+ * Two connections to Postgres: one that listens, replaced whenever it is lost, and one that sends.
  *
- * Guarantee: between `onOpen` and `onLost`, messages arrive in commit order without gaps. Degrades: without a connection,
- * `send` rejects at once. Reconnects forever, after 50 ms at first and then with backoff up to 1 s; an attempt that is not
- * listening within 5 s counts as lost. Must not go through a pooler in transaction mode, which would drop messages.
+ * Guarantee: between `onOpen` and `onLost`, messages arrive in commit order without gaps, if nothing between drops them. The
+ * listening connection sends nothing after LISTEN, so that a pooler in transaction mode, which delivers only to a client
+ * whose statement is running, delivers nothing at all rather than a part. Degrades: without a connection `send` rejects at
+ * once. Reconnects forever, after 50 ms at first and then with backoff up to 1 s; an attempt that is not listening within
+ * 5 s counts as lost.
  */
 export type Notifications = {
-  /** Sends on the listening connection, so success also proves that this connection works. */
   send(channel: string, payload: string): Promise<void>
-  /** Replaces the connection. For one that is open but silent. */
+  /** The connection that sends. Throws `NotConnected` while nothing is listened to. */
+  sender(): Sql
+  /** Replaces both connections. For one that is open but silent. */
   restart(): void
   close(): Promise<void>
 }
@@ -37,21 +45,37 @@ export class NotConnected extends Error {
   override readonly name = 'NotConnected'
 }
 
-export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }: Options): Notifications => {
-  let current: Sql | undefined
+/** Never recycled, unlike the connections of a pool: each replacement is a gap. */
+const lasting = { max: 1, idle_timeout: 0, max_lifetime: null, fetch_types: false } as const
+
+type Pair = { readonly listener: Sql; readonly sender: Sql }
+
+export const listen = (options: Options): Notifications => {
+  const { channels, identify, onMessage, onOpen, onLost, log } = options
+  let current: Pair | undefined
   let open = false
   let closed = false
   let retryMs = minRetryMs
   let retry: ReturnType<typeof setTimeout> | undefined
+  let failureReported = false
 
-  const handleLoss = (sql: Sql) => {
-    if (sql !== current) return
+  const end = ({ listener, sender }: Pair, timeout: number) =>
+    Promise.all([listener.end({ timeout }).catch(() => {}), sender.end({ timeout }).catch(() => {})])
+
+  const handleLoss = (pair: Pair, error?: unknown) => {
+    if (pair !== current) return
     current = undefined
-    void sql.end({ timeout: 0 }).catch(() => {})
+    void end(pair, 0)
     if (open) {
       open = false
       log.warn({ event: 'bus.lost' }, 'the connection that receives invalidations was lost')
       onLost()
+    } else if (error !== undefined && !failureReported && !closed) {
+      failureReported = true
+      log.warn(
+        { event: 'bus.unreachable', error },
+        'cannot listen for invalidations: DATABASE_BUS_URL, or DATABASE_URL without it, must lead to the primary; trying again',
+      )
     }
     if (closed) return
     retry = setTimeout(attempt, retryMs)
@@ -59,42 +83,54 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
   }
 
   const attempt = async () => {
-    const sql: Sql = connect(connection, {
-      max: 1,
-      idle_timeout: 0,
-      // Never recycled, unlike a pool's connections: each replacement is a gap.
-      max_lifetime: null,
-      fetch_types: false,
-      // Notifications do not survive a crash anyway, so a commit need not wait for the disk.
-      connection: { application_name: 'velro:bus', synchronous_commit: 'off' },
+    const listener: Sql = connect(options.connection, {
+      ...lasting,
+      connection: { application_name: 'velro:bus' },
       onnotify: (_channel, payload) => {
         // Messages before `onOpen` are covered by it: the caller then reads the current state.
-        if (sql === current && open) onMessage(payload)
+        if (pair === current && open) onMessage(payload)
       },
-      onclose: () => handleLoss(sql),
+      onclose: () => handleLoss(pair),
     })
-    current = sql
-    const timer = setTimeout(() => handleLoss(sql), openTimeoutMs)
+    const pair: Pair = {
+      listener,
+      // Statements are not prepared, so that every pooler takes them.
+      sender: connect(options.senderConnection, {
+        ...lasting,
+        prepare: false,
+        connection: { application_name: 'velro:bus-sender' },
+      }),
+    }
+    current = pair
+    const timer = setTimeout(() => handleLoss(pair, new NotConnected('Not listening within 5 s')), openTimeoutMs)
+    let listeningTo: string | undefined
     try {
-      for (const channel of channels) await sql`listen ${sql(channel)}`
-    } catch {
-      return handleLoss(sql)
+      listeningTo = await identify(listener)
+      for (const channel of channels) await listener`listen ${listener(channel)}`
+    } catch (error) {
+      return handleLoss(pair, error)
     } finally {
       clearTimeout(timer)
     }
-    if (sql !== current || closed) return
+    if (pair !== current || closed) return
     retryMs = minRetryMs
+    failureReported = false
     open = true
-    onOpen(sql)
+    onOpen(listeningTo)
+  }
+
+  const sender = (): Sql => {
+    if (current === undefined || !open) throw new NotConnected()
+    return current.sender
   }
 
   void attempt()
 
   return {
     send: async (channel, payload) => {
-      if (current === undefined || !open) throw new NotConnected()
-      await current`select pg_notify(${channel}, ${payload})`
+      await sender()`select pg_notify(${channel}, ${payload})`
     },
+    sender,
     restart: () => {
       if (current !== undefined) handleLoss(current)
     },
@@ -104,7 +140,7 @@ export const listen = ({ connection, channels, onMessage, onOpen, onLost, log }:
       const last = current
       current = undefined
       open = false
-      await last?.end({ timeout: closeTimeoutS }).catch(() => {})
+      if (last !== undefined) await end(last, closeTimeoutS)
     },
   }
 }

@@ -127,6 +127,8 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
   isReachable(): Promise<boolean>
   /** Opens each pool's minimum, so that the first requests do not wait for connecting. */
   warm(): Promise<void>
+  /** Runs no further statement on the connections open now: each is closed after its running statement or transaction. */
+  retireConnections(): void
   /** Waits up to `graceMs` for running statements, then closes every connection. */
   close(graceMs?: number): Promise<void>
 }
@@ -288,6 +290,9 @@ export const createDatabase = ({
         await Promise.all(Array.from({ length: sizes[name].min }, () => opened[name]`select 1`))
       }
     },
+    retireConnections: () => {
+      for (const name of poolNames) (opened[name] as Sql & { retire(): void }).retire()
+    },
     close: async (graceMs = 5_000) => {
       await Promise.all(poolNames.map((name) => opened[name].end({ timeout: graceMs / 1_000 })))
     },
@@ -337,6 +342,9 @@ export const databaseFault = (error: unknown): Fault | undefined => {
 export const isBusy = (error: unknown): boolean =>
   ['53300', '57P03'].includes(codeOf(error)) ||
   (error instanceof Error && error.message.startsWith('no more connections allowed'))
+
+/** Whether the statement calls a function that the database does not have. */
+export const isMissingFunction = (error: unknown): boolean => codeOf(error) === '42883'
 
 export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
 

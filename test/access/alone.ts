@@ -11,6 +11,10 @@ export const changesAlone = (sql: Sql, facts: Pick<FactCache, 'invalidate'>): Ch
   createChanges({
     sql,
     facts,
-    bus: { instance: 'alone', registerCommit: () => ({ acknowledgedByAll: async () => {}, abandon: () => {} }) },
+    bus: {
+      instance: 'alone',
+      databaseIdentity: () => undefined,
+      registerCommit: () => ({ acknowledgedByAll: async () => {}, abandon: () => {} }),
+    },
     onCommitted: () => {},
   })

@@ -348,7 +348,7 @@ describe('between a commit and its notification', () => {
     await all.step('a', 'receiveAll')
     await all.pass(900)
     expect(all.postgres.answered).toBe(1)
-    await all.pass(200)
+    await all.pass(350)
     expect(all.postgres.answered).toBe(2)
     await check('b')
     expect(all.stale).toEqual([])

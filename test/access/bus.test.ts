@@ -1,14 +1,16 @@
 import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from 'bun:test'
 import { type Bus, createBus } from '../../src/access/invalidation/bus.ts'
 import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
-import { defaultLeaseTiming, type LeaseTiming } from '../../src/access/invalidation/timing.ts'
-import { channelOf, commonChannel } from '../../src/access/invalidation/topics.ts'
-import { manualClock } from '../../src/kit/clock.ts'
+import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from '../../src/access/invalidation/timing.ts'
+import { channelOf, commonChannel, encodeMessage } from '../../src/access/invalidation/topics.ts'
+import type { BusProblem } from '../../src/access/invalidation/tracking.ts'
+import { type Clock, manualClock } from '../../src/kit/clock.ts'
 
 const { leaseMs, heartbeatMs } = defaultLeaseTiming
+const { waitMs } = deriveTiming(defaultLeaseTiming)
 
 /** A bus whose connection, clock and timers are driven by the test. */
-const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) => {
+const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming; leaseClock?: Clock } = {}) => {
   const clock = manualClock()
   const sent: { channel: string; payload: string }[] = []
   const applied: string[] = []
@@ -16,9 +18,24 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
   const pendingReads: PromiseWithResolvers<readonly InvalidationEvent[]>[] = []
   const timers = new Set<{ dueMs: number; call: () => void }>()
   const connectionState = { restarts: 0 }
+  /** What a statement sees: each event received here was committed there. */
+  const database = { identity: 'db', position: 0 }
+  const problems: (BusProblem | undefined)[] = []
+  /** Writes events and heartbeats of others as Postgres does. Positions count up, and the rest is as given. */
+  const encode = (payload: string): string => {
+    const [word, ...words] = payload.split(' ')
+    if (word === 'event' && !payload.includes(' * 2 ')) {
+      database.position += 1
+      const [id, writer, ...keys] = words
+      return ['event', id, writer, '* 2', database.position, ...keys].join(' ')
+    }
+    if (word === 'beat' && words.length === 2) return `${payload} 2 ${database.identity} ${database.position}`
+    return payload
+  }
   const bus = createBus({
     instance: 'me',
     clock,
+    onProblem: (problem) => void problems.push(problem),
     ...options,
     after: (ms, call) => {
       const timer = { dueMs: clock.monotonic() + ms, call }
@@ -32,10 +49,15 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
         eventReads.push(read)
         return read.promise
       },
-      readPendingEvents: () => {
+      sendHeartbeat: async (heartbeatId) => {
+        const payload = encodeMessage('heartbeat', { instance: 'me', heartbeatId, seen: { ...database } })
+        sent.push({ channel: commonChannel, payload })
+      },
+      readSnapshot: async () => {
         const read = Promise.withResolvers<readonly InvalidationEvent[]>()
         pendingReads.push(read)
-        return read.promise
+        const pendingInvalidations = await read.promise
+        return { ...database, pendingInvalidations }
       },
       restart: () => {
         connectionState.restarts += 1
@@ -44,8 +66,14 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
     },
     handlers: {
       onEvent: ({ id, keys }) => void applied.push(`event ${id} ${typeof keys === 'string' ? keys : keys.join(' ')}`),
-      onReset: (pendingInvalidations) =>
-        void applied.push(['reset', ...pendingInvalidations.map(({ id }) => id)].join(' ')),
+      beforeLease: async ({ isOther }) => {
+        if (isOther) applied.push('other database')
+      },
+      onReset: ({ pendingInvalidations, isContinued }) => {
+        applied.push(['reset', ...pendingInvalidations.map(({ id }) => id)].join(' '))
+        if (!isContinued) applied.push('not continued')
+      },
+      onGap: () => void applied.push('gap'),
       onConfirmed: (ids, incarnation) => void applied.push(`confirmed ${incarnation} ${ids.join(' ')}`),
     },
   })
@@ -59,9 +87,11 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
     eventReads,
     pendingReads,
     heartbeats,
+    database,
+    problems,
     timersLeft: () => timers.size,
     receive: (...payloads: string[]) => {
-      for (const payload of payloads) bus.connection.onMessage(payload)
+      for (const payload of payloads) bus.connection.onMessage(encode(payload))
     },
     acks: () => sent.filter(({ payload }) => payload.startsWith('ack ')),
     isLeased: () => clock.monotonic() < bus.lease.untilMs,
@@ -75,7 +105,7 @@ const setUp = (options: { acknowledge?: boolean; timing?: LeaseTiming } = {}) =>
     },
     /** The connection opens and the pending events have been read. */
     open: async (...pendingInvalidations: InvalidationEvent[]) => {
-      bus.connection.onOpen()
+      bus.connection.onOpen(database.identity)
       pendingReads.at(-1)?.resolve(pendingInvalidations)
       await settle()
     },
@@ -230,15 +260,15 @@ describe('a writer', () => {
     expect(bus.members()).toEqual(['a'])
   })
 
-  test('waits a lease from the commit for a silent member, and no less', async () => {
+  test('waits 1.25 leases from the commit for a silent member, and no less', async () => {
     me.receive('beat frozen 1.1')
     const commitWait = bus.registerCommit('1')
     me.receive('event 1 me project:p')
     me.pass(500)
     const acknowledged = commitWait.acknowledgedByAll()
-    me.pass(leaseMs - 1)
+    me.pass(waitMs - 1)
     expect(await isDone(acknowledged)).toBeFalse()
-    me.pass(100)
+    me.pass(1)
     expect(await isDone(acknowledged)).toBeTrue()
   })
 
@@ -246,9 +276,9 @@ describe('a writer', () => {
     me.receive('beat a 1.1')
     const acknowledged = bus.registerCommit('1').acknowledgedByAll()
     me.receive('ack a 1')
-    me.pass(leaseMs)
+    me.pass(waitMs - 1)
     expect(await isDone(acknowledged)).toBeFalse()
-    me.pass(100)
+    me.pass(1)
     expect(await isDone(acknowledged)).toBeTrue()
   })
 
@@ -292,13 +322,14 @@ describe('a writer', () => {
 describe('a writer that has been listening for less than a lease', () => {
   test('waits for unknown members, because one of them may hold an older lease', async () => {
     await me.open()
+    me.receive(me.heartbeats()[0] as string)
     me.pass(400)
     const acknowledged = bus.registerCommit('1').acknowledgedByAll()
     me.receive('beat a 1.1', 'event 1 me project:p', 'ack a 1')
     expect(await isDone(acknowledged)).toBeFalse()
-    me.pass(leaseMs - 400)
+    me.pass(waitMs - 401)
     expect(await isDone(acknowledged)).toBeFalse()
-    me.pass(100)
+    me.pass(1)
     expect(await isDone(acknowledged)).toBeTrue()
   })
 
@@ -307,10 +338,11 @@ describe('a writer that has been listening for less than a lease', () => {
     bus.connection.onLost()
     me.pass(3 * leaseMs)
     await me.open()
+    me.receive(me.heartbeats().at(-1) as string)
     const acknowledged = bus.registerCommit('1').acknowledgedByAll()
     me.receive('event 1 me project:p')
     expect(await isDone(acknowledged)).toBeFalse()
-    me.pass(leaseMs + 100)
+    me.pass(waitMs)
     expect(await isDone(acknowledged)).toBeTrue()
   })
 })
@@ -435,7 +467,7 @@ describe('an event whose keys do not fit into a notification', () => {
 
 describe('a connection of the bus', () => {
   test('applies the pending events before any message that arrived meanwhile', async () => {
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     me.receive('event 7 other project:p', 'confirmed x 6')
     await settle()
     expect(me.applied).toEqual([])
@@ -445,7 +477,7 @@ describe('a connection of the bus', () => {
   })
 
   test('is replaced when the pending events cannot be read', async () => {
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     me.pendingReads[0]?.reject(new Error('cut off'))
     await settle()
     expect(me.connectionState.restarts).toBe(1)
@@ -454,10 +486,10 @@ describe('a connection of the bus', () => {
   })
 
   test('lost while the pending events were read passes nothing on to the next connection', async () => {
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     me.receive('event 7 other project:p')
     bus.connection.onLost()
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     me.pendingReads[0]?.resolve([])
     await settle()
     expect(me.applied).toEqual([])
@@ -480,7 +512,7 @@ describe('a connection of the bus', () => {
   })
 
   test('is replaced when no heartbeat returned since it was opened', async () => {
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     await settle()
     me.pass(3_001)
     tick()
@@ -512,17 +544,218 @@ test('a bus with a shorter lease derives its waits, membership and silence from 
   expect(isLeased()).toBeFalse()
   const acknowledged = bus.registerCommit('1').acknowledgedByAll()
   receive('event 1 me project:p')
-  pass(101)
+  pass(124)
   expect(await isDone(acknowledged)).toBeFalse()
   pass(1)
   expect(await isDone(acknowledged)).toBeTrue()
   expect(bus.members()).toEqual([])
-  pass(95)
+  pass(72)
   tick()
   expect(connectionState.restarts).toBe(0)
   pass(1)
   tick()
   expect(connectionState.restarts).toBe(1)
+})
+
+describe('an instance', () => {
+  const renew = () => {
+    tick()
+    me.receive(me.heartbeats().at(-1) as string)
+  }
+
+  test('that misses an event has no lease from the next event on, clears memory and replaces its connections', async () => {
+    await me.open()
+    me.receive('event 1 other project:p')
+    renew()
+    expect(me.isLeased()).toBeTrue()
+    me.database.position += 1
+    me.receive('event 3 other project:q')
+    expect(me.isLeased()).toBeFalse()
+    expect(me.applied).toEqual(['reset', 'event 1 project:p', 'gap'])
+    expect([me.connectionState.restarts, bus.counts.gaps, bus.noLeaseReason()]).toEqual([1, 1, 'gap'])
+    await settle()
+    expect(me.acks().map(({ payload }) => payload)).toEqual(['ack me 1'])
+  })
+
+  test('that misses the newest event has no lease from its own next heartbeat on', async () => {
+    await me.open()
+    renew()
+    me.database.position += 1
+    expect(me.isLeased()).toBeTrue()
+    renew()
+    expect(me.isLeased()).toBeFalse()
+    expect([me.applied.at(-1), me.connectionState.restarts]).toEqual(['gap', 1])
+  })
+
+  test('that lost an event holds a lease again once new connections are open, with an empty memory', async () => {
+    await me.open()
+    me.database.position += 1
+    renew()
+    await me.open({ id: '1', keys: ['project:p'] })
+    expect(bus.noLeaseReason()).toBe('gap')
+    renew()
+    expect([bus.noLeaseReason(), me.applied]).toEqual([undefined, ['reset', 'gap', 'reset 1']])
+    expect(me.problems).toEqual(['gap', undefined])
+  })
+
+  test('takes a lower position for an older state of the database: no lease, and the reset says so', async () => {
+    me.database.position = 7
+    await me.open()
+    renew()
+    me.database.position = 3
+    me.receive('event 4 other project:p')
+    expect([me.isLeased(), me.applied.at(-1)]).toEqual([false, 'gap'])
+    await me.open()
+    expect(me.applied.slice(-2)).toEqual(['reset', 'not continued'])
+  })
+
+  test('whose heartbeat saw a lower position than was known when it was sent has no lease', async () => {
+    me.database.position = 7
+    await me.open()
+    me.database.position = 6
+    renew()
+    expect([me.isLeased(), me.applied.at(-1)]).toEqual([false, 'gap'])
+  })
+
+  test('accepts events that were committed before its snapshot and arrive after it', async () => {
+    me.database.position = 5
+    await me.open()
+    me.receive('event 4 other * 2 4 project:p', 'event 5 other * 2 5 project:q', 'event 6 other project:r')
+    renew()
+    expect(me.isLeased()).toBeTrue()
+    expect(me.applied).toEqual(['reset', 'event 4 project:p', 'event 5 project:q', 'event 6 project:r'])
+  })
+
+  test('that listens to another database than the one of its changes has no lease and applies no event', async () => {
+    bus.connection.onOpen('staging')
+    me.pendingReads[0]?.resolve([])
+    await settle()
+    me.receive('event 1 other project:p')
+    tick()
+    expect([bus.noLeaseReason(), me.heartbeats(), me.applied]).toEqual(['other_database', [], []])
+    expect(me.problems).toEqual(['other_database'])
+    expect(bus.databaseIdentity()).toBeUndefined()
+    me.pass(3 * leaseMs + 1)
+    tick()
+    expect(me.connectionState.restarts).toBe(1)
+    expect(me.problems).toEqual(['other_database'])
+  })
+
+  test('whose heartbeat is notified by another database has no lease', async () => {
+    await me.open()
+    renew()
+    me.database.identity = 'promoted'
+    renew()
+    expect([me.isLeased(), me.connectionState.restarts, bus.noLeaseReason()]).toEqual([false, 1, 'other_database'])
+    await me.open()
+    expect(me.applied).toEqual(['reset', 'gap', 'other database', 'reset', 'not continued'])
+    expect(bus.databaseIdentity()).toBe('promoted')
+  })
+
+  test('has no lease while the connections to the earlier database are retired', async () => {
+    await me.open()
+    renew()
+    bus.connection.onLost()
+    expect(me.isLeased()).toBeTrue()
+    me.database.identity = 'promoted'
+    await me.open()
+    expect(me.isLeased()).toBeFalse()
+  })
+
+  test('names the database of its changes for two leases after its connections were lost', async () => {
+    expect(bus.databaseIdentity()).toBeUndefined()
+    await me.open()
+    bus.connection.onLost()
+    me.pass(2 * leaseMs - 1)
+    expect(bus.databaseIdentity()).toBe('db')
+    me.pass(1)
+    expect(bus.databaseIdentity()).toBeUndefined()
+  })
+
+  test('names a pooler when no notification arrived a lease after its heartbeat was committed', async () => {
+    await me.open()
+    expect(bus.noLeaseReason()).toBe('connecting')
+    me.pass(leaseMs)
+    tick()
+    expect(me.problems).toEqual([])
+    me.pass(1)
+    tick()
+    me.pass(heartbeatMs)
+    tick()
+    expect([me.problems, bus.noLeaseReason()]).toEqual([['pooler'], 'pooler'])
+  })
+
+  test('that receives an event of another version reads its keys from the row and has no lease', async () => {
+    await me.open()
+    renew()
+    bus.connection.onMessage('event 9 other * 3 1-1 x')
+    expect([me.isLeased(), bus.noLeaseReason()]).toEqual([false, 'other_version'])
+    me.eventReads[0]?.resolve({ id: '9', keys: ['project:p'] })
+    await settle()
+    expect(me.applied.at(-1)).toBe('event 9 project:p')
+    renew()
+    expect(me.isLeased()).toBeFalse()
+  })
+
+  test('whose own heartbeat is of another version has no lease', async () => {
+    await me.open()
+    const [own = ''] = me.heartbeats()
+    bus.connection.onMessage(own.replace(' 2 ', ' 3 '))
+    expect([me.isLeased(), bus.noLeaseReason()]).toEqual([false, 'other_version'])
+  })
+
+  test('counts its lease on the clock of leases, and its waits on the monotonic one', async () => {
+    const clock = manualClock()
+    const wall = { aheadMs: 0 }
+    const leaseClock = { now: clock.now, monotonic: () => clock.monotonic() + wall.aheadMs }
+    me = setUp({ leaseClock })
+    bus = me.bus
+    await me.open()
+    renew()
+    expect(bus.noLeaseReason()).toBeUndefined()
+    wall.aheadMs = 30_000
+    expect(bus.noLeaseReason()).toBe('late')
+    expect(bus.members()).toEqual([])
+    renew()
+    expect(bus.noLeaseReason()).toBeUndefined()
+    expect(me.connectionState.restarts).toBe(0)
+  })
+})
+
+describe('a member of another version', () => {
+  beforeEach(openForTwoLeases)
+
+  test('cannot acknowledge: the writer waits 1.25 leases', async () => {
+    bus.connection.onMessage('beat old 1.1')
+    me.receive('beat new 1.1')
+    expect([bus.members(), bus.membersOfOtherVersion()]).toEqual([['old', 'new'], ['old']])
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('ack old 1', 'event 1 me project:p', 'ack new 1', 'ack old 1')
+    me.pass(waitMs - 1)
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.pass(1)
+    expect(await isDone(acknowledged)).toBeTrue()
+  })
+
+  test('that leaves is waited for no longer', async () => {
+    bus.connection.onMessage('beat old 1.1')
+    const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+    me.receive('event 1 me project:p')
+    expect(await isDone(acknowledged)).toBeFalse()
+    me.receive('bye old')
+    expect(await isDone(acknowledged)).toBeTrue()
+  })
+})
+
+test('a writer on whose connection no heartbeat of its own came back waits 1.25 leases, whoever acknowledges', async () => {
+  await me.open()
+  me.pass(2 * waitMs)
+  const acknowledged = bus.registerCommit('1').acknowledgedByAll()
+  me.receive('event 1 me project:p')
+  me.pass(waitMs - 1)
+  expect(await isDone(acknowledged)).toBeFalse()
+  me.pass(1)
+  expect(await isDone(acknowledged)).toBeTrue()
 })
 
 describe('a closed bus', () => {
@@ -542,13 +775,13 @@ describe('a closed bus', () => {
     await bus.close()
     const sentBefore = me.sent.length
     bus.connection.onLost()
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     await settle()
     expect(me.sent).toHaveLength(sentBefore)
   })
 
   test('stays closed when it was closed while its connection opened', async () => {
-    bus.connection.onOpen()
+    bus.connection.onOpen('db')
     await bus.close()
     me.pendingReads[0]?.resolve([])
     await settle()

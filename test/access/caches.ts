@@ -6,24 +6,43 @@ import { type FactKey, factKey } from '../../src/access/policy/facts/registry.ts
 import { createFlagStore } from '../../src/flags/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
-import { createLog } from '../../src/platform/log.ts'
-import { createDatabase as createPools } from '../../src/platform/postgres.ts'
+import { createLog, type Log } from '../../src/platform/log.ts'
+import { type Connection, createDatabase as createPools } from '../../src/platform/postgres.ts'
 import { createRedis } from '../../src/platform/redis.ts'
 import type { TestConnection } from '../harness.ts'
 
-const log = createLog('silent')
 const clock = systemClock
 
 /** The caches of one instance, with helpers to read and change an account. Redis gets two seconds to answer. */
-export const startCaches = async (connection: TestConnection, redisUrl?: string, timing?: CacheTiming) => {
+export const startCaches = async (
+  connection: TestConnection,
+  redisUrl?: string,
+  timing?: CacheTiming,
+  {
+    busConnection = connection,
+    changesConnection = connection,
+    log = createLog('silent'),
+    withLease = true,
+  }: {
+    /** As DATABASE_BUS_URL. */
+    busConnection?: Connection
+    /** What the bus takes for DATABASE_URL; the pools are connected directly. */
+    changesConnection?: Connection
+    log?: Log
+    /** Whether to wait for a lease. */
+    withLease?: boolean
+  } = {},
+) => {
   const pools = createPools({ connection, budget: 12 })
   const redis =
     redisUrl === undefined ? undefined : createRedis({ url: redisUrl, clock, log, scripts, deadlineMs: 2_000 })
   const caches = createCaches({
     database: pools,
-    busConnection: connection,
+    busConnection,
+    changesConnection,
     redis,
     clock,
+    realClock: clock,
     leaseClock: clock,
     log,
     limits: { maxEntries: 1_000, maxBytes: 1e9, ttlMs: 60_000 },
@@ -48,7 +67,7 @@ export const startCaches = async (connection: TestConnection, redisUrl?: string,
     const untilMs = clock.monotonic() + (timing?.lease ?? defaultLeaseTiming).leaseMs
     return until(() => bus.lease.untilMs > untilMs)
   }
-  await leased()
+  if (withLease) await leased()
   return {
     ...caches,
     pools,

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { createChanges } from '../../src/access/invalidation/committed-change.ts'
+import { readDatabaseIdentity } from '../../src/access/invalidation/database-identity-store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
@@ -25,13 +26,14 @@ const ada = idOf('user', 1)
 const suspend = (tx: Queryable) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
 
 /** Changes whose acknowledgements arrive when the test says so. */
-const withheld = () => {
+const withheld = ({ busIdentity }: { busIdentity?: string } = {}) => {
   const announced: { id: string; hear: () => void }[] = []
   const changes = createChanges({
     sql,
     facts: { invalidate: () => {} },
     bus: {
       instance: 'me',
+      databaseIdentity: () => busIdentity,
       registerCommit: (id) => {
         const { promise, resolve } = Promise.withResolvers<void>()
         announced.push({ id, hear: resolve })
@@ -73,5 +75,22 @@ test('a change that only grants and invalidates no fact does not wait', async ()
   await run((tx) => tx`insert into projects (id, owner_id, name) values (${idOf('project', 1)}, ${ada}, 'p')`, {
     grantsOnly: true,
   }).done
+  expect(announced).toEqual([])
+})
+
+test('a change on the database of the bus is committed', async () => {
+  const { announced, run } = withheld({ busIdentity: await readDatabaseIdentity(sql) })
+  const { done } = run((tx) => tx`update users set plan = 'pro' where id = ${ada}`)
+  await until(() => announced.length === 1)
+  announced[0]?.hear()
+  await done
+  expect([...(await sql`select plan from users`)]).toEqual([{ plan: 'pro' }])
+})
+
+test('a change on another database than that of the bus is rolled back: bus.mismatch', async () => {
+  const { announced, run } = withheld({ busIdentity: '1-2-3-4' })
+  const error = await run((tx) => tx`update users set plan = 'free' where id = ${ada}`).done.catch((error) => error)
+  expect([error.code, error.status]).toEqual(['bus.mismatch', 503])
+  expect([...(await sql`select plan from users`)]).toEqual([{ plan: 'pro' }])
   expect(announced).toEqual([])
 })

@@ -28,6 +28,7 @@ const anyStep = fc.oneof(
   does('sweep', 2),
   does('open', 4),
   does('lose', 2),
+  does('drop', 2),
   {
     weight: 3,
     arbitrary: place.map((at) => ({ name: `freeze or thaw ${at}`, run: (all: Instances) => all.freeze(at) })),
@@ -59,12 +60,12 @@ const begin = async (all: Instances) => {
 }
 
 const total = { checks: 0, fromL1: 0, fromL2: 0, changes: 0 }
-const anyHistory = (acknowledge: boolean) =>
+const anyHistory = (acknowledge: boolean, drops = false) =>
   fc.asyncProperty(
     fc.boolean(),
     fc.array(anyStep, { minLength: 100, maxLength: 250, size: 'max' }),
     async (warm, steps) => {
-      const all = startInstances({ acknowledge })
+      const all = startInstances({ acknowledge, drops })
       if (warm) await begin(all)
       const stepNames: string[] = []
       for (const { name, run } of steps) {
@@ -85,6 +86,10 @@ describe('three instances under any interleaving of steps and faults', () => {
     expect(total.changes).toBeGreaterThan(histories)
     expect(total.fromL1).toBeGreaterThan(histories / 4)
     expect(total.fromL2).toBeGreaterThan(0)
+  }, 120_000)
+
+  test('never do so while events are dropped on the way to any of them', async () => {
+    await fc.assert(anyHistory(true, true), { numRuns: histories / 2 })
   }, 120_000)
 
   test('do so without acknowledgements', async () => {

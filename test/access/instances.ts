@@ -38,16 +38,26 @@ const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 const patient = { remainingMs: () => 1e9, check: () => {}, run: (work: unknown) => work } as unknown as Deadline
 const names = ['a', 'b', 'c'] as const
 const log = createLog('silent')
+const database = 'simulated'
 
 type Stale = { readonly instance: string; readonly returned: number; readonly answered: number }
 
-export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean } = {}) => {
+export const startInstances = ({
+  acknowledge = true,
+  drops = false,
+}: {
+  acknowledge?: boolean
+  /** Whether the step `drop` does anything. */
+  drops?: boolean
+} = {}) => {
   const clock = manualClock()
   const postgres = {
     version: 0,
     /** The newest version whose writer was answered. */
     answered: 0,
     events: 0,
+    /** Of the newest committed event. */
+    position: 0,
     rows: new Map<string, InvalidationEvent>(),
     messages: [] as { channel: string; payload: string }[],
   }
@@ -68,6 +78,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     let isFrozen = false
     let isDead = false
     let receivedTo = 0
+    const dropped = new Set<number>()
     const timers = new Set<{ dueMs: number; call: () => void }>()
     const repeated = new Map<number, () => void>()
     const statements: { version?: number; resolve: (version: number) => void }[] = []
@@ -145,8 +156,20 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           if (!isConnected || isDead) throw new Error('Not connected')
           postgres.messages.push({ channel, payload })
         },
+        sendHeartbeat: async (heartbeatId) => {
+          if (!isConnected || isDead) throw new Error('Not connected')
+          const seen = { identity: database, position: postgres.position }
+          postgres.messages.push({
+            channel: commonChannel,
+            payload: encodeMessage('heartbeat', { instance: name, heartbeatId, seen }),
+          })
+        },
         readEvent: async (of) => postgres.rows.get(of),
-        readPendingEvents: async () => [...postgres.rows.values()],
+        readSnapshot: async () => ({
+          identity: database,
+          position: postgres.position,
+          pendingInvalidations: [...postgres.rows.values()],
+        }),
         restart: () => lose(),
       },
       handlers: {
@@ -154,10 +177,12 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           pendingInvalidations.add(event)
           facts.invalidate(event.keys)
         },
-        onReset: (events) => {
+        beforeLease: async () => {},
+        onReset: ({ pendingInvalidations: events }) => {
           for (const event of events) pendingInvalidations.add(event)
           facts.invalidate('everything')
         },
+        onGap: () => facts.invalidate('everything'),
         onConfirmed: outbox.onConfirmed,
       },
     })
@@ -173,13 +198,19 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       begin: async (work: (tx: unknown) => Promise<unknown>) => {
         postgres.events += 1
         const event: InvalidationEvent = { id: String(postgres.events), keys: [key] }
-        await work(async () => [{ id: event.id, keys: event.keys }])
+        await work(async () => [{ id: event.id, keys: event.keys, identity: database }])
         postgres.version += 1
+        postgres.position += 1
         postgres.rows.set(event.id, event)
         const isLarge = Number(event.id) % 3 === 0
         postgres.messages.push({
           channel: commonChannel,
-          payload: encodeMessage('event', { id: event.id, writer: name, keys: isLarge ? 'stored' : [key] }),
+          payload: encodeMessage('event', {
+            id: event.id,
+            writer: name,
+            position: postgres.position,
+            keys: isLarge ? 'stored' : [key],
+          }),
         })
         const { version } = postgres
         await new Promise<void>((resolve) => commits.push(resolve))
@@ -198,10 +229,17 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       open: () => {
         if (isConnected) return
         isConnected = true
+        dropped.clear()
         receivedTo = postgres.messages.length
-        made(() => bus.connection.onOpen())
+        made(() => bus.connection.onOpen(database))
       },
       lose,
+      /** Its next event never arrives, and nothing tells it so. */
+      drop: () => {
+        if (!isConnected || !drops) return
+        const event = postgres.messages.findIndex(({ payload }, at) => at >= receivedTo && payload.startsWith('event '))
+        if (event !== -1) dropped.add(event)
+      },
       /** Receives the next message. */
       receive: () => {
         if (!isConnected) return
@@ -209,6 +247,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           const message = postgres.messages[receivedTo]
           if (message === undefined) return
           receivedTo += 1
+          if (dropped.delete(receivedTo - 1)) continue
           if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
           return bus.connection.onMessage(message.payload)
         }

@@ -17,6 +17,8 @@ let listener: Sql
 /** Payloads received since the last mark, and those before it. */
 let buffered: string[] = []
 let received: string[] = []
+/** Of all events that were published here. */
+const positions: number[] = []
 
 beforeAll(async () => {
   database = await createDatabase()
@@ -48,8 +50,9 @@ const publishedBy = async (work: () => Promise<unknown>): Promise<{ writer: stri
   // Deleted media also notify the sweep of orphans.
   const events = received.filter((payload) => payload !== 'orphans')
   return events.map((payload) => {
-    const [kind, , writer = '', ...keys] = payload.split(' ')
-    expect(kind).toBe('event')
+    const [kind, , writer = '', mark, version, position = '', ...keys] = payload.split(' ')
+    expect([kind, mark, version]).toEqual(['event', '*', '2'])
+    positions.push(Number(position))
     return { writer, keys: keys.sort() }
   })
 }
@@ -512,6 +515,75 @@ describe('a transaction', () => {
       }),
     )
     expect(events).toEqual([])
+  })
+
+  test('whose settings are reset invalidates everything, and what it changes afterwards by name', async () => {
+    const events = await publishedBy(() =>
+      sql.begin(async (tx) => {
+        await suspend(tx, ada)
+        await tx`reset all`
+        await suspend(tx, bob)
+      }),
+    )
+    expect(events).toEqual([
+      { writer: '-', keys: ['*'] },
+      { writer: '-', keys: names(bob) },
+    ])
+    const [payload = ''] = received
+    expect((await readEvent(sql, payload.split(' ')[1] as string))?.keys).toBe('everything')
+  })
+
+  test('whose settings are reset after it published sends what it published', async () => {
+    const events = await publishedBy(() =>
+      sql.begin(async (tx) => {
+        await suspend(tx, ada)
+        await publishEvent(tx, 'me')
+        await tx`reset all`
+      }),
+    )
+    expect(events).toEqual([{ writer: 'me', keys: names(ada) }])
+  })
+
+  test('that deletes the row of its event invalidates everything', async () => {
+    const events = await publishedBy(() =>
+      sql.begin(async (tx) => {
+        await suspend(tx, ada)
+        await tx`delete from access_events`
+      }),
+    )
+    expect(events).toEqual([{ writer: '-', keys: ['*'] }])
+  })
+
+  test('of many at once, some rolled back, leaves no gap in the positions, which have the order of the notifications', async () => {
+    const others = Array.from({ length: 8 }, () => connectOnce(database.connection))
+    await sql`
+      insert into users (id, email, display_name, password_hash)
+      select id, id || '@example.com', 'u', 'x' from unnest(${others.map((_, at) => idOf('user', 10 + at))}::uuid[]) id`
+    const before = positions.length
+    await publishedBy(() =>
+      Promise.all(
+        others.map(async (other, at) => {
+          for (let round = 0; round < 20; round += 1) {
+            const work = other.begin(async (tx) => {
+              await tx`update users set plan = case plan when 'pro' then 'free' else 'pro' end where id = ${idOf('user', 10 + at)}`
+              if (round % 2 === 0) await publishEvent(tx, 'me')
+              if (round % 5 === 0) throw new Error('taken back')
+            })
+            await work.catch(() => {})
+          }
+        }),
+      ),
+    )
+    const [first = 0] = positions.slice(before)
+    expect(positions.slice(before)).toEqual(Array.from({ length: 8 * 16 }, (_, at) => first + at))
+    await Promise.all(others.map((other) => other.end()))
+  })
+
+  test('whose database lost the row of positions begins them anew', async () => {
+    const [{ position = '0' } = {}] = await sql<{ position: string }[]>`delete from event_positions returning position`
+    await publishedBy(() => suspend(sql, ada))
+    expect(positions.at(-1)).toBe(1)
+    await sql`update event_positions set position = ${position}`
   })
 
   test('that is rolled back publishes nothing, nor do its rolled-back savepoints', async () => {

@@ -21,10 +21,20 @@ const listenToAll = () => {
 
 describe('a message on the bus', () => {
   test.each([
-    ['event', { id: '7', writer: 'i1', keys: ['project:p', 'account:a'] }, 'event 7 i1 project:p account:a'],
-    ['event', { id: '7', writer: undefined, keys: [] }, 'event 7 -'],
-    ['event', { id: '7', writer: 'i1', keys: 'stored' }, 'event 7 i1 *'],
-    ['heartbeat', { instance: 'i1', heartbeatId: '1.2' }, 'beat i1 1.2'],
+    [
+      'event',
+      { id: '7', writer: 'i1', position: 12, keys: ['project:p', 'account:a'] },
+      'event 7 i1 * 2 12 project:p account:a',
+    ],
+    ['event', { id: '7', writer: undefined, position: 12, keys: [] }, 'event 7 - * 2 12'],
+    ['event', { id: '7', writer: 'i1', position: 12, keys: 'stored' }, 'event 7 i1 * 2 12 *'],
+    ['event', { id: '7', writer: 'i1', position: undefined, keys: 'stored' }, 'event 7 i1 *'],
+    [
+      'heartbeat',
+      { instance: 'i1', heartbeatId: '1.2', seen: { identity: 'a1-4000-1-6b', position: 12 } },
+      'beat i1 1.2 2 a1-4000-1-6b 12',
+    ],
+    ['heartbeat', { instance: 'i1', heartbeatId: '1.2', seen: undefined }, 'beat i1 1.2'],
     ['acknowledgement', { instance: 'i1', eventIds: ['7', '8'] }, 'ack i1 7 8'],
     ['leave', { instance: 'i1' }, 'bye i1'],
     ['confirmed', { serverRunId: '0f', eventIds: ['7', '8'] }, 'confirmed 0f 7 8'],
@@ -38,6 +48,30 @@ describe('a message on the bus', () => {
     dispatch(listeners, payload)
     expect(received).toEqual([{ topic, message }])
   })
+
+  test.each([
+    'event 7 i1 project:p account:a',
+    'event 7 i1 * 1 12 project:p',
+    'event 7 i1 * 3 x y z',
+    'event 7 i1 * 2 twelve project:p',
+  ])('that is an event of another version is read from its row: "%s"', (payload) => {
+    const { received, listeners } = listenToAll()
+    dispatch(listeners, payload)
+    expect(received).toEqual([
+      { topic: 'event', message: { id: '7', writer: 'i1', position: undefined, keys: 'stored' } },
+    ])
+  })
+
+  test.each(['beat i1 1.2', 'beat i1 1.2 3 x y', 'beat i1 1.2 2', 'beat i1 1.2 2 a1-4000-1-6b', 'beat i1 1.2 2 a1 x'])(
+    'that is a heartbeat of another version shows nothing of the database: "%s"',
+    (payload) => {
+      const { received, listeners } = listenToAll()
+      dispatch(listeners, payload)
+      expect(received).toEqual([
+        { topic: 'heartbeat', message: { instance: 'i1', heartbeatId: '1.2', seen: undefined } },
+      ])
+    },
+  )
 
   test.each([
     '',

@@ -276,7 +276,9 @@ describe('two processes', () => {
          where datname = ${server.connection.database} and application_name <> 'velro:start' group by 1`
       return rows.map(({ name, count }) => `${name} ${count}`).toSorted()
     }
-    const expected = [['velro:bus', 2] as const, ...wanted].map(([name, size]) => `${name} ${size}`).toSorted()
+    const expected = [['velro:bus', 2] as const, ['velro:bus-sender', 2] as const, ...wanted]
+      .map(([name, size]) => `${name} ${size}`)
+      .toSorted()
     await until(async () => Bun.deepEquals(await opened(), expected), `each has opened ${expected}`)
   })
 

@@ -25,6 +25,8 @@ export type TestServerOptions = {
   runtime: Runtime
   env?: Record<string, string>
   connection?: TestConnection
+  /** Another checkout of the program. Default: this one. */
+  directory?: string
   /** Default 20 s: slack for a busy machine. */
   readyWithinMs?: number
 }
@@ -45,12 +47,12 @@ const isReady = (baseUrl: string): Promise<boolean> =>
 
 /** `src/main.ts` as a separate process, ready when this resolves. It takes a free port unless `env.PORT` names one. */
 export const startServer = async (options: TestServerOptions): Promise<TestServer> => {
-  const { runtime, env, connection: given, readyWithinMs = 20_000 } = options
+  const { runtime, env, connection: given, directory = root, readyWithinMs = 20_000 } = options
   const own = given === undefined ? await createDatabase() : undefined
   const connection = given ?? (own?.connection as TestConnection)
   const [command, ...args] = commands[runtime]
   const child = spawn(command, args, {
-    cwd: root,
+    cwd: directory,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       PATH: process.env['PATH'],

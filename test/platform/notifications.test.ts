@@ -24,11 +24,17 @@ const start = (connection: Connection = database.connection, channels = ['common
   opened = []
   listener = listen({
     connection,
+    senderConnection: connection,
     channels,
+    identify: async (on) => {
+      const [row] = await on<{ database: string }[]>`select current_database() as database`
+      return row?.database
+    },
     log: createLog('silent'),
     onMessage: (payload) => void told.push(payload),
-    onOpen: (on) => {
-      opened.push(on)
+    onOpen: (listeningTo) => {
+      expect(listeningTo).toBe(database.connection.database)
+      opened.push(listener.sender())
       told.push('open')
     },
     onLost: () => void told.push('lost'),
@@ -141,6 +147,19 @@ describe('a lost connection', () => {
     await until(() => count('open') === 2)
     await quiet()
     expect(told).toEqual(['open', 'lost', 'open'])
+  })
+
+  test('sends nothing on the connection that listens, and all else on the other', async () => {
+    start()
+    await isOpen()
+    await listener.send('common', 'a')
+    await quiet()
+    const statements = await sql<{ name: string; query: string }[]>`
+      select application_name as name, query from pg_stat_activity
+       where application_name like 'velro:bus%' and datname = ${database.connection.database} order by 1`
+    expect(statements.map(({ name }) => name)).toEqual(['velro:bus', 'velro:bus-sender'])
+    expect(statements[0]?.query).toStartWith('listen ')
+    expect(statements[1]?.query).toContain('pg_notify')
   })
 
   test('delivers nothing that was sent during the gap', async () => {
@@ -271,7 +290,7 @@ describe('closing the listener', () => {
   const connections = async () => {
     const [row] = await sql<{ count: number }[]>`
       select count(*)::int from pg_stat_activity
-       where application_name = 'velro:bus' and datname = ${database.connection.database}`
+       where application_name like 'velro:bus%' and datname = ${database.connection.database}`
     return row?.count
   }
 

@@ -254,6 +254,38 @@ describe('against a real server', () => {
     await pool.end()
   })
 
+  test('a pool whose connections are retired runs later statements on new ones, and running work to its end', async () => {
+    const retiring = createPools({ connection: database.connection, budget: 60 })
+    const pidOf = async () => {
+      const [row] = await retiring.batch<{ pid: number }[]>`select pg_backend_pid() as pid`
+      return row?.pid
+    }
+    const before = new Set(await Promise.all([pidOf(), pidOf(), pidOf()]))
+    const begun = Promise.withResolvers<void>()
+    const go = Promise.withResolvers<void>()
+    const running = retiring.batch.begin(async (tx) => {
+      const [first] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`
+      begun.resolve()
+      await go.promise
+      const [last] = await tx<{ pid: number }[]>`select pg_backend_pid() as pid`
+      return [first?.pid, last?.pid]
+    })
+    await begun.promise
+    const statement = retiring.batch`select pg_sleep(0.1)`.then(() => 'done')
+    await Bun.sleep(10)
+    for (let round = 0; round < 3; round += 1) retiring.retireConnections()
+    for (let round = 0; round < 6; round += 1) expect(before.has(await pidOf())).toBeFalse()
+    go.resolve()
+    const [first, last] = await running
+    expect([await statement, first]).toEqual(['done', last])
+    // Every connection came back to the pool.
+    const { max } = retiring.sizes.batch
+    await Promise.all(Array.from({ length: 2 * max }, () => retiring.batch`select pg_sleep(0.02)`))
+    retiring.retireConnections()
+    expect([...(await retiring.batch`select 1 as one`)]).toEqual([{ one: 1 }])
+    await retiring.close(0)
+  })
+
   test('an absent or silent server is database.unavailable', async () => {
     const sockets: Socket[] = []
     const silent = createServer((socket) => void sockets.push(socket))

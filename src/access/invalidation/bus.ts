@@ -1,64 +1,101 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { Histogram } from '../../kit/histogram.ts'
 import { type CommitWait, createCommitWaits } from './commit-waits.ts'
-import { createHeartbeat } from './heartbeat.ts'
 import { createMembership } from './membership.ts'
 import type { InvalidationEvent, InvalidationKeys } from './model.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from './timing.ts'
 import {
   channelOf,
   commonChannel,
+  type DatabasePosition,
   dispatch,
   encodeMessage,
   type TopicListener,
   type TopicListeners,
   type TopicName,
 } from './topics.ts'
+import { type BusProblem, createTracking, type NoLeaseReason } from './tracking.ts'
 
 /** How many event ids go into one acknowledgement: Postgres refuses a notification of 8,000 bytes. */
 const maxAcknowledged = 300
 
-/** What the bus needs of Postgres. */
+/** The database of the changes as one statement saw it: every event that Redis has not confirmed yet is pending. */
+export type BusSnapshot = DatabasePosition & { readonly pendingInvalidations: readonly InvalidationEvent[] }
+
+/**
+ * What the bus needs of Postgres. It sends and reads on the way that changes go, and never on the connection that listens:
+ * through a pooler that would make our own notifications come back and nobody else's.
+ */
 export type BusConnection = {
   send(channel: string, payload: string): Promise<void>
+  /** In one statement: a heartbeat with the identity and the position of the database. Resolves once it is committed. */
+  sendHeartbeat(heartbeatId: string): Promise<void>
   /** The event from its row, for one whose keys did not fit into a notification; undefined: the row is gone. */
   readEvent(id: string): Promise<InvalidationEvent | undefined>
-  /** Every event that Redis has not confirmed yet. */
-  readPendingEvents(): Promise<readonly InvalidationEvent[]>
-  /** Replaces a silent connection. */
+  readSnapshot(): Promise<BusSnapshot>
+  /** Replaces silent connections. */
   restart(): void
 }
 
-/** How an instance applies messages. Every handler is synchronous: when it returns, the message has been applied. */
+/**
+ * How an instance applies messages. Every handler but `beforeLease` is synchronous: when it returns, the message has been
+ * applied.
+ */
 export type BusHandlers = {
   onEvent(event: InvalidationEvent): void
-  /** Listening began anew, so any event may have been missed. Redis may still hold the facts of those given. */
-  onReset(pendingInvalidations: readonly InvalidationEvent[]): void
+  /** Runs on a new connection before the reset. `isOther`: the connection before led to another database. */
+  beforeLease(database: { readonly isOther: boolean }): Promise<void>
+  /** Listening began anew, so any event may have been missed. Redis may still hold the facts of those pending. */
+  onReset(reset: BusReset): void
+  /** Events are missing, or the database is in an older state: no fact that is cached in memory may be used again. */
+  onGap(): void
   /** The Redis server `serverRunId` no longer holds the facts of these events. */
   onConfirmed(eventIds: readonly string[], serverRunId: string): void
 }
 
+export type BusReset = BusSnapshot & {
+  /** Whether it is the database of the connection before, in a state no older than the one seen there. */
+  readonly isContinued: boolean
+}
+
 /**
  * Delivers invalidation events between instances over LISTEN/NOTIFY, and decides until when an instance may trust its
- * memory.
+ * memory. It does no I/O itself: messages and a clock go in; a lease, applied events in order, and messages come out.
  *
- * Memory is trusted under a lease, counted from when our newest heartbeat that came back was sent: Postgres delivers
- * notifications in commit order, so everything committed before it has been applied. A writer waits until every member
- * (an instance whose heartbeat arrived within two leases) has acknowledged its event, or for 1.02 leases from the commit.
+ * Memory is trusted under a lease, counted from when our newest heartbeat was sent that came back and proved that nothing is
+ * missing. A heartbeat is notified by the database of the changes, on the way that changes go, and carries that database's
+ * identity and the position of its newest event. It renews the lease only if we listen to the database of that identity and
+ * have applied every event up to that position. Postgres delivers notifications in commit order, so everything committed
+ * before it was sent has then been applied. A lost event, or a position lower than one seen, ends the lease at once: memory
+ * is cleared and the connections are replaced.
  *
- * Guarantee: once `acknowledgedByAll` resolves, no instance trusts memory that predates the change. Clocks must run at
- * equal rates (within 2 %); they need not show equal times.
+ * A writer waits until every member (an instance whose heartbeat arrived within two leases) has acknowledged its event, or
+ * for 1.25 leases from the commit. It waits that long for an instance of another version, and while it cannot know its members.
  *
- * Degrades: without its connection an instance has no lease after `leaseMs`, and every change it makes takes a lease.
- * A frozen member delays the changes of others by a lease each, until it stops being a member after two.
+ * Guarantee: once `acknowledgedByAll` resolves, no instance trusts memory that predates the change. The rates of clocks may
+ * differ from real time by 10 % each way; they need not show equal times.
+ *
+ * Degrades: without its connections an instance has no lease after `leaseMs`, and every change it makes takes 1.25 leases.
+ * A frozen member delays the changes of others by as much, until it stops being a member after two leases.
  */
 export type Bus = {
   readonly instance: string
-  /** Until when this instance may trust its memory, on the monotonic clock. */
+  /** Until when this instance may trust its memory, on the monotonic time of the clock of leases. */
   readonly lease: { readonly untilMs: number }
+  /** Undefined while a lease is held. */
+  noLeaseReason(): NoLeaseReason | undefined
+  /**
+   * The database whose changes the bus delivers. A change committed to another one would reach no instance. Undefined until
+   * the bus is open, and from two leases after its connections were lost.
+   */
+  databaseIdentity(): string | undefined
   registerCommit(eventId: string): CommitWait
-  /** The callbacks of the listening connection. */
-  readonly connection: { onMessage(payload: string): void; onOpen(): void; onLost(): void }
+  /** The callbacks of the connection that listens. `onOpen` gets the identity of the database it leads to, if known. */
+  readonly connection: {
+    onMessage(payload: string): void
+    onOpen(listeningTo: string | undefined): void
+    onLost(): void
+  }
   /**
    * Registers the listener of a topic; throws where it has one. Messages arrive in commit order, among the events. Not
    * durable: a message sent while the connection is lost never arrives.
@@ -66,6 +103,8 @@ export type Bus = {
   on<T extends TopicName>(topic: T, listener: TopicListener<T>): void
   /** The other instances whose heartbeats arrived within two leases. */
   members(): string[]
+  /** Of those, the ones of another version: each change waits until their leases are over. */
+  membersOfOtherVersion(): string[]
   readonly counts: Readonly<BusCounts>
   /** How long changes of this instance waited for acknowledgements, in milliseconds. */
   readonly waits: Pick<Histogram, 'count' | 'max' | 'quantile'>
@@ -82,13 +121,19 @@ export type BusCounts = {
   readonly acknowledged: number
   /** Of those, answered when the lease of a silent instance was over. */
   readonly lapsed: number
+  /** How often an event was found to be missing. */
+  readonly gaps: number
 }
 
 type Options = {
   readonly instance: string
   readonly clock: Clock
+  /** For the lease alone; see createLeaseClock. Default: `clock`. */
+  readonly leaseClock?: Clock
   readonly connection: BusConnection
   readonly handlers: BusHandlers
+  /** Called when a reason is found why no lease can be held, and with undefined once one is held again. */
+  readonly onProblem?: (reason: BusProblem | undefined) => void
   /** Default true. False: changes do not wait and the guarantee is void, which is how tests prove that it takes this. */
   readonly acknowledge?: boolean | undefined
   /** Default a lease of 1,000 ms and a heartbeat each 250 ms. */
@@ -157,8 +202,10 @@ const createInbox = (handle: (payload: string) => void) => {
 export const createBus = ({
   instance,
   clock,
+  leaseClock = clock,
   connection,
   handlers,
+  onProblem = () => {},
   acknowledge = true,
   timing: leaseTiming = defaultLeaseTiming,
   after = afterTimeout,
@@ -171,13 +218,17 @@ export const createBus = ({
 
   const send = (channel: string, payload: string) => connection.send(channel, payload).catch(() => {})
   const membership = createMembership(clock, timing)
-  const commitWaits = createCommitWaits({ clock, timing, membership, acknowledge, after })
-  const heartbeat = createHeartbeat({
+  const tracking = createTracking({
     clock,
+    leaseClock,
     timing,
-    send: (heartbeatId) => void send(commonChannel, encodeMessage('heartbeat', { instance, heartbeatId })),
+    sendHeartbeat: (heartbeatId) => connection.sendHeartbeat(heartbeatId),
+    onGap: handlers.onGap,
     restart: () => connection.restart(),
+    onProblem,
   })
+  const { isProven } = tracking
+  const commitWaits = createCommitWaits({ clock, timing, membership, isProven, acknowledge, after })
   const acknowledgeTo = createAcknowledger(
     (writer, eventIds) => void send(channelOf(writer), encodeMessage('acknowledgement', { instance, eventIds })),
   )
@@ -200,11 +251,15 @@ export const createBus = ({
   }
 
   const listeners: TopicListeners = {
-    event: ({ id, writer, keys }) => (keys === 'stored' ? void readAndApply(id, writer) : apply(id, writer, keys)),
+    event: ({ id, writer, position, keys }) => {
+      if (!tracking.onEvent(position)) return
+      if (keys === 'stored') void readAndApply(id, writer)
+      else apply(id, writer, keys)
+    },
     heartbeat: (message) =>
       message.instance === instance
-        ? heartbeat.onReturned(message.heartbeatId)
-        : membership.onHeartbeat(message.instance),
+        ? tracking.onOwnHeartbeat(message.heartbeatId, message.seen)
+        : membership.onHeartbeat(message.instance, message.seen !== undefined),
     acknowledgement: (message) => commitWaits.onAcknowledgement(message.instance, message.eventIds),
     leave: (message) => {
       membership.remove(message.instance)
@@ -214,37 +269,48 @@ export const createBus = ({
   }
   const inbox = createInbox((payload) => dispatch(listeners, payload))
 
-  const open = async () => {
+  const open = async (listeningTo: string | undefined) => {
     if (closed) return
     connectionEpoch += 1
     const epoch = connectionEpoch
-    // A heartbeat that comes back during the read waits behind it.
+    const isCurrent = () => connectionEpoch === epoch && !closed
+    // A message that arrives during the reads waits behind them.
     inbox.reset()
     membership.onListening()
-    heartbeat.start(epoch)
+    tracking.start(epoch)
     try {
-      const pendingInvalidations = await connection.readPendingEvents()
-      if (connectionEpoch !== epoch || closed) return
-      handlers.onReset(pendingInvalidations)
+      const snapshot = await connection.readSnapshot()
+      if (!isCurrent()) return
+      const database = tracking.compare(snapshot, listeningTo)
+      if (database === 'other') return
+      await handlers.beforeLease({ isOther: database === 'replaced' })
+      if (!isCurrent()) return
+      handlers.onReset({ ...snapshot, isContinued: tracking.open(snapshot) })
     } catch {
       if (connectionEpoch === epoch) connection.restart()
       return
     }
     inbox.drainBacklog()
-    heartbeat.sendHeartbeat()
+    tracking.sendHeartbeat()
   }
 
   return {
     instance,
-    lease: heartbeat.lease,
+    lease: tracking.lease,
+    noLeaseReason: tracking.noLeaseReason,
+    databaseIdentity: tracking.identity,
     on: (topic, listener) => {
       if (listeners[topic] !== undefined) throw new Error(`The topic "${topic}" has a listener already`)
       Object.assign(listeners, { [topic]: listener })
     },
     members: membership.list,
+    membersOfOtherVersion: () => membership.list().filter(membership.isOfOtherVersion),
     counts: {
       get events() {
         return events
+      },
+      get gaps() {
+        return tracking.gaps()
       },
       get commits() {
         return commitWaits.counts.commits
@@ -259,17 +325,18 @@ export const createBus = ({
     waits: commitWaits.durationsMs,
     connection: {
       onMessage: inbox.receive,
-      onOpen: () => void open(),
+      onOpen: (listeningTo) => void open(listeningTo),
       onLost: () => {
         connectionEpoch += 1
-        heartbeat.stop()
+        inbox.reset()
+        tracking.onLost()
       },
     },
     registerCommit: commitWaits.register,
     close: async () => {
       closed = true
       // The others stop waiting for us, so a heartbeat under way must not renew the lease.
-      heartbeat.close()
+      tracking.close()
       await send(commonChannel, encodeMessage('leave', { instance }))
     },
   }

@@ -7,7 +7,7 @@ import type { BusTiming } from './timing.ts'
 export type CommitWait = {
   /**
    * Call it once the commit is confirmed. Resolves when every member has acknowledged the event, or when the lease of each
-   * that has not is over: at the latest 1.02 leases after this call.
+   * that has not is over: at the latest 1.25 leases after this call.
    */
   acknowledgedByAll(): Promise<void>
   /** The change was not committed. */
@@ -25,6 +25,8 @@ type Dependencies = {
   readonly clock: Clock
   readonly timing: BusTiming
   readonly membership: Membership
+  /** Whether what arrives here is known to be complete. Otherwise heartbeats of members may be missing. */
+  readonly isProven: () => boolean
   /** False: no change waits, and the promise is not kept. */
   readonly acknowledge: boolean
   /** Calls back after a delay; the function it returns cancels that. */
@@ -38,9 +40,9 @@ const unknownMembers = ''
  * Writers of this instance that wait for acknowledgements.
  *
  * The members to wait for are looked up when our own event comes back: every heartbeat sent before it has arrived
- * too, so no instance that may hold an older lease is left out.
+ * too, so no instance that may hold an older lease is left out. A member of another version cannot acknowledge.
  */
-export const createCommitWaits = ({ clock, timing, membership, acknowledge, after }: Dependencies) => {
+export const createCommitWaits = ({ clock, timing, membership, isProven, acknowledge, after }: Dependencies) => {
   const waits = new Map<string, PendingAcks>()
   const counts = { commits: 0, acknowledged: 0, lapsed: 0 }
   const durationsMs = createHistogram()
@@ -81,7 +83,8 @@ export const createCommitWaits = ({ clock, timing, membership, acknowledge, afte
       const missing = new Set(membership.list().filter((member) => !wait.acknowledged.has(member)))
       wait.missing = missing
       const unknownForMs = membership.unknownForMs()
-      if (unknownForMs > 0) {
+      if (!isProven()) missing.add(unknownMembers)
+      else if (unknownForMs > 0) {
         missing.add(unknownMembers)
         after(unknownForMs, () => {
           missing.delete(unknownMembers)
@@ -92,6 +95,7 @@ export const createCommitWaits = ({ clock, timing, membership, acknowledge, afte
     },
     /** An acknowledgement may arrive before our own event does. */
     onAcknowledgement: (instance: string, eventIds: readonly string[]) => {
+      if (membership.isOfOtherVersion(instance)) return
       for (const eventId of eventIds) {
         const wait = waits.get(eventId)
         if (wait === undefined) continue

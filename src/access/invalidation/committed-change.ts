@@ -1,3 +1,4 @@
+import { Fault } from '../../fault.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
@@ -12,7 +13,8 @@ import type { InvalidationEvent } from './model.ts'
  * Guarantee: once `commitAndInvalidate` resolves, the change is committed and no instance decides on the earlier facts,
  * from any tier. When it rejects, nothing was changed; only where the connection was lost during the commit, or the
  * deadline passed after it, is the outcome unknown. Triggers record which facts a transaction invalidates, so callers name
- * none. A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three times in all.
+ * none. A change on another database than the one the bus listens to is rolled back: `bus.mismatch`.
+ * A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three times in all.
  */
 export type Changes = {
   commitAndInvalidate<T>(
@@ -32,7 +34,7 @@ type ChangeOptions = {
 
 type Dependencies = {
   readonly sql: Sql
-  readonly bus: Pick<Bus, 'instance' | 'registerCommit'>
+  readonly bus: Pick<Bus, 'instance' | 'registerCommit' | 'databaseIdentity'>
   readonly facts: Pick<FactCache, 'invalidate'>
   /** Takes over the committed event, to delete its keys from Redis. */
   readonly onCommitted: (event: InvalidationEvent) => void
@@ -51,6 +53,11 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
       let published: Published | undefined
       const publish = async (tx: TransactionSql) => {
         const event = await publishEvent(tx, bus.instance, !grantsOnly)
+        const busIdentity = bus.databaseIdentity()
+        // Thrown inside the transaction, which is rolled back: no instance would receive its event.
+        if (event !== undefined && busIdentity !== undefined && event.identity !== busIdentity) {
+          throw new Fault('bus.mismatch', { detail: { changes: event.identity, bus: busIdentity } })
+        }
         // Before the commit: an acknowledgement may arrive before the confirmation of the commit does.
         if (event !== undefined) published = { event, wait: bus.registerCommit(event.id) }
       }

@@ -1,4 +1,5 @@
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
+import type { BusSnapshot } from './bus.ts'
 import { type InvalidationEvent, toInvalidationKeys } from './model.ts'
 import { commonChannel, encodeMessage } from './topics.ts'
 
@@ -6,6 +7,9 @@ const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEven
   id,
   keys: toInvalidationKeys(keys),
 })
+
+/** `identity`: of the database that the transaction runs in. */
+export type PublishedEvent = InvalidationEvent & { readonly identity: string }
 
 /**
  * Publishes the invalidation event of this transaction, delivered when it commits. Returns the event; undefined where the
@@ -15,11 +19,10 @@ export const publishEvent = async (
   tx: TransactionSql,
   instance: string,
   always = false,
-): Promise<InvalidationEvent | undefined> => {
-  const [row] = await tx<
-    { id: string; keys: string[] }[]
-  >`select id, keys from publish_access_event(${instance}, ${always})`
-  return row && toEvent(row)
+): Promise<PublishedEvent | undefined> => {
+  const [row] = await tx<{ id: string; keys: string[]; identity: string }[]>`
+    select id, keys, database_identity() as identity from publish_access_event(${instance}, ${always})`
+  return row && { ...toEvent(row), identity: row.identity }
 }
 
 /** The rows of events that Redis has not confirmed yet. */
@@ -48,5 +51,22 @@ export const readEvent = async (sql: Sql, id: string): Promise<InvalidationEvent
   return row && toEvent(row)
 }
 
-export const readPendingEvents = async (sql: Sql): Promise<InvalidationEvent[]> =>
-  (await sql<{ id: string; keys: string[] }[]>`select id, to_jsonb(keys) as keys from access_events`).map(toEvent)
+/** One statement, so that the position is that of the newest event that the snapshot shows. */
+export const readSnapshot = async (sql: Sql): Promise<BusSnapshot> => {
+  const rows = await sql<{ identity: string; position: string; id: string | null; keys: string[] }[]>`
+    select database.identity, database.position, e.id, to_jsonb(e.keys) as keys
+      from (select database_identity() as identity,
+                   coalesce((select position from event_positions), 0) as position) database
+      left join access_events e on true`
+  const [first] = rows
+  if (first === undefined) throw new Error('Postgres returned no snapshot of the events')
+  return {
+    identity: first.identity,
+    position: Number(first.position),
+    pendingInvalidations: rows.flatMap(({ id, keys }) => (id === null ? [] : [toEvent({ id, keys })])),
+  }
+}
+
+export const sendHeartbeat = async (sql: Sql, instance: string, heartbeatId: string): Promise<void> => {
+  await sql`select send_heartbeat(${instance}, ${heartbeatId})`
+}

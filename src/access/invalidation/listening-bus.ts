@@ -4,64 +4,72 @@ import type { Log } from '../../platform/log.ts'
 import { listen } from '../../platform/notifications.ts'
 import type { Connection, Sql } from '../../platform/postgres.ts'
 import { type Bus, type BusHandlers, createBus } from './bus.ts'
-import { readEvent, readPendingEvents } from './event-store.ts'
+import { findDatabaseIdentity } from './database-identity-store.ts'
+import { readEvent, readSnapshot, sendHeartbeat } from './event-store.ts'
 import type { LeaseTiming } from './timing.ts'
 import { channelOf, commonChannel } from './topics.ts'
+import type { BusProblem } from './tracking.ts'
 
 type Dependencies = {
-  /** Must not go through a pooler: the bus holds one connection, and LISTEN belongs to it. */
+  /** To listen. Must not go through a pooler in transaction mode: LISTEN belongs to one connection. */
   readonly connection: Connection
+  /** The way that changes go. */
+  readonly changesConnection: Connection
   readonly clock: Clock
+  readonly leaseClock: Clock
   readonly log: Log
-  readonly handlers: BusHandlers
-  /** Runs on a new connection before the bus may hold a lease on it. */
-  readonly beforeLease: (sql: Sql) => Promise<void>
+  readonly handlers: Omit<BusHandlers, 'beforeLease'>
+  /** Runs on a new connection before the bus may hold a lease on it. `isOther`: the one before led to another database. */
+  readonly beforeLease: (sql: Sql, database: { readonly isOther: boolean }) => Promise<void>
   readonly acknowledge: boolean
   readonly timing: LeaseTiming | undefined
 }
 
+const consequence = 'this instance decides by Postgres alone, and each of its changes waits for the lease of the others'
+const problemTexts: Readonly<Record<BusProblem, string>> = {
+  pooler: `DATABASE_BUS_URL, or DATABASE_URL without it, must connect to Postgres directly or through a pooler in session mode: notifications do not arrive, so ${consequence}`,
+  other_database: `DATABASE_BUS_URL must lead to the same database and server as DATABASE_URL: it leads to another one, so ${consequence}`,
+  gap: 'an invalidation was lost, or the database went back to an older state: memory was cleared, and the connections of the bus are replaced',
+  other_version: `the database has the functions of another version of this program, so ${consequence}`,
+}
+
 /**
- * A bus on its own Postgres connection, under a random instance name. After `bus.close` it goes on listening, for changes
+ * A bus on its own Postgres connections, under a random instance name. After `bus.close` it goes on listening, for changes
  * that still wait for acknowledgements, until `disconnect`.
  */
 export const createListeningBus = ({
   connection,
+  changesConnection,
   log,
+  handlers,
   beforeLease,
   ...options
 }: Dependencies): { readonly bus: Bus; disconnect(): Promise<void> } => {
   const instance = randomBytes(9).toString('hex')
-  let listening: Sql | undefined
-  const connected = (): Sql => {
-    if (listening === undefined) throw new Error('Not listening')
-    return listening
-  }
   const bus = createBus({
     ...options,
     instance,
+    handlers: { ...handlers, beforeLease: (database) => beforeLease(notifications.sender(), database) },
+    onProblem: (reason) => {
+      if (reason !== undefined) log.warn({ event: 'bus.no_lease', reason }, problemTexts[reason])
+      else log.info({ event: 'bus.lease_held' }, 'the bus works again: this instance holds its lease')
+    },
     connection: {
       send: (channel, payload) => notifications.send(channel, payload),
-      readEvent: (id) => readEvent(connected(), id),
-      readPendingEvents: async () => {
-        const sql = connected()
-        await beforeLease(sql)
-        return readPendingEvents(sql)
-      },
+      sendHeartbeat: async (heartbeatId) => sendHeartbeat(notifications.sender(), instance, heartbeatId),
+      readEvent: async (id) => readEvent(notifications.sender(), id),
+      readSnapshot: async () => readSnapshot(notifications.sender()),
       restart: () => notifications.restart(),
     },
   })
   const notifications = listen({
     connection,
+    senderConnection: changesConnection,
     channels: [commonChannel, channelOf(instance)],
+    identify: findDatabaseIdentity,
     onMessage: bus.connection.onMessage,
-    onOpen: (sql) => {
-      listening = sql
-      bus.connection.onOpen()
-    },
-    onLost: () => {
-      listening = undefined
-      bus.connection.onLost()
-    },
+    onOpen: bus.connection.onOpen,
+    onLost: bus.connection.onLost,
     log,
   })
   return { bus, disconnect: notifications.close }

@@ -8,19 +8,22 @@ import type { BusTiming } from './timing.ts'
  * began to listen never reached us, so until those leases are over there may be members we do not know.
  */
 export const createMembership = (clock: Clock, { waitMs, membershipMs }: BusTiming) => {
-  const lastHeartbeatMs = new Map<string, number>()
+  const members = new Map<string, { readonly atMs: number; readonly isOurVersion: boolean }>()
   let listeningSinceMs = Number.POSITIVE_INFINITY
   return {
     onListening: () => {
       listeningSinceMs = clock.monotonic()
     },
-    onHeartbeat: (instance: string) => void lastHeartbeatMs.set(instance, clock.monotonic()),
-    remove: (instance: string) => void lastHeartbeatMs.delete(instance),
+    onHeartbeat: (instance: string, isOurVersion: boolean) =>
+      void members.set(instance, { atMs: clock.monotonic(), isOurVersion }),
+    remove: (instance: string) => void members.delete(instance),
     list: (): string[] => {
       const sinceMs = clock.monotonic() - membershipMs
-      for (const [instance, atMs] of lastHeartbeatMs) if (atMs < sinceMs) lastHeartbeatMs.delete(instance)
-      return [...lastHeartbeatMs.keys()]
+      for (const [instance, { atMs }] of members) if (atMs < sinceMs) members.delete(instance)
+      return [...members.keys()]
     },
+    /** An acknowledgement of such an instance proves nothing: its version may apply events differently. */
+    isOfOtherVersion: (instance: string): boolean => members.get(instance)?.isOurVersion === false,
     unknownForMs: (): number => listeningSinceMs + waitMs - clock.monotonic(),
   }
 }

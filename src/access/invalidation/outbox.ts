@@ -48,6 +48,8 @@ export type Outbox = {
   enqueue(event: InvalidationEvent): void
   /** Some instance removed these events, because the Redis server `serverRunId` no longer holds their keys. */
   onConfirmed(eventIds: readonly string[], serverRunId: string): void
+  /** The rows are those of another database now: no event confirmed so far is removed there. */
+  onOtherDatabase(): void
   close(): Promise<void>
 }
 
@@ -66,6 +68,8 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
   /** Ids of confirmed events whose rows are still there, by the Redis server that confirmed them. */
   const confirmed = new Map<string, string[]>()
   let closed = false
+  /** Counts databases: a confirmation that belongs to an earlier one is dropped. */
+  let databaseEpoch = 0
 
   const confirm = (eventId: string, serverRunId: string) => {
     const eventIds = confirmed.get(serverRunId)
@@ -82,13 +86,16 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
 
   const deleteAndConfirm = async ({ id, keys }: InvalidationEvent): Promise<void> => {
     if (!canBeDeletedByName(keys)) return
+    const epoch = databaseEpoch
     const serverRunId = await deleteFromCache(keys)
-    if (serverRunId !== undefined) confirm(id, serverRunId)
+    if (serverRunId !== undefined && databaseEpoch === epoch) confirm(id, serverRunId)
   }
 
   /** For an event whose row is gone, confirmed by a server other than ours or without our having received that. */
   const deleteAndRemove = async ({ id, keys }: InvalidationEvent): Promise<void> => {
-    if (!canBeDeletedByName(keys) || (await deleteFromCache(keys)) !== undefined) pendingInvalidations.remove([id])
+    const epoch = databaseEpoch
+    if (canBeDeletedByName(keys) && (await deleteFromCache(keys)) === undefined) return
+    if (databaseEpoch === epoch) pendingInvalidations.remove([id])
   }
 
   const flush = async (): Promise<void> => {
@@ -114,7 +121,9 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
   }
 
   const reconcile = async (batch: readonly ReceivedEvent[]): Promise<void> => {
+    const epoch = databaseEpoch
     const stored = await store.listPending(batch.map(({ id }) => id))
+    if (databaseEpoch !== epoch) return
     const nowMs = clock.monotonic()
     for (const event of batch) {
       const ageMs = nowMs - event.receivedAtMs
@@ -162,6 +171,11 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
         const event = pendingInvalidations.find(eventId)
         if (event !== undefined) void deleteAndRemove(event)
       }
+    },
+    onOtherDatabase: () => {
+      databaseEpoch += 1
+      confirmed.clear()
+      cursor = pendingInvalidations.list()
     },
     close: async () => {
       closed = true

@@ -13,6 +13,11 @@ export type ReceivedEvent = InvalidationEvent & { readonly receivedAtMs: number 
 export type PendingInvalidations = {
   add(event: InvalidationEvent): void
   remove(ids: Iterable<string>): void
+  /**
+   * Another database numbers its events anew. Known events stay pending under negative ids, which no row has, so that an event
+   * with an id that comes again is not taken for one of them.
+   */
+  renumber(): void
   has(key: FactKey): boolean
   find(id: string): ReceivedEvent | undefined
   /** In the order received. The iterator stays valid while events are added and removed. */
@@ -26,6 +31,7 @@ export const createPendingInvalidations = (clock: Clock): PendingInvalidations =
   /** Of those, the keys that cover every key that is part of them, as `grants` of a user covers each `grant`. */
   const wholes = new Map<FactKey, number>()
   let everything = 0
+  let renumbered = 0
 
   const adjust = (counter: Map<FactKey, number>, key: FactKey, step: 1 | -1) => {
     const count = (counter.get(key) ?? 0) + step
@@ -61,6 +67,15 @@ export const createPendingInvalidations = (clock: Clock): PendingInvalidations =
         if (event === undefined) continue
         events.delete(id)
         countKeys(event, -1)
+      }
+    },
+    renumber: () => {
+      const known = [...events.values()]
+      events.clear()
+      for (const event of known) {
+        renumbered += 1
+        const id = String(-renumbered)
+        events.set(id, { ...event, id })
       }
     },
     has: (key) => everything > 0 || counts.has(key) || isPartOfPendingWhole(key),

@@ -12,8 +12,12 @@ export const defaultLeaseTiming: LeaseTiming = { leaseMs: 1_000, heartbeatMs: 25
 export const deriveTiming = ({ leaseMs, heartbeatMs }: LeaseTiming) => ({
   leaseMs,
   heartbeatMs,
-  /** How long a writer waits for an instance that does not answer: a lease, and 2 % for clocks of different rates. */
-  waitMs: leaseMs * 1.02,
+  /**
+   * How long a writer waits for an instance that does not answer. A lease on a clock that is 10 % slow lasts 1/0.9 leases,
+   * and a wait on a clock that is 10 % fast is over after 1/1.1 of its time: so the wait must be at least 1.1/0.9 = 1.23
+   * leases. chrony corrects a clock by up to 8.3 % of its rate.
+   */
+  waitMs: leaseMs * 1.25,
   /** An instance is a member while its last heartbeat is no older. */
   membershipMs: 2 * leaseMs,
   /** A connection on which our own heartbeats have not come back for so long is replaced. */

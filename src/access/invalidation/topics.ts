@@ -1,20 +1,38 @@
 import type { InvalidationKeys } from './model.ts'
 import { toInvalidationKeys } from './model.ts'
 
+/** The identity of a database, and the position of the newest event committed there. */
+export type DatabasePosition = { readonly identity: string; readonly position: number }
+
 /** The channel every instance listens to. */
 export const commonChannel = 'velro'
 /** The channel only this instance listens to. */
 export const channelOf = (instance: string): string => `${commonChannel}:${instance}`
 
+/**
+ * The version of events and heartbeats. Version 1 has no positions. An instance of another version is never taken at its
+ * word: a writer waits until its lease is over.
+ */
+export const wireVersion = 2
+
 /** The message of each topic. The first five belong to the bus, the rest to features. */
 export type TopicMessages = {
-  /** A transaction invalidated facts. `writer` waits for acknowledgements; `stored`: the keys are in the event's row. */
+  /**
+   * A transaction invalidated facts. `writer` waits for acknowledgements; `stored`: the keys are in the event's row.
+   * `position` is one higher than that of the event committed before; undefined in another version than ours.
+   */
   event: {
     readonly id: string
     readonly writer: string | undefined
+    readonly position: number | undefined
     readonly keys: Exclude<InvalidationKeys, 'everything'> | 'stored'
   }
-  heartbeat: { readonly instance: string; readonly heartbeatId: string }
+  /** `seen` is what the heartbeat saw of the database; undefined in another version than ours. */
+  heartbeat: {
+    readonly instance: string
+    readonly heartbeatId: string
+    readonly seen: DatabasePosition | undefined
+  }
   acknowledgement: { readonly instance: string; readonly eventIds: readonly string[] }
   /** An instance gave up its lease and is no longer a member. */
   leave: { readonly instance: string }
@@ -41,6 +59,10 @@ type Topic<Message> = {
 }
 
 const noWriter = '-'
+const parsePosition = (word: string | undefined): number | undefined => {
+  const position = word === undefined ? Number.NaN : Number(word)
+  return Number.isSafeInteger(position) ? position : undefined
+}
 const noMessage = { encode: () => [], parse: () => ({}) }
 const ofInstance = {
   encode: ({ instance }: { readonly instance: string }) => [instance],
@@ -49,19 +71,36 @@ const ofInstance = {
 
 /** How each topic is written on a channel: words with one blank between them. Functions in sql/ send `event` and `orphans`. */
 const topics: { readonly [T in TopicName]: Topic<TopicMessages[T]> } = {
+  // Instances of version 1 read the keys from the row, because of the `*`. Any version begins with these words.
   event: {
     word: 'event',
-    encode: ({ id, writer = noWriter, keys }) => [id, writer, ...(keys === 'stored' ? ['*'] : keys)],
-    parse: ([id, writer = noWriter, ...words]) => {
+    encode: ({ id, writer = noWriter, position, keys }) => [
+      id,
+      writer,
+      '*',
+      ...(position === undefined ? [] : [wireVersion, position, ...(keys === 'stored' ? ['*'] : keys)]),
+    ],
+    parse: ([id, writerWord = noWriter, mark, version, positionWord, ...words]) => {
       if (!id) return undefined
+      const writer = writerWord === noWriter ? undefined : writerWord
+      const position = mark === '*' && version === String(wireVersion) ? parsePosition(positionWord) : undefined
+      if (position === undefined) return { id, writer, position, keys: 'stored' }
       const keys = toInvalidationKeys(words)
-      return { id, writer: writer === noWriter ? undefined : writer, keys: keys === 'everything' ? 'stored' : keys }
+      return { id, writer, position, keys: keys === 'everything' ? 'stored' : keys }
     },
   },
   heartbeat: {
     word: 'beat',
-    encode: ({ instance, heartbeatId }) => [instance, heartbeatId],
-    parse: ([instance, heartbeatId]) => (instance && heartbeatId ? { instance, heartbeatId } : undefined),
+    encode: ({ instance, heartbeatId, seen }) => [
+      instance,
+      heartbeatId,
+      ...(seen === undefined ? [] : [wireVersion, seen.identity, seen.position]),
+    ],
+    parse: ([instance, heartbeatId, version, identity, positionWord]) => {
+      if (!instance || !heartbeatId) return undefined
+      const position = version === String(wireVersion) ? parsePosition(positionWord) : undefined
+      return { instance, heartbeatId, seen: identity && position !== undefined ? { identity, position } : undefined }
+    },
   },
   acknowledgement: {
     word: 'ack',

@@ -20,12 +20,14 @@ const warmUpShare = 0.8
 
 /** Second step: caches, the bus between instances, and decisions. */
 export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
-  const { config, clock, leaseClock, log, database, redis } = infrastructure
+  const { config, clock, realClock, leaseClock, log, database, redis } = infrastructure
   const caches = createCaches({
     database,
     busConnection: infrastructure.busConnection,
+    changesConnection: infrastructure.changesConnection,
     redis,
     clock,
+    realClock,
     leaseClock,
     log,
     limits: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes, ttlMs: config.l1TtlMs },

@@ -226,7 +226,7 @@ export const composeFeatures = (
   accessParts: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
-  const { config, clock, leaseClock, database, redis } = infrastructure
+  const { config, clock, database, redis } = infrastructure
   const { caches, access, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts)
@@ -251,7 +251,6 @@ export const composeFeatures = (
       caches,
       decisionCounters,
       redis,
-      clock: leaseClock,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),
   }

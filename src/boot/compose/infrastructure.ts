@@ -4,7 +4,7 @@ import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
-import { type Clock, systemClock } from '../../kit/clock.ts'
+import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
@@ -96,11 +96,13 @@ export const composeInfrastructure = async (
   return {
     config,
     clock,
-    /** Leases bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
-    leaseClock: systemClock,
+    /** Waits bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
+    realClock: systemClock,
+    leaseClock: createLeaseClock(systemClock),
     log,
     database,
     busConnection: config.databaseBusUrl ?? connection,
+    changesConnection: connection,
     storedFlags: flags,
     redis,
     secrets,

@@ -9,6 +9,7 @@ const unprovoked: readonly FaultCode[] = [
   'server.failed',
   'server.stopping',
   'database.unavailable',
+  'bus.mismatch',
   'identity.busy',
   'media.unavailable',
   'media.busy',

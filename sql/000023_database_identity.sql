@@ -1,0 +1,2 @@
+-- A text that identifies this database of this run of the server: instances compare it over all their connections.
+-- functions: 61e85016abf2a0bd3e2b8ef942d999040e767e5460885497fa02d4d50a8ddbc1

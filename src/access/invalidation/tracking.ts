@@ -1,0 +1,159 @@
+import type { Clock } from '../../kit/clock.ts'
+import { createHeartbeat } from './heartbeat.ts'
+import { createPositions } from './positions.ts'
+import type { BusTiming } from './timing.ts'
+import type { DatabasePosition } from './topics.ts'
+
+/**
+ * Why an instance holds no lease. `connecting`: the connections of the bus are not open. `late`: our heartbeats come back late.
+ * `pooler`: notifications that Postgres has sent do not arrive. `other_database`: what is listened to is not the database of
+ * the changes. `gap`: an event was lost. `other_version`: the database has the functions of another version of the program.
+ */
+export const noLeaseReasons = ['connecting', 'late', 'pooler', 'other_database', 'gap', 'other_version'] as const
+export type NoLeaseReason = (typeof noLeaseReasons)[number]
+/** A reason that stays until something is changed or replaced. */
+export type BusProblem = Exclude<NoLeaseReason, 'connecting' | 'late'>
+
+/** Why there is no lease. A found problem stays the reason until a lease is held again. */
+const createLeaseReport = (onProblem: (problem: BusProblem | undefined) => void) => {
+  let reason: NoLeaseReason = 'connecting'
+  let hasProblem = false
+  return {
+    reason: () => reason,
+    onProblem: (problem: BusProblem) => {
+      if (hasProblem && reason === problem) return
+      hasProblem = true
+      reason = problem
+      onProblem(problem)
+    },
+    onRenewed: () => {
+      reason = 'late'
+      if (hasProblem) onProblem(undefined)
+      hasProblem = false
+    },
+    onLost: () => {
+      if (!hasProblem) reason = 'connecting'
+    },
+  }
+}
+
+type Dependencies = {
+  readonly clock: Clock
+  readonly leaseClock: Clock
+  readonly timing: BusTiming
+  readonly sendHeartbeat: (heartbeatId: string) => Promise<void>
+  /** Events are missing, or the database is another one or in an older state. Called before `restart`. */
+  readonly onGap: () => void
+  readonly restart: () => void
+  readonly onProblem: (problem: BusProblem | undefined) => void
+}
+
+/**
+ * Decides whether what arrives on a connection is complete, and so whether our heartbeats may renew the lease.
+ *
+ * Guarantee: the lease is renewed only by a heartbeat that the database we listen to has notified, and only if every event up
+ * to the position it saw has been applied. When anything else is found, the lease ends at once.
+ */
+export const createTracking = (dependencies: Dependencies) => {
+  const { clock, leaseClock, timing, sendHeartbeat, onGap, restart, onProblem } = dependencies
+  const report = createLeaseReport(onProblem)
+  const positions = createPositions()
+  let gaps = 0
+  /** Whether heartbeats of the connection can renew the lease. */
+  let isTracking = false
+  let lostAtMs = Number.POSITIVE_INFINITY
+
+  const heartbeat = createHeartbeat({
+    clock,
+    leaseClock,
+    timing,
+    send: sendHeartbeat,
+    onInterval: () => {
+      if (heartbeat.isUnheard()) report.onProblem('pooler')
+      if (heartbeat.isSilent()) restart()
+      else sendNow()
+    },
+  })
+  const sendNow = () => {
+    if (isTracking) heartbeat.send(positions.received())
+  }
+
+  /** Heartbeats under way belong to the connection, so they renew nothing after it is replaced. */
+  const endLease = (problem: 'gap' | 'other_database') => {
+    if (problem === 'gap') gaps += 1
+    report.onProblem(problem)
+    heartbeat.revoke()
+    onGap()
+    restart()
+  }
+  /** Events of another version have no positions for us: nothing proves that none is missed. */
+  const stopTracking = () => {
+    isTracking = false
+    report.onProblem('other_version')
+    heartbeat.revoke()
+  }
+
+  return {
+    lease: heartbeat.lease,
+    /** Why no lease is held; undefined while one is. */
+    noLeaseReason: () => (leaseClock.monotonic() < heartbeat.lease.untilMs ? undefined : report.reason()),
+    /** Whether a heartbeat came back on this connection. */
+    isProven: heartbeat.hasReturned,
+    gaps: () => gaps,
+    /** Undefined before the first snapshot, and from two leases after the connection was lost. */
+    identity: () => (clock.monotonic() - lostAtMs < timing.membershipMs ? positions.identity : undefined),
+    /** Begins on a new connection, whose heartbeats renew nothing until `open`. */
+    start: (epoch: number) => {
+      isTracking = false
+      heartbeat.start(epoch)
+    },
+    /** The database of the changes, compared with the one that is listened to. Otherwise there is no lease. */
+    compare: (changes: DatabasePosition, listeningTo: string | undefined): 'same' | 'replaced' | 'other' => {
+      // The connections are replaced, and compared again, after the silence that follows.
+      if (changes.identity !== listeningTo) {
+        report.onProblem('other_database')
+        return 'other'
+      }
+      if (positions.identity === undefined || positions.identity === changes.identity) return 'same'
+      // The lease was earned on the database of the connection before.
+      heartbeat.revoke()
+      return 'replaced'
+    },
+    /** Returns whether it is the database of the connection before, in a state no older than the one seen there. */
+    open: (snapshot: DatabasePosition): boolean => {
+      isTracking = true
+      lostAtMs = Number.POSITIVE_INFINITY
+      return positions.open(snapshot)
+    },
+    sendHeartbeat: sendNow,
+    /** Returns whether the event may be applied. If not, the connections are being replaced. */
+    onEvent: (position: number | undefined): boolean => {
+      if (position === undefined) stopTracking()
+      else if (!positions.onEvent(position)) {
+        endLease('gap')
+        return false
+      }
+      return true
+    },
+    onOwnHeartbeat: (heartbeatId: string, seen: DatabasePosition | undefined) => {
+      const returned = heartbeat.onReturned(heartbeatId)
+      if (returned === undefined || !isTracking) return
+      if (seen === undefined) return stopTracking()
+      const verdict = positions.check(seen, returned.received)
+      if (verdict !== 'complete') return endLease(verdict)
+      heartbeat.renew(returned)
+      if (leaseClock.monotonic() < heartbeat.lease.untilMs) report.onRenewed()
+    },
+    onLost: () => {
+      if (isTracking) lostAtMs = clock.monotonic()
+      isTracking = false
+      heartbeat.stop()
+      report.onLost()
+    },
+    /** Ends the lease for good: a heartbeat under way renews it no more. */
+    close: () => {
+      heartbeat.stop()
+      heartbeat.revoke()
+    },
+  }
+}
