@@ -8,15 +8,17 @@ import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { refuseLargeBody } from './http/body.ts'
+import { challengeOf } from './http/challenge.ts'
 import { takesUpload } from './http/contract.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
-import type { RequestContext } from './http/request-context.ts'
+import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
+import { createHostCheck, pathOf } from './kit/authority.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
 import { createDeadlines, type Deadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
@@ -30,13 +32,18 @@ import { teamRoutes } from './teams/routes.ts'
 
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
 
-/** The methods that a path supports. */
-const methodsOf = (app: AnyElysia, path: string) =>
-  methods.filter((method) => app.router.static[path]?.[method] !== undefined || app.router.http.find(method, path))
+/** The methods that a path supports, as the `Allow` header names them; undefined where no route has the path. */
+const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
+  const own = methods.filter(
+    (method) => app.router.static[path]?.[method] !== undefined || app.router.http.find(method, path),
+  )
+  if (own.length === 0) return undefined
+  return [...own.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])), 'OPTIONS'].join(', ')
+}
 
 /**
  * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
- * the request id and the deadline and refuses large bodies; then the features.
+ * the request id and the deadline and refuses requests without a valid Host or with a large body; then the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
   const { config, clock, log, lifecycle, staleReads } = services
@@ -57,6 +64,20 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const isUpload = ({ method, url }: Request) =>
     uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
+  const hasValidHost = createHostCheck()
+
+  /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
+  const answerOptions = ({ url, headers }: Request, { requestId }: RequestContext): Response => {
+    const allow = allowedMethods(app, pathOf(url))
+    if (allow === undefined) throw new Fault('route.not_found')
+    return responder.options({
+      requestId,
+      origin: headers.get('origin'),
+      methods: allow,
+      requested: headers.get('access-control-request-headers'),
+    })
+  }
+
   /** Marks every response of a request that got stale facts, refusals included, but no 5xx: it answers nothing by them. */
   const markStaleReads = (response: Response, deadline: Deadline): Response => {
     if (staleReads.isUsedBy(deadline) && response.status < 500) response.headers.set('velro-degraded', 'stale-reads')
@@ -68,35 +89,39 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .onError(({ code, error, request, context = newContext(request), path }) => {
       let fault = toFault(code, error)
       if (fault.code === 'route.not_found') {
-        const allowed = methodsOf(app, path)
-        if (allowed.length > 0)
-          fault = new Fault('route.method_not_allowed', { headers: { allow: allowed.join(', ') } })
+        const allow = allowedMethods(app, path)
+        if (allow !== undefined) fault = new Fault('route.method_not_allowed', { headers: { allow } })
       }
       let requestId = context.requestId
       if (returnsRequestId(path)) {
         fault = asAuthzenFault(fault)
-        requestId = request.headers.get('x-request-id') ?? requestId
+        requestId = givenRequestId(request) ?? requestId
       }
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
       if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
       else log.debug(entry, 'request refused')
-      const problem = responder.problem(fault, path, { requestId, origin: request.headers.get('origin') })
+      // Without a valid Host the path is not known.
+      const instance = fault.code === 'request.host_invalid' ? '/' : path
+      const problem = responder.problem(fault, instance, {
+        requestId,
+        origin: request.headers.get('origin'),
+        challenge: challengeOf(fault, request.headers.get('authorization')),
+      })
       return markStaleReads(problem, context.deadline)
     })
     // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
     .onRequest((incoming) => {
       const { request } = incoming
       incoming.context = newContext(request)
-      const isPreflight = request.method === 'OPTIONS'
-      if (!isPreflight) {
+      if (!hasValidHost(request.url, request.headers.get('host'))) throw new Fault('request.host_invalid')
+      const isOptions = request.method === 'OPTIONS'
+      if (!isOptions) {
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
           throw new Fault('server.stopping')
         }
         refuseLargeBody(request, isUpload)
       }
-      return isPreflight
-        ? responder.preflight({ requestId: incoming.context.requestId, origin: request.headers.get('origin') })
-        : undefined
+      return isOptions ? answerOptions(request, incoming.context) : undefined
     })
     .mapResponse(({ response, set, request, context }) => {
       if (response instanceof Response) return markStaleReads(response, context.deadline)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
+import { isOriginPattern } from './kit/origin.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
@@ -27,6 +28,7 @@ export type Config = {
   readonly audience: string
   /** Origin at which clients reach this service. Undefined: the origin of each request. */
   readonly publicUrl: string | undefined
+  /** Origins whose pages may call the API; see `createOriginMatcher`. */
   readonly corsOrigins: readonly string[]
   readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses of the proxies whose `X-Forwarded-For` is trusted. */
@@ -280,7 +282,11 @@ export const parseConfig = (env: Environment): Config => {
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
-    corsOrigins: list('CORS_ORIGINS', isOrigin, 'an origin such as https://app.example.com'),
+    corsOrigins: list(
+      'CORS_ORIGINS',
+      isOriginPattern,
+      'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
+    ),
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -6,6 +6,11 @@
  */
 export const catalogue = {
   'request.malformed': { status: 400, message: 'The request could not be read' },
+  'request.host_invalid': {
+    status: 400,
+    message:
+      'The request must have exactly one Host header, and it must be a host name or an address with an optional port',
+  },
   'request.invalid': { status: 422, message: 'The request does not match the schema of this route; see `errors`' },
   'request.idempotency_key_reused': {
     status: 422,
@@ -19,6 +24,14 @@ export const catalogue = {
   'request.media_type_unsupported': {
     status: 415,
     message: 'This route accepts only bodies of the type application/json',
+  },
+  'request.encoding_unsupported': {
+    status: 415,
+    message: 'Request bodies must have no Content-Encoding; see the Accept-Encoding header',
+  },
+  'request.precondition_failed': {
+    status: 412,
+    message: 'The entity tag of the file must be one that If-Match names',
   },
   'request.timeout': {
     status: 503,
@@ -261,6 +274,7 @@ export const titles: Readonly<Record<number, string>> = {
   404: 'Not Found',
   405: 'Method Not Allowed',
   409: 'Conflict',
+  412: 'Precondition Failed',
   413: 'Content Too Large',
   415: 'Unsupported Media Type',
   416: 'Range Not Satisfiable',

@@ -48,10 +48,19 @@ const start = async (config: Config, supervised: boolean, log: Log) => {
   }
 }
 
+/** Links would begin with the Host header of each request, and with http also behind a proxy that terminates TLS. */
+const publicUrlMissing =
+  'PUBLIC_URL must be set in a deployment, to the origin at which clients reach it, such as https://api.example.com: ' +
+  'without it links begin with the Host header of the request'
+
 const main = async (config: Config) => {
   const log = createLog(config.logLevel)
 
   const supervisor = findSupervisor(process.env)
+  const isDeployment = config.databaseUrl !== undefined
+  if (isDeployment && config.publicUrl === undefined && supervisor === undefined) {
+    log.warn({ event: 'config.public_url_missing' }, publicUrlMissing)
+  }
   // Until the service runs there is nothing to shut down.
   let onSupervisorGone = (): void => process.exit(1)
   supervisor?.onDisconnect(() => onSupervisorGone())

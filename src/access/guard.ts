@@ -11,12 +11,13 @@ import { serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '
 
-/** The credential of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive (RFC 9110 §11.1). */
+/** The credential of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive, and spaces follow it (RFC 9110 §11.4). */
 const credentialOf = (request: Request): string => {
   const header = request.headers.get('authorization')
   const isBearer = header?.startsWith('Bearer ') === true || header?.slice(0, scheme.length).toLowerCase() === scheme
   if (header === null || !isBearer) throw new Fault('identity.not_signed_in')
-  return header.slice(scheme.length)
+  const credential = header.slice(scheme.length)
+  return credential.startsWith(' ') ? credential.trimStart() : credential
 }
 
 /** The parts of a request that name its resources. */

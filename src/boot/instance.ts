@@ -1,5 +1,6 @@
 import { createApp } from '../app.ts'
 import type { Config } from '../config.ts'
+import { createFailureResponse } from '../http/runtime-failure.ts'
 import { delay } from '../kit/async.ts'
 import type { Log } from '../platform/log.ts'
 import { createListener } from '../platform/serve.ts'
@@ -19,7 +20,8 @@ export const startInstance = async (
     const listener = createListener()
     const app = createApp(services, listener.addressOf)
     const { host: hostname, port } = config
-    const server = listener.listen(app.fetch, { hostname, port, reusePort: config.processes > 1 })
+    const reusePort = config.processes > 1
+    const server = listener.listen(app.fetch, { hostname, port, reusePort, onFailure: createFailureResponse(log) })
     services.database.warm().catch((error) => {
       if (!services.lifecycle.stopping) log.warn({ error }, 'database pools not warmed up')
     })

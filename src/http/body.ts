@@ -7,22 +7,36 @@ export const maxBodyBytes = 1_048_576
 
 const tooLarge = () => new Fault('request.too_large', { extensions: { max_bytes: maxBodyBytes } })
 
-/** Refuses a request by its Content-Length, before its body is read; not where `isOther` says that the route has another limit. */
+/**
+ * Refuses a request by its Content-Length, before its body is read: 413, but not where `isOther` says that the route has
+ * another limit; 400 for two of them, equal or not, which arrive as one value with a comma (RFC 9112 §6.3).
+ */
 export const refuseLargeBody = (request: Request, isOther: (request: Request) => boolean): void => {
   const announced = request.headers.get('content-length')
-  if (announced === null || Number(announced) <= maxBodyBytes || isOther(request)) return
-  throw tooLarge()
+  if (announced === null) return
+  const length = Number(announced)
+  if (length <= maxBodyBytes) return
+  if (Number.isNaN(length)) throw new Fault('request.malformed')
+  if (!isOther(request)) throw tooLarge()
+}
+
+/** Refuses a body in a content coding, such as gzip: it is not decoded here (RFC 9110 §15.5.16). */
+const refuseEncodedBody = ({ headers }: Request): void => {
+  const encoding = headers.get('content-encoding')
+  if (encoding === null || encoding.trim().toLowerCase() === 'identity') return
+  throw new Fault('request.encoding_unsupported', { headers: { 'accept-encoding': 'identity' } })
 }
 
 /**
  * The bytes of a body. Undefined when it has more than `maxBytes`, by its Content-Length or as counted while it is read; the
  * rest is not read. With a Content-Length the bytes are in shared memory, so that worker threads need no copy.
- * Throws `request.malformed` for a body that breaks off, and when the deadline passes.
+ * Throws `request.encoding_unsupported`, `request.malformed` for a body that breaks off, and when the deadline passes.
  */
 export const readBytes = async (
   request: Request,
   { maxBytes, deadline }: { maxBytes: number; deadline: Deadline },
 ): Promise<Uint8Array | undefined> => {
+  refuseEncodedBody(request)
   const contentLength = Number(request.headers.get('content-length') ?? Number.NaN)
   const announced = Number.isSafeInteger(contentLength) ? contentLength : undefined
   if (announced !== undefined && announced > maxBytes) return undefined
@@ -89,6 +103,7 @@ const isJson = (type: string): boolean => type.split(';', 1)[0]?.trim().toLowerC
 const readUnusual = (request: Request, type: string, deadline: Deadline): Promise<unknown> | undefined => {
   const announced = request.headers.get('content-length')
   if (announced === '0' || request.body === null) return undefined
+  refuseEncodedBody(request)
   if (!isJson(type)) {
     if (announced !== null) throw new Fault('request.media_type_unsupported')
     return deadline
@@ -100,15 +115,15 @@ const readUnusual = (request: Request, type: string, deadline: Deadline): Promis
 }
 
 /**
- * The JSON value of a request's body; undefined when the body is missing. Throws 415 for another media type, 413 over 1 MiB
- * and 400 for text that is not JSON. A slow client has the deadline of the request, not more.
+ * The JSON value of a request's body; undefined when the body is missing. Throws 415 for another media type or a content
+ * coding, 413 over 1 MiB and 400 for text that is not JSON. A slow client has the deadline of the request, not more.
  */
 export const readJson = (request: Request, deadline: Deadline): Promise<unknown> | undefined => {
   const type = request.headers.get('content-type') ?? ''
   const isUsual = type === jsonType && Number(request.headers.get('content-length')) > 0
-  return isUsual
-    ? deadline.run(request.bytes()).then((bytes) => parseBody(bytes, request))
-    : readUnusual(request, type, deadline)
+  if (!isUsual) return readUnusual(request, type, deadline)
+  refuseEncodedBody(request)
+  return deadline.run(request.bytes()).then((bytes) => parseBody(bytes, request))
 }
 
 const parseBody = (bytes: Uint8Array, request: Request): unknown => {

@@ -59,8 +59,10 @@ type Documentation = {
 /** Errors of every route. A body is read, and can be refused, also where the route does not need one. */
 const common: readonly FaultCode[] = [
   'request.malformed',
+  'request.host_invalid',
   'request.too_large',
   'request.media_type_unsupported',
+  'request.encoding_unsupported',
   'request.timeout',
   'database.unavailable',
   'server.stopping',
@@ -147,7 +149,7 @@ const describeSuccess = (schema: TSchema): Described =>
     ? { description: 'No content' }
     : { description: 'Success', content: { 'application/json': { schema: plain(schema) } } }
 
-const rangeParameters = ['Range', 'If-Range', 'If-None-Match'].map((name) => ({
+const rangeParameters = ['Range', 'If-Range', 'If-Match', 'If-None-Match'].map((name) => ({
   in: 'header' as const,
   name,
   required: false,

@@ -1,4 +1,5 @@
 import { catalogue, type Fault, toProblem } from '../fault.ts'
+import { createOriginMatcher } from '../kit/origin.ts'
 
 const jsonType = 'application/json'
 const problemType = 'application/problem+json'
@@ -24,10 +25,23 @@ const securityHeaders = {
 
 const exposed =
   'x-request-id, retry-after, location, ratelimit, ratelimit-policy, velro-degraded, idempotent-replayed, ' +
-  'etag, content-range, accept-ranges, content-disposition'
-const allowedMethods = 'GET, HEAD, POST, PUT, PATCH, DELETE'
-const allowedHeaders =
-  'authorization, content-type, idempotency-key, last-event-id, traceparent, if-none-match, if-range, range'
+  'etag, content-range, accept-ranges, content-disposition, www-authenticate, accept-encoding'
+/** For a preflight that names no headers. */
+const usualHeaders =
+  'authorization, content-type, idempotency-key, last-event-id, traceparent, if-match, if-none-match, if-range, range'
+
+/** Names of header fields, separated by commas (RFC 9110 §5.1). */
+const fieldNames = /^[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*$/
+const maxFieldNames = 2_048
+
+/** The headers that a page of a configured origin may send: all that it asks for, since no cookie gives them a meaning here. */
+const allowedHeaders = (requested: string | null): string =>
+  requested !== null && requested.length <= maxFieldNames && fieldNames.test(requested)
+    ? requested
+        .split(',')
+        .map((name) => name.trim().toLowerCase())
+        .join(', ')
+    : usualHeaders
 
 type Outgoing = {
   readonly status: number
@@ -42,8 +56,16 @@ export type Responder = {
   json(body: unknown, outgoing: Outgoing): Response
   /** A response that is not JSON; `headers` must have its `content-type`. */
   raw(body: BodyInit | null, outgoing: Outgoing): Response
-  problem(fault: Fault, instance: string, outgoing: Omit<Outgoing, 'status'>): Response
-  preflight(outgoing: Omit<Outgoing, 'status'>): Response
+  /** `challenge` is the `WWW-Authenticate` header. */
+  problem(
+    fault: Fault,
+    instance: string,
+    outgoing: Omit<Outgoing, 'status'> & { readonly challenge: string | undefined },
+  ): Response
+  /** The answer to OPTIONS: `methods` are those of the path, `requested` is `Access-Control-Request-Headers`. */
+  options(
+    outgoing: Omit<Outgoing, 'status'> & { readonly methods: string; readonly requested: string | null },
+  ): Response
 }
 
 const hasOwnKeys = (record: object): boolean => {
@@ -52,8 +74,8 @@ const hasOwnKeys = (record: object): boolean => {
 }
 
 export const createResponder = (corsOrigins: readonly string[]): Responder => {
-  const origins = new Set(corsOrigins)
-  const vary = origins.size > 0 ? { vary: 'Origin' } : {}
+  const isConfigured = createOriginMatcher(corsOrigins)
+  const vary = corsOrigins.length > 0 ? { vary: 'Origin' } : {}
   const baseOf = (type: Record<string, string>) => new Headers({ ...securityHeaders, ...vary, ...type })
   const jsonBase = baseOf({ 'content-type': jsonType })
   const problemBase = baseOf({ 'content-type': problemType })
@@ -62,7 +84,7 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
   const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers }: Outgoing) => {
     // A Response copies its headers, so one object is built once and only its request id is changed.
     base.set('x-request-id', requestId)
-    const cors = origin !== null && origins.has(origin)
+    const cors = origin !== null && isConfigured(origin)
     if (!cors && (headers === undefined || !hasOwnKeys(headers))) return new Response(body, { status, headers: base })
     const own = new Headers(base)
     if (cors) {
@@ -84,23 +106,24 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
       const headers = {
         ...fault.headers,
         ...(entry.retryAfterS !== undefined && { 'retry-after': String(entry.retryAfterS) }),
-        ...(entry.status === 401 && { 'www-authenticate': 'Bearer' }),
+        'www-authenticate': outgoing.challenge,
       }
       const text = JSON.stringify(toProblem(fault, instance, outgoing.requestId))
       return send(problemBase, text, { ...outgoing, status: entry.status, headers })
     },
-    preflight: (outgoing) =>
+    options: ({ methods, requested, ...outgoing }) =>
       send(plainBase, null, {
         ...outgoing,
         status: 204,
-        headers:
-          outgoing.origin !== null && origins.has(outgoing.origin)
-            ? {
-                'access-control-allow-methods': allowedMethods,
-                'access-control-allow-headers': allowedHeaders,
-                'access-control-max-age': '600',
-              }
-            : { allow: allowedMethods },
+        headers: {
+          allow: methods,
+          ...(outgoing.origin !== null &&
+            isConfigured(outgoing.origin) && {
+              'access-control-allow-methods': methods,
+              'access-control-allow-headers': allowedHeaders(requested),
+              'access-control-max-age': '600',
+            }),
+        },
       }),
   }
 }

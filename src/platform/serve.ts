@@ -8,12 +8,15 @@ export type ServeOptions = {
   readonly port: number
   /** Lets several processes listen on the port; the kernel distributes connections among them. */
   readonly reusePort?: boolean
+  /** The response where Bun cannot send one that the application returned: its file is gone. */
+  readonly onFailure?: (error: unknown) => Response
 }
 
 /**
  * The HTTP server of Bun or Deno.
  *
- * Guarantee: `addressOf` is the socket's peer address. `stop` keeps serving, so that a load balancer sees this instance as
+ * Guarantee: `addressOf` is the socket's peer address. The URL of a request without a Host header (HTTP/1.0) is as that of
+ * others, with a host that the runtime makes up. `stop` keeps serving, so that a load balancer sees this instance as
  * not ready, until no request is pending or `graceMs` have passed; then it closes the remaining connections. `listen`
  * throws `PortTaken` when the port is in use.
  */
@@ -58,17 +61,43 @@ const untilIdle = async (pending: () => number, graceMs: number) => {
   while (pending() > 0 && performance.now() < endsAtMs) await wait(20)
 }
 
+/**
+ * The application has limits of its own, and answers with a problem where Bun would send a 413 without a body. Bun reads no
+ * more of a body than a few MiB before the application does, so this bound protects no memory.
+ */
+const maxBodyBytes = Number.MAX_SAFE_INTEGER
+
 const bunListener = (): BoundListener => {
   let server: Bun.Server<undefined> | undefined
+  /** The original of each request that was given another URL. */
+  const originals = new WeakMap<Request, Request>()
+  /** Bun gives a bare path as the URL of a request without a Host header. */
+  const withHost = (request: Request): Request => {
+    const complete = new Request(`http://localhost${request.url}`, request)
+    originals.set(complete, request)
+    return complete
+  }
   return {
-    addressOf: (request) => server?.requestIP(request)?.address ?? unknownAddress,
+    addressOf: (request) => server?.requestIP(originals.get(request) ?? request)?.address ?? unknownAddress,
     listen: (fetch, options) => {
       // Read-only in the types, as in Node; Bun reads it as the limit of its servers.
       Object.assign(http, { maxHeaderSize: maxHeaderBytes })
       try {
         // In production Bun shares ports by default: a second server would take half of the connections.
         const reusePort = options.reusePort ?? false
-        server = Bun.serve({ ...options, reusePort, fetch, idleTimeout: idleTimeoutS, development: false })
+        server = Bun.serve({
+          hostname: options.hostname,
+          port: options.port,
+          reusePort,
+          fetch: (request) =>
+            request.url.startsWith('/') && request.headers.get('host') === null
+              ? fetch(withHost(request))
+              : fetch(request),
+          idleTimeout: idleTimeoutS,
+          maxRequestBodySize: maxBodyBytes,
+          ...(options.onFailure && { error: options.onFailure }),
+          development: false,
+        })
       } catch (error) {
         throw toPortTaken(error, options)
       }
@@ -105,7 +134,8 @@ const denoListener = (runtime: DenoRuntime): BoundListener => {
         pending -= 1
       }
       try {
-        server = runtime.serve({ ...options, onListen: () => {} }, (request, info) => {
+        const { hostname, port, reusePort = false } = options
+        server = runtime.serve({ hostname, port, reusePort, onListen: () => {} }, (request, info) => {
           addresses.set(request, info.remoteAddr.hostname ?? unknownAddress)
           pending += 1
           info.completed.then(complete, complete)

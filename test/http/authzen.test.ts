@@ -287,7 +287,7 @@ describe('the AuthZEN endpoints', () => {
 
 describe('the id of a request', () => {
   test('is returned unchanged, with a decision and with every error', async () => {
-    const given = 'bfe9eb29-ab87-4ca3-be83-a1d5d8305716 / any (string)'
+    const given = 'bfe9eb29-ab87-4ca3-be83-a1d5d8305716/any(string)'
     const headers = { 'x-request-id': given }
     const answers = [
       await post(single, asked(), headers),

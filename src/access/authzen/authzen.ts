@@ -1,6 +1,6 @@
 import type { ObjectOptions, TObject, TProperties } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { Fault } from '../../fault.ts'
+import { Fault, type FaultCode } from '../../fault.ts'
 import { isAuthzenPath } from '../../http/body.ts'
 import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
@@ -155,8 +155,18 @@ export const metadataPath = '/.well-known/authzen-configuration'
 /** Whether every response of a path, errors included, returns the `X-Request-ID` of its request. */
 export const returnsRequestId = (path: string): boolean => isAuthzenPath(path) || path === metadataPath
 
+const invalidRequest: readonly FaultCode[] = [
+  'request.invalid',
+  'request.media_type_unsupported',
+  'request.encoding_unsupported',
+]
+
 /** The standard answers every invalid request with 400, so 415 and 422 become `request.malformed`. */
 export const asAuthzenFault = (fault: Fault): Fault =>
-  fault.code === 'request.invalid' || fault.code === 'request.media_type_unsupported'
-    ? new Fault('request.malformed', { cause: fault, ...(fault.problems && { problems: fault.problems }) })
+  invalidRequest.includes(fault.code)
+    ? new Fault('request.malformed', {
+        cause: fault,
+        ...(fault.problems && { problems: fault.problems }),
+        ...(fault.headers && { headers: fault.headers }),
+      })
     : fault

@@ -3,7 +3,7 @@ import type { Config } from '../../config.ts'
 import { Fault } from '../../fault.ts'
 import { maxBodyBytes } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
-import { originOf, type RequestContext } from '../../http/request-context.ts'
+import { givenRequestId, originOf, type RequestContext } from '../../http/request-context.ts'
 import { t } from '../../http/schema-types.ts'
 import type { Access } from '../access.ts'
 import type { Guard } from '../guard.ts'
@@ -16,7 +16,7 @@ const tags = ['authzen']
 const security = ['service_key'] as const
 const errors = ['access.services_only', 'service_key.scope_missing'] as const
 /** Every invalid body is a 400 here; see `asAuthzenFault`. */
-const omitFaults = ['request.media_type_unsupported'] as const
+const omitFaults = ['request.media_type_unsupported', 'request.encoding_unsupported'] as const
 const documentation = { tags, security, errors, omitFaults }
 
 const endpoints = {
@@ -88,8 +88,8 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
       .use(guard)
       // The standard requires the X-Request-ID of the request to be returned unchanged.
       .onTransform(({ request, set }) => {
-        const given = request.headers.get('x-request-id')
-        if (given !== null) set.headers['x-request-id'] = given
+        const given = givenRequestId(request)
+        if (given !== undefined) set.headers['x-request-id'] = given
       })
       .post(endpoints.access_evaluation_endpoint, ({ context, body }) => evaluate(context, body), {
         service: 'authorization:check',

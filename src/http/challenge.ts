@@ -1,0 +1,20 @@
+import type { FaultCode } from '../fault.ts'
+
+/** Refusals of a valid credential that another kind of credential, or one with more scopes, would not get. */
+const needsMore: readonly FaultCode[] = ['service_key.scope_missing', 'access.services_only', 'access.admins_only']
+
+const presented = /^bearer +\S/i
+
+/**
+ * The `WWW-Authenticate` header of a refusal (RFC 6750 §3): without an error code where the request had no bearer token, so
+ * that a client can tell a token that has ended from one that it forgot to send. Undefined: the refusal has none.
+ */
+export const challengeOf = (
+  { code, status }: { readonly code: FaultCode; readonly status: number },
+  authorization: string | null,
+): string | undefined => {
+  if (needsMore.includes(code)) return 'Bearer error="insufficient_scope"'
+  if (status !== 401) return undefined
+  const isInvalid = code === 'identity.not_signed_in' && presented.test(authorization ?? '')
+  return isInvalid ? 'Bearer error="invalid_token"' : 'Bearer'
+}
