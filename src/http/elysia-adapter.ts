@@ -17,6 +17,8 @@ import type { RequestContext } from './request-context.ts'
  *    query, headers, cookie, body, set, server, route, url, path. So no parameter of a hook has one of these names, and no
  *    hook passes its whole context to another function.
  * 3. The type of `resolve`: see `resolved`.
+ * 4. HEAD. Elysia runs the GET route, reads the body of its response to the end, and sends the number of bytes as the
+ *    Content-Length: see `headResponse`.
  */
 export const elysiaVersion = '1.4.30'
 
@@ -43,3 +45,14 @@ export const contextSlot: { context: RequestContext } = { context: undefined as 
  * a request whose facts are all in memory then needs no promise.
  */
 export const resolved = <C extends object>(context: MaybePromise<C>) => context as Promise<C>
+
+/** A response to HEAD whose Content-Length is `length`: its body reports that many bytes and has none. */
+export const headResponse = (response: Response, length: number): Response => {
+  let isRead = false
+  const read = async () => {
+    if (isRead) return { done: true }
+    isRead = true
+    return { done: false, value: { byteLength: length } }
+  }
+  return Object.defineProperty(response, 'body', { value: { getReader: () => ({ read }) } })
+}

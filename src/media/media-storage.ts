@@ -172,7 +172,7 @@ export const createMediaStorage = ({
     readReference: async (sha256: string, signal: AbortSignal): Promise<{ bytes: Uint8Array; contentType: string }> => {
       const opened = await objects.open(objectKey(sha256, referenceVariant))
       if (opened === undefined) throw new Error(`The object ${sha256} has no stored bytes`)
-      const bytes = await stepDeadline().run(new Response(opened.stream).bytes())
+      const bytes = await stepDeadline().run(new Response(opened.body).bytes())
       signal.throwIfAborted()
       return { bytes, contentType: 'image/webp' }
     },

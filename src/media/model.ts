@@ -20,11 +20,17 @@ export const mediaResources = (input: RouteInput) => [mediaOf(input)]
 /** Any text matches the schema: a malformed secret gets the same refusal as a wrong one, from the code that verifies it. */
 const secret = (description: string) => t.Optional(t.String({ description }))
 
-export const contentQuery = closed({
-  variant: t.Optional({ ...oneOf(variants), description: 'A video has the original only' }),
-  signature: secret('Signature of a signed link, which names the variant itself'),
-  share: secret('Secret of a share link'),
-})
+/** Open: the route itself refuses unknown parameters, but not on links. */
+export const contentQuery = t.Object(
+  {
+    variant: t.Optional({ ...oneOf(variants), description: 'A video has the original only' }),
+    signature: secret(
+      'Signature of a signed link, which names the variant itself. Unknown parameters beside it are ignored',
+    ),
+    share: secret('Secret of a share link. Unknown parameters beside it are ignored'),
+  },
+  { additionalProperties: true },
+)
 
 export type ContentQuery = Static<typeof contentQuery>
 

@@ -8,9 +8,13 @@ import type { RequestContext } from '../http/request-context.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
 import { toPage } from '../kit/cursor.ts'
 import { entityTag } from '../kit/entity-tag.ts'
-import { type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
+import { closeObject, type ObjectStore, type OpenObject, objectKey } from '../platform/objects.ts'
+import type { Spool } from '../platform/spool.ts'
 import { type ContentAccess, type Media, type Variant, variants } from './model.ts'
 import type { MediaRow, MediaStore } from './store.ts'
+
+/** Content up to this size is sent from memory. */
+const maxWholeBytes = 1_048_576
 
 export const noSuchVariant = 'must be original, because the media is a video'
 
@@ -71,12 +75,14 @@ export const createMedia = ({
   transactionalAccess,
   changes,
   objects,
+  spool,
 }: {
   store: Pick<MediaStore, 'find' | 'list' | 'lockGenerationOf' | 'remove'>
   access: Pick<Access, 'requireMedia' | 'requireDerivation'>
   transactionalAccess: TransactionalAccess
   changes: Changes
   objects: Pick<ObjectStore, 'open'>
+  spool: Spool
 }) => {
   const requireAccess = async (
     context: RequestContext,
@@ -133,13 +139,13 @@ export const createMedia = ({
       if (generationId !== null) await access.requireDerivation(caller, generationId, context.deadline)
     },
 
-    /** The stream must be read to its end or cancelled. Throws `media.range_not_satisfiable`. */
+    /** Pass the result to `toBody` or to `closeObject`. Throws `media.range_not_satisfiable`. */
     open: async ({ deadline }: RequestContext, { key }: Content, range: ByteRange | undefined): Promise<OpenObject> => {
       const opening = objects.open(key, range)
       const opened = await deadline.run(opening).catch((error) => {
         // Closes a stream that opens after the deadline.
         opening.then(
-          (late) => late?.stream.cancel(),
+          (late) => late && closeObject(late),
           () => {},
         )
         if (error instanceof RangeNotSatisfiable) {
@@ -150,6 +156,19 @@ export const createMedia = ({
       })
       if (opened === undefined) throw new Fault('media.unavailable', { detail: { key } })
       return opened
+    },
+
+    /** The body of a response whose Content-Length is that of the object. It may take longer than a request, up to a minute. */
+    toBody: async ({ deadline }: RequestContext, { key }: Content, opened: OpenObject): Promise<BodyInit> => {
+      const { body, first, length } = opened
+      try {
+        return length <= maxWholeBytes
+          ? await deadline.run(new Response(body).arrayBuffer())
+          : await spool.toBody(`${key} ${first}-${length}`, opened)
+      } catch (cause) {
+        if (cause instanceof Fault) throw cause
+        throw new Fault('media.unavailable', { cause, detail: { key } })
+      }
     },
   }
 }

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { resolveRange } from '../kit/byte-range.ts'
+import { fileSlice } from './file-slice.ts'
 import {
   isObjectKey,
   type ListedObject,
@@ -134,7 +135,9 @@ export const createDiskObjects = ({ directory }: { directory: string }): ObjectS
       try {
         const total = (await file.stat()).size
         const { first, length } = resolveRange(range, total)
-        return { stream: streamOf(file, first, length), first, length, total }
+        const slice = fileSlice(pathOf(key), first, length)
+        if (slice !== undefined) await file.close()
+        return { body: slice ?? streamOf(file, first, length), first, length, total }
       } catch (error) {
         await file.close()
         throw error

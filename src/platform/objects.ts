@@ -5,8 +5,9 @@ import type { ByteRange } from '../kit/byte-range.ts'
 export type ObjectBody = Uint8Array | ReadableStream<Uint8Array>
 
 export type OpenObject = {
-  readonly stream: ReadableStream<Uint8Array>
-  /** Offset of the stream in the object, length of the stream, and size of the object, in bytes. */
+  /** A stream must be read to its end or cancelled. A blob is part of a file, read where it is used. */
+  readonly body: ReadableStream<Uint8Array> | Blob
+  /** Offset of the body in the object, length of the body, and size of the object, in bytes. */
   readonly first: number
   readonly length: number
   readonly total: number
@@ -31,8 +32,8 @@ export type ObjectStore = {
   /** `contentType` is for other clients of the store. Velro reads the type from the database. */
   put(key: string, body: ObjectBody, contentType: string): Promise<void>
   /**
-   * Undefined when the object does not exist. Throws `RangeNotSatisfiable`. The stream must be read to its end or cancelled.
-   * If the object is deleted during the read, a stream from disk still completes; one from S3 may fail.
+   * Undefined when the object does not exist. Throws `RangeNotSatisfiable`. If the object is deleted during the read, a body
+   * from disk still completes; one from S3 may fail.
    */
   open(key: string, range?: ByteRange): Promise<OpenObject | undefined>
   head(key: string): Promise<{ readonly length: number } | undefined>
@@ -42,6 +43,11 @@ export type ObjectStore = {
   list(prefix?: string, after?: string): Promise<ObjectPage>
   /** Rejects where `put` would: the store cannot be reached, written, or has no room. Leaves no object behind, or an empty one. */
   probe(): Promise<void>
+}
+
+/** Closes an object that will not be read. */
+export const closeObject = ({ body }: OpenObject): void => {
+  if (!(body instanceof Blob)) body.cancel().catch(() => {})
 }
 
 export const listPageSize = 1_000

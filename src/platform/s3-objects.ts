@@ -9,6 +9,7 @@ import {
   type ObjectBody,
   ObjectContentRefused,
   type ObjectStore,
+  type OpenObject,
   objectKey,
   parseObjectKey,
   piecesOf,
@@ -65,9 +66,14 @@ const fetchWithin = (timeoutMs: number): typeof fetch => {
   return send as typeof fetch
 }
 
-/** S3 requires the length before the first byte, so a stream is buffered before it is sent. */
+/**
+ * S3 requires the length before the first byte, so a stream is buffered before it is sent. The fetch of Deno takes no bytes in
+ * shared memory, in which uploads are, so those are copied.
+ */
 const toBuffered = async (body: ObjectBody): Promise<Uint8Array> => {
-  if (body instanceof Uint8Array && body.byteLength <= maxObjectBytes) return body
+  if (body instanceof Uint8Array && body.byteLength <= maxObjectBytes) {
+    return body.buffer instanceof SharedArrayBuffer ? body.slice() : body
+  }
   const pieces: Uint8Array[] = []
   for await (const piece of piecesOf(body)) pieces.push(piece)
   return Buffer.concat(pieces)
@@ -121,8 +127,8 @@ export const createS3Objects = (options: S3Options): ObjectStore => {
         )
         const length = Number(answer.headers.get('content-length'))
         const whole = Number(/\/(\d+)$/.exec(answer.headers.get('content-range') ?? '')?.[1] ?? length)
-        const stream = answer.body ?? new Blob([]).stream()
-        return { stream: stream as ReadableStream<Uint8Array>, first, length, total: whole }
+        const body = answer.body ?? new Blob([])
+        return { body: body as OpenObject['body'], first, length, total: whole }
       } catch (error) {
         if (statusOf(error) === 404) return undefined
         if (statusOf(error) === 416) throw new RangeNotSatisfiable((await lengthOf(key)) ?? 0)

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { createHash, randomBytes } from 'node:crypto'
 import { RangeNotSatisfiable } from '../../src/kit/byte-range.ts'
 import {
+  closeObject,
   maxObjectBytes,
   ObjectContentRefused,
   ObjectKeyRefused,
@@ -29,8 +30,8 @@ const reasonOf = (promise: Promise<unknown>) =>
 const read = async (store: ObjectStore, key: string, ...range: [Parameters<ObjectStore['open']>[1]?]) => {
   const found = await store.open(key, ...range)
   if (found === undefined) return undefined
-  const { stream, ...rest } = found
-  return { ...rest, bytes: new Uint8Array(await new Response(stream).arrayBuffer()) }
+  const { body, ...rest } = found
+  return { ...rest, bytes: new Uint8Array(await new Response(body).arrayBuffer()) }
 }
 
 const notKeys = [
@@ -64,6 +65,14 @@ export const holdsObjects = (store: () => ObjectStore) => {
     const other = fresh(200_000)
     await store().put(other.key, streamOf(other.bytes.slice(0, 70_000), other.bytes.slice(70_000)), 'image/png')
     expect((await read(store(), other.key))?.bytes).toEqual(other.bytes)
+  })
+
+  test('an object may be put from shared memory', async () => {
+    const { bytes, key } = fresh()
+    const shared = new Uint8Array(new SharedArrayBuffer(bytes.length))
+    shared.set(bytes)
+    await store().put(key, shared, 'image/png')
+    expect((await read(store(), key))?.bytes).toEqual(bytes)
   })
 
   test('putting the same object again, even concurrently, changes nothing', async () => {
@@ -139,10 +148,13 @@ export const holdsObjects = (store: () => ObjectStore) => {
     })
   })
 
-  test('a stream of an object can be cancelled', async () => {
+  test('the body of an object can be cancelled, before it is read or in the middle', async () => {
     const { bytes, key } = fresh(500_000)
     await store().put(key, bytes, 'image/png')
-    const reader = (await store().open(key))?.stream.getReader()
+    const unread = await store().open(key)
+    if (unread !== undefined) closeObject(unread)
+    const body = (await store().open(key))?.body
+    const reader = (body instanceof Blob ? body.stream() : body)?.getReader()
     expect((await reader?.read())?.value?.length).toBeGreaterThan(0)
     await reader?.cancel()
     await store().delete(key)

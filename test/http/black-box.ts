@@ -18,6 +18,7 @@ import { models } from './black-box/models.ts'
 import { operating } from './black-box/operating.ts'
 import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
+import { protocol } from './black-box/protocol.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
 import { stream } from './black-box/stream.ts'
@@ -51,6 +52,7 @@ const groups: readonly Group[] = [
   credits,
   authzen,
   hiding,
+  protocol,
   badInput,
   documentation,
 ]

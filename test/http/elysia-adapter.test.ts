@@ -3,7 +3,7 @@ import { type AnyElysia, Elysia } from 'elysia'
 import { WebStandardAdapter } from 'elysia/adapter/web-standard'
 import elysiaPackage from 'elysia/package.json'
 import { createApp } from '../../src/app.ts'
-import { adapter, elysiaVersion, resolved } from '../../src/http/elysia-adapter.ts'
+import { adapter, contextSlot, elysiaVersion, headResponse, resolved } from '../../src/http/elysia-adapter.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { startApp, type TestApp } from '../harness.ts'
@@ -29,7 +29,7 @@ test('the installed Elysia is the version that the adapter was written for', () 
 })
 
 describe('a body parser given as code', () => {
-  const context = { requestId: 'r', deadline: createDeadlines(systemClock)(5_000) }
+  const context = { requestId: 'r', deadline: createDeadlines(systemClock)(60_000) }
   const post = (type: string, body: string) =>
     new Elysia({ adapter })
       .decorate({ context })
@@ -105,6 +105,15 @@ describe('what a resolve returns', () => {
   test('is awaited and added to the context when it is a promise', async () => {
     expect(await answerOf(Promise.resolve({ caller: 'ada' }))).toBe('ada')
   })
+})
+
+test('a response to HEAD has the length that it was given, and no body is read for it', async () => {
+  const answer = await new Elysia({ adapter })
+    .decorate(contextSlot)
+    .get('/a/:b', () => headResponse(new Response(null, { headers: { 'x-own': 'kept' } }), 123_456_789_012))
+    .handle(new Request('http://localhost/a/b', { method: 'HEAD' }))
+  expect([answer.status, answer.headers.get('content-length')]).toEqual([200, '123456789012'])
+  expect([answer.headers.get('x-own'), await answer.text()]).toEqual(['kept', ''])
 })
 
 test('the context of every request is declared as a member, whose value the request hook sets', () => {

@@ -138,7 +138,7 @@ describe('a reference picture', () => {
     const { id, sha256 } = await upload()
     const objects = createDiskObjects({ directory: folder })
     const key = objectKey(sha256, '1024')
-    const original = new Uint8Array(await new Response((await objects.open(key))?.stream).arrayBuffer())
+    const original = new Uint8Array(await new Response((await objects.open(key))?.body).arrayBuffer())
     await objects.delete(key)
     const created = (await order({ reference_media_id: id })).body
     await until(

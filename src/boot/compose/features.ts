@@ -32,6 +32,7 @@ import { createMediaStore } from '../../media/store.ts'
 import { createUploads } from '../../media/uploads/service.ts'
 import { createModels } from '../../models/service.ts'
 import { createMonitoring } from '../../monitoring/service.ts'
+import { createSpool } from '../../platform/spool.ts'
 import { createProjects } from '../../projects/service.ts'
 import { createProjectStore } from '../../projects/store.ts'
 import { createProviders } from '../../providers/providers.ts'
@@ -80,6 +81,7 @@ const composeMedia = (infrastructure: Infrastructure, access: AccessParts, stack
     transactionalAccess: access.transactionalAccess,
     changes,
     objects,
+    spool: createSpool(),
   })
   return {
     media,

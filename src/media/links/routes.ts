@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
-import { originOf } from '../../http/request-context.ts'
+import { baseUrlOf } from '../../http/request-context.ts'
 import { mediaParams } from '../model.ts'
 import * as model from './model.ts'
 import type { Links } from './service.ts'
@@ -13,9 +13,9 @@ export const linkRoutes = ({ links, guard, config }: Dependencies) =>
   new Elysia().use(guard).post(
     '/media/:media_id/links',
     async ({ context, caller, params, body, request, status }) => {
-      const origin = originOf(config, request)
+      const base = baseUrlOf(config, request)
       const { target, ...link } = await links.create(context, caller, params.media_id, body)
-      return status(201, { url: origin + target, ...link })
+      return status(201, { url: base + target, ...link })
     },
     {
       signedIn: true,

@@ -13,11 +13,9 @@ export type PresentedLink = {
   readonly mediaId: string
   readonly signature: string
   readonly method: string
-  /** The URL of the request, unchanged. */
-  readonly url: string
 }
 
-/** Path and query of a link. No other spelling of it is accepted. */
+/** Path and query of a link. */
 export const linkTarget = (mediaId: string, token: string): string =>
   `/api/v1/media/${mediaId}/content?signature=${token}`
 
@@ -27,8 +25,9 @@ const permits = (allowed: LinkMethod, method: string): boolean => method === all
  * Signed links: any holder can fetch the bytes of one media item, for a day at most.
  *
  * Promise: a link works only while its creator may download the media and the session that created it lives. Both are
- * checked at each use, as they are for the creator's own requests. Nothing is stored. A link with a wrong signature or in
- * another spelling is refused before any read. All refusals are identical.
+ * checked at each use, as they are for the creator's own requests. Nothing is stored. A link with a wrong signature is
+ * refused before any read. All refusals are identical. The signature has one spelling; percent-encodings in the URL are
+ * decoded before, and parameters that others add are not part of the link.
  */
 export const createLinks = ({
   tokens,
@@ -66,11 +65,8 @@ export const createLinks = ({
       return { target: linkTarget(mediaId, token), expires_at, variant, method }
     },
 
-    open: async (
-      context: RequestContext,
-      { mediaId, signature, method, url }: PresentedLink,
-    ): Promise<ContentAccess> => {
-      const claims = url.endsWith(linkTarget(mediaId, signature)) ? tokens.read(mediaId, signature) : undefined
+    open: async (context: RequestContext, { mediaId, signature, method }: PresentedLink): Promise<ContentAccess> => {
+      const claims = tokens.read(mediaId, signature)
       if (claims === undefined || !permits(claims.method, method)) throw new Fault('media.link_refused')
       const { userId, stale } = await enter(context, claims, mediaId)
       if (stale) throw new Fault('database.unavailable')

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
-import { originOf } from '../../http/request-context.ts'
+import { baseUrlOf } from '../../http/request-context.ts'
 import { noContent, toPlace } from '../../http/schema-types.ts'
 import { mediaOf, mediaParams } from '../model.ts'
 import * as model from './model.ts'
@@ -18,9 +18,9 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
     .post(
       '/media/:media_id/share-links',
       async ({ context, caller, params, body, request, status }) => {
-        const origin = originOf(config, request)
+        const base = baseUrlOf(config, request)
         const { target, ...link } = await shareLinks.create(context, caller, params.media_id, body)
-        return status(201, { url: origin + target, ...link })
+        return status(201, { url: base + target, ...link })
       },
       {
         may: ['share', mediaOf],

@@ -121,7 +121,7 @@ const inspectObjects = async (sql: Sql, connection: TestConnection, folder: stri
   ])
   for (const { sha256, bytes } of referenced) {
     const found = await objects.open(objectKey(sha256))
-    const content = new Uint8Array(await new Response(found?.stream).arrayBuffer())
+    const content = new Uint8Array(await new Response(found?.body).arrayBuffer())
     const hash = createHash('sha256').update(content).digest('hex')
     if (hash !== sha256 || content.length !== bytes) violations.push(`The bytes of ${sha256} are missing or differ`)
   }
@@ -149,7 +149,7 @@ const inspectObjects = async (sql: Sql, connection: TestConnection, folder: stri
     const found = await restarted.open(objectKey(any.sha256))
     await restarted.put(
       objectKey(any.sha256),
-      new Uint8Array(await new Response(found?.stream).arrayBuffer()),
+      new Uint8Array(await new Response(found?.body).arrayBuffer()),
       'image/png',
     )
     if ((await readdir(drafts)).length > 0) violations.push('Old drafts were not removed')

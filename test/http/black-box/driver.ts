@@ -45,7 +45,10 @@ export const securityHeaders: Readonly<Record<string, RegExp>> = {
 
 /** Media opened by a link may be embedded by any origin. */
 const embeddable = { ...securityHeaders, 'cross-origin-resource-policy': /^(same|cross)-origin$/ }
-const isLink = (target: string) => /[?&](signature|share)=/.test(target)
+const isLink = (target: string) => {
+  const { searchParams } = new URL(target, 'http://localhost')
+  return searchParams.has('signature') || searchParams.has('share')
+}
 
 /** The missing or wrong headers of an answer of any status. */
 export const missingHeaders = (headers: Headers, expectedHeaders = securityHeaders): string[] => [
@@ -80,7 +83,7 @@ export const createLedger = (document: Document): Ledger => {
   const bare: string[] = []
 
   const breachesOf = (method: string, path: string, { status, headers, body }: PlainAnswer): string[] => {
-    if (method === 'OPTIONS') return status === 204 ? [] : ['a preflight is 204']
+    if (method === 'OPTIONS') return status === 204 || status >= 400 ? [] : ['an answer to OPTIONS is 204 or a refusal']
     const route = findRoute(method === 'HEAD' ? 'GET' : method, path)
     if (route === undefined) {
       if (path === '/docs' || path.startsWith('/docs/')) return []

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
 import { unknownId } from './document.ts'
 import { type Answer, type Group, refusal } from './driver.ts'
+import { sendRaw } from './wire.ts'
 
 const asked = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 96, height: 64 } }
 const refused = '403 media.link_refused'
@@ -65,7 +66,7 @@ export const links: Group = (world) =>
       expect(await open(target)).toBe(refused)
     })
 
-    test('are refused in every other spelling, without a reason', async () => {
+    test('are refused with any other signature, without a reason', async () => {
       const { target } = await sign(viewer)
       const [before = '', token = ''] = target.split('signature=')
       const words = new Set<string>()
@@ -74,8 +75,11 @@ export const links: Group = (world) =>
           token,
           (character, at) => `${token.slice(0, at)}${character === 'A' ? 'B' : 'A'}${token.slice(at + 1)}`,
         ),
-        `%${token.charCodeAt(0).toString(16)}${token.slice(1)}`,
+        `%25${token.charCodeAt(0).toString(16)}${token.slice(1)}`,
         `${token}=`,
+        `${token}%20`,
+        `${token}%00`,
+        `+${token}`,
         `${token}A`,
         token.slice(1),
         token.slice(0, -1),
@@ -92,6 +96,62 @@ export const links: Group = (world) =>
       expect(await open(`${target}&variant=256`)).toBe('422 request.invalid')
       expect(await open(`${target}&share=x`)).toBe('422 request.invalid')
       expect(await open(target)).toBe('200')
+    })
+
+    test('take parameters that others add, and percent-encodings of their characters', async () => {
+      const { body: issued } = await world().post(`${path}/share-links`, {}, { token: owner.token })
+      const encoded = (text: string) =>
+        [...text].map((character) => `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`).join('')
+      for (const [name, target] of Object.entries({
+        signature: (await sign(viewer)).target,
+        share: targetOf(issued.url),
+      })) {
+        const [base = '', query = ''] = target.split('?')
+        const token = query.slice(name.length + 1)
+        for (const other of [
+          `${target}&fbclid=IwAR0x_y-z`,
+          `${target}&utm_source=mail&utm_medium=a+b&utm_campaign=%C3%A9`,
+          `${base}?gclid=1&${query}`,
+          `${target}&`,
+          `${target}&x`,
+          `${target}&%00=%ZZ`,
+          `${base}?&&${query}`,
+          `${base}?${name}=${encoded(token)}`,
+          `${base}?${name}=${encoded(token).toUpperCase()}`,
+          `${base}?${encoded(name)}=${token}`,
+          `${base.replaceAll('-', '%2D')}?${query}`,
+          `${base.replaceAll('-', '%2d')}?${query}&fbclid=1`,
+        ]) {
+          expect([other, await open(other)]).toEqual([other, '200'])
+          expect([other, (await world().send('HEAD', other)).status]).toEqual([other, 200])
+        }
+        for (const twice of [`${target}&${query}`, `${target}&${name}=x`, `${base}?${name}=x&${query}`]) {
+          expect([twice, await open(twice)]).toEqual([twice, '422 request.invalid'])
+        }
+      }
+      const { token } = owner
+      expect((await world().delete(`${path}/share-links/${issued.id}`, { token })).status).toBe(204)
+      expect(refusal(await world().get(`${path}/content?fbclid=1`, { token }))).toBe('422 request.invalid')
+      expect(refusal(await world().get(`${path}/content?variant=256&variant=512`, { token }))).toBe(
+        '422 request.invalid',
+      )
+    })
+
+    test('begin with the host that the request named, and are relative where it named none', async () => {
+      const create = async (kind: string, version: string, ...host: string[]) => {
+        const lines = [`POST ${path}/${kind} HTTP/${version}`, ...host, `authorization: Bearer ${viewer.token}`]
+        const body = '{}'
+        const head = [...lines, 'content-type: application/json', `content-length: ${body.length}`, '', ''].join('\r\n')
+        const answer = await sendRaw(world().subject.baseUrl, [head + body])
+        return JSON.parse(answer?.body ?? '{}').url as string | undefined
+      }
+      expect(await create('links', '1.1', 'host: media.example.com:8443')).toStartWith(
+        `http://media.example.com:8443${path}/content?signature=`,
+      )
+      const relative = await create('links', '1.0')
+      expect(relative).toStartWith(`${path}/content?signature=`)
+      expect(await open(relative ?? '')).toBe('200')
+      expect(await create('links', '1.1', 'host: evil/path')).toBeUndefined()
     })
 
     test('that are signed end with the permission and with the session of their creator', async () => {

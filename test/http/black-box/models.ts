@@ -76,7 +76,10 @@ export const models: Group = (world) =>
         ])
       }
       const other = await world().put(`${path}/local/procedural`, {})
-      expect([refusal(other), other.headers.get('allow')]).toEqual(['405 route.method_not_allowed', 'GET'])
+      expect([refusal(other), other.headers.get('allow')]).toEqual([
+        '405 route.method_not_allowed',
+        'GET, HEAD, OPTIONS',
+      ])
     })
 
     test('are listed in pages in a stable order', async () => {

@@ -36,7 +36,8 @@ export const blackBoxOn = (runtime: Runtime): void => {
     return
   }
   blackBox(`on ${runtime}`, async () => {
-    const server = await startServer({ runtime, env: { CORS_ORIGINS: sharedOrigin, LOG_LEVEL: 'trace' } })
+    const origins = [sharedOrigin, 'https://*.example.app', 'capacitor://localhost']
+    const server = await startServer({ runtime, env: { CORS_ORIGINS: origins.join(','), LOG_LEVEL: 'trace' } })
     const backDoor = createBackDoor(server.connection)
     return {
       baseUrl: server.baseUrl,
