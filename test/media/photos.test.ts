@@ -96,6 +96,18 @@ describe('a photo as phones and programs write it', () => {
   })
 })
 
+test('an image of a million empty parts is refused before they are copied', async () => {
+  const photo = await gradient().jpeg().toBuffer()
+  const comments = Buffer.alloc(4_000_000, Buffer.from([0xff, 0xfe, 0x00, 0x02]))
+  const chunks = Buffer.alloc(1_200_000, chunk('teSt', Buffer.alloc(0)))
+  const webp = await gradient().webp().toBuffer()
+  const padded = Buffer.concat([webp, Buffer.alloc(1_600_000, Buffer.from('abcd\0\0\0\0', 'latin1'))])
+  padded.writeUInt32LE(padded.length - 8, 4)
+  for (const bytes of [withSegments(photo, comments), png(4, 4, rowsOf(4, 4), chunks), padded]) {
+    expect(await refusalOf(bytes)).toBe('damaged')
+  }
+})
+
 describe('the metadata of an upload', () => {
   const secrets = ['GPS', 'Phone', 'Ada', 'lighthouse', 'Photoshop', 'thumbnail']
   const expectNoSecrets = (bytes: Buffer) => {

@@ -19,8 +19,10 @@ const signatures = [
   '\xfd7zXZ',
 ].map((text) => Buffer.from(text, 'latin1'))
 
-const markup = /^<(?:script|html|head|body|svg|iframe|object|embed|!doctype|\?php)/i
+const markup = /<(?:script|html|head|body|svg|iframe|object|embed|!doctype|\?php)/i
 const longestMarkup = 9
+/** Text is searched in slices, to hold little of it at a time. */
+const sliceBytes = 1_048_576
 const endOfZip = Buffer.from('PK\x05\x06', 'latin1')
 const endOfZipBytes = 22
 /** A PDF reader accepts a header within the first 1,024 bytes. */
@@ -29,8 +31,8 @@ const pdfHeaderWithin = 1_024
 const isPadding = (byte: number | undefined) => byte === 0x00 || byte === 0xff || byte === 0x20 || byte === 0x0a
 
 const holdsMarkup = (bytes: Buffer): boolean => {
-  for (let at = bytes.indexOf(0x3c); at !== -1; at = bytes.indexOf(0x3c, at + 1)) {
-    if (markup.test(bytes.toString('latin1', at, at + longestMarkup))) return true
+  for (let at = 0; at < bytes.length; at += sliceBytes) {
+    if (markup.test(bytes.toString('latin1', at, at + sliceBytes + longestMarkup))) return true
   }
   return false
 }

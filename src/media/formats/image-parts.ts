@@ -136,8 +136,18 @@ function* webpParts(bytes: Uint8Array): Generator<ImagePart> {
 
 const walks = { png: pngParts, jpeg: jpegParts, webp: webpParts } as const
 
+/** Far above the parts of any image. It bounds the time that an image of empty parts takes. */
+const maxParts = 100_000
+
 /**
  * Walks the parts of an image in order, from its first byte to its end; what follows the image is in no part.
  * Throws `StructureRefused`. Memory use is constant for any input.
  */
-export const imageParts = (bytes: Uint8Array, type: ImageType): Generator<ImagePart> => walks[type](bytes)
+export function* imageParts(bytes: Uint8Array, type: ImageType): Generator<ImagePart> {
+  let parts = 0
+  for (const part of walks[type](bytes)) {
+    parts += 1
+    if (parts > maxParts) refuse('damaged')
+    yield part
+  }
+}
