@@ -96,6 +96,12 @@ describe('a photo as phones and programs write it', () => {
   })
 })
 
+test('a photo of 50 megapixels, as phones count them, is within the limit', () => {
+  const sized = (width: number, height: number) => readImageExtent(png(width, height, rowsOf(1, 1)))
+  expect(sized(8_160, 6_144)).toMatchObject({ width: 8_160, height: 6_144 })
+  expect(sized(8_192, 6_145)).toEqual({ refused: 'too_many_pixels' })
+})
+
 test('an image of a million empty parts is refused before they are copied', async () => {
   const photo = await gradient().jpeg().toBuffer()
   const comments = Buffer.alloc(4_000_000, Buffer.from([0xff, 0xfe, 0x00, 0x02]))

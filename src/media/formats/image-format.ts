@@ -16,8 +16,11 @@ export { type ImageRefusal, type ImageType, imageRefusals } from './image-parts.
 export type ImageHeader = { readonly type: ImageType; readonly width: number; readonly height: number }
 export type ImageVerdict = ImageHeader | { readonly refused: ImageRefusal }
 
-/** Limits: 25 MiB, 50 megapixels, 16,384 pixels a side. Only single-frame images are accepted. */
-export const imageLimits = { bytes: 26_214_400, pixels: 50_000_000, side: 16_384 } as const
+/**
+ * Limits: 25 MiB, 16,384 pixels a side, and 8,192 × 6,144 pixels, which phones call 50 megapixels. Only single-frame images are
+ * accepted.
+ */
+export const imageLimits = { bytes: 26_214_400, pixels: 50_331_648, side: 16_384 } as const
 
 const pngSignature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]
 
