@@ -320,6 +320,12 @@ describe('the mark of what a model made', () => {
       expect((await storedOf(given, { madeBy: byModel })).equals(signed)).toBe(true)
     }
     expect(await sourceTypeOf(await thumbnailOf(signed, { madeBy: byModel }))).toBe(byModel)
+
+    // A place is removed all the same, and the signature with it, because it would be void.
+    const withPlace = await gradient().withExif(place).jpeg().toBuffer()
+    const stored = await storedOf(withSegments(withPlace, credentialSegment('c2pa.actions')), { madeBy: byModel })
+    for (const secret of ['c2pa', 'Ada', 'GPS']) expect(stored.includes(secret)).toBe(false)
+    expect(await sourceTypeOf(stored)).toBe(byModel)
   })
 
   test('of the local renderer says that no model made it, in the picture and in its thumbnails', async () => {

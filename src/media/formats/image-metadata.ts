@@ -8,7 +8,7 @@ import {
   withDigitalSource,
   xmpOf,
 } from './digital-source.ts'
-import { exifOf, readOrientation } from './exif.ts'
+import { exifOf, readExif } from './exif.ts'
 import { hasText, type ImagePart, type ImageType, imageParts } from './image-parts.ts'
 import { pngChunk, pngXmp, pngXmpKeyword } from './png-chunks.ts'
 
@@ -177,6 +177,8 @@ type Found = {
   credentialSource: DigitalSource | undefined
   hasCredential: boolean
   credentialNamesPlace: boolean
+  /** Whether any metadata names the place where the image was taken. */
+  namesPlace: boolean
   hasPrivate: boolean
 }
 
@@ -189,6 +191,7 @@ const survey = (bytes: Buffer, type: ImageType): Found => {
     credentialSource: undefined,
     hasCredential: false,
     credentialNamesPlace: false,
+    namesPlace: false,
     hasPrivate: false,
   }
   for (const part of imageParts(bytes, type)) {
@@ -196,14 +199,20 @@ const survey = (bytes: Buffer, type: ImageType): Found => {
     const content = formats[type].contentOf(bytes, part)
     if (content.kind === 'exif' && !found.hasExif) {
       found.hasExif = true
-      found.orientation = readOrientation(content.data)
+      const exif = readExif(content.data)
+      found.orientation = exif.orientation
+      found.namesPlace ||= exif.hasPlace
     }
-    if (content.kind === 'xmp') found.xmp ??= content.packet
+    if (content.kind === 'xmp') {
+      found.xmp ??= content.packet
+      found.namesPlace ||= namesPlace(content.packet)
+    }
     if (content.kind === 'credential') {
       const text = bytes.toString('latin1', part.start, part.end)
       found.hasCredential = true
       found.credentialSource ??= digitalSourceIn(text)
       found.credentialNamesPlace ||= namesPlace(text)
+      found.namesPlace ||= found.credentialNamesPlace
     }
     if (content.kind !== 'picture' && content.kind !== 'credential') found.hasPrivate = true
   }
@@ -304,7 +313,8 @@ const rewrite = (bytes: Buffer, type: ImageType, found: Found, plan: Plan): Buff
  *
  * An upload (`madeBy` is undefined) keeps of its metadata only the digital source type, in XMP, and a C2PA manifest that is
  * still valid or says that a model made the image. An output of a provider keeps its own marks, XMP and C2PA; where neither
- * names a digital source type, `madeBy` is added. A file signed by C2PA is left as it is, since any change would void it.
+ * names a digital source type, `madeBy` is added. A file signed by C2PA is left as it is, since any change would void it,
+ * unless it names a place.
  *
  * Call it only after `readImageExtent` has accepted the bytes. Returns a view of the same bytes where nothing changes.
  */
@@ -312,7 +322,7 @@ export const toStoredImage = (given: Uint8Array, type: ImageType, madeBy: Digita
   const bytes = Buffer.from(given.buffer, given.byteOffset, given.byteLength)
   const found = survey(bytes, type)
   const image = bytes.subarray(0, found.end)
-  if (madeBy !== undefined && found.hasCredential && !found.credentialNamesPlace) return image
+  if (madeBy !== undefined && found.hasCredential && !found.namesPlace) return image
   const written = rewrite(image, type, found, madeBy === undefined ? planUpload(found) : planOutput(found, madeBy))
   return written.equals(image) ? image : written
 }
