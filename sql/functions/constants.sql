@@ -29,4 +29,4 @@ create or replace function user_access_lock_seed() returns bigint
   language sql immutable parallel safe
   return 7301950218;
 comment on function user_access_lock_seed() is
-  'Hash seed of the advisory lock under which the effective access of one user changes.';
+  'Hash seed of the advisory locks under which the effective access of one user, or to one project, changes.';

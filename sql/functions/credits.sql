@@ -6,7 +6,7 @@
 -- `on conflict do nothing`.
 -- The entries of a user are ordered by id, even if instances with different clocks made the ids: an id that does not follow
 -- the last one is moved to one millisecond after it. The entry gets the time at which the lock was granted.
-create or replace function lock_credit_balance() returns trigger language plpgsql as $$
+create or replace function lock_credit_balance() returns trigger language plpgsql set search_path from current as $$
 declare
   last_id uuid;
   last_ms bigint;
@@ -36,7 +36,7 @@ comment on function lock_credit_balance() is
 
 -- Runs after the entry is inserted. Every row of a multi-row insert is prepared before the first is counted, so two entries
 -- of one user in one statement would both start at the same balance: they are refused.
-create or replace function keep_credit_balance() returns trigger language plpgsql as $$
+create or replace function keep_credit_balance() returns trigger language plpgsql set search_path from current as $$
 begin
   update credit_balances set balance = new.balance_after
    where user_id = new.user_id and balance = new.balance_after - new.amount;
@@ -49,7 +49,7 @@ end $$;
 comment on function keep_credit_balance() is
   'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
 
-create or replace function refuse_change() returns trigger language plpgsql as $$
+create or replace function refuse_change() returns trigger language plpgsql set search_path from current as $$
 begin
   raise exception 'table % is append-only: write a ledger entry instead', tg_table_name
     using errcode = 'insufficient_privilege';

@@ -4,7 +4,7 @@
 -- system identifier, object id of the database, timeline of the WAL file being written, start of the server; in hexadecimal,
 -- with hyphens between them. A part that a managed server does not allow the role to read is 0. Needs no superuser.
 -- Reads one small file of the server. Locks nothing and assigns no transaction id.
-create or replace function database_identity() returns text language plpgsql as $$
+create or replace function database_identity() returns text language plpgsql set search_path from current as $$
 declare
   system_id bigint := 0;
   timeline text := '0';

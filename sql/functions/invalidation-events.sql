@@ -13,7 +13,7 @@
 -- they are lost before (RESET ALL), the row says * from its insertion on, and everything is invalidated.
 -- Makes the publishing trigger deferred again, even in a transaction that set all constraints to immediate.
 -- Locks nothing. Costs one insert per transaction; a full setting is followed by the next one, because appending copies it.
-create or replace function note_touched(names text) returns void language plpgsql as $$
+create or replace function note_touched(names text) returns void language plpgsql set search_path from current as $$
 declare
   place integer;
   before text;
@@ -37,12 +37,13 @@ end $$;
 comment on function note_touched(text) is
   'Records invalidation keys for this transaction, to be published when it commits.';
 
-create or replace function touched_facts() returns setof text language sql as $$
+create or replace function touched_facts() returns setof text language sql
+begin atomic
   select name
     from generate_series(0, coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer) place,
          string_to_table(current_setting('velro.touched_' || place, true), e'\n') name
-   where name <> ''
-$$;
+   where name <> '';
+end;
 comment on function touched_facts() is
   'The invalidation keys that this transaction has recorded and not published yet, with duplicates.';
 
@@ -55,7 +56,7 @@ comment on function touched_facts() is
 -- The row's created_at becomes the time of publication.
 -- Locks nothing. Costs one insert or update.
 create or replace function publish_access_event(writer text, always boolean) returns table (id bigint, keys text[])
-  language plpgsql as $$
+  language plpgsql set search_path from current as $$
 declare
   event bigint := nullif(current_setting('velro.event', true), '');
 begin
@@ -91,11 +92,12 @@ comment on function publish_access_event(text, boolean) is
 -- The next position. The row is locked until the commit, so that positions have the order of the commits and no gaps.
 -- It is called at the commit only: no round trip of a client passes while the row is locked. A missing row is inserted anew,
 -- and receivers take the lower position for another database.
-create or replace function next_event_position() returns bigint language sql as $$
+create or replace function next_event_position() returns bigint language sql
+begin atomic
   insert into event_positions as p (only_row, position) values (true, 1)
       on conflict (only_row) do update set position = p.position + 1
-  returning p.position
-$$;
+  returning p.position;
+end;
 comment on function next_event_position() is
   'Increments the position of invalidation events. Locks its row until the commit; call it at the commit only.';
 
@@ -104,7 +106,7 @@ comment on function next_event_position() is
 -- The payload: `event <id> <writer> * <version of the wire> <position> <keys>`. Instances of version 1 read the keys from the
 -- row, because of the *. A list too long for a notification is sent as *, and every receiver reads the row.
 -- Locks the position, then takes the lock that Postgres holds for notifications.
-create or replace function publish_at_commit() returns trigger language plpgsql as $$
+create or replace function publish_at_commit() returns trigger language plpgsql set search_path from current as $$
 declare
   event access_events;
   list text;
@@ -125,7 +127,8 @@ comment on function publish_at_commit() is
 -- With synchronous standbys the heartbeat also writes to the WAL, so that its commit waits for them as changes do: a primary
 -- cut off from them must not renew leases. The wait for the server's lock for notifications is limited, because a commit that
 -- waits for a standby holds it.
-create or replace function send_heartbeat(instance text, heartbeat text) returns void language plpgsql as $$
+create or replace function send_heartbeat(instance text, heartbeat text) returns void
+  language plpgsql set search_path from current as $$
 begin
   perform set_config('lock_timeout', '2s', true);
   if current_setting('synchronous_standby_names') <> '' then perform pg_logical_emit_message(true, 'velro', ''); end if;

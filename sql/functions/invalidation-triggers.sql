@@ -4,7 +4,7 @@
 -- An insert records no key, except for grants and flags: no cache knows the id of a new row. An update records a key only
 -- if a column that the fact contains has changed. The joins are full joins, so an update of the id invalidates both ids.
 
-create or replace function note_changed_users() returns trigger language plpgsql as $$
+create or replace function note_changed_users() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
@@ -15,7 +15,7 @@ end $$;
 comment on function note_changed_users() is
   'Records account:<id> for each account whose status, role or plan changed.';
 
-create or replace function note_changed_sessions() returns trigger language plpgsql as $$
+create or replace function note_changed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
@@ -26,7 +26,7 @@ end $$;
 comment on function note_changed_sessions() is
   'Records session:<id> for each session whose user, end or expiry changed.';
 
-create or replace function note_removed_sessions() returns trigger language plpgsql as $$
+create or replace function note_removed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before
@@ -36,7 +36,7 @@ end $$;
 comment on function note_removed_sessions() is
   'Records session:<id> for each deleted session that was live. An ended or expired one is refused with or without its row.';
 
-create or replace function note_changed_projects() returns trigger language plpgsql as $$
+create or replace function note_changed_projects() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('project:', id, e'\n'), '') from before b full join after a using (id)
@@ -47,7 +47,7 @@ end $$;
 comment on function note_changed_projects() is
   'Records project:<id> for each project whose owner, visibility or allow_derivatives changed.';
 
-create or replace function note_changed_generations() returns trigger language plpgsql as $$
+create or replace function note_changed_generations() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('generation:', id, e'\n'), '') from before b full join after a using (id)
@@ -58,7 +58,7 @@ end $$;
 comment on function note_changed_generations() is
   'Records generation:<id> for each generation whose owner, project or status changed.';
 
-create or replace function note_changed_media() returns trigger language plpgsql as $$
+create or replace function note_changed_media() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('media:', id, e'\n'), '') from before b full join after a using (id)
@@ -69,7 +69,7 @@ end $$;
 comment on function note_changed_media() is
   'Records media:<id> for each media row whose owner, generation or object changed.';
 
-create or replace function note_changed_service_keys() returns trigger language plpgsql as $$
+create or replace function note_changed_service_keys() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
@@ -80,7 +80,7 @@ end $$;
 comment on function note_changed_service_keys() is
   'Records service_key:<id> for each key whose secret, scopes, revocation or expiry changed.';
 
-create or replace function note_changed_flags() returns trigger language plpgsql as $$
+create or replace function note_changed_flags() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((select string_agg(concat('flag:', name, '=', enabled, e'\n'), '') from after));
   return null;
@@ -90,7 +90,7 @@ comment on function note_changed_flags() is
 
 -- The owner of a new project needs no key: no cache knows the project yet. A team member granted access by the same
 -- statement does, because all grants of a user are also cached as one fact, which is complete for new projects too.
-create or replace function note_touched_grants() returns trigger language plpgsql as $$
+create or replace function note_touched_grants() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('grant:', user_id, '/', project_id, e'\n'), '') from changed
@@ -100,7 +100,7 @@ end $$;
 comment on function note_touched_grants() is
   'Records grant:<user>/<project> for each changed row of project_access, except the owner of a project that is new.';
 
-create or replace function note_removed() returns trigger language plpgsql as $$
+create or replace function note_removed() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((select string_agg(concat(tg_argv[0], ':', id, e'\n'), '') from before));
   return null;
@@ -108,7 +108,7 @@ end $$;
 comment on function note_removed() is
   'Records <kind>:<id> for each deleted row; the kind is the argument of the trigger.';
 
-create or replace function note_everything() returns trigger language plpgsql as $$
+create or replace function note_everything() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched(e'*\n');
   return null;

@@ -5,11 +5,12 @@
 -- One row depends on a project, its grants and the members of their teams. Two transactions that change different parts of
 -- one row have to run one after the other, or each would compute it from the old part of the other. So a transaction that
 -- changes
---   a project      locks its row and the rows of all teams with a grant on it,
+--   a project      locks its row, its access (an advisory lock), and the rows of all teams with a grant on it,
 --   a grant        locks the same and the row of its team,
 --   a membership   locks the row of the team, then the user (an advisory lock),
 -- and recomputes with a statement that starts after the locks are held. The second of two transactions therefore sees the
--- changes of the first. The order of locks is: project rows, team rows, users; each by id.
+-- changes of the first. The order of locks is: project rows, their advisory locks, team rows, users; each by id. The advisory
+-- lock of a project keeps out writes that were decided by the access to it (decision-locks.sql).
 
 -- Computes effective access from the base tables. Filter by user or project: without a filter it reads all of them.
 create or replace view project_access_expected as
@@ -40,7 +41,7 @@ comment on view project_access_difference is
 -- Recomputes the rows of all users of some projects. The caller holds the locks named above. Costs one row read for each
 -- member of each team with a grant. Uses a generic plan, because planning takes longer than running.
 create or replace function refresh_project_access(refreshed uuid[]) returns void language plpgsql
-  set plan_cache_mode = force_generic_plan as $$
+  set search_path from current set plan_cache_mode = force_generic_plan as $$
 begin
   with expected as (
     select user_id, project_id, actions, owned from project_access_expected where project_id = any (refreshed)
@@ -60,7 +61,7 @@ comment on function refresh_project_access(uuid[]) is
 -- As refresh_project_access, for one user: costs a few rows for each project. It is a separate function so that its generic
 -- plan starts at the user.
 create or replace function refresh_project_access_of(person uuid, refreshed uuid[]) returns void language plpgsql
-  set plan_cache_mode = force_generic_plan as $$
+  set search_path from current set plan_cache_mode = force_generic_plan as $$
 begin
   with expected as (
     select project_id, actions, owned from project_access_expected
@@ -78,9 +79,21 @@ end $$;
 comment on function refresh_project_access_of(uuid, uuid[]) is
   'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';
 
+-- For the scheduled check, which found rows that differ.
+create or replace function mend_project_access(mended uuid[]) returns void language plpgsql set search_path from current as $$
+begin
+  perform require_read_committed();
+  perform from projects where id = any (mended) order by id for no key update;
+  perform from teams
+    where id in (select team_id from project_grants where project_id = any (mended)) order by id for no key update;
+  perform refresh_project_access(mended);
+end $$;
+comment on function mend_project_access(uuid[]) is
+  'Recomputes project_access for the given projects, under their locks.';
+
 -- The caller has locked the project's row, so no other team gets a grant on it meanwhile. Team rows are locked by id.
 create or replace function lock_teams_of_project(locked uuid, others uuid[] default '{}') returns void
-  language plpgsql as $$
+  language plpgsql set search_path from current as $$
 begin
   perform from teams
     where id in (select team_id from project_grants where project_id = locked union all select unnest(others))
@@ -91,7 +104,7 @@ comment on function lock_teams_of_project(uuid, uuid[]) is
 
 -- After waiting for a lock, the next statement sees the commits made meanwhile only at read committed. At a higher level
 -- the recomputation would use the old rows, so the change is refused.
-create or replace function require_read_committed() returns void language plpgsql as $$
+create or replace function require_read_committed() returns void language plpgsql set search_path from current as $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'access is changed at read committed, not at %', current_setting('transaction_isolation');
@@ -100,10 +113,27 @@ end $$;
 comment on function require_read_committed() is
   'Refuses to change access at another isolation level than read committed.';
 
-create or replace function project_access_on_project() returns trigger language plpgsql as $$
+create or replace function lock_project_access(changed uuid) returns void language plpgsql set search_path from current as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('project ' || changed, user_access_lock_seed()));
+end $$;
+comment on function lock_project_access(uuid) is
+  'Waits for the writes that were decided by the access to a project, and keeps out further ones. Lock the project first.';
+
+create or replace function share_project_access(decided uuid[]) returns void
+  language plpgsql set search_path from current as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended('project ' || id, user_access_lock_seed()))
+    from (select distinct id from unnest(decided) id order by id) ids;
+end $$;
+comment on function share_project_access(uuid[]) is
+  'Locks the access to projects, so that a write that is decided by it holds until the commit.';
+
+create or replace function project_access_on_project() returns trigger language plpgsql set search_path from current as $$
 begin
   perform require_read_committed();
   if tg_op = 'UPDATE' then
+    perform lock_project_access(new.id);
     perform lock_teams_of_project(new.id);
   else
     perform set_config('velro.new_project', new.id::text, true);
@@ -115,15 +145,16 @@ comment on function project_access_on_project() is
   'Recomputes the access to a project that is new or whose owner or visibility changed; locks its teams.';
 
 -- Runs before the deletion, while the grants still say which teams to lock.
-create or replace function project_access_before_removal() returns trigger language plpgsql as $$
+create or replace function project_access_before_removal() returns trigger language plpgsql set search_path from current as $$
 begin
+  perform lock_project_access(old.id);
   perform lock_teams_of_project(old.id);
   return old;
 end $$;
 comment on function project_access_before_removal() is
   'Locks the teams with a grant on a project that is about to be deleted.';
 
-create or replace function project_access_after_removal() returns trigger language plpgsql as $$
+create or replace function project_access_after_removal() returns trigger language plpgsql set search_path from current as $$
 begin
   delete from project_access where project_id = old.id;
   return null;
@@ -132,7 +163,7 @@ comment on function project_access_after_removal() is
   'Deletes the access rows of a deleted project.';
 
 -- A grant deleted with its project finds no project row to lock: the access rows are deleted with the project.
-create or replace function project_access_on_grant() returns trigger language plpgsql as $$
+create or replace function project_access_on_grant() returns trigger language plpgsql set search_path from current as $$
 declare
   changed uuid;
 begin
@@ -140,6 +171,7 @@ begin
   for changed in
     select id from projects where id in (old.project_id, new.project_id) order by id for no key update
   loop
+    perform lock_project_access(changed);
     perform lock_teams_of_project(changed, array_remove(array[old.team_id, new.team_id], null));
     perform refresh_project_access(array[changed]);
   end loop;
@@ -148,7 +180,7 @@ end $$;
 comment on function project_access_on_grant() is
   'Recomputes the access to the project of a changed grant; locks the project, then its teams.';
 
-create or replace function project_access_on_member() returns trigger language plpgsql as $$
+create or replace function project_access_on_member() returns trigger language plpgsql set search_path from current as $$
 declare
   granted uuid[];
   person uuid;
@@ -169,7 +201,7 @@ comment on function project_access_on_member() is
 
 -- TRUNCATE fires no row triggers. It has locked the whole table until the commit, so no other transaction changes access
 -- meanwhile; the project rows are locked against a concurrent deletion. Reads everything, as the scheduled check does.
-create or replace function project_access_on_truncate() returns trigger language plpgsql as $$
+create or replace function project_access_on_truncate() returns trigger language plpgsql set search_path from current as $$
 declare
   differing uuid[];
 begin
@@ -182,7 +214,7 @@ end $$;
 comment on function project_access_on_truncate() is
   'Recomputes all access that differs after team_members or project_grants was truncated.';
 
-create or replace function project_access_on_truncate_of_projects() returns trigger language plpgsql as $$
+create or replace function project_access_on_truncate_of_projects() returns trigger language plpgsql set search_path from current as $$
 begin
   delete from project_access;
   return null;

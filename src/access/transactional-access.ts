@@ -1,17 +1,34 @@
+import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { type Access, createAccess } from './access.ts'
 import { createDecisionCounters } from './cache/decision-counters.ts'
+import { type DecisionSubjects, lockForDecision, lockSignedIn } from './cache/decision-lock-store.ts'
 import { createFactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { loadFromStore } from './cache/tiered-loader.ts'
+import type { Caller } from './principal.ts'
+
+type LockedAccess = Access & {
+  /**
+   * Locks what decides about these subjects, the account and the session of the caller among it, until the transaction ends.
+   * Call it first in the transaction, because accounts are locked before all other rows. Throws `identity.not_signed_in`
+   * where session or account have ended.
+   */
+  lock(caller: Caller, subjects: DecisionSubjects): Promise<void>
+}
 
 /**
- * Access decided inside one transaction, without any cache. Asked after the transaction has locked the rows the decision
- * depends on, the answer holds until the commit: a change to them waits for the lock. Cost: one statement a question.
+ * Access decided inside one transaction, without any cache. After `lock` a decision holds until the commit: a change to what
+ * it depends on waits for the transaction. Cost: one statement for `lock` and for each question.
  */
-export type TransactionalAccess = (tx: TransactionSql) => Access
+export type TransactionalAccess = (tx: TransactionSql) => LockedAccess
+
+/** Locks account and session of the caller for share. Throws `identity.not_signed_in` where one of them has ended. */
+export const requireSignedInForShare = async (tx: TransactionSql, caller: Caller): Promise<void> => {
+  if (!(await lockSignedIn(tx, caller))) throw new Fault('identity.not_signed_in')
+}
 
 export const createTransactionalAccess =
   (clock: Clock, flags: { readonly l3: boolean }): TransactionalAccess =>
@@ -24,5 +41,10 @@ export const createTransactionalAccess =
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: false },
     })
-    return createAccess({ clock, facts, decisionCounters: createDecisionCounters() })
+    return {
+      ...createAccess({ clock, facts, decisionCounters: createDecisionCounters() }),
+      lock: async (caller, subjects) => {
+        if (!(await lockForDecision(tx, caller, subjects))) throw new Fault('identity.not_signed_in')
+      },
+    }
   }

@@ -1,6 +1,7 @@
 import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
@@ -32,11 +33,9 @@ type Order = {
 }
 
 export type OrderingDependencies = {
-  readonly store: Pick<
-    GenerationStore,
-    'lockProjectForKeyShare' | 'lockParentForKeyShare' | 'lockReferenceForKeyShare' | 'insert'
-  >
+  readonly store: Pick<GenerationStore, 'findAncestorIds' | 'lockReferenceForKeyShare' | 'insert'>
   readonly access: Access
+  readonly transactionalAccess: TransactionalAccess
   readonly changes: Changes
   readonly idempotency: Pick<Idempotency, 'once'>
   readonly models: {
@@ -47,7 +46,12 @@ export type OrderingDependencies = {
   }
   readonly media: {
     /** Throws a fault where the caller may not make derivatives of a picture. */
-    readonly requireReference: (context: RequestContext, caller: Caller, mediaId: string) => Promise<void>
+    readonly requireReference: (
+      context: RequestContext,
+      caller: Caller,
+      mediaId: string,
+      access: Pick<Access, 'requireMedia' | 'requireDerivation'>,
+    ) => Promise<void>
   }
   readonly credits: {
     /** Locks the balance until the end of the transaction, so it goes last. Throws `credits.insufficient`. */
@@ -62,11 +66,23 @@ export type OrderingDependencies = {
 }
 
 /**
- * Accepts an order: project, parent and reference are locked for key share, so they exist when it commits. A repeated
- * request with the same idempotency key gets the first response, even after those were deleted or the caller lost access.
+ * Accepts an order. It is decided twice: before the transaction, so that a refusal costs none, and again inside, under locks
+ * that hold until the commit, so that no order is accepted after a revocation that forbids it was answered. Project, parent
+ * and reference are locked, so they exist when it commits. A repeated request with the same idempotency key gets the first response, even after those were deleted or the caller lost access.
  */
 export const createOrdering =
-  ({ store, access, changes, idempotency, models, media, credits, jobs, newSeed }: OrderingDependencies) =>
+  ({
+    store,
+    access,
+    transactionalAccess,
+    changes,
+    idempotency,
+    models,
+    media,
+    credits,
+    jobs,
+    newSeed,
+  }: OrderingDependencies) =>
   async (
     context: RequestContext,
     caller: Caller,
@@ -75,20 +91,29 @@ export const createOrdering =
   ): Promise<Replayable<Generation>> => {
     const { project_id = null, parent_id, reference_media_id = null, model, prompt } = input
     const { negative_prompt = '', title = '', intent = 'original' } = input
+    const requireRights = async (by: Access): Promise<void> => {
+      if (project_id !== null) await by.require(caller, 'create', projectRef(project_id), context.deadline)
+      if (parent_id !== undefined) await by.requireDerivation(caller, parent_id, context.deadline)
+      if (reference_media_id !== null) await media.requireReference(context, caller, reference_media_id, by)
+    }
     const authorize = async (): Promise<Order> => {
       checkLineage(input)
       const order = models.order(input)
-      if (project_id !== null) await access.require(caller, 'create', projectRef(project_id), context.deadline)
-      if (parent_id !== undefined) await access.requireDerivation(caller, parent_id, context.deadline)
-      if (reference_media_id !== null) await media.requireReference(context, caller, reference_media_id)
+      await requireRights(access)
       return order
+    }
+    const subjects = {
+      projects: project_id === null ? [] : [project_id],
+      generations: parent_id === undefined ? [] : [parent_id],
+      media: reference_media_id === null ? [] : [reference_media_id],
     }
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
     const accept = async (tx: TransactionSql, order: Order) => {
-      if (project_id !== null && !(await store.lockProjectForKeyShare(tx, project_id)))
-        throw new Fault('project.not_found')
+      const authorization = transactionalAccess(tx)
+      await authorization.lock(caller, subjects)
+      await requireRights(authorization)
       const ancestor_ids =
-        parent_id === undefined ? [] : [parent_id, ...requireFound(await store.lockParentForKeyShare(tx, parent_id))]
+        parent_id === undefined ? [] : [parent_id, ...requireFound(await store.findAncestorIds(tx, parent_id))]
       if (ancestor_ids.length > maxDepth) {
         throw new Fault('generation.too_deep', { extensions: { max_depth: maxDepth } })
       }

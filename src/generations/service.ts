@@ -1,7 +1,7 @@
 import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Action } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
-import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -16,7 +16,6 @@ const cancelBatchSize = 100
 type Dependencies = OrderingDependencies & {
   readonly store: GenerationStore
   readonly access: Access
-  readonly transactionalAccess: TransactionalAccess
   readonly changes: Changes
   readonly credits: { readonly refund: (tx: TransactionSql, generationId: string) => Promise<boolean> }
   readonly jobs: {
@@ -27,13 +26,27 @@ type Dependencies = OrderingDependencies & {
 
 /**
  * Generations, from the order to the final state. The route has authorized its own action; moving, cancelling and removing
- * are decided again here, under the lock of the generation.
+ * are decided again here, under locks that hold until the commit.
  *
  * Guarantee: order, price and job are accepted in one transaction or not at all. A cancelled or removed generation that
  * had not ended is refunded once.
  */
 export const createGenerations = (dependencies: Dependencies) => {
   const { store, access, transactionalAccess, changes, credits, jobs } = dependencies
+
+  /** Locks a generation for no key update, with what decides about it, and checks the action again. */
+  const lockAndRequire = async (
+    tx: TransactionSql,
+    context: RequestContext,
+    caller: Caller,
+    action: Action,
+    id: string,
+  ): Promise<void> => {
+    const authorization = transactionalAccess(tx)
+    await authorization.lock(caller, { changedGenerations: [id] })
+    await authorization.require(caller, action, generationRef(id), context.deadline)
+  }
+
   return {
     create: createOrdering(dependencies),
 
@@ -59,15 +72,14 @@ export const createGenerations = (dependencies: Dependencies) => {
     /** A title needs `write`. A move needs `delete` on the generation and `create` on the new project. */
     update: (context: RequestContext, caller: Caller, id: string, input: GenerationChanges): Promise<Generation> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
         const authorization = transactionalAccess(tx)
+        const projects = typeof input.project_id === 'string' ? [input.project_id] : []
+        await authorization.lock(caller, { changedGenerations: [id], projects })
         if (input.title !== undefined) await authorization.require(caller, 'write', generationRef(id), context.deadline)
         if (input.project_id !== undefined)
           await authorization.require(caller, 'delete', generationRef(id), context.deadline)
-        if (typeof input.project_id === 'string') {
-          if (!(await store.lockProjectForKeyShare(tx, input.project_id))) throw new Fault('project.not_found')
-          await authorization.require(caller, 'create', projectRef(input.project_id), context.deadline)
-        }
+        for (const project of projects)
+          await authorization.require(caller, 'create', projectRef(project), context.deadline)
         return toGeneration(await store.update(tx, id, input, caller.userId))
       }),
 
@@ -75,6 +87,9 @@ export const createGenerations = (dependencies: Dependencies) => {
       changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
+          const authorization = transactionalAccess(tx)
+          await authorization.lock(caller, { generations: [id] })
+          await authorization.require(caller, 'read', generationRef(id), context.deadline)
           await store.setFavorite(tx, id, caller.userId, favorite)
           return toGeneration(requireFound(await store.find(context.deadline, id, caller.userId, tx)))
         },
@@ -84,8 +99,7 @@ export const createGenerations = (dependencies: Dependencies) => {
     /** Removes the job in the same transaction, so that its worker is aborted and a late result is refused. */
     cancel: (context: RequestContext, caller: Caller, id: string): Promise<Generation> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
-        await transactionalAccess(tx).require(caller, 'write', generationRef(id), context.deadline)
+        await lockAndRequire(tx, context, caller, 'write', id)
         if (!(await jobs.cancel(tx, id))) throw new Fault('generation.finished')
         await store.finish(tx, id, { status: 'cancelled' })
         await credits.refund(tx, id)
@@ -105,8 +119,7 @@ export const createGenerations = (dependencies: Dependencies) => {
 
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        if (!(await store.lockForNoKeyUpdate(tx, id))) throw new Fault('generation.not_found')
-        await transactionalAccess(tx).require(caller, 'delete', generationRef(id), context.deadline)
+        await lockAndRequire(tx, context, caller, 'delete', id)
         // Before the delete: afterwards the job is gone and the price could not be refunded.
         if (await jobs.cancel(tx, id)) await credits.refund(tx, id)
         await store.remove(tx, id)

@@ -164,20 +164,16 @@ const createReads = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'
 })
 
 const createWrites = (sql: Sql) => ({
-  /** Locks a project for key share: it cannot be deleted until the end of the transaction. False: it does not exist. */
-  lockProjectForKeyShare: async (tx: TransactionSql, id: string): Promise<boolean> => {
-    const { count } = await tx`select from projects where id = ${id} for key share`
-    return count === 1
-  },
-
-  /** As `lockProjectForKeyShare`, for the parent of a generation. Returns its ancestors; undefined: it does not exist. */
-  lockParentForKeyShare: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
-    const [row] = await tx<{ ancestor_ids: string[] }[]>`
-      select ancestor_ids from generations where id = ${id} for key share`
+  /** The ancestors of a generation, nearest first; undefined: it does not exist. */
+  findAncestorIds: async (tx: TransactionSql, id: string): Promise<string[] | undefined> => {
+    const [row] = await tx<{ ancestor_ids: string[] }[]>`select ancestor_ids from generations where id = ${id}`
     return row?.ancestor_ids
   },
 
-  /** As `lockProjectForKeyShare`, for a reference picture. Returns its SHA-256; undefined: it does not exist. */
+  /**
+   * Locks a reference picture for key share: it cannot be deleted until the end of the transaction. Returns its SHA-256;
+   * undefined: it does not exist.
+   */
   lockReferenceForKeyShare: async (tx: TransactionSql, mediaId: string): Promise<string | undefined> => {
     const [row] = await tx<{ sha256: string }[]>`select sha256 from media where id = ${mediaId} for key share`
     return row?.sha256

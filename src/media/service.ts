@@ -66,8 +66,8 @@ const toContent = (id: string, { sha256, contentType: original }: MediaFact, var
 /**
  * Media: the outputs of generations, and uploads.
  *
- * Promise: `get` and `list` rely on the permission check of their route. `getContent` and `requireReference` check the
- * permission themselves; `remove` checks it inside its transaction.
+ * Promise: `get` and `list` rely on the permission check of their route. `getContent` checks the permission itself,
+ * `requireReference` by the access it is given; `remove` checks it inside its transaction.
  */
 export const createMedia = ({
   store,
@@ -77,8 +77,8 @@ export const createMedia = ({
   objects,
   spool,
 }: {
-  store: Pick<MediaStore, 'find' | 'list' | 'lockGenerationOf' | 'remove'>
-  access: Pick<Access, 'requireMedia' | 'requireDerivation'>
+  store: Pick<MediaStore, 'find' | 'list' | 'remove'>
+  access: Pick<Access, 'requireMedia'>
   transactionalAccess: TransactionalAccess
   changes: Changes
   objects: Pick<ObjectStore, 'open'>
@@ -126,17 +126,23 @@ export const createMedia = ({
     /** The generation does not change, even when its last media is removed. */
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await store.lockGenerationOf(tx, id)
-        await transactionalAccess(tx).require(caller, 'delete', { type: 'media', id }, context.deadline)
+        const authorization = transactionalAccess(tx)
+        await authorization.lock(caller, { changedMedia: [id] })
+        await authorization.require(caller, 'delete', { type: 'media', id }, context.deadline)
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 
     /** Resolves when the caller may use the image as a reference: it needs `download`, and the right to derive from its generation. */
-    requireReference: async (context: RequestContext, caller: Caller, id: string): Promise<void> => {
-      const { generationId, contentType } = await access.requireMedia(caller, 'download', id, context.deadline)
+    requireReference: async (
+      context: RequestContext,
+      caller: Caller,
+      id: string,
+      by: Pick<Access, 'requireMedia' | 'requireDerivation'>,
+    ): Promise<void> => {
+      const { generationId, contentType } = await by.requireMedia(caller, 'download', id, context.deadline)
       if (!contentType.startsWith('image/'))
         throw invalidInput('body', '/reference_media_id', 'must be the id of an image')
-      if (generationId !== null) await access.requireDerivation(caller, generationId, context.deadline)
+      if (generationId !== null) await by.requireDerivation(caller, generationId, context.deadline)
     },
 
     /** Pass the result to `toBody` or to `closeObject`. Throws `media.range_not_satisfiable`. */

@@ -114,13 +114,7 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
       return row as MediaRow
     },
 
-    /** Locks the generation of a media row for no key update, so that its project cannot change before the transaction ends. */
-    lockGenerationOf: async (tx: TransactionSql, id: string): Promise<void> => {
-      await tx`
-        select from generations where id = (select generation_id from media where id = ${id}) for no key update`
-    },
-
-    /** Returns whether the row existed. Call `lockGenerationOf` first, to keep the lock order. */
+    /** Returns whether the row existed. Lock its generation for no key update first, to keep the lock order. */
     remove: async (tx: TransactionSql, id: string): Promise<boolean> => {
       const { count } = await tx`delete from media where id = ${id}`
       return count === 1

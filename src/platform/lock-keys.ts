@@ -8,7 +8,7 @@ export const lockKeys = {
   migrations: 7_301_950_216,
   /** Held while signing keys are added. */
   signingKeys: 7_301_950_217,
-  /** Hash seed: held by `project_access_on_member` while the effective access of one user changes. */
+  /** Hash seed: held while the effective access of one user, or to one project, changes; shared by writes it decides. */
   userAccessSeed: 7_301_950_218,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,

@@ -11,7 +11,7 @@ import {
   type ResourceRef,
 } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
-import type { TransactionalAccess } from '../access/transactional-access.ts'
+import { requireSignedInForShare, type TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -96,17 +96,22 @@ export const createProjects = ({
   transactionalAccess: TransactionalAccess
   changes: Changes
 }) => {
-  /** Locks a project for no key update and checks the action again. Returns the owner. */
+  /**
+   * Locks a project and its teams for no key update, and another team that it is granted to, and checks the action again.
+   * Returns the owner.
+   */
   const lockAndRequire = async (
     tx: TransactionSql,
     context: RequestContext,
     caller: Caller,
     action: Action,
     id: string,
+    granted: { readonly grantedTeam?: string } = {},
   ) => {
-    const { owner_id } = requireFound(await store.lockForNoKeyUpdate(tx, id))
-    await transactionalAccess(tx).require(caller, action, refOf(id), context.deadline)
-    return owner_id
+    const authorization = transactionalAccess(tx)
+    await authorization.lock(caller, { changedProject: id, ...granted })
+    await authorization.require(caller, action, refOf(id), context.deadline)
+    return requireFound(await store.lockForNoKeyUpdate(tx, id)).owner_id
   }
 
   return {
@@ -114,6 +119,7 @@ export const createProjects = ({
       changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
+          await requireSignedInForShare(tx, caller)
           const row = await store.insert(tx, {
             id: newId(),
             owner_id: caller.userId,
@@ -151,8 +157,8 @@ export const createProjects = ({
 
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        if (!(await store.lockForUpdate(tx, id))) throw new Fault('project.not_found')
-        await transactionalAccess(tx).require(caller, 'delete', refOf(id), context.deadline)
+        await lockAndRequire(tx, context, caller, 'delete', id)
+        await store.lockForUpdate(tx, id)
         await store.remove(tx, id)
       }),
 
@@ -181,7 +187,7 @@ export const createProjects = ({
     /** Needs both `admin` on the project and the role admin or owner in the team. */
     addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockAndRequire(tx, context, caller, 'admin', id)
+        await lockAndRequire(tx, context, caller, 'admin', id, { grantedTeam: input.team_id })
         const role = await store.lockTeamsAndFindRole(tx, id, input.team_id, caller.userId)
         if (role === undefined) throw new Fault('team.not_found')
         if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')

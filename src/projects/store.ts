@@ -76,10 +76,9 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return row
   },
 
-  /** Locks a project for update: no generation can be created in it or moved into it. Returns whether it exists. */
-  lockForUpdate: async (tx: TransactionSql, id: string): Promise<boolean> => {
-    const { count } = await tx`select from projects where id = ${id} for update`
-    return count === 1
+  /** Locks a project for update: no generation can be created in it or moved into it. */
+  lockForUpdate: async (tx: TransactionSql, id: string): Promise<void> => {
+    await tx`select from projects where id = ${id} for update`
   },
 
   update: async (

@@ -15,15 +15,16 @@ export const until = async (
   return performance.now() - startedMs
 }
 
-/** Keeps the locks that `lock` takes until `release`. */
+/** Keeps the locks that `lock` takes until `release`, which can make a change before it commits. */
 export const hold = async (connection: TestConnection, lock: (tx: TransactionSql) => PromiseLike<unknown>) => {
   const sql = connectOnce(connection)
   const held = Promise.withResolvers<void>()
-  const release = Promise.withResolvers<void>()
+  const release = Promise.withResolvers<(tx: TransactionSql) => PromiseLike<unknown>>()
   const transaction = sql.begin(async (tx) => {
     await lock(tx)
     held.resolve()
-    await release.promise
+    const change = await release.promise
+    await change(tx)
   })
   transaction.catch(held.reject)
   await held.promise
@@ -39,8 +40,8 @@ export const hold = async (connection: TestConnection, lock: (tx: TransactionSql
       }
       return until(areWaiting, `${count} statements waiting for a lock`).finally(() => watcher.end())
     },
-    release: async () => {
-      release.resolve()
+    release: async (change: (tx: TransactionSql) => PromiseLike<unknown> = async () => {}) => {
+      release.resolve(change)
       await transaction.catch(() => {})
       await sql.end()
     },

@@ -124,7 +124,7 @@ describe('creating a child', () => {
     expect(await derive(ann, await insertWithDepth(ann, 64))).toMatchObject({ status: 422 })
   })
 
-  test('reads the facts of caller, project and parent in one statement', async () => {
+  test('reads the facts of caller, project and parent in one statement, and again under locks in two', async () => {
     const at = await world.project(ben)
     const parent = await world.generation(ann, { project_id: await world.project(ann, { visibility: 'public' }) })
     // A new session, so that no fact about the caller is cached.
@@ -133,7 +133,7 @@ describe('creating a child', () => {
       derive({ ...ben, token: body.access_token }, parent, { project_id: at }),
     )
     const facts = statements.filter((text) => text.includes('unnest'))
-    expect(facts).toHaveLength(1)
+    expect(facts).toHaveLength(3)
   })
 })
 

@@ -103,7 +103,7 @@ describe('the response to an order with an idempotency key', () => {
     }
   })
 
-  test('is awaited by a replay that arrives before it, even if a new order would be refused', async () => {
+  test('is awaited by a replay that arrives before it, and replayed after a revocation that waited for it', async () => {
     ada = await register(client)
     const owner = await register(client)
     const { body: project } = await client.post(
@@ -121,13 +121,16 @@ describe('the response to an order with an idempotency key', () => {
     const balance = await holdBalance(app.connection, ada.id)
     const first = order(ada, input, key)
     await balance.waiting(1)
-    expect((await client.delete(`${grants}/${team.body.id}`, { token: owner.token })).status).toBe(204)
-    expect(codeOf(await order(ada, input, newId()))).toBe('404 project.not_found')
     const second = order(ada, input, key)
     await balance.waiting(2)
+    const revoked = client.delete(`${grants}/${team.body.id}`, { token: owner.token })
+    await balance.waiting(3)
     await balance.release()
     const answers = [await first, await second]
-    expect(answers.map(codeOf)).toEqual(['201', '201'])
+    expect((await revoked).status).toBe(204)
+    expect(codeOf(await order(ada, input, newId()))).toBe('404 project.not_found')
+    answers.push(await order(ada, input, key))
+    expect(answers.map(codeOf)).toEqual(['201', '201', '201'])
     expect(new Set(answers.map(bytesOf)).size).toBe(1)
     expect(await countOf(ada)).toBe(1)
   })

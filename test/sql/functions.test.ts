@@ -43,6 +43,14 @@ describe('sql/functions', () => {
     expect(named.at(-1)).toBe(await checksumOfFunctions())
   })
 
+  test('depends on no search_path: each function sets its own or has a parsed body', async () => {
+    const dependent = await sql`
+      select proname from pg_proc
+       where pronamespace = 'public'::regnamespace and prosqlbody is null
+         and not coalesce(array_to_string(proconfig, ' ') like '%search_path=%', false)`
+    expect([...dependent]).toEqual([])
+  })
+
   test('defines every function and view of the schema', async () => {
     const texts = await Promise.all(
       (await functionFiles()).map((name) => readFile(join(directory, 'functions', name), 'utf8')),

@@ -54,8 +54,8 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
     )
     .delete(
       '/media/:media_id/share-links/:share_link_id',
-      async ({ context, params, status }) => {
-        await shareLinks.remove(context, params.media_id, params.share_link_id)
+      async ({ context, caller, params, status }) => {
+        await shareLinks.remove(context, caller, params.media_id, params.share_link_id)
         return status(204, undefined)
       },
       {

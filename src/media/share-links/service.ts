@@ -1,11 +1,13 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import type { TransactionalAccess } from '../../access/transactional-access.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { newId } from '../../kit/id.ts'
+import type { TransactionSql } from '../../platform/postgres.ts'
 import type { ContentAccess, Variant } from '../model.ts'
 import { maxShareLinks, type NewShareLink, type ShareLink } from './model.ts'
 import { createSecret, parseSecret } from './secret.ts'
@@ -31,70 +33,83 @@ const shareTarget = (mediaId: string, secret: string): string => `/api/v1/media/
  */
 export const createShareLinks = ({
   store,
+  transactionalAccess,
   changes,
   clock,
 }: {
   store: ShareLinkStore
+  transactionalAccess: TransactionalAccess
   changes: Changes
   clock: Clock
-}) => ({
-  create: async (context: RequestContext, caller: Caller, mediaId: string, { expires_in, label }: NewShareLink) => {
-    const nowMs = clock.now()
-    const now = new Date(nowMs)
-    const id = newId()
-    const { text, hash } = createSecret(id)
-    const row: ShareLinkRow = {
-      id,
-      media_id: mediaId,
-      label: label ?? null,
-      created_by: caller.userId,
-      created_at: now,
-      expires_at: expires_in === undefined ? null : new Date(nowMs + expires_in * 1_000),
-    }
-    await changes.commitAndInvalidate(
-      context.deadline,
-      async (tx) => {
-        const live = await store.lockMediaAndCount(tx, mediaId, now)
-        if (live === undefined) throw new Fault('media.not_found')
-        if (live >= maxShareLinks) throw new Fault('share_link.too_many', { extensions: { limit: maxShareLinks } })
-        await store.insert(tx, { ...row, secret_hash: hash })
-      },
-      { grantsOnly: true },
-    )
-    return { ...toShareLink(row), target: shareTarget(mediaId, text) }
-  },
+}) => {
+  /** Checks the permission again, under locks that hold until the commit. */
+  const lockAndRequire = async (tx: TransactionSql, context: RequestContext, caller: Caller, mediaId: string) => {
+    const authorization = transactionalAccess(tx)
+    await authorization.lock(caller, { media: [mediaId] })
+    await authorization.require(caller, 'share', { type: 'media', id: mediaId }, context.deadline)
+  }
 
-  list: async (context: RequestContext, mediaId: string, page: { after: string | null; limit: number }) => {
-    const rows = await store.list(context.deadline, mediaId, new Date(clock.now()), page)
-    const { items, next_cursor } = toPage(rows, page.limit)
-    return { items: items.map(toShareLink), next_cursor }
-  },
+  return {
+    create: async (context: RequestContext, caller: Caller, mediaId: string, { expires_in, label }: NewShareLink) => {
+      const nowMs = clock.now()
+      const now = new Date(nowMs)
+      const id = newId()
+      const { text, hash } = createSecret(id)
+      const row: ShareLinkRow = {
+        id,
+        media_id: mediaId,
+        label: label ?? null,
+        created_by: caller.userId,
+        created_at: now,
+        expires_at: expires_in === undefined ? null : new Date(nowMs + expires_in * 1_000),
+      }
+      await changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          await lockAndRequire(tx, context, caller, mediaId)
+          const live = await store.lockMediaAndCount(tx, mediaId, now)
+          if (live === undefined) throw new Fault('media.not_found')
+          if (live >= maxShareLinks) throw new Fault('share_link.too_many', { extensions: { limit: maxShareLinks } })
+          await store.insert(tx, { ...row, secret_hash: hash })
+        },
+        { grantsOnly: true },
+      )
+      return { ...toShareLink(row), target: shareTarget(mediaId, text) }
+    },
 
-  remove: async (context: RequestContext, mediaId: string, id: string): Promise<void> => {
-    // No instance caches share links, so there is no acknowledgement to wait for.
-    await changes.commitAndInvalidate(
-      context.deadline,
-      async (tx) => {
-        if (!(await store.remove(tx, mediaId, id, new Date(clock.now())))) throw new Fault('share_link.not_found')
-      },
-      { grantsOnly: true },
-    )
-  },
+    list: async (context: RequestContext, mediaId: string, page: { after: string | null; limit: number }) => {
+      const rows = await store.list(context.deadline, mediaId, new Date(clock.now()), page)
+      const { items, next_cursor } = toPage(rows, page.limit)
+      return { items: items.map(toShareLink), next_cursor }
+    },
 
-  open: async (
-    { deadline }: RequestContext,
-    mediaId: string,
-    secret: string,
-    variant: Variant,
-  ): Promise<ContentAccess> => {
-    const presented = parseSecret(secret)
-    const link = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
-    const isValid = presented && link?.media_id === mediaId && timingSafeEqual(presented.hash, link.secret_hash)
-    if (!isValid) throw new Fault('media.link_refused')
-    return { userId: link.created_by, action: 'share', variant, refusal: 'media.link_refused' }
-  },
+    remove: async (context: RequestContext, caller: Caller, mediaId: string, id: string): Promise<void> => {
+      // No instance caches share links, so there is no acknowledgement to wait for.
+      await changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          await lockAndRequire(tx, context, caller, mediaId)
+          if (!(await store.remove(tx, mediaId, id, new Date(clock.now())))) throw new Fault('share_link.not_found')
+        },
+        { grantsOnly: true },
+      )
+    },
 
-  purge: (): Promise<void> => store.purge(new Date(clock.now())),
-})
+    open: async (
+      { deadline }: RequestContext,
+      mediaId: string,
+      secret: string,
+      variant: Variant,
+    ): Promise<ContentAccess> => {
+      const presented = parseSecret(secret)
+      const link = presented && (await store.find(deadline, presented.id, new Date(clock.now())))
+      const isValid = presented && link?.media_id === mediaId && timingSafeEqual(presented.hash, link.secret_hash)
+      if (!isValid) throw new Fault('media.link_refused')
+      return { userId: link.created_by, action: 'share', variant, refusal: 'media.link_refused' }
+    },
+
+    purge: (): Promise<void> => store.purge(new Date(clock.now())),
+  }
+}
 
 export type ShareLinks = ReturnType<typeof createShareLinks>

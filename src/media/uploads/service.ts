@@ -1,6 +1,7 @@
 import type { Access } from '../../access/access.ts'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
 import { readBytes } from '../../http/body.ts'
 import type { RequestContext } from '../../http/request-context.ts'
@@ -77,7 +78,7 @@ const acceptedType = ({ headers }: Request): string => {
  * not accepted, when the announced length is over the limit, or when as many uploads are in progress as may be. An upload
  * answered with 201 is stored; one that is refused or fails leaves nothing behind. Reading the body has a limit of one
  * minute and inspection one of half a minute. Storing the image then has the deadline of an ordinary request, and begins
- * with a new check of the session.
+ * with a new check of the session, which is repeated inside the transaction.
  */
 export const createUploads = ({
   store,
@@ -113,7 +114,7 @@ export const createUploads = ({
     return image
   }
 
-  const storeImage = async (image: InspectedMedia, ownerId: string, deadline: Deadline): Promise<Media> => {
+  const storeImage = async (image: InspectedMedia, caller: Caller, deadline: Deadline): Promise<Media> => {
     const putting = mediaStorage.put([image])
     try {
       await deadline.run(putting).catch((cause: unknown) => {
@@ -122,7 +123,8 @@ export const createUploads = ({
       return await changes.commitAndInvalidate(
         deadline,
         async (tx) => {
-          const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId }, [image])
+          await requireSignedInForShare(tx, caller)
+          const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId: caller.userId }, [image])
           return toMedia(await store.findInserted(tx, id))
         },
         { grantsOnly: true },
@@ -135,7 +137,8 @@ export const createUploads = ({
   }
 
   return {
-    create: async ({ deadline }: RequestContext, { userId, sessionId }: Caller, request: Request): Promise<Media> => {
+    create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
+      const { userId, sessionId } = caller
       const type = acceptedType(request)
       deadline.check()
       if (isFull(userId)) throw new Fault('media.busy')
@@ -146,7 +149,7 @@ export const createUploads = ({
         const image = await inspect(bytes, type)
         const storeDeadline = startDeadline(requestMs)
         await access.authenticate({ userId, sessionId }, storeDeadline)
-        return await storeImage(image, userId, storeDeadline)
+        return await storeImage(image, caller, storeDeadline)
       } finally {
         inProgress.splice(inProgress.indexOf(userId), 1)
       }

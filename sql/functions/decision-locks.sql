@@ -1,0 +1,63 @@
+-- Locks under which a write decides again whether its caller may do it. The guard of the route decided before the
+-- transaction; a revocation may have been committed since. A decision made after these locks holds until the commit: a
+-- change of what it depends on waits for the transaction.
+--
+-- Account and session are locked for share. Access to a project depends on its row, its grants and the memberships of the
+-- caller. Whoever changes the project or a grant takes the advisory lock of the project, and whoever changes a membership that
+-- of the user (project-access.sql), so
+--   a write to something in a project   takes both advisory locks shared;
+--   a write to the project itself       locks the project and all its teams for no key update, as its triggers do.
+-- Advisory locks are granted in the order in which they are asked for, so a flood of orders cannot hold up a revocation, as it
+-- could with row locks. The order is that of sql/README.md: accounts and sessions, projects, teams, users, generations.
+
+create or replace function lock_signed_in(person uuid, session uuid) returns boolean language plpgsql set search_path from current as $$
+begin
+  perform from users where id = person and status = 'active' for share;
+  if not found then return false; end if;
+  perform from sessions where id = session and user_id = person and ended_at is null for share;
+  return found;
+end $$;
+comment on function lock_signed_in(uuid, uuid) is
+  'Locks an active account and its live session for share. False, where one of the two has ended.';
+
+create or replace function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[])
+  returns boolean language plpgsql set search_path from current as $$
+begin
+  if not lock_signed_in(person, session) then return false; end if;
+  perform from projects where id = project for no key update;
+  perform lock_project_access(project);
+  perform lock_teams_of_project(
+    project, array(select team_id from team_members where user_id = person and team_id = any (granted)));
+  return true;
+end $$;
+comment on function lock_project_decision(uuid, uuid, uuid, uuid[]) is
+  'Locks what decides whether a user may change a project: account, session, project, its teams, and those of the given teams that the user is a member of. False: not signed in.';
+
+-- Reads the project of a generation before it locks the generation, to keep the order; a generation that was moved meanwhile
+-- has its new project locked last.
+create or replace function lock_generation_decision(
+  person uuid, session uuid, shared_projects uuid[], shared_generations uuid[], shared_media uuid[],
+  changed_generations uuid[], changed_media uuid[]
+) returns boolean language plpgsql set search_path from current as $$
+declare
+  written uuid[];
+  shared uuid[];
+  held uuid[];
+begin
+  if not lock_signed_in(person, session) then return false; end if;
+  written := changed_generations || array(
+    select generation_id from media where id = any (changed_media) and generation_id is not null);
+  shared := shared_generations || array(
+    select generation_id from media where id = any (shared_media) and generation_id is not null);
+  held := shared_projects || array(
+    select project_id from generations where id = any (written || shared) and project_id is not null);
+  perform share_project_access(held);
+  perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
+  perform from generations where id = any (written) order by id for no key update;
+  perform from generations where id = any (shared) order by id for share;
+  perform share_project_access(array(
+    select project_id from generations where id = any (written || shared) and project_id <> all (held)));
+  return true;
+end $$;
+comment on function lock_generation_decision(uuid, uuid, uuid[], uuid[], uuid[], uuid[], uuid[]) is
+  'Locks what decides whether a user may write to generations, media or into projects: account and session for share, the access to the projects and that of the user; generations and those of media for share, or for no key update where they are changed. False: not signed in.';

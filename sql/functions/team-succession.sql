@@ -1,0 +1,66 @@
+-- Teams whose owner closes the account, is deleted or is suspended pass to another member.
+
+-- The owner after `person`: the first by role, then by time of joining. A suspended member follows only where the owner
+-- leaves for good and no active member is left. Null: nobody is left. Lock the team first.
+create or replace function successor_of(team uuid, person uuid, leaving boolean) returns uuid language sql stable
+begin atomic
+  select m.user_id
+    from team_members m join users u on u.id = m.user_id
+   where m.team_id = team and m.user_id <> person and (u.status = 'active' or leaving and u.status = 'suspended')
+   order by u.status = 'active' desc, array_position(array['owner', 'admin', 'editor', 'contributor', 'viewer'], m.role),
+            m.joined_at, m.user_id
+   limit 1;
+end;
+comment on function successor_of(uuid, uuid, boolean) is
+  'The member to whom a team passes when its owner is suspended or, if leaving, goes for good.';
+
+-- Locks every team of the user, not only the owned ones: of two members who are suspended at the same time the second then
+-- sees what passed to it from the first. Where the user leaves for good, teams that nobody else is in are deleted, so the
+-- projects granted to them are locked before, with all their teams.
+create or replace function lock_teams_of_member(person uuid, leaving boolean) returns void language plpgsql set search_path from current as $$
+declare
+  granted uuid[] := array(
+    select g.project_id
+      from team_members m join project_grants g on g.team_id = m.team_id
+     where leaving and m.user_id = person and m.role = 'owner'
+       and not exists (select from team_members o where o.team_id = m.team_id and o.user_id <> person));
+begin
+  perform from projects where id = any (granted) order by id for no key update;
+  perform from teams
+    where id in (
+      select team_id from team_members where user_id = person
+      union all
+      select team_id from project_grants where project_id = any (granted))
+    order by id for no key update;
+end $$;
+comment on function lock_teams_of_member(uuid, boolean) is
+  'Locks for no key update all teams of a user and, if leaving, the projects of teams that nobody else is in.';
+
+create or replace function pass_teams(person uuid, leaving boolean) returns void language plpgsql set search_path from current as $$
+declare
+  owned uuid;
+  successor uuid;
+begin
+  perform lock_teams_of_member(person, leaving);
+  for owned in select team_id from team_members where user_id = person and role = 'owner' order by team_id loop
+    successor := successor_of(owned, person, leaving);
+    if successor is not null then
+      update team_members set role = 'admin' where team_id = owned and user_id = person;
+      update team_members set role = 'owner' where team_id = owned and user_id = successor;
+    elsif leaving then
+      delete from project_grants where team_id = owned;
+      delete from teams where id = owned;
+    end if;
+  end loop;
+  if leaving then delete from team_members where user_id = person; end if;
+end $$;
+comment on function pass_teams(uuid, boolean) is
+  'Passes the teams that a user owns to their successors. If leaving, deletes teams without one, and ends every membership.';
+
+create or replace function pass_teams_of_user() returns trigger language plpgsql set search_path from current as $$
+begin
+  perform pass_teams(new.id, new.status = 'deleted');
+  return null;
+end $$;
+comment on function pass_teams_of_user() is
+  'Passes on the teams of an account that was suspended or deleted, also by hand.';
