@@ -1,8 +1,8 @@
 /**
  * Every way in which a request can fail. A code is part of the API and never changes its meaning; the status follows from
  * the code; a caller sees no other message. `extensions` are the figures that a problem of this code carries beside the
- * standard members (RFC 9457 §3.2), each with its description;
- * `{name}` in a message stands for the figure of that name.
+ * standard members (RFC 9457 §3.2), each with its description; one with `members` is a list of objects that have these
+ * members, all of them text. `{name}` in a message stands for the figure of that name.
  */
 export const catalogue = {
   'request.malformed': { status: 400, message: 'The request could not be read' },
@@ -60,6 +60,16 @@ export const catalogue = {
     message: 'This password is on a list of common passwords; choose another one',
   },
   'identity.busy': { status: 503, message: 'The server is handling too many sign-ins; try again', retryAfterS: 1 },
+  'identity.owns_teams': {
+    status: 409,
+    message: 'You own teams that have other members; transfer or delete those listed in `teams` first',
+    extensions: {
+      teams: {
+        description: 'The teams to transfer or delete, at most 100',
+        members: { id: 'Team', name: 'Name of the team' },
+      },
+    },
+  },
   'user.not_found': { status: 404, message: 'The account does not exist or is deleted' },
   'user.deleted': { status: 409, message: 'The account is deleted and cannot be changed' },
   'user.own_account': {
@@ -84,6 +94,7 @@ export const catalogue = {
     status: 409,
     message: 'The owner cannot leave the team; transfer or delete the team instead',
   },
+  'team.new_owner_inactive': { status: 409, message: 'The account of the new owner must be active' },
   'team.member_not_found': { status: 404, message: 'This person is not a member of the team' },
   'team.already_member': { status: 409, message: 'This person is already a member of the team' },
   'team.invitation_not_found': {
@@ -189,19 +200,25 @@ type Entry = {
   status: number
   message: string
   retryAfterS?: number
-  extensions?: Readonly<Record<string, string>>
+  extensions?: Readonly<Record<string, Extension>>
 }
+
+/** The description of a figure, or a list of objects whose members are text. */
+type Extension = string | { readonly description: string; readonly members: Readonly<Record<string, string>> }
+type ExtensionValue<E> = E extends { readonly members: infer Members }
+  ? readonly { readonly [Name in keyof Members]: string }[]
+  : number
 
 export type FaultCode = keyof typeof catalogue
 
 const entryOf = (code: FaultCode): Entry => catalogue[code]
 
-/** The extension members of a code: description by name. */
-export const extensionsOf = (code: FaultCode): Readonly<Record<string, string>> => entryOf(code).extensions ?? {}
+/** The extension members of a code, by name. */
+export const extensionsOf = (code: FaultCode): Readonly<Record<string, Extension>> => entryOf(code).extensions ?? {}
 
-/** The figures that a fault of this code must be given. */
+/** The figures and lists that a fault of this code must be given. */
 type Extensions<C extends FaultCode> = (typeof catalogue)[C] extends { extensions: infer Names }
-  ? { readonly extensions: Readonly<Record<keyof Names, number>> }
+  ? { readonly extensions: { readonly [Name in keyof Names]: ExtensionValue<Names[Name]> } }
   : { readonly extensions?: never }
 
 /** One error in the input; `pointer` is a JSON Pointer (RFC 6901) into the part of the request that `in` names. */
@@ -227,7 +244,7 @@ type FaultOptions<C extends FaultCode> = Extensions<C> & {
 export class Fault<C extends FaultCode = FaultCode> extends Error {
   override readonly name = 'Fault'
   readonly code: C
-  readonly extensions: Readonly<Record<string, number>> | undefined
+  readonly extensions: Readonly<Record<string, unknown>> | undefined
   readonly detail: Readonly<Record<string, unknown>> | undefined
   readonly problems: readonly InputProblem[] | undefined
   readonly headers: Readonly<Record<string, string>> | undefined

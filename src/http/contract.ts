@@ -72,11 +72,26 @@ const common: readonly FaultCode[] = [
 /** Errors of routes with a JSON body; a route for uploads has other codes instead. */
 const jsonBodyErrors: readonly FaultCode[] = ['request.too_large', 'request.media_type_unsupported']
 
+const describeExtension = (extension: ReturnType<typeof extensionsOf>[string]) =>
+  typeof extension === 'string'
+    ? { type: 'integer', description: extension }
+    : {
+        type: 'array',
+        description: extension.description,
+        items: {
+          type: 'object',
+          properties: Object.fromEntries(
+            Object.entries(extension.members).map(([name, description]) => [name, { type: 'string', description }]),
+          ),
+          required: Object.keys(extension.members),
+        },
+      }
+
 /** The codes of one status and their extension members, which are required where the status has one code only. */
 const describeCodes = (members: readonly FaultCode[]) => {
   const figures = members
     .flatMap((code) => Object.entries(extensionsOf(code)))
-    .map(([name, description]) => [name, { type: 'integer', description }] as const)
+    .map(([name, extension]) => [name, describeExtension(extension)] as const)
   return {
     properties: { code: { enum: members }, ...Object.fromEntries(figures) },
     ...(figures.length > 0 && members.length === 1 && { type: 'object', required: figures.map(([name]) => name) }),

@@ -1,8 +1,9 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import { canonicalEmail, maxEmailLength } from '../kit/email.ts'
+import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { TokenResponse, User } from './model.ts'
@@ -17,8 +18,10 @@ export type AccountLifecycle = {
   welcome: (tx: TransactionSql, userId: string) => Promise<void>
   /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
   cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
-  /** Locks the account, removes it from the teams it does not own, and deletes its invitations. */
-  leaveTeams: (tx: TransactionSql, userId: string) => Promise<void>
+  /** The teams that the user owns and somebody else could take over. Without `tx`, on the pool of requests. */
+  teamsToHandOver: (userId: string, tx?: TransactionSql) => Promise<readonly { id: string; name: string }[]>
+  /** Locks the account and its teams, and deletes its invitations. */
+  lockTeams: (tx: TransactionSql, userId: string) => Promise<void>
 }
 
 type Dependencies = {
@@ -51,6 +54,11 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
     return user
   }
 
+  /** Throws `identity.owns_teams`. */
+  const requireHandedOver = (teams: readonly { id: string; name: string }[]): void => {
+    if (teams.length > 0) throw new Fault('identity.owns_teams', { extensions: { teams } })
+  }
+
   return {
     register: async (
       context: RequestContext,
@@ -58,14 +66,16 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       device: Device,
     ): Promise<TokenResponse> => {
       const email = canonicalEmail(input.email)
-      if (email === undefined)
-        throw invalidInput('body', '/email', `must be an e-mail address of at most ${maxEmailLength} characters`)
+      if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
+      const spellings = storedSpellings(input.email)
       requireLength(input.password, '/password')
       const passwordHash = await passwords.hash(input.password, context.deadline)
       const respond = await changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
           const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
+          // The constraint covers the canonical spelling only.
+          if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           await lifecycle.welcome(tx, user.id)
           return sessions.open(tx, user, device)
@@ -81,10 +91,10 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       input: { email: string; password: string },
       device: Device,
     ): Promise<TokenResponse> => {
-      const email = canonicalEmail(input.email) ?? ''
+      const spellings = storedSpellings(input.email)
       // Two attempts: a concurrent sign-in may have renewed the hash after this one read it.
       for (let attempt = 1; attempt <= 2; attempt += 1) {
-        const user = await store.findUserByEmail(context.deadline, email)
+        const user = await store.findUserByEmail(context.deadline, spellings)
         const hash = user?.password_hash ?? undefined
         const matches = await passwords.verify(input.password, hash, context.deadline)
         if (!matches || user === undefined || hash === undefined) break
@@ -123,15 +133,20 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       ),
 
     /**
-     * Closes the account and erases its personal data. Generations are cancelled in batches, each committed, before the
-     * closing transaction: a request that runs out of time keeps its progress, and a retry continues from there.
+     * Closes the account and erases its personal data. Refused while the user owns a team with another active member; the
+     * other teams of the user pass to a suspended member or are deleted, by a trigger. Generations are cancelled in batches,
+     * each committed, before the closing transaction: a request that runs out of time keeps its progress, and a retry
+     * continues from there.
      */
     closeMe: async (context: RequestContext, caller: Caller): Promise<void> => {
+      requireHandedOver(await context.deadline.run(lifecycle.teamsToHandOver(caller.userId)))
       const cancelBatch = (tx: TransactionSql) => lifecycle.cancelGenerations(tx, caller.userId)
       while (await changes.commitAndInvalidate(context.deadline, cancelBatch)) {}
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         // First: it needs the email address, which closing erases, and its lock on the account bars new generations.
-        await lifecycle.leaveTeams(tx, caller.userId)
+        await lifecycle.lockTeams(tx, caller.userId)
+        await requireSignedInForShare(tx, caller)
+        requireHandedOver(await lifecycle.teamsToHandOver(caller.userId, tx))
         while (await cancelBatch(tx)) {}
         await store.closeAccount(tx, caller.userId)
         await sessions.endAll(tx, caller.userId, 'account_closed')

@@ -1,6 +1,6 @@
 import type { TeamRole } from '../access/policy/matrix.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import type { AssignableRole } from './model.ts'
 
 /** `id` is the id of the user. */
@@ -74,9 +74,13 @@ export const createMemberStore = (sql: Sql) => ({
     return row
   },
 
-  /** Returns whether an account is active, and locks it for share: it stays active until the transaction ends. */
-  lockActiveUserForShare: async (tx: TransactionSql, userId: string): Promise<boolean> => {
-    const { count } = await tx`select from users where id = ${userId} and status = 'active' for share`
+  /** Returns whether the account of a member is active, and locks it for share: it stays active until the transaction ends. */
+  lockActiveMemberForShare: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
+    const { count } = await tx`
+      select from users
+       where id = ${userId} and status = 'active'
+         and exists (select from team_members where team_id = ${id} and user_id = ${userId})
+         for share`
     return count === 1
   },
 
@@ -91,19 +95,23 @@ export const createMemberStore = (sql: Sql) => ({
     return count === 1
   },
 
+  /** Up to 100 teams that a user owns and that have another member with an active account, by id. */
+  findTeamsToHandOver: (userId: string, on: Queryable = sql): Promise<{ id: string; name: string }[]> =>
+    on<{ id: string; name: string }[]>`
+      select t.id, t.name from team_members o join teams t on t.id = o.team_id
+       where o.user_id = ${userId} and o.role = 'owner'
+         and exists (select from team_members m join users u on u.id = m.user_id and u.status = 'active'
+                      where m.team_id = t.id and m.user_id <> ${userId})
+       order by t.id limit 100`,
+
   /**
-   * Removes a user from all teams it does not own, and deletes the invitations to its address. Locks the account for
-   * update: joining a team locks it too, so the user joins no team meanwhile. For update, because closing the account
-   * then clears the e-mail address, which is a key.
+   * Prepares the closing of an account: locks it for update and then all its teams, and deletes the invitations to its
+   * address. Joining a team locks the account too, so the user joins no team meanwhile. For update, because closing the
+   * account then clears the e-mail address, which is a key. A trigger ends the memberships when the account is closed.
    */
-  leaveAll: async (tx: TransactionSql, userId: string): Promise<void> => {
+  lockForClosing: async (tx: TransactionSql, userId: string): Promise<void> => {
     const [user] = await tx<{ email: string | null }[]>`select email from users where id = ${userId} for update`
-    await tx`
-      select from teams
-       where id in (select team_id from team_members where user_id = ${userId} and role <> 'owner')
-       order by id
-         for no key update`
-    await tx`delete from team_members where user_id = ${userId} and role <> 'owner'`
+    await tx`select lock_teams_of_member(${userId}, true)`
     await tx`delete from team_invitations where email = ${user?.email ?? null}`
   },
 })

@@ -87,7 +87,7 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
           {
             summary: 'Transfer a team to one of its members; the previous owner becomes an admin',
             tags,
-            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found', 'team.new_owner_inactive'],
           },
         ),
       },

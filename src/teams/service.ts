@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
+import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
@@ -56,11 +57,21 @@ const countPerName = <T extends string>(names: readonly T[], counts: Partial<Rec
  * the team.
  */
 export const createTeams = ({ store, changes, clock }: { store: TeamStore; changes: Changes; clock: Clock }) => {
+  /** The guard has checked session and account; they are locked, so a change after they have ended is refused. */
   const change = <T>(
     context: RequestContext,
+    caller: Caller,
     work: (tx: TransactionSql) => Promise<T>,
     options?: { grantsOnly: true },
-  ): Promise<T> => changes.commitAndInvalidate(context.deadline, work, options)
+  ): Promise<T> =>
+    changes.commitAndInvalidate(
+      context.deadline,
+      async (tx) => {
+        await requireSignedInForShare(tx, caller)
+        return work(tx)
+      },
+      options,
+    )
 
   /** Runs a change of a locked team, if the role of the caller has the right. */
   const changeTeam = <T>(
@@ -69,7 +80,7 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
     id: string,
     right: TeamRight,
     work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
-  ): Promise<T> => change(context, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
+  ): Promise<T> => change(context, caller, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
 
   /** Requires a member whose role is below the caller's. */
   const requireOutranked = async (tx: TransactionSql, id: string, callerRole: Team['role'], userId: string) => {
@@ -83,6 +94,7 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
       const id = newId()
       return change(
         context,
+        caller,
         async (tx) => {
           await store.insert(tx, { id, ...input }, caller.userId)
           return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
@@ -110,22 +122,23 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
       }),
 
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
-      change(context, async (tx) => {
+      change(context, caller, async (tx) => {
         await store.lockForRemoval(tx, id, caller.userId)
         await lockTeamAs(store, tx, caller, id, 'remove')
         await store.remove(tx, id)
       }),
 
     /**
-     * Makes a member the owner and the owner an admin, atomically. A transfer to oneself changes nothing. The account of
-     * the owner is locked first, so it can only be closed before, and the transfer is refused, or after, and it leaves
-     * the team as an admin.
+     * Makes a member with an active account the owner and the owner an admin, atomically. A transfer to oneself changes
+     * nothing. Both accounts are locked first, so each can only be closed or suspended before, and the transfer is refused,
+     * or after, and the team passes on from its new owner.
      */
     transfer: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<Team> =>
-      change(context, async (tx) => {
-        if (!(await store.lockActiveUserForShare(tx, caller.userId))) throw new Fault('identity.not_signed_in')
+      change(context, caller, async (tx) => {
+        const isActive = await store.lockActiveMemberForShare(tx, id, userId)
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
+        if (!isActive) throw new Fault('team.new_owner_inactive')
         await store.transfer(tx, id, caller.userId, userId)
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),

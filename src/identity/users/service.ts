@@ -4,7 +4,7 @@ import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
-import { canonicalEmail } from '../../kit/email.ts'
+import { storedSpellings } from '../../kit/email.ts'
 import type { Log } from '../../platform/log.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Account, AccountChanges } from './model.ts'
@@ -26,7 +26,8 @@ const toAccount = (row: AccountRow): Account => ({
  * Accounts as the operators of the platform see and change them. The route admits only operators.
  *
  * Guarantee: after `update` has suspended an account, every session of it is refused, including those opened or refreshed
- * concurrently, and lifting the suspension revives none of them. The caller's role is rechecked inside the transaction, and
+ * concurrently, and lifting the suspension revives none of them. Its teams have passed to other members, and lifting the
+ * suspension does not give them back. The caller's role is rechecked inside the transaction, and
  * operators cannot suspend or demote themselves, so no sequence of updates leaves the platform without an operator. Only
  * closing one's own account can.
  */
@@ -45,10 +46,12 @@ export const createUsers = ({
   clock: Clock
   log: Log
 }) => ({
-  list: async (context: RequestContext, { email: requested, ...filter }: AccountFilter) => {
-    // An overlong address cannot belong to an account; '' matches none.
-    const email = requested === undefined ? undefined : (canonicalEmail(requested) ?? '')
-    const { items, next_cursor } = toPage(await store.list(context.deadline, { ...filter, email }), filter.limit)
+  list: async (
+    context: RequestContext,
+    { email: requested, ...filter }: Omit<AccountFilter, 'spellings'> & { readonly email: string | undefined },
+  ) => {
+    const spellings = requested === undefined ? undefined : storedSpellings(requested)
+    const { items, next_cursor } = toPage(await store.list(context.deadline, { ...filter, spellings }), filter.limit)
     return { items: items.map(toAccount), next_cursor }
   },
 
@@ -66,10 +69,10 @@ export const createUsers = ({
       const user = await operators.requireForNoKeyUpdate(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
-      if (input.status === 'suspended') {
-        await sessions.endSessions(tx, id, 'suspended', new Date(clock.now()))
-      }
-      return toAccount(await store.update(tx, id, input))
+      // A trigger passes the teams of a suspended owner to another member. Sessions are locked after teams.
+      const updated = await store.update(tx, id, input)
+      if (input.status === 'suspended') await sessions.endSessions(tx, id, 'suspended', new Date(clock.now()))
+      return toAccount(updated)
     })
     const entry = { event: 'user.changed', user_id: id, by: caller.userId, request_id: context.requestId, ...input }
     log.info(entry, 'an operator changed an account')

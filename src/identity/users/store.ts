@@ -8,7 +8,8 @@ export type AccountRow = Omit<UserRow, 'password_hash'>
 export type AccountFilter = {
   readonly after: string | null
   readonly limit: number
-  readonly email: string | undefined
+  /** Of the address to look for. */
+  readonly spellings: readonly string[] | undefined
   readonly status: AccountRow['status'] | undefined
 }
 
@@ -19,12 +20,12 @@ export const createUserStore = (sql: Sql) => {
 
   return {
     /** Lists accounts, newest first, including closed ones. Returns up to `limit + 1` rows. */
-    list: (deadline: Deadline, { after, limit, email, status }: AccountFilter): Promise<AccountRow[]> =>
+    list: (deadline: Deadline, { after, limit, spellings, status }: AccountFilter): Promise<AccountRow[]> =>
       deadline.run(sql<AccountRow[]>`
         select ${columns(sql)} from users
          where true
                ${after === null ? sql`` : sql`and id < ${after}`}
-               ${email === undefined ? sql`` : sql`and email = ${email}`}
+               ${spellings === undefined ? sql`` : sql`and email = any (${[...spellings]}::text[])`}
                ${status === undefined ? sql`` : sql`and status = ${status}`}
          order by id desc limit ${limit + 1}`),
 

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
-import { canonicalEmail, maxEmailLength } from '../../kit/email.ts'
+import { canonicalEmail, emailRequirement, storedSpellings } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
@@ -58,7 +59,9 @@ export const createInvitations = ({
     const bytes = decodeBase64url(secret)
     const email = await store.lockAddressForNoKeyUpdate(tx, caller.userId)
     const invitation =
-      bytes && email !== undefined ? await store.lockTeamAndFindPending(tx, sha256(bytes), email, now) : undefined
+      bytes && email !== undefined
+        ? await store.lockTeamAndFindPending(tx, sha256(bytes), storedSpellings(email), now)
+        : undefined
     if (invitation === undefined) throw new Fault('team.invitation_not_found')
     return invitation
   }
@@ -72,15 +75,15 @@ export const createInvitations = ({
       input: NewInvitation,
     ): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
-      if (email === undefined)
-        throw invalidInput('body', '/email', `must be an e-mail address of at most ${maxEmailLength} characters`)
+      if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)
       return change(context, async (tx) => {
+        await requireSignedInForShare(tx, caller)
         const callerRole = await lockTeamAs(teams, tx, caller, teamId, 'invite')
         if (!outranks(callerRole, input.role)) throw new Fault('team.role_too_low')
-        if (await store.isMember(tx, teamId, email)) throw new Fault('team.already_member')
+        if (await store.isMember(tx, teamId, storedSpellings(input.email))) throw new Fault('team.already_member')
         const replacedRole = await store.closePending(tx, teamId, email, now)
         if (replacedRole !== undefined && !outranks(callerRole, replacedRole)) throw new Fault('team.role_too_low')
         const row = await store.insert(tx, {
@@ -106,6 +109,7 @@ export const createInvitations = ({
 
     cancel: (context: RequestContext, caller: Caller, teamId: string, id: string): Promise<void> =>
       change(context, async (tx) => {
+        await requireSignedInForShare(tx, caller)
         const now = new Date(clock.now())
         const callerRole = await lockTeamAs(teams, tx, caller, teamId, 'invite')
         const role = await store.findPendingRole(tx, teamId, id, now)

@@ -47,9 +47,10 @@ export const createInvitationStore = (sql: Sql) => ({
          order by invitations.id desc`),
     ),
 
-  isMember: async (tx: TransactionSql, teamId: string, email: string): Promise<boolean> => {
+  isMember: async (tx: TransactionSql, teamId: string, spellings: readonly string[]): Promise<boolean> => {
     const [row] = await tx`
-      select from users u join team_members m on m.user_id = u.id and m.team_id = ${teamId} where u.email = ${email}`
+      select from users u join team_members m on m.user_id = u.id and m.team_id = ${teamId}
+       where u.email = any (${[...spellings]}::text[])`
     return row !== undefined
   },
 
@@ -106,11 +107,11 @@ export const createInvitationStore = (sql: Sql) => ({
   lockTeamAndFindPending: async (
     tx: TransactionSql,
     secretHash: Uint8Array,
-    email: string,
+    spellings: readonly string[],
     now: Date,
   ): Promise<{ id: string; team_id: string; role: AssignableRole; max_members: number } | undefined> => {
     const isPending = tx`
-      i.secret_hash = ${secretHash} and i.email = ${email} and i.status = 'pending' and i.expires_at > ${now}`
+      i.secret_hash = ${secretHash} and i.email = any (${[...spellings]}::text[]) and i.status = 'pending' and i.expires_at > ${now}`
     const [team] = await tx<{ max_members: number }[]>`
       select t.max_members from teams t
        where t.id = (select i.team_id from team_invitations i where ${isPending})

@@ -34,6 +34,7 @@ const codesOfOperators: readonly FaultCode[] = [
   'user.not_found',
   'user.deleted',
   'user.own_account',
+  'team.new_owner_inactive',
 ]
 const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)

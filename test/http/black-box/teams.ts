@@ -189,6 +189,24 @@ export const teams: Group = (world) =>
       for (const person of [owner, admin]) expect(refusal(await get(person, '', id))).toBe('404 team.not_found')
     })
 
+    test('must be handed over before their owner closes the account, and are not handed to a suspended member', async () => {
+      const [leaving, member, operator] = [await world().register(), await world().register(), await world().operator()]
+      const id = await foundTeam(world(), leaving, [[member, 'editor']])
+      const close = () => world().delete('/api/v1/auth/me', { token: leaving.token })
+      const refused = await close()
+      expect([refusal(refused), refused.body.teams]).toEqual(['409 identity.owns_teams', [{ id, name: 'A team' }]])
+      if (operator !== undefined) {
+        const change = (status: string) =>
+          world().patch(`/api/v1/users/${member.id}`, { status }, { token: operator.token })
+        expect((await change('suspended')).status).toBe(200)
+        const transfer = await post(leaving, '/transfer', { user_id: member.id }, id)
+        expect(refusal(transfer)).toBe('409 team.new_owner_inactive')
+        expect((await change('active')).status).toBe(200)
+      }
+      expect((await post(leaving, '/transfer', { user_id: member.id }, id)).status).toBe(200)
+      expect((await close()).status).toBe(204)
+    })
+
     test('have consistent statistics', async () => {
       const { body } = await get(viewer, '/statistics')
       expect(body.members).toEqual({
