@@ -7,11 +7,16 @@ import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Secrets } from '../platform/secrets.ts'
 import { signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
 import type { TokenResponse } from './model.ts'
+import { sessionLife } from './session-rules.ts'
 import type { SigningKeys } from './signing-keys.ts'
 import type { UserRow } from './store.ts'
+import type { UsedToken } from './token-use-store.ts'
 import { toUser } from './users/view.ts'
 
 export const refreshTokenLength = 32
+
+/** For clocks that differ. */
+const usesMarginMs = 60_000
 
 type Dependencies = {
   keys: SigningKeys
@@ -22,6 +27,8 @@ type Dependencies = {
   maxCachedTokens: number
   /** Called for every sign-in and refresh just before it is answered; must not throw. */
   onIssued?: (claims: Claims) => void
+  /** Called when this instance sees a token that is not in its cache; must not throw. */
+  onFirstUse?: (use: UsedToken) => void
 }
 
 /** The access and refresh tokens of sessions. Stateless but for a cache of verified access tokens. */
@@ -32,7 +39,11 @@ export const createSessionTokens = ({
   clock,
   maxCachedTokens,
   onIssued = () => {},
+  onFirstUse = () => {},
 }: Dependencies) => {
+  const accessTokenIdOf = (refreshToken: Uint8Array): string =>
+    encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22)
+
   const verified = createTtlMap<TokenClaims>({ clock, maxEntries: maxCachedTokens, ttlMs: policy.ttlMs, jitter: 0 })
 
   const requireUnexpired = (claims: TokenClaims): TokenClaims => {
@@ -43,7 +54,11 @@ export const createSessionTokens = ({
   const verifyAndCache = async (token: string): Promise<TokenClaims> => {
     const found = await verifyAccessToken(token, policy, clock, keys.find)
     if (found === undefined) throw new Fault('identity.not_signed_in')
-    const claims = { userId: found.userId, sessionId: found.sessionId, expiresAtMs: found.expiresAtS * 1_000 }
+    const { userId, sessionId, tokenId } = found
+    const claims = { userId, sessionId, expiresAtMs: found.expiresAtS * 1_000 }
+    // Later uses decide nothing: a refresh token is not retried so long after its rotation.
+    if (clock.now() - found.issuedAtS * 1_000 <= sessionLife.lostResponseMs + usesMarginMs)
+      onFirstUse({ sessionId, tokenId })
     verified.set(token, claims)
     return requireUnexpired(claims)
   }
@@ -70,7 +85,7 @@ export const createSessionTokens = ({
         access_token: await signAccessToken(keys.signer(issuedAtMs), policy, {
           userId: user.id,
           sessionId,
-          tokenId: encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22),
+          tokenId: accessTokenIdOf(refreshToken),
           issuedAtS: Math.floor(issuedAtMs / 1_000),
         }),
         refresh_token: encodeBase64url(refreshToken),
@@ -79,6 +94,9 @@ export const createSessionTokens = ({
         user: toUser(user),
       }
     },
+
+    /** The `jti` of the access token that is issued with this refresh token. */
+    accessTokenIdOf,
 
     /** The bytes of a refresh token; throws `identity.refresh_token_invalid` when it is malformed. */
     decodeRefreshToken: (text: string): Uint8Array => {

@@ -10,14 +10,26 @@ import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { Session, TokenResponse } from './model.ts'
-import { decideRefresh, sessionLife } from './session-rules.ts'
+import type { SessionRow } from './refresh-token-store.ts'
+import { decideRefresh, isLateRetry, sessionLife } from './session-rules.ts'
 import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
-import type { EndReason, IdentityStore, SessionRow, UserRow } from './store.ts'
+import type { EndReason, IdentityStore, UserRow } from './store.ts'
+import { settledMs, type TokenUses } from './token-uses.ts'
 
 /** The client that opens a session. */
 export type Device = { readonly userAgent: string; readonly address: string }
 
-type Dependencies = { store: IdentityStore; changes: Changes; tokens: SessionTokens; clock: Clock; log: Log }
+export type SessionDependencies = {
+  store: IdentityStore
+  changes: Changes
+  tokens: SessionTokens
+  uses: Pick<TokenUses, 'flush'>
+  clock: Clock
+  log: Log
+  pause?: (ms: number) => Promise<void>
+}
+
+const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 const toSession = (row: SessionRow, currentId: string): Session => ({
   id: row.id,
@@ -35,7 +47,7 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  * Guarantee: a session that was ended is refused from the next request on; the database holds hashes of refresh tokens,
  * so a stolen copy of it cannot be used to sign in.
  */
-export const createSessions = ({ store, changes, tokens, clock, log }: Dependencies) => {
+export const createSessions = ({ store, changes, tokens, uses, clock, log, pause = wait }: SessionDependencies) => {
   /** Opens a session in the transaction. Returns how to build the response, to be called after the commit. */
   const open = async (tx: TransactionSql, user: UserRow, device: Device): Promise<() => Promise<TokenResponse>> => {
     const nowMs = clock.now()
@@ -65,12 +77,14 @@ export const createSessions = ({ store, changes, tokens, clock, log }: Dependenc
     const session = await store.lockRefreshToken(tx, sha256(token))
     if (session === undefined) return { decision: 'ended' } as const
     const rotatedAtMs = session.rotated_at?.getTime() ?? null
+    const late = isLateRetry(rotatedAtMs, nowMs)
     const decision = decideRefresh(
       {
         rotatedAtMs,
         endedAtMs: session.ended_at?.getTime() ?? null,
         idleExpiresAtMs: session.idle_expires_at.getTime(),
         expiresAtMs: session.expires_at.getTime(),
+        successorUnused: late && (await store.isUnused(tx, sha256(successor))),
       },
       nowMs,
     )
@@ -84,9 +98,10 @@ export const createSessions = ({ store, changes, tokens, clock, log }: Dependenc
     if (decision === 'rotate') {
       const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, session.expires_at.getTime()))
       const seen = { id: session.id, seenAt: new Date(nowMs), idleExpiresAt }
-      await store.rotateRefreshToken(tx, sha256(token), sha256(successor), seen)
+      const issued = { tokenHash: sha256(successor), accessTokenId: tokens.accessTokenIdOf(successor) }
+      await store.rotateRefreshToken(tx, sha256(token), issued, seen)
     }
-    return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs }
+    return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs, late }
   }
 
   return {
@@ -95,17 +110,24 @@ export const createSessions = ({ store, changes, tokens, clock, log }: Dependenc
 
     /**
      * Exchanges a refresh token for its successor. Idempotent for 10 s after the rotation: a retry gets the same response.
-     * A reuse after that ends the session. Throws `identity.refresh_token_invalid`.
+     * So does a retry within 5 minutes while the tokens of that response were presented to no instance; it is decided a
+     * second time after `settledMs`, when every use before it has been recorded. Any other reuse ends the session. Throws
+     * `identity.refresh_token_invalid`.
      */
     refresh: async (context: RequestContext, refreshToken: string): Promise<TokenResponse> => {
       const token = tokens.decodeRefreshToken(refreshToken)
       const successor = tokens.successorOf(token)
       // Throwing inside the transaction would roll back the end of a reused session, so the fault is thrown after it.
-      const outcome = await changes.commitAndInvalidate(
-        context.deadline,
-        (tx) => refreshIn(tx, context, token, successor),
-        { grantsOnly: true },
-      )
+      const decideAndCommit = () =>
+        changes.commitAndInvalidate(context.deadline, (tx) => refreshIn(tx, context, token, successor), {
+          grantsOnly: true,
+        })
+      let outcome = await decideAndCommit()
+      if (outcome.decision === 'retry' && outcome.late) {
+        await uses.flush()
+        await context.deadline.run(pause(settledMs))
+        outcome = await decideAndCommit()
+      }
       if (outcome.decision === 'reused') {
         const { id: session_id, user_id } = outcome.session
         const fields = { event: 'session.refresh_reused', session_id, user_id, request_id: context.requestId }

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { manualClock } from '../../src/kit/clock.ts'
+import { decodeJwt } from 'jose'
+import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const dayMs = 86_400_000
@@ -92,7 +94,7 @@ describe('a refresh token', () => {
 
   test('reused fifty times at once is refused every time and ends its family once', async () => {
     const person = await register(client)
-    await next(person.refreshToken)
+    await next((await next(person.refreshToken)).refresh)
     clock.advance(graceMs + 1)
     const answers = await Promise.all(Array.from({ length: 50 }, () => refresh(person.refreshToken)))
     expect(new Set(answers.map(refused))).toEqual(new Set([invalid]))
@@ -205,5 +207,165 @@ describe('a refresh token', () => {
     for (const { fields } of entries) {
       for (const secret of secrets) expect(JSON.stringify(fields).includes(secret)).toBe(false)
     }
+  })
+})
+
+describe('a refresh whose response was lost,', () => {
+  const clock = manualClock()
+  let here: TestApp
+  let there: TestApp
+  let sql: Sql
+  beforeAll(async () => {
+    here = await startApp({ clock })
+    there = await startApp({ clock, connection: here.connection })
+    sql = connectOnce(here.connection)
+  })
+  afterAll(async () => {
+    await sql.end()
+    await there.close()
+    await here.close()
+  })
+
+  const refreshOn = ({ baseUrl }: TestApp, refresh_token: string) =>
+    api(baseUrl).post('/api/v1/auth/refresh', { refresh_token })
+  const useOn = ({ baseUrl }: TestApp, token: string) => api(baseUrl).get(me, { token })
+  const outcome = ({ status, body }: Answer) => (status === 200 ? '200' : `${status} ${body?.code}`)
+  const isEnded = async ({ id }: Person) => {
+    const [row] = await sql<{ ended: boolean }[]>`
+      select bool_and(ended_at is not null) as ended from sessions where user_id = ${id}`
+    return row?.ended
+  }
+
+  test('is retried within five minutes on any instance, as often as it is lost, and gets the same response', async () => {
+    const person = await register(api(here.baseUrl))
+    const lost = await refreshOn(here, person.refreshToken)
+    for (const [app, elapsedMs] of [
+      [there, 10_001],
+      [here, 89_999],
+      [there, 200_000],
+    ] as const) {
+      clock.advance(elapsedMs)
+      const retry = await refreshOn(app, person.refreshToken)
+      expect([retry.status, JSON.stringify(retry.body)]).toEqual([200, JSON.stringify(lost.body)])
+    }
+    expect(outcome(await useOn(here, lost.body.access_token))).toBe('200')
+    const next = await refreshOn(there, lost.body.refresh_token)
+    expect(next.status).toBe(200)
+    expect(await isEnded(person)).toBe(false)
+  })
+
+  test('ends the session when it is retried later than five minutes', async () => {
+    const person = await register(api(here.baseUrl))
+    await refreshOn(here, person.refreshToken)
+    clock.advance(300_001)
+    expect(outcome(await refreshOn(there, person.refreshToken))).toBe(invalid)
+    expect(await isEnded(person)).toBe(true)
+  })
+
+  test('ends the session when its access token was presented to another instance just before the retry', async () => {
+    for (const presented of ['valid', 'of a route that is refused'] as const) {
+      const person = await register(api(here.baseUrl))
+      const { body } = await refreshOn(here, person.refreshToken)
+      clock.advance(60_000)
+      if (presented === 'valid') await useOn(there, body.access_token)
+      else await api(there.baseUrl).get('/api/v1/users', { token: body.access_token })
+      expect(outcome(await refreshOn(here, person.refreshToken))).toBe(invalid)
+      expect(await isEnded(person)).toBe(true)
+      expect(outcome(await useOn(there, body.access_token))).toBe(notSignedIn)
+    }
+  })
+
+  test('ends the session when its refresh token was presented', async () => {
+    const person = await register(api(here.baseUrl))
+    const { body } = await refreshOn(here, person.refreshToken)
+    const second = await refreshOn(there, body.refresh_token)
+    clock.advance(60_000)
+    expect(outcome(await refreshOn(here, person.refreshToken))).toBe(invalid)
+    expect(outcome(await refreshOn(there, second.body.refresh_token))).toBe(invalid)
+  })
+
+  test('is retried many times at once and on both instances with one response, and stores one successor', async () => {
+    const person = await register(api(here.baseUrl))
+    const lost = await refreshOn(here, person.refreshToken)
+    clock.advance(120_000)
+    const retries = Array.from({ length: 20 }, (_, index) => refreshOn(index % 2 ? here : there, person.refreshToken))
+    for (const retry of await Promise.all(retries))
+      expect([retry.status, JSON.stringify(retry.body)]).toEqual([200, JSON.stringify(lost.body)])
+    const rows = await sql`
+      select t.rotated_at from sessions s join refresh_tokens t on t.session_id = s.id where s.user_id = ${person.id}`
+    expect(rows).toHaveLength(2)
+  })
+
+  test('ends the session when a retry that waits is overtaken by a use of the tokens', async () => {
+    const person = await register(api(here.baseUrl))
+    const { body } = await refreshOn(here, person.refreshToken)
+    clock.advance(120_000)
+    const [retry, used] = await Promise.all([
+      refreshOn(here, person.refreshToken),
+      refreshOn(there, body.refresh_token),
+    ])
+    expect(used.status).toBe(200)
+    expect([outcome(retry), await isEnded(person)]).toEqual([invalid, true])
+  })
+
+  test('costs a request with a known access token no statement', async () => {
+    const person = await register(api(here.baseUrl))
+    const { body } = await refreshOn(here, person.refreshToken)
+    await useOn(here, body.access_token)
+    const recorded = async () => {
+      const [row] = await sql`
+        select access_token_used_at from refresh_tokens t join sessions s on s.id = t.session_id
+         where s.user_id = ${person.id} and access_token_used_at is not null`
+      return row !== undefined
+    }
+    await until(recorded, 'the first use is recorded')
+    const [first] = await sql`select max(access_token_used_at) as at from refresh_tokens`
+    await useOn(here, body.access_token)
+    await useOn(there, body.access_token)
+    await here.services.identity.recordTokenUses()
+    await there.services.identity.recordTokenUses()
+    const [second] = await sql`select max(access_token_used_at) as at from refresh_tokens`
+    expect(second?.['at']).toEqual(first?.['at'])
+  })
+})
+
+describe('instances whose clocks differ by 45 s', () => {
+  const shifted = (ms: number) => ({ now: () => Date.now() + ms, monotonic: systemClock.monotonic })
+  let ahead: TestApp
+  let exact: TestApp
+  let behind: TestApp
+  beforeAll(async () => {
+    exact = await startApp()
+    ahead = await startApp({ clock: shifted(45_000), connection: exact.connection })
+    behind = await startApp({ clock: shifted(-45_000), connection: exact.connection })
+  })
+  afterAll(async () => {
+    for (const app of [behind, ahead, exact]) await app.close()
+  })
+
+  test('accept each other’s access tokens, and a concurrent retry of a refresh does not end the session', async () => {
+    const apps = [ahead, exact, behind]
+    for (const from of apps) {
+      for (const to of apps) {
+        const person = await register(api(from.baseUrl))
+        expect((await api(to.baseUrl).get(me, { token: person.token })).status).toBe(200)
+        const answers = await Promise.all(
+          [from, to].map(({ baseUrl }) =>
+            api(baseUrl).post('/api/v1/auth/refresh', { refresh_token: person.refreshToken }),
+          ),
+        )
+        expect(answers.map(({ status }) => status)).toEqual([200, 200])
+        const token = answers[0]?.body.access_token
+        for (const { baseUrl } of apps) expect((await api(baseUrl).get(me, { token })).status).toBe(200)
+        const again = await api(to.baseUrl).post('/api/v1/auth/refresh', { refresh_token: person.refreshToken })
+        expect(again.status).toBe(200)
+      }
+    }
+  })
+
+  test('refuse an access token at the same time, to the second', async () => {
+    const person = await register(api(ahead.baseUrl))
+    const { exp } = decodeJwt(person.token)
+    expect(Math.abs((exp ?? 0) - 900 - Date.now() / 1_000)).toBeLessThan(30)
   })
 })
