@@ -1,4 +1,4 @@
-import type { TransactionSql } from '../platform/postgres.ts'
+import type { Queryable, TransactionSql } from '../platform/postgres.ts'
 
 export type SessionRow = {
   id: string
@@ -15,6 +15,9 @@ export type SessionRow = {
 /** A presented refresh token and its session; both rows are locked. */
 export type PresentedToken = SessionRow & { rotated_at: Date | null }
 
+export const sessionColumns = (sql: Queryable) => sql`
+  s.id, s.user_id, s.user_agent, s.address, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.ended_at`
+
 /** Refresh tokens, in the transaction that presents one. */
 export const refreshTokenStore = {
   /**
@@ -23,7 +26,7 @@ export const refreshTokenStore = {
    */
   lockRefreshToken: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<PresentedToken | undefined> => {
     const [row] = await tx<PresentedToken[]>`
-      select s.*, t.rotated_at
+      select ${sessionColumns(tx)}, t.rotated_at
         from refresh_tokens t join sessions s on s.id = t.session_id
        where t.token_hash = ${tokenHash}
          for update of t, s`

@@ -51,7 +51,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         { body: model.refresh },
         { 200: model.tokenResponse },
         {
-          summary: 'Exchange a refresh token for a new one. A retry within 10 s gets the same response',
+          summary:
+            'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
           tags,
           open: true,
           errors: ['identity.refresh_token_invalid'],
@@ -90,7 +91,16 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       },
       {
         signedIn: true,
-        ...contract({}, { 204: noContent }, { summary: 'Close your account and erase its personal data', tags }),
+        ...contract(
+          {},
+          { 204: noContent },
+          {
+            summary:
+              'Close your account and erase its personal data. Teams with other active members must be transferred or deleted first; teams without are deleted',
+            tags,
+            errors: ['identity.owns_teams'],
+          },
+        ),
       },
     )
     .post(

@@ -6,20 +6,22 @@ import type { Passwords } from './passwords.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
 import type { IdentityStore } from './store.ts'
+import type { TokenUses } from './token-uses.ts'
 
 type Dependencies = {
   store: IdentityStore
   changes: Changes
   passwords: Passwords
   tokens: SessionTokens
+  uses: TokenUses
   lifecycle: AccountLifecycle
   clock: Clock
   log: Log
 }
 
 /** Accounts, their sessions and the tokens of those, as one service. */
-export const createIdentity = ({ store, changes, passwords, tokens, lifecycle, clock, log }: Dependencies) => {
-  const sessions = createSessions({ store, changes, tokens, clock, log })
+export const createIdentity = ({ store, changes, passwords, tokens, uses, lifecycle, clock, log }: Dependencies) => {
+  const sessions = createSessions({ store, changes, tokens, uses, clock, log })
   return {
     ...createAccounts({ store, changes, passwords, sessions, lifecycle }),
     claimsOf: tokens.claimsOf,
@@ -29,6 +31,7 @@ export const createIdentity = ({ store, changes, passwords, tokens, lifecycle, c
     listSessions: sessions.list,
     endSession: sessions.end,
     purgeSessions: sessions.purge,
+    recordTokenUses: uses.flushOnSchedule,
   }
 }
 

@@ -1,8 +1,10 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/account.ts'
+import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { refreshTokenStore, type SessionRow, sessionColumns } from './refresh-token-store.ts'
 
 export type UserRow = AccountFact & {
   id: string
@@ -13,18 +15,6 @@ export type UserRow = AccountFact & {
   updated_at: Date
 }
 
-export type SessionRow = {
-  id: string
-  user_id: string
-  user_agent: string
-  address: string
-  created_at: Date
-  last_seen_at: Date
-  idle_expires_at: Date
-  expires_at: Date
-  ended_at: Date | null
-}
-
 export type EndReason =
   | 'logout'
   | 'logout_all'
@@ -33,9 +23,6 @@ export type EndReason =
   | 'refresh_reused'
   | 'account_closed'
   | 'suspended'
-
-/** A presented refresh token and its session; both rows are locked. */
-export type PresentedToken = SessionRow & { rotated_at: Date | null }
 
 export type SigningKeyRow = {
   kid: string
@@ -48,15 +35,27 @@ export type SigningKeyRow = {
 
 const userColumns = (sql: Queryable) => sql`
   id, email, display_name, password_hash, status, role, plan, created_at, updated_at`
-const sessionColumns = (sql: Queryable) => sql`
-  s.id, s.user_id, s.user_agent, s.address, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.ended_at`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
 
 export const createIdentityStore = (sql: Sql) => ({
-  findUserByEmail: async (deadline: Deadline, email: string): Promise<UserRow | undefined> => {
-    const [row] = await deadline.run(sql<UserRow[]>`select ${userColumns(sql)} from users where email = ${email}`)
+  ...refreshTokenStore,
+
+  /**
+   * The account of an address. Of two accounts that were registered under different spellings of one address, the one whose
+   * spelling comes last in `spellings`.
+   */
+  findUserByEmail: async (deadline: Deadline, spellings: readonly string[]): Promise<UserRow | undefined> => {
+    const [row] = await deadline.run(sql<UserRow[]>`
+      select ${userColumns(sql)} from users where email = any (${[...spellings]}::text[])
+       order by array_position(${[...spellings]}::text[], email) desc limit 1`)
     return row
+  },
+
+  /** Throws `identity.email_taken` if an account is stored under one of these spellings. */
+  requireFree: async (tx: TransactionSql, spellings: readonly string[]): Promise<void> => {
+    const { count } = await tx`select from users where email = any (${[...spellings]}::text[])`
+    if (count > 0) throw new Fault('identity.email_taken')
   },
 
   findUser: async (deadline: Deadline, id: string, on: Queryable = sql): Promise<UserRow | undefined> => {
@@ -118,32 +117,6 @@ export const createIdentityStore = (sql: Sql) => ({
       )
       insert into refresh_tokens (token_hash, session_id, issued_at)
       select ${tokenHash}, id, ${session.created_at} from session`
-  },
-
-  /**
-   * Finds a refresh token and locks it and its session for update, so that of concurrent refreshes one rotates the token
-   * and the others see it rotated.
-   */
-  lockRefreshToken: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<PresentedToken | undefined> => {
-    const [row] = await tx<PresentedToken[]>`
-      select ${sessionColumns(tx)}, t.rotated_at
-        from refresh_tokens t join sessions s on s.id = t.session_id
-       where t.token_hash = ${tokenHash}
-         for update of t, s`
-    return row
-  },
-
-  rotateRefreshToken: async (
-    tx: TransactionSql,
-    from: Uint8Array,
-    to: Uint8Array,
-    session: { id: string; seenAt: Date; idleExpiresAt: Date },
-  ) => {
-    await tx`
-      with used as (update refresh_tokens set rotated_at = ${session.seenAt} where token_hash = ${from}),
-           seen as (update sessions set last_seen_at = ${session.seenAt}, idle_expires_at = ${session.idleExpiresAt}
-                     where id = ${session.id})
-      insert into refresh_tokens (token_hash, session_id, issued_at) values (${to}, ${session.id}, ${session.seenAt})`
   },
 
   /** Ends one live session of a user. Returns false when the user has no live session with this id. */

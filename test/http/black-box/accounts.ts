@@ -65,6 +65,31 @@ export const accounts: Group = (world) =>
       expect(decodeProtectedHeader(one.token)).toEqual(decodeProtectedHeader(two.token))
     })
 
+    test('an internationalized domain is one address in Unicode and in punycode', async () => {
+      const [name, domain] = someone().split('@') as [string, string]
+      const unicode = `${name}@b\u00fccher.${domain}`
+      const spellings = [unicode, `${name}@xn--bcher-kva.${domain}`, `${name}@BU\u0308CHER.${domain}`]
+      expect((await world().post(signUp, { email: unicode, password })).status).toBe(201)
+      for (const email of spellings) {
+        expect(refusal(await world().post(signUp, { email, password }))).toBe('409 identity.email_taken')
+        expect((await world().post(logIn, { email, password })).status).toBe(200)
+      }
+    })
+
+    test('an address with an invisible character is refused', async () => {
+      for (const character of ['\u200b', '\u00ad', '\u2060', '\u3164', '\ufe0f', '\u202e']) {
+        const answer = await world().post(signUp, { email: `a${character}${someone()}`, password })
+        expect(refusal(answer)).toBe('422 request.invalid')
+        expect(answer.body.errors).toEqual([
+          {
+            in: 'body',
+            pointer: '/email',
+            detail: 'must be an e-mail address of at most 254 characters, without spaces or invisible characters',
+          },
+        ])
+      }
+    })
+
     test('one e-mail address has one account, compared without regard to case', async () => {
       const again = await world().post(signUp, { email: ada.email.toUpperCase(), password })
       expect(refusal(again)).toBe('409 identity.email_taken')
