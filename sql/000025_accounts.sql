@@ -1,6 +1,6 @@
 -- Teams pass to another member when their owner is suspended or deleted; a lost answer of a refresh can be retried for five
 -- minutes; writes decide again under locks; addresses have one spelling; the check of effective access mends. Only adds: the version before runs on it.
--- functions: a1150377d848b148527dc90b25c8086daf3028a14ce2fa420b1c280b71ebe674
+-- functions: 636914d1067eb6e46f719c386e46991699d24521b61af4c0a73cf6046f7a20c4
 
 alter table refresh_tokens
   add column access_token_id text,

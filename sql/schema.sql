@@ -5,6 +5,7 @@
 CREATE OR REPLACE FUNCTION public.database_identity()
  RETURNS text
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   system_id bigint := 0;
@@ -33,6 +34,7 @@ comment on function heat_left(hits double precision, last_at timestamp with time
 CREATE OR REPLACE FUNCTION public.keep_credit_balance()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   update credit_balances set balance = new.balance_after
@@ -48,6 +50,7 @@ comment on function keep_credit_balance() is 'Updates the balance after an entry
 CREATE OR REPLACE FUNCTION public.lock_credit_balance()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   last_id uuid;
@@ -75,9 +78,97 @@ begin
 end $function$;
 comment on function lock_credit_balance() is 'Locks the balance before an entry is inserted, computes balance_after, and keeps the ids of a user in order.';
 
+CREATE OR REPLACE FUNCTION public.lock_generation_decision(person uuid, session uuid, shared_projects uuid[], shared_generations uuid[], shared_media uuid[], changed_generations uuid[], changed_media uuid[])
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  written uuid[];
+  shared uuid[];
+  held uuid[];
+begin
+  if not lock_signed_in(person, session) then return false; end if;
+  written := changed_generations || array(
+    select generation_id from media where id = any (changed_media) and generation_id is not null);
+  shared := shared_generations || array(
+    select generation_id from media where id = any (shared_media) and generation_id is not null);
+  held := shared_projects || array(
+    select project_id from generations where id = any (written || shared) and project_id is not null);
+  perform share_project_access(held);
+  perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
+  perform from generations where id = any (written) order by id for no key update;
+  perform from generations where id = any (shared) order by id for share;
+  perform share_project_access(array(
+    select project_id from generations where id = any (written || shared) and project_id <> all (held)));
+  return true;
+end $function$;
+comment on function lock_generation_decision(person uuid, session uuid, shared_projects uuid[], shared_generations uuid[], shared_media uuid[], changed_generations uuid[], changed_media uuid[]) is 'Locks what decides whether a user may write to generations, media or into projects: account and session for share, the access to the projects and that of the user; generations and those of media for share, or for no key update where they are changed. False: not signed in.';
+
+CREATE OR REPLACE FUNCTION public.lock_project_access(changed uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('project ' || changed, user_access_lock_seed()));
+end $function$;
+comment on function lock_project_access(changed uuid) is 'Waits for the writes that were decided by the access to a project, and keeps out further ones. Lock the project first.';
+
+CREATE OR REPLACE FUNCTION public.lock_project_decision(person uuid, session uuid, project uuid, granted uuid[])
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if not lock_signed_in(person, session) then return false; end if;
+  perform from projects where id = project for no key update;
+  perform lock_project_access(project);
+  perform lock_teams_of_project(
+    project, array(select team_id from team_members where user_id = person and team_id = any (granted)));
+  return true;
+end $function$;
+comment on function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[]) is 'Locks what decides whether a user may change a project: account, session, project, its teams, and those of the given teams that the user is a member of. False: not signed in.';
+
+CREATE OR REPLACE FUNCTION public.lock_signed_in(person uuid, session uuid)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform from users where id = person and status = 'active' for share;
+  if not found then return false; end if;
+  perform from sessions where id = session and user_id = person and ended_at is null for share;
+  return found;
+end $function$;
+comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share. False, where one of the two has ended.';
+
+CREATE OR REPLACE FUNCTION public.lock_teams_of_member(person uuid, leaving boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  granted uuid[] := array(
+    select g.project_id
+      from team_members m join project_grants g on g.team_id = m.team_id
+     where leaving and m.user_id = person and m.role = 'owner'
+       and not exists (select from team_members o where o.team_id = m.team_id and o.user_id <> person));
+begin
+  perform from projects where id = any (granted) order by id for no key update;
+  perform from teams
+    where id in (
+      select team_id from team_members where user_id = person
+      union all
+      select team_id from project_grants where project_id = any (granted))
+    order by id for no key update;
+end $function$;
+comment on function lock_teams_of_member(person uuid, leaving boolean) is 'Locks for no key update all teams of a user and, if leaving, the projects of teams without another member.';
+
 CREATE OR REPLACE FUNCTION public.lock_teams_of_project(locked uuid, others uuid[] DEFAULT '{}'::uuid[])
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform from teams
@@ -114,19 +205,34 @@ CREATE OR REPLACE FUNCTION public.max_setting_length()
 RETURN 8192;
 comment on function max_setting_length() is 'Length in characters from which recorded keys go to the next transaction setting, because appending copies the whole setting.';
 
+CREATE OR REPLACE FUNCTION public.mend_project_access(mended uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform require_read_committed();
+  perform from projects where id = any (mended) order by id for no key update;
+  perform from teams
+    where id in (select team_id from project_grants where project_id = any (mended)) order by id for no key update;
+  perform refresh_project_access(mended);
+end $function$;
+comment on function mend_project_access(mended uuid[]) is 'Recomputes project_access for the given projects, under their locks.';
+
 CREATE OR REPLACE FUNCTION public.next_event_position()
  RETURNS bigint
  LANGUAGE sql
-AS $function$
-  insert into event_positions as p (only_row, position) values (true, 1)
-      on conflict (only_row) do update set position = p.position + 1
-  returning p.position
-$function$;
+BEGIN ATOMIC
+ INSERT INTO event_positions AS p (only_row, "position")
+   VALUES (true, 1) ON CONFLICT(only_row) DO UPDATE SET "position" = (p."position" + 1)
+   RETURNING p."position";
+END;
 comment on function next_event_position() is 'Increments the position of invalidation events. Locks its row until the commit; call it at the commit only.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_flags()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((select string_agg(concat('flag:', name, '=', enabled, e'\n'), '') from after));
@@ -137,6 +243,7 @@ comment on function note_changed_flags() is 'Records flag:<name>=<enabled> for e
 CREATE OR REPLACE FUNCTION public.note_changed_generations()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -150,6 +257,7 @@ comment on function note_changed_generations() is 'Records generation:<id> for e
 CREATE OR REPLACE FUNCTION public.note_changed_media()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -163,6 +271,7 @@ comment on function note_changed_media() is 'Records media:<id> for each media r
 CREATE OR REPLACE FUNCTION public.note_changed_projects()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -176,6 +285,7 @@ comment on function note_changed_projects() is 'Records project:<id> for each pr
 CREATE OR REPLACE FUNCTION public.note_changed_service_keys()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -189,6 +299,7 @@ comment on function note_changed_service_keys() is 'Records service_key:<id> for
 CREATE OR REPLACE FUNCTION public.note_changed_sessions()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -202,6 +313,7 @@ comment on function note_changed_sessions() is 'Records session:<id> for each se
 CREATE OR REPLACE FUNCTION public.note_changed_users()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -215,6 +327,7 @@ comment on function note_changed_users() is 'Records account:<id> for each accou
 CREATE OR REPLACE FUNCTION public.note_everything()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched(e'*\n');
@@ -225,6 +338,7 @@ comment on function note_everything() is 'Records *, which invalidates everythin
 CREATE OR REPLACE FUNCTION public.note_media_orphans(lost text[])
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   if lost is null then return; end if;
@@ -237,6 +351,7 @@ comment on function note_media_orphans(lost text[]) is 'Records objects that los
 CREATE OR REPLACE FUNCTION public.note_removed()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((select string_agg(concat(tg_argv[0], ':', id, e'\n'), '') from before));
@@ -247,6 +362,7 @@ comment on function note_removed() is 'Records <kind>:<id> for each deleted row;
 CREATE OR REPLACE FUNCTION public.note_removed_sessions()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -259,6 +375,7 @@ comment on function note_removed_sessions() is 'Records session:<id> for each de
 CREATE OR REPLACE FUNCTION public.note_touched(names text)
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   place integer;
@@ -285,6 +402,7 @@ comment on function note_touched(names text) is 'Records invalidation keys for t
 CREATE OR REPLACE FUNCTION public.note_touched_grants()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_touched((
@@ -297,6 +415,7 @@ comment on function note_touched_grants() is 'Records grant:<user>/<project> for
 CREATE OR REPLACE FUNCTION public.orphans_of_job()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_media_orphans(array[old.reference_sha256]);
@@ -307,6 +426,7 @@ comment on function orphans_of_job() is 'Records the reference object of a delet
 CREATE OR REPLACE FUNCTION public.orphans_of_media()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform note_media_orphans((select array_agg(sha256) from gone));
@@ -314,9 +434,45 @@ begin
 end $function$;
 comment on function orphans_of_media() is 'Records the objects of deleted media as possible orphans.';
 
+CREATE OR REPLACE FUNCTION public.pass_teams(person uuid, leaving boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  owned uuid;
+  successor uuid;
+begin
+  perform lock_teams_of_member(person, leaving);
+  for owned in select team_id from team_members where user_id = person and role = 'owner' order by team_id loop
+    successor := successor_of(owned, person, leaving);
+    if successor is not null then
+      update team_members set role = 'admin' where team_id = owned and user_id = person;
+      update team_members set role = 'owner' where team_id = owned and user_id = successor;
+    elsif leaving then
+      delete from project_grants where team_id = owned;
+      delete from teams where id = owned;
+    end if;
+  end loop;
+  if leaving then delete from team_members where user_id = person; end if;
+end $function$;
+comment on function pass_teams(person uuid, leaving boolean) is 'Passes the teams that a user owns to their successors. If leaving, deletes teams without one, and ends every membership.';
+
+CREATE OR REPLACE FUNCTION public.pass_teams_of_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pass_teams(new.id, new.status = 'deleted');
+  return null;
+end $function$;
+comment on function pass_teams_of_user() is 'Passes on the teams of an account that was suspended or deleted, also by hand.';
+
 CREATE OR REPLACE FUNCTION public.project_access_after_removal()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   delete from project_access where project_id = old.id;
@@ -327,8 +483,10 @@ comment on function project_access_after_removal() is 'Deletes the access rows o
 CREATE OR REPLACE FUNCTION public.project_access_before_removal()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
+  perform lock_project_access(old.id);
   perform lock_teams_of_project(old.id);
   return old;
 end $function$;
@@ -337,6 +495,7 @@ comment on function project_access_before_removal() is 'Locks the teams with a g
 CREATE OR REPLACE FUNCTION public.project_access_on_grant()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   changed uuid;
@@ -345,6 +504,7 @@ begin
   for changed in
     select id from projects where id in (old.project_id, new.project_id) order by id for no key update
   loop
+    perform lock_project_access(changed);
     perform lock_teams_of_project(changed, array_remove(array[old.team_id, new.team_id], null));
     perform refresh_project_access(array[changed]);
   end loop;
@@ -355,6 +515,7 @@ comment on function project_access_on_grant() is 'Recomputes the access to the p
 CREATE OR REPLACE FUNCTION public.project_access_on_member()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   granted uuid[];
@@ -376,10 +537,12 @@ comment on function project_access_on_member() is 'Recomputes the access of a us
 CREATE OR REPLACE FUNCTION public.project_access_on_project()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform require_read_committed();
   if tg_op = 'UPDATE' then
+    perform lock_project_access(new.id);
     perform lock_teams_of_project(new.id);
   else
     perform set_config('velro.new_project', new.id::text, true);
@@ -392,6 +555,7 @@ comment on function project_access_on_project() is 'Recomputes the access to a p
 CREATE OR REPLACE FUNCTION public.project_access_on_truncate()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   differing uuid[];
@@ -407,6 +571,7 @@ comment on function project_access_on_truncate() is 'Recomputes all access that 
 CREATE OR REPLACE FUNCTION public.project_access_on_truncate_of_projects()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   delete from project_access;
@@ -417,6 +582,7 @@ comment on function project_access_on_truncate_of_projects() is 'Deletes all acc
 CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boolean)
  RETURNS TABLE(id bigint, keys text[])
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   event bigint := nullif(current_setting('velro.event', true), '');
@@ -452,6 +618,7 @@ comment on function publish_access_event(writer text, always boolean) is 'Writes
 CREATE OR REPLACE FUNCTION public.publish_at_commit()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 declare
   event access_events;
@@ -470,6 +637,7 @@ comment on function publish_at_commit() is 'Sends the event of the transaction w
 CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 begin
@@ -490,6 +658,7 @@ comment on function refresh_project_access(refreshed uuid[]) is 'Recomputes proj
 CREATE OR REPLACE FUNCTION public.refresh_project_access_of(person uuid, refreshed uuid[])
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 begin
@@ -511,6 +680,7 @@ comment on function refresh_project_access_of(person uuid, refreshed uuid[]) is 
 CREATE OR REPLACE FUNCTION public.refuse_change()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   raise exception 'table % is append-only: write a ledger entry instead', tg_table_name
@@ -521,6 +691,7 @@ comment on function refuse_change() is 'Refuses to change or delete ledger entri
 CREATE OR REPLACE FUNCTION public.require_read_committed()
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
@@ -532,6 +703,7 @@ comment on function require_read_committed() is 'Refuses to change access at ano
 CREATE OR REPLACE FUNCTION public.send_heartbeat(instance text, heartbeat text)
  RETURNS void
  LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
 AS $function$
 begin
   perform set_config('lock_timeout', '2s', true);
@@ -541,15 +713,41 @@ begin
 end $function$;
 comment on function send_heartbeat(instance text, heartbeat text) is 'Notifies all instances of a heartbeat, with the identity of the database and the position of the newest committed event.';
 
+CREATE OR REPLACE FUNCTION public.share_project_access(decided uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended('project ' || id, user_access_lock_seed()))
+    from (select distinct id from unnest(decided) id order by id) ids;
+end $function$;
+comment on function share_project_access(decided uuid[]) is 'Locks the access to projects, so that a write that is decided by it holds until the commit.';
+
+CREATE OR REPLACE FUNCTION public.successor_of(team uuid, person uuid, leaving boolean)
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE
+BEGIN ATOMIC
+ SELECT m.user_id
+    FROM (team_members m
+      JOIN users u ON ((u.id = m.user_id)))
+   WHERE ((m.team_id = successor_of.team) AND (m.user_id <> successor_of.person) AND ((u.status = 'active'::text) OR (successor_of.leaving AND (u.status = 'suspended'::text))))
+   ORDER BY (u.status = 'active'::text) DESC, (array_position(ARRAY['owner'::text, 'admin'::text, 'editor'::text, 'contributor'::text, 'viewer'::text], m.role)), m.joined_at, m.user_id
+  LIMIT 1;
+END;
+comment on function successor_of(team uuid, person uuid, leaving boolean) is 'The member to whom a team passes when its owner is suspended or, if leaving, goes for good.';
+
 CREATE OR REPLACE FUNCTION public.touched_facts()
  RETURNS SETOF text
  LANGUAGE sql
-AS $function$
-  select name
-    from generate_series(0, coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer) place,
-         string_to_table(current_setting('velro.touched_' || place, true), e'\n') name
-   where name <> ''
-$function$;
+BEGIN ATOMIC
+ SELECT name.name
+    FROM generate_series(0, (COALESCE(NULLIF(current_setting('velro.touched_place'::text, true), ''::text), '0'::text))::integer) place(place),
+     LATERAL string_to_table(current_setting(('velro.touched_'::text || place.place), true), '
+'::text) name(name)
+   WHERE (name.name <> ''::text);
+END;
 comment on function touched_facts() is 'The invalidation keys that this transaction has recorded and not published yet, with duplicates.';
 
 CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
@@ -557,7 +755,17 @@ CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 RETURN '7301950218'::bigint;
-comment on function user_access_lock_seed() is 'Hash seed of the advisory lock under which the effective access of one user changes.';
+comment on function user_access_lock_seed() is 'Hash seed of the advisory locks under which the effective access of one user, or to one project, changes.';
+
+create table access_checks (
+  name text not null,
+  due_at timestamp with time zone default clock_timestamp() not null,
+  finished_at timestamp with time zone,
+  took interval,
+  constraint access_checks__pkey PRIMARY KEY (name)
+);
+comment on table access_checks is 'When each check of effective access is due, so that one instance runs it and the others skip it.';
+comment on column access_checks.took is 'Duration of the last run. The next one is due after 60 times this, but after 30 seconds at the earliest and an hour at the latest.';
 
 create table access_events (
   id bigint generated always as identity not null,
@@ -917,6 +1125,8 @@ create table refresh_tokens (
   session_id uuid not null,
   issued_at timestamp with time zone not null,
   rotated_at timestamp with time zone,
+  access_token_id text,
+  access_token_used_at timestamp with time zone,
   constraint refresh_tokens_pkey PRIMARY KEY (token_hash),
   constraint refresh_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES sessions(id) ON DELETE CASCADE,
   constraint refresh_tokens__token_hash_length CHECK ((length(token_hash) = 32))
@@ -925,6 +1135,8 @@ CREATE INDEX refresh_tokens__session_id ON public.refresh_tokens USING btree (se
 comment on table refresh_tokens is 'Every refresh token issued to a session, so that the reuse of an old one is detected.';
 comment on column refresh_tokens.token_hash is 'SHA-256 of the token. The token itself is not stored.';
 comment on column refresh_tokens.rotated_at is 'When the token was exchanged for its successor. Null: it is the current one.';
+comment on column refresh_tokens.access_token_id is 'The jti of the access token that was issued with this token. Null for the first one of a session.';
+comment on column refresh_tokens.access_token_used_at is 'When that access token was first seen by an instance. Null: it was not used yet.';
 
 create table schema_functions (
   name text not null,
@@ -1052,6 +1264,7 @@ create table team_invitations (
 CREATE INDEX team_invitations__email ON public.team_invitations USING btree (email);
 CREATE UNIQUE INDEX team_invitations__pending ON public.team_invitations USING btree (team_id, email) WHERE (status = 'pending'::text);
 CREATE INDEX team_invitations__team_id ON public.team_invitations USING btree (team_id, id);
+CREATE INDEX team_invitations__unicode_domain ON public.team_invitations USING btree (id) WHERE ((status = 'pending'::text) AND (octet_length(split_part(email, '@'::text, 2)) <> char_length(split_part(email, '@'::text, 2))));
 comment on table team_invitations is 'Invitations to a team by e-mail address; at most one is pending for a team and address.';
 comment on column team_invitations.email is 'Lower case, NFC, as users.email.';
 comment on column team_invitations.secret_hash is 'SHA-256 of the secret. The secret itself is not stored.';
@@ -1106,6 +1319,8 @@ create table users (
   constraint users__status CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text, 'deleted'::text])))
 );
 CREATE INDEX users__status ON public.users USING btree (status, id);
+CREATE INDEX users__unicode_domain ON public.users USING btree (id) WHERE (octet_length(split_part(email, '@'::text, 2)) <> char_length(split_part(email, '@'::text, 2)));
+CREATE TRIGGER pass_teams AFTER UPDATE OF status ON public.users FOR EACH ROW WHEN (((old.status IS DISTINCT FROM new.status) AND (new.status <> 'active'::text))) EXECUTE FUNCTION pass_teams_of_user();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('account');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_users();

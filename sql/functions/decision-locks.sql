@@ -1,6 +1,6 @@
 -- Locks under which a write decides again whether its caller may do it. The guard of the route decided before the
 -- transaction; a revocation may have been committed since. A decision made after these locks holds until the commit: a
--- change of what it depends on waits for the transaction.
+-- change of its facts waits for the transaction.
 --
 -- Account and session are locked for share. Access to a project depends on its row, its grants and the memberships of the
 -- caller. Whoever changes the project or a grant takes the advisory lock of the project, and whoever changes a membership that

@@ -1,7 +1,7 @@
 -- Teams whose owner closes the account, is deleted or is suspended pass to another member.
 
 -- The owner after `person`: the first by role, then by time of joining. A suspended member follows only where the owner
--- leaves for good and no active member is left. Null: nobody is left. Lock the team first.
+-- leaves for good and no active member is left. Null: there is none. Lock the team first.
 create or replace function successor_of(team uuid, person uuid, leaving boolean) returns uuid language sql stable
 begin atomic
   select m.user_id
@@ -15,7 +15,7 @@ comment on function successor_of(uuid, uuid, boolean) is
   'The member to whom a team passes when its owner is suspended or, if leaving, goes for good.';
 
 -- Locks every team of the user, not only the owned ones: of two members who are suspended at the same time the second then
--- sees what passed to it from the first. Where the user leaves for good, teams that nobody else is in are deleted, so the
+-- sees what passed to it from the first. Where the user leaves for good, teams without another member are deleted, so the
 -- projects granted to them are locked before, with all their teams.
 create or replace function lock_teams_of_member(person uuid, leaving boolean) returns void language plpgsql set search_path from current as $$
 declare
@@ -34,7 +34,7 @@ begin
     order by id for no key update;
 end $$;
 comment on function lock_teams_of_member(uuid, boolean) is
-  'Locks for no key update all teams of a user and, if leaving, the projects of teams that nobody else is in.';
+  'Locks for no key update all teams of a user and, if leaving, the projects of teams without another member.';
 
 create or replace function pass_teams(person uuid, leaving boolean) returns void language plpgsql set search_path from current as $$
 declare

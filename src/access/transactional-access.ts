@@ -20,8 +20,8 @@ type LockedAccess = Access & {
 }
 
 /**
- * Access decided inside one transaction, without any cache. After `lock` a decision holds until the commit: a change to what
- * it depends on waits for the transaction. Cost: one statement for `lock` and for each question.
+ * Access decided inside one transaction, without any cache. After `lock` a decision holds until the commit: a change of its
+ * facts waits for the transaction. Cost: one statement for `lock` and for each question.
  */
 export type TransactionalAccess = (tx: TransactionSql) => LockedAccess
 

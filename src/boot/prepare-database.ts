@@ -2,15 +2,22 @@ import { syncAccessRules } from '../access/cache/effective-access-store.ts'
 import type { FlagValues } from '../access/cache/tier-switches.ts'
 import type { Config } from '../config.ts'
 import { createFlagStore } from '../flags/store.ts'
+import { canonicalizeAddresses } from '../identity/address-store.ts'
 import { promoteByEmail } from '../identity/users/store.ts'
 import { connectionBudget, readConnectionLimits } from '../platform/connection-budget.ts'
 import { checkServer, retryWhileBusy } from '../platform/first-connection.ts'
 import type { Log } from '../platform/log.ts'
-import { migrate } from '../platform/migrate.ts'
+import { countMigrations, migrate } from '../platform/migrate.ts'
 import { type Connection, connectOnce, poolNames, type Route, type Sql } from '../platform/postgres.ts'
 import { findRoute } from '../platform/route.ts'
 
-type Prepared = { readonly budget: number; readonly flags: FlagValues; readonly route: Route }
+type Prepared = {
+  readonly budget: number
+  readonly flags: FlagValues
+  readonly route: Route
+  /** The number of the newest migration that this build has. */
+  readonly migrations: number
+}
 
 const promoteOperator = async (sql: Sql, email: string, log: Log): Promise<void> => {
   const promotion = await promoteByEmail(sql, email)
@@ -76,15 +83,21 @@ const prepareOnce = async (
     )
     if (applied.length > 0) log.info({ applied }, 'database schema migrated')
     await syncAccessRules(sql)
+    await canonicalizeAddresses(sql, log)
     if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)
-    return { budget: await budgetOf(sql, config, route, log), flags: await createFlagStore(sql).list(), route }
+    return {
+      budget: await budgetOf(sql, config, route, log),
+      flags: await createFlagStore(sql).list(),
+      route,
+      migrations: await countMigrations(),
+    }
   } finally {
     await sql.end({ timeout: 1 })
   }
 }
 
 /**
- * Prepares the database over one connection: migrates the schema, makes the account of ADMIN_EMAIL an operator, and reads
+ * Prepares the database over one connection: migrates the schema, stores addresses in their canonical form, makes the account of ADMIN_EMAIL an operator, and reads
  * the connection budget and the flags. A busy server is tried again for a minute. `report` gets a line about what takes long.
  */
 export const prepareDatabase = async (

@@ -18,7 +18,7 @@ export type AccountLifecycle = {
   welcome: (tx: TransactionSql, userId: string) => Promise<void>
   /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
   cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
-  /** The teams that the user owns and somebody else could take over. Without `tx`, on the pool of requests. */
+  /** The teams that the user owns and that have another active member. Without `tx`, on the pool of requests. */
   teamsToHandOver: (userId: string, tx?: TransactionSql) => Promise<readonly { id: string; name: string }[]>
   /** Locks the account and its teams, and deletes its invitations. */
   lockTeams: (tx: TransactionSql, userId: string) => Promise<void>

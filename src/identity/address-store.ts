@@ -2,14 +2,14 @@ import { canonicalEmail } from '../kit/email.ts'
 import type { Log } from '../platform/log.ts'
 import type { Sql } from '../platform/postgres.ts'
 
-/** At most so many rows in one start, so that it stays short; the next start goes on. */
+/** Most rows that one start converts, so that it stays short; the next start goes on. */
 const maxRows = 10_000
 
 type Stored = { readonly id: string; readonly email: string }
 
 /**
  * Stores the addresses of accounts and invitations in the canonical form, where a version before it stored an
- * internationalized domain in Unicode. Idempotent. Costs one statement where there is none; a partial index finds them.
+ * internationalized domain in Unicode. Idempotent. A partial index finds such rows; without any, it costs one statement.
  * An account whose canonical address belongs to another account keeps its spelling, and signs in with it.
  */
 export const canonicalizeAddresses = async (sql: Sql, log: Log): Promise<void> => {

@@ -14,8 +14,8 @@ export type RefreshDecision = 'rotate' | 'retry' | 'reused' | 'ended'
  * Decides what a presented refresh token leads to.
  *
  * `rotate`: first use; a successor is issued. `retry`: used again by a client that lost the response; it gets the same
- * response. That is assumed within `retryGraceMs` of the rotation, and within `lostResponseMs` while nobody has presented
- * the tokens of that response. `reused`: otherwise two parties hold the token, so the session must end (RFC 9700 §4.14.2).
+ * response. That is assumed within `retryGraceMs` of the rotation, and within `lostResponseMs` while the tokens of
+ * that response were not presented. `reused`: otherwise two parties hold the token, so the session must end (RFC 9700 §4.14.2).
  * `ended`: the session has ended or expired.
  */
 export const decideRefresh = (

@@ -89,6 +89,12 @@ const createTables = async (tx: TransactionSql): Promise<void> => {
     )`
 }
 
+const sqlDirectory = new URL('../../sql/', import.meta.url)
+
+/** The number of the newest migration in the files. */
+export const countMigrations = async (directory = sqlDirectory): Promise<number> =>
+  (await readMigrations(directory)).length
+
 /**
  * For this transaction: waiting for an instance that migrates may take minutes, whatever limits the database or the role has.
  * transaction_timeout exists from Postgres 17 on.
@@ -112,7 +118,7 @@ const withoutLimits = async (tx: TransactionSql): Promise<void> => {
  */
 export const migrate = async (
   sql: Sql,
-  directory = new URL('../../sql/', import.meta.url),
+  directory = sqlDirectory,
   onPending: (migrations: number) => void = () => {},
 ): Promise<string[]> => {
   const files: Files = {

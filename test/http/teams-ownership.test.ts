@@ -78,7 +78,7 @@ describe('an owner who closes the account', () => {
     expect(await rolesIn(first)).toEqual({ [member.id]: 'owner' })
   })
 
-  test('takes along the teams that nobody else is in, with their grants, and passes others to a suspended member', async () => {
+  test('takes along the teams without another member, with their grants, and passes others to a suspended member', async () => {
     const [owner, friend, suspended] = (await people(3)) as [Person, Person, Person]
     const alone = await fixture.createTeam(owner)
     const project = await fixture.shareProject(friend, alone)
@@ -91,7 +91,7 @@ describe('an owner who closes the account', () => {
     expect(body.items).toEqual([])
   })
 
-  test('is refused when somebody joins while the closing waits', async () => {
+  test('is refused when a member joins while the closing waits', async () => {
     const [owner, guest] = (await people(2)) as [Person, Person]
     const id = await fixture.createTeam(owner)
     const { secret } = await fixture.invite(owner, id, guest.email, 'admin')

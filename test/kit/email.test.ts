@@ -41,7 +41,7 @@ describe('a canonical email address', () => {
     ])
   })
 
-  test('is undefined for a domain that is none', () => {
+  test('is undefined for an invalid domain', () => {
     const domains = ['xn--a.example', 'b\u00fc%63her.example', 'b\u00fc/x.example', '\uff11.\uff12', 'b\u00fc..example']
     const long = `${'\u00fc'.repeat(64)}.example`
     for (const domain of [...domains, long, 'b\u00fccher.example:80', 'a#\u00fc.example', '\u00fc.example\u3002'])

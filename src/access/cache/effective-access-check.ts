@@ -1,10 +1,132 @@
+import type { Clock } from '../../kit/clock.ts'
+import type { StartDeadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
-import type { AccessDifference } from './effective-access-store.ts'
+import type { Changes } from '../invalidation/committed-change.ts'
+import type { AccessDifference, EffectiveAccessStore } from './effective-access-store.ts'
+
+/** How often an instance looks whether the check is due. */
+export const accessCheckPollMs = 10_000
+const minPauseMs = 30_000
+const maxPauseMs = 3_600_000
+/** The check takes at most this part of the time of one connection. */
+const pauseFactor = 60
+const mendMs = 30_000
+/** Projects that one transaction recomputes. */
+const projectsPerMend = 100
+const maxLogged = 100
+
+const firstId = '00000000-0000-0000-0000-000000000000'
+
+/** The pause after a check: 60 times its duration, between 30 s and an hour. */
+export const pauseAfter = (tookMs: number): number => Math.min(Math.max(pauseFactor * tookMs, minPauseMs), maxPauseMs)
+
+type Slice = Awaited<ReturnType<EffectiveAccessStore['findDifferencesAfter']>>
+
+type Dependencies = {
+  readonly store: EffectiveAccessStore
+  readonly changes: Changes
+  readonly startDeadline: StartDeadline
+  readonly clock: Pick<Clock, 'monotonic'>
+  readonly log: Log
+}
 
 /**
- * Compares the effective-access rows with the base tables, and logs an error where they differ. Triggers keep the rows
- * correct, so a difference is a defect of a trigger. It reads every row.
+ * Compares the effective-access rows with the base tables, and mends what differs. Triggers keep the rows correct, so a
+ * difference means that a table was changed without them: with `session_replication_role = replica`, with a disabled
+ * trigger, or in access_rules.
+ *
+ * Guarantee: a difference is recomputed, logged as an error, and everything is invalidated on every instance, because the
+ * same hand may have changed other facts. Disabled triggers are enabled and access_rules is restored first. Of all instances
+ * one runs the check, every 30 s while it takes less than half a second, else after 60 times its duration and at least once
+ * an hour. It reads every row, in slices of 5,000 projects. Degrades: a trigger that cannot be enabled, because the
+ * database role does not own the table, is logged each time, and its changes take effect with the next check.
  */
+export const createAccessRepair = ({ store, changes, startDeadline, clock, log }: Dependencies) => {
+  /** Returns whether a trigger was disabled. */
+  const enableTriggers = async (): Promise<boolean> => {
+    const triggers = await store.findDisabledTriggers()
+    if (triggers.length === 0) return false
+    log.error({ event: 'access.triggers_disabled', triggers }, 'triggers were disabled by hand; they are enabled again')
+    for (const trigger of triggers) {
+      await store.enableTrigger(trigger).catch((error) => {
+        log.error({ event: 'access.trigger_not_enabled', trigger, error }, 'a disabled trigger could not be enabled')
+      })
+    }
+    return true
+  }
+
+  const restoreRules = async (): Promise<boolean> => {
+    if (!(await store.areRulesWrong())) return false
+    log.error({ event: 'access.rules_differ' }, 'access_rules was changed by hand; it is restored')
+    await changes.commitAndInvalidate(startDeadline(mendMs), store.restoreRules)
+    return true
+  }
+
+  const mend = async (differences: readonly AccessDifference[]): Promise<void> => {
+    const ids = [...new Set(differences.map(({ project_id }) => project_id))].sort()
+    for (let from = 0; from < ids.length; from += projectsPerMend) {
+      const part = ids.slice(from, from + projectsPerMend)
+      await changes.commitAndInvalidate(startDeadline(mendMs), (tx) => store.mend(tx, part))
+    }
+  }
+
+  /**
+   * Compares every slice. One in which rows were mended is compared again, because it lists a part of its differences, until
+   * it shows only projects that were mended already: concurrent changes, which the next check compares.
+   */
+  const compareAndMend = async (): Promise<{ found: number; sample: AccessDifference[] }> => {
+    const sample: AccessDifference[] = []
+    const mended = new Set<string>()
+    let found = 0
+    for (let after: string | undefined = firstId; after !== undefined; ) {
+      const slice: Slice = await store.findDifferencesAfter(after)
+      const differences = slice.differences.filter(({ project_id }) => !mended.has(project_id))
+      if (differences.length === 0) {
+        after = slice.next
+        continue
+      }
+      found += differences.length
+      sample.push(...differences.slice(0, maxLogged - sample.length))
+      await mend(differences)
+      for (const { project_id } of differences) mended.add(project_id)
+    }
+    return { found, sample }
+  }
+
+  /** Runs the check now. */
+  const run = async (): Promise<void> => {
+    const startedMs = clock.monotonic()
+    const enabled = await enableTriggers()
+    const restored = await restoreRules()
+    const { found, sample } = await compareAndMend()
+    // Changes made without triggers were not invalidated, whether or not they changed effective access.
+    if (found > 0 || enabled || restored) {
+      await changes.commitAndInvalidate(startDeadline(mendMs), store.invalidateEverything)
+    }
+    const tookMs = Math.round(clock.monotonic() - startedMs)
+    const pauseMs = pauseAfter(tookMs)
+    await store.complete(tookMs, pauseMs)
+    const cost = { took_ms: tookMs, next_in_ms: pauseMs }
+    if (found === 0) {
+      log.debug({ event: 'access.rows_checked', ...cost }, 'effective access agrees with the base tables')
+      return
+    }
+    log.error(
+      { event: 'access.rows_differ', differences: sample, found, ...cost },
+      'effective access differed from the base tables; it was recomputed and everything was invalidated',
+    )
+  }
+
+  return {
+    run,
+    /** Runs the check if it is due and no other instance has claimed it. */
+    runIfDue: async (): Promise<void> => {
+      if (await store.claim()) await run()
+    },
+  }
+}
+
+/** Compares once and logs an error where rows differ; mends nothing. */
 export const createEffectiveAccessCheck =
   ({ findDifferences, log }: { findDifferences: () => Promise<AccessDifference[]>; log: Log }) =>
   async (): Promise<void> => {

@@ -1,17 +1,19 @@
-import { createEffectiveAccessCheck } from '../../access/cache/effective-access-check.ts'
-import { findAccessDifferences } from '../../access/cache/effective-access-store.ts'
+import { accessCheckPollMs, createAccessRepair } from '../../access/cache/effective-access-check.ts'
+import { createEffectiveAccessStore } from '../../access/cache/effective-access-store.ts'
 import { staleCheckMs } from '../../access/cache/stale-detector.ts'
 import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
+import { tokenUseFlushMs } from '../../identity/token-uses.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import { flushMs } from '../../service-keys/usage.ts'
 import type { AccessParts } from './access.ts'
 import type { Features } from './features.ts'
 import type { Infrastructure } from './infrastructure.ts'
 
 const keyRefreshMs = 60_000
+const clockMs = 60_000
 const purgeMs = 3_600_000
-const accessCheckMs = 3_600_000
 const sweepMs = 600_000
 
 type BackgroundTask = { readonly name: string; readonly intervalMs: number; readonly run: () => Promise<unknown> }
@@ -21,21 +23,31 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
  * the next interval.
  */
 export const startBackgroundTasks = (
-  { database, keys, log }: Infrastructure,
+  { database, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
   { identity, idempotency, shareLinks, cancellations, mediaStorage }: Features,
   stack: AsyncDisposableStack,
 ): void => {
-  const checkAccess = createEffectiveAccessCheck({ findDifferences: () => findAccessDifferences(database.batch), log })
+  const accessRepair = createAccessRepair({
+    store: createEffectiveAccessStore(database.batch, migrations),
+    changes: caches.changes,
+    startDeadline: createDeadlines(realClock),
+    clock: realClock,
+    log,
+  })
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const tasks: readonly BackgroundTask[] = [
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
+    ...(isSystemClock
+      ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]
+      : []),
+    { name: 'record first uses of access tokens', intervalMs: tokenUseFlushMs, run: identity.recordTokenUses },
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
-    { name: 'check effective access rows', intervalMs: accessCheckMs, run: checkAccess },
+    { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.runIfDue },
     { name: 'compare memory with Postgres', intervalMs: staleCheckMs, run: caches.staleDetector.run },
     { name: 'store access frequencies', intervalMs: frequencyFlushMs, run: accessFrequency.flush },
     { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },

@@ -13,6 +13,8 @@ import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
+import { createTokenUseStore } from '../../identity/token-use-store.ts'
+import { createTokenUses } from '../../identity/token-uses.ts'
 import { createOperators } from '../../identity/users/operators.ts'
 import { createUsers } from '../../identity/users/service.ts'
 import { createUserStore } from '../../identity/users/store.ts'
@@ -87,7 +89,12 @@ const composeMedia = (infrastructure: Infrastructure, access: AccessParts, stack
     media,
     mediaStorage,
     links: createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access: access.access, clock }),
-    shareLinks: createShareLinks({ store: createShareLinkStore(database.read, database.batch), changes, clock }),
+    shareLinks: createShareLinks({
+      store: createShareLinkStore(database.read, database.batch),
+      transactionalAccess: access.transactionalAccess,
+      changes,
+      clock,
+    }),
     uploads: createUploads({
       store,
       mediaStorage,
@@ -186,8 +193,11 @@ const composeAccounts = (
   { caches: { changes }, access, warmUp }: AccessParts,
   { userStore, operators, credits }: Shared,
   { generations }: GenerationParts,
+  stack: AsyncDisposableStack,
 ) => {
   const teamStore = createTeamStore(database.read, database.analytics)
+  const uses = createTokenUses(createTokenUseStore(database.batch))
+  stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
   const identity = createIdentity({
     store: identityStore,
     changes,
@@ -199,11 +209,14 @@ const composeAccounts = (
       clock,
       maxCachedTokens: 2 * config.l1MaxEntries,
       onIssued: warmUp.signedIn,
+      onFirstUse: uses.record,
     }),
+    uses,
     lifecycle: {
       welcome: credits.welcome,
       cancelGenerations: generations.cancelUnfinished,
-      leaveTeams: teamStore.leaveAll,
+      teamsToHandOver: teamStore.findTeamsToHandOver,
+      lockTeams: teamStore.lockForClosing,
     },
     clock,
     log,
@@ -234,7 +247,7 @@ export const composeFeatures = (
   const shared = composeShared(infrastructure, accessParts)
   const media = composeMedia(infrastructure, accessParts, stack)
   const generations = composeGenerations(infrastructure, accessParts, shared, media, stack)
-  const accounts = composeAccounts(infrastructure, accessParts, shared, generations)
+  const accounts = composeAccounts(infrastructure, accessParts, shared, generations, stack)
   const { operators } = shared
   return {
     ...shared,

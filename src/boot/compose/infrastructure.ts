@@ -12,6 +12,7 @@ import { createObjectProbe } from '../../platform/object-probe.ts'
 import { type Connection, createDatabase, type PoolName } from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import { createSecrets } from '../../platform/secrets.ts'
+import { createSharedClock } from '../../platform/shared-clock.ts'
 import { prepareDatabase } from '../prepare-database.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
@@ -48,9 +49,10 @@ export const composeInfrastructure = async (
   overrides: Overrides,
   stack: AsyncDisposableStack,
 ) => {
-  const clock = overrides.clock ?? systemClock
   const log = overrides.log ?? createLog(config.logLevel)
-  const { budget, flags, route } = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
+  const clock = createSharedClock(overrides.clock ?? systemClock, log)
+  const prepared = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
+  const { budget, flags, route, migrations } = prepared
 
   let warnAgainAtMs = 0
   const onRefused = (error: unknown, pool: PoolName) => {
@@ -69,6 +71,7 @@ export const composeInfrastructure = async (
     onRefused,
   })
   stack.defer(() => database.close(closingMs))
+  await clock.synchronize(database.admin)
   const secrets = createSecrets(config.secret)
   const identityStore = createIdentityStore(database.auth)
   const keys = createSigningKeys({ store: identityStore, secrets, clock, maxTokenTtlMs: maxAccessTokenTtlMs })
@@ -96,11 +99,15 @@ export const composeInfrastructure = async (
   return {
     config,
     clock,
+    /** False for a clock of a test, which moves without the clock of Postgres. */
+    isSystemClock: overrides.clock === undefined,
     /** Waits bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
     realClock: systemClock,
     leaseClock: createLeaseClock(systemClock),
     log,
     database,
+    /** The number of the newest migration that this build has. */
+    migrations,
     busConnection: config.databaseBusUrl ?? connection,
     changesConnection: connection,
     storedFlags: flags,

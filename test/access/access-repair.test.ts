@@ -1,0 +1,151 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { accessCheckPollMs, createAccessRepair, pauseAfter } from '../../src/access/cache/effective-access-check.ts'
+import { createEffectiveAccessStore, findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
+import { systemClock } from '../../src/kit/clock.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
+import { countMigrations } from '../../src/platform/migrate.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { api, type Person, startApp, type TestApp } from '../harness.ts'
+import { startTeamFixture, type TeamFixture } from '../teams/fixture.ts'
+
+type Line = { event?: string } & Record<string, unknown>
+
+let fixture: TeamFixture
+let other: TestApp
+let sql: Sql
+let owner: Person
+let member: Person
+let team: string
+let project: string
+let repair: ReturnType<typeof createAccessRepair>
+const lines: Line[] = []
+
+beforeAll(async () => {
+  fixture = await startTeamFixture()
+  other = await startApp({ connection: fixture.connection })
+  sql = connectOnce(fixture.connection)
+  owner = await fixture.person()
+  member = await fixture.person()
+  const quiet = () => {}
+  repair = createAccessRepair({
+    store: createEffectiveAccessStore(sql, await countMigrations()),
+    changes: fixture.services.caches.changes,
+    startDeadline: createDeadlines(systemClock),
+    clock: systemClock,
+    log: { debug: quiet, info: quiet, warn: quiet, error: (fields) => void lines.push({ ...fields }) },
+  })
+})
+afterAll(async () => {
+  await sql.end()
+  await other.close()
+  await fixture.close()
+})
+
+const mayOn = async ({ baseUrl }: TestApp, person: Person) => {
+  const question = { action: 'read', resource: { type: 'project', id: project } }
+  const { body } = await api(baseUrl).post('/api/v1/authorization/check', question, { token: person.token })
+  return body.allowed
+}
+
+/** A member whose access every instance has cached. */
+const share = async () => {
+  team = await fixture.createTeam(owner, [[member, 'editor']])
+  project = await fixture.shareProject(owner, team, 'read')
+  for (const app of [fixture, other]) expect(await mayOn(app, member)).toBe(true)
+  lines.length = 0
+}
+
+/** What an operator can do by hand so that no trigger takes the access away. */
+const byHand: Record<string, () => Promise<unknown>> = {
+  'with session_replication_role = replica': () =>
+    sql.begin(async (tx) => {
+      await tx`set local session_replication_role = replica`
+      await tx`delete from team_members where team_id = ${team} and user_id = ${member.id}`
+    }),
+  'with a disabled trigger': () =>
+    sql.begin(async (tx) => {
+      await tx`alter table team_members disable trigger all`
+      await tx`delete from team_members where team_id = ${team} and user_id = ${member.id}`
+    }),
+  'in project_access itself': () =>
+    sql.begin(async (tx) => {
+      await tx`set local session_replication_role = replica`
+      await tx`delete from project_grants where project_id = ${project}`
+      await tx`update project_access set actions = 127 where user_id = ${member.id} and project_id = ${project}`
+    }),
+}
+
+describe('access taken away by hand', () => {
+  for (const [how, takeAway] of Object.entries(byHand)) {
+    test(`${how} is gone on every instance when the check has run, and is logged with its cost`, async () => {
+      await share()
+      await takeAway()
+      expect(await mayOn(fixture, member)).toBe(true)
+      await repair.run()
+      for (const app of [fixture, other]) expect(await mayOn(app, member)).toBe(false)
+      expect(await findAccessDifferences(sql)).toEqual([])
+      const line = lines.find(({ event }) => event === 'access.rows_differ')
+      expect(line).toMatchObject({ found: 1, differences: [{ user_id: member.id, project_id: project }] })
+      expect(line?.['took_ms']).toBeNumber()
+      const disabled = await sql`select from pg_trigger where not tgisinternal and tgenabled <> 'O'`
+      expect(disabled).toHaveLength(0)
+    })
+  }
+
+  test('of another fact, by a suspension without triggers, is gone too when the check finds a difference', async () => {
+    await share()
+    await sql.begin(async (tx) => {
+      await tx`set local session_replication_role = replica`
+      await tx`update users set status = 'suspended' where id = ${member.id}`
+      await tx`delete from team_members where team_id = ${team} and user_id = ${member.id}`
+    })
+    await repair.run()
+    const { status } = await api(other.baseUrl).get('/api/v1/auth/me', { token: member.token })
+    expect(status).toBe(401)
+    await sql`update users set status = 'active' where id = ${member.id}`
+    await fixture.caughtUp()
+  })
+})
+
+test('more rights in access_rules by hand are taken back, and so are the rows made from them', async () => {
+  await share()
+  await sql`update access_rules set actions = 127 where kind = 'role' or kind = 'access_level'`
+  await sql`update team_members set role = 'viewer' where team_id = ${team} and user_id = ${member.id}`
+  await fixture.caughtUp()
+  const mayDelete = () => fixture.isAllowed(member, 'delete', project)
+  expect(await mayDelete()).toBe(true)
+  await repair.run()
+  expect(await mayDelete()).toBe(false)
+  expect(lines.map(({ event }) => event)).toContain('access.rules_differ')
+  lines.length = 0
+  await repair.run()
+  expect(lines).toEqual([])
+})
+
+test('of many instances one runs the check when it is due, and the next is due after 30 s to an hour', async () => {
+  await sql`update access_checks set due_at = clock_timestamp(), finished_at = null`
+  const store = createEffectiveAccessStore(sql, await countMigrations())
+  const claims = await Promise.all(Array.from({ length: 10 }, () => store.claim()))
+  expect(claims.filter(Boolean)).toHaveLength(1)
+  await repair.run()
+  const [row] = await sql`
+    select extract(epoch from due_at - finished_at)::int as pause from access_checks where name = 'effective_access'`
+  expect(row?.['pause']).toBe(30)
+  expect([pauseAfter(10), pauseAfter(1_000), pauseAfter(600_000)]).toEqual([30_000, 60_000, 3_600_000])
+  // So a change by hand is mended within a minute where a check takes less than half a second.
+  expect(30_000 + accessCheckPollMs).toBeLessThan(60_000)
+})
+
+test('differences in several slices of projects are all found, and rows of projects that do not exist', async () => {
+  await share()
+  await sql.begin(async (tx) => {
+    await tx`set local session_replication_role = replica`
+    await tx`
+      insert into projects (id, owner_id, name)
+      select gen_random_uuid(), ${owner.id}, 'P' from generate_series(1, 5200)`
+    await tx`insert into project_access (user_id, project_id, actions) values (${owner.id}, gen_random_uuid(), 127)`
+  })
+  await repair.run()
+  expect(await findAccessDifferences(sql)).toEqual([])
+  expect(lines.find(({ event }) => event === 'access.rows_differ')?.['found']).toBe(5_201)
+})

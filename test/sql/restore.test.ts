@@ -1,0 +1,155 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { chown, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+import { findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
+import { migrate } from '../../src/platform/migrate.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
+import { forgetProcess, reapFolder, reapProcess } from '../harness/reaper.ts'
+import { api, freePort, type Person, register, startApp, type TestConnection } from '../harness.ts'
+
+const versions = ['18', '17', '16', '15']
+const folderOf = (version: string) => `/usr/lib/postgresql/${version}/bin`
+const programs = versions
+  .map(folderOf)
+  .find((folder) => existsSync(`${folder}/pg_restore`) && existsSync(`${folder}/initdb`))
+
+/** Debian's account of Postgres, because Postgres does not run as root. */
+const account = async (): Promise<{ uid?: number; gid?: number }> => {
+  if (process.getuid?.() !== 0) return {}
+  const { stdout } = Bun.spawnSync(['id', '-u', 'postgres'])
+  const group = Bun.spawnSync(['id', '-g', 'postgres'])
+  return { uid: Number(stdout.toString()), gid: Number(group.stdout.toString()) }
+}
+
+const run = async (program: string, args: readonly string[], ids = {}): Promise<string> => {
+  const child = spawn(join(programs ?? '', program), args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', ...ids })
+  let errors = ''
+  child.stderr.on('data', (text) => {
+    errors += text
+  })
+  child.stdout.resume()
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  if (code !== 0) throw new Error(`${program} ended with ${code}: ${errors}`)
+  return errors
+}
+
+describe.skipIf(programs === undefined)(
+  'a database that pg_dump wrote and pg_restore reads (Debian package postgresql)',
+  () => {
+    let folder: string
+    let server: TestConnection
+    let admin: Sql
+    let pid: number
+    let ended: Promise<unknown>
+    let owner: Person
+    let member: Person
+    let project: string
+
+    const connectionTo = (database: string): TestConnection => ({ ...server, database })
+    const args = (database: string) => ['-h', server.host, '-p', String(server.port), '-U', server.user, '-d', database]
+    const fileOf = (name: string) => join(folder, `${name}.dump`)
+
+    beforeAll(async () => {
+      const ids = await account()
+      folder = await mkdtemp(join(tmpdir(), 'velro-restore-'))
+      reapFolder(folder)
+      if (ids.uid !== undefined && ids.gid !== undefined) await chown(folder, ids.uid, ids.gid)
+      await run('initdb', ['-D', join(folder, 'data'), '-U', 'velro', '-A', 'trust', '--no-sync', '-E', 'UTF8'], ids)
+      const port = await freePort()
+      const settings = ['fsync=off', 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`, 'jit=off']
+      const child = spawn(
+        join(programs ?? '', 'postgres'),
+        ['-D', join(folder, 'data'), '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
+        { stdio: 'ignore', cwd: '/', ...ids },
+      )
+      pid = child.pid as number
+      reapProcess(pid)
+      ended = new Promise((resolve) => child.once('close', resolve))
+      server = { host: '127.0.0.1', port, user: 'velro', database: 'postgres' }
+      const answers = async () => {
+        const sql = connectOnce(server)
+        return sql`select`
+          .then(
+            () => true,
+            () => false,
+          )
+          .finally(() => sql.end())
+      }
+      await until(answers, 'Postgres answers')
+      admin = connectOnce(server)
+      await admin`create database source`
+      const sql = connectOnce(connectionTo('source'))
+      await migrate(sql)
+      const app = await startApp({ connection: connectionTo('source') })
+      const client = api(app.baseUrl)
+      owner = await register(client)
+      member = await register(client)
+      const post = async (path: string, body: object) =>
+        (await client.post(`/api/v1${path}`, body, { token: owner.token })).body.id as string
+      const team = await post('/teams', { name: 'T' })
+      await sql`insert into team_members (team_id, user_id, role) values (${team}, ${member.id}, 'editor')`
+      project = await post('/projects', { name: 'P', visibility: 'team-only' })
+      await post('/projects', { name: 'Q' })
+      await client.post(
+        `/api/v1/projects/${project}/teams`,
+        { team_id: team, access_level: 'write' },
+        { token: owner.token },
+      )
+      for (let order = 0; order < 3; order += 1)
+        await post('/generations', { model: 'local/procedural', prompt: 'a lighthouse', project_id: project })
+      await app.close()
+      await sql.end()
+      await run('pg_dump', [...args('source'), '--schema-only', '-Fc', '-f', fileOf('schema')])
+      await run('pg_dump', [...args('source'), '--data-only', '-Fc', '-f', fileOf('data')])
+    }, 60_000)
+    afterAll(async () => {
+      await admin?.end()
+      if (pid !== undefined) process.kill(pid, 'SIGKILL')
+      await ended
+      if (pid !== undefined) forgetProcess(pid)
+      await rm(folder, { recursive: true, force: true })
+    })
+
+    const contentOf = async (database: string) => {
+      const sql = connectOnce(connectionTo(database))
+      const content: Record<string, unknown> = {}
+      const tables = await sql<{ name: string }[]>`
+      select tablename as name from pg_tables where schemaname = 'public' order by 1`
+      for (const { name } of tables) {
+        const [row] = await sql`select coalesce(jsonb_agg(t order by t::text), '[]') as rows from ${sql(name)} t`
+        content[name] = row?.['rows']
+      }
+      expect(await findAccessDifferences(sql)).toEqual([])
+      await sql.end()
+      return content
+    }
+
+    const restore = async (database: string, ...options: string[]) => {
+      await admin`create database ${admin(database)}`
+      await run('pg_restore', [...args(database), '--exit-on-error', fileOf('schema')])
+      await run('pg_restore', [...args(database), '--exit-on-error', '--data-only', ...options, fileOf('data')])
+    }
+
+    test('has the same rows after a data-only restore into a fresh schema with --disable-triggers', async () => {
+      await restore('disabled', '--disable-triggers')
+      const restored = await contentOf('disabled')
+      expect(restored).toEqual(await contentOf('source'))
+      expect(Object.keys(restored).length).toBeGreaterThan(15)
+    })
+
+    test('starts, and members keep their access', async () => {
+      const app = await startApp({ connection: connectionTo('disabled') })
+      const client = api(app.baseUrl)
+      const { body } = await client.post('/api/v1/auth/login', { email: member.email, password: member.password })
+      const question = { action: 'write', resource: { type: 'project', id: project } }
+      const check = await client.post('/api/v1/authorization/check', question, { token: body.access_token })
+      expect(check.body.allowed).toBe(true)
+      await app.close()
+    })
+  },
+)
