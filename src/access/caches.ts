@@ -1,7 +1,7 @@
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
-import type { Connection, Database, Sql } from '../platform/postgres.ts'
+import type { Connection, Database, Route, Sql } from '../platform/postgres.ts'
 import { createFactCache, type FactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { type CacheRedis, createRedisCache, type RedisCache } from './cache/redis-cache.ts'
@@ -24,6 +24,7 @@ type Dependencies = {
   readonly busConnection: Connection
   /** The one that `database` uses, for what the bus sends. */
   readonly changesConnection: Connection
+  readonly route?: Route | undefined
   /** Undefined: no Redis is configured, so a miss in memory goes to Postgres. */
   readonly redis: CacheRedis | undefined
   readonly clock: Clock
@@ -117,6 +118,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const { bus, disconnect } = createListeningBus({
     connection: dependencies.busConnection,
     changesConnection: dependencies.changesConnection,
+    route: dependencies.route,
     clock: realClock,
     leaseClock,
     log,

@@ -1,11 +1,13 @@
 import type { Log } from './log.ts'
-import { type Connection, connect, type Sql } from './postgres.ts'
+import { type Connection, connect, type Route, type Sql, settingsFor } from './postgres.ts'
 
 type Options = {
   /** To listen. Must not go through a pooler in transaction mode, which would drop messages. */
   readonly connection: Connection
   /** To send, and to read what belongs to messages. May go through a pooler. */
   readonly senderConnection: Connection
+  /** How `senderConnection` reaches Postgres. */
+  readonly route?: Route | undefined
   readonly channels: readonly string[]
   /** Reads on a connection, before it listens, which database it leads to. */
   readonly identify: (sql: Sql) => Promise<string | undefined>
@@ -98,7 +100,7 @@ export const listen = (options: Options): Notifications => {
       sender: connect(options.senderConnection, {
         ...lasting,
         prepare: false,
-        connection: { application_name: 'velro:bus-sender' },
+        connection: { application_name: 'velro:bus-sender', ...settingsFor(options.route) },
       }),
     }
     current = pair
@@ -128,7 +130,9 @@ export const listen = (options: Options): Notifications => {
 
   return {
     send: async (channel, payload) => {
-      await sender()`select pg_notify(${channel}, ${payload})`
+      // A commit that waits for a synchronous standby holds the server's lock for notifications: without a limit each
+      // replacement of this connection would leave one more backend that waits for the lock.
+      await sender()`select set_config('lock_timeout', '2s', true), pg_notify(${channel}, ${payload})`
     },
     sender,
     restart: () => {

@@ -199,8 +199,12 @@ export const connect = (connection: Connection, options: ConnectOptions): Sql =>
 export const connectOnce = (connection: Connection, route?: Route): Sql =>
   connect(connection, {
     max: 1,
-    connection: { application_name: 'velro:start', ...(route !== undefined && !route.pooled && pinned(route)) },
+    connection: { application_name: 'velro:start', ...settingsFor(route) },
   })
+
+/** What a long-lived connection besides the pools sets at its start: a pooler takes nothing of it. */
+export const settingsFor = (route: Route | undefined): Settings =>
+  route === undefined || route.pooled ? {} : pinned(route)
 
 type Work<T> = (tx: TransactionSql) => T | Promise<T>
 
@@ -343,8 +347,8 @@ export const isBusy = (error: unknown): boolean =>
   ['53300', '57P03'].includes(codeOf(error)) ||
   (error instanceof Error && error.message.startsWith('no more connections allowed'))
 
-/** Whether the statement calls a function that the database does not have. */
-export const isMissingFunction = (error: unknown): boolean => codeOf(error) === '42883'
+/** Whether the statement calls a function, or names a schema, that the database does not have. */
+export const isMissingFunction = (error: unknown): boolean => ['42883', '3F000'].includes(codeOf(error))
 
 export const isUnavailable = (error: unknown): boolean => databaseFault(error)?.code === 'database.unavailable'
 

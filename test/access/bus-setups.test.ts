@@ -147,7 +147,7 @@ test('an instance that lost an event holds no lease until its memory is empty', 
   ]
   await statusAt(other)
   expect(other.memory.size).toBe(1)
-  // The position of an event that no notification tells of.
+  // The position of an event without a notification.
   await sql`update event_positions set position = position + 1`
   await other.until(() => one.bus.counts.gaps === 1 && other.bus.counts.gaps === 1)
   expect(other.memory.size).toBe(0)

@@ -747,7 +747,7 @@ describe('a member of another version', () => {
   })
 })
 
-test('a writer on whose connection no heartbeat of its own came back waits 1.25 leases, whoever acknowledges', async () => {
+test('a writer whose heartbeats do not come back on its connection waits 1.25 leases, in spite of acknowledgements', async () => {
   await me.open()
   me.pass(2 * waitMs)
   const acknowledged = bus.registerCommit('1').acknowledgedByAll()

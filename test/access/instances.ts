@@ -234,7 +234,7 @@ export const startInstances = ({
         made(() => bus.connection.onOpen(database))
       },
       lose,
-      /** Its next event never arrives, and nothing tells it so. */
+      /** Its next event is lost without an error. */
       drop: () => {
         if (!isConnected || !drops) return
         const event = postgres.messages.findIndex(({ payload }, at) => at >= receivedTo && payload.startsWith('event '))

@@ -517,7 +517,7 @@ describe('a transaction', () => {
     expect(events).toEqual([])
   })
 
-  test('whose settings are reset invalidates everything, and what it changes afterwards by name', async () => {
+  test('whose settings are reset invalidates everything, and later changes by name', async () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
@@ -533,7 +533,7 @@ describe('a transaction', () => {
     expect((await readEvent(sql, payload.split(' ')[1] as string))?.keys).toBe('everything')
   })
 
-  test('whose settings are reset after it published sends what it published', async () => {
+  test('whose settings are reset after it published sends the published keys', async () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)

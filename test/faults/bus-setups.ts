@@ -59,7 +59,7 @@ const startLossyProxy = async ({ host, port, user, database }: TestConnection) =
   return { url: `postgres://${user}@127.0.0.1:${listenOn}/${database}`, counts, close: () => proxy.close() }
 }
 
-/** What is wrong: the environment of each of three servers, and the folder of another version for some. */
+/** The fault: the environment of each of three servers, and the folder of another version for some. */
 type SetUp = {
   readonly env: Record<string, string>
   readonly directories?: readonly (string | undefined)[]

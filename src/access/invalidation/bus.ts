@@ -24,7 +24,7 @@ export type BusSnapshot = DatabasePosition & { readonly pendingInvalidations: re
 
 /**
  * What the bus needs of Postgres. It sends and reads on the way that changes go, and never on the connection that listens:
- * through a pooler that would make our own notifications come back and nobody else's.
+ * through a pooler our own notifications would then come back, and those of no other instance.
  */
 export type BusConnection = {
   send(channel: string, payload: string): Promise<void>

@@ -1,4 +1,4 @@
-import { isMissingFunction, type Queryable } from '../../platform/postgres.ts'
+import { isMissingFunction, type Queryable, type Sql } from '../../platform/postgres.ts'
 
 /**
  * A short text that identifies the database behind a connection and this run of its server; see sql/functions. Letters,
@@ -11,10 +11,14 @@ export const readDatabaseIdentity = async (sql: Queryable): Promise<string> => {
   return row.identity
 }
 
-/** Undefined where the database has no such function: it is not one of ours. */
-export const findDatabaseIdentity = async (sql: Queryable): Promise<string | undefined> => {
+/**
+ * For a connection with any search_path: `schema` holds the function. Undefined where there is no such function: then it is
+ * not one of our databases.
+ */
+export const findDatabaseIdentity = async (sql: Sql, schema = 'public'): Promise<string | undefined> => {
   try {
-    return await readDatabaseIdentity(sql)
+    const [row] = await sql<{ identity: string }[]>`select ${sql.unsafe(schema)}.database_identity() as identity`
+    return row?.identity
   } catch (error) {
     if (isMissingFunction(error)) return undefined
     throw error

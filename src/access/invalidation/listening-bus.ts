@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../platform/log.ts'
 import { listen } from '../../platform/notifications.ts'
-import type { Connection, Sql } from '../../platform/postgres.ts'
+import type { Connection, Route, Sql } from '../../platform/postgres.ts'
 import { type Bus, type BusHandlers, createBus } from './bus.ts'
 import { findDatabaseIdentity } from './database-identity-store.ts'
 import { readEvent, readSnapshot, sendHeartbeat } from './event-store.ts'
@@ -15,6 +15,7 @@ type Dependencies = {
   readonly connection: Connection
   /** The way that changes go. */
   readonly changesConnection: Connection
+  readonly route: Route | undefined
   readonly clock: Clock
   readonly leaseClock: Clock
   readonly log: Log
@@ -40,6 +41,7 @@ const problemTexts: Readonly<Record<BusProblem, string>> = {
 export const createListeningBus = ({
   connection,
   changesConnection,
+  route,
   log,
   handlers,
   beforeLease,
@@ -65,8 +67,9 @@ export const createListeningBus = ({
   const notifications = listen({
     connection,
     senderConnection: changesConnection,
+    route,
     channels: [commonChannel, channelOf(instance)],
-    identify: findDatabaseIdentity,
+    identify: (sql) => findDatabaseIdentity(sql, route?.schema),
     onMessage: bus.connection.onMessage,
     onOpen: bus.connection.onOpen,
     onLost: bus.connection.onLost,

@@ -25,6 +25,7 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
     database,
     busConnection: infrastructure.busConnection,
     changesConnection: infrastructure.changesConnection,
+    route: infrastructure.route,
     redis,
     clock,
     realClock,

@@ -110,6 +110,7 @@ export const composeInfrastructure = async (
     migrations,
     busConnection: config.databaseBusUrl ?? connection,
     changesConnection: connection,
+    route,
     storedFlags: flags,
     redis,
     secrets,
