@@ -286,6 +286,61 @@ describe('against a real server', () => {
     await retiring.close(0)
   })
 
+  test('statements sent to connections that the server is closing run on new ones', async () => {
+    const pool = connect(database.connection, { max: 4 })
+    const pids = async () =>
+      (
+        await Promise.all(
+          Array.from({ length: 4 }, () => pool<{ pid: number }[]>`select pg_backend_pid() as pid, pg_sleep(0.05)`),
+        )
+      ).flatMap((rows) => rows.map(({ pid }) => pid))
+    for (let round = 0; round < 3; round += 1) {
+      const before = await pids()
+      expect(new Set(before).size).toBe(4)
+      await pools.admin`select pg_terminate_backend(pid) from unnest(${before}::int[]) as pid`
+      // The server closes them while this process reads nothing.
+      Bun.sleepSync(100)
+      const writes = Array.from({ length: 12 }, (_, n) => pool`select ${n}::int as n`)
+      const begun = pool.begin(async (tx) => (await tx<{ n: number }[]>`select 12 as n`)[0]?.n)
+      expect((await Promise.all(writes)).map(([row]) => row?.['n'])).toEqual(Array.from({ length: 12 }, (_, n) => n))
+      expect(await begun).toBe(12)
+    }
+    await pool.end()
+  })
+
+  test('a statement that was running when the server closed its connection is not sent again', async () => {
+    const pool = connect(database.connection, { max: 1 })
+    await pool`create table if not exists runs (n int)`
+    const running = errorOf(pool`with run as (insert into runs values (1) returning n) select pg_sleep(20) from run`)
+    const pid = async () => {
+      const [row] = await pools.admin<{ pid: number }[]>`
+        select pid from pg_stat_activity where query like 'with run as%' and state = 'active'`
+      return row?.pid
+    }
+    let found: number | undefined
+    while (found === undefined) found = await pid()
+    await pools.admin`select pg_terminate_backend(${found}::int)`
+    expect(codeOf(await running)).toBe('database.unavailable')
+    expect(await pid()).toBeUndefined()
+    await pool`drop table runs`
+    await pool.end()
+  })
+
+  test('a statement that is prepared again sends its JSON as it was', async () => {
+    const pool = connect(database.connection, { max: 1 })
+    await pool`create table notes (body jsonb)`
+    const write = async (body: object) => {
+      const [row] = await pool`insert into notes values (${pool.json(body as never)}) returning *`
+      return row?.['body']
+    }
+    expect(await write({ one: 1 })).toEqual({ one: 1 })
+    // The plan of the prepared statement is void now, and the driver prepares it again.
+    await pool`alter table notes add column more int`
+    expect(await write({ two: 2 })).toEqual({ two: 2 })
+    await pool`drop table notes`
+    await pool.end()
+  })
+
   test('an absent or silent server is database.unavailable', async () => {
     const sockets: Socket[] = []
     const silent = createServer((socket) => void sockets.push(socket))

@@ -41,7 +41,11 @@ const report = (what: string, count: number, { statuses, slowestMs }: Burst) => 
 }
 
 const endBackends = async (admin: Sql, database: string) => {
-  await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${database}`
+  const ended = await admin<{ pid: number }[]>`
+    select pid, pg_terminate_backend(pid) from pg_stat_activity where datname = ${database}`
+  const pids = ended.map(({ pid }) => pid)
+  const areGone = async () => (await admin`select from pg_stat_activity where pid = any (${pids}::int[])`).length === 0
+  await until(areGone, 'the backends have ended')
 }
 
 try {
