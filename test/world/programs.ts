@@ -193,6 +193,32 @@ listen proxy
   return { ...(await startDaemon([program, '-db', '-f', path], { account, ready: { port } })), port }
 }
 
+/** HAProxy that balances requests among ports of this machine, and asks each for `/ready` every 200 ms. It repeats nothing. */
+export const startBalancer = async (targets: readonly number[]): Promise<Proxy> => {
+  const program = findHaproxy()
+  if (program === undefined) throw new Error('haproxy is not installed')
+  const account = await unprivileged()
+  const path = join(await configurationFolder('haproxy', account), 'haproxy.cfg')
+  const port = await freePort()
+  const servers = targets.map((target) => `  server port-${target} 127.0.0.1:${target} check inter 200ms fall 1 rise 1`)
+  await writeFile(
+    path,
+    `defaults
+  mode http
+  timeout connect 1s
+  timeout client 1m
+  timeout server 1m
+  retries 0
+listen proxy
+  bind 127.0.0.1:${port}
+  balance roundrobin
+  option httpchk GET /ready
+${servers.join('\n')}
+`,
+  )
+  return { ...(await startDaemon([program, '-db', '-f', path], { account, ready: { port } })), port }
+}
+
 /** nginx as a reverse proxy in front of a port, with the settings that streams need. */
 export const startNginx = async (target: number): Promise<Proxy> => {
   const program = findNginx()
