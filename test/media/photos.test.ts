@@ -248,6 +248,11 @@ describe('the mark of what a model made', () => {
     expect((await storedOf(signed)).equals(signed)).toBe(true)
     expect(await sourceTypeOf(await thumbnailOf(signed))).toBe(byModel)
 
+    // A manifest over 64 KiB is split anywhere.
+    const [start, rest] = [says.slice(0, 60), says.slice(60)]
+    const split = withSegments(photo, credentialSegment(start), segment(0xeb, 'JP\0\x01\0\0\0\x02\0\0\0\x09jumb', rest))
+    expect(await sourceTypeOf(await thumbnailOf(split))).toBe(byModel)
+
     const withPlace = await storedOf(withSegments(photo, credentialSegment(`${says}"exif:GPSLatitude":"51,30N"`)))
     expect([withPlace.includes('c2pa'), withPlace.includes('GPS')]).toEqual([false, false])
     expect(await sourceTypeOf(withPlace)).toBe(byModel)

@@ -182,7 +182,11 @@ type Found = {
   hasPrivate: boolean
 }
 
+/** A manifest over 64 KiB is continued in further segments of a JPEG, each with this header (ISO/IEC 19566-5, annex D). */
+const jumbfHeaderBytes = 20
+
 const survey = (bytes: Buffer, type: ImageType): Found => {
+  const manifest: string[] = []
   const found: Found = {
     end: 0,
     hasExif: false,
@@ -208,14 +212,16 @@ const survey = (bytes: Buffer, type: ImageType): Found => {
       found.namesPlace ||= namesPlace(content.packet)
     }
     if (content.kind === 'credential') {
-      const text = bytes.toString('latin1', part.start, part.end)
+      const repeated = found.hasCredential && type === 'jpeg' ? jumbfHeaderBytes : 0
+      manifest.push(bytes.toString('latin1', part.start + repeated, part.end))
       found.hasCredential = true
-      found.credentialSource ??= digitalSourceIn(text)
-      found.credentialNamesPlace ||= namesPlace(text)
-      found.namesPlace ||= found.credentialNamesPlace
     }
     if (content.kind !== 'picture' && content.kind !== 'credential') found.hasPrivate = true
   }
+  const text = manifest.join('')
+  found.credentialSource = digitalSourceIn(text)
+  found.credentialNamesPlace = namesPlace(text)
+  found.namesPlace ||= found.credentialNamesPlace
   return found
 }
 
