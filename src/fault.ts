@@ -38,6 +38,11 @@ export const catalogue = {
     message: 'The request took too long and was given up; try again',
     retryAfterS: 1,
   },
+  'request.outcome_unknown': {
+    status: 503,
+    message:
+      'The database has not confirmed this change, which may have been made; repeat the request with the same Idempotency-Key, or read the resource, to learn the outcome',
+  },
   'route.not_found': { status: 404, message: 'No route has this path' },
   'route.method_not_allowed': { status: 405, message: 'This route does not support the method; see the Allow header' },
   'server.failed': { status: 500, message: 'An internal error occurred' },

@@ -64,6 +64,7 @@ const common: readonly FaultCode[] = [
   'request.media_type_unsupported',
   'request.encoding_unsupported',
   'request.timeout',
+  'request.outcome_unknown',
   'database.unavailable',
   'server.stopping',
   'server.failed',

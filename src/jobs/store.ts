@@ -37,7 +37,8 @@ export const createJobStore = (sql: Sql, worker: string, capability: WorkerCapab
   publishProgress: async (reports: readonly ProgressReport[]): Promise<void> => {
     const messages = reports.map((report) => encodeMessage('progress', report))
     await sql`
-      select set_config('synchronous_commit', 'off', true), pg_notify(${commonChannel}, message)
+      select set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '1500', true),
+             pg_notify(${commonChannel}, message)
         from unnest(${messages}::text[]) as message`
   },
 

@@ -342,6 +342,15 @@ export const databaseFault = (error: unknown): Fault | undefined => {
   return unreachable ? new Fault('database.unavailable', { cause: error }) : undefined
 }
 
+/**
+ * Whether Postgres ended the statement with an error and so rolled its transaction back. False for a lost connection, and for
+ * an error that ends the connection: the transaction may have been committed.
+ */
+export const isRolledBack = (error: unknown): boolean => isRecord(error) && error['severity'] === 'ERROR'
+
+/** Whether a statement waited for a lock longer than lock_timeout. */
+export const isLockTimeout = (error: unknown): boolean => codeOf(error) === '55P03'
+
 /** Whether the server, or a pooler, has no connection left or is still starting: trying again soon may help. */
 export const isBusy = (error: unknown): boolean =>
   ['53300', '57P03'].includes(codeOf(error)) ||

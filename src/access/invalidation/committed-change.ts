@@ -1,6 +1,6 @@
 import { Fault } from '../../fault.ts'
 import type { Deadline } from '../../kit/deadline.ts'
-import type { Sql, TransactionSql } from '../../platform/postgres.ts'
+import { isRolledBack, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
 import type { Bus } from './bus.ts'
 import type { CommitWait } from './commit-waits.ts'
@@ -11,10 +11,11 @@ import type { InvalidationEvent } from './model.ts'
  * Runs every transaction that changes a fact.
  *
  * Guarantee: once `commitAndInvalidate` resolves, the change is committed and no instance decides on the earlier facts,
- * from any tier. When it rejects, nothing was changed; only where the connection was lost during the commit, or the
- * deadline passed after it, is the outcome unknown. Triggers record which facts a transaction invalidates, so callers name
- * none. A change on another database than the one the bus listens to is rolled back: `bus.mismatch`.
- * A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three times in all.
+ * from any tier. When it rejects, nothing was changed, except with `request.outcome_unknown`: the connection was lost during
+ * the commit, or the deadline passed meanwhile, for example because a synchronous standby is away. Triggers record which facts
+ * a transaction invalidates, so callers name none. A change on another database than the one the bus listens to is rolled
+ * back: `bus.mismatch`. A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three
+ * times in all.
  */
 export type Changes = {
   commitAndInvalidate<T>(
@@ -49,6 +50,8 @@ type Published = { readonly event: InvalidationEvent; readonly wait: CommitWait 
 
 export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): Changes => ({
   commitAndInvalidate: (deadline, work, { grantsOnly = false } = {}) => {
+    /** The commit was sent, and Postgres has not refused it. */
+    let mayBeCommitted = false
     const attempt = async () => {
       let published: Published | undefined
       const publish = async (tx: TransactionSql) => {
@@ -68,10 +71,12 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
           const result = await work(tx)
           await publish(tx)
           deadline.check()
+          mayBeCommitted = true
           return result
         })
         return { result, published }
       } catch (error) {
+        if (isRolledBack(error)) mayBeCommitted = false
         published?.wait.abandon()
         // The transaction may have been committed all the same.
         facts.invalidate(published?.event.keys ?? [])
@@ -92,6 +97,8 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
         }
       }
     }
-    return deadline.run(attemptAndWait()) as ReturnType<typeof work>
+    return deadline.run(attemptAndWait()).catch((error) => {
+      throw mayBeCommitted ? new Fault('request.outcome_unknown', { cause: error }) : error
+    }) as ReturnType<typeof work>
   },
 })

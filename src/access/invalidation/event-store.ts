@@ -12,6 +12,12 @@ const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEven
 export type PublishedEvent = InvalidationEvent & { readonly identity: string }
 
 /**
+ * How long a commit waits for the locks that order the events of all transactions. One that waits for a synchronous standby
+ * which is away holds them: those behind it must end, having changed nothing, before their requests do.
+ */
+const maxCommitLockMs = '1500'
+
+/**
  * Publishes the invalidation event of this transaction, delivered when it commits. Returns the event; undefined where the
  * transaction changed no fact, unless `always`. `instance` receives the acknowledgements.
  */
@@ -20,9 +26,11 @@ export const publishEvent = async (
   instance: string,
   always = false,
 ): Promise<PublishedEvent | undefined> => {
-  const [row] = await tx<{ id: string; keys: string[]; identity: string }[]>`
-    select id, keys, database_identity() as identity from publish_access_event(${instance}, ${always})`
-  return row && { ...toEvent(row), identity: row.identity }
+  const [row] = await tx<({ id: string; keys: string[]; identity: string } | { id: null })[]>`
+    select id, keys, case when id is not null then database_identity() end as identity
+      from (select set_config('lock_timeout', ${maxCommitLockMs}, true)) limited
+      left join publish_access_event(${instance}, ${always}) on true`
+  return row === undefined || row.id === null ? undefined : { ...toEvent(row), identity: row.identity }
 }
 
 /** The rows of events that Redis has not confirmed yet. */
@@ -38,7 +46,8 @@ export const createEventStore = (sql: Sql) => ({
   remove: async (eventIds: readonly string[], serverRunId: string): Promise<void> => {
     await sql`
       with gone as (delete from access_events where id = any (${eventIds as string[]}::bigint[]))
-      select pg_notify(${commonChannel}, ${encodeMessage('confirmed', { serverRunId, eventIds })})`
+      select pg_notify(${commonChannel}, ${encodeMessage('confirmed', { serverRunId, eventIds })}),
+             set_config('lock_timeout', ${maxCommitLockMs}, true)`
   },
 })
 

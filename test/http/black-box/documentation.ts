@@ -6,6 +6,7 @@ import type { Group } from './driver.ts'
 /** Faults that need a broken or full server or an empty balance. Other suites cover them. */
 const unprovoked: readonly FaultCode[] = [
   'request.timeout',
+  'request.outcome_unknown',
   'server.failed',
   'server.stopping',
   'database.unavailable',
