@@ -13,7 +13,7 @@ describe('while the synchronous standby is away', () => {
   let client: Api
   let ada: Person
 
-  /** Commits wait for a standby of this name; there is none. The server has applied the setting once a commit waits. */
+  /** Commits wait for a standby of this name, which does not exist. The server has applied the setting once a commit waits. */
   const loseStandby = async () => {
     await admin`alter system set synchronous_standby_names = 'away'`
     await admin`select pg_reload_conf()`
@@ -101,7 +101,7 @@ describe('while the synchronous standby is away', () => {
     expect([await nameOf(first), await nameOf(second)]).toEqual(['first, renamed', 'second'])
   }, 30_000)
 
-  test('a retry with the same Idempotency-Key is told that the outcome is unknown, and afterwards gets the response', async () => {
+  test('a retry with the same Idempotency-Key is 503 request.outcome_unknown, and afterwards gets the response', async () => {
     const headers = { 'idempotency-key': 'kept' }
     const send = () => client.post('/api/v1/generations', order, { ...byAda(), headers })
     const { held } = await hold(send)
