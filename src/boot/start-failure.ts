@@ -113,14 +113,21 @@ const directoryReason = ({ code = '', path }: SystemError, settings: StartSettin
   return `Cannot write to ${directory}: ${reason}. Make it writable, or set ${variable} to another directory.`
 }
 
+const networkReasons: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing accepts connections there',
+  ENOTFOUND: 'the host is unknown',
+  EAI_AGAIN: 'the host is unknown',
+}
+
 /** Why media cannot be stored, on one line, while everything else works. No secret. */
 export const describeStorageFailure = (
   error: unknown,
   { mediaDirectory, s3 }: { readonly mediaDirectory: string; readonly s3: S3Config | undefined },
 ): string => {
   const chain = chainOf(error)
-  const reason = chain.map(({ code = '' }) => fileReasons[code]).find((known) => known !== undefined)
-  const why = (s3 === undefined ? reason : undefined) ?? plain(chain.at(-1)?.message ?? String(error))
+  const known = s3 === undefined ? fileReasons : networkReasons
+  const reason = chain.map(({ code = '' }) => known[code]).find((words) => words !== undefined)
+  const why = reason ?? plain(chain.at(-1)?.message ?? String(error))
   const [where, mend] =
     s3 === undefined
       ? [`in ${mediaDirectory}`, 'Make it writable with room to spare, or set MEDIA_DIR to another directory.']
@@ -133,7 +140,7 @@ const listenReason = ({ code, message }: SystemError, { host, port }: StartSetti
     return `This process may not listen on port ${port}. Set PORT to 1024 or more, or run with the right to it.`
   }
   // Of a name that does not resolve Bun reports an unrelated error of the system, but always of `listen`.
-  const isAddress = code === 'EADDRNOTAVAIL' || /^failed to lookup address|, listen$/.test(message)
+  const isAddress = code === 'EADDRNOTAVAIL' || /^failed to lookup address|, listen$|\(os error 97\)$/.test(message)
   return isAddress
     ? `The address ${host} is not one of this machine. Set HOST to an address of this machine, or leave it unset to listen on all of them.`
     : undefined

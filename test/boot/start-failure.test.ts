@@ -81,6 +81,16 @@ describe('a start failure is one line that names the cause, the variable and the
     ['a host name that does not resolve, on Bun', failure('ENOTTY', 'ENOTTY: inappropriate ioctl, listen'), /Set HOST/],
     ['a host name that does not resolve, on Deno', new Error('failed to lookup address information: x'), /Set HOST/],
     [
+      'an IPv6 address where there is no IPv6, on Bun',
+      failure('EAFNOSUPPORT', 'EAFNOSUPPORT: address family not supported, listen', { syscall: 'listen' }),
+      /^The address .* Set HOST to an address of this machine, or leave it unset/,
+    ],
+    [
+      'an IPv6 address where there is no IPv6, on Deno',
+      new Error('Address family not supported by protocol (os error 97)'),
+      /^The address .* Set HOST to an address of this machine, or leave it unset/,
+    ],
+    [
       'a port below 1024',
       failure('EACCES', 'EACCES: permission denied, listen'),
       /^This process may not listen on port 80\. Set PORT/,
@@ -139,9 +149,9 @@ describe('a start failure is one line that names the cause, the variable and the
       accessKeyId: 'id',
       secretAccessKey: 'hunter2',
     }
-    const gone = new Error('failed', { cause: failure('ECONNREFUSED', 'Unable to connect.\n') })
+    const gone = new Error('failed', { cause: failure('ECONNREFUSED', 'Unable to connect?') })
     expect(describeStorageFailure(gone, { mediaDirectory: '/data/media', s3 })).toBe(
-      'Media cannot be stored in the bucket velro at http://minio:9000: Unable to connect. Uploads and generations fail until they can. Check the S3_ variables, and the network between.',
+      'Media cannot be stored in the bucket velro at http://minio:9000: nothing accepts connections there. Uploads and generations fail until they can. Check the S3_ variables, and the network between.',
     )
   })
 
