@@ -765,7 +765,7 @@ create table access_checks (
   constraint access_checks__pkey PRIMARY KEY (name)
 );
 comment on table access_checks is 'When each check of effective access is due, so that one instance runs it and the others skip it.';
-comment on column access_checks.took is 'Duration of the last run. The next one is due after 60 times this, but after 30 seconds at the earliest and an hour at the latest.';
+comment on column access_checks.took is 'Duration of the last run. The longer it took, the later the next one is due.';
 
 create table access_events (
   id bigint generated always as identity not null,

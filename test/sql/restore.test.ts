@@ -129,17 +129,27 @@ describe.skipIf(programs === undefined)(
       return content
     }
 
-    const restore = async (database: string, ...options: string[]) => {
+    const restore = async (database: string, file: string, ...options: string[]) => {
       await admin`create database ${admin(database)}`
       await run('pg_restore', [...args(database), '--exit-on-error', fileOf('schema')])
-      await run('pg_restore', [...args(database), '--exit-on-error', '--data-only', ...options, fileOf('data')])
+      await run('pg_restore', [...args(database), '--exit-on-error', '--data-only', ...options, fileOf(file)])
     }
 
     test('has the same rows after a data-only restore into a fresh schema with --disable-triggers', async () => {
-      await restore('disabled', '--disable-triggers')
+      await restore('disabled', 'data', '--disable-triggers')
       const restored = await contentOf('disabled')
       expect(restored).toEqual(await contentOf('source'))
       expect(Object.keys(restored).length).toBeGreaterThan(15)
+    })
+
+    test('has the same access after a data-only restore whose triggers compute it, with an empty search_path', async () => {
+      const computed = ['project_access', 'access_events', 'event_positions', 'credit_balances', 'credit_ledger']
+      const excluded = computed.map((table) => `--exclude-table-data=${table}`)
+      await run('pg_dump', [...args('source'), '--data-only', ...excluded, '-Fc', '-f', fileOf('base')])
+      await restore('enabled', 'base')
+      const [restored, source] = [await contentOf('enabled'), await contentOf('source')]
+      const compared = Object.keys(source).filter((table) => table === 'project_access' || !computed.includes(table))
+      expect(compared.map((table) => [table, restored[table]])).toEqual(compared.map((table) => [table, source[table]]))
     })
 
     test('starts, and members keep their access', async () => {

@@ -8,8 +8,8 @@ import type { AccessDifference, EffectiveAccessStore } from './effective-access-
 export const accessCheckPollMs = 10_000
 const minPauseMs = 30_000
 const maxPauseMs = 3_600_000
-/** The check takes at most this part of the time of one connection. */
-const pauseFactor = 60
+/** The check takes at most a twentieth of the time of one connection. */
+const pauseFactor = 20
 const mendMs = 30_000
 /** Projects that one transaction recomputes. */
 const projectsPerMend = 100
@@ -17,7 +17,7 @@ const maxLogged = 100
 
 const firstId = '00000000-0000-0000-0000-000000000000'
 
-/** The pause after a check: 60 times its duration, between 30 s and an hour. */
+/** The pause after a check: 20 times its duration, between 30 s and an hour. */
 export const pauseAfter = (tookMs: number): number => Math.min(Math.max(pauseFactor * tookMs, minPauseMs), maxPauseMs)
 
 type Slice = Awaited<ReturnType<EffectiveAccessStore['findDifferencesAfter']>>
@@ -37,7 +37,7 @@ type Dependencies = {
  *
  * Guarantee: a difference is recomputed, logged as an error, and everything is invalidated on every instance, because the
  * same hand may have changed other facts. Disabled triggers are enabled and access_rules is restored first. Of all instances
- * one runs the check, every 30 s while it takes less than half a second, else after 60 times its duration and at least once
+ * one runs the check, every 30 s while it takes up to 1.5 s, else after 20 times its duration and at least once
  * an hour. It reads every row, in slices of 5,000 projects. Degrades: a trigger that cannot be enabled, because the
  * database role does not own the table, is logged each time, and its changes take effect with the next check.
  */
