@@ -1,5 +1,5 @@
 /**
- * `bun test/faults/bus-setups.ts [--asks 500] [--setup pooler|other-database|gap|beside|direct] [--beside FOLDER] [--program FOLDER]`: three servers
+ * `bun test/faults/bus-setups.ts [--asks 500] [--setup NAME, of those in `setUps`] [--beside FOLDER] [--program FOLDER]`: three servers
  * in set-ups in which the bus is wrong, lossy, or shared with another version of the program (a checkout in FOLDER with its
  * dependencies installed; --program: all three are from there). Access is taken away through one of them, and all three are asked right after the answer. Prints
  * the count of wrong allows and what /ready and the metrics say; exits with 1 after any.
@@ -11,6 +11,7 @@ import { connectOnce } from '../../src/platform/postgres.ts'
 import { startPgbouncer } from '../harness/pgbouncer.ts'
 import { reapAll } from '../harness/reaper.ts'
 import { api, createDatabase, freePort, register, startRedis, startServer, type TestConnection } from '../harness.ts'
+import { findPgbouncer } from '../world/programs.ts'
 
 const { values } = parseArgs({
   options: {
@@ -69,6 +70,20 @@ type SetUp = {
 const setUps: Readonly<Record<string, (connection: TestConnection) => Promise<SetUp>>> = {
   direct: async () => ({ env: {} }),
   pooler: async (connection) => ({ env: { DATABASE_BUS_URL: (await startPgbouncer(connection)).url } }),
+  // DATABASE_URL leads through PgBouncer 1.21 or newer, and DATABASE_BUS_URL was forgotten.
+  'pooler-forgotten': async (connection) => {
+    const program = findPgbouncer('newer')
+    if (program === undefined) throw new Error('test/world/install.sh lays out a newer PgBouncer')
+    const { url } = await startPgbouncer(connection, { program, settings: 'max_prepared_statements = 200' })
+    return { env: { DATABASE_URL: url } }
+  },
+  // As it should be behind a pooler.
+  'pooler-right': async (connection) => {
+    const program = findPgbouncer('newer')
+    if (program === undefined) throw new Error('test/world/install.sh lays out a newer PgBouncer')
+    const { url } = await startPgbouncer(connection, { program, settings: 'max_prepared_statements = 200' })
+    return { env: { DATABASE_URL: url, DATABASE_BUS_URL: `postgres:///${connection.database}` } }
+  },
   'other-database': async () => {
     const { connection } = await createDatabase()
     return { env: { DATABASE_BUS_URL: `postgres:///${connection.database}` } }

@@ -21,9 +21,14 @@ export const pgbouncer = Bun.which('pgbouncer', { PATH: `${process.env['PATH']}:
  */
 export const startPgbouncer = async (
   connection: TestConnection,
-  { mode = 'transaction', server = 20 }: { mode?: 'transaction' | 'session'; server?: number } = {},
+  {
+    mode = 'transaction',
+    server = 20,
+    program = pgbouncer,
+    settings = '',
+  }: { mode?: 'transaction' | 'session'; server?: number; program?: string | null; settings?: string } = {},
 ): Promise<TestPooler> => {
-  if (pgbouncer === null) throw new Error('pgbouncer is not installed')
+  if (program === null) throw new Error('pgbouncer is not installed')
   const folder = await mkdtemp(join(tmpdir(), 'velro-pgbouncer-'))
   reapFolder(folder)
   const port = await freePort()
@@ -43,6 +48,7 @@ auth_file = ${users}
 pool_mode = ${mode}
 default_pool_size = ${server}
 max_client_conn = 500
+${settings}
 ignore_startup_parameters = extra_float_digits, statement_timeout, idle_in_transaction_session_timeout, plan_cache_mode, enable_seqscan, options
 `,
   )
@@ -51,7 +57,7 @@ ignore_startup_parameters = extra_float_digits, statement_timeout, idle_in_trans
   if (uid !== undefined && gid !== undefined) for (const path of [folder, users, file]) await chown(path, uid, gid)
   await chmod(folder, 0o755)
   const account = uid === undefined || gid === undefined ? {} : { uid, gid }
-  const child = spawn(pgbouncer, [file], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'], ...account })
+  const child = spawn(program, [file], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'], ...account })
   const pid = child.pid as number
   reapProcess(pid)
   let output = ''
