@@ -42,14 +42,7 @@ const database = 'simulated'
 
 type Stale = { readonly instance: string; readonly returned: number; readonly answered: number }
 
-export const startInstances = ({
-  acknowledge = true,
-  drops = false,
-}: {
-  acknowledge?: boolean
-  /** Whether the step `drop` does anything. */
-  drops?: boolean
-} = {}) => {
+export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean } = {}) => {
   const clock = manualClock()
   const postgres = {
     version: 0,
@@ -68,7 +61,7 @@ export const startInstances = ({
     nonces: 0,
   }
   const stale: Stale[] = []
-  const counts = { checks: 0, fromL1: 0, fromL2: 0, changes: 0 }
+  const counts = { checks: 0, fromL1: 0, fromL2: 0, changes: 0, lost: 0 }
   let started = 0
 
   const start = () => {
@@ -78,7 +71,7 @@ export const startInstances = ({
     let isFrozen = false
     let isDead = false
     let receivedTo = 0
-    const dropped = new Set<number>()
+    let losesNextEvent = false
     const timers = new Set<{ dueMs: number; call: () => void }>()
     const repeated = new Map<number, () => void>()
     const statements: { version?: number; resolve: (version: number) => void }[] = []
@@ -229,16 +222,14 @@ export const startInstances = ({
       open: () => {
         if (isConnected) return
         isConnected = true
-        dropped.clear()
+        losesNextEvent = false
         receivedTo = postgres.messages.length
         made(() => bus.connection.onOpen(database))
       },
       lose,
       /** Its next event is lost without an error. */
       drop: () => {
-        if (!isConnected || !drops) return
-        const event = postgres.messages.findIndex(({ payload }, at) => at >= receivedTo && payload.startsWith('event '))
-        if (event !== -1) dropped.add(event)
+        losesNextEvent = isConnected
       },
       /** Receives the next message. */
       receive: () => {
@@ -247,7 +238,11 @@ export const startInstances = ({
           const message = postgres.messages[receivedTo]
           if (message === undefined) return
           receivedTo += 1
-          if (dropped.delete(receivedTo - 1)) continue
+          if (losesNextEvent && message.payload.startsWith('event ')) {
+            losesNextEvent = false
+            counts.lost += 1
+            continue
+          }
           if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
           return bus.connection.onMessage(message.payload)
         }
