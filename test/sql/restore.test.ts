@@ -1,33 +1,22 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { chown, mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import process from 'node:process'
 import { findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
 import { migrate } from '../../src/platform/migrate.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { until } from '../faults/support.ts'
-import { forgetProcess, reapFolder, reapProcess } from '../harness/reaper.ts'
-import { api, freePort, type Person, register, startApp, type TestConnection } from '../harness.ts'
+import { reapFolder } from '../harness/reaper.ts'
+import { api, type Person, register, startApp, type TestConnection } from '../harness.ts'
+import { findPostgres, startPostgres } from '../world/programs.ts'
 
-const versions = ['18', '17', '16', '15']
-const folderOf = (version: string) => `/usr/lib/postgresql/${version}/bin`
-const programs = versions
-  .map(folderOf)
-  .find((folder) => existsSync(`${folder}/pg_restore`) && existsSync(`${folder}/initdb`))
+/** Of Debian's packages postgresql-15 and postgresql-client-15. */
+const folder = findPostgres(15)
+const programs = folder !== undefined && existsSync(join(folder, 'pg_restore')) ? folder : undefined
 
-/** Debian's account of Postgres, because Postgres does not run as root. */
-const account = async (): Promise<{ uid?: number; gid?: number }> => {
-  if (process.getuid?.() !== 0) return {}
-  const { stdout } = Bun.spawnSync(['id', '-u', 'postgres'])
-  const group = Bun.spawnSync(['id', '-g', 'postgres'])
-  return { uid: Number(stdout.toString()), gid: Number(group.stdout.toString()) }
-}
-
-const run = async (program: string, args: readonly string[], ids = {}): Promise<string> => {
-  const child = spawn(join(programs ?? '', program), args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', ...ids })
+const run = async (program: string, args: readonly string[]): Promise<void> => {
+  const child = spawn(join(programs ?? '', program), args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let errors = ''
   child.stderr.on('data', (text) => {
     errors += text
@@ -35,52 +24,27 @@ const run = async (program: string, args: readonly string[], ids = {}): Promise<
   child.stdout.resume()
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
   if (code !== 0) throw new Error(`${program} ended with ${code}: ${errors}`)
-  return errors
 }
 
 describe.skipIf(programs === undefined)(
-  'a database that pg_dump wrote and pg_restore reads (Debian package postgresql)',
+  'a database that pg_dump wrote and pg_restore reads (Debian packages postgresql-15, postgresql-client-15)',
   () => {
-    let folder: string
+    let dumps: string
     let server: TestConnection
     let admin: Sql
-    let pid: number
-    let ended: Promise<unknown>
     let owner: Person
     let member: Person
     let project: string
 
     const connectionTo = (database: string): TestConnection => ({ ...server, database })
     const args = (database: string) => ['-h', server.host, '-p', String(server.port), '-U', server.user, '-d', database]
-    const fileOf = (name: string) => join(folder, `${name}.dump`)
+    const fileOf = (name: string) => join(dumps, `${name}.dump`)
 
     beforeAll(async () => {
-      const ids = await account()
-      folder = await mkdtemp(join(tmpdir(), 'velro-restore-'))
-      reapFolder(folder)
-      if (ids.uid !== undefined && ids.gid !== undefined) await chown(folder, ids.uid, ids.gid)
-      await run('initdb', ['-D', join(folder, 'data'), '-U', 'velro', '-A', 'trust', '--no-sync', '-E', 'UTF8'], ids)
-      const port = await freePort()
-      const settings = ['fsync=off', 'listen_addresses=127.0.0.1', `unix_socket_directories=${folder}`, 'jit=off']
-      const child = spawn(
-        join(programs ?? '', 'postgres'),
-        ['-D', join(folder, 'data'), '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
-        { stdio: 'ignore', cwd: '/', ...ids },
-      )
-      pid = child.pid as number
-      reapProcess(pid)
-      ended = new Promise((resolve) => child.once('close', resolve))
-      server = { host: '127.0.0.1', port, user: 'velro', database: 'postgres' }
-      const answers = async () => {
-        const sql = connectOnce(server)
-        return sql`select`
-          .then(
-            () => true,
-            () => false,
-          )
-          .finally(() => sql.end())
-      }
-      await until(answers, 'Postgres answers')
+      dumps = await mkdtemp(join(tmpdir(), 'velro-restore-'))
+      reapFolder(dumps)
+      const { host, port, user } = await startPostgres(15, { jit: 'off' })
+      server = { host, port, user, database: 'postgres' }
       admin = connectOnce(server)
       await admin`create database source`
       const sql = connectOnce(connectionTo('source'))
@@ -109,10 +73,7 @@ describe.skipIf(programs === undefined)(
     }, 60_000)
     afterAll(async () => {
       await admin?.end()
-      if (pid !== undefined) process.kill(pid, 'SIGKILL')
-      await ended
-      if (pid !== undefined) forgetProcess(pid)
-      await rm(folder, { recursive: true, force: true })
+      await rm(dumps, { recursive: true, force: true })
     })
 
     const contentOf = async (database: string) => {
