@@ -62,10 +62,12 @@ const untilIdle = async (pending: () => number, graceMs: number) => {
 }
 
 /**
- * The application has limits of its own, and answers with a problem where Bun would send a 413 without a body. Bun reads no
+ * The application has its own limits, and answers with a problem where Bun would send a 413 without a body. Bun reads no
  * more of a body than a few MiB before the application does, so this bound protects no memory.
  */
 const maxBodyBytes = Number.MAX_SAFE_INTEGER
+
+const slash = 0x2f
 
 const bunListener = (): BoundListener => {
   let server: Bun.Server<undefined> | undefined
@@ -90,7 +92,7 @@ const bunListener = (): BoundListener => {
           port: options.port,
           reusePort,
           fetch: (request) =>
-            request.url.startsWith('/') && request.headers.get('host') === null
+            request.url.charCodeAt(0) === slash && request.headers.get('host') === null
               ? fetch(withHost(request))
               : fetch(request),
           idleTimeout: idleTimeoutS,

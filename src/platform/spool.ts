@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { open, readdir, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileSlice } from './file-slice.ts'
@@ -15,10 +15,20 @@ const defaultReadMs = 60_000
 /** Age at which a file was certainly left behind by a killed process. */
 const maxLeftoverAgeMs = 3_600_000
 
-type SpooledFile = { readonly ready: Promise<Blob>; keepUntilMs: number; readonly path: string; readonly bytes: number }
+/** `ready` is undefined if the file could not be created, and then nothing of its stream was read. */
+type SpooledFile = {
+  readonly ready: Promise<Blob | undefined>
+  keepUntilMs: number
+  readonly path: string
+  readonly bytes: number
+}
 
-const writeStream = async (path: string, stream: ReadableStream<Uint8Array>, length: number, signal: AbortSignal) => {
-  const file = await open(path, 'wx', 0o600)
+const writeStream = async (
+  file: FileHandle,
+  stream: ReadableStream<Uint8Array>,
+  length: number,
+  signal: AbortSignal,
+) => {
   try {
     let at = 0
     const write = new WritableStream<Uint8Array>({
@@ -43,7 +53,7 @@ const writeStream = async (path: string, stream: ReadableStream<Uint8Array>, len
  *
  * Promise: at most `maxBytes` in files at once. A file is deleted `keepMs` after its last use; files of a killed process are
  * deleted by the next one after an hour.
- * How it degrades: beyond `maxBytes`, the stream is sent in chunks.
+ * How it degrades: beyond `maxBytes`, and where no file can be created, the stream is sent in chunks.
  */
 export const createSpool = ({
   directory = tmpdir(),
@@ -91,16 +101,17 @@ export const createSpool = ({
         // Only tidies up: a failure must not fail a download.
         await removeLeftovers().catch(() => {})
       }
-      await writeStream(path, stream, length, AbortSignal.timeout(readMs))
-      const slice = fileSlice(path, 0, length)
-      if (slice === undefined) throw new Error('This runtime sends streams with their length')
-      return slice
+      const file = await open(path, 'wx', 0o600).catch(() => undefined)
+      if (file === undefined) return undefined
+      await writeStream(file, stream, length, AbortSignal.timeout(readMs))
+      return fileSlice(path, 0, length)
     }
     const file = { ready: write(), keepUntilMs: 0, path, bytes: length }
     files.set(name, file)
     spooledBytes += length
     file.ready.then(
-      () => {
+      (slice) => {
+        if (slice === undefined) return remove(name, file)
         file.keepUntilMs = performance.now() + keepMs
         expire(name, file)
       },
@@ -116,9 +127,10 @@ export const createSpool = ({
       if (body instanceof Blob || typeof Bun === 'undefined') return body
       const known = files.get(name)
       if (known === undefined && spooledBytes + length > maxBytes) return body
-      if (known !== undefined) closeObject(opened)
       const file = known ?? spool(name, body, length)
-      const slice = await file.ready
+      const slice = await (known === undefined ? file.ready : file.ready.catch(() => undefined))
+      if (slice === undefined) return body
+      if (known !== undefined) closeObject(opened)
       file.keepUntilMs = performance.now() + keepMs
       return slice
     },

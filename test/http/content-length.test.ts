@@ -3,9 +3,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createFailureResponse } from '../../src/http/runtime-failure.ts'
 import { createDiskObjects } from '../../src/platform/disk-objects.ts'
+import { fileSlice } from '../../src/platform/file-slice.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { type ObjectStore, objectKey } from '../../src/platform/objects.ts'
 import { createS3Objects } from '../../src/platform/s3-objects.ts'
+import { createListener } from '../../src/platform/serve.ts'
 import { newPicture } from '../harness/pictures.ts'
 import { reapFolder } from '../harness/reaper.ts'
 import { findS3Server, noS3Server, startS3 } from '../harness/s3.ts'
@@ -152,3 +156,23 @@ for (const kind of ['disk', 'S3'] as const) {
     }
   })
 }
+
+test('a response whose file is gone is a problem on Bun, and the error goes to the log', async () => {
+  const written: string[] = []
+  const log = createLog('error', { write: (line) => void written.push(line) })
+  const gone = () => new Response(fileSlice('/nonexistent/file', 0, 10), { headers: { 'content-length': '10' } })
+  const server = createListener().listen(gone, {
+    hostname: '127.0.0.1',
+    port: 0,
+    onFailure: createFailureResponse(log),
+  })
+  try {
+    const response = await fetch(`http://127.0.0.1:${server.port}/`)
+    const problem = (await response.json()) as Record<string, unknown>
+    expect([response.status, response.headers.get('content-type')]).toEqual([500, 'application/problem+json'])
+    expect(problem).toMatchObject({ code: 'server.failed', request_id: response.headers.get('x-request-id') })
+    expect(written.join('')).toContain('/nonexistent/file')
+  } finally {
+    await server.stop(0)
+  }
+})

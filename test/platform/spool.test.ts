@@ -77,6 +77,23 @@ describe('a spool', () => {
     expect(await read(await spool.toBody('c', opened()))).toEqual(bytes)
   })
 
+  test('sends the next response its own stream when the one before it fails', async () => {
+    const spool = createSpool({ directory, keepMs: 50 })
+    const [broken, other] = [opened(100_000), opened()]
+    const [first, second] = await Promise.allSettled([spool.toBody('e', broken), spool.toBody('e', other)])
+    expect(first.status).toBe('rejected')
+    expect(await read((second as PromiseFulfilledResult<Blob | ReadableStream>).value)).toEqual(bytes)
+  })
+
+  test('passes the stream on where no file can be created', async () => {
+    const spool = createSpool({ directory: join(directory, 'none') })
+    const bodies = await Promise.all([spool.toBody('f', opened()), spool.toBody('f', opened())])
+    for (const body of bodies) {
+      expect(body).toBeInstanceOf(ReadableStream)
+      expect(await read(body)).toEqual(bytes)
+    }
+  })
+
   test('deletes the files that a killed process left behind an hour ago', async () => {
     const [old, young] = ['velro-download-old', 'velro-download-young'].map((name) => join(directory, name))
     for (const path of [old, young]) await writeFile(path as string, 'x')

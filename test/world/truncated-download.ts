@@ -96,7 +96,9 @@ const run = async (runtime: Runtime, proxy: keyof typeof startProxy): Promise<bo
   await Bun.sleep(1_000)
   await server.kill('SIGKILL')
   const { code, output } = await broken
-  child.kill('SIGKILL')
+  // nginx ends its worker processes on SIGTERM only.
+  child.kill('SIGTERM')
+  await new Promise((resolve) => child.once('close', resolve))
   forgetProcess(child.pid as number)
   const expected = `200 ${picture.length} ${picture.length}`
   const isRight = whole.code === 0 && whole.output === expected && code !== 0 && output.endsWith(` ${picture.length}`)

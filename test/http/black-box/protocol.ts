@@ -309,6 +309,12 @@ export const protocol: Group = (world) =>
       }
     })
 
+    test('a start with a DATABASE_URL and without PUBLIC_URL asks for it in the log', () => {
+      const output = world().subject.output?.()
+      if (output === undefined) return
+      expect(output.match(/"event":"config.public_url_missing"/g)).toHaveLength(1)
+    })
+
     test('AuthZEN repeats an X-Request-ID of up to 128 visible characters only', async () => {
       const ask = async (given: string) => {
         const answer = await sendLines(
