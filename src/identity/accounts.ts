@@ -127,6 +127,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
         async (tx) => {
           const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
           if (user === undefined) throw new Fault('identity.not_signed_in')
+          await requireSignedInForShare(tx, caller)
           return toUser(user)
         },
         { grantsOnly: true },
@@ -168,6 +169,8 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
         if (!replaced) throw new Fault('identity.password_wrong')
+        // A session that was ended meanwhile must not take the account over.
+        await requireSignedInForShare(tx, caller)
         await sessions.endAll(tx, user.id, 'password_changed', caller.sessionId)
       })
     },

@@ -139,3 +139,25 @@ test('after the account was suspended or its session ended, writes that passed t
     expect(new Set(codesOf(await Promise.all(sent)))).toEqual(new Set(['401 identity.not_signed_in']))
   }
 })
+
+test('after its session ended, a change of the password, a profile, an invitation or by an operator is refused', async () => {
+  const caller = await world.operator()
+  await world.here.caughtUp()
+  const [owner, subject] = [await world.person(), await world.person()]
+  const team = (await world.expectStatus(world.as(owner).post('/teams', { name: 'Keepers' }), 201)).id
+  const invitation = { email: caller.email, role: 'viewer' }
+  const { secret } = await world.expectStatus(world.as(owner).post(`/teams/${team}/invitations`, invitation), 201)
+  const held = await holdUser(world.here.connection, caller.id)
+  const sent = [
+    world.as(caller).post('/auth/password', { current_password: caller.password, new_password: 'taken over 123' }),
+    world.as(caller).patch('/auth/me', { display_name: 'Taken over' }),
+    world.as(caller).post('/teams/invitations/accept', { secret }),
+    world.as(caller).patch(`/users/${subject.id}`, { plan: 'pro' }),
+    world.as(caller).post('/service-keys', { name: 'late', scopes: ['authorization:check'] }),
+  ]
+  await held.waiting(sent.length)
+  await world.sql`update sessions set ended_at = now(), end_reason = 'logout' where user_id = ${caller.id}`
+  await held.release()
+  expect(codesOf(await Promise.all(sent))).toEqual(Array(sent.length).fill('401 identity.not_signed_in'))
+  expect((await world.login(caller)).token).toBeString()
+})

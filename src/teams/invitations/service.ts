@@ -58,6 +58,8 @@ export const createInvitations = ({
   const lockPresented = async (tx: TransactionSql, caller: Caller, secret: string, now: Date) => {
     const bytes = decodeBase64url(secret)
     const email = await store.lockAddressForNoKeyUpdate(tx, caller.userId)
+    // After the account, whose lock must not be raised from share.
+    if (email !== undefined) await requireSignedInForShare(tx, caller)
     const invitation =
       bytes && email !== undefined
         ? await store.lockTeamAndFindPending(tx, sha256(bytes), storedSpellings(email), now)
