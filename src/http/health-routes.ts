@@ -35,7 +35,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
     ])
     return {
       notReady: reachable ? [] : ['database.unavailable'],
-      degraded: [...(storing ? [] : ['storage.unavailable']), ...busReasons()],
+      degraded: [...(storing ? [] : ['storage.unavailable']), ...(reachable ? busReasons() : [])],
     }
   }
   return new Elysia()

@@ -47,7 +47,7 @@ const bus = closed({
   lease_held: t.Boolean({ description: 'Whether the instance holds its lease and trusts its memory' }),
   no_lease_reason: t.Union([oneOf(noLeaseReasons), t.Null()], {
     description:
-      'Why the instance holds no lease. `connecting`: the connections of the bus are not open. `late`: its heartbeats come back late. `pooler`: notifications do not arrive, because DATABASE_BUS_URL leads through a pooler in transaction mode. `other_database`: DATABASE_BUS_URL leads to another database than DATABASE_URL. `gap`: an invalidation event was lost. `other_version`: the database has the functions of another version. Null while the lease is held',
+      'Why the instance holds no lease. `connecting`: the connections of the bus are not open. `late`: its heartbeats come back late. `unreachable`: a connection of the bus cannot be opened. `pooler`: notifications do not arrive, because DATABASE_BUS_URL leads through a pooler in transaction mode. `other_database`: DATABASE_BUS_URL leads to another database than DATABASE_URL. `gap`: an invalidation event was lost. `other_version`: the database has the functions of another version. Null while the lease is held',
   }),
   members: t.Array(t.String(), { description: 'The other instances whose heartbeats it receives' }),
   members_of_other_version: t.Array(t.String(), {

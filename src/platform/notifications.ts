@@ -16,6 +16,8 @@ type Options = {
   /** Listening has started or restarted. Earlier notifications may have been missed. */
   readonly onOpen: (listeningTo: string | undefined) => void
   readonly onLost: () => void
+  /** An attempt failed; another one follows. */
+  readonly onUnreachable: (error: unknown) => void
   readonly log: Log
 }
 
@@ -39,6 +41,8 @@ export type Notifications = {
 
 const minRetryMs = 50
 const maxRetryMs = 1_000
+/** Losing a connection that lasted this long resets the backoff. */
+const stableAfterMs = 5_000
 const closeTimeoutS = 0.2
 /** Until it listens. connect_timeout does not cover a server that accepts and then stays silent. */
 const openTimeoutMs = 5_000
@@ -53,13 +57,13 @@ const lasting = { max: 1, idle_timeout: 0, max_lifetime: null, fetch_types: fals
 type Pair = { readonly listener: Sql; readonly sender: Sql }
 
 export const listen = (options: Options): Notifications => {
-  const { channels, identify, onMessage, onOpen, onLost, log } = options
+  const { channels, identify, onMessage, onOpen, onLost, onUnreachable, log } = options
   let current: Pair | undefined
   let open = false
   let closed = false
   let retryMs = minRetryMs
+  let openedAtMs = 0
   let retry: ReturnType<typeof setTimeout> | undefined
-  let failureReported = false
 
   const end = ({ listener, sender }: Pair, timeout: number) =>
     Promise.all([listener.end({ timeout }).catch(() => {}), sender.end({ timeout }).catch(() => {})])
@@ -70,15 +74,10 @@ export const listen = (options: Options): Notifications => {
     void end(pair, 0)
     if (open) {
       open = false
+      if (performance.now() - openedAtMs >= stableAfterMs) retryMs = minRetryMs
       log.warn({ event: 'bus.lost' }, 'the connection that receives invalidations was lost')
       onLost()
-    } else if (error !== undefined && !failureReported && !closed) {
-      failureReported = true
-      log.warn(
-        { event: 'bus.unreachable', error },
-        'cannot listen for invalidations: DATABASE_BUS_URL, or DATABASE_URL without it, must lead to the primary; trying again',
-      )
-    }
+    } else if (error !== undefined && !closed) onUnreachable(error)
     if (closed) return
     retry = setTimeout(attempt, retryMs)
     retryMs = Math.min(2 * retryMs, maxRetryMs)
@@ -115,8 +114,7 @@ export const listen = (options: Options): Notifications => {
       clearTimeout(timer)
     }
     if (pair !== current || closed) return
-    retryMs = minRetryMs
-    failureReported = false
+    openedAtMs = performance.now()
     open = true
     onOpen(listeningTo)
   }

@@ -722,6 +722,15 @@ describe('an instance', () => {
   })
 })
 
+test('an instance whose connection cannot be opened says so until it holds a lease', async () => {
+  bus.connection.onUnreachable()
+  bus.connection.onUnreachable()
+  expect([bus.noLeaseReason(), me.problems]).toEqual(['unreachable', ['unreachable']])
+  await me.open()
+  me.receive(me.heartbeats()[0] as string)
+  expect([bus.noLeaseReason(), me.problems]).toEqual([undefined, ['unreachable', undefined]])
+})
+
 describe('a member of another version', () => {
   beforeEach(openForTwoLeases)
 

@@ -27,6 +27,7 @@ beforeAll(async () => {
       onMessage: () => {},
       onOpen: () => resolve(notifications.sender()),
       onLost: () => {},
+      onUnreachable: () => {},
       log: createLog('silent'),
     })
   })

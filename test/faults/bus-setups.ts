@@ -34,6 +34,11 @@ const startLossyProxy = async ({ host, port, user, database }: TestConnection) =
     near.on('data', (data) => void far.write(data))
     far.on('data', (data: Buffer) => {
       buffered = Buffer.concat([buffered, data])
+      // The answer to the request for TLS has no length.
+      if (buffered.length === 1 && buffered[0] === 'N'.charCodeAt(0)) {
+        near.write(buffered)
+        buffered = Buffer.alloc(0)
+      }
       // A message: one byte for its type, then its length without that byte.
       while (buffered.length >= 5) {
         const end = 1 + buffered.readInt32BE(1)

@@ -38,6 +38,7 @@ const start = (connection: Connection = database.connection, channels = ['common
       told.push('open')
     },
     onLost: () => void told.push('lost'),
+    onUnreachable: () => {},
   })
   return listener
 }

@@ -95,6 +95,8 @@ export type Bus = {
     onMessage(payload: string): void
     onOpen(listeningTo: string | undefined): void
     onLost(): void
+    /** An attempt to open it failed. */
+    onUnreachable(): void
   }
   /**
    * Registers the listener of a topic; throws where it has one. Messages arrive in commit order, among the events. Not
@@ -287,7 +289,9 @@ export const createBus = ({
       if (!isCurrent()) return
       handlers.onReset({ ...snapshot, isContinued: tracking.open(snapshot) })
     } catch {
-      if (connectionEpoch === epoch) connection.restart()
+      if (connectionEpoch !== epoch) return
+      tracking.onUnreachable()
+      connection.restart()
       return
     }
     inbox.drainBacklog()
@@ -331,6 +335,7 @@ export const createBus = ({
         inbox.reset()
         tracking.onLost()
       },
+      onUnreachable: tracking.onUnreachable,
     },
     registerCommit: commitWaits.register,
     close: async () => {

@@ -28,6 +28,7 @@ type Dependencies = {
 
 const consequence = 'this instance decides by Postgres alone, and each of its changes waits for the lease of the others'
 const problemTexts: Readonly<Record<BusProblem, string>> = {
+  unreachable: `DATABASE_BUS_URL, or DATABASE_URL without it, must lead to the primary: the connection of the bus cannot be opened and is tried again, so ${consequence}`,
   pooler: `DATABASE_BUS_URL, or DATABASE_URL without it, must connect to Postgres directly or through a pooler in session mode: notifications do not arrive, so ${consequence}`,
   other_database: `DATABASE_BUS_URL must lead to the same database and server as DATABASE_URL: it leads to another one, so ${consequence}`,
   gap: 'an invalidation was lost, or the database went back to an older state: memory was cleared, and the connections of the bus are replaced',
@@ -47,13 +48,15 @@ export const createListeningBus = ({
   beforeLease,
   ...options
 }: Dependencies): { readonly bus: Bus; disconnect(): Promise<void> } => {
+  /** Why a connection could not be opened, while that is reported. */
+  let unreachable: unknown
   const instance = randomBytes(9).toString('hex')
   const bus = createBus({
     ...options,
     instance,
     handlers: { ...handlers, beforeLease: (database) => beforeLease(notifications.sender(), database) },
     onProblem: (reason) => {
-      if (reason !== undefined) log.warn({ event: 'bus.no_lease', reason }, problemTexts[reason])
+      if (reason !== undefined) log.warn({ event: 'bus.no_lease', reason, error: unreachable }, problemTexts[reason])
       else log.info({ event: 'bus.lease_held' }, 'the bus works again: this instance holds its lease')
     },
     connection: {
@@ -73,6 +76,11 @@ export const createListeningBus = ({
     onMessage: bus.connection.onMessage,
     onOpen: bus.connection.onOpen,
     onLost: bus.connection.onLost,
+    onUnreachable: (error) => {
+      unreachable = error
+      bus.connection.onUnreachable()
+      unreachable = undefined
+    },
     log,
   })
   return { bus, disconnect: notifications.close }

@@ -6,10 +6,19 @@ import type { DatabasePosition } from './topics.ts'
 
 /**
  * Why an instance holds no lease. `connecting`: the connections of the bus are not open. `late`: our heartbeats come back late.
+ * `unreachable`: a connection of the bus could not be opened.
  * `pooler`: notifications that Postgres has sent do not arrive. `other_database`: the database that is listened to is not
  * the one of the changes. `gap`: an event was lost. `other_version`: the database has the functions of another version of the program.
  */
-export const noLeaseReasons = ['connecting', 'late', 'pooler', 'other_database', 'gap', 'other_version'] as const
+export const noLeaseReasons = [
+  'connecting',
+  'late',
+  'unreachable',
+  'pooler',
+  'other_database',
+  'gap',
+  'other_version',
+] as const
 export type NoLeaseReason = (typeof noLeaseReasons)[number]
 /** A reason that stays until something is changed or replaced. */
 export type BusProblem = Exclude<NoLeaseReason, 'connecting' | 'late'>
@@ -144,6 +153,7 @@ export const createTracking = (dependencies: Dependencies) => {
       heartbeat.renew(returned)
       if (leaseClock.monotonic() < heartbeat.lease.untilMs) report.onRenewed()
     },
+    onUnreachable: () => report.onProblem('unreachable'),
     onLost: () => {
       if (isTracking) lostAtMs = clock.monotonic()
       isTracking = false
