@@ -1,8 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { connectionBudget, readConnectionLimits } from '../../src/platform/connection-budget.ts'
 import { retryWhileBusy, warnOfPlainText } from '../../src/platform/first-connection.ts'
-import { connect, connectOnce, createDatabase as createPools, type Sql } from '../../src/platform/postgres.ts'
+import { connect, connectOnce, createDatabase as createPools, isBusy, type Sql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
+import { pgbouncer, startPgbouncer } from '../harness/pgbouncer.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 
 describe('the connection budget of a process', () => {
@@ -93,6 +94,24 @@ describe('on a server with limits', () => {
     expect(refusals.length).toBeLessThan(60)
     expect(await opened()).toBe(4)
   })
+
+  test.skipIf(pgbouncer === null)(
+    'a pooler that accepts no further client fails no query of a pool that has one',
+    async () => {
+      const pooler = await startPgbouncer(database.connection, { settings: 'max_client_conn = 5' })
+      const refusals: unknown[] = []
+      const onrefused = (error: unknown) => void refusals.push(error)
+      const sql = connect(pooler.url, { max: 20, prepare: false, fetch_types: false, refused_timeout: 30, onrefused })
+      try {
+        expect(await allOf(60, () => sql.unsafe('select pg_sleep(0.02)'))).toEqual(Array(60).fill('done'))
+        expect(String(refusals[0])).toContain('no more connections allowed')
+        expect(isBusy(refusals[0])).toBe(true)
+      } finally {
+        await sql.end({ timeout: 0 })
+        await pooler.stop()
+      }
+    },
+  )
 
   test('a pool opens more connections again when the server has some', async () => {
     await setLimit(2)
