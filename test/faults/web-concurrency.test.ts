@@ -15,7 +15,12 @@ const greeting = 'Velro is ready'
 const count = (text: string, part: string) => text.split(part).length - 1
 const portOf = ({ baseUrl }: TestServer) => Number(new URL(baseUrl).port)
 
-const serverEnv = { WEB_CONCURRENCY: '2', DRAIN_SECONDS: String(drainMs / 1_000) }
+// With an origin, as in a deployment: without one each start warns.
+const serverEnv = {
+  WEB_CONCURRENCY: '2',
+  DRAIN_SECONDS: String(drainMs / 1_000),
+  PUBLIC_URL: 'https://velro.example.com',
+}
 
 const started: TestServer[] = []
 const releases: (() => Promise<void>)[] = []
