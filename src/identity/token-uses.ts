@@ -13,7 +13,7 @@ const skippedAfterFailure = 4
  * Collects in memory which access tokens an instance has seen for the first time, so that a request costs no write.
  *
  * Guarantee: a use that was recorded `settledMs` ago is in Postgres, whichever instance saw it. A flush writes all uses in one
- * statement, and sends none where there are none; after a failure a later flush writes them. Degrades: uses that could not be
+ * statement. Without new uses it sends no statement. After a failure a later flush writes them. Degrades: uses that could not be
  * written are lost when the process is killed, and beyond 100,000 while Postgres is down.
  */
 export const createTokenUses = (store: TokenUseStore) => {
