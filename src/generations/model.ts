@@ -11,6 +11,8 @@ import {
   text,
   timestamp,
 } from '../http/schema-types.ts'
+import { imageRefusals } from '../media/formats/image-format.ts'
+import { videoRefusals } from '../media/formats/video-format.ts'
 
 /** Most ancestors of a generation. */
 export const maxDepth = 64
@@ -22,22 +24,8 @@ export const maxDepth = 64
 export const failures = ['refused', 'unavailable', 'timeout', 'invalid_output', 'failed'] as const
 /** Why an output of a provider is not valid media, or not within the limits. */
 export const failureDetails = [
-  'empty',
-  'too_many_bytes',
-  'type_not_accepted',
-  'side_too_long',
-  'too_many_pixels',
-  'animated',
-  'too_long',
-  'too_many_boxes',
-  'too_many_samples',
-  'tracks_not_accepted',
-  'codec_not_accepted',
-  'external_data',
-  'fragmented',
-  'truncated',
-  'trailing_data',
-  'damaged',
+  ...imageRefusals,
+  ...videoRefusals.filter((reason) => !(imageRefusals as readonly string[]).includes(reason)),
 ] as const
 
 const title = text(0, 200)
