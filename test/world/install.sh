@@ -14,12 +14,20 @@ missing=()
 for package in "$@"; do [ -e "root/usr/share/doc/$package" ] || missing+=("$package"); done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
-  grep -v security | head -n 1)
+# apt knows the origin of a mirror once it has read its lists.
+find_mirror() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
+    grep -v security | head -n 1 || true
+}
+mirror=$(find_mirror)
 if [ -z "$mirror" ]; then
-  echo "install.sh: apt knows no mirror of Debian; run apt-get update first" >&2
-  exit 1
+  apt-get update -qq
+  mirror=$(find_mirror)
 fi
+[ -n "$mirror" ] || {
+  echo "install.sh: the sources of apt name no mirror of Debian" >&2
+  exit 1
+}
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >sources.list
 # No package counts as installed, so the libraries come along.
 : >status

@@ -101,7 +101,7 @@ const runCell = async (cell: Cell): Promise<boolean> => {
   const server = await startServer({
     runtime: 'bun',
     connection: own,
-    env: { REDIS_URL: redis.url, TRUSTED_PROXIES: '127.0.0.1', DB_CONNECTIONS: '', ...environment(own) },
+    env: { REDIS_URL: redis.url, DB_CONNECTIONS: '', ...environment(own) },
   })
   const port = Number(new URL(server.baseUrl).port)
   const proxy =
