@@ -80,19 +80,31 @@ const anyHistory = (acknowledge: boolean, drops = false) =>
 
 const histories = Number(process.env['HISTORIES'] ?? 1600)
 
+/**
+ * Runs `least` histories, and then more until they have `reached` their goal, up to twice as many. What a number of histories
+ * reaches is a matter of chance; that twice as many fall short of a goal they usually reach is not.
+ */
+const tryHistories = async (least: number, drops: boolean, reached: () => boolean) => {
+  for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] = 0
+  await fc.assert(anyHistory(true, drops), { numRuns: least })
+  for (let more = 0; more < 10 && !reached(); more += 1) {
+    await fc.assert(anyHistory(true, drops), { numRuns: Math.ceil(least / 10) })
+  }
+  expect({ ...total, reached: reached() }).toMatchObject({ reached: true })
+}
+
 describe('three instances under any interleaving of steps and faults', () => {
   test('never answer from before a change whose writer was answered', async () => {
-    await fc.assert(anyHistory(true), { numRuns: histories })
     // The histories exercised every tier.
-    expect(total.changes).toBeGreaterThan(0.8 * histories)
-    expect(total.fromL1).toBeGreaterThan(histories / 4)
-    expect(total.fromL2).toBeGreaterThan(0)
+    await tryHistories(
+      histories,
+      false,
+      () => total.changes > histories && total.fromL1 > 0.8 * histories && total.fromL2 > histories / 40,
+    )
   }, 120_000)
 
   test('never do so while events are dropped on the way to any of them', async () => {
-    total.lost = 0
-    await fc.assert(anyHistory(true, true), { numRuns: histories / 4 })
-    expect(total.lost).toBeGreaterThan(histories / 8)
+    await tryHistories(histories / 4, true, () => total.lost > histories / 8)
   }, 120_000)
 
   test('do so without acknowledgements', async () => {
