@@ -52,8 +52,6 @@ type Documentation = {
   upload?: Upload
   /** Responds with a stream of these server-sent events. */
   events?: string
-  /** Errors of every route that this one never returns. */
-  omitFaults?: readonly FaultCode[]
 }
 
 /** Errors of every route. A body is read, and can be refused, also where the route does not need one. */
@@ -235,18 +233,7 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  {
-    summary,
-    tags,
-    open,
-    security = ['bearer'],
-    errors = [],
-    idempotent,
-    bytes,
-    upload,
-    events,
-    omitFaults = [],
-  }: Documentation,
+  { summary, tags, open, security = ['bearer'], errors = [], idempotent, bytes, upload, events }: Documentation,
 ) => ({
   ...input,
   parse: upload ? ('none' as const) : ('json' as const),
@@ -273,7 +260,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
           ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
           ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
           ...errors,
-          ...common.filter((code) => !omitFaults.includes(code) && !(upload && jsonBodyErrors.includes(code))),
+          ...common.filter((code) => !(upload && jsonBodyErrors.includes(code))),
         ],
         idempotent,
       ),

@@ -133,8 +133,18 @@ describe('an evaluation', () => {
         expect([path, body, answer.status, answer.body.code]).toEqual([path, body, 400, 'request.malformed'])
       }
     }
-    for (const type of ['text/plain', 'application/xml', 'application/x-www-form-urlencoded']) {
-      expect((await post(single, JSON.stringify(asked()), { 'content-type': type })).status).toBe(400)
+  })
+
+  test('refuses the media type and the coding of a body with the statuses of HTTP, as every route does', async () => {
+    const text = JSON.stringify(asked())
+    for (const path of [single, several]) {
+      for (const type of ['text/plain', 'application/xml', 'application/x-www-form-urlencoded']) {
+        const { status, body } = await post(path, text, { 'content-type': type })
+        expect([path, type, status, body.code]).toEqual([path, type, 415, 'request.media_type_unsupported'])
+      }
+      const encoded = await post(path, text, { 'content-encoding': 'gzip' })
+      expect([path, encoded.status, encoded.body.code]).toEqual([path, 415, 'request.encoding_unsupported'])
+      expect(encoded.headers.get('accept-encoding')).toBe('identity')
     }
   })
 

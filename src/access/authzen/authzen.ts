@@ -1,6 +1,6 @@
 import type { ObjectOptions, TObject, TProperties } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { Fault, type FaultCode } from '../../fault.ts'
+import { Fault } from '../../fault.ts'
 import { isAuthzenPath } from '../../http/body.ts'
 import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
@@ -155,18 +155,11 @@ export const metadataPath = '/.well-known/authzen-configuration'
 /** Whether every response of a path, errors included, returns the `X-Request-ID` of its request. */
 export const returnsRequestId = (path: string): boolean => isAuthzenPath(path) || path === metadataPath
 
-const invalidRequest: readonly FaultCode[] = [
-  'request.invalid',
-  'request.media_type_unsupported',
-  'request.encoding_unsupported',
-]
-
-/** The standard answers every invalid request with 400, so 415 and 422 become `request.malformed`. */
+/**
+ * The standard answers an invalid message with 400, so 422 becomes `request.malformed`. What HTTP itself defines has its own
+ * status here as on every route: 405, 413, 415.
+ */
 export const asAuthzenFault = (fault: Fault): Fault =>
-  invalidRequest.includes(fault.code)
-    ? new Fault('request.malformed', {
-        cause: fault,
-        ...(fault.problems && { problems: fault.problems }),
-        ...(fault.headers && { headers: fault.headers }),
-      })
+  fault.code === 'request.invalid'
+    ? new Fault('request.malformed', { cause: fault, ...(fault.problems && { problems: fault.problems }) })
     : fault

@@ -15,9 +15,7 @@ import * as search from './search.ts'
 const tags = ['authzen']
 const security = ['service_key'] as const
 const errors = ['access.services_only', 'service_key.scope_missing'] as const
-/** Every invalid body is a 400 here; see `asAuthzenFault`. */
-const omitFaults = ['request.media_type_unsupported', 'request.encoding_unsupported'] as const
-const documentation = { tags, security, errors, omitFaults }
+const documentation = { tags, security, errors }
 
 const endpoints = {
   access_evaluation_endpoint: '/access/v1/evaluation',
