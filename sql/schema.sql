@@ -2,6 +2,26 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+CREATE OR REPLACE FUNCTION public.confirm_access_events(ids bigint[], own_epoch text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  removed text;
+begin
+  if own_epoch <> '-' then
+    perform from redis_registry r where r.epoch = own_epoch and r.database = redis_database() for share skip locked;
+    if not found then return; end if;
+  end if;
+  perform set_config('velro.confirming', 'on', true);
+  with gone as (delete from access_events e where e.id = any (ids) returning e.id)
+  select string_agg(id::text, ' ') into removed from gone;
+  perform set_config('velro.confirming', '', true);
+  if removed is not null then perform pg_notify('velro', format('confirmed %s %s', own_epoch, removed)); end if;
+end $function$;
+comment on function confirm_access_events(ids bigint[], own_epoch text) is 'Removes events whose keys are deleted from the shared Redis server, and notifies every instance.';
+
 CREATE OR REPLACE FUNCTION public.database_identity()
  RETURNS text
  LANGUAGE plpgsql
@@ -204,6 +224,17 @@ CREATE OR REPLACE FUNCTION public.max_setting_length()
  IMMUTABLE PARALLEL SAFE
 RETURN 8192;
 comment on function max_setting_length() is 'Length in characters from which recorded keys go to the next transaction setting, because appending copies the whole setting.';
+
+CREATE OR REPLACE FUNCTION public.may_choose_redis(choice redis_registry, own_server text, identity text, outdated_epoch text)
+ RETURNS boolean
+ LANGUAGE sql
+ SET search_path TO '$user', 'public'
+AS $function$
+  select choice.epoch is null or choice.database <> identity or coalesce(choice.epoch = outdated_epoch, false)
+      or choice.server <> own_server
+         and (choice.server = '-' or not exists (select from redis_registrations r where r.server = choice.server))
+$function$;
+comment on function may_choose_redis(choice redis_registry, own_server text, identity text, outdated_epoch text) is 'Whether an instance may replace the choice of the shared Redis server by its own server.';
 
 CREATE OR REPLACE FUNCTION public.mend_project_access(mended uuid[])
  RETURNS void
@@ -634,6 +665,17 @@ begin
 end $function$;
 comment on function publish_at_commit() is 'Sends the event of the transaction when it commits, so that no write can skip the invalidation.';
 
+CREATE OR REPLACE FUNCTION public.redis_database()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO '$user', 'public'
+AS $function$
+  select database_identity() || '-' || md5(string_agg(coalesce(pg_relation_filenode(name::regclass), 0)::text, ' ' order by name))
+    from unnest('{access_events,generations,media,project_access,projects,service_keys,sessions,users}'::text[]) name
+$function$;
+comment on function redis_database() is 'Identifies the database and the files of its cached tables, for the keys of entries in Redis.';
+
 CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
  RETURNS void
  LANGUAGE plpgsql
@@ -687,6 +729,60 @@ begin
     using errcode = 'insufficient_privilege';
 end $function$;
 comment on function refuse_change() is 'Refuses to change or delete ledger entries, and to write balances other than through the ledger.';
+
+CREATE OR REPLACE FUNCTION public.register_redis(own_instance text, own_server text, outdated_epoch text)
+ RETURNS TABLE(epoch text, server text, database text, events bigint, chosen_s double precision)
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  identity text := redis_database();
+  choice redis_registry;
+begin
+  insert into redis_registrations as r (instance, server, seen_at)
+  values (own_instance, own_server, clock_timestamp())
+      on conflict (instance) do update set server = excluded.server, seen_at = excluded.seen_at;
+  delete from redis_registrations where instance in (
+    select r.instance from redis_registrations r where r.seen_at < clock_timestamp() - interval '10 seconds' for update skip locked);
+  select * into choice from redis_registry;
+  if own_server is not null and may_choose_redis(choice, own_server, identity, outdated_epoch) then
+    if choice.epoch is null then
+      insert into redis_registry (epoch, server, database) values (gen_random_uuid()::text, own_server, identity)
+          on conflict do nothing;
+    else
+      perform from redis_registry for update skip locked;
+      if found then
+        select * into choice from redis_registry;
+        if may_choose_redis(choice, own_server, identity, outdated_epoch) then
+          update redis_registry as r
+             set epoch = gen_random_uuid()::text, server = own_server, database = identity, chosen_at = clock_timestamp();
+        end if;
+      end if;
+    end if;
+    select * into choice from redis_registry;
+  end if;
+  if choice.database = identity then
+    return query select choice.epoch, choice.server, identity,
+      coalesce(pg_sequence_last_value(pg_get_serial_sequence('access_events', 'id')::regclass), 0),
+      extract(epoch from clock_timestamp() - choice.chosen_at)::float8;
+  end if;
+end $function$;
+comment on function register_redis(own_instance text, own_server text, outdated_epoch text) is 'Registers the Redis server of an instance for 10 seconds, and returns the server that all instances share.';
+
+CREATE OR REPLACE FUNCTION public.renew_redis_epoch()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if coalesce(current_setting('velro.confirming', true), '') = 'on' then return null; end if;
+  if tg_op = 'DELETE' then
+    if not exists (select from before) then return null; end if;
+  end if;
+  update redis_registry set epoch = gen_random_uuid()::text, chosen_at = clock_timestamp();
+  return null;
+end $function$;
+comment on function renew_redis_epoch() is 'Begins a new epoch of the shared Redis server when events are removed that no instance confirmed.';
 
 CREATE OR REPLACE FUNCTION public.require_read_committed()
  RETURNS void
@@ -775,6 +871,8 @@ create table access_events (
   constraint access_events_pkey PRIMARY KEY (id)
 );
 CREATE CONSTRAINT TRIGGER publish_at_commit AFTER INSERT ON public.access_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION publish_at_commit();
+CREATE TRIGGER renew_redis_epoch AFTER DELETE ON public.access_events REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION renew_redis_epoch();
+CREATE TRIGGER renew_redis_epoch_on_truncate AFTER TRUNCATE ON public.access_events FOR EACH STATEMENT EXECUTE FUNCTION renew_redis_epoch();
 comment on table access_events is 'Outbox of invalidation events: a row stays until Redis has confirmed the invalidation.';
 comment on column access_events.keys is 'Invalidation keys; {*} stands for everything.';
 comment on column access_events.writer is 'The instance that waits for acknowledgements; null: none does.';
@@ -1119,6 +1217,29 @@ CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.projects FOR EACH ST
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_projects();
 comment on table projects is 'Projects. A private project ignores its grants and keeps them.';
 comment on column projects.allow_derivatives is 'Whether users other than its owner may create children of a generation in this project.';
+
+create table redis_registrations (
+  instance text not null,
+  server text,
+  seen_at timestamp with time zone not null,
+  constraint redis_registrations_pkey PRIMARY KEY (instance)
+);
+comment on table redis_registrations is 'Which Redis server each running instance is connected to. A row that is not renewed expires.';
+comment on column redis_registrations.server is 'Run id of the server. A hyphen: no Redis is configured; null: it cannot be reached.';
+
+create table redis_registry (
+  only_row boolean default true not null,
+  epoch text not null,
+  server text not null,
+  database text not null,
+  chosen_at timestamp with time zone default clock_timestamp() not null,
+  constraint redis_registry_pkey PRIMARY KEY (only_row),
+  constraint redis_registry__only_row CHECK (only_row)
+);
+comment on table redis_registry is 'One row: the Redis server that the instances of this database share.';
+comment on column redis_registry.epoch is 'Random, new with each choice. Part of every key in Redis, so entries from before a choice are never found.';
+comment on column redis_registry.server is 'Run id of the server. A hyphen: the instances use no Redis.';
+comment on column redis_registry.database is 'Identity of the database for which it was chosen: a restored copy chooses anew.';
 
 create table refresh_tokens (
   token_hash bytea not null,

@@ -36,7 +36,7 @@ export const createServices = async (
 ): Promise<Services> => {
   await using opened = new AsyncDisposableStack()
   const infrastructure = await composeInfrastructure(config, connection, overrides, opened)
-  const access = composeAccess(infrastructure, opened)
+  const access = await composeAccess(infrastructure, opened)
   const features = composeFeatures(infrastructure, access, opened)
   startBackgroundTasks(infrastructure, access, features, opened)
   const owned = opened.move()

@@ -1,11 +1,11 @@
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
 import type { FactCache } from './cache/fact-cache.ts'
 import type { GatheredFacts, PrincipalFacts } from './cache/gather.ts'
-import { type Explanation, explainDecision, redactDecision } from './explanation.ts'
+import { type Explanation, explainDecision, markDegraded, redactDecision } from './explanation.ts'
 import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
@@ -26,9 +26,9 @@ import { isSameHash, readServiceKey } from './service-key.ts'
  * that `require` then finds in memory. Without a lease, or with the tier `l1` off, memory is not read, and each call loads
  * its facts again: two statements.
  *
- * Degrades: while Postgres is down and the lease has ended, callers are authenticated and `read` and `download` decided on
- * stale facts, which memory held while the lease lasted (see `StaleReads`). Any other action is refused with
- * `database.unavailable`, and so is every call whose facts are not all in memory.
+ * Degrades: while Postgres is down for every instance and the lease has ended, callers are authenticated and `read` and
+ * `download` decided on stale facts, which memory held while the lease lasted (see `StaleReads`). These decisions are marked.
+ * Any other action is refused with `database.unavailable`, and so is every call whose facts are not all in memory.
  */
 export type Access = {
   /**
@@ -173,7 +173,11 @@ export const createAccess = ({
       return { keyId: id }
     },
     decide: (userId, action, ref, deadline) => {
-      return mapMaybePromise(factsOf(userId, action, ref, deadline), (facts) => redactDecision(facts, action))
+      const known = peekFacts(userId, ref)
+      if (known !== undefined) return redactDecision(known, action)
+      return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
+        markDegraded(redactDecision(facts, action), gathered),
+      )
     },
     decideMany: async (questions, deadline) => {
       const gathered = await factCache.gather(
@@ -185,7 +189,8 @@ export const createAccess = ({
       return questions.map(({ userId, action, resource: ref }) => {
         const resource = gathered.resource(ref, userId)
         onDecision(userId, ref, resource)
-        return redactDecision(toFacts(userId, gathered.find('account', userId), resource), action)
+        const decision = redactDecision(toFacts(userId, gathered.find('account', userId), resource), action)
+        return markDegraded(decision, gathered)
       })
     },
     explain: (userId, action, ref, deadline) => {
@@ -196,7 +201,7 @@ export const createAccess = ({
         return explainDecision(clock, known, action, source, clock.monotonic() - startedMs)
       }
       return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
-        explainDecision(clock, facts, action, gathered, clock.monotonic() - startedMs),
+        markDegraded(explainDecision(clock, facts, action, gathered, clock.monotonic() - startedMs), gathered),
       )
     },
     require: async (caller, action, ref, deadline) => {

@@ -5,11 +5,15 @@ import type { Connection, Database, Route, Sql } from '../platform/postgres.ts'
 import { createFactCache, type FactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { type CacheRedis, createRedisCache, type RedisCache } from './cache/redis-cache.ts'
+import { createRedisRegistry, type RedisRegistry } from './cache/redis-registry.ts'
+import { registerRedis, unregisterRedis } from './cache/redis-registry-store.ts'
+import { noOutageHooks, type OutageHooks } from './cache/shared-outage.ts'
 import { createStaleDetector, type StaleDetector } from './cache/stale-detector.ts'
 import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
 import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-loader.ts'
 import type { Bus, BusHandlers } from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
+import { readDatabaseIdentity } from './invalidation/database-identity-store.ts'
 import { createEventStore } from './invalidation/event-store.ts'
 import { createListeningBus } from './invalidation/listening-bus.ts'
 import type { InvalidationKeys } from './invalidation/model.ts'
@@ -19,6 +23,8 @@ import type { LeaseTiming } from './invalidation/timing.ts'
 import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from './policy/facts/registry.ts'
 
 type Dependencies = {
+  /** The random name of this instance; see `newInstanceName`. */
+  readonly instance: string
   readonly database: Database
   /** For the connection of the bus that listens. Must not go through a pooler. */
   readonly busConnection: Connection
@@ -38,6 +44,8 @@ type Dependencies = {
   readonly acknowledge: boolean
   /** Which tiers are on: as stored at the start, and how to read that again. */
   readonly tierSwitches: { readonly stored: FlagValues; readonly read: (sql: Sql) => Promise<FlagValues> }
+  /** Learn of the connection of the bus and of events. */
+  readonly hooks?: OutageHooks | undefined
   /** Default: a lease of 1,000 ms, a heartbeat each 250 ms, and the intervals of the outbox. */
   readonly timing?: CacheTiming | undefined
 }
@@ -49,6 +57,8 @@ export type Caches = {
   readonly facts: FactCache
   readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict'>
   readonly redisCache: RedisCache | undefined
+  /** Whether this instance uses Redis, or why it does not. */
+  readonly redisUse: () => RedisRegistry['use']
   readonly changes: Changes
   readonly bus: Pick<
     Bus,
@@ -76,14 +86,43 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
   return 200 + 2 * key.length + (extraBytes ?? 0)
 }
 
+/** Passes every event that this instance is about to commit to the hooks. */
+const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: OutageHooks): B => ({
+  ...bus,
+  registerCommit: (eventId) => {
+    hooks.onCommitting(eventId)
+    const wait = bus.registerCommit(eventId)
+    return {
+      acknowledgedByAll: wait.acknowledgedByAll,
+      abandon: () => {
+        hooks.onAbandoned(eventId)
+        wait.abandon()
+      },
+    }
+  },
+})
+
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
+  const { hooks = noOutageHooks } = dependencies
   const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits })
   const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
   const pendingInvalidations = createPendingInvalidations(realClock)
-  const redisCache = redis && createRedisCache({ redis, clock })
+  const registry = createRedisRegistry({
+    redis,
+    register: (server, outdatedEpoch) => registerRedis(database.batch, dependencies.instance, server, outdatedEpoch),
+    unregister: () => unregisterRedis(database.batch, dependencies.instance),
+    clock: realClock,
+    log,
+  })
+  const redisCache = redis && createRedisCache({ redis, registry, clock, log })
   const outbox = createOutbox({
-    redisCache,
+    redisCache: redisCache ?? {
+      invalidate: async () => true,
+      get epoch() {
+        return registry.epoch
+      },
+    },
     pendingInvalidations,
     store: createEventStore(database.batch),
     clock: realClock,
@@ -97,12 +136,14 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     for (const listener of listeners) listener(keys)
   }
   const handlers: Omit<BusHandlers, 'beforeLease'> = {
-    onEvent: (event) => {
+    onEvent: (event, position) => {
+      hooks.onEvent(event.id, position)
       pendingInvalidations.add(event)
       flags.onInvalidated(event.keys)
       invalidate(event.keys)
     },
-    onReset: ({ pendingInvalidations: events, isContinued }) => {
+    onReset: ({ pendingInvalidations: events, isContinued, identity, position }) => {
+      hooks.onReset({ identity, position })
       if (!isContinued) {
         pendingInvalidations.renumber()
         outbox.onOtherDatabase()
@@ -116,6 +157,8 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     onConfirmed: outbox.onConfirmed,
   }
   const { bus, disconnect } = createListeningBus({
+    instance: dependencies.instance,
+    onConnection: hooks.onConnection,
     connection: dependencies.busConnection,
     changesConnection: dependencies.changesConnection,
     route: dependencies.route,
@@ -124,10 +167,12 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     log,
     handlers,
     // The other instances stop waiting for one without a lease, so a switch they turned must be read before it has one.
-    beforeLease: (sql, { isOther }) => {
+    beforeLease: async (sql, { isOther }) => {
+      registry.onBusOpen()
       // A fact must not be read from the earlier database under a lease of the new one.
       if (isOther) database.retireConnections()
-      return flags.reload(() => tierSwitches.read(sql))
+      registry.onBusIdentity(await readDatabaseIdentity(sql))
+      await flags.reload(() => tierSwitches.read(sql))
     },
     acknowledge: dependencies.acknowledge,
     timing: timing?.lease,
@@ -174,7 +219,8 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     facts,
     memory,
     redisCache,
-    changes: createChanges({ sql: database.write, bus, facts, onCommitted: outbox.enqueue }),
+    redisUse: () => registry.use,
+    changes: createChanges({ sql: database.write, bus: watchCommits(bus, hooks), facts, onCommitted: outbox.enqueue }),
     bus,
     pendingInvalidations,
     flags,
@@ -184,6 +230,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
       staleDetector.stop()
       await bus.close()
       await outbox.close()
+      await registry.close()
       await disconnect()
     },
   }

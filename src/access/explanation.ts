@@ -1,7 +1,7 @@
 import type { Clock } from '../kit/clock.ts'
 import type { GatheredFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
-import { type Decision, decide, layers } from './policy/decide.ts'
+import { type Decision, decide, layers, staleReads } from './policy/decide.ts'
 import { noResource } from './policy/facts/resource-walk.ts'
 import type { Action } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
@@ -38,6 +38,10 @@ export const redactDecision = (facts: Facts, action: Action, decision = decide(f
   if (decision.allowed || isAboutAccount(decision)) return decision
   return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
 }
+
+/** Marks a decision on stale facts, so that a service that reads only the body sees it. */
+export const markDegraded = <D extends Decision>(decision: D, { stale }: Pick<GatheredFacts, 'stale'>): D =>
+  stale ? { ...decision, degraded: staleReads } : decision
 
 /** The finding of each layer, but for that of the account, about a resource that does not exist. */
 const notVisibleFindings = new Map(

@@ -1,5 +1,6 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { tiers } from './cache/tiered-loader.ts'
+import { staleReads } from './policy/decide.ts'
 import { actions, listedTypes, resourceTypes } from './policy/matrix.ts'
 
 const aboutUser = t.Optional(
@@ -15,7 +16,14 @@ export type Question = Static<typeof question>
 
 export const batch = closed({ checks: t.Array(question, { minItems: 1, maxItems: 200 }) })
 
-export const decision = closed({ allowed: t.Boolean(), reason: t.String() })
+export const degraded = t.Optional(
+  t.Literal(staleReads, {
+    description:
+      'Present only while Postgres is down for every instance: the decision was made from memory. The header Velro-Degraded says the same',
+  }),
+)
+
+export const decision = closed({ allowed: t.Boolean(), reason: t.String(), degraded })
 export const decisions = closed({
   results: t.Array(decision, { description: 'One decision for each check, in the order of the request' }),
 })
@@ -23,6 +31,7 @@ export const decisions = closed({
 export const explanation = closed({
   allowed: t.Boolean(),
   reason: t.String(),
+  degraded,
   layers: t.Array(
     closed({
       layer: t.Integer({ minimum: 1, maximum: 10 }),

@@ -1,3 +1,5 @@
+import { redisUses } from '../access/cache/redis-registry.ts'
+import { refusals } from '../access/cache/shared-outage.ts'
 import { noLeaseReasons } from '../access/invalidation/tracking.ts'
 import { closed, oneOf, type Static, t } from '../http/schema-types.ts'
 
@@ -30,11 +32,17 @@ const caches = closed({
     enabled: t.Boolean(),
     /** `none`: no Redis is configured. `tripped`: the circuit breaker is open, after timeouts or errors. */
     state: oneOf(['none', 'up', 'down', 'tripped'] as const),
+    use: {
+      ...oneOf(redisUses),
+      description:
+        'Whether this instance uses Redis. `other_server`: it does not, because the other instances use another Redis server. `not_registered`: it has not yet agreed with the others since the bus or Redis was connected',
+    },
     hits: count('Facts, not decisions'),
     misses: count(),
     timeouts: count(),
     errors: count(),
     unreadable: count('Values that were no JSON or did not match their schema'),
+    full: count('Facts not stored in Redis because its memory is full and it evicts nothing'),
     refused: count(
       'Facts not stored in Redis because they were invalidated, evicted or expired there while they were loaded',
     ),
@@ -67,5 +75,15 @@ const bus = closed({
   }),
 })
 
-export const metrics = closed({ caches, bus })
+const staleReads = closed({
+  allowed: t.Boolean({
+    description: 'Whether stale reads would be safe now: every instance has stated that it cannot reach Postgres',
+  }),
+  refused_because: t.Union([oneOf(refusals), t.Null()], {
+    description:
+      '`others_unknown`: an instance that may have committed changes has not stated that it cannot reach Postgres. `no_redis`: several instances run without Redis. `redis_silent`: Redis did not answer. `events_missing`: another instance has applied an event that this one has not. Null while they are allowed',
+  }),
+})
+
+export const metrics = closed({ caches, bus, stale_reads: staleReads })
 export type Metrics = Static<typeof metrics>

@@ -1,13 +1,18 @@
 import type { DecisionCounters } from '../access/cache/decision-counters.ts'
+import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'
 
 type Dependencies = {
-  readonly caches: Pick<Caches, 'memory' | 'redisCache' | 'bus' | 'pendingInvalidations' | 'flags' | 'staleDetector'>
+  readonly caches: Pick<
+    Caches,
+    'memory' | 'redisCache' | 'redisUse' | 'bus' | 'pendingInvalidations' | 'flags' | 'staleDetector'
+  >
   readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
   /** Undefined: no Redis is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
+  readonly outage: Pick<SharedOutage, 'isShared' | 'refusal'>
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -21,8 +26,8 @@ const shareOf = (part: number, whole: number): number | null => (whole === 0 ? n
  * Guarantee: reads memory only, so it works while Postgres and Redis are down. A hit rate never appears without the count of
  * stale facts.
  */
-export const createMonitoring = ({ caches, decisionCounters, redis, l1 }: Dependencies) => {
-  const { memory, redisCache, bus, pendingInvalidations, flags, staleDetector } = caches
+export const createMonitoring = ({ caches, decisionCounters, redis, outage, l1 }: Dependencies) => {
+  const { memory, redisCache, redisUse, bus, pendingInvalidations, flags, staleDetector } = caches
 
   const cacheMetrics = (): Metrics['caches'] => {
     const { l1: byMemory, l2: byOuter, l3, database } = decisionCounters.decisions
@@ -43,11 +48,13 @@ export const createMonitoring = ({ caches, decisionCounters, redis, l1 }: Depend
       l2: {
         enabled: flags.current.l2,
         state: redis?.state() ?? 'none',
+        use: redisUse(),
         hits: redisCache?.counts.hits ?? 0,
         misses: redisCache?.counts.misses ?? 0,
         timeouts: redis?.counts.timeouts ?? 0,
         errors: redis?.counts.errors ?? 0,
         unreadable: redisCache?.counts.invalidEntries ?? 0,
+        full: redisCache?.counts.fullServer ?? 0,
         refused: redisCache?.counts.refusedFills ?? 0,
       },
       l3: { enabled: flags.current.l3 },
@@ -73,7 +80,12 @@ export const createMonitoring = ({ caches, decisionCounters, redis, l1 }: Depend
     },
   })
 
-  return { metrics: (): Metrics => ({ caches: cacheMetrics(), bus: busMetrics() }) }
+  const staleReads = (): Metrics['stale_reads'] => {
+    const allowed = outage.isShared()
+    return { allowed, refused_because: allowed ? null : (outage.refusal ?? null) }
+  }
+
+  return { metrics: (): Metrics => ({ caches: cacheMetrics(), bus: busMetrics(), stale_reads: staleReads() }) }
 }
 
 export type Monitoring = ReturnType<typeof createMonitoring>

@@ -102,12 +102,24 @@ const withTimeout = <T>(ms: number, work: () => Promise<T>): Promise<T> =>
 const readField = (info: unknown, name: string): string | undefined =>
   new RegExp(`^${name}:(\\S+)`, 'm').exec(String(info))?.[1]
 
+const reasonOf = (error: unknown): string => {
+  const { code, message } = error as { code?: unknown; message?: unknown }
+  return String(message || code || error)
+}
+
+/** Whether the server does not know the command, or does not permit it. */
+const isRefusal = (error: unknown): boolean =>
+  error instanceof Error && /^(?:ERR unknown command|NOPERM)/.test(error.message)
+
 /**
  * The run id of the server. Rejects servers that could serve invalidated entries or lack keys: a replica (it lags behind its
  * master), a server that is loading its data, and a cluster of several nodes (one connection reaches one node's keys).
  */
 const identify = async (client: Client): Promise<string> => {
-  const info = await client.info()
+  const info = await client.info().catch((error) => {
+    if (!isRefusal(error)) throw error
+    throw new UnsuitableServer(`The server refuses the command INFO, which names its run: ${reasonOf(error)}`)
+  })
   const serverRunId = readField(info, 'run_id')
   if (serverRunId === undefined) throw new UnsuitableServer('The server does not report its run_id')
   if (readField(info, 'loading') === '1') throw new UnsuitableServer('The server is loading its data')
@@ -117,11 +129,6 @@ const identify = async (client: Client): Promise<string> => {
     if (nodes !== '1') throw new UnsuitableServer(`The server is a cluster of ${nodes} nodes; use a single node`)
   }
   return serverRunId
-}
-
-const reasonOf = (error: unknown): string => {
-  const { code, message } = error as { code?: unknown; message?: unknown }
-  return String(message || code || error)
 }
 
 type Link<S extends string> = {
@@ -147,7 +154,13 @@ const createLossReport = (log: Log) => {
   const reportLoss = (error: unknown) => {
     if (lossReported) return
     lossReported = true
-    log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is down or too slow: continuing without it')
+    if (error instanceof UnsuitableServer) {
+      log.warn(
+        { event: 'redis.unsuitable', reason: error.message },
+        'redis cannot be used as a cache: continuing without it',
+      )
+    } else
+      log.warn({ event: 'redis.lost', reason: reasonOf(error) }, 'redis is down or too slow: continuing without it')
   }
   const reportRecovery = () => {
     if (!lossReported) return

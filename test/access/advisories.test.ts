@@ -51,7 +51,7 @@ let there: Instance
 
 const start = async (): Promise<Instance> => {
   const caches = await startCaches(database.connection, server.url)
-  await caches.until(() => caches.redis?.serverRunId !== undefined)
+  await caches.until(() => caches.redisCache?.epoch !== undefined)
   return {
     ...caches,
     access: createAccess({ facts: caches.facts, clock: systemClock, decisionCounters: createDecisionCounters() }),

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { scripts } from '../../src/access/cache/redis-cache.ts'
 import { type CacheTiming, createCaches } from '../../src/access/caches.ts'
 import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
@@ -37,6 +38,7 @@ export const startCaches = async (
   const redis =
     redisUrl === undefined ? undefined : createRedis({ url: redisUrl, clock, log, scripts, deadlineMs: 2_000 })
   const caches = createCaches({
+    instance: randomBytes(9).toString('hex'),
     database: pools,
     busConnection,
     changesConnection,

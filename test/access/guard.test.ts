@@ -47,6 +47,7 @@ describe('a session whose facts are in memory', () => {
     const staleReads = withStaleReads({
       facts: createFactCache({ load, memory, clock, lease, flags: { l1: true } }),
       isReachable: async () => isUp,
+      isShared: () => true,
       clock,
       lease,
       limitMs: 60_000,

@@ -94,7 +94,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       )
     }
     const redisCache: RedisCache = {
-      counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 },
+      counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 },
       lookup: async (keys) =>
         (await command(() =>
           keys.map((of): RedisLookup => {
@@ -116,18 +116,18 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
           for (const of of keys) redis.places.delete(of)
           return true
         })) ?? false,
-      get serverRunId() {
+      get epoch() {
         return redis.isUp ? String(redis.incarnation) : undefined
       },
     }
 
     const store: EventStore = {
       listPending: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
-      remove: async (eventIds, serverRunId) => {
+      remove: async (eventIds, epoch) => {
         for (const each of eventIds) postgres.rows.delete(each)
         postgres.messages.push({
           channel: commonChannel,
-          payload: encodeMessage('confirmed', { serverRunId, eventIds }),
+          payload: encodeMessage('confirmed', { epoch, eventIds }),
         })
       },
     }

@@ -33,7 +33,7 @@ describe('two instances with one Postgres and one Redis', () => {
 
   const start = async (redisUrl?: string) => {
     const started = await startCaches(database.connection, redisUrl, timing)
-    if (redisUrl === server.url) await started.until(() => started.redis?.serverRunId !== undefined)
+    if (redisUrl === server.url) await started.until(() => started.redisCache?.epoch !== undefined)
     running.push(started)
     return started
   }
@@ -44,6 +44,9 @@ describe('two instances with one Postgres and one Redis', () => {
     }
   }
   const inRedis = async () => (await client.keys('*')).filter((name) => name.endsWith(ofBob)).length
+  const chosenServer = async () => (await sql<{ server: string }[]>`select server from redis_registry`)[0]?.server
+  const notedEvents = async () =>
+    Promise.all((await client.keys('*:newest_event')).map(async (name) => Number(await client.get(name))))
   const connect = () => {
     client = new Client(server.url, { retryStrategy: () => 20 })
     client.on('error', () => {})
@@ -139,28 +142,29 @@ describe('two instances with one Postgres and one Redis', () => {
     expect(await b.pendingInvalidations()).toEqual([])
   }, 60_000)
 
-  test('a change confirmed by one Redis server is not served from another until that has deleted it too', async () => {
+  test('an instance with another Redis server than the others runs without it until those are gone, also after a cut of the bus', async () => {
     const second = await startRedis()
     const other = new Client(second.url)
     try {
-      const [a, b] = [await start(server.url), await start(second.url)]
-      await fill(a, b)
-      // This Redis does not delete anything for now.
-      const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
-      await a.setStatus(bob, 'suspended')
+      const [a, b] = [await start(server.url), await startCaches(database.connection, second.url, timing)]
+      running.push(b)
+      await fill(a)
+      await b.until(() => b.redisUse() === 'other_server')
+      for (let reads = 0; reads < 3; reads += 1) expect(await b.readStatus(bob)).toBe('active by l3')
+      expect((await other.keys('*')).filter((name) => name.endsWith(ofBob))).toEqual([])
+      // A change of this instance is deleted and confirmed by one that uses the shared server.
+      await b.setStatus(bob, 'suspended')
       await a.until(async () => (await a.pendingInvalidations()).length === 0)
       await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
-      expect((await other.keys('*')).filter((name) => name.endsWith(ofBob))).toHaveLength(1)
-      expect(await b.readStatus(bob)).toBe('suspended by l3')
-      // Nor after both instances lost their bus connections.
       const [row] = await sql`
         select count(pg_terminate_backend(pid)) from pg_stat_activity
          where application_name = 'velro:bus' and datname = current_database()`
       expect(Number(row?.['count'])).toBe(2)
+      await a.setStatus(bob, 'active')
       await b.leasedAnew()
-      expect(await b.readStatus(bob)).toBe('suspended by l3')
-      must.mockRestore()
-      await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+      expect(await b.readStatus(bob)).toBe('active by l3')
+      await a.close()
+      await b.until(async () => (await b.readStatus(bob)) === 'active by l2')
     } finally {
       for (const instance of running.splice(0)) await instance.close()
       other.disconnect()
@@ -257,6 +261,96 @@ describe('two instances with one Postgres and one Redis', () => {
     await removeInBulk(sql)
   }, 60_000)
 
+  test('an instance without Redis leaves confirming to those with one, and one with Redis takes over from it', async () => {
+    const a = await start()
+    await a.until(async () => (await chosenServer()) === '-')
+    const b = await start(server.url)
+    expect(await chosenServer()).toBe(b.redis?.serverRunId)
+    await fill(b)
+    const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
+    await a.setStatus(bob, 'suspended')
+    expect(await b.readStatus(bob)).toBe('suspended by l3')
+    expect(await a.pendingInvalidations()).toEqual([ofBob])
+    must.mockRestore()
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+    expect(await a.pendingInvalidations()).toEqual([])
+  })
+
+  test('events that were removed by hand begin a new epoch, whose entries are new', async () => {
+    const a = await start(server.url)
+    await fill(a)
+    await a.close()
+    running.length = 0
+    await sql`update users set status = 'suspended' where id = ${bob}`
+    await sql`delete from access_events`
+    expect(await inRedis()).toBe(1)
+    const b = await start(server.url)
+    expect(await b.readStatus(bob)).toBe('suspended by l3')
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+  })
+
+  test('a database set back to an earlier state finds none of its entries in Redis, with the same tables or with new ones', async () => {
+    for (const restoreTables of [false, true]) {
+      await sql`update users set status = 'suspended' where id = ${bob}`
+      const [{ events }] = await sql<[{ events: string }]>`select last_value as events from access_events_id_seq`
+      const a = await start(server.url)
+      await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
+      await a.setStatus(bob, 'active')
+      await fill(a)
+      // It notes the newest event in Redis when it registers again.
+      await a.until(async () => (await notedEvents()).some((noted) => noted > Number(events)))
+      await a.close()
+      running.length = 0
+      await sql.begin(async (tx) => {
+        await tx`set local session_replication_role = replica`
+        await tx`update users set status = 'suspended' where id = ${bob}`
+        await tx`delete from access_events`
+        if (restoreTables) {
+          await tx`create table copy as select * from users`
+          await tx`truncate users cascade`
+          await tx`insert into users select * from copy`
+          await tx`drop table copy`
+        } else await tx`select setval('access_events_id_seq', ${events})`
+      })
+      expect(await inRedis()).toBeGreaterThan(0)
+      const b = await start(server.url)
+      expect(await b.readStatus(bob)).toBe('suspended by l3')
+      await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+      await b.close()
+      running.length = 0
+    }
+  }, 60_000)
+
+  test('a copy of the database that shares the Redis server finds no entry of the original, and leaves it none', async () => {
+    const a = await start(server.url)
+    await fill(a)
+    await a.close()
+    running.length = 0
+    const name = `${database.connection.database}_staging`
+    const admin = connectOnce({ ...database.connection, database: 'postgres' })
+    await sql.end()
+    try {
+      await admin`create database ${admin(name)} template ${admin(database.connection.database)} strategy file_copy`
+      sql = connectOnce(database.connection)
+      const production = await start(server.url)
+      const staging = await startCaches({ ...database.connection, database: name }, server.url, timing)
+      running.push(staging)
+      await staging.until(() => staging.redisCache?.epoch !== undefined)
+      await staging.setStatus(bob, 'suspended')
+      expect(await staging.readStatus(bob)).toBe('suspended by l3')
+      await staging.until(async () => (await staging.readStatus(bob)) === 'suspended by l2')
+      expect(await production.readStatus(bob)).toBe('active by l2')
+      await production.setStatus(bob, 'suspended')
+      await staging.setStatus(bob, 'active')
+      await staging.until(async () => (await staging.readStatus(bob)) === 'active by l2')
+      expect(await production.readStatus(bob)).toStartWith('suspended')
+    } finally {
+      for (const instance of running.splice(0)) await instance.close()
+      await admin`drop database if exists ${admin(name)} with (force)`
+      await admin.end()
+    }
+  }, 60_000)
+
   test('an event is confirmed at once where no Redis is configured', async () => {
     const a = await start()
     await a.setStatus(bob, 'suspended')
@@ -269,25 +363,25 @@ describe('an outbox', () => {
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
   const event = (id: string, keys: InvalidationEvent['keys'] = [ofBob]): InvalidationEvent => ({ id, keys: keys })
   let work: Map<number, () => void>
-  let removed: { ids: string[]; serverRunId: string }[]
+  let removed: { ids: string[]; epoch: string }[]
   /** The ids of the event rows in Postgres. */
   let rows: Set<string>
   let clock: ReturnType<typeof manualClock>
   let deletions: { keys: readonly FactKey[]; done: (deleted: boolean) => void }[]
-  let serverRunId: string | undefined
+  let epoch: string | undefined
   let pendingInvalidations: ReturnType<typeof createPendingInvalidations>
   /** How many ids each query for pending events had. */
   let batchSizes: number[]
 
-  const create = (withRedis = true) => {
+  const create = () => {
     const redisCache = {
       invalidate: (keys: readonly FactKey[]) => new Promise<boolean>((done) => deletions.push({ keys, done })),
-      get serverRunId() {
-        return serverRunId
+      get epoch() {
+        return epoch
       },
     }
     return createOutbox({
-      redisCache: withRedis ? redisCache : undefined,
+      redisCache,
       pendingInvalidations,
       clock,
       log: createLog('silent'),
@@ -297,7 +391,7 @@ describe('an outbox', () => {
           return new Set(ids.filter((id) => rows.has(id)))
         },
         remove: async (ids, by) => {
-          removed.push({ ids: [...ids], serverRunId: by })
+          removed.push({ ids: [...ids], epoch: by })
           for (const id of ids) rows.delete(id)
         },
       },
@@ -322,7 +416,7 @@ describe('an outbox', () => {
     rows = new Set()
     deletions = []
     batchSizes = []
-    serverRunId = 'x'
+    epoch = 'x'
     clock = manualClock()
     pendingInvalidations = createPendingInvalidations(clock)
     spyOn(globalThis, 'setInterval').mockImplementation(
@@ -331,7 +425,7 @@ describe('an outbox', () => {
   })
   afterEach(() => void mock.restore())
 
-  test('confirms deleted events in one statement, under the run id of the server that deleted them', async () => {
+  test('confirms deleted events in one statement, under the epoch in which they were deleted', async () => {
     const outbox = create()
     for (const id of ['1', '2']) outbox.enqueue(event(id))
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
@@ -339,29 +433,29 @@ describe('an outbox', () => {
     outbox.enqueue(event('3'))
     await answerDeletions(false)
     await flush()
-    expect(removed).toEqual([{ ids: ['1', '2'], serverRunId: 'x' }])
+    expect(removed).toEqual([{ ids: ['1', '2'], epoch: 'x' }])
     // Its own pending events change only when the confirmation arrives on the bus.
     outbox.onConfirmed(['1', '2'], 'x')
     expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['3'])
   })
 
-  test('confirms nothing when another server answered meanwhile', async () => {
+  test('confirms nothing when another epoch began meanwhile', async () => {
     const outbox = create()
     outbox.enqueue(event('1'))
     await answerDeletions(true)
     outbox.enqueue(event('2'))
-    serverRunId = 'y'
+    epoch = 'y'
     await answerDeletions(true)
     outbox.enqueue(event('3'))
     await answerDeletions(true)
     await flush()
     expect(removed).toEqual([
-      { ids: ['1'], serverRunId: 'x' },
-      { ids: ['3'], serverRunId: 'y' },
+      { ids: ['1'], epoch: 'x' },
+      { ids: ['3'], epoch: 'y' },
     ])
   })
 
-  test('deletes events confirmed by another server from its own before it removes them', async () => {
+  test('deletes events confirmed under another epoch from its own server before it removes them', async () => {
     const outbox = create()
     pendingInvalidations.add(event('1'))
     outbox.onConfirmed(['1', 'unknown'], 'other')
@@ -369,10 +463,6 @@ describe('an outbox', () => {
     await answerDeletions(false)
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
     // The next sweep repeats it.
-    await sweep()
-    serverRunId = 'y'
-    await answerDeletions(true)
-    expect(pendingInvalidations.has(ofBob)).toBeTrue()
     await sweep()
     await answerDeletions(true)
     expect(pendingInvalidations.has(ofBob)).toBeFalse()
@@ -395,7 +485,7 @@ describe('an outbox', () => {
     expect(deletions.map(({ keys }) => keys)).toEqual([[ofBob]])
     await answerDeletions(true)
     await flush()
-    expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
+    expect(removed).toEqual([{ ids: ['1'], epoch: 'x' }])
     expect(pendingInvalidations.has('project:p')).toBeTrue()
   })
 
@@ -436,7 +526,8 @@ describe('an outbox', () => {
     await sweepInVain()
     expect(deletions).toEqual([])
     expect([...pendingInvalidations.list()].map(({ id }) => id)).toEqual(['1'])
-    expect(removed).toEqual([{ ids: ['1'], serverRunId: 'x' }])
+    // Under any epoch.
+    expect(removed).toEqual([{ ids: ['1'], epoch: '-' }])
   })
 
   test('sweeps batches of 1,000 events, yields in between, and continues at the next sweep', async () => {
@@ -473,13 +564,15 @@ describe('an outbox', () => {
     expect(pendingInvalidations.has(ofBob)).toBeTrue()
   })
 
-  test('without Redis confirms at once, under no server', async () => {
-    const outbox = create(false)
+  test('confirms nothing while the instance may not use Redis, and drops events whose rows are gone', async () => {
+    const outbox = create()
+    epoch = undefined
     outbox.enqueue(event('1'))
-    await settle()
+    await answerDeletions(true)
     await flush()
-    expect(removed).toEqual([{ ids: ['1'], serverRunId: '-' }])
-    outbox.onConfirmed(['1'], 'any server')
+    expect(removed).toEqual([])
+    outbox.onConfirmed(['1'], 'of the others')
+    await answerDeletions(true)
     expect(pendingInvalidations.size).toBe(0)
   })
 

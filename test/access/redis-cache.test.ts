@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { Redis as Client } from 'ioredis'
-import { type RedisCache, redisTtlMs } from '../../src/access/cache/redis-cache.ts'
+import { createRedisCache, type RedisCache, redisTtlMs } from '../../src/access/cache/redis-cache.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { startRedis } from '../harness.ts'
 import { idOf } from './random.ts'
 import { connectOuter, startOuter, type TestOuter } from './redis.ts'
@@ -144,11 +145,15 @@ describe('a fill', () => {
     expect(lives).toBeLessThanOrEqual(redisTtlMs)
   })
 
-  test('is stored under the run id of the server, so entries restored by another server are not found', async () => {
+  test('is stored under the prefix of the instance, and not at all where it has none', async () => {
     await fill(key, fact)
-    const runId = /^run_id:(\w+)/m.exec(await on.client.info('server'))?.[1]
     expect(await on.client.keys('*')).toEqual([on.nameOf(key)])
-    expect(on.nameOf(key)).toStartWith(`velro:1:${runId?.slice(0, 12)}:project:`)
+    const registry = { prefixFor: () => undefined, epoch: undefined }
+    const none = createRedisCache({ redis: on.redis, registry, clock, log: createLog('silent') })
+    expect(await none.lookup([key])).toEqual([])
+    none.fill(key, fact, 'any')
+    expect(await none.invalidate([key])).toBeTrue()
+    expect(await factIn(key)).toEqual(fact)
   })
 
   test('is undone for more than 1,000 keys by one call of invalidate', async () => {
@@ -390,6 +395,31 @@ test('the grants of a user are returned as written: none, the maximum, or `many`
   }
 })
 
+test('a full server that evicts nothing serves what it holds, refuses the rest, and can delete', async () => {
+  const full = await startOuter({ flags: ['--maxmemory-policy', 'noeviction'] })
+  try {
+    await fill(key, fact, full.redisCache)
+    expect(await factIn(key, full.redisCache)).toEqual(fact)
+    // Less than an empty server takes.
+    await full.client.config('SET', 'maxmemory', '100kb')
+    expect(await factIn(key, full.redisCache)).toEqual(fact)
+    expect(await full.redisCache.lookup([examples.account.key])).toEqual([])
+    expect(full.redisCache.counts).toMatchObject({ fullServer: 1, invalidEntries: 0 })
+    expect([full.redis.state(), full.redis.counts.errors]).toEqual(['up', 0])
+    expect(await full.redisCache.invalidate([key])).toBeTrue()
+    expect(await factIn(key, full.redisCache)).toBeUndefined()
+  } finally {
+    await full.close()
+  }
+})
+
+test('an invalidation also deletes the entries of instances of version 1', async () => {
+  const old = `velro:1:${on.redis.serverRunId?.slice(0, 12)}:${key}`
+  await on.client.hset(old, 'nonce', 'n')
+  await redisCache.invalidate([key])
+  expect(await on.client.exists(old)).toBe(0)
+})
+
 describe('an unreachable server', () => {
   test('misses at once without a nonce, and invalidate reports that nothing was deleted', async () => {
     const other = await startOuter()
@@ -399,7 +429,6 @@ describe('an unreachable server', () => {
     expect(await other.redisCache.lookup([key])).toEqual([])
     other.redisCache.fill(key, fact, 'any')
     expect(await other.redisCache.invalidate([key])).toBeFalse()
-    expect(other.redisCache.serverRunId).toBeUndefined()
     await other.close()
   })
 })

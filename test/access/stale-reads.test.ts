@@ -33,6 +33,7 @@ test('an answered gather leaves nothing in memory', async () => {
   const { facts } = withStaleReads({
     facts: createFactCache({ load, memory, clock: systemClock, lease, flags }),
     isReachable: async () => true,
+    isShared: () => true,
     clock: systemClock,
     lease,
     limitMs: 0,
@@ -59,6 +60,7 @@ describe('without a lease', () => {
   let probes: PromiseWithResolvers<boolean>[]
   let staleReads: ReturnType<typeof withStaleReads>
   let lease: { untilMs: number }
+  let isShared: boolean
 
   const flushPromises = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
@@ -85,6 +87,7 @@ describe('without a lease', () => {
   beforeEach(async () => {
     clock = manualClock()
     lease = { untilMs: 1_000 }
+    isShared = true
     statements = []
     probes = []
     const load: LoadFacts = (wanted) => {
@@ -104,7 +107,7 @@ describe('without a lease', () => {
       probes.push(probe)
       return probe.promise
     }
-    staleReads = withStaleReads({ facts, isReachable, clock, lease, limitMs: 60_000 })
+    staleReads = withStaleReads({ facts, isReachable, isShared: () => isShared, clock, lease, limitMs: 60_000 })
     const known = ask(ada)
     answer(0)
     expect(await known).toEqual(asRead)
@@ -174,6 +177,16 @@ describe('without a lease', () => {
       expect(await adas).toEqual(asStale)
     })
   }
+
+  test('while another instance may reach Postgres no facts are read stale', async () => {
+    isShared = false
+    const adas = ask(ada)
+    statements[1]?.reject(failure('ECONNREFUSED', { syscall: 'connect' }))
+    expect(await adas).toBe('database.unavailable')
+    expect(await ask(ada)).toBe('database.unavailable')
+    isShared = true
+    expect(await ask(ada)).toEqual(asStale)
+  })
 
   test('with a lease no facts are read stale, and waiting gathers fail', async () => {
     lease.untilMs = Number.POSITIVE_INFINITY

@@ -90,8 +90,8 @@ describe('a load through Redis', () => {
       looks.push([...keys].sort())
       return on.redisCache.lookup(keys)
     },
-    counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 },
-    serverRunId: 'x',
+    counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 },
+    epoch: 'x',
   }
   const again = async (wanted = asked, options?: { bypassRedis: true }) => {
     looks = []

@@ -37,7 +37,7 @@ describe('a message on the bus', () => {
     ['heartbeat', { instance: 'i1', heartbeatId: '1.2', seen: undefined }, 'beat i1 1.2'],
     ['acknowledgement', { instance: 'i1', eventIds: ['7', '8'] }, 'ack i1 7 8'],
     ['leave', { instance: 'i1' }, 'bye i1'],
-    ['confirmed', { serverRunId: '0f', eventIds: ['7', '8'] }, 'confirmed 0f 7 8'],
+    ['confirmed', { epoch: '0f', eventIds: ['7', '8'] }, 'confirmed 0f 7 8'],
     ['progress', { generationId: 'g', attempt: 2, fraction: 0.25 }, 'progress g 2 0.25'],
     ['job', {}, 'job'],
     ['cancelled', { generationId: 'g' }, 'cancelled g'],

@@ -394,7 +394,7 @@ describe('in an application, the warm-up', () => {
       const config = { redisUrl: redis.url }
       const first = await start({ config })
       const upBy = async (app: TestApp) => {
-        while (app.services.caches.redisCache?.serverRunId === undefined) await Bun.sleep(2)
+        while (app.services.caches.redisCache?.epoch === undefined) await Bun.sleep(2)
       }
       await upBy(first)
       await first.services.warmUp.start()

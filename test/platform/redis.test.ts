@@ -357,8 +357,23 @@ describe('an unavailable Redis', () => {
       expect(redis.state()).toBe('down')
       expect(await get(redis, 'a')).toBeUndefined()
       expect(await set(redis, 'a', '1')).toBe(false)
-      expect(events()).toEqual(['redis.lost'])
+      expect(events()).toEqual([/run_id/.test(reason.source) ? 'redis.unsuitable' : 'redis.lost'])
       expect(lines[0]?.reason).toMatch(reason)
+    })
+  }
+
+  for (const [how, flags] of [
+    ['has renamed it', ['--rename-command', 'INFO', '']],
+    ['does not permit it', ['--user', 'default', 'on', 'nopass', '~*', '+@all', '-info']],
+  ] as const) {
+    test(`that refuses INFO, because it ${how}, is not used, and one line says so`, async () => {
+      const { redis, lines } = open((await start({ flags })).url)
+      await until(() => lines.length > 0, 'a line')
+      await Bun.sleep(300)
+      expect(lines).toEqual([
+        { event: 'redis.unsuitable', reason: expect.stringContaining('refuses the command INFO') },
+      ])
+      expect([redis.state(), await get(redis, 'a')]).toEqual(['down', undefined])
     })
   }
 
@@ -448,7 +463,7 @@ describe('in a replicated or clustered Redis', () => {
     const late = open(other.url)
     await until(() => late.lines.length > 0, 'a line')
     await Bun.sleep(200)
-    expect(late.lines).toEqual([{ event: 'redis.lost', reason: 'The server is a replica; use its master' }])
+    expect(late.lines).toEqual([{ event: 'redis.unsuitable', reason: 'The server is a replica; use its master' }])
     expect(late.redis.state()).toBe('down')
     expect(before).toBeDefined()
   })

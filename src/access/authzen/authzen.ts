@@ -5,6 +5,7 @@ import { isAuthzenPath } from '../../http/body.ts'
 import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
 import { isId } from '../../kit/id.ts'
+import { degraded } from '../model.ts'
 import type { Decision } from '../policy/decide.ts'
 import { type Action, actions, type ResourceRef, type ResourceType, resourceTypes } from '../policy/matrix.ts'
 import type { Aliases } from './aliases.ts'
@@ -61,6 +62,7 @@ export const verdict = t.Object({
   decision: t.Boolean(),
   context: t.Object({
     reason: t.Optional(t.String()),
+    degraded,
     error: t.Optional(t.Object({ status: t.Integer(), message: t.String() })),
   }),
 })
@@ -136,7 +138,10 @@ export const toQuestion = ({ subject, action, resource }: Evaluation, aliases: A
   return 'denied' in ref ? ref : { userId, action: action.name, resource: ref }
 }
 
-export const toVerdict = ({ allowed, reason }: Decision): Verdict => ({ decision: allowed, context: { reason } })
+export const toVerdict = ({ allowed, reason, degraded }: Decision): Verdict => ({
+  decision: allowed,
+  context: { reason, ...(degraded !== undefined && { degraded }) },
+})
 export const denied = (reason: string): Verdict => ({ decision: false, context: { reason } })
 export const failed = ({ pointer, detail }: InvalidEvaluation): Verdict => ({
   decision: false,

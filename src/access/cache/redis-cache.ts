@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { type Static, type TSchema, Type as t } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Clock } from '../../kit/clock.ts'
+import type { Log } from '../../platform/log.ts'
 import type { Connection, Redis } from '../../platform/redis.ts'
 import { exactly } from '../policy/facts/definition.ts'
 import {
@@ -13,6 +14,7 @@ import {
   kindOf,
   partOf,
 } from '../policy/facts/registry.ts'
+import { noteScript, type RedisRegistry } from './redis-registry.ts'
 
 /** Time to live of an entry. */
 export const redisTtlMs = 300_000
@@ -40,9 +42,11 @@ export type RedisLookup = { readonly key: FactKey } & (
  * an event stays pending until every entry from before it has expired (15 minutes), and until then those parts are not
  * looked up. Redis stores no negative entries: an absent fact is always a miss.
  *
- * Keys begin with `velro:1:`, where 1 is the version of the entries, and the first 12 characters of the run id of the server:
- * entries that a restarted server restored are never found. The database is not named, so two databases must not share one
- * Redis database. Every command uses one key, as a cluster requires.
+ * Keys begin with a prefix for the version of the entries, the database, the Redis server and the epoch that the instances
+ * share (see `RedisRegistry`). So the entries of another database, of a restored copy, and those that a restarted server
+ * restored are never found. Without a prefix Redis is not used. Every command uses one key, as a cluster requires.
+ *
+ * A full server that evicts nothing refuses writes: entries in it are served, and all else is a miss that is not filled.
  *
  * Guarantee: losing any or all entries at any time costs only speed. An entry that does not match its schema is a miss.
  */
@@ -54,10 +58,13 @@ export type RedisCache = {
   lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
   /** Fire and forget. */
   fill(key: FactKey, fact: Fact[FactKind], nonce: string): void
-  /** Deletes the keys, and the wholes they are part of. Resolves to whether all are certainly deleted; does not reject. */
+  /**
+   * Deletes the keys, and the wholes they are part of. Resolves to whether no entry for them is left under the prefix of this
+   * instance, which holds also where it has none; does not reject.
+   */
   invalidate(keys: readonly FactKey[]): Promise<boolean>
-  /** The run id of the connected server, if any. */
-  readonly serverRunId: string | undefined
+  /** Under which deleted keys count as confirmed; undefined while this instance may not use Redis. */
+  readonly epoch: string | undefined
   readonly counts: RedisCacheCounts
 }
 
@@ -70,29 +77,46 @@ export type RedisCacheCounts = {
   invalidEntries: number
   /** Fills whose nonce was no longer that of the key: the fact was invalidated, or its nonce expired or was evicted. */
   refusedFills: number
+  /** Writes that the server refused because its memory is full. */
+  fullServer: number
 }
 
+/** The first word of the error of a server whose memory is full. */
+const full = 'OOM'
+
 export const scripts = {
-  /** The value, or else the nonce, created if missing. A key of another type is deleted, or it would fail its whole batch. */
+  /**
+   * The value, or else the nonce, created if missing; neither where the server is full. A key of another type is deleted, or
+   * it would fail its whole batch.
+   */
   lookup: {
     keys: 1,
     lua: `
       local found = redis.pcall('HMGET', KEYS[1], 'value', 'nonce')
       if found.err then redis.call('UNLINK', KEYS[1])
       elseif found[1] or found[2] then return found end
-      redis.call('HSET', KEYS[1], 'nonce', ARGV[1])
+      local stored = redis.pcall('HSET', KEYS[1], 'nonce', ARGV[1])
+      if type(stored) == 'table' and stored.err then
+        if string.find(stored.err, '${full}', 1, true) then return {false, false} end
+        return stored
+      end
       redis.call('PEXPIRE', KEYS[1], ARGV[2])
       return {false, ARGV[1]}`,
   },
-  /** Stores the value and returns 1 if the nonce is still that of the key, else 0. */
+  /** Stores the value and returns 1 if the nonce is still that of the key, else 0; -1 where the server is full. */
   fill: {
     keys: 1,
     lua: `
       if redis.call('HGET', KEYS[1], 'nonce') ~= ARGV[1] then return 0 end
-      redis.call('HSET', KEYS[1], 'value', ARGV[2])
+      local stored = redis.pcall('HSET', KEYS[1], 'value', ARGV[2])
+      if type(stored) == 'table' and stored.err then
+        if string.find(stored.err, '${full}', 1, true) then return -1 end
+        return stored
+      end
       redis.call('PEXPIRE', KEYS[1], ARGV[3])
       return 1`,
   },
+  note: noteScript,
 } as const
 
 type ScriptName = keyof typeof scripts
@@ -119,25 +143,50 @@ const deleteBatch = 1_000
 
 const random = () => randomBytes(12).toString('base64url')
 
+/** Names of version 1, whose instances may run beside this one during a deployment. Their entries are only ever deleted. */
+const oldNameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) =>
+  `velro:1:${serverRunId.slice(0, 12)}:${key}`
+
 export const createRedisCache = ({
   redis,
+  registry,
   clock,
+  log,
   ttlMs = redisTtlMs,
 }: {
   redis: CacheRedis
+  registry: Pick<RedisRegistry, 'prefixFor' | 'epoch'>
   clock: Clock
+  log: Pick<Log, 'warn'>
   ttlMs?: number
 }): RedisCache => {
-  const counts: RedisCacheCounts = { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0 }
-  const nameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) => `velro:1:${serverRunId.slice(0, 12)}:${key}`
+  const counts: RedisCacheCounts = { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 }
+  let fullReported = false
+
+  const onFullServer = () => {
+    counts.fullServer += 1
+    if (fullReported) return
+    fullReported = true
+    log.warn(
+      { event: 'redis.full' },
+      'redis is full and evicts nothing, so new facts are not stored: set its maxmemory-policy to allkeys-lru',
+    )
+  }
 
   const invalidate = async (invalidated: readonly FactKey[]): Promise<boolean> => {
     const keys = [...new Set(invalidated.flatMap((key) => [key, partOf(key)?.whole ?? key]))]
     for (let from = 0; from < keys.length; from += deleteBatch) {
       const batch = keys.slice(from, from + deleteBatch)
-      const done = await redis.runBypassingBreaker((connection) =>
-        Promise.all(batch.map((key) => connection.client.unlink(nameOf(connection, key)))),
-      )
+      const done = await redis.runBypassingBreaker(async (connection) => {
+        const prefix = registry.prefixFor(connection.serverRunId)
+        if (prefix === undefined) return
+        await Promise.all(
+          batch.flatMap((key) => [
+            connection.client.unlink(prefix + key),
+            connection.client.unlink(oldNameOf(connection, key)),
+          ]),
+        )
+      })
       if (!done) return false
     }
     return true
@@ -152,6 +201,10 @@ export const createRedisCache = ({
     }
     counts.misses += 1
     if (value === null && nonce !== null) return [{ key, nonce }]
+    if (value === null) {
+      onFullServer()
+      return []
+    }
     counts.invalidEntries += 1
     void invalidate([key])
     return []
@@ -161,9 +214,11 @@ export const createRedisCache = ({
     counts,
     invalidate,
     lookup: async (keys) => {
-      const replies = await redis.run((connection) =>
-        Promise.all(keys.map((key) => connection.scripts.lookup(nameOf(connection, key), random(), nonceTtlMs))),
-      )
+      const replies = await redis.run(async (connection) => {
+        const prefix = registry.prefixFor(connection.serverRunId)
+        if (prefix === undefined) return undefined
+        return Promise.all(keys.map((key) => connection.scripts.lookup(prefix + key, random(), nonceTtlMs)))
+      })
       if (replies === undefined) {
         counts.misses += keys.length
         return []
@@ -174,13 +229,17 @@ export const createRedisCache = ({
       const livesMs = Math.round(ttlMs * (1 - 0.1 * Math.random()))
       const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis
-        .run((connection) => connection.scripts.fill(nameOf(connection, key), nonce, entry, livesMs))
+        .run(async (connection) => {
+          const prefix = registry.prefixFor(connection.serverRunId)
+          return prefix === undefined ? 0 : connection.scripts.fill(prefix + key, nonce, entry, livesMs)
+        })
         .then((stored) => {
           if (stored === 0) counts.refusedFills += 1
+          else if (stored === -1) onFullServer()
         })
     },
-    get serverRunId() {
-      return redis.serverRunId
+    get epoch() {
+      return registry.epoch
     },
   }
 }

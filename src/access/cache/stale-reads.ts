@@ -10,13 +10,13 @@ import type { GatheredFacts } from './gather.ts'
 const retryMs = 500
 
 /**
- * Stale reads: while Postgres is unreachable, memory answers without a lease for a limited time.
+ * Stale reads: while Postgres is unreachable for every instance, memory answers without a lease for a limited time.
  *
  * Guarantee: facts are stale only while Postgres is unreachable, or was within the last 500 ms; only after the lease has
- * ended, because until then memory is trusted as usual; and for at most `limitMs` after the lease has ended. Each request
- * that gets stale facts is recorded, and the application marks its response with the header `Velro-Degraded`. Nothing can
- * be revoked while Postgres is down, because a revocation is a write to Postgres. Not covered: an instance that was cut off
- * earlier or alone, from Postgres or from the bus, misses the revocations made elsewhere since its lease was last renewed.
+ * ended, because until then memory is trusted as usual; for at most `limitMs` after the lease has ended; and only while
+ * `isShared`: every other instance has stated that it cannot reach Postgres either, so nothing can be revoked. An instance
+ * that is cut off alone fails. Each request that gets stale facts is recorded: the application marks its response with the
+ * header `Velro-Degraded`, and decisions with a member in the body.
  *
  * Postgres is unreachable when connecting to it fails: refused, timed out, or the server is starting or shutting down
  * (57P03). A lost connection, a transaction rolled back by the server and a lack of resources are no proof: the gather then
@@ -45,6 +45,7 @@ class PostgresUnreachable extends Fault {
 export const withStaleReads = ({
   facts,
   isReachable,
+  isShared,
   clock,
   lease,
   limitMs,
@@ -52,6 +53,8 @@ export const withStaleReads = ({
   facts: FactCache
   /** Whether `select 1` on a new connection succeeds. Does not reject. */
   isReachable: () => Promise<boolean>
+  /** Whether no other instance can commit a change; see `SharedOutage`. */
+  isShared: () => boolean
   clock: Clock
   lease: { readonly untilMs: number }
   /** How long after the lease has ended stale reads continue. 0: never. */
@@ -64,7 +67,7 @@ export const withStaleReads = ({
   /** By their deadlines, because a deadline belongs to one request. */
   const requestsWithStaleFacts = new WeakSet<Deadline>()
 
-  const mayGatherStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
+  const mayGatherStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs && isShared()
 
   const rejectIfUnreachable = <T>(work: Promise<T>): Promise<T> =>
     new Promise((resolve, reject) => {

@@ -104,11 +104,13 @@ export const loadThroughRedis = ({
     const unanswered = queries.filter((query) => !isAnswered(source, query))
     if (unanswered.length === 0) return { facts: known, tier: 'l2', redisAgesMs }
     const { facts, tier } = await fromStore(unanswered)
+    // Without a lease the connections of the pools may have moved to another database already.
+    const mayFill = isUsable()
     for (const [key, fact] of facts) {
       known.set(key, fact)
       redisAgesMs.delete(key)
       const nonce = nonces.get(key)
-      if (nonce !== undefined && fact !== null) redisCache.fill(key, fact, nonce)
+      if (mayFill && nonce !== undefined && fact !== null) redisCache.fill(key, fact, nonce)
     }
     return { facts: known, tier, redisAgesMs }
   }

@@ -42,15 +42,16 @@ export type BusConnection = {
  * applied.
  */
 export type BusHandlers = {
-  onEvent(event: InvalidationEvent): void
+  /** Every event up to `position` has then been applied; undefined for an event of another version. */
+  onEvent(event: InvalidationEvent, position: number | undefined): void
   /** Runs on a new connection before the reset. `isOther`: the connection before led to another database. */
   beforeLease(database: { readonly isOther: boolean }): Promise<void>
   /** Listening began anew, so any event may have been missed. Redis may still hold the facts of those pending. */
   onReset(reset: BusReset): void
   /** Events are missing, or the database is in an older state: no fact that is cached in memory may be used again. */
   onGap(): void
-  /** The Redis server `serverRunId` no longer holds the facts of these events. */
-  onConfirmed(eventIds: readonly string[], serverRunId: string): void
+  /** Redis no longer holds the facts of these events under the prefix of this epoch. */
+  onConfirmed(eventIds: readonly string[], epoch: string): void
 }
 
 export type BusReset = BusSnapshot & {
@@ -235,28 +236,28 @@ export const createBus = ({
     (writer, eventIds) => void send(channelOf(writer), encodeMessage('acknowledgement', { instance, eventIds })),
   )
 
-  const apply = (id: string, writer: string | undefined, keys: InvalidationKeys) => {
+  const apply = (id: string, writer: string | undefined, position: number | undefined, keys: InvalidationKeys) => {
     events += 1
-    handlers.onEvent({ id, keys })
+    handlers.onEvent({ id, keys }, position)
     if (writer === instance) commitWaits.onOwnEvent(id)
     else if (writer !== undefined) acknowledgeTo(writer, id)
   }
 
   /** Later messages wait, so that no heartbeat sent after this event renews the lease before it is applied. */
-  const readAndApply = async (id: string, writer: string | undefined) => {
+  const readAndApply = async (id: string, writer: string | undefined, position: number | undefined) => {
     const epoch = connectionEpoch
     inbox.pause()
     const event = await connection.readEvent(id).catch(() => undefined)
     if (connectionEpoch !== epoch) return
-    apply(id, writer, event?.keys ?? 'everything')
+    apply(id, writer, position, event?.keys ?? 'everything')
     inbox.drainBacklog()
   }
 
   const listeners: TopicListeners = {
     event: ({ id, writer, position, keys }) => {
       if (!tracking.onEvent(position)) return
-      if (keys === 'stored') void readAndApply(id, writer)
-      else apply(id, writer, keys)
+      if (keys === 'stored') void readAndApply(id, writer, position)
+      else apply(id, writer, position, keys)
     },
     heartbeat: (message) =>
       message.instance === instance
@@ -267,7 +268,7 @@ export const createBus = ({
       membership.remove(message.instance)
       commitWaits.onLeave(message.instance)
     },
-    confirmed: ({ eventIds, serverRunId }) => handlers.onConfirmed(eventIds, serverRunId),
+    confirmed: ({ eventIds, epoch }) => handlers.onConfirmed(eventIds, epoch),
   }
   const inbox = createInbox((payload) => dispatch(listeners, payload))
 

@@ -1,7 +1,6 @@
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
 import type { BusSnapshot } from './bus.ts'
 import { type InvalidationEvent, toInvalidationKeys } from './model.ts'
-import { commonChannel, encodeMessage } from './topics.ts'
 
 const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEvent => ({
   id,
@@ -42,11 +41,13 @@ export const createEventStore = (sql: Sql) => ({
     return new Set(rows.map(({ id }) => id))
   },
 
-  /** Deletes rows and notifies every instance in one statement, so that no row disappears without a notification. */
-  remove: async (eventIds: readonly string[], serverRunId: string): Promise<void> => {
+  /**
+   * Removes rows and notifies every instance of those removed. Removes nothing when `epoch` is no longer that of the Redis
+   * server the instances share; see sql/functions/redis-registry.sql.
+   */
+  remove: async (eventIds: readonly string[], epoch: string): Promise<void> => {
     await sql`
-      with gone as (delete from access_events where id = any (${eventIds as string[]}::bigint[]))
-      select pg_notify(${commonChannel}, ${encodeMessage('confirmed', { serverRunId, eventIds })}),
+      select confirm_access_events(${eventIds as string[]}::bigint[], ${epoch}),
              set_config('lock_timeout', ${maxCommitLockMs}, true)`
   },
 })

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../platform/log.ts'
 import { listen } from '../../platform/notifications.ts'
@@ -11,6 +10,7 @@ import { channelOf, commonChannel } from './topics.ts'
 import type { BusProblem } from './tracking.ts'
 
 type Dependencies = {
+  readonly instance: string
   /** To listen. Must not go through a pooler in transaction mode: LISTEN belongs to one connection. */
   readonly connection: Connection
   /** The way that changes go. */
@@ -22,6 +22,8 @@ type Dependencies = {
   readonly handlers: Omit<BusHandlers, 'beforeLease'>
   /** Runs on a new connection before the bus may hold a lease on it. `isOther`: the one before led to another database. */
   readonly beforeLease: (sql: Sql, database: { readonly isOther: boolean }) => Promise<void>
+  /** The connection that listens opened or was lost. Called before the bus learns of it. */
+  readonly onConnection: (isOpen: boolean) => void
   readonly acknowledge: boolean
   readonly timing: LeaseTiming | undefined
 }
@@ -36,21 +38,22 @@ const problemTexts: Readonly<Record<BusProblem, string>> = {
 }
 
 /**
- * A bus on its own Postgres connections, under a random instance name. After `bus.close` it goes on listening, for changes
+ * A bus on its own Postgres connections, under the name of the instance. After `bus.close` it goes on listening, for changes
  * that still wait for acknowledgements, until `disconnect`.
  */
 export const createListeningBus = ({
+  instance,
   connection,
   changesConnection,
   route,
   log,
   handlers,
   beforeLease,
+  onConnection,
   ...options
 }: Dependencies): { readonly bus: Bus; disconnect(): Promise<void> } => {
   /** Why a connection could not be opened, while that is reported. */
   let unreachable: unknown
-  const instance = randomBytes(9).toString('hex')
   const bus = createBus({
     ...options,
     instance,
@@ -74,8 +77,14 @@ export const createListeningBus = ({
     channels: [commonChannel, channelOf(instance)],
     identify: (sql) => findDatabaseIdentity(sql, route?.schema),
     onMessage: bus.connection.onMessage,
-    onOpen: bus.connection.onOpen,
-    onLost: bus.connection.onLost,
+    onOpen: (listeningTo) => {
+      onConnection(true)
+      bus.connection.onOpen(listeningTo)
+    },
+    onLost: () => {
+      onConnection(false)
+      bus.connection.onLost()
+    },
     onUnreachable: (error) => {
       unreachable = error
       bus.connection.onUnreachable()

@@ -30,8 +30,8 @@ const maxBatches = 10
 /** Redis can delete these by name. It does not know the names under `everything`, nor the parts of a whole. */
 const canBeDeletedByName = (keys: InvalidationKeys): keys is readonly FactKey[] =>
   keys !== 'everything' && !keys.some(isWhole)
-/** Stands for the run id of the server where no Redis is configured. */
-const noServer = '-'
+/** Stands for the epoch under which an event is confirmed that no entry can predate. */
+const anyEpoch = '-'
 
 /**
  * Deletes the keys of committed events from Redis, and removes an event once Redis has confirmed that.
@@ -46,16 +46,15 @@ const noServer = '-'
 export type Outbox = {
   /** Takes over the event of a change this instance committed. */
   enqueue(event: InvalidationEvent): void
-  /** Some instance removed these events, because the Redis server `serverRunId` no longer holds their keys. */
-  onConfirmed(eventIds: readonly string[], serverRunId: string): void
+  /** Some instance removed these events, because Redis no longer holds their keys under the prefix of this epoch. */
+  onConfirmed(eventIds: readonly string[], epoch: string): void
   /** The rows are those of another database now: no event confirmed so far is removed there. */
   onOtherDatabase(): void
   close(): Promise<void>
 }
 
 type Dependencies = {
-  /** Undefined: no Redis is configured, so every event is confirmed at once. */
-  readonly redisCache: Pick<RedisCache, 'invalidate' | 'serverRunId'> | undefined
+  readonly redisCache: Pick<RedisCache, 'invalidate' | 'epoch'>
   readonly pendingInvalidations: PendingInvalidations
   readonly store: EventStore
   readonly clock: Clock
@@ -65,43 +64,42 @@ type Dependencies = {
 
 export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, log, timing }: Dependencies): Outbox => {
   const { flushMs, sweepMs, takeoverAfterMs } = { ...defaultTiming, ...timing }
-  /** Ids of confirmed events whose rows are still there, by the Redis server that confirmed them. */
+  /** Ids of confirmed events whose rows are still there, by the epoch that confirmed them. */
   const confirmed = new Map<string, string[]>()
   let closed = false
   /** Counts databases: a confirmation that belongs to an earlier one is dropped. */
   let databaseEpoch = 0
 
-  const confirm = (eventId: string, serverRunId: string) => {
-    const eventIds = confirmed.get(serverRunId)
-    if (eventIds === undefined) confirmed.set(serverRunId, [eventId])
+  const confirm = (eventId: string, epoch: string) => {
+    const eventIds = confirmed.get(epoch)
+    if (eventIds === undefined) confirmed.set(epoch, [eventId])
     else eventIds.push(eventId)
   }
 
-  /** The server that deleted the keys; undefined where that is uncertain, or another server took its place meanwhile. */
+  /** The epoch under which the keys were deleted; undefined where that is uncertain, or where it ended meanwhile. */
   const deleteFromCache = async (keys: readonly FactKey[]): Promise<string | undefined> => {
-    if (redisCache === undefined) return noServer
-    const { serverRunId } = redisCache
-    return (await redisCache.invalidate(keys)) && redisCache.serverRunId === serverRunId ? serverRunId : undefined
+    const { epoch } = redisCache
+    return (await redisCache.invalidate(keys)) && redisCache.epoch === epoch ? epoch : undefined
   }
 
   const deleteAndConfirm = async ({ id, keys }: InvalidationEvent): Promise<void> => {
     if (!canBeDeletedByName(keys)) return
-    const epoch = databaseEpoch
-    const serverRunId = await deleteFromCache(keys)
-    if (serverRunId !== undefined && databaseEpoch === epoch) confirm(id, serverRunId)
+    const database = databaseEpoch
+    const epoch = await deleteFromCache(keys)
+    if (epoch !== undefined && databaseEpoch === database) confirm(id, epoch)
   }
 
-  /** For an event whose row is gone, confirmed by a server other than ours or without our having received that. */
+  /** For an event whose row is gone, confirmed under another epoch or without our having received that. */
   const deleteAndRemove = async ({ id, keys }: InvalidationEvent): Promise<void> => {
-    const epoch = databaseEpoch
-    if (canBeDeletedByName(keys) && (await deleteFromCache(keys)) === undefined) return
-    if (databaseEpoch === epoch) pendingInvalidations.remove([id])
+    const database = databaseEpoch
+    if (canBeDeletedByName(keys) && !(await redisCache.invalidate(keys))) return
+    if (databaseEpoch === database) pendingInvalidations.remove([id])
   }
 
   const flush = async (): Promise<void> => {
-    for (const [serverRunId, eventIds] of confirmed) {
-      confirmed.delete(serverRunId)
-      while (eventIds.length > 0) await store.remove(eventIds.splice(0, maxRemoved), serverRunId)
+    for (const [epoch, eventIds] of confirmed) {
+      confirmed.delete(epoch)
+      while (eventIds.length > 0) await store.remove(eventIds.splice(0, maxRemoved), epoch)
     }
   }
 
@@ -131,7 +129,7 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
       if (!stored.has(event.id)) {
         if (isOutlived) pendingInvalidations.remove([event.id])
         else await deleteAndRemove(event)
-      } else if (isOutlived) confirm(event.id, redisCache?.serverRunId ?? noServer)
+      } else if (isOutlived) confirm(event.id, anyEpoch)
       else if (ageMs >= takeoverAfterMs) await deleteAndConfirm(event)
     }
   }
@@ -164,9 +162,8 @@ export const createOutbox = ({ redisCache, pendingInvalidations, store, clock, l
       pendingInvalidations.add(event)
       if (!closed) void deleteAndConfirm(event)
     },
-    onConfirmed: (eventIds, serverRunId) => {
-      const isOurServer = redisCache === undefined || redisCache.serverRunId === serverRunId
-      if (isOurServer) return pendingInvalidations.remove(eventIds)
+    onConfirmed: (eventIds, epoch) => {
+      if (redisCache.epoch === epoch) return pendingInvalidations.remove(eventIds)
       for (const eventId of eventIds) {
         const event = pendingInvalidations.find(eventId)
         if (event !== undefined) void deleteAndRemove(event)

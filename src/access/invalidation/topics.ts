@@ -36,8 +36,8 @@ export type TopicMessages = {
   acknowledgement: { readonly instance: string; readonly eventIds: readonly string[] }
   /** An instance gave up its lease and is no longer a member. */
   leave: { readonly instance: string }
-  /** That Redis server deleted the keys of these events. */
-  confirmed: { readonly serverRunId: string; readonly eventIds: readonly string[] }
+  /** Redis deleted the keys of these events under the prefix of this epoch. */
+  confirmed: { readonly epoch: string; readonly eventIds: readonly string[] }
   /** How far an attempt at a generation is, from 0 to 1. */
   progress: { readonly generationId: string; readonly attempt: number; readonly fraction: number }
   /** A job was added to the queue. */
@@ -110,8 +110,8 @@ const topics: { readonly [T in TopicName]: Topic<TopicMessages[T]> } = {
   leave: { word: 'bye', ...ofInstance },
   confirmed: {
     word: 'confirmed',
-    encode: ({ serverRunId, eventIds }) => [serverRunId, ...eventIds],
-    parse: ([serverRunId, ...eventIds]) => (serverRunId ? { serverRunId, eventIds } : undefined),
+    encode: ({ epoch, eventIds }) => [epoch, ...eventIds],
+    parse: ([epoch, ...eventIds]) => (epoch ? { epoch, eventIds } : undefined),
   },
   progress: {
     word: 'progress',

@@ -31,7 +31,11 @@ export const layers: readonly Layer[] = [
   { layer: 8, name: 'audit', evaluate: () => decisionLogged },
 ]
 
-export type Decision = { readonly allowed: boolean; readonly reason: string }
+/** `degraded`: decided on stale facts, while Postgres is down for every instance. */
+export type Decision = { readonly allowed: boolean; readonly reason: string; readonly degraded?: typeof staleReads }
+
+/** How an answer on stale facts is marked, in its body and in its header `Velro-Degraded`. */
+export const staleReads = 'stale-reads'
 
 const deniedByDefault: Decision = Object.freeze({ allowed: false, reason: 'default.deny' })
 

@@ -1,7 +1,11 @@
+import { Buffer } from 'node:buffer'
+import { randomBytes } from 'node:crypto'
 import { createAccess } from '../../access/access.ts'
 import { createDecisionCounters } from '../../access/cache/decision-counters.ts'
+import { createSharedOutage } from '../../access/cache/shared-outage.ts'
 import { withStaleReads } from '../../access/cache/stale-reads.ts'
 import { createCaches } from '../../access/caches.ts'
+import { defaultLeaseTiming } from '../../access/invalidation/timing.ts'
 import { createListing } from '../../access/listing/listing.ts'
 import { createListingStore } from '../../access/listing/listing-store.ts'
 import { createPermissionRecheck } from '../../access/permission-recheck.ts'
@@ -19,9 +23,24 @@ import type { Infrastructure } from './infrastructure.ts'
 const warmUpShare = 0.8
 
 /** Second step: caches, the bus between instances, and decisions. */
-export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
-  const { config, clock, realClock, leaseClock, log, database, redis } = infrastructure
+export const composeAccess = async (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
+  const { config, clock, realClock, leaseClock, log, database, redis, secrets } = infrastructure
+  const instance = randomBytes(9).toString('hex')
+  const { leaseMs, heartbeatMs } = infrastructure.cacheTiming?.lease ?? defaultLeaseTiming
+  const outage = createSharedOutage({
+    instance,
+    redis,
+    // The same for all instances of a deployment. Others that share it as well only make it stricter.
+    key: `velro:state:${Buffer.from(secrets.derive('outage', new Uint8Array())).toString('base64url')}`,
+    clock: leaseClock,
+    leaseMs,
+    everyMs: heartbeatMs,
+    isReachable: database.isReachable,
+  })
+  await outage.announce()
   const caches = createCaches({
+    instance,
+    hooks: outage.hooks,
     database,
     busConnection: infrastructure.busConnection,
     changesConnection: infrastructure.changesConnection,
@@ -37,6 +56,8 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
     timing: infrastructure.cacheTiming,
   })
   stack.defer(caches.close)
+  outage.start(caches.bus)
+  stack.defer(outage.close)
   const { facts, flags, memory, bus } = caches
 
   const frequencyStore = createAccessFrequencyStore(database.batch)
@@ -50,6 +71,7 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
   const staleReads = withStaleReads({
     facts,
     isReachable: database.isReachable,
+    isShared: outage.isShared,
     clock: leaseClock,
     lease: bus.lease,
     limitMs: config.staleReadMs,
@@ -77,6 +99,7 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
 
   return {
     caches,
+    outage,
     decisionCounters,
     staleReads,
     access,
@@ -92,4 +115,4 @@ export const composeAccess = (infrastructure: Infrastructure, stack: AsyncDispos
   }
 }
 
-export type AccessParts = ReturnType<typeof composeAccess>
+export type AccessParts = Awaited<ReturnType<typeof composeAccess>>

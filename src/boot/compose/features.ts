@@ -242,7 +242,7 @@ export const composeFeatures = (
   stack: AsyncDisposableStack,
 ) => {
   const { config, clock, database, redis } = infrastructure
-  const { caches, access, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
+  const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts)
   const media = composeMedia(infrastructure, accessParts, stack)
@@ -266,6 +266,7 @@ export const composeFeatures = (
       caches,
       decisionCounters,
       redis,
+      outage,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),
   }

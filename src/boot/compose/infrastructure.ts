@@ -1,4 +1,5 @@
 import { scripts } from '../../access/cache/redis-cache.ts'
+import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
@@ -81,7 +82,12 @@ export const composeInfrastructure = async (
   const redis =
     config.redisUrl === undefined
       ? undefined
-      : (await import('../../platform/redis.ts')).createRedis({ url: config.redisUrl, clock, log, scripts })
+      : (await import('../../platform/redis.ts')).createRedis({
+          url: config.redisUrl,
+          clock,
+          log,
+          scripts: { ...scripts, state: stateScript },
+        })
   stack.defer(() => redis?.close())
   const passwords = createPasswords({
     workers: config.hashWorkers,

@@ -64,7 +64,12 @@ export const tiers: Scenario = async ({ seconds }) => {
 
   const fromStore = loadFromStore(createFactStore(pools.auth), flags)
   const throughOuter = loadThroughRedis({
-    redisCache: createRedisCache({ redis, clock: systemClock }),
+    redisCache: createRedisCache({
+      redis,
+      registry: { prefixFor: () => 'velro:2:bench:', epoch: 'bench' },
+      clock: systemClock,
+      log: createLog('silent'),
+    }),
     fromStore,
     flags,
     clock: systemClock,

@@ -1,0 +1,380 @@
+import type { Clock } from '../../kit/clock.ts'
+import type { Redis } from '../../platform/redis.ts'
+
+/**
+ * Records a statement and returns the time of the server and all statements. Each is
+ * `<when it was written> <statement>`, in milliseconds of the server. Statements older than ARGV[3] are removed.
+ */
+export const stateScript = {
+  keys: 1,
+  lua: `
+      local time = redis.call('TIME')
+      local now = time[1] * 1000 + math.floor(time[2] / 1000)
+      local known = redis.call('HEXISTS', KEYS[1], ARGV[1])
+      redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
+      redis.call('PEXPIRE', KEYS[1], ARGV[3])
+      local all = redis.call('HGETALL', KEYS[1])
+      for at = 1, #all, 2 do
+        local written = tonumber(string.match(all[at + 1], '^%d+'))
+        if written == nil or written < now - ARGV[3] then redis.call('HDEL', KEYS[1], all[at]) end
+      end
+      return {now, known, all}`,
+} as const
+
+/** The longest EMERGENCY_READ_SECONDS, and a minute. */
+const keptMs = 3_660_000
+const answerMs = 500
+/** An instance that stated nothing for so long before the last heartbeat of this one, and is no member, is taken for ended. */
+const silentMs = 60_000
+
+/** What the bus knows of the events that this instance has applied. */
+export type Progress = {
+  /** The database whose events they are; undefined while unknown. */
+  readonly identity: string
+  /** The position of the newest one. Every earlier one is applied too. */
+  readonly position: number
+}
+
+/**
+ * Why stale reads are refused. `others_unknown`: an instance that may have committed changes has not stated that it cannot
+ * reach Postgres. `no_redis`: several instances run, and no Redis is configured. `redis_silent`: Redis did not answer within
+ * a lease. `events_missing`: another instance has applied an event that this one has not, or on another database.
+ */
+export const refusals = ['others_unknown', 'no_redis', 'redis_silent', 'events_missing'] as const
+export type Refusal = (typeof refusals)[number]
+
+/**
+ * Agrees with the other instances that Postgres is down for all of them, which alone makes stale reads safe: nothing can be
+ * revoked then. One instance that cannot reach Postgres proves nothing, because the others may.
+ *
+ * Each instance states in Redis, every 250 ms, whether it can reach Postgres, and how far it has applied events.
+ *
+ * Guarantee: while `isShared`, no change that this instance has not applied was answered by any instance, and none will be
+ * within the wait of its writer. For:
+ * - "Cannot reach" is stated only while the bus has no connection and every own commit has come back on it. A change
+ *   committed later is answered one wait (more than a lease) after its commit or after the bus was connected again. The
+ *   statement is believed for less than a lease, counted from the time that Redis gave the instance *before* it looked.
+ * - The statement names the newest event the instance has applied, and this instance must have applied it too.
+ * - Every other instance must have stated so: each member of the two leases before the lease was last renewed, and each that
+ *   stated anything in the minute before that or since. Silence, a statement of "can reach", and one that is too old refuse.
+ * - Where Redis has lost the statements, two leases pass first: each live instance has stated anew within that time.
+ *
+ * Without Redis, only an instance that received no heartbeat of another one in its last two leases agrees with itself.
+ *
+ * Not covered: an instance that is no member, cannot reach this Redis, and reaches Postgres while all others are cut off: one
+ * that was started meanwhile, or stated nothing for a minute, or whose statement Redis has lost.
+ *
+ * Costs one command each 250 ms, and no request waits for it; `isShared` is a comparison.
+ */
+export type SharedOutage = {
+  /** Whether stale reads are safe now. */
+  isShared(): boolean
+  /** Why they are not; undefined where they are. */
+  readonly refusal: Refusal | undefined
+  /** Resolves when the first statement is recorded, or Redis did not answer in 500 ms. Before this instance commits. */
+  announce(): Promise<void>
+  /** From now on this instance states every 250 ms. */
+  start(bus: OutageBus): void
+  /** What the bus reports, synchronously. */
+  readonly hooks: OutageHooks
+  /** States that this instance commits nothing any more, where that is certain. */
+  close(): Promise<void>
+}
+
+export type OutageHooks = {
+  /** The connection of the bus opened or was lost. Before it applies a message of a new connection. */
+  onConnection(isOpen: boolean): void
+  /** A transaction of this instance is about to commit this event. */
+  onCommitting(eventId: string): void
+  /** The transaction failed, and so does the call. */
+  onAbandoned(eventId: string): void
+  /** An event came back on the bus. */
+  onEvent(eventId: string, position: number | undefined): void
+  /** The state of the database was read anew, with every event committed before. */
+  onReset(progress: Progress): void
+}
+
+export const noOutageHooks: OutageHooks = {
+  onConnection: () => {},
+  onCommitting: () => {},
+  onAbandoned: () => {},
+  onEvent: () => {},
+  onReset: () => {},
+}
+
+export type OutageBus = {
+  readonly lease: { readonly untilMs: number }
+  members(): readonly string[]
+}
+
+export type OutageRedis = Pick<Redis<'state'>, 'runBypassingBreaker' | 'serverRunId'>
+
+type Dependencies = {
+  readonly instance: string
+  /** Undefined: no Redis is configured. */
+  readonly redis: OutageRedis | undefined
+  /** The key of the statements: the same for all instances of a deployment. */
+  readonly key: string
+  /** The clock of leases. */
+  readonly clock: Clock
+  readonly leaseMs: number
+  /** How often an instance states. */
+  readonly everyMs: number
+  /** Whether Postgres answers on a new connection. Does not reject. */
+  readonly isReachable: () => Promise<boolean>
+}
+
+type Statement = {
+  readonly state: 'reachable' | 'unreachable' | 'left'
+  /** The newest time of the Redis server that the instance knew before it looked. */
+  readonly asOfMs: number
+  readonly identity: string
+  readonly position: number
+}
+type Written = Statement & { readonly writtenMs: number }
+
+const encode = ({ state, asOfMs, identity, position }: Statement) => `${state} ${asOfMs} ${identity} ${position}`
+
+const parse = (text: string): Written | undefined => {
+  const words = /^(\d{1,16}) (reachable|unreachable|left) (\d{1,16}) (\S{1,200}) (-?\d{1,16})$/.exec(text)
+  if (words === null) return undefined
+  const [, writtenMs, state, asOfMs, identity = '', position = '0'] = words
+  return {
+    writtenMs: Number(writtenMs),
+    state: state as Statement['state'],
+    asOfMs: Number(asOfMs),
+    identity,
+    position: Number(position),
+  }
+}
+
+/** From names and texts in turns. An unreadable statement is undefined. */
+const toStatements = (all: readonly string[]): Map<string, Written | undefined> => {
+  const statements = new Map<string, Written | undefined>()
+  for (let at = 0; at < all.length; at += 2) statements.set(String(all[at]), parse(String(all[at + 1])))
+  return statements
+}
+
+const unknownProgress: Progress = { identity: '-', position: -1 }
+
+/** When Redis answered, on our clock, and its own time. */
+type Answer = { readonly serverNowMs: number; readonly sentMs: number; readonly receivedMs: number }
+
+type View = {
+  readonly others: ReadonlyMap<string, Written | undefined>
+  /** Instances that must have stated that they cannot reach Postgres. */
+  readonly known: ReadonlySet<string>
+  readonly applied: Progress | undefined
+  readonly answer: Answer
+  /** A statement from before that time is of an instance that has ended. */
+  readonly relevantMs: number
+  readonly leaseMs: number
+}
+
+/** Until when stale reads are safe by these statements, or why they are not. */
+const judge = ({ others, known, applied, answer, relevantMs, leaseMs }: View): number | Refusal => {
+  const { serverNowMs, sentMs, receivedMs } = answer
+  let untilMs = sentMs + leaseMs
+  const silent = new Set(known)
+  for (const [name, statement] of others) {
+    if (statement === undefined) return 'others_unknown'
+    const isKnown = silent.delete(name)
+    if (!isKnown && receivedMs - (serverNowMs - statement.writtenMs) < relevantMs) continue
+    const { state, asOfMs, identity, position } = statement
+    if (state === 'reachable') return 'others_unknown'
+    if (state === 'unreachable') untilMs = Math.min(untilMs, sentMs + leaseMs - (serverNowMs - asOfMs))
+    if (applied === undefined || identity !== applied.identity || position > applied.position) return 'events_missing'
+  }
+  return silent.size > 0 || untilMs <= receivedMs ? 'others_unknown' : untilMs
+}
+
+/** Whether this instance itself may commit, or may have committed, changes that the others do not know of. */
+const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () => Promise<boolean>) => {
+  let isConnected = false
+  let openedMs = Number.POSITIVE_INFINITY
+  /** Own events that may be committed and have not come back on the bus. */
+  const unseen = new Set<string>()
+  let reachable = true
+  let probing = false
+  /** Undefined: unknown, or an event of another version came, which has no position. */
+  let progress: Progress | undefined
+  const hooks: OutageHooks = {
+    onConnection: (isOpen) => {
+      isConnected = isOpen
+      if (isOpen) openedMs = clock.monotonic()
+    },
+    onCommitting: (eventId) => void unseen.add(eventId),
+    onAbandoned: (eventId) => void unseen.delete(eventId),
+    onEvent: (eventId, position) => {
+      unseen.delete(eventId)
+      if (progress === undefined || position === undefined) progress = undefined
+      else progress = { ...progress, position: Math.max(progress.position, position) }
+    },
+    onReset: (read) => {
+      unseen.clear()
+      progress = read
+    },
+  }
+  const isTrusted = () => isConnected || isLeased()
+  return {
+    hooks,
+    progress: () => progress,
+    isConnected: () => isConnected,
+    openedMs: () => openedMs,
+    hasUnseenCommits: () => unseen.size > 0,
+    cannotReach: () => !reachable && !isTrusted() && unseen.size === 0,
+    /** One probe at a time. None while the bus is connected, which is proof enough. */
+    probe: () => {
+      if (isTrusted()) reachable = true
+      if (isTrusted() || probing) return
+      probing = true
+      void isReachable()
+        .then((is) => {
+          reachable = is || isTrusted()
+        })
+        .finally(() => {
+          probing = false
+        })
+    },
+  }
+}
+
+export const createSharedOutage = (dependencies: Dependencies): SharedOutage => {
+  const { instance, redis, key, clock, leaseMs, everyMs, isReachable } = dependencies
+  let bus: OutageBus | undefined
+  /** The members of the two leases before the lease of this instance was last renewed, and all since. */
+  let known = new Set<string>()
+  let knownAtLeaseMs = Number.NEGATIVE_INFINITY
+  let serverRunId: string | undefined
+  let lastAnswer: Answer | undefined
+  /** Until when the statements may be incomplete, because Redis had lost them. */
+  let incompleteUntilMs = Number.NEGATIVE_INFINITY
+  let sharedUntilMs = Number.NEGATIVE_INFINITY
+  let refusal: Refusal | undefined = 'others_unknown'
+  let busy = false
+
+  const leaseUntilMs = () => bus?.lease.untilMs ?? Number.NEGATIVE_INFINITY
+  const isLeased = () => clock.monotonic() < leaseUntilMs()
+  const reach = createOwnReach(clock, isLeased, isReachable)
+
+  const updateMembers = () => {
+    const now = bus?.members() ?? []
+    const isRenewed = isLeased() && leaseUntilMs() !== knownAtLeaseMs
+    // Between renewals no member is dropped: this instance may be the one that receives nothing any more.
+    if (isRenewed) {
+      known = new Set(now)
+      knownAtLeaseMs = leaseUntilMs()
+    } else for (const member of now) known.add(member)
+  }
+
+  const own = (): Statement => ({
+    ...(reach.progress() ?? unknownProgress),
+    state: reach.cannotReach() && lastAnswer !== undefined ? 'unreachable' : 'reachable',
+    asOfMs: lastAnswer?.serverNowMs ?? 0,
+  })
+
+  const refuse = (why: Refusal): void => {
+    refusal = why
+    sharedUntilMs = Number.NEGATIVE_INFINITY
+  }
+  const agreeUntil = (untilMs: number): void => {
+    refusal = undefined
+    sharedUntilMs = untilMs
+  }
+
+  /** Whether heartbeats of every live instance were received before the lease ended. */
+  const knowsMembers = () => leaseUntilMs() - leaseMs >= reach.openedMs() + 1.25 * leaseMs
+
+  /** Whether the clock of the Redis server, which ages are measured by, went otherwise than ours since the last answer. */
+  const clockStepped = ({ serverNowMs, sentMs, receivedMs }: Answer): boolean => {
+    if (lastAnswer === undefined) return false
+    const advancedMs = serverNowMs - lastAnswer.serverNowMs
+    const atLeastMs = 0.8 * (sentMs - lastAnswer.receivedMs) - 50
+    const atMostMs = 1.25 * (receivedMs - lastAnswer.sentMs) + 50
+    return advancedMs < atLeastMs || advancedMs > atMostMs
+  }
+
+  const decide = (answer: Answer, statements: Map<string, Written | undefined>) => {
+    statements.delete(instance)
+    const isIncomplete = !knowsMembers() || answer.receivedMs < incompleteUntilMs
+    const verdict = isIncomplete
+      ? 'others_unknown'
+      : reach.hasUnseenCommits()
+        ? 'events_missing'
+        : judge({
+            others: statements,
+            known,
+            applied: reach.progress(),
+            answer,
+            relevantMs: leaseUntilMs() - leaseMs - silentMs,
+            leaseMs,
+          })
+    if (typeof verdict === 'number') agreeUntil(verdict)
+    else refuse(verdict)
+  }
+
+  const exchange = async (statement: Statement): Promise<boolean> => {
+    const sentMs = clock.monotonic()
+    let reply: unknown
+    let runId: string | undefined
+    const answered = await redis?.runBypassingBreaker(async (connection) => {
+      runId = connection.serverRunId
+      reply = await connection.scripts.state(key, instance, encode(statement), keptMs)
+    }, answerMs)
+    if (!answered) return false
+    const [serverNowMs, wasKnown, all] = reply as [number, number, string[]]
+    const answer = { serverNowMs, sentMs, receivedMs: clock.monotonic() }
+    if (wasKnown === 0 || runId !== serverRunId || clockStepped(answer)) {
+      incompleteUntilMs = answer.receivedMs + 2 * leaseMs
+    }
+    serverRunId = runId
+    lastAnswer = answer
+    decide(answer, toStatements(all))
+    return true
+  }
+
+  /** Agrees with itself. */
+  const decideAlone = () => {
+    if (known.size > 0) refuse('no_redis')
+    else if (knowsMembers()) agreeUntil(Number.POSITIVE_INFINITY)
+    else refuse('others_unknown')
+  }
+
+  const tick = async () => {
+    updateMembers()
+    reach.probe()
+    if (redis === undefined) decideAlone()
+    else if (!(await exchange(own())) && clock.monotonic() >= sharedUntilMs) refuse('redis_silent')
+  }
+
+  let timer: ReturnType<typeof setInterval> | undefined
+
+  return {
+    isShared: () => !reach.isConnected() && clock.monotonic() < sharedUntilMs,
+    get refusal() {
+      return clock.monotonic() < sharedUntilMs ? undefined : (refusal ?? 'redis_silent')
+    },
+    announce: async () => {
+      if (redis === undefined) return
+      for (const giveUpMs = clock.monotonic() + answerMs; clock.monotonic() < giveUpMs; ) {
+        if (redis.serverRunId !== undefined && (await exchange(own()))) return
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+    },
+    start: (given) => {
+      bus = given
+      timer = setInterval(() => {
+        if (busy) return
+        busy = true
+        void tick().finally(() => {
+          busy = false
+        })
+      }, everyMs)
+    },
+    hooks: reach.hooks,
+    close: async () => {
+      clearInterval(timer)
+      if (!reach.hasUnseenCommits() && reach.isConnected()) await exchange({ ...own(), state: 'left' })
+    },
+  }
+}
