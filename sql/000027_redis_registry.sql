@@ -1,5 +1,5 @@
 -- Which Redis server the instances share, so that an event is confirmed only by the server from which the others read.
--- functions: 9648896b554109e9466acea0971ac4bd6bc7e2d08d86625e98d1b08b15b3d874
+-- functions: ca5c1d2902ffb74cef0781f4f0927301b52a9d83989c9288c1df37956be3e41f
 
 create table redis_registry (
   only_row boolean not null default true,

@@ -3,8 +3,8 @@
 -- change of its facts waits for the transaction.
 --
 -- Account and session are locked for share. Access to a project depends on its row, its grants and the memberships of the
--- caller. Whoever changes the project or a grant takes the advisory lock of the project, and whoever changes a membership that
--- of the user (project-access.sql), so
+-- caller. A change of the project or of a grant takes the advisory lock of the project; a change of a membership takes that of
+-- the user (project-access.sql). So
 --   a write to something in a project   takes both advisory locks shared;
 --   a write to the project itself       locks the project and all its teams for no key update, as its triggers do.
 -- Advisory locks are granted in the order in which they are asked for, so a flood of orders cannot hold up a revocation, as it

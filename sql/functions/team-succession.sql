@@ -1,7 +1,7 @@
 -- Teams whose owner closes the account, is deleted or is suspended pass to another member.
 
 -- The owner after `person`: the first by role, then by time of joining. A suspended member follows only where the owner
--- leaves for good and no active member is left. Null: there is none. Lock the team first.
+-- leaves for good and no active member is left. Null if no member can follow. Lock the team first.
 create or replace function successor_of(team uuid, person uuid, leaving boolean) returns uuid language sql stable
 begin atomic
   select m.user_id
