@@ -24,6 +24,9 @@ describe.skipIf(haproxy === undefined)(
         const known = project.body.id
         expect((await ask('read', known)).body.allowed).toBe(true)
 
+        // It must have been connected for long enough to know that no other instance runs.
+        await Bun.sleep(2_500)
+        expect((await ask('read', known)).body.allowed).toBe(true)
         postgres.cut()
         await until(
           async () => (await ask('read', known)).headers.has('velro-degraded'),
