@@ -4,6 +4,7 @@ import { isAddress } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
 import { isOriginPattern } from './kit/origin.ts'
+import { type Policy, readPolicy } from './limits/policy.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
@@ -33,6 +34,10 @@ export type Config = {
   readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses of the proxies whose `X-Forwarded-For` is trusted. */
   readonly trustedProxies: readonly string[]
+  /** Monitor: budgets are counted and logged, and nothing is refused. Off: budgets are not counted. */
+  readonly limits: LimitMode
+  /** Budgets and quotas, by plan. */
+  readonly policy: Policy
   /** Directory of the media objects, used when `s3` is undefined. */
   readonly mediaDirectory: string
   /** Undefined: media objects are stored on disk. */
@@ -94,6 +99,9 @@ export type AuthzenAlias = {
 const aliasTargets = ['user', 'project', 'generation', 'media'] as const
 /** One batch of decisions covers all aliases of a type. */
 const maxAliases = 200
+
+export const limitModes = ['on', 'monitor', 'off'] as const
+export type LimitMode = (typeof limitModes)[number]
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
@@ -289,6 +297,8 @@ export const parseConfig = (env: Environment): Config => {
     ),
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
+    limits: oneOf('LIMITS', limitModes, 'on'),
+    policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -50,6 +50,8 @@ export const startApp = async ({
     HOST: '127.0.0.1',
     DB_CONNECTIONS: '24',
     HASH_WORKERS: '1',
+    // Limits are the subject of few tests; those turn them on.
+    LIMITS: 'off',
     // Accepted generations stay queued unless a test changes this.
     JOB_CONCURRENCY: '0',
     MEDIA_DIR: await mediaFolder(),

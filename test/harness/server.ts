@@ -65,6 +65,8 @@ export const startServer = async (options: TestServerOptions): Promise<TestServe
       PORT: '0',
       DB_CONNECTIONS: '24',
       HASH_WORKERS: '1',
+      // Limits are the subject of few tests; those turn them on.
+      LIMITS: 'off',
       MEDIA_DIR: await mediaFolder(),
       ...env,
     },

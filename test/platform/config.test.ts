@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { ConfigRefused, parseConfig } from '../../src/config.ts'
+import { defaultPolicy } from '../../src/limits/policy.ts'
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
   try {
@@ -64,6 +65,8 @@ test('every variable is read and trimmed, and a duration is converted to millise
       CORS_ORIGINS: 'https://a.example, http://localhost:5173 ,',
       TRUSTED_PROXIES: '10.0.0.1,2001:db8::1',
       AUTHZEN_ALIASES: `user:alice=user:${id}, record:r-1:a=project:${id}`,
+      LIMITS: 'monitor',
+      LIMIT_API_FREE: '240',
       HASH_WORKERS: '2',
       HASH_QUEUE: '5',
       RENDER_WORKERS: '3',
@@ -115,6 +118,11 @@ test('every variable is read and trimmed, and a duration is converted to millise
       { type: 'record', id: 'r-1:a', target: { type: 'project', id } },
     ],
     trustedProxies: ['10.0.0.1', '2001:db8::1'],
+    limits: 'monitor',
+    policy: {
+      ...defaultPolicy,
+      budgets: { ...defaultPolicy.budgets, api: { ...defaultPolicy.budgets.api, free: 240 } },
+    },
     hashWorkers: 2,
     hashQueue: 5,
     renderWorkers: 3,
