@@ -2,6 +2,35 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+CREATE OR REPLACE FUNCTION public.check_restored_entries()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if exists (
+    select from (
+      select balance_after, sum(amount) over (partition by user_id order by id) as total
+        from credit_ledger where user_id in (select user_id from added)
+    ) entries where balance_after <> total
+  ) or exists (
+    select from added a
+     where kind in ('settle', 'refund') and not exists (
+       select from credit_ledger r
+        where r.generation_id = a.generation_id and r.kind = 'reserve' and r.user_id = a.user_id
+          and (a.kind = 'settle' or a.amount = -r.amount))
+  ) then
+    raise exception 'entries with a given balance_after must have that sum, and their reservations'
+      using errcode = 'integrity_constraint_violation';
+  end if;
+  update credit_balances b set balance = e.balance_after
+    from (select distinct on (user_id) user_id, balance_after
+            from credit_ledger where user_id in (select user_id from added) order by user_id, id desc) e
+   where b.user_id = e.user_id;
+  return null;
+end $function$;
+comment on function check_restored_entries() is 'Checks entries from a dump, which say their balance_after, and sets the balances of their users.';
+
 CREATE OR REPLACE FUNCTION public.confirm_access_events(ids bigint[], own_epoch text)
  RETURNS void
  LANGUAGE plpgsql
@@ -57,6 +86,9 @@ CREATE OR REPLACE FUNCTION public.keep_credit_balance()
  SET search_path TO '$user', 'public'
 AS $function$
 begin
+  if current_setting('velro.restored_entries', true) = 'on' then
+    return null;
+  end if;
   update credit_balances set balance = new.balance_after
    where user_id = new.user_id and balance = new.balance_after - new.amount;
   if not found then
@@ -75,8 +107,9 @@ AS $function$
 declare
   last_id uuid;
   last_ms bigint;
+  last_balance bigint;
 begin
-  if new.kind in ('settle', 'refund') and not exists (
+  if new.balance_after is null and new.kind in ('settle', 'refund') and not exists (
     select from credit_ledger r
      where r.generation_id = new.generation_id and r.kind = 'reserve' and r.user_id = new.user_id
        and (new.kind = 'settle' or new.amount = -r.amount)
@@ -85,7 +118,12 @@ begin
       using errcode = 'integrity_constraint_violation';
   end if;
   insert into credit_balances (user_id, balance) values (new.user_id, 0) on conflict do nothing;
-  select balance + new.amount into new.balance_after from credit_balances where user_id = new.user_id for update;
+  select balance into last_balance from credit_balances where user_id = new.user_id for update;
+  if new.balance_after is not null then
+    perform set_config('velro.restored_entries', 'on', true);
+    return new;
+  end if;
+  new.balance_after := last_balance + new.amount;
   new.created_at := clock_timestamp();
   -- A separate statement: its snapshot includes commits made while this one waited for the lock.
   select id into last_id from credit_ledger where user_id = new.user_id order by id desc limit 1;
@@ -683,6 +721,7 @@ CREATE OR REPLACE FUNCTION public.refresh_project_access(refreshed uuid[])
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 begin
+  perform set_config('velro.computes_access', 'on', true);
   with expected as (
     select user_id, project_id, actions, owned from project_access_expected where project_id = any (refreshed)
   ), gone as (
@@ -694,6 +733,7 @@ begin
   select user_id, project_id, actions, owned from expected
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+  perform set_config('velro.computes_access', '', true);
 end $function$;
 comment on function refresh_project_access(refreshed uuid[]) is 'Recomputes project_access for all users of the given projects; the caller has locked the projects and their teams.';
 
@@ -704,6 +744,7 @@ CREATE OR REPLACE FUNCTION public.refresh_project_access_of(person uuid, refresh
  SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 begin
+  perform set_config('velro.computes_access', 'on', true);
   with expected as (
     select project_id, actions, owned from project_access_expected
      where user_id = person and project_id = any (refreshed)
@@ -716,6 +757,7 @@ begin
   select person, project_id, actions, owned from expected
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+  perform set_config('velro.computes_access', '', true);
 end $function$;
 comment on function refresh_project_access_of(person uuid, refreshed uuid[]) is 'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';
 
@@ -820,6 +862,19 @@ begin
 end $function$;
 comment on function share_project_access(decided uuid[]) is 'Locks the access to projects, so that a write that is decided by it holds until the commit.';
 
+CREATE OR REPLACE FUNCTION public.skip_computed_rows()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if tg_level = 'STATEMENT' then
+    raise notice 'triggers compute the rows of table %: those given are skipped', tg_table_name;
+  end if;
+  return null;
+end $function$;
+comment on function skip_computed_rows() is 'Skips given rows of a table that triggers compute.';
+
 CREATE OR REPLACE FUNCTION public.successor_of(team uuid, person uuid, leaving boolean)
  RETURNS uuid
  LANGUAGE sql
@@ -906,8 +961,10 @@ create table credit_balances (
   constraint credit_balances_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id),
   constraint credit_balances__balance CHECK ((balance >= 0))
 );
+CREATE TRIGGER given_rows BEFORE INSERT ON public.credit_balances FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION skip_computed_rows();
+CREATE TRIGGER given_statement BEFORE INSERT ON public.credit_balances FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION skip_computed_rows();
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON public.credit_balances FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER only_by_ledger BEFORE INSERT OR DELETE OR UPDATE ON public.credit_balances FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER only_by_ledger BEFORE DELETE OR UPDATE ON public.credit_balances FOR EACH STATEMENT WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION refuse_change();
 comment on table credit_balances is 'The sum of the ledger entries of each user, maintained by triggers and never negative.';
 
 create table credit_ledger (
@@ -939,6 +996,7 @@ CREATE UNIQUE INDEX credit_ledger__closed_once ON public.credit_ledger USING btr
 CREATE UNIQUE INDEX credit_ledger__reserved_once ON public.credit_ledger USING btree (generation_id) WHERE (kind = 'reserve'::text);
 CREATE INDEX credit_ledger__user_id ON public.credit_ledger USING btree (user_id, id);
 CREATE UNIQUE INDEX credit_ledger__welcomed_once ON public.credit_ledger USING btree (user_id) WHERE (kind = 'welcome'::text);
+CREATE TRIGGER check_restored_entries AFTER INSERT ON public.credit_ledger REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((current_setting('velro.restored_entries'::text, true) = 'on'::text)) EXECUTE FUNCTION check_restored_entries();
 CREATE TRIGGER keep_credit_balance AFTER INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION keep_credit_balance();
 CREATE TRIGGER lock_credit_balance BEFORE INSERT ON public.credit_ledger FOR EACH ROW EXECUTE FUNCTION lock_credit_balance();
 CREATE TRIGGER only_grows BEFORE DELETE OR UPDATE OR TRUNCATE ON public.credit_ledger FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -1165,6 +1223,8 @@ create table project_access (
 );
 CREATE INDEX project_access__granted ON public.project_access USING btree (user_id, project_id) INCLUDE (actions) WHERE (NOT owned);
 CREATE INDEX project_access__project_id ON public.project_access USING btree (project_id, user_id) INCLUDE (actions);
+CREATE TRIGGER given_rows BEFORE INSERT ON public.project_access FOR EACH ROW WHEN ((current_setting('velro.computes_access'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
+CREATE TRIGGER given_statement BEFORE INSERT ON public.project_access FOR EACH STATEMENT WHEN ((current_setting('velro.computes_access'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.project_access REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.project_access FOR EACH STATEMENT EXECUTE FUNCTION note_everything();

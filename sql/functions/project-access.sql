@@ -38,11 +38,13 @@ create or replace view project_access_difference as
 comment on view project_access_difference is
   'Rows of project_access that differ from the base tables: always empty. Reads everything; for the scheduled check and for tests.';
 
--- Recomputes the rows of all users of some projects. The caller holds the locks named above. Costs one row read for each
+-- Recomputes the rows of all users of some projects. Rows inserted otherwise are skipped, by the triggers given_rows and
+-- given_statement, unless triggers are disabled. The caller holds the locks named above. Costs one row read for each
 -- member of each team with a grant. Uses a generic plan, because planning takes longer than running.
 create or replace function refresh_project_access(refreshed uuid[]) returns void language plpgsql
   set search_path from current set plan_cache_mode = force_generic_plan as $$
 begin
+  perform set_config('velro.computes_access', 'on', true);
   with expected as (
     select user_id, project_id, actions, owned from project_access_expected where project_id = any (refreshed)
   ), gone as (
@@ -54,6 +56,7 @@ begin
   select user_id, project_id, actions, owned from expected
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+  perform set_config('velro.computes_access', '', true);
 end $$;
 comment on function refresh_project_access(uuid[]) is
   'Recomputes project_access for all users of the given projects; the caller has locked the projects and their teams.';
@@ -63,6 +66,7 @@ comment on function refresh_project_access(uuid[]) is
 create or replace function refresh_project_access_of(person uuid, refreshed uuid[]) returns void language plpgsql
   set search_path from current set plan_cache_mode = force_generic_plan as $$
 begin
+  perform set_config('velro.computes_access', 'on', true);
   with expected as (
     select project_id, actions, owned from project_access_expected
      where user_id = person and project_id = any (refreshed)
@@ -75,6 +79,7 @@ begin
   select person, project_id, actions, owned from expected
       on conflict (user_id, project_id) do update set actions = excluded.actions, owned = excluded.owned
    where (a.actions, a.owned) <> (excluded.actions, excluded.owned);
+  perform set_config('velro.computes_access', '', true);
 end $$;
 comment on function refresh_project_access_of(uuid, uuid[]) is
   'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';

@@ -243,12 +243,16 @@ describe('the ledger', () => {
             on conflict (user_id) where kind = 'welcome' do update set amount = 9`,
       sql`update credit_balances set balance = 1000000 where user_id = ${ada}`,
       sql`delete from credit_balances where user_id = ${ada}`,
-      sql`insert into credit_balances (user_id, balance) values (${await insertUser()}, 5)`,
       sql`truncate credit_balances`,
     ]) {
       expect(await refused(change)).toBe(denied)
     }
     expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    const ben = await insertUser()
+    const { count } = await sql`insert into credit_balances (user_id, balance) values (${ben}, 5), (${ada}, 5)`
+    expect(count).toBe(0)
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    expect((await readBooks(ben)).balance).toBeNull()
   })
 
   /** The kinds of all entries by id. Expects that balance and time of each follow from the previous entry. */
@@ -316,10 +320,52 @@ describe('the ledger', () => {
     expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
   })
 
-  test('computes balance_after itself and ignores a given value', async () => {
+  const restored = (userId: string, generation: string) =>
+    [
+      { kind: 'welcome', amount: 10, balance_after: 10, generation_id: null },
+      { kind: 'reserve', amount: -4, balance_after: 6, generation_id: generation },
+      { kind: 'refund', amount: 4, balance_after: 10, generation_id: generation },
+      { kind: 'reserve', amount: -1, balance_after: 9, generation_id: newId() },
+    ].map((each, nth) => ({
+      id: newId(),
+      user_id: userId,
+      created_at: new Date(Date.UTC(2020, 0, 1 + nth)),
+      ...each,
+    }))
+
+  test('takes entries that say their balance_after as they are, in any order, and the balance follows', async () => {
+    for (const order of [
+      [0, 1, 2, 3],
+      [3, 2, 1, 0],
+      [0, 3, 1, 2],
+      [1, 0, 3, 2],
+    ]) {
+      const [ada, ben] = [await insertUser(), await insertUser()]
+      const entries = [...restored(ada, newId()), ...restored(ben, newId())]
+      const rows = [...order, ...order.map((nth) => nth + 4)].map((nth) => entries[nth] as object)
+      await sql`insert into credit_ledger ${sql(rows)}`
+      const stored = await sql`
+        select id, user_id, created_at, kind, amount, balance_after::int as balance_after, generation_id
+          from credit_ledger where user_id in (${ada}, ${ben}) order by id`
+      expect([...stored]).toEqual(entries)
+      expect([await readBooks(ada), await readBooks(ben)]).toEqual(Array(2).fill({ balance: 9, sum: 9, least: 6 }))
+      await entry(ada, 'grant', 5, { created_by: ada })
+      expect(await readBooks(ada)).toEqual({ balance: 14, sum: 14, least: 6 })
+    }
+  })
+
+  test('refuses entries whose given balance_after is not their sum, or that lack a reservation', async () => {
     const ada = await withCredits(10)
-    await entry(ada, 'grant', 5, { created_by: ada, balance_after: 1_000_000 })
-    expect(await readBooks(ada)).toEqual({ balance: 15, sum: 15, least: 10 })
+    const refusal = '23000'
+    expect(await refused(entry(ada, 'grant', 5, { created_by: ada, balance_after: 1_000_000 }))).toBe(refusal)
+    expect(await readBooks(ada)).toEqual({ balance: 10, sum: 10, least: 10 })
+    const ben = await insertUser()
+    const [welcome, reserved, refund] = restored(ben, newId()) as [object, object, object]
+    const rich = { ...welcome, amount: 1_000, balance_after: 10 }
+    const more = { ...refund, amount: 1_000, balance_after: 1_006 }
+    for (const rows of [[rich], [welcome, { ...refund, balance_after: 14 }], [welcome, reserved, more]])
+      expect(await refused(sql`insert into credit_ledger ${sql(rows)}`)).toBe(refusal)
+    expect((await readBooks(ben)).sum).toBe(0)
   })
 
   test('refuses entries whose amount, generation or creator does not fit the kind', async () => {
