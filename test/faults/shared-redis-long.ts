@@ -1,7 +1,7 @@
 /**
- * `bun test/faults/shared-redis-long.ts [--asks 500] [--only staging]`: the set-ups in which Redis outlives or outnumbers the database, on Debian's
- * Postgres 15 with pg_dump and pg_restore. Prints the answers that were given after access had been taken away; the exit
- * code is 1 if one of them allows.
+ * `bun test/faults/shared-redis-long.ts [--asks 500] [--only staging] [--program FOLDER]`: the set-ups in which Redis outlives
+ * or outnumbers the database, on Debian's Postgres 15 with its programs. Prints the answers that were given after access had
+ * been taken away; the exit code is 1 if one of them allows. --program: the servers are those of a checkout in FOLDER.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync } from 'node:fs'
@@ -24,41 +24,69 @@ import {
 import { createCuttable } from './cuttable.ts'
 import { until } from './support.ts'
 
-const { values } = parseArgs({ options: { asks: { type: 'string', default: '500' }, only: { type: 'string' } } })
+const { values } = parseArgs({
+  options: { asks: { type: 'string', default: '500' }, only: { type: 'string' }, program: { type: 'string' } },
+})
 const asks = Number(values.asks)
 const programs = '/usr/lib/postgresql/15/bin'
 const asPostgres = (program: string, ...args: string[]) =>
   execFileSync('runuser', ['-u', 'postgres', '--', join(programs, program), ...args], { stdio: 'pipe', cwd: '/' })
 
-const startPostgres = async (): Promise<TestConnection> => {
+type Postgres = TestConnection & {
+  readonly folder: string
+  /** Ends the server at once, as a loss of power does. */
+  kill(): Promise<void>
+  /** Starts it again on the same address, with the files that are in its folder. */
+  start(): Promise<void>
+}
+
+const answers = async (connection: TestConnection): Promise<boolean> => {
+  const sql = connectOnce(connection)
+  return sql`select 1`
+    .then(
+      () => true,
+      () => false,
+    )
+    .finally(() => sql.end({ timeout: 0 }))
+}
+
+/** A new server, or one on the given address whose files `fill` puts into its folder. */
+const startPostgres = async (
+  fill: (data: string) => void = (data) => asPostgres('initdb', '-D', data, '-A', 'trust', '--no-sync'),
+  address?: TestConnection,
+): Promise<Postgres> => {
   const folder = mkdtempSync(join(tmpdir(), 'velro-postgres-15-'))
   chmodSync(folder, 0o777)
   reapFolder(folder)
-  const port = await freePort()
-  asPostgres('initdb', '-D', join(folder, 'data'), '-A', 'trust', '--no-sync')
-  const options = ['-D', join(folder, 'data'), '-k', folder, '-p', String(port), '-h', '', '-c', 'fsync=off']
-  const server = spawn('runuser', ['-u', 'postgres', '--', join(programs, 'postgres'), ...options], {
-    stdio: 'ignore',
-    cwd: '/',
-  })
-  reapProcess(server.pid as number)
-  const connection = { host: folder, port, user: 'postgres', database: 'postgres' }
-  await until(async () => {
-    const sql = connectOnce(connection)
-    return sql`select 1`
-      .then(
-        () => true,
-        () => false,
-      )
-      .finally(() => sql.end({ timeout: 0 }))
-  }, 'Postgres 15 answers')
-  return connection
+  const { host = folder, port = await freePort() } = address ?? {}
+  const data = join(folder, 'data')
+  fill(data)
+  const connection = { host, port, user: 'postgres', database: 'postgres' }
+  const options = ['-D', data, '-k', host, '-p', String(port), '-h', '', '-c', 'fsync=off']
+  const start = async () => {
+    const server = spawn('runuser', ['-u', 'postgres', '--', join(programs, 'postgres'), ...options], {
+      stdio: 'ignore',
+      cwd: '/',
+    })
+    reapProcess(server.pid as number)
+    await until(() => answers(connection), 'Postgres 15 answers')
+  }
+  const kill = async () => {
+    asPostgres('pg_ctl', '-D', data, '-m', 'immediate', '-w', 'stop')
+  }
+  await start()
+  return { ...connection, folder, kill, start }
 }
 
 type World = { connection: TestConnection; ada: Person; bob: Person; project: string }
 
 const start = (connection: TestConnection, redisUrl: string, runtime: 'bun' | 'deno' = 'bun') =>
-  startServer({ runtime, connection, env: { REDIS_URL: redisUrl, DB_CONNECTIONS: '12', LOG_LEVEL: 'warn' } })
+  startServer({
+    runtime,
+    connection,
+    ...(values.program !== undefined && { directory: values.program }),
+    env: { REDIS_URL: redisUrl, DB_CONNECTIONS: '12', LOG_LEVEL: 'warn' },
+  })
 
 const createWorld = async (connection: TestConnection, client: Api): Promise<World> => {
   const [ada, bob] = [await register(client), await register(client)]
@@ -223,6 +251,64 @@ const cutOffAlone = async (cluster: TestConnection) => {
   await redis.stop()
 }
 
+/** The volume of the server is set back to a snapshot, while an instance and Redis run on. */
+const volumeSetBack = async () => {
+  const postgres = await startPostgres()
+  const connection = await createDatabase(postgres, 'volume')
+  const redis = await startRedis()
+  const first = await start(connection, redis.url)
+  const world = await createWorld(connection, clientOf(first))
+  const [data, snapshot] = [join(postgres.folder, 'data'), join(postgres.folder, 'snapshot')]
+  await postgres.kill()
+  execFileSync('cp', ['-a', data, snapshot])
+  await postgres.start()
+  const makePublic = () => setVisibility(clientOf(first), world, 'public')
+  await until(
+    () =>
+      makePublic().then(
+        () => true,
+        () => false,
+      ),
+    'it writes again',
+  )
+  await fillRedis(redis.url, world)
+  await warm(clientOf(first), world)
+  await postgres.kill()
+  execFileSync('rm', ['-rf', data])
+  execFileSync('mv', [snapshot, data])
+  await postgres.start()
+  const restarted = await start(connection, redis.url)
+  await askAll('a volume that was set back, Redis kept, restarted:', clientOf(restarted), world)
+  await askAll('  the instance that ran on:', clientOf(first), world)
+  for (const server of [first, restarted]) await server.stop()
+  await redis.stop()
+}
+
+/** A standby that lacks the last commits is promoted on the address of the primary. */
+const promotedStandby = async () => {
+  const primary = await startPostgres()
+  const connection = await createDatabase(primary, 'replicated')
+  const redis = await startRedis()
+  const first = await start(connection, redis.url)
+  const world = await createWorld(connection, clientOf(first))
+  // A copy that never receives another commit, as a standby that lags does not.
+  const copy = join(primary.folder, 'standby')
+  const from = ['-h', primary.host, '-p', String(primary.port), '-U', 'postgres']
+  asPostgres('pg_basebackup', ...from, '-D', copy, '-X', 'stream', '-c', 'fast', '--no-sync')
+  execFileSync('runuser', ['-u', 'postgres', '--', 'touch', join(copy, 'standby.signal')])
+  await setVisibility(clientOf(first), world, 'public')
+  await fillRedis(redis.url, world)
+  await warm(clientOf(first), world)
+  await primary.kill()
+  const standby = await startPostgres((data) => execFileSync('mv', [copy, data]), primary)
+  asPostgres('pg_ctl', '-D', join(standby.folder, 'data'), '-w', 'promote')
+  const restarted = await start(connection, redis.url)
+  await askAll('a standby without the last commits was promoted, Redis kept, restarted:', clientOf(restarted), world)
+  await askAll('  the instance that ran on:', clientOf(first), world)
+  for (const server of [first, restarted]) await server.stop()
+  await redis.stop()
+}
+
 try {
   const cluster = await startPostgres()
   const scenarios = {
@@ -231,6 +317,8 @@ try {
     staging: () => staging(cluster),
     'redis-per-instance': () => redisPerInstance(cluster),
     'cut-off': () => cutOffAlone(cluster),
+    volume: volumeSetBack,
+    standby: promotedStandby,
   }
   for (const [name, run] of Object.entries(scenarios))
     if (values.only === undefined || values.only === name) await run()
