@@ -73,6 +73,34 @@ begin
 end $function$;
 comment on function database_identity() is 'Identifies this database of this run of the server: system identifier, database, timeline and start of the server. The same over any route; another one after a restart, a restore or a failover.';
 
+CREATE OR REPLACE FUNCTION public.give_turn()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET enable_sort TO 'off'
+AS $function$
+declare
+  under_way bigint;
+  waiting bigint;
+begin
+  if new.owner_id is null then
+    select owner_id into new.owner_id from generations where id = new.generation_id;
+  end if;
+  if new.turn is null then
+    select turn into under_way from generation_jobs
+     where priority = new.priority and worker is not null order by priority desc, turn desc limit 1;
+    select turn into waiting from generation_jobs
+     where priority = new.priority and worker is null and run_after <= clock_timestamp() order by priority, turn limit 1;
+    new.turn := coalesce(greatest(waiting, coalesce(under_way, waiting) + 1, (
+      select turn + 1 from generation_jobs where owner_id = new.owner_id and priority = new.priority
+       order by owner_id desc, priority desc, turn desc limit 1)), 0);
+  end if;
+  return new;
+end $function$;
+comment on function give_turn() is 'Gives a new job the turn after the last unfinished one of its owner, and none before the next turn of its priority.';
+
 CREATE OR REPLACE FUNCTION public.heat_left(hits double precision, last_at timestamp with time zone)
  RETURNS double precision
  LANGUAGE sql
@@ -1052,6 +1080,8 @@ create table generation_jobs (
   lease_until timestamp with time zone,
   remote jsonb,
   reference_sha256 text,
+  owner_id uuid not null,
+  turn bigint not null,
   constraint generation_jobs_pkey PRIMARY KEY (generation_id),
   constraint generation_jobs_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
   constraint generation_jobs_reference_sha256_fkey FOREIGN KEY (reference_sha256) REFERENCES media_objects(sha256),
@@ -1059,7 +1089,11 @@ create table generation_jobs (
   constraint generation_jobs__progress CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision)))
 );
 CREATE INDEX generation_jobs__next ON public.generation_jobs USING btree (priority, created_at, generation_id);
+CREATE INDEX generation_jobs__owner_id ON public.generation_jobs USING btree (owner_id, priority, turn);
 CREATE INDEX generation_jobs__reference_sha256 ON public.generation_jobs USING btree (reference_sha256) WHERE (reference_sha256 IS NOT NULL);
+CREATE INDEX generation_jobs__turn ON public.generation_jobs USING btree (priority, turn, created_at, generation_id);
+CREATE INDEX generation_jobs__turn_under_way ON public.generation_jobs USING btree (priority, turn) WHERE (worker IS NOT NULL);
+CREATE TRIGGER give_turn BEFORE INSERT ON public.generation_jobs FOR EACH ROW EXECUTE FUNCTION give_turn();
 CREATE TRIGGER orphans AFTER DELETE ON public.generation_jobs FOR EACH ROW WHEN ((old.reference_sha256 IS NOT NULL)) EXECUTE FUNCTION orphans_of_job();
 comment on table generation_jobs is 'One row for each unfinished generation. A worker holds it by a lease.';
 comment on column generation_jobs.priority is 'By the plan of the owner when the job was accepted; the lowest runs first.';
@@ -1068,6 +1102,8 @@ comment on column generation_jobs.failures is 'Failed attempts. An attempt whose
 comment on column generation_jobs.progress is 'Progress of the current attempt, from 0 to 1.';
 comment on column generation_jobs.remote is 'The order at a remote provider, so that it is not placed twice.';
 comment on column generation_jobs.reference_sha256 is 'The reference object. It stays stored until the job is over.';
+comment on column generation_jobs.owner_id is 'The owner of the generation, who takes turns with others.';
+comment on column generation_jobs.turn is 'Within a priority the lowest turn runs first, then the oldest job.';
 
 create table generations (
   id uuid not null,

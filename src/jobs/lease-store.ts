@@ -51,15 +51,17 @@ export const createLeaseStore = (sql: Sql, worker: string, { models, strandedMs 
      * lease has expired is due again: that is how an instance takes over the jobs of one that stopped sending heartbeats.
      * Locks the jobs for update and their generations for no key update, skips those that are locked, and so never waits.
      *
-     * The order is strict: enterprise before pro before free, by the owner's plan when the job was enqueued, then first in,
-     * first out. Degrades: free jobs starve for as long as jobs of paying owners keep every worker busy.
+     * The order is strict: enterprise before pro before free, by the owner's plan when the job was enqueued. Within a plan the
+     * owners take turns (`job-turns.sql`), and within a turn the oldest job is first. Degrades: free jobs starve for as long
+     * as jobs of paying owners keep every worker busy. Cost: reads the index of turns until `limit` jobs are found, past
+     * those that are leased, wait for a retry or need another model.
      */
     lease: async (tx: TransactionSql, limit: number, leaseMs: number): Promise<LeasedJob[]> => {
       const jobs = await tx<LeasedJob[]>`
         with due as (
           select j.generation_id from generation_jobs j join generations g on g.id = j.generation_id
            where ${isDue(tx)}
-           order by j.priority, j.created_at, j.generation_id
+           order by j.priority, j.turn, j.created_at, j.generation_id
            limit ${limit} for update of j skip locked for no key update of g skip locked
         ), leased as (
           update generation_jobs j

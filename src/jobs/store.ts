@@ -43,17 +43,17 @@ export const createJobStore = (sql: Sql, worker: string, capability: WorkerCapab
   },
 
   /**
-   * The queue position of each of these jobs: how many due jobs are leased before it. Jobs that are leased are absent.
-   * One statement, so all positions are of one snapshot. Cost: reads the first 10,000 due jobs; a job behind them has
-   * position 10,000.
+   * The queue position of each of these jobs: how many due jobs are leased before it, unless an owner with an earlier turn
+   * adds one. Jobs that are leased are absent. One statement, so all positions are of one snapshot. Cost: reads the first
+   * 10,000 due jobs; a job behind them has position 10,000.
    */
   findPositions: async (deadline: Deadline, ids: readonly string[]): Promise<Map<string, number>> => {
     const rows = await deadline.run(sql<{ generation_id: string; position: number }[]>`
       with front as materialized (
-        select generation_id, (row_number() over (order by priority, created_at, generation_id) - 1)::int as position
-          from (select generation_id, priority, created_at from generation_jobs
+        select generation_id, (row_number() over (order by priority, turn, created_at, generation_id) - 1)::int as position
+          from (select generation_id, priority, turn, created_at from generation_jobs
                  where run_after <= clock_timestamp() and coalesce(lease_until <= clock_timestamp(), true)
-                 order by priority, created_at, generation_id limit ${maxPosition}) waiting
+                 order by priority, turn, created_at, generation_id limit ${maxPosition}) waiting
       )
       select j.generation_id, coalesce(front.position, ${maxPosition}) as position
         from generation_jobs j left join front using (generation_id)

@@ -1,4 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { createCancellationStore } from '../../src/jobs/cancellation-store.ts'
 import { createRunner } from '../../src/jobs/runner.ts'
 import { createJobStore } from '../../src/jobs/store.ts'
@@ -6,6 +10,7 @@ import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createLog } from '../../src/platform/log.ts'
+import { migrate } from '../../src/platform/migrate.ts'
 import { connect, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
@@ -44,8 +49,8 @@ const addUser = async (plan = 'free') => {
     values (${id}, ${`${id}@example.com`}, 'Ada', 'x', ${plan})`
   return id
 }
-const addJob = async (plan?: string) => {
-  const [id, owner] = [newId(), await addUser(plan)]
+const addJob = async (plan?: string, ownedBy?: string) => {
+  const [id, owner] = [newId(), ownedBy ?? (await addUser(plan))]
   await sql`insert into generations (id, owner_id, model, prompt) values (${id}, ${owner}, 'm', 'p')`
   await inTransaction((tx) => createJobStore(sql, 'enqueuer', capability).enqueue(tx, id))
   return id
@@ -55,7 +60,7 @@ const expireLease = (id: string) =>
   sql`update generation_jobs set lease_until = clock_timestamp() where generation_id = ${id}`
 
 describe('jobs', () => {
-  test('are leased by plan, then first in, first out, each to one of several concurrent workers', async () => {
+  test('are leased by plan, each to one of several concurrent workers', async () => {
     const [late, early, paid] = [await addJob(), await addJob(), await addJob('enterprise')]
     const [one, two] = stores()
     expect((await lease(one, 1)).map(({ generation_id }) => generation_id)).toEqual([paid])
@@ -64,6 +69,53 @@ describe('jobs', () => {
     expect(await one.isAnyDue()).toBe(false)
     const statuses = await sql`select distinct status, started_at is not null as started from generations`
     expect([...statuses]).toEqual([{ status: 'processing', started: true }])
+  })
+
+  test('of one owner wait one turn for each unfinished one ahead, and an owner without any waits one turn', async () => {
+    const [ada, bob] = [await addUser(), await addUser()]
+    const names = new Map<string, string>()
+    const add = async (name: string, owner?: string) => names.set(await addJob('free', owner), name)
+    const [one] = stores()
+    const leaseNames = async (limit: number) =>
+      (await lease(one, limit)).map(({ generation_id }) => names.get(generation_id) ?? '').sort()
+    for (const name of ['a0', 'a1', 'a2', 'a3']) await add(name, ada)
+    expect(await leaseNames(1)).toEqual(['a0'])
+    for (const name of ['b1', 'b2']) await add(name, bob)
+    await add('c1')
+    expect(await leaseNames(3)).toEqual(['a1', 'b1', 'c1'])
+    expect(await leaseNames(1)).toEqual(['a2'])
+    // The newest turn under way is that of a2. Ada has one job waiting, newcomers have none.
+    await add('d3')
+    await add('e3')
+    await add('a4', ada)
+    expect(await leaseNames(4)).toEqual(['a3', 'b2', 'd3', 'e3'])
+    expect(await leaseNames(9)).toEqual(['a4'])
+  })
+
+  test('of an owner with many are not held up by a stream of new owners', async () => {
+    const ada = await addUser()
+    const many = new Set<string>()
+    for (let count = 0; count < 5; count += 1) many.add(await addJob('free', ada))
+    const [one] = stores()
+    let rounds = 0
+    for (; many.size > 0 && rounds < 40; rounds += 1) {
+      await addJob()
+      for (const job of await lease(one, 1)) {
+        many.delete(job.generation_id)
+        await inTransaction((tx) => one.complete(tx, leaseOf(job)))
+      }
+    }
+    expect(rounds).toBeLessThan(12)
+  })
+
+  test('that the version before enqueues get their owner and turn too', async () => {
+    const [ada, id, next] = [await addUser(), newId(), newId()]
+    await sql`insert into generations (id, owner_id, model, prompt) select unnest(${[id, next]}::uuid[]), ${ada}, 'm', 'p'`
+    for (const each of [id, next]) {
+      await sql`insert into generation_jobs (generation_id, priority, reference_sha256) values (${each}, 2, null)`
+    }
+    expect(await rowOf(id)).toMatchObject({ owner_id: ada, turn: '0' })
+    expect(await rowOf(next)).toMatchObject({ owner_id: ada, turn: '1' })
   })
 
   test('have the number of due jobs ahead as their queue position', async () => {
@@ -312,6 +364,40 @@ test('a job cancelled between its lease and its start is not started, and the ne
   await until(async () => (await rowOf(next)) === undefined, 'the next job has ended')
   expect(started).toEqual([next])
   await runner.close()
+})
+
+test('the migration that introduces turns numbers the jobs of each owner by age', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'velro-sql-'))
+  await cp(new URL('../../sql/', import.meta.url), folder, { recursive: true })
+  const turns = (await readdir(folder)).find((name) => name.endsWith('_job_turns.sql')) ?? ''
+  for (const name of await readdir(folder)) if (name >= turns && name < '1') await rm(join(folder, name))
+  await rm(join(folder, 'functions', 'job-turns.sql'))
+  const old = await createDatabase({ migrated: false })
+  const outdated = connect(old.connection, { max: 1 })
+  try {
+    await migrate(outdated, pathToFileURL(`${folder}/`))
+    const owners = [newId(), newId()]
+    for (const id of owners) {
+      await outdated`
+        insert into users (id, email, display_name, password_hash) values (${id}, ${`${id}@example.com`}, 'U', 'x')`
+    }
+    const ids = [newId(), newId(), newId()]
+    for (const [index, id] of ids.entries()) {
+      await outdated`insert into generations (id, owner_id, model, prompt) values (${id}, ${owners[index >> 1] ?? ''}, 'm', 'p')`
+      await outdated`insert into generation_jobs (generation_id, priority) values (${id}, 2)`
+    }
+    await migrate(outdated)
+    const rows = await outdated`select generation_id, owner_id, turn::int from generation_jobs order by generation_id`
+    expect([...rows]).toEqual([
+      { generation_id: ids[0], owner_id: owners[0], turn: 0 },
+      { generation_id: ids[1], owner_id: owners[0], turn: 1 },
+      { generation_id: ids[2], owner_id: owners[1], turn: 0 },
+    ])
+  } finally {
+    await outdated.end()
+    await old.drop()
+    await rm(folder, { recursive: true })
+  }
 })
 
 test('the jobs migration cancels unfinished generations, and gives failed ones a reason', async () => {

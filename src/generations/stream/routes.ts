@@ -13,7 +13,7 @@ const generationOf = ({ params }: { params: Record<string, string> }): ResourceR
 
 const events = `The current state first, then every change:
 - \`status\`: {status, attempt}, first and when either changes; progress restarts at 0 with each attempt
-- \`position\`: {position}, while queued: the number of jobs ahead, 0 for the next one; at most 10000
+- \`position\`: {position}, while queued: the number of jobs ahead, 0 for the next one, at most 10000; it grows when people with fewer jobs order
 - \`progress\`: {progress}, of the current attempt, from 0 to 1
 - \`done\`: the complete generation, when it is completed, failed or cancelled; the stream ends after it
 The stream ends without \`done\` when the caller loses read access, when the generation is deleted, and when the server stops.

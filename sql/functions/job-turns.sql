@@ -1,0 +1,34 @@
+-- Turns: within a plan, the owners of jobs take turns. A job is leased by priority, then by its turn, then by its age.
+--
+-- This is self-clocked fair queuing (Golestani 1994) with jobs of equal weight. A job gets the turn after the last unfinished
+-- one of its owner, and none before the next turn. That is the one after the newest under way, or where none is under way, the
+-- one after the first that waits; and never one that has passed. So an owner with many jobs waits one turn for each, and an
+-- owner without any waits one turn. No stream of new owners holds up a job, because each job that is leased moves the next
+-- turn on. (With the current turn for new owners, as start-time fair queuing has it, all of them would come before the second
+-- job of anybody else.)
+
+-- In a trigger, so that a job gets its turn whichever version or client inserts it. Locks nothing: two jobs that an owner
+-- enqueues at the same moment may get the same turn. Cost: four index lookups. The settings keep the planner on the indexes,
+-- because it may have planned while the queue was empty.
+create or replace function give_turn() returns trigger language plpgsql
+  set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+  under_way bigint;
+  waiting bigint;
+begin
+  if new.owner_id is null then
+    select owner_id into new.owner_id from generations where id = new.generation_id;
+  end if;
+  if new.turn is null then
+    select turn into under_way from generation_jobs
+     where priority = new.priority and worker is not null order by priority desc, turn desc limit 1;
+    select turn into waiting from generation_jobs
+     where priority = new.priority and worker is null and run_after <= clock_timestamp() order by priority, turn limit 1;
+    new.turn := coalesce(greatest(waiting, coalesce(under_way, waiting) + 1, (
+      select turn + 1 from generation_jobs where owner_id = new.owner_id and priority = new.priority
+       order by owner_id desc, priority desc, turn desc limit 1)), 0);
+  end if;
+  return new;
+end $$;
+comment on function give_turn() is
+  'Gives a new job the turn after the last unfinished one of its owner, and none before the next turn of its priority.';
