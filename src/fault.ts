@@ -129,7 +129,10 @@ export const catalogue = {
     status: 429,
     message: 'You already have the maximum of {limit} open streams; close one first',
     retryAfterS: 5,
-    extensions: { limit: 'Most streams that may be open at once: of one session, or of one account' },
+    extensions: {
+      limit:
+        'Most streams that may be open at once: 16 of one session; of one account 64, but no more than an eighth of those that the instance has left',
+    },
   },
   'generation.streams_full': {
     status: 503,
@@ -152,6 +155,21 @@ export const catalogue = {
   },
   'media.unavailable': { status: 503, message: 'The media storage cannot be reached; try again', retryAfterS: 1 },
   'media.busy': { status: 503, message: 'The server is handling too many uploads; try again', retryAfterS: 1 },
+  'media.too_many_uploads': {
+    status: 429,
+    message: 'You already have the maximum of {limit} uploads under way; wait for one to end',
+    retryAfterS: 5,
+    extensions: { limit: 'Most uploads of one account that may be under way at once' },
+  },
+  'media.too_slow': {
+    status: 408,
+    message:
+      'The upload was too slow; its bytes must arrive at {min_bytes_per_second} bytes per second, or faster while other uploads wait, and all of them within {max_seconds} seconds',
+    extensions: {
+      min_bytes_per_second: 'Lowest rate at which the body must arrive, over any 5 seconds',
+      max_seconds: 'Longest time that the body may take, in seconds',
+    },
+  },
   'media.empty': { status: 422, message: 'The request body is empty' },
   'media.too_large': {
     status: 413,
@@ -295,6 +313,7 @@ export const titles: Readonly<Record<number, string>> = {
   403: 'Forbidden',
   404: 'Not Found',
   405: 'Method Not Allowed',
+  408: 'Request Timeout',
   409: 'Conflict',
   412: 'Precondition Failed',
   413: 'Content Too Large',

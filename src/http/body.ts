@@ -21,52 +21,13 @@ export const refuseLargeBody = (request: Request, isOther: (request: Request) =>
 }
 
 /** Refuses a body in a content coding, such as gzip: it is not decoded here (RFC 9110 §15.5.16). */
-const refuseEncodedBody = ({ headers }: Request): void => {
+export const refuseEncodedBody = ({ headers }: Request): void => {
   const encoding = headers.get('content-encoding')
   if (encoding === null || encoding.trim().toLowerCase() === 'identity') return
   throw new Fault('request.encoding_unsupported', { headers: { 'accept-encoding': 'identity' } })
 }
 
-/**
- * The bytes of a body. Undefined when it has more than `maxBytes`, by its Content-Length or as counted while it is read; the
- * rest is not read. With a Content-Length the bytes are in shared memory, so that worker threads need no copy.
- * Throws `request.encoding_unsupported`, `request.malformed` for a body that breaks off, and when the deadline passes.
- */
-export const readBytes = async (
-  request: Request,
-  { maxBytes, deadline }: { maxBytes: number; deadline: Deadline },
-): Promise<Uint8Array | undefined> => {
-  refuseEncodedBody(request)
-  const contentLength = Number(request.headers.get('content-length') ?? Number.NaN)
-  const announced = Number.isSafeInteger(contentLength) ? contentLength : undefined
-  if (announced !== undefined && announced > maxBytes) return undefined
-  if (request.body === null) return new Uint8Array()
-  const whole = announced === undefined ? undefined : new Uint8Array(new SharedArrayBuffer(announced))
-  const chunks: Uint8Array[] = []
-  let length = 0
-  const reader = request.body.getReader()
-  try {
-    for (;;) {
-      const { done, value } = await deadline.run(
-        reader.read().catch((cause: unknown) => {
-          throw new Fault('request.malformed', { cause })
-        }),
-      )
-      if (done) break
-      length += value.length
-      if (length > (announced ?? maxBytes)) return undefined
-      if (whole === undefined) chunks.push(value)
-      else whole.set(value, length - value.length)
-    }
-  } finally {
-    // Does nothing after the end; before it, the rest of the body is not read.
-    reader.cancel().catch(() => {})
-  }
-  if (announced !== undefined && length < announced) throw new Fault('request.malformed')
-  return whole ?? joined(chunks, length)
-}
-
-const joined = (chunks: readonly Uint8Array[], length: number): Uint8Array => {
+export const joined = (chunks: readonly Uint8Array[], length: number): Uint8Array => {
   const bytes = new Uint8Array(length)
   let offset = 0
   for (const chunk of chunks) {

@@ -23,9 +23,6 @@ let sql: Sql
 let folder: string
 let ada: Person
 let bea: Person
-/** Alternates users, because one user may take at most half of the upload slots. */
-const alternate = (index: number) => (index % 2 === 0 ? ada : bea)
-
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
   reapFolder(folder)
@@ -160,64 +157,52 @@ describe('an upload', () => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(250_000_000)
   }, 60_000)
 
-  /** Waits until the slots of earlier uploads are free. */
-  const slotsAreFree = () =>
-    until(async () => {
-      const bytes = await newPicture()
-      const answers = await Promise.all(
-        Array.from({ length: 8 }, (_, index) => upload(bytes, 'image/png', alternate(index))),
-      )
-      return answers.every(({ status }) => status === 201)
-    }, 'eight slots are free')
+  const turnsAre = (inUse: number, waiting: number) => {
+    const { turns } = app.services.uploads
+    return until(() => turns.inUse === inUse && turns.waiting === waiting, `${inUse} slots in use, ${waiting} waiting`)
+  }
+  /** Enough for a slot, and not all of the body. */
+  const beginning = Buffer.alloc(20_000)
+  const announced = { 'content-length': '1000000' }
+  const beginUpload = async (person: Person) => {
+    const upload = await open(headersOf(announced, person))
+    await upload.send(beginning)
+    return upload
+  }
   const isStored = async (bytes: Uint8Array) => {
     const sha256 = createHash('sha256').update(bytes).digest('hex')
     const rows = await sql`select from media_objects where sha256 = ${sha256}`
     return rows.length > 0 || (await keysOf(folder)).some((key) => key.includes(sha256))
   }
 
-  test('that takes longer than a minute times out and leaves nothing behind', async () => {
-    await slotsAreFree()
+  test('that sends too little in five seconds is ended with 408 and leaves nothing behind, with or without a slot', async () => {
+    await turnsAre(0, 0)
     const bytes = await newPicture()
-    const length = { 'content-length': String(bytes.length) }
-    const slow = await Promise.all(Array.from({ length: 8 }, (_, index) => open(headersOf(length, alternate(index)))))
-    for (const each of slow) await each.send(bytes.subarray(0, 100))
-    // Without a free slot, all of them are being read.
-    const isFull = async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy'
-    await until(isFull, 'all slots are taken')
-    // Longer than the deadline of other requests.
-    clock.advance(50_000)
-    for (const each of slow) await each.send(bytes.subarray(100, 200))
-    await Bun.sleep(100)
-    expect(await isFull()).toBe(true)
-    clock.advance(11_000)
-    for (const each of slow) {
-      expect(await each.answer()).toBe('503 request.timeout')
+    const opening = await open(headersOf(announced, bea))
+    await opening.send(bytes.subarray(0, 100))
+    const reading = await beginUpload(ada)
+    await turnsAre(1, 0)
+    clock.advance(5_001)
+    for (const each of [opening, reading]) {
+      expect(await each.answer()).toBe('408 media.too_slow')
       each.socket.destroy()
     }
-    await slotsAreFree()
+    await turnsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
   })
 
   test('is refused when its session ends while the body arrives', async () => {
-    await slotsAreFree()
     const bytes = await newPicture()
-    const length = { 'content-length': String(bytes.length) }
-    for (const [signOut, person] of [
-      ['/api/v1/auth/logout', await register(client)],
-      ['/api/v1/auth/logout-all', await register(client)],
-    ] as const) {
-      const others = await Promise.all(
-        Array.from({ length: 7 }, (_, index) => open(headersOf(length, alternate(index)))),
-      )
-      const uploading = await open(headersOf(length, person))
+    for (const signOut of ['/api/v1/auth/logout', '/api/v1/auth/logout-all']) {
+      const person = await register(client)
+      const uploading = await open(headersOf({ 'content-length': String(bytes.length) }, person))
       await uploading.send(bytes.subarray(0, -10))
-      await until(async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy', 'all slots are taken')
       expect((await client.post(signOut, undefined, { token: person.token })).status).toBe(204)
       await uploading.send(bytes.subarray(-10))
       expect(await uploading.answer()).toBe('401 identity.not_signed_in')
-      for (const { socket } of [uploading, ...others]) socket.destroy()
-      await slotsAreFree()
+      uploading.socket.destroy()
     }
+    await turnsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
   }, 60_000)
 
@@ -232,45 +217,57 @@ describe('an upload', () => {
       await cut.send(bytes)
       cut.socket.destroy()
     }
-    await slotsAreFree()
+    const halfway = await beginUpload(ada)
+    await turnsAre(1, 0)
+    halfway.socket.destroy()
+    await turnsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
     expect(outcomeOf(await upload(bytes))).toBe('201')
   })
 
-  test('beyond eight concurrent ones is refused before its body is read, until a slot is free', async () => {
-    await slotsAreFree()
+  test('beyond two of a person waits for one of them to end, while those of others have slots', async () => {
+    await turnsAre(0, 0)
     const bytes = await newPicture()
-    const waiting = await Promise.all(
-      Array.from({ length: 8 }, (_, index) =>
-        open(headersOf({ 'content-length': String(bytes.length) }, alternate(index))),
-      ),
-    )
-    const ninth = async () => {
-      const one = await open(headersOf({ 'content-length': String(bytes.length) }))
-      const answer = one.answer()
-      const first = await Promise.race([answer, Bun.sleep(200).then(() => 'none')])
-      one.socket.destroy()
-      return first
-    }
-    await until(async () => (await ninth()) === '503 media.busy', 'all eight slots are taken')
-    const busy = await upload(bytes)
-    expect([outcomeOf(busy), busy.headers.get('retry-after')]).toEqual(['503 media.busy', '1'])
-    await waiting[0]?.send(bytes)
-    expect(await waiting[0]?.answer()).toBe('201')
-    await until(async () => outcomeOf(await upload(bytes)) === '201', 'a slot is free again')
-    for (const { socket } of waiting) socket.destroy()
-    await slotsAreFree()
+    const two = await Promise.all([beginUpload(ada), beginUpload(ada)])
+    await turnsAre(2, 0)
+    const third = upload(bytes)
+    await turnsAre(2, 1)
+    expect(outcomeOf(await upload(bytes, 'image/png', bea))).toBe('201')
+    two[0]?.socket.destroy()
+    expect(outcomeOf(await third)).toBe('201')
+    two[1]?.socket.destroy()
+    await turnsAre(0, 0)
   }, 60_000)
 
-  test('beyond four concurrent ones of a user is refused, while other users still have slots', async () => {
-    await slotsAreFree()
-    const bytes = await newPicture()
-    const length = { 'content-length': String(bytes.length) }
-    const slow = await Promise.all(Array.from({ length: 4 }, () => open(headersOf(length))))
-    await until(async () => outcomeOf(await upload(new Uint8Array())) === '503 media.busy', 'four slots are taken')
-    expect(outcomeOf(await upload(bytes, 'image/png', bea))).toBe('201')
+  test('beyond eight of a person is refused before its body is read: 429 with the limit and Retry-After', async () => {
+    const slow = await Promise.all(Array.from({ length: 8 }, () => open(headersOf(announced))))
+    let refused: Answer | undefined
+    await until(async () => {
+      refused = await upload(new Uint8Array())
+      return refused.status === 429
+    }, 'eight uploads are under way')
+    expect([outcomeOf(refused as Answer), refused?.body.limit, refused?.headers.get('retry-after')]).toEqual([
+      '429 media.too_many_uploads',
+      8,
+      '5',
+    ])
+    expect(outcomeOf(await upload(await newPicture(), 'image/png', bea))).toBe('201')
     for (const { socket } of slow) socket.destroy()
-    await slotsAreFree()
+    await until(async () => outcomeOf(await upload(new Uint8Array())) === '422 media.empty', 'they have ended')
+  }, 60_000)
+
+  test('that finds all slots taken for ten seconds is refused with 503 and Retry-After', async () => {
+    await turnsAre(0, 0)
+    const four = await Promise.all(Array.from({ length: 4 }, () => register(client)))
+    const holders = await Promise.all([...four, ...four].map(beginUpload))
+    await turnsAre(8, 0)
+    const waiting = upload(await newPicture())
+    await turnsAre(8, 1)
+    clock.advance(10_001)
+    const busy = await waiting
+    expect([outcomeOf(busy), busy.headers.get('retry-after')]).toEqual(['503 media.busy', '1'])
+    for (const { socket } of holders) socket.destroy()
+    await turnsAre(0, 0)
   }, 60_000)
 
   test('whose bytes cannot be stored is reported as unavailable, and leaves nothing behind', async () => {

@@ -3,11 +3,11 @@ import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
-import { readBytes } from '../../http/body.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
-import { createDeadlines, type Deadline } from '../../kit/deadline.ts'
+import { createDeadlines, type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
+import { createTurns, TurnsFull } from '../../kit/turns.ts'
 import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTimedOut } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
@@ -16,16 +16,19 @@ import type { InspectedMedia, MediaStorage } from '../media-storage.ts'
 import { imageTypes, type Media } from '../model.ts'
 import { toMedia } from '../service.ts'
 import type { MediaStore } from '../store.ts'
+import { createBodyReader } from './body.ts'
 
 export const maxUploadBytes = imageLimits.bytes
-/** Limit for reading the body: 25 MiB in a minute takes 3.5 Mbit/s. */
-const readMs = 60_000
 /** Limit for inspecting an image and making its thumbnails, including the wait for a worker. */
 const inspectMs = 30_000
-/** Concurrent uploads of one instance. They bound its memory: 200 MiB here, and as much again in the workers. */
-const maxConcurrent = 8
-/** Concurrent uploads of one user, so that a user on a slow line leaves room for others. */
-const maxConcurrentPerUser = 4
+/** Uploads of one instance that have a slot. They bound its memory: 200 MiB here, and as much again in the workers. */
+const slots = 8
+const slotsPerPerson = 2
+/** Uploads of one person that have a slot, wait for one, or have just begun. */
+const maxPerPerson = 8
+/** Uploads that wait for a slot; each holds the first bytes of its body. */
+const maxWaiting = 256
+const waitMs = 10_000
 
 /** The error code of each reason for which an image is refused. */
 export const refusals = {
@@ -75,10 +78,13 @@ const acceptedType = ({ headers }: Request): string => {
  * Uploads of images. An upload is visible to its uploader only.
  *
  * Promise: no byte of the body is read when the caller is not signed in (its route checks that), when the Content-Type is
- * not accepted, when the announced length is over the limit, or when as many uploads are in progress as may be. An upload
- * answered with 201 is stored; one that is refused or fails leaves nothing behind. Reading the body has a limit of one
- * minute and inspection one of half a minute. Storing the image then has the deadline of an ordinary request, and begins
- * with a new check of the session, which is repeated inside the transaction.
+ * not accepted, when the announced length is over the limit, or when the caller has as many uploads under way as may be. An
+ * upload answered with 201 is stored; one that is refused or fails leaves nothing behind.
+ *
+ * An upload takes a slot once its bytes flow, and holds it while they do and while the image is worked on. People take turns
+ * at the slots (`Turns`). An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
+ * `media.too_slow` (see `createBodyReader`). Inspection has a limit of half a minute. Storing the image then has the deadline
+ * of an ordinary request, and begins with a new check of the session, which is repeated inside the transaction.
  */
 export const createUploads = ({
   store,
@@ -95,12 +101,30 @@ export const createUploads = ({
   clock: Clock
   requestMs: number
 }) => {
-  /** The user of each upload in progress. */
-  const inProgress: string[] = []
-  const isFull = (userId: string) =>
-    inProgress.length >= maxConcurrent || inProgress.filter((each) => each === userId).length >= maxConcurrentPerUser
-
   const startDeadline = createDeadlines(clock)
+  const turns = createTurns({ slots, slotsPerOwner: slotsPerPerson, maxWaiting })
+  const readBody = createBodyReader({
+    startDeadline,
+    maxBytes: maxUploadBytes,
+    othersWait: () => turns.waiting > 0,
+  })
+  const underWay = new Map<string, number>()
+
+  const begin = (userId: string) => {
+    const count = underWay.get(userId) ?? 0
+    if (count >= maxPerPerson) throw new Fault('media.too_many_uploads', { extensions: { limit: maxPerPerson } })
+    underWay.set(userId, count + 1)
+  }
+  const end = (userId: string) => {
+    const count = (underWay.get(userId) ?? 0) - 1
+    if (count > 0) underWay.set(userId, count)
+    else underWay.delete(userId)
+  }
+
+  const takeTurn = (userId: string): Promise<() => void> =>
+    turns.take(userId, startDeadline(waitMs)).catch((cause: unknown) => {
+      throw cause instanceof TurnsFull || cause instanceof DeadlinePassed ? new Fault('media.busy', { cause }) : cause
+    })
 
   const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
     const timeout = new AbortController()
@@ -137,21 +161,25 @@ export const createUploads = ({
   }
 
   return {
+    turns,
     create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
       const { userId, sessionId } = caller
       const type = acceptedType(request)
       deadline.check()
-      if (isFull(userId)) throw new Fault('media.busy')
-      inProgress.push(userId)
+      begin(userId)
+      let release = () => {}
       try {
-        const bytes = await readBytes(request, { maxBytes: maxUploadBytes, deadline: startDeadline(readMs) })
+        const bytes = await readBody(request, async () => {
+          release = await takeTurn(userId)
+        })
         if (bytes === undefined) throw refusalFault('too_many_bytes')
         const image = await inspect(bytes, type)
         const storeDeadline = startDeadline(requestMs)
         await access.authenticate({ userId, sessionId }, storeDeadline)
         return await storeImage(image, caller, storeDeadline)
       } finally {
-        inProgress.splice(inProgress.indexOf(userId), 1)
+        release()
+        end(userId)
       }
     },
 

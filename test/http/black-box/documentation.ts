@@ -14,6 +14,8 @@ const unprovoked: readonly FaultCode[] = [
   'identity.busy',
   'media.unavailable',
   'media.busy',
+  'media.too_slow',
+  'media.too_many_uploads',
   'credits.insufficient',
   'generation.streams_full',
 ]
