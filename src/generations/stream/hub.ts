@@ -24,8 +24,8 @@ const projectCoalesceMs = 50
  * The event streams of this instance. Each sends one client the state of one generation until that ends.
  *
  * Guarantee: a client gets the newest state and finally the complete generation. The permission is re-checked before every
- * write, as for a new request; when it is lost or cannot be decided, the stream ends without another write, and so does the
- * stream of a deleted generation.
+ * write, as for a new request; when it is lost or cannot be decided, the stream ends without another write, and so do the
+ * stream of a deleted generation and one that gives way to another person (see `SubscriberIndex`).
  * Cost: an invalidation re-checks the streams it affects, and every 250 ms all are re-checked: from memory, and in one
  * statement for all those whose facts are not in memory.
  * Degrades: without the invalidation bus every re-check is a statement and states are up to a few seconds old; without
@@ -171,7 +171,8 @@ export const createHub = ({
   return {
     open: (generationId, permission, sent) => {
       if (closed) throw new Fault('server.stopping')
-      subscribers.requireCapacity(permission)
+      const givesWay = subscribers.requireCapacity(permission)
+      if (givesWay !== undefined) end(givesWay)
       const stream = createEventStream({
         onReady: () => recheck([subscription]),
         onDisconnect: () => remove(subscription),

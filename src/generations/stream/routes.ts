@@ -16,7 +16,8 @@ const events = `The current state first, then every change:
 - \`position\`: {position}, while queued: the number of jobs ahead, 0 for the next one, at most 10000; it grows when people with fewer jobs order
 - \`progress\`: {progress}, of the current attempt, from 0 to 1
 - \`done\`: the complete generation, when it is completed, failed or cancelled; the stream ends after it
-The stream ends without \`done\` when the caller loses read access, when the generation is deleted, and when the server stops.
+The stream ends without \`done\` when the caller loses read access, when the generation is deleted, when the server stops, and
+when the instance has no stream left for another person and the caller has the most open.
 Reconnect with \`Last-Event-ID\` to receive only what changed since; 204 means that \`done\` was received.`
 
 export const generationStreamRoutes = ({

@@ -4,10 +4,19 @@ import { Fault } from '../../fault.ts'
 
 type Subscriber = { readonly generationId: string; readonly permission: StreamPermission }
 
-/** The subscribers of this instance, indexed by the facts their permission depends on; with limits on their number. */
+/**
+ * The subscribers of this instance, indexed by the facts their permission depends on; with limits on their number.
+ *
+ * A person may have an eighth as many streams as the instance has left. So people who open all they can leave room: `n` of
+ * them get `capacity / (8 + n)` each, and `8 / (8 + n)` of the capacity stays free. One stream is open to everyone: where
+ * none is left, the person with most gives up the oldest one.
+ */
 export type SubscriberIndex<S extends Subscriber> = {
-  /** Throws a fault when the instance, the session or the user is at its limit. */
-  requireCapacity(permission: StreamPermission): void
+  /**
+   * Throws a fault where the session or the person may have no further stream, or where the instance has none left.
+   * Returned is the subscriber that has to end first.
+   */
+  requireCapacity(permission: StreamPermission): S | undefined
   add(subscriber: S): void
   /** False: it was removed before. */
   remove(subscriber: S): boolean
@@ -23,24 +32,39 @@ const factsOf = ({ generationId, permission: { sessionId, userId } }: Subscriber
   `generation:${generationId}`,
 ]
 
+/** The part of the streams left that one person may have open. */
+const shareOfRest = 1 / 8
+
 type Limits = { readonly perSession: number; readonly perPerson: number; readonly perInstance: number }
 
 export const createSubscriberIndex = <S extends Subscriber>(limits: Limits): SubscriberIndex<S> => {
   const subscribers = new Set<S>()
   const byFact = new Map<FactKey, Set<S>>()
+
+  /** The oldest subscriber of the person with most; undefined where each person has one. */
+  const oldestOfMost = (): S | undefined => {
+    let most: ReadonlySet<S> = new Set()
+    for (const [fact, ofFact] of byFact) if (fact.startsWith('account:') && ofFact.size > most.size) most = ofFact
+    const [oldest] = most
+    return most.size > 1 ? oldest : undefined
+  }
+
   return {
     requireCapacity: ({ sessionId, userId }) => {
-      if (subscribers.size >= limits.perInstance) {
-        throw new Fault('generation.streams_full', { extensions: { limit: limits.perInstance } })
-      }
+      const left = limits.perInstance - subscribers.size
       const ofSession = byFact.get(`session:${sessionId}`)?.size ?? 0
       const ofPerson = byFact.get(`account:${userId}`)?.size ?? 0
       if (ofSession >= limits.perSession) {
         throw new Fault('generation.too_many_streams', { extensions: { limit: limits.perSession } })
       }
-      if (ofPerson >= limits.perPerson) {
-        throw new Fault('generation.too_many_streams', { extensions: { limit: limits.perPerson } })
+      const limit = Math.max(1, Math.min(limits.perPerson, Math.floor(left * shareOfRest)))
+      if (ofPerson >= limit) throw new Fault('generation.too_many_streams', { extensions: { limit } })
+      if (left > 0) return undefined
+      const oldest = oldestOfMost()
+      if (oldest === undefined) {
+        throw new Fault('generation.streams_full', { extensions: { limit: limits.perInstance } })
       }
+      return oldest
     },
     add: (subscriber) => {
       subscribers.add(subscriber)

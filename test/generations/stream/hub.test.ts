@@ -1,10 +1,22 @@
 import { describe, expect, test } from 'bun:test'
 import { dispatch } from '../../../src/access/invalidation/topics.ts'
 import type { FactKey } from '../../../src/access/policy/facts/registry.ts'
+import type { Fault } from '../../../src/fault.ts'
 import { maxPerSession } from '../../../src/generations/stream/hub.ts'
 import { createHubWorld } from './hub-world.ts'
 
 const keysOf = (id: string): FactKey[] => [`generation:${id}`]
+
+/** The code and the extension members of the fault that a call throws. */
+const refusalOf = (call: () => unknown) => {
+  try {
+    call()
+  } catch (error) {
+    const { code, extensions } = error as Fault
+    return [code, extensions]
+  }
+  throw new Error('was not refused')
+}
 
 describe('a stream', () => {
   test('sends each change of state from queued to completed, then the complete generation, then ends', async () => {
@@ -310,9 +322,9 @@ describe('the permission of a stream', () => {
   })
 
   test('is re-checked from memory without a statement, for a thousand streams', async () => {
-    const { setState, open, time, calls } = createHubWorld({ perPerson: 1_000 })
+    const { setState, open, time, calls } = createHubWorld()
     setState('g', 'processing', 1)
-    for (let number = 0; number < 1_000; number += 1) open('g', { sessionId: `s${number}` })
+    for (let number = 0; number < 1_000; number += 1) open('g', { userId: `u${number}`, sessionId: `s${number}` })
     await time.advance(300)
     const { peeks } = calls
     await time.advance(1_000)
@@ -385,18 +397,56 @@ describe('clients of a hub', () => {
     expect(hub.size).toBe(0)
   })
 
-  test('are limited for each session and for the instance, and an ended stream frees its place', async () => {
-    const { setState, open, hub, time } = createHubWorld({ perInstance: maxPerSession + 2 })
+  test('are limited for each session, and an ended stream frees its place', async () => {
+    const { setState, open, hub, time } = createHubWorld()
     setState('g', 'processing', 1)
     const clients = Array.from({ length: maxPerSession }, () => open('g'))
-    expect(() => open('g')).toThrow(expect.objectContaining({ code: 'generation.too_many_streams' }))
-    open('g', { sessionId: 'two' })
-    open('g', { sessionId: 'three' })
-    expect(() => open('g', { sessionId: 'four' })).toThrow(expect.objectContaining({ code: 'generation.streams_full' }))
+    expect(refusalOf(() => open('g'))).toEqual(['generation.too_many_streams', { limit: maxPerSession }])
     await clients[0]?.disconnect()
     open('g')
-    expect(hub.size).toBe(maxPerSession + 2)
+    expect(hub.size).toBe(maxPerSession)
     await time.advance(300)
+  })
+
+  test('of 16 people who open all they can leave a third of the instance to others', async () => {
+    const perInstance = 1_000
+    const { open, setState, hub } = createHubWorld({ perInstance })
+    setState('g', 'processing', 1)
+    const refused = new Map<string, unknown>()
+    for (let round = 0; refused.size < 16; round += 1) {
+      for (let person = 0; person < 16; person += 1) {
+        const userId = `greedy-${person}`
+        try {
+          if (!refused.has(userId)) open('g', { userId, sessionId: `${userId}-${Math.floor(round / maxPerSession)}` })
+        } catch (error) {
+          refused.set(userId, (error as { code: string }).code)
+        }
+      }
+    }
+    expect(new Set(refused.values())).toEqual(new Set(['generation.too_many_streams']))
+    expect([hub.size, hub.size <= (perInstance * 16) / (16 + 8) + 16]).toEqual([expect.any(Number), true])
+    for (let stream = 0; stream < 16; stream += 1) open('g', { userId: 'bob', sessionId: 'his' })
+    hub.close()
+  })
+
+  test('take the oldest one of the person with most, where the instance has none left for the first of another person', async () => {
+    const { open, setState, hub, time } = createHubWorld({ perInstance: 20 })
+    setState('g', 'processing', 1)
+    const ada = [open('g', { userId: 'ada' }), open('g', { userId: 'ada' })]
+    for (let person = 0; person < 18; person += 1) open('g', { userId: `one-${person}`, sessionId: `one-${person}` })
+    await time.advance(300)
+    expect(refusalOf(() => open('g', { userId: 'one-0', sessionId: 'one-0' }))).toEqual([
+      'generation.too_many_streams',
+      { limit: 1 },
+    ])
+    open('g', { userId: 'bob', sessionId: 'his' })
+    await time.advance(300)
+    expect([ada.map(({ ended }) => ended), hub.size]).toEqual([[true, false], 20])
+    expect(refusalOf(() => open('g', { userId: 'cem', sessionId: 'other' }))).toEqual([
+      'generation.streams_full',
+      { limit: 20 },
+    ])
+    hub.close()
   })
 
   test('are limited for each user across sessions', async () => {
