@@ -24,7 +24,7 @@ test('the migration passes teams whose owner was suspended or deleted before, an
   await cp(new URL('../../sql/', import.meta.url), folder, { recursive: true })
   for (const name of await readdir(folder)) if (name >= '000025' && name < '1') await rm(join(folder, name))
   // Functions that need what the removed migrations create.
-  for (const name of ['decision-locks.sql', 'redis-registry.sql', 'team-succession.sql'])
+  for (const name of ['decision-locks.sql', 'job-turns.sql', 'redis-registry.sql', 'team-succession.sql'])
     await rm(join(folder, 'functions', name))
   await migrate(sql, pathToFileURL(`${folder}/`))
   await rm(folder, { recursive: true })
