@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { accessCheckPollMs, createAccessRepair, pauseAfter } from '../../src/access/cache/effective-access-check.ts'
 import { createEffectiveAccessStore, findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -21,8 +21,14 @@ let repair: ReturnType<typeof createAccessRepair>
 const lines: Line[] = []
 
 beforeAll(async () => {
+  // The tests run the check: instances that poll would mend before a test has looked.
+  const start = globalThis.setInterval
+  const intervals = spyOn(globalThis, 'setInterval')
+  intervals.mockImplementation(((call: () => void, ms: number) =>
+    ms === accessCheckPollMs ? undefined : start(call, ms)) as never)
   fixture = await startTeamFixture()
   other = await startApp({ connection: fixture.connection })
+  intervals.mockRestore()
   sql = connectOnce(fixture.connection)
   owner = await fixture.person()
   member = await fixture.person()
@@ -104,6 +110,52 @@ describe('access taken away by hand', () => {
     expect(status).toBe(401)
     await sql`update users set status = 'active' where id = ${member.id}`
     await fixture.caughtUp()
+  })
+})
+
+describe('a trigger disabled by hand', () => {
+  const disabled = async () => [
+    ...(await sql<{ name: string }[]>`
+      select tgname as name from pg_trigger where not tgisinternal and tgenabled <> 'O' order by 1`),
+  ]
+
+  test('is enabled by the next poll though no check is due, and what was revoked meanwhile is gone everywhere', async () => {
+    await share()
+    await sql`update access_checks set due_at = clock_timestamp() + interval '1 hour'`
+    await sql`alter table team_members disable trigger user`
+    const { status } = await api(fixture.baseUrl).delete(`/api/v1/teams/${team}/members/${member.id}`, {
+      token: owner.token,
+    })
+    expect(status).toBe(204)
+    expect(await mayOn(other, member)).toBe(true)
+    await repair.poll()
+    for (const app of [fixture, other]) expect(await mayOn(app, member)).toBe(false)
+    expect(await disabled()).toEqual([])
+    expect(lines.map(({ event }) => event)).toEqual(['access.triggers_disabled', 'access.rows_differ'])
+    lines.length = 0
+    await sql`update access_checks set due_at = clock_timestamp() + interval '1 hour'`
+    await repair.poll()
+    expect(lines).toEqual([])
+    expect(accessCheckPollMs).toBeLessThan(30_000)
+  })
+
+  test('that this role may not enable is logged by each check that is due, and by no other poll', async () => {
+    const store = createEffectiveAccessStore(sql, await countMigrations())
+    const errors: Line[] = []
+    const quiet = () => {}
+    const { poll } = createAccessRepair({
+      store: { ...store, enableTrigger: () => Promise.reject(new Error('must be owner of table projects')) },
+      changes: fixture.services.caches.changes,
+      startDeadline: createDeadlines(systemClock),
+      clock: systemClock,
+      log: { debug: quiet, info: quiet, warn: quiet, error: (fields) => void errors.push({ ...fields }) },
+    })
+    await sql`alter table projects disable trigger touched_by_delete`
+    await sql`update access_checks set due_at = clock_timestamp()`
+    for (let polls = 0; polls < 3; polls += 1) await poll()
+    expect(errors.map(({ event }) => event)).toEqual(['access.trigger_not_enabled'])
+    await repair.poll()
+    expect(await disabled()).toEqual([])
   })
 })
 

@@ -2,9 +2,9 @@ import type { Clock } from '../../kit/clock.ts'
 import type { StartDeadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Changes } from '../invalidation/committed-change.ts'
-import type { AccessDifference, EffectiveAccessStore } from './effective-access-store.ts'
+import type { AccessDifference, DisabledTrigger, EffectiveAccessStore } from './effective-access-store.ts'
 
-/** How often an instance looks whether the check is due. */
+/** How often an instance looks for disabled triggers, and whether the check is due. */
 export const accessCheckPollMs = 10_000
 const minPauseMs = 30_000
 const maxPauseMs = 3_600_000
@@ -19,6 +19,12 @@ const firstId = '00000000-0000-0000-0000-000000000000'
 
 /** The pause after a check: 20 times its duration, between 30 s and an hour. */
 export const pauseAfter = (tookMs: number): number => Math.min(Math.max(pauseFactor * tookMs, minPauseMs), maxPauseMs)
+
+/** Triggers that were disabled: those that are enabled again, and those that could not be. */
+type Triggers = {
+  readonly enabled: readonly DisabledTrigger[]
+  readonly left: readonly { readonly trigger: DisabledTrigger; readonly error: unknown }[]
+}
 
 type Slice = Awaited<ReturnType<EffectiveAccessStore['findDifferencesAfter']>>
 
@@ -36,23 +42,31 @@ type Dependencies = {
  * trigger, or in access_rules.
  *
  * Guarantee: a difference is recomputed, logged as an error, and everything is invalidated on every instance, because the
- * same hand may have changed other facts. Disabled triggers are enabled and access_rules is restored first. Of all instances
- * one runs the check, every 30 s while it takes up to 1.5 s, else after 20 times its duration and at least once
- * an hour. It reads every row, in slices of 5,000 projects. Degrades: a trigger that cannot be enabled, because the
- * database role does not own the table, is logged each time, and its changes take effect with the next check.
+ * same hand may have changed other facts. access_rules is restored first. Of all instances one runs the check, every 30 s
+ * while it takes up to 1.5 s, else after 20 times its duration and at least once an hour. It reads every row, in slices of
+ * 5,000 projects. While a trigger is disabled, changes made through the service invalidate nothing either: so every instance
+ * looks for disabled triggers every 10 s, enables them, and then runs the check without waiting until it is due. Degrades: a
+ * trigger that cannot be enabled, because the database role does not own the table, is logged by each check, and its changes
+ * take effect with the next one.
  */
 export const createAccessRepair = ({ store, changes, startDeadline, clock, log }: Dependencies) => {
-  /** Returns whether a trigger was disabled. */
-  const enableTriggers = async (): Promise<boolean> => {
+  const enableTriggers = async (): Promise<Triggers> => {
     const triggers = await store.findDisabledTriggers()
-    if (triggers.length === 0) return false
-    log.error({ event: 'access.triggers_disabled', triggers }, 'triggers were disabled by hand; they are enabled again')
+    const enabled: DisabledTrigger[] = []
+    const left: { trigger: DisabledTrigger; error: unknown }[] = []
     for (const trigger of triggers) {
-      await store.enableTrigger(trigger).catch((error) => {
-        log.error({ event: 'access.trigger_not_enabled', trigger, error }, 'a disabled trigger could not be enabled')
-      })
+      await store.enableTrigger(trigger).then(
+        () => enabled.push(trigger),
+        (error: unknown) => left.push({ trigger, error }),
+      )
     }
-    return true
+    if (enabled.length > 0) {
+      log.error(
+        { event: 'access.triggers_disabled', triggers: enabled },
+        'triggers were disabled by hand; they are enabled again',
+      )
+    }
+    return { enabled, left }
   }
 
   const restoreRules = async (): Promise<boolean> => {
@@ -93,14 +107,15 @@ export const createAccessRepair = ({ store, changes, startDeadline, clock, log }
     return { found, sample }
   }
 
-  /** Runs the check now. */
-  const run = async (): Promise<void> => {
+  const check = async ({ enabled, left }: Triggers): Promise<void> => {
     const startedMs = clock.monotonic()
-    const enabled = await enableTriggers()
+    for (const { trigger, error } of left) {
+      log.error({ event: 'access.trigger_not_enabled', trigger, error }, 'a disabled trigger could not be enabled')
+    }
     const restored = await restoreRules()
     const { found, sample } = await compareAndMend()
     // Changes made without triggers were not invalidated, whether or not they changed effective access.
-    if (found > 0 || enabled || restored) {
+    if (found > 0 || enabled.length > 0 || left.length > 0 || restored) {
       await changes.commitAndInvalidate(startDeadline(mendMs), store.invalidateEverything)
     }
     const tookMs = Math.round(clock.monotonic() - startedMs)
@@ -118,10 +133,12 @@ export const createAccessRepair = ({ store, changes, startDeadline, clock, log }
   }
 
   return {
-    run,
-    /** Runs the check if it is due and no other instance has claimed it. */
-    runIfDue: async (): Promise<void> => {
-      if (await store.claim()) await run()
+    /** Runs the check now. */
+    run: async (): Promise<void> => check(await enableTriggers()),
+    /** Enables disabled triggers. Runs the check if it enabled one, or if it is due and no other instance has claimed it. */
+    poll: async (): Promise<void> => {
+      const triggers = await enableTriggers()
+      if ((await store.claim()) || triggers.enabled.length > 0) await check(triggers)
     },
   }
 }

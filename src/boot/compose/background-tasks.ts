@@ -47,7 +47,7 @@ export const startBackgroundTasks = (
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
-    { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.runIfDue },
+    { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.poll },
     { name: 'compare memory with Postgres', intervalMs: staleCheckMs, run: caches.staleDetector.run },
     { name: 'store access frequencies', intervalMs: frequencyFlushMs, run: accessFrequency.flush },
     { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },
