@@ -37,7 +37,8 @@ const isBase64 = (text: string) => text.length % 4 === 0 && /^[A-Za-z0-9+/]+={0,
  *
  * Promise: that of every provider. No remote order is recorded, because the API has none that could be resumed. An order whose
  * response is unusable is not placed again.
- * How it degrades: after an interrupted attempt the next one orders again, and both orders are paid for.
+ * How it degrades: after an interrupted attempt the next one orders again, and both orders are paid for. The first is logged
+ * as `provider.order_unclear`, unless the process was killed during the call.
  */
 export const createOpenai = (options: OpenaiOptions): RemoteProvider => {
   const { clock, key, callMs = 240_000, deadlineMs = 300_000, maxResponseBytes = 67_108_864 } = options
