@@ -1,4 +1,5 @@
 import type { Clock } from '../kit/clock.ts'
+import { createDeadlines } from '../kit/deadline.ts'
 import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import type { Connection, Database, Route, Sql } from '../platform/postgres.ts'
@@ -14,7 +15,7 @@ import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-
 import type { Bus, BusHandlers } from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
 import { readDatabaseIdentity } from './invalidation/database-identity-store.ts'
-import { createEventStore } from './invalidation/event-store.ts'
+import { createEventStore, noteInvalidation } from './invalidation/event-store.ts'
 import { createListeningBus } from './invalidation/listening-bus.ts'
 import type { InvalidationKeys } from './invalidation/model.ts'
 import { createOutbox, type OutboxTiming } from './invalidation/outbox.ts'
@@ -85,6 +86,9 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
   const extraBytes = fact === undefined ? undefined : definitionOf(kindOf(key as FactKey)).extraBytes?.(fact)
   return 200 + 2 * key.length + (extraBytes ?? 0)
 }
+
+/** Limit for invalidating a stale fact on every instance. */
+const dropMs = 5_000
 
 /** Passes every event that this instance is about to commit to the hooks. */
 const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: OutageHooks): B => ({
@@ -201,12 +205,19 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     lease: bus.lease,
     flags: flags.current,
   })
+  const changes = createChanges({
+    sql: database.write,
+    bus: watchCommits(bus, hooks),
+    facts,
+    onCommitted: outbox.enqueue,
+  })
+  const startDeadline = createDeadlines(realClock)
   const staleDetector = createStaleDetector({
     memory,
     load: storeLoader(database.batch),
     drop: async (key) => {
-      await redisCache?.invalidate([key])
       facts.invalidate([key])
+      await changes.commitAndInvalidate(startDeadline(dropMs), (tx) => noteInvalidation(tx, key))
     },
     lease: bus.lease,
     flags: flags.current,
@@ -220,7 +231,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     memory,
     redisCache,
     redisUse: () => registry.use,
-    changes: createChanges({ sql: database.write, bus: watchCommits(bus, hooks), facts, onCommitted: outbox.enqueue }),
+    changes,
     bus,
     pendingInvalidations,
     flags,

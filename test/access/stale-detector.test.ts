@@ -29,6 +29,7 @@ describe('the stale detector', () => {
   let dropped: FactKey[]
   let written: string
   let meanwhile: () => void
+  let failing: boolean
   let check: ReturnType<typeof createStaleDetector>
 
   beforeEach(() => {
@@ -41,6 +42,7 @@ describe('the stale detector', () => {
     dropped = []
     written = ''
     meanwhile = () => {}
+    failing = false
     check = createStaleDetector({
       memory,
       clock,
@@ -54,6 +56,7 @@ describe('the stale detector', () => {
       drop: async (key) => {
         dropped.push(key)
         memory.delete(key)
+        if (failing) throw new Error('no database')
       },
       log: createLog('trace', {
         write: (line: string) => {
@@ -113,6 +116,21 @@ describe('the stale detector', () => {
       .map((line) => JSON.parse(line))
     expect(lines[0]).toMatchObject({ level: 'error', event: 'cache.stale_fact', key: lab, held: open, actual: shut })
     expect(lines[1]).toMatchObject({ key: grant, held: setOf('read'), actual: null, age_ms: 1_500 })
+  })
+
+  test('reports the other facts of a round too when one could not be invalidated, and that one again when it is back', async () => {
+    hold(lab, open)
+    hold(grant, setOf('read'))
+    world.set(lab, shut)
+    world.delete(grant)
+    failing = true
+    await check.run()
+    expect([check.counts.stale, dropped]).toEqual([2, [lab, grant]])
+    expect(written.match(/cache\.stale_fact_not_invalidated/g)).toHaveLength(2)
+    failing = false
+    memory.set(lab, open)
+    await check.run()
+    expect([check.counts.stale, dropped]).toEqual([3, [lab, grant, lab]])
   })
 
   test('reports a fact that exists but is cached as absent', async () => {

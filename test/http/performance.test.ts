@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { Redis } from 'ioredis'
 import { createLog } from '../../src/platform/log.ts'
 import { type Api, api, type Person, register, startApp, startRedis, type TestApp, type TestRedis } from '../harness.ts'
 
@@ -274,6 +275,24 @@ describe('a stale fact in memory', () => {
     expect(written).toContain('"event":"cache.stale_fact"')
     expect(written).toContain(`"key":"project:${project.id}"`)
     // Redis held the same value.
+    expect(await allowed(project)).toBe(false)
+  })
+
+  test('is served by no tier although Redis refuses to delete it, and is deleted there later', async () => {
+    const project = await newProject('public')
+    expect(await allowed(project)).toBe(true)
+    const redis = new Redis(server.url)
+    try {
+      await redis.call('ACL', 'SETUSER', 'default', '-unlink', '-del')
+      await silently('private', project.id)
+      await found()
+      expect((await metrics()).bus.pending_invalidations).toBeGreaterThan(0)
+      expect(await allowed(project)).toBe(false)
+    } finally {
+      await redis.call('ACL', 'SETUSER', 'default', '+unlink', '+del')
+      redis.disconnect()
+    }
+    await until(async () => (await metrics()).bus.pending_invalidations === 0)
     expect(await allowed(project)).toBe(false)
   })
 

@@ -24,8 +24,10 @@ type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fa
  * under that lease the invalidation of a change that Postgres showed before would have arrived and removed the entry.
  * Postgres is not read a second time.
  *
- * A stale fact is counted, logged as `cache.stale_fact` and dropped: from Redis first, so that no load reads it there again, then
- * from the memory of this instance. Other instances detect it by themselves.
+ * A stale fact is counted, logged as `cache.stale_fact`, dropped from memory here, and invalidated as by a change of it: on every
+ * instance, and no entry of it in Redis is served until Redis has confirmed its deletion. If the invalidation cannot be
+ * committed, that is logged as `cache.stale_fact_not_invalidated`, and a later round detects the fact again where it is loaded
+ * from Redis.
  *
  * Costs one statement a round, outside the pool of requests, and leaves the order of eviction as it is. Degrades: compares
  * nothing without a lease or with `l1` off, when memory serves at most stale reads.
@@ -43,7 +45,7 @@ type Dependencies = {
   readonly memory: Pick<TtlMap<Fact[FactKind]>, 'peek' | 'keysByInsertion' | 'ageMs'>
   /** Reads Postgres, bypassing memory and Redis. With `l3` on, access comes from the table that triggers maintain. */
   readonly load: LoadFacts
-  /** Removes the fact from Redis, then from the memory of this instance. */
+  /** Removes the fact from the memory of this instance, then publishes its invalidation. */
   readonly drop: (key: FactKey) => Promise<void>
   readonly lease: { readonly untilMs: number }
   readonly flags: { readonly l1: boolean }
@@ -114,7 +116,12 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
     const ageMs = Math.round(memory.ageMs(key) ?? 0)
     const values = definitionOf(kindOf(key)).secret ? {} : { held: factOf(held), actual }
     log.error({ event: 'cache.stale_fact', key, age_ms: ageMs, ...values }, 'memory held a stale fact')
-    await drop(key)
+    await drop(key).catch((error) => {
+      log.error(
+        { event: 'cache.stale_fact_not_invalidated', key, error },
+        'a stale fact could not be invalidated everywhere',
+      )
+    })
   }
 
   return {

@@ -32,6 +32,11 @@ export const publishEvent = async (
   return row === undefined || row.id === null ? undefined : { ...toEvent(row), identity: row.identity }
 }
 
+/** Adds a key to the invalidation event of this transaction, for a fact that no row of it changed. */
+export const noteInvalidation = async (tx: TransactionSql, key: string): Promise<void> => {
+  await tx`select note_touched(${`${key}\n`})`
+}
+
 /** The rows of events that Redis has not confirmed yet. */
 export const createEventStore = (sql: Sql) => ({
   /** Those of the given ids that still have a row. */
