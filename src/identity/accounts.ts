@@ -69,7 +69,12 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
       requireLength(input.password, '/password')
-      const passwordHash = await passwords.hash(input.password, context.deadline)
+      await passwords.refuseCommon(input.password)
+      const passwordHash = await passwords.inTurn(
+        { address: device.address, account: email },
+        context.deadline,
+        ({ hash }) => hash(input.password),
+      )
       const respond = await changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
@@ -92,16 +97,18 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       device: Device,
     ): Promise<TokenResponse> => {
       const spellings = storedSpellings(input.email)
+      const requester = { address: device.address, account: spellings[0] ?? '' }
       // Two attempts: a concurrent sign-in may have renewed the hash after this one read it.
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const user = await store.findUserByEmail(context.deadline, spellings)
         const hash = user?.password_hash ?? undefined
-        const matches = await passwords.verify(input.password, hash, context.deadline)
+        const { matches, renewed } = await passwords.inTurn(requester, context.deadline, async (hashing) => {
+          const matches = await hashing.verify(input.password, hash)
+          const renews = matches && user?.status === 'active' && hash !== undefined && passwords.isOutdated(hash)
+          return { matches, renewed: renews ? await hashing.hash(input.password) : undefined }
+        })
         if (!matches || user === undefined || hash === undefined) break
         if (user.status !== 'active') throw new Fault('identity.account_suspended')
-        const renewed = passwords.isOutdated(hash)
-          ? await passwords.rehash(input.password, context.deadline)
-          : undefined
         const respond = await changes.commitAndInvalidate(
           context.deadline,
           async (tx) => {
@@ -159,13 +166,18 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       context: RequestContext,
       caller: Caller,
       input: { current_password: string; new_password: string },
+      { address }: Device,
     ): Promise<void> => {
       requireLength(input.new_password, '/new_password')
       const user = await requireActiveUser(context, caller.userId)
       const oldHash = user.password_hash ?? undefined
-      const matches = await passwords.verify(input.current_password, oldHash, context.deadline)
-      if (!matches || oldHash === undefined) throw new Fault('identity.password_wrong')
-      const newHash = await passwords.hash(input.new_password, context.deadline)
+      await passwords.refuseCommon(input.new_password)
+      const requester = { address, account: user.id }
+      const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
+        if (!(await verify(input.current_password, oldHash))) return undefined
+        return hash(input.new_password)
+      })
+      if (newHash === undefined || oldHash === undefined) throw new Fault('identity.password_wrong')
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
         if (!replaced) throw new Fault('identity.password_wrong')

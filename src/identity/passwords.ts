@@ -1,7 +1,9 @@
 import { Buffer } from 'node:buffer'
 import { randomBytes } from 'node:crypto'
 import { Fault } from '../fault.ts'
+import { networkOf } from '../kit/client-address.ts'
 import type { Deadline } from '../kit/deadline.ts'
+import { createWorkQueue, QueueFull } from '../kit/work-queue.ts'
 import { createWorkerPool, PoolBusy } from '../platform/worker-pool.ts'
 
 /** OWASP's second recommendation for argon2id. To raise them, change them here: older hashes are renewed at the next login. */
@@ -22,6 +24,9 @@ const prefixOf = ({ memoryCost, timeCost, parallelism }: Argon2Cost) =>
 
 const phcBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64').replaceAll('=', '')
 
+/** What counts as one address. */
+const addressBits = { v4: 32, v6: 64 }
+
 /** A hash that matches no password and takes as long to verify as a real one. */
 const createDecoy = (cost: Argon2Cost) => `${prefixOf(cost)}${phcBase64(randomBytes(16))}$${phcBase64(randomBytes(32))}`
 
@@ -35,22 +40,35 @@ const commonPasswords = (): Promise<ReadonlySet<string>> => {
   return common
 }
 
+/** Whose turn for a hash it is: an address, and an account by any text that is the same for each attempt on it. */
+export type Requester = { readonly address: string; readonly account: string }
+
+/** argon2id in a worker thread, for the time of one turn. */
+export type Hashing = {
+  hash(password: string): Promise<string>
+  verify(password: string, hash: string | undefined): Promise<boolean>
+}
+
 /**
- * Hashes and verifies passwords in worker threads.
+ * Hashes and verifies passwords in worker threads, in turns.
  *
- * Guarantee: passwords are compared byte for byte after Unicode NFC. `verify` without a hash takes as long as with one, so its
- * timing does not reveal whether an account exists. When the queue is full it throws `identity.busy` at once.
+ * Guarantee: addresses and accounts take turns, so however many hashes one of them asks for, another one's is among the next;
+ * see `createWorkQueue`. When as many wait as may, `inTurn` throws `identity.busy` at once, also for work that had to give its
+ * place to a requester with less. Passwords are compared byte for byte after Unicode NFC. `verify` without a hash takes as
+ * long as with one, so its timing does not reveal whether an account exists.
  */
 export type Passwords = {
+  /** Runs `work`, which may hash and verify any number of times, and does other work only if it is short. */
+  inTurn<T>(requester: Requester, deadline: Deadline, work: (hashing: Hashing) => Promise<T>): Promise<T>
   /** Throws `identity.password_common` for a password on the list of common ones. */
-  hash(password: string, deadline: Deadline): Promise<string>
-  /** Hashes an already accepted password with the current parameters, without the check for common passwords. */
-  rehash(password: string, deadline: Deadline): Promise<string>
-  verify(password: string, hash: string | undefined, deadline: Deadline): Promise<boolean>
+  refuseCommon(password: string): Promise<void>
   /** Whether a stored hash has other than the current parameters. */
   isOutdated(hash: string): boolean
   close(): Promise<void>
 }
+
+/** Turns at once for each worker: one computes, one asks Postgres about its attempt or has just done so. */
+const turnsPerWorker = 2
 
 export const createPasswords = ({
   workers,
@@ -61,33 +79,45 @@ export const createPasswords = ({
   maxQueued: number
   cost?: Argon2Cost | undefined
 }): Passwords => {
+  const atOnce = turnsPerWorker * workers
+  const queue = createWorkQueue({ atOnce, maxWaiting: maxQueued })
   const pool = createWorkerPool<PasswordWork, PasswordResult>({
     url: new URL('./password-worker.ts', import.meta.url),
     size: workers,
-    maxQueued,
+    // Work of a request that was given up keeps its worker for the rest of a hash.
+    maxQueued: 2 * atOnce,
   })
   const decoy = createDecoy(cost)
-  const run = (work: PasswordWork, deadline: Deadline) =>
-    pool.run(work, deadline).catch((error) => {
-      throw error instanceof PoolBusy ? new Fault('identity.busy', { cause: error }) : error
-    })
-  const rehash = async (given: string, deadline: Deadline) => {
-    const result = await run({ kind: 'hash', password: given.normalize('NFC'), cost }, deadline)
-    if (result.kind !== 'hash') throw new TypeError('The worker returned the result of another task')
-    return result.hash
-  }
-  return {
-    rehash,
-    hash: async (given, deadline) => {
-      if ((await commonPasswords()).has(given.normalize('NFC').toLowerCase()))
-        throw new Fault('identity.password_common')
-      return rehash(given, deadline)
+  const hashingUntil = (deadline: Deadline): Hashing => ({
+    hash: async (given) => {
+      const result = await pool.run({ kind: 'hash', password: given.normalize('NFC'), cost }, deadline)
+      if (result.kind !== 'hash') throw new TypeError('The worker returned the result of another task')
+      return result.hash
     },
-    verify: async (given, hash, deadline) => {
-      const result = await run({ kind: 'verify', password: given.normalize('NFC'), hash: hash ?? decoy }, deadline)
+    verify: async (given, hash) => {
+      const work = { kind: 'verify', password: given.normalize('NFC'), hash: hash ?? decoy } as const
+      const result = await pool.run(work, deadline)
       return result.kind === 'verify' && result.matches && hash !== undefined
     },
+  })
+  return {
+    inTurn: ({ address, account }, deadline, work) =>
+      queue
+        .run([`address ${networkOf(address, addressBits)}`, `account ${account}`], deadline, () =>
+          work(hashingUntil(deadline)),
+        )
+        .catch((error) => {
+          const busy = error instanceof QueueFull || error instanceof PoolBusy
+          throw busy ? new Fault('identity.busy', { cause: error }) : error
+        }),
+    refuseCommon: async (given) => {
+      if ((await commonPasswords()).has(given.normalize('NFC').toLowerCase()))
+        throw new Fault('identity.password_common')
+    },
     isOutdated: (hash) => !hash.startsWith(prefixOf(cost)),
-    close: pool.close,
+    close: () => {
+      queue.close()
+      return pool.close()
+    },
   }
 }

@@ -105,8 +105,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .post(
       '/password',
-      async ({ context, caller, body, status }) => {
-        await identity.changePassword(context, caller, body)
+      async ({ context, caller, body, request, status }) => {
+        await identity.changePassword(context, caller, body, deviceOf(request))
         return status(204, undefined)
       },
       {

@@ -31,3 +31,18 @@ export const canonicalAddress = (text: string): string => {
 
 /** True for IPv4 and IPv6 in any spelling, without a port. False with a zone id (`%eth0`): it has no meaning on other hosts. */
 export const isAddress = (text: string): boolean => isIP(text) !== 0 && !text.includes('%')
+
+/**
+ * The network of a canonical address: its first bits, the rest zero, in CIDR notation. Text that is not an address is its own
+ * network.
+ */
+export const networkOf = (address: string, bits: { readonly v4: number; readonly v6: number }): string => {
+  if (!isAddress(address)) return address
+  const parsed = ipaddr.parse(address)
+  const length = parsed.kind() === 'ipv4' ? bits.v4 : bits.v6
+  const bytes = parsed.toByteArray().map((byte, at) => {
+    const kept = Math.min(Math.max(length - 8 * at, 0), 8)
+    return byte & (0xff00 >> kept)
+  })
+  return `${ipaddr.fromByteArray(bytes).toString()}/${length}`
+}

@@ -9,7 +9,10 @@ describe('logins beyond the hash queue', () => {
   let client: Api
   let person: Person
   beforeAll(async () => {
-    server = await startServer({ runtime: 'bun', env: { HASH_QUEUE: String(queue), HASH_WORKERS: '1' } })
+    server = await startServer({
+      runtime: 'bun',
+      env: { HASH_QUEUE: String(queue), HASH_WORKERS: '1', TRUSTED_PROXIES: '127.0.0.1' },
+    })
     client = api(server.baseUrl)
     person = await register(client)
   })
@@ -33,6 +36,27 @@ describe('logins beyond the hash queue', () => {
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
     }
     expect((await login()).status).toBe(200)
+  })
+
+  test('of one address take no place from those of others', async () => {
+    const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
+    let flooding = true
+    const flood = Array.from({ length: 80 }, async (_, index) => {
+      while (flooding) {
+        const wrong = { email: `absent-${index}@example.com`, password: 'not the password' }
+        const { status } = await client.post('/api/v1/auth/login', wrong, from('198.51.100.7'))
+        if (status !== 401) await Bun.sleep(10)
+      }
+    })
+    const answers: number[] = []
+    for (let index = 1; index <= 20; index += 1) {
+      const { email, password } = person
+      const answer = await client.post('/api/v1/auth/login', { email, password }, from(`203.0.113.${index}`))
+      answers.push(answer.status)
+    }
+    flooding = false
+    await Promise.all(flood)
+    expect(answers).toEqual(Array(20).fill(200))
   })
 
   test('are refused in less time than a login takes, and other requests stay as fast', async () => {
