@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { type PostgresServer, startPostgres } from '../harness/postgres-server.ts'
-import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+import { type Answer, type Api, api, type Person, register, startServer, type TestServer } from '../harness.ts'
 import { until } from './support.ts'
 
 const order = { model: 'local/procedural', prompt: 'a lighthouse', parameters: { width: 64, height: 64 } }
 
-describe('while the synchronous standby is away', () => {
+describe.each(['bun', 'deno'] as const)('on %s, while the synchronous standby is away', (runtime) => {
   let postgres: PostgresServer
-  let app: TestApp
+  let server: TestServer
   let admin: Sql
   let client: Api
   let ada: Person
@@ -45,22 +45,41 @@ describe('while the synchronous standby is away', () => {
       select count(*)::int from pg_stat_activity where wait_event = 'SyncRep' and application_name = 'velro:write'`
     return row?.count ?? 0
   }
+  /** Heartbeats commit several times a second. They pause while the backend that sends them is stopped, which must be idle. */
+  const pauseHeartbeats = async (): Promise<() => void> => {
+    for (;;) {
+      const sender = () => admin<{ pid: number; state: string }[]>`
+        select pid, state from pg_stat_activity where application_name = 'velro:bus-sender'`
+      const [row] = await sender()
+      if (row !== undefined) {
+        process.kill(row.pid, 'SIGSTOP')
+        if ((await sender())[0]?.state === 'idle') return () => void process.kill(row.pid, 'SIGCONT')
+        process.kill(row.pid, 'SIGCONT')
+      }
+      await Bun.sleep(5)
+    }
+  }
   /**
    * Sends a change whose commit then waits for the standby. A commit of a background task may be first; the change is then
    * refused, and is sent again once that one is done.
    */
   const hold = async (send: () => Promise<Answer>): Promise<{ readonly held: Promise<Answer> }> => {
     for (let tries = 0; tries < 10; tries += 1) {
-      await loseStandby()
-      let code: string | undefined
-      const held = send().then((answer) => {
-        code = codeOf(answer)
-        return answer
-      })
-      await until(async () => code !== undefined || (await waiting()) > 0, 'the commit waits for the standby')
-      if (code === undefined) return { held }
-      await regainStandby()
-      expect(code).toBe('503 request.timeout')
+      const resumeHeartbeats = await pauseHeartbeats()
+      try {
+        await loseStandby()
+        let code: string | undefined
+        const held = send().then((answer) => {
+          code = codeOf(answer)
+          return answer
+        })
+        await until(async () => code !== undefined || (await waiting()) > 0, 'the commit waits for the standby')
+        if (code === undefined) return { held }
+        await regainStandby()
+        expect(code).toBe('503 request.timeout')
+      } finally {
+        resumeHeartbeats()
+      }
     }
     throw new Error('Other commits were always first')
   }
@@ -74,13 +93,14 @@ describe('while the synchronous standby is away', () => {
   beforeAll(async () => {
     postgres = await startPostgres()
     admin = connectOnce(postgres.connection)
-    app = await startApp({ connection: postgres.connection, config: { requestTimeoutMs: 4_000 } })
-    client = api(app.baseUrl)
+    const { connection } = postgres
+    server = await startServer({ runtime, connection, env: { REQUEST_TIMEOUT_MS: '4000' } })
+    client = api(server.baseUrl)
     ada = await register(client)
   }, 60_000)
   afterAll(async () => {
     await regainStandby()
-    await app?.close()
+    await server?.stop()
     await admin?.end()
     await postgres?.stop()
   })
