@@ -68,12 +68,12 @@ const startThree = async (options: NonNullable<Parameters<typeof startCaches>[3]
 }
 
 describe('three instances', () => {
-  test.skipIf(pgbouncer === null)(
+  test.skipIf(pgbouncer === undefined)(
     'whose bus listens through PgBouncer hold no lease, say so once, and are never wrong',
     async () => {
       const lines: Line[] = []
-      const pooler = await startPgbouncer(database.connection, { server: 3 })
-      const three = await startThree({ busConnection: pooler.url, changesConnection: pooler.url }, lines)
+      const pooler = await startPgbouncer(database.connection, { settings: { default_pool_size: '3' } })
+      const three = await startThree({ busConnection: pooler.url(), changesConnection: pooler.url() }, lines)
       await three.instances[0]?.until(() => three.reasons().every((reason) => reason === 'pooler'))
       expect(await countWrong(three.instances)).toBe(0)
       expect(three.reasons()).toEqual(['pooler', 'pooler', 'pooler'])
@@ -86,11 +86,11 @@ describe('three instances', () => {
     120_000,
   )
 
-  test.skipIf(pgbouncer === null)(
+  test.skipIf(pgbouncer === undefined)(
     'whose bus sends through PgBouncer and listens directly hold their leases and are never wrong',
     async () => {
-      const pooler = await startPgbouncer(database.connection, { server: 1 })
-      const three = await startThree({ changesConnection: pooler.url })
+      const pooler = await startPgbouncer(database.connection, { settings: { default_pool_size: '1' } })
+      const three = await startThree({ changesConnection: pooler.url() })
       for (const { leased } of three.instances) await leased()
       expect(await countWrong(three.instances)).toBe(0)
       expect(three.instances.map(({ bus }) => bus.members().length)).toEqual([2, 2, 2])

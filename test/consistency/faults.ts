@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis'
 import type { Sql } from '../../src/platform/postgres.ts'
 import { startRedis } from '../harness.ts'
 import type { Instance } from './instances.ts'
@@ -13,15 +14,21 @@ const membershipEndsMs = 2_200
 
 type OwnRedis = Awaited<ReturnType<typeof startRedis>>
 
-/** The Redis of the storm. It has a folder, so that a restart can restore a snapshot. */
-export type RedisUnderTest = { current: OwnRedis; readonly folder: string; readonly program: string | undefined }
+export type StartRedis = typeof startRedis
 
-export const startOwnRedis = (folder: string, program?: string, port?: number): Promise<OwnRedis> =>
-  startRedis({
-    ...(port && { port }),
-    ...(program && { program }),
-    flags: ['--dir', folder, '--dbfilename', 'storm.rdb'],
-  })
+/** The Redis of the storm. It has a folder, so that a restart can restore a snapshot. */
+export type RedisUnderTest = { current: OwnRedis; start(port?: number): Promise<OwnRedis> }
+
+/** `start` makes another kind of Redis than the default. */
+export const startOwnRedis = async (folder: string, start: StartRedis = startRedis): Promise<RedisUnderTest> => {
+  const flags = ['--dir', folder, '--dbfilename', 'storm.rdb']
+  const restart = (port?: number) => start({ ...(port && { port }), flags })
+  return { current: await restart(), start: restart }
+}
+
+/** The caller must disconnect it. */
+export const openClient = ({ url }: OwnRedis): Redis =>
+  new Redis(url, url.startsWith('rediss:') ? { tls: { rejectUnauthorized: false } } : {})
 
 export type Fault = { readonly name: string; readonly inject: () => Promise<void> }
 
@@ -44,7 +51,7 @@ export const createFaults = ({
     const port = Number(new URL(redis.current.url).port)
     await redis.current.stop()
     await Bun.sleep(awayMs)
-    redis.current = await startOwnRedis(redis.folder, redis.program, port)
+    redis.current = await redis.start(port)
     oracle.logEvent('redis is back')
   }
 
@@ -85,8 +92,7 @@ export const createFaults = ({
     {
       name: 'redis killed, restored from disk',
       inject: async () => {
-        const { Redis } = await import('ioredis')
-        const client = new Redis(redis.current.url)
+        const client = openClient(redis.current)
         await client.save()
         client.disconnect()
         await restartRedis(300)

@@ -1,11 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connectOnce } from '../../src/platform/postgres.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestConnection } from '../harness.ts'
 import { sendRandomRequests } from './background.ts'
 import { createChangeDriver } from './change-driver.ts'
-import { createFaults, type RedisUnderTest, startOwnRedis } from './faults.ts'
+import { createFaults, type Fault, type RedisUnderTest, type StartRedis, startOwnRedis } from './faults.ts'
 import type { Fixture } from './fixture.ts'
 import { type Environment, type Instance, startInstance } from './instances.ts'
 import { createOracle, type Oracle } from './oracle.ts'
@@ -19,8 +19,10 @@ export type StormOptions = {
   readonly env?: Environment
   /** What each instance gets for the database of the storm: another way to it. */
   readonly environment?: (connection: TestConnection) => Environment
-  /** The program that serves as Redis. */
-  readonly redis?: string | undefined
+  /** Starts another kind of Redis. */
+  readonly redis?: StartRedis | undefined
+  /** Faults beside those of every storm. */
+  readonly moreFaults?: (parts: { readonly sql: Sql; readonly redis: RedisUnderTest }) => readonly Fault[]
   readonly fixtures?: number
   /** Requests a second over all instances. Probes around changes come on top. */
   readonly requestsPerS?: number
@@ -45,7 +47,8 @@ export const storm = async ({
   faults,
   env = {},
   environment = () => ({}),
-  redis: program,
+  redis: start,
+  moreFaults = () => [],
   fixtures: count = 40,
   requestsPerS = 900,
   removalsPerS = 30,
@@ -57,7 +60,7 @@ export const storm = async ({
     const { connection } = database
     const folder = await mkdtemp(join(tmpdir(), 'velro-storm-'))
     closers.push(() => rm(folder, { recursive: true, force: true }))
-    const redis: RedisUnderTest = { current: await startOwnRedis(folder, program), folder, program }
+    const redis = await startOwnRedis(folder, start)
     closers.push(() => redis.current.stop())
     const sql = connectOnce(connection)
     closers.push(() => sql.end())
@@ -105,7 +108,9 @@ export const storm = async ({
         oracle,
         probes,
       })
-      const all = every.filter(({ name }) => faults === true || name.includes(faults))
+      const all = [...every, ...moreFaults({ sql, redis })].filter(
+        ({ name }) => faults === true || name.includes(faults),
+      )
       const endsAtMs = oracle.startedMs + seconds * 1_000
       const rounds = Math.max(1, Math.floor(seconds / 60))
       const brokenMs = 16_000

@@ -74,20 +74,20 @@ type SetUp = {
 
 const setUps: Readonly<Record<string, (connection: TestConnection) => Promise<SetUp>>> = {
   direct: async () => ({ env: {} }),
-  pooler: async (connection) => ({ env: { DATABASE_BUS_URL: (await startPgbouncer(connection)).url } }),
+  pooler: async (connection) => ({ env: { DATABASE_BUS_URL: (await startPgbouncer(connection)).url() } }),
   // DATABASE_URL leads through PgBouncer 1.21 or newer, and DATABASE_BUS_URL was forgotten.
   'pooler-forgotten': async (connection) => {
     const program = findPgbouncer('newer')
     if (program === undefined) throw new Error('test/world/install.sh lays out a newer PgBouncer')
-    const { url } = await startPgbouncer(connection, { program, settings: 'max_prepared_statements = 200' })
-    return { env: { DATABASE_URL: url } }
+    const pooler = await startPgbouncer(connection, { program, settings: { max_prepared_statements: '200' } })
+    return { env: { DATABASE_URL: pooler.url() } }
   },
   // As it should be behind a pooler.
   'pooler-right': async (connection) => {
     const program = findPgbouncer('newer')
     if (program === undefined) throw new Error('test/world/install.sh lays out a newer PgBouncer')
-    const { url } = await startPgbouncer(connection, { program, settings: 'max_prepared_statements = 200' })
-    return { env: { DATABASE_URL: url, DATABASE_BUS_URL: `postgres:///${connection.database}` } }
+    const pooler = await startPgbouncer(connection, { program, settings: { max_prepared_statements: '200' } })
+    return { env: { DATABASE_URL: pooler.url(), DATABASE_BUS_URL: `postgres:///${connection.database}` } }
   },
   'other-database': async () => {
     const { connection } = await createDatabase()

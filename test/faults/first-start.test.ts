@@ -1,19 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdir } from 'node:fs/promises'
-import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { api, createDatabase, register, startApp, startServer, type TestDatabase } from '../harness.ts'
+import { api, createDatabase, openDatabase, register, startApp, startServer } from '../harness.ts'
 
 describe('instances that start together on an empty database', () => {
-  let database: TestDatabase
-  let sql: Sql
+  let database: Awaited<ReturnType<typeof openDatabase>>
   beforeAll(async () => {
-    database = await createDatabase({ migrated: false })
-    sql = connectOnce(database.connection)
+    database = await openDatabase({ migrated: false })
   })
-  afterAll(async () => {
-    await sql.end()
-    await database.drop()
-  })
+  afterAll(() => database.drop())
 
   for (const migrated of [false, true]) {
     test(`create one signing key, eight in one process ${migrated ? 'after' : 'before'} the migration`, async () => {
@@ -39,11 +33,11 @@ describe('instances that start together on an empty database', () => {
     )
     try {
       const files = (await readdir(new URL('../../sql/', import.meta.url))).filter((name) => /^\d{6}_/.test(name))
-      const applied = await sql<{ name: string }[]>`select name from schema_migrations order by version`
+      const applied = await database.sql<{ name: string }[]>`select name from schema_migrations order by version`
       expect(applied.map(({ name }) => name)).toEqual(files.sort())
       const migrating = servers.filter((server) => server.output().includes('database schema migrated'))
       expect(migrating).toHaveLength(1)
-      const [keys] = await sql<{ count: number }[]>`select count(*)::int as count from signing_keys`
+      const [keys] = await database.sql<{ count: number }[]>`select count(*)::int as count from signing_keys`
       expect(keys?.count).toBe(1)
       for (const server of servers) {
         const person = await register(api(server.baseUrl))

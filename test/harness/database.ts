@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { migrate } from '../../src/platform/migrate.ts'
-import { connectOnce } from '../../src/platform/postgres.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { reapCluster, reapFolder, startedOnce } from './reaper.ts'
 
 export type TestConnection = { host: string; port: number; user: string; database: string }
@@ -64,6 +64,20 @@ export const createDatabase = async ({ migrated = true } = {}): Promise<TestData
     connection: { ...connection, database },
     drop: async () => {
       await admin`drop database if exists ${admin(database)} with (force)`
+    },
+  }
+}
+
+/** The same with a connection to it, which `drop` ends. */
+export const openDatabase = async (options: { migrated?: boolean } = {}): Promise<TestDatabase & { sql: Sql }> => {
+  const database = await createDatabase(options)
+  const sql = connectOnce(database.connection)
+  return {
+    ...database,
+    sql,
+    drop: async () => {
+      await sql.end()
+      await database.drop()
     },
   }
 }

@@ -1,7 +1,7 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { createServer } from 'node:net'
-import { findProcess } from '../../src/platform/embedded-postgres/process-lock.ts'
-import { forgetProcess, reapProcess, startedOnce } from './reaper.ts'
+import { startDaemon } from './daemon.ts'
+import { startedOnce } from './reaper.ts'
 
 export type TestRedis = {
   /** For ioredis. */
@@ -50,42 +50,8 @@ export const startRedis = async ({
   const port = given ?? (await freePort())
   const flags = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
   flags.push(...extra)
-  // Not a child of this process: bun ends those when a single test times out. The shell prints the pid and exits.
-  const shell = spawn('/bin/sh', ['-c', '"$@" & echo "pid $!"', 'sh', program, ...flags], {
-    cwd: '/',
-    detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let output = ''
-  let pid = 0
-  // The pipe closes with its last holder, which is Redis.
-  const ended = new Promise<void>((resolve) =>
-    shell.once('close', () => {
-      forgetProcess(pid)
-      resolve()
-    }),
-  )
-  await new Promise<void>((resolve, reject) => {
-    const take = (chunk: Buffer) => {
-      output += chunk
-      if (pid === 0) {
-        pid = Number(/^pid (\d+)$/m.exec(output)?.[1] ?? 0)
-        if (pid !== 0) reapProcess(pid)
-      }
-      if (pid !== 0 && /ready to accept connections/i.test(output)) resolve()
-    }
-    shell.stdout.on('data', take)
-    shell.stderr.on('data', take)
-    ended.then(() => reject(new Error(`Redis did not start:\n${output}`)))
-  })
-  return {
-    url: `redis://127.0.0.1:${port}`,
-    pid,
-    stop: () => {
-      if (findProcess(pid)?.args.includes(String(port))) process.kill(pid, 'SIGKILL')
-      return ended
-    },
-  }
+  const { pid, stop } = await startDaemon([program, ...flags], { ready: /ready to accept connections/i })
+  return { url: `redis://127.0.0.1:${port}`, pid, stop: () => stop() }
 }
 
 /**

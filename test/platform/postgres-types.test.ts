@@ -4,22 +4,17 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
-import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { createDatabase, type TestDatabase } from '../harness.ts'
+import { connectOnce } from '../../src/platform/postgres.ts'
+import { createDatabase, openDatabase } from '../harness.ts'
 
 const root = fileURLToPath(new URL('../../src/', import.meta.url))
 
 describe('values that the driver sends and reads without asking the server for its types', () => {
-  let database: TestDatabase
-  let sql: Sql
+  let database: Awaited<ReturnType<typeof openDatabase>>
   beforeAll(async () => {
-    database = await createDatabase({ migrated: false })
-    sql = connectOnce(database.connection)
+    database = await openDatabase({ migrated: false })
   })
-  afterAll(async () => {
-    await sql.end()
-    await database.drop()
-  })
+  afterAll(() => database.drop())
 
   const texts = fc.array(
     fc.option(
@@ -36,7 +31,7 @@ describe('values that the driver sends and reads without asking the server for i
     await fc.assert(
       fc.asyncProperty(texts, async (list) => {
         const [row] =
-          await sql`select ${list as string[]}::text[] as list, cardinality(${list as string[]}::text[]) as length`
+          await database.sql`select ${list as string[]}::text[] as list, cardinality(${list as string[]}::text[]) as length`
         expect({ ...row }).toEqual({ list, length: list.length })
       }),
       { numRuns: 60 },
@@ -44,7 +39,7 @@ describe('values that the driver sends and reads without asking the server for i
   })
 
   test('lists of each type that the schema has are read as values of that type', async () => {
-    const [row] = await sql`
+    const [row] = await database.sql`
       select ${['7e57d004-2b97-4e7a-b45f-5387367791cd', null]}::uuid[] as uuids, ${[1, -2]}::int[] as integers,
              ${['9007199254740993']}::bigint[] as bigints, ${[0.5, 1e300]}::float8[] as floats,
              ${[0.25, 0]}::real[] as reals,
@@ -83,13 +78,13 @@ describe('values that the driver sends and reads without asking the server for i
 
   for (const format of ['hex', 'escape']) {
     test(`bytes come back as they were sent with bytea_output = ${format}`, async () => {
-      await sql`select set_config('bytea_output', ${format}, false)`
+      await database.sql`select set_config('bytea_output', ${format}, false)`
       const every = Uint8Array.from({ length: 256 }, (_, byte) => byte)
       for (const bytes of [every, Buffer.from('\\x41', 'latin1'), Buffer.from('\\\\101'), Buffer.alloc(0)]) {
-        const [row] = await sql<{ bytes: Uint8Array }[]>`select ${Buffer.from(bytes)}::bytea as bytes`
+        const [row] = await database.sql<{ bytes: Uint8Array }[]>`select ${Buffer.from(bytes)}::bytea as bytes`
         expect(Buffer.from(row?.bytes ?? []).equals(Buffer.from(bytes))).toBe(true)
       }
-      await sql`reset bytea_output`
+      await database.sql`reset bytea_output`
     })
   }
 })

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from 'bun:test'
 import { until } from '../faults/support.ts'
+import type { Daemon } from '../harness/daemon.ts'
 import { createDatabase, startServer, type TestDatabase, type TestServer } from '../harness.ts'
-import type { Daemon } from './daemon.ts'
 import { findHaproxy, startBalancer } from './programs.ts'
 
 describe.skipIf(findHaproxy() === undefined)('behind HAProxy, which asks every instance whether it is ready', () => {

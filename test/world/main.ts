@@ -1,7 +1,8 @@
 /**
- * `bun run test:world [--only TEXT] [--storm 12]`: the black box and a short storm on what people run: Postgres 15, the one of
- * the next Debian release and the embedded 18; direct and through PgBouncer; Redis and Valkey; nginx and HAProxy in front.
- * A cell whose programs are missing is skipped and named. Exits with 1 after any failure or wrong answer.
+ * `bun run test:world [--only TEXT] [--storm 40]`: the black box, and a storm of that many seconds over three instances, on what
+ * people run: Postgres 15, the one of the next Debian release and the embedded 18; direct and through PgBouncer; kinds of Redis
+ * and Valkey; nginx and HAProxy in front; disk and S3; Bun and Deno. A cell whose programs are missing is skipped and named.
+ * Ends with a line for each cell. Exits with 1 after any failure or wrong answer.
  */
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -9,137 +10,124 @@ import { parseArgs } from 'node:util'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { report } from '../consistency/report.ts'
 import { storm } from '../consistency/storm.ts'
-import { createTemplate, startCluster } from '../harness/database.ts'
 import { reapAll } from '../harness/reaper.ts'
-import { startRedis, startServer, type TestConnection } from '../harness.ts'
+import { startServer } from '../harness.ts'
+import { blackBoxEnvironment } from '../http/black-box/driver.ts'
 import {
-  findHaproxy,
-  findNginx,
-  findPgbouncer,
-  findPostgres,
-  findValkey,
-  startHaproxy,
-  startNginx,
-  startPgbouncer,
-  startPostgres,
-  unprivileged,
-} from './programs.ts'
+  type Cell,
+  caches,
+  cells,
+  mediaEnvironment,
+  missingFor,
+  nameOf,
+  openWay,
+  startFront,
+  type Way,
+} from './cells.ts'
+import { worldFaults } from './faults.ts'
 
 const { values } = parseArgs({
-  options: { only: { type: 'string', default: '' }, storm: { type: 'string', default: '12' } },
+  options: { only: { type: 'string', default: '' }, storm: { type: 'string', default: '40' } },
 })
-
-type Cell = {
-  /** Major version; `embedded` is the one of the npm package. */
-  readonly postgres: number | 'embedded'
-  readonly route: 'direct' | 'PgBouncer'
-  readonly cache: 'Redis' | 'Valkey'
-  readonly front: 'no proxy' | 'nginx' | 'HAProxy'
-}
-
-const cells: readonly Cell[] = [
-  { postgres: 15, route: 'direct', cache: 'Redis', front: 'nginx' },
-  { postgres: 15, route: 'PgBouncer', cache: 'Redis', front: 'no proxy' },
-  { postgres: 16, route: 'PgBouncer', cache: 'Redis', front: 'nginx' },
-  { postgres: 17, route: 'direct', cache: 'Valkey', front: 'no proxy' },
-  { postgres: 17, route: 'PgBouncer', cache: 'Valkey', front: 'HAProxy' },
-  { postgres: 'embedded', route: 'direct', cache: 'Valkey', front: 'HAProxy' },
-]
-
-const nameOf = ({ postgres, route, cache, front }: Cell): string =>
-  `Postgres ${postgres === 'embedded' ? '18 (embedded)' : postgres}, ${route}, ${cache}, ${front}`
-
-const missingFor = ({ postgres, route, cache, front }: Cell): string[] => [
-  ...(postgres !== 'embedded' && findPostgres(postgres) === undefined ? [`Postgres ${postgres}`] : []),
-  ...(route === 'PgBouncer' && findPgbouncer('newer') === undefined ? ['PgBouncer 1.21 or newer'] : []),
-  ...(cache === 'Valkey' && findValkey() === undefined ? ['Valkey'] : []),
-  ...(front === 'nginx' && findNginx() === undefined ? ['nginx'] : []),
-  ...(front === 'HAProxy' && findHaproxy() === undefined ? ['HAProxy'] : []),
-]
-
-type Route = {
-  readonly connection: TestConnection
-  /** What an instance gets for a database of this server. */
-  environment(connection: TestConnection): Readonly<Record<string, string>>
-}
-
-const openRoute = async ({ postgres, route }: Cell): Promise<Route> => {
-  if (postgres === 'embedded') return { connection: await startCluster(), environment: () => ({}) }
-  const server = await startPostgres(postgres, { max_connections: '300' })
-  console.log(server.version)
-  const connection = { host: '127.0.0.1', port: server.port, user: server.user, database: 'postgres' }
-  await createTemplate(connection)
-  const command = findPgbouncer('newer')
-  if (route === 'direct' || command === undefined) return { connection, environment: () => ({}) }
-  const pgbouncer = await startPgbouncer(command, server, await unprivileged(), { max_prepared_statements: '200' })
-  console.log(pgbouncer.version)
-  return {
-    connection,
-    environment: ({ database }) => ({ DATABASE_URL: pgbouncer.url(database), DATABASE_BUS_URL: server.url(database) }),
-  }
-}
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
-const runBlackBox = (baseUrl: string, env: Readonly<Record<string, string>>): Promise<number> =>
+type Outcome = { readonly isGood: boolean; readonly summary: string }
+
+/** Prints the output of the black box if a test fails. */
+const runBlackBox = (baseUrl: string, subject: object): Promise<Outcome> =>
   new Promise((resolve) => {
-    spawn(process.execPath, ['test', '--timeout', '60000', './test/http/bun.test.ts'], {
+    const tests = spawn(process.execPath, ['test', '--timeout', '60000', './test/http/bun.test.ts'], {
       cwd: root,
-      env: { ...process.env, ...env, BASE_URL: baseUrl },
-      stdio: 'inherit',
-    }).once('close', (code) => resolve(code ?? 1))
+      env: { ...process.env, BASE_URL: baseUrl, BASE_URL_SUBJECT: JSON.stringify(subject) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let output = ''
+    const take = (chunk: Buffer) => {
+      output += chunk
+    }
+    tests.stdout.on('data', take)
+    tests.stderr.on('data', take)
+    tests.once('close', (code) => {
+      const count = (what: string) => Number(new RegExp(`^ *(\\d+) ${what}$`, 'm').exec(output)?.[1] ?? 0)
+      const isGood = code === 0 && count('pass') > 0
+      if (!isGood) console.log(output.replace(/^\(pass\).*\n/gm, ''))
+      resolve({ isGood, summary: `${count('pass')} passed, ${count('fail')} failed, ${count('skip')} skipped` })
+    })
   })
 
-const runCell = async (cell: Cell): Promise<boolean> => {
-  const { connection, environment } = await openRoute(cell)
-  const program = cell.cache === 'Valkey' ? findValkey() : undefined
-  const redis = await startRedis({ ...(program && { program }) })
+const testBlackBox = async (cell: Cell, { connection, environment }: Way): Promise<Outcome> => {
   const admin = connectOnce(connection)
   await admin`create database black_box`
   await admin.end()
   const own = { ...connection, database: 'black_box' }
+  const cache = caches[cell.cache]
+  const redis = 'start' in cache ? await cache.start() : undefined
   const server = await startServer({
-    runtime: 'bun',
+    runtime: cell.runtime,
     connection: own,
-    env: { REDIS_URL: redis.url, DB_CONNECTIONS: '', ...environment(own) },
+    env: {
+      ...blackBoxEnvironment,
+      ...(redis && { REDIS_URL: redis.url }),
+      ...('environment' in cache && cache.environment),
+      ...(await mediaEnvironment(cell.media)),
+      DB_CONNECTIONS: '',
+      ...environment(own),
+    },
   })
-  const port = Number(new URL(server.baseUrl).port)
-  const proxy =
-    cell.front === 'nginx'
-      ? await startNginx(port)
-      : cell.front === 'HAProxy'
-        ? await startHaproxy(port, 'http')
-        : undefined
-  const code = await runBlackBox(`http://127.0.0.1:${proxy?.port ?? port}`, {})
+  const port = await startFront(cell.front, Number(new URL(server.baseUrl).port))
+  const proxy = cell.front === 'no proxy' ? undefined : cell.front
+  const outcome = await runBlackBox(`http://127.0.0.1:${port}`, { proxy, connection: own })
   await server.stop()
-  await proxy?.stop()
-  await redis.stop()
-
-  process.env['TEST_CLUSTER'] = JSON.stringify(connection)
-  const seconds = Number(values.storm)
-  const oracle = await storm({ seconds, faults: seconds >= 28, environment, redis: program })
-  console.log(report(oracle))
-  return code === 0 && oracle.wrong.length === 0
+  await redis?.stop()
+  return outcome
 }
 
-const results: string[] = []
+const testConsistency = async (cell: Cell, { connection, environment, restartPooler }: Way): Promise<Outcome> => {
+  process.env['TEST_CLUSTER'] = JSON.stringify(connection)
+  const cache: (typeof caches)[Cell['cache']] = caches[cell.cache]
+  const seconds = Number(values.storm)
+  const oracle = await storm({
+    seconds,
+    faults: seconds >= 28,
+    env: { ...('environment' in cache && cache.environment), ...('start' in cache ? {} : { REDIS_URL: '' }) },
+    environment,
+    ...('start' in cache && { redis: cache.start }),
+    moreFaults: (parts) => worldFaults({ ...parts, restartPooler }),
+  })
+  console.log(report(oracle))
+  const { counts, wrong, removals, events } = oracle
+  const faults = events.filter(({ what }) => what.endsWith(': over')).length
+  return {
+    isGood: wrong.length === 0 && removals.length > 100,
+    summary: `${wrong.length} wrong of ${counts.checks} checks, ${removals.length} removals, ${faults} faults`,
+  }
+}
+
+const lines: string[] = []
 let failed = false
 for (const cell of cells) {
   const name = nameOf(cell)
   if (!name.includes(values.only)) continue
   const missing = missingFor(cell)
   if (missing.length > 0) {
-    results.push(`skipped  ${name}: ${missing.join(' and ')} not installed`)
+    lines.push(`skipped  ${name}: ${missing.join(' and ')} not installed`)
     continue
   }
   console.log(`\n${name}`)
-  const isGood = await runCell(cell).catch((error) => {
+  try {
+    const way = await openWay(cell)
+    const blackBox = await testBlackBox(cell, way)
+    const consistency = await testConsistency(cell, way)
+    const isGood = blackBox.isGood && consistency.isGood
+    failed ||= !isGood
+    lines.push(`${isGood ? 'passed ' : 'FAILED '}  ${name}: ${blackBox.summary}; storm: ${consistency.summary}`)
+  } catch (error) {
     console.error(error)
-    return false
-  })
-  failed ||= !isGood
-  results.push(`${isGood ? 'passed ' : 'FAILED '}  ${name}`)
+    failed = true
+    lines.push(`FAILED   ${name}: ${error instanceof Error ? error.message.split('\n')[0] : error}`)
+  }
   await reapAll()
 }
-console.log(`\n${results.join('\n')}`)
+console.log(`\n${lines.join('\n')}`)
 process.exit(failed ? 1 : 0)

@@ -1,28 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { stat } from 'node:fs/promises'
 import { connectOnce, createDatabase as createPools, databaseFault, type Sql } from '../../src/platform/postgres.ts'
 import { findRoute } from '../../src/platform/route.ts'
 import { until } from '../faults/support.ts'
+import { startPgbouncer, type TestPooler } from '../harness/pgbouncer.ts'
 import { api, createDatabase, register, startApp, startServer, type TestApp, type TestDatabase } from '../harness.ts'
-import { type Account, findPgbouncer, type Pgbouncer, startPgbouncer } from './programs.ts'
+import { findPgbouncer } from './programs.ts'
 import { startProxy } from './proxy.ts'
 
 const newer = findPgbouncer('newer')
 const older = findPgbouncer('older')
 
-/** The account of the embedded Postgres, whose socket no other may reach. */
-const accountOf = async ({ host }: { host: string }): Promise<Account> => {
-  if (process.geteuid?.() !== 0) return {}
-  const { uid, gid } = await stat(host)
-  return { uid, gid }
-}
-
-const start = async (program: string, { connection }: TestDatabase, settings = {}) =>
-  startPgbouncer(program, connection, await accountOf(connection), settings)
-
 describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transaction mode, with its defaults', () => {
   let database: TestDatabase
-  let pgbouncer: Pgbouncer
+  let pgbouncer: TestPooler
   let bus: Awaited<ReturnType<typeof startProxy>>
   let sql: Sql
   let app: TestApp
@@ -33,7 +23,10 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
     sql = connectOnce(database.connection)
     bus = await startProxy(database.connection)
     if (newer === undefined) return
-    pgbouncer = await start(newer, database, { max_prepared_statements: '200' })
+    pgbouncer = await startPgbouncer(database.connection, {
+      program: newer,
+      settings: { max_prepared_statements: '200' },
+    })
     const connection = { ...database.connection, host: '127.0.0.1', port: pgbouncer.port }
     app = await startApp({ connection, config: { ...config(), dbConnections: 40 } })
   })
@@ -191,7 +184,7 @@ describe.skipIf(newer === undefined)('a PgBouncer that Velro cannot work with is
   afterAll(() => database.drop())
 
   const reasonFor = async (program: string, settings: Readonly<Record<string, string>>) => {
-    const pgbouncer = await start(program, database, settings)
+    const pgbouncer = await startPgbouncer(database.connection, { program, settings })
     const connection = { ...database.connection, host: '127.0.0.1', port: pgbouncer.port }
     const reason = await findRoute(connection).then(
       (route) => (route.pooled ? 'pooled' : 'direct'),
@@ -223,7 +216,7 @@ describe.skipIf(newer === undefined)('a PgBouncer that Velro cannot work with is
   })
 
   test.skipIf(older === undefined)('older than 1.21', async () => {
-    const version = (await start(older ?? '', database)).version
+    const version = (await startPgbouncer(database.connection, { program: older })).version
     const reason = await reasonFor(older ?? '', {})
     expect([version, reason]).toEqual([expect.stringMatching(/^PgBouncer 1\.(1\d|20)/), noPrepared])
     expect(await reasonFor(older ?? '', { pool_mode: 'session' })).toBe('pooled')

@@ -1,11 +1,12 @@
 import { chmodSync, existsSync, readdirSync, realpathSync, renameSync, writeFileSync } from 'node:fs'
-import { chmod, mkdtemp, writeFile } from 'node:fs/promises'
+import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { run } from '../../src/platform/embedded-postgres/home.ts'
+import { type Daemon, startDaemon } from '../harness/daemon.ts'
+import type { TestConnection } from '../harness/database.ts'
 import { reapCluster, reapFolder } from '../harness/reaper.ts'
 import { freePort } from '../harness/redis.ts'
-import { type Daemon, startDaemon } from './daemon.ts'
 
 /** Where `install.sh` lays out programs, in a folder for each release of Debian. */
 const world = process.env['WORLD_PROGRAMS'] ?? '/var/tmp/velro-world'
@@ -41,6 +42,7 @@ const find = (name: string): string | undefined =>
 /** PgBouncer of Debian 12, which is 1.18, and of the next release. */
 export const findPgbouncer = (which: 'older' | 'newer'): string | undefined =>
   findInRelease(which === 'older' ? 'bookworm' : 'trixie', 'usr/sbin/pgbouncer')
+export const findRedis = (): string | undefined => find('redis-server')
 export const findValkey = (): string | undefined => find('valkey-server')
 export const findNginx = (): string | undefined => find('nginx')
 export const findHaproxy = (): string | undefined => find('haproxy')
@@ -56,10 +58,10 @@ export const findPostgres = (major: number): string | undefined => {
   return programs
 }
 
-export type Account = { readonly uid?: number; readonly gid?: number }
+type Account = { readonly uid?: number; readonly gid?: number }
 
 /** Neither Postgres nor PgBouncer runs as root. */
-export const unprivileged = async (): Promise<Account> => {
+const unprivileged = async (): Promise<Account> => {
   if (process.geteuid?.() !== 0) return {}
   for (const name of ['postgres', 'nobody']) {
     const ids = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]).catch(() => undefined)
@@ -68,10 +70,7 @@ export const unprivileged = async (): Promise<Account> => {
   throw new Error('There is neither a user postgres nor a user nobody')
 }
 
-export type WorldPostgres = {
-  readonly host: string
-  readonly port: number
-  readonly user: string
+export type WorldPostgres = TestConnection & {
   readonly version: string
   /** For the database of this name, over TCP. */
   url(database: string): string
@@ -111,49 +110,10 @@ export const startPostgres = async (
     host: folder,
     port,
     user: 'velro',
+    database: 'postgres',
     version: await run(join(programs, 'postgres'), ['--version'], account),
     url: (database) => `postgres://velro@127.0.0.1:${port}/${database}`,
   }
-}
-
-export type Pgbouncer = Daemon & {
-  readonly port: number
-  readonly version: string
-  url(database: string): string
-}
-
-/** PgBouncer with its defaults and these settings, in front of the Postgres with its socket in this folder. Accepts the user `velro`. */
-export const startPgbouncer = async (
-  program: string,
-  server: { readonly host: string; readonly port: number },
-  account: Account,
-  settings: Readonly<Record<string, string>> = {},
-): Promise<Pgbouncer> => {
-  const folder = await mkdtemp(join(tmpdir(), 'velro-pgbouncer-'))
-  reapFolder(folder)
-  await chmod(folder, 0o755)
-  const port = await freePort()
-  const all = {
-    listen_addr: '127.0.0.1',
-    listen_port: `${port}`,
-    unix_socket_dir: '',
-    auth_type: 'trust',
-    auth_file: join(folder, 'users.txt'),
-    pool_mode: 'transaction',
-    ...settings,
-  }
-  const lines = Object.entries(all).map(([name, value]) => `${name} = ${value}`)
-  await writeFile(join(folder, 'users.txt'), '"velro" ""\n')
-  await writeFile(
-    join(folder, 'pgbouncer.ini'),
-    `[databases]\n* = host=${server.host} port=${server.port}\n[pgbouncer]\n${lines.join('\n')}\n`,
-  )
-  const daemon = await startDaemon([program, join(folder, 'pgbouncer.ini')], {
-    account,
-    ready: /process up/,
-  })
-  const version = /process up: (PgBouncer \S+),/.exec(daemon.output())?.[1] ?? 'PgBouncer'
-  return { ...daemon, port, version, url: (database) => `postgres://velro@127.0.0.1:${port}/${database}` }
 }
 
 /** A folder for the configuration of a program, which an unprivileged account may read and write. */
@@ -232,6 +192,7 @@ export const startNginx = async (target: number): Promise<Proxy> => {
   await writeFile(
     join(folder, 'nginx.conf'),
     `daemon off;
+master_process off;
 pid ${folder}/pid;
 error_log stderr;
 events {}
@@ -239,12 +200,17 @@ http {
   access_log off;
   ${temporary.join('\n  ')}
   client_max_body_size 0;
+  map $http_host $upstream_host {
+    '' $host;
+    default $http_host;
+  }
   server {
     listen 127.0.0.1:${port};
+    server_name named-by-nginx;
     location / {
       proxy_pass http://127.0.0.1:${target};
       proxy_http_version 1.1;
-      proxy_set_header Host $http_host;
+      proxy_set_header Host $upstream_host;
       proxy_set_header Connection "";
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_buffering off;

@@ -473,6 +473,7 @@ const answersOf = async (world: World, route: Route, cases: readonly Case[], per
       token: person.token,
       ...(body !== undefined && { body: body as BodyInit, headers: { 'content-type': contentType } }),
     })
+    if (example.path?.includes('%') && world.isRefusedByProxy(answer)) continue
     const isProblem = answer.headers.get('content-type') === 'application/problem+json'
     const known = isProblem && catalogue[answer.body.code as keyof typeof catalogue]?.status === answer.status
     const got = known ? `${answer.status} ${answer.body.code}` : `${answer.status} ${answer.text.slice(0, 100)}`
@@ -631,6 +632,7 @@ export const badInput: Group = (world) =>
         ['GET /health HTTP/1.1\r\nhost: x\r\nbroken header\r\nconnection: close\r\n\r\n'],
       ]) {
         const answer = await sendRaw(baseUrl, parts)
+        if (answer && world().isRefusedByProxy({ status: answer.status, text: answer.body })) continue
         // 505 is the answer to an unknown HTTP version.
         const { status } = answer ?? { status: 400 }
         expect([parts[0], status < 500 || status === 505]).toEqual([parts[0], true])

@@ -9,9 +9,18 @@ import {
 import { createRouteFinder, type Document, misfits, nameOf } from './document.ts'
 import { sendRaw, type WireAnswer } from './wire.ts'
 
+export const sharedOrigin = 'https://app.example.com'
+
+/** What the black box asks of the configuration of its server. */
+export const blackBoxEnvironment = {
+  CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
+}
+
 /** The server under test. */
 export type Subject = {
   baseUrl: string
+  /** The proxy in front of the server: it answers some malformed requests itself. */
+  proxy?: 'nginx' | 'HAProxy' | undefined
   /** The server's runtime, if known. */
   runtime?: Runtime
   /** An origin in the server's CORS configuration, if known. */
@@ -119,6 +128,12 @@ export const createLedger = (document: Document): Ledger => {
   }
 }
 
+/** The pages with which a proxy answers by itself. */
+const proxyPages = {
+  nginx: /^<html>\r\n<head><title>(\d{3}) [\s\S]*<center>nginx/,
+  HAProxy: /^<html><body><h1>(\d{3}) /,
+} as const
+
 const parse = (text: string, type: string | null) => {
   if (text === '') return undefined
   return /^application\/(\w+\+)?json/.test(type ?? '') ? JSON.parse(text) : text
@@ -137,6 +152,8 @@ export type World = Client & {
   /** Bytes as they are; see `sendRaw`. */
   raw(method: string, target: string, parts: readonly (string | Uint8Array)[]): Promise<WireAnswer | undefined>
   register(overrides?: Parameters<typeof register>[1]): Promise<Person>
+  /** The proxy in front of the server refused the request by a page of its own. It never does so with a status of a well-formed request. */
+  isRefusedByProxy(answer: { readonly status: number; readonly text: string }): boolean
   /** Another session of the same person. */
   login(person: Person): Promise<Person>
   /** A new operator of the platform; undefined if the run cannot create one. */
@@ -148,6 +165,12 @@ export const createWorld = async (subject: Subject): Promise<World> => {
   const document = (await (await fetch(`${baseUrl}/docs/json`)).json()) as Document
   const ledger = createLedger(document)
   const secrets = new Set<string>()
+
+  const isRefusedByProxy: World['isRefusedByProxy'] = ({ status, text }) => {
+    const { proxy } = subject
+    if (proxy === undefined || ![400, 501, 505].includes(status)) return false
+    return proxyPages[proxy].exec(text)?.[1] === String(status)
+  }
 
   const send: World['send'] = async (method, target, { token, headers, body } = {}) => {
     const response = await fetch(baseUrl + target, {
@@ -163,7 +186,7 @@ export const createWorld = async (subject: Subject): Promise<World> => {
       text,
       body: parse(text, response.headers.get('content-type')),
     }
-    ledger.note(method, target, answer)
+    if (!isRefusedByProxy(answer)) ledger.note(method, target, answer)
     for (const name of ['access_token', 'refresh_token', 'secret', 'key'])
       if (answer.body?.[name]) secrets.add(answer.body[name])
     for (const [, secret = ''] of `${answer.body?.url ?? ''}`.matchAll(/[?&](?:signature|share)=(.+)/g))
@@ -197,11 +220,13 @@ export const createWorld = async (subject: Subject): Promise<World> => {
     document,
     ledger,
     send,
+    isRefusedByProxy,
     raw: async (method, target, parts) => {
       const answer = await sendRaw(baseUrl, parts)
       if (answer !== undefined) {
         const headers = new Headers(answer.headers)
         const text = Buffer.from(answer.body, 'latin1').toString()
+        if (isRefusedByProxy({ status: answer.status, text })) return answer
         ledger.note(method, target, {
           status: answer.status,
           headers,

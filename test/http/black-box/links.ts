@@ -143,14 +143,17 @@ export const links: Group = (world) =>
         const body = '{}'
         const head = [...lines, 'content-type: application/json', `content-length: ${body.length}`, '', ''].join('\r\n')
         const answer = await sendRaw(world().subject.baseUrl, [head + body])
-        return JSON.parse(answer?.body ?? '{}').url as string | undefined
+        if (answer === undefined || answer.status >= 400) return undefined
+        return JSON.parse(answer.body).url as string | undefined
       }
       expect(await create('links', '1.1', 'host: media.example.com:8443')).toStartWith(
         `http://media.example.com:8443${path}/content?signature=`,
       )
       const relative = await create('links', '1.0')
-      expect(relative).toStartWith(`${path}/content?signature=`)
-      expect(await open(relative ?? '')).toBe('200')
+      // nginx names a host where the request had none.
+      const origin = world().subject.proxy === 'nginx' ? 'http://named-by-nginx' : ''
+      expect(relative).toStartWith(`${origin}${path}/content?signature=`)
+      expect(await open(relative?.slice(origin.length) ?? '')).toBe('200')
       expect(await create('links', '1.1', 'host: evil/path')).toBeUndefined()
     })
 

@@ -69,6 +69,7 @@ export const models: Group = (world) =>
         'a/%C0%80',
       ]) {
         const answer = await world().get(`${path}/${id}`)
+        if (id.includes('%') && world().isRefusedByProxy(answer)) continue
         expect([id, refusal(answer), answer.body.errors?.[0]]).toEqual([
           id,
           '422 request.invalid',

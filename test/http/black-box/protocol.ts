@@ -7,6 +7,8 @@ import { sendRaw, type WireAnswer } from './wire.ts'
 
 const json = 'application/json'
 
+const sameHostTwice = 'localhost\r\nhost: localhost'
+
 /** Hosts that are no authority. The last ones arrive as two headers. */
 const invalidHosts = [
   '',
@@ -23,8 +25,8 @@ const invalidHosts = [
   'a:b',
   'a:99999',
   '\xff',
-  'localhost\r\nhost: localhost',
   'localhost\r\nhost: other',
+  sameHostTwice,
 ]
 
 export const protocol: Group = (world) =>
@@ -42,11 +44,14 @@ export const protocol: Group = (world) =>
 
     test('a request whose Host is not a valid authority, or that has two, is 400 on every path', async () => {
       for (const host of invalidHosts) {
+        // HAProxy sends two equal headers as one, here and in Content-Length.
+        if (host === sameHostTwice && world().subject.proxy === 'HAProxy') continue
         for (const path of ['/health', '/api/v1/auth/me', '/nope', '/d/api/v1/auth/me', '/docs/json']) {
           const answer = await sendLines(`GET ${path} HTTP/1.1`, `host: ${host}`, 'connection: close')
           expect([host, path, answer?.status ?? 400]).toEqual([host, path, 400])
           // Where the runtime refuses it first, its answer has no body.
           if (answer !== undefined && answer.body !== '') {
+            if (world().isRefusedByProxy({ status: answer.status, text: answer.body })) continue
             expect([host, codeOf(answer)]).toEqual([host, 'request.host_invalid'])
             expect(headerOf(answer, 'content-type')).toBe('application/problem+json')
           }
@@ -57,6 +62,7 @@ export const protocol: Group = (world) =>
     test('a refusal for the Host header is a problem with every security header, also to OPTIONS', async () => {
       for (const method of ['GET', 'OPTIONS']) {
         const answer = await world().raw(method, '/health', [`${method} /health HTTP/1.1\r\nhost: a/b\r\n\r\n`])
+        if (answer && world().isRefusedByProxy({ status: answer.status, text: answer.body })) continue
         expect([answer?.status, codeOf(answer), JSON.parse(answer?.body ?? '').instance]).toEqual([
           400,
           'request.host_invalid',
@@ -86,7 +92,9 @@ export const protocol: Group = (world) =>
       const ask = async (target: string) =>
         (await sendLines(`GET ${target} HTTP/1.1`, 'host: localhost', 'connection: close'))?.status ?? 400
       expect(await ask('http://localhost/health')).toBe(200)
-      expect(await ask('http://other.example:81/health')).toBe(200)
+      // HAProxy refuses a target of another host than the one in the header.
+      const isRefused = world().subject.proxy === 'HAProxy'
+      expect(await ask('http://other.example:81/health')).toBe(isRefused ? 400 : 200)
       expect(await ask('http://localhost/api/v1/auth/me')).toBe(401)
       // Bun drops the scheme and the host of a target; Deno keeps them, and they are refused.
       for (const target of ['http://other?/health', 'https://x/api/health', 'ftp://x/api/health']) {
@@ -172,6 +180,7 @@ export const protocol: Group = (world) =>
     test('two Content-Length headers are 400, also when they are equal', async () => {
       const body = '{"email":"a@b.cd","password":"12345678"}'
       for (const second of [body.length, body.length + 1, 0]) {
+        if (second === body.length && world().subject.proxy === 'HAProxy') continue
         for (const path of ['/api/v1/auth/login', '/api/v1/media']) {
           const answer = await sendRaw(world().subject.baseUrl, [
             `POST ${path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: ${json}\r\nauthorization: Bearer ${ada.token}\r\n` +

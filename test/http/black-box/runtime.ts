@@ -1,8 +1,7 @@
 import { connectOnce } from '../../../src/platform/postgres.ts'
 import { type Runtime, startServer, type TestConnection } from '../../harness.ts'
 import { blackBox } from '../black-box.ts'
-
-const sharedOrigin = 'https://app.example.com'
+import { blackBoxEnvironment, type Subject, sharedOrigin } from './driver.ts'
 
 /** Direct access to the database of a server, over one connection that stays open until `end`. */
 const createBackDoor = (connection: TestConnection) => {
@@ -28,16 +27,34 @@ const createBackDoor = (connection: TestConnection) => {
   }
 }
 
+/** What `test/world` says about the server at BASE_URL. */
+const givenSubject = (baseUrl: string) => {
+  const { proxy, connection } = JSON.parse(process.env['BASE_URL_SUBJECT'] ?? '{}') as {
+    proxy?: Subject['proxy']
+    connection?: TestConnection
+  }
+  const backDoor = connection && createBackDoor(connection)
+  return {
+    baseUrl: baseUrl.replace(/\/$/, ''),
+    proxy,
+    ...(backDoor && {
+      sharedOrigin,
+      countRows: backDoor.count,
+      makeAdmin: backDoor.makeAdmin,
+      stop: backDoor.end,
+    }),
+  }
+}
+
 /** The black box against a new server on one runtime, or with BASE_URL once against the server at that address. */
 export const blackBoxOn = (runtime: Runtime): void => {
   const given = process.env['BASE_URL']
   if (given !== undefined) {
-    if (runtime === 'bun') blackBox(given, async () => ({ baseUrl: given.replace(/\/$/, '') }))
+    if (runtime === 'bun') blackBox(given, async () => givenSubject(given))
     return
   }
   blackBox(`on ${runtime}`, async () => {
-    const origins = [sharedOrigin, 'https://*.example.app', 'capacitor://localhost']
-    const server = await startServer({ runtime, env: { CORS_ORIGINS: origins.join(','), LOG_LEVEL: 'trace' } })
+    const server = await startServer({ runtime, env: { ...blackBoxEnvironment, LOG_LEVEL: 'trace' } })
     const backDoor = createBackDoor(server.connection)
     return {
       baseUrl: server.baseUrl,

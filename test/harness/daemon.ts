@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { connect } from 'node:net'
-import { forgetProcess, reapProcess } from '../harness/reaper.ts'
+import { findProcess } from '../../src/platform/embedded-postgres/process-lock.ts'
+import { forgetProcess, reapProcess } from './reaper.ts'
 
 export type Daemon = {
   readonly pid: number
@@ -18,7 +19,10 @@ const accepts = (port: number): Promise<boolean> =>
     }).on('error', () => resolve(false))
   })
 
-/** Starts a program that serves until it is stopped. Resolves once its output matches `ready`, or the port accepts. The reaper ends it with the tests. */
+/**
+ * Starts a program that serves until it is stopped. Resolves once its output matches `ready`, or the port accepts. The reaper
+ * ends it with the tests.
+ */
 export const startDaemon = async (
   command: readonly string[],
   { account = {}, ready }: { account?: { uid?: number; gid?: number }; ready: RegExp | { readonly port: number } },
@@ -33,9 +37,11 @@ export const startDaemon = async (
   })
   let output = ''
   let pid = 0
+  let isOver = false
   // The pipe closes with its last holder, which is the program.
   const ended = new Promise<void>((resolve) =>
     shell.once('close', () => {
+      isOver = true
       forgetProcess(pid)
       resolve()
     }),
@@ -51,11 +57,7 @@ export const startDaemon = async (
     }
     shell.stdout.on('data', take)
     shell.stderr.on('data', take)
-    let isOver = false
-    ended.then(() => {
-      isOver = true
-      reject(new Error(`${command[0]} did not start:\n${output}`))
-    })
+    ended.then(() => reject(new Error(`${command[0]} did not start:\n${output}`)))
     const poll = async (port: number) => {
       while (!isOver && (pid === 0 || !(await accepts(port)))) await Bun.sleep(10)
       resolve()
@@ -66,7 +68,8 @@ export const startDaemon = async (
     pid,
     output: () => output,
     stop: (signal = 'SIGKILL') => {
-      process.kill(pid, signal)
+      // Once it has ended, the pid may belong to another process.
+      if (!isOver && findProcess(pid)) process.kill(pid, signal)
       return ended
     },
   }
