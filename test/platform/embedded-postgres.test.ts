@@ -20,9 +20,11 @@ import {
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import postgres from 'postgres'
+import { connectionBudget, readConnectionLimits } from '../../src/platform/connection-budget.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embedded-postgres.ts'
 import { shortHash } from '../../src/platform/embedded-postgres/home.ts'
 import { findProcess, tryLock } from '../../src/platform/embedded-postgres/process-lock.ts'
+import { connectOnce } from '../../src/platform/postgres.ts'
 
 // initdb can take long on a busy machine.
 setDefaultTimeout(30_000)
@@ -135,7 +137,7 @@ describe('a start of the embedded Postgres', () => {
     )
     expect(settings).toEqual({
       fsync: 'on',
-      connections: '120',
+      connections: '220',
       buffers: '128MB',
       tcp: '',
       login: 'velro',
@@ -143,6 +145,9 @@ describe('a start of the embedded Postgres', () => {
       provider: 'b',
       locale: 'C.UTF-8',
     })
+    const sql = connectOnce(first.connection)
+    expect(connectionBudget(await readConnectionLimits(sql), 1)).toBeGreaterThanOrEqual(100)
+    await sql.end()
     await query(first, 'create table kept as select 7 as n')
     await first.stop()
     expect(isGone(first.pid)).toBe(true)

@@ -8,7 +8,8 @@ import { port, retirePidFiles } from './postmaster.ts'
 const maxLogBytes = 10_000_000
 
 const defaultSettings: Record<string, string> = {
-  max_connections: '120',
+  // An instance opens half of them by default, since several processes may share the server: 100 for the pools of each.
+  max_connections: '220',
   shared_buffers: '128MB',
   random_page_cost: '1.1',
   timezone: 'UTC',
