@@ -161,6 +161,41 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
     await other.drop()
   })
 
+  test('a statement outside of a transaction, of an instance that was killed, ends at statement_timeout of the role', async () => {
+    const server = await startServer({
+      runtime: 'bun',
+      connection: { ...database.connection, host: '127.0.0.1', port: pgbouncer.port },
+      env: { DATABASE_BUS_URL: bus.url },
+    })
+    const { token } = await register(api(server.baseUrl))
+    const role = `alter role ${database.connection.user} in database ${database.connection.database}`
+    await sql.unsafe(`${role} set statement_timeout = '1s'`)
+    // The server connections of the pooler have the limits of the time when they were opened.
+    await sql`
+      select pg_terminate_backend(pid, 5000) from pg_stat_activity
+       where datname = current_database() and pid <> pg_backend_pid()`
+    const waiting = async () => {
+      const [row] = await sql<{ count: number }[]>`
+        select count(*)::int as count from pg_locks where not granted and relation = 'projects'::regclass`
+      return row?.count ?? 0
+    }
+    const limited = async () => (await api(server.baseUrl).get('/api/v1/projects', { token })).status === 200
+    await until(limited, 'the instance has new connections')
+    const holder = connectOnce(database.connection)
+    await holder.begin(async (tx) => {
+      await tx`lock table projects in access exclusive mode`
+      const request = api(server.baseUrl)
+        .get('/api/v1/projects', { token })
+        .catch(() => undefined)
+      await until(async () => (await waiting()) === 1, 'a statement waits for the table')
+      await server.kill('SIGKILL')
+      await request
+      await until(async () => (await waiting()) === 0, 'no statement waits any more, though the table is locked')
+    })
+    await holder.end()
+    await sql.unsafe(`${role} reset statement_timeout`)
+  }, 30_000)
+
   for (const runtime of ['bun', 'deno'] as const) {
     test(`a process of ${runtime} starts, answers and stops`, async () => {
       const server = await startServer({
