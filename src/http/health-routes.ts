@@ -38,6 +38,14 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
       degraded: [...(storing ? [] : ['storage.unavailable']), ...(reachable ? busReasons() : [])],
     }
   }
+  let probing: Promise<Reasons> | undefined
+  /** Probes that come while one is under way share its result, so that a flood of them sends one statement at a time. */
+  const findSharedReasons = (): Promise<Reasons> => {
+    probing ??= findReasons().finally(() => {
+      probing = undefined
+    })
+    return probing
+  }
   return new Elysia()
     .get('/health', () => ({ status: 'alive' as const }), {
       ...contract(
@@ -49,7 +57,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
     .get(
       '/ready',
       async ({ status }) => {
-        const { notReady, degraded } = await findReasons()
+        const { notReady, degraded } = await findSharedReasons()
         const reasons = [...notReady, ...degraded]
         if (notReady.length > 0) return status(503, { status: 'not_ready' as const, reasons })
         return status(200, { status: degraded.length > 0 ? ('degraded' as const) : ('ready' as const), reasons })

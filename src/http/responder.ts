@@ -92,7 +92,10 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
       own.set('access-control-expose-headers', exposed)
     }
     for (const [name, value] of Object.entries(headers ?? {})) {
-      if (value !== undefined) own.set(name, String(value))
+      if (value === undefined) continue
+      // Each names what the response varies by, in addition to the others.
+      if (name === 'vary') own.append(name, String(value))
+      else own.set(name, String(value))
     }
     return new Response(body, { status, headers: own })
   }

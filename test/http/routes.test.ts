@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { gunzipSync } from 'node:zlib'
 import { createApp } from '../../src/app.ts'
 import { startApp, type TestApp } from '../harness.ts'
 import { type Document, nameOf, routesOf } from './black-box/document.ts'
@@ -19,4 +20,19 @@ test('the OpenAPI document names exactly the routes of the application', async (
     .map((name) => name.replace('/models/*', '/models/{model_id}'))
   expect(built.length).toBeGreaterThan(20)
   expect(documented.sort()).toEqual([...new Set(built)].sort())
+})
+
+test('the OpenAPI document is sent as gzip to clients that take it', async () => {
+  const get = (headers: Record<string, string>) => fetch(`${app.baseUrl}/docs/json`, { headers, decompress: false })
+  const plain = await get({ 'accept-encoding': 'gzip;q=0, br' })
+  const text = Buffer.from(await plain.arrayBuffer())
+  expect(plain.headers.get('content-encoding')).toBeNull()
+  for (const encoding of ['gzip', 'br, GZIP;q=0.5', '*']) {
+    const compressed = await get({ 'accept-encoding': encoding })
+    expect([compressed.headers.get('content-encoding'), compressed.headers.get('vary')]).toEqual([
+      'gzip',
+      'Accept-Encoding',
+    ])
+    expect(gunzipSync(await compressed.arrayBuffer()).equals(text)).toBe(true)
+  }
 })

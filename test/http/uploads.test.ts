@@ -157,9 +157,9 @@ describe('an upload', () => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(250_000_000)
   }, 60_000)
 
-  const turnsAre = (inUse: number, waiting: number) => {
-    const { turns } = app.services.uploads
-    return until(() => turns.inUse === inUse && turns.waiting === waiting, `${inUse} slots in use, ${waiting} waiting`)
+  const slotsAre = (inUse: number, waiting: number) => {
+    const { slots } = app.services.uploads
+    return until(() => slots.inUse === inUse && slots.waiting === waiting, `${inUse} slots in use, ${waiting} waiting`)
   }
   /** Enough for a slot, and not all of the body. */
   const beginning = Buffer.alloc(20_000)
@@ -176,18 +176,18 @@ describe('an upload', () => {
   }
 
   test('that sends too little in five seconds is ended with 408 and leaves nothing behind, with or without a slot', async () => {
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     const bytes = await newPicture()
     const opening = await open(headersOf(announced, bea))
     await opening.send(bytes.subarray(0, 100))
     const reading = await beginUpload(ada)
-    await turnsAre(1, 0)
+    await slotsAre(1, 0)
     clock.advance(5_001)
     for (const each of [opening, reading]) {
       expect(await each.answer()).toBe('408 media.too_slow')
       each.socket.destroy()
     }
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
   })
 
@@ -202,7 +202,7 @@ describe('an upload', () => {
       expect(await uploading.answer()).toBe('401 identity.not_signed_in')
       uploading.socket.destroy()
     }
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
   }, 60_000)
 
@@ -218,25 +218,25 @@ describe('an upload', () => {
       cut.socket.destroy()
     }
     const halfway = await beginUpload(ada)
-    await turnsAre(1, 0)
+    await slotsAre(1, 0)
     halfway.socket.destroy()
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     expect(await isStored(bytes)).toBe(false)
     expect(outcomeOf(await upload(bytes))).toBe('201')
   })
 
   test('beyond two of a person waits for one of them to end, while those of others have slots', async () => {
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     const bytes = await newPicture()
     const two = await Promise.all([beginUpload(ada), beginUpload(ada)])
-    await turnsAre(2, 0)
+    await slotsAre(2, 0)
     const third = upload(bytes)
-    await turnsAre(2, 1)
+    await slotsAre(2, 1)
     expect(outcomeOf(await upload(bytes, 'image/png', bea))).toBe('201')
     two[0]?.socket.destroy()
     expect(outcomeOf(await third)).toBe('201')
     two[1]?.socket.destroy()
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
   }, 60_000)
 
   test('beyond eight of a person is refused before its body is read: 429 with the limit and Retry-After', async () => {
@@ -257,17 +257,17 @@ describe('an upload', () => {
   }, 60_000)
 
   test('that finds all slots taken for ten seconds is refused with 503 and Retry-After', async () => {
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
     const four = await Promise.all(Array.from({ length: 4 }, () => register(client)))
     const holders = await Promise.all([...four, ...four].map(beginUpload))
-    await turnsAre(8, 0)
+    await slotsAre(8, 0)
     const waiting = upload(await newPicture())
-    await turnsAre(8, 1)
+    await slotsAre(8, 1)
     clock.advance(10_001)
     const busy = await waiting
     expect([outcomeOf(busy), busy.headers.get('retry-after')]).toEqual(['503 media.busy', '1'])
     for (const { socket } of holders) socket.destroy()
-    await turnsAre(0, 0)
+    await slotsAre(0, 0)
   }, 60_000)
 
   test('whose bytes cannot be stored is reported as unavailable, and leaves nothing behind', async () => {

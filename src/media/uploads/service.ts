@@ -7,7 +7,7 @@ import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { createDeadlines, type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
-import { createTurns, TurnsFull } from '../../kit/turns.ts'
+import { createFairSlots, SlotsFull } from '../../kit/fair-slots.ts'
 import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTimedOut } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
@@ -22,7 +22,7 @@ export const maxUploadBytes = imageLimits.bytes
 /** Limit for inspecting an image and making its thumbnails, including the wait for a worker. */
 const inspectMs = 30_000
 /** Uploads of one instance that have a slot. They bound its memory: 200 MiB here, and as much again in the workers. */
-const slots = 8
+const maxSlots = 8
 const slotsPerPerson = 2
 /** Uploads of one person that have a slot, wait for one, or have just begun. */
 const maxPerPerson = 8
@@ -82,7 +82,7 @@ const acceptedType = ({ headers }: Request): string => {
  * upload answered with 201 is stored; one that is refused or fails leaves nothing behind.
  *
  * An upload takes a slot once its bytes flow, and holds it while they do and while the image is worked on. People take turns
- * at the slots (`Turns`). An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
+ * at the slots (`FairSlots`). An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
  * `media.too_slow` (see `createBodyReader`). Inspection has a limit of half a minute. Storing the image then has the deadline
  * of an ordinary request, and begins with a new check of the session, which is repeated inside the transaction.
  */
@@ -102,11 +102,11 @@ export const createUploads = ({
   requestMs: number
 }) => {
   const startDeadline = createDeadlines(clock)
-  const turns = createTurns({ slots, slotsPerOwner: slotsPerPerson, maxWaiting })
+  const slots = createFairSlots({ slots: maxSlots, slotsPerOwner: slotsPerPerson, maxWaiting })
   const readBody = createBodyReader({
     startDeadline,
     maxBytes: maxUploadBytes,
-    othersWait: () => turns.waiting > 0,
+    othersWait: () => slots.waiting > 0,
   })
   const underWay = new Map<string, number>()
 
@@ -122,8 +122,8 @@ export const createUploads = ({
   }
 
   const takeTurn = (userId: string): Promise<() => void> =>
-    turns.take(userId, startDeadline(waitMs)).catch((cause: unknown) => {
-      throw cause instanceof TurnsFull || cause instanceof DeadlinePassed ? new Fault('media.busy', { cause }) : cause
+    slots.take(userId, startDeadline(waitMs)).catch((cause: unknown) => {
+      throw cause instanceof SlotsFull || cause instanceof DeadlinePassed ? new Fault('media.busy', { cause }) : cause
     })
 
   const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
@@ -161,7 +161,7 @@ export const createUploads = ({
   }
 
   return {
-    turns,
+    slots,
     create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
       const { userId, sessionId } = caller
       const type = acceptedType(request)

@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'bun:test'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines, DeadlinePassed } from '../../src/kit/deadline.ts'
-import { createTurns, TurnsFull } from '../../src/kit/turns.ts'
+import { createFairSlots, SlotsFull } from '../../src/kit/fair-slots.ts'
 
 const createWorld = (limits: { slots: number; slotsPerOwner: number; maxWaiting: number }) => {
   const clock = manualClock()
   const startDeadline = createDeadlines(clock)
-  const turns = createTurns(limits)
+  const turns = createFairSlots(limits)
   /** `ada 1` and so on, in the order of their turns. */
   const served: string[] = []
   const refused: unknown[] = []
@@ -60,9 +60,9 @@ describe('turns', () => {
     for (const name of ['ada 1', 'ada 2', 'ada 3', 'ada 4', 'ada 5', 'bea 1', 'bea 2']) void take(name)
     await release('')
     expect(refused.sort()).toEqual([
-      ['ada 4', TurnsFull],
-      ['ada 5', TurnsFull],
-      ['bea 2', TurnsFull],
+      ['ada 4', SlotsFull],
+      ['ada 5', SlotsFull],
+      ['bea 2', SlotsFull],
     ])
     expect([turns.waiting, turns.shed]).toEqual([3, 3])
     await release('ada 1')

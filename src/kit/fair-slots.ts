@@ -1,8 +1,8 @@
 import type { Deadline } from './deadline.ts'
 
 /** No slot is free, and no further work may wait for one. */
-export class TurnsFull extends Error {
-  override readonly name = 'TurnsFull'
+export class SlotsFull extends Error {
+  override readonly name = 'SlotsFull'
 }
 
 type Limits = {
@@ -18,9 +18,9 @@ type Limits = {
  * since its last turn. Work of one owner keeps its order. Where `maxWaiting` wait already, the newest work of the owner with the most
  * waiting work gives up its place to an owner that has less, so that no owner can fill the queue against others.
  */
-export type Turns = {
+export type FairSlots = {
   /**
-   * Resolves to the release of a slot, which does nothing when it is called again. Rejects with `TurnsFull`, and with
+   * Resolves to the release of a slot, which does nothing when it is called again. Rejects with `SlotsFull`, and with
    * `DeadlinePassed` where the turn has not come in time.
    */
   take(owner: string, deadline: Deadline): Promise<() => void>
@@ -36,7 +36,7 @@ type Waiter = {
   readonly reject: (error: unknown) => void
 }
 
-export const createTurns = ({ slots, slotsPerOwner, maxWaiting }: Limits): Turns => {
+export const createFairSlots = ({ slots, slotsPerOwner, maxWaiting }: Limits): FairSlots => {
   const held = new Map<string, number>()
   /** By owner. An owner moves to the end with each turn, so the first one has waited longest. */
   const queues = new Map<string, Waiter[]>()
@@ -110,7 +110,7 @@ export const createTurns = ({ slots, slotsPerOwner, maxWaiting }: Limits): Turns
     const last = longest === undefined ? undefined : queues.get(longest)?.at(-1)
     if (longest === undefined || last === undefined) return false
     remove(longest, last)
-    last.reject(new TurnsFull())
+    last.reject(new SlotsFull())
     return true
   }
 
@@ -130,7 +130,7 @@ export const createTurns = ({ slots, slotsPerOwner, maxWaiting }: Limits): Turns
     take: async (owner, deadline) => {
       if (inUse < slots && heldBy(owner) < slotsPerOwner) return grant(owner)
       try {
-        if (waiting >= maxWaiting && !makePlaceFor(owner)) throw new TurnsFull()
+        if (waiting >= maxWaiting && !makePlaceFor(owner)) throw new SlotsFull()
         return await wait(owner, deadline)
       } catch (error) {
         shed += 1
