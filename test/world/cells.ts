@@ -19,7 +19,7 @@ import {
   startPostgres,
 } from './programs.ts'
 
-/** A set-up that people have. What it does not say is the embedded Postgres, Redis, the disk and Bun, without pooler and proxy. */
+/** A set-up that people have. */
 export type Cell = {
   /** Major version; `embedded` is the one of the npm package. */
   readonly postgres: number | 'embedded'
@@ -49,7 +49,7 @@ const withFlags =
     return startRedis({ ...options, ...(program && { program }), flags: [...(options.flags ?? []), ...flags] })
   }
 
-/** A node that owns all slots. It is slow to learn so when it is told by `CLUSTER ADDSLOTSRANGE`, hence `ADDSLOTS`. */
+/** A node that owns all slots. */
 const clusterOfOne =
   (find: () => string | undefined): StartRedis =>
   async (options = {}) => {
@@ -149,7 +149,7 @@ export const nameOf = ({ postgres, route, cache, front, media, runtime }: Cell):
 
 const poolerOf = (route: Cell['route']): string | undefined => findPgbouncer(route === 'PgBouncer' ? 'newer' : 'older')
 
-/** What is not installed. */
+/** The programs of a cell that are not installed. */
 export const missingFor = ({ postgres, route, cache, front, media }: Cell): string[] => {
   const { program, programName } = caches[cache]
   return [

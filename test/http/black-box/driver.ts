@@ -1,3 +1,4 @@
+import { until } from '../../faults/support.ts'
 import {
   type Api,
   type Person,
@@ -29,7 +30,7 @@ export type Subject = {
   output?: () => string
   /** The rows of each table, if the database is reachable. */
   countRows?: () => Promise<Record<string, number>>
-  /** Makes a user an operator of the platform, if the database is reachable. */
+  /** Makes a user an operator of the platform, if the database is reachable. The server learns of it a moment later. */
   makeAdmin?: (userId: string) => Promise<void>
 }
 
@@ -152,7 +153,7 @@ export type World = Client & {
   /** Bytes as they are; see `sendRaw`. */
   raw(method: string, target: string, parts: readonly (string | Uint8Array)[]): Promise<WireAnswer | undefined>
   register(overrides?: Parameters<typeof register>[1]): Promise<Person>
-  /** The proxy in front of the server refused the request by a page of its own. It never does so with a status of a well-formed request. */
+  /** Whether this is a page by which the proxy itself refused a malformed request. */
   isRefusedByProxy(answer: { readonly status: number; readonly text: string }): boolean
   /** Another session of the same person. */
   login(person: Person): Promise<Person>
@@ -241,6 +242,9 @@ export const createWorld = async (subject: Subject): Promise<World> => {
       if (makeAdmin === undefined) return undefined
       const person = await register(client)
       await makeAdmin(person.id)
+      // The database announces the change to the server.
+      const isOperator = async () => (await client.get('/api/v1/users?limit=1', { token: person.token })).status === 200
+      await until(isOperator, 'the server knows the new role')
       return person
     },
     login: async (person) => {

@@ -19,7 +19,6 @@ const createBackDoor = (connection: TestConnection) => {
       })
       return Object.fromEntries(await Promise.all(counts))
     },
-    /** Must precede the first request of the user: the server does not learn of the change. */
     makeAdmin: async (userId: string): Promise<void> => {
       await sql`update users set role = 'admin' where id = ${userId}`
     },
