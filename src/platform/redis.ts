@@ -126,6 +126,8 @@ const identify = async (client: Client): Promise<string> => {
   if (readField(info, 'role') !== 'master') throw new UnsuitableServer('The server is a replica; use its master')
   if (readField(info, 'cluster_enabled') === '1') {
     const nodes = readField(await client.cluster('INFO'), 'cluster_size')
+    if (nodes === '0')
+      throw new UnsuitableServer('The server is a node of a cluster without slots; assign all slots to it')
     if (nodes !== '1') throw new UnsuitableServer(`The server is a cluster of ${nodes} nodes; use a single node`)
   }
   return serverRunId
