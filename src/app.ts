@@ -1,5 +1,5 @@
 import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
-import { asAuthzenFault, returnsRequestId } from './access/authzen/authzen.ts'
+import { returnsRequestId } from './access/authzen/authzen.ts'
 import { authzenRoutes } from './access/authzen/routes.ts'
 import { accessRoutes } from './access/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
@@ -7,9 +7,8 @@ import { Fault } from './fault.ts'
 import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
-import { refuseLargeBody } from './http/body.ts'
+import { refuseAmbiguousLength } from './http/body.ts'
 import { challengeOf } from './http/challenge.ts'
-import { takesUpload } from './http/contract.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
@@ -43,7 +42,7 @@ const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
 
 /**
  * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
- * the request id and the deadline and refuses requests without a valid Host or with a large body; then the features.
+ * the request id and the deadline and refuses requests without a valid Host or with two lengths; then the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
   const { config, clock, log, lifecycle, staleReads } = services
@@ -58,11 +57,6 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
     deadline: startDeadline(config.requestTimeoutMs),
   })
-
-  /** The routes, by method and path, that read their body themselves and have another limit. */
-  const uploads = new Set<string>()
-  const isUpload = ({ method, url }: Request) =>
-    uploads.has(`${method} ${URL.parse(url)?.pathname.replace(/\/$/, '') ?? ''}`)
 
   const hasValidHost = createHostCheck()
 
@@ -92,11 +86,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         const allow = allowedMethods(app, path)
         if (allow !== undefined) fault = new Fault('route.method_not_allowed', { headers: { allow } })
       }
-      let requestId = context.requestId
-      if (returnsRequestId(path)) {
-        fault = asAuthzenFault(fault)
-        requestId = givenRequestId(request) ?? requestId
-      }
+      const given = returnsRequestId(path) ? givenRequestId(request) : undefined
+      const requestId = given ?? context.requestId
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
       if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
       else log.debug(entry, 'request refused')
@@ -119,7 +110,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
           throw new Fault('server.stopping')
         }
-        refuseLargeBody(request, isUpload)
+        refuseAmbiguousLength(request)
       }
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })
@@ -151,7 +142,6 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(mediaRoutes({ ...services, responder }))
     .use(modelRoutes(services))
     .use(creditRoutes(services))
-  for (const { method, path, hooks } of app.routes) if (takesUpload(hooks.detail)) uploads.add(`${method} ${path}`)
   // Compiles every schema now, so that an invalid one fails the start and not the first request.
   return app.compile()
 }

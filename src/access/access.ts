@@ -10,11 +10,12 @@ import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
 import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
+import type { Fact } from './policy/facts/registry.ts'
 import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
-import type { Caller, Claims, Service } from './principal.ts'
-import { isSameHash, readServiceKey } from './service-key.ts'
+import type { Caller, Claims, PresentedKey, Service } from './principal.ts'
+import { isSameHash } from './service-key.ts'
 
 /**
  * Decides whether a user may do an action on a resource, and authenticates people and services.
@@ -37,8 +38,10 @@ export type Access = {
    * ignored and a later decision loads the facts it lacks.
    */
   authenticate(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
+  /** As `authenticate`, from memory alone: undefined where memory lacks session or account. */
+  authenticateFromMemory(claims: Claims): Caller | undefined
   /** The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. */
-  authenticateService(key: string, scope: Scope, deadline: Deadline): Promise<Service>
+  authenticateService(key: PresentedKey, scope: Scope, deadline: Deadline): MaybePromise<Service>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
   /**
    * The decisions in the order of the questions, all on facts that were valid together. If the facts are stale, one question
@@ -107,6 +110,24 @@ export const createAccess = ({
     return { userId, sessionId, role: account.role }
   }
 
+  const authenticateFromMemory = (claims: Claims): Caller | undefined => {
+    const known = factCache.peekPrincipal(claims.sessionId, claims.userId)
+    return known === undefined ? undefined : requireSignedIn(claims, known)
+  }
+
+  const requireService = (
+    { id, secretHash }: PresentedKey,
+    scope: Scope,
+    fact: Fact['service_key'] | undefined,
+  ): Service => {
+    // `live`: not revoked.
+    const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
+    if (!isValid || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
+    if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
+    onServiceKeyUsed(id)
+    return { keyId: id }
+  }
+
   const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
     const gathered = await factCache.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
     refuseStale(gathered, action)
@@ -150,27 +171,15 @@ export const createAccess = ({
   }
 
   return {
-    authenticate: (claims, deadline, resources) => {
-      const known = factCache.peekPrincipal(claims.sessionId, claims.userId)
-      return known === undefined ? loadCaller(claims, deadline, resources) : requireSignedIn(claims, known)
-    },
-    authenticateService: async (key, scope, deadline) => {
-      const presented = readServiceKey(key)
-      if (presented === undefined) throw new Fault('identity.not_signed_in')
-      const { id, secretHash } = presented
-      const known = factCache.peek('service_key', id)
-      const fact =
-        known.kind === 'miss'
-          ? (await factCache.gather([factQuery('service_key', id)], deadline)).find('service_key', id)
-          : known.kind === 'hit'
-            ? known.value
-            : undefined
-      // `live`: not revoked.
-      const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
-      if (!isValid || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
-      if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
-      onServiceKeyUsed(id)
-      return { keyId: id }
+    authenticate: (claims, deadline, resources) =>
+      authenticateFromMemory(claims) ?? loadCaller(claims, deadline, resources),
+    authenticateFromMemory,
+    authenticateService: (key, scope, deadline) => {
+      const known = factCache.peek('service_key', key.id)
+      if (known.kind !== 'miss') return requireService(key, scope, known.kind === 'hit' ? known.value : undefined)
+      return factCache
+        .gather([factQuery('service_key', key.id)], deadline)
+        .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id)))
     },
     decide: (userId, action, ref, deadline) => {
       const known = peekFacts(userId, ref)

@@ -1,18 +1,19 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
-import { contextSlot, resolved } from '../http/elysia-adapter.ts'
+import { admitBy, contextSlot, resolved } from '../http/elysia-adapter.ts'
+import type { Entry, Gate } from '../http/input.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
 import type { StreamPermission } from './permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
-import type { Caller, Principal, Service, TokenClaims } from './principal.ts'
-import { serviceKeyPrefix } from './service-key.ts'
+import type { Caller, Credential, PresentedKey, Principal, Service, TokenClaims } from './principal.ts'
+import { readServiceKey, serviceKeyPrefix } from './service-key.ts'
 
 const scheme = 'bearer '
 
-/** The credential of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive, and spaces follow it (RFC 9110 §11.4). */
-const credentialOf = (request: Request): string => {
+/** The text of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive, and spaces follow it (RFC 9110 §11.4). */
+const bearerOf = (request: Request): string => {
   const header = request.headers.get('authorization')
   const isBearer = header?.startsWith('Bearer ') === true || header?.slice(0, scheme.length).toLowerCase() === scheme
   if (header === null || !isBearer) throw new Fault('identity.not_signed_in')
@@ -24,6 +25,140 @@ const credentialOf = (request: Request): string => {
 type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
 type ResourcesOf = (parts: RequestParts) => readonly ResourceRef[]
 type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
+
+/** The credential that the gate of a route has read, so that it is read once. */
+type Admitted = Entry & { readonly credential: Credential }
+
+/** For `decorate`: what the gate adds to the context. Undefined on routes without input, which need no gate. */
+const entrySlot: { entry: Admitted | undefined } = { entry: undefined }
+
+const onlyServices = () => new Fault('access.services_only')
+const onlyAdmins = () => new Fault('access.admins_only')
+
+const requireOperator = (caller: Caller): Caller => {
+  if (caller.role !== 'admin') throw onlyAdmins()
+  return caller
+}
+
+type Dependencies = { access: Access; claimsOf: (token: string) => MaybePromise<TokenClaims> }
+
+/** Authentication after the input was read: the functions have the facts of session, account and service key checked. */
+const createAuthentication = ({ access, claimsOf }: Dependencies) => {
+  const toToken = (claims: TokenClaims): Credential => ({ kind: 'token', claims })
+  /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
+  const readCredential = (request: Request): MaybePromise<Credential> => {
+    const text = bearerOf(request)
+    if (!text.startsWith(serviceKeyPrefix)) return mapMaybePromise(claimsOf(text), toToken)
+    const key = readServiceKey(text)
+    if (key === undefined) throw new Fault('identity.not_signed_in')
+    return { kind: 'key', key }
+  }
+  const credentialOf = (request: Request, entry: Admitted | undefined): MaybePromise<Credential> =>
+    entry?.credential ?? readCredential(request)
+
+  const claimsIn = (credential: Credential): TokenClaims => {
+    // Only the macros that name services admit them.
+    if (credential.kind === 'key') throw new Fault('identity.not_signed_in')
+    return credential.claims
+  }
+  /** For routes that need Postgres anyway: 503 at once where session and account are known only from stale facts. */
+  const refuseStale = (caller: Caller): Caller => {
+    if (caller.stale) throw new Fault('database.unavailable')
+    return caller
+  }
+  const authenticate = (
+    credential: Credential,
+    context: RequestContext,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller> =>
+    mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline, resources), refuseStale)
+  const authenticateService = (
+    credential: Credential,
+    context: RequestContext,
+    scope: Scope,
+  ): MaybePromise<Service> => {
+    if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)
+    // The valid token of a person is refused with another code than an invalid one.
+    return mapMaybePromise(access.authenticate(credential.claims, context.deadline), () => {
+      throw onlyServices()
+    })
+  }
+  const toServicePrincipal = (service: Service): Principal => ({ kind: 'service', service })
+  const toPersonPrincipal = (caller: Caller): Principal => ({ kind: 'person', caller })
+  const authenticatePrincipal = (
+    credential: Credential,
+    context: RequestContext,
+    scope: Scope,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Principal> =>
+    credential.kind === 'key'
+      ? mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), toServicePrincipal)
+      : mapMaybePromise(access.authenticate(credential.claims, context.deadline, resources), toPersonPrincipal)
+
+  const requirePrincipal = (
+    request: Request,
+    context: RequestContext,
+    entry: Admitted | undefined,
+    scope: Scope,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<{ principal: Principal }> =>
+    mapMaybePromise(
+      mapMaybePromise(credentialOf(request, entry), (credential) =>
+        authenticatePrincipal(credential, context, scope, resources),
+      ),
+      (principal) => ({ principal }),
+    )
+
+  return { readCredential, credentialOf, claimsIn, authenticate, authenticateService, requirePrincipal }
+}
+
+/** The gates: authentication before the input is read. */
+const createGates = (
+  access: Access,
+  { readCredential, claimsIn, authenticate, authenticateService }: ReturnType<typeof createAuthentication>,
+) => {
+  const admitted = (credential: Credential, confirm?: Entry['confirm']): Admitted => ({ credential, confirm })
+
+  /** Admits a session that memory knows; one that it does not know is confirmed later. */
+  const admitSession = (credential: Credential, context: RequestContext): Admitted => {
+    const claims = claimsIn(credential)
+    const isKnown = access.authenticateFromMemory(claims) !== undefined
+    return isKnown ? admitted(credential) : admitted(credential, () => access.authenticate(claims, context.deadline))
+  }
+  const admitPerson: Gate = (request, context) =>
+    mapMaybePromise(readCredential(request), (credential) => admitSession(credential, context))
+  const admitUnless =
+    (hasOtherCredential: (query: unknown) => boolean): Gate =>
+    (request, context, query) =>
+      hasOtherCredential(query) ? undefined : admitPerson(request, context, query)
+  const admitKey = (key: PresentedKey, context: RequestContext, scope: Scope, credential: Credential) =>
+    mapMaybePromise(access.authenticateService(key, scope, context.deadline), () => admitted(credential))
+  const admitPersonOrService =
+    (scope: Scope): Gate =>
+    (request, context) =>
+      mapMaybePromise(
+        readCredential(request),
+        (credential): MaybePromise<Admitted> =>
+          credential.kind === 'key'
+            ? admitKey(credential.key, context, scope, credential)
+            : admitSession(credential, context),
+      )
+  const admitService =
+    (scope: Scope): Gate =>
+    (request, context) =>
+      mapMaybePromise(readCredential(request), (credential) =>
+        mapMaybePromise(authenticateService(credential, context, scope), () => admitted(credential)),
+      )
+  const admitOperator: Gate = (request, context) =>
+    mapMaybePromise(readCredential(request), (credential) =>
+      mapMaybePromise(authenticate(credential, context), (caller) => {
+        requireOperator(caller)
+        return admitted(credential)
+      }),
+    )
+
+  return { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator }
+}
 
 export type Guard = ReturnType<typeof createGuard>
 
@@ -45,138 +180,121 @@ export type Guard = ReturnType<typeof createGuard>
  * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
  * - `service: scope` admits only services whose key has the scope, and adds `service`.
  *
- * Cost: a prefetch shares the statement that loads session and account. Where memory has both, no statement is sent and the
- * resources are ignored; the decision then loads the facts that memory lacks.
+ * Order: each macro has a gate, which admits the caller before the input of the request is read, and a `resolve`, which
+ * authenticates it after that. So a request without a valid credential is answered 401 or 403, however wrong it is otherwise,
+ * and its body is not read; and access that is lost while a slow body comes in is refused.
+ *
+ * Cost: a prefetch shares the statement that loads session and account. The gate does not send it: where memory lacks session
+ * or account, a small body is read for a token whose signature is valid. Where memory has both, no statement is sent and the
+ * resources are ignored; the decision then loads the facts that memory lacks. Operators and services are authenticated by the
+ * gate; without a lease memory is not read, and that costs a statement more.
  *
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({
-  access,
-  claimsOf,
-}: {
-  access: Access
-  claimsOf: (token: string) => MaybePromise<TokenClaims>
-}) => {
-  const authenticateToken = (
-    token: string,
-    context: RequestContext,
-    resources?: readonly ResourceRef[],
-  ): MaybePromise<Caller> => {
-    const claims = claimsOf(token)
-    return claims instanceof Promise
-      ? claims.then((verified) => access.authenticate(verified, context.deadline, resources))
-      : access.authenticate(claims, context.deadline, resources)
-  }
-  /** For routes that need Postgres anyway: 503 at once where session and account are known only from stale facts. */
-  const authenticate = (
-    request: Request,
-    context: RequestContext,
-    resources?: readonly ResourceRef[],
-  ): MaybePromise<Caller> =>
-    mapMaybePromise(authenticateToken(credentialOf(request), context, resources), (caller) => {
-      if (caller.stale) throw new Fault('database.unavailable')
-      return caller
+export const createGuard = ({ access, claimsOf }: Dependencies) => {
+  const authentication = createAuthentication({ access, claimsOf })
+  const { credentialOf, claimsIn, authenticate, authenticateService, requirePrincipal } = authentication
+  const { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator } = createGates(
+    access,
+    authentication,
+  )
+
+  return new Elysia({ name: 'guard' })
+    .decorate(contextSlot)
+    .decorate(entrySlot)
+    .macro({
+      signedIn: (resourcesOf: true | ResourcesOf) => ({
+        introspect: admitBy(admitPerson),
+        resolve: ({ request, context, entry, params, body }) => {
+          const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
+          const authenticated = mapMaybePromise(credentialOf(request, entry), (credential) =>
+            authenticate(credential, context, resources),
+          )
+          return resolved(mapMaybePromise(authenticated, (caller) => ({ caller })))
+        },
+      }),
+      signedInOrOtherCredential: ({
+        hasOtherCredential,
+        resourcesOf,
+      }: {
+        hasOtherCredential: (query: unknown) => boolean
+        resourcesOf: ResourcesOf
+      }) => ({
+        introspect: admitBy(admitUnless(hasOtherCredential)),
+        resolve: ({ request, context, entry, query, params, body }) => {
+          if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
+          const authenticated = mapMaybePromise(credentialOf(request, entry), (credential) =>
+            authenticate(credential, context, resourcesOf({ params, body })),
+          )
+          return resolved<{ caller: Caller | undefined }>(mapMaybePromise(authenticated, (caller) => ({ caller })))
+        },
+      }),
+      operator: (_: true) => ({
+        introspect: admitBy(admitOperator),
+        resolve: async ({ request, context, entry }) => ({
+          caller: requireOperator(await authenticate(await credentialOf(request, entry), context)),
+        }),
+      }),
+      personOrService: ({
+        scope,
+        resourcesOf,
+      }: {
+        scope: Scope
+        resourcesOf?: (body: unknown) => readonly ResourceRef[]
+      }) => ({
+        introspect: admitBy(admitPersonOrService(scope)),
+        resolve: ({ request, context, entry, body }) => {
+          return resolved(requirePrincipal(request, context, entry, scope, resourcesOf?.(body)))
+        },
+      }),
+      /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
+      personOrServiceByQuery: ({
+        scope,
+        resourcesOf,
+      }: {
+        scope: Scope
+        resourcesOf: (query: unknown) => readonly ResourceRef[]
+      }) => ({
+        introspect: admitBy(admitPersonOrService(scope)),
+        resolve: ({ request, context, entry, query }) => {
+          return resolved(requirePrincipal(request, context, entry, scope, resourcesOf(query)))
+        },
+      }),
+      operatorOrService: (scope: Scope) => ({
+        introspect: admitBy(admitPersonOrService(scope)),
+        resolve: async ({ request, context, entry }) => {
+          const { principal } = await requirePrincipal(request, context, entry, scope)
+          if (principal.kind === 'person') requireOperator(principal.caller)
+          return { principal }
+        },
+      }),
+      service: (scope: Scope) => ({
+        introspect: admitBy(admitService(scope)),
+        resolve: async ({ request, context, entry }) => ({
+          service: await authenticateService(await credentialOf(request, entry), context, scope),
+        }),
+      }),
+      may: ([action, resourceOf]: Permission) => ({
+        introspect: admitBy(admitPerson),
+        resolve: async ({ request, context, entry, params, body }) => {
+          const ref = resourceOf({ params, body })
+          const caller = await authenticate(await credentialOf(request, entry), context, [ref])
+          await access.require(caller, action, ref, context.deadline)
+          return { caller }
+        },
+      }),
+      mayWithRecheck: ([action, resourceOf]: Permission) => ({
+        introspect: admitBy(admitPerson),
+        resolve: async ({ request, context, entry, params, body }) => {
+          const ref = resourceOf({ params, body })
+          const credential = await credentialOf(request, entry)
+          const caller = await authenticate(credential, context, [ref])
+          const { userId, sessionId, expiresAtMs } = claimsIn(credential)
+          await access.require(caller, action, ref, context.deadline)
+          const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
+          return { caller, permission }
+        },
+      }),
     })
-  /** 401 for an invalid credential; 403 for a key without the scope, and for the valid token of a person. */
-  const authenticateService = async (request: Request, context: RequestContext, scope: Scope): Promise<Service> => {
-    const credential = credentialOf(request)
-    if (credential.startsWith(serviceKeyPrefix)) return access.authenticateService(credential, scope, context.deadline)
-    await authenticateToken(credential, context)
-    throw new Fault('access.services_only')
-  }
-  const authenticatePrincipal = (
-    request: Request,
-    context: RequestContext,
-    scope: Scope,
-    resources?: readonly ResourceRef[],
-  ): MaybePromise<Principal> => {
-    const credential = credentialOf(request)
-    return credential.startsWith(serviceKeyPrefix)
-      ? access
-          .authenticateService(credential, scope, context.deadline)
-          .then((service) => ({ kind: 'service', service }))
-      : mapMaybePromise(authenticateToken(credential, context, resources), (caller) => ({ kind: 'person', caller }))
-  }
-  return new Elysia({ name: 'guard' }).decorate(contextSlot).macro({
-    signedIn: (resourcesOf: true | ResourcesOf) => ({
-      resolve: ({ request, context, params, body }) => {
-        const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
-        return resolved(mapMaybePromise(authenticate(request, context, resources), (caller) => ({ caller })))
-      },
-    }),
-    signedInOrOtherCredential: ({
-      hasOtherCredential,
-      resourcesOf,
-    }: {
-      hasOtherCredential: (query: unknown) => boolean
-      resourcesOf: ResourcesOf
-    }) => ({
-      resolve: ({ request, context, query, params, body }) => {
-        if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
-        const authenticated = authenticate(request, context, resourcesOf({ params, body }))
-        return resolved<{ caller: Caller | undefined }>(mapMaybePromise(authenticated, (caller) => ({ caller })))
-      },
-    }),
-    operator: (_: true) => ({
-      resolve: async ({ request, context }) => {
-        const caller = await authenticate(request, context)
-        if (caller.role !== 'admin') throw new Fault('access.admins_only')
-        return { caller }
-      },
-    }),
-    personOrService: ({
-      scope,
-      resourcesOf,
-    }: {
-      scope: Scope
-      resourcesOf?: (body: unknown) => readonly ResourceRef[]
-    }) => ({
-      resolve: ({ request, context, body }) => {
-        const authenticated = authenticatePrincipal(request, context, scope, resourcesOf?.(body))
-        return resolved(mapMaybePromise(authenticated, (principal) => ({ principal })))
-      },
-    }),
-    /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
-    personOrServiceByQuery: ({
-      scope,
-      resourcesOf,
-    }: {
-      scope: Scope
-      resourcesOf: (query: unknown) => readonly ResourceRef[]
-    }) => ({
-      resolve: ({ request, context, query }) => {
-        const authenticated = authenticatePrincipal(request, context, scope, resourcesOf(query))
-        return resolved(mapMaybePromise(authenticated, (principal) => ({ principal })))
-      },
-    }),
-    operatorOrService: (scope: Scope) => ({
-      resolve: async ({ request, context }) => {
-        const principal = await authenticatePrincipal(request, context, scope)
-        if (principal.kind === 'person' && principal.caller.role !== 'admin') throw new Fault('access.admins_only')
-        return { principal }
-      },
-    }),
-    service: (scope: Scope) => ({
-      resolve: async ({ request, context }) => ({ service: await authenticateService(request, context, scope) }),
-    }),
-    may: ([action, resourceOf]: Permission) => ({
-      resolve: async ({ request, context, params, body }) => {
-        const ref = resourceOf({ params, body })
-        const caller = await authenticate(request, context, [ref])
-        await access.require(caller, action, ref, context.deadline)
-        return { caller }
-      },
-    }),
-    mayWithRecheck: ([action, resourceOf]: Permission) => ({
-      resolve: async ({ request, context, params, body }) => {
-        const ref = resourceOf({ params, body })
-        const caller = await authenticate(request, context, [ref])
-        const { userId, sessionId, expiresAtMs } = await claimsOf(credentialOf(request))
-        await access.require(caller, action, ref, context.deadline)
-        const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
-        return { caller, permission }
-      },
-    }),
-  })
 }

@@ -19,3 +19,11 @@ export type Principal =
 export type Claims = { readonly userId: string; readonly sessionId: string }
 /** Claims with the expiry of the token. */
 export type TokenClaims = Claims & { readonly expiresAtMs: number }
+
+/** What a request authenticates with, as far as it can be checked without facts: a token with a valid signature, or a key of the right form. */
+export type Credential =
+  | { readonly kind: 'token'; readonly claims: TokenClaims }
+  | { readonly kind: 'key'; readonly key: PresentedKey }
+
+/** A service key as presented: its id, and the hash of its secret. */
+export type PresentedKey = { readonly id: string; readonly secretHash: Uint8Array }

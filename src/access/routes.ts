@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import { Fault } from '../fault.ts'
+import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
 import { mapMaybePromise } from '../kit/maybe-promise.ts'
@@ -73,7 +74,13 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.batch },
           { 200: schema.decisions },
-          { summary: 'Decide up to 200 checks in one request', tags, security, errors },
+          {
+            summary: 'Decide up to 200 checks in one request',
+            tags,
+            security,
+            errors,
+            maxBytes: bodyLimits.large,
+          },
         ),
       },
     )

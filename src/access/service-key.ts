@@ -3,6 +3,7 @@ import { randomBytes, timingSafeEqual } from 'node:crypto'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import { idFromBytes, idLength, idToBytes } from '../kit/id.ts'
 import { sha256 } from '../platform/secrets.ts'
+import type { PresentedKey } from './principal.ts'
 
 /** A service key is `vsk_` and the base64url of its id (16 bytes) and its secret (32 bytes). */
 export const serviceKeyPrefix = 'vsk_'
@@ -17,7 +18,7 @@ export const makeServiceKey = (id: string): { key: string; secretHash: Uint8Arra
 }
 
 /** The id in a presented key and the hash of its secret; undefined where the text is no service key. */
-export const readServiceKey = (text: string): { id: string; secretHash: Uint8Array } | undefined => {
+export const readServiceKey = (text: string): PresentedKey | undefined => {
   if (!text.startsWith(serviceKeyPrefix) || text.length > 128) return undefined
   const bytes = decodeBase64url(text.slice(serviceKeyPrefix.length))
   if (bytes?.length !== idLength + secretLength) return undefined

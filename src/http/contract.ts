@@ -1,5 +1,8 @@
 import type { TObject, TSchema } from '@sinclair/typebox'
 import { catalogue, extensionsOf, type FaultCode, invalidInput, titles } from '../fault.ts'
+import { bodyLimits } from './body.ts'
+import { inputHook } from './elysia-adapter.ts'
+import { createInputReader, type InputOptions } from './input.ts'
 import { noContent, t } from './schema-types.ts'
 
 export const problem = t.Object({
@@ -50,17 +53,16 @@ type Documentation = {
   bytes?: readonly string[]
   /** Its body is bytes of one of these media types, up to `maxBytes`. The route reads it itself, after the caller is known. */
   upload?: Upload
+  /** Largest JSON body in bytes. Default: 64 KiB. */
+  maxBytes?: number
   /** Responds with a stream of these server-sent events. */
   events?: string
-}
+} & Omit<InputOptions, 'maxBytes'>
 
-/** Errors of every route. A body is read, and can be refused, also where the route does not need one. */
+/** Errors of every route. */
 const common: readonly FaultCode[] = [
   'request.malformed',
   'request.host_invalid',
-  'request.too_large',
-  'request.media_type_unsupported',
-  'request.encoding_unsupported',
   'request.timeout',
   'request.outcome_unknown',
   'database.unavailable',
@@ -68,8 +70,12 @@ const common: readonly FaultCode[] = [
   'server.failed',
 ]
 
-/** Errors of routes with a JSON body; a route for uploads has other codes instead. */
-const jsonBodyErrors: readonly FaultCode[] = ['request.too_large', 'request.media_type_unsupported']
+/** Errors of routes with a JSON body; a route for uploads has other codes instead of the first two. */
+const jsonBodyErrors: readonly FaultCode[] = [
+  'request.too_large',
+  'request.media_type_unsupported',
+  'request.encoding_unsupported',
+]
 
 const describeExtension = (extension: ReturnType<typeof extensionsOf>[string]) =>
   typeof extension === 'string'
@@ -182,7 +188,9 @@ const describeBytes = (types: readonly string[]): Record<string, Described> => {
   }
 }
 
-/** OpenAPI 3.1: binary content has an empty schema. The limit is an extension member, by which `takesUpload` finds the route. */
+const maxBytesMember = 'x-max-bytes'
+
+/** The limit is an extension member. OpenAPI 3.1: binary content has an empty schema. */
 const describeUpload = ({ types, maxBytes }: Upload) => ({
   requestBody: {
     required: true,
@@ -190,13 +198,14 @@ const describeUpload = ({ types, maxBytes }: Upload) => ({
     [maxBytesMember]: maxBytes,
   },
 })
-const maxBytesMember = 'x-max-bytes'
 
-/** Whether a route reads its body itself. */
-export const takesUpload = (detail: unknown): boolean => {
-  const { requestBody } = (detail ?? {}) as { requestBody?: object }
-  return requestBody !== undefined && maxBytesMember in requestBody
-}
+const describeBody = (schema: TSchema, maxBytes: number) => ({
+  requestBody: {
+    required: true,
+    content: { 'application/json': { schema: plain(schema) } },
+    [maxBytesMember]: maxBytes,
+  },
+})
 
 const lastEventParameter = {
   in: 'header',
@@ -227,43 +236,62 @@ const describeAnswers = (success: Record<number, TSchema>, faults: readonly Faul
 }
 
 /**
- * The contract of a route: the schemas that validate its input and output, and its entry in the OpenAPI document with every
- * error that it can return.
+ * The contract of a route: how its input is read and checked, the schemas of its output, and its entry in the OpenAPI document
+ * with every error that it can return.
  */
 export const contract = <I extends Input, R extends Record<number, TSchema>>(
   input: I,
   success: R,
-  { summary, tags, open, security = ['bearer'], errors = [], idempotent, bytes, upload, events }: Documentation,
-) => ({
-  ...input,
-  parse: upload ? ('none' as const) : ('json' as const),
-  response: success,
-  detail: {
+  {
     summary,
     tags,
-    security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
-    parameters: [
-      ...describeParameters('path', input.params),
-      ...describeParameters('query', input.query),
-      ...(idempotent ? [idempotencyParameter] : []),
-      ...(bytes ? rangeParameters : []),
-      ...(events ? [lastEventParameter] : []),
-    ],
-    ...(upload && describeUpload(upload)),
-    responses: {
-      ...(bytes && describeBytes(bytes)),
-      ...(events && describeEvents(events)),
-      ...describeAnswers(
-        success,
-        [
-          ...(open ? [] : (['identity.not_signed_in'] as const)),
-          ...(input.params || input.query || input.body ? (['request.invalid'] as const) : []),
-          ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
-          ...errors,
-          ...common.filter((code) => !(upload && jsonBodyErrors.includes(code))),
-        ],
-        idempotent,
-      ),
+    open,
+    security = ['bearer'],
+    errors = [],
+    idempotent,
+    bytes,
+    upload,
+    events,
+    ...given
+  }: Documentation,
+) => {
+  const { maxBytes = bodyLimits.usual } = given
+  const invalid: FaultCode = given.invalidAs ?? 'request.invalid'
+  const { params, query, body } = input
+  const hasInput = params !== undefined || query !== undefined || body !== undefined
+  const faults: FaultCode[] = [
+    ...(open ? [] : (['identity.not_signed_in'] as const)),
+    ...(hasInput ? [invalid] : []),
+    ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
+    ...errors,
+    ...(body ? jsonBodyErrors : []),
+    ...(upload ? (['request.encoding_unsupported'] as const) : []),
+    ...common,
+  ]
+  const hook = {
+    parse: 'none' as const,
+    ...(hasInput && inputHook(createInputReader(input, given), query !== undefined)),
+    response: success,
+    detail: {
+      summary,
+      tags,
+      security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
+      parameters: [
+        ...describeParameters('path', params),
+        ...describeParameters('query', query),
+        ...(idempotent ? [idempotencyParameter] : []),
+        ...(bytes ? rangeParameters : []),
+        ...(events ? [lastEventParameter] : []),
+      ],
+      ...(body && describeBody(body, maxBytes)),
+      ...(upload && describeUpload(upload)),
+      responses: {
+        ...(bytes && describeBytes(bytes)),
+        ...(events && describeEvents(events)),
+        ...describeAnswers(success, faults, idempotent),
+      },
     },
-  },
-})
+  }
+  // Elysia takes the types of handlers from the schemas of a route, but gets no schema: `createInputReader` checks the input.
+  return hook as typeof hook & I
+}

@@ -1,15 +1,16 @@
 import type { ElysiaAdapter } from 'elysia'
 import { WebStandardAdapter } from 'elysia/adapter/web-standard'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
-import { readJson } from './body.ts'
+import type { Gate, InputReader } from './input.ts'
 import type { RequestContext } from './request-context.ts'
 
 /*
  * All that this service relies on beyond the documented interface of Elysia. test/http/elysia-adapter.test.ts checks each of
  * these reliances, and fails when another version is installed than the one named here.
  *
- * 1. The adapter. A body parser is a string of code that Elysia puts into the compiled handler, where `c` is the context; the
- *    rest of the adapter is a copy of the members of `WebStandardAdapter`.
+ * 1. Input. A `transform` hook runs before anything is validated, and the members of its result are added to the context. So it
+ *    reads the whole input (input.ts), and Elysia is given no schema and reads no body: see `inputHook`. `introspect` of a macro
+ *    gets the options of the route: see `admitBy`.
  * 2. The source of hooks. Elysia reads the source text of hooks and handlers to decide two questions. Is the result awaited?
  *    Yes, where the function is async or its text has `return f(` or `=> f(`. So a `resolve` of the guard ends in
  *    `return resolved(...)`, which is awaited, and the request hook of the application must not have such a return: awaited,
@@ -22,20 +23,36 @@ import type { RequestContext } from './request-context.ts'
  */
 export const elysiaVersion = '1.4.30'
 
-const read = () => 'c.body=await readJson(c.request,c.context.deadline)\n'
+/** The adapter for any runtime with web standards: by default Elysia takes one for the runtime it finds. */
+export const adapter: ElysiaAdapter = WebStandardAdapter
+
+type TransformContext = {
+  readonly request: Request
+  readonly context: RequestContext
+  readonly params: unknown
+  readonly query: unknown
+}
+
+/** The members of the result are added to the context, while the type of `transform` says that it returns nothing. */
+const added = (read: MaybePromise<unknown>) => read as MaybePromise<void>
 
 /**
- * The adapter for any runtime with web standards, except that `readJson` reads every body, of any media type. An
- * `onParse` hook is not used: in front of one Elysia reads `request.body`, which turns the body into a stream and costs more.
+ * The options of a route by which `reader` reads its input. The query is named only where it is read: named, it is parsed.
  */
-export const adapter: ElysiaAdapter = {
-  ...WebStandardAdapter,
-  composeHandler: {
-    ...WebStandardAdapter.composeHandler,
-    inject: { readJson },
-    parser: { json: read, text: read, urlencoded: read, arrayBuffer: read, formData: read },
-  },
+export const inputHook = (reader: InputReader, readsQuery: boolean) => {
+  const transform = readsQuery
+    ? ({ request, context, params, query }: TransformContext) => added(reader.read({ request, context, params, query }))
+    : ({ request, context, params }: TransformContext) => added(reader.read({ request, context, params }))
+  return { parse: 'none' as const, transform: Object.assign(transform, { reader }) }
 }
+
+/** For `introspect`: the input of the route is read only for callers whom `gate` admits. Does nothing for a route without input. */
+export const admitBy =
+  (gate: Gate) =>
+  (hook: unknown): void => {
+    const { transform } = hook as { transform?: { reader?: InputReader } }
+    transform?.reader?.admitBy(gate)
+  }
 
 /** For `decorate`: declares the `context` of every handler. The request hook of the application sets it. */
 export const contextSlot: { context: RequestContext } = { context: undefined as never }

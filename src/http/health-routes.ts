@@ -3,6 +3,7 @@ import * as identity from '../identity/model.ts'
 import { createDeadlines } from '../kit/deadline.ts'
 import type { Services } from '../services.ts'
 import { contract } from './contract.ts'
+import { contextSlot } from './elysia-adapter.ts'
 import { closed, t } from './schema-types.ts'
 
 const tags = ['plain']
@@ -47,6 +48,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
     return probing
   }
   return new Elysia()
+    .decorate(contextSlot)
     .get('/health', () => ({ status: 'alive' as const }), {
       ...contract(
         {},

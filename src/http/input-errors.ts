@@ -95,39 +95,15 @@ export const describeInputError = ({ type, schema = {} }: InputError): string =>
   }
 }
 
-/** The parts of a request by the name that the validator has for them; `property` is a query that could not be converted. */
-const parts = { body: 'body', query: 'query', params: 'params', headers: 'headers', property: 'query' } as const
+/** Names of members are repeated in pointers, and a client chooses them. */
+const maxPointerLength = 256
 
-const isPart = (name: string): name is keyof typeof parts => Object.hasOwn(parts, name)
-
-/** What Elysia throws for input that does not match its schema. */
-export type ValidationFailure = {
-  readonly type: string
-  readonly value: unknown
-  readonly all: readonly InputError[]
-  readonly validator?: { Errors?: (value: unknown) => Iterable<InputError> }
-}
-
-export const isValidationFailure = (error: unknown): error is ValidationFailure =>
-  error instanceof Error && 'type' in error && typeof error.type === 'string' && 'all' in error && 'value' in error
-
-/** At most `maxErrors` errors: a body with a hundred thousand of them is not searched to its end. */
-const firstErrors = ({ validator, value, all, type }: ValidationFailure): InputError[] => {
-  const errors = type === 'property' ? undefined : validator?.Errors?.(value)
-  return [...Iterator.from(errors ?? all).take(maxErrors)]
-}
-
-/** The errors of an input, one per place. */
-export const toInputProblems = (failure: ValidationFailure): InputProblem[] => {
+/** The errors of one part of a request, one per place, and at most `maxErrors`: the rest is not searched for. */
+export const toInputProblems = (part: InputProblem['in'], errors: Iterable<InputError>): InputProblem[] => {
   const byPointer = new Map<string, InputProblem>()
-  for (const error of firstErrors(failure)) {
-    const pointer = error.path ?? ''
-    if (byPointer.has(pointer)) continue
-    byPointer.set(pointer, {
-      in: isPart(failure.type) ? parts[failure.type] : 'body',
-      pointer,
-      detail: describeInputError(error),
-    })
+  for (const error of Iterator.from(errors).take(maxErrors)) {
+    const pointer = (error.path ?? '').slice(0, maxPointerLength)
+    if (!byPointer.has(pointer)) byPointer.set(pointer, { in: part, pointer, detail: describeInputError(error) })
   }
   return [...byPointer.values()]
 }

@@ -1,5 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard.ts'
+import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
@@ -7,6 +8,7 @@ import type { Identity } from './service.ts'
 import type { Device } from './sessions.ts'
 
 const tags = ['auth']
+const maxBytes = bodyLimits.auth
 
 type Dependencies = { identity: Identity; guard: Guard; addressOf: (request: Request) => string }
 
@@ -28,6 +30,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           {
             summary: 'Register and sign in',
             tags,
+            maxBytes,
             open: true,
             errors: ['identity.email_taken', 'identity.password_common', 'identity.busy'],
           },
@@ -41,6 +44,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         {
           summary: 'Sign in with email and password',
           tags,
+          maxBytes,
           open: true,
           errors: ['identity.credentials_wrong', 'identity.account_suspended', 'identity.busy'],
         },
@@ -54,6 +58,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           summary:
             'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
           tags,
+          maxBytes,
           open: true,
           errors: ['identity.refresh_token_invalid'],
         },
@@ -81,7 +86,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     })
     .patch('/me', ({ context, caller, body }) => identity.updateMe(context, caller, body), {
       signedIn: true,
-      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change your account', tags }),
+      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change your account', tags, maxBytes }),
     })
     .delete(
       '/me',
@@ -117,6 +122,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           {
             summary: 'Change the password and end every other session',
             tags,
+            maxBytes,
             errors: ['identity.password_wrong', 'identity.password_common', 'identity.busy'],
           },
         ),

@@ -2,5 +2,7 @@
 export type MaybePromise<T> = T | Promise<T>
 
 /** Applies `next` at once to a value, or after a promise resolves. */
-export const mapMaybePromise = <T, U>(value: MaybePromise<T>, next: (resolved: T) => U): MaybePromise<U> =>
-  value instanceof Promise ? value.then(next) : next(value)
+export const mapMaybePromise = <T, U>(
+  value: MaybePromise<T>,
+  next: (resolved: T) => MaybePromise<U>,
+): MaybePromise<U> => (value instanceof Promise ? value.then(next) : next(value))

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import { Fault, invalidInput } from '../fault.ts'
 import { contract } from '../http/contract.ts'
+import { contextSlot } from '../http/elysia-adapter.ts'
 import { patternWords } from '../http/input-errors.ts'
 import * as model from './model.ts'
 import { type Models, toOffer } from './service.ts'
@@ -35,6 +36,7 @@ export const modelRoutes = ({ models }: { models: Models }) => {
     return toOffer(found)
   }
   return new Elysia({ prefix: '/api/v1/models' })
+    .decorate(contextSlot)
     .get('', ({ query: { limit = '20', cursor } }) => models.page({ limit: Number(limit), cursor }), {
       ...contract(
         { query: model.page },

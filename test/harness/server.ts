@@ -27,6 +27,8 @@ export type TestServerOptions = {
   connection?: TestConnection
   /** Another checkout of the program. Default: this one. */
   directory?: string
+  /** Another file to run than `src/main.ts`. */
+  entry?: string
   /** Default 20 s: slack for a busy machine. */
   readyWithinMs?: number
 }
@@ -34,9 +36,9 @@ export type TestServerOptions = {
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
 const commands: Record<Runtime, [string, ...string[]]> = {
-  bun: [process.execPath, 'src/main.ts'],
+  bun: [process.execPath],
   // The program itself and not its wrapper in .bin, so that signals reach it.
-  deno: [fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url)), 'run', '-A', 'src/main.ts'],
+  deno: [fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url)), 'run', '-A'],
 }
 
 const isReady = (baseUrl: string): Promise<boolean> =>
@@ -47,11 +49,11 @@ const isReady = (baseUrl: string): Promise<boolean> =>
 
 /** `src/main.ts` as a separate process, ready when this resolves. It takes a free port unless `env.PORT` names one. */
 export const startServer = async (options: TestServerOptions): Promise<TestServer> => {
-  const { runtime, env, connection: given, directory = root, readyWithinMs = 20_000 } = options
+  const { runtime, env, connection: given, directory = root, entry = 'src/main.ts', readyWithinMs = 20_000 } = options
   const own = given === undefined ? await createDatabase() : undefined
   const connection = given ?? (own?.connection as TestConnection)
   const [command, ...args] = commands[runtime]
-  const child = spawn(command, args, {
+  const child = spawn(command, [...args, entry], {
     cwd: directory,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {

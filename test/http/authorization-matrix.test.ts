@@ -8,6 +8,7 @@ import { objectKey } from '../../src/platform/objects.ts'
 import { newPicture } from '../harness/pictures.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 import { type Document, nameOf, routesOf, unknownId } from './black-box/document.ts'
+import { headOf, sendRaw } from './black-box/wire.ts'
 
 /*
  * Calls every documented route as every kind of caller and compares the answer with a table written by hand from the
@@ -612,7 +613,43 @@ describe('the authorization matrix', () => {
     }, 60_000)
   }
 
-  test('refuses every body field that only the service may set with 422, also from owners and operators', async () => {
+  test('answers a caller without a valid credential before anything else of the request, which is not read', async () => {
+    const wrong: string[] = []
+    const noKey = `vsk_${Buffer.alloc(48, 7).toString('base64url')}`
+    const credentials = { ...Object.fromEntries(outsiders.map((name) => [name, tokens[name]])), noKey, broken: 'x.y.z' }
+    const json = { 'content-type': 'application/json' }
+    const length = (bytes: number) => ({ 'content-length': String(bytes), expect: '100-continue' })
+    // Each is refused with another code where the caller is signed in: 413, 413, 415, 415, 400, 422 or 400.
+    const bodies: Record<string, { headers: Record<string, string>; parts: string[] }> = {
+      'announced to be too large': { headers: { ...json, ...length(2 ** 30) }, parts: [] },
+      'of unknown length': { headers: { ...json, 'transfer-encoding': 'chunked' }, parts: ['1\r\n{\r\n0\r\n\r\n'] },
+      'of another type': { headers: { 'content-type': 'text/plain', ...length(2) }, parts: [] },
+      encoded: { headers: { ...json, 'content-encoding': 'gzip', ...length(2) }, parts: [] },
+      'that never comes': { headers: { ...json, ...length(2) }, parts: [] },
+      'that is missing': { headers: json, parts: [] },
+    }
+    for (const [name, [entry]] of Object.entries(table)) {
+      if (entry === undefined || entry.needs === 'nothing') continue
+      const [method = '', template = ''] = name.split(' ')
+      const target = template.replaceAll(/\{\w+\}/g, 'no-id') + (method === 'GET' ? '?no=such&limit=x' : '')
+      const tried = ['GET', 'DELETE'].includes(method) ? { 'of no body': { headers: {}, parts: [] } } : bodies
+      for (const [kind, token] of Object.entries(credentials)) {
+        for (const [body, { headers, parts }] of Object.entries(tried)) {
+          const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` }
+          const answer = await sendRaw(app.baseUrl, [
+            headOf(method, target, { ...authorization, ...headers }),
+            ...parts,
+          ])
+          const code = /"code":"([^"]+)"/.exec(answer?.body ?? '')?.[1]
+          const seen = `${answer?.status} ${code}`
+          if (seen !== '401 identity.not_signed_in') wrong.push(`${name} with a body ${body} as ${kind}: ${seen}`)
+        }
+      }
+    }
+    expect(wrong).toEqual([])
+  }, 60_000)
+
+  test('refuses every body field that only the service may set with 422, also from owners and operators, where they reach the route', async () => {
     const wrong: string[] = []
     for (const [name, entries] of Object.entries(table)) {
       if (name.includes('/access/v1/')) continue
@@ -623,7 +660,8 @@ describe('the authorization matrix', () => {
           if (settableFields[name]?.includes(word)) continue
           for (const subject of ['maker', 'owner', 'operator'] as const) {
             const answer = await send(name, { ...call, body: { ...call.body, [word]: value } }, by[subject].token)
-            if (refusal(answer) !== '422 request.invalid')
+            const isReached = entry.needs !== 'operator' || subject === 'operator'
+            if (refusal(answer) !== (isReached ? '422 request.invalid' : '403 access.admins_only'))
               wrong.push(`${name} ${word} as ${subject}: ${refusal(answer)}`)
           }
         }

@@ -1,9 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { type AnyElysia, Elysia } from 'elysia'
-import { WebStandardAdapter } from 'elysia/adapter/web-standard'
 import elysiaPackage from 'elysia/package.json'
 import { createApp } from '../../src/app.ts'
-import { adapter, contextSlot, elysiaVersion, headResponse, resolved } from '../../src/http/elysia-adapter.ts'
+import { Fault } from '../../src/fault.ts'
+import {
+  adapter,
+  admitBy,
+  contextSlot,
+  elysiaVersion,
+  headResponse,
+  inputHook,
+  resolved,
+} from '../../src/http/elysia-adapter.ts'
+import { createInputReader, type Gate } from '../../src/http/input.ts'
+import { closed, t } from '../../src/http/schema-types.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { startApp, type TestApp } from '../harness.ts'
@@ -28,32 +38,49 @@ test('the installed Elysia is the version that the adapter was written for', () 
   expect(elysiaPackage.version).toBe(elysiaVersion)
 })
 
-describe('a body parser given as code', () => {
+describe('input', () => {
   const context = { requestId: 'r', deadline: createDeadlines(systemClock)(60_000) }
-  const post = (type: string, body: string) =>
+  const schema = closed({ count: t.Integer() })
+  const appWith = (gate: Gate | undefined) =>
     new Elysia({ adapter })
       .decorate({ context })
-      .post('/', ({ body: read }) => Response.json(read), { parse: 'json' })
-      .handle(new Request('http://localhost/', { method: 'POST', headers: { 'content-type': type }, body }))
+      .onError(({ error }) => Response.json(error instanceof Fault ? error.code : String(error)))
+      .macro({ admitted: (_: true) => ({ introspect: gate === undefined ? () => {} : admitBy(gate) }) })
+      .post('/', ({ body: read }) => Response.json(read), {
+        admitted: true,
+        ...inputHook(createInputReader({ body: schema }), false),
+      })
+  const post = async (gate: Gate | undefined, body: string) => {
+    const headers = { 'content-type': 'application/json', 'content-length': String(body.length) }
+    const request = new Request('http://localhost/', { method: 'POST', headers, body })
+    const answer = await appWith(gate).handle(request)
+    return { answer: await answer.json(), isRead: request.bodyUsed }
+  }
 
-  test('has a name for each parser of the web standard adapter, and no other', () => {
-    const { parser } = WebStandardAdapter.composeHandler
-    expect(Object.keys(adapter.composeHandler.parser).sort()).toEqual(Object.keys(parser).sort())
+  test('is read by a transform, which adds it to the context', async () => {
+    expect(await post(undefined, '{"count":1}')).toEqual({ answer: { count: 1 }, isRead: true })
   })
 
-  test('is injected into the compiled handler, which reads the body once and by it', () => {
-    const code = compiled('POST', '/api/v1/authorization/check')
-    expect(code.match(/c\.body=/g)).toHaveLength(1)
-    expect(code).toContain('c.body=await readJson(c.request,c.context.deadline)')
+  test('is not read for a caller whom the gate refuses, which a macro adds to the route', async () => {
+    const gate = () => {
+      throw new Fault('identity.not_signed_in')
+    }
+    expect(await post(gate, '{"count":1}')).toEqual({ answer: 'identity.not_signed_in', isRead: false })
+    expect(await post(async () => gate(), '{"count":1}')).toEqual({ answer: 'identity.not_signed_in', isRead: false })
   })
 
-  test('gives the handler the JSON value', async () => {
-    expect(await (await post('application/json', '{"a":[1]}')).json()).toEqual({ a: [1] })
+  test('that is refused has no part in the text of an error', async () => {
+    expect(await post(undefined, '{"count":"1"}')).toEqual({ answer: 'request.invalid', isRead: true })
   })
 
-  test('refuses another media type, which the parsers of Elysia would read', async () => {
-    const answer = await post('text/plain', 'text')
-    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining('Bad Request')])
+  test('of no route is left to Elysia: it parses no body and has no schema of an input', () => {
+    const left = app.routes.filter(({ hooks }) => {
+      const isParsed = hooks.detail?.hide !== true && JSON.stringify(hooks.parse) !== '[{"fn":"none"}]'
+      return isParsed || ['body', 'query', 'params', 'headers', 'cookie'].some((part) => hooks[part] !== undefined)
+    })
+    expect(left.map(({ method, path, hooks }) => `${method} ${path} ${JSON.stringify(hooks.parse)}`)).toEqual([])
+    for (const { method, path } of app.routes)
+      expect([path, compiled(method, path).includes('c.body=')]).toEqual([path, false])
   })
 })
 
@@ -116,6 +143,6 @@ test('a response to HEAD has the length that it was given, and no body is read f
   expect([answer.headers.get('x-own'), await answer.text()]).toEqual(['kept', ''])
 })
 
-test('the context of every request is declared as a member, whose value the request hook sets', () => {
-  expect(Object.keys(app.decorator)).toEqual(['context'])
+test('the context of every request and what its gate found are declared as members, whose values hooks set', () => {
+  expect(Object.keys(app.decorator)).toEqual(['context', 'entry'])
 })

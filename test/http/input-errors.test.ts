@@ -37,8 +37,9 @@ const good = {
 }
 
 const detailsOf = (value: unknown): Record<string, string> => {
-  const failure = { type: 'body', value, all: [...Value.Errors(input, value)] }
-  return Object.fromEntries(toInputProblems(failure).map(({ pointer, detail }) => [pointer, detail]))
+  return Object.fromEntries(
+    toInputProblems('body', Value.Errors(input, value)).map(({ pointer, detail }) => [pointer, detail]),
+  )
 }
 
 describe('the message about one field of the input', () => {
@@ -81,6 +82,11 @@ describe('the message about one field of the input', () => {
   test('a body with many errors reports the first 20', () => {
     const value = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`extra${index}`, 1]))
     expect(Object.keys(detailsOf({ ...good, ...value }))).toHaveLength(20)
+  })
+
+  test('a pointer repeats at most 256 characters of the names that a client chose', () => {
+    const pointers = Object.keys(detailsOf({ ...good, ['x'.repeat(100_000)]: 1 }))
+    expect(pointers).toEqual([`/${'x'.repeat(255)}`])
   })
 
   test('no message shows a regular expression', () => {

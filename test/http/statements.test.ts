@@ -171,10 +171,21 @@ describe('an authorization check', () => {
       await app.client.get('/nope')
       await app.client.get('/health')
       await app.client.get('/.well-known/jwks.json')
-      await app.client.post(check, { action: 'fly' }, { token: owner.token })
-      await app.client.post(check, '{', { token: owner.token })
     })
     expect(statements).toEqual([])
+  })
+
+  test('is not reached by refused input: one statement knows its caller, once', async () => {
+    const app = await startCold()
+    const refused = () =>
+      counting(app, async () => [
+        (await app.client.post(check, { action: 'fly' }, { token: owner.token })).status,
+        (await app.client.post(check, '{', { token: owner.token })).status,
+      ])
+    const first = await refused()
+    expect([first.result, first.statements.length]).toEqual([[422, 400], 1])
+    const second = await refused()
+    expect([second.result, second.statements.length]).toEqual([[422, 400], 0])
   })
 
   test('with one of a thousand tokens of unknown key ids costs one statement in all, which reloads the keys', async () => {

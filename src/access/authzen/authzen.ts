@@ -1,7 +1,5 @@
 import type { ObjectOptions, TObject, TProperties } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
-import { Fault } from '../../fault.ts'
-import { isAuthzenPath } from '../../http/body.ts'
 import { describeInputError } from '../../http/input-errors.ts'
 import { oneOf, type Static, t } from '../../http/schema-types.ts'
 import { isId } from '../../kit/id.ts'
@@ -158,13 +156,4 @@ export const applySemantic = (verdicts: Verdict[], semantic: Semantic): Verdict[
 export const metadataPath = '/.well-known/authzen-configuration'
 
 /** Whether every response of a path, errors included, returns the `X-Request-ID` of its request. */
-export const returnsRequestId = (path: string): boolean => isAuthzenPath(path) || path === metadataPath
-
-/**
- * The standard answers an invalid message with 400, so 422 becomes `request.malformed`. What HTTP itself defines has its own
- * status here as on every route: 405, 413, 415.
- */
-export const asAuthzenFault = (fault: Fault): Fault =>
-  fault.code === 'request.invalid'
-    ? new Fault('request.malformed', { cause: fault, ...(fault.problems && { problems: fault.problems }) })
-    : fault
+export const returnsRequestId = (path: string): boolean => path.startsWith('/access/v1/') || path === metadataPath

@@ -1,7 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Config } from '../../config.ts'
 import { Fault } from '../../fault.ts'
-import { maxBodyBytes } from '../../http/body.ts'
+import { bodyLimits } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
 import { givenRequestId, originOf, type RequestContext } from '../../http/request-context.ts'
 import { t } from '../../http/schema-types.ts'
@@ -15,7 +15,15 @@ import * as search from './search.ts'
 const tags = ['authzen']
 const security = ['service_key'] as const
 const errors = ['access.services_only', 'service_key.scope_missing'] as const
-const documentation = { tags, security, errors }
+/** The standard answers a message that is not valid with 400, and allows any JSON string in the members that are ignored. */
+const documentation = {
+  tags,
+  security,
+  errors,
+  maxBytes: bodyLimits.large,
+  acceptsUnstorable: true,
+  invalidAs: 'request.malformed',
+} as const
 
 const endpoints = {
   access_evaluation_endpoint: '/access/v1/evaluation',
@@ -27,7 +35,7 @@ const endpoints = {
 
 /** Of this service alone; the standard lets receivers ignore metadata they do not know. */
 const limits = {
-  max_body_bytes: maxBodyBytes,
+  max_body_bytes: bodyLimits.large,
   max_evaluations: authzen.maxEvaluations,
   max_page_limit: search.maxResults,
 } as const
@@ -91,8 +99,11 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
       })
       .post(endpoints.access_evaluation_endpoint, ({ context, body }) => evaluate(context, body), {
         service: 'authorization:check',
-        ...contract({}, { 200: authzen.verdict }, { summary: 'Access Evaluation: one decision', ...documentation }),
-        body: authzen.evaluation,
+        ...contract(
+          { body: authzen.evaluation },
+          { 200: authzen.verdict },
+          { summary: 'Access Evaluation: one decision', ...documentation },
+        ),
       })
       .post(
         endpoints.access_evaluations_endpoint,
@@ -112,42 +123,38 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
         {
           service: 'authorization:check',
           ...contract(
-            {},
+            { body: authzen.evaluations },
             { 200: t.Union([authzen.verdicts, authzen.verdict]) },
             {
               summary: 'Access Evaluations: up to 200 in one request. Without `evaluations` it is one evaluation',
               ...documentation,
             },
           ),
-          body: authzen.evaluations,
         },
       )
       .post(endpoints.search_subject_endpoint, ({ context, body }) => searches.subjects(body, context.deadline), {
         service: 'authorization:list',
         ...contract(
-          {},
+          { body: search.subjectSearch },
           { 200: search.foundEntities },
           { summary: 'Subject Search: the users who may do an action on a resource', ...documentation },
         ),
-        body: search.subjectSearch,
       })
       .post(endpoints.search_resource_endpoint, ({ context, body }) => searches.resources(body, context.deadline), {
         service: 'authorization:list',
         ...contract(
-          {},
+          { body: search.resourceSearch },
           { 200: search.foundEntities },
           { summary: 'Resource Search: the resources of a type that a user may do an action on', ...documentation },
         ),
-        body: search.resourceSearch,
       })
       .post(endpoints.search_action_endpoint, ({ context, body }) => searches.actions(body, context.deadline), {
         service: 'authorization:list',
         ...contract(
-          {},
+          { body: search.actionSearch },
           { 200: search.foundActions },
           { summary: 'Action Search: the actions that a user may do on a resource', ...documentation },
         ),
-        body: search.actionSearch,
       })
       .get(
         authzen.metadataPath,

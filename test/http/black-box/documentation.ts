@@ -142,6 +142,7 @@ export const documentation: Group = (world) =>
           continue
         }
         expect([nameOf(route), requestBody?.required]).toEqual([nameOf(route), true])
+        expect([8_192, 65_536, 1_048_576]).toContain(requestBody?.['x-max-bytes'] as number)
         const finer = ['415', '422'].filter((status) => Object.hasOwn(route.operation.responses, status))
         expect([nameOf(route), finer]).toEqual([nameOf(route), isAuthzen(route) ? ['415'] : ['415', '422']])
         expect(Object.keys(requestBody?.content ?? {})).toEqual(['application/json'])
