@@ -2,6 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import { until } from '../faults/support.ts'
 import { createTemplate, startCluster } from '../harness/database.ts'
 import { startPgbouncer } from '../harness/pgbouncer.ts'
 import { reapFolder } from '../harness/reaper.ts'
@@ -42,6 +44,12 @@ type Cache = {
   readonly environment?: Environment
 }
 
+const temporaryFolder = (name: string): string => {
+  const folder = mkdtempSync(join(tmpdir(), `velro-${name}-`))
+  reapFolder(folder)
+  return folder
+}
+
 const withFlags =
   (find: () => string | undefined, ...flags: readonly string[]): StartRedis =>
   (options = {}) => {
@@ -49,27 +57,20 @@ const withFlags =
     return startRedis({ ...options, ...(program && { program }), flags: [...(options.flags ?? []), ...flags] })
   }
 
-/** A node that owns all slots. */
+/** A node that owns all slots, also after a restart in the same folder. */
 const clusterOfOne =
   (find: () => string | undefined): StartRedis =>
-  async (options = {}) => {
-    const node = await withFlags(
-      find,
-      '--cluster-enabled',
-      'yes',
-      '--cluster-config-file',
-      `nodes-${crypto.randomUUID()}`,
-    )(options)
-    const { Redis } = await import('ioredis')
+  async ({ flags = ['--dir', temporaryFolder('cluster')], ...options } = {}) => {
+    const node = await withFlags(find, '--cluster-enabled', 'yes')({ ...options, flags })
     const client = new Redis(node.url)
-    await client.call('CLUSTER', 'ADDSLOTS', ...Array.from({ length: 16_384 }, (_, slot) => String(slot)))
-    while (!String(await client.call('CLUSTER', 'INFO')).includes('cluster_state:ok')) await Bun.sleep(20)
+    const info = async () => String(await client.call('CLUSTER', 'INFO'))
+    if ((await info()).includes('cluster_slots_assigned:0')) await client.call('CLUSTER', 'ADDSLOTSRANGE', '0', '16383')
+    await until(async () => (await info()).includes('cluster_state:ok'), 'the cluster is well')
     client.disconnect()
     return node
   }
 
-const certificateFolder = mkdtempSync(join(tmpdir(), 'velro-certificate-'))
-reapFolder(certificateFolder)
+const certificateFolder = temporaryFolder('certificate')
 const certificate = { file: join(certificateFolder, 'certificate.pem'), key: join(certificateFolder, 'key.pem') }
 
 /** A server with a password behind TLS, whose certificate is signed by itself for `localhost`. */

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { lockKeys } from '../../src/platform/lock-keys.ts'
+import { migrate } from '../../src/platform/migrate.ts'
 import { connectOnce, createDatabase as createPools, databaseFault, type Sql } from '../../src/platform/postgres.ts'
 import { findRoute } from '../../src/platform/route.ts'
-import { until } from '../faults/support.ts'
+import { hold, until } from '../faults/support.ts'
 import { startPgbouncer, type TestPooler } from '../harness/pgbouncer.ts'
 import { api, createDatabase, register, startApp, startServer, type TestApp, type TestDatabase } from '../harness.ts'
 import { findPgbouncer } from './programs.ts'
@@ -121,6 +123,30 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
     const [outside] = await limits(write)
     expect(outside?.['statement']).not.toBe('5s')
     await sql.unsafe(`alter database ${database.connection.database} reset statement_timeout`)
+  })
+
+  test('a migration waits for that of another instance, however short the limits of the database are', async () => {
+    const empty = await createDatabase({ migrated: false })
+    const name = empty.connection.database
+    await sql.unsafe(`alter database ${name} set lock_timeout = '20ms'`)
+    const other = await hold(empty.connection, (tx) => tx`select pg_advisory_xact_lock(${lockKeys.migrations})`)
+    const pooled = connectOnce(pgbouncer.url(name))
+    const migrating = migrate(pooled)
+    let isRefused = false
+    migrating.catch(() => {
+      isRefused = true
+    })
+    const hasWaited = async () => {
+      const rows = await sql`
+        select from pg_stat_activity
+         where datname = ${name} and wait_event = 'advisory' and clock_timestamp() - query_start > interval '60ms'`
+      return isRefused || rows.length > 0
+    }
+    await until(hasWaited, 'the migration has waited longer than the limit')
+    await other.release()
+    expect((await migrating).length).toBeGreaterThan(20)
+    await pooled.end()
+    await empty.drop()
   })
 
   test('a setting that no client can change there is refused with what to run', async () => {
