@@ -79,12 +79,14 @@ describe.skipIf(newer === undefined)('behind PgBouncer 1.21 or newer in transact
       (await client.get('/api/v1/generations', { token })).status,
       (await register(client)).id.length,
     ]
-    const before = await use()
+    // On each connection that PgBouncer has to the server.
+    const useAll = () => Promise.all(Array.from({ length: 10 }, use))
+    const before = await useAll()
     const tables = await sql<{ name: string }[]>`
       select relname as name from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'`
     for (const { name } of tables) await sql.unsafe(`alter table ${name} add column added_later integer`)
-    expect(await use()).toEqual(before)
-    expect(before.slice(0, 4)).toEqual([200, 200, 201, 200])
+    expect(await useAll()).toEqual(before)
+    expect(before[0]?.slice(0, 4)).toEqual([200, 200, 201, 200])
     expect(id).not.toBe('')
   })
 
