@@ -173,6 +173,8 @@ type ConnectOptions = postgres.Options<Record<string, postgres.PostgresType>> & 
   onrefused?: (error: unknown) => void
   /** Seconds after which the driver asks the server to cancel a statement. */
   statement_timeout?: number
+  /** Whether a `select` outside of a transaction whose connection is lost runs once more, on another connection. */
+  repeat_reads?: boolean
 }
 
 /** Opens a pool besides the six. The caller must end it. Through a pooler `options.connection` may name the application only. */
@@ -241,6 +243,7 @@ export const createDatabase = ({
     refused_timeout: refusedTimeoutS,
     onrefused: (error) => onRefused?.(error, name),
     prepare: true,
+    repeat_reads: name === 'auth' || name === 'read',
     ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
   })
   const limitsOf = (name: PoolName): Settings => ({

@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { execFile } from 'node:child_process'
 import { createConnection, createServer, type Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { Fault } from '../../src/fault.ts'
 import { systemClock } from '../../src/kit/clock.ts'
@@ -306,6 +309,54 @@ describe('against a real server', () => {
       expect(await begun).toBe(12)
     }
     await pool.end()
+  })
+
+  for (const runtime of ['bun', 'deno'] as const) {
+    test(`statements that meet a lost connection settle, and reads run on another, on ${runtime}`, async () => {
+      const script = fileURLToPath(new URL('./fixtures/lost-connections.ts', import.meta.url))
+      const deno = fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url))
+      const [command, ...args] = runtime === 'bun' ? [process.execPath, script] : [deno, 'run', '-A', script]
+      const env = { ...process.env, NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
+      const given = [...args, JSON.stringify(database.connection)]
+      const { stdout } = await promisify(execFile)(command as string, given, { env, timeout: 50_000 })
+      const { 'writes answered': answered, 'writes failed': failed = 0, ...rest } = JSON.parse(stdout)
+      expect(answered + failed).toBe(120)
+      expect(rest).toEqual({ 'reads answered': 360, 'writes answered and not made': 0, 'writes made twice': 0 })
+    }, 60_000)
+  }
+
+  test('a read whose connection closes without an answer is sent twice at most, any other statement once', async () => {
+    let sent = 0
+    const int32 = (value: number) => Buffer.from([value >> 24, value >> 16, value >> 8, value])
+    const greeting = Buffer.concat([Buffer.from('R'), int32(8), int32(0), Buffer.from('Z'), int32(5), Buffer.from('I')])
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        socket.write(greeting)
+        socket.on('data', () => {
+          sent += 1
+          socket.end()
+        })
+      })
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as { port: number }
+    const connection = { host: '127.0.0.1', port, user: 'velro', database: 'velro' }
+    const pool = connect(connection, { max: 3, repeat_reads: true })
+    const plain = connect(connection, { max: 3 })
+    const tries = async (statement: PromiseLike<unknown>) => {
+      sent = 0
+      expect(codeOf(await errorOf(statement))).toBe('database.unavailable')
+      return sent
+    }
+    expect(await tries(pool`select 1`)).toBe(2)
+    expect(await tries(pool`with one as (select 1) select * from one`)).toBe(2)
+    expect(await tries(pool`update users set role = 'admin'`)).toBe(1)
+    expect(await tries(pool`with gone as (delete from users returning id) select id from gone`)).toBe(1)
+    expect(await tries(pool.begin((tx) => tx`select 1`))).toBe(1)
+    expect(await tries(plain`select 1`)).toBe(1)
+    await Promise.all([pool.end({ timeout: 0 }), plain.end({ timeout: 0 })])
+    server.close()
   })
 
   test('a statement that was running when the server closed its connection is not sent again', async () => {

@@ -1,7 +1,7 @@
 /**
- * `bun test/world/cold-start.ts [--postgres 15] [--rounds 20] [--runtime bun]`: starts on a Postgres as a package manager ships
+ * `bun test/world/cold-start.ts [--postgres 15] [--bursts 5] [--rounds 20] [--runtime bun]`: starts on a Postgres as a package manager ships
  * it, just-in-time compilation included. Sends 60 requests at once right after a start, 40 after the server ended all
- * backends, and starts five instances at once on an empty database, in each of the rounds. Exits with 1 after any 503 or failed start.
+ * backends and 40 while it ends them, and starts five instances at once on an empty database, in each of the rounds. Exits with 1 after any 503 or failed start.
  */
 import { parseArgs } from 'node:util'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -15,16 +15,20 @@ const { values } = parseArgs({
     postgres: { type: 'string', default: '15' },
     rounds: { type: 'string', default: '20' },
     runtime: { type: 'string', default: 'bun' },
+    /** Of the bursts. */
+    bursts: { type: 'string', default: '5' },
   },
 })
 const runtime = values.runtime as Runtime
 
 type Burst = { readonly statuses: Readonly<Record<string, number>>; readonly slowestMs: number }
 
-const burst = async (baseUrl: string, token: string, count: number): Promise<Burst> => {
+/** Requests at once, or one after each millisecond without waiting for their answers. */
+const burst = async (baseUrl: string, token: string, count: number, pauseMs = 0): Promise<Burst> => {
   const statuses: Record<string, number> = {}
   let slowestMs = 0
-  const ask = async () => {
+  const ask = async (_: unknown, index: number) => {
+    if (pauseMs > 0) await Bun.sleep(index * pauseMs)
     const startedMs = performance.now()
     const { status } = await api(baseUrl).get('/api/v1/auth/sessions', { token })
     statuses[status] = (statuses[status] ?? 0) + 1
@@ -40,10 +44,11 @@ const report = (what: string, count: number, { statuses, slowestMs }: Burst) => 
   console.log(`${what}: ${JSON.stringify(statuses)}, slowest ${slowestMs} ms`)
 }
 
-const endBackends = async (admin: Sql, database: string) => {
-  const ended = await admin<{ pid: number }[]>`
-    select pid, pg_terminate_backend(pid) from pg_stat_activity where datname = ${database}`
-  const pids = ended.map(({ pid }) => pid)
+const endBackends = async (admin: Sql, database: string, meanwhile: () => Promise<unknown> = async () => {}) => {
+  const ending = admin<{ pid: number }[]>`
+    select pid, pg_terminate_backend(pid) from pg_stat_activity where datname = ${database}`.execute()
+  await meanwhile()
+  const pids = (await ending).map(({ pid }) => pid)
   const areGone = async () => (await admin`select from pg_stat_activity where pid = any (${pids}::int[])`).length === 0
   await until(areGone, 'the backends have ended')
 }
@@ -64,11 +69,19 @@ try {
   const first = await start()
   const { token } = await register(api(first.baseUrl))
   await first.stop()
-  for (let round = 0; round < 5; round += 1) {
+  for (let round = 0; round < Number(values.bursts); round += 1) {
     const server = await start()
     report('60 requests right after the start', 60, await burst(server.baseUrl, token, 60))
     await endBackends(admin, 'velro')
     report('40 requests after all backends ended', 40, await burst(server.baseUrl, token, 40))
+    await until(() => fetch(`${server.baseUrl}/ready`).then(({ ok }) => ok), 'the instance is ready')
+    for (const pauseMs of [0, 1, 0.5]) {
+      await endBackends(admin, 'velro', async () => {
+        const what = `40 requests while all backends end, ${pauseMs} ms apart`
+        report(what, 40, await burst(server.baseUrl, token, 40, pauseMs))
+      })
+      await until(() => fetch(`${server.baseUrl}/ready`).then(({ ok }) => ok), 'the instance is ready')
+    }
     await until(() => fetch(`${server.baseUrl}/ready`).then(({ ok }) => ok), 'the instance is ready')
     await server.stop()
   }
