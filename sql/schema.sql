@@ -2,6 +2,21 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+CREATE OR REPLACE FUNCTION public.add_media_bytes(owners uuid[], objects text[], sign integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET "velro.counts_usage" TO 'on'
+AS $function$
+begin
+  insert into account_usage as u (user_id, media_bytes)
+  select m.owner_id, sign * sum(o.bytes)
+    from unnest(owners, objects) as m (owner_id, sha256) join media_objects o on o.sha256 = m.sha256
+   group by m.owner_id order by m.owner_id
+      on conflict (user_id) do update set media_bytes = u.media_bytes + excluded.media_bytes;
+end $function$;
+comment on function add_media_bytes(owners uuid[], objects text[], sign integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
+
 CREATE OR REPLACE FUNCTION public.check_restored_entries()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -50,6 +65,30 @@ begin
   if removed is not null then perform pg_notify('velro', format('confirmed %s %s', own_epoch, removed)); end if;
 end $function$;
 comment on function confirm_access_events(ids bigint[], own_epoch text) is 'Removes events whose keys are deleted from the shared Redis server, and notifies every instance.';
+
+CREATE OR REPLACE FUNCTION public.count_media_bytes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if tg_op = 'TRUNCATE' then
+    update account_usage set media_bytes = 0 where media_bytes <> 0;
+    return null;
+  end if;
+  if tg_op = 'INSERT' then
+    perform add_media_bytes(array(select owner_id from after), array(select sha256 from after), 1);
+  elsif tg_op = 'DELETE' then
+    perform add_media_bytes(array(select owner_id from before), array(select sha256 from before), -1);
+  elsif exists (
+    select from before b full join after a using (id) where (a.owner_id, a.sha256) is distinct from (b.owner_id, b.sha256)
+  ) then
+    perform add_media_bytes(array(select owner_id from after), array(select sha256 from after), 1);
+    perform add_media_bytes(array(select owner_id from before), array(select sha256 from before), -1);
+  end if;
+  return null;
+end $function$;
+comment on function count_media_bytes() is 'Adds the bytes of new media to the usage of their owners, and takes those of deleted media away.';
 
 CREATE OR REPLACE FUNCTION public.database_identity()
  RETURNS text
@@ -262,6 +301,20 @@ begin
     order by id for no key update;
 end $function$;
 comment on function lock_teams_of_project(locked uuid, others uuid[]) is 'Locks for no key update all teams with a grant on a locked project, and the other teams given.';
+
+CREATE OR REPLACE FUNCTION public.lock_usage(person uuid, quotas text[])
+ RETURNS TABLE(quota text, used bigint)
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(person::text, usage_lock_seed()));
+  foreach quota in array quotas loop
+    used := usage_of(person, quota);
+    return next;
+  end loop;
+end $function$;
+comment on function lock_usage(person uuid, quotas text[]) is 'Locks what an account holds until the transaction ends, so that quotas hold, and returns how much of each quota it uses.';
 
 CREATE OR REPLACE FUNCTION public.max_hottest_pairs()
  RETURNS integer
@@ -731,6 +784,23 @@ begin
 end $function$;
 comment on function publish_at_commit() is 'Sends the event of the transaction when it commits, so that no write can skip the invalidation.';
 
+CREATE OR REPLACE FUNCTION public.recount_media_bytes()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  lock table media in share row exclusive mode;
+  update account_usage u set media_bytes = counted.bytes
+    from (select u.user_id, coalesce(sum(o.bytes), 0) as bytes
+            from account_usage u left join media m on m.owner_id = u.user_id left join media_objects o on o.sha256 = m.sha256
+           group by u.user_id) counted
+   where u.user_id = counted.user_id and u.media_bytes <> counted.bytes;
+  perform add_media_bytes(array_agg(owner_id), array_agg(sha256), 1)
+    from media m where not exists (select from account_usage u where u.user_id = m.owner_id);
+end $function$;
+comment on function recount_media_bytes() is 'Counts the stored bytes of all accounts anew.';
+
 CREATE OR REPLACE FUNCTION public.redis_database()
  RETURNS text
  LANGUAGE sql
@@ -929,6 +999,38 @@ BEGIN ATOMIC
 END;
 comment on function touched_facts() is 'The invalidation keys that this transaction has recorded and not published yet, with duplicates.';
 
+CREATE OR REPLACE FUNCTION public.usage_lock_seed()
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '7301950219'::bigint;
+comment on function usage_lock_seed() is 'Hash seed of the advisory locks under which what an account holds grows.';
+
+CREATE OR REPLACE FUNCTION public.usage_of(person uuid, quota text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  case quota
+    when 'projects' then
+      return (select count(*) from projects where owner_id = person);
+    when 'teams' then
+      return (select count(*) from team_members where user_id = person and role = 'owner');
+    when 'sessions' then
+      return (select count(*) from sessions
+               where user_id = person and ended_at is null and least(idle_expires_at, expires_at) > clock_timestamp());
+    when 'jobs_under_way' then
+      return (select count(*) from generation_jobs where owner_id = person);
+    when 'stored_bytes' then
+      return coalesce((select media_bytes from account_usage where user_id = person), 0)
+           + coalesce((select sum(reserved_bytes) from generation_jobs where owner_id = person), 0);
+  end case;
+end $function$;
+comment on function usage_of(person uuid, quota text) is 'How much of a quota an account uses.';
+
 CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
  RETURNS bigint
  LANGUAGE sql
@@ -981,6 +1083,16 @@ create table access_rules (
   constraint access_rules__kind CHECK ((kind = ANY (ARRAY['role'::text, 'access_level'::text, 'owner'::text])))
 );
 comment on table access_rules is 'The matrix of roles, access levels and actions. The program writes it at its start.';
+
+create table account_usage (
+  user_id uuid not null,
+  media_bytes bigint default 0 not null,
+  constraint account_usage_pkey PRIMARY KEY (user_id)
+);
+CREATE TRIGGER given_rows BEFORE INSERT ON public.account_usage FOR EACH ROW WHEN ((current_setting('velro.counts_usage'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
+CREATE TRIGGER given_statement BEFORE INSERT ON public.account_usage FOR EACH STATEMENT WHEN ((current_setting('velro.counts_usage'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
+comment on table account_usage is 'What accounts hold, as far as it is not counted in an index. Maintained by triggers. No foreign key, because its lock would break the lock order.';
+comment on column account_usage.media_bytes is 'Bytes of the uploads and outputs of the account, without thumbnails.';
 
 create table credit_balances (
   user_id uuid not null,
@@ -1082,11 +1194,13 @@ create table generation_jobs (
   reference_sha256 text,
   owner_id uuid not null,
   turn bigint not null,
+  reserved_bytes bigint default 0 not null,
   constraint generation_jobs_pkey PRIMARY KEY (generation_id),
   constraint generation_jobs_generation_id_fkey FOREIGN KEY (generation_id) REFERENCES generations(id) ON DELETE CASCADE,
   constraint generation_jobs_reference_sha256_fkey FOREIGN KEY (reference_sha256) REFERENCES media_objects(sha256),
   constraint generation_jobs__leased CHECK (((worker IS NULL) = (lease_until IS NULL))),
-  constraint generation_jobs__progress CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision)))
+  constraint generation_jobs__progress CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision))),
+  constraint generation_jobs__reserved_bytes CHECK ((reserved_bytes >= 0))
 );
 CREATE INDEX generation_jobs__next ON public.generation_jobs USING btree (priority, created_at, generation_id);
 CREATE INDEX generation_jobs__owner_id ON public.generation_jobs USING btree (owner_id, priority, turn);
@@ -1104,6 +1218,7 @@ comment on column generation_jobs.remote is 'The order at a remote provider, so 
 comment on column generation_jobs.reference_sha256 is 'The reference object. It stays stored until the job is over.';
 comment on column generation_jobs.owner_id is 'The owner of the generation, who takes turns with others.';
 comment on column generation_jobs.turn is 'Within a priority the lowest turn runs first, then the oldest job.';
+comment on column generation_jobs.reserved_bytes is 'The most that its outputs may take, counted as stored while the job is unfinished.';
 
 create table generations (
   id uuid not null,
@@ -1197,6 +1312,10 @@ CREATE TRIGGER orphans AFTER DELETE ON public.media REFERENCING OLD TABLE AS gon
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.media REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('media');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.media FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.media REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_media();
+CREATE TRIGGER usage_by_delete AFTER DELETE ON public.media REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION count_media_bytes();
+CREATE TRIGGER usage_by_insert AFTER INSERT ON public.media REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_media_bytes();
+CREATE TRIGGER usage_by_truncate AFTER TRUNCATE ON public.media FOR EACH STATEMENT EXECUTE FUNCTION count_media_bytes();
+CREATE TRIGGER usage_by_update AFTER UPDATE ON public.media REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_media_bytes();
 comment on table media is 'Media: outputs of generations, and uploads (without a generation).';
 comment on column media.position is 'Number of the output within its generation, from 0.';
 
@@ -1407,7 +1526,7 @@ create table sessions (
   end_reason text,
   constraint sessions_pkey PRIMARY KEY (id),
   constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
-  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'password_changed'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text]))),
+  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'password_changed'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text, 'replaced'::text]))),
   constraint sessions__ended_has_reason CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
 );
 CREATE INDEX sessions__ended_at ON public.sessions USING btree (ended_at) WHERE (ended_at IS NOT NULL);
@@ -1512,7 +1631,7 @@ create table teams (
   updated_at timestamp with time zone default now() not null,
   constraint teams_pkey PRIMARY KEY (id),
   constraint teams__description_length CHECK ((length(description) <= 4000)),
-  constraint teams__max_members CHECK (((max_members >= 1) AND (max_members <= 1000))),
+  constraint teams__max_members CHECK (((max_members >= 1) AND (max_members <= 10000))),
   constraint teams__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200)))
 );
 comment on table teams is 'Teams. Each has exactly one member with the role owner.';

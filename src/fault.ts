@@ -83,6 +83,42 @@ export const catalogue = {
   },
   'session.not_found': { status: 404, message: 'The session does not exist or has ended' },
 
+  'quota.stored_bytes': {
+    status: 409,
+    message:
+      '{used} bytes of your {limit} are stored or reserved by unfinished generations, and {needed} more do not fit; delete media first',
+    extensions: {
+      limit: 'Bytes that the account may store',
+      used: 'Bytes that are stored, or reserved by unfinished generations',
+      needed: 'Bytes that the upload has, or that the outputs of the generation may have',
+    },
+  },
+  'quota.jobs_under_way': {
+    status: 429,
+    message:
+      'You already have {used} generations that are queued or processing, of at most {limit}; wait for one to end',
+    retryAfterS: 5,
+    extensions: {
+      limit: 'Generations of the account that may be queued or processing at once',
+      used: 'Generations of the account that are queued or processing',
+    },
+  },
+  'quota.projects': {
+    status: 409,
+    message: 'You already own {used} projects, of at most {limit}; delete or transfer one first',
+    extensions: { limit: 'Projects that the account may own', used: 'Projects that the account owns' },
+  },
+  'quota.teams': {
+    status: 409,
+    message: 'You already own {used} teams, of at most {limit}; delete or transfer one first',
+    extensions: { limit: 'Teams that the account may own', used: 'Teams that the account owns' },
+  },
+  'quota.team_members': {
+    status: 409,
+    message: 'The team already has {used} members, and its owner may have at most {limit} in a team',
+    extensions: { limit: 'Members that a team of its owner may have', used: 'Members that the team has' },
+  },
+
   'team.not_found': { status: 404, message: 'The team does not exist or is not visible to you' },
   'team.role_too_low': { status: 403, message: 'Your role in this team does not permit this' },
   'team.full': {
@@ -99,6 +135,7 @@ export const catalogue = {
     status: 409,
     message: 'The owner cannot leave the team; transfer or delete the team instead',
   },
+  'team.new_owner_full': { status: 409, message: 'The new owner already owns as many teams as it may' },
   'team.new_owner_inactive': { status: 409, message: 'The account of the new owner must be active' },
   'team.member_not_found': { status: 404, message: 'This person is not a member of the team' },
   'team.already_member': { status: 409, message: 'This person is already a member of the team' },
@@ -115,6 +152,7 @@ export const catalogue = {
     status: 422,
     message: 'The new owner must have access to the project through a team',
   },
+  'project.new_owner_full': { status: 409, message: 'The new owner already owns as many projects as it may' },
   'generation.derivatives_not_allowed': {
     status: 403,
     message: 'The project of the parent does not allow derivatives',

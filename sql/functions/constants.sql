@@ -30,3 +30,9 @@ create or replace function user_access_lock_seed() returns bigint
   return 7301950218;
 comment on function user_access_lock_seed() is
   'Hash seed of the advisory locks under which the effective access of one user, or to one project, changes.';
+
+create or replace function usage_lock_seed() returns bigint
+  language sql immutable parallel safe
+  return 7301950219;
+comment on function usage_lock_seed() is
+  'Hash seed of the advisory locks under which what an account holds grows.';

@@ -6,6 +6,7 @@ import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
 import { newId } from '../kit/id.ts'
+import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { projectRef, requireFound, toGeneration } from './mapping.ts'
 import { type Generation, maxDepth, type NewGeneration } from './model.ts'
@@ -30,6 +31,8 @@ type Order = {
   readonly parameters: Readonly<Record<string, ParameterValue>>
   readonly outputs: number
   readonly price: number
+  /** The most that its outputs may take. */
+  readonly maxBytes: number
 }
 
 export type OrderingDependencies = {
@@ -58,9 +61,13 @@ export type OrderingDependencies = {
     readonly reserve: (tx: TransactionSql, userId: string, generationId: string, price: number) => Promise<void>
   }
   readonly jobs: {
-    /** The bytes of the reference are kept until the job ends. */
-    readonly enqueue: (tx: TransactionSql, generationId: string, referenceSha256: string | null) => Promise<void>
+    /** The bytes of the reference are kept until the job ends, and the bytes for outputs are reserved until then. */
+    readonly enqueue: (
+      tx: TransactionSql,
+      job: { readonly generationId: string; readonly referenceSha256: string | null; readonly reservedBytes: number },
+    ) => Promise<void>
   }
+  readonly quotas: Pick<Quotas, 'require'>
   /** The seed of a generation that was ordered without one. */
   readonly newSeed: () => number
 }
@@ -81,6 +88,7 @@ export const createOrdering =
     media,
     credits,
     jobs,
+    quotas,
     newSeed,
   }: OrderingDependencies) =>
   async (
@@ -120,7 +128,8 @@ export const createOrdering =
       const reference =
         reference_media_id === null ? null : await store.lockReferenceForKeyShare(tx, reference_media_id)
       if (reference === undefined) throw new Fault('media.not_found')
-      const { outputs, price } = order
+      const { outputs, price, maxBytes } = order
+      await quotas.require(tx, caller.userId, { jobs_under_way: 1, stored_bytes: maxBytes })
       const hasSeed = Object.hasOwn(order.model.parameters, 'seed')
       const row = await store.insert(tx, {
         id: newId(),
@@ -138,7 +147,7 @@ export const createOrdering =
         outputs,
         price,
       })
-      await jobs.enqueue(tx, row.id, reference)
+      await jobs.enqueue(tx, { generationId: row.id, referenceSha256: reference, reservedBytes: maxBytes })
       await credits.reserve(tx, caller.userId, row.id, price)
       return { status: 201, body: toGeneration(row) }
     }

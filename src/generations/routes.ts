@@ -61,6 +61,8 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
               'media.not_found',
               'model.unavailable',
               'credits.insufficient',
+              'quota.jobs_under_way',
+              'quota.stored_bytes',
             ],
           },
         ),

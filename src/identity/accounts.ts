@@ -114,9 +114,9 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
           async (tx) => {
             const unchanged =
               renewed === undefined
-                ? await store.lockAccountForShare(tx, user.id, hash)
+                ? await store.lockAccountForNoKeyUpdate(tx, user.id, hash)
                 : await store.replacePasswordHash(tx, user.id, hash, renewed)
-            return unchanged ? sessions.open(tx, user, device) : undefined
+            return unchanged ? sessions.openAnother(tx, user, device) : undefined
           },
           { grantsOnly: true },
         )

@@ -1,5 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Clock } from '../kit/clock.ts'
+import type { Quotas } from '../limits/quotas.ts'
 import type { Log } from '../platform/log.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { Passwords } from './passwords.ts'
@@ -17,11 +18,22 @@ type Dependencies = {
   lifecycle: AccountLifecycle
   clock: Clock
   log: Log
+  maxSessions: Quotas['maxSessions']
 }
 
 /** Accounts, their sessions and the tokens of those, as one service. */
-export const createIdentity = ({ store, changes, passwords, tokens, uses, lifecycle, clock, log }: Dependencies) => {
-  const sessions = createSessions({ store, changes, tokens, uses, clock, log })
+export const createIdentity = ({
+  store,
+  changes,
+  passwords,
+  tokens,
+  uses,
+  lifecycle,
+  clock,
+  log,
+  maxSessions,
+}: Dependencies) => {
+  const sessions = createSessions({ store, changes, tokens, uses, clock, log, maxSessions })
   return {
     ...createAccounts({ store, changes, passwords, sessions, lifecycle }),
     claimsOf: tokens.claimsOf,

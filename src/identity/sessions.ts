@@ -6,6 +6,7 @@ import type { RequestContext } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
+import type { Quotas } from '../limits/quotas.ts'
 import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
@@ -26,6 +27,7 @@ export type SessionDependencies = {
   uses: Pick<TokenUses, 'flush'>
   clock: Clock
   log: Log
+  maxSessions: Quotas['maxSessions']
   pause?: (ms: number) => Promise<void>
 }
 
@@ -47,7 +49,16 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  * Guarantee: a session that was ended is refused from the next request on; the database holds hashes of refresh tokens,
  * so a stolen copy of it cannot be used to sign in.
  */
-export const createSessions = ({ store, changes, tokens, uses, clock, log, pause = wait }: SessionDependencies) => {
+export const createSessions = ({
+  store,
+  changes,
+  tokens,
+  uses,
+  clock,
+  log,
+  maxSessions,
+  pause = wait,
+}: SessionDependencies) => {
   /** Opens a session in the transaction. Returns how to build the response, to be called after the commit. */
   const open = async (tx: TransactionSql, user: UserRow, device: Device): Promise<() => Promise<TokenResponse>> => {
     const nowMs = clock.now()
@@ -104,8 +115,28 @@ export const createSessions = ({ store, changes, tokens, uses, clock, log, pause
     return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs, late }
   }
 
+  /**
+   * As `open`, for a user who may have as many sessions as the plan allows: then the one that was seen least recently ends. A
+   * sign-in is never refused for it, because its user may not reach the other devices. The caller has locked the account.
+   */
+  const openAnother = async (
+    tx: TransactionSql,
+    user: UserRow,
+    device: Device,
+  ): Promise<() => Promise<TokenResponse>> => {
+    const max = maxSessions({ plan: user.plan, limits: null })
+    const replaced = max && (await store.endSurplusSession(tx, user.id, new Date(clock.now()), max))
+    const respond = await open(tx, user, device)
+    return () => {
+      const fields = { event: 'session.replaced', session_id: replaced, user_id: user.id, max_sessions: max }
+      if (replaced !== undefined) log.info(fields, 'a sign-in ended the session that was seen least recently')
+      return respond()
+    }
+  }
+
   return {
     open,
+    openAnother,
     endAll,
 
     /**

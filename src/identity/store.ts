@@ -5,6 +5,7 @@ import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import { refreshTokenStore, type SessionRow, sessionColumns } from './refresh-token-store.ts'
+import { sessionQuotaStore } from './session-quota-store.ts'
 
 export type UserRow = AccountFact & {
   id: string
@@ -23,6 +24,8 @@ export type EndReason =
   | 'refresh_reused'
   | 'account_closed'
   | 'suspended'
+  /** By a newer session, because the account had as many as it may. */
+  | 'replaced'
 
 export type SigningKeyRow = {
   kid: string
@@ -40,6 +43,7 @@ const keyColumns = (sql: Queryable) => sql`
 
 export const createIdentityStore = (sql: Sql) => ({
   ...refreshTokenStore,
+  ...sessionQuotaStore,
 
   /**
    * The account of an address. Of two accounts that were registered under different spellings of one address, the one whose
@@ -90,12 +94,14 @@ export const createIdentityStore = (sql: Sql) => ({
   },
 
   /**
-   * Locks the account for share until the transaction ends. Returns false when it is no longer active or its hash is not
-   * the one that was compared, so a sign-in that races with a change of password or with closing is refused.
+   * Locks the account for no key update until the transaction ends, so that its sign-ins take turns and each counts the
+   * sessions of those before. Returns false when it is no longer active or its hash is not the one that was compared, so a
+   * sign-in that races with a change of password or with closing is refused.
    */
-  lockAccountForShare: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
+  lockAccountForNoKeyUpdate: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
     const { count } = await tx`
-      select from users where id = ${id} and status = 'active' and password_hash = ${passwordHash} for share`
+      select from users where id = ${id} and status = 'active' and password_hash = ${passwordHash}
+         for no key update`
     return count === 1
   },
 

@@ -8,6 +8,13 @@ import { createLeaseStore, type Lease, type WorkerCapability } from './lease-sto
 /** How far an attempt is, from 0 to 1. */
 export type ProgressReport = Lease & { readonly fraction: number }
 
+type NewJob = {
+  readonly generationId: string
+  readonly referenceSha256?: string | null
+  /** The most that its outputs may take. */
+  readonly reservedBytes?: number
+}
+
 /** The highest position that is counted; a job further back has this one. */
 const maxPosition = 10_000
 
@@ -20,10 +27,13 @@ export const createJobStore = (sql: Sql, worker: string, capability: WorkerCapab
    * on commit. Locks the owner's account for share, so it stays active until the commit; throws
    * `identity.not_signed_in` when it is not active.
    */
-  enqueue: async (tx: TransactionSql, generationId: string, referenceSha256: string | null = null): Promise<void> => {
+  enqueue: async (
+    tx: TransactionSql,
+    { generationId, referenceSha256 = null, reservedBytes = 0 }: NewJob,
+  ): Promise<void> => {
     const { count } = await tx`
-      insert into generation_jobs (generation_id, priority, reference_sha256)
-      select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}
+      insert into generation_jobs (generation_id, priority, reference_sha256, reserved_bytes)
+      select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}, ${reservedBytes}
         from (select g.id, u.plan from generations g join users u on u.id = g.owner_id
                where g.id = ${generationId} and u.status = 'active' for share of u) owned`
     if (count === 0) throw new Fault('identity.not_signed_in')

@@ -2,8 +2,10 @@ import { Buffer } from 'node:buffer'
 import { Fault, type InputProblem, invalidInput } from '../fault.ts'
 import { describeInputError } from '../http/input-errors.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
+import { imageLimits } from '../media/formats/image-format.ts'
+import { videoLimits } from '../media/formats/video-format.ts'
 import type { Offer } from './model.ts'
-import { type Model, type Parameter, type ParameterValue, type ProviderName, registry } from './registry.ts'
+import { type Kind, type Model, type Parameter, type ParameterValue, type ProviderName, registry } from './registry.ts'
 
 /** An order before validation. */
 export type OrderInput = {
@@ -22,11 +24,16 @@ export type Order = {
   readonly parameters: Readonly<Record<string, ParameterValue>>
   /** Credits for all outputs together. */
   readonly price: number
+  /** The most that all outputs together may take. */
+  readonly maxBytes: number
 }
 
 export type AvailableModel = Model & { readonly available: boolean }
 
 const maxProblems = 20
+
+/** Larger outputs are refused. */
+const maxOutputBytes: Readonly<Record<Kind, number>> = { image: imageLimits.bytes, video: videoLimits.bytes }
 
 const byId = new Map(registry.map((model) => [model.id, model]))
 
@@ -142,7 +149,13 @@ export const createModels = ({ providers }: { providers: ReadonlySet<ProviderNam
       const problems = orderProblems(model, input)
       if (problems.length > 0) throw new Fault('request.invalid', { problems: problems.slice(0, maxProblems) })
       const { outputs = 1, parameters = {} } = input
-      return { model, outputs, parameters: withDefaults(model, parameters), price: model.credits * outputs }
+      return {
+        model,
+        outputs,
+        parameters: withDefaults(model, parameters),
+        price: model.credits * outputs,
+        maxBytes: maxOutputBytes[model.kind] * outputs,
+      }
     },
   }
 }

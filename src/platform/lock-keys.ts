@@ -10,6 +10,8 @@ export const lockKeys = {
   signingKeys: 7_301_950_217,
   /** Hash seed: held while the effective access of one user, or to one project, changes; shared by writes it decides. */
   userAccessSeed: 7_301_950_218,
+  /** Hash seed: held while what an account holds is counted and grows. */
+  usageSeed: 7_301_950_219,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,
 } as const

@@ -99,7 +99,11 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
     .use(grantRoutes({ projects, guard }))
     .post('', async ({ context, caller, body, status }) => status(201, await projects.create(context, caller, body)), {
       signedIn: true,
-      ...contract({ body: model.newProject }, { 201: model.project }, { summary: 'Create a project', tags }),
+      ...contract(
+        { body: model.newProject },
+        { 201: model.project },
+        { summary: 'Create a project', tags, errors: ['quota.projects'] },
+      ),
     })
     .get(
       '',
@@ -167,7 +171,7 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
           {
             summary: 'Transfer a project to a user who may read it through a team; only for its owner',
             tags,
-            errors: ['project.not_found', 'access.denied', 'project.new_owner_unfit'],
+            errors: ['project.not_found', 'access.denied', 'project.new_owner_unfit', 'project.new_owner_full'],
           },
         ),
       },

@@ -16,6 +16,7 @@ import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
+import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type {
   Grant,
@@ -90,11 +91,13 @@ export const createProjects = ({
   access,
   transactionalAccess,
   changes,
+  quotas,
 }: {
   store: ProjectStore
   access: Access
   transactionalAccess: TransactionalAccess
   changes: Changes
+  quotas: Pick<Quotas, 'require'>
 }) => {
   /**
    * Locks a project and its teams for no key update, and another team that it is granted to, and checks the action again.
@@ -120,6 +123,7 @@ export const createProjects = ({
         context.deadline,
         async (tx) => {
           await requireSignedInForShare(tx, caller)
+          await quotas.require(tx, caller.userId, { projects: 1 })
           const row = await store.insert(tx, {
             id: newId(),
             owner_id: caller.userId,
@@ -173,6 +177,7 @@ export const createProjects = ({
         const ownerId = await lockAndRequire(tx, context, caller, 'admin', id)
         if (ownerId !== caller.userId) throw new Fault('access.denied')
         if (!(await store.canReadThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
+        await quotas.require(tx, newOwnerId, { projects: 1 }, () => new Fault('project.new_owner_full'))
         return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
       }),
 

@@ -3,7 +3,7 @@ import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp }
 
 const name = text(1, 200)
 const description = text(0, 4000)
-const maxMembers = t.Integer({ minimum: 1, maximum: 1000, description: 'Not below the number of members' })
+const maxMembers = t.Integer({ minimum: 1, maximum: 10_000, description: 'Not below the number of members' })
 
 /** The roles that can be assigned. The owner changes only by a transfer. */
 const assignableRoles = ['admin', 'editor', 'contributor', 'viewer'] as const

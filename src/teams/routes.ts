@@ -87,7 +87,13 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
           {
             summary: 'Transfer a team to one of its members; the previous owner becomes an admin',
             tags,
-            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found', 'team.new_owner_inactive'],
+            errors: [
+              'team.not_found',
+              'team.role_too_low',
+              'team.member_not_found',
+              'team.new_owner_inactive',
+              'team.new_owner_full',
+            ],
           },
         ),
       },
@@ -103,7 +109,7 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
       ...contract(
         { body: model.newTeam },
         { 201: model.team },
-        { summary: 'Create a team; the caller becomes its owner', tags },
+        { summary: 'Create a team; the caller becomes its owner', tags, errors: ['quota.teams'] },
       ),
     })
     .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {

@@ -7,6 +7,7 @@ import type { RequestContext } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
+import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { MemberRow, Place } from './member-store.ts'
 import type { AssignableRole, Member, NewTeam, Statistics, Team, TeamChanges } from './model.ts'
@@ -56,7 +57,17 @@ const countPerName = <T extends string>(names: readonly T[], counts: Partial<Rec
  * exactly one owner. When a call that takes access away has answered, the member has lost that access on every project of
  * the team.
  */
-export const createTeams = ({ store, changes, clock }: { store: TeamStore; changes: Changes; clock: Clock }) => {
+export const createTeams = ({
+  store,
+  changes,
+  quotas,
+  clock,
+}: {
+  store: TeamStore
+  changes: Changes
+  quotas: Pick<Quotas, 'require'>
+  clock: Clock
+}) => {
   /** The guard has checked session and account; they are locked, so a change after they have ended is refused. */
   const change = <T>(
     context: RequestContext,
@@ -96,6 +107,7 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
         context,
         caller,
         async (tx) => {
+          await quotas.require(tx, caller.userId, { teams: 1 })
           await store.insert(tx, { id, ...input }, caller.userId)
           return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
         },
@@ -139,6 +151,8 @@ export const createTeams = ({ store, changes, clock }: { store: TeamStore; chang
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         if (!isActive) throw new Fault('team.new_owner_inactive')
+        if (userId !== caller.userId)
+          await quotas.require(tx, userId, { teams: 1 }, () => new Fault('team.new_owner_full'))
         await store.transfer(tx, id, caller.userId, userId)
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),

@@ -46,7 +46,7 @@ for (const owners of [1, 100, jobs]) {
     ...(await measure('lease of 2', lease)),
     ...(await measure('order', async () => {
       const id = await addGeneration()
-      await sql.begin((tx) => store.enqueue(tx, id))
+      await sql.begin((tx) => store.enqueue(tx, { generationId: id }))
     })),
     ...(await measure('poll', () => store.isAnyDue())),
     ...(await measure('position', async () => {

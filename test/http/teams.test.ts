@@ -277,7 +277,7 @@ describe('a team', () => {
       fixture.client.patch(`${path}/${id}`, { max_members }, as(people.admin))
     expect(outcomeOf(await setMaxMembers(7))).toBe('409 team.max_members_too_low')
     expect(outcomeOf(await setMaxMembers(8))).toBe('200')
-    for (const wrong of [0, 1001, 7.5, -1]) expect(outcomeOf(await setMaxMembers(wrong))).toBe('422 request.invalid')
+    for (const wrong of [0, 10_001, 7.5, -1]) expect(outcomeOf(await setMaxMembers(wrong))).toBe('422 request.invalid')
   })
 
   test('is in the list of each of its members, newest first, and the pages together are the whole list', async () => {

@@ -95,6 +95,7 @@ describe('the model registry', () => {
       outputs: 1,
       parameters: { width: 512, height: 512, format: 'webp' },
       price: 1,
+      maxBytes: 26_214_400,
     })
     expect(models.order({ model: 'local/procedural', outputs: 4, parameters: { seed: 2 ** 32 - 1 } })).toMatchObject({
       parameters: { seed: 4_294_967_295 },

@@ -139,8 +139,9 @@ describe('a limit or a lock key', () => {
   })
 
   test('of an advisory lock is named in the register, is unique, and is the same in SQL and TypeScript', async () => {
-    const [row] = await sql<{ seed: string }[]>`select user_access_lock_seed() as seed`
-    expect(Number(row?.seed)).toBe(lockKeys.userAccessSeed)
+    const [row] = await sql<{ access: string; usage: string }[]>`
+      select user_access_lock_seed() as access, usage_lock_seed() as usage`
+    expect([Number(row?.access), Number(row?.usage)]).toEqual([lockKeys.userAccessSeed, lockKeys.usageSeed])
     const keys = Object.values(lockKeys)
     expect(new Set(keys).size).toBe(keys.length)
     const calls: string[] = []
@@ -149,6 +150,6 @@ describe('a limit or a lock key', () => {
       for (const [call = ''] of text.matchAll(/pg_(?:try_)?advisory\w*\(.*$/gm)) calls.push(call)
     }
     expect(calls.length).toBeGreaterThanOrEqual(4)
-    expect(calls.filter((call) => !/lockKeys\.\w+|user_access_lock_seed\(\)/.test(call))).toEqual([])
+    expect(calls.filter((call) => !/lockKeys\.\w+|(?:user_access|usage)_lock_seed\(\)/.test(call))).toEqual([])
   })
 })

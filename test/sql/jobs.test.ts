@@ -52,7 +52,7 @@ const addUser = async (plan = 'free') => {
 const addJob = async (plan?: string, ownedBy?: string) => {
   const [id, owner] = [newId(), ownedBy ?? (await addUser(plan))]
   await sql`insert into generations (id, owner_id, model, prompt) values (${id}, ${owner}, 'm', 'p')`
-  await inTransaction((tx) => createJobStore(sql, 'enqueuer', capability).enqueue(tx, id))
+  await inTransaction((tx) => createJobStore(sql, 'enqueuer', capability).enqueue(tx, { generationId: id }))
   return id
 }
 const rowOf = async (id: string) => (await sql`select * from generation_jobs where generation_id = ${id}`)[0]

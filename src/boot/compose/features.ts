@@ -24,6 +24,8 @@ import { createRunner } from '../../jobs/runner.ts'
 import { createJobStore } from '../../jobs/store.ts'
 import { createWork } from '../../jobs/work.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
+import { createQuotaStore } from '../../limits/quota-store.ts'
+import { createQuotas } from '../../limits/quotas.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -54,7 +56,7 @@ const leasingMs = 10_000
 const seeds = 2 ** 32
 
 /** Used by more than one feature. */
-const composeShared = ({ config, clock, database }: Infrastructure, { caches: { changes } }: AccessParts) => {
+const composeShared = ({ config, clock, log, database }: Infrastructure, { caches: { changes } }: AccessParts) => {
   const userStore = createUserStore(database.admin)
   const operators = createOperators(userStore)
   const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
@@ -65,12 +67,23 @@ const composeShared = ({ config, clock, database }: Infrastructure, { caches: { 
     idempotency,
     welcomeCredits: config.welcomeCredits,
   })
-  return { userStore, operators, idempotency, credits }
+  const quotas = createQuotas({
+    store: createQuotaStore(database.read),
+    policy: config.policy,
+    mode: config.limits,
+    log,
+  })
+  return { userStore, operators, idempotency, credits, quotas }
 }
 
 type Shared = ReturnType<typeof composeShared>
 
-const composeMedia = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
+const composeMedia = (
+  infrastructure: Infrastructure,
+  access: AccessParts,
+  { quotas }: Shared,
+  stack: AsyncDisposableStack,
+) => {
   const { config, clock, log, database, secrets, images, objects } = infrastructure
   const { changes } = access.caches
   const store = createMediaStore(database.read, database.batch)
@@ -100,6 +113,7 @@ const composeMedia = (infrastructure: Infrastructure, access: AccessParts, stack
       mediaStorage,
       access: access.access,
       changes,
+      quotas,
       clock,
       requestMs: config.requestTimeoutMs,
     }),
@@ -111,7 +125,7 @@ type MediaParts = ReturnType<typeof composeMedia>
 const composeGenerations = (
   { config, clock, log, database, images, safeFetch }: Infrastructure,
   { caches, access, transactionalAccess, permissionRecheck, listingStore }: AccessParts,
-  { idempotency, credits }: Shared,
+  { idempotency, credits, quotas }: Shared,
   { media, mediaStorage }: MediaParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -180,6 +194,7 @@ const composeGenerations = (
     media,
     credits,
     jobs: jobStore,
+    quotas,
     newSeed: () => randomInt(seeds),
   })
   const generationStream = createGenerationStream({ hub: streams, get: generations.get })
@@ -191,7 +206,7 @@ type GenerationParts = ReturnType<typeof composeGenerations>
 const composeAccounts = (
   { config, clock, log, database, secrets, passwords, identityStore, keys }: Infrastructure,
   { caches: { changes }, access, warmUp }: AccessParts,
-  { userStore, operators, credits }: Shared,
+  { userStore, operators, credits, quotas }: Shared,
   { generations }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -220,16 +235,18 @@ const composeAccounts = (
     },
     clock,
     log,
+    maxSessions: quotas.maxSessions,
   })
   return {
     identity,
     guard: createGuard({ access, claimsOf: identity.claimsOf }),
     users: createUsers({ store: userStore, operators, sessions: identityStore, changes, clock, log }),
-    teams: createTeams({ store: teamStore, changes, clock }),
+    teams: createTeams({ store: teamStore, changes, quotas, clock }),
     invitations: createInvitations({
       store: createInvitationStore(database.read),
       teams: teamStore,
       changes,
+      quotas,
       clock,
     }),
   }
@@ -245,7 +262,7 @@ export const composeFeatures = (
   const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts)
-  const media = composeMedia(infrastructure, accessParts, stack)
+  const media = composeMedia(infrastructure, accessParts, shared, stack)
   const generations = composeGenerations(infrastructure, accessParts, shared, media, stack)
   const accounts = composeAccounts(infrastructure, accessParts, shared, generations, stack)
   const { operators } = shared
@@ -259,6 +276,7 @@ export const composeFeatures = (
       access,
       transactionalAccess,
       changes,
+      quotas: shared.quotas,
     }),
     serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock }),
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),

@@ -26,6 +26,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
             errors: [
               ...Object.values(refusals),
               'media.type_contradicted',
+              'quota.stored_bytes',
               'media.too_slow',
               'media.too_many_uploads',
               'media.busy',

@@ -8,6 +8,7 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { createDeadlines, type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
 import { createFairSlots, SlotsFull } from '../../kit/fair-slots.ts'
+import type { Quotas } from '../../limits/quotas.ts'
 import { databaseFault } from '../../platform/postgres.ts'
 import { PoolBusy, WorkTimedOut } from '../../platform/worker-pool.ts'
 import { type ImageRefusal, imageLimits } from '../formats/image-format.ts'
@@ -66,6 +67,9 @@ const toFault = (error: unknown): unknown => {
   return error instanceof WorkTimedOut ? new Fault('media.damaged', { cause: error }) : error
 }
 
+/** At least one, so that an upload without Content-Length is refused where nothing more fits. */
+const announcedBytes = ({ headers }: Request): number => Math.max(1, Number(headers.get('content-length') ?? 1))
+
 /** The media type in the request's Content-Type; throws when uploads do not accept it. */
 const acceptedType = ({ headers }: Request): string => {
   const [value = ''] = (headers.get('content-type') ?? '').split(';', 1)
@@ -91,6 +95,7 @@ export const createUploads = ({
   mediaStorage,
   access,
   changes,
+  quotas,
   clock,
   requestMs,
 }: {
@@ -98,6 +103,7 @@ export const createUploads = ({
   mediaStorage: Pick<MediaStorage, 'inspect' | 'put' | 'discard' | 'confirm'>
   access: Pick<Access, 'authenticate'>
   changes: Changes
+  quotas: Pick<Quotas, 'require' | 'requireSoFar'>
   clock: Clock
   requestMs: number
 }) => {
@@ -148,6 +154,7 @@ export const createUploads = ({
         deadline,
         async (tx) => {
           await requireSignedInForShare(tx, caller)
+          await quotas.require(tx, caller.userId, { stored_bytes: image.bytes.byteLength })
           const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId: caller.userId }, [image])
           return toMedia(await store.findInserted(tx, id))
         },
@@ -169,6 +176,7 @@ export const createUploads = ({
       begin(userId)
       let release = () => {}
       try {
+        await quotas.requireSoFar(deadline, userId, { stored_bytes: announcedBytes(request) })
         const bytes = await readBody(request, async () => {
           release = await takeTurn(userId)
         })

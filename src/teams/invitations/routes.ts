@@ -73,7 +73,7 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
         {
           summary: 'Accept an invitation to the caller’s address, and join the team',
           tags,
-          errors: ['team.invitation_not_found', 'team.full', 'team.already_member'],
+          errors: ['team.invitation_not_found', 'team.full', 'team.already_member', 'quota.team_members'],
         },
       ),
     })

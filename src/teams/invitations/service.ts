@@ -9,6 +9,7 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
+import type { Quotas } from '../../limits/quotas.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
 import type { Team } from '../model.ts'
@@ -38,17 +39,19 @@ const toInvitation = (row: InvitationRow): Invitation => ({
  *
  * Guarantees: an invitation adds at most one member, the account with the invited address, within 7 days. Its secret is
  * returned once and stored as a hash. An invalid secret and the secret of another account get the same answer. A team
- * never has more members than `max_members`.
+ * never has more members than `max_members`, nor more than the quota of its owner.
  */
 export const createInvitations = ({
   store,
   teams,
   changes,
+  quotas,
   clock,
 }: {
   store: InvitationStore
   teams: TeamStore
   changes: Changes
+  quotas: Pick<Quotas, 'requireTeamRoom'>
   clock: Clock
 }) => {
   const change = <T>(context: RequestContext, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
@@ -124,9 +127,9 @@ export const createInvitations = ({
       change(context, async (tx) => {
         const now = new Date(clock.now())
         const { id, team_id, role, max_members } = await lockPresented(tx, caller, secret, now)
-        if ((await teams.countMembers(tx, team_id)) >= max_members) {
-          throw new Fault('team.full', { extensions: { max_members } })
-        }
+        const members = await teams.countMembers(tx, team_id)
+        if (members >= max_members) throw new Fault('team.full', { extensions: { max_members } })
+        await quotas.requireTeamRoom(tx, team_id, members)
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
         return requireTeam(await teams.find(context.deadline, team_id, caller.userId, tx))

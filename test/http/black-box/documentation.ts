@@ -3,7 +3,7 @@ import { catalogue, type FaultCode } from '../../../src/fault.ts'
 import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
 import type { Group } from './driver.ts'
 
-/** Faults that need a broken or full server or an empty balance. Other suites cover them. */
+/** Faults that need a broken or full server, an empty balance or a full account. Other suites cover them. */
 const unprovoked: readonly FaultCode[] = [
   'request.timeout',
   'request.outcome_unknown',
@@ -18,6 +18,13 @@ const unprovoked: readonly FaultCode[] = [
   'media.too_many_uploads',
   'credits.insufficient',
   'generation.streams_full',
+  'quota.stored_bytes',
+  'quota.jobs_under_way',
+  'quota.projects',
+  'quota.teams',
+  'quota.team_members',
+  'project.new_owner_full',
+  'team.new_owner_full',
 ]
 
 /** Credentials by route: none, a user's token, a service key, either of the two, or a token or a link's parameters. */

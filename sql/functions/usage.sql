@@ -1,0 +1,90 @@
+-- What the account of a person holds, for quotas: projects and teams that it owns, live sessions, unfinished jobs, stored bytes.
+--
+-- A change that adds to it takes the lock of the account's usage, then counts, then adds, in one transaction. So of concurrent
+-- changes each counts those before it. What takes away needs no lock. Rows are counted in an index; stored bytes have a
+-- counter, because an account may own a million media.
+
+-- Stored bytes are those of media, and those that unfinished jobs have reserved for their outputs. A job that completes turns
+-- the one into the other in its transaction. The settings keep the planner on the indexes, because it may have planned while
+-- a table was empty.
+create or replace function usage_of(person uuid, quota text) returns bigint language plpgsql stable
+  set search_path from current set enable_seqscan = off as $$
+begin
+  case quota
+    when 'projects' then
+      return (select count(*) from projects where owner_id = person);
+    when 'teams' then
+      return (select count(*) from team_members where user_id = person and role = 'owner');
+    when 'sessions' then
+      return (select count(*) from sessions
+               where user_id = person and ended_at is null and least(idle_expires_at, expires_at) > clock_timestamp());
+    when 'jobs_under_way' then
+      return (select count(*) from generation_jobs where owner_id = person);
+    when 'stored_bytes' then
+      return coalesce((select media_bytes from account_usage where user_id = person), 0)
+           + coalesce((select sum(reserved_bytes) from generation_jobs where owner_id = person), 0);
+  end case;
+end $$;
+comment on function usage_of(uuid, text) is 'How much of a quota an account uses.';
+
+-- The lock is advisory, so that nothing has to exist before. It comes after all rows but jobs and balances in the lock order.
+-- The counts are statements of their own: each sees the commits made while the lock was waited for.
+create or replace function lock_usage(person uuid, quotas text[]) returns table (quota text, used bigint)
+  language plpgsql set search_path from current as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(person::text, usage_lock_seed()));
+  foreach quota in array quotas loop
+    used := usage_of(person, quota);
+    return next;
+  end loop;
+end $$;
+comment on function lock_usage(uuid, text[]) is
+  'Locks what an account holds until the transaction ends, so that quotas hold, and returns how much of each quota it uses.';
+
+-- Runs after each statement that changes media. Rows are written in the order of their users, so that statements that change
+-- the media of several users wait for each other without a deadlock.
+create or replace function count_media_bytes() returns trigger language plpgsql set search_path from current as $$
+begin
+  if tg_op = 'TRUNCATE' then
+    update account_usage set media_bytes = 0 where media_bytes <> 0;
+    return null;
+  end if;
+  if tg_op = 'INSERT' then
+    perform add_media_bytes(array(select owner_id from after), array(select sha256 from after), 1);
+  elsif tg_op = 'DELETE' then
+    perform add_media_bytes(array(select owner_id from before), array(select sha256 from before), -1);
+  elsif exists (
+    select from before b full join after a using (id) where (a.owner_id, a.sha256) is distinct from (b.owner_id, b.sha256)
+  ) then
+    perform add_media_bytes(array(select owner_id from after), array(select sha256 from after), 1);
+    perform add_media_bytes(array(select owner_id from before), array(select sha256 from before), -1);
+  end if;
+  return null;
+end $$;
+comment on function count_media_bytes() is 'Adds the bytes of new media to the usage of their owners, and takes those of deleted media away.';
+
+-- Rows inserted without the setting are skipped: a dump has them, and its media are counted (skip_computed_rows).
+create or replace function add_media_bytes(owners uuid[], objects text[], sign integer) returns void
+  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+begin
+  insert into account_usage as u (user_id, media_bytes)
+  select m.owner_id, sign * sum(o.bytes)
+    from unnest(owners, objects) as m (owner_id, sha256) join media_objects o on o.sha256 = m.sha256
+   group by m.owner_id order by m.owner_id
+      on conflict (user_id) do update set media_bytes = u.media_bytes + excluded.media_bytes;
+end $$;
+comment on function add_media_bytes(uuid[], text[], integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
+
+-- For changes that were made while triggers were disabled. Keeps media from changing meanwhile.
+create or replace function recount_media_bytes() returns void language plpgsql set search_path from current as $$
+begin
+  lock table media in share row exclusive mode;
+  update account_usage u set media_bytes = counted.bytes
+    from (select u.user_id, coalesce(sum(o.bytes), 0) as bytes
+            from account_usage u left join media m on m.owner_id = u.user_id left join media_objects o on o.sha256 = m.sha256
+           group by u.user_id) counted
+   where u.user_id = counted.user_id and u.media_bytes <> counted.bytes;
+  perform add_media_bytes(array_agg(owner_id), array_agg(sha256), 1)
+    from media m where not exists (select from account_usage u where u.user_id = m.owner_id);
+end $$;
+comment on function recount_media_bytes() is 'Counts the stored bytes of all accounts anew.';
