@@ -87,6 +87,9 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
   return 200 + 2 * key.length + (extraBytes ?? 0)
 }
 
+/** The most of memory that is taken by ids that do not exist: anybody can ask about any number of them. */
+const maxAbsentShare = 0.1
+
 /** Limit for invalidating a stale fact on every instance. */
 const dropMs = 5_000
 
@@ -109,7 +112,8 @@ const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: Outa
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
   const { hooks = noOutageHooks } = dependencies
-  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits })
+  const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
+  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent })
   const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
   const pendingInvalidations = createPendingInvalidations(realClock)
   const registry = createRedisRegistry({

@@ -26,7 +26,8 @@ type Entry<V> = {
  *
  * Guarantee: at most `maxEntries` entries and, by the estimate of `sizeOf`, at most `maxBytes`. An expired entry is a miss. It
  * stays until eviction, so `peekStale` can still read it. `get` is O(1); `set` is O(1) plus its evictions; no call scans the
- * map. Negative entries live for `absentTtlMs`. `jitter` shortens each time to live by a random fraction, so that entries
+ * map. Negative entries live for `absentTtlMs`, and make place for each other beyond `maxAbsent`: keys that do not exist are
+ * without number, so lookups of them would evict the values. `jitter` shortens each time to live by a random fraction, so that entries
  * loaded together do not expire together.
  */
 export type TtlMap<V> = {
@@ -59,6 +60,8 @@ export type TtlMapOptions<V> = {
   clock: Clock
   /** Default 10,000. */
   maxEntries?: number
+  /** The most negative entries among them. Default: no bound of their own. */
+  maxAbsent?: number
   /** Default: no bound. */
   maxBytes?: number
   /** Estimated size of an entry in bytes. Default: 0. */
@@ -73,9 +76,11 @@ export type TtlMapOptions<V> = {
 
 export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const { clock, ttlMs, maxEntries = 10_000, absentTtlMs = ttlMs / 10, jitter = 0.1, random = Math.random } = options
-  const { maxBytes = Number.POSITIVE_INFINITY, sizeOf = () => 0 } = options
+  const { maxBytes = Number.POSITIVE_INFINITY, maxAbsent = Number.POSITIVE_INFINITY, sizeOf = () => 0 } = options
   let bytesInUse = 0
   const entries = new Map<string, Entry<V>>()
+  /** The negative entries, oldest first. */
+  const absents = new Map<string, Entry<V>>()
   // A linked list holds the order of use: relinking an entry costs a tenth of inserting it into a Map again.
   let newest: Entry<V> | undefined
   let oldest: Entry<V> | undefined
@@ -104,6 +109,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const remove = (entry: Entry<V>) => {
     unlink(entry)
     entries.delete(entry.key)
+    if (entry.lookup.kind === 'absent') absents.delete(entry.key)
     bytesInUse -= entry.bytes
   }
 
@@ -113,6 +119,10 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     if (previous !== undefined) remove(previous)
     const bytes = sizeOf(key, lookup.kind === 'hit' ? lookup.value : undefined)
     if (bytes > maxBytes) return
+    if (lookup.kind === 'absent') {
+      const [first] = absents.size >= maxAbsent ? absents.values() : []
+      if (first !== undefined) remove(first)
+    }
     while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) remove(oldest)
     const entry: Entry<V> = {
       key,
@@ -124,6 +134,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       older: undefined,
     }
     entries.set(key, entry)
+    if (lookup.kind === 'absent') absents.set(key, entry)
     linkAsNewest(entry)
     bytesInUse += bytes
   }
@@ -157,6 +168,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     },
     clear: () => {
       entries.clear()
+      absents.clear()
       newest = undefined
       oldest = undefined
       bytesInUse = 0

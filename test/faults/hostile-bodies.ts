@@ -78,9 +78,16 @@ const observe = async (): Promise<Window> => {
   return { latencies, fromMs, untilMs: Date.now() }
 }
 
-const lagsIn = ({ fromMs, untilMs }: Window): number[] =>
-  [...server.output().matchAll(/^LAG (\d+) (.*)$/gm)].flatMap(([, at, lags]) =>
-    Number(at) >= fromMs + 300 && Number(at) <= untilMs ? (lags ?? '').split(' ').map(Number) : [],
+type Tick = { lateMs: number; usedMs: number }
+
+const ticksIn = ({ fromMs, untilMs }: Window): Tick[] =>
+  [...server.output().matchAll(/^TICKS (\d+) (.*)$/gm)].flatMap(([, at, ticks]) =>
+    Number(at) >= fromMs + 300 && Number(at) <= untilMs
+      ? (ticks ?? '').split(' ').map((tick) => {
+          const [lateMs = 0, usedMs = 0] = tick.split('/').map(Number)
+          return { lateMs, usedMs }
+        })
+      : [],
   )
 
 const startAttack = async (name: string): Promise<{ process: ChildProcess; counts(): string }> => {
@@ -118,10 +125,15 @@ for (const name of Object.keys(attacks)) {
   }
   const row = (label: string, windows: readonly Window[]) => {
     const latency = describe(windows.flatMap(({ latencies }) => latencies))
-    const lag = describe(windows.flatMap(lagsIn))
+    const ticks = windows.flatMap(ticksIn)
+    const late = describe(ticks.map(({ lateMs }) => lateMs))
+    const used = describe(ticks.map(({ usedMs }) => usedMs))
+    const seconds = windows.reduce((sum, { fromMs, untilMs }) => sum + untilMs - fromMs - 300, 0) / 1_000
+    const cores = ticks.reduce((sum, { usedMs }) => sum + usedMs, 0) / seconds / 1_000
     console.log(
       `  ${label}  check P50 ${fixed(latency.p50)} P99 ${fixed(latency.p99)} max ${fixed(latency.max)} of ${latency.count};` +
-        ` lag P50 ${fixed(lag.p50)} P99 ${fixed(lag.p99)} max ${fixed(lag.max)}`,
+        ` lag P50 ${fixed(late.p50)} P99 ${fixed(late.p99)} max ${fixed(late.max)};` +
+        ` busy for P99 ${fixed(used.p99)} max ${fixed(used.max)}; cores ${cores.toFixed(2)}`,
     )
     return latency
   }

@@ -43,6 +43,33 @@ describe('a lookup', () => {
   })
 })
 
+describe('negative entries', () => {
+  test('make place for each other beyond their bound, oldest first, and evict no value', () => {
+    const { map } = create({ maxEntries: 10, maxAbsent: 3 })
+    for (let value = 0; value < 7; value += 1) map.set(`value ${value}`, value)
+    for (let key = 0; key < 1_000; key += 1) map.setAbsent(`absent ${key}`)
+    for (let value = 0; value < 7; value += 1) expect(map.get(`value ${value}`)).toEqual(hit(value))
+    for (const key of [997, 998, 999]) expect(map.get(`absent ${key}`)).toEqual({ kind: 'absent' })
+    expect([map.get('absent 996'), map.size]).toEqual([{ kind: 'miss' }, 10])
+  })
+
+  test('count towards their bound only while they are absent and present in the map', () => {
+    const { map } = create({ maxAbsent: 2 })
+    map.setAbsent('a')
+    map.setAbsent('b')
+    map.set('a', 1)
+    map.delete('b')
+    map.setAbsent('c')
+    map.setAbsent('d')
+    map.setAbsent('d')
+    expect(['a', 'c', 'd'].map((key) => map.get(key).kind)).toEqual(['hit', 'absent', 'absent'])
+    map.clear()
+    map.setAbsent('e')
+    map.setAbsent('f')
+    expect(['e', 'f'].map((key) => map.get(key).kind)).toEqual(['absent', 'absent'])
+  })
+})
+
 describe('expiry', () => {
   test('makes an entry a miss when its time to live has passed; peekStale still reads it', () => {
     const { map, clock } = create()
