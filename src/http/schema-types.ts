@@ -1,9 +1,13 @@
-import { type Static, type TObject, type TProperties, type TSchema, Type as t } from '@sinclair/typebox'
+import { FormatRegistry, type Static, type TObject, type TProperties, type TSchema, Type as t } from '@sinclair/typebox'
 import { t as elysia } from 'elysia'
 import { invalidInput } from '../fault.ts'
 import { decodeCursor } from '../kit/cursor.ts'
+import { isDateTime } from '../kit/date-time.ts'
 import { maxEmailLength } from '../kit/email.ts'
 import { idPattern } from '../kit/id.ts'
+
+// In place of Elysia's, which takes 30 February, a day without a time, and a space for the T.
+FormatRegistry.Set('date-time', isDateTime)
 
 /** An object with these fields and no others. */
 export const closed = <P extends TProperties>(properties: P): TObject<P> =>
