@@ -3,8 +3,11 @@ import { Redis as Client, type RedisCommander } from 'ioredis'
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from './log.ts'
 
-/** A Lua script. Sent in full once on each connection, then by SHA-1 (EVALSHA); sent again if the server has evicted it. */
-export type Script = { readonly lua: string; readonly keys: number }
+/**
+ * A Lua script. Sent in full once on each connection, then by SHA-1 (EVALSHA); sent again if the server has evicted it. `given`:
+ * the number of keys is the first argument of each call.
+ */
+export type Script = { readonly lua: string; readonly keys: number | 'given' }
 
 type Argument = string | number | Buffer
 
@@ -35,7 +38,7 @@ export type RedisState = 'up' | 'down' | 'tripped'
  */
 export type Redis<S extends string = never> = {
   /** The result of the work. Undefined (a miss) when it timed out, failed or was not started. */
-  run<T>(work: Work<T, S>): Promise<T | undefined>
+  run<T>(work: Work<T, S>, withinMs?: number): Promise<T | undefined>
   /**
    * For writes that must be tried even while the breaker is open, such as invalidations. True when the work finished in time.
    * False at once without a connection; false later means that the outcome is unknown.
@@ -194,7 +197,10 @@ const createClient = (
     disconnectTimeout: closeTimeoutMs,
     socketTimeout: socketTimeoutMs,
     scripts: Object.fromEntries(
-      Object.entries(scripts).map(([name, { lua, keys }]) => [scriptPrefix + name, { lua, numberOfKeys: keys }]),
+      Object.entries(scripts).map(([name, { lua, keys }]) => [
+        scriptPrefix + name,
+        { lua, ...(keys !== 'given' && { numberOfKeys: keys }) },
+      ]),
     ),
   })
 
@@ -302,11 +308,11 @@ export const createRedis = <S extends string = never>({
   connect()
 
   return {
-    run: async (work) => {
+    run: async (work, withinMs = deadlineMs) => {
       const link = currentLink()
       if (link === undefined || !breakerAllows(link)) return undefined
       try {
-        return await link.breaker.execute(() => withTimeout(deadlineMs, () => work(link.connection)))
+        return await link.breaker.execute(() => withTimeout(withinMs, () => work(link.connection)))
       } catch (error) {
         recordFailure(link, error)
         return undefined

@@ -1,0 +1,46 @@
+/** What an instance reports of one key, and asks about it. */
+export type Report = {
+  readonly budget: string
+  readonly id: string
+  readonly windowMs: number
+  readonly limit: number
+  /** Units to take. 0: only report and read. */
+  readonly cost: number
+  /** Units admitted here and not reported yet: pairs of age in slots, and units. */
+  readonly admitted: readonly (readonly [age: number, units: number])[]
+  /** Requests refused here and not reported yet. */
+  readonly refused: number
+}
+
+export type Answer = {
+  /** Units of all instances in the window, with those of the report and, where they were taken, its cost. */
+  readonly total: number
+  /** 0: the cost fits, or for a cost of 0 one unit would fit. Else in how long it will, by the units counted so far. */
+  readonly retryAfterMs: number
+}
+
+/** A key that has no units left. */
+export type LimitedKey = {
+  readonly budget: string
+  readonly id: string
+  readonly limit: number
+  readonly used: number
+  readonly refused: number
+  readonly untilMs: number
+}
+
+/**
+ * How instances share what they have admitted. `exchange` adds the reported units, and takes the costs of all reports or, where
+ * one does not fit, of none. It takes at most 100 ms and does not reject; undefined where the outcome is unknown.
+ */
+export type Exchange = {
+  exchange(reports: readonly Report[]): Promise<readonly Answer[] | undefined>
+  /** False: `exchange` would fail at once. Cheap. */
+  isAvailable(): boolean
+  /** Changes when reported units may have been lost: another server, or another start of it. Undefined while not available. */
+  readonly epoch: string | undefined
+  /** Deletes the units of a key, on this side of all instances. */
+  forget(budget: string, id: string): Promise<boolean>
+  /** The keys without units left; undefined where they are not known. */
+  list(limit: number): Promise<readonly LimitedKey[] | undefined>
+}
