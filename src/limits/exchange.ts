@@ -6,6 +6,8 @@ export type Report = {
   readonly limit: number
   /** Units to take. 0: only report and read. */
   readonly cost: number
+  /** Takes as much of the cost as there is. Else, and in an exchange of several reports, all of it or nothing. */
+  readonly isPartial: boolean
   /** Units admitted here and not reported yet: pairs of age in slots, and units. */
   readonly admitted: readonly (readonly [age: number, units: number])[]
   /** Requests refused here and not reported yet. */
@@ -15,7 +17,8 @@ export type Report = {
 export type Answer = {
   /** Units of all instances in the window, with those of the report and, where they were taken, its cost. */
   readonly total: number
-  /** 0: the cost fits, or for a cost of 0 one unit would fit. Else in how long it will, by the units counted so far. */
+  readonly taken: number
+  /** 0: the whole cost fits, or for a cost of 0 one unit. Else in how long the next unit or the whole cost will. */
   readonly retryAfterMs: number
 }
 
@@ -31,10 +34,10 @@ export type LimitedKey = {
 
 /**
  * How instances share what they have admitted. `exchange` adds the reported units, and takes the costs of all reports or, where
- * one does not fit, of none. It takes at most 100 ms and does not reject; undefined where the outcome is unknown.
+ * one does not fit, of none. It does not reject; undefined where there was no answer in time, and the outcome is unknown.
  */
 export type Exchange = {
-  exchange(reports: readonly Report[]): Promise<readonly Answer[] | undefined>
+  exchange(reports: readonly Report[], withinMs: number): Promise<readonly Answer[] | undefined>
   /** False: `exchange` would fail at once. Cheap. */
   isAvailable(): boolean
   /** Changes when reported units may have been lost: another server, or another start of it. Undefined while not available. */

@@ -2,16 +2,16 @@ import type { Redis, Script } from '../platform/redis.ts'
 import type { Answer, Exchange, LimitedKey, Report } from './exchange.ts'
 import { slotsPerWindow } from './slot-counts.ts'
 
-/** Leaves a request that waited for it within 100 ms. */
-const deadlineMs = 90
+/** For what no request waits for. */
+const deadlineMs = 100
 
 /**
  * One hash for each key: units by slot, the slots counted by the clock of the server; and, once a demand was refused, `refused`
  * and `limit`. A sorted set names the keys that were refused, by the time at which they have units again.
  *
  * KEYS: the sorted set, then a hash for each report. ARGV, for each report: its name in the
- * sorted set, window, limit, cost, refusals, the number of pairs, and the pairs of age and units. Returns total and time to
- * wait for each report. Nothing is taken where a cost does not fit.
+ * sorted set, window, limit, cost, whether part of it may be taken, refusals, the number of pairs, and the pairs of age and
+ * units. Returns total, units taken and time to wait for each report.
  */
 const exchangeScript: Script = {
   keys: 'given',
@@ -23,8 +23,9 @@ const exchangeScript: Script = {
     for index = 2, #KEYS do
       local key = KEYS[index]
       local name, window, limit = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-      local cost, refused, pairCount = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-      at = at + 6
+      local cost, partial = tonumber(ARGV[at + 3]), ARGV[at + 4] == '1'
+      local refused, pairCount = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+      at = at + 7
       local slotMs = window / ${slotsPerWindow}
       local slot = math.floor(now / slotMs)
       local oldest = slot - ${slotsPerWindow}
@@ -55,7 +56,13 @@ const exchangeScript: Script = {
           total = total + count
         end
       end
+      local left = math.max(0, limit - total)
+      local take = cost
       local wanted = total + math.max(cost, 1) - limit
+      if partial and cost > left then
+        take = left
+        wanted = total + left + 1 - limit
+      end
       local wait = 0
       if wanted > 0 then
         wait = window + slotMs
@@ -67,7 +74,7 @@ const exchangeScript: Script = {
             break
           end
         end
-        if cost > 0 then
+        if cost > 0 and not partial then
           fits = false
           refused = refused + 1
         end
@@ -82,8 +89,8 @@ const exchangeScript: Script = {
         end
       end
       if total > 0 or refused > 0 then redis.call('PEXPIRE', key, math.ceil(window + 2 * slotMs)) end
-      takes[#takes + 1] = {key, slot, cost, math.ceil(window + 2 * slotMs)}
-      answers[#answers + 1] = {total, wait}
+      takes[#takes + 1] = {key, slot, take, math.ceil(window + 2 * slotMs)}
+      answers[#answers + 1] = {total, 0, wait}
     end
     if fits then
       for index, take in ipairs(takes) do
@@ -91,6 +98,7 @@ const exchangeScript: Script = {
           redis.call('HINCRBY', take[1], take[2], take[3])
           redis.call('PEXPIRE', take[1], take[4])
           answers[index][1] = answers[index][1] + take[3]
+          answers[index][2] = take[3]
         end
       end
     end
@@ -135,23 +143,24 @@ export const createRedisExchange = ({
   const keyPrefix = `velro:{limits:${prefix}}:`
   const limitedKey = `${keyPrefix}limited`
   return {
-    exchange: async (reports) => {
+    exchange: async (reports, withinMs) => {
       const keys = reports.map(({ budget, id }) => keyPrefix + nameOf(budget, id))
-      const values = reports.flatMap(({ budget, id, windowMs, limit, cost, refused, admitted }: Report) => [
+      const values = reports.flatMap(({ budget, id, windowMs, limit, cost, isPartial, refused, admitted }: Report) => [
         nameOf(budget, id),
         windowMs,
         limit,
         cost,
+        isPartial ? 1 : 0,
         refused,
         admitted.length,
         ...admitted.flat(),
       ])
       const found = await redis.run(
         ({ scripts }) => scripts.exchangeUnits(keys.length + 1, limitedKey, ...keys, ...values),
-        deadlineMs,
+        withinMs,
       )
-      return (found as [number, number][] | undefined)?.map(
-        ([total, retryAfterMs]): Answer => ({ total, retryAfterMs }),
+      return (found as [number, number, number][] | undefined)?.map(
+        ([total, taken, retryAfterMs]): Answer => ({ total, taken, retryAfterMs }),
       )
     },
     isAvailable: () => redis.state() === 'up',
