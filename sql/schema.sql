@@ -440,8 +440,8 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at)
-           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at)));
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second)
+           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second)));
   return null;
 end $function$;
 comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation or expiry changed.';
@@ -468,11 +468,11 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.status, a.role, a.plan)
-           is distinct from (b.status, b.role, b.plan)));
+     where (a.status, a.role, a.plan, a.limits)
+           is distinct from (b.status, b.role, b.plan, b.limits)));
   return null;
 end $function$;
-comment on function note_changed_users() is 'Records account:<id> for each account whose status, role or plan changed.';
+comment on function note_changed_users() is 'Records account:<id> for each account whose status, role, plan or limits changed.';
 
 CREATE OR REPLACE FUNCTION public.note_everything()
  RETURNS trigger
@@ -1501,9 +1501,11 @@ create table service_keys (
   expires_at timestamp with time zone,
   last_used_at timestamp with time zone,
   revoked_at timestamp with time zone,
+  limit_per_second integer,
   constraint service_keys_pkey PRIMARY KEY (id),
   constraint service_keys_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
   constraint service_keys__has_scopes CHECK ((cardinality(scopes) > 0)),
+  constraint service_keys__limit_per_second_range CHECK (((limit_per_second >= 1) AND (limit_per_second <= 1000000))),
   constraint service_keys__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200))),
   constraint service_keys__secret_hash_length CHECK ((length(secret_hash) = 32))
 );
@@ -1512,6 +1514,7 @@ CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.service_keys FOR EAC
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.service_keys REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_service_keys();
 comment on table service_keys is 'API keys of services.';
 comment on column service_keys.secret_hash is 'SHA-256 of the 32 random bytes in the key. The bytes themselves are not stored.';
+comment on column service_keys.limit_per_second is 'Requests per second with this key; null: no limit.';
 
 create table sessions (
   id uuid not null,
@@ -1646,10 +1649,12 @@ create table users (
   plan text default 'free'::text not null,
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
+  limits jsonb,
   constraint users_pkey PRIMARY KEY (id),
   constraint users__email UNIQUE (email),
   constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status = 'deleted'::text) = (password_hash IS NULL)))),
   constraint users__email_length CHECK ((length(email) <= 254)),
+  constraint users__limits_are_figures CHECK (((jsonb_typeof(limits) = 'object'::text) AND (NOT (limits @? '$.*?((@.type() != "number" || @ < 1) || @ > 1000000000000000)'::jsonpath)))),
   constraint users__plan CHECK ((plan = ANY (ARRAY['free'::text, 'pro'::text, 'enterprise'::text]))),
   constraint users__role CHECK ((role = ANY (ARRAY['user'::text, 'admin'::text]))),
   constraint users__status CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text, 'deleted'::text])))
@@ -1664,6 +1669,7 @@ comment on table users is 'Accounts. A row is never deleted: closing an account 
 comment on column users.email is 'Lower case, NFC. Null after the account is closed, so the address can register again.';
 comment on column users.password_hash is 'Argon2id. Null after the account is closed.';
 comment on column users.role is 'admin: an operator of the platform. It gives no access to content.';
+comment on column users.limits is 'Budgets per minute and quotas of this account by name, as in src/limits/policy.ts; null: those of its plan.';
 
 create table view_refreshes (
   view text not null,

@@ -8,12 +8,12 @@ create or replace function note_changed_users() returns trigger language plpgsql
 begin
   perform note_touched((
     select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.status, a.role, a.plan)
-           is distinct from (b.status, b.role, b.plan)));
+     where (a.status, a.role, a.plan, a.limits)
+           is distinct from (b.status, b.role, b.plan, b.limits)));
   return null;
 end $$;
 comment on function note_changed_users() is
-  'Records account:<id> for each account whose status, role or plan changed.';
+  'Records account:<id> for each account whose status, role, plan or limits changed.';
 
 create or replace function note_changed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin
@@ -73,8 +73,8 @@ create or replace function note_changed_service_keys() returns trigger language 
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at)
-           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at)));
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second)
+           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second)));
   return null;
 end $$;
 comment on function note_changed_service_keys() is

@@ -107,7 +107,7 @@ export const createAccess = ({
     if (account === undefined || !isSignedIn(claims, principal, clock.now())) {
       throw new Fault('identity.not_signed_in', { detail: { sessionId } })
     }
-    return { userId, sessionId, role: account.role }
+    return { userId, sessionId, role: account.role, plan: account.plan, limits: account.limits }
   }
 
   const authenticateFromMemory = (claims: Claims): Caller | undefined => {
@@ -125,7 +125,7 @@ export const createAccess = ({
     if (!isValid || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
     if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
     onServiceKeyUsed(id)
-    return { keyId: id }
+    return { keyId: id, limitPerSecond: fact.limitPerSecond }
   }
 
   const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {

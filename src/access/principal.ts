@@ -1,14 +1,19 @@
+import type { AccountLimits, Plan } from '../limits/policy.ts'
+
 /** A person with an active session and account. */
 export type Caller = {
   readonly userId: string
   readonly sessionId: string
   readonly role: 'user' | 'admin'
+  readonly plan: Plan
+  /** Figures that an operator set for the account. */
+  readonly limits: AccountLimits | null
   /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
 }
 
 /** A service that authenticated with its own key. */
-export type Service = { readonly keyId: string }
+export type Service = { readonly keyId: string; readonly limitPerSecond: number | null }
 
 /** Either kind of authenticated client: a person may ask about its own access, a service about that of any user. */
 export type Principal =

@@ -116,7 +116,7 @@ describe('a decision made from Postgres through triggers and one statement', () 
         expect(await disagreements(world, everyQuestion)).toEqual([])
         for (const userId of users) {
           for (const { id } of world.generations) {
-            const caller = { userId, sessionId: '', role: 'user' } as const
+            const caller = { userId, sessionId: '', role: 'user', plan: 'free', limits: null } as const
             const derives = await access.requireDerivation(caller, id, within()).then(
               () => true,
               () => false,

@@ -30,7 +30,7 @@ type World = Map<FactKey, Fact[FactKind]>
 
 const begin = (): World =>
   new Map<FactKey, Fact[FactKind]>([
-    [ofBob, { status: 'active', role: 'user', plan: 'free' }],
+    [ofBob, { status: 'active', role: 'user', plan: 'free', limits: null }],
     [ofLab, { ownerId: ada, visibility: 'team-only', allowDerivatives: true }],
     [ofWork, { ownerId: ada, projectId: lab.id, status: 'completed' }],
     [toBob, 3],

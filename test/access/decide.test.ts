@@ -22,7 +22,7 @@ import { factsIn } from './world.ts'
 const me = idOf('user', 1)
 const other = idOf('user', 2)
 
-const active: AccountFact = { status: 'active', role: 'user', plan: 'free' }
+const active: AccountFact = { status: 'active', role: 'user', plan: 'free', limits: null }
 
 const project = (ownerId: string, rest: Partial<ProjectFact> = {}): ProjectFact => ({
   ownerId,

@@ -21,7 +21,7 @@ const unknownId = idOf('media', 2)
 /** Explains to the subject whether it may read another user's media, of a generation that is not completed. */
 const explain = async (status: AccountFact['status'], id: string) => {
   const stored = new Map<FactKey, Fact[FactKind] | null>([
-    [factKey('account', subject), { status, role: 'user', plan: 'free' }],
+    [factKey('account', subject), { status, role: 'user', plan: 'free', limits: null }],
     [factKey('grants', subject), { granted: {} }],
     [factKey('project', projectId), { ownerId: owner, visibility: 'private', allowDerivatives: true }],
     [factKey('generation', generationId), { ownerId: owner, projectId, status: 'processing' }],

@@ -381,7 +381,7 @@ describe('the fact cache', () => {
   test('answers with facts that expire during the gather', async () => {
     facts = createCache({ ttlMs: 1_000 })
     database.world.set(ofLab, open)
-    database.world.set(factKey('account', bob), { status: 'active', role: 'user', plan: 'free' })
+    database.world.set(factKey('account', bob), { status: 'active', role: 'user', plan: 'free', limits: null })
     const first = ask(bob, lab)
     database.statement(0).answer()
     await first

@@ -23,7 +23,7 @@ const leaseMs = 1_000
 
 /** The user owns the project. */
 const stored = new Map<FactKey, Fact[FactKind]>([
-  [factKey('account', userId), { status: 'active', role: 'admin', plan: 'free' }],
+  [factKey('account', userId), { status: 'active', role: 'admin', plan: 'free', limits: null }],
   [factKey('session', sessionId), { userId, ended: false, expiresAtMs: Number.POSITIVE_INFINITY }],
   [factKey('project', projectId), { ownerId: userId, visibility: 'private', allowDerivatives: true }],
   [factKey('grants', userId), { granted: {} }],

@@ -30,6 +30,7 @@ const factOf = (version: number): Fact['service_key'] => ({
   scopes: ['authorization:check'],
   live: true,
   expiresAtMs: version,
+  limitPerSecond: null,
 })
 const versionOf = (fact: Fact['service_key'] | undefined) => fact?.expiresAtMs ?? -1
 

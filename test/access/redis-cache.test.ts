@@ -12,7 +12,7 @@ import { connectOuter, startOuter, type TestOuter } from './redis.ts'
 const ada = idOf('user', 1)
 const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
   session: { key: factKey('session', idOf('session', 1)), fact: { userId: ada, ended: false, expiresAtMs: 1.5e12 } },
-  account: { key: factKey('account', ada), fact: { status: 'active', role: 'admin', plan: 'pro' } },
+  account: { key: factKey('account', ada), fact: { status: 'active', role: 'admin', plan: 'pro', limits: null } },
   project: {
     key: factKey('project', idOf('project', 1)),
     fact: { ownerId: ada, visibility: 'public', allowDerivatives: false },
@@ -29,7 +29,13 @@ const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fa
   grants: { key: factKey('grants', ada), fact: { granted: { [idOf('project', 1)]: 3, [idOf('project', 2)]: 127 } } },
   service_key: {
     key: factKey('service_key', idOf('service_key', 1)),
-    fact: { secretHash: 'aGFzaA', scopes: ['authorization:check'], live: true, expiresAtMs: null },
+    fact: {
+      secretHash: 'aGFzaA',
+      scopes: ['authorization:check'],
+      live: true,
+      expiresAtMs: null,
+      limitPerSecond: null,
+    },
   },
 }
 const { key, fact } = examples.project

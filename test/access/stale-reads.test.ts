@@ -16,7 +16,7 @@ const startDeadline = createDeadlines(systemClock)
 const ada = idOf('user', 1)
 const bob = idOf('user', 2)
 const flags = { l1: true }
-const account: Fact['account'] = { status: 'active', role: 'user', plan: 'free' }
+const account: Fact['account'] = { status: 'active', role: 'user', plan: 'free', limits: null }
 const failure = (code: string, more = {}) => Object.assign(new Error(code), { code, ...more })
 const codeOf = (error: unknown) => databaseFault(error)?.code ?? (error as { code?: string }).code
 

@@ -41,7 +41,7 @@ const ofWork = factKey('generation', work)
 const allToBob = factKey('grants', bob)
 const toBob = factKey('grant', partId(bob, lab))
 const world = new Map<FactKey, Fact[FactKind]>([
-  [ofBob, { status: 'active', role: 'user', plan: 'free' }],
+  [ofBob, { status: 'active', role: 'user', plan: 'free', limits: null }],
   [ofLab, { ownerId: idOf('user', 1), visibility: 'team-only', allowDerivatives: true }],
   [ofWork, { ownerId: idOf('user', 1), projectId: lab, status: 'queued' }],
   [allToBob, { granted: { [lab]: 3 } }],

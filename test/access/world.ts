@@ -21,7 +21,7 @@ export const factsIn = (world: World, userId: string, { type, id }: ResourceRef)
   }
   return {
     userId,
-    account: user && { status: user.status, role: user.role, plan: 'free' },
+    account: user && { status: user.status, role: user.role, plan: 'free', limits: null },
     project: project && {
       ownerId: project.owner_id,
       visibility: project.visibility,

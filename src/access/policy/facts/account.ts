@@ -1,28 +1,47 @@
+import { Type as t } from '@sinclair/typebox'
 import { accountRoles, accountStatuses, plans } from '../matrix.ts'
-import { exactly, type FactDefinition, oneOf, type RowSource } from './definition.ts'
+import { exactly, type FactDefinition, oneOf, orNull, type RowSource } from './definition.ts'
 
 export type AccountFact = {
   readonly status: (typeof accountStatuses)[number]
   readonly role: (typeof accountRoles)[number]
   readonly plan: (typeof plans)[number]
+  /** Figures that an operator set for the account, by budget and quota; null: those of its plan. */
+  readonly limits: Readonly<Record<string, number>> | null
 }
 
 type Row = {
   readonly account_status: AccountFact['status']
   readonly account_role: AccountFact['role']
   readonly account_plan: AccountFact['plan']
+  readonly account_limits: AccountFact['limits']
 }
 
 const row: RowSource<AccountFact, Row> = {
   alias: 'u',
-  select: { account_status: 'u.status', account_role: 'u.role', account_plan: 'u.plan' },
-  toFact: (row) => ({ status: row.account_status, role: row.account_role, plan: row.account_plan }),
+  select: {
+    account_status: 'u.status',
+    account_role: 'u.role',
+    account_plan: 'u.plan',
+    account_limits: 'u.limits',
+  },
+  toFact: (row) => ({
+    status: row.account_status,
+    role: row.account_role,
+    plan: row.account_plan,
+    limits: row.account_limits,
+  }),
 }
 
 export const account: FactDefinition<'account', AccountFact> = {
   kind: 'account',
-  schema: exactly({ status: oneOf(accountStatuses), role: oneOf(accountRoles), plan: oneOf(plans) }),
+  schema: exactly({
+    status: oneOf(accountStatuses),
+    role: oneOf(accountRoles),
+    plan: oneOf(plans),
+    limits: orNull(t.Record(t.String(), t.Number())),
+  }),
   table: 'users',
-  columns: ['status', 'role', 'plan'],
+  columns: ['status', 'role', 'plan', 'limits'],
   row,
 }

@@ -9,6 +9,8 @@ export type ServiceKeyFact = {
   readonly scopes: readonly Scope[]
   readonly live: boolean
   readonly expiresAtMs: number | null
+  /** Null: no limit. */
+  readonly limitPerSecond: number | null
 }
 
 type Row = {
@@ -16,6 +18,7 @@ type Row = {
   readonly service_key_scopes: readonly Scope[]
   readonly service_key_live: boolean
   readonly service_key_expires_at: Date | null
+  readonly service_key_limit_per_second: number | null
 }
 
 const row: RowSource<ServiceKeyFact, Row> = {
@@ -25,12 +28,14 @@ const row: RowSource<ServiceKeyFact, Row> = {
     service_key_scopes: 'k.scopes',
     service_key_live: 'k.revoked_at is null',
     service_key_expires_at: 'k.expires_at',
+    service_key_limit_per_second: 'k.limit_per_second',
   },
   toFact: (row) => ({
     secretHash: Buffer.from(row.service_key_secret_hash).toString('base64url'),
     scopes: row.service_key_scopes,
     live: row.service_key_live,
     expiresAtMs: row.service_key_expires_at?.getTime() ?? null,
+    limitPerSecond: row.service_key_limit_per_second,
   }),
 }
 
@@ -41,9 +46,10 @@ export const serviceKey: FactDefinition<'service_key', ServiceKeyFact> = {
     scopes: t.Array(oneOf(scopes)),
     live: t.Boolean(),
     expiresAtMs: orNull(t.Number()),
+    limitPerSecond: orNull(t.Number()),
   }),
   table: 'service_keys',
-  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at'],
+  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at', 'limit_per_second'],
   row,
   secret: true,
 }
