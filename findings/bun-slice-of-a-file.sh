@@ -7,7 +7,8 @@
 # status 200 or none: POST, HEAD and other statuses send it whole.
 # So a part of a container file that is sent as a file of its own is broken for clients that resume, until somebody adds a
 # header, and broken again when it is removed. Set status and Content-Range yourself for each slice.
-# Upstream: pull request 32794 of Bun, open, tells of the unasked 206; not of the changed status.
+# Upstream: by issue 1668 of Bun, closed, an explicit status should prevent the 206; pull request 32794, open, tells of it for
+# slices without one.
 # Exits with 1 when this changes. Needs npm.
 set -euo pipefail
 folder=$(mktemp -d)

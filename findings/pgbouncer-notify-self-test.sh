@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PgBouncer 1.18.0 (and 1.24.1) in transaction mode: a self-test of LISTEN and NOTIFY passes, and nothing works after it.
-# LISTEN is known not to work in this mode. One expects, and public libraries rely on it, that a program finds out by
-# listening, notifying itself on the same connection and waiting, or by asking for pg_listening_channels().
+# LISTEN is known not to work in this mode. One expects a program to find out by listening, notifying itself on the same
+# connection and waiting (pull request 236 of pgbus does), or by pg_listening_channels() (proposed in issue 49991 of Keycloak).
 # Seen: what a client notifies itself arrives, 20 of 20 times, and the channel is listed. The server connection listens, and
 # its notifications are sent to whoever uses it at that moment: a client that notifies, whether it listens or not. What
 # others notify while no client uses that connection is dropped, 20 of 20 times, and does not come with the next statement.

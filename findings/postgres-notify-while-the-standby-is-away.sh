@@ -7,7 +7,6 @@
 # Seen too: a transaction that notified and waits for its standby keeps the lock that puts notifications in order, which is
 # known. Every later transaction that notifies then waits, also in other databases of the server, and its statement_timeout
 # of half a second does not end that, because it does not count the end of a transaction; lock_timeout does.
-# The pages of the manual on NOTIFY, synchronous_commit and statement_timeout tell neither.
 # Exits with 1 when this changes. Needs npm, Node and Linux; as root also setpriv.
 set -euo pipefail
 folder=$(mktemp -d)
