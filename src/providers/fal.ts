@@ -1,13 +1,12 @@
 import { Buffer } from 'node:buffer'
 import { delay } from '../kit/async.ts'
 import { type Attempt, type Order, type Output, ProviderFailed, type Reference } from './provider.ts'
+import { invalidResponse, ProviderError } from './provider-error.ts'
 import {
   type Budget,
   createBudget,
   createRemote,
   field,
-  invalidResponse,
-  ProviderError,
   type RemoteCall,
   type RemoteOptions,
   type RemoteProvider,

@@ -1,11 +1,11 @@
 import { Buffer } from 'node:buffer'
 import { type Order, type Output, ProviderFailed } from './provider.ts'
+import { invalidResponse } from './provider-error.ts'
 import {
   type Budget,
   createBudget,
   createRemote,
   field,
-  invalidResponse,
   type RemoteOptions,
   type RemoteProvider,
   toFailure,

@@ -1,43 +1,15 @@
-import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
 import { delay } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
 import { retryAfterMs } from '../kit/retry-after.ts'
 import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'
 import { NotConnected, singleUseFetch } from '../platform/single-use-fetch.ts'
-import { type Order, type Provider, ProviderFailed, type ProviderFailure } from './provider.ts'
+import { createBreaker } from './breaker.ts'
+import { type Order, type Provider, ProviderFailed } from './provider.ts'
+import { errorFromResponse, invalidResponse, ProviderError, transientStatuses } from './provider-error.ts'
 
 /** `tripped`: the circuit breaker is open; only occasional probes reach the provider. */
 export type RemoteProvider = Provider & { state(): 'up' | 'tripped' }
-
-/** Why one try of a call failed, and what that means for retries and for the breaker. */
-export class ProviderError extends ProviderFailed {
-  /** The call may be retried within the same attempt. */
-  readonly transient: boolean
-  /** Counts towards the breaker: the provider is failing, as opposed to refusing. */
-  readonly tripsBreaker: boolean
-  /** The wait that the provider asks for in Retry-After. */
-  readonly retryAfterMs: number | undefined
-  /** Status of the response, if there was one. */
-  readonly status: number | undefined
-  constructor(
-    failure: ProviderFailure,
-    details: {
-      retryable: boolean
-      transient?: boolean
-      tripsBreaker?: boolean
-      retryAfterMs?: number | undefined
-      status?: number | undefined
-      cause: unknown
-    },
-  ) {
-    super(failure, details)
-    this.transient = details.transient ?? false
-    this.tripsBreaker = details.tripsBreaker ?? false
-    this.retryAfterMs = details.retryAfterMs
-    this.status = details.status
-  }
-}
 
 /** The deadline of one attempt, shared by every wait in it. */
 export type Budget = { readonly signal: AbortSignal; remainingMs(): number }
@@ -62,10 +34,6 @@ export const field = (value: unknown, name: string): unknown =>
   typeof value === 'object' && value !== null && Object.hasOwn(value, name)
     ? (value as Record<string, unknown>)[name]
     : undefined
-
-/** The error for a complete response that violates the API's contract. */
-export const invalidResponse = (message: string, cause?: unknown): ProviderError =>
-  new ProviderError('invalid_output', { retryable: true, cause: new Error(message, { cause }) })
 
 export type RemoteCall = {
   readonly method: 'GET' | 'PUT' | 'POST'
@@ -119,7 +87,6 @@ export type RemoteOptions = {
 }
 
 const mebibyte = 1_048_576
-const transientStatuses = new Set([429, 500, 502, 503, 504])
 const outputTypes: Readonly<Record<Order['kind'], readonly string[]>> = {
   image: ['image/png', 'image/jpeg', 'image/webp'],
   video: ['video/mp4'],
@@ -182,28 +149,6 @@ const readText = async (response: Response, maxBytes: number): Promise<string> =
   return text + decoder.decode()
 }
 
-const errorFromResponse = (
-  response: Response,
-  request: string,
-  relaysModelErrors: boolean,
-  nowMs: number,
-): ProviderError => {
-  const { status, headers } = response
-  const cause = new Error(`${request} returned status ${status}`)
-  if (status >= 300 && status < 400) return new ProviderError('failed', { retryable: false, status, cause })
-  if (status >= 400 && status < 500 && status !== 429) {
-    return new ProviderError('refused', { retryable: false, status, cause })
-  }
-  return new ProviderError('unavailable', {
-    retryable: true,
-    transient: transientStatuses.has(status),
-    tripsBreaker: status >= 500 && !relaysModelErrors,
-    retryAfterMs: retryAfterMs(headers.get('retry-after'), nowMs),
-    status,
-    cause,
-  })
-}
-
 const parse = (response: Response, text: string, request: string): unknown => {
   if (!isJson(response.headers.get('content-type')))
     return invalidResponse(`${request} returned a content type other than JSON`)
@@ -212,42 +157,6 @@ const parse = (response: Response, text: string, request: string): unknown => {
   } catch {
     // The parser's message is dropped, because it quotes a part of the response.
     return invalidResponse(`${request} returned invalid JSON`)
-  }
-}
-
-/** A circuit breaker that opens after consecutive failures, and admits one probe every `probeAfterMs` while it is open. */
-const createBreaker = ({
-  name,
-  clock,
-  log,
-  failuresToTrip,
-  probeAfterMs,
-}: Pick<RemoteOptions, 'name' | 'clock' | 'log'> & { failuresToTrip: number; probeAfterMs: number }) => {
-  const breaker = circuitBreaker(
-    handleWhenResult((answer) => answer instanceof ProviderError && answer.tripsBreaker),
-    {
-      breaker: new ConsecutiveBreaker(failuresToTrip),
-      // `allows` times the probes by the monotonic clock; cockatiel would use the wall clock, which can step.
-      halfOpenAfter: Number.NEGATIVE_INFINITY,
-    },
-  )
-  let probeAtMs = 0
-  let tripped = false
-  breaker.onBreak(() => {
-    probeAtMs = clock.monotonic() + probeAfterMs
-    if (!tripped) log.warn({ event: 'provider.tripped', provider: name }, 'the circuit breaker of a provider opened')
-    tripped = true
-  })
-  breaker.onReset(() => {
-    tripped = false
-    log.info({ event: 'provider.back', provider: name }, 'the circuit breaker of a provider closed')
-  })
-  const allows = () =>
-    breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
-  return {
-    allows,
-    execute: (call: () => Promise<unknown>): Promise<unknown> => breaker.execute(call),
-    state: () => (breaker.state === CircuitState.Closed ? ('up' as const) : ('tripped' as const)),
   }
 }
 
