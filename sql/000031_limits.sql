@@ -1,4 +1,4 @@
--- functions: d567e82d30ee0f0707dee3f251dc14d79b0053e9711fe5f99a28292458f94392
+-- functions: 3abfae69c8cf94c49819525e1f288202306687bfbc77caa00127153dce48771d
 -- Figures that operators set for one account or one service key, instead of those of the policy table.
 alter table users add column limits jsonb;
 alter table users add constraint users__limits_are_figures check (
