@@ -27,7 +27,7 @@ export const startOwnRedis = async (folder: string, start: StartRedis = startRed
 }
 
 /** The caller must disconnect it. */
-export const openClient = ({ url }: OwnRedis): Redis =>
+export const openClient = ({ url }: Pick<OwnRedis, 'url'>): Redis =>
   new Redis(url, url.startsWith('rediss:') ? { tls: { rejectUnauthorized: false } } : {})
 
 export type Fault = { readonly name: string; readonly inject: () => Promise<void> }

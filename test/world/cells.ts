@@ -35,13 +35,15 @@ export type Cell = {
 type Environment = Readonly<Record<string, string>>
 type StartRedis = typeof startRedis
 
-type Cache = {
+export type Cache = {
   /** Undefined where it is not installed. */
   program(): string | undefined
   readonly programName: string
   /** Undefined: the server runs without Redis. */
   readonly start?: StartRedis
   readonly environment?: Environment
+  /** The event by which the log says that the server stores nothing there. Undefined: it stores entries. */
+  readonly unused?: string
 }
 
 const temporaryFolder = (name: string): string => {
@@ -108,14 +110,16 @@ export const caches = {
   'Redis that is full, with noeviction': {
     ...redis,
     start: withFlags(findRedis, '--maxmemory', '1mb', '--maxmemory-policy', 'noeviction'),
+    unused: 'redis.full',
   },
   'Redis that refuses INFO': {
     ...redis,
     start: withFlags(findRedis, '--user', 'default', 'on', 'nopass', '~*', '&*', '+@all', '-info'),
+    unused: 'redis.unsuitable',
   },
   'Redis Cluster of one node': { ...redis, start: clusterOfOne(findRedis) },
   'Valkey Cluster of one node': { ...valkey, start: clusterOfOne(findValkey) },
-} as const satisfies Readonly<Record<string, Cache>>
+} satisfies Readonly<Record<string, Cache>>
 
 const plain: Cell = {
   postgres: 'embedded',

@@ -8,12 +8,14 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { connectOnce } from '../../src/platform/postgres.ts'
+import { openClient } from '../consistency/faults.ts'
 import { report } from '../consistency/report.ts'
 import { storm } from '../consistency/storm.ts'
 import { reapAll } from '../harness/reaper.ts'
-import { startServer } from '../harness.ts'
+import { startServer, type TestRedis } from '../harness.ts'
 import { blackBoxEnvironment } from '../http/black-box/driver.ts'
 import {
+  type Cache,
   type Cell,
   caches,
   cells,
@@ -56,20 +58,32 @@ const runBlackBox = (baseUrl: string, subject: object): Promise<Outcome> =>
     })
   })
 
+const eventsOfNoUse = ['redis.unsuitable', 'redis.full', 'redis.other_server']
+
+/** How the use of Redis differs from the expected one. Undefined: it does not. */
+const misuseOf = async (redis: TestRedis, output: string, unused: string | undefined): Promise<string | undefined> => {
+  const client = openClient(redis)
+  const entries = await client.dbsize()
+  client.disconnect()
+  if (entries > 0 !== (unused === undefined)) return `${entries} entries in Redis`
+  const logged = eventsOfNoUse.filter((event) => output.includes(`"event":"${event}"`))
+  return logged.join() === (unused ?? '') ? undefined : `the log has ${logged.join(' and ') || `no ${unused}`}`
+}
+
 const testBlackBox = async (cell: Cell, { connection, environment }: Way): Promise<Outcome> => {
   const admin = connectOnce(connection)
   await admin`create database black_box`
   await admin.end()
   const own = { ...connection, database: 'black_box' }
-  const cache = caches[cell.cache]
-  const redis = 'start' in cache ? await cache.start() : undefined
+  const cache: Cache = caches[cell.cache]
+  const redis = await cache.start?.()
   const server = await startServer({
     runtime: cell.runtime,
     connection: own,
     env: {
       ...blackBoxEnvironment,
       ...(redis && { REDIS_URL: redis.url }),
-      ...('environment' in cache && cache.environment),
+      ...cache.environment,
       ...(await mediaEnvironment(cell.media)),
       DB_CONNECTIONS: '',
       ...environment(own),
@@ -79,20 +93,21 @@ const testBlackBox = async (cell: Cell, { connection, environment }: Way): Promi
   const proxy = cell.front === 'no proxy' ? undefined : cell.front
   const outcome = await runBlackBox(`http://127.0.0.1:${port}`, { proxy, connection: own })
   await server.stop()
+  const misuse = redis && (await misuseOf(redis, server.output(), cache.unused))
   await redis?.stop()
-  return outcome
+  return misuse ? { isGood: false, summary: `${outcome.summary}, ${misuse}` } : outcome
 }
 
 const testConsistency = async (cell: Cell, { connection, environment, restartPooler }: Way): Promise<Outcome> => {
   process.env['TEST_CLUSTER'] = JSON.stringify(connection)
-  const cache: (typeof caches)[Cell['cache']] = caches[cell.cache]
+  const cache: Cache = caches[cell.cache]
   const seconds = Number(values.storm)
   const oracle = await storm({
     seconds,
     faults: seconds >= 28,
-    env: { ...('environment' in cache && cache.environment), ...('start' in cache ? {} : { REDIS_URL: '' }) },
+    env: { ...cache.environment, ...(cache.start ? {} : { REDIS_URL: '' }) },
     environment,
-    ...('start' in cache && { redis: cache.start }),
+    ...(cache.start && { redis: cache.start }),
     moreFaults: (parts) => worldFaults({ ...parts, restartPooler }),
   })
   console.log(report(oracle))
