@@ -41,7 +41,7 @@ const runBlackBox = (baseUrl: string, subject: object): Promise<Outcome> =>
   new Promise((resolve) => {
     const tests = spawn(process.execPath, ['test', '--timeout', '60000', './test/http/bun.test.ts'], {
       cwd: root,
-      env: { ...process.env, BASE_URL: baseUrl, BASE_URL_SUBJECT: JSON.stringify(subject) },
+      env: { ...process.env, BASE_URL: baseUrl, SUBJECT: JSON.stringify(subject) },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     let output = ''
@@ -85,6 +85,7 @@ const testBlackBox = async (cell: Cell, { connection, environment }: Way): Promi
       ...(redis && { REDIS_URL: redis.url }),
       ...cache.environment,
       ...(await mediaEnvironment(cell.media)),
+      ...(cell.front !== 'no proxy' && { TRUSTED_PROXIES: '127.0.0.1' }),
       DB_CONNECTIONS: '',
       ...environment(own),
     },

@@ -141,8 +141,8 @@ export const startHaproxy = async (target: number, mode: 'tcp' | 'http' = 'tcp')
     `defaults
   mode ${mode}
   timeout connect 1s
-  timeout client 1h
-  timeout server 1h
+  timeout client ${mode === 'http' ? '20s' : '1h'}
+  timeout server ${mode === 'http' ? '20s' : '1h'}
   retries 0
   ${mode === 'http' ? 'option forwardfor' : ''}
 listen proxy
@@ -179,7 +179,7 @@ ${servers.join('\n')}
   return { ...(await startDaemon([program, '-db', '-f', path], { account, ready: { port } })), port }
 }
 
-/** nginx as a reverse proxy in front of a port, with the settings that streams need. */
+/** nginx as a reverse proxy in front of a port, with the settings that the README names. */
 export const startNginx = async (target: number): Promise<Proxy> => {
   const program = findNginx()
   if (program === undefined) throw new Error('nginx is not installed')
@@ -199,23 +199,17 @@ events {}
 http {
   access_log off;
   ${temporary.join('\n  ')}
-  client_max_body_size 0;
-  map $http_host $upstream_host {
-    '' $host;
-    default $http_host;
-  }
+  client_max_body_size 64m;
   server {
     listen 127.0.0.1:${port};
-    server_name named-by-nginx;
     location / {
       proxy_pass http://127.0.0.1:${target};
       proxy_http_version 1.1;
-      proxy_set_header Host $upstream_host;
+      proxy_set_header Host $http_host;
       proxy_set_header Connection "";
       proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_buffering off;
       proxy_request_buffering off;
-      proxy_read_timeout 1h;
+      proxy_read_timeout 20s;
     }
   }
 }

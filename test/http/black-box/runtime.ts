@@ -28,7 +28,7 @@ const createBackDoor = (connection: TestConnection) => {
 
 /** What `test/world` says about the server at BASE_URL. */
 const givenSubject = (baseUrl: string) => {
-  const { proxy, connection } = JSON.parse(process.env['BASE_URL_SUBJECT'] ?? '{}') as {
+  const { proxy, connection } = JSON.parse(process.env['SUBJECT'] ?? '{}') as {
     proxy?: Subject['proxy']
     connection?: TestConnection
   }
