@@ -1291,6 +1291,25 @@ comment on column idempotency_keys.request_hash is 'SHA-256 of the request body 
 comment on column idempotency_keys.status is 'Status of the response. Null only inside the transaction of the request.';
 comment on column idempotency_keys.answer is 'Body of the response as text, so that a replay is equal byte by byte.';
 
+create table known_devices (
+  token_hash bytea not null,
+  user_id uuid not null,
+  session_id uuid,
+  created_at timestamp with time zone not null,
+  last_used_at timestamp with time zone not null,
+  expires_at timestamp with time zone not null,
+  constraint known_devices_pkey PRIMARY KEY (token_hash),
+  constraint known_devices_session_id_fkey FOREIGN KEY (session_id) REFERENCES sessions(id) ON DELETE SET NULL,
+  constraint known_devices_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint known_devices__token_hash_length CHECK ((length(token_hash) = 32))
+);
+CREATE INDEX known_devices__expires_at ON public.known_devices USING btree (expires_at);
+CREATE INDEX known_devices__session_id ON public.known_devices USING btree (session_id) WHERE (session_id IS NOT NULL);
+CREATE INDEX known_devices__user_id ON public.known_devices USING btree (user_id, last_used_at);
+comment on table known_devices is 'Devices on which an account has signed in. Failed sign-ins elsewhere do not lock them out. Their tokens alone are no credential.';
+comment on column known_devices.token_hash is 'SHA-256 of the device token.';
+comment on column known_devices.session_id is 'The session that the last sign-in with this token opened. Null once that session is purged.';
+
 create table media (
   id uuid not null,
   generation_id uuid,
@@ -1355,6 +1374,25 @@ create table media_orphans (
 );
 CREATE INDEX media_orphans__since ON public.media_orphans USING btree (since);
 comment on table media_orphans is 'Objects that lost a reference and are deleted if no other reference is left.';
+
+create table notices (
+  id uuid not null,
+  user_id uuid not null,
+  kind text not null,
+  day date not null,
+  created_at timestamp with time zone not null,
+  details jsonb not null,
+  sent_at timestamp with time zone,
+  constraint notices_pkey PRIMARY KEY (id),
+  constraint notices__once_a_day UNIQUE (user_id, kind, day),
+  constraint notices_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint notices__kind CHECK ((kind ~ '^[a-z]+(_[a-z]+)*$'::text))
+);
+CREATE INDEX notices__created_at ON public.notices USING btree (created_at);
+CREATE INDEX notices__unsent ON public.notices USING btree (created_at) WHERE (sent_at IS NULL);
+comment on table notices is 'Messages to the owner of an account, at most one of each kind a day.';
+comment on column notices.details is 'Where and when, never a secret.';
+comment on column notices.sent_at is 'Null until it was sent.';
 
 create table order_cancellations (
   generation_id uuid not null,
@@ -1563,6 +1601,22 @@ CREATE INDEX share_links__media_id ON public.share_links USING btree (media_id, 
 comment on table share_links is 'Links that give access to media without an account, until they expire or are removed.';
 comment on column share_links.secret_hash is 'SHA-256 of the 32 random bytes in the link. The bytes themselves are not stored.';
 comment on column share_links.expires_at is 'Null: the link does not expire.';
+
+create table sign_in_failures (
+  account_hash bytea not null,
+  source text not null,
+  failures integer not null,
+  last_failed_at timestamp with time zone not null,
+  paused_until timestamp with time zone,
+  constraint sign_in_failures_pkey PRIMARY KEY (account_hash, source),
+  constraint sign_in_failures__account_hash_length CHECK ((length(account_hash) = 32)),
+  constraint sign_in_failures__failures CHECK ((failures > 0))
+);
+CREATE INDEX sign_in_failures__last_failed_at ON public.sign_in_failures USING btree (last_failed_at);
+comment on table sign_in_failures is 'Consecutive failed sign-ins, of existing accounts and of unknown addresses alike.';
+comment on column sign_in_failures.account_hash is 'HMAC of the canonical e-mail address under a key derived from SECRET.';
+comment on column sign_in_failures.source is 'Which attempts are counted together: those of one known device, of one known network, of one session, or all others.';
+comment on column sign_in_failures.paused_until is 'Until then no attempt of this source is verified. Null before the first pause.';
 
 create table signing_keys (
   kid text not null,

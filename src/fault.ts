@@ -65,6 +65,12 @@ export const catalogue = {
     message: 'This password is on a list of common passwords; choose another one',
   },
   'identity.busy': { status: 503, message: 'The server is handling too many sign-ins; try again', retryAfterS: 1 },
+  'identity.sign_in_paused': {
+    status: 429,
+    message:
+      'Too many attempts on this account have failed; those of this device are refused for another {retry_after_seconds} seconds, with the right password too',
+    extensions: { retry_after_seconds: 'Seconds until the next attempt is verified' },
+  },
   'identity.owns_teams': {
     status: 409,
     message: 'You own teams that have other members; transfer or delete those listed in `teams` first',

@@ -6,9 +6,11 @@ import type { RequestContext } from '../http/request-context.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import type { TokenResponse, User } from './model.ts'
+import type { SignInResponse, User } from './model.ts'
 import type { Passwords } from './passwords.ts'
-import type { Device, Sessions } from './sessions.ts'
+import type { Device } from './session-opening.ts'
+import type { Sessions } from './sessions.ts'
+import type { SignInProtection } from './sign-in-protection.ts'
 import type { IdentityStore, UserRow } from './store.ts'
 import { toUser } from './users/view.ts'
 
@@ -29,6 +31,7 @@ type Dependencies = {
   changes: Changes
   passwords: Passwords
   sessions: Sessions
+  protection: SignInProtection
   lifecycle: AccountLifecycle
 }
 
@@ -47,7 +50,7 @@ const requireLength = (password: string, pointer: string): void => {
  * Guarantee: an acknowledged registration or sign-in is committed. After a changed password every other session, and after
  * closing every session, is refused from the next request on.
  */
-export const createAccounts = ({ store, changes, passwords, sessions, lifecycle }: Dependencies) => {
+export const createAccounts = ({ store, changes, passwords, sessions, protection, lifecycle }: Dependencies) => {
   const requireActiveUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
     const user = await store.findUser(context.deadline, userId)
     if (user === undefined || user.status !== 'active') throw new Fault('identity.not_signed_in')
@@ -64,7 +67,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       context: RequestContext,
       input: { email: string; password: string; display_name?: string },
       device: Device,
-    ): Promise<TokenResponse> => {
+    ): Promise<SignInResponse> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
@@ -88,41 +91,6 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
         { grantsOnly: true },
       )
       return respond()
-    },
-
-    /** An unknown address takes as long as a wrong password and gets the same bytes, so it reveals no account. */
-    login: async (
-      context: RequestContext,
-      input: { email: string; password: string },
-      device: Device,
-    ): Promise<TokenResponse> => {
-      const spellings = storedSpellings(input.email)
-      const requester = { address: device.address, account: spellings[0] ?? '' }
-      // Two attempts: a concurrent sign-in may have renewed the hash after this one read it.
-      for (let attempt = 1; attempt <= 2; attempt += 1) {
-        const user = await store.findUserByEmail(context.deadline, spellings)
-        const hash = user?.password_hash ?? undefined
-        const { matches, renewed } = await passwords.inTurn(requester, context.deadline, async (hashing) => {
-          const matches = await hashing.verify(input.password, hash)
-          const renews = matches && user?.status === 'active' && hash !== undefined && passwords.isOutdated(hash)
-          return { matches, renewed: renews ? await hashing.hash(input.password) : undefined }
-        })
-        if (!matches || user === undefined || hash === undefined) break
-        if (user.status !== 'active') throw new Fault('identity.account_suspended')
-        const respond = await changes.commitAndInvalidate(
-          context.deadline,
-          async (tx) => {
-            const unchanged =
-              renewed === undefined
-                ? await store.lockAccountForNoKeyUpdate(tx, user.id, hash)
-                : await store.replacePasswordHash(tx, user.id, hash, renewed)
-            return unchanged ? sessions.openAnother(tx, user, device) : undefined
-          },
-          { grantsOnly: true },
-        )
-        if (respond !== undefined) return respond()
-      }
-      throw new Fault('identity.credentials_wrong')
     },
 
     getMe: async (context: RequestContext, caller: Caller): Promise<User> =>
@@ -158,6 +126,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
         while (await cancelBatch(tx)) {}
         await store.closeAccount(tx, caller.userId)
         await sessions.endAll(tx, caller.userId, 'account_closed')
+        await protection.forgetNotices(tx, caller.userId)
       })
     },
 
@@ -166,16 +135,17 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
       context: RequestContext,
       caller: Caller,
       input: { current_password: string; new_password: string },
-      { address }: Device,
+      device: Device,
     ): Promise<void> => {
       requireLength(input.new_password, '/new_password')
       const user = await requireActiveUser(context, caller.userId)
       const oldHash = user.password_hash ?? undefined
       await passwords.refuseCommon(input.new_password)
-      const requester = { address, account: user.id }
+      const attempt = await protection.admitSession(context.deadline, user, caller.sessionId, device)
+      const requester = { address: device.address, account: attempt.turnKey }
       const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
-        if (!(await verify(input.current_password, oldHash))) return undefined
-        return hash(input.new_password)
+        const isRight = () => verify(input.current_password, oldHash)
+        return (await protection.verify(context.deadline, attempt, isRight)) ? hash(input.new_password) : undefined
       })
       if (newHash === undefined || oldHash === undefined) throw new Fault('identity.password_wrong')
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
@@ -183,7 +153,8 @@ export const createAccounts = ({ store, changes, passwords, sessions, lifecycle 
         if (!replaced) throw new Fault('identity.password_wrong')
         // A session that was ended meanwhile must not take the account over.
         await requireSignedInForShare(tx, caller)
-        await sessions.endAll(tx, user.id, 'password_changed', caller.sessionId)
+        await sessions.endAll(tx, user.id, 'password_changed', { exceptId: caller.sessionId })
+        await protection.succeed(tx, attempt)
       })
     },
   }

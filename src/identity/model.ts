@@ -21,10 +21,16 @@ export const password = t.String({
 const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
 const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
+const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
+
 export const registration = closed({ email, password, display_name: t.Optional(text(1, 100)) })
 export const credentials = closed({
   email: t.String({ minLength: 1, maxLength: maxEmailLength }),
   password: typedPassword,
+  device_token: t.Optional({
+    ...deviceToken,
+    description: '`device_token` of an earlier sign-in on this device; one that is not known any more is ignored',
+  }),
 })
 export const refresh = closed({ refresh_token: refreshToken })
 export const passwordChange = closed({ current_password: typedPassword, new_password: password })
@@ -51,6 +57,16 @@ export const tokenResponse = closed({
   user,
 })
 export type TokenResponse = Static<typeof tokenResponse>
+
+export const signInResponse = closed({
+  ...tokenResponse.properties,
+  device_token: {
+    ...deviceToken,
+    description:
+      'Keep it on the device, and send it with the next login: failed attempts of others then do not lock this device out. Valid for 180 days after the last sign-in with it. Not a credential',
+  },
+})
+export type SignInResponse = Static<typeof signInResponse>
 
 export const session = closed({
   id: id('Session'),

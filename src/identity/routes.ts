@@ -5,7 +5,7 @@ import { contract } from '../http/contract.ts'
 import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Identity } from './service.ts'
-import type { Device } from './sessions.ts'
+import type { Device } from './session-opening.ts'
 
 const tags = ['auth']
 const maxBytes = bodyLimits.auth
@@ -26,7 +26,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       {
         ...contract(
           { body: model.registration },
-          { 201: model.tokenResponse },
+          { 201: model.signInResponse },
           {
             summary: 'Register and sign in',
             tags,
@@ -40,13 +40,18 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     .post('/login', ({ context, body, request }) => identity.login(context, body, deviceOf(request)), {
       ...contract(
         { body: model.credentials },
-        { 200: model.tokenResponse },
+        { 200: model.signInResponse },
         {
           summary: 'Sign in with email and password',
           tags,
           maxBytes,
           open: true,
-          errors: ['identity.credentials_wrong', 'identity.account_suspended', 'identity.busy'],
+          errors: [
+            'identity.credentials_wrong',
+            'identity.account_suspended',
+            'identity.sign_in_paused',
+            'identity.busy',
+          ],
         },
       ),
     })
@@ -123,7 +128,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
             summary: 'Change the password and end every other session',
             tags,
             maxBytes,
-            errors: ['identity.password_wrong', 'identity.password_common', 'identity.busy'],
+            errors: ['identity.password_wrong', 'identity.password_common', 'identity.sign_in_paused', 'identity.busy'],
           },
         ),
       },

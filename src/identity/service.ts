@@ -2,15 +2,21 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { Log } from '../platform/log.ts'
+import type { Secrets } from '../platform/secrets.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { Passwords } from './passwords.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
+import { createSignIn } from './sign-in.ts'
+import { createSignInProtection, createSignInPurge } from './sign-in-protection.ts'
+import type { SignInStore } from './sign-in-store.ts'
 import type { IdentityStore } from './store.ts'
 import type { TokenUses } from './token-uses.ts'
 
 type Dependencies = {
   store: IdentityStore
+  signInStore: SignInStore
+  secrets: Secrets
   changes: Changes
   passwords: Passwords
   tokens: SessionTokens
@@ -24,6 +30,8 @@ type Dependencies = {
 /** Accounts, their sessions and the tokens of those, as one service. */
 export const createIdentity = ({
   store,
+  signInStore,
+  secrets,
   changes,
   passwords,
   tokens,
@@ -33,9 +41,11 @@ export const createIdentity = ({
   log,
   maxSessions,
 }: Dependencies) => {
-  const sessions = createSessions({ store, changes, tokens, uses, clock, log, maxSessions })
+  const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, log, maxSessions })
+  const protection = createSignInProtection({ store: signInStore, secrets, clock })
   return {
-    ...createAccounts({ store, changes, passwords, sessions, lifecycle }),
+    ...createAccounts({ store, changes, passwords, sessions, protection, lifecycle }),
+    login: createSignIn({ store, changes, passwords, sessions, protection }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
     logout: sessions.logout,
@@ -43,6 +53,7 @@ export const createIdentity = ({
     listSessions: sessions.list,
     endSession: sessions.end,
     purgeSessions: sessions.purge,
+    purgeSignIns: createSignInPurge({ store: signInStore, clock }),
     recordTokenUses: uses.flushOnSchedule,
   }
 }

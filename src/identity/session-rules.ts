@@ -1,7 +1,11 @@
 const dayMs = 86_400_000
 
-/** A session expires after `idleMs` without a refresh, and after `absoluteMs` in any case. */
+/**
+ * A session expires after `idleMs` without a refresh, and after `absoluteMs` in any case. A device is known for `deviceMs`
+ * after its last sign-in.
+ */
 export const sessionLife = {
+  deviceMs: 180 * dayMs,
   idleMs: 7 * dayMs,
   absoluteMs: 30 * dayMs,
   retryGraceMs: 10_000,

@@ -1,33 +1,20 @@
-import { randomBytes } from 'node:crypto'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
-import { newId } from '../kit/id.ts'
-import type { Quotas } from '../limits/quotas.ts'
-import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { Session, TokenResponse } from './model.ts'
 import type { SessionRow } from './refresh-token-store.ts'
+import { createSessionOpening, type OpeningDependencies } from './session-opening.ts'
 import { decideRefresh, isLateRetry, sessionLife } from './session-rules.ts'
-import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
-import type { EndReason, IdentityStore, UserRow } from './store.ts'
+import type { EndReason } from './store.ts'
 import { settledMs, type TokenUses } from './token-uses.ts'
 
-/** The client that opens a session. */
-export type Device = { readonly userAgent: string; readonly address: string }
-
-export type SessionDependencies = {
-  store: IdentityStore
+export type SessionDependencies = OpeningDependencies & {
   changes: Changes
-  tokens: SessionTokens
   uses: Pick<TokenUses, 'flush'>
-  clock: Clock
-  log: Log
-  maxSessions: Quotas['maxSessions']
   pause?: (ms: number) => Promise<void>
 }
 
@@ -51,6 +38,7 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
  */
 export const createSessions = ({
   store,
+  devices,
   changes,
   tokens,
   uses,
@@ -59,28 +47,18 @@ export const createSessions = ({
   maxSessions,
   pause = wait,
 }: SessionDependencies) => {
-  /** Opens a session in the transaction. Returns how to build the response, to be called after the commit. */
-  const open = async (tx: TransactionSql, user: UserRow, device: Device): Promise<() => Promise<TokenResponse>> => {
-    const nowMs = clock.now()
-    const id = newId()
-    const refreshToken = randomBytes(refreshTokenLength)
-    const now = new Date(nowMs)
-    const session = {
-      id,
-      user_id: user.id,
-      user_agent: device.userAgent,
-      address: device.address,
-      created_at: now,
-      last_seen_at: now,
-      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
-      expires_at: new Date(nowMs + sessionLife.absoluteMs),
-    }
-    await store.insertSession(tx, session, sha256(refreshToken))
-    return () => tokens.issue(user, id, refreshToken, nowMs)
-  }
+  const { open, openAnother } = createSessionOpening({ store, devices, tokens, clock, log, maxSessions })
 
-  const endAll = (tx: TransactionSql, userId: string, reason: EndReason, exceptId?: string): Promise<void> =>
-    store.endSessions(tx, userId, reason, new Date(clock.now()), exceptId)
+  /** Ends all sessions but `exceptId`, and forgets all devices but the one of `deviceOf`. */
+  const endAll = async (
+    tx: TransactionSql,
+    userId: string,
+    reason: EndReason,
+    { exceptId, deviceOf = exceptId }: { exceptId?: string; deviceOf?: string } = {},
+  ): Promise<void> => {
+    await store.endSessions(tx, userId, reason, new Date(clock.now()), exceptId)
+    await devices.forgetDevices(tx, userId, deviceOf ?? null)
+  }
 
   /** Locks the token and its session, decides, and rotates the token or ends the session in the same transaction. */
   const refreshIn = async (tx: TransactionSql, context: RequestContext, token: Uint8Array, successor: Uint8Array) => {
@@ -113,25 +91,6 @@ export const createSessions = ({
       await store.rotateRefreshToken(tx, sha256(token), issued, seen)
     }
     return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs, late }
-  }
-
-  /**
-   * As `open`, for a user who may have as many sessions as the plan allows: then the one that was seen least recently ends. A
-   * sign-in is never refused for it, because its user may not reach the other devices. The caller has locked the account.
-   */
-  const openAnother = async (
-    tx: TransactionSql,
-    user: UserRow,
-    device: Device,
-  ): Promise<() => Promise<TokenResponse>> => {
-    const max = maxSessions({ plan: user.plan, limits: null })
-    const replaced = max && (await store.endSurplusSession(tx, user.id, new Date(clock.now()), max))
-    const respond = await open(tx, user, device)
-    return () => {
-      const fields = { event: 'session.replaced', session_id: replaced, user_id: user.id, max_sessions: max }
-      if (replaced !== undefined) log.info(fields, 'a sign-in ended the session that was seen least recently')
-      return respond()
-    }
   }
 
   return {
@@ -175,7 +134,9 @@ export const createSessions = ({
       }),
 
     logoutAll: (context: RequestContext, caller: Caller): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, (tx) => endAll(tx, caller.userId, 'logout_all')),
+      changes.commitAndInvalidate(context.deadline, (tx) =>
+        endAll(tx, caller.userId, 'logout_all', { deviceOf: caller.sessionId }),
+      ),
 
     list: async (context: RequestContext, caller: Caller, page: { after: string | null; limit: number }) => {
       const now = new Date(clock.now())
@@ -188,6 +149,7 @@ export const createSessions = ({
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
         if (!ended) throw new Fault('session.not_found')
+        await devices.forgetDeviceOf(tx, caller.userId, id)
       }),
 
     /** Deletes up to 5,000 sessions that ended or expired more than 7 days ago. Returns how many. */

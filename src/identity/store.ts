@@ -36,7 +36,7 @@ export type SigningKeyRow = {
   expires_at: Date
 }
 
-const userColumns = (sql: Queryable) => sql`
+export const userColumns = (sql: Queryable) => sql`
   id, email, display_name, password_hash, status, role, plan, created_at, updated_at`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`

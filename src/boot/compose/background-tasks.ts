@@ -43,6 +43,7 @@ export const startBackgroundTasks = (
       : []),
     { name: 'record first uses of access tokens', intervalMs: tokenUseFlushMs, run: identity.recordTokenUses },
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
+    { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },

@@ -13,6 +13,7 @@ import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
+import { createSignInStore } from '../../identity/sign-in-store.ts'
 import { createTokenUseStore } from '../../identity/token-use-store.ts'
 import { createTokenUses } from '../../identity/token-uses.ts'
 import { createOperators } from '../../identity/users/operators.ts'
@@ -215,6 +216,8 @@ const composeAccounts = (
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
   const identity = createIdentity({
     store: identityStore,
+    signInStore: createSignInStore(database.auth, database.batch),
+    secrets,
     changes,
     passwords,
     tokens: createSessionTokens({

@@ -35,9 +35,10 @@ export const accounts: Group = (world) =>
       const { status, headers, body } = await world().post(signUp, { email, password })
       expect(status).toBe(201)
       expect(headers.get('cache-control')).toBe('no-store')
-      expect(Object.keys(body).sort()).toEqual(['access_token', 'expires_in', 'refresh_token', 'token_type', 'user'])
+      const members = ['access_token', 'device_token', 'expires_in', 'refresh_token', 'token_type', 'user']
+      expect(Object.keys(body).sort()).toEqual(members)
       expect([body.token_type, body.expires_in]).toEqual(['Bearer', 900])
-      expect(body.refresh_token).toMatch(/^[A-Za-z0-9_-]{43}$/)
+      for (const token of [body.refresh_token, body.device_token]) expect(token).toMatch(/^[A-Za-z0-9_-]{43}$/)
       expect(body.user).toMatchObject({
         email,
         display_name: email.split('@')[0],
@@ -142,6 +143,26 @@ export const accounts: Group = (world) =>
       expect(await ask(someone())).toEqual(await ask(ada.email))
     })
 
+    test('ten wrong passwords pause sign-ins to an address, and a device token is kept over sign-ins', async () => {
+      const wrong = { email: someone(), password: 'not the password' }
+      const answers: Answer[] = []
+      for (let index = 0; index < 11; index += 1) answers.push(await world().post(logIn, wrong))
+      expect(answers.map(refusal)).toEqual([
+        ...Array(10).fill('401 identity.credentials_wrong'),
+        '429 identity.sign_in_paused',
+      ])
+      const last = answers.at(-1)
+      expect(last?.headers.get('retry-after')).toBe(String(last?.body.retry_after_seconds))
+      const { email, password } = await world().register()
+      const { body } = await world().post(logIn, { email, password })
+      const { device_token } = body
+      const again = await world().post(logIn, { email, password, device_token })
+      expect([again.status, again.body.device_token]).toEqual([200, device_token])
+      const ignored = await world().post(logIn, { email, password, device_token: 'A'.repeat(43) })
+      expect([ignored.status, ignored.body.device_token === 'A'.repeat(43)]).toEqual([200, false])
+      expect(refusal(await world().post(logIn, { email, password, device_token: 'A' }))).toBe('422 request.invalid')
+    })
+
     test('a change of the own account leaves the omitted fields as they are', async () => {
       const person = await world().register()
       const { token } = person
@@ -201,6 +222,15 @@ export const accounts: Group = (world) =>
         expect(refusal(await attempt('not this one', 'quite another passphrase'))).toBe('403 identity.password_wrong')
         expect(refusal(await attempt(person.password, 'password123'))).toBe('422 identity.password_common')
         await world().login(person)
+      })
+
+      test('pauses after ten wrong current passwords', async () => {
+        const { token, password } = await world().register()
+        const attempt = (current_password: string) =>
+          world().post(path, { current_password, new_password: 'quite another passphrase' }, { token })
+        for (let index = 0; index < 10; index += 1)
+          expect(refusal(await attempt('not this one'))).toBe('403 identity.password_wrong')
+        expect(refusal(await attempt(password))).toBe('429 identity.sign_in_paused')
       })
 
       test('leaves no session open that a concurrent sign-in with the old password created', async () => {

@@ -1,0 +1,90 @@
+import { randomBytes } from 'node:crypto'
+import { encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
+import { newId } from '../kit/id.ts'
+import type { Quotas } from '../limits/quotas.ts'
+import type { Log } from '../platform/log.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import { sha256 } from '../platform/secrets.ts'
+import type { DeviceStore } from './device-store.ts'
+import type { SignInResponse } from './model.ts'
+import { sessionLife } from './session-rules.ts'
+import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
+import type { IdentityStore, UserRow } from './store.ts'
+
+/** The client that opens a session. */
+export type Device = { readonly userAgent: string; readonly address: string }
+
+export type OpeningDependencies = {
+  store: IdentityStore
+  devices: DeviceStore
+  tokens: SessionTokens
+  clock: Clock
+  log: Log
+  maxSessions: Quotas['maxSessions']
+}
+
+const deviceTokenLength = 32
+
+/** Opening sessions, in the transaction of a sign-in. */
+export const createSessionOpening = ({ store, devices, tokens, clock, log, maxSessions }: OpeningDependencies) => {
+  /**
+   * Opens a session in the transaction, and makes its device known: by `deviceToken`, which must be one of this account, else
+   * by a new one. Returns how to build the response, to be called after the commit.
+   */
+  const open = async (
+    tx: TransactionSql,
+    user: UserRow,
+    device: Device,
+    deviceToken: Uint8Array = randomBytes(deviceTokenLength),
+  ): Promise<() => Promise<SignInResponse>> => {
+    const nowMs = clock.now()
+    const id = newId()
+    const refreshToken = randomBytes(refreshTokenLength)
+    const now = new Date(nowMs)
+    const session = {
+      id,
+      user_id: user.id,
+      user_agent: device.userAgent,
+      address: device.address,
+      created_at: now,
+      last_seen_at: now,
+      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
+      expires_at: new Date(nowMs + sessionLife.absoluteMs),
+    }
+    await store.insertSession(tx, session, sha256(refreshToken))
+    await devices.rememberDevice(tx, {
+      tokenHash: sha256(deviceToken),
+      userId: user.id,
+      sessionId: id,
+      at: now,
+      expiresAt: new Date(nowMs + sessionLife.deviceMs),
+    })
+    return async () => ({
+      ...(await tokens.issue(user, id, refreshToken, nowMs)),
+      device_token: encodeBase64url(deviceToken),
+    })
+  }
+
+  /**
+   * As `open`, for a user who may have as many sessions as the plan allows: then the one that was seen least recently ends. A
+   * sign-in is never refused for it, because its user may not reach the other devices. The caller has locked the account.
+   */
+  const openAnother = async (
+    tx: TransactionSql,
+    user: UserRow,
+    device: Device,
+    deviceToken: Uint8Array | undefined,
+  ): Promise<() => Promise<SignInResponse>> => {
+    const max = maxSessions({ plan: user.plan, limits: null })
+    const replaced = max && (await store.endSurplusSession(tx, user.id, new Date(clock.now()), max))
+    const respond = await open(tx, user, device, deviceToken)
+    return () => {
+      const fields = { event: 'session.replaced', session_id: replaced, user_id: user.id, max_sessions: max }
+      if (replaced !== undefined) log.info(fields, 'a sign-in ended the session that was seen least recently')
+      return respond()
+    }
+  }
+
+  return { open, openAnother }
+}

@@ -1,0 +1,226 @@
+import { Fault } from '../fault.ts'
+import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import { canonicalEmail, storedSpellings } from '../kit/email.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import { type Secrets, sha256 } from '../platform/secrets.ts'
+import type { Device } from './session-opening.ts'
+import {
+  decideAdmission,
+  deviceSource,
+  type FailureCount,
+  networkSource,
+  type Source,
+  type SourceKind,
+  sessionSource,
+  unknownSource,
+} from './sign-in-rules.ts'
+import type { SignInStore } from './sign-in-store.ts'
+import type { UserRow } from './store.ts'
+
+const dayMs = 86_400_000
+/** Counts are dropped after this long without a failure. */
+const forgetFailuresMs = 30 * dayMs
+/** Each failure costs a hash, so that few attackers reach it. Counts with the fewest failures are dropped first. */
+const maxCounts = 1_000_000
+const keepNoticesMs = 30 * dayMs
+const maxRememberedPauses = 10_000
+/** No attempt waits this long for its turn. */
+const waitMs = 120_000
+
+/** An attempt that may be verified. */
+export type Attempt = {
+  readonly accountHash: Uint8Array
+  readonly source: Source
+  /** Owner of the account. Undefined for an unknown address. */
+  readonly userId: string | undefined
+  /** Whose turn it is; attempts of known devices do not wait behind others on the account. */
+  readonly turnKey: string
+  readonly hasFailures: boolean
+  readonly mustClaim: boolean
+  readonly device: Device
+  /** Of the attempts of this instance, in the order in which their counts were read. */
+  readonly number: number
+}
+
+const paused = (untilMs: number, nowMs: number): Fault => {
+  const seconds = Math.max(1, Math.ceil((untilMs - nowMs) / 1_000))
+  return new Fault('identity.sign_in_paused', {
+    extensions: { retry_after_seconds: seconds },
+    headers: { 'retry-after': String(seconds) },
+  })
+}
+
+/**
+ * Slows the guessing of passwords down, without locking owners out.
+ *
+ * Guarantee: after ten consecutive failures an account pauses for attempts of unknown devices, longer after each further one;
+ * see `pauseSeconds`. Over all instances one attempt is verified after each pause. While it lasts every attempt is refused
+ * before it is verified, the right password as a wrong one, so the answer tells nothing about it. An unknown address is
+ * counted and answered as an existing one. Failures are counted by account: they refuse nobody else at the same address.
+ *
+ * A known device, by its token or by the network of a live session of the account, is counted by itself, and let in while
+ * unknown ones pause. Its success does not end that pause. A known device that fails as often is treated as unknown.
+ *
+ * Degrades: attempts that are verified at the same moment on several instances may exceed the ten by one for each turn there.
+ */
+export const createSignInProtection = ({
+  store,
+  secrets,
+  clock,
+}: {
+  store: SignInStore
+  secrets: Secrets
+  clock: Clock
+}) => {
+  /** Pauses that began here: attempts that were admitted before wait for their turn. */
+  const begun = createTtlMap<{ untilMs: number; afterNumber: number }>({
+    clock,
+    maxEntries: maxRememberedPauses,
+    ttlMs: waitMs,
+    jitter: 0,
+  })
+  let attempts = 0
+  const keyOf = ({ accountHash, source }: Pick<Attempt, 'accountHash' | 'source'>) =>
+    `${encodeBase64url(accountHash)} ${source.name}`
+
+  const hashOf = (email: string): Uint8Array =>
+    secrets.derive('sign-in-failures', new TextEncoder().encode(canonicalEmail(email) ?? email.toLowerCase()))
+
+  const noticeOf = ({ userId, device: { address } }: Attempt) =>
+    userId === undefined ? undefined : ({ userId, kind: 'sign_in_failures', details: { address } } as const)
+
+  const count = async (deadline: Deadline, attempt: Attempt, unlessPaused: boolean) => {
+    const { accountHash, source } = attempt
+    const at = new Date(clock.now())
+    const counted = { accountHash, source: source.name, at, notice: noticeOf(attempt) }
+    const result = await store.count(deadline, counted, { unlessPaused })
+    if (result !== undefined && result.pausedUntilMs !== null)
+      begun.set(keyOf(attempt), { untilMs: result.pausedUntilMs, afterNumber: attempts })
+    return result
+  }
+
+  return {
+    /**
+     * The account of an address, the attempt on it, and the device token where it is one of the account. Throws
+     * `identity.sign_in_paused`. One statement.
+     */
+    admit: async (
+      deadline: Deadline,
+      { email, deviceToken }: { email: string; deviceToken: string | undefined },
+      device: Device,
+    ): Promise<{ user: UserRow | undefined; attempt: Attempt; knownToken: Uint8Array | undefined }> => {
+      const token = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
+      const deviceHash = token && sha256(token)
+      const own = deviceHash && deviceSource(deviceHash)
+      const network = networkSource(device.address)
+      const accountHash = hashOf(email)
+      const sources = [...(own ? [own] : []), network, unknownSource]
+      const nowMs = clock.now()
+      attempts += 1
+      const number = attempts
+      const facts = await store.findAttemptFacts(deadline, {
+        spellings: storedSpellings(email),
+        deviceHash,
+        accountHash,
+        sources: sources.map(({ name }) => name),
+        now: new Date(nowMs),
+      })
+      const isKnown: Record<SourceKind, boolean> = {
+        device: facts.isKnownDevice,
+        network: facts.addresses.some((address) => networkSource(address).name === network.name),
+        session: false,
+        unknown: true,
+      }
+      const decision = decideAdmission(
+        sources.filter(({ kind }) => isKnown[kind]),
+        ({ name }) => facts.counts.get(name),
+        nowMs,
+      )
+      if (decision.kind === 'paused') throw paused(decision.untilMs, nowMs)
+      const { source, failures, mustClaim } = decision
+      const account = encodeBase64url(accountHash)
+      const attempt: Attempt = {
+        accountHash,
+        source,
+        userId: facts.user?.id,
+        turnKey: source.kind === 'unknown' ? account : `${account} ${source.name}`,
+        hasFailures: failures > 0,
+        mustClaim,
+        device,
+        number,
+      }
+      return { user: facts.user, attempt, knownToken: facts.isKnownDevice ? token : undefined }
+    },
+
+    /** As `admit`, for the current password of a signed-in person. */
+    admitSession: async (deadline: Deadline, user: UserRow, sessionId: string, device: Device): Promise<Attempt> => {
+      const source = sessionSource(sessionId)
+      const accountHash = hashOf(user.email ?? '')
+      attempts += 1
+      const number = attempts
+      const found = await store.findCount(deadline, accountHash, source.name)
+      const decision = decideAdmission([source], () => found, clock.now())
+      if (decision.kind === 'paused') throw paused(decision.untilMs, clock.now())
+      const { failures, mustClaim } = decision
+      return {
+        accountHash,
+        source,
+        userId: user.id,
+        turnKey: source.name,
+        hasFailures: failures > 0,
+        mustClaim,
+        device,
+        number,
+      }
+    },
+
+    /**
+     * Verifies, and counts a failure, when the turn of the attempt has come. Throws `identity.sign_in_paused` where a pause has
+     * begun meanwhile. Costs a statement for a failure, and one after a pause.
+     */
+    verify: async (deadline: Deadline, attempt: Attempt, isRight: () => Promise<boolean>): Promise<boolean> => {
+      const later = begun.get(keyOf(attempt))
+      if (later.kind === 'hit' && attempt.number <= later.value.afterNumber)
+        throw paused(later.value.untilMs, clock.now())
+      if (attempt.mustClaim && (await count(deadline, attempt, true)) === undefined) {
+        // Another attempt was first.
+        const { accountHash, source } = attempt
+        const latest: FailureCount | undefined = await store.findCount(deadline, accountHash, source.name)
+        throw paused(latest?.pausedUntilMs ?? 0, clock.now())
+      }
+      const right = await isRight()
+      if (!right && !attempt.mustClaim) await count(deadline, attempt, false)
+      return right
+    },
+
+    /** In the transaction that the attempt was made for. The owner gets notice of a new device. */
+    succeed: async (tx: TransactionSql, attempt: Attempt): Promise<void> => {
+      const { accountHash, source, userId, device } = attempt
+      if (attempt.hasFailures) await store.clear(tx, accountHash, source.name)
+      if (source.kind !== 'unknown' || userId === undefined) return
+      const details = { address: device.address, user_agent: device.userAgent }
+      await store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now()))
+    },
+
+    /** Closing an account erases them. */
+    forgetNotices: store.deleteNotices,
+  }
+}
+
+export type SignInProtection = ReturnType<typeof createSignInProtection>
+
+/** Deletes the counts, devices and notices that are old, and the counts that are too many. */
+export const createSignInPurge =
+  ({ store, clock }: { store: SignInStore; clock: Clock }) =>
+  async (): Promise<void> => {
+    const nowMs = clock.now()
+    await store.purge({
+      failedAt: new Date(nowMs - forgetFailuresMs),
+      noticedAt: new Date(nowMs - keepNoticesMs),
+      now: new Date(nowMs),
+    })
+    await store.trimFailures(maxCounts)
+  }

@@ -1,0 +1,70 @@
+import type { Changes } from '../access/invalidation/committed-change.ts'
+import { Fault } from '../fault.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import { storedSpellings } from '../kit/email.ts'
+import type { SignInResponse } from './model.ts'
+import type { Passwords } from './passwords.ts'
+import type { Device } from './session-opening.ts'
+import type { Sessions } from './sessions.ts'
+import type { SignInProtection } from './sign-in-protection.ts'
+import type { IdentityStore, UserRow } from './store.ts'
+
+type Dependencies = {
+  store: IdentityStore
+  changes: Changes
+  passwords: Passwords
+  sessions: Pick<Sessions, 'openAnother'>
+  protection: SignInProtection
+}
+
+/**
+ * Signing in with an e-mail address and a password.
+ *
+ * Guarantee: an acknowledged sign-in is committed. An unknown address takes as long as a wrong password and gets the same bytes,
+ * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too.
+ */
+export const createSignIn =
+  ({ store, changes, passwords, sessions, protection }: Dependencies) =>
+  async (
+    context: RequestContext,
+    input: { email: string; password: string; device_token?: string },
+    device: Device,
+  ): Promise<SignInResponse> => {
+    const { deadline } = context
+    const presented = { email: input.email, deviceToken: input.device_token }
+    const { user: found, attempt, knownToken } = await protection.admit(deadline, presented, device)
+    const requester = { address: device.address, account: attempt.turnKey }
+    const verifyIn = (user: UserRow | undefined, verify: (isRight: () => Promise<boolean>) => Promise<boolean>) =>
+      passwords.inTurn(requester, deadline, async (hashing) => {
+        const hash = user?.password_hash ?? undefined
+        const matches = await verify(() => hashing.verify(input.password, hash))
+        if (!matches || user === undefined || hash === undefined) return undefined
+        const renews = user.status === 'active' && passwords.isOutdated(hash)
+        return { user, hash, renewed: renews ? await hashing.hash(input.password) : undefined }
+      })
+    let verified = await verifyIn(found, (isRight) => protection.verify(deadline, attempt, isRight))
+    // Two tries: a concurrent sign-in may have renewed the hash after this one read it.
+    for (let tries = 1; verified !== undefined; tries += 1) {
+      const { user, hash, renewed } = verified
+      if (user.status !== 'active') throw new Fault('identity.account_suspended')
+      const respond = await changes.commitAndInvalidate(
+        deadline,
+        async (tx) => {
+          const unchanged =
+            renewed === undefined
+              ? await store.lockAccountForNoKeyUpdate(tx, user.id, hash)
+              : await store.replacePasswordHash(tx, user.id, hash, renewed)
+          if (!unchanged) return undefined
+          const opened = await sessions.openAnother(tx, user, device, knownToken)
+          await protection.succeed(tx, attempt)
+          return opened
+        },
+        { grantsOnly: true },
+      )
+      if (respond !== undefined) return respond()
+      if (tries === 2) break
+      const latest = await store.findUserByEmail(deadline, storedSpellings(input.email))
+      verified = await verifyIn(latest, (isRight) => isRight())
+    }
+    throw new Fault('identity.credentials_wrong')
+  }
