@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Bun 1.4.5: Bun.serve changes the status of a response whose body is a slice of a file, unless the response has a header.
-# One expects the status that the handler gave. Seen: a GET for a part of a file is 206 with `bytes 3-9/*`, though no range
-# was asked for, also where the handler said 404 or 201; HEAD of the same is 404 or 201. If a range is asked for, bytes 2-4,
-# the answer is the whole part under its own numbers, 3-9. Any header of the handler, a Content-Type is enough, keeps the
-# status. A whole file is answered by its range even where the handler says `Accept-Ranges: none`, but only for GET with
-# status 200 or none: POST, HEAD and other statuses send it whole.
-# So a part of a container file that is sent as a file of its own is broken for clients that resume, until somebody adds a
-# header, and broken again when it is removed. Set status and Content-Range yourself for each slice.
-# Upstream: by issue 1668 of Bun, closed, an explicit status should prevent the 206; pull request 32794, open, tells of it for
-# slices without one.
+# Expected: the status that the handler gave.
+# Seen: a GET for a slice is 206 with `bytes 3-9/*` although the request has no Range, also where the handler gave 404 or 201.
+# HEAD of the same is 404 or 201. With `Range: bytes=2-4` the answer is the whole slice with the range 3-9. Any header of the
+# handler, such as Content-Type, keeps the status. For a whole file Bun answers a Range itself, also if the handler sets
+# `Accept-Ranges: none`, but only for GET with status 200.
+# Consequence: clients that resume a download of a slice store wrong bytes, and whether they do depends on an unrelated
+# header. Set the status and Content-Range for each slice.
+# Upstream: according to issue 1668 of Bun (closed) an explicit status prevents the 206. Pull request 32794 (open) describes
+# the 206 for slices without a status.
 # Exits with 1 when this changes. Needs npm.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Elysia 1.4.30 rewrites the options object that `get(path, handler, options)` or `guard(options)` is given: a macro's key is
-# deleted and the hooks of the macro are put into the object instead.
-# One expects an options object to be read only, and to mean the same wherever it is used again. Seen: two applications in
-# one process, each with a macro of the same name, share one options object, as a constant of a module is. The second one
-# runs the hook of the first, with all that this closes over, and never its own. A frozen object is refused with a TypeError.
-# `guard(options, callback)` and `group(path, options, callback)` copy the object, and each application runs its own hook.
-# Tests that build an application each, with services of their own, meet it first: they reach the services of another test.
+# Elysia 1.4.30 changes the options object that is passed to `get(path, handler, options)` or `guard(options)`: it deletes the
+# key of a macro and adds the hooks of the macro.
+# Expected: an options object that is only read, so that it can be used again.
+# Seen: two applications in one process have a macro of the same name and share one options object, such as a constant of a
+# module. The second application runs the hook of the first, with everything that the hook closes over, and never its own. A
+# frozen object is a TypeError. `guard(options, callback)` and `group(path, options, callback)` copy the object, and each
+# application runs its own hook.
+# Consequence: in tests that build one application each, requests reach the services of an earlier test.
 # Exits with 1 when this changes. Needs npm and Node.
 set -euo pipefail
 folder=$(mktemp -d)

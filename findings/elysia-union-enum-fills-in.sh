@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Elysia 1.4.30: where a property of type t.UnionEnum is missing, the first of its words is filled in, also where it is
-# optional. The order of the words decides what a request means that does not say it.
-# One expects 422 for a required property and nothing for an optional one, as with t.Enum or a union of literals.
-# Seen: `{}` against { role: t.UnionEnum(['owner', 'viewer']) } is 200, and the handler has the role "owner"; so it is in a
-# query. A wrong word is refused. Nothing is filled in within the items of an array, nor in a body with `aot: false`.
-# A PATCH with optional words changes what nobody mentioned. The type sets `default` to its first word, by its comment for
-# error messages. `t.UnionEnum(words, { default: undefined })` mends it.
+# Elysia 1.4.30: if a property of type t.UnionEnum is missing in a request, Elysia adds it with the first word of the enum,
+# also if the property is optional.
+# Expected: 422 for a required property and no value for an optional one, as with t.Enum and with a union of literals.
+# Seen: `{}` against { role: t.UnionEnum(['owner', 'viewer']) } is 200, and the handler receives the role "owner"; the same in
+# a query. A wrong word is 422. Elysia adds no value in the items of an array, nor in a body with `aot: false`.
+# Consequence: the order of the words decides what an incomplete request means, and a PATCH changes properties that it does
+# not contain. `t.UnionEnum(words, { default: undefined })` avoids it. The type sets `default` to its first word; according to
+# a comment in its source, for error messages.
 # Exits with 1 when this changes. Needs npm and Node.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Deno 2.9.6: monitorEventLoopDelay of node:perf_hooks does not see a blocked event loop, and so the metrics of prom-client
-# 15.1.3 do not either. It exists, counts and gives small, plausible figures; one expects it to be absent or to work.
-# Bun 1.4.5: all callers share one histogram, which prom-client empties whenever its metrics are read. So another one that
-# watches the same process sees only what came after the last reading.
-# Seen: after a block of 500 ms Node reports a maximum of about 500 ms in each case, Deno one of a few ms, Bun one of 500 ms,
-# but 0 for a histogram beside prom-client. On Deno and Bun eventLoopUtilization says 0.
-# An alarm that was ported from Node never rings. A timer of one's own that notes how late it comes sees the block on all.
-# Upstream: pull request 33591 of Bun tells of the shared histogram; issue 20961 of Deno asked for the function.
+# Deno 2.9.6: monitorEventLoopDelay of node:perf_hooks does not notice a blocked event loop, so the metrics of prom-client
+# 15.1.3 do not either. Bun 1.4.5: all callers of monitorEventLoopDelay share one histogram, and prom-client resets it each
+# time its metrics are read.
+# Expected: a function that works as in Node or does not exist.
+# Seen after a block of 500 ms: Node reports a maximum of about 500 ms in each case. Deno reports a few ms. Bun reports 500
+# ms, but 0 for a histogram beside prom-client. On Deno and Bun eventLoopUtilization reports 0.
+# Consequence: an alarm on the event loop that was written for Node never fires. A timer that measures how late it runs
+# notices the block on all three.
+# Upstream: pull request 33591 of Bun describes the shared histogram. Issue 20961 of Deno asked for the function because
+# prom-client failed without it.
 # Exits with 1 when this changes. Needs npm and Node 20 or later.
 set -euo pipefail
 folder=$(mktemp -d)

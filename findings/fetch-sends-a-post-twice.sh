@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Deno 2.9.6 sends a POST again by itself when a connection that it used before closes without an answer: the server has two
-# orders, and the caller sees one answer of 200 and no error. One expects that of idempotent methods at most (RFC 9110,
-# section 9.2.2). Seen: Deno does so for POST, PATCH, PUT and GET; Bun 1.4.5 for PUT and GET; Node for none.
-# `Connection: close` does not help: it ends the connection after this request. A body that is a stream helps, because it
-# cannot be read again, and so does `Deno.createHttpClient({ poolMaxIdlePerHost: 0 })`, which keeps no connection.
-# The server below answers the first request on a connection. It reads the second one whole and closes, as a process that is
-# killed or restarted may after it has done the work, and would answer it on another connection.
-# Upstream: issue 35610 of Deno, closed, tells of the first request on a connection. That one is sent once in this version.
+# Deno 2.9.6: if a reused connection closes without an answer, fetch sends the request again, also a POST. The server then has
+# two orders, and the caller gets one answer of 200 and no error.
+# Expected: an error, or a second attempt for idempotent methods only (RFC 9110, section 9.2.2).
+# Seen: Deno sends POST, PATCH, PUT and GET twice, Bun 1.4.5 sends PUT and GET twice, and Node sends none twice. `Connection:
+# close` does not prevent it, because that only closes the connection after this request. A stream as the body prevents it,
+# and so does `Deno.createHttpClient({ poolMaxIdlePerHost: 0 })`, which keeps no connection.
+# The server below answers the first request on a connection. It reads the second request completely and closes, like a
+# process that is killed after it has done the work. It answers if the same request arrives on another connection.
+# Upstream: issue 35610 of Deno (closed) is about the first request on a connection, which this version sends once.
 # Exits with 1 when this changes. Needs npm and Node 20 or later.
 set -euo pipefail
 folder=$(mktemp -d)

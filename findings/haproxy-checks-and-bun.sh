@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# HAProxy 2.6.12 with `option httpchk GET /service/one/health` takes a healthy service on Bun 1.4.5 for down, while the same
-# service on Deno 2.9.6 is up, and while requests of browsers are answered on both.
-# The check is HTTP/1.0 without a Host field, which is legal. One expects `request.url` to be an absolute URL, as the Fetch
-# standard has it; Deno puts its own address there. Bun gives the bare path, and `new URL(request.url)` in a handler throws:
-# 500. Elysia 1.4.30 looks for the path behind the eleventh character of the URL and finds no route: 404; a path without a
-# slash so far behind is found.
-# `http-check send ver HTTP/1.1 hdr Host ...` makes the service up. So a service that moves from Deno to Bun is taken out by
-# its balancer though its own tests pass: fetch cannot send such a request.
-# Upstream: pull request 33721 of Bun, open, tells of the bare path and of this check, not of Elysia.
+# HAProxy 2.6.12 with `option httpchk GET /service/one/health` reports a healthy service on Bun 1.4.5 as down. The same
+# service on Deno 2.9.6 is up, and requests of browsers succeed on both.
+# Expected: `request.url` is an absolute URL for each legal request, as the Fetch standard requires. The check is HTTP/1.0
+# without a Host field, which is legal.
+# Seen: Deno uses its own address. Bun gives the bare path, and `new URL(request.url)` in a handler throws: 500. Elysia 1.4.30
+# looks for the start of the path after the eleventh character of the URL and finds no route: 404, unless the path has no
+# slash that far behind. With `http-check send ver HTTP/1.1 hdr Host ...` the service is up.
+# Consequence: a service that moves from Deno to Bun is removed by its load balancer although its tests pass. The tests cannot
+# show it, because fetch cannot send such a request.
+# Upstream: pull request 33721 of Bun (open) describes the bare path and this check, not Elysia.
 # Exits with 1 when this changes. Needs npm, Node and Debian 12 on x64 with current lists of apt.
 set -euo pipefail
 folder=$(mktemp -d)

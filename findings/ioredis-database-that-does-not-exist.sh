@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
-# ioredis 6.0.0 (and 5.8.2): a client for database 16 of a Redis with the usual 16 databases, 0 to 15, works in database 0.
-# So does one whose user may not call SELECT.
-# One expects connect() to fail, or each command: the other settings of a connection, password and user, are refused so.
-# Seen: connect() resolves, the client is `ready`, and one `error` event tells that the database cannot be selected; it is
-# the kind of event that programs log and outlive. Then SET writes into database 0 and FLUSHDB empties it. `select(16)` by
-# hand is rejected, as it should be. Each new connection repeats it, so that it begins when a Redis with fewer databases or
-# fewer rights takes over.
-# Two environments that share a Redis, "each with its own database", then share database 0. What tells is the `error` event
-# before `ready`, or `db=` in CLIENT INFO.
-# Upstream: issues 74 and 1213 of ioredis tell of the error, not of where the commands go.
+# ioredis 6.0.0 (and 5.8.2): a client that is configured for database 16 works in database 0 if Redis has the usual 16
+# databases, 0 to 15. The same happens if the user of the client has no right to SELECT.
+# Expected: connect() fails, or each command fails, as with a wrong password.
+# Seen: connect() resolves and the client becomes `ready`. Before that it emits one `error` event, which many programs only
+# log. Then SET writes into database 0, and FLUSHDB empties it. A call of `select(16)` is rejected.
+# Consequence: two environments that share a Redis and should use a database each share database 0. To detect it, treat an
+# `error` event before `ready` as fatal, or read `db=` of CLIENT INFO.
+# Upstream: issues 74 and 1213 of ioredis are about the error event, not about the database that is used.
 # Exits with 1 when this changes. Needs npm, Node and redis-server.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# ioredis 6.0.0 (and 5.8.2) with a Redis Cluster: while a slot moves to another node, a pipeline of reads answers null for
-# keys that exist and that nobody changed.
-# When one key of a slot was moved, its node answers ASK for this key. The specification of Redis Cluster lets a client send
-# just that command to the other node. Seen: ioredis sends the whole pipeline there, each command with ASKING, and gives the
-# answers of that node; it has not yet received the other keys, so they are null, and `exists` is 0. There is no error.
-# The same reads one after the other are right, and so are all before and after the move. With `enableAutoPipelining` also
-# single reads go wrong, because those of one tick are a pipeline.
-# One expects an error or a slow answer from a cluster that is being resized, never a missing key. Where a missing key means
-# "no restriction" or "not used yet", it must be asked for by a command of its own.
-# Upstream: issue 2075 of ioredis, open, tells of errors of automatic pipelines in such a move, not of missing keys.
+# ioredis 6.0.0 (and 5.8.2) with Redis Cluster: while a slot moves to another node, a pipeline of reads returns null for keys
+# that exist and were not changed.
+# Expected: the values, an error, or a late answer.
+# Seen: one key of a slot has moved, so its node answers ASK for this key. According to the specification of Redis Cluster a
+# client sends only this command to the other node. ioredis sends the whole pipeline to the other node and returns its
+# answers. The other keys are not there yet: their values are null, and EXISTS is 0, without an error. The same reads one
+# after the other are right, and all reads are right before and after the move. With `enableAutoPipelining` single reads are
+# wrong too, because the reads of one tick are a pipeline.
+# Consequence: where a missing key means "not revoked" or "not used yet", a resize of the cluster gives wrong answers. Read
+# such a key with a single command.
+# Upstream: issue 2075 of ioredis (open) is about errors of automatic pipelines in such a move, not about missing keys.
 # Exits with 1 when this changes. Needs npm, Node and redis-server 7 or later.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# maxmind 5.0.7 looks up an IPv6 address in a file that holds IPv4 only, and names a country: it takes the first 32 bits of
-# the address for an IPv4 address. One expects an error, as MMDB_IPV6_LOOKUP_IN_IPV4_DATABASE_ERROR of the library in C.
-# Seen with geo-whois-asn-country-ipv4.mmdb, whose metadata says ipVersion 4: an address of a French network is in CN and one
-# of a Dutch network in US; geo-whois-asn-country.mmdb says FR and NL. An IPv4 address in the file for IPv6 is null.
-# No file knows an IPv4 address in the form ::ffff:a.b.c.d, in which a socket for both kinds gives it, not even the one for
-# both: it is null there, and in the file for IPv4 as well.
-# A service that compares countries sees journeys that nobody made, but only of clients with IPv6. What tells the files
-# apart is `metadata.ipVersion`.
+# maxmind 5.0.7 finds a country for an IPv6 address in a file that only has IPv4 addresses, because it reads the first 32 bits
+# of the address as an IPv4 address.
+# Expected: an error, such as MMDB_IPV6_LOOKUP_IN_IPV4_DATABASE_ERROR of the library in C.
+# Seen with geo-whois-asn-country-ipv4.mmdb, whose metadata has ipVersion 4: an address of a French network is in CN, and one
+# of a Dutch network in US. In geo-whois-asn-country.mmdb they are in FR and NL. In the file for IPv6 an IPv4 address is null.
+# An IPv4 address in the form ::ffff:a.b.c.d, as a dual-stack socket reports it, is null in all three files.
+# Consequence: a service that compares countries reports impossible journeys, but only for clients with IPv6. Check
+# `metadata.ipVersion` when the file is opened, and convert ::ffff:a.b.c.d.
 # Exits with 1 when this changes. Needs npm and Node.
 set -euo pipefail
 folder=$(mktemp -d)

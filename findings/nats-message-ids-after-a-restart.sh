@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# nats-server 2.15.1, JetStream: a restart of the server forgets the ids of the messages that were finished, within the
-# duplicate window and on disk. A message with the same id is stored and delivered again.
-# One expects duplicate_window, here one hour, to hold over a restart as the messages do; as long as the server runs it holds
-# also for messages that were acknowledged and are gone. Seen: after a restart only the ids of messages that are still in the
-# stream are known. So retention `limits` keeps its promise, and `workqueue` and `interest`, which drop a message when it is
-# done, break it for just those messages; `limits` with max_msgs_per_subject breaks it for what a later message replaced.
-# A producer that sends again what it is not sure of, relying on the id, makes the work be done twice after each update of the
-# server. The consumer has to remember the ids itself.
-# Upstream: issue 3272 of nats-server, open, tells of the same after a purge.
+# nats-server 2.15.1, JetStream: after a restart the server accepts the id of a finished message again, within the duplicate
+# window and with storage on disk.
+# Expected: duplicate_window, here one hour, holds over a restart. Without a restart it also holds for messages that were
+# acknowledged and removed.
+# Seen: after a restart the server only knows the ids of messages that are still in the stream. With retention `workqueue` and
+# `interest` an acknowledged message is removed, so the server stores and delivers a second one with the same id. With
+# `limits` the id is still known, except with max_msgs_per_subject, where a later message has replaced the first one.
+# Consequence: if a producer publishes again after a timeout and relies on the id, the work is done twice after an update of
+# the server. The consumer must remember the ids.
+# Upstream: issue 3272 of nats-server (open) describes the same after a purge.
 # Exits with 1 when this changes. Needs npm, Node 20 or later and Python 3 with venv.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# PgBouncer 1.18.0 (and 1.24.1): a cancel request is ignored while its client waits for a server connection. The log says
-# "cancel request for idle client".
-# A program may bound its statements by cancel requests, because PgBouncer refuses statement_timeout in the startup packet.
-# It expects error 57014 soon after the request. Seen: the statement stays in the queue, and once a server connection is
-# free it runs to its end, as if nothing had been asked. Only a request that is sent again while it runs ends it, and only
-# query_wait_timeout, by default 120 s, bounds the wait in the queue.
-# Upstream: issue 1222 of PgBouncer, open, tells of clients in the queue that psql cannot cancel.
+# PgBouncer 1.18.0 (and 1.24.1) ignores a cancel request for a client that waits for a server connection. Its log calls the
+# client idle.
+# Expected: error 57014 soon after the cancel request, as from Postgres. Programs limit their statements by cancel requests
+# because PgBouncer refuses statement_timeout in the startup packet.
+# Seen: the statement stays in the queue. As soon as a server connection is free it runs to its end. Only a second cancel
+# request, sent while it runs, ends it.
+# Consequence: a limit by one cancel request does not work exactly when the pool is full. Repeat the request until the
+# statement ends. The wait in the queue is only limited by query_wait_timeout, 120 s by default.
+# Upstream: issue 1222 of PgBouncer (open) describes that psql cannot cancel a waiting client.
 # Exits with 1 when this changes. Needs npm, Node and Debian 12 on x64 with current lists of apt; as root also setpriv.
 set -euo pipefail
 folder=$(mktemp -d)

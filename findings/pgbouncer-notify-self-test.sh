@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# PgBouncer 1.18.0 (and 1.24.1) in transaction mode: a self-test of LISTEN and NOTIFY passes, and nothing works after it.
-# LISTEN is known not to work in this mode. One expects a program to find out by listening, notifying itself on the same
-# connection and waiting (pull request 236 of pgbus does), or by pg_listening_channels() (proposed in issue 49991 of Keycloak).
-# Seen: what a client notifies itself arrives, 20 of 20 times, and the channel is listed. The server connection listens, and
-# its notifications are sent to whoever uses it at that moment: a client that notifies, whether it listens or not. What
-# others notify while no client uses that connection is dropped, 20 of 20 times, and does not come with the next statement.
-# So a heartbeat to oneself is received for ever. What tells: a notification from another connection while this one is idle.
+# PgBouncer 1.18.0 (and 1.24.1) in transaction mode: a self-test of LISTEN and NOTIFY passes although LISTEN does not work in
+# this mode, as is documented.
+# Expected: a program detects this if it listens, notifies itself on the same connection and waits (pull request 236 of pgbus
+# does that), or if it reads pg_listening_channels() (proposed in issue 49991 of Keycloak).
+# Seen: 20 of 20 own notifications arrive, and the channel is listed. The server connection listens, and its notifications go
+# to the client that uses it at that moment. So a client that never listened also receives its own notifications. 20 of 20
+# notifications of others, sent while no client uses the server connection, are lost. They do not arrive with the next
+# statement either.
+# Consequence: a heartbeat from a connection to itself arrives although every event of others is lost. A test that works is a
+# notification from another connection while the listening one is idle.
 # Exits with 1 when this changes. Needs npm, Node and Debian 12 on x64 with current lists of apt; as root also setpriv.
 set -euo pipefail
 folder=$(mktemp -d)

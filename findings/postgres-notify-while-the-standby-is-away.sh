@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Postgres 18.4 with synchronous_standby_names set and the standby away: a transaction that only notifies commits and is
-# delivered at once, though no standby confirms anything. Postgres waits for a standby only where the transaction wrote WAL
-# before its commit record, and a notification is none.
-# One expects a notification that arrives to show that the primary can still commit, as a heartbeat. Seen: it arrives while
-# every write waits for ever. `pg_logical_emit_message(true, ...)` beside it makes the heartbeat wait as a write does.
-# Seen too: a transaction that notified and waits for its standby keeps the lock that puts notifications in order, which is
-# known. Every later transaction that notifies then waits, also in other databases of the server, and its statement_timeout
-# of half a second does not end that, because it does not count the end of a transaction; lock_timeout does.
+# Postgres 18.4 with synchronous_standby_names and without the standby: a transaction that only notifies commits at once, and
+# its notification is delivered, although no standby has confirmed it.
+# Expected: a commit waits for the standby, so a notification that arrives proves that the primary can commit.
+# Seen: notifications arrive while all writes wait. Postgres only waits for a standby if the transaction wrote WAL before its
+# commit record, and NOTIFY writes none. With `pg_logical_emit_message(true, ...)` in the same transaction it waits as a write
+# does.
+# Seen too: a transaction that notified and waits for the standby holds the lock that orders notifications (the lock is
+# known). So each later transaction with a notification waits, in other databases as well. A statement_timeout of 0.5 s does
+# not end this wait, because it does not apply during COMMIT. A lock_timeout does.
+# Consequence: a heartbeat by NOTIFY does not show that an isolated primary cannot commit.
 # Exits with 1 when this changes. Needs npm, Node and Linux; as root also setpriv.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Postgres 18.4, logical replication: `AFTER UPDATE OF role` fires on the subscriber for an update of any column. The
-# publisher sends whole rows, and the subscriber takes each column that was sent for one that the UPDATE named.
-# One expects the trigger that fires on the publisher to fire on the subscriber, once it is ENABLE ALWAYS. Seen: an update of
-# `note` alone fires it there, with the same role before and after. `WHEN (old.role IS DISTINCT FROM new.role)` tells the two
-# apart on both sides.
-# The manual says that row triggers fire on a subscriber and statement triggers do not. Seen: they do not for INSERT, UPDATE
-# and DELETE, but for TRUNCATE they do, and for the INSERT of the first copy, which the manual tells. search_path is empty
-# there, so a trigger function must name its schemas or have a path of its own.
-# A trigger that invalidates caches or writes an audit trail then tells of changes of access that nobody made.
+# Postgres 18.4, logical replication: on the subscriber a trigger `AFTER UPDATE OF role` fires for an update of any column.
+# Expected: with ENABLE ALWAYS the same triggers fire on the subscriber as on the publisher, except statement triggers, which
+# do not fire according to the manual.
+# Seen: an update of `note` alone fires the trigger on the subscriber, with equal roles before and after. The publisher sends
+# whole rows, and the subscriber treats each column as changed. `WHEN (old.role IS DISTINCT FROM new.role)` works on both.
+# Statement triggers do not fire for INSERT, UPDATE and DELETE, but they fire for TRUNCATE; that they fire for the INSERT of
+# the first copy is documented. search_path is empty, so a trigger function must qualify its names.
+# Consequence: an audit trail or a cache that is fed by such a trigger reports changes of roles that did not happen.
 # Exits with 1 when this changes. Needs npm, Node and Linux; as root also setpriv.
 set -euo pipefail
 folder=$(mktemp -d)

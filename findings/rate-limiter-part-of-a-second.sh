@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# rate-limiter-flexible 11.4.0: a duration of half a second is one for ever where the store is Redis.
-# It takes any finite number that is not negative, and 0 means for ever, which the manual says. RateLimiterMemory counts the
-# 500 ms. RateLimiterRedis rounds down to whole seconds and sends Redis a key without an expiry: after the limit is reached
-# once, the caller is refused until someone deletes the key, and one key for each caller stays in Redis.
-# One expects the same numbers to mean the same for each store, the more so as memory is the usual `insuranceLimiter` of Redis
-# and the usual store of tests. Seen: msBeforeNext is -1, so a Retry-After made from it is 0 or negative. customDuration and
-# set() round down alike, and 1.5 s is 1 s in Redis.
+# rate-limiter-flexible 11.4.0: with RateLimiterRedis a duration of 0.5 s never ends.
+# Expected: 0.5 s, as with RateLimiterMemory, which is the usual `insuranceLimiter` and the usual limiter of tests. The
+# limiter accepts any finite number that is not negative, and documents that 0 never ends.
+# Seen: RateLimiterRedis rounds down to whole seconds, so the key has no expiry in Redis. After one use of all points the
+# caller is refused until the key is deleted. msBeforeNext is -1, so a Retry-After that is computed from it is 0 or negative.
+# customDuration and set() round down too, and 1.5 s becomes 1 s.
+# Consequence: callers are locked out for good, Redis keeps a key for each of them, and tests with memory pass.
 # Exits with 1 when this changes. Needs npm, Node and redis-server.
 set -euo pipefail
 folder=$(mktemp -d)

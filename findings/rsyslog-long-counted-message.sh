@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# rsyslog 8.2302.0 of Debian 12, imtcp with its defaults: a message of RFC 5424 longer than 8,096 bytes, sent with its length
-# in front (RFC 6587, octet counting), is neither taken whole nor truncated.
-# One expects a count to keep a message together, and the rest to be dropped: the log says "truncating". Seen: a message of
-# 20 KB becomes three records; a byte is lost at each cut, and the second and third record have the time of their arrival,
-# the host of the connection and a piece of the text as APP-NAME. The message sent after it is right.
-# So an audit record is not found again by its own fields, and JSON in it is broken past repair: two bytes are nowhere. A
-# sender must keep each message below 8,096 bytes. maxMessageSize raises the limit, if the receiver is one's own.
-# Upstream: issue 7603 of rsyslog, open, tells that imtcp splits whatever oversizemsg.input.mode says, not of the lost bytes.
+# rsyslog 8.2302.0 of Debian 12, imtcp with its defaults: a message of RFC 5424 that is longer than 8,096 bytes and sent with
+# octet counting (RFC 6587) becomes several records, and a byte is lost at each cut.
+# Expected: one record, whole or truncated. The log of rsyslog says "truncating".
+# Seen: a message of 20 KB becomes three records. The second and the third have the time of arrival, the host of the
+# connection, and a part of the text as APP-NAME. Two bytes are in none of them. The next message is right.
+# Consequence: parts of an audit record cannot be found by its fields, and JSON in it cannot be put together again. Keep
+# messages below 8,096 bytes, or raise maxMessageSize of the receiver.
+# Upstream: issue 7603 of rsyslog (open) describes that imtcp splits with each value of oversizemsg.input.mode, not the lost
+# bytes.
 # Exits with 1 when this changes. Needs Node and Debian 12 on x64 with current lists of apt.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# sharp 0.35.5 writes a 16-bit PNG with an embedded profile as 8-bit WebP in Display P3 values, and without a profile.
-# One expects sRGB values: sharp strips profiles because its output is sRGB, and the same picture in 8 bits is converted.
-# Seen: red (200, 30, 30) of a 16-bit PNG whose profile is plain sRGB becomes (184, 50, 41), which is dull everywhere;
-# with a Display P3 profile it stays (200, 30, 30), which is dull too. `toColourspace('srgb')` changes nothing, and
-# `withIccProfile('srgb')` mends these two but takes a 16-bit PNG without a profile for Display P3.
-# `pipelineColourspace('srgb')` is right for all. JPEG, AVIF and 8-bit PNG outputs go wrong alike.
+# sharp 0.35.5 converts a 16-bit PNG with an ICC profile to Display P3, and writes these values as 8-bit WebP without a
+# profile. A viewer takes them for sRGB.
+# Expected: sRGB values, as from the same picture with 8 bits.
+# Seen: the red (200, 30, 30) of a 16-bit PNG with an sRGB profile becomes (184, 50, 41). With a Display P3 profile it stays
+# (200, 30, 30) where (218, 0, 9) is right. `toColourspace('srgb')` changes nothing. `withIccProfile('srgb')` is right for
+# these two, but treats a 16-bit PNG without a profile as Display P3. `pipelineColourspace('srgb')` is right for all. JPEG,
+# AVIF and PNG output have the same errors.
+# Consequence: 16-bit pictures lose their colours, even those in plain sRGB, and nothing reports it.
 # Exits with 1 when this changes. Needs npm and Node.
 set -euo pipefail
 folder=$(mktemp -d)

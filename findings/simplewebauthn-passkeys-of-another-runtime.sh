@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# @simplewebauthn/server 14.0.3: which algorithms it offers for a new passkey depends on the runtime that it happens to run on,
-# and a passkey made on one cannot be used on another.
-# One expects the default of the documentation in the code, `[EdDSA, ES256, RS256]`, everywhere. Seen: on Deno 2.9.6 and Bun
-# 1.4.5 ML-DSA-44 comes first. An authenticator that has it makes such a key, registration is verified and stored, and each
-# login on Node 22 throws: "This runtime's WebCrypto.subtle does not support use of ML-DSA-44".
-# So a service that moves to Node 22, goes back a version, or runs on two kinds of runtime locks out those users, with no
-# sign of it at registration. Name `supportedAlgorithmIDs` in generateRegistrationOptions and in verifyRegistrationResponse.
-# Upstream: the release notes of 14.0.0 and pull request 794 tell of the default, for Node from 24.7 and Deno; not of Bun, nor
-# of what happens to the passkeys. Authenticators that have ML-DSA are new; the one below is software.
-# Exits with 1 when this changes. Needs npm, and Linux on x64 or another system for which npm has these runtimes.
+# @simplewebauthn/server 14.0.3: the algorithms that it offers for a new passkey depend on the runtime, and a passkey that was
+# made on one runtime can be unusable on another.
+# Expected: the default that the comment of `supportedAlgorithmIDs` names, [EdDSA, ES256, RS256], on each runtime.
+# Seen: on Deno 2.9.6 and Bun 1.4.5 ML-DSA-44 is the first choice. If the authenticator supports it, the registration is
+# verified, and each login on Node 22 throws an error.
+# Consequence: a service that moves to Node 22, goes back to an older Node, or runs on two runtimes locks these users out,
+# without a sign at the registration. Set `supportedAlgorithmIDs` in generateRegistrationOptions and in
+# verifyRegistrationResponse.
+# Upstream: pull request 794 describes the default for Deno and for Node from 24.7 on. It mentions neither Bun nor the login
+# on another runtime. Few authenticators have ML-DSA yet; the one below is software.
+# Exits with 1 when this changes. Needs npm, and a system for which npm has these runtimes, such as Linux on x64.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
