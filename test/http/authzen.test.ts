@@ -293,6 +293,29 @@ describe('the AuthZEN endpoints', () => {
       ])
     }
   })
+
+  test('know the caller before they judge the body', async () => {
+    const bodies: [body: string, headers: Record<string, string>][] = [
+      ['{', {}],
+      ['{}', {}],
+      [JSON.stringify(asked()), { 'content-type': 'text/plain' }],
+      [JSON.stringify(asked()), { 'content-encoding': 'gzip' }],
+    ]
+    for (const path of [single, several]) {
+      for (const [body, headers] of bodies) {
+        const codes = [
+          await client.post(path, body, { headers: { 'content-type': 'application/json', ...headers } }),
+          await post(path, body, headers, ada.token),
+          await post(path, body, headers, keyWithoutScope),
+        ].map(({ body: { code } }) => code)
+        expect([path, body, codes]).toEqual([
+          path,
+          body,
+          ['identity.not_signed_in', 'access.services_only', 'service_key.scope_missing'],
+        ])
+      }
+    }
+  })
 })
 
 describe('the id of a request', () => {
