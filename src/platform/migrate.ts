@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { lockKeys } from './lock-keys.ts'
-import type { Queryable, Sql, TransactionSql } from './postgres.ts'
+import { isDeadlock, isLockTimeout, type Queryable, type Sql, type TransactionSql } from './postgres.ts'
 
 type SqlFile = { name: string; text: string; checksum: string }
 type Migration = SqlFile & { version: number }
@@ -106,12 +106,19 @@ const withoutLimits = async (tx: TransactionSql): Promise<void> => {
 }
 
 /**
+ * How long each attempt waits for a table that other instances use. Their statements queue behind that wait, and the migration
+ * holds the tables it has locked already: so it lets them pass and begins again. The first waits are shorter than the time after
+ * which Postgres looks for deadlocks (1 s) and ends one of the transactions. The attempt after these has no limit.
+ */
+const lockWaitsMs = [500, 500, 500, 500, 1_000, 1_000, 2_000, 2_000, 5_000]
+
+/**
  * Migrates the schema, forward only: applies the pending `NNNNNN_name.sql`, then each file of `functions/` whose checksum
  * changed, in the order of their names.
  *
  * Guarantees: of many instances that start together one applies, the others wait and find nothing left to do. Everything
  * pending is applied in one transaction, or nothing is. A numbered file that was edited after it was applied throws
- * `MigrationRefused` and changes nothing. A database ahead of the files keeps its schema and its functions: an older build
+ * `MigrationRefused` and changes nothing. Instances that serve meanwhile are held up for moments. A database ahead of the files keeps its schema and its functions: an older build
  * may be started again after an upgrade.
  *
  * Costs three statements when nothing is pending. `onPending` is called before the first of them is applied. Returns the names of the applied files.
@@ -126,13 +133,15 @@ export const migrate = async (
     functions: await readFiles(new URL('functions/', directory), /\.sql$/),
   }
   if (isUpToDate(findPending(files, await readApplied(sql)))) return []
-  // A snapshot taken before the wait for the lock would not show the changes of the instance that held it.
-  return sql.begin('isolation level read committed', async (tx) => {
+  let isReported = false
+  const apply = async (tx: TransactionSql, lockWaitMs: number): Promise<string[]> => {
     await withoutLimits(tx)
     await tx`select pg_advisory_xact_lock(${lockKeys.migrations})`
+    await tx`select set_config('lock_timeout', ${String(lockWaitMs)}, true)`
     await createTables(tx)
     const { migrations } = findPending(files, await readApplied(tx))
-    if (migrations.length > 0) onPending(migrations.length)
+    if (migrations.length > 0 && !isReported) onPending(migrations.length)
+    isReported ||= migrations.length > 0
     for (const { version, name, checksum, text } of migrations) {
       await tx.unsafe(text)
       await tx`insert into schema_migrations (version, name, checksum) values (${version}, ${name}, ${checksum})`
@@ -147,5 +156,16 @@ export const migrate = async (
     }
     if (removed.length > 0) await tx`delete from schema_functions where name = any (${removed}::text[])`
     return [...migrations.map(({ name }) => name), ...functions.map(({ name }) => `functions/${name}`)]
-  })
+  }
+  const attempt = async (tries: number): Promise<string[]> => {
+    try {
+      // A snapshot taken before the wait for the lock would not show the changes of the instance that held it.
+      return await sql.begin('isolation level read committed', (tx) => apply(tx, lockWaitsMs[tries] ?? 0))
+    } catch (error) {
+      if (tries === lockWaitsMs.length || !(isLockTimeout(error) || isDeadlock(error))) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    return attempt(tries + 1)
+  }
+  return attempt(0)
 }

@@ -351,6 +351,9 @@ export const databaseFault = (error: unknown): Fault | undefined => {
  */
 export const isRolledBack = (error: unknown): boolean => isRecord(error) && error['severity'] === 'ERROR'
 
+/** Whether Postgres ended this transaction because it and others waited for each other. */
+export const isDeadlock = (error: unknown): boolean => codeOf(error) === '40P01'
+
 /** Whether a statement waited for a lock longer than lock_timeout. */
 export const isLockTimeout = (error: unknown): boolean => codeOf(error) === '55P03'
 

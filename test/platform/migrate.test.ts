@@ -259,6 +259,61 @@ describe('nothing is changed', () => {
   })
 })
 
+describe('while other instances serve', () => {
+  beforeEach(async () => {
+    await write({ [one]: 'create table a (); create table b (); create table c ()' })
+    await run()
+    await write({ [two]: 'alter table a add column n integer; alter table b add column n integer' })
+  })
+
+  test('a migration lets statements pass that wait behind it for a table, and is applied later', async () => {
+    const others = [connectOnce(database.connection), connectOnce(database.connection)] as const
+    const release = Promise.withResolvers<void>()
+    const isHeld = Promise.withResolvers<void>()
+    const holding = others[0].begin(async (tx) => {
+      await tx`lock table b in row exclusive mode`
+      isHeld.resolve()
+      await release.promise
+    })
+    try {
+      await isHeld.promise
+      const migrating = run()
+      await until(async () => {
+        const [row] = await others[1]`select from pg_locks where not granted and relation = 'b'::regclass`
+        return row !== undefined
+      })
+      // The migration has locked the one table, and its wait for the other is first in the queue there.
+      await others[1]`select from a, b`
+      release.resolve()
+      expect(await migrating).toEqual([two])
+    } finally {
+      release.resolve()
+      await holding
+      await Promise.all(others.map((other) => other.end()))
+    }
+  })
+
+  test('a migration and a transaction that wait for each other both succeed', async () => {
+    const other = connectOnce(database.connection)
+    try {
+      const holding = other.begin(async (tx) => {
+        await tx`lock table b in row exclusive mode`
+        const migrating = run()
+        await until(async () => {
+          const [row] = await tx`select from pg_locks where not granted and relation = 'b'::regclass`
+          return row !== undefined
+        })
+        await tx`lock table a in row exclusive mode`
+        return { migrating }
+      })
+      const { migrating } = await holding
+      expect(await migrating).toEqual([two])
+    } finally {
+      await other.end()
+    }
+  })
+})
+
 test('a start with nothing pending costs three statements', async () => {
   await write({ [one]: 'create table a ()', 'functions/f.sql': answer(1) })
   await run()
