@@ -87,7 +87,7 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
   return 200 + 2 * key.length + (extraBytes ?? 0)
 }
 
-/** The most of memory that is taken by ids that do not exist: anybody can ask about any number of them. */
+/** The most of memory that is taken by ids that do not exist: a client can ask about any number of them. */
 const maxAbsentShare = 0.1
 
 /** Limit for invalidating a stale fact on every instance. */

@@ -10,6 +10,7 @@ import type { TokenResponse } from './model.ts'
 import { sessionLife } from './session-rules.ts'
 import type { SigningKeys } from './signing-keys.ts'
 import type { UserRow } from './store.ts'
+import { createTokenDigest, createTokenScreening } from './token-screening.ts'
 import type { UsedToken } from './token-use-store.ts'
 import { toUser } from './users/view.ts'
 
@@ -44,6 +45,9 @@ export const createSessionTokens = ({
   const accessTokenIdOf = (refreshToken: Uint8Array): string =>
     encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22)
 
+  const digest = createTokenDigest(secrets)
+  const screening = createTokenScreening(clock, digest)
+
   const verified = createTtlMap<TokenClaims>({ clock, maxEntries: maxCachedTokens, ttlMs: policy.ttlMs, jitter: 0 })
 
   const requireUnexpired = (claims: TokenClaims): TokenClaims => {
@@ -52,7 +56,7 @@ export const createSessionTokens = ({
   }
 
   const verifyAndCache = async (token: string): Promise<TokenClaims> => {
-    const found = await verifyAccessToken(token, policy, clock, keys.find)
+    const found = await verifyAccessToken(token, policy, clock, keys.find, screening)
     if (found === undefined) throw new Fault('identity.not_signed_in')
     const { userId, sessionId, tokenId } = found
     const claims = { userId, sessionId, expiresAtMs: found.expiresAtS * 1_000 }
@@ -82,12 +86,17 @@ export const createSessionTokens = ({
     ): Promise<TokenResponse> => {
       onIssued({ userId: user.id, sessionId })
       return {
-        access_token: await signAccessToken(keys.signer(issuedAtMs), policy, {
-          userId: user.id,
-          sessionId,
-          tokenId: accessTokenIdOf(refreshToken),
-          issuedAtS: Math.floor(issuedAtMs / 1_000),
-        }),
+        access_token: await signAccessToken(
+          keys.signer(issuedAtMs),
+          policy,
+          {
+            userId: user.id,
+            sessionId,
+            tokenId: accessTokenIdOf(refreshToken),
+            issuedAtS: Math.floor(issuedAtMs / 1_000),
+          },
+          digest,
+        ),
         refresh_token: encodeBase64url(refreshToken),
         token_type: 'Bearer',
         expires_in: policy.ttlMs / 1_000,

@@ -2,6 +2,7 @@ import { maxGrants } from '../../src/access/policy/facts/grants.ts'
 import { makeServiceKey } from '../../src/access/service-key.ts'
 import { createSigningKeys } from '../../src/identity/signing-keys.ts'
 import { createIdentityStore } from '../../src/identity/store.ts'
+import { createTokenDigest } from '../../src/identity/token-screening.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -28,9 +29,10 @@ const dayMs = 86_400_000
 export const openPopulation = async (connection: TestConnection): Promise<Population> => {
   const sql: Sql = connectOnce(connection)
   const policy = { issuer: 'velro', audience: 'velro', ttlMs: tokenTtlS * 1_000 }
+  const secrets = createSecrets(testSecret)
   const signing = createSigningKeys({
     store: createIdentityStore(sql),
-    secrets: createSecrets(testSecret),
+    secrets,
     clock: systemClock,
     maxTokenTtlMs: policy.ttlMs,
   })
@@ -59,12 +61,17 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     await sql`
       insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
       values (${id}, ${userId}, '', '', ${now}, ${now}, ${later}, ${later})`
-    const token = await signAccessToken(signing.signer(), policy, {
-      userId,
-      sessionId: id,
-      tokenId: id,
-      issuedAtS: Math.floor(nowMs / 1_000),
-    })
+    const token = await signAccessToken(
+      signing.signer(),
+      policy,
+      {
+        userId,
+        sessionId: id,
+        tokenId: id,
+        issuedAtS: Math.floor(nowMs / 1_000),
+      },
+      createTokenDigest(secrets),
+    )
     return { kind: 'session', id, token, userId }
   }
 

@@ -199,7 +199,7 @@ describe('an authorization check', () => {
     try {
       await app.services.database.warm()
       const signature = Buffer.alloc(64).toString('base64url')
-      const payload = Buffer.from('{}').toString('base64url')
+      const payload = Buffer.from(JSON.stringify({ exp: 4_102_444_800 })).toString('base64url')
       const forged = () => {
         const header = JSON.stringify({ alg: 'EdDSA', typ: 'at+jwt', kid: randomUUID() })
         return `${Buffer.from(header).toString('base64url')}.${payload}.${signature}`

@@ -3,12 +3,16 @@ import { randomUUID } from 'node:crypto'
 import { CompactSign, decodeJwt, type JWTPayload, SignJWT } from 'jose'
 import { maxAccessTokenTtlMs } from '../../src/config.ts'
 import { rotation } from '../../src/identity/signing-keys.ts'
+import { createTokenDigest } from '../../src/identity/token-screening.ts'
 import { manualClock } from '../../src/kit/clock.ts'
-import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
+import { macOf } from '../../src/platform/tokens.ts'
+import { type Api, api, type Person, register, startApp, type TestApp, testSecret } from '../harness.ts'
 import { spellingsOf } from './black-box/tokens.ts'
 
 const me = '/api/v1/auth/me'
 const minuteS = 60
+const digest = createTokenDigest(createSecrets(testSecret))
 
 /** The worst case: the forger holds the real signing key. Still, only tokens exactly like our own are accepted. */
 describe('an access token signed with the real key', () => {
@@ -26,9 +30,11 @@ describe('an access token signed with the real key', () => {
   afterAll(() => app.close())
 
   const ours = () => ({ alg: 'EdDSA', typ: 'at+jwt', kid: app.services.keys.signer().kid })
+  /** The right `mac` for these claims, so that they are refused for another reason. */
+  const withMac = (claims: Record<string, unknown>) => ({ ...claims, mac: macOf(claims, digest) })
   const sign = (claims: Record<string, unknown>, header: Record<string, unknown> = {}) => {
     const protectedHeader = { ...ours(), ...header } as { alg: string }
-    return new SignJWT(claims as JWTPayload)
+    return new SignJWT(withMac(claims) as JWTPayload)
       .setProtectedHeader(protectedHeader)
       .sign(app.services.keys.signer().privateKey)
   }
@@ -143,7 +149,7 @@ describe('an access token signed with the real key', () => {
     // The payload's length leaves unused bits in its last character.
     let payload = ''
     for (let pad = 0; payload.length % 4 === 0; pad += 1) {
-      payload = Buffer.from(JSON.stringify({ ...claims(), jti: 'x'.repeat(pad) })).toString('base64url')
+      payload = Buffer.from(JSON.stringify(withMac({ ...claims(), jti: 'x'.repeat(pad) }))).toString('base64url')
     }
     const signed = async (text: string) => {
       const signature = await crypto.subtle.sign('Ed25519', privateKey as never, Buffer.from(`${header}.${text}`))

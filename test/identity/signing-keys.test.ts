@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createSigningKeys, rotation, type SigningKeys } from '../../src/identity/signing-keys.ts'
 import { createIdentityStore, type IdentityStore } from '../../src/identity/store.ts'
+import { createTokenDigest } from '../../src/identity/token-screening.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
@@ -12,6 +13,8 @@ const ttlMs = 900_000
 const maxTtlMs = 4 * ttlMs
 const policy = { issuer: 'velro', audience: 'velro', ttlMs }
 const secrets = createSecrets('one secret for every instance of it')
+const digest = createTokenDigest(secrets)
+const screening = { digest, mayVerify: () => true, onForged: () => {} }
 
 let database: TestDatabase
 let sql: Sql
@@ -35,12 +38,17 @@ const instance = async (clock: ReturnType<typeof manualClock>): Promise<SigningK
 }
 
 const sign = (keys: SigningKeys, clock: ReturnType<typeof manualClock>) =>
-  signAccessToken(keys.signer(), policy, {
-    userId: newId(),
-    sessionId: newId(),
-    tokenId: newId(),
-    issuedAtS: Math.floor(clock.now() / 1_000),
-  })
+  signAccessToken(
+    keys.signer(),
+    policy,
+    {
+      userId: newId(),
+      sessionId: newId(),
+      tokenId: newId(),
+      issuedAtS: Math.floor(clock.now() / 1_000),
+    },
+    digest,
+  )
 
 describe('signing keys', () => {
   test('instances that start together on an empty table agree on one key', async () => {
@@ -65,11 +73,11 @@ describe('signing keys', () => {
       const steps = day % 90 >= 88 || day % 90 <= 1 ? 8 : 1
       for (let step = 0; step < steps; step += 1) {
         clock.advance(stepMs)
-        expect(await verifyAccessToken(held, policy, clock, verifying.find)).toBeDefined()
+        expect(await verifyAccessToken(held, policy, clock, verifying.find, screening)).toBeDefined()
         await signing.refresh()
         kids.add(signing.signer().kid)
         held = await sign(signing, clock)
-        expect(await verifyAccessToken(held, policy, clock, verifying.find)).toBeDefined()
+        expect(await verifyAccessToken(held, policy, clock, verifying.find, screening)).toBeDefined()
       }
       clock.advance(86_400_000 - steps * stepMs)
       await signing.refresh()

@@ -53,7 +53,7 @@ export const accounts: Group = (world) =>
       const keys = createLocalJWKSet((await world().get('/.well-known/jwks.json')).body)
       const { payload, protectedHeader } = await jwtVerify(ada.token, keys, { typ: 'at+jwt', algorithms: ['EdDSA'] })
       expect(Object.keys(protectedHeader).sort()).toEqual(['alg', 'kid', 'typ'])
-      expect(Object.keys(payload).sort()).toEqual(['aud', 'exp', 'iat', 'iss', 'jti', 'sid', 'sub'])
+      expect(Object.keys(payload).sort()).toEqual(['aud', 'exp', 'iat', 'iss', 'jti', 'mac', 'sid', 'sub'])
       expect(payload).toMatchObject({ sub: ada.id, iss: 'velro', aud: 'velro' })
       expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(900)
       expect(Math.abs((payload.iat ?? 0) - Date.now() / 1_000)).toBeLessThan(60)

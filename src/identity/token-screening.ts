@@ -1,0 +1,43 @@
+import type { Clock } from '../kit/clock.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
+import type { Secrets } from '../platform/secrets.ts'
+import type { Digest, Screening } from '../platform/tokens.ts'
+
+/** The digest of the claims of access tokens. */
+export const createTokenDigest =
+  (secrets: Pick<Secrets, 'derive'>): Digest =>
+  (message) =>
+    secrets.derive('access-token-mac', message)
+
+const forgedTtlMs = 1_000
+const maxForged = 1_000
+const withoutMacPerS = 50
+
+/**
+ * Bounds what forged tokens cost. Without a right `mac` a token is refused without a signature check, and a `mac` is only got with
+ * a token: so a forger has those of its own tokens, and each of them is checked with a wrong signature about once a second.
+ *
+ * Tokens without a `mac` are those of the build before, which end within their lifetime after an upgrade. An instance checks 50
+ * of them a second; beyond that they are refused, and their holders refresh them.
+ */
+export const createTokenScreening = (clock: Clock, digest: Digest): Screening => {
+  const forged = createTtlMap<true>({ clock, maxEntries: maxForged, ttlMs: forgedTtlMs, jitter: 0 })
+  let second = Number.NEGATIVE_INFINITY
+  let checked = 0
+
+  const mayVerifyWithoutMac = (): boolean => {
+    const now = Math.floor(clock.monotonic() / 1_000)
+    if (now !== second) checked = 0
+    second = now
+    checked += 1
+    return checked <= withoutMacPerS
+  }
+
+  return {
+    digest,
+    mayVerify: (mac) => (mac === undefined ? mayVerifyWithoutMac() : forged.get(mac).kind === 'miss'),
+    onForged: (mac) => {
+      if (mac !== undefined) forged.set(mac, true)
+    },
+  }
+}
