@@ -243,6 +243,7 @@ export const createDatabase = ({
     refused_timeout: refusedTimeoutS,
     onrefused: (error) => onRefused?.(error, name),
     prepare: true,
+    // A select of these pools changes nothing, so it may run twice.
     repeat_reads: name === 'auth' || name === 'read',
     ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
   })
