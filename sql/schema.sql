@@ -1406,6 +1406,16 @@ CREATE INDEX order_cancellations__due_at ON public.order_cancellations USING btr
 comment on table order_cancellations is 'Orders to cancel at a provider. Written in the transaction that removes the job, deleted when the provider has confirmed.';
 comment on column order_cancellations.generation_id is 'No foreign key: the generation may be deleted.';
 
+create table pending_welcomes (
+  user_id uuid not null,
+  network text not null,
+  registered_at timestamp with time zone default clock_timestamp() not null,
+  constraint pending_welcomes_pkey PRIMARY KEY (user_id),
+  constraint pending_welcomes_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+comment on table pending_welcomes is 'New accounts that get their welcome credits once the e-mail address is verified.';
+comment on column pending_welcomes.network is 'Where the account was registered from: an IPv4 address, or the /64 network of an IPv6 address.';
+
 create table project_access (
   user_id uuid not null,
   project_id uuid not null,
@@ -1704,6 +1714,7 @@ create table users (
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
   limits jsonb,
+  email_verified_at timestamp with time zone,
   constraint users_pkey PRIMARY KEY (id),
   constraint users__email UNIQUE (email),
   constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status = 'deleted'::text) = (password_hash IS NULL)))),
@@ -1724,6 +1735,7 @@ comment on column users.email is 'Lower case, NFC. Null after the account is clo
 comment on column users.password_hash is 'Argon2id. Null after the account is closed.';
 comment on column users.role is 'admin: an operator of the platform. It gives no access to content.';
 comment on column users.limits is 'Budgets per minute and quotas of this account by name, as in src/limits/policy.ts; null: those of its plan.';
+comment on column users.email_verified_at is 'When the e-mail address was verified. Null: it is not.';
 
 create table view_refreshes (
   view text not null,
@@ -1732,6 +1744,15 @@ create table view_refreshes (
   constraint view_refreshes__pkey PRIMARY KEY (view)
 );
 comment on table view_refreshes is 'When each materialized view was refreshed, so that one instance does it and the others skip it.';
+
+create table welcome_grants (
+  network text not null,
+  day date not null,
+  accounts integer not null,
+  constraint welcome_grants_pkey PRIMARY KEY (network, day),
+  constraint welcome_grants__accounts CHECK ((accounts > 0))
+);
+comment on table welcome_grants is 'How many accounts of a network got welcome credits on a day (UTC). Kept for two days.';
 
 create view access_heat_alive as
  SELECT h.user_id,

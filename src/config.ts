@@ -61,6 +61,9 @@ export type Config = {
   readonly acknowledgements: 'on' | 'off'
   /** Credits that a new account gets. */
   readonly welcomeCredits: number
+  readonly welcomeAfter: (typeof welcomeTimes)[number]
+  /** Most accounts of one address that get them on one day. 0: no limit. */
+  readonly welcomeAccountsPerAddress: number
   readonly accessTokenTtlMs: number
   readonly requestTimeoutMs: number
   /** Undefined: the models of fal.ai are not available. */
@@ -99,6 +102,9 @@ export type AuthzenAlias = {
 const aliasTargets = ['user', 'project', 'generation', 'media'] as const
 /** One batch of decisions covers all aliases of a type. */
 const maxAliases = 200
+
+/** When a new account gets its credits. */
+export const welcomeTimes = ['registration', 'verification'] as const
 
 export const limitModes = ['on', 'monitor', 'off'] as const
 export type LimitMode = (typeof limitModes)[number]
@@ -178,6 +184,30 @@ const isRedisUrl = (text: string) => {
   }
 }
 
+/** Undefined: no S3 is configured. Adds to `problems` what is missing or wrong. */
+const readS3 = (text: (name: string) => string | undefined, problems: string[]): S3Config | undefined => {
+  const given = {
+    S3_ENDPOINT: text('S3_ENDPOINT'),
+    S3_REGION: text('S3_REGION'),
+    S3_BUCKET: text('S3_BUCKET'),
+    S3_ACCESS_KEY_ID: text('S3_ACCESS_KEY_ID'),
+    S3_SECRET_ACCESS_KEY: text('S3_SECRET_ACCESS_KEY'),
+  }
+  const missing = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [name] : []))
+  if (missing.length === Object.keys(given).length) return undefined
+  if (missing.length > 0)
+    problems.push(`${missing.join(', ')} must be set too: S3 needs all five S3_ variables, or none`)
+  const { S3_ENDPOINT: endpoint = '', S3_REGION: region = '', S3_BUCKET: bucket = '' } = given
+  const { S3_ACCESS_KEY_ID: accessKeyId = '', S3_SECRET_ACCESS_KEY: secretAccessKey = '' } = given
+  if (endpoint !== '' && !isWebOrigin(endpoint)) {
+    problems.push('S3_ENDPOINT must be an origin such as https://s3.eu-central-1.amazonaws.com, without the bucket')
+  }
+  if (bucket !== '' && !/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket)) {
+    problems.push('S3_BUCKET must be the name of a bucket: 3 to 63 of a-z, 0-9, "." and "-"')
+  }
+  return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
+}
+
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
@@ -212,29 +242,6 @@ export const parseConfig = (env: Environment): Config => {
     problems.push(...parsed.problems.map((problem) => `${name} ${problem}`))
     notes.push(...parsed.notes.map((note) => `${name} ${note}`))
     return given
-  }
-
-  const s3 = (): S3Config | undefined => {
-    const given = {
-      S3_ENDPOINT: text('S3_ENDPOINT'),
-      S3_REGION: text('S3_REGION'),
-      S3_BUCKET: text('S3_BUCKET'),
-      S3_ACCESS_KEY_ID: text('S3_ACCESS_KEY_ID'),
-      S3_SECRET_ACCESS_KEY: text('S3_SECRET_ACCESS_KEY'),
-    }
-    const missing = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [name] : []))
-    if (missing.length === Object.keys(given).length) return undefined
-    if (missing.length > 0)
-      problems.push(`${missing.join(', ')} must be set too: S3 needs all five S3_ variables, or none`)
-    const { S3_ENDPOINT: endpoint = '', S3_REGION: region = '', S3_BUCKET: bucket = '' } = given
-    const { S3_ACCESS_KEY_ID: accessKeyId = '', S3_SECRET_ACCESS_KEY: secretAccessKey = '' } = given
-    if (endpoint !== '' && !isWebOrigin(endpoint)) {
-      problems.push('S3_ENDPOINT must be an origin such as https://s3.eu-central-1.amazonaws.com, without the bucket')
-    }
-    if (bucket !== '' && !/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket)) {
-      problems.push('S3_BUCKET must be the name of a bucket: 3 to 63 of a-z, 0-9, "." and "-"')
-    }
-    return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
   }
 
   const databaseUrl = postgresUrl('DATABASE_URL', text('DATABASE_URL'))
@@ -275,6 +282,9 @@ export const parseConfig = (env: Environment): Config => {
     problems.push('ADMIN_EMAIL must be an e-mail address')
   }
 
+  /** With a provider that is paid, credits are worth money. */
+  const costsMoney = text('FAL_KEY') !== undefined || text('OPENAI_API_KEY') !== undefined
+
   const config: Config = {
     host: text('HOST'),
     port: integer('PORT', 3000, 0, 65_535),
@@ -283,7 +293,7 @@ export const parseConfig = (env: Environment): Config => {
     redisUrl,
     dataDirectory,
     mediaDirectory: text('MEDIA_DIR') ?? join(dataDirectory, 'media'),
-    s3: s3(),
+    s3: readS3(text, problems),
     dbConnections: integer('DB_CONNECTIONS', undefined, 6, 10_000),
     secret,
     adminEmail,
@@ -312,6 +322,8 @@ export const parseConfig = (env: Environment): Config => {
     acknowledgements: oneOf('ACKNOWLEDGEMENTS', ['on', 'off'], 'on'),
     l1TtlMs: integer('L1_TTL_SECONDS', 60, 1, 3_600) * 1_000,
     welcomeCredits: integer('WELCOME_CREDITS', 1_000, 0, 1_000_000),
+    welcomeAfter: oneOf('WELCOME_CREDITS_AFTER', welcomeTimes, costsMoney ? 'verification' : 'registration'),
+    welcomeAccountsPerAddress: integer('WELCOME_CREDITS_PER_ADDRESS', costsMoney ? 5 : 0, 0, 1_000_000),
     accessTokenTtlMs: integer('ACCESS_TOKEN_SECONDS', 900, 60, maxAccessTokenTtlMs / 1_000) * 1_000,
     requestTimeoutMs: integer('REQUEST_TIMEOUT_MS', 5_000, 100, 60_000),
     falKey: key('FAL_KEY', text('FAL_KEY')),

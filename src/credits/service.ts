@@ -25,7 +25,6 @@ type Dependencies = {
   operators: Pick<Operators, 'requireForShare'>
   changes: Changes
   idempotency: Pick<Idempotency, 'once'>
-  welcomeCredits: number
 }
 
 /**
@@ -37,11 +36,10 @@ type Dependencies = {
  *
  * Methods with a transaction lock the balance until it ends, so call them late in the transaction.
  */
-export const createCredits = ({ store, operators, changes, idempotency, welcomeCredits }: Dependencies) => ({
-  /** Grants a new account its first credits. */
-  welcome: async (tx: TransactionSql, userId: string): Promise<void> => {
-    if (welcomeCredits === 0) return
-    await store.insert(tx, { id: newId(), user_id: userId, kind: 'welcome', amount: welcomeCredits })
+export const createCredits = ({ store, operators, changes, idempotency }: Dependencies) => ({
+  /** Gives an account its first credits. */
+  welcome: async (tx: TransactionSql, userId: string, amount: number): Promise<void> => {
+    await store.insert(tx, { id: newId(), user_id: userId, kind: 'welcome', amount })
   },
 
   /** Subtracts the price of a generation. Throws `credits.insufficient` with the missing amount. */

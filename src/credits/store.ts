@@ -78,4 +78,42 @@ export const createCreditStore = (sql: Sql) => {
   }
 }
 
+/** When new accounts get their welcome credits. */
+export const createWelcomeStore = (sql: Sql) => ({
+  /** Adds an account that gets its credits later. */
+  defer: async (tx: TransactionSql, userId: string, network: string): Promise<void> => {
+    await tx`insert into pending_welcomes (user_id, network) values (${userId}, ${network})`
+  },
+
+  /** The network from which an account was registered whose credits are pending. Locks that row for update. */
+  lockPending: async (tx: TransactionSql, userId: string): Promise<string | undefined> => {
+    const [row] = await tx<{ network: string }[]>`
+      select network from pending_welcomes where user_id = ${userId} for update`
+    return row?.network
+  },
+
+  removePending: async (tx: TransactionSql, userId: string): Promise<void> => {
+    await tx`delete from pending_welcomes where user_id = ${userId}`
+  },
+
+  /**
+   * Counts one more account of a network for today (UTC, by the clock of Postgres). False: it has had `max` already, and
+   * nothing is counted. Locks the row of the network until the transaction ends, so that concurrent grants take turns.
+   */
+  countGrant: async (tx: TransactionSql, network: string, max: number): Promise<boolean> => {
+    const { count } = await tx`
+      insert into welcome_grants as w (network, day, accounts)
+      values (${network}, (clock_timestamp() at time zone 'utc')::date, 1)
+      on conflict (network, day) do update set accounts = w.accounts + 1 where w.accounts < ${max}`
+    return count === 1
+  },
+
+  /** Deletes the counts of earlier days. */
+  purge: async (): Promise<void> => {
+    await sql`delete from welcome_grants where day < (clock_timestamp() at time zone 'utc')::date - 1`
+  },
+})
+
+export type WelcomeStore = ReturnType<typeof createWelcomeStore>
+
 export type CreditStore = ReturnType<typeof createCreditStore>

@@ -16,8 +16,10 @@ import { toUser } from './users/view.ts'
 
 /** What other features do when an account is opened or closed, inside its transaction. */
 export type AccountLifecycle = {
-  /** Grants the starting credits of a new account. */
-  welcome: (tx: TransactionSql, userId: string) => Promise<void>
+  /** Gives a new account its first credits, now or once its e-mail address is verified. */
+  registered: (tx: TransactionSql, userId: string, address: string) => Promise<void>
+  /** Drops credits that are still pending. */
+  closed: (tx: TransactionSql, userId: string) => Promise<void>
   /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
   cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
   /** The teams that the user owns and that have another active member. Without `tx`, on the pool of requests. */
@@ -85,7 +87,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
           // The constraint covers the canonical spelling only.
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
-          await lifecycle.welcome(tx, user.id)
+          await lifecycle.registered(tx, user.id, device.address)
           return sessions.open(tx, user, device)
         },
         { grantsOnly: true },
@@ -125,6 +127,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
         requireHandedOver(await lifecycle.teamsToHandOver(caller.userId, tx))
         while (await cancelBatch(tx)) {}
         await store.closeAccount(tx, caller.userId)
+        await lifecycle.closed(tx, caller.userId)
         await sessions.endAll(tx, caller.userId, 'account_closed')
         await protection.forgetNotices(tx, caller.userId)
       })

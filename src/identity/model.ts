@@ -44,6 +44,7 @@ export const user = closed({
   role: oneOf(['user', 'admin'] as const),
   plan: oneOf(['free', 'pro', 'enterprise'] as const),
   status: oneOf(['active', 'suspended', 'deleted'] as const),
+  email_verified: t.Boolean({ description: 'Whether the address is known to belong to the user' }),
   created_at: timestamp(),
   updated_at: timestamp(),
 })

@@ -76,7 +76,7 @@ export const createSessionOpening = ({ store, devices, tokens, clock, log, maxSe
     device: Device,
     deviceToken: Uint8Array | undefined,
   ): Promise<() => Promise<SignInResponse>> => {
-    const max = maxSessions({ plan: user.plan, limits: null })
+    const max = maxSessions(user)
     const replaced = max && (await store.endSurplusSession(tx, user.id, new Date(clock.now()), max))
     const respond = await open(tx, user, device, deviceToken)
     return () => {

@@ -14,6 +14,7 @@ export type UserRow = AccountFact & {
   password_hash: string | null
   created_at: Date
   updated_at: Date
+  email_verified_at: Date | null
 }
 
 export type EndReason =
@@ -37,7 +38,7 @@ export type SigningKeyRow = {
 }
 
 export const userColumns = (sql: Queryable) => sql`
-  id, email, display_name, password_hash, status, role, plan, created_at, updated_at`
+  id, email, display_name, password_hash, status, role, plan, limits, created_at, updated_at, email_verified_at`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
 
@@ -108,7 +109,7 @@ export const createIdentityStore = (sql: Sql) => ({
   /** Closes the account and erases its personal data; the email address can be registered again. */
   closeAccount: async (tx: TransactionSql, id: string): Promise<boolean> => {
     const { count } = await tx`
-      update users set status = 'deleted', email = null, password_hash = null, display_name = '', updated_at = now()
+      update users set status = 'deleted', email = null, password_hash = null, display_name = '', email_verified_at = null, updated_at = now()
        where id = ${id} and status <> 'deleted'`
     return count === 1
   },

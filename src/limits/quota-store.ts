@@ -10,7 +10,7 @@ export type Allowance = { readonly plan: Plan; readonly limits: AccountLimits | 
 export type UsageRow = Allowance & { readonly quota: AccountQuota; readonly used: number }
 
 export const createQuotaStore = (sql: Sql) => {
-  const allowance = (on: Queryable) => on`u.plan, null::jsonb as limits`
+  const allowance = (on: Queryable) => on`u.plan, u.limits`
 
   return {
     /**

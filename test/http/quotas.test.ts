@@ -256,6 +256,18 @@ describe('the quota of stored bytes', () => {
   })
 })
 
+describe('an account with figures of its own', () => {
+  test('is held to them instead of those of its plan, from the next call on', async () => {
+    const ada = await register(client)
+    await sql`update users set limits = '{"projects": 4, "teams": 1, "jobs_under_way": 1, "sessions": 1}' where id = ${ada.id}`
+    const all = [...(await twenty((on) => createProject(ada, on))), await createTeam(ada), await createTeam(ada)]
+    expect(tally(all)).toEqual({ '201': 5, '409 quota.projects': 16, '409 quota.teams': 1 })
+    expect([await placeOrder(ada), await placeOrder(ada)].map(codeOf)).toEqual(['201', '429 quota.jobs_under_way'])
+    expect((await login(ada)).status).toBe(200)
+    expect((await client.get('/api/v1/auth/me', as(ada))).status).toBe(401)
+  })
+})
+
 describe('an account above its quota', () => {
   test('keeps what it has and cannot add to it', async () => {
     const ada = await register(client)

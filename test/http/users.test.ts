@@ -372,7 +372,17 @@ describe('the list of accounts', () => {
 
   test('contains no password or password hash, like every other answer', async () => {
     const person = await register(client)
-    const fields = ['created_at', 'display_name', 'email', 'id', 'plan', 'role', 'status', 'updated_at']
+    const fields = [
+      'created_at',
+      'display_name',
+      'email',
+      'email_verified',
+      'id',
+      'plan',
+      'role',
+      'status',
+      'updated_at',
+    ]
     const [listed] = (await list('?limit=1')).items
     for (const shown of [listed, await accountOf(person.id), (await patch(person.id, { plan: 'pro' })).body]) {
       expect(Object.keys(shown).sort()).toEqual(fields)

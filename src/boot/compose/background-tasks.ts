@@ -25,7 +25,7 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
 export const startBackgroundTasks = (
   { database, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
-  { identity, idempotency, shareLinks, cancellations, mediaStorage }: Features,
+  { identity, idempotency, welcome, shareLinks, cancellations, mediaStorage }: Features,
   stack: AsyncDisposableStack,
 ): void => {
   const accessRepair = createAccessRepair({
@@ -45,6 +45,7 @@ export const startBackgroundTasks = (
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
+    { name: 'purge counts of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },

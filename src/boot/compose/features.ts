@@ -1,7 +1,8 @@
 import { randomInt } from 'node:crypto'
 import { createGuard } from '../../access/guard.ts'
 import { createCredits } from '../../credits/service.ts'
-import { createCreditStore } from '../../credits/store.ts'
+import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'
+import { createWelcome } from '../../credits/welcome.ts'
 import { createFlagService } from '../../flags/service.ts'
 import { createFlagStore } from '../../flags/store.ts'
 import { toGeneration } from '../../generations/mapping.ts'
@@ -66,7 +67,16 @@ const composeShared = ({ config, clock, log, database }: Infrastructure, { cache
     operators,
     changes,
     idempotency,
-    welcomeCredits: config.welcomeCredits,
+  })
+  const welcome = createWelcome({
+    store: createWelcomeStore(database.batch),
+    policy: {
+      credits: config.welcomeCredits,
+      after: config.welcomeAfter,
+      accountsPerAddress: config.welcomeAccountsPerAddress,
+    },
+    grant: credits.welcome,
+    log,
   })
   const quotas = createQuotas({
     store: createQuotaStore(database.read),
@@ -74,7 +84,7 @@ const composeShared = ({ config, clock, log, database }: Infrastructure, { cache
     mode: config.limits,
     log,
   })
-  return { userStore, operators, idempotency, credits, quotas }
+  return { userStore, operators, idempotency, credits, welcome, quotas }
 }
 
 type Shared = ReturnType<typeof composeShared>
@@ -207,7 +217,7 @@ type GenerationParts = ReturnType<typeof composeGenerations>
 const composeAccounts = (
   { config, clock, log, database, secrets, passwords, identityStore, keys }: Infrastructure,
   { caches: { changes }, access, warmUp }: AccessParts,
-  { userStore, operators, credits, quotas }: Shared,
+  { userStore, operators, welcome, quotas }: Shared,
   { generations }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -231,7 +241,8 @@ const composeAccounts = (
     }),
     uses,
     lifecycle: {
-      welcome: credits.welcome,
+      registered: welcome.registered,
+      closed: welcome.closed,
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
       lockTeams: teamStore.lockForClosing,
@@ -243,7 +254,15 @@ const composeAccounts = (
   return {
     identity,
     guard: createGuard({ access, claimsOf: identity.claimsOf }),
-    users: createUsers({ store: userStore, operators, sessions: identityStore, changes, clock, log }),
+    users: createUsers({
+      store: userStore,
+      operators,
+      sessions: identityStore,
+      changes,
+      verified: welcome.verified,
+      clock,
+      log,
+    }),
     teams: createTeams({ store: teamStore, changes, quotas, clock }),
     invitations: createInvitations({
       store: createInvitationStore(database.read),

@@ -13,7 +13,16 @@ export const accountQuery = closed({
 
 /** `deleted` is missing from the statuses: only its owner can close an account. */
 export const accountChanges = t.Object(
-  { status: t.Optional(oneOf(['active', 'suspended'] as const)), role: t.Optional(role), plan: t.Optional(plan) },
+  {
+    status: t.Optional(oneOf(['active', 'suspended'] as const)),
+    role: t.Optional(role),
+    plan: t.Optional(plan),
+    email_verified: t.Optional(
+      t.Boolean({
+        description: 'True also gives the welcome credits that were pending, unless their limit withholds them',
+      }),
+    ),
+  },
   { additionalProperties: false, minProperties: 1 },
 )
 export type AccountChanges = Static<typeof accountChanges>

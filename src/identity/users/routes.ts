@@ -37,7 +37,7 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
         { 200: model.account },
         {
           summary:
-            'Change the status, role or plan of an account. Suspending it ends all its sessions and passes the teams it owns to their oldest admin, else to the oldest active member of the highest role',
+            'Change the status, role or plan of an account, or whether its e-mail address is verified. Suspending it ends all its sessions and passes the teams it owns to their oldest admin, else to the oldest active member of the highest role',
           tags,
           errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
         },

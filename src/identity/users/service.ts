@@ -6,6 +6,7 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { storedSpellings } from '../../kit/email.ts'
 import type { Log } from '../../platform/log.ts'
+import type { TransactionSql } from '../../platform/postgres.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Account, AccountChanges } from './model.ts'
 import type { Operators } from './operators.ts'
@@ -19,6 +20,7 @@ const toAccount = (row: AccountRow): Account => ({
   plan: row.plan,
   status: row.status,
   created_at: row.created_at.toISOString(),
+  email_verified: row.email_verified_at !== null,
   updated_at: row.updated_at.toISOString(),
 })
 
@@ -36,6 +38,7 @@ export const createUsers = ({
   operators,
   sessions,
   changes,
+  verified,
   clock,
   log,
 }: {
@@ -43,6 +46,8 @@ export const createUsers = ({
   operators: Pick<Operators, 'requireForNoKeyUpdate'>
   sessions: Pick<IdentityStore, 'endSessions'>
   changes: Changes
+  /** Gives an account whose e-mail address is verified the credits that were pending. */
+  verified: (tx: TransactionSql, userId: string) => Promise<void>
   clock: Clock
   log: Log
 }) => ({
@@ -70,8 +75,14 @@ export const createUsers = ({
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
       // A trigger passes the teams of a suspended owner to another member. Sessions are locked after teams.
-      const updated = await store.update(tx, id, input)
+      const { email_verified: isVerified, ...columns } = input
+      const verifiedAt = isVerified === true ? (user.email_verified_at ?? new Date(clock.now())) : null
+      const updated = await store.update(tx, id, {
+        ...columns,
+        ...(isVerified !== undefined && { email_verified_at: verifiedAt }),
+      })
       if (input.status === 'suspended') await sessions.endSessions(tx, id, 'suspended', new Date(clock.now()))
+      if (isVerified === true) await verified(tx, id)
       return toAccount(updated)
     })
     const entry = { event: 'user.changed', user_id: id, by: caller.userId, request_id: context.requestId, ...input }

@@ -5,6 +5,8 @@ import type { AccountChanges } from './model.ts'
 
 export type AccountRow = Omit<UserRow, 'password_hash'>
 
+type ChangedColumns = Omit<AccountChanges, 'email_verified'> & Partial<Pick<AccountRow, 'email_verified_at'>>
+
 export type AccountFilter = {
   readonly after: string | null
   readonly limit: number
@@ -16,7 +18,7 @@ export type AccountFilter = {
 export const createUserStore = (sql: Sql) => {
   /** Every column except the password hash, which operators must not see. */
   const columns = (on: Queryable) => on`
-    id, email, display_name, status, role, plan, created_at, updated_at`
+    id, email, display_name, status, role, plan, limits, created_at, updated_at, email_verified_at`
 
   return {
     /** Lists accounts, newest first, including closed ones. Returns up to `limit + 1` rows. */
@@ -46,7 +48,7 @@ export const createUserStore = (sql: Sql) => {
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for share`,
 
     /** Call with the account locked. Uses the clock and not now(), because the transaction may have waited for the lock. */
-    update: async (tx: TransactionSql, id: string, changes: AccountChanges): Promise<AccountRow> => {
+    update: async (tx: TransactionSql, id: string, changes: ChangedColumns): Promise<AccountRow> => {
       const [row] = await tx<AccountRow[]>`
         update users set ${tx(changes)}, updated_at = clock_timestamp() where id = ${id} returning ${columns(tx)}`
       return row as AccountRow

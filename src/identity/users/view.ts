@@ -10,5 +10,6 @@ export const toUser = (row: UserRow): User => ({
   plan: row.plan,
   status: row.status,
   created_at: row.created_at.toISOString(),
+  email_verified: row.email_verified_at !== null,
   updated_at: row.updated_at.toISOString(),
 })
