@@ -65,7 +65,8 @@ const misuseOf = async (redis: TestRedis, output: string, unused: string | undef
   const client = openClient(redis)
   const entries = await client.dbsize()
   client.disconnect()
-  if (entries > 0 !== (unused === undefined)) return `${entries} entries in Redis`
+  // The first entries may fit into a server that is about to be full.
+  if (entries > 10 !== (unused === undefined)) return `${entries} entries in Redis`
   const logged = eventsOfNoUse.filter((event) => output.includes(`"event":"${event}"`))
   return logged.join() === (unused ?? '') ? undefined : `the log has ${logged.join(' and ') || `no ${unused}`}`
 }
