@@ -153,7 +153,7 @@ export type World = Client & {
   /** Bytes as they are; see `sendRaw`. */
   raw(method: string, target: string, parts: readonly (string | Uint8Array)[]): Promise<WireAnswer | undefined>
   register(overrides?: Parameters<typeof register>[1]): Promise<Person>
-  /** Whether this is a page by which the proxy itself refused a malformed request. */
+  /** Whether this is a page by which the proxy itself refused a malformed or too large request. */
   isRefusedByProxy(answer: { readonly status: number; readonly text: string }): boolean
   /** Another session of the same person. */
   login(person: Person): Promise<Person>
@@ -169,7 +169,7 @@ export const createWorld = async (subject: Subject): Promise<World> => {
 
   const isRefusedByProxy: World['isRefusedByProxy'] = ({ status, text }) => {
     const { proxy } = subject
-    if (proxy === undefined || ![400, 501, 505].includes(status)) return false
+    if (proxy === undefined || ![400, 413, 501, 505].includes(status)) return false
     return proxyPages[proxy].exec(text)?.[1] === String(status)
   }
 
