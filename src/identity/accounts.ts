@@ -3,6 +3,7 @@ import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -34,6 +35,7 @@ type Dependencies = {
   passwords: Passwords
   sessions: Sessions
   protection: SignInProtection
+  record: RecordSecurityEvent
   lifecycle: AccountLifecycle
 }
 
@@ -52,7 +54,15 @@ const requireLength = (password: string, pointer: string): void => {
  * Guarantee: an acknowledged registration or sign-in is committed. After a changed password every other session, and after
  * closing every session, is refused from the next request on.
  */
-export const createAccounts = ({ store, changes, passwords, sessions, protection, lifecycle }: Dependencies) => {
+export const createAccounts = ({
+  store,
+  changes,
+  passwords,
+  sessions,
+  protection,
+  record,
+  lifecycle,
+}: Dependencies) => {
   const requireActiveUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
     const user = await store.findUser(context.deadline, userId)
     if (user === undefined || user.status !== 'active') throw new Fault('identity.not_signed_in')
@@ -80,7 +90,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
         context.deadline,
         ({ hash }) => hash(input.password),
       )
-      const respond = await changes.commitAndInvalidate(
+      const { user, opened } = await changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
           const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
@@ -88,11 +98,16 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           await lifecycle.registered(tx, user.id, device.address)
-          return sessions.open(tx, user, device)
+          return { user, opened: await sessions.open(tx, user, device) }
         },
         { grantsOnly: true },
       )
-      return respond()
+      record(context, 'account.registered', {
+        address: device.address,
+        user_id: user.id,
+        session_id: opened.sessionId,
+      })
+      return opened.respond()
     },
 
     getMe: async (context: RequestContext, caller: Caller): Promise<User> =>
@@ -116,7 +131,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
      * each committed, before the closing transaction: a request that runs out of time keeps its progress, and a retry
      * continues from there.
      */
-    closeMe: async (context: RequestContext, caller: Caller): Promise<void> => {
+    closeMe: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {
       requireHandedOver(await context.deadline.run(lifecycle.teamsToHandOver(caller.userId)))
       const cancelBatch = (tx: TransactionSql) => lifecycle.cancelGenerations(tx, caller.userId)
       while (await changes.commitAndInvalidate(context.deadline, cancelBatch)) {}
@@ -131,6 +146,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
         await sessions.endAll(tx, caller.userId, 'account_closed')
         await protection.forgetNotices(tx, caller.userId)
       })
+      record(context, 'account.closed', { address, user_id: caller.userId })
     },
 
     /** Ends every other session. Of two concurrent changes one wins; the other gets `identity.password_wrong`. */
@@ -148,7 +164,7 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
       const requester = { address: device.address, account: attempt.turnKey }
       const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
         const isRight = () => verify(input.current_password, oldHash)
-        return (await protection.verify(context.deadline, attempt, isRight)) ? hash(input.new_password) : undefined
+        return (await protection.verify(context, attempt, isRight)) ? hash(input.new_password) : undefined
       })
       if (newHash === undefined || oldHash === undefined) throw new Fault('identity.password_wrong')
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
@@ -159,6 +175,8 @@ export const createAccounts = ({ store, changes, passwords, sessions, protection
         await sessions.endAll(tx, user.id, 'password_changed', { exceptId: caller.sessionId })
         await protection.succeed(tx, attempt)
       })
+      const { userId: user_id, sessionId: session_id } = caller
+      record(context, 'password.changed', { address: device.address, user_id, session_id })
     },
   }
 }

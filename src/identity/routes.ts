@@ -55,32 +55,36 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         },
       ),
     })
-    .post('/refresh', ({ context, body }) => identity.refresh(context, body.refresh_token), {
-      ...contract(
-        { body: model.refresh },
-        { 200: model.tokenResponse },
-        {
-          summary:
-            'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
-          tags,
-          maxBytes,
-          open: true,
-          errors: ['identity.refresh_token_invalid'],
-        },
-      ),
-    })
+    .post(
+      '/refresh',
+      ({ context, body, request }) => identity.refresh(context, body.refresh_token, addressOf(request)),
+      {
+        ...contract(
+          { body: model.refresh },
+          { 200: model.tokenResponse },
+          {
+            summary:
+              'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
+            tags,
+            maxBytes,
+            open: true,
+            errors: ['identity.refresh_token_invalid'],
+          },
+        ),
+      },
+    )
     .post(
       '/logout',
-      async ({ context, caller, status }) => {
-        await identity.logout(context, caller)
+      async ({ context, caller, request, status }) => {
+        await identity.logout(context, caller, addressOf(request))
         return status(204, undefined)
       },
       { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End this session', tags }) },
     )
     .post(
       '/logout-all',
-      async ({ context, caller, status }) => {
-        await identity.logoutAll(context, caller)
+      async ({ context, caller, request, status }) => {
+        await identity.logoutAll(context, caller, addressOf(request))
         return status(204, undefined)
       },
       { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End every session of this account', tags }) },
@@ -95,8 +99,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     })
     .delete(
       '/me',
-      async ({ context, caller, status }) => {
-        await identity.closeMe(context, caller)
+      async ({ context, caller, request, status }) => {
+        await identity.closeMe(context, caller, addressOf(request))
         return status(204, undefined)
       },
       {
@@ -143,8 +147,8 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     })
     .delete(
       '/sessions/:session_id',
-      async ({ context, caller, params, status }) => {
-        await identity.endSession(context, caller, params.session_id)
+      async ({ context, caller, params, request, status }) => {
+        await identity.endSession(context, caller, params.session_id, addressOf(request))
         return status(204, undefined)
       },
       {

@@ -1,7 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Quotas } from '../limits/quotas.ts'
-import type { Log } from '../platform/log.ts'
 import type { Secrets } from '../platform/secrets.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { Passwords } from './passwords.ts'
@@ -23,7 +23,7 @@ type Dependencies = {
   uses: TokenUses
   lifecycle: AccountLifecycle
   clock: Clock
-  log: Log
+  record: RecordSecurityEvent
   maxSessions: Quotas['maxSessions']
 }
 
@@ -38,14 +38,14 @@ export const createIdentity = ({
   uses,
   lifecycle,
   clock,
-  log,
+  record,
   maxSessions,
 }: Dependencies) => {
-  const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, log, maxSessions })
-  const protection = createSignInProtection({ store: signInStore, secrets, clock })
+  const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, record, maxSessions })
+  const protection = createSignInProtection({ store: signInStore, secrets, clock, record })
   return {
-    ...createAccounts({ store, changes, passwords, sessions, protection, lifecycle }),
-    login: createSignIn({ store, changes, passwords, sessions, protection }),
+    ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle }),
+    login: createSignIn({ store, changes, passwords, sessions, protection, record }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
     logout: sessions.logout,

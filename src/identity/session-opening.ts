@@ -3,7 +3,6 @@ import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
-import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { DeviceStore } from './device-store.ts'
@@ -20,24 +19,31 @@ export type OpeningDependencies = {
   devices: DeviceStore
   tokens: SessionTokens
   clock: Clock
-  log: Log
   maxSessions: Quotas['maxSessions']
+}
+
+export type Opened = {
+  readonly sessionId: string
+  /** The session that ended for it. */
+  readonly replacedSessionId: string | undefined
+  /** Builds the response, after the commit. */
+  readonly respond: () => Promise<SignInResponse>
 }
 
 const deviceTokenLength = 32
 
 /** Opening sessions, in the transaction of a sign-in. */
-export const createSessionOpening = ({ store, devices, tokens, clock, log, maxSessions }: OpeningDependencies) => {
+export const createSessionOpening = ({ store, devices, tokens, clock, maxSessions }: OpeningDependencies) => {
   /**
    * Opens a session in the transaction, and makes its device known: by `deviceToken`, which must be one of this account, else
-   * by a new one. Returns how to build the response, to be called after the commit.
+   * by a new one.
    */
   const open = async (
     tx: TransactionSql,
     user: UserRow,
     device: Device,
     deviceToken: Uint8Array = randomBytes(deviceTokenLength),
-  ): Promise<() => Promise<SignInResponse>> => {
+  ): Promise<Opened> => {
     const nowMs = clock.now()
     const id = newId()
     const refreshToken = randomBytes(refreshTokenLength)
@@ -60,10 +66,11 @@ export const createSessionOpening = ({ store, devices, tokens, clock, log, maxSe
       at: now,
       expiresAt: new Date(nowMs + sessionLife.deviceMs),
     })
-    return async () => ({
+    const respond = async () => ({
       ...(await tokens.issue(user, id, refreshToken, nowMs)),
       device_token: encodeBase64url(deviceToken),
     })
+    return { sessionId: id, replacedSessionId: undefined, respond }
   }
 
   /**
@@ -75,15 +82,10 @@ export const createSessionOpening = ({ store, devices, tokens, clock, log, maxSe
     user: UserRow,
     device: Device,
     deviceToken: Uint8Array | undefined,
-  ): Promise<() => Promise<SignInResponse>> => {
+  ): Promise<Opened> => {
     const max = maxSessions(user)
-    const replaced = max && (await store.endSurplusSession(tx, user.id, new Date(clock.now()), max))
-    const respond = await open(tx, user, device, deviceToken)
-    return () => {
-      const fields = { event: 'session.replaced', session_id: replaced, user_id: user.id, max_sessions: max }
-      if (replaced !== undefined) log.info(fields, 'a sign-in ended the session that was seen least recently')
-      return respond()
-    }
+    const replaced = max ? await store.endSurplusSession(tx, user.id, new Date(clock.now()), max) : undefined
+    return { ...(await open(tx, user, device, deviceToken)), replacedSessionId: replaced }
   }
 
   return { open, openAnother }

@@ -2,6 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { toPage } from '../kit/cursor.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
@@ -15,6 +16,7 @@ import { settledMs, type TokenUses } from './token-uses.ts'
 export type SessionDependencies = OpeningDependencies & {
   changes: Changes
   uses: Pick<TokenUses, 'flush'>
+  record: RecordSecurityEvent
   pause?: (ms: number) => Promise<void>
 }
 
@@ -43,11 +45,11 @@ export const createSessions = ({
   tokens,
   uses,
   clock,
-  log,
+  record,
   maxSessions,
   pause = wait,
 }: SessionDependencies) => {
-  const { open, openAnother } = createSessionOpening({ store, devices, tokens, clock, log, maxSessions })
+  const { open, openAnother } = createSessionOpening({ store, devices, tokens, clock, maxSessions })
 
   /** Ends all sessions but `exceptId`, and forgets all devices but the one of `deviceOf`. */
   const endAll = async (
@@ -104,7 +106,7 @@ export const createSessions = ({
      * second time after `settledMs`, when every use before it has been recorded. Any other reuse ends the session. Throws
      * `identity.refresh_token_invalid`.
      */
-    refresh: async (context: RequestContext, refreshToken: string): Promise<TokenResponse> => {
+    refresh: async (context: RequestContext, refreshToken: string, address: string): Promise<TokenResponse> => {
       const token = tokens.decodeRefreshToken(refreshToken)
       const successor = tokens.successorOf(token)
       // Throwing inside the transaction would roll back the end of a reused session, so the fault is thrown after it.
@@ -120,23 +122,27 @@ export const createSessions = ({
       }
       if (outcome.decision === 'reused') {
         const { id: session_id, user_id } = outcome.session
-        const fields = { event: 'session.refresh_reused', session_id, user_id, request_id: context.requestId }
-        log.warn(fields, 'a refresh token was used twice: the session was ended')
+        record(context, 'session.refresh_reused', { address, user_id, session_id })
       }
       if (outcome.decision === 'reused' || outcome.decision === 'ended')
         throw new Fault('identity.refresh_token_invalid')
       return tokens.issue(outcome.user, outcome.session.id, successor, outcome.issuedAtMs)
     },
 
-    logout: (context: RequestContext, caller: Caller): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await store.endSession(tx, caller.userId, caller.sessionId, 'logout', new Date(clock.now()))
-      }),
+    logout: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {
+      const { userId: user_id, sessionId: session_id } = caller
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await store.endSession(tx, user_id, session_id, 'logout', new Date(clock.now()))
+      })
+      record(context, 'session.ended', { address, user_id, session_id, reason: 'logout' })
+    },
 
-    logoutAll: (context: RequestContext, caller: Caller): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, (tx) =>
-        endAll(tx, caller.userId, 'logout_all', { deviceOf: caller.sessionId }),
-      ),
+    logoutAll: async (context: RequestContext, { userId, sessionId }: Caller, address: string): Promise<void> => {
+      await changes.commitAndInvalidate(context.deadline, (tx) =>
+        endAll(tx, userId, 'logout_all', { deviceOf: sessionId }),
+      )
+      record(context, 'session.all_ended', { address, user_id: userId, session_id: sessionId })
+    },
 
     list: async (context: RequestContext, caller: Caller, page: { after: string | null; limit: number }) => {
       const now = new Date(clock.now())
@@ -145,12 +151,14 @@ export const createSessions = ({
       return { items: items.map((row) => toSession(row, caller.sessionId)), next_cursor }
     },
 
-    end: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
+    end: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+      await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
         if (!ended) throw new Fault('session.not_found')
         await devices.forgetDeviceOf(tx, caller.userId, id)
-      }),
+      })
+      record(context, 'session.ended', { address, user_id: caller.userId, session_id: id, reason: 'ended_by_user' })
+    },
 
     /** Deletes up to 5,000 sessions that ended or expired more than 7 days ago. Returns how many. */
     purge: (): Promise<number> => store.purgeSessions(new Date(clock.now() - sessionLife.idleMs)),

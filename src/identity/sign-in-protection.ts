@@ -1,18 +1,15 @@
-import { Fault } from '../fault.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { canonicalEmail, storedSpellings } from '../kit/email.ts'
-import { createTtlMap } from '../kit/ttl-map.ts'
-import type { TransactionSql } from '../platform/postgres.ts'
 import { type Secrets, sha256 } from '../platform/secrets.ts'
 import type { Device } from './session-opening.ts'
+import { type Attempt, createSignInAttempts, paused } from './sign-in-attempts.ts'
 import {
   decideAdmission,
   deviceSource,
-  type FailureCount,
   networkSource,
-  type Source,
   type SourceKind,
   sessionSource,
   unknownSource,
@@ -26,39 +23,13 @@ const forgetFailuresMs = 30 * dayMs
 /** Each failure costs a hash, so that few attackers reach it. Counts with the fewest failures are dropped first. */
 const maxCounts = 1_000_000
 const keepNoticesMs = 30 * dayMs
-const maxRememberedPauses = 10_000
-/** No attempt waits this long for its turn. */
-const waitMs = 120_000
-
-/** An attempt that may be verified. */
-export type Attempt = {
-  readonly accountHash: Uint8Array
-  readonly source: Source
-  /** Owner of the account. Undefined for an unknown address. */
-  readonly userId: string | undefined
-  /** Whose turn it is; attempts of known devices do not wait behind others on the account. */
-  readonly turnKey: string
-  readonly hasFailures: boolean
-  readonly mustClaim: boolean
-  readonly device: Device
-  /** Of the attempts of this instance, in the order in which their counts were read. */
-  readonly number: number
-}
-
-const paused = (untilMs: number, nowMs: number): Fault => {
-  const seconds = Math.max(1, Math.ceil((untilMs - nowMs) / 1_000))
-  return new Fault('identity.sign_in_paused', {
-    extensions: { retry_after_seconds: seconds },
-    headers: { 'retry-after': String(seconds) },
-  })
-}
 
 /**
  * Slows the guessing of passwords down, without locking owners out.
  *
  * Guarantee: after ten consecutive failures an account pauses for attempts of unknown devices, longer after each further one;
  * see `pauseSeconds`. Over all instances one attempt is verified after each pause. While it lasts every attempt is refused
- * before it is verified, the right password as a wrong one, so the answer tells nothing about it. An unknown address is
+ * before it is verified, the right password as a wrong one, so the answer does not depend on it. An unknown address is
  * counted and answered as an existing one. Failures are counted by account: they refuse nobody else at the same address.
  *
  * A known device, by its token or by the network of a live session of the account, is counted by itself, and let in while
@@ -70,37 +41,17 @@ export const createSignInProtection = ({
   store,
   secrets,
   clock,
+  record,
 }: {
   store: SignInStore
   secrets: Secrets
   clock: Clock
+  record: RecordSecurityEvent
 }) => {
-  /** Pauses that began here: attempts that were admitted before wait for their turn. */
-  const begun = createTtlMap<{ untilMs: number; afterNumber: number }>({
-    clock,
-    maxEntries: maxRememberedPauses,
-    ttlMs: waitMs,
-    jitter: 0,
-  })
-  let attempts = 0
-  const keyOf = ({ accountHash, source }: Pick<Attempt, 'accountHash' | 'source'>) =>
-    `${encodeBase64url(accountHash)} ${source.name}`
+  const { nextNumber, verify, succeed } = createSignInAttempts({ store, clock, record })
 
   const hashOf = (email: string): Uint8Array =>
     secrets.derive('sign-in-failures', new TextEncoder().encode(canonicalEmail(email) ?? email.toLowerCase()))
-
-  const noticeOf = ({ userId, device: { address } }: Attempt) =>
-    userId === undefined ? undefined : ({ userId, kind: 'sign_in_failures', details: { address } } as const)
-
-  const count = async (deadline: Deadline, attempt: Attempt, unlessPaused: boolean) => {
-    const { accountHash, source } = attempt
-    const at = new Date(clock.now())
-    const counted = { accountHash, source: source.name, at, notice: noticeOf(attempt) }
-    const result = await store.count(deadline, counted, { unlessPaused })
-    if (result !== undefined && result.pausedUntilMs !== null)
-      begun.set(keyOf(attempt), { untilMs: result.pausedUntilMs, afterNumber: attempts })
-    return result
-  }
 
   return {
     /**
@@ -119,8 +70,7 @@ export const createSignInProtection = ({
       const accountHash = hashOf(email)
       const sources = [...(own ? [own] : []), network, unknownSource]
       const nowMs = clock.now()
-      attempts += 1
-      const number = attempts
+      const number = nextNumber()
       const facts = await store.findAttemptFacts(deadline, {
         spellings: storedSpellings(email),
         deviceHash,
@@ -159,8 +109,7 @@ export const createSignInProtection = ({
     admitSession: async (deadline: Deadline, user: UserRow, sessionId: string, device: Device): Promise<Attempt> => {
       const source = sessionSource(sessionId)
       const accountHash = hashOf(user.email ?? '')
-      attempts += 1
-      const number = attempts
+      const number = nextNumber()
       const found = await store.findCount(deadline, accountHash, source.name)
       const decision = decideAdmission([source], () => found, clock.now())
       if (decision.kind === 'paused') throw paused(decision.untilMs, clock.now())
@@ -177,33 +126,8 @@ export const createSignInProtection = ({
       }
     },
 
-    /**
-     * Verifies, and counts a failure, when the turn of the attempt has come. Throws `identity.sign_in_paused` where a pause has
-     * begun meanwhile. Costs a statement for a failure, and one after a pause.
-     */
-    verify: async (deadline: Deadline, attempt: Attempt, isRight: () => Promise<boolean>): Promise<boolean> => {
-      const later = begun.get(keyOf(attempt))
-      if (later.kind === 'hit' && attempt.number <= later.value.afterNumber)
-        throw paused(later.value.untilMs, clock.now())
-      if (attempt.mustClaim && (await count(deadline, attempt, true)) === undefined) {
-        // Another attempt was first.
-        const { accountHash, source } = attempt
-        const latest: FailureCount | undefined = await store.findCount(deadline, accountHash, source.name)
-        throw paused(latest?.pausedUntilMs ?? 0, clock.now())
-      }
-      const right = await isRight()
-      if (!right && !attempt.mustClaim) await count(deadline, attempt, false)
-      return right
-    },
-
-    /** In the transaction that the attempt was made for. The owner gets notice of a new device. */
-    succeed: async (tx: TransactionSql, attempt: Attempt): Promise<void> => {
-      const { accountHash, source, userId, device } = attempt
-      if (attempt.hasFailures) await store.clear(tx, accountHash, source.name)
-      if (source.kind !== 'unknown' || userId === undefined) return
-      const details = { address: device.address, user_agent: device.userAgent }
-      await store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now()))
-    },
+    verify,
+    succeed,
 
     /** Closing an account erases them. */
     forgetNotices: store.deleteNotices,

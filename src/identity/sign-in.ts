@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { storedSpellings } from '../kit/email.ts'
 import type { SignInResponse } from './model.ts'
 import type { Passwords } from './passwords.ts'
@@ -15,6 +16,7 @@ type Dependencies = {
   passwords: Passwords
   sessions: Pick<Sessions, 'openAnother'>
   protection: SignInProtection
+  record: RecordSecurityEvent
 }
 
 /**
@@ -24,7 +26,7 @@ type Dependencies = {
  * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too.
  */
 export const createSignIn =
-  ({ store, changes, passwords, sessions, protection }: Dependencies) =>
+  ({ store, changes, passwords, sessions, protection, record }: Dependencies) =>
   async (
     context: RequestContext,
     input: { email: string; password: string; device_token?: string },
@@ -33,7 +35,8 @@ export const createSignIn =
     const { deadline } = context
     const presented = { email: input.email, deviceToken: input.device_token }
     const { user: found, attempt, knownToken } = await protection.admit(deadline, presented, device)
-    const requester = { address: device.address, account: attempt.turnKey }
+    const { address } = device
+    const requester = { address, account: attempt.turnKey }
     const verifyIn = (user: UserRow | undefined, verify: (isRight: () => Promise<boolean>) => Promise<boolean>) =>
       passwords.inTurn(requester, deadline, async (hashing) => {
         const hash = user?.password_hash ?? undefined
@@ -42,12 +45,15 @@ export const createSignIn =
         const renews = user.status === 'active' && passwords.isOutdated(hash)
         return { user, hash, renewed: renews ? await hashing.hash(input.password) : undefined }
       })
-    let verified = await verifyIn(found, (isRight) => protection.verify(deadline, attempt, isRight))
+    let verified = await verifyIn(found, (isRight) => protection.verify(context, attempt, isRight))
     // Two tries: a concurrent sign-in may have renewed the hash after this one read it.
     for (let tries = 1; verified !== undefined; tries += 1) {
       const { user, hash, renewed } = verified
-      if (user.status !== 'active') throw new Fault('identity.account_suspended')
-      const respond = await changes.commitAndInvalidate(
+      if (user.status !== 'active') {
+        record(context, 'sign_in.refused', { address, user_id: user.id })
+        throw new Fault('identity.account_suspended')
+      }
+      const opened = await changes.commitAndInvalidate(
         deadline,
         async (tx) => {
           const unchanged =
@@ -55,13 +61,20 @@ export const createSignIn =
               ? await store.lockAccountForNoKeyUpdate(tx, user.id, hash)
               : await store.replacePasswordHash(tx, user.id, hash, renewed)
           if (!unchanged) return undefined
-          const opened = await sessions.openAnother(tx, user, device, knownToken)
+          const another = await sessions.openAnother(tx, user, device, knownToken)
           await protection.succeed(tx, attempt)
-          return opened
+          return another
         },
         { grantsOnly: true },
       )
-      if (respond !== undefined) return respond()
+      if (opened !== undefined) {
+        const { sessionId: session_id, replacedSessionId } = opened
+        const known = { address, user_id: user.id, source: attempt.source.kind }
+        record(context, 'sign_in.succeeded', { ...known, session_id })
+        if (replacedSessionId !== undefined)
+          record(context, 'session.replaced', { address, user_id: user.id, session_id: replacedSessionId })
+        return opened.respond()
+      }
       if (tries === 2) break
       const latest = await store.findUserByEmail(deadline, storedSpellings(input.email))
       verified = await verifyIn(latest, (isRight) => isRight())

@@ -7,12 +7,15 @@ import type { ServiceKeys } from './service.ts'
 
 const tags = ['service-keys']
 
-export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceKeys; guard: Guard }) =>
+type Dependencies = { serviceKeys: ServiceKeys; guard: Guard; addressOf: (request: Request) => string }
+
+export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/service-keys' })
     .use(guard)
     .post(
       '',
-      async ({ context, caller, body, status }) => status(201, await serviceKeys.create(context, caller, body)),
+      async ({ context, caller, body, request, status }) =>
+        status(201, await serviceKeys.create(context, caller, body, addressOf(request))),
       {
         operator: true,
         ...contract(
@@ -36,8 +39,8 @@ export const serviceKeyRoutes = ({ serviceKeys, guard }: { serviceKeys: ServiceK
     })
     .delete(
       '/:service_key_id',
-      async ({ context, caller, params, status }) => {
-        await serviceKeys.revoke(context, caller, params.service_key_id)
+      async ({ context, caller, params, request, status }) => {
+        await serviceKeys.revoke(context, caller, params.service_key_id, addressOf(request))
         return status(204, undefined)
       },
       {

@@ -3,6 +3,7 @@ import type { Caller } from '../access/principal.ts'
 import { makeServiceKey } from '../access/service-key.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Operators } from '../identity/users/operators.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -49,18 +50,25 @@ export const createServiceKeys = ({
   operators,
   changes,
   clock,
+  record,
 }: {
   store: ServiceKeyStore
   operators: Pick<Operators, 'requireForShare'>
   changes: Changes
   clock: Clock
+  record: RecordSecurityEvent
 }) => ({
-  create: (context: RequestContext, caller: Caller, input: NewServiceKey): Promise<CreatedServiceKey> => {
+  create: async (
+    context: RequestContext,
+    caller: Caller,
+    input: NewServiceKey,
+    address: string,
+  ): Promise<CreatedServiceKey> => {
     const now = new Date(clock.now())
     const expiry = toExpiry(input.expires_at, now)
     const id = newId()
     const { key, secretHash } = makeServiceKey(id)
-    return changes.commitAndInvalidate(
+    const created = await changes.commitAndInvalidate(
       context.deadline,
       async (tx) => {
         await operators.requireForShare(tx, caller)
@@ -77,6 +85,8 @@ export const createServiceKeys = ({
       },
       { grantsOnly: true },
     )
+    record(context, 'service_key.created', { address, by: caller.userId, service_key_id: id, scopes: created.scopes })
+    return created
   },
 
   list: async (context: RequestContext, place: { after: string | null; limit: number }) => {
@@ -84,11 +94,13 @@ export const createServiceKeys = ({
     return { items: items.map(toServiceKey), next_cursor }
   },
 
-  revoke: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
-    changes.commitAndInvalidate(context.deadline, async (tx) => {
+  revoke: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+    await changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
-    }),
+    })
+    record(context, 'service_key.revoked', { address, by: caller.userId, service_key_id: id })
+  },
 })
 
 export type ServiceKeys = ReturnType<typeof createServiceKeys>

@@ -1,8 +1,8 @@
-import { api, register, type Runtime, startServer } from '../harness.ts'
+import { api, type Runtime, register, startServer } from '../harness.ts'
 
 /**
  * 10,000 wrong passwords for one account from 5,000 addresses, while its owner signs in on a known device, from a known network
- * and on a new device, and somebody else signs in too. At the real cost of a hash, with limits of requests off.
+ * and on a new device, and another account signs in too. At the real cost of a hash, with limits of requests off.
  *
  *     bun test/faults/password-guessing.ts [bun|deno] [OTHER_CHECKOUT]
  */
@@ -72,6 +72,6 @@ describe('guesses', attack)
 describe('the owner on a known device', knownDevice)
 describe('the owner in a known network', knownNetwork)
 describe('the owner on a new device', newDevice)
-describe('somebody else', others)
+describe('another account', others)
 await server.stop()
 process.exit(0)

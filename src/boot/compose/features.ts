@@ -215,7 +215,17 @@ const composeGenerations = (
 type GenerationParts = ReturnType<typeof composeGenerations>
 
 const composeAccounts = (
-  { config, clock, log, database, secrets, passwords, identityStore, keys }: Infrastructure,
+  {
+    config,
+    clock,
+    log,
+    database,
+    secrets,
+    passwords,
+    identityStore,
+    keys,
+    recordSecurityEvent: record,
+  }: Infrastructure,
   { caches: { changes }, access, warmUp }: AccessParts,
   { userStore, operators, welcome, quotas }: Shared,
   { generations }: GenerationParts,
@@ -248,7 +258,7 @@ const composeAccounts = (
       lockTeams: teamStore.lockForClosing,
     },
     clock,
-    log,
+    record,
     maxSessions: quotas.maxSessions,
   })
   return {
@@ -261,7 +271,7 @@ const composeAccounts = (
       changes,
       verified: welcome.verified,
       clock,
-      log,
+      record,
     }),
     teams: createTeams({ store: teamStore, changes, quotas, clock }),
     invitations: createInvitations({
@@ -280,7 +290,7 @@ export const composeFeatures = (
   accessParts: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
-  const { config, clock, database, redis } = infrastructure
+  const { config, clock, database, redis, recordSecurityEvent: record } = infrastructure
   const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts)
@@ -300,7 +310,7 @@ export const composeFeatures = (
       changes,
       quotas: shared.quotas,
     }),
-    serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock }),
+    serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock, record }),
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
     monitoring: createMonitoring({
       caches,

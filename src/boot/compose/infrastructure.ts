@@ -2,6 +2,7 @@ import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
+import { createSecurityEvents } from '../../http/security-events.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
@@ -111,6 +112,7 @@ export const composeInfrastructure = async (
     realClock: systemClock,
     leaseClock: createLeaseClock(systemClock),
     log,
+    recordSecurityEvent: createSecurityEvents(log),
     database,
     /** The number of the newest migration that this build has. */
     migrations,

@@ -7,7 +7,9 @@ import type { Users } from './service.ts'
 
 const tags = ['users']
 
-export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
+type Dependencies = { users: Users; guard: Guard; addressOf: (request: Request) => string }
+
+export const userRoutes = ({ users, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/users' })
     .use(guard)
     .get(
@@ -30,16 +32,21 @@ export const userRoutes = ({ users, guard }: { users: Users; guard: Guard }) =>
         { summary: 'Read an account, even a deleted one', tags, errors: ['user.not_found', 'access.admins_only'] },
       ),
     })
-    .patch('/:user_id', ({ context, caller, params, body }) => users.update(context, caller, params.user_id, body), {
-      operator: true,
-      ...contract(
-        { params: model.accountParams, body: model.accountChanges },
-        { 200: model.account },
-        {
-          summary:
-            'Change the status, role or plan of an account, or whether its e-mail address is verified. Suspending it ends all its sessions and passes the teams it owns to their oldest admin, else to the oldest active member of the highest role',
-          tags,
-          errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
-        },
-      ),
-    })
+    .patch(
+      '/:user_id',
+      ({ context, caller, params, body, request }) =>
+        users.update(context, caller, params.user_id, body, addressOf(request)),
+      {
+        operator: true,
+        ...contract(
+          { params: model.accountParams, body: model.accountChanges },
+          { 200: model.account },
+          {
+            summary:
+              'Change the status, role or plan of an account, or whether its e-mail address is verified. Suspending it ends all its sessions and passes the teams it owns to their oldest admin, else to the oldest active member of the highest role',
+            tags,
+            errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
+          },
+        ),
+      },
+    )

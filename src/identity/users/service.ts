@@ -2,10 +2,10 @@ import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { storedSpellings } from '../../kit/email.ts'
-import type { Log } from '../../platform/log.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Account, AccountChanges } from './model.ts'
@@ -40,7 +40,7 @@ export const createUsers = ({
   changes,
   verified,
   clock,
-  log,
+  record,
 }: {
   store: UserStore
   operators: Pick<Operators, 'requireForNoKeyUpdate'>
@@ -49,7 +49,7 @@ export const createUsers = ({
   /** Gives an account whose e-mail address is verified the credits that were pending. */
   verified: (tx: TransactionSql, userId: string) => Promise<void>
   clock: Clock
-  log: Log
+  record: RecordSecurityEvent
 }) => ({
   list: async (
     context: RequestContext,
@@ -67,7 +67,13 @@ export const createUsers = ({
     return toAccount(row)
   },
 
-  update: async (context: RequestContext, caller: Caller, id: string, input: AccountChanges): Promise<Account> => {
+  update: async (
+    context: RequestContext,
+    caller: Caller,
+    id: string,
+    input: AccountChanges,
+    address: string,
+  ): Promise<Account> => {
     const losesOperatorRole = input.status === 'suspended' || input.role === 'user'
     if (losesOperatorRole && id === caller.userId) throw new Fault('user.own_account')
     const account = await changes.commitAndInvalidate(context.deadline, async (tx) => {
@@ -85,8 +91,7 @@ export const createUsers = ({
       if (isVerified === true) await verified(tx, id)
       return toAccount(updated)
     })
-    const entry = { event: 'user.changed', user_id: id, by: caller.userId, request_id: context.requestId, ...input }
-    log.info(entry, 'an operator changed an account')
+    record(context, 'user.changed', { address, user_id: id, by: caller.userId, ...input })
     return account
   },
 })

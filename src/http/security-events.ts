@@ -1,0 +1,45 @@
+import type { Log } from '../platform/log.ts'
+import type { RequestContext } from './request-context.ts'
+
+/** Every security event, with the level and the message of its log line. src/identity/README.md documents the fields. */
+export const securityEvents = {
+  'account.registered': ['info', 'an account was registered'],
+  'account.closed': ['info', 'the owner of an account closed it'],
+  'sign_in.succeeded': ['info', 'a sign-in succeeded'],
+  'sign_in.failed': ['info', 'a sign-in failed: the address is unknown or the password wrong'],
+  'sign_in.refused': ['info', 'a sign-in with the right password was refused: the account is suspended'],
+  'sign_in.paused': ['info', 'failures pause the verification of passwords for a source'],
+  'password.changed': ['info', 'the password of an account was changed, and its other sessions were ended'],
+  'password.not_changed': ['info', 'a change of the password failed: the current password was wrong'],
+  'session.ended': ['info', 'a session was ended by its owner'],
+  'session.all_ended': ['info', 'all sessions of an account were ended by its owner'],
+  'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
+  'session.refresh_reused': ['warn', 'a refresh token was used twice: the session was ended'],
+  'user.changed': ['info', 'an operator changed an account'],
+  'service_key.created': ['info', 'an operator created a service key'],
+  'service_key.revoked': ['info', 'an operator revoked a service key'],
+} as const satisfies Record<string, readonly ['info' | 'warn', string]>
+
+export type SecurityEvent = keyof typeof securityEvents
+
+/** Who, from where and what. Never a secret, and no e-mail address. */
+type Fields = {
+  /** Of the client. */
+  readonly address: string
+  /** The account that the event is about; null for an address that belongs to none. */
+  readonly user_id?: string | null
+  /** The operator. */
+  readonly by?: string
+  readonly session_id?: string
+  readonly [name: string]: string | number | boolean | readonly string[] | null | undefined
+}
+
+/** Writes a security event to the log. Call it once the change is committed. */
+export type RecordSecurityEvent = (context: RequestContext, event: SecurityEvent, fields: Fields) => void
+
+export const createSecurityEvents =
+  (log: Log): RecordSecurityEvent =>
+  (context, event, fields) => {
+    const [level, message] = securityEvents[event]
+    log[level]({ event, request_id: context.requestId, ...fields }, message)
+  }

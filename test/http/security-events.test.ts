@@ -1,0 +1,143 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { securityEvents } from '../../src/http/security-events.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { type Api, api, startApp, type TestApp } from '../harness.ts'
+
+const address = '203.0.113.7'
+const headers = { 'x-forwarded-for': address }
+const password = 'seven green bottles hanging'
+const new_password = 'quite another passphrase'
+
+let app: TestApp
+let client: Api
+let sql: Sql
+const written: string[] = []
+beforeAll(async () => {
+  const log = createLog('info', { write: (line: string) => void written.push(line) })
+  app = await startApp({ log, config: { trustedProxies: ['127.0.0.1'] } })
+  client = api(app.baseUrl)
+  sql = connectOnce(app.connection)
+})
+afterAll(async () => {
+  await sql.end()
+  await app.close()
+})
+beforeEach(() => {
+  written.length = 0
+})
+
+const post = (path: string, body?: object, token?: string) =>
+  client.post(`/api/v1${path}`, body, { headers, ...(token !== undefined && { token }) })
+const remove = (path: string, token: string) => client.delete(`/api/v1${path}`, { headers, token })
+const signUp = async () => {
+  const email = `person-${randomBytes(6).toString('hex')}@example.com`
+  const { body } = await post('/auth/register', { email, password })
+  return {
+    email,
+    id: body.user.id as string,
+    token: body.access_token as string,
+    refresh: body.refresh_token as string,
+  }
+}
+
+type Line = Record<string, unknown> & { event?: string }
+/** The security events since the test began, without what every line has. */
+const events = () =>
+  written
+    .map((line): Line => JSON.parse(line))
+    .filter(({ event }) => event !== undefined && event in securityEvents)
+    .map(({ level: _l, time: _t, message: _m, request_id: _r, ...rest }) => rest)
+const any = expect.any(String)
+
+describe('a security event is logged with who, from where and what', () => {
+  test('for an account: registered, signed in, its password changed and not changed, its sessions ended, closed', async () => {
+    const { email, id, token } = await signUp()
+    const { body } = await post('/auth/login', { email, password })
+    await post('/auth/login', { email, password: 'not the password' })
+    await post('/auth/password', { current_password: 'not the password', new_password }, token)
+    await post('/auth/password', { current_password: password, new_password }, token)
+    const again = await post('/auth/login', { email, password: new_password })
+    const sid = JSON.parse(atob(again.body.access_token.split('.')[1] ?? '')).sid
+    await remove(`/auth/sessions/${sid}`, token)
+    await post(
+      '/auth/logout',
+      undefined,
+      (await post('/auth/login', { email, password: new_password })).body.access_token,
+    )
+    await post('/auth/logout-all', undefined, token)
+    await remove('/auth/me', (await post('/auth/login', { email, password: new_password })).body.access_token)
+    const [one, session_id, account] = [{ address, user_id: id }, any, any]
+    expect(events()).toEqual([
+      { event: 'account.registered', ...one, session_id },
+      { event: 'sign_in.succeeded', ...one, session_id, source: 'network' },
+      { event: 'sign_in.failed', ...one, account, source: 'network' },
+      { event: 'password.not_changed', ...one, account, source: 'session' },
+      { event: 'password.changed', ...one, session_id },
+      { event: 'sign_in.succeeded', ...one, session_id, source: 'network' },
+      { event: 'session.ended', ...one, session_id: sid, reason: 'ended_by_user' },
+      { event: 'sign_in.succeeded', ...one, session_id, source: 'network' },
+      { event: 'session.ended', ...one, session_id, reason: 'logout' },
+      { event: 'session.all_ended', ...one, session_id },
+      { event: 'sign_in.succeeded', ...one, session_id, source: 'unknown' },
+      { event: 'account.closed', ...one },
+    ])
+    const secrets = [password, new_password, 'not the password', email, token, body.refresh_token, body.device_token]
+    for (const secret of secrets) expect(written.join('')).not.toContain(secret)
+  })
+
+  test('for failures on an unknown address, by a hash of it, with the pause that they cause', async () => {
+    const email = `unknown-${randomBytes(6).toString('hex')}@example.com`
+    for (let index = 0; index < 12; index += 1) await post('/auth/login', { email, password })
+    const logged = events()
+    expect(logged.map(({ event }) => event)).toEqual([...Array(10).fill('sign_in.failed'), 'sign_in.paused'])
+    expect(new Set(logged.map(({ account }) => account)).size).toBe(1)
+    const told = { address, user_id: null, account: any, source: 'unknown' }
+    expect(logged.at(-1)).toEqual({ event: 'sign_in.paused', ...told, failures: 10, paused_until: any })
+    expect(written.join('')).not.toContain(email)
+  })
+
+  test('for a refresh token that was used twice', async () => {
+    const { id, refresh } = await signUp()
+    const refreshed = await post('/auth/refresh', { refresh_token: refresh })
+    await post('/auth/refresh', { refresh_token: refreshed.body.refresh_token })
+    await sql`update refresh_tokens set rotated_at = rotated_at - interval '1 hour'`
+    written.length = 0
+    await post('/auth/refresh', { refresh_token: refresh })
+    expect(events()).toEqual([{ event: 'session.refresh_reused', address, user_id: id, session_id: any }])
+    expect(JSON.parse(written[0] ?? '').level).toBe('warn')
+  })
+
+  test('for what operators do: a service key made and revoked, a role and a status changed', async () => {
+    const operator = await signUp()
+    const person = await signUp()
+    await sql`update users set role = 'admin' where id = ${operator.id}`
+    const { body } = await post('/auth/login', { email: operator.email, password })
+    const token = body.access_token
+    await app.caughtUp()
+    written.length = 0
+    const made = await post('/service-keys', { name: 'CI', scopes: ['authorization:check'] }, token)
+    await remove(`/service-keys/${made.body.id}`, token)
+    for (const change of [{ role: 'admin' }, { status: 'suspended' }])
+      await client.patch(`/api/v1/users/${person.id}`, change, { headers, token })
+    await post('/auth/login', { email: person.email, password })
+    const one = { address, by: operator.id }
+    expect(events()).toEqual([
+      { event: 'service_key.created', ...one, service_key_id: made.body.id, scopes: ['authorization:check'] },
+      { event: 'service_key.revoked', ...one, service_key_id: made.body.id },
+      { event: 'user.changed', ...one, user_id: person.id, role: 'admin' },
+      { event: 'user.changed', ...one, user_id: person.id, status: 'suspended' },
+      { event: 'sign_in.refused', address, user_id: person.id },
+    ])
+    expect(written.join('')).not.toContain(made.body.key)
+  })
+})
+
+test('every security event is documented', async () => {
+  const text = await readFile(new URL('../../src/identity/README.md', import.meta.url), 'utf8')
+  const table = text.slice(text.indexOf('## Security events'))
+  const documented = [...table.matchAll(/^\| `([a-z_]+\.[a-z_]+)` +\|/gm)].map(([, name]) => name)
+  expect(documented.toSorted()).toEqual(Object.keys(securityEvents).toSorted())
+})
