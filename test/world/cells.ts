@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
@@ -77,6 +77,9 @@ const authority = join(certificates, 'authority.pem')
 
 /** A certificate for `localhost` of an authority of our own. Deno accepts none that is signed by itself. */
 const makeCertificate = () => {
+  // The reaper removes the folder after each cell.
+  mkdirSync(certificates, { recursive: true })
+  reapFolder(certificates)
   const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: certificates, stdio: 'ignore' })
   const forName = (name: string) => ['-newkey', 'rsa:2048', '-nodes', '-subj', `/CN=${name}`]
   openssl('req', '-x509', ...forName('authority'), '-days', '2', '-keyout', 'authority.key', '-out', authority)
