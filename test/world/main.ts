@@ -116,7 +116,7 @@ const testConsistency = async (cell: Cell, { connection, environment, restartPoo
   const { counts, wrong, removals, events } = oracle
   const faults = events.filter(({ what }) => what.endsWith(': over')).length
   return {
-    isGood: wrong.length === 0 && removals.length > 100,
+    isGood: wrong.length === 0 && removals.length > seconds / 2,
     summary: `${wrong.length} wrong of ${counts.checks} checks, ${removals.length} removals, ${faults} faults`,
   }
 }
