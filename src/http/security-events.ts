@@ -16,6 +16,7 @@ export const securityEvents = {
   'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
   'session.refresh_reused': ['warn', 'a refresh token was used twice: the session was ended'],
   'user.changed': ['info', 'an operator changed an account'],
+  'user.failures_cleared': ['info', 'an operator ended the pauses of an account'],
   'service_key.created': ['info', 'an operator created a service key'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>

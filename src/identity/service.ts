@@ -2,7 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Quotas } from '../limits/quotas.ts'
-import type { Secrets } from '../platform/secrets.ts'
+import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { Passwords } from './passwords.ts'
 import type { SessionTokens } from './session-tokens.ts'
@@ -16,7 +16,7 @@ import type { TokenUses } from './token-uses.ts'
 type Dependencies = {
   store: IdentityStore
   signInStore: SignInStore
-  secrets: Secrets
+  hashOf: AccountHash
   changes: Changes
   passwords: Passwords
   tokens: SessionTokens
@@ -31,7 +31,7 @@ type Dependencies = {
 export const createIdentity = ({
   store,
   signInStore,
-  secrets,
+  hashOf,
   changes,
   passwords,
   tokens,
@@ -42,7 +42,7 @@ export const createIdentity = ({
   maxSessions,
 }: Dependencies) => {
   const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, record, maxSessions })
-  const protection = createSignInProtection({ store: signInStore, secrets, clock, record })
+  const protection = createSignInProtection({ store: signInStore, hashOf, clock, record })
   return {
     ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle }),
     login: createSignIn({ store, changes, passwords, sessions, protection, record }),

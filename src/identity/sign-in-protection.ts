@@ -2,8 +2,9 @@ import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { canonicalEmail, storedSpellings } from '../kit/email.ts'
-import { type Secrets, sha256 } from '../platform/secrets.ts'
+import { storedSpellings } from '../kit/email.ts'
+import { sha256 } from '../platform/secrets.ts'
+import type { AccountHash } from './account-hash.ts'
 import type { Device } from './session-opening.ts'
 import { type Attempt, createSignInAttempts, paused } from './sign-in-attempts.ts'
 import {
@@ -39,19 +40,16 @@ const keepNoticesMs = 30 * dayMs
  */
 export const createSignInProtection = ({
   store,
-  secrets,
+  hashOf,
   clock,
   record,
 }: {
   store: SignInStore
-  secrets: Secrets
+  hashOf: AccountHash
   clock: Clock
   record: RecordSecurityEvent
 }) => {
   const { nextNumber, verify, succeed } = createSignInAttempts({ store, clock, record })
-
-  const hashOf = (email: string): Uint8Array =>
-    secrets.derive('sign-in-failures', new TextEncoder().encode(canonicalEmail(email) ?? email.toLowerCase()))
 
   return {
     /**

@@ -24,6 +24,8 @@ export type CountedAttempt = {
   readonly notice: Notice | undefined
 }
 
+export type StoredCount = { source: string; failures: number; last_failed_at: Date; paused_until: Date | null }
+
 type CountRow = { source: string | null; failures: number | null; paused_until: Date | null }
 type FactsRow = { [Column in keyof UserRow]: UserRow[Column] | null } & CountRow & {
     is_known_device: boolean | null
@@ -36,6 +38,7 @@ const toCount = ({ failures, paused_until }: Omit<CountRow, 'source'>): FailureC
 })
 
 const maxLiveSessions = 100
+const maxListed = 100
 /** Failed sign-ins, known devices and notices. `batch` is for what no request waits for. */
 export const createSignInStore = (sql: Sql, batch: Sql) => {
   /**
@@ -120,6 +123,16 @@ export const createSignInStore = (sql: Sql, batch: Sql) => {
         select source, failures, paused_until from sign_in_failures
          where account_hash = ${accountHash} and source = ${source}`)
       return row && toCount(row)
+    },
+
+    /** The sources of an account, those that failed last first, at most 100. */
+    listCounts: (deadline: Deadline, accountHash: Uint8Array): Promise<StoredCount[]> =>
+      deadline.run(sql<StoredCount[]>`
+        select source, failures, last_failed_at, paused_until from sign_in_failures
+         where account_hash = ${accountHash} order by last_failed_at desc, source limit ${maxListed}`),
+
+    clearAll: async (tx: TransactionSql, accountHash: Uint8Array): Promise<void> => {
+      await tx`delete from sign_in_failures where account_hash = ${accountHash}`
     },
 
     /** After a success: failures are counted anew. */

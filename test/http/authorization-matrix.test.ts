@@ -219,6 +219,8 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', ...onStranger({ body: { role: 'user' } }) },
     { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
   ],
+  'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
+  'DELETE /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
   'PUT /api/v1/security/flags': [{ needs: 'operator', ...withBody({ warm_up: true }) }],
   'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],

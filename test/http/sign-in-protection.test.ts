@@ -135,6 +135,23 @@ describe('after ten wrong passwords from anywhere', () => {
     expect(body.device_token).toMatch(/^[A-Za-z0-9_-]{43}$/)
   })
 
+  test('an operator sees the pause and ends it, on every instance', async () => {
+    const { token, id } = await register(client)
+    await sql`update users set role = 'admin' where id = ${id}`
+    await app.caughtUp()
+    await attempt(owner.email, { address: homeNetwork })
+    const failures = `/api/v1/users/${owner.id}/sign-in-failures`
+    const listed = await client.get(failures, { token })
+    const time = expect.any(String)
+    expect(listed.body.items).toEqual([
+      { source: 'network', network: '203.0.113.0/24', failures: 1, last_failed_at: time, paused_until: null },
+      { source: 'unknown', network: null, failures: 10, last_failed_at: time, paused_until: time },
+    ])
+    expect((await client.delete(failures, { token })).status).toBe(204)
+    expect(outcomeOf(await attempt(owner.email, { password: owner.password, on: other }))).toBe('200')
+    expect((await client.get(failures, { token })).body).toEqual({ items: [] })
+  })
+
   test('the owner has notice of it, once a day, without a secret', async () => {
     clock.advance(30_000)
     await failTimes(owner.email, 1)

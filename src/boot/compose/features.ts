@@ -12,6 +12,7 @@ import { createHub, factsPerStream, maxPerInstance } from '../../generations/str
 import { createGenerationStream } from '../../generations/stream/service.ts'
 import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
+import { createAccountHash } from '../../identity/account-hash.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
@@ -19,6 +20,7 @@ import { createTokenUseStore } from '../../identity/token-use-store.ts'
 import { createTokenUses } from '../../identity/token-uses.ts'
 import { createOperators } from '../../identity/users/operators.ts'
 import { createUsers } from '../../identity/users/service.ts'
+import { createSignInFailures } from '../../identity/users/sign-in-failures.ts'
 import { createUserStore } from '../../identity/users/store.ts'
 import { createCancellationStore } from '../../jobs/cancellation-store.ts'
 import { createCancellations } from '../../jobs/cancellations.ts'
@@ -234,10 +236,12 @@ const composeAccounts = (
   const teamStore = createTeamStore(database.read, database.analytics)
   const uses = createTokenUses(createTokenUseStore(database.batch))
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
+  const signInStore = createSignInStore(database.auth, database.batch)
+  const hashOf = createAccountHash(secrets)
   const identity = createIdentity({
     store: identityStore,
-    signInStore: createSignInStore(database.auth, database.batch),
-    secrets,
+    signInStore,
+    hashOf,
     changes,
     passwords,
     tokens: createSessionTokens({
@@ -273,6 +277,7 @@ const composeAccounts = (
       clock,
       record,
     }),
+    signInFailures: createSignInFailures({ store: signInStore, users: userStore, hashOf, operators, changes, record }),
     teams: createTeams({ store: teamStore, changes, quotas, clock }),
     invitations: createInvitations({
       store: createInvitationStore(database.read),

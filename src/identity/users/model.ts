@@ -1,4 +1,4 @@
-import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t } from '../../http/schema-types.ts'
+import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
 import { user } from '../model.ts'
 
 const { role, plan, status } = user.properties
@@ -32,4 +32,19 @@ export const account = closed({
   email: t.Union([t.String(), t.Null()], { description: 'Null once the account is deleted' }),
 })
 export type Account = Static<typeof account>
+export const signInFailures = closed({
+  items: t.Array(
+    closed({
+      source: oneOf(['device', 'network', 'session', 'unknown'] as const),
+      network: t.Union([t.String(), t.Null()], { description: 'Of the source `network`' }),
+      failures: t.Integer({ description: 'Consecutive ones' }),
+      last_failed_at: timestamp(),
+      paused_until: t.Union([timestamp(), t.Null()], {
+        description: 'Until then no attempt of this source is verified. Null before the first pause',
+      }),
+    }),
+    { description: 'Those that failed last first, at most 100' },
+  ),
+})
+export type SignInFailures = Static<typeof signInFailures>
 export const accountPage = pageOf(account)

@@ -1,15 +1,21 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard.ts'
 import { contract } from '../../http/contract.ts'
-import { toPlace } from '../../http/schema-types.ts'
+import { noContent, toPlace } from '../../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Users } from './service.ts'
+import type { SignInFailuresService } from './sign-in-failures.ts'
 
 const tags = ['users']
 
-type Dependencies = { users: Users; guard: Guard; addressOf: (request: Request) => string }
+type Dependencies = {
+  users: Users
+  signInFailures: SignInFailuresService
+  guard: Guard
+  addressOf: (request: Request) => string
+}
 
-export const userRoutes = ({ users, guard, addressOf }: Dependencies) =>
+export const userRoutes = ({ users, signInFailures, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/users' })
     .use(guard)
     .get(
@@ -46,6 +52,37 @@ export const userRoutes = ({ users, guard, addressOf }: Dependencies) =>
               'Change the status, role or plan of an account, or whether its e-mail address is verified. Suspending it ends all its sessions and passes the teams it owns to their oldest admin, else to the oldest active member of the highest role',
             tags,
             errors: ['user.not_found', 'user.deleted', 'user.own_account', 'access.admins_only'],
+          },
+        ),
+      },
+    )
+    .get('/:user_id/sign-in-failures', ({ context, params }) => signInFailures.list(context, params.user_id), {
+      operator: true,
+      ...contract(
+        { params: model.accountParams },
+        { 200: model.signInFailures },
+        {
+          summary: 'List where sign-ins to an account failed, and which sources pause',
+          tags,
+          errors: ['user.not_found', 'access.admins_only'],
+        },
+      ),
+    })
+    .delete(
+      '/:user_id/sign-in-failures',
+      async ({ context, caller, params, request, status }) => {
+        await signInFailures.clear(context, caller, params.user_id, addressOf(request))
+        return status(204, undefined)
+      },
+      {
+        operator: true,
+        ...contract(
+          { params: model.accountParams },
+          { 204: noContent },
+          {
+            summary: 'Forget the failed sign-ins to an account, and end its pauses',
+            tags,
+            errors: ['user.not_found', 'access.admins_only'],
           },
         ),
       },

@@ -430,6 +430,8 @@ const routesWithInput = [
   'GET /api/v1/users',
   'GET /api/v1/users/{user_id}',
   'PATCH /api/v1/users/{user_id}',
+  'GET /api/v1/users/{user_id}/sign-in-failures',
+  'DELETE /api/v1/users/{user_id}/sign-in-failures',
   'PUT /api/v1/security/flags',
   'POST /api/v1/teams',
   'GET /api/v1/teams',

@@ -47,6 +47,31 @@ export const users: Group = (world) =>
       expect((await get(`/${person.id}`, operator)).body).toEqual(person.user)
     })
 
+    test('are let in again when an operator forgets their failed sign-ins', async () => {
+      if (operator === undefined) return
+      const owner = await world().register()
+      const { email, password } = owner
+      const failures = `/${owner.id}/sign-in-failures`
+      expect((await get(failures, operator)).body).toEqual({ items: [] })
+      for (let index = 0; index < 11; index += 1)
+        await world().post('/api/v1/auth/login', { email, password: 'not the password' })
+      const { status, body } = await get(failures, operator)
+      expect([status, body.items.length]).toEqual([200, 1 + Number(body.items.length > 1)])
+      for (const item of body.items) expect(Date.parse(item.last_failed_at)).toBeGreaterThan(Date.now() - 600_000)
+      const clear = (by: Person, path = failures) => world().send('DELETE', `/api/v1/users${path}`, { token: by.token })
+      expect(refusal(await clear(person))).toBe('403 access.admins_only')
+      expect((await clear(operator)).status).toBe(204)
+      expect((await get(failures, operator)).body).toEqual({ items: [] })
+      expect((await world().post('/api/v1/auth/login', { email, password })).status).toBe(200)
+      for (const answer of [
+        get(`/${unknownId}/sign-in-failures`, operator),
+        clear(operator, `/${unknownId}/sign-in-failures`),
+      ])
+        expect(refusal(await answer)).toBe('404 user.not_found')
+      for (const answer of [get(failures, person), clear(person)])
+        expect(refusal(await answer)).toBe('403 access.admins_only')
+    })
+
     test('lose access at once when suspended, and regain it when reinstated', async () => {
       if (operator === undefined) return
       const suspended = await world().register()
