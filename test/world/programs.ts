@@ -144,9 +144,9 @@ export const startHaproxy = async (target: number, mode: 'tcp' | 'http' = 'tcp')
   timeout client ${mode === 'http' ? '20s' : '1h'}
   timeout server ${mode === 'http' ? '20s' : '1h'}
   retries 0
-  ${mode === 'http' ? 'option forwardfor' : ''}
 listen proxy
   bind 127.0.0.1:${port}
+  ${mode === 'http' ? 'http-request set-header X-Forwarded-For %[src]' : ''}
   server one 127.0.0.1:${target} check inter 100ms fall 1 rise 1 on-marked-down shutdown-sessions
 `,
   )
