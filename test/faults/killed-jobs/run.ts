@@ -60,6 +60,8 @@ export const run = async ({ jobs, instances, killEveryS, leaseS }: RunOptions) =
       OPENAI_API_KEY: 'sk-test',
       OPENAI_BASE_URL: `${provider.baseUrl}/v1`,
       WELCOME_CREDITS: String(welcome),
+      WELCOME_CREDITS_AFTER: 'registration',
+      WELCOME_CREDITS_PER_ADDRESS: '0',
       ACCESS_TOKEN_SECONDS: '3600',
       JOB_CONCURRENCY: '4',
       RENDER_WORKERS: '1',
