@@ -15,6 +15,7 @@ import { healthRoutes } from './http/health-routes.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
+import { quotaRoutes } from './identity/quota-routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { createHostCheck, pathOf } from './kit/authority.ts'
@@ -130,6 +131,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf }))
     .use(userRoutes({ ...services, addressOf }))
+    .use(quotaRoutes(services))
     .use(accessRoutes(services))
     .use(authzenRoutes(services))
     .use(serviceKeyRoutes({ ...services, addressOf }))

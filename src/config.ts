@@ -184,7 +184,7 @@ const isRedisUrl = (text: string) => {
   }
 }
 
-/** Undefined: no S3 is configured. Adds to `problems` what is missing or wrong. */
+/** Undefined: no S3 is configured. Adds a problem for each variable that is missing or wrong. */
 const readS3 = (text: (name: string) => string | undefined, problems: string[]): S3Config | undefined => {
   const given = {
     S3_ENDPOINT: text('S3_ENDPOINT'),

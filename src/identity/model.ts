@@ -50,6 +50,20 @@ export const user = closed({
 })
 export type User = Static<typeof user>
 
+const quota = (used: string) =>
+  closed({
+    limit: t.Integer({ minimum: 1, description: 'By the plan, or set by an operator' }),
+    used: t.Integer({ minimum: 0, description: used }),
+  })
+export const quotas = closed({
+  stored_bytes: quota('Bytes that are stored, or reserved by unfinished generations'),
+  projects: quota('Projects that the user owns'),
+  teams: quota('Teams that the user owns'),
+  team_members: closed({ limit: t.Integer({ minimum: 1, description: 'Members that each of these teams may have' }) }),
+  sessions: quota('Live sessions'),
+  jobs_under_way: quota('Generations that are queued or processing'),
+})
+
 export const tokenResponse = closed({
   access_token: t.String({ description: 'JWT (RFC 9068), EdDSA' }),
   refresh_token: t.String({ description: 'Opaque. Can be used once: a refresh returns its successor' }),

@@ -25,7 +25,7 @@ export type EndReason =
   | 'refresh_reused'
   | 'account_closed'
   | 'suspended'
-  /** By a newer session, because the account had as many as it may. */
+  /** By a newer session: the account had reached its quota. */
   | 'replaced'
 
 export type SigningKeyRow = {

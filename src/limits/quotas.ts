@@ -99,14 +99,22 @@ export const createQuotas = ({
     /** How many live sessions an account may have; undefined where that is not limited. */
     maxSessions: (account: Allowance): number | undefined => (mode === 'on' ? limitOf('sessions', account) : undefined),
 
-    /** Every quota of an account and how much of it is used; undefined: there is no such account. */
+    /** Every quota of an account, and how much of it is used. Throws `user.not_found`. */
     list: async (deadline: Deadline, userId: string) => {
       const rows = await store.findUsage(deadline, userId, accountQuotas)
-      const [first] = rows
-      if (first === undefined) return undefined
+      const figuresOf = (quota: AccountQuota) => {
+        const row = rows.find((each) => each.quota === quota)
+        if (row === undefined) throw new Fault('user.not_found')
+        return { limit: limitOf(quota, row), used: row.used }
+      }
+      const [account = { plan: 'free', limits: null }] = rows
       return {
-        ...Object.fromEntries(rows.map((row) => [row.quota, { limit: limitOf(row.quota, row), used: row.used }])),
-        team_members: { limit: limitOf('team_members', first) },
+        stored_bytes: figuresOf('stored_bytes'),
+        projects: figuresOf('projects'),
+        teams: figuresOf('teams'),
+        team_members: { limit: limitOf('team_members', account) },
+        sessions: figuresOf('sessions'),
+        jobs_under_way: figuresOf('jobs_under_way'),
       }
     },
   }

@@ -1,6 +1,6 @@
 /**
  * 171 accounts registered from one address where a paid provider is configured: how many of them have welcome credits, at
- * once and after an operator has verified every e-mail address. The first round gives the credits at registration.
+ * once and after an operator has verified every e-mail address. The first round gives the credits at registration, to all.
  * `bun test/faults/welcome-credits.ts [bun|deno]`
  */
 import process from 'node:process'
@@ -11,10 +11,18 @@ import { api, type Person, type Runtime, register, startServer } from '../harnes
 const accounts = 171
 const runtime: Runtime = process.argv[2] === 'deno' ? 'deno' : 'bun'
 
-for (const after of ['registration', 'verification']) {
+for (const [after, perAddress] of [
+  ['registration', '0'],
+  ['verification', ''],
+] as const) {
   const server = await startServer({
     runtime,
-    env: { FAL_KEY: 'key', JOB_CONCURRENCY: '0', WELCOME_CREDITS_AFTER: after, WELCOME_CREDITS_PER_ADDRESS: '' },
+    env: {
+      FAL_KEY: 'key',
+      JOB_CONCURRENCY: '0',
+      WELCOME_CREDITS_AFTER: after,
+      WELCOME_CREDITS_PER_ADDRESS: perAddress,
+    },
   })
   const sql = connectOnce(server.connection)
   const client = api(server.baseUrl)

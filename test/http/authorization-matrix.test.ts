@@ -140,6 +140,7 @@ const table: Record<string, readonly Entry[]> = {
   'POST /api/v1/auth/logout': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/logout-all': [{ needs: 'session', endsOwnAccess: true }],
   'GET /api/v1/auth/me': [{ needs: 'session' }],
+  'GET /api/v1/auth/me/quotas': [{ needs: 'session' }],
   'PATCH /api/v1/auth/me': [{ needs: 'session', ...withBody({ display_name: 'Renamed' }) }],
   'DELETE /api/v1/auth/me': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/password': [
@@ -214,9 +215,11 @@ const table: Record<string, readonly Entry[]> = {
 
   'GET /api/v1/users': [{ needs: 'operator' }],
   'GET /api/v1/users/{user_id}': [{ needs: 'operator', ...onStranger() }],
+  'GET /api/v1/users/{user_id}/quotas': [{ needs: 'operator', ...onStranger() }],
   'PATCH /api/v1/users/{user_id}': [
     { needs: 'operator', ...onStranger({ body: { plan: 'pro' } }) },
     { needs: 'operator', ...onStranger({ body: { role: 'user' } }) },
+    { needs: 'operator', ...onStranger({ body: { email_verified: true } }) },
     { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
   ],
   'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],

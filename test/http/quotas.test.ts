@@ -268,6 +268,27 @@ describe('an account with figures of its own', () => {
   })
 })
 
+test('the quotas of an account are shown with their use, to itself and to operators', async () => {
+  const [ada, operator] = [await register(client), await register(client)]
+  await sql`update users set role = 'admin' where id = ${operator.id}`
+  await sql`update users set limits = '{"teams": 7}' where id = ${ada.id}`
+  await app.caughtUp()
+  for (const call of [createProject, createTeam, placeOrder, login]) await call(ada)
+  const [own, seen] = [
+    await client.get('/api/v1/auth/me/quotas', as(ada)),
+    await client.get(`/api/v1/users/${ada.id}/quotas`, as(operator)),
+  ]
+  expect(own.body).toEqual({
+    stored_bytes: { limit: 5_000_000_000, used: imageBytes },
+    projects: { limit: 3, used: 1 },
+    teams: { limit: 7, used: 1 },
+    team_members: { limit: 3 },
+    sessions: { limit: 3, used: 2 },
+    jobs_under_way: { limit: 4, used: 1 },
+  })
+  expect(seen.body).toEqual(own.body)
+})
+
 describe('an account above its quota', () => {
   test('keeps what it has and cannot add to it', async () => {
     const ada = await register(client)

@@ -429,6 +429,7 @@ const routesWithInput = [
   'DELETE /api/v1/service-keys/{service_key_id}',
   'GET /api/v1/users',
   'GET /api/v1/users/{user_id}',
+  'GET /api/v1/users/{user_id}/quotas',
   'PATCH /api/v1/users/{user_id}',
   'GET /api/v1/users/{user_id}/sign-in-failures',
   'DELETE /api/v1/users/{user_id}/sign-in-failures',

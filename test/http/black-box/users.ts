@@ -72,6 +72,30 @@ export const users: Group = (world) =>
         expect(refusal(await answer)).toBe('403 access.admins_only')
     })
 
+    test('have quotas, which they see themselves and operators see of everybody', async () => {
+      await world().post('/api/v1/projects', { name: 'One of a hundred' }, { token: person.token })
+      const own = await world().get('/api/v1/auth/me/quotas', { token: person.token })
+      expect([own.status, own.body.sessions.used]).toEqual([200, 1])
+      expect(own.body.projects).toEqual({ limit: expect.any(Number), used: 1 })
+      expect(refusal(await get(`/${person.id}/quotas`, person))).toBe('403 access.admins_only')
+      if (operator === undefined) return
+      expect((await get(`/${person.id}/quotas`, operator)).body).toEqual(own.body)
+      expect(refusal(await get(`/${unknownId}/quotas`, operator))).toBe('404 user.not_found')
+      const { body } = await patch(person.id, { plan: 'pro' }, operator)
+      expect(body.plan).toBe('pro')
+      const { projects } = (await get(`/${person.id}/quotas`, operator)).body
+      expect(projects.limit).toBeGreaterThan(own.body.projects.limit)
+      await patch(person.id, { plan: 'free' }, operator)
+    })
+
+    test('have an e-mail address that is verified when an operator says so', async () => {
+      if (operator === undefined) return
+      const newcomer = await world().register()
+      expect(newcomer.user.email_verified).toBe(false)
+      expect((await patch(newcomer.id, { email_verified: true }, operator)).body.email_verified).toBe(true)
+      expect((await me(newcomer)).body.email_verified).toBe(true)
+    })
+
     test('lose access at once when suspended, and regain it when reinstated', async () => {
       if (operator === undefined) return
       const suspended = await world().register()
