@@ -7,7 +7,7 @@ import { Fault } from './fault.ts'
 import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
-import { refuseAmbiguousLength } from './http/body.ts'
+import { contentLengthOf, refuseAmbiguousLength } from './http/body.ts'
 import { challengeOf } from './http/challenge.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot } from './http/elysia-adapter.ts'
@@ -56,6 +56,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
 
   const newContext = (request: Request): RequestContext => ({
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
+    contentLength: contentLengthOf(request),
     deadline: startDeadline(config.requestTimeoutMs),
   })
 
@@ -111,7 +112,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
           throw new Fault('server.stopping')
         }
-        refuseAmbiguousLength(request)
+        refuseAmbiguousLength(incoming.context)
       }
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })

@@ -10,6 +10,9 @@ import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
 import type { Caller, Credential, PresentedKey, Principal, Service, TokenClaims } from './principal.ts'
 import { readServiceKey, serviceKeyPrefix } from './service-key.ts'
 
+/** Reading so small a body costs less than finding out whether its caller may have it read. */
+const smallBodyBytes = 1_024
+
 const scheme = 'bearer '
 
 /** The text of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive, and spaces follow it (RFC 9110 §11.4). */
@@ -119,14 +122,19 @@ const createGates = (
 ) => {
   const admitted = (credential: Credential, confirm?: Entry['confirm']): Admitted => ({ credential, confirm })
 
-  /** Admits a session that memory knows; one that it does not know is confirmed later. */
+  /** Admits a session that memory knows. One that it does not know, and one with a small body, is confirmed later. */
   const admitSession = (credential: Credential, context: RequestContext): Admitted => {
     const claims = claimsIn(credential)
-    const isKnown = access.authenticateFromMemory(claims) !== undefined
-    return isKnown ? admitted(credential) : admitted(credential, () => access.authenticate(claims, context.deadline))
+    const isSmall = (context.contentLength ?? Number.POSITIVE_INFINITY) <= smallBodyBytes
+    const isKnown = !isSmall && access.authenticateFromMemory(claims) !== undefined
+    return admitted(credential, isKnown ? undefined : () => access.authenticate(claims, context.deadline))
   }
-  const admitPerson: Gate = (request, context) =>
-    mapMaybePromise(readCredential(request), (credential) => admitSession(credential, context))
+  const admitPerson: Gate = (request, context) => {
+    const credential = readCredential(request)
+    return credential instanceof Promise
+      ? credential.then((read) => admitSession(read, context))
+      : admitSession(credential, context)
+  }
   const admitUnless =
     (hasOtherCredential: (query: unknown) => boolean): Gate =>
     (request, context, query) =>

@@ -1,18 +1,23 @@
 import { Fault } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
-import { InvalidJson, parseJson } from '../kit/json.ts'
-import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
+import { InvalidJson, maxScanBytes, parseJson, parseLargeJson } from '../kit/json.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTurns } from '../kit/turns.ts'
+import type { RequestContext } from './request-context.ts'
 
 /** Limits of a JSON body, in bytes: of the routes that sign people in, of most routes, and of those that take many questions. */
 export const bodyLimits = { auth: 8_192, usual: 65_536, large: 1_048_576 } as const
 
 const tooLarge = (maxBytes: number) => new Fault('request.too_large', { extensions: { max_bytes: maxBytes } })
 
-/** Refuses two Content-Length headers, equal or not, which arrive as one value with a comma (RFC 9112 §6.3). */
-export const refuseAmbiguousLength = ({ headers }: Request): void => {
+export const contentLengthOf = ({ headers }: Request): number | undefined => {
   const announced = headers.get('content-length')
-  if (announced !== null && Number.isNaN(Number(announced))) throw new Fault('request.malformed')
+  return announced === null ? undefined : Number(announced)
+}
+
+/** Refuses two Content-Length headers, equal or not, which arrive as one value with a comma (RFC 9112 §6.3). */
+export const refuseAmbiguousLength = ({ contentLength }: RequestContext): void => {
+  if (Number.isNaN(contentLength)) throw new Fault('request.malformed')
 }
 
 /** Refuses a body in a content coding, such as gzip: it is not decoded here (RFC 9110 §15.5.16). */
@@ -61,24 +66,31 @@ const unsupported = () => new Fault('request.media_type_unsupported')
  * The bytes of a body that may have another media type, no Content-Length, or be missing: not every runtime can distinguish an
  * empty body from a missing one before it is read. Only here is `request.body` used, because it turns the body into a stream.
  */
-const readUnusual = (request: Request, type: string, maxBytes: number): Promise<Uint8Array> | undefined => {
-  const announced = request.headers.get('content-length')
-  if (announced === '0' || request.body === null) return undefined
+const readUnusual = (
+  request: Request,
+  type: string,
+  announced: number | undefined,
+  maxBytes: number,
+): Promise<Uint8Array> | undefined => {
+  if (announced === 0 || request.body === null) return undefined
   refuseEncodedBody(request)
   if (!isJson(type)) {
-    if (announced !== null) throw unsupported()
+    if (announced !== undefined) throw unsupported()
     return readCounted(request, 0, unsupported)
   }
-  if (announced === null) return readCounted(request, maxBytes, () => tooLarge(maxBytes))
-  if (Number(announced) > maxBytes) throw tooLarge(maxBytes)
+  if (announced === undefined) return readCounted(request, maxBytes, () => tooLarge(maxBytes))
+  if (announced > maxBytes) throw tooLarge(maxBytes)
   return request.bytes()
 }
 
-const readJsonBytes = (request: Request, maxBytes: number): Promise<Uint8Array> | undefined => {
-  const { headers } = request
-  const type = headers.get('content-type') ?? ''
-  const length = Number(headers.get('content-length'))
-  if (type !== jsonType || !(length > 0 && length <= maxBytes)) return readUnusual(request, type, maxBytes)
+const readJsonBytes = (
+  request: Request,
+  announced: number | undefined,
+  maxBytes: number,
+): Promise<Uint8Array> | undefined => {
+  const type = request.headers.get('content-type') ?? ''
+  const isUsual = type === jsonType && announced !== undefined && announced > 0 && announced <= maxBytes
+  if (!isUsual) return readUnusual(request, type, announced, maxBytes)
   refuseEncodedBody(request)
   return request.bytes()
 }
@@ -86,42 +98,60 @@ const readJsonBytes = (request: Request, maxBytes: number): Promise<Uint8Array> 
 /** Shared by all requests of the process, as its event loop is. */
 const turns = createTurns()
 
-/**
- * What `accept` makes of the JSON value of a request's body; of undefined, when the body is missing. Throws 415 for another
- * media type or a content coding, 413 over `maxBytes`, before the body is read where it has a Content-Length, and 400 for text
- * that is not JSON or holds too much (`jsonLimits`). A slow client has the deadline of the request, not more.
- */
-export const readJson = <T>(
-  request: Request,
-  deadline: Deadline,
-  { maxBytes, acceptsUnstorable }: JsonBody,
-  accept: (value: unknown) => T,
-): MaybePromise<T> => {
-  const read = readJsonBytes(request, maxBytes)
-  if (read === undefined) return accept(undefined)
+type JsonReader<T> = {
+  /** Given the value; of undefined, when the body is missing. */
+  readonly accept: (value: unknown) => T
+  /** Given the fault of a body that is refused. */
+  readonly refuse: (error: unknown) => MaybePromise<never>
+}
+
+const toFault = (error: unknown): unknown =>
+  error instanceof InvalidJson
+    ? new Fault('request.malformed', { problems: [{ in: 'body', pointer: '', detail: error.reason }] })
+    : error
+
+const parseLarge = async (bytes: Uint8Array, refusesUnstorable: boolean, deadline: Deadline): Promise<unknown> => {
   const nextTurn = async () => {
     await turns.next()
     deadline.check()
   }
+  return parseLargeJson(bytes, { refusesUnstorable, nextTurn })
+}
+
+/**
+ * What `accept` makes of the JSON value of a request's body. Refuses another media type or a content coding with 415, more than
+ * `maxBytes` with 413, before the body is read where it has a Content-Length, and with 400 text that is not JSON or holds too much
+ * (`jsonLimits`). A slow client has the deadline of the request, not more.
+ */
+export const readJson = <T>(
+  request: Request,
+  { deadline, contentLength }: RequestContext,
+  { maxBytes, acceptsUnstorable }: JsonBody,
+  { accept, refuse }: JsonReader<T>,
+): MaybePromise<T> => {
   const parse = (bytes: Uint8Array): MaybePromise<T> => {
-    if (bytes.length === 0) return accept(undefined)
+    if (bytes.length > maxScanBytes) {
+      return parseLarge(bytes, !acceptsUnstorable, deadline)
+        .then(accept)
+        .catch((error) => refuse(toFault(error)))
+    }
     try {
-      const parsed = parseJson(bytes, { refusesUnstorable: !acceptsUnstorable, nextTurn })
-      return mapMaybePromise(parsed instanceof Promise ? parsed.catch(refuse) : parsed, accept)
+      return accept(bytes.length === 0 ? undefined : parseJson(bytes, !acceptsUnstorable))
     } catch (error) {
-      return refuse(error)
+      return refuse(toFault(error))
     }
   }
-  return deadline.run(read).then(parse, refuseUnread)
-}
-
-/** The client broke off, unless it was refused or too slow. */
-const refuseUnread = (error: unknown): never => {
-  if (error instanceof Fault || error instanceof DeadlinePassed) throw error
-  throw new Fault('request.malformed', { cause: error })
-}
-
-const refuse = (error: unknown): never => {
-  if (!(error instanceof InvalidJson)) throw error
-  throw new Fault('request.malformed', { problems: [{ in: 'body', pointer: '', detail: error.reason }] })
+  // The client broke off, unless it was refused or too slow.
+  const refuseUnread = (error: unknown) =>
+    refuse(
+      error instanceof Fault || error instanceof DeadlinePassed
+        ? error
+        : new Fault('request.malformed', { cause: error }),
+    )
+  try {
+    const read = readJsonBytes(request, contentLength, maxBytes)
+    return read === undefined ? accept(undefined) : deadline.run(read).then(parse, refuseUnread)
+  } catch (error) {
+    return refuse(error)
+  }
 }

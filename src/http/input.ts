@@ -14,9 +14,9 @@ import type { RequestContext } from './request-context.ts'
 /** A caller who may have the input of the request read. */
 export type Entry = {
   /**
-   * What remains to be checked because it needs Postgres. The guard does it when it has the body, in the statement that
-   * prefetches facts about the body's resources. A request that is refused before is checked first, so that its answer is 401
-   * where the caller is not signed in. Undefined: nothing.
+   * What remains to be checked, because it needs Postgres or is not worth it for a small body: the guard does it when it has the
+   * body, in the statement that prefetches facts about the body's resources. A request that is refused before is checked first, so
+   * that its answer is 401 where the caller is not signed in. Undefined: nothing.
    */
   readonly confirm: (() => MaybePromise<unknown>) | undefined
 }
@@ -39,7 +39,7 @@ type Given = {
   readonly query?: unknown
 }
 
-/** What is added to the context. */
+/** The members that are added to the context. */
 type Read = { readonly entry: Entry | undefined; readonly body?: unknown }
 
 /** Reads the input of one route. `admitBy` sets the gate of a route that needs a caller. */
@@ -70,40 +70,50 @@ export const createInputReader = (
   const limits: JsonBody = { maxBytes, acceptsUnstorable }
   let gate: Gate | undefined
 
-  const readAfter = (entry: Entry | undefined, { request, context, params, query }: Given): MaybePromise<Read> => {
-    checkParams(params)
-    checkQuery(query)
+  const readAfter = (
+    entry: Entry | undefined,
+    { request, context, params, query }: Given,
+    refuse: (error: unknown) => MaybePromise<never>,
+  ): MaybePromise<Read> => {
+    try {
+      checkParams(params)
+      checkQuery(query)
+    } catch (error) {
+      return refuse(error)
+    }
     if (body === undefined) return { entry }
-    return readJson(request, context.deadline, limits, (value) => {
+    const accept = (value: unknown): Read => {
       checkBody(value)
       return { entry, body: value }
-    })
+    }
+    return readJson(request, context, limits, { accept, refuse })
   }
 
   /** Whether the body is so large that its caller is confirmed before it is read, or of unknown length. */
-  const isLarge = ({ headers }: Request) => !(Number(headers.get('content-length') ?? Number.NaN) <= bodyLimits.usual)
+  const isLarge = ({ contentLength }: RequestContext) => contentLength === undefined || contentLength > bodyLimits.usual
 
-  const readConfirming = async (entry: Entry, confirm: () => MaybePromise<unknown>, given: Given): Promise<Read> => {
-    let isConfirmed = false
-    if (maxBytes > bodyLimits.usual && isLarge(given.request)) {
-      await confirm()
-      isConfirmed = true
+  const readAdmitted = (entry: Entry | undefined, given: Given): MaybePromise<Read> => {
+    const confirm = entry?.confirm
+    if (confirm === undefined) return readAfter(entry, given, rethrow)
+    if (maxBytes > bodyLimits.usual && isLarge(given.context)) {
+      return mapMaybePromise(confirm(), () => readAfter(entry, given, rethrow))
     }
-    try {
-      return await readAfter(entry, given)
-    } catch (error) {
-      if (!isConfirmed) await confirm()
-      throw error
-    }
+    return readAfter(entry, given, (error) => mapMaybePromise(confirm(), () => rethrow(error)))
   }
 
   return {
-    read: (given) =>
-      mapMaybePromise(gate?.(given.request, given.context, given.query), (entry) =>
-        entry?.confirm === undefined ? readAfter(entry, given) : readConfirming(entry, entry.confirm, given),
-      ),
+    read: (given) => {
+      const entry = gate?.(given.request, given.context, given.query)
+      return entry instanceof Promise
+        ? entry.then((admitted) => readAdmitted(admitted, given))
+        : readAdmitted(entry, given)
+    },
     admitBy: (given) => {
       gate = given
     },
   }
+}
+
+const rethrow = (error: unknown): never => {
+  throw error
 }

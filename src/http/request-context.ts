@@ -4,6 +4,8 @@ import type { Deadline } from '../kit/deadline.ts'
 /** The context of one request, which every layer may read and none may change. */
 export type RequestContext = {
   readonly requestId: string
+  /** The Content-Length of the request, so that its headers are searched once. NaN where it is not a number. */
+  readonly contentLength: number | undefined
   readonly deadline: Deadline
 }
 

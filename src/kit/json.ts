@@ -1,5 +1,3 @@
-import { type MaybePromise, mapMaybePromise } from './maybe-promise.ts'
-
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
 /** The bytes are not acceptable JSON. `reason` can be shown to the client, after the words "the body". */
@@ -172,13 +170,6 @@ class Scan {
   }
 }
 
-const scanInTurns = async (scan: Scan, nextTurn: () => Promise<void>): Promise<void> => {
-  do await nextTurn()
-  while (!scan.run())
-  // The parser cannot be interrupted.
-  await nextTurn()
-}
-
 const rejectUnstorable = (value: unknown): void => {
   if (typeof value === 'string') {
     if (!value.isWellFormed() || value.includes('\0')) throw new InvalidJson(unstorable)
@@ -208,26 +199,36 @@ const parse = (bytes: Uint8Array, refusesUnstorable: boolean): unknown => {
   }
 }
 
-export type ParseOptions = {
-  /** Whether NUL and lone surrogates are refused, which a Postgres text column cannot store. Default: true. */
-  readonly refusesUnstorable?: boolean
+/**
+ * Parses a request body of up to `maxScanBytes` (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not JSON
+ * or beyond `jsonLimits`, and unless `refusesUnstorable` is false for NUL and lone surrogates, which a Postgres text column cannot
+ * store.
+ *
+ * Cost: below 1 KiB the text is parsed and nothing else; only there a value with `\u` escapes is walked. A longer text is first
+ * scanned, so that a hostile one is never parsed.
+ */
+export const parseJson = (bytes: Uint8Array, refusesUnstorable = true): unknown => {
+  if (bytes.length < minScannedBytes) return parse(bytes, refusesUnstorable)
+  const scan = new Scan(bytes, refusesUnstorable)
+  while (!scan.run());
+  return parse(bytes, false)
+}
+
+type LargeOptions = {
+  readonly refusesUnstorable: boolean
   /** Resolves when it is this text's turn to use the event loop for a moment. */
   readonly nextTurn: () => Promise<void>
 }
 
-/**
- * Parses a request body (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not JSON or beyond
- * `jsonLimits`, and for strings that cannot be stored.
- *
- * Cost: below 1 KiB the text is parsed and nothing else; only there a value with `\u` escapes is walked. A longer text is first
- * scanned, so that hostile ones are never parsed. Above 64 KiB the scan takes turns, and the result is a promise.
- */
-export const parseJson = (
+/** As `parseJson`, for a text of any length: waits for a turn before each slice is scanned and before the text is parsed. */
+export const parseLargeJson = async (
   bytes: Uint8Array,
-  { refusesUnstorable = true, nextTurn }: ParseOptions,
-): MaybePromise<unknown> => {
-  if (bytes.length < minScannedBytes) return parse(bytes, refusesUnstorable)
+  { refusesUnstorable, nextTurn }: LargeOptions,
+): Promise<unknown> => {
   const scan = new Scan(bytes, refusesUnstorable)
-  const scanned = bytes.length <= maxScanBytes ? void scan.run() : scanInTurns(scan, nextTurn)
-  return mapMaybePromise(scanned, () => parse(bytes, false))
+  do await nextTurn()
+  while (!scan.run())
+  // The parser cannot be interrupted.
+  await nextTurn()
+  return parse(bytes, false)
 }

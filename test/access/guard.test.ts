@@ -8,6 +8,7 @@ import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { createGuard } from '../../src/access/guard.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { Fault } from '../../src/fault.ts'
+import { contentLengthOf } from '../../src/http/body.ts'
 import { adapter, contextSlot, inputHook } from '../../src/http/elysia-adapter.ts'
 import { createInputReader } from '../../src/http/input.ts'
 import { closed, t } from '../../src/http/schema-types.ts'
@@ -147,7 +148,9 @@ describe('a request with a body', () => {
       .decorate(contextSlot)
       .onError(({ error }) => new Response(error instanceof Fault ? error.code : String(error)))
       .onRequest((incoming) => {
-        Object.assign(incoming, { context: { requestId: 'r', deadline } })
+        Object.assign(incoming, {
+          context: { requestId: 'r', contentLength: contentLengthOf(incoming.request), deadline },
+        })
       })
       .use(guard)
       .post('/small', () => 'answered', { signedIn: () => [projectOf()], ...options(65_536) })
@@ -189,13 +192,15 @@ describe('a request with a body', () => {
     expect([await sent.answer, loads]).toEqual(['answered', [['account', 'project', 'session']]])
   })
 
-  test('is refused without reading it where memory knows that the session has ended', async () => {
+  test('is refused without reading one over 1 KiB where memory knows that the session has ended', async () => {
     isEnded = true
     const first = send('/small', '{"word":"x"}', small)
     first.end()
     expect(await first.answer).toBe('identity.not_signed_in')
-    const second = send('/small', '{"word":"x"}', small)
-    expect([await second.answer, second.isRead()]).toEqual(['identity.not_signed_in', false])
+    for (const length of ['1025', '65536', '65537']) {
+      const second = send('/small', '{"word":"x"}', { 'content-length': length })
+      expect([length, await second.answer, second.isRead()]).toEqual([length, 'identity.not_signed_in', false])
+    }
   })
 
   test('is refused for its session first, where both the body and the session are wrong', async () => {

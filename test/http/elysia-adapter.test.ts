@@ -39,7 +39,7 @@ test('the installed Elysia is the version that the adapter was written for', () 
 })
 
 describe('input', () => {
-  const context = { requestId: 'r', deadline: createDeadlines(systemClock)(60_000) }
+  const context = { requestId: 'r', contentLength: 11, deadline: createDeadlines(systemClock)(60_000) }
   const schema = closed({ count: t.Integer() })
   const appWith = (gate: Gate | undefined) =>
     new Elysia({ adapter })

@@ -1,12 +1,15 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { InvalidJson, jsonLimits, maxScanBytes, type ParseOptions, parseJson } from '../../src/kit/json.ts'
+import { InvalidJson, jsonLimits, maxScanBytes, parseJson, parseLargeJson } from '../../src/kit/json.ts'
 
 const bytesOf = (text: string) => new TextEncoder().encode(text)
 
-const atOnce: ParseOptions = { nextTurn: async () => {} }
-const parse = (text: string | Uint8Array, options: Partial<ParseOptions> = {}) =>
-  parseJson(typeof text === 'string' ? bytesOf(text) : text, { ...atOnce, ...options })
+const nextTurn = async () => {}
+const parse = async (text: string | Uint8Array, { refusesUnstorable = true } = {}): Promise<unknown> => {
+  const bytes = typeof text === 'string' ? bytesOf(text) : text
+  if (bytes.length <= maxScanBytes) return parseJson(bytes, refusesUnstorable)
+  return parseLargeJson(bytes, { refusesUnstorable, nextTurn })
+}
 
 const refusal = async (text: Uint8Array | string): Promise<string> => {
   try {
@@ -162,30 +165,27 @@ describe('a text that holds too much', () => {
   })
 })
 
-describe('the event loop', () => {
-  test('is not asked for a turn by a text of up to 64 KiB', () => {
-    const nextTurn = () => {
-      throw new Error('A turn was asked for')
-    }
-    for (const length of [10, 2_000, maxScanBytes]) {
-      expect(parse(`"${'x'.repeat(length - 2)}"`, { nextTurn })).toBe('x'.repeat(length - 2))
-    }
-  })
+describe('a large text', () => {
+  const large = bytesOf(`"${'x'.repeat(mebi - 2)}"`)
 
-  test('is asked for a turn before each slice of a longer text and before it is parsed', async () => {
+  test('waits for a turn before each slice is scanned and before it is parsed', async () => {
     let turns = 0
     const nextTurn = async () => {
       turns += 1
     }
-    await parse(`"${'x'.repeat(mebi - 2)}"`, { nextTurn })
+    expect(await parseLargeJson(large, { refusesUnstorable: true, nextTurn })).toBe('x'.repeat(mebi - 2))
     expect(turns).toBe(mebi / maxScanBytes + 1)
   })
 
-  test('is not used any more by a text whose turn was refused', async () => {
+  test('is given up when a turn is refused', async () => {
     const nextTurn = async () => {
       throw new Error('too late')
     }
-    const parsed = parse(`"${'x'.repeat(mebi - 2)}"`, { nextTurn }) as Promise<unknown>
-    await expect(parsed).rejects.toThrow('too late')
+    await expect(parseLargeJson(large, { refusesUnstorable: true, nextTurn })).rejects.toThrow('too late')
+  })
+
+  test('is refused for the same reasons by the parser that takes no turns', () => {
+    expect(() => parseJson(bytesOf('['.repeat(mebi)))).toThrow(InvalidJson)
+    expect(parseJson(large)).toBe('x'.repeat(mebi - 2))
   })
 })
