@@ -100,6 +100,8 @@ export const countMigrations = async (directory = sqlDirectory): Promise<number>
  * transaction_timeout exists from Postgres 17 on.
  */
 const withoutLimits = async (tx: TransactionSql): Promise<void> => {
+  // First and by itself: reading all settings takes longer than a short limit on a busy server.
+  await tx`set local statement_timeout = 0`
   await tx`
     select set_config(name, '0', true) from pg_settings
      where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`
@@ -118,10 +120,11 @@ const lockWaitsMs = [500, 500, 500, 500, 1_000, 1_000, 2_000, 2_000, 5_000]
  *
  * Guarantees: of many instances that start together one applies, the others wait and find nothing left to do. Everything
  * pending is applied in one transaction, or nothing is. A numbered file that was edited after it was applied throws
- * `MigrationRefused` and changes nothing. Instances that serve meanwhile are held up for moments. A database ahead of the files keeps its schema and its functions: an older build
- * may be started again after an upgrade.
+ * `MigrationRefused` and changes nothing. Instances that serve meanwhile are held up for moments. A database ahead of the files
+ * keeps its schema and its functions: an older build may be started again after an upgrade.
  *
- * Costs three statements when nothing is pending. `onPending` is called before the first of them is applied. Returns the names of the applied files.
+ * Costs three statements when nothing is pending. `onPending` is called before the first file is applied. Returns the names of
+ * the applied files.
  */
 export const migrate = async (
   sql: Sql,
