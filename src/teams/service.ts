@@ -151,9 +151,10 @@ export const createTeams = ({
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         if (!isActive) throw new Fault('team.new_owner_inactive')
-        if (userId !== caller.userId)
-          await quotas.require(tx, userId, { teams: 1 }, () => new Fault('team.new_owner_full'))
         await store.transfer(tx, id, caller.userId, userId)
+        // Counts the team already: the transfer locks the access of both accounts, which comes before what they hold.
+        if (userId !== caller.userId)
+          await quotas.require(tx, userId, { teams: 0 }, () => new Fault('team.new_owner_full'))
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
