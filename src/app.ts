@@ -12,15 +12,17 @@ import { challengeOf } from './http/challenge.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
+import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { createResponder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
+import { createAdmittedDeadlines } from './kit/admitted-deadline.ts'
 import { createHostCheck, pathOf } from './kit/authority.ts'
 import { canonicalAddress, clientAddress } from './kit/client-address.ts'
-import { createDeadlines, type Deadline } from './kit/deadline.ts'
+import type { Deadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
@@ -49,7 +51,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const { config, clock, log, lifecycle, staleReads } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
-  const startDeadline = createDeadlines(clock)
+  const startDeadline = createAdmittedDeadlines({ clock, admissions: services.admissions, priorityOf, kindOf })
   const trusted = new Set(config.trustedProxies.map(canonicalAddress))
   const addressOf = (request: Request) =>
     clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
@@ -57,7 +59,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const newContext = (request: Request): RequestContext => ({
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
     contentLength: contentLengthOf(request),
-    deadline: startDeadline(config.requestTimeoutMs),
+    deadline: startDeadline(config.requestTimeoutMs, request),
   })
 
   const hasValidHost = createHostCheck()
@@ -91,7 +93,9 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       const given = returnsRequestId(path) ? givenRequestId(request) : undefined
       const requestId = given ?? context.requestId
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
-      if (fault.status >= 500) log.error({ ...entry, error: fault.cause }, 'request failed')
+      // Refusals under overload are counted, not logged one by one.
+      if (fault.status >= 500 && fault.code !== 'server.overloaded')
+        log.error({ ...entry, error: fault.cause }, 'request failed')
       else log.debug(entry, 'request refused')
       // Without a valid Host the path is not known.
       const instance = fault.code === 'request.host_invalid' ? '/' : path

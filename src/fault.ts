@@ -47,6 +47,11 @@ export const catalogue = {
   'route.method_not_allowed': { status: 405, message: 'This route does not support the method; see the Allow header' },
   'server.failed': { status: 500, message: 'An internal error occurred' },
   'server.stopping': { status: 503, message: 'This instance is shutting down; try again', retryAfterS: 1 },
+  'server.overloaded': {
+    status: 503,
+    message: 'The server has more work than it can do in time, and has not begun with this request; try again',
+    retryAfterS: 1,
+  },
   'database.unavailable': { status: 503, message: 'The database cannot be reached; try again', retryAfterS: 1 },
   'bus.mismatch': {
     status: 503,

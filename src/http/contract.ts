@@ -66,6 +66,7 @@ const common: readonly FaultCode[] = [
   'request.timeout',
   'request.outcome_unknown',
   'database.unavailable',
+  'server.overloaded',
   'server.stopping',
   'server.failed',
 ]

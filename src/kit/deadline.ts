@@ -11,6 +11,9 @@ export class DeadlinePassed extends Error {
  */
 type Cancellable = { cancel?: () => unknown; readonly active?: boolean }
 
+/** Resources whose work is admitted by how they do under it: single statements, loads for many decisions at once, and transactions. */
+export type Resource = 'statements' | 'batches' | 'changes'
+
 /**
  * The one deadline of a request, handed down to every function that waits on its behalf.
  *
@@ -22,7 +25,20 @@ export type Deadline = {
   /** Throws `DeadlinePassed` when no time is left. */
   check(): void
   run<T>(work: PromiseLike<T> & Cancellable): Promise<T>
+  /**
+   * Runs work on a resource once it is admitted. `kind` is shared by work that takes about as long; undefined: that of the
+   * request. Absent from deadlines of background work: see `admitted`.
+   */
+  admit?<T>(resource: Resource, kind: string | undefined, work: () => Promise<T>): Promise<T>
 }
+
+/** Runs work on a resource: for a request once it is admitted, for background work at once. */
+export const admitted = <T>(
+  deadline: Deadline,
+  resource: Resource,
+  kind: string | undefined,
+  work: () => Promise<T>,
+): Promise<T> => deadline.admit?.(resource, kind, work) ?? work()
 
 export type StartDeadline = (budgetMs: number) => Deadline
 
@@ -31,7 +47,7 @@ type Wait = { readonly deadline: Deadline; readonly expire: () => void }
 const sweepMs = 25
 
 /** All waits under the deadlines of one owner, checked at intervals: a timer for each would cost more than most of the work they wait for. */
-class Waits {
+export class Waits {
   readonly #waits = new Set<Wait>()
   #timer: ReturnType<typeof setInterval> | undefined
 
@@ -57,7 +73,7 @@ class Waits {
 }
 
 /** A class for speed: one is created for every request, and closures would be created anew for each. */
-class ClockDeadline implements Deadline {
+export class ClockDeadline implements Deadline {
   readonly #clock: Clock
   readonly #waits: Waits
   readonly #endsAtMs: number

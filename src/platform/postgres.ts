@@ -1,6 +1,7 @@
 import process from 'node:process'
 import postgres from 'postgres'
 import { Fault, type FaultCode } from '../fault.ts'
+import { Overloaded } from '../kit/admission.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
 import { connectionTarget } from './connection-url.ts'
 import { types } from './postgres-types.ts'
@@ -329,9 +330,11 @@ export const isTlsFailure = (error: unknown): boolean =>
 
 /**
  * The fault of a driver or server error; undefined for any other error. Connections that are refused, lost or unavailable are
- * `database.unavailable`; cancelled statements and passed deadlines are `request.timeout`.
+ * `database.unavailable`; cancelled statements and passed deadlines are `request.timeout`; work that was not admitted is
+ * `server.overloaded`.
  */
 export const databaseFault = (error: unknown): Fault | undefined => {
+  if (error instanceof Overloaded) return new Fault('server.overloaded', { cause: error })
   if (error instanceof DeadlinePassed) return new Fault('request.timeout', { cause: error })
   const code = codeOf(error)
   if (code === '57014' || code === '55P03' || code === '25P03') return new Fault('request.timeout', { cause: error })

@@ -1,4 +1,4 @@
-import type { Deadline } from '../../kit/deadline.ts'
+import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
 import type { FactQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../policy/facts/registry.ts'
@@ -124,12 +124,37 @@ type Dependencies = {
   readonly isLeased: () => boolean
 }
 
+/** A decision needs no more facts than this, so a gather that loads more is one for many decisions. */
+const maxLoadsOfOne = 16
+
+/** Loads of about as many facts take about as long. */
+const kindOf = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))}`
+
 /**
  * Loads in rounds until every query is answered: a fact names the further facts that it needs only once it is loaded, and an
  * invalidated fact is loaded again. Facts of several sources are consistent only under a lease, because only then has
  * every invalidation arrived that is due.
  */
-export const createGather =
+export const createGather = (dependencies: Dependencies) => {
+  const { memory, fromMemory, beginMemoryRead, isLeased, sharedLoads } = dependencies
+  const gather = createRounds(dependencies)
+  /** What a gather has to load: not what memory has, and not what it can join. */
+  const countLoads = (queries: readonly FactQuery[]): number => {
+    const { fromHeldOrMemory } = createHeldFacts(memory, beginMemoryRead, fromMemory)
+    const misses = findMisses(fromHeldOrMemory, queries)
+    if (!isLeased()) return Math.max(1, misses.size)
+    return misses.keys().reduce((sum, name) => (sharedLoads.find(name) === undefined ? sum + 1 : sum), 0)
+  }
+  return async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
+    const loads = countLoads(queries)
+    if (loads === 0) return gather(queries, deadline)
+    const resource = loads > maxLoadsOfOne ? 'batches' : 'statements'
+    // Admitted before anything is read, so the facts are as of after the wait.
+    return admitted(deadline, resource, kindOf(loads), () => gather(queries, deadline))
+  }
+}
+
+const createRounds =
   ({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }: Dependencies) =>
   async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
     const facts = createHeldFacts(memory, beginMemoryRead, fromMemory)

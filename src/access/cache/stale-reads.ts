@@ -1,4 +1,5 @@
 import { Fault } from '../../fault.ts'
+import { Overloaded } from '../../kit/admission.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { isConnectFailure, isUnavailable } from '../../platform/postgres.ts'
@@ -95,10 +96,13 @@ export const withStaleReads = ({
     try {
       return await rejectIfUnreachable(facts.gather(queries, deadline))
     } catch (error) {
-      if (!isUnavailable(error)) throw error
+      // Work that hangs because Postgres does not answer keeps other work from being admitted.
+      const mayHang = error instanceof Overloaded && mayGatherStale(clock.monotonic())
+      if (!isUnavailable(error) && !mayHang) throw error
       if (isConnectFailure(error)) throw rejectAllWaiting(error)
       if (!isFirst) throw error
       if (!(await rejectIfUnreachable(deadline.run(probe())))) throw rejectAllWaiting(error)
+      if (mayHang) throw error
       return gather(queries, deadline, false)
     }
   }

@@ -1,5 +1,5 @@
 import { Fault } from '../../fault.ts'
-import type { Deadline } from '../../kit/deadline.ts'
+import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { isRolledBack, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import type { FactCache } from '../cache/fact-cache.ts'
 import type { Bus } from './bus.ts'
@@ -65,15 +65,17 @@ export const createChanges = ({ sql, bus, facts, onCommitted }: Dependencies): C
         if (event !== undefined) published = { event, wait: bus.registerCommit(event.id) }
       }
       try {
-        const result = await sql.begin(async (tx) => {
-          // The wait for a connection may have used up the deadline; a request that was given up must change nothing.
-          deadline.check()
-          const result = await work(tx)
-          await publish(tx)
-          deadline.check()
-          mayBeCommitted = true
-          return result
-        })
+        const result = await admitted(deadline, 'changes', undefined, async () =>
+          sql.begin(async (tx) => {
+            // The wait for a connection may have used up the deadline; a request that was given up must change nothing.
+            deadline.check()
+            const result = await work(tx)
+            await publish(tx)
+            deadline.check()
+            mayBeCommitted = true
+            return result
+          }),
+        )
         return { result, published }
       } catch (error) {
         if (isRolledBack(error)) mayBeCommitted = false

@@ -6,12 +6,14 @@ import { createSecurityEvents } from '../../http/security-events.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
+import { createAdmission } from '../../kit/admission.ts'
+import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createObjectProbe } from '../../platform/object-probe.ts'
-import { type Connection, createDatabase, type PoolName } from '../../platform/postgres.ts'
+import { type Connection, createDatabase, type PoolName, type PoolSize } from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
@@ -36,6 +38,20 @@ export type Overrides = {
 
 /** How often the log says that the database has no connection left. */
 const refusedWarningMs = 60_000
+
+/** How long work may wait for a resource where there is no overload: a burst is served, not refused. */
+const burstWaitMs = 500
+
+/** What requests do on Postgres, by its kind. Work that no request waits for is not admitted. */
+const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record<PoolName, PoolSize>) => {
+  const admit = (max: number) => createAdmission({ clock: systemClock, max, burstWaitMs })
+  return {
+    statements: admit(auth.max + read.max + analytics.max + admin.max + batch.max),
+    // Each takes a connection of the same pool for many decisions at once, and leaves half of them to single ones.
+    batches: admit(Math.ceil(auth.max / 2)),
+    changes: admit(write.max),
+  } satisfies Admissions
+}
 
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
@@ -73,6 +89,7 @@ export const composeInfrastructure = async (
     onRefused,
   })
   stack.defer(() => database.close(closingMs))
+  const admissions = createAdmissions(database.sizes)
   await clock.synchronize(database.admin)
   const secrets = createSecrets(config.secret)
   const identityStore = createIdentityStore(database.auth)
@@ -114,6 +131,7 @@ export const composeInfrastructure = async (
     log,
     recordSecurityEvent: createSecurityEvents(log),
     database,
+    admissions,
     /** The number of the newest migration that this build has. */
     migrations,
     busConnection: config.databaseBusUrl ?? connection,

@@ -8,6 +8,7 @@ const unprovoked: readonly FaultCode[] = [
   'request.timeout',
   'request.outcome_unknown',
   'server.failed',
+  'server.overloaded',
   'server.stopping',
   'database.unavailable',
   'bus.mismatch',

@@ -1,0 +1,330 @@
+import type { Clock } from './clock.ts'
+
+/** Thrown instead of work that would wait too long. */
+export class Overloaded extends Error {
+  override readonly name = 'Overloaded'
+}
+
+/**
+ * In the order in which work is admitted. `revocation` takes access away and is never refused. `continuation` is further work of a
+ * request that was admitted before, and is not refused either: what was done for it would be lost.
+ */
+const priorities = ['revocation', 'continuation', 'read', 'other'] as const
+export type Priority = (typeof priorities)[number]
+
+/** Of so many turns between work that waits, one goes to the lowest priority, so that it is not shut out. */
+const turnsOfLowest = 8
+
+const firstLimit = 10
+/** Once the limit has fallen, it rises by this, and falls to no less than this share of it, at the end of a window. */
+const step = 0.5
+const lowestShare = 0.4
+/** The least that the limit falls to. */
+const lowestLimit = 2
+/** Without a sample of work that was alone for this long, the limit is 1 for a moment to get some. */
+const probeMs = 30_000
+/** The same for the first sample. */
+const firstProbeMs = 1_000
+const samplesPerProbe = 16
+/** How much a sample counts: of many, and of the few of a probe. */
+const weight = 1 / 32
+const probeWeight = 1 / 8
+const samplesPerWindow = 24
+/** What work of a kind takes alone is known after so many samples. */
+const samplesOfKind = 5
+/** Further kinds of work give no samples. */
+const maxKinds = 1_000
+/** The limit falls while half of the work takes longer than this, in times of what it takes alone. */
+const tolerance = 1.3
+/** Shorter work is compared with this: its time is that of the event loop. */
+const shortestMs = 1
+
+/** In overload work may wait for half of the time that it takes, so that its whole time stays within twice that; between these. */
+const leastWaitMs = 4
+const longestWaitMs = 8
+/** How long overload lasts after the last refusal. */
+const strictMs = 1_000
+/** The queue is growing if more arrives than leaves in each of two of these periods, and it is never empty. */
+const periodMs = 25
+const sweepMs = 2
+
+export type AdmissionOptions = {
+  readonly clock: Clock
+  /** The most work under way, such as the number of connections. */
+  readonly max: number
+  /** How long work may wait while there is no overload: a burst is served, not refused. */
+  readonly burstWaitMs: number
+  /** Calls at an interval until the returned function is called. */
+  readonly every?: (ms: number, callback: () => void) => () => void
+}
+
+const everyInterval = (ms: number, callback: () => void) => {
+  const timer = setInterval(callback, ms)
+  return () => clearInterval(timer)
+}
+
+type Waiter = {
+  readonly sinceMs: number
+  readonly start: () => void
+  readonly refuse: () => void
+}
+
+/**
+ * Admits work to one resource, such as Postgres, by how the resource does under it.
+ *
+ * Guarantee: at most `limit` work is under way. The limit follows the resource between 1 and `max`: it falls while work takes
+ * longer than `tolerance` times what the same kind of work takes alone, and rises while it is reached and that is not so. The rest waits by priority, first come first served. Overload begins when work would wait
+ * longer than `burstWaitMs` or the queue keeps growing, and ends when a second has passed without a refusal. In overload, work
+ * that would wait longer than half the time of work (4 to 8 ms) is refused with `Overloaded` at once, and so is work that
+ * has waited longer.
+ *
+ * Degrades: where the resource becomes slower or faster for another reason, the limit is wrong for up to 30 s of steady load:
+ * then what work takes alone is learnt anew.
+ */
+export type Admission = {
+  /** `kind`: work that takes about as long. */
+  run<T>(priority: Priority, kind: unknown, work: () => Promise<T>): Promise<T>
+  readonly inFlight: number
+  readonly limit: number
+  readonly max: number
+  readonly waiting: number
+  readonly admitted: number
+  readonly shed: number
+  readonly overloaded: boolean
+}
+
+/** Learns what work of each kind takes alone, and sets the limit by it. */
+const createLimit = ({ clock, max }: AdmissionOptions) => {
+  /** What work takes that is the only work, by kind. Other kinds give no samples. */
+  const aloneMs = new Map<unknown, { ms: number; samples: number }>()
+  const lowest = Math.min(lowestLimit, max)
+  let limit = Math.min(firstLimit, max)
+  let ratios: number[] = []
+  /** In this window: work had to wait; the most work under way. */
+  let reached = false
+  let busiest = 0
+  let aloneAtMs = clock.monotonic() - probeMs + firstProbeMs
+  /** Until the limit first falls, it rises by half: a start under load reaches its limit in a few windows. */
+  let rising = true
+  /** While the limit is 1 for samples: what it was. */
+  let interrupted: number | undefined
+
+  const learn = (kind: unknown, ms: number) => {
+    const known = aloneMs.get(kind)
+    if (known === undefined) {
+      if (aloneMs.size < maxKinds) aloneMs.set(kind, { ms, samples: 1 })
+      return
+    }
+    known.samples += 1
+    known.ms += (ms - known.ms) * Math.max(interrupted === undefined ? weight : probeWeight, 1 / known.samples)
+  }
+
+  const endWindow = () => {
+    const median = ratios.sort((a, b) => a - b)[ratios.length >> 1] ?? 1
+    if (interrupted !== undefined) {
+      limit = interrupted
+      interrupted = undefined
+    } else if (median > tolerance && busiest >= limit / 2) {
+      rising = false
+      limit = Math.max(lowest, limit * Math.max(lowestShare, tolerance / median))
+    } else if (median <= tolerance && reached) limit = Math.min(max, rising ? limit * 1.5 : limit + step)
+    ratios = []
+    reached = false
+    busiest = 0
+  }
+
+  return {
+    get current() {
+      return Math.floor(limit)
+    },
+    reach: () => {
+      reached = true
+      if (interrupted !== undefined || clock.monotonic() - aloneAtMs < probeMs) return
+      interrupted = limit
+      limit = 1
+      ratios = []
+    },
+    /** `inFlight`: the work under way when this began, itself included. */
+    sample: (kind: unknown, ms: number, inFlight: number) => {
+      busiest = Math.max(busiest, inFlight)
+      if (inFlight === 1) {
+        aloneAtMs = clock.monotonic()
+        learn(kind, ms)
+      } else if (interrupted !== undefined) return
+      const alone = aloneMs.get(kind)
+      if (alone === undefined || alone.samples < samplesOfKind) return
+      ratios.push(ms / Math.max(alone.ms, shortestMs))
+      if (ratios.length >= (interrupted === undefined ? samplesPerWindow : samplesPerProbe)) endWindow()
+    },
+  }
+}
+
+/** Notices that the queue keeps growing. A burst is no growth once it has arrived, however long its queue is. */
+const createGrowth = (clock: Clock) => {
+  let startedAtMs = clock.monotonic()
+  let arrived = 0
+  let left = 0
+  let wasEmpty = true
+  let growing = 0
+
+  const startPeriod = (nowMs: number, isEmpty: boolean) => {
+    startedAtMs = nowMs
+    arrived = 0
+    left = 0
+    wasEmpty = isEmpty
+  }
+  /** True after two periods of growth. To be called before each change of the queue. */
+  const check = (isEmpty: boolean): boolean => {
+    const nowMs = clock.monotonic()
+    if (isEmpty) wasEmpty = true
+    if (nowMs - startedAtMs < periodMs) return false
+    growing = !wasEmpty && arrived > 1.2 * left + 2 ? growing + 1 : 0
+    startPeriod(nowMs, isEmpty)
+    return growing >= 2
+  }
+  return {
+    check,
+    arrive: () => {
+      arrived += 1
+    },
+    leave: () => {
+      left += 1
+    },
+  }
+}
+
+export const createAdmission = (options: AdmissionOptions): Admission => {
+  const { clock, max, burstWaitMs, every = everyInterval } = options
+  const limit = createLimit(options)
+  const growth = createGrowth(clock)
+  const queues = priorities.map((): Waiter[] => [])
+  const refusable = priorities.indexOf('read')
+  let inFlight = 0
+  let waiting = 0
+  let admitted = 0
+  let shed = 0
+  let workMs = 0
+  let turn = 0
+  let strictUntilMs = Number.NEGATIVE_INFINITY
+  let stopSweeping: (() => void) | undefined
+
+  const isStrict = () => clock.monotonic() < strictUntilMs
+  const mayWaitMs = () => (isStrict() ? Math.min(longestWaitMs, Math.max(leastWaitMs, workMs / 2)) : burstWaitMs)
+
+  const refuse = () => {
+    shed += 1
+    strictUntilMs = clock.monotonic() + strictMs
+  }
+
+  const take = (level: number): Waiter | undefined => {
+    const waiter = queues[level]?.shift()
+    if (waiter === undefined) return undefined
+    waiting -= 1
+    growth.leave()
+    if (waiting === 0) {
+      stopSweeping?.()
+      stopSweeping = undefined
+    }
+    return waiter
+  }
+
+  /** Refuses work that has waited too long. The first of a queue has waited longest. */
+  const sweep = () => {
+    const arrivedBeforeMs = clock.monotonic() - mayWaitMs()
+    for (let level = refusable; level < queues.length; level += 1) {
+      while ((queues[level]?.[0]?.sinceMs ?? Number.POSITIVE_INFINITY) < arrivedBeforeMs) {
+        refuse()
+        take(level)?.refuse()
+      }
+    }
+  }
+
+  const nextLevel = (): number => {
+    const first = queues.findIndex(({ length }) => length > 0)
+    if (first !== refusable) return first
+    turn += 1
+    return turn % turnsOfLowest === 0 ? queues.findLastIndex(({ length }) => length > 0) : first
+  }
+
+  const admitWaiting = () => {
+    if (waiting > 0) sweep()
+    while (waiting > 0 && inFlight < limit.current) take(nextLevel())?.start()
+  }
+
+  const estimateWaitMs = (level: number): number => {
+    let ahead = 1
+    for (let each = 0; each <= level; each += 1) ahead += queues[each]?.length ?? 0
+    return (ahead * workMs) / limit.current
+  }
+
+  /** Resolves when the work may begin. Rejects with `Overloaded`. */
+  const wait = (level: number): Promise<void> => {
+    limit.reach()
+    if (growth.check(waiting === 0)) {
+      strictUntilMs = clock.monotonic() + strictMs
+      sweep()
+    }
+    if (level >= refusable && estimateWaitMs(level) > mayWaitMs()) {
+      refuse()
+      return Promise.reject(new Overloaded())
+    }
+    growth.arrive()
+    waiting += 1
+    stopSweeping ??= every(sweepMs, admitWaiting)
+    return new Promise((resolve, reject) => {
+      queues[level]?.push({
+        sinceMs: clock.monotonic(),
+        start: () => begin(resolve),
+        refuse: () => reject(new Overloaded()),
+      })
+    })
+  }
+
+  /** In the same turn of the event loop as the decision, so that no other work takes the place. */
+  const begin = (then: () => void) => {
+    inFlight += 1
+    admitted += 1
+    then()
+  }
+
+  const end = (kind: unknown, startedMs: number, inFlightThen: number) => {
+    inFlight -= 1
+    const ms = clock.monotonic() - startedMs
+    workMs += (ms - workMs) * (workMs === 0 ? 1 : 0.05)
+    limit.sample(kind, ms, inFlightThen)
+    admitWaiting()
+  }
+
+  return {
+    run: async (priority, kind, work) => {
+      if (waiting === 0 && inFlight < limit.current) begin(() => {})
+      else await wait(priorities.indexOf(priority))
+      const inFlightThen = inFlight
+      const startedMs = clock.monotonic()
+      try {
+        return await work()
+      } finally {
+        end(kind, startedMs, inFlightThen)
+      }
+    },
+    get inFlight() {
+      return inFlight
+    },
+    get limit() {
+      return limit.current
+    },
+    max,
+    get waiting() {
+      return waiting
+    },
+    get admitted() {
+      return admitted
+    },
+    get shed() {
+      return shed
+    },
+    get overloaded() {
+      return isStrict()
+    },
+  }
+}

@@ -1,0 +1,170 @@
+import { describe, expect, test } from 'bun:test'
+import { type Admission, createAdmission, Overloaded, type Priority } from '../../src/kit/admission.ts'
+import { manualClock } from '../../src/kit/clock.ts'
+import { createRandom } from '../access/random.ts'
+import { percentile } from '../bench/latencies.ts'
+
+const tickMs = 0.25
+
+type Job = { remainingMs: number; readonly done: () => void }
+type Load = { readonly priority: Priority; readonly perSecond: number; readonly workMs: number; readonly kind?: string }
+type Outcome = { readonly priority: Priority; readonly admitted: boolean; readonly ms: number; readonly atMs: number }
+
+/** A resource with so many cores, which its work shares: work in greater number takes longer. Only the clock is not real. */
+const createSimulation = ({ cores, max, seed = 1 }: { cores: number; max: number; seed?: number }) => {
+  const clock = manualClock()
+  const { below } = createRandom(seed)
+  const random = () => below(1_000_000) / 1_000_000
+  const jobs = new Set<Job>()
+  const timers = new Set<{ readonly ms: number; readonly callback: () => void; dueMs: number }>()
+  const world = { slowness: 1 }
+  const admission: Admission = createAdmission({
+    clock,
+    max,
+    burstWaitMs: 500,
+    every: (ms, callback) => {
+      const timer = { ms, callback, dueMs: clock.monotonic() + ms }
+      timers.add(timer)
+      return () => void timers.delete(timer)
+    },
+  })
+  const outcomes: Outcome[] = []
+  const ask = ({ priority, workMs, kind = priority }: Omit<Load, 'perSecond'>) => {
+    const atMs = clock.monotonic()
+    const work = () =>
+      new Promise<void>((done) => jobs.add({ remainingMs: workMs * world.slowness * (0.5 + random()), done }))
+    const settle = (admitted: boolean) => outcomes.push({ priority, admitted, ms: clock.monotonic() - atMs, atMs })
+    admission.run(priority, kind, work).then(
+      () => settle(true),
+      (error) => {
+        if (!(error instanceof Overloaded)) throw error
+        settle(false)
+      },
+    )
+  }
+  const tick = async (loads: readonly Load[]) => {
+    clock.advance(tickMs)
+    for (const timer of [...timers]) {
+      if (clock.monotonic() < timer.dueMs) continue
+      timer.dueMs += timer.ms
+      timer.callback()
+    }
+    const progressMs = tickMs * Math.min(1, cores / jobs.size)
+    for (const job of jobs) {
+      job.remainingMs -= progressMs
+      if (job.remainingMs > 0) continue
+      jobs.delete(job)
+      job.done()
+    }
+    for (const load of loads) if (random() < (load.perSecond * tickMs) / 1_000) ask(load)
+    // Lets everything settle that this moment has caused.
+    for (let turn = 0; turn < 12; turn += 1) await Promise.resolve()
+  }
+  return {
+    admission,
+    ask,
+    world,
+    under: () => jobs.size,
+    /** The outcomes of what was asked meanwhile. */
+    run: async (seconds: number, ...loads: readonly Load[]): Promise<Outcome[]> => {
+      const first = outcomes.length
+      for (let ticks = (seconds * 1_000) / tickMs; ticks > 0; ticks -= 1) await tick(loads)
+      return outcomes.slice(first)
+    },
+  }
+}
+
+const p99Of = (outcomes: readonly Outcome[], admitted: boolean) =>
+  percentile(
+    outcomes.flatMap((each) => (each.admitted === admitted ? [each.ms] : [])),
+    0.99,
+  )
+const countOf = (outcomes: readonly Outcome[], priority: Priority, admitted: boolean) =>
+  outcomes.filter((each) => each.priority === priority && each.admitted === admitted).length
+
+describe('admission', () => {
+  const read = { priority: 'read', workMs: 8 } as const
+  /** Reads a second that two cores can do. */
+  const capacity = 250
+
+  test('keeps the P99 of admitted work at three times capacity within twice that without load, and refuses the rest at once', async () => {
+    const { admission, run } = createSimulation({ cores: 2, max: 40 })
+    const light = await run(20, { ...read, perSecond: 0.3 * capacity })
+    expect(countOf(light, 'read', false)).toBe(0)
+    const triple = await run(20, { ...read, perSecond: 3 * capacity })
+    expect(p99Of(triple, true)).toBeLessThan(2 * p99Of(light, true))
+    expect(p99Of(triple, false)).toBeLessThan(10)
+    // Refusals cost no throughput.
+    expect(countOf(triple, 'read', true)).toBeGreaterThan(0.9 * 20 * capacity)
+    expect([admission.shed, admission.overloaded]).toEqual([countOf(triple, 'read', false), true])
+    await run(3, { ...read, perSecond: 0.3 * capacity })
+    const after = await run(10, { ...read, perSecond: 0.3 * capacity })
+    expect([countOf(after, 'read', false), admission.overloaded]).toEqual([0, false])
+  })
+
+  test('of revocations is never refused, and they wait for no more than the work under way', async () => {
+    const { run } = createSimulation({ cores: 2, max: 40 })
+    await run(5, { ...read, perSecond: 0.3 * capacity })
+    const revocation = { priority: 'revocation', workMs: 8, perSecond: 10 } as const
+    const outcomes = await run(20, { ...read, perSecond: 3 * capacity }, revocation)
+    expect(countOf(outcomes, 'revocation', false)).toBe(0)
+    expect(countOf(outcomes, 'revocation', true)).toBeGreaterThan(100)
+    const revocations = outcomes.filter(({ priority }) => priority === 'revocation')
+    expect(p99Of(revocations, true)).toBeLessThan(60)
+  })
+
+  test('goes to reads before other work, which still gets a turn in eight', async () => {
+    const { run } = createSimulation({ cores: 2, max: 40 })
+    const other = { priority: 'other', workMs: 8, perSecond: capacity } as const
+    const outcomes = await run(20, { ...read, perSecond: 2 * capacity }, other)
+    const reads = countOf(outcomes, 'read', true)
+    const others = countOf(outcomes, 'other', true)
+    expect(reads / (reads + others)).toBeGreaterThan(0.7)
+    expect(others).toBeGreaterThan(100)
+  })
+
+  test('serves a burst that takes up to half a second, and refuses none of it', async () => {
+    const { ask, run } = createSimulation({ cores: 2, max: 40 })
+    await run(5, { ...read, perSecond: 0.3 * capacity })
+    for (let each = 0; each < 100; each += 1) ask(read)
+    const outcomes = await run(2)
+    expect(countOf(outcomes, 'read', true)).toBeGreaterThanOrEqual(100)
+    expect(countOf(outcomes, 'read', false)).toBe(0)
+  })
+
+  test('follows a resource that becomes three times as slow, and back', async () => {
+    const { run, world } = createSimulation({ cores: 2, max: 40 })
+    await run(5, { ...read, perSecond: 3 * capacity })
+    world.slowness = 3
+    await run(10, { ...read, perSecond: capacity })
+    const slow = await run(10, { ...read, perSecond: capacity })
+    expect(countOf(slow, 'read', true)).toBeGreaterThan((0.8 * 10 * capacity) / 3)
+    world.slowness = 1
+    await run(40, { ...read, perSecond: 3 * capacity })
+    const fast = await run(10, { ...read, perSecond: 3 * capacity })
+    expect(countOf(fast, 'read', true)).toBeGreaterThan(0.9 * 10 * capacity)
+    expect(p99Of(fast, true)).toBeLessThan(2 * 1.5 * 8 * 1.5)
+  })
+
+  test('compares work with its own kind: slow work among quick work is no sign of load', async () => {
+    const { admission, run } = createSimulation({ cores: 8, max: 40 })
+    const quick = { priority: 'read', workMs: 2, kind: 'quick', perSecond: 500 } as const
+    const slow = { priority: 'read', workMs: 60, kind: 'slow', perSecond: 40 } as const
+    const outcomes = await run(20, quick, slow)
+    expect(countOf(outcomes, 'read', false)).toBe(0)
+    expect(admission.limit).toBeGreaterThan(3)
+  })
+
+  test('lets no more work be under way than its limit, and the limit does not exceed the connections', async () => {
+    const { admission, ask, run, under } = createSimulation({ cores: 100, max: 5 })
+    await run(5, { ...read, perSecond: 2_000 })
+    for (let each = 0; each < 50; each += 1) ask(read)
+    expect([admission.limit, admission.inFlight, under()]).toEqual([5, 5, 5])
+  })
+
+  test('ends with work that fails', async () => {
+    const { admission } = createSimulation({ cores: 1, max: 1 })
+    await expect(admission.run('read', 'k', () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+    expect([admission.inFlight, await admission.run('read', 'k', async () => 1)]).toEqual([0, 1])
+  })
+})
