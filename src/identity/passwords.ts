@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { randomBytes } from 'node:crypto'
 import { Fault } from '../fault.ts'
+import type { Load } from '../kit/admission.ts'
 import { networkOf } from '../kit/client-address.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createWorkQueue, QueueFull } from '../kit/work-queue.ts'
@@ -64,6 +65,7 @@ export type Passwords = {
   refuseCommon(password: string): Promise<void>
   /** Whether a stored hash has other than the current parameters. */
   isOutdated(hash: string): boolean
+  readonly load: Load
   close(): Promise<void>
 }
 
@@ -101,6 +103,9 @@ export const createPasswords = ({
     },
   })
   return {
+    get load() {
+      return { inFlight: queue.running, limit: atOnce, waiting: queue.waiting, shed: queue.shed }
+    },
     inTurn: ({ address, account }, deadline, work) =>
       queue
         .run([`address ${networkOf(address, addressBits)}`, `account ${account}`], deadline, () =>

@@ -48,6 +48,14 @@ const strictMs = 1_000
 const periodMs = 25
 const sweepMs = 2
 
+/** What a resource does now, and the work that it refused since the start. */
+export type Load = {
+  readonly inFlight: number
+  readonly limit: number
+  readonly waiting: number
+  readonly shed: number
+}
+
 export type AdmissionOptions = {
   readonly clock: Clock
   /** The most work under way, such as the number of connections. */
@@ -81,15 +89,9 @@ type Waiter = {
  * Degrades: where the resource becomes slower or faster for another reason, the limit is wrong for up to 30 s of steady load:
  * then what work takes alone is learnt anew.
  */
-export type Admission = {
+export type Admission = Load & {
   /** `kind`: work that takes about as long. */
   run<T>(priority: Priority, kind: unknown, work: () => Promise<T>): Promise<T>
-  readonly inFlight: number
-  readonly limit: number
-  readonly max: number
-  readonly waiting: number
-  readonly admitted: number
-  readonly shed: number
   readonly overloaded: boolean
 }
 
@@ -194,14 +196,13 @@ const createGrowth = (clock: Clock) => {
 }
 
 export const createAdmission = (options: AdmissionOptions): Admission => {
-  const { clock, max, burstWaitMs, every = everyInterval } = options
+  const { clock, burstWaitMs, every = everyInterval } = options
   const limit = createLimit(options)
   const growth = createGrowth(clock)
   const queues = priorities.map((): Waiter[] => [])
   const refusable = priorities.indexOf('read')
   let inFlight = 0
   let waiting = 0
-  let admitted = 0
   let shed = 0
   let workMs = 0
   let turn = 0
@@ -283,7 +284,6 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   /** In the same turn of the event loop as the decision, so that no other work takes the place. */
   const begin = (then: () => void) => {
     inFlight += 1
-    admitted += 1
     then()
   }
 
@@ -313,12 +313,8 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
     get limit() {
       return limit.current
     },
-    max,
     get waiting() {
       return waiting
-    },
-    get admitted() {
-      return admitted
     },
     get shed() {
       return shed

@@ -15,7 +15,10 @@ export class QueueFull extends Error {
  */
 export type WorkQueue = {
   run<T>(keys: readonly string[], deadline: Deadline, work: () => Promise<T>): Promise<T>
+  readonly running: number
   readonly waiting: number
+  /** Work that got no turn: refused at once, displaced by that of another requester, or not served in time. */
+  readonly shed: number
   /** Refuses what waits and all further work. */
   close(): void
 }
@@ -25,6 +28,7 @@ type Waiting = { readonly deadline: Deadline; readonly start: () => void; readon
 export const createWorkQueue = ({ atOnce, maxWaiting }: { atOnce: number; maxWaiting: number }): WorkQueue => {
   const queue = createFairQueue<Waiting>(maxWaiting)
   let running = 0
+  let shed = 0
   let closed = false
 
   const waitForTurn = (keys: readonly string[], deadline: Deadline): Promise<void> => {
@@ -48,15 +52,28 @@ export const createWorkQueue = ({ atOnce, maxWaiting }: { atOnce: number; maxWai
     run: async (keys, deadline, work) => {
       if (closed) throw new QueueFull()
       if (running < atOnce) running += 1
-      else await waitForTurn(keys, deadline)
+      else {
+        try {
+          await waitForTurn(keys, deadline)
+        } catch (error) {
+          shed += 1
+          throw error
+        }
+      }
       try {
         return await work()
       } finally {
         passOn()
       }
     },
+    get running() {
+      return running
+    },
     get waiting() {
       return queue.size
+    },
+    get shed() {
+      return shed
     },
     close: () => {
       closed = true

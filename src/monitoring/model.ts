@@ -85,5 +85,15 @@ const staleReads = closed({
   }),
 })
 
-export const metrics = closed({ caches, bus, stale_reads: staleReads })
+const load = closed({
+  in_flight: count('Under way'),
+  limit: count('Most that may be under way now'),
+  waiting: count(),
+  shed: count('Refused under load'),
+})
+
+/** Work of requests. `batches` load the facts of many decisions at once, `statements` those of one; `hashes` are of passwords. */
+const admission = closed({ statements: load, batches: load, changes: load, uploads: load, hashes: load })
+
+export const metrics = closed({ admission, caches, bus, stale_reads: staleReads })
 export type Metrics = Static<typeof metrics>

@@ -13,7 +13,7 @@ export const monitoringRoutes = ({ monitoring, guard }: { monitoring: Monitoring
       {},
       { 200: model.metrics },
       {
-        summary: 'Counters of the caches and the bus of this instance since its start',
+        summary: 'Counters of admission, the caches and the bus of this instance since its start',
         tags,
         security: ['bearer', 'service_key'],
         errors: ['access.admins_only', 'service_key.scope_missing'],

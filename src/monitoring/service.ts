@@ -1,6 +1,8 @@
 import type { DecisionCounters } from '../access/cache/decision-counters.ts'
 import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
+import type { Load } from '../kit/admission.ts'
+import type { Admissions } from '../kit/admitted-deadline.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'
 
@@ -13,6 +15,9 @@ type Dependencies = {
   /** Undefined: no Redis is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
   readonly outage: Pick<SharedOutage, 'isShared' | 'refusal'>
+  readonly admissions: Admissions
+  readonly uploads: { readonly load: Load }
+  readonly passwords: { readonly load: Load }
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -26,7 +31,16 @@ const shareOf = (part: number, whole: number): number | null => (whole === 0 ? n
  * Guarantee: reads memory only, so it works while Postgres and Redis are down. A hit rate never appears without the count of
  * stale facts.
  */
-export const createMonitoring = ({ caches, decisionCounters, redis, outage, l1 }: Dependencies) => {
+export const createMonitoring = ({
+  caches,
+  decisionCounters,
+  redis,
+  outage,
+  l1,
+  admissions,
+  uploads,
+  passwords,
+}: Dependencies) => {
   const { memory, redisCache, redisUse, bus, pendingInvalidations, flags, staleDetector } = caches
 
   const cacheMetrics = (): Metrics['caches'] => {
@@ -80,12 +94,28 @@ export const createMonitoring = ({ caches, decisionCounters, redis, outage, l1 }
     },
   })
 
+  const loadOf = ({ inFlight, limit, waiting, shed }: Load) => ({ in_flight: inFlight, limit, waiting, shed })
+  const admissionMetrics = (): Metrics['admission'] => ({
+    statements: loadOf(admissions.statements),
+    batches: loadOf(admissions.batches),
+    changes: loadOf(admissions.changes),
+    uploads: loadOf(uploads.load),
+    hashes: loadOf(passwords.load),
+  })
+
   const staleReads = (): Metrics['stale_reads'] => {
     const allowed = outage.isShared()
     return { allowed, refused_because: allowed ? null : (outage.refusal ?? null) }
   }
 
-  return { metrics: (): Metrics => ({ caches: cacheMetrics(), bus: busMetrics(), stale_reads: staleReads() }) }
+  return {
+    metrics: (): Metrics => ({
+      admission: admissionMetrics(),
+      caches: cacheMetrics(),
+      bus: busMetrics(),
+      stale_reads: staleReads(),
+    }),
+  }
 }
 
 export type Monitoring = ReturnType<typeof createMonitoring>

@@ -5,7 +5,9 @@ import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
+import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
+import type { Log } from '../../platform/log.ts'
 import { flushMs } from '../../service-keys/usage.ts'
 import type { AccessParts } from './access.ts'
 import type { Features } from './features.ts'
@@ -15,6 +17,31 @@ const keyRefreshMs = 60_000
 const clockMs = 60_000
 const purgeMs = 3_600_000
 const sweepMs = 600_000
+const shedReportMs = 10_000
+
+/** One line for all the requests that were refused since the last one; they are not logged one by one. */
+const createShedReport = (admissions: Admissions, log: Log) => {
+  const countAll = () => ({
+    statements: admissions.statements.shed,
+    batches: admissions.batches.shed,
+    changes: admissions.changes.shed,
+  })
+  let last = countAll()
+  return async () => {
+    const now = countAll()
+    const refused = {
+      statements: now.statements - last.statements,
+      batches: now.batches - last.batches,
+      changes: now.changes - last.changes,
+    }
+    last = now
+    if (refused.statements + refused.batches + refused.changes === 0) return
+    log.warn(
+      { event: 'admission.shed', ...refused },
+      'requests were refused because Postgres has more work than it can do',
+    )
+  }
+}
 
 type BackgroundTask = { readonly name: string; readonly intervalMs: number; readonly run: () => Promise<unknown> }
 
@@ -23,7 +50,7 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
  * the next interval.
  */
 export const startBackgroundTasks = (
-  { database, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
+  { database, admissions, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
   { identity, idempotency, welcome, shareLinks, cancellations, mediaStorage }: Features,
   stack: AsyncDisposableStack,
@@ -35,8 +62,10 @@ export const startBackgroundTasks = (
     clock: realClock,
     log,
   })
+  const reportShed = createShedReport(admissions, log)
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const tasks: readonly BackgroundTask[] = [
+    { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]

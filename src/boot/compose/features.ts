@@ -295,7 +295,7 @@ export const composeFeatures = (
   accessParts: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
-  const { config, clock, database, redis, recordSecurityEvent: record } = infrastructure
+  const { config, clock, database, redis, admissions, passwords, recordSecurityEvent: record } = infrastructure
   const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts)
@@ -322,6 +322,9 @@ export const composeFeatures = (
       decisionCounters,
       redis,
       outage,
+      admissions,
+      uploads: media.uploads,
+      passwords,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),
   }

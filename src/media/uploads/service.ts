@@ -4,6 +4,7 @@ import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import type { Load } from '../../kit/admission.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { createDeadlines, type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
@@ -169,6 +170,9 @@ export const createUploads = ({
 
   return {
     slots,
+    get load(): Load {
+      return { inFlight: slots.inUse, limit: maxSlots, waiting: slots.waiting, shed: slots.shed }
+    },
     create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
       const { userId, sessionId } = caller
       const type = acceptedType(request)
