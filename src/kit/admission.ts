@@ -44,8 +44,14 @@ const leastWaitMs = 4
 const longestWaitMs = 8
 /** How long overload lasts after the last refusal. */
 const strictMs = 1_000
-/** The queue is growing if more arrives than leaves in each of two of these periods, and it is never empty. */
-const periodMs = 25
+/** The queue grows while more arrives than leaves in such a period, and it is never empty. */
+const periodMs = 100
+/** A burst is served: it is overload once the queue has grown for so many periods, or so many wait. */
+const burstPeriods = 20
+const burstSize = 1_000
+/** How much the last of the times counts by which waits are estimated. */
+const recentWeight = 0.05
+const gapsKnown = 10
 const sweepMs = 2
 
 /** What a resource does now, and the work that it refused since the start. */
@@ -60,8 +66,6 @@ export type AdmissionOptions = {
   readonly clock: Clock
   /** The most work under way, such as the number of connections. */
   readonly max: number
-  /** How long work may wait while there is no overload: a burst is served, not refused. */
-  readonly burstWaitMs: number
   /** Calls at an interval until the returned function is called. */
   readonly every?: (ms: number, callback: () => void) => () => void
 }
@@ -81,17 +85,18 @@ type Waiter = {
  * Admits work to one resource, such as Postgres, by how the resource does under it.
  *
  * Guarantee: at most `limit` work is under way. The limit follows the resource between 1 and `max`: it falls while work takes
- * longer than `tolerance` times what the same kind of work takes alone, and rises while it is reached and that is not so. The rest waits by priority, first come first served. Overload begins when work would wait
- * longer than `burstWaitMs` or the queue keeps growing, and ends when a second has passed without a refusal. In overload, work
- * that would wait longer than half the time of work (4 to 8 ms) is refused with `Overloaded` at once, and so is work that
- * has waited longer.
+ * longer than `tolerance` times what the same kind of work takes alone, and rises while it is reached and that is not so. The rest waits by priority, first come first served. Overload begins when work
+ * would wait for longer than it may, or when the queue has grown for 2 s or to 1,000, and ends when a second has passed without a
+ * refusal. In overload, work that would wait longer than half the time of work (4 to 8 ms) is refused with `Overloaded` at
+ * once, and so is work that has waited longer. While the queue grows, what came last is served first: so what is served is
+ * in time, also before it is known whether the rest is a burst.
  *
  * Degrades: where the resource becomes slower or faster for another reason, the limit is wrong for up to 30 s of steady load:
  * then what work takes alone is learnt anew.
  */
 export type Admission = Load & {
-  /** `kind`: work that takes about as long. */
-  run<T>(priority: Priority, kind: unknown, work: () => Promise<T>): Promise<T>
+  /** `kind`: work that takes about as long. `maxWaitMs`: work that would wait longer is refused. */
+  run<T>(priority: Priority, kind: unknown, maxWaitMs: number, work: () => Promise<T>): Promise<T>
   readonly overloaded: boolean
 }
 
@@ -161,42 +166,37 @@ const createLimit = ({ clock, max }: AdmissionOptions) => {
   }
 }
 
-/** Notices that the queue keeps growing. A burst is no growth once it has arrived, however long its queue is. */
+/** Notices that the queue grows. A burst is no growth once it has arrived, however long its queue is. */
 const createGrowth = (clock: Clock) => {
   let startedAtMs = clock.monotonic()
   let arrived = 0
   let left = 0
   let wasEmpty = true
-  let growing = 0
-
-  const startPeriod = (nowMs: number, isEmpty: boolean) => {
-    startedAtMs = nowMs
-    arrived = 0
-    left = 0
-    wasEmpty = isEmpty
-  }
-  /** True after two periods of growth. To be called before each change of the queue. */
-  const check = (isEmpty: boolean): boolean => {
-    const nowMs = clock.monotonic()
-    if (isEmpty) wasEmpty = true
-    if (nowMs - startedAtMs < periodMs) return false
-    growing = !wasEmpty && arrived > 1.2 * left + 2 ? growing + 1 : 0
-    startPeriod(nowMs, isEmpty)
-    return growing >= 2
-  }
+  let periods = 0
   return {
-    check,
-    arrive: () => {
+    arrive: (isFirst: boolean) => {
       arrived += 1
+      if (isFirst) wasEmpty = true
     },
     leave: () => {
       left += 1
+    },
+    /** For how many periods the queue has been growing. */
+    count: (): number => {
+      const nowMs = clock.monotonic()
+      if (nowMs - startedAtMs < periodMs) return periods
+      periods = !wasEmpty && arrived > 1.2 * left + 2 ? periods + 1 : 0
+      startedAtMs = nowMs
+      arrived = 0
+      left = 0
+      wasEmpty = false
+      return periods
     },
   }
 }
 
 export const createAdmission = (options: AdmissionOptions): Admission => {
-  const { clock, burstWaitMs, every = everyInterval } = options
+  const { clock, every = everyInterval } = options
   const limit = createLimit(options)
   const growth = createGrowth(clock)
   const queues = priorities.map((): Waiter[] => [])
@@ -205,37 +205,49 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   let waiting = 0
   let shed = 0
   let workMs = 0
+  /** Between two ends of work while other work waits: what each place in the queue takes. */
+  let gapMs = 0
+  let gaps = 0
+  let endedAtMs: number | undefined
   let turn = 0
   let strictUntilMs = Number.NEGATIVE_INFINITY
   let stopSweeping: (() => void) | undefined
 
   const isStrict = () => clock.monotonic() < strictUntilMs
-  const mayWaitMs = () => (isStrict() ? Math.min(longestWaitMs, Math.max(leastWaitMs, workMs / 2)) : burstWaitMs)
+  const strictWaitMs = () => Math.min(longestWaitMs, Math.max(leastWaitMs, workMs / 2))
+  const mayWaitMs = (maxWaitMs: number) => (isStrict() ? Math.min(maxWaitMs, strictWaitMs()) : maxWaitMs)
 
   const refuse = () => {
     shed += 1
     strictUntilMs = clock.monotonic() + strictMs
   }
 
-  const take = (level: number): Waiter | undefined => {
-    const waiter = queues[level]?.shift()
-    if (waiter === undefined) return undefined
+  const leave = () => {
     waiting -= 1
     growth.leave()
-    if (waiting === 0) {
-      stopSweeping?.()
-      stopSweeping = undefined
-    }
+    if (waiting > 0) return
+    stopSweeping?.()
+    stopSweeping = undefined
+  }
+
+  const take = (level: number): Waiter | undefined => {
+    const lastFirst = level >= refusable && growth.count() > 0
+    const waiter = lastFirst ? queues[level]?.pop() : queues[level]?.shift()
+    if (waiter !== undefined) leave()
     return waiter
   }
 
-  /** Refuses work that has waited too long. The first of a queue has waited longest. */
+  /** In overload, refuses work that has waited too long. The first of a queue has waited longest. */
   const sweep = () => {
-    const arrivedBeforeMs = clock.monotonic() - mayWaitMs()
+    if (!isStrict() && (growth.count() >= burstPeriods || waiting > burstSize))
+      strictUntilMs = clock.monotonic() + strictMs
+    if (!isStrict()) return
+    const arrivedBeforeMs = clock.monotonic() - strictWaitMs()
     for (let level = refusable; level < queues.length; level += 1) {
       while ((queues[level]?.[0]?.sinceMs ?? Number.POSITIVE_INFINITY) < arrivedBeforeMs) {
         refuse()
-        take(level)?.refuse()
+        queues[level]?.shift()?.refuse()
+        leave()
       }
     }
   }
@@ -255,21 +267,17 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   const estimateWaitMs = (level: number): number => {
     let ahead = 1
     for (let each = 0; each <= level; each += 1) ahead += queues[each]?.length ?? 0
-    return (ahead * workMs) / limit.current
+    return ahead * (gaps < gapsKnown ? workMs / limit.current : gapMs)
   }
 
   /** Resolves when the work may begin. Rejects with `Overloaded`. */
-  const wait = (level: number): Promise<void> => {
+  const wait = (level: number, maxWaitMs: number): Promise<void> => {
     limit.reach()
-    if (growth.check(waiting === 0)) {
-      strictUntilMs = clock.monotonic() + strictMs
-      sweep()
-    }
-    if (level >= refusable && estimateWaitMs(level) > mayWaitMs()) {
+    if (level >= refusable && estimateWaitMs(level) > mayWaitMs(maxWaitMs)) {
       refuse()
       return Promise.reject(new Overloaded())
     }
-    growth.arrive()
+    growth.arrive(waiting === 0)
     waiting += 1
     stopSweeping ??= every(sweepMs, admitWaiting)
     return new Promise((resolve, reject) => {
@@ -290,15 +298,21 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   const end = (kind: unknown, startedMs: number, inFlightThen: number) => {
     inFlight -= 1
     const ms = clock.monotonic() - startedMs
-    workMs += (ms - workMs) * (workMs === 0 ? 1 : 0.05)
+    workMs += (ms - workMs) * (workMs === 0 ? 1 : recentWeight)
     limit.sample(kind, ms, inFlightThen)
+    if (endedAtMs !== undefined) {
+      const gap = clock.monotonic() - endedAtMs
+      gaps += 1
+      gapMs += (gap - gapMs) * Math.max(recentWeight, 1 / gaps)
+    }
+    endedAtMs = waiting > 0 ? clock.monotonic() : undefined
     admitWaiting()
   }
 
   return {
-    run: async (priority, kind, work) => {
+    run: async (priority, kind, maxWaitMs, work) => {
       if (waiting === 0 && inFlight < limit.current) begin(() => {})
-      else await wait(priorities.indexOf(priority))
+      else await wait(priorities.indexOf(priority), maxWaitMs)
       const inFlightThen = inFlight
       const startedMs = clock.monotonic()
       try {

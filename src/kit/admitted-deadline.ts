@@ -37,12 +37,17 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
     if (work.strings === undefined || this.#open > 0) return super.run(work)
     let sent = false
     // Settles with the statement, which may outlast the deadline: until then it is under way.
-    const admitted = this.#scope.admissions.statements.run(this.#priority(), work.strings, async () => {
-      this.check()
-      this.#wasAdmitted = true
-      sent = true
-      return await work
-    })
+    const admitted = this.#scope.admissions.statements.run(
+      this.#priority(),
+      work.strings,
+      this.#maxWaitMs(),
+      async () => {
+        this.check()
+        this.#wasAdmitted = true
+        sent = true
+        return await work
+      },
+    )
     const cancel = () => {
       if (sent && work.active !== false) work.cancel?.()
     }
@@ -54,6 +59,7 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
     return this.#scope.admissions[resource].run(
       this.#priority(),
       kind ?? this.#scope.kindOf(this.#request),
+      this.#maxWaitMs(),
       async () => {
         this.check()
         this.#wasAdmitted = true
@@ -65,6 +71,11 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
         }
       },
     )
+  }
+
+  /** Leaves as much time for the work as for its wait. */
+  #maxWaitMs(): number {
+    return this.remainingMs() / 2
   }
 
   #priority(): Priority {

@@ -21,7 +21,6 @@ const createSimulation = ({ cores, max, seed = 1 }: { cores: number; max: number
   const admission: Admission = createAdmission({
     clock,
     max,
-    burstWaitMs: 500,
     every: (ms, callback) => {
       const timer = { ms, callback, dueMs: clock.monotonic() + ms }
       timers.add(timer)
@@ -34,7 +33,7 @@ const createSimulation = ({ cores, max, seed = 1 }: { cores: number; max: number
     const work = () =>
       new Promise<void>((done) => jobs.add({ remainingMs: workMs * world.slowness * (0.5 + random()), done }))
     const settle = (admitted: boolean) => outcomes.push({ priority, admitted, ms: clock.monotonic() - atMs, atMs })
-    admission.run(priority, kind, work).then(
+    admission.run(priority, kind, 2_500, work).then(
       () => settle(true),
       (error) => {
         if (!(error instanceof Overloaded)) throw error
@@ -91,12 +90,18 @@ describe('admission', () => {
     const { admission, run } = createSimulation({ cores: 2, max: 40 })
     const light = await run(20, { ...read, perSecond: 0.3 * capacity })
     expect(countOf(light, 'read', false)).toBe(0)
+    // Until it is known to be no burst.
+    const first = await run(3, { ...read, perSecond: 3 * capacity })
+    expect(p99Of(first, true)).toBeLessThan(10 * p99Of(light, true))
     const triple = await run(20, { ...read, perSecond: 3 * capacity })
     expect(p99Of(triple, true)).toBeLessThan(2 * p99Of(light, true))
     expect(p99Of(triple, false)).toBeLessThan(10)
     // Refusals cost no throughput.
     expect(countOf(triple, 'read', true)).toBeGreaterThan(0.9 * 20 * capacity)
-    expect([admission.shed, admission.overloaded]).toEqual([countOf(triple, 'read', false), true])
+    expect([admission.shed, admission.overloaded]).toEqual([
+      countOf(first, 'read', false) + countOf(triple, 'read', false),
+      true,
+    ])
     await run(3, { ...read, perSecond: 0.3 * capacity })
     const after = await run(10, { ...read, perSecond: 0.3 * capacity })
     expect([countOf(after, 'read', false), admission.overloaded]).toEqual([0, false])
@@ -106,6 +111,7 @@ describe('admission', () => {
     const { run } = createSimulation({ cores: 2, max: 40 })
     await run(5, { ...read, perSecond: 0.3 * capacity })
     const revocation = { priority: 'revocation', workMs: 8, perSecond: 10 } as const
+    await run(3, { ...read, perSecond: 3 * capacity })
     const outcomes = await run(20, { ...read, perSecond: 3 * capacity }, revocation)
     expect(countOf(outcomes, 'revocation', false)).toBe(0)
     expect(countOf(outcomes, 'revocation', true)).toBeGreaterThan(100)
@@ -123,13 +129,25 @@ describe('admission', () => {
     expect(others).toBeGreaterThan(100)
   })
 
-  test('serves a burst that takes up to half a second, and refuses none of it', async () => {
+  test('serves a burst that takes up to half of the time that is left, and refuses none of it', async () => {
     const { ask, run } = createSimulation({ cores: 2, max: 40 })
     await run(5, { ...read, perSecond: 0.3 * capacity })
-    for (let each = 0; each < 100; each += 1) ask(read)
-    const outcomes = await run(2)
-    expect(countOf(outcomes, 'read', true)).toBeGreaterThanOrEqual(100)
+    for (let each = 0; each < 200; each += 1) ask(read)
+    const during = await run(0.5, { ...read, perSecond: 3 * capacity })
+    const outcomes = [...during, ...(await run(3))]
+    expect(countOf(outcomes, 'read', true)).toBeGreaterThanOrEqual(500)
     expect(countOf(outcomes, 'read', false)).toBe(0)
+  })
+
+  test('refuses at once what would wait longer than it may', async () => {
+    const { admission, ask, run } = createSimulation({ cores: 2, max: 40 })
+    await run(5, { ...read, perSecond: 0.3 * capacity })
+    for (let each = 0; each < 100; each += 1) ask(read)
+    await run(3)
+    for (let each = 0; each < 900; each += 1) ask(read)
+    const outcomes = await run(tickMs / 1_000)
+    expect(countOf(outcomes, 'read', false)).toBeGreaterThan(100)
+    expect([admission.waiting > 300, admission.overloaded]).toEqual([true, true])
   })
 
   test('follows a resource that becomes three times as slow, and back', async () => {
@@ -164,7 +182,7 @@ describe('admission', () => {
 
   test('ends with work that fails', async () => {
     const { admission } = createSimulation({ cores: 1, max: 1 })
-    await expect(admission.run('read', 'k', () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
-    expect([admission.inFlight, await admission.run('read', 'k', async () => 1)]).toEqual([0, 1])
+    await expect(admission.run('read', 'k', 1_000, () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+    expect([admission.inFlight, await admission.run('read', 'k', 1_000, async () => 1)]).toEqual([0, 1])
   })
 })

@@ -39,12 +39,9 @@ export type Overrides = {
 /** How often the log says that the database has no connection left. */
 const refusedWarningMs = 60_000
 
-/** How long work may wait for a resource where there is no overload: a burst is served, not refused. */
-const burstWaitMs = 500
-
 /** What requests do on Postgres, by its kind. Work that no request waits for is not admitted. */
 const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record<PoolName, PoolSize>) => {
-  const admit = (max: number) => createAdmission({ clock: systemClock, max, burstWaitMs })
+  const admit = (max: number) => createAdmission({ clock: systemClock, max })
   return {
     statements: admit(auth.max + read.max + analytics.max + admin.max + batch.max),
     // Each takes a connection of the same pool for many decisions at once, and leaves half of them to single ones.
