@@ -12,7 +12,7 @@ export class Overloaded extends Error {
 const priorities = ['revocation', 'continuation', 'read', 'other'] as const
 export type Priority = (typeof priorities)[number]
 
-/** Of so many turns between work that waits, one goes to the lowest priority, so that it is not shut out. */
+/** Of this number of turns between work that waits, one goes to the lowest priority, so that it is not shut out. */
 const turnsOfLowest = 8
 
 const firstLimit = 10
@@ -30,11 +30,11 @@ const samplesPerProbe = 16
 const weight = 1 / 32
 const probeWeight = 1 / 8
 const samplesPerWindow = 24
-/** What work of a kind takes alone is known after so many samples. */
+/** Samples after which it is known how long work of a kind takes alone. */
 const samplesOfKind = 5
 /** Further kinds of work give no samples. */
 const maxKinds = 1_000
-/** The limit falls while half of the work takes longer than this, in times of what it takes alone. */
+/** The limit falls while half of the work takes longer than this, in multiples of its time alone. */
 const tolerance = 1.3
 /** Shorter work is compared with this: its time is that of the event loop. */
 const shortestMs = 1
@@ -46,12 +46,14 @@ const longestWaitMs = 8
 const strictMs = 1_000
 /** The queue grows while more arrives than leaves in such a period, and it is never empty. */
 const periodMs = 100
-/** A burst is served: it is overload once the queue has grown for so many periods, or so many wait. */
+/** A burst is served. It is overload once the queue has grown for this number of periods, or is longer than this. */
 const burstPeriods = 20
 const burstSize = 1_000
 /** How much the last of the times counts by which waits are estimated. */
 const recentWeight = 0.05
-const gapsKnown = 10
+const samplesOfAverage = 10
+/** A longer time, in multiples of the average, counts as this: work that hung says nothing about the next. */
+const outlier = 4
 const sweepMs = 2
 
 /** What a resource does now, and the work that it refused since the start. */
@@ -66,6 +68,8 @@ export type AdmissionOptions = {
   readonly clock: Clock
   /** The most work under way, such as the number of connections. */
   readonly max: number
+  /** The limit is always `max`: for work that waits for other work, such as for locks, which is no sign of load. */
+  readonly fixed?: boolean
   /** Calls at an interval until the returned function is called. */
   readonly every?: (ms: number, callback: () => void) => () => void
 }
@@ -84,15 +88,17 @@ type Waiter = {
 /**
  * Admits work to one resource, such as Postgres, by how the resource does under it.
  *
- * Guarantee: at most `limit` work is under way. The limit follows the resource between 1 and `max`: it falls while work takes
- * longer than `tolerance` times what the same kind of work takes alone, and rises while it is reached and that is not so. The rest waits by priority, first come first served. Overload begins when work
- * would wait for longer than it may, or when the queue has grown for 2 s or to 1,000, and ends when a second has passed without a
- * refusal. In overload, work that would wait longer than half the time of work (4 to 8 ms) is refused with `Overloaded` at
- * once, and so is work that has waited longer. While the queue grows, what came last is served first: so what is served is
- * in time, also before it is known whether the rest is a burst.
+ * Guarantee: at most `limit` work is under way. Unless it is fixed, the limit follows the resource between 1 and `max`: it
+ * falls while work takes longer than `tolerance` times as long as alone, compared with work of the same kind, and rises while
+ * it is reached and that is not so. Further work waits by priority, first come first served.
+ *
+ * Overload begins when work would wait for longer than it may, or when the queue has grown for 2 s or to 1,000. It ends when a
+ * second has passed without a refusal. In overload, work that would wait for longer than half the time of work (4 to 8 ms) is
+ * refused with `Overloaded` at once, and so is work that has waited longer. While the queue grows, the latest work is served
+ * first: so that it is in time, also before it is known whether the rest is a burst.
  *
  * Degrades: where the resource becomes slower or faster for another reason, the limit is wrong for up to 30 s of steady load:
- * then what work takes alone is learnt anew.
+ * then the time of work alone is learnt anew.
  */
 export type Admission = Load & {
   /** `kind`: work that takes about as long. `maxWaitMs`: work that would wait longer is refused. */
@@ -101,11 +107,11 @@ export type Admission = Load & {
 }
 
 /** Learns what work of each kind takes alone, and sets the limit by it. */
-const createLimit = ({ clock, max }: AdmissionOptions) => {
+const createLimit = ({ clock, max, fixed = false }: AdmissionOptions) => {
   /** What work takes that is the only work, by kind. Other kinds give no samples. */
   const aloneMs = new Map<unknown, { ms: number; samples: number }>()
   const lowest = Math.min(lowestLimit, max)
-  let limit = Math.min(firstLimit, max)
+  let limit = fixed ? max : Math.min(firstLimit, max)
   let ratios: number[] = []
   /** In this window: work had to wait; the most work under way. */
   let reached = false
@@ -113,7 +119,7 @@ const createLimit = ({ clock, max }: AdmissionOptions) => {
   let aloneAtMs = clock.monotonic() - probeMs + firstProbeMs
   /** Until the limit first falls, it rises by half: a start under load reaches its limit in a few windows. */
   let rising = true
-  /** While the limit is 1 for samples: what it was. */
+  /** While the limit is 1 for samples: the limit before. */
   let interrupted: number | undefined
 
   const learn = (kind: unknown, ms: number) => {
@@ -146,13 +152,14 @@ const createLimit = ({ clock, max }: AdmissionOptions) => {
     },
     reach: () => {
       reached = true
-      if (interrupted !== undefined || clock.monotonic() - aloneAtMs < probeMs) return
+      if (fixed || interrupted !== undefined || clock.monotonic() - aloneAtMs < probeMs) return
       interrupted = limit
       limit = 1
       ratios = []
     },
     /** `inFlight`: the work under way when this began, itself included. */
     sample: (kind: unknown, ms: number, inFlight: number) => {
+      if (fixed) return
       busiest = Math.max(busiest, inFlight)
       if (inFlight === 1) {
         aloneAtMs = clock.monotonic()
@@ -195,6 +202,24 @@ const createGrowth = (clock: Clock) => {
   }
 }
 
+const createAverage = () => {
+  let average = 0
+  let samples = 0
+  return {
+    add: (ms: number) => {
+      samples += 1
+      const bounded = samples > samplesOfAverage ? Math.min(ms, outlier * average + shortestMs) : ms
+      average += (bounded - average) * Math.max(recentWeight, 1 / samples)
+    },
+    get current() {
+      return average
+    },
+    get isKnown() {
+      return samples >= samplesOfAverage
+    },
+  }
+}
+
 export const createAdmission = (options: AdmissionOptions): Admission => {
   const { clock, every = everyInterval } = options
   const limit = createLimit(options)
@@ -204,17 +229,16 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   let inFlight = 0
   let waiting = 0
   let shed = 0
-  let workMs = 0
+  const workMs = createAverage()
   /** Between two ends of work while other work waits: what each place in the queue takes. */
-  let gapMs = 0
-  let gaps = 0
+  const gapMs = createAverage()
   let endedAtMs: number | undefined
   let turn = 0
   let strictUntilMs = Number.NEGATIVE_INFINITY
   let stopSweeping: (() => void) | undefined
 
   const isStrict = () => clock.monotonic() < strictUntilMs
-  const strictWaitMs = () => Math.min(longestWaitMs, Math.max(leastWaitMs, workMs / 2))
+  const strictWaitMs = () => Math.min(longestWaitMs, Math.max(leastWaitMs, workMs.current / 2))
   const mayWaitMs = (maxWaitMs: number) => (isStrict() ? Math.min(maxWaitMs, strictWaitMs()) : maxWaitMs)
 
   const refuse = () => {
@@ -267,7 +291,7 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   const estimateWaitMs = (level: number): number => {
     let ahead = 1
     for (let each = 0; each <= level; each += 1) ahead += queues[each]?.length ?? 0
-    return ahead * (gaps < gapsKnown ? workMs / limit.current : gapMs)
+    return ahead * (gapMs.isKnown ? gapMs.current : workMs.current / limit.current)
   }
 
   /** Resolves when the work may begin. Rejects with `Overloaded`. */
@@ -298,13 +322,9 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   const end = (kind: unknown, startedMs: number, inFlightThen: number) => {
     inFlight -= 1
     const ms = clock.monotonic() - startedMs
-    workMs += (ms - workMs) * (workMs === 0 ? 1 : recentWeight)
+    workMs.add(ms)
     limit.sample(kind, ms, inFlightThen)
-    if (endedAtMs !== undefined) {
-      const gap = clock.monotonic() - endedAtMs
-      gaps += 1
-      gapMs += (gap - gapMs) * Math.max(recentWeight, 1 / gaps)
-    }
+    if (endedAtMs !== undefined) gapMs.add(clock.monotonic() - endedAtMs)
     endedAtMs = waiting > 0 ? clock.monotonic() : undefined
     admitWaiting()
   }

@@ -4,7 +4,7 @@ import { ClockDeadline, type Deadline, type Resource, Waits } from './deadline.t
 
 export type Admissions = Readonly<Record<Resource, Admission>>
 
-/** A statement of postgres.js that is not sent yet. Its template, the same object each time, tells the kind of work. */
+/** A statement of postgres.js that is not sent yet. Its template is the same object each time, and so names the kind of work. */
 type Statement = { readonly strings?: unknown; readonly active?: boolean; cancel?: () => unknown }
 
 /** What the deadlines of all requests share. */

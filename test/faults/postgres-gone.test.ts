@@ -74,10 +74,10 @@ describe('a Postgres that stops answering', () => {
     return ready.status === 200 && answers.every(({ status }) => status < 500)
   }
 
-  const expectOutage = async (server: Running, code: string) => {
+  const expectOutage = async (server: Running, ...codes: string[]) => {
     const answers = await Promise.all(requestsOf(server).flatMap((ask) => Array.from({ length: 5 }, () => timed(ask))))
     for (const { answer, ms } of answers) {
-      expect(refusal(answer)).toBe(`503 ${code}`)
+      expect(codes.map((code) => `503 ${code}`)).toContain(refusal(answer))
       expect(answer.headers.get('content-type')).toBe('application/problem+json')
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
       expect(ms).toBeLessThan(deadlineMs + slackMs)
@@ -114,12 +114,14 @@ describe('a Postgres that stops answering', () => {
     }
   })
 
-  test('because it is frozen causes 503 at the deadline of each request; the server recovers when it thaws', async () => {
+  test('because it is frozen causes 503 by the deadline of each request, at once while others hang; the server recovers when it thaws', async () => {
     for (const runtime of runtimes) await until(() => isWell(serverOn(runtime)), `${runtime} is well`)
     const pids = [postgres.pid, ...(await childrenOf(postgres.pid))]
     for (const pid of pids) process.kill(pid, 'SIGSTOP')
     try {
-      await Promise.all(runtimes.map((runtime) => expectOutage(serverOn(runtime), 'request.timeout')))
+      await Promise.all(
+        runtimes.map((runtime) => expectOutage(serverOn(runtime), 'request.timeout', 'server.overloaded')),
+      )
     } finally {
       for (const pid of pids) process.kill(pid, 'SIGCONT')
     }

@@ -10,7 +10,7 @@ type Job = { remainingMs: number; readonly done: () => void }
 type Load = { readonly priority: Priority; readonly perSecond: number; readonly workMs: number; readonly kind?: string }
 type Outcome = { readonly priority: Priority; readonly admitted: boolean; readonly ms: number; readonly atMs: number }
 
-/** A resource with so many cores, which its work shares: work in greater number takes longer. Only the clock is not real. */
+/** A resource with a number of cores that its work shares: more work at once takes longer. Only the clock is not real. */
 const createSimulation = ({ cores, max, seed = 1 }: { cores: number; max: number; seed?: number }) => {
   const clock = manualClock()
   const { below } = createRandom(seed)
@@ -64,7 +64,7 @@ const createSimulation = ({ cores, max, seed = 1 }: { cores: number; max: number
     ask,
     world,
     under: () => jobs.size,
-    /** The outcomes of what was asked meanwhile. */
+    /** The outcomes during this time. */
     run: async (seconds: number, ...loads: readonly Load[]): Promise<Outcome[]> => {
       const first = outcomes.length
       for (let ticks = (seconds * 1_000) / tickMs; ticks > 0; ticks -= 1) await tick(loads)

@@ -46,7 +46,7 @@ const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record
     statements: admit(auth.max + read.max + analytics.max + admin.max + batch.max),
     // Each takes a connection of the same pool for many decisions at once, and leaves half of them to single ones.
     batches: admit(Math.ceil(auth.max / 2)),
-    changes: admit(write.max),
+    changes: createAdmission({ clock: systemClock, max: write.max, fixed: true }),
   } satisfies Admissions
 }
 
