@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { randomBytes } from 'node:crypto'
+import { createSignInStore } from '../../src/identity/sign-in-store.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
@@ -301,4 +302,14 @@ test('counts are dropped after 30 days without a failure, notices after 30 days,
   clock.advance(180 * 86_400_000)
   await app.services.identity.purgeSignIns()
   expect(await sql`select from known_devices`).toHaveLength(0)
+})
+
+test('of too many counts those with the fewest and oldest failures are dropped', async () => {
+  for (const [index, times] of [3, 1, 2, 1].entries()) {
+    clock.advance(1_000)
+    await failTimes(`flood-${index}-${owner.email}`, times)
+  }
+  expect(await createSignInStore(sql, sql).trimFailures(3)).toBe(1)
+  const rows = await sql<{ failures: number }[]>`select failures from sign_in_failures order by last_failed_at`
+  expect(rows.map(({ failures }) => failures)).toEqual([3, 2, 1])
 })
