@@ -29,7 +29,8 @@ export const credentials = closed({
   password: typedPassword,
   device_token: t.Optional({
     ...deviceToken,
-    description: '`device_token` of an earlier sign-in on this device; one that is not known any more is ignored',
+    description:
+      '`device_token` of an earlier sign-in to this account on this device; one that is not known any more is ignored',
   }),
 })
 export const refresh = closed({ refresh_token: refreshToken })
@@ -78,7 +79,7 @@ export const signInResponse = closed({
   device_token: {
     ...deviceToken,
     description:
-      'Keep it on the device, and send it with the next login: failed attempts of others then do not lock this device out. Valid for 180 days after the last sign-in with it. Not a credential',
+      'Keep it on the device, and send it with the next login to this account: failed attempts of others then do not lock this device out. Valid for 180 days after the last sign-in with it. Not a credential',
   },
 })
 export type SignInResponse = Static<typeof signInResponse>

@@ -1,5 +1,6 @@
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import { isAddress } from '../kit/client-address.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { storedSpellings } from '../kit/email.ts'
@@ -78,7 +79,9 @@ export const createSignInProtection = ({
       })
       const isKnown: Record<SourceKind, boolean> = {
         device: facts.isKnownDevice,
-        network: facts.addresses.some((address) => networkSource(address).name === network.name),
+        // Clients without an address have no network in common.
+        network:
+          isAddress(device.address) && facts.addresses.some((address) => networkSource(address).name === network.name),
         session: false,
         unknown: true,
       }
