@@ -9,21 +9,22 @@ import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { contentLengthOf, refuseAmbiguousLength } from './http/body.ts'
 import { challengeOf } from './http/challenge.ts'
+import { createClientAddresses } from './http/client-addresses.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot } from './http/elysia-adapter.ts'
 import { healthRoutes } from './http/health-routes.ts'
 import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
-import { createResponder } from './http/responder.ts'
+import { addRateLimit, createResponder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { createAdmittedDeadlines } from './kit/admitted-deadline.ts'
 import { createHostCheck, pathOf } from './kit/authority.ts'
-import { canonicalAddress, clientAddress } from './kit/client-address.ts'
 import type { Deadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
+import { createAnonymousCount } from './limits/anonymous.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
 import { monitoringRoutes } from './monitoring/routes.ts'
@@ -43,26 +44,32 @@ const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
   return [...own.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])), 'OPTIONS'].join(', ')
 }
 
+/** Whether the request carried a token, a key or a link that is not valid. */
+const isInvalidCredential = ({ code }: Fault, { headers }: Request): boolean =>
+  code === 'media.link_refused' || (code === 'identity.not_signed_in' && headers.get('authorization') !== null)
+
 /**
  * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
  * the request id and the deadline and refuses requests without a valid Host or with two lengths; then the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
-  const { config, clock, log, lifecycle, staleReads } = services
+  const { config, clock, log, lifecycle, staleReads, limits } = services
   const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({ clock, admissions: services.admissions, priorityOf, kindOf })
-  const trusted = new Set(config.trustedProxies.map(canonicalAddress))
-  const addressOf = (request: Request) =>
-    clientAddress(peerOf(request), request.headers.get('x-forwarded-for'), trusted)
+  const addresses = createClientAddresses({ trustedProxies: config.trustedProxies, peerOf, log })
 
   const newContext = (request: Request): RequestContext => ({
     requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
     contentLength: contentLengthOf(request),
     deadline: startDeadline(config.requestTimeoutMs, request),
+    addressForLimits: addresses.forLimits,
+    rateLimit: undefined,
+    paidUnits: undefined,
   })
 
   const hasValidHost = createHostCheck()
+  const anonymous = createAnonymousCount({ limits, addresses, claimsOf: services.identity.claimsOf })
 
   /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
   const answerOptions = ({ url, headers }: Request, { requestId }: RequestContext): Response => {
@@ -93,6 +100,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       const given = returnsRequestId(path) ? givenRequestId(request) : undefined
       const requestId = given ?? context.requestId
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
+      if (isInvalidCredential(fault, request)) limits.invalidCredential(addresses.forLimits(request))
       // Refusals under overload are counted, not logged one by one.
       if (fault.status >= 500 && fault.code !== 'server.overloaded')
         log.error({ ...entry, error: fault.cause }, 'request failed')
@@ -103,6 +111,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         requestId,
         origin: request.headers.get('origin'),
         challenge: challengeOf(fault, request.headers.get('authorization')),
+        rateLimit: context.rateLimit,
       })
       return markStaleReads(problem, context.deadline)
     })
@@ -116,12 +125,14 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
           throw new Fault('server.stopping')
         }
+        anonymous.refuse(request, incoming.context)
         refuseAmbiguousLength(incoming.context)
       }
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })
     .mapResponse(({ response, set, request, context }) => {
-      if (response instanceof Response) return markStaleReads(response, context.deadline)
+      if (response instanceof Response)
+        return addRateLimit(markStaleReads(response, context.deadline), context.rateLimit)
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
       const answer = responder.json(custom === undefined ? response : custom.response, {
@@ -129,17 +140,18 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
         requestId: context.requestId,
         origin: request.headers.get('origin'),
         headers: set.headers as Record<string, string>,
+        rateLimit: context.rateLimit,
       })
       return markStaleReads(answer, context.deadline)
     })
-    .use(healthRoutes(services))
+    .use(healthRoutes(services, addresses))
     .use(docsRoutes(responder))
-    .use(identityRoutes({ ...services, addressOf }))
-    .use(userRoutes({ ...services, addressOf }))
+    .use(identityRoutes({ ...services, addressOf: addresses.of }))
+    .use(userRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
     .use(accessRoutes(services))
     .use(authzenRoutes(services))
-    .use(serviceKeyRoutes({ ...services, addressOf }))
+    .use(serviceKeyRoutes({ ...services, addressOf: addresses.of }))
     .use(flagRoutes(services))
     .use(monitoringRoutes(services))
     .use(teamRoutes(services))
@@ -150,5 +162,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(modelRoutes(services))
     .use(creditRoutes(services))
   // Compiles every schema now, so that an invalid one fails the start and not the first request.
-  return app.compile()
+  app.compile()
+  anonymous.readRoutes(app.routes)
+  return Object.assign(app, { serve: anonymous.countBefore(app.fetch) })
 }

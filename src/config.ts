@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { isAddress } from './kit/client-address.ts'
+import { isAddressRange, isHopCount } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
 import { isOriginPattern } from './kit/origin.ts'
@@ -32,7 +32,7 @@ export type Config = {
   /** Origins whose pages may call the API; see `createOriginMatcher`. */
   readonly corsOrigins: readonly string[]
   readonly authzenAliases: readonly AuthzenAlias[]
-  /** Addresses of the proxies whose `X-Forwarded-For` is trusted. */
+  /** Addresses and ranges of the proxies whose `X-Forwarded-For` is trusted, or one number: how many every request passes. */
   readonly trustedProxies: readonly string[]
   /** Monitor: budgets are counted and logged, and nothing is refused. Off: budgets are not counted. */
   readonly limits: LimitMode
@@ -159,6 +159,15 @@ const readAliases = (items: readonly string[], problems: string[]): readonly Aut
       problems.push(`AUTHZEN_ALIASES must hold each ${part} of a type once, but holds ${twice} twice`)
   }
   return Object.freeze(aliases)
+}
+
+const isTrustedProxy = (item: string) => isAddressRange(item) || isHopCount(item)
+const trustedProxyExample = 'an IP address, a range such as 10.0.0.0/8, or a number of proxies from 1 to 16'
+
+const readTrustedProxies = (items: readonly string[], problems: string[]): readonly string[] => {
+  if (items.length > 1 && items.some(isHopCount))
+    problems.push('TRUSTED_PROXIES must be one number of proxies, or addresses and ranges, not both')
+  return items
 }
 
 /** A URL to which paths are appended. */
@@ -306,7 +315,7 @@ export const parseConfig = (env: Environment): Config => {
       'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
     ),
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
-    trustedProxies: list('TRUSTED_PROXIES', isAddress, 'an IP address'),
+    trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -2,7 +2,8 @@
  * Every way in which a request can fail. A code is part of the API and never changes its meaning; the status follows from
  * the code; a caller sees no other message. `extensions` are the figures that a problem of this code carries beside the
  * standard members (RFC 9457 §3.2), each with its description; one with `members` is a list of objects that have these
- * members, all of them text. `{name}` in a message stands for the figure of that name.
+ * members, all of them text, and one with `text` is a text or a list of texts. `type` is a problem type that is registered
+ * elsewhere. `{name}` in a message stands for the figure of that name.
  */
 export const catalogue = {
   'request.malformed': { status: 400, message: 'The request could not be read' },
@@ -45,6 +46,19 @@ export const catalogue = {
   },
   'route.not_found': { status: 404, message: 'No route has this path' },
   'route.method_not_allowed': { status: 405, message: 'This route does not support the method; see the Allow header' },
+  'limit.exceeded': {
+    status: 429,
+    type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+    message:
+      'The budget {budget} of {limit} units in {window_seconds} s is used up; try again in {retry_after_seconds} s',
+    extensions: {
+      budget: { text: 'one', description: 'The budget that is used up' },
+      limit: 'Units of the budget in each window',
+      window_seconds: 'Length of the window, in seconds',
+      retry_after_seconds: 'When to try again, in seconds, as in Retry-After',
+      'violated-policies': { text: 'list', description: 'The same budget, as it is named in RateLimit-Policy' },
+    },
+  },
   'server.failed': { status: 500, message: 'An internal error occurred' },
   'server.stopping': { status: 503, message: 'This instance is shutting down; try again', retryAfterS: 1 },
   'server.overloaded': {
@@ -272,18 +286,28 @@ type Entry = {
   status: number
   message: string
   retryAfterS?: number
+  type?: string
   extensions?: Readonly<Record<string, Extension>>
 }
 
-/** The description of a figure, or a list of objects whose members are text. */
-type Extension = string | { readonly description: string; readonly members: Readonly<Record<string, string>> }
+/** The description of a figure, a list of objects whose members are text, a text, or a list of texts. */
+type Extension =
+  | string
+  | { readonly description: string; readonly members: Readonly<Record<string, string>> }
+  | { readonly description: string; readonly text: 'one' | 'list' }
 type ExtensionValue<E> = E extends { readonly members: infer Members }
   ? readonly { readonly [Name in keyof Members]: string }[]
-  : number
+  : E extends { readonly text: 'one' }
+    ? string
+    : E extends { readonly text: 'list' }
+      ? readonly string[]
+      : number
 
 export type FaultCode = keyof typeof catalogue
 
 const entryOf = (code: FaultCode): Entry => catalogue[code]
+
+const typeOf = (code: FaultCode): string => entryOf(code).type ?? `urn:velro:problem:${code}`
 
 /** The extension members of a code, by name. */
 export const extensionsOf = (code: FaultCode): Readonly<Record<string, Extension>> => entryOf(code).extensions ?? {}
@@ -381,7 +405,7 @@ const messageOf = ({ code, extensions = {} }: Fault): string =>
 export const toProblem = (fault: Fault, instance: string, requestId: string): Problem => {
   const { status } = fault
   return {
-    type: `urn:velro:problem:${fault.code}`,
+    type: typeOf(fault.code),
     title: titles[status] ?? 'Error',
     status,
     detail: messageOf(fault),

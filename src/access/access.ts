@@ -42,6 +42,8 @@ export type Access = {
   authenticateFromMemory(claims: Claims): Caller | undefined
   /** The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. */
   authenticateService(key: PresentedKey, scope: Scope, deadline: Deadline): MaybePromise<Service>
+  /** Plan and own limits of an account, for counting on its budgets. */
+  limitsOf(userId: string, deadline: Deadline): MaybePromise<AccountOfBudgets | undefined>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
   /**
    * The decisions in the order of the questions, all on facts that were valid together. If the facts are stale, one question
@@ -69,6 +71,17 @@ export type Access = {
    */
   requireDerivation(caller: Caller, generationId: string, deadline: Deadline): Promise<void>
 }
+
+/** Whose budgets are counted on. */
+type AccountOfBudgets = Pick<Caller, 'userId' | 'plan' | 'limits'>
+
+const toBudgets = (
+  userId: string,
+  found: { kind: 'absent' } | { kind: 'hit'; value: Facts['account'] },
+): AccountOfBudgets | undefined =>
+  found.kind === 'hit' && found.value !== undefined
+    ? { userId, plan: found.value.plan, limits: found.value.limits }
+    : undefined
 
 const notFound = {
   project: 'project.not_found',
@@ -180,6 +193,12 @@ export const createAccess = ({
       return factCache
         .gather([factQuery('service_key', key.id)], deadline)
         .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id)))
+    },
+    limitsOf: (userId, deadline) => {
+      const known = factCache.peek('account', userId)
+      if (known.kind !== 'miss') return toBudgets(userId, known)
+      const gathering = factCache.gather([factQuery('account', userId)], deadline)
+      return gathering.then((gathered) => toBudgets(userId, { kind: 'hit', value: gathered.find('account', userId) }))
     },
     decide: (userId, action, ref, deadline) => {
       const known = peekFacts(userId, ref)

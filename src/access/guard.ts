@@ -4,6 +4,7 @@ import { admitBy, contextSlot, resolved } from '../http/elysia-adapter.ts'
 import type { Entry, Gate } from '../http/input.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
+import type { Spending, SpendingOfRoutes } from '../limits/spending.ts'
 import type { Access } from './access.ts'
 import type { StreamPermission } from './permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
@@ -30,7 +31,11 @@ type ResourcesOf = (parts: RequestParts) => readonly ResourceRef[]
 type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
 
 /** The credential that the gate of a route has read, so that it is read once. */
-type Admitted = Entry & { readonly credential: Credential }
+type Admitted = Entry & {
+  readonly credential: Credential
+  readonly caller?: Caller | undefined
+  readonly service?: Service
+}
 
 /** For `decorate`: what the gate adds to the context. Undefined on routes without input, which need no gate. */
 const entrySlot: { entry: Admitted | undefined } = { entry: undefined }
@@ -43,21 +48,34 @@ const requireOperator = (caller: Caller): Caller => {
   return caller
 }
 
-type Dependencies = { access: Access; claimsOf: (token: string) => MaybePromise<TokenClaims> }
+type Dependencies = {
+  access: Access
+  /** `beforeVerifying` may refuse a token that was not verified yet. */
+  claimsOf: (token: string, beforeVerifying: () => void) => MaybePromise<TokenClaims>
+  spending: SpendingOfRoutes
+}
 
 /** Authentication after the input was read: the functions have the facts of session, account and service key checked. */
-const createAuthentication = ({ access, claimsOf }: Dependencies) => {
+const createAuthentication = ({ access, claimsOf, spending }: Dependencies) => {
   const toToken = (claims: TokenClaims): Credential => ({ kind: 'token', claims })
   /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
-  const readCredential = (request: Request): MaybePromise<Credential> => {
+  const readCredential = (request: Request, context: RequestContext): MaybePromise<Credential> => {
     const text = bearerOf(request)
-    if (!text.startsWith(serviceKeyPrefix)) return mapMaybePromise(claimsOf(text), toToken)
+    if (!text.startsWith(serviceKeyPrefix)) {
+      return mapMaybePromise(
+        claimsOf(text, () => spending.refuseUnknown(request, context)),
+        toToken,
+      )
+    }
     const key = readServiceKey(text)
     if (key === undefined) throw new Fault('identity.not_signed_in')
     return { kind: 'key', key }
   }
-  const credentialOf = (request: Request, entry: Admitted | undefined): MaybePromise<Credential> =>
-    entry?.credential ?? readCredential(request)
+  const credentialOf = (
+    request: Request,
+    context: RequestContext,
+    entry: Admitted | undefined,
+  ): MaybePromise<Credential> => entry?.credential ?? readCredential(request, context)
 
   const claimsIn = (credential: Credential): TokenClaims => {
     // Only the macros that name services admit them.
@@ -106,7 +124,7 @@ const createAuthentication = ({ access, claimsOf }: Dependencies) => {
     resources?: readonly ResourceRef[],
   ): MaybePromise<{ principal: Principal }> =>
     mapMaybePromise(
-      mapMaybePromise(credentialOf(request, entry), (credential) =>
+      mapMaybePromise(credentialOf(request, context, entry), (credential) =>
         authenticatePrincipal(credential, context, scope, resources),
       ),
       (principal) => ({ principal }),
@@ -126,11 +144,12 @@ const createGates = (
   const admitSession = (credential: Credential, context: RequestContext): Admitted => {
     const claims = claimsIn(credential)
     const isSmall = (context.contentLength ?? Number.POSITIVE_INFINITY) <= smallBodyBytes
-    const isKnown = !isSmall && access.authenticateFromMemory(claims) !== undefined
-    return admitted(credential, isKnown ? undefined : () => access.authenticate(claims, context.deadline))
+    const caller = isSmall ? undefined : access.authenticateFromMemory(claims)
+    if (caller !== undefined) return { credential, confirm: undefined, caller }
+    return admitted(credential, () => access.authenticate(claims, context.deadline))
   }
   const admitPerson: Gate = (request, context) => {
-    const credential = readCredential(request)
+    const credential = readCredential(request, context)
     return credential instanceof Promise
       ? credential.then((read) => admitSession(read, context))
       : admitSession(credential, context)
@@ -140,12 +159,16 @@ const createGates = (
     (request, context, query) =>
       hasOtherCredential(query) ? undefined : admitPerson(request, context, query)
   const admitKey = (key: PresentedKey, context: RequestContext, scope: Scope, credential: Credential) =>
-    mapMaybePromise(access.authenticateService(key, scope, context.deadline), () => admitted(credential))
+    mapMaybePromise(access.authenticateService(key, scope, context.deadline), (service) => ({
+      credential,
+      confirm: undefined,
+      service,
+    }))
   const admitPersonOrService =
     (scope: Scope): Gate =>
     (request, context) =>
       mapMaybePromise(
-        readCredential(request),
+        readCredential(request, context),
         (credential): MaybePromise<Admitted> =>
           credential.kind === 'key'
             ? admitKey(credential.key, context, scope, credential)
@@ -154,18 +177,66 @@ const createGates = (
   const admitService =
     (scope: Scope): Gate =>
     (request, context) =>
-      mapMaybePromise(readCredential(request), (credential) =>
-        mapMaybePromise(authenticateService(credential, context, scope), () => admitted(credential)),
+      mapMaybePromise(readCredential(request, context), (credential) =>
+        mapMaybePromise(authenticateService(credential, context, scope), (service) => ({
+          credential,
+          confirm: undefined,
+          service,
+        })),
       )
   const admitOperator: Gate = (request, context) =>
-    mapMaybePromise(readCredential(request), (credential) =>
+    mapMaybePromise(readCredential(request, context), (credential) =>
       mapMaybePromise(authenticate(credential, context), (caller) => {
         requireOperator(caller)
-        return admitted(credential)
+        return { credential, confirm: undefined, caller }
       }),
     )
 
   return { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator }
+}
+
+/** `value`, once the request was counted. */
+const after = <T>(counted: MaybePromise<void>, value: T): MaybePromise<T> =>
+  counted instanceof Promise ? counted.then(() => value) : value
+
+const countPerson = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<Caller> =>
+  after(spend.person(context, caller), caller)
+
+/** Counts the items of a batch too. */
+const countPrincipal = <P extends { readonly principal: Principal }>(
+  spend: Spending,
+  context: RequestContext,
+  found: P,
+  items = 0,
+): MaybePromise<P> => {
+  const { principal } = found
+  const counted =
+    principal.kind === 'person' ? spend.person(context, principal.caller) : spend.service(context, principal.service)
+  if (items <= 1) return after(counted, found)
+  const who = principal.kind === 'person' ? principal.caller : principal.service
+  return mapMaybePromise(counted, () => after(spend.items(context, who, items), found))
+}
+
+/** For `introspect`: counts a request whose caller the gate knows, before its body is read. */
+const countBy = (spend: Spending, gate: Gate) => {
+  const admit = admitBy((request, context, query) =>
+    mapMaybePromise(gate(request, context, query), (entry) => {
+      const { caller, service } = (entry ?? {}) as Partial<Admitted>
+      if (caller !== undefined) return after(spend.person(context, caller), entry)
+      if (service !== undefined) return after(spend.service(context, service), entry)
+      const confirm = entry?.confirm
+      if (entry === undefined || confirm === undefined) return entry
+      // Called for a request that is refused for its body, which is counted too.
+      return {
+        ...entry,
+        confirm: () => mapMaybePromise(confirm(), (found) => spend.person(context, found as Caller)),
+      }
+    }),
+  )
+  return (hook: unknown): void => {
+    spend.readRoute(hook)
+    admit(hook)
+  }
 }
 
 export type Guard = ReturnType<typeof createGuard>
@@ -192,6 +263,9 @@ export type Guard = ReturnType<typeof createGuard>
  * authenticates it after that. So a request without a valid credential is answered 401 or 403, however wrong it is otherwise,
  * and its body is not read; and access that is lost while a slow body comes in is refused.
  *
+ * Each request is counted on the budget of its caller, once: before its body is read where memory knows the caller, else when
+ * the caller is known.
+ *
  * Cost: a prefetch shares the statement that loads session and account. The gate does not send it: where memory lacks session
  * or account, a small body is read for a token whose signature is valid. Where memory has both, no statement is sent and the
  * resources are ignored; the decision then loads the facts that memory lacks. Operators and services are authenticated by the
@@ -200,8 +274,8 @@ export type Guard = ReturnType<typeof createGuard>
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({ access, claimsOf }: Dependencies) => {
-  const authentication = createAuthentication({ access, claimsOf })
+export const createGuard = ({ access, claimsOf, spending }: Dependencies) => {
+  const authentication = createAuthentication({ access, claimsOf, spending })
   const { credentialOf, claimsIn, authenticate, authenticateService, requirePrincipal } = authentication
   const { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator } = createGates(
     access,
@@ -212,50 +286,68 @@ export const createGuard = ({ access, claimsOf }: Dependencies) => {
     .decorate(contextSlot)
     .decorate(entrySlot)
     .macro({
-      signedIn: (resourcesOf: true | ResourcesOf) => ({
-        introspect: admitBy(admitPerson),
-        resolve: ({ request, context, entry, params, body }) => {
-          const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
-          const authenticated = mapMaybePromise(credentialOf(request, entry), (credential) =>
-            authenticate(credential, context, resources),
-          )
-          return resolved(mapMaybePromise(authenticated, (caller) => ({ caller })))
-        },
-      }),
+      signedIn: (resourcesOf: true | ResourcesOf) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: ({ request, context, entry, params, body }) => {
+            const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
+            const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticate(credential, context, resources),
+            )
+            const counted = mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller))
+            return resolved(mapMaybePromise(counted, (caller) => ({ caller })))
+          },
+        }
+      },
       signedInOrOtherCredential: ({
         hasOtherCredential,
         resourcesOf,
       }: {
         hasOtherCredential: (query: unknown) => boolean
         resourcesOf: ResourcesOf
-      }) => ({
-        introspect: admitBy(admitUnless(hasOtherCredential)),
-        resolve: ({ request, context, entry, query, params, body }) => {
-          if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
-          const authenticated = mapMaybePromise(credentialOf(request, entry), (credential) =>
-            authenticate(credential, context, resourcesOf({ params, body })),
-          )
-          return resolved<{ caller: Caller | undefined }>(mapMaybePromise(authenticated, (caller) => ({ caller })))
-        },
-      }),
-      operator: (_: true) => ({
-        introspect: admitBy(admitOperator),
-        resolve: async ({ request, context, entry }) => ({
-          caller: requireOperator(await authenticate(await credentialOf(request, entry), context)),
-        }),
-      }),
+      }) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitUnless(hasOtherCredential)),
+          resolve: ({ request, context, entry, query, params, body }) => {
+            if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
+            const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticate(credential, context, resourcesOf({ params, body })),
+            )
+            const counted = mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller))
+            return resolved<{ caller: Caller | undefined }>(mapMaybePromise(counted, (caller) => ({ caller })))
+          },
+        }
+      },
+      operator: (_: true) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitOperator),
+          resolve: async ({ request, context, entry }) => {
+            const caller = requireOperator(await authenticate(await credentialOf(request, context, entry), context))
+            await spend.person(context, caller)
+            return { caller }
+          },
+        }
+      },
       personOrService: ({
         scope,
         resourcesOf,
       }: {
         scope: Scope
         resourcesOf?: (body: unknown) => readonly ResourceRef[]
-      }) => ({
-        introspect: admitBy(admitPersonOrService(scope)),
-        resolve: ({ request, context, entry, body }) => {
-          return resolved(requirePrincipal(request, context, entry, scope, resourcesOf?.(body)))
-        },
-      }),
+      }) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: ({ request, context, entry, body }) => {
+            const resources = resourcesOf?.(body)
+            const found = requirePrincipal(request, context, entry, scope, resources)
+            return resolved(mapMaybePromise(found, (each) => countPrincipal(spend, context, each, resources?.length)))
+          },
+        }
+      },
       /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
       personOrServiceByQuery: ({
         scope,
@@ -263,46 +355,66 @@ export const createGuard = ({ access, claimsOf }: Dependencies) => {
       }: {
         scope: Scope
         resourcesOf: (query: unknown) => readonly ResourceRef[]
-      }) => ({
-        introspect: admitBy(admitPersonOrService(scope)),
-        resolve: ({ request, context, entry, query }) => {
-          return resolved(requirePrincipal(request, context, entry, scope, resourcesOf(query)))
-        },
-      }),
-      operatorOrService: (scope: Scope) => ({
-        introspect: admitBy(admitPersonOrService(scope)),
-        resolve: async ({ request, context, entry }) => {
-          const { principal } = await requirePrincipal(request, context, entry, scope)
-          if (principal.kind === 'person') requireOperator(principal.caller)
-          return { principal }
-        },
-      }),
-      service: (scope: Scope) => ({
-        introspect: admitBy(admitService(scope)),
-        resolve: async ({ request, context, entry }) => ({
-          service: await authenticateService(await credentialOf(request, entry), context, scope),
-        }),
-      }),
-      may: ([action, resourceOf]: Permission) => ({
-        introspect: admitBy(admitPerson),
-        resolve: async ({ request, context, entry, params, body }) => {
-          const ref = resourceOf({ params, body })
-          const caller = await authenticate(await credentialOf(request, entry), context, [ref])
-          await access.require(caller, action, ref, context.deadline)
-          return { caller }
-        },
-      }),
-      mayWithRecheck: ([action, resourceOf]: Permission) => ({
-        introspect: admitBy(admitPerson),
-        resolve: async ({ request, context, entry, params, body }) => {
-          const ref = resourceOf({ params, body })
-          const credential = await credentialOf(request, entry)
-          const caller = await authenticate(credential, context, [ref])
-          const { userId, sessionId, expiresAtMs } = claimsIn(credential)
-          await access.require(caller, action, ref, context.deadline)
-          const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
-          return { caller, permission }
-        },
-      }),
+      }) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: ({ request, context, entry, query }) => {
+            const found = requirePrincipal(request, context, entry, scope, resourcesOf(query))
+            return resolved(mapMaybePromise(found, (each) => countPrincipal(spend, context, each)))
+          },
+        }
+      },
+      operatorOrService: (scope: Scope) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: async ({ request, context, entry }) => {
+            const { principal } = await requirePrincipal(request, context, entry, scope)
+            if (principal.kind === 'person') requireOperator(principal.caller)
+            return await countPrincipal(spend, context, { principal })
+          },
+        }
+      },
+      service: (scope: Scope) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitService(scope)),
+          resolve: async ({ request, context, entry }) => {
+            const service = await authenticateService(await credentialOf(request, context, entry), context, scope)
+            await spend.service(context, service)
+            return { service, countItems: (items: number) => spend.items(context, service, items) }
+          },
+        }
+      },
+      may: ([action, resourceOf]: Permission) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: async ({ request, context, entry, params, body }) => {
+            const ref = resourceOf({ params, body })
+            const caller = await authenticate(await credentialOf(request, context, entry), context, [ref])
+            await spend.person(context, caller)
+            await access.require(caller, action, ref, context.deadline)
+            return { caller }
+          },
+        }
+      },
+      mayWithRecheck: ([action, resourceOf]: Permission) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: async ({ request, context, entry, params, body }) => {
+            const ref = resourceOf({ params, body })
+            const credential = await credentialOf(request, context, entry)
+            const caller = await authenticate(credential, context, [ref])
+            await spend.person(context, caller)
+            const { userId, sessionId, expiresAtMs } = claimsIn(credential)
+            await access.require(caller, action, ref, context.deadline)
+            const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
+            return { caller, permission }
+          },
+        }
+      },
     })
 }

@@ -21,7 +21,7 @@ export const startInstance = async (
     const app = createApp(services, listener.addressOf)
     const { host: hostname, port } = config
     const reusePort = config.processes > 1
-    const server = listener.listen(app.fetch, { hostname, port, reusePort, onFailure: createFailureResponse(log) })
+    const server = listener.listen(app.serve, { hostname, port, reusePort, onFailure: createFailureResponse(log) })
     services.database.warm().catch((error) => {
       if (!services.lifecycle.stopping) log.warn({ error }, 'database pools not warmed up')
     })

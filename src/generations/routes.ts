@@ -52,6 +52,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
               'Order a generation. Needs `create` on its project, `read` on a parent and `download` on a reference; the projects of parent and reference must allow derivatives',
             tags,
             idempotent: true,
+            budget: 'generation',
             errors: [
               'project.not_found',
               'access.denied',

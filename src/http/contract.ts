@@ -6,7 +6,7 @@ import { createInputReader, type InputOptions } from './input.ts'
 import { noContent, t } from './schema-types.ts'
 
 export const problem = t.Object({
-  type: t.String({ description: 'urn:velro:problem:<code>' }),
+  type: t.String({ description: 'urn:velro:problem:<code>, or a registered type' }),
   title: t.String(),
   status: t.Integer(),
   detail: t.String(),
@@ -47,6 +47,8 @@ type Documentation = {
   /** The accepted credentials. Default: an access token. */
   security?: readonly (keyof typeof securitySchemes)[]
   errors?: readonly FaultCode[]
+  /** Default: `api`, for an open route `anonymous`. */
+  budget?: CountedOn
   /** Accepts an `Idempotency-Key`; a replayed response has the `Idempotent-Replayed` header. */
   idempotent?: true
   /** Responds with bytes of one of these media types: 200, 206 or 304. */
@@ -58,6 +60,12 @@ type Documentation = {
   /** Responds with a stream of these server-sent events. */
   events?: string
 } & Omit<InputOptions, 'maxBytes'>
+
+/** On which budget a request counts. `free`: on none. `anonymous`: on that of the address; the default of an open route. */
+export type CountedOn = 'api' | 'generation' | 'media' | 'auth' | 'anonymous' | 'free'
+
+/** The extension member of a route's description that names its budget. */
+export const budgetMember = 'x-budget'
 
 /** Errors of every route. */
 const common: readonly FaultCode[] = [
@@ -78,20 +86,25 @@ const jsonBodyErrors: readonly FaultCode[] = [
   'request.encoding_unsupported',
 ]
 
+const describeText = ({ text, description }: { readonly text: 'one' | 'list'; readonly description: string }) =>
+  text === 'one' ? { type: 'string', description } : { type: 'array', description, items: { type: 'string' } }
+
 const describeExtension = (extension: ReturnType<typeof extensionsOf>[string]) =>
   typeof extension === 'string'
     ? { type: 'integer', description: extension }
-    : {
-        type: 'array',
-        description: extension.description,
-        items: {
-          type: 'object',
-          properties: Object.fromEntries(
-            Object.entries(extension.members).map(([name, description]) => [name, { type: 'string', description }]),
-          ),
-          required: Object.keys(extension.members),
-        },
-      }
+    : 'text' in extension
+      ? describeText(extension)
+      : {
+          type: 'array',
+          description: extension.description,
+          items: {
+            type: 'object',
+            properties: Object.fromEntries(
+              Object.entries(extension.members).map(([name, description]) => [name, { type: 'string', description }]),
+            ),
+            required: Object.keys(extension.members),
+          },
+        }
 
 /** The codes of one status and their extension members, which are required where the status has one code only. */
 const describeCodes = (members: readonly FaultCode[]) => {
@@ -104,6 +117,15 @@ const describeCodes = (members: readonly FaultCode[]) => {
   }
 }
 
+const textHeader = (description: string) => ({ description, schema: { type: 'string' as const } })
+const limitHeaders = {
+  'Retry-After': textHeader('In how many seconds to try again'),
+  'RateLimit-Policy': textHeader(
+    'The budget, its units (`q`) and the seconds of its window (`w`), as a structured field',
+  ),
+  RateLimit: textHeader('Units that are left (`r`) for the next seconds (`t`), as a structured field'),
+}
+
 const describeFaults = (codes: readonly FaultCode[]) => {
   const byStatus = Map.groupBy(new Set(codes), (code) => catalogue[code].status)
   return Object.fromEntries(
@@ -111,6 +133,7 @@ const describeFaults = (codes: readonly FaultCode[]) => {
       status,
       {
         description: `${titles[status]}: ${members.map((code) => `\`${code}\``).join(', ')}`,
+        ...(members.some((code) => code === 'limit.exceeded') && { headers: limitHeaders }),
         content: {
           'application/problem+json': {
             schema: { allOf: [{ $ref: '#/components/schemas/problem' }, describeCodes(members)] },
@@ -161,7 +184,7 @@ export const toIdempotencyKey = ({ headers }: Request): string | undefined => {
 
 type Described = {
   description: string
-  headers?: typeof replayedHeader
+  headers?: Record<string, { description: string; schema: { type: 'string' } }>
   content?: Record<string, { schema: Record<string, unknown> }>
 }
 
@@ -256,7 +279,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     ...given
   }: Documentation,
 ) => {
-  const { maxBytes = bodyLimits.usual } = given
+  const { maxBytes = bodyLimits.usual, budget = open ? 'anonymous' : 'api' } = given
   const invalid: FaultCode = given.invalidAs ?? 'request.invalid'
   const { params, query, body } = input
   const hasInput = params !== undefined || query !== undefined || body !== undefined
@@ -267,6 +290,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     ...errors,
     ...(body ? jsonBodyErrors : []),
     ...(upload ? (['request.encoding_unsupported'] as const) : []),
+    ...(budget === 'free' ? [] : (['limit.exceeded'] as const)),
     ...common,
   ]
   const hook = {
@@ -276,6 +300,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     detail: {
       summary,
       tags,
+      [budgetMember]: budget,
       security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
       parameters: [
         ...describeParameters('path', params),
@@ -295,4 +320,14 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
   }
   // Elysia takes the types of handlers from the schemas of a route, but gets no schema: `createInputReader` checks the input.
   return hook as typeof hook & I
+}
+
+/** On which budget a route counts, by its description; undefined for one without a contract. */
+export const budgetOfRoute = (detail: unknown): CountedOn | undefined =>
+  (detail as { [budgetMember]?: CountedOn } | undefined)?.[budgetMember]
+
+/** The longest body that a route takes, by its description; 0 where it takes none. */
+export const maxBytesOf = (detail: unknown): number => {
+  const { requestBody } = (detail ?? {}) as { requestBody?: { [maxBytesMember]?: number } }
+  return requestBody?.[maxBytesMember] ?? 0
 }

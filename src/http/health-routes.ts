@@ -2,6 +2,7 @@ import { Elysia } from 'elysia'
 import * as identity from '../identity/model.ts'
 import { createDeadlines } from '../kit/deadline.ts'
 import type { Services } from '../services.ts'
+import type { ClientAddresses } from './client-addresses.ts'
 import { contract } from './contract.ts'
 import { contextSlot } from './elysia-adapter.ts'
 import { closed, t } from './schema-types.ts'
@@ -18,7 +19,10 @@ type Reasons = { readonly notReady: string[]; readonly degraded: string[] }
 
 const probeMs = 1_000
 
-export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, caches }: Services) => {
+export const healthRoutes = (
+  { database, keys, lifecycle, clock, objectProbe, caches }: Services,
+  addresses: Pick<ClientAddresses, 'hasUntrustedProxy'>,
+) => {
   const startDeadline = createDeadlines(clock)
   const busReasons = (): string[] => {
     const reason = caches.bus.noLeaseReason()
@@ -36,7 +40,11 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
     ])
     return {
       notReady: reachable ? [] : ['database.unavailable'],
-      degraded: [...(storing ? [] : ['storage.unavailable']), ...(reachable ? busReasons() : [])],
+      degraded: [
+        ...(storing ? [] : ['storage.unavailable']),
+        ...(reachable ? busReasons() : []),
+        ...(addresses.hasUntrustedProxy ? ['proxy.untrusted'] : []),
+      ],
     }
   }
   let probing: Promise<Reasons> | undefined
@@ -53,7 +61,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
       ...contract(
         {},
         { 200: alive },
-        { summary: 'Liveness: the process answers; checks nothing else', tags, open: true },
+        { summary: 'Liveness: the process answers; checks nothing else', tags, open: true, budget: 'free' },
       ),
     })
     .get(
@@ -73,6 +81,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
               'Readiness: whether to send requests here, and if not, why. `degraded`: to send, though something is slower or fails',
             tags,
             open: true,
+            budget: 'free',
           },
         ),
       },
@@ -87,7 +96,7 @@ export const healthRoutes = ({ database, keys, lifecycle, clock, objectProbe, ca
         ...contract(
           {},
           { 200: identity.jwks },
-          { summary: 'The public keys that verify access tokens (RFC 7517)', tags, open: true },
+          { summary: 'The public keys that verify access tokens (RFC 7517)', tags, open: true, budget: 'free' },
         ),
       },
     )

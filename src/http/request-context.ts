@@ -1,12 +1,27 @@
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 
-/** The context of one request, which every layer may read and none may change. */
+/** The values of the RateLimit fields of a response. */
+export type RateLimitFields = {
+  readonly policy: string
+  /** Undefined while half of the budget or more is left. */
+  readonly state: string | undefined
+}
+
+/** The context of one request, which every layer may read and only the limits may change. */
 export type RequestContext = {
   readonly requestId: string
   /** The Content-Length of the request, so that its headers are searched once. NaN where it is not a number. */
   readonly contentLength: number | undefined
   readonly deadline: Deadline
+  /** Set when the request was counted on a budget. */
+  rateLimit?: RateLimitFields | undefined
+  /** What limits count the client of a request as; undefined: it is not limited by address. */
+  readonly addressForLimits?: ((request: Request) => string | undefined) | undefined
+  /** That, of a request to a route that authenticates. */
+  limitedAs?: string | undefined
+  /** Units of it that the request was counted with by its body. */
+  paidUnits?: number | undefined
 }
 
 type PublicUrl = { readonly publicUrl: string | undefined }

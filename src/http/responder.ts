@@ -1,5 +1,6 @@
 import { catalogue, type Fault, toProblem } from '../fault.ts'
 import { createOriginMatcher } from '../kit/origin.ts'
+import type { RateLimitFields } from './request-context.ts'
 
 const jsonType = 'application/json'
 const problemType = 'application/problem+json'
@@ -49,6 +50,24 @@ type Outgoing = {
   /** The `Origin` of the request. */
   readonly origin: string | null
   readonly headers?: Readonly<Record<string, string | number | string[] | undefined>> | undefined
+  /** Undefined for a request that counted on no budget. */
+  readonly rateLimit?: RateLimitFields | undefined
+}
+
+/** Replaces the RateLimit fields, also by none. */
+const setRateLimit = (headers: Headers, fields: RateLimitFields | undefined): void => {
+  if (fields === undefined) headers.delete(policyField)
+  else headers.set(policyField, fields.policy)
+  if (fields?.state === undefined) headers.delete(stateField)
+  else headers.set(stateField, fields.state)
+}
+const policyField = 'ratelimit-policy'
+const stateField = 'ratelimit'
+
+/** Adds the RateLimit fields to a response that another part made. */
+export const addRateLimit = (response: Response, fields: RateLimitFields | undefined): Response => {
+  if (fields !== undefined && !response.headers.has(policyField)) setRateLimit(response.headers, fields)
+  return response
 }
 
 /** Creates every response, so that none lacks the headers above. */
@@ -81,9 +100,10 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
   const problemBase = baseOf({ 'content-type': problemType })
   const plainBase = baseOf({})
 
-  const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers }: Outgoing) => {
+  const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers, rateLimit }: Outgoing) => {
     // A Response copies its headers, so one object is built once and only its request id is changed.
     base.set('x-request-id', requestId)
+    setRateLimit(base, rateLimit)
     const cors = origin !== null && isConfigured(origin)
     if (!cors && (headers === undefined || !hasOwnKeys(headers))) return new Response(body, { status, headers: base })
     const own = new Headers(base)

@@ -9,6 +9,8 @@ import type { Device } from './session-opening.ts'
 
 const tags = ['auth']
 const maxBytes = bodyLimits.auth
+/** A route that needs no credential, because it makes one. */
+const authenticates = { tags, maxBytes, open: true, budget: 'auth' } as const
 
 type Dependencies = { identity: Identity; guard: Guard; addressOf: (request: Request) => string }
 
@@ -29,9 +31,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           { 201: model.signInResponse },
           {
             summary: 'Register and sign in',
-            tags,
-            maxBytes,
-            open: true,
+            ...authenticates,
             errors: ['identity.email_taken', 'identity.password_common', 'identity.busy'],
           },
         ),
@@ -43,9 +43,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         { 200: model.signInResponse },
         {
           summary: 'Sign in with email and password',
-          tags,
-          maxBytes,
-          open: true,
+          ...authenticates,
           errors: [
             'identity.credentials_wrong',
             'identity.account_suspended',
@@ -65,9 +63,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           {
             summary:
               'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
-            tags,
-            maxBytes,
-            open: true,
+            ...authenticates,
             errors: ['identity.refresh_token_invalid'],
           },
         ),

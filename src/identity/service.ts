@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
+import type { Limits } from '../limits/limits.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
@@ -25,6 +26,7 @@ type Dependencies = {
   clock: Clock
   record: RecordSecurityEvent
   maxSessions: Quotas['maxSessions']
+  limits: Pick<Limits, 'authenticationTo'>
 }
 
 /** Accounts, their sessions and the tokens of those, as one service. */
@@ -40,12 +42,13 @@ export const createIdentity = ({
   clock,
   record,
   maxSessions,
+  limits,
 }: Dependencies) => {
   const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, record, maxSessions })
   const protection = createSignInProtection({ store: signInStore, hashOf, clock, record })
   return {
     ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle }),
-    login: createSignIn({ store, changes, passwords, sessions, protection, record }),
+    login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
     logout: sessions.logout,

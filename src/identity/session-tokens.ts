@@ -55,7 +55,8 @@ export const createSessionTokens = ({
     return claims
   }
 
-  const verifyAndCache = async (token: string): Promise<TokenClaims> => {
+  const verifyAndCache = async (token: string, beforeVerifying: () => void): Promise<TokenClaims> => {
+    beforeVerifying()
     const found = await verifyAccessToken(token, policy, clock, keys.find, screening)
     if (found === undefined) throw new Fault('identity.not_signed_in')
     const { userId, sessionId, tokenId } = found
@@ -70,11 +71,12 @@ export const createSessionTokens = ({
   return {
     /**
      * The claims of a bearer token whose signature is valid and which has not expired. Throws `identity.not_signed_in`.
-     * Does not check that the session is still live. A token is verified once and then served from the cache.
+     * Does not check that the session is still live. A token is verified once and then served from the cache;
+     * `beforeVerifying` is called before that and may throw.
      */
-    claimsOf: (token: string): MaybePromise<TokenClaims> => {
+    claimsOf: (token: string, beforeVerifying: () => void = () => {}): MaybePromise<TokenClaims> => {
       const cached = verified.get(token)
-      return cached.kind === 'hit' ? requireUnexpired(cached.value) : verifyAndCache(token)
+      return cached.kind === 'hit' ? requireUnexpired(cached.value) : verifyAndCache(token, beforeVerifying)
     },
 
     /** Deterministic: the same arguments give the same response, so a retried refresh gets the one that was lost. */

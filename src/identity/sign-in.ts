@@ -3,6 +3,7 @@ import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { storedSpellings } from '../kit/email.ts'
+import type { Limits } from '../limits/limits.ts'
 import type { SignInResponse } from './model.ts'
 import type { Passwords } from './passwords.ts'
 import type { Device } from './session-opening.ts'
@@ -17,6 +18,7 @@ type Dependencies = {
   sessions: Pick<Sessions, 'openAnother'>
   protection: SignInProtection
   record: RecordSecurityEvent
+  limits: Pick<Limits, 'authenticationTo'>
 }
 
 /**
@@ -26,7 +28,7 @@ type Dependencies = {
  * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too.
  */
 export const createSignIn =
-  ({ store, changes, passwords, sessions, protection, record }: Dependencies) =>
+  ({ store, changes, passwords, sessions, protection, record, limits }: Dependencies) =>
   async (
     context: RequestContext,
     input: { email: string; password: string; device_token?: string },
@@ -36,6 +38,7 @@ export const createSignIn =
     const presented = { email: input.email, deviceToken: input.device_token }
     const { user: found, attempt, knownToken } = await protection.admit(deadline, presented, device)
     const { address } = device
+    const counted = await limits.authenticationTo(context, { account: attempt.turnKey, address: context.limitedAs })
     const requester = { address, account: attempt.turnKey }
     const verifyIn = (user: UserRow | undefined, verify: (isRight: () => Promise<boolean>) => Promise<boolean>) =>
       passwords.inTurn(requester, deadline, async (hashing) => {
@@ -79,5 +82,6 @@ export const createSignIn =
       const latest = await store.findUserByEmail(deadline, storedSpellings(input.email))
       verified = await verifyIn(latest, (isRight) => isRight())
     }
+    counted.failed()
     throw new Fault('identity.credentials_wrong')
   }

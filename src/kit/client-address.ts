@@ -1,21 +1,84 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
+type Range = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+
+/** Which peers are proxies whose `X-Forwarded-For` is trusted: a test of addresses, or how many proxies every request passes. */
+export type TrustedProxies = { readonly isTrusted: (address: string) => boolean } | { readonly hops: number }
+
+const maxHops = 16
+
+/** True for an address and a range such as `10.0.0.0/8`. A range of IPv4 in IPv6 spelling is none. */
+export const isAddressRange = (text: string): boolean => {
+  if (!text.includes('/')) return isAddress(text)
+  try {
+    const [address, bits] = ipaddr.parseCIDR(text)
+    return bits > 0 && !(address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress())
+  } catch {
+    return false
+  }
+}
+
+/** True for a number of proxies, from 1 to 16. */
+export const isHopCount = (text: string): boolean =>
+  /^\d{1,2}$/.test(text) && Number(text) >= 1 && Number(text) <= maxHops
+
+const toRange = (text: string): Range => {
+  if (text.includes('/')) return ipaddr.parseCIDR(text)
+  const address = ipaddr.process(text)
+  return [address, address.kind() === 'ipv4' ? 32 : 128]
+}
+
+/** Addresses and ranges, or one number of hops. */
+export const toTrustedProxies = (items: readonly string[]): TrustedProxies => {
+  const [first] = items
+  if (first !== undefined && isHopCount(first)) return { hops: Number(first) }
+  const addresses = new Set(items.filter((item) => !item.includes('/')).map(canonicalAddress))
+  const ranges = items.filter((item) => item.includes('/')).map(toRange)
+  if (ranges.length === 0) return { isTrusted: (address) => addresses.has(address) }
+  return {
+    isTrusted: (address) => {
+      if (addresses.has(address)) return true
+      if (!isAddress(address)) return false
+      const parsed = ipaddr.process(address)
+      return ranges.some(([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits))
+    },
+  }
+}
+
 /**
  * The client's address: the socket's peer or, if that is a trusted proxy, the rightmost address of `X-Forwarded-For` that
- * is not a trusted proxy. A client cannot spoof it: the header is read from the right, and only past trusted proxies.
- * Degrades: if a hop is not an address, the result is the peer.
+ * is not a trusted proxy. With a number of hops: the address that the outermost of that many proxies has written.
+ *
+ * Guarantee: a client cannot spoof it, because the header is read from the right, and only past trusted proxies. A number of
+ * hops is right only where no request reaches the server past the proxies. Degrades: if a hop is not an address, or there are
+ * fewer than the number, the result is the peer.
  */
-export const clientAddress = (peer: string, forwardedFor: string | null, trusted: ReadonlySet<string>): string => {
+export const clientAddress = (peer: string, forwardedFor: string | null, trusted: TrustedProxies): string => {
   const direct = canonicalAddress(peer)
-  if (forwardedFor === null || !trusted.has(direct)) return direct
+  if (forwardedFor === null) return direct
+  if ('hops' in trusted) {
+    const address = canonicalAddress(forwardedFor.split(',').at(-trusted.hops) ?? '')
+    return isAddress(address) ? address : direct
+  }
+  if (!trusted.isTrusted(direct)) return direct
   for (const hop of forwardedFor.split(',').reverse()) {
     const address = canonicalAddress(hop)
     if (!isAddress(address)) return direct
-    if (!trusted.has(address)) return address
+    if (!trusted.isTrusted(address)) return address
   }
   return direct
 }
+
+const privateKinds: readonly string[] = ['private', 'carrierGradeNat', 'uniqueLocal', 'loopback', 'linkLocal']
+
+/** Whether an address is of a private network or this machine: a proxy in front, more likely than a client. */
+export const isPrivateAddress = (address: string): boolean =>
+  isAddress(address) && privateKinds.includes(ipaddr.process(address).range())
+
+/** What limits count an address as: IPv4 itself, IPv6 its /64 network, because a client has all of that. */
+export const addressForLimits = (address: string): string =>
+  isIP(address) === 6 ? networkOf(address, { v4: 32, v6: 64 }) : address
 
 /**
  * The canonical text of an address (RFC 5952), without a port. An IPv4-mapped address (`::ffff:192.0.2.1`, as dual-stack

@@ -47,6 +47,8 @@ export type Budgets = {
   take(demands: readonly Demand[]): Promise<Decided>
   /** Adds units that are not refused, such as the second unit of a failed sign-in. */
   charge(demand: Demand): void
+  /** In how long units of a key will be free, by what this instance knows; 0 where there are some. Counts nothing. */
+  limitedForMs(demand: Demand): number
   /** Drops the count of a key here. */
   forget(budget: string, id: string): void
   /** Drops the count of a key here and in the exchange; false where that could not be reached. */
@@ -270,6 +272,13 @@ export const createBudgets = (dependencies: Dependencies): Budgets => {
       expireKey(key, nowMs)
       count(key, demand.cost, slotOf(key, nowMs), reporter === undefined)
       reporter?.report(key, 0)
+    },
+    limitedForMs: (demand) => {
+      const nowMs = clock.monotonic()
+      const key = keys.get(demand, nowMs)
+      expireKey(key, nowMs)
+      const units = missing(key, 1, nowMs)
+      return units > 0 ? Math.max(1, freeAfterMs(key, nowMs, units)) : 0
     },
     forget,
     lift: async (budget, id) => {

@@ -32,7 +32,7 @@ export const createKeyMap = (maxKeys: number, startedMs: number) => {
   }
 
   return {
-    /** The key of a demand, made where there is none. */
+    /** The key of a demand; a new one for the first. */
     get: (demand: Demand, nowMs: number): Key => {
       if (nowMs - startedAtMs > longestWindowMs || size >= maxKeys) end(nowMs)
       const { budget, id, limit, windowMs } = demand

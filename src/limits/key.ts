@@ -69,7 +69,7 @@ export type Key = {
   epoch: string | undefined
 }
 
-/** What is known of the others counts for no longer, but for refusing. */
+/** Knowledge of the others admits units for no longer; it refuses for a window. */
 const freshMs = 1_000
 /** Part of the limit that is admitted after a pause before the first exchange. */
 const openingShare = 0.01
@@ -157,7 +157,7 @@ export const hasShare = (key: Key, cost: number, nowMs: number): boolean => {
   return key.share >= cost
 }
 
-/** Moves what was not reported into a report; to another epoch, the whole window. */
+/** Moves the unreported units into a report; to another epoch, those of the whole window. */
 export const prepareReport = (
   key: Key,
   { cost, isPartial, nowMs, epoch }: { cost: number; isPartial: boolean; nowMs: number; epoch: string | undefined },
@@ -201,7 +201,7 @@ export const settleReport = (
   key.others = Math.max(0, total - (key.own.total - key.unreported.total) - taken)
   if (taken > 0) count(key, taken, slotOf(key, nowMs), true)
   const left = Math.max(0, key.limit - total - key.unreported.total)
-  // Half a share: the others may hold shares of what was left earlier.
+  // Half a share: the others may hold shares from earlier exchanges.
   key.granted = instances > 1 ? Math.floor(left / (2 * instances)) : left
   key.share = key.granted
   key.isOpening = false

@@ -13,7 +13,7 @@ export const windowSeconds = 60
 
 /** Budgets of a person, in units per minute by plan. */
 const planBudgets = {
-  /** Every request of a signed-in person that has no budget of its own. */
+  /** Requests of signed-in people to every route without another budget. */
   api: { free: 120, pro: 600, enterprise: 6_000 },
   /** Orders of generations. */
   generation: { free: 5, pro: 25, enterprise: 100 },

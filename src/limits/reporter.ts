@@ -3,7 +3,7 @@ import type { Answer, Exchange } from './exchange.ts'
 import { type Key, prepareReport, restoreReport, settleReport } from './key.ts'
 import type { KeyMap } from './key-map.ts'
 
-/** How long instances have to report their windows to another server before what it says counts. */
+/** How long instances have to report their windows to another server before its answers count. */
 const completeAfterMs = 1_000
 /** Keys in one exchange. */
 const batchSize = 200
@@ -22,9 +22,9 @@ type Dependencies = {
 }
 
 /**
- * Reports in the background what this instance admitted, and asks the exchange for requests that wait.
+ * Reports admitted units in the background, and asks the exchange for requests that wait.
  *
- * Guarantee: what was admitted while the exchange was not reached is reported when it is, and to another server the whole
+ * Guarantee: units admitted while the exchange was not reached are reported when it is, and to another server the whole
  * window of every key. `isShared` is false until all instances have had the time for that.
  */
 export const createReporter = ({ clock, exchange, keys, instances, maxKeys, everyMs }: Dependencies) => {
@@ -131,7 +131,7 @@ export const createReporter = ({ clock, exchange, keys, instances, maxKeys, ever
     },
     send,
     drop: (key: Key): void => void dirty.delete(key),
-    /** What was admitted last counts for the instances that stay. */
+    /** The units admitted last count for the instances that stay. */
     close: async (): Promise<void> => {
       isClosed = true
       clearTimeout(timer)

@@ -1,4 +1,5 @@
 import { Elysia } from 'elysia'
+import type { Access } from '../access/access.ts'
 import type { Guard } from '../access/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
@@ -10,6 +11,7 @@ import type { Responder } from '../http/responder.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import { parseRange } from '../kit/byte-range.ts'
 import { matchesEntityTag, matchesStrongly } from '../kit/entity-tag.ts'
+import type { Limits } from '../limits/limits.ts'
 import { closeObject } from '../platform/objects.ts'
 import { linkRoutes } from './links/routes.ts'
 import type { Links } from './links/service.ts'
@@ -50,6 +52,8 @@ type Dependencies = {
   uploads: Uploads
   guard: Guard
   responder: Pick<Responder, 'raw'>
+  access: Pick<Access, 'limitsOf'>
+  limits: Pick<Limits, 'person'>
   config: { readonly publicUrl: string | undefined }
 }
 
@@ -113,6 +117,7 @@ const contentHooks = () => ({
       tags,
       security: ['bearer', 'signed_link', 'share_link'],
       bytes: model.contentTypes,
+      budget: 'media',
       errors: [
         'media.not_found',
         'media.link_refused',
@@ -128,9 +133,13 @@ const contentHooks = () => ({
 const createContentSender =
   (dependencies: Dependencies) =>
   async (input: ContentRequest): Promise<Response> => {
-    const { media, responder } = dependencies
+    const { media, responder, access, limits } = dependencies
     const { context, caller, mediaId, request } = input
-    const content = await media.getContent(context, mediaId, await contentAccessOf(dependencies, input))
+    const contentAccess = await contentAccessOf(dependencies, input)
+    const content = await media.getContent(context, mediaId, contentAccess)
+    // By link: counted for the person who made it, whose facts the decision has loaded.
+    const maker = caller === undefined ? await access.limitsOf(contentAccess.userId, context.deadline) : undefined
+    if (maker !== undefined) await limits.person(context, maker, 'media', 1)
     const send = (status: number, body: BodyInit | null, headers: Record<string, string>) =>
       responder.raw(body, {
         status,

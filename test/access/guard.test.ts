@@ -17,6 +17,11 @@ import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { idOf } from './random.ts'
 
+const noSpending = {
+  create: () => ({ readRoute: () => {}, person: () => {}, service: () => {}, items: () => {} }),
+  refuseUnknown: () => {},
+}
+
 const userId = idOf('user', 1)
 const sessionId = idOf('session', 1)
 const projectId = idOf('project', 1)
@@ -58,6 +63,7 @@ describe('a session whose facts are in memory', () => {
     const access = createAccess({ facts: staleReads.facts, clock, decisionCounters: createDecisionCounters() })
     const guard = createGuard({
       access,
+      spending: noSpending,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)
@@ -140,6 +146,7 @@ describe('a request with a body', () => {
     const access = createAccess({ facts, clock, decisionCounters: createDecisionCounters() })
     const guard = createGuard({
       access,
+      spending: noSpending,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)

@@ -78,7 +78,7 @@ export const startApp = async ({
     if (!warmUp) services.warmUp.stop()
     const listener = createListener()
     const app = createApp(services, listener.addressOf)
-    server = listener.listen(app.fetch, { hostname: services.config.host, port: 0 })
+    server = listener.listen(app.serve, { hostname: services.config.host, port: 0 })
     const { caches } = services
     const leased = async () => {
       while (systemClock.monotonic() >= caches.bus.lease.untilMs) await Bun.sleep(2)

@@ -209,14 +209,29 @@ describe('an invalid configuration', () => {
     expect(problems.length).toBe(14)
   })
 
-  test('accepts a proxy by its IP address in any spelling, and nothing else', () => {
-    for (const item of ['face', '...', '999.1.1.1', '10.0.0.0/8', '10.0.0.1:80', '[::1]', '1::2::3', 'fe80::1%eth0']) {
+  test('accepts proxies by address in any spelling, by range, or by their number alone', () => {
+    for (const item of [
+      'face',
+      '...',
+      '999.1.1.1',
+      '10.0.0.0/33',
+      '10.0.0.0/0',
+      '17',
+      '10.0.0.1:80',
+      '[::1]',
+      '1::2::3',
+      'fe80::1%eth0',
+    ]) {
       expect(problemsOf({ TRUSTED_PROXIES: `10.0.0.1,${item}` })).toEqual([
-        `TRUSTED_PROXIES holds "${item}", which is not an IP address`,
+        `TRUSTED_PROXIES holds "${item}", which is not an IP address, a range such as 10.0.0.0/8, or a number of proxies from 1 to 16`,
       ])
     }
-    const proxies = ['10.0.0.1', '2001:0db8::1', '0:0:0:0:0:0:0:1', '::FFFF:10.0.0.2']
+    const proxies = ['10.0.0.1', '2001:0db8::1', '0:0:0:0:0:0:0:1', '::FFFF:10.0.0.2', '100.64.0.0/10', 'fd00::/8']
     expect(parseConfig({ TRUSTED_PROXIES: proxies.join() }).trustedProxies).toEqual(proxies)
+    expect(parseConfig({ TRUSTED_PROXIES: '2' }).trustedProxies).toEqual(['2'])
+    expect(problemsOf({ TRUSTED_PROXIES: '2,10.0.0.1' })).toEqual([
+      'TRUSTED_PROXIES must be one number of proxies, or addresses and ranges, not both',
+    ])
   })
 
   test('accepts an alias of AuthZEN that names one of our ids, once for each type', () => {

@@ -107,8 +107,9 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
       })
       .post(
         endpoints.access_evaluations_endpoint,
-        async ({ context, body }) => {
+        async ({ context, body, countItems }) => {
           const items = body.evaluations ?? []
+          await countItems(items.length)
           if (items.length === 0) {
             const single = authzen.completeEvaluation({}, body)
             if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })

@@ -30,6 +30,7 @@ import { createWork } from '../../jobs/work.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createQuotaStore } from '../../limits/quota-store.ts'
 import { createQuotas } from '../../limits/quotas.ts'
+import { createSpendingOfRoutes } from '../../limits/spending.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -52,6 +53,7 @@ import { createTeams } from '../../teams/service.ts'
 import { createTeamStore } from '../../teams/store.ts'
 import type { AccessParts } from './access.ts'
 import type { Infrastructure } from './infrastructure.ts'
+import { composeLimits } from './limits.ts'
 
 /** After this long without an instance that has its model, a job may be leased by any instance, which fails it. */
 const strandedMs = 86_400_000
@@ -60,7 +62,9 @@ const leasingMs = 10_000
 const seeds = 2 ** 32
 
 /** Used by more than one feature. */
-const composeShared = ({ config, clock, log, database }: Infrastructure, { caches: { changes } }: AccessParts) => {
+const composeShared = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
+  const { config, clock, log, database } = infrastructure
+  const { changes } = access.caches
   const userStore = createUserStore(database.admin)
   const operators = createOperators(userStore)
   const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
@@ -86,7 +90,15 @@ const composeShared = ({ config, clock, log, database }: Infrastructure, { cache
     mode: config.limits,
     log,
   })
-  return { userStore, operators, idempotency, credits, welcome, quotas }
+  return {
+    userStore,
+    operators,
+    idempotency,
+    credits,
+    welcome,
+    quotas,
+    limits: composeLimits(infrastructure, access, stack),
+  }
 }
 
 type Shared = ReturnType<typeof composeShared>
@@ -229,7 +241,7 @@ const composeAccounts = (
     recordSecurityEvent: record,
   }: Infrastructure,
   { caches: { changes }, access, warmUp }: AccessParts,
-  { userStore, operators, welcome, quotas }: Shared,
+  { userStore, operators, welcome, quotas, limits }: Shared,
   { generations }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -264,10 +276,11 @@ const composeAccounts = (
     clock,
     record,
     maxSessions: quotas.maxSessions,
+    limits,
   })
   return {
     identity,
-    guard: createGuard({ access, claimsOf: identity.claimsOf }),
+    guard: createGuard({ access, claimsOf: identity.claimsOf, spending: createSpendingOfRoutes(limits) }),
     users: createUsers({
       store: userStore,
       operators,
@@ -298,7 +311,7 @@ export const composeFeatures = (
   const { config, clock, database, redis, admissions, passwords, recordSecurityEvent: record } = infrastructure
   const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
-  const shared = composeShared(infrastructure, accessParts)
+  const shared = composeShared(infrastructure, accessParts, stack)
   const media = composeMedia(infrastructure, accessParts, shared, stack)
   const generations = composeGenerations(infrastructure, accessParts, shared, media, stack)
   const accounts = composeAccounts(infrastructure, accessParts, shared, generations, stack)

@@ -9,6 +9,7 @@ import { createIdentityStore } from '../../identity/store.ts'
 import { createAdmission } from '../../kit/admission.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
+import { limitScripts } from '../../limits/redis-exchange.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
@@ -101,7 +102,7 @@ export const composeInfrastructure = async (
           url: config.redisUrl,
           clock,
           log,
-          scripts: { ...scripts, state: stateScript },
+          scripts: { ...scripts, ...limitScripts, state: stateScript },
         })
   stack.defer(() => redis?.close())
   const passwords = createPasswords({

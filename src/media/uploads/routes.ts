@@ -22,6 +22,7 @@ export const uploadRoutes = ({ uploads, guard }: { uploads: Uploads; guard: Guar
           {
             summary: 'Upload an image; it is visible to its uploader only, and stored without its private metadata',
             tags,
+            budget: 'media',
             upload: { types: imageTypes, maxBytes: maxUploadBytes },
             errors: [
               ...Object.values(refusals),

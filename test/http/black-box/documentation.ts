@@ -24,6 +24,7 @@ const unprovoked: readonly FaultCode[] = [
   'quota.projects',
   'quota.teams',
   'quota.team_members',
+  'limit.exceeded',
   'project.new_owner_full',
   'team.new_owner_full',
 ]

@@ -1,0 +1,26 @@
+import { Buffer } from 'node:buffer'
+import { createBudgets } from '../../limits/budgets.ts'
+import { createLimits } from '../../limits/limits.ts'
+import { createRedisExchange } from '../../limits/redis-exchange.ts'
+import type { AccessParts } from './access.ts'
+import type { Infrastructure } from './infrastructure.ts'
+
+/** Between access and features: the budgets that requests count on. */
+export const composeLimits = (
+  { config, clock, realClock, log, redis, secrets }: Infrastructure,
+  { caches: { bus } }: AccessParts,
+  stack: AsyncDisposableStack,
+) => {
+  // The same for all instances of a deployment.
+  const prefix = Buffer.from(secrets.derive('limits', new Uint8Array())).toString('base64url').slice(0, 22)
+  const budgets = createBudgets({
+    clock: realClock,
+    exchange: redis && config.limits !== 'off' ? createRedisExchange({ redis, prefix }) : undefined,
+    instances: () => 1 + bus.members().length,
+  })
+  stack.defer(budgets.close)
+  if (config.limits === 'off') {
+    log.warn({ event: 'limits.off' }, 'LIMITS is off: no request is limited')
+  }
+  return createLimits({ budgets, policy: config.policy, mode: config.limits, clock, log })
+}

@@ -1,0 +1,120 @@
+import type { ClientAddresses } from '../http/client-addresses.ts'
+import { budgetOfRoute, type CountedOn } from '../http/contract.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import { pathOf } from '../kit/authority.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
+import type { Limits } from './limits.ts'
+
+type Fetch = (request: Request) => Response | Promise<Response>
+type Route = { readonly path: string; readonly hooks: { readonly detail?: unknown } }
+
+/** Probes and keys, which others read at intervals: they count on no budget. */
+const freePaths = new Set(['/health', '/ready', '/metrics', '/.well-known/jwks.json'])
+const bearer = /^bearer +/i
+const linkedContent = /^\/api\/v1\/media\/[^/]+\/content\?(?:.*&)?(?:signature|share)=/
+
+/** Content by a link, which counts for the person who made the link. */
+const isByLink = (url: string, path: string) => linkedContent.test(url.slice(url.indexOf(path)))
+
+/**
+ * Counts requests to routes that authenticate on the budget `auth_address`, and to others that need no credential on `anonymous`: by address, or by the person whose valid token
+ * they carry, so that people behind one address do not count as one. They are counted before the application gets them, because
+ * its request hook must not wait: every request would cost one more promise.
+ */
+export const createAnonymousCount = ({
+  limits,
+  addresses,
+  claimsOf,
+}: {
+  limits: Limits
+  addresses: Pick<ClientAddresses, 'forLimits'>
+  claimsOf: (token: string) => MaybePromise<{ readonly userId: string }>
+}) => {
+  type Counted = Pick<RequestContext, 'rateLimit' | 'limitedAs'> & { refusal?: unknown }
+  const counted = new WeakMap<Request, Counted>()
+  /** The starts of the paths of open routes. */
+  let openPaths: readonly string[] = []
+  /** The paths of routes that authenticate. */
+  let authPaths: ReadonlySet<string> = new Set()
+
+  const personOf = async (authorization: string): Promise<string | undefined> => {
+    try {
+      return (await claimsOf(authorization.replace(bearer, ''))).userId
+    } catch {
+      return undefined
+    }
+  }
+
+  const count = async (request: Request): Promise<void> => {
+    const result: Counted = {}
+    counted.set(request, result)
+    const authorization = request.headers.get('authorization')
+    const person = authorization === null ? undefined : await personOf(authorization)
+    try {
+      await limits.anonymous(result, person ?? addresses.forLimits(request))
+    } catch (error) {
+      result.refusal = error
+    }
+  }
+
+  const countAuthentication = async (request: Request): Promise<void> => {
+    const address = addresses.forLimits(request)
+    const result: Counted = { limitedAs: address }
+    counted.set(request, result)
+    try {
+      await limits.authenticationFrom(result, address)
+    } catch (error) {
+      result.refusal = error
+    }
+  }
+
+  const refuseLink = (request: Request) => {
+    const result: Counted = {}
+    try {
+      limits.unknownCredential(result, addresses.forLimits(request))
+    } catch (error) {
+      counted.set(request, { ...result, refusal: error })
+    }
+  }
+
+  const countIfAnonymous = (request: Request): Promise<void> | undefined => {
+    const { method, url, headers } = request
+    const isSigned = headers.get('authorization') !== null
+    if (method === 'OPTIONS') return undefined
+    const path = pathOf(url)
+    if (authPaths.has(path)) return countAuthentication(request)
+    if (isSigned && !openPaths.some((open) => path.startsWith(open))) return undefined
+    if (freePaths.has(path)) return undefined
+    if (!isByLink(url, path)) return count(request)
+    refuseLink(request)
+    return undefined
+  }
+
+  return {
+    /** Learns which routes are open. */
+    readRoutes: (routes: readonly Route[]): void => {
+      const pathsOf = (budget: CountedOn) =>
+        routes.filter(({ hooks }) => budgetOfRoute(hooks.detail) === budget).map(({ path }) => path)
+      openPaths = [...new Set(pathsOf('anonymous').map((path) => path.split(':', 1)[0] ?? path))]
+      authPaths = new Set(pathsOf('auth'))
+    },
+
+    countBefore: (fetch: Fetch): Fetch =>
+      limits.mode === 'off'
+        ? fetch
+        : (request) => {
+            const counting = countIfAnonymous(request)
+            return counting === undefined ? fetch(request) : counting.then(() => fetch(request))
+          },
+
+    /** Throws the refusal of a request that was counted. */
+    refuse: (request: Request, context: RequestContext): void => {
+      if (limits.mode === 'off') return
+      const found = counted.get(request)
+      if (found === undefined) return
+      context.rateLimit = found.rateLimit
+      context.limitedAs = found.limitedAs
+      if (found.refusal !== undefined) throw found.refusal
+    },
+  }
+}

@@ -1,0 +1,217 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { parseList } from 'structured-headers'
+import { catalogue } from '../../src/fault.ts'
+import { defaultPolicy, type Policy } from '../../src/limits/policy.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+const checkPath = '/api/v1/authorization/check'
+const question = (type = 'project') => ({
+  action: 'read',
+  resource: { type, id: '00000000-0000-7000-8000-000000000001' },
+})
+const perPlan = (free: number, pro = free * 2) => ({ free, pro, enterprise: pro * 10 })
+
+const policy: Policy = {
+  ...defaultPolicy,
+  budgets: {
+    ...defaultPolicy.budgets,
+    api: perPlan(20, 40),
+    generation: perPlan(2),
+    media: perPlan(3),
+    anonymous: 6,
+    auth_address: 200,
+    auth_account: 9,
+    auth_account_and_address: 5,
+  },
+}
+
+let app: TestApp
+let client: Api
+const written: string[] = []
+const logged = (event: string) => written.map((line) => JSON.parse(line)).filter((entry) => entry.event === event)
+
+beforeAll(async () => {
+  app = await startApp({
+    config: { limits: 'on', policy, trustedProxies: ['127.0.0.1'], welcomeCredits: 1_000 },
+    log: createLog('info', { write: (line: string) => void written.push(line) }),
+  })
+  client = api(app.baseUrl)
+})
+afterAll(() => app?.close())
+
+/** Each test has an address of its own. */
+let addresses = 0
+const newAddress = () => {
+  addresses += 1
+  return `198.51.100.${addresses}`
+}
+const from = (address = newAddress()) => ({ 'x-forwarded-for': address })
+const registerFrom = (headers = from()) =>
+  register({ ...client, post: (path, body, sending) => client.post(path, body, { headers, ...sending }) })
+
+const check = (person: Person, body: object = question()) =>
+  client.post(checkPath, body, { token: person.token, headers: from('203.0.113.1') })
+
+const repeat = async (times: number, send: () => Promise<Answer>): Promise<Answer[]> => {
+  const answers: Answer[] = []
+  for (let time = 0; time < times; time += 1) answers.push(await send())
+  return answers
+}
+const statusesOf = (answers: readonly Answer[]) => answers.map(({ status }) => status)
+
+/** The one item of a RateLimit field, parsed as a structured field. */
+const item = (answer: Answer | undefined, name: string): Record<string, unknown> => {
+  const [parsed, ...others] = parseList(answer?.headers.get(name) ?? '')
+  expect(others).toEqual([])
+  const [value, parameters] = parsed ?? []
+  return { value, ...Object.fromEntries(parameters ?? []) }
+}
+
+const expectExceeded = (answer: Answer | undefined, budget: string, limit: number, windowSeconds = 60) => {
+  expect(answer?.status).toBe(429)
+  const seconds = answer?.body.retry_after_seconds
+  expect(seconds).toBeGreaterThanOrEqual(1)
+  expect(seconds).toBeLessThanOrEqual(windowSeconds + 1)
+  expect(answer?.body).toMatchObject({
+    type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+    code: 'limit.exceeded',
+    budget,
+    limit,
+    window_seconds: windowSeconds,
+    'violated-policies': [budget],
+  })
+  expect(answer?.headers.get('retry-after')).toBe(String(seconds))
+  expect(item(answer, 'ratelimit-policy')).toEqual({ value: budget, q: limit, w: windowSeconds })
+  expect(item(answer, 'ratelimit')).toEqual({ value: budget, r: 0, t: seconds })
+}
+
+describe('the budget api', () => {
+  test('admits as many requests as its plan has, names the policy in each answer, and what is left from half on', async () => {
+    const ada = await registerFrom()
+    const answers = await repeat(21, () => check(ada))
+    expect(statusesOf(answers)).toEqual([...Array(20).fill(200), 429])
+    for (const answer of answers.slice(0, 20)) {
+      expect(item(answer, 'ratelimit-policy')).toEqual({ value: 'api', q: 20, w: 60 })
+    }
+    expect(answers[9]?.headers.get('ratelimit')).toBeNull()
+    expect(item(answers[10], 'ratelimit')).toMatchObject({ value: 'api', r: 9 })
+    expect(item(answers[19], 'ratelimit')).toMatchObject({ value: 'api', r: 0 })
+    expectExceeded(answers[20], 'api', 20)
+  })
+
+  test('is counted for each person alone, whatever the address', async () => {
+    const [ada, bob] = [await registerFrom(), await registerFrom()]
+    await repeat(20, () => check(ada))
+    expect((await check(ada)).status).toBe(429)
+    expect((await check(bob)).status).toBe(200)
+  })
+
+  test('counts a batch by its items, ten for a unit, and refused requests count nothing', async () => {
+    const ada = await registerFrom()
+    const batch = (size: number) =>
+      client.post(`${checkPath}/batch`, { checks: Array(size).fill(question()) }, { token: ada.token })
+    expect(item(await batch(101), 'ratelimit')).toMatchObject({ r: 9 })
+    expectExceeded(await batch(101), 'api', 20)
+    expect(item(await batch(1), 'ratelimit')).toMatchObject({ r: 8 - 1 })
+  })
+
+  test('refuses before the body is read', async () => {
+    const ada = await registerFrom()
+    await repeat(20, () => check(ada))
+    const answer = await client.post(checkPath, '{ not JSON', { token: ada.token })
+    expectExceeded(answer, 'api', 20)
+  })
+})
+
+describe('other budgets', () => {
+  test('an order counts on generation and not on api', async () => {
+    const ada = await registerFrom()
+    const order = () =>
+      client.post('/api/v1/generations', { model: 'velro-sketch-1', prompt: 'a lighthouse' }, { token: ada.token })
+    const answers = await repeat(3, order)
+    expect(answers[2]?.status).toBe(429)
+    expectExceeded(answers[2], 'generation', 2)
+    expect((await check(ada)).headers.get('ratelimit')).toBeNull()
+  })
+
+  test('an open route counts by address, an IPv6 address by its /64, and health and keys count on none', async () => {
+    const models = (headers: Record<string, string>) => client.get('/api/v1/models', { headers })
+    const answers = [
+      ...(await repeat(3, () => models(from('2001:db8:1:2::1')))),
+      ...(await repeat(4, () => models(from('2001:db8:1:2:ffff::2')))),
+    ]
+    expect(statusesOf(answers)).toEqual([...Array(6).fill(200), 429])
+    expectExceeded(answers[6], 'anonymous', 6)
+    expect((await models(from('2001:db8:1:3::1'))).status).toBe(200)
+    for (const path of ['/health', '/ready', '/.well-known/jwks.json']) {
+      const answer = await client.get(path, { headers: from('2001:db8:1:2::1') })
+      expect([path, answer.status, answer.headers.get('ratelimit-policy')]).toEqual([path, 200, null])
+    }
+    expectExceeded(await client.get('/nowhere', { headers: from('2001:db8:1:2::9') }), 'anonymous', 6)
+  })
+
+  test('an open route counts by person where the token is valid, and by address where it is not', async () => {
+    const [ada, bob] = [await registerFrom(), await registerFrom()]
+    const headers = from()
+    const models = (token: string) => client.get('/api/v1/models', { token, headers })
+    expect(statusesOf(await repeat(7, () => models(ada.token)))).toEqual([...Array(6).fill(200), 429])
+    expect((await models(bob.token)).status).toBe(200)
+    expect(statusesOf(await repeat(7, () => models('nonsense')))).toEqual([...Array(6).fill(200), 429])
+  })
+
+  test('wrong passwords count twice, on the account together with the address', async () => {
+    const ada = await registerFrom()
+    const headers = from()
+    const login = (password: string) => client.post('/api/v1/auth/login', { email: ada.email, password }, { headers })
+    const answers = await repeat(4, () => login('a wrong password'))
+    expect(statusesOf(answers).slice(0, 2)).toEqual([401, 401])
+    expect(answers.at(-1)?.status).toBe(429)
+    expect(answers.at(-1)?.body.budget).toBe('auth_account_and_address')
+    const elsewhere = await client.post(
+      '/api/v1/auth/login',
+      { email: ada.email, password: ada.password },
+      { headers: from() },
+    )
+    expect(elsewhere.status).toBe(200)
+  })
+
+  test('a download counts on media and not on api', async () => {
+    const ada = await registerFrom()
+    const content = () => client.get('/api/v1/media/01890000-0000-7000-8000-000000000000/content', { token: ada.token })
+    const answers = await repeat(4, content)
+    expect(statusesOf(answers)).toEqual([404, 404, 404, 429])
+    expectExceeded(answers[3], 'media', 3)
+  })
+})
+
+describe('the answers', () => {
+  test('are documented with 429 and its headers on every route but those that count on no budget', async () => {
+    const { body } = await client.get('/docs/json', { headers: from() })
+    type Operation = { 'x-budget': string; responses: Record<string, { headers?: object }> }
+    const operations = Object.entries(body.paths as Record<string, Record<string, Operation>>).flatMap(
+      ([path, methods]) => Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+    )
+    expect(operations.length).toBeGreaterThan(60)
+    for (const { path, method, operation } of operations) {
+      const isFree = operation['x-budget'] === 'free'
+      const headers = Object.keys(operation.responses['429']?.headers ?? {})
+      expect([method, path, headers]).toEqual([
+        method,
+        path,
+        isFree ? [] : ['Retry-After', 'RateLimit-Policy', 'RateLimit'],
+      ])
+    }
+    const free = operations.filter(({ operation }) => operation['x-budget'] === 'free').map(({ path }) => path)
+    expect(free.toSorted()).toEqual(['/.well-known/jwks.json', '/health', '/ready'])
+    expect(catalogue['limit.exceeded'].status).toBe(429)
+  })
+
+  test('are logged once for each key', async () => {
+    const ada = await registerFrom()
+    await repeat(23, () => check(ada))
+    expect(logged('limit.exceeded').filter(({ key }) => key === ada.id)).toMatchObject([
+      { level: 'info', budget: 'api', limit: 20, mode: 'on' },
+    ])
+  })
+})
