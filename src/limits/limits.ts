@@ -217,6 +217,21 @@ export const createLimits = ({
       }
     },
 
+    /**
+     * Counts an invitation as an attempt on two accounts at once, or on none where one is used up: the inviting person, and the
+     * invited address, of which `invited` is a hash. Only a refusal sets the RateLimit fields: the request also counts on a
+     * budget of the person.
+     */
+    invitation: async (context: Context, { inviter, invited }: { inviter: string; invited: string }): Promise<void> => {
+      if (isOff) return
+      const demands = [
+        openDemand('auth_account', `inviter ${inviter}`),
+        openDemand('auth_account', `invited ${invited}`),
+      ]
+      const decided: Decided = await budgets.take(demands)
+      conclude(decided.admitted ? undefined : context, decided.demand, decided)
+    },
+
     counts,
     decisions: budgets.counts,
     keysInMemory: (): number => budgets.size,

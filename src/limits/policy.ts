@@ -25,7 +25,7 @@ const planBudgets = {
 const openBudgets = {
   /** Attempts to authenticate to one account from one address. A failed attempt counts twice. */
   auth_account_and_address: 10,
-  /** Attempts to authenticate to one account, from any address. */
+  /** Attempts to authenticate to one account, from any address. Invitations by one person, and to one address. */
   auth_account: 30,
   /** Attempts to authenticate from one address, to any account. */
   auth_address: 300,

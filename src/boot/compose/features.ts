@@ -297,6 +297,8 @@ const composeAccounts = (
       teams: teamStore,
       changes,
       quotas,
+      limits,
+      hashOf,
       clock,
     }),
   }

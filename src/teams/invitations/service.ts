@@ -4,11 +4,13 @@ import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import type { AccountHash } from '../../identity/account-hash.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
+import type { Limits } from '../../limits/limits.ts'
 import type { Quotas } from '../../limits/quotas.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
@@ -39,19 +41,24 @@ const toInvitation = (row: InvitationRow): Invitation => ({
  *
  * Guarantees: an invitation adds at most one member, the account with the invited address, within 7 days. Its secret is
  * returned once and stored as a hash. An invalid secret and the secret of another account get the same answer. A team
- * never has more members than `max_members`, nor more than the quota of its owner.
+ * never has more members than `max_members`, nor more than the quota of its owner. Invitations are limited by the person who
+ * invites and by the invited address: `limit.exceeded`.
  */
 export const createInvitations = ({
   store,
   teams,
   changes,
   quotas,
+  limits,
+  hashOf,
   clock,
 }: {
   store: InvitationStore
   teams: TeamStore
   changes: Changes
   quotas: Pick<Quotas, 'requireTeamRoom'>
+  limits: Pick<Limits, 'invitation'>
+  hashOf: AccountHash
   clock: Clock
 }) => {
   const change = <T>(context: RequestContext, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
@@ -73,7 +80,7 @@ export const createInvitations = ({
 
   return {
     /** Replaces a pending invitation to the same address, if its role is also below the caller's. */
-    create: (
+    create: async (
       context: RequestContext,
       caller: Caller,
       teamId: string,
@@ -81,6 +88,8 @@ export const createInvitations = ({
     ): Promise<IssuedInvitation> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
+      const invited = encodeBase64url(hashOf(email))
+      await limits.invitation(context, { inviter: caller.userId, invited })
       const secret = randomBytes(secretLength)
       const nowMs = clock.now()
       const now = new Date(nowMs)
