@@ -17,6 +17,21 @@ begin
 end $function$;
 comment on function add_media_bytes(owners uuid[], objects text[], sign integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
 
+CREATE OR REPLACE FUNCTION public.add_projects(gaining uuid[], losing uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET "velro.counts_usage" TO 'on'
+AS $function$
+begin
+  insert into account_usage as u (user_id, projects)
+  select owner_id, sum(change)
+    from (select unnest(gaining) as owner_id, 1 as change union all select unnest(losing), -1) changes
+   where owner_id is not null group by owner_id having sum(change) <> 0 order by owner_id
+      on conflict (user_id) do update set projects = u.projects + excluded.projects;
+end $function$;
+comment on function add_projects(gaining uuid[], losing uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
+
 CREATE OR REPLACE FUNCTION public.check_restored_entries()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -89,6 +104,27 @@ begin
   return null;
 end $function$;
 comment on function count_media_bytes() is 'Adds the bytes of new media to the usage of their owners, and takes those of deleted media away.';
+
+CREATE OR REPLACE FUNCTION public.count_projects()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if tg_op = 'TRUNCATE' then
+    update account_usage set projects = 0 where projects <> 0;
+  elsif tg_op = 'INSERT' then
+    perform add_projects(array(select owner_id from after), '{}');
+  elsif tg_op = 'DELETE' then
+    perform add_projects('{}', array(select owner_id from before));
+  else
+    perform add_projects(
+      array(select a.owner_id from before b full join after a using (id) where a.owner_id is distinct from b.owner_id),
+      array(select b.owner_id from before b full join after a using (id) where a.owner_id is distinct from b.owner_id));
+  end if;
+  return null;
+end $function$;
+comment on function count_projects() is 'Counts the projects of their owners in their usage.';
 
 CREATE OR REPLACE FUNCTION public.database_identity()
  RETURNS text
@@ -784,22 +820,26 @@ begin
 end $function$;
 comment on function publish_at_commit() is 'Sends the event of the transaction when it commits, so that no write can skip the invalidation.';
 
-CREATE OR REPLACE FUNCTION public.recount_media_bytes()
+CREATE OR REPLACE FUNCTION public.recount_usage()
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
+ SET "velro.counts_usage" TO 'on'
 AS $function$
 begin
-  lock table media in share row exclusive mode;
-  update account_usage u set media_bytes = counted.bytes
-    from (select u.user_id, coalesce(sum(o.bytes), 0) as bytes
-            from account_usage u left join media m on m.owner_id = u.user_id left join media_objects o on o.sha256 = m.sha256
-           group by u.user_id) counted
-   where u.user_id = counted.user_id and u.media_bytes <> counted.bytes;
-  perform add_media_bytes(array_agg(owner_id), array_agg(sha256), 1)
-    from media m where not exists (select from account_usage u where u.user_id = m.owner_id);
+  lock table projects, media in share row exclusive mode;
+  insert into account_usage as u (user_id, media_bytes, projects)
+  select coalesce(held.owner_id, known.user_id), coalesce(held.bytes, 0), coalesce(held.projects, 0)
+    from (select owner_id, sum(bytes)::bigint as bytes, sum(projects)::bigint as projects
+            from (select m.owner_id, o.bytes, 0 as projects from media m join media_objects o on o.sha256 = m.sha256
+                  union all select owner_id, 0, 1 from projects) each
+           group by owner_id) held
+    full join account_usage known on known.user_id = held.owner_id
+   where (known.media_bytes, known.projects) is distinct from (coalesce(held.bytes, 0), coalesce(held.projects, 0))
+   order by 1
+      on conflict (user_id) do update set media_bytes = excluded.media_bytes, projects = excluded.projects;
 end $function$;
-comment on function recount_media_bytes() is 'Counts the stored bytes of all accounts anew.';
+comment on function recount_usage() is 'Counts the stored bytes and the projects of all accounts anew.';
 
 CREATE OR REPLACE FUNCTION public.redis_database()
  RETURNS text
@@ -1016,7 +1056,7 @@ AS $function$
 begin
   case quota
     when 'projects' then
-      return (select count(*) from projects where owner_id = person);
+      return coalesce((select projects from account_usage where user_id = person), 0);
     when 'teams' then
       return (select count(*) from team_members where user_id = person and role = 'owner');
     when 'sessions' then
@@ -1087,12 +1127,14 @@ comment on table access_rules is 'The matrix of roles, access levels and actions
 create table account_usage (
   user_id uuid not null,
   media_bytes bigint default 0 not null,
+  projects bigint default 0 not null,
   constraint account_usage_pkey PRIMARY KEY (user_id)
 );
 CREATE TRIGGER given_rows BEFORE INSERT ON public.account_usage FOR EACH ROW WHEN ((current_setting('velro.counts_usage'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
 CREATE TRIGGER given_statement BEFORE INSERT ON public.account_usage FOR EACH STATEMENT WHEN ((current_setting('velro.counts_usage'::text, true) IS DISTINCT FROM 'on'::text)) EXECUTE FUNCTION skip_computed_rows();
 comment on table account_usage is 'What accounts hold, as far as it is not counted in an index. Maintained by triggers. No foreign key, because its lock would break the lock order.';
 comment on column account_usage.media_bytes is 'Bytes of the uploads and outputs of the account, without thumbnails.';
+comment on column account_usage.projects is 'Projects that the account owns.';
 
 create table credit_balances (
   user_id uuid not null,
@@ -1478,6 +1520,10 @@ CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.projects FOR 
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.projects REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('project');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_projects();
+CREATE TRIGGER usage_by_delete AFTER DELETE ON public.projects REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
+CREATE TRIGGER usage_by_insert AFTER INSERT ON public.projects REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
+CREATE TRIGGER usage_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
+CREATE TRIGGER usage_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
 comment on table projects is 'Projects. A private project ignores its grants and keeps them.';
 comment on column projects.allow_derivatives is 'Whether users other than its owner may create children of a generation in this project.';
 

@@ -1,8 +1,8 @@
 -- What the account of a person holds, for quotas: projects and teams that it owns, live sessions, unfinished jobs, stored bytes.
 --
 -- A change that adds to it takes the lock of the account's usage, then counts, then adds, in one transaction. So of concurrent
--- changes each counts those before it. What takes away needs no lock. Rows are counted in an index; stored bytes have a
--- counter, because an account may own a million media.
+-- changes each counts those before it. What takes away needs no lock. Stored bytes and projects have counters, because an
+-- account may own a million media and thousands of projects; the other rows are few, and are counted in an index.
 
 -- Stored bytes are those of media, and those that unfinished jobs have reserved for their outputs. A job that completes turns
 -- the one into the other in its transaction. The settings keep the planner on the indexes, because it may have planned while
@@ -12,7 +12,7 @@ create or replace function usage_of(person uuid, quota text) returns bigint lang
 begin
   case quota
     when 'projects' then
-      return (select count(*) from projects where owner_id = person);
+      return coalesce((select projects from account_usage where user_id = person), 0);
     when 'teams' then
       return (select count(*) from team_members where user_id = person and role = 'owner');
     when 'sessions' then
@@ -75,16 +75,50 @@ begin
 end $$;
 comment on function add_media_bytes(uuid[], text[], integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
 
--- For changes that were made while triggers were disabled. Keeps media from changing meanwhile.
-create or replace function recount_media_bytes() returns void language plpgsql set search_path from current as $$
+-- Runs after each statement that changes projects.
+create or replace function count_projects() returns trigger language plpgsql set search_path from current as $$
 begin
-  lock table media in share row exclusive mode;
-  update account_usage u set media_bytes = counted.bytes
-    from (select u.user_id, coalesce(sum(o.bytes), 0) as bytes
-            from account_usage u left join media m on m.owner_id = u.user_id left join media_objects o on o.sha256 = m.sha256
-           group by u.user_id) counted
-   where u.user_id = counted.user_id and u.media_bytes <> counted.bytes;
-  perform add_media_bytes(array_agg(owner_id), array_agg(sha256), 1)
-    from media m where not exists (select from account_usage u where u.user_id = m.owner_id);
+  if tg_op = 'TRUNCATE' then
+    update account_usage set projects = 0 where projects <> 0;
+  elsif tg_op = 'INSERT' then
+    perform add_projects(array(select owner_id from after), '{}');
+  elsif tg_op = 'DELETE' then
+    perform add_projects('{}', array(select owner_id from before));
+  else
+    perform add_projects(
+      array(select a.owner_id from before b full join after a using (id) where a.owner_id is distinct from b.owner_id),
+      array(select b.owner_id from before b full join after a using (id) where a.owner_id is distinct from b.owner_id));
+  end if;
+  return null;
 end $$;
-comment on function recount_media_bytes() is 'Counts the stored bytes of all accounts anew.';
+comment on function count_projects() is 'Counts the projects of their owners in their usage.';
+
+-- Writes the rows in the order of their users, as add_media_bytes does.
+create or replace function add_projects(gaining uuid[], losing uuid[]) returns void
+  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+begin
+  insert into account_usage as u (user_id, projects)
+  select owner_id, sum(change)
+    from (select unnest(gaining) as owner_id, 1 as change union all select unnest(losing), -1) changes
+   where owner_id is not null group by owner_id having sum(change) <> 0 order by owner_id
+      on conflict (user_id) do update set projects = u.projects + excluded.projects;
+end $$;
+comment on function add_projects(uuid[], uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
+
+-- For changes that were made while triggers were disabled. Keeps media and projects from changing meanwhile.
+create or replace function recount_usage() returns void
+  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+begin
+  lock table projects, media in share row exclusive mode;
+  insert into account_usage as u (user_id, media_bytes, projects)
+  select coalesce(held.owner_id, known.user_id), coalesce(held.bytes, 0), coalesce(held.projects, 0)
+    from (select owner_id, sum(bytes)::bigint as bytes, sum(projects)::bigint as projects
+            from (select m.owner_id, o.bytes, 0 as projects from media m join media_objects o on o.sha256 = m.sha256
+                  union all select owner_id, 0, 1 from projects) each
+           group by owner_id) held
+    full join account_usage known on known.user_id = held.owner_id
+   where (known.media_bytes, known.projects) is distinct from (coalesce(held.bytes, 0), coalesce(held.projects, 0))
+   order by 1
+      on conflict (user_id) do update set media_bytes = excluded.media_bytes, projects = excluded.projects;
+end $$;
+comment on function recount_usage() is 'Counts the stored bytes and the projects of all accounts anew.';

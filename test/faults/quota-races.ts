@@ -135,7 +135,8 @@ const [statistics] = await sql<{ deadlocks: number }[]>`
   select deadlocks::int from pg_stat_database where datname = current_database()`
 const differing = await sql`
   select from account_usage u
-   where media_bytes <> coalesce((select sum(bytes) from media join media_objects using (sha256) where owner_id = u.user_id), 0)`
+   where media_bytes <> coalesce((select sum(bytes) from media join media_objects using (sha256) where owner_id = u.user_id), 0)
+      or projects <> (select count(*) from projects where owner_id = u.user_id)`
 console.log(
   JSON.stringify(
     { seconds, outcomes, unexpected, deadlocks: statistics?.deadlocks, samples, above, miscounted: differing.length },

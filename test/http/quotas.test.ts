@@ -246,7 +246,7 @@ describe('the quota of stored bytes', () => {
     await sql`insert into account_usage (user_id, media_bytes) values (${ada.id}, 7) on conflict do nothing`
     await sql`update account_usage set media_bytes = 7`
     await sql`delete from account_usage where user_id = ${bob.id}`
-    await sql`select recount_media_bytes()`
+    await sql`select recount_usage()`
     expect([await usageOf(ada), await usageOf(bob)]).toEqual([
       { counted: 0, held: 0 },
       { counted: 2 * bytes, held: 2 * bytes },
@@ -254,6 +254,30 @@ describe('the quota of stored bytes', () => {
     await sql`delete from media where owner_id = ${bob.id}`
     expect(await usageOf(bob)).toEqual({ counted: 0, held: 0 })
   })
+})
+
+test('the count of projects follows every way to change them in SQL, and can be counted anew', async () => {
+  const [ada, bob] = [await register(client), await register(client)]
+  const counted = async () => {
+    const rows = await sql<{ projects: number; owned: number }[]>`
+      select coalesce((select projects from account_usage where user_id = u.id), 0)::int as projects,
+             (select count(*)::int from projects where owner_id = u.id) as owned
+        from unnest(${[ada.id, bob.id]}::uuid[]) with ordinality as u (id, n) order by u.n`
+    return rows.map(({ projects, owned }) => (projects === owned ? projects : `${projects} instead of ${owned}`))
+  }
+  await sql`
+    insert into projects (id, owner_id, name)
+    select gen_random_uuid(), owner_id::uuid, 'P' from unnest(${[ada.id, ada.id, bob.id]}::text[]) owner_id`
+  expect(await counted()).toEqual([2, 1])
+  await sql`update projects set owner_id = ${bob.id} where id = (select id from projects where owner_id = ${ada.id} limit 1)`
+  await sql`update projects set name = 'Q' where owner_id = ${bob.id}`
+  expect(await counted()).toEqual([1, 2])
+  await sql`update account_usage set projects = 9`
+  await sql`delete from account_usage where user_id = ${bob.id}`
+  await sql`select recount_usage()`
+  expect(await counted()).toEqual([1, 2])
+  await sql`delete from projects where owner_id in (${ada.id}, ${bob.id})`
+  expect(await counted()).toEqual([0, 0])
 })
 
 describe('an account with figures of its own', () => {
