@@ -100,6 +100,12 @@ const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
   if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
 }
 
+/** What the decisions on these questions need, the account of each user once. */
+const queriesOf = (questions: readonly { userId: string; resource: ResourceRef }[]) => [
+  ...Array.from(new Set(questions.map(({ userId }) => userId)), (userId) => factQuery('account', userId)),
+  ...questions.map(({ userId, resource }) => resourceQuery(resource, userId)),
+]
+
 export const createAccess = ({
   facts: factCache,
   clock,
@@ -208,10 +214,7 @@ export const createAccess = ({
       )
     },
     decideMany: async (questions, deadline) => {
-      const gathered = await factCache.gather(
-        questions.flatMap(({ userId, resource }) => [factQuery('account', userId), resourceQuery(resource, userId)]),
-        deadline,
-      )
+      const gathered = await factCache.gather(queriesOf(questions), deadline)
       for (const { action } of questions) refuseStale(gathered, action)
       decisionCounters.count(gathered.tier, questions.length)
       return questions.map(({ userId, action, resource: ref }) => {

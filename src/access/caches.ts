@@ -12,6 +12,7 @@ import { noOutageHooks, type OutageHooks } from './cache/shared-outage.ts'
 import { createStaleDetector, type StaleDetector } from './cache/stale-detector.ts'
 import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
 import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-loader.ts'
+import { withTurns } from './cache/wide-loads.ts'
 import type { Bus, BusHandlers } from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
 import { readDatabaseIdentity } from './invalidation/database-identity-store.ts'
@@ -89,6 +90,9 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
 
 /** The most of memory that is taken by ids that do not exist: a client can ask about any number of them. */
 const maxAbsentShare = 0.1
+
+/** How long a load for many decisions waits for its turn; as long as a request waits at most by default. */
+const maxTurnMs = 5_000
 
 /** Limit for invalidating a stale fact on every instance. */
 const dropMs = 5_000
@@ -201,7 +205,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     })
   }
   const facts = createFactCache({
-    load: loader(database.auth),
+    load: withTurns(loader(database.auth), createDeadlines(realClock), maxTurnMs),
     prefetchLoad: loader(database.batch),
     memory,
     clock,
