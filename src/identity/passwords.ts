@@ -28,6 +28,8 @@ const phcBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64').r
 /** What counts as one address. */
 const addressBits = { v4: 32, v6: 64 }
 
+const addressKey = (address: string) => `address ${networkOf(address, addressBits)}`
+
 /** A hash that matches no password and takes as long to verify as a real one. */
 const createDecoy = (cost: Argon2Cost) => `${prefixOf(cost)}${phcBase64(randomBytes(16))}$${phcBase64(randomBytes(32))}`
 
@@ -61,6 +63,8 @@ export type Hashing = {
 export type Passwords = {
   /** Runs `work`, which may hash and verify any number of times, and does other work only if it is short. */
   inTurn<T>(requester: Requester, deadline: Deadline, work: (hashing: Hashing) => Promise<T>): Promise<T>
+  /** Throws `identity.busy` where `inTurn` would for any account from this address, so that Postgres is not asked in vain. */
+  refuseIfBusy(address: string): void
   /** Throws `identity.password_common` for a password on the list of common ones. */
   refuseCommon(password: string): Promise<void>
   /** Whether a stored hash has other than the current parameters. */
@@ -68,6 +72,9 @@ export type Passwords = {
   readonly load: Load
   close(): Promise<void>
 }
+
+const toFault = (error: unknown): unknown =>
+  error instanceof QueueFull || error instanceof PoolBusy ? new Fault('identity.busy', { cause: error }) : error
 
 /** Turns at once for each worker: one computes, one asks Postgres about its attempt or has just done so. */
 const turnsPerWorker = 2
@@ -108,13 +115,17 @@ export const createPasswords = ({
     },
     inTurn: ({ address, account }, deadline, work) =>
       queue
-        .run([`address ${networkOf(address, addressBits)}`, `account ${account}`], deadline, () =>
-          work(hashingUntil(deadline)),
-        )
+        .run([addressKey(address), `account ${account}`], deadline, () => work(hashingUntil(deadline)))
         .catch((error) => {
-          const busy = error instanceof QueueFull || error instanceof PoolBusy
-          throw busy ? new Fault('identity.busy', { cause: error }) : error
+          throw toFault(error)
         }),
+    refuseIfBusy: (address) => {
+      try {
+        queue.refuseIfFull([addressKey(address)])
+      } catch (error) {
+        throw toFault(error)
+      }
+    },
     refuseCommon: async (given) => {
       if ((await commonPasswords()).has(given.normalize('NFC').toLowerCase()))
         throw new Fault('identity.password_common')

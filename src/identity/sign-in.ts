@@ -35,6 +35,7 @@ export const createSignIn =
     device: Device,
   ): Promise<SignInResponse> => {
     const { deadline } = context
+    passwords.refuseIfBusy(device.address)
     const presented = { email: input.email, deviceToken: input.device_token }
     const { user: found, attempt, knownToken } = await protection.admit(deadline, presented, device)
     const { address } = device

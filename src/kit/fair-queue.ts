@@ -13,6 +13,8 @@ type Entry<T> = { readonly item: T; readonly keys: readonly string[]; readonly r
 export type FairQueue<T> = {
   /** `displaced`: the item that lost its place. False: the item was not added. */
   add(item: T, keys: readonly string[]): { readonly displaced: T | undefined } | false
+  /** Whether an item with these keys, and others perhaps, could be added. */
+  accepts(keys: readonly string[]): boolean
   take(): T | undefined
   /** Removes an item that waits. Does nothing for another one. */
   remove(item: T): void
@@ -60,9 +62,15 @@ export const createFairQueue = <T>(maxItems: number): FairQueue<T> => {
     return rounds.get(highest)?.at(-1)
   }
 
+  /** The round of a new item. */
+  const roundOf = (keys: readonly string[]): number =>
+    Math.max(current, ...keys.map((key) => (lastRounds.get(key) ?? Number.NEGATIVE_INFINITY) + 1))
+
   return {
+    accepts: (keys) => entries.size < maxItems || (newestOfHighest()?.round ?? current) > roundOf(keys),
+
     add: (item, keys) => {
-      const round = Math.max(current, ...keys.map((key) => (lastRounds.get(key) ?? Number.NEGATIVE_INFINITY) + 1))
+      const round = roundOf(keys)
       let displaced: Entry<T> | undefined
       if (entries.size >= maxItems) {
         displaced = newestOfHighest()

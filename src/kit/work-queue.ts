@@ -15,6 +15,8 @@ export class QueueFull extends Error {
  */
 export type WorkQueue = {
   run<T>(keys: readonly string[], deadline: Deadline, work: () => Promise<T>): Promise<T>
+  /** Throws `QueueFull` where `run` would refuse work with these keys, and others perhaps. */
+  refuseIfFull(keys: readonly string[]): void
   readonly running: number
   readonly waiting: number
   /** Work that got no turn: refused at once, displaced by that of another requester, or not served in time. */
@@ -49,6 +51,12 @@ export const createWorkQueue = ({ atOnce, maxWaiting }: { atOnce: number; maxWai
   }
 
   return {
+    refuseIfFull: (keys) => {
+      if (running < atOnce || queue.accepts(keys)) return
+      shed += 1
+      throw new QueueFull()
+    },
+
     run: async (keys, deadline, work) => {
       if (closed) throw new QueueFull()
       if (running < atOnce) running += 1

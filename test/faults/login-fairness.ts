@@ -3,10 +3,10 @@ import { api, type Person, register, startServer, type TestServer } from '../har
 /**
  * Logins of others while one address keeps wrong logins in flight, at the real cost of a hash:
  *
- *     bun test/faults/login-fairness.ts [--directory OTHER_CHECKOUT] [--in-flight 160]
+ *     bun test/faults/login-fairness.ts [--directory OTHER_CHECKOUT] [--in-flight 160] [--limits off]
  *
  * The flood runs in a process of its own. It names another unknown account each time, so that only the queue for hashes and
- * no pause of an account is measured. Limits of requests are off.
+ * no pause of an account is measured. Without limits of requests the queue alone keeps the flood off.
  */
 const others = 20
 const option = (name: string): string | undefined => {
@@ -35,7 +35,7 @@ const flood = async (baseUrl: string, inFlight: number): Promise<void> => {
 
 type Timed = { readonly status: number; readonly ms: number }
 
-/** One login after the other, each from an address of its own. */
+/** One login after the other, each of another person from another address. */
 const logIn = async (server: TestServer, people: readonly Person[]): Promise<Timed[]> => {
   const timed: Timed[] = []
   for (let at = 0; at < others; at += 1) {
@@ -65,10 +65,11 @@ const report = (name: string, alone: readonly Timed[], flooded: readonly Timed[]
 const main = async (): Promise<void> => {
   const server = await startServer({
     runtime: 'bun',
-    env: { TRUSTED_PROXIES: '127.0.0.1', LIMITS: 'off', LOG_LEVEL: 'silent' },
+    env: { TRUSTED_PROXIES: '127.0.0.1', LIMITS: option('--limits') ?? 'on', LOG_LEVEL: 'silent' },
     directory: option('--directory') ?? process.cwd(),
   })
-  const people = [await register(api(server.baseUrl)), await register(api(server.baseUrl))]
+  const people: Person[] = []
+  for (let index = 0; index < others; index += 1) people.push(await register(api(server.baseUrl)))
   const given = option('--in-flight')
   for (const inFlight of given === undefined ? [20, 160] : [Number(given)]) {
     const alone = await logIn(server, people)

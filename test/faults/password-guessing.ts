@@ -2,9 +2,9 @@ import { api, type Runtime, register, startServer } from '../harness.ts'
 
 /**
  * 10,000 wrong passwords for one account from 5,000 addresses, while its owner signs in on a known device, from a known network
- * and on a new device, and another account signs in too. At the real cost of a hash, with limits of requests off.
+ * and on a new device, and another account signs in too. At the real cost of a hash.
  *
- *     bun test/faults/password-guessing.ts [bun|deno] [OTHER_CHECKOUT]
+ *     bun test/faults/password-guessing.ts [bun|deno] [OTHER_CHECKOUT] [LIMITS]
  */
 const attempts = 10_000
 const addresses = 5_000
@@ -14,7 +14,7 @@ const path = '/api/v1/auth/login'
 const runtime: Runtime = process.argv[2] === 'deno' ? 'deno' : 'bun'
 const server = await startServer({
   runtime,
-  env: { TRUSTED_PROXIES: '127.0.0.1', LIMITS: 'off', LOG_LEVEL: 'silent' },
+  env: { TRUSTED_PROXIES: '127.0.0.1', LIMITS: process.argv[4] ?? 'on', LOG_LEVEL: 'silent' },
   directory: process.argv[3] ?? process.cwd(),
 })
 const client = api(server.baseUrl)

@@ -42,6 +42,7 @@ test('an item added while others of its key are taken one by one is due after on
 test('a full queue takes an item of a quiet key in place of the newest of the busiest', () => {
   const queue = createFairQueue<string>(4)
   for (const item of ['a1', 'b1', 'a2', 'a3']) queue.add(item, [item.charAt(0)])
+  expect([queue.accepts(['c']), queue.accepts(['a']), queue.accepts(['b'])]).toEqual([true, false, true])
   expect(queue.add('c1', ['c'])).toEqual({ displaced: 'a3' })
   expect(queue.add('d1', ['d'])).toEqual({ displaced: 'a2' })
   expect(queue.size).toBe(4)
@@ -51,7 +52,7 @@ test('a full queue takes an item of a quiet key in place of the newest of the bu
 test('a full queue refuses an item whose key has as many as the busiest', () => {
   const queue = createFairQueue<string>(2)
   for (const item of ['a1', 'b1']) queue.add(item, [item.charAt(0)])
-  expect([queue.add('a2', ['a']), queue.add('b2', ['b']), queue.add('c1', ['c'])]).toEqual([false, false, false])
+  for (const key of ['a', 'b', 'c']) expect([queue.accepts([key]), queue.add(`${key}2`, [key])]).toEqual([false, false])
   expect(takeAll(queue)).toEqual(['a1', 'b1'])
 })
 
@@ -90,7 +91,9 @@ test('whatever is added, taken and removed, each item leaves once and no more wa
       for (const [item, step] of operations.entries()) {
         if (step.kind === 'add') {
           const keys = [`address ${step.address}`, `account ${step.account}`]
+          const accepted = queue.accepts(keys)
           const added = queue.add(item, keys)
+          expect(added !== false).toBe(accepted)
           if (added === false) expect(waiting.size).toBe(6)
           else {
             if (added.displaced !== undefined) expect(waiting.delete(added.displaced)).toBe(true)

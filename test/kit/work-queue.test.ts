@@ -48,6 +48,8 @@ test('beyond those that may wait work is refused, the newest of the busiest firs
   const waiting = queue.run(['a'], patient(), start('a2'))
   const displaced = outcomeOf(queue.run(['a'], patient(), start('a3')))
   expect(await outcomeOf(queue.run(['a'], patient(), start('a4')))).toBeInstanceOf(QueueFull)
+  expect(() => queue.refuseIfFull(['a'])).toThrow(QueueFull)
+  queue.refuseIfFull(['b'])
   const quiet = queue.run(['b'], patient(), start('b1'))
   expect(await displaced).toBeInstanceOf(QueueFull)
   for (const name of ['a1', 'a2', 'b1']) await end(name)
