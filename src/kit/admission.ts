@@ -5,9 +5,12 @@ export class Overloaded extends Error {
   override readonly name = 'Overloaded'
 }
 
+/** One for all refusals: the stack of each would cost as much as the rest of a refusal. */
+const overloaded = new Overloaded()
+
 /**
  * In the order in which work is admitted. `revocation` takes access away and is never refused. `continuation` is further work of a
- * request that was admitted before, and is not refused either: what was done for it would be lost.
+ * request that was admitted before, and is not refused either: the work already done for it would be lost.
  */
 const priorities = ['revocation', 'continuation', 'read', 'other'] as const
 export type Priority = (typeof priorities)[number]
@@ -299,7 +302,7 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
     limit.reach()
     if (level >= refusable && estimateWaitMs(level) > mayWaitMs(maxWaitMs)) {
       refuse()
-      return Promise.reject(new Overloaded())
+      return Promise.reject(overloaded)
     }
     growth.arrive(waiting === 0)
     waiting += 1
@@ -308,7 +311,7 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
       queues[level]?.push({
         sinceMs: clock.monotonic(),
         start: () => begin(resolve),
-        refuse: () => reject(new Overloaded()),
+        refuse: () => reject(overloaded),
       })
     })
   }
