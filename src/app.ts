@@ -25,6 +25,7 @@ import { createHostCheck, pathOf } from './kit/authority.ts'
 import type { Deadline } from './kit/deadline.ts'
 import { createTraceIds, traceIdOf } from './kit/trace-id.ts'
 import { createAnonymousCount } from './limits/anonymous.ts'
+import { limitRoutes } from './limits/routes.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
 import { monitoringRoutes } from './monitoring/routes.ts'
@@ -149,6 +150,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
     .use(userRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
+    .use(limitRoutes({ ...services, addressOf: addresses.of }))
     .use(accessRoutes(services))
     .use(authzenRoutes(services))
     .use(serviceKeyRoutes({ ...services, addressOf: addresses.of }))

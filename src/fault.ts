@@ -59,6 +59,11 @@ export const catalogue = {
       'violated-policies': { text: 'list', description: 'The same budget, as it is named in RateLimit-Policy' },
     },
   },
+  'limit.unavailable': {
+    status: 503,
+    message: 'The limits in Redis cannot be reached; try again',
+    retryAfterS: 1,
+  },
   'server.failed': { status: 500, message: 'An internal error occurred' },
   'server.stopping': { status: 503, message: 'This instance is shutting down; try again', retryAfterS: 1 },
   'server.overloaded': {

@@ -18,6 +18,8 @@ export const securityEvents = {
   'user.changed': ['info', 'an operator changed an account'],
   'user.failures_cleared': ['info', 'an operator ended the pauses of an account'],
   'service_key.created': ['info', 'an operator created a service key'],
+  'service_key.limited': ['info', 'an operator changed the limit of a service key'],
+  'limit.lifted': ['info', 'an operator lifted a limit'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>
 

@@ -236,6 +236,7 @@ export const createLimits = ({
     decisions: budgets.counts,
     keysInMemory: (): number => budgets.size,
     list: (limit: number) => budgets.list(limit),
+    /** Forgets what is counted of a key, here and in Redis; false where that could not be reached. */
     lift: (budget: string, id: string) => budgets.lift(budget, id),
     forget: budgets.forget,
   }

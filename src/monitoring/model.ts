@@ -95,5 +95,29 @@ const load = closed({
 /** Work of requests. `batches` load the facts of many decisions at once, `statements` those of one; `hashes` are of passwords. */
 const admission = closed({ statements: load, batches: load, changes: load, uploads: load, hashes: load })
 
-export const metrics = closed({ admission, caches, bus, stale_reads: staleReads })
+const counted = closed({
+  admitted: count('Requests of this instance since its start'),
+  refused: count('Or, with LIMITS=monitor, those that would have been'),
+})
+const limits = closed({
+  mode: oneOf(['on', 'monitor', 'off'] as const),
+  budgets: closed({
+    api: counted,
+    generation: counted,
+    media: counted,
+    auth_account_and_address: counted,
+    auth_account: counted,
+    auth_address: counted,
+    anonymous: counted,
+    service_key: counted,
+  }),
+  decisions: closed({
+    local: count('By memory alone'),
+    shared: count('By Redis'),
+    fallback: count('By this instance alone, because Redis was not reached or too slow'),
+  }),
+  keys: count('Keys of budgets in memory'),
+})
+
+export const metrics = closed({ limits, admission, caches, bus, stale_reads: staleReads })
 export type Metrics = Static<typeof metrics>

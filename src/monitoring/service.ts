@@ -3,6 +3,7 @@ import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
 import type { Load } from '../kit/admission.ts'
 import type { Admissions } from '../kit/admitted-deadline.ts'
+import type { Limits } from '../limits/limits.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Metrics } from './model.ts'
 
@@ -18,6 +19,7 @@ type Dependencies = {
   readonly admissions: Admissions
   readonly uploads: { readonly load: Load }
   readonly passwords: { readonly load: Load }
+  readonly limits: Pick<Limits, 'mode' | 'counts' | 'decisions' | 'keysInMemory'>
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -37,6 +39,7 @@ export const createMonitoring = ({
   redis,
   outage,
   l1,
+  limits,
   admissions,
   uploads,
   passwords,
@@ -108,8 +111,16 @@ export const createMonitoring = ({
     return { allowed, refused_because: allowed ? null : (outage.refusal ?? null) }
   }
 
+  const limitMetrics = (): Metrics['limits'] => ({
+    mode: limits.mode,
+    budgets: limits.counts,
+    decisions: limits.decisions,
+    keys: limits.keysInMemory(),
+  })
+
   return {
     metrics: (): Metrics => ({
+      limits: limitMetrics(),
       admission: admissionMetrics(),
       caches: cacheMetrics(),
       bus: busMetrics(),

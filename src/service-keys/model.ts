@@ -6,12 +6,18 @@ const scopeList = t.Array(oneOf(scopes), { minItems: 1, maxItems: scopes.length,
 export const serviceKeyParams = closed({ service_key_id: id('Service key') })
 export const page = closed(pageQuery)
 
+const limitPerSecond = t.Union([t.Integer({ minimum: 1, maximum: 1_000_000 }), t.Null()], {
+  description: 'Requests per second with this key, a batch by its items; null: no limit',
+})
+export const serviceKeyChanges = closed({ limit_per_second: limitPerSecond })
+
 export const newServiceKey = closed({
   name: text(1, 200),
   scopes: scopeList,
   expires_at: t.Optional(
     t.String({ format: 'date-time', description: 'Must be in the future. Without it the key never expires' }),
   ),
+  limit_per_second: t.Optional(limitPerSecond),
 })
 export type NewServiceKey = Static<typeof newServiceKey>
 
@@ -24,6 +30,7 @@ const properties = {
   expires_at: t.Union([timestamp(), t.Null()]),
   last_used_at: t.Union([timestamp(), t.Null()], { description: 'Accurate to one minute' }),
   revoked_at: t.Union([timestamp(), t.Null()]),
+  limit_per_second: limitPerSecond,
 }
 
 export const serviceKey = closed(properties)

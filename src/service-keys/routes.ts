@@ -37,6 +37,28 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
         { summary: 'List all keys, newest first, including revoked ones', tags, errors: ['access.admins_only'] },
       ),
     })
+    .patch(
+      '/:service_key_id',
+      ({ context, caller, params, body, request }) =>
+        serviceKeys.setLimit(
+          context,
+          caller,
+          { id: params.service_key_id, limit: body.limit_per_second },
+          addressOf(request),
+        ),
+      {
+        operator: true,
+        ...contract(
+          { params: model.serviceKeyParams, body: model.serviceKeyChanges },
+          { 200: model.serviceKey },
+          {
+            summary: 'Set or remove the limit of a key. It counts from the next request on',
+            tags,
+            errors: ['service_key.not_found', 'access.admins_only'],
+          },
+        ),
+      },
+    )
     .delete(
       '/:service_key_id',
       async ({ context, caller, params, request, status }) => {

@@ -20,6 +20,7 @@ const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
   expires_at: row.expires_at?.toISOString() ?? null,
   last_used_at: row.last_used_at?.toISOString() ?? null,
   revoked_at: row.revoked_at?.toISOString() ?? null,
+  limit_per_second: row.limit_per_second,
 })
 
 /** False for a day that its month does not have: the Date parser would move it into the next month. */
@@ -80,6 +81,7 @@ export const createServiceKeys = ({
           created_by: caller.userId,
           created_at: now,
           expires_at: expiry,
+          limit_per_second: input.limit_per_second ?? null,
         })
         return { ...toServiceKey(row), key }
       },
@@ -92,6 +94,23 @@ export const createServiceKeys = ({
   list: async (context: RequestContext, place: { after: string | null; limit: number }) => {
     const { items, next_cursor } = toPage(await store.list(context.deadline, place), place.limit)
     return { items: items.map(toServiceKey), next_cursor }
+  },
+
+  /** The limit counts on every instance once this has resolved. */
+  setLimit: async (
+    context: RequestContext,
+    caller: Caller,
+    { id, limit }: { id: string; limit: number | null },
+    address: string,
+  ): Promise<ServiceKey> => {
+    const changed = await changes.commitAndInvalidate(context.deadline, async (tx) => {
+      await operators.requireForShare(tx, caller)
+      const row = await store.setLimit(tx, id, limit)
+      if (row === undefined) throw new Fault('service_key.not_found')
+      return toServiceKey(row)
+    })
+    record(context, 'service_key.limited', { address, by: caller.userId, service_key_id: id, limit_per_second: limit })
+    return changed
   },
 
   revoke: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {

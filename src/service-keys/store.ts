@@ -11,18 +11,22 @@ export type ServiceKeyRow = {
   expires_at: Date | null
   last_used_at: Date | null
   revoked_at: Date | null
+  limit_per_second: number | null
 }
 
 type Place = { readonly after: string | null; readonly limit: number }
 
 export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
   const columns = (on: Queryable) => on`
-    id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at`
+    id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at, limit_per_second`
 
   return {
     insert: async (
       tx: TransactionSql,
-      key: Pick<ServiceKeyRow, 'id' | 'name' | 'scopes' | 'created_by' | 'created_at' | 'expires_at'> & {
+      key: Pick<
+        ServiceKeyRow,
+        'id' | 'name' | 'scopes' | 'created_by' | 'created_at' | 'expires_at' | 'limit_per_second'
+      > & {
         secret_hash: Uint8Array
       },
     ): Promise<ServiceKeyRow> => {
@@ -36,6 +40,14 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
         select ${columns(sql)} from service_keys
          where ${after}::uuid is null or id < ${after}::uuid
          order by id desc limit ${limit + 1}`),
+
+    /** Undefined when there is no such key or it is revoked. */
+    setLimit: async (tx: TransactionSql, id: string, limit: number | null): Promise<ServiceKeyRow | undefined> => {
+      const [row] = await tx<ServiceKeyRow[]>`
+        update service_keys set limit_per_second = ${limit} where id = ${id} and revoked_at is null
+        returning ${columns(tx)}`
+      return row
+    },
 
     /** Returns false when there is no such key or it is revoked already. */
     revoke: async (tx: TransactionSql, id: string, at: Date): Promise<boolean> => {

@@ -14,6 +14,7 @@ const listenToAll = () => {
     progress: receive('progress'),
     job: receive('job'),
     cancelled: receive('cancelled'),
+    limit_lifted: receive('limit_lifted'),
     orphans: receive('orphans'),
   }
   return { received, listeners }
@@ -41,6 +42,7 @@ describe('a message on the bus', () => {
     ['progress', { generationId: 'g', attempt: 2, fraction: 0.25 }, 'progress g 2 0.25'],
     ['job', {}, 'job'],
     ['cancelled', { generationId: 'g' }, 'cancelled g'],
+    ['limit_lifted', { budget: 'api', key: 'a b' }, 'lifted api a%20b'],
     ['orphans', {}, 'orphans'],
   ] as const)('of the topic %s is parsed to the value it was encoded from: %j', (topic, message, payload) => {
     const { received, listeners } = listenToAll()

@@ -213,6 +213,15 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', call: ({ serviceKey }) => ({ path: { service_key_id: serviceKey } }) },
   ],
 
+  'PATCH /api/v1/service-keys/{service_key_id}': [
+    {
+      needs: 'operator',
+      call: ({ serviceKey }) => ({ path: { service_key_id: serviceKey }, body: { limit_per_second: 100 } }),
+    },
+  ],
+  'GET /api/v1/security/limits': [{ needs: 'operator' }],
+  'POST /api/v1/security/limits/lift': [{ needs: 'operator', ...withBody({ budget: 'api', key: 'unknown' }) }],
+
   'GET /api/v1/users': [{ needs: 'operator' }],
   'GET /api/v1/users/{user_id}': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/users/{user_id}/quotas': [{ needs: 'operator', ...onStranger() }],

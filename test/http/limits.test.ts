@@ -185,6 +185,94 @@ describe('other budgets', () => {
   })
 })
 
+describe('an operator', () => {
+  let operator: Person
+  beforeAll(async () => {
+    operator = await registerFrom()
+    await app.services.database.admin`update users set role = 'admin', plan = 'enterprise' where id = ${operator.id}`
+    await app.caughtUp()
+  })
+  const asOperator = () => ({ token: operator.token })
+
+  test('sees who is limited and lifts it', async () => {
+    const ada = await registerFrom()
+    await repeat(22, () => check(ada))
+    const list = async () => {
+      const { body } = await client.get('/api/v1/security/limits', asOperator())
+      return body.items.find(({ key }: { key: string }) => key === ada.id)
+    }
+    expect(await list()).toMatchObject({ budget: 'api', limit: 20, used: 20, refused: 2 })
+    const lifted = await client.post('/api/v1/security/limits/lift', { budget: 'api', key: ada.id }, asOperator())
+    expect(lifted.status).toBe(204)
+    expect(await list()).toBeUndefined()
+    expect((await check(ada)).status).toBe(200)
+    expect(logged('limit.lifted')).toMatchObject([{ by: operator.id, budget: 'api', key: ada.id }])
+  })
+
+  test('sets figures of an account, which count from the next request on, and removes them', async () => {
+    const ada = await registerFrom()
+    const set = (limits: object | null) => client.patch(`/api/v1/users/${ada.id}`, { limits }, asOperator())
+    expect((await set({ api: 3, projects: 7 })).body.limits).toEqual({ api: 3, projects: 7 })
+    const answers = await repeat(4, () => check(ada))
+    expect(statusesOf(answers)).toEqual([200, 200, 200, 429])
+    expectExceeded(answers[3], 'api', 3)
+    expect((await set(null)).body.limits).toBeNull()
+    expect((await check(ada)).status).toBe(200)
+    for (const wrong of [{ api: 0 }, { api: 1.5 }, { api: '5' }, { anonymous: 5 }, { api: 1_000_001 }, []])
+      expect([wrong, (await set(wrong)).status]).toEqual([wrong, 422])
+  })
+
+  test('sets the limit of a service key, which counts from the next request on', async () => {
+    const input = { name: 'gateway', scopes: ['authorization:check'], limit_per_second: 2 }
+    const { body: made } = await client.post('/api/v1/service-keys', input, asOperator())
+    expect(made.limit_per_second).toBe(2)
+    const ask = () => client.post(checkPath, { ...question(), user_id: operator.id }, { token: made.key })
+    const answers = await Promise.all(Array.from({ length: 30 }, ask))
+    const refused = answers.find(({ status }) => status === 429)
+    expectExceeded(refused, 'service_key', 2, 1)
+    const path = `/api/v1/service-keys/${made.id}`
+    expect((await client.patch(path, { limit_per_second: null }, asOperator())).body.limit_per_second).toBeNull()
+    expect(new Set(statusesOf(await Promise.all(Array.from({ length: 30 }, ask))))).toEqual(new Set([200]))
+  })
+
+  test('reads what was counted from the metrics', async () => {
+    const { body } = await client.get('/api/v1/performance/metrics', asOperator())
+    expect(body.limits.mode).toBe('on')
+    expect(body.limits.budgets.api.admitted).toBeGreaterThan(0)
+    expect(body.limits.decisions).toMatchObject({ shared: 0, fallback: 0 })
+  })
+})
+
+test('a proxy that is not trusted, and has a private address, is not limited by address, and /ready says so', async () => {
+  const untrusting = await startApp({ config: { limits: 'on', policy } })
+  try {
+    const { get } = api(untrusting.baseUrl)
+    expect((await get('/ready')).body).toEqual({ status: 'ready', reasons: [] })
+    const answers = await repeat(10, () => get('/api/v1/models', { headers: from() }))
+    expect(statusesOf(answers)).toEqual(Array(10).fill(200))
+    expect((await get('/ready')).body).toEqual({ status: 'degraded', reasons: ['proxy.untrusted'] })
+    expect(statusesOf(await repeat(7, () => get('/api/v1/models')))).toEqual([...Array(6).fill(200), 429])
+  } finally {
+    await untrusting.close()
+  }
+})
+
+test('with LIMITS=monitor nothing is refused, and what would have been is counted and logged', async () => {
+  const lines: string[] = []
+  const monitoring = await startApp({
+    config: { limits: 'monitor', policy },
+    log: createLog('info', { write: (line: string) => void lines.push(line) }),
+  })
+  try {
+    const { get } = api(monitoring.baseUrl)
+    expect(statusesOf(await repeat(8, () => get('/api/v1/models')))).toEqual(Array(8).fill(200))
+    expect(monitoring.services.limits.counts.anonymous).toEqual({ admitted: 6, refused: 2 })
+    expect(lines.filter((line) => line.includes('"limit.exceeded"')).length).toBe(1)
+  } finally {
+    await monitoring.close()
+  }
+})
+
 describe('the answers', () => {
   test('are documented with 429 and its headers on every route but those that count on no budget', async () => {
     const { body } = await client.get('/docs/json', { headers: from() })

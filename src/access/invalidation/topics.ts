@@ -43,6 +43,8 @@ export type TopicMessages = {
   /** A job was added to the queue. */
   job: Record<never, never>
   cancelled: { readonly generationId: string }
+  /** An operator lifted a limit: what is counted of this key of a budget is forgotten. */
+  limit_lifted: { readonly budget: string; readonly key: string }
   /** Media objects lost their last reference. */
   orphans: Record<never, never>
 }
@@ -62,6 +64,13 @@ const noWriter = '-'
 const parsePosition = (word: string | undefined): number | undefined => {
   const position = word === undefined ? Number.NaN : Number(word)
   return Number.isSafeInteger(position) ? position : undefined
+}
+const decode = (word: string): string | undefined => {
+  try {
+    return decodeURIComponent(word)
+  } catch {
+    return undefined
+  }
 }
 const noMessage = { encode: () => [], parse: () => ({}) }
 const ofInstance = {
@@ -127,6 +136,14 @@ const topics: { readonly [T in TopicName]: Topic<TopicMessages[T]> } = {
     word: 'cancelled',
     encode: ({ generationId }) => [generationId],
     parse: ([generationId]) => (generationId ? { generationId } : undefined),
+  },
+  limit_lifted: {
+    word: 'lifted',
+    encode: ({ budget, key }) => [budget, encodeURIComponent(key)],
+    parse: ([budget, key]) => {
+      const decoded = key === undefined ? undefined : decode(key)
+      return budget && decoded ? { budget, key: decoded } : undefined
+    },
   },
   orphans: { word: 'orphans', ...noMessage },
 }

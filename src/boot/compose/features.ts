@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { createGuard } from '../../access/guard.ts'
+import { commonChannel, encodeMessage } from '../../access/invalidation/topics.ts'
 import { createCredits } from '../../credits/service.ts'
 import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'
 import { createWelcome } from '../../credits/welcome.ts'
@@ -28,9 +29,11 @@ import { createRunner } from '../../jobs/runner.ts'
 import { createJobStore } from '../../jobs/store.ts'
 import { createWork } from '../../jobs/work.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
+import { createLimitOperations } from '../../limits/operations.ts'
 import { createQuotaStore } from '../../limits/quota-store.ts'
 import { createQuotas } from '../../limits/quotas.ts'
 import { createSpendingOfRoutes } from '../../limits/spending.ts'
+import { createLimitStore } from '../../limits/store.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -332,8 +335,15 @@ export const composeFeatures = (
     }),
     serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock, record }),
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
+    limitOperations: createLimitOperations({
+      limits: shared.limits,
+      announceLifted: (deadline, lifted) =>
+        createLimitStore(database.admin).announce(deadline, commonChannel, encodeMessage('limit_lifted', lifted)),
+      record,
+    }),
     monitoring: createMonitoring({
       caches,
+      limits: shared.limits,
       decisionCounters,
       redis,
       outage,

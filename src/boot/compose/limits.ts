@@ -22,5 +22,7 @@ export const composeLimits = (
   if (config.limits === 'off') {
     log.warn({ event: 'limits.off' }, 'LIMITS is off: no request is limited')
   }
-  return createLimits({ budgets, policy: config.policy, mode: config.limits, clock, log })
+  const limits = createLimits({ budgets, policy: config.policy, mode: config.limits, clock, log })
+  bus.on('limit_lifted', ({ budget, key }) => limits.forget(budget, key))
+  return limits
 }

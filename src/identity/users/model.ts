@@ -1,7 +1,23 @@
 import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
+import { maxBudget, maxQuota, planBudgetNames, quotaNames } from '../../limits/policy.ts'
 import { user } from '../model.ts'
 
 const { role, plan, status } = user.properties
+
+/** Budgets in units per minute, and quotas, as in src/limits/policy.ts. */
+const accountLimits = t.Object(
+  {
+    ...Object.fromEntries(
+      planBudgetNames.map((name) => [name, t.Optional(t.Integer({ minimum: 1, maximum: maxBudget }))]),
+    ),
+    ...Object.fromEntries(quotaNames.map((name) => [name, t.Optional(t.Integer({ minimum: 1, maximum: maxQuota }))])),
+  },
+  {
+    additionalProperties: false,
+    description: 'Budgets per minute and quotas of this account, each instead of the one of its plan',
+  },
+)
+const ownLimits = t.Union([accountLimits, t.Null()])
 
 export const accountParams = closed({ user_id: id('User') })
 
@@ -17,6 +33,7 @@ export const accountChanges = t.Object(
     status: t.Optional(oneOf(['active', 'suspended'] as const)),
     role: t.Optional(role),
     plan: t.Optional(plan),
+    limits: t.Optional(ownLimits),
     email_verified: t.Optional(
       t.Boolean({
         description: 'True also gives the welcome credits that were pending, unless their limit withholds them',
@@ -30,6 +47,7 @@ export type AccountChanges = Static<typeof accountChanges>
 export const account = closed({
   ...user.properties,
   email: t.Union([t.String(), t.Null()], { description: 'Null once the account is deleted' }),
+  limits: ownLimits,
 })
 export type Account = Static<typeof account>
 export const signInFailures = closed({

@@ -18,6 +18,7 @@ const toAccount = (row: AccountRow): Account => ({
   display_name: row.display_name,
   role: row.role,
   plan: row.plan,
+  limits: row.limits as Account['limits'],
   status: row.status,
   created_at: row.created_at.toISOString(),
   email_verified: row.email_verified_at !== null,
@@ -91,7 +92,9 @@ export const createUsers = ({
       if (isVerified === true) await verified(tx, id)
       return toAccount(updated)
     })
-    record(context, 'user.changed', { address, user_id: id, by: caller.userId, ...input })
+    const { limits, ...changed } = input
+    const entry = limits === undefined ? changed : { ...changed, limits: JSON.stringify(limits) }
+    record(context, 'user.changed', { address, user_id: id, by: caller.userId, ...entry })
     return account
   },
 })

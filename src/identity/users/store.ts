@@ -15,6 +15,12 @@ export type AccountFilter = {
   readonly status: AccountRow['status'] | undefined
 }
 
+/** The driver takes an object for a row, so a column of JSON is marked as such. */
+const toColumns = (tx: TransactionSql, { limits, ...columns }: ChangedColumns) => ({
+  ...columns,
+  ...(limits !== undefined && { limits: limits === null ? null : tx.json(limits as never) }),
+})
+
 export const createUserStore = (sql: Sql) => {
   /** Every column except the password hash, which operators must not see. */
   const columns = (on: Queryable) => on`
@@ -50,7 +56,7 @@ export const createUserStore = (sql: Sql) => {
     /** Call with the account locked. Uses the clock and not now(), because the transaction may have waited for the lock. */
     update: async (tx: TransactionSql, id: string, changes: ChangedColumns): Promise<AccountRow> => {
       const [row] = await tx<AccountRow[]>`
-        update users set ${tx(changes)}, updated_at = clock_timestamp() where id = ${id} returning ${columns(tx)}`
+        update users set ${tx(toColumns(tx, changes))}, updated_at = clock_timestamp() where id = ${id} returning ${columns(tx)}`
       return row as AccountRow
     },
   }

@@ -25,6 +25,7 @@ const unprovoked: readonly FaultCode[] = [
   'quota.teams',
   'quota.team_members',
   'limit.exceeded',
+  'limit.unavailable',
   'project.new_owner_full',
   'team.new_owner_full',
 ]

@@ -1,0 +1,49 @@
+import { Fault } from '../fault.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
+import type { Deadline } from '../kit/deadline.ts'
+import type { Limits } from './limits.ts'
+import type { LimitedKeys } from './model.ts'
+import type { Budget } from './policy.ts'
+
+const maxListed = 200
+
+/** What operators see of the limits, and what they may lift. */
+export const createLimitOperations = ({
+  limits,
+  announceLifted,
+  record,
+}: {
+  limits: Pick<Limits, 'list' | 'lift'>
+  /** Tells the other instances to forget a key. */
+  announceLifted: (deadline: Deadline, lifted: { budget: string; key: string }) => Promise<void>
+  record: RecordSecurityEvent
+}) => ({
+  list: async (): Promise<LimitedKeys> => {
+    const found = await limits.list(maxListed)
+    return {
+      items: found.map(({ budget, id, limit, used, refused, untilMs }) => ({
+        budget: budget as Budget,
+        key: id,
+        limit,
+        used,
+        refused,
+        retry_after_seconds: Math.ceil(untilMs / 1_000),
+      })),
+    }
+  },
+
+  /** Throws `limit.unavailable` where the counts in Redis remain. */
+  lift: async (
+    context: RequestContext,
+    caller: { readonly userId: string },
+    { budget, key }: { budget: string; key: string },
+    address: string,
+  ): Promise<void> => {
+    if (!(await limits.lift(budget, key))) throw new Fault('limit.unavailable')
+    await announceLifted(context.deadline, { budget, key })
+    record(context, 'limit.lifted', { address, by: caller.userId, budget, key })
+  },
+})
+
+export type LimitOperations = ReturnType<typeof createLimitOperations>

@@ -1,0 +1,50 @@
+import { systemClock } from '../../src/kit/clock.ts'
+import { type Budgets, createBudgets, type Demand } from '../../src/limits/budgets.ts'
+import { createRedisExchange, limitScripts } from '../../src/limits/redis-exchange.ts'
+import { createLog } from '../../src/platform/log.ts'
+import { createRedis } from '../../src/platform/redis.ts'
+
+export type Instance = { readonly budgets: Budgets; connected(): Promise<void>; close(): Promise<void> }
+
+/** Instances that share budgets through the Redis at this URL. */
+export const startInstances = async (url: string, count: number): Promise<Instance[]> => {
+  const instances = Array.from({ length: count }, (): Instance => {
+    const redis = createRedis({ url, clock: systemClock, log: createLog('silent'), scripts: limitScripts })
+    const budgets = createBudgets({
+      clock: systemClock,
+      instances: () => count,
+      exchange: createRedisExchange({ redis, prefix: 'test' }),
+    })
+    return {
+      budgets,
+      connected: async () => {
+        while (redis.state() !== 'up') await Bun.sleep(2)
+      },
+      close: async () => {
+        await budgets.close()
+        await redis.close()
+      },
+    }
+  })
+  await Promise.all(instances.map((instance) => instance.connected()))
+  return instances
+}
+
+/** Takes as a request does: by memory where it can be decided there, for a budget that permits it. */
+export const takeAs = async (kind: 'exact' | 'local', budgets: Budgets, demand: Demand): Promise<boolean> => {
+  const decided = kind === 'local' ? budgets.takeLocally(demand) : undefined
+  return (decided ?? (await budgets.take([demand]))).admitted
+}
+
+/** How many of `times` demands at once, spread over the instances, are admitted. */
+export const burst = async (
+  kind: 'exact' | 'local',
+  instances: readonly Instance[],
+  demand: Demand,
+  times: number,
+): Promise<number> => {
+  const taken = Array.from({ length: times }, (_, at) =>
+    takeAs(kind, (instances[at % instances.length] as Instance).budgets, demand),
+  )
+  return (await Promise.all(taken)).filter(Boolean).length
+}
