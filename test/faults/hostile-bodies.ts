@@ -1,13 +1,13 @@
 /**
- * What hostile clients cost others: the latency of another person's warm checks and the lag of the server's event loop, with
- * 16 connections of an attack and without, in turns.
+ * What hostile clients cost others: the latency of another person's warm checks and the lag of the server's event loop, without
+ * an attack, with 16 connections of it, and with the same attack on another program of the machine, which answers at once: in
+ * turns, so that the cost to the machine can be told from the cost to the server.
  * `bun test/faults/hostile-bodies.ts [--runtime bun|deno] [--rounds N] [--seconds S] [--only NAME] [--directory CHECKOUT]`
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomUUID } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { connectOnce } from '../../src/platform/postgres.ts'
 import { reapAll, reapProcess } from '../harness/reaper.ts'
 import { api, type Person, type Runtime, register, startServer } from '../harness.ts'
 import { attacks, type World } from './hostile/attacks.ts'
@@ -90,8 +90,8 @@ const ticksIn = ({ fromMs, untilMs }: Window): Tick[] =>
       : [],
   )
 
-const startAttack = async (name: string): Promise<{ process: ChildProcess; counts(): string }> => {
-  const child = spawn(process.execPath, [fileOf('hostile/attacker.ts'), server.baseUrl, name, values.connections], {
+const startAttack = async (baseUrl: string, name: string): Promise<{ process: ChildProcess; counts(): string }> => {
+  const child = spawn(process.execPath, [fileOf('hostile/attacker.ts'), baseUrl, name, values.connections], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   reapProcess(child.pid as number)
@@ -105,23 +105,38 @@ const startAttack = async (name: string): Promise<{ process: ChildProcess; count
 }
 
 const fixed = (number: number) => number.toFixed(1).padStart(7)
-const sql = connectOnce(server.connection)
+const startControl = async () => {
+  const child = spawn(process.execPath, [fileOf('hostile/control.ts')], { stdio: ['ignore', 'pipe', 'inherit'] })
+  reapProcess(child.pid as number)
+  const port = await new Promise<string>((resolve) =>
+    child.stdout.once('data', (chunk) => resolve(String(chunk).trim())),
+  )
+  return { baseUrl: `http://127.0.0.1:${port}`, stop: () => child.kill('SIGTERM') }
+}
+
+const control = await startControl()
 console.log(`${values.runtime}, ${values.connections} connections, ${rounds} rounds of ${seconds} s, milliseconds`)
 for (const name of Object.keys(attacks)) {
   if (values.only !== undefined && !name.includes(values.only)) continue
   const off: Window[] = []
   const on: Window[] = []
+  const elsewhere: Window[] = []
   let counts = ''
   failures = 0
   for (let round = 0; round < rounds; round += 1) {
     await unhurried()
     off.push(await observe())
-    const attack = await startAttack(name)
-    on.push(await observe())
-    const ended = new Promise((resolve) => attack.process.once('close', resolve))
-    attack.process.kill('SIGTERM')
-    await ended
-    counts = attack.counts()
+    for (const [baseUrl, windows] of [
+      [control.baseUrl, elsewhere],
+      [server.baseUrl, on],
+    ] as const) {
+      const attack = await startAttack(baseUrl, name)
+      windows.push(await observe())
+      const ended = new Promise((resolve) => attack.process.once('close', resolve))
+      attack.process.kill('SIGTERM')
+      await ended
+      counts = attack.counts()
+    }
   }
   const row = (label: string, windows: readonly Window[]) => {
     const latency = describe(windows.flatMap(({ latencies }) => latencies))
@@ -138,11 +153,14 @@ for (const name of Object.keys(attacks)) {
     return latency
   }
   console.log(`${name}: ${counts}`)
-  const before = row('without', off)
-  const after = row('with   ', on)
-  console.log(`  P99 changes by ${fixed(after.p99 - before.p99)}; checks that failed: ${failures}`)
+  row('without  ', off)
+  const machine = row('elsewhere', elsewhere)
+  const attacked = row('with     ', on)
+  console.log(
+    `  the attack on the server changes P99 by ${fixed(attacked.p99 - machine.p99)}; failed checks: ${failures}`,
+  )
 }
-await sql.end()
+control.stop()
 await server.stop()
 await reapAll()
 process.exit(0)
