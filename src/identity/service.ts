@@ -5,6 +5,7 @@ import type { Limits } from '../limits/limits.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
+import type { DeviceTokens } from './device-tokens.ts'
 import type { Passwords } from './passwords.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
@@ -18,6 +19,7 @@ type Dependencies = {
   store: IdentityStore
   signInStore: SignInStore
   hashOf: AccountHash
+  deviceTokens: DeviceTokens
   changes: Changes
   passwords: Passwords
   tokens: SessionTokens
@@ -34,6 +36,7 @@ export const createIdentity = ({
   store,
   signInStore,
   hashOf,
+  deviceTokens,
   changes,
   passwords,
   tokens,
@@ -44,8 +47,19 @@ export const createIdentity = ({
   maxSessions,
   limits,
 }: Dependencies) => {
-  const sessions = createSessions({ store, devices: signInStore, changes, tokens, uses, clock, record, maxSessions })
-  const protection = createSignInProtection({ store: signInStore, hashOf, clock, record })
+  const sessions = createSessions({
+    store,
+    devices: signInStore,
+    deviceTokens,
+    hashOf,
+    changes,
+    tokens,
+    uses,
+    clock,
+    record,
+    maxSessions,
+  })
+  const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
   return {
     ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle }),
     login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),

@@ -5,7 +5,9 @@ import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
+import type { AccountHash } from './account-hash.ts'
 import type { DeviceStore } from './device-store.ts'
+import type { DeviceTokens } from './device-tokens.ts'
 import type { SignInResponse } from './model.ts'
 import { sessionLife } from './session-rules.ts'
 import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
@@ -17,6 +19,8 @@ export type Device = { readonly userAgent: string; readonly address: string }
 export type OpeningDependencies = {
   store: IdentityStore
   devices: DeviceStore
+  deviceTokens: DeviceTokens
+  hashOf: AccountHash
   tokens: SessionTokens
   clock: Clock
   maxSessions: Quotas['maxSessions']
@@ -30,10 +34,16 @@ export type Opened = {
   readonly respond: () => Promise<SignInResponse>
 }
 
-const deviceTokenLength = 32
-
 /** Opening sessions, in the transaction of a sign-in. */
-export const createSessionOpening = ({ store, devices, tokens, clock, maxSessions }: OpeningDependencies) => {
+export const createSessionOpening = ({
+  store,
+  devices,
+  deviceTokens,
+  hashOf,
+  tokens,
+  clock,
+  maxSessions,
+}: OpeningDependencies) => {
   /**
    * Opens a session in the transaction, and makes its device known: by `deviceToken`, which must be one of this account, else
    * by a new one.
@@ -42,7 +52,7 @@ export const createSessionOpening = ({ store, devices, tokens, clock, maxSession
     tx: TransactionSql,
     user: UserRow,
     device: Device,
-    deviceToken: Uint8Array = randomBytes(deviceTokenLength),
+    deviceToken: Uint8Array = deviceTokens.issue(hashOf(user.email ?? '')),
   ): Promise<Opened> => {
     const nowMs = clock.now()
     const id = newId()

@@ -41,6 +41,8 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
 export const createSessions = ({
   store,
   devices,
+  deviceTokens,
+  hashOf,
   changes,
   tokens,
   uses,
@@ -49,7 +51,15 @@ export const createSessions = ({
   maxSessions,
   pause = wait,
 }: SessionDependencies) => {
-  const { open, openAnother } = createSessionOpening({ store, devices, tokens, clock, maxSessions })
+  const { open, openAnother } = createSessionOpening({
+    store,
+    devices,
+    deviceTokens,
+    hashOf,
+    tokens,
+    clock,
+    maxSessions,
+  })
 
   /** Ends all sessions but `exceptId`, and forgets all devices but the one of `deviceOf`. */
   const endAll = async (

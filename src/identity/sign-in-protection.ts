@@ -4,27 +4,59 @@ import { isAddress } from '../kit/client-address.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { storedSpellings } from '../kit/email.ts'
+import { createTtlMap } from '../kit/ttl-map.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { AccountHash } from './account-hash.ts'
+import type { DeviceTokens } from './device-tokens.ts'
 import type { Device } from './session-opening.ts'
 import { type Attempt, createSignInAttempts, paused } from './sign-in-attempts.ts'
 import {
   decideAdmission,
   deviceSource,
   networkSource,
+  type Source,
   type SourceKind,
   sessionSource,
   unknownSource,
 } from './sign-in-rules.ts'
-import type { SignInStore } from './sign-in-store.ts'
+import type { AttemptFacts, SignInStore } from './sign-in-store.ts'
 import type { UserRow } from './store.ts'
 
+const maxRecentPauses = 10_000
+const recentMs = 1_000
 const dayMs = 86_400_000
 /** Counts are dropped after this long without a failure. */
 const forgetFailuresMs = 30 * dayMs
 /** Each failure costs a hash, so that few attackers reach it. Counts with the fewest failures are dropped first. */
 const maxCounts = 1_000_000
 const keepNoticesMs = 30 * dayMs
+
+/**
+ * Accounts that paused for unknown devices a moment ago, with the networks known to them. So a flood of attempts on one account
+ * costs Postgres one statement a second. Degrades: a pause that an operator ends goes on here for up to a second, and a
+ * network becomes known as late.
+ */
+const createRecentPauses = (clock: Clock) => {
+  const recent = createTtlMap<{ untilMs: number; networks: ReadonlySet<string> }>({
+    clock,
+    maxEntries: maxRecentPauses,
+    ttlMs: recentMs,
+    jitter: 0,
+  })
+  return {
+    remember: (account: string, { counts, addresses }: Pick<AttemptFacts, 'counts' | 'addresses'>): void => {
+      const untilMs = counts.get(unknownSource.name)?.pausedUntilMs ?? null
+      if (untilMs === null) return
+      recent.set(account, { untilMs, networks: new Set(addresses.map((address) => networkSource(address).name)) })
+    },
+    /** Throws `identity.sign_in_paused` for an unknown network while the pause lasts. */
+    refuse: (account: string, network: Source, nowMs: number): void => {
+      const found = recent.get(account)
+      if (found.kind === 'hit' && found.value.untilMs > nowMs && !found.value.networks.has(network.name))
+        throw paused(found.value.untilMs, nowMs)
+    },
+  }
+}
 
 /**
  * Slows the guessing of passwords down, without locking owners out.
@@ -42,14 +74,17 @@ const keepNoticesMs = 30 * dayMs
 export const createSignInProtection = ({
   store,
   hashOf,
+  deviceTokens,
   clock,
   record,
 }: {
   store: SignInStore
   hashOf: AccountHash
+  deviceTokens: DeviceTokens
   clock: Clock
   record: RecordSecurityEvent
 }) => {
+  const recentPauses = createRecentPauses(clock)
   const { nextNumber, verify, succeed } = createSignInAttempts({ store, clock, record })
 
   return {
@@ -62,13 +97,16 @@ export const createSignInProtection = ({
       { email, deviceToken }: { email: string; deviceToken: string | undefined },
       device: Device,
     ): Promise<{ user: UserRow | undefined; attempt: Attempt; knownToken: Uint8Array | undefined }> => {
-      const token = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
+      const accountHash = hashOf(email)
+      const presented = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
+      const token = presented && deviceTokens.isIssuedFor(accountHash, presented) ? presented : undefined
       const deviceHash = token && sha256(token)
       const own = deviceHash && deviceSource(deviceHash)
       const network = networkSource(device.address)
-      const accountHash = hashOf(email)
       const sources = [...(own ? [own] : []), network, unknownSource]
       const nowMs = clock.now()
+      const account = encodeBase64url(accountHash)
+      if (token === undefined) recentPauses.refuse(account, network, nowMs)
       const number = nextNumber()
       const facts = await store.findAttemptFacts(deadline, {
         spellings: storedSpellings(email),
@@ -77,6 +115,7 @@ export const createSignInProtection = ({
         sources: sources.map(({ name }) => name),
         now: new Date(nowMs),
       })
+      recentPauses.remember(account, facts)
       const isKnown: Record<SourceKind, boolean> = {
         device: facts.isKnownDevice,
         // Clients without an address have no network in common.
@@ -92,7 +131,6 @@ export const createSignInProtection = ({
       )
       if (decision.kind === 'paused') throw paused(decision.untilMs, nowMs)
       const { source, failures, mustClaim } = decision
-      const account = encodeBase64url(accountHash)
       const attempt: Attempt = {
         accountHash,
         source,

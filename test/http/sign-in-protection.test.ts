@@ -20,10 +20,16 @@ let app: TestApp
 let other: TestApp
 let client: Api
 let sql: Sql
+/** Those of the first instance about failures. */
+const statements: string[] = []
 beforeAll(async () => {
   clock = manualClock(Date.now())
   const config = { trustedProxies: ['127.0.0.1'] }
-  app = await startApp({ clock, config })
+  app = await startApp({
+    clock,
+    config,
+    onStatement: (text) => void (text.includes('sign_in_failures') && statements.push(text)),
+  })
   other = await startApp({ clock, config, connection: app.connection })
   client = api(app.baseUrl)
   sql = connectOnce(app.connection)
@@ -114,6 +120,22 @@ describe('after ten wrong passwords from anywhere', () => {
     expect(await failTimes(owner.email, 1, { password: owner.password, device_token })).toEqual([pausing])
   })
 
+  test('a flood of attempts costs one statement a second, also with device tokens that were made up', async () => {
+    await attempt(owner.email)
+    statements.length = 0
+    for (let index = 0; index < 20; index += 1) {
+      const device_token = index % 2 ? randomBytes(32).toString('base64url') : undefined
+      const given = { address: `198.51.100.${index}`, ...(device_token && { device_token }) }
+      expect(outcomeOf(await attempt(owner.email, given))).toBe(pausing)
+    }
+    expect(statements).toHaveLength(0)
+    clock.advance(1_001)
+    await failTimes(owner.email, 3)
+    expect(statements).toHaveLength(1)
+    const { password, device_token } = owner
+    expect((await attempt(owner.email, { password, device_token })).status).toBe(200)
+  })
+
   test('nobody else at these addresses is refused', async () => {
     const { email, password } = await register(client)
     for (let index = 0; index < 10; index += 1)
@@ -149,6 +171,7 @@ describe('after ten wrong passwords from anywhere', () => {
       { source: 'unknown', network: null, failures: 10, last_failed_at: time, paused_until: time },
     ])
     expect((await client.delete(failures, { token })).status).toBe(204)
+    clock.advance(1_100)
     expect(outcomeOf(await attempt(owner.email, { password: owner.password, on: other }))).toBe('200')
     expect((await client.get(failures, { token })).body).toEqual({ items: [] })
   })

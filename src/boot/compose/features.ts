@@ -14,6 +14,7 @@ import { createGenerationStream } from '../../generations/stream/service.ts'
 import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
 import { createAccountHash } from '../../identity/account-hash.ts'
+import { createDeviceTokens } from '../../identity/device-tokens.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
@@ -257,6 +258,7 @@ const composeAccounts = (
     store: identityStore,
     signInStore,
     hashOf,
+    deviceTokens: createDeviceTokens(secrets),
     changes,
     passwords,
     tokens: createSessionTokens({

@@ -21,7 +21,7 @@ const sourceOf = (name: string) => {
 /**
  * Failed sign-ins to an account as operators see and clear them. The route admits only operators.
  *
- * Guarantee: after `clear` the next attempt is verified, from any source and on any instance.
+ * Guarantee: after `clear` the next attempt is verified, from any source; on another instance after a second at most.
  */
 export const createSignInFailures = ({
   store,
