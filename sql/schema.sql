@@ -164,6 +164,7 @@ begin
     select owner_id into new.owner_id from generations where id = new.generation_id;
   end if;
   if new.turn is null then
+    perform pg_advisory_xact_lock(hashtextextended(new.owner_id::text, usage_lock_seed()));
     select turn into under_way from generation_jobs
      where priority = new.priority and worker is not null order by priority desc, turn desc limit 1;
     select turn into waiting from generation_jobs

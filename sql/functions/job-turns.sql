@@ -7,8 +7,9 @@
 -- turn on. (With the current turn for new owners, as start-time fair queuing has it, all of them would come before the second
 -- job of anybody else.)
 
--- In a trigger, so that a job gets its turn whichever version or client inserts it. Locks nothing: two jobs that an owner
--- enqueues at the same moment may get the same turn. Cost: four index lookups. The settings keep the planner on the indexes,
+-- In a trigger, so that a job gets its turn whichever version or client inserts it. Takes the lock of what the owner holds, as
+-- the check of its quota does before (usage.sql), so that jobs which an owner enqueues at the same moment get different turns.
+-- Cost: four index lookups. The settings keep the planner on the indexes,
 -- because it may have planned while the queue was empty.
 create or replace function give_turn() returns trigger language plpgsql
   set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
@@ -20,6 +21,7 @@ begin
     select owner_id into new.owner_id from generations where id = new.generation_id;
   end if;
   if new.turn is null then
+    perform pg_advisory_xact_lock(hashtextextended(new.owner_id::text, usage_lock_seed()));
     select turn into under_way from generation_jobs
      where priority = new.priority and worker is not null order by priority desc, turn desc limit 1;
     select turn into waiting from generation_jobs

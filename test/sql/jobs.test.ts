@@ -92,6 +92,13 @@ describe('jobs', () => {
     expect(await leaseNames(9)).toEqual(['a4'])
   })
 
+  test('that one owner enqueues at the same moment get different turns', async () => {
+    const ada = await addUser()
+    await Promise.all(Array.from({ length: 8 }, () => addJob('free', ada)))
+    const rows = await sql<{ turn: number }[]>`select turn::int from generation_jobs order by turn`
+    expect(new Set(rows.map(({ turn }) => turn)).size).toBe(8)
+  })
+
   test('of an owner with many are not held up by a stream of new owners', async () => {
     const ada = await addUser()
     const many = new Set<string>()

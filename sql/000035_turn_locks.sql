@@ -1,0 +1,2 @@
+-- Jobs that an owner enqueues at the same moment get different turns.
+-- functions: 84583a250ffbe4b3d445c11c3aa9c2cbb7f3143dd47c2741f495f8271cc5cd6c
