@@ -55,6 +55,8 @@ const burstSize = 1_000
 /** How much the last of the times counts by which waits are estimated. */
 const recentWeight = 0.05
 const samplesOfAverage = 10
+/** Without overload, waits are estimated once the queue is this old: at first, work may be slow because connections are opened. */
+const estimateAfterMs = 1_000
 /** A longer time, in multiples of the average, counts as this: work that hung says nothing about the next. */
 const outlier = 4
 const sweepMs = 2
@@ -236,6 +238,7 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   /** Between two ends of work while other work waits: what each place in the queue takes. */
   const gapMs = createAverage()
   let endedAtMs: number | undefined
+  let queuedSinceMs = Number.NEGATIVE_INFINITY
   let turn = 0
   let strictUntilMs = Number.NEGATIVE_INFINITY
   let stopSweeping: (() => void) | undefined
@@ -300,7 +303,9 @@ export const createAdmission = (options: AdmissionOptions): Admission => {
   /** Resolves when the work may begin. Rejects with `Overloaded`. */
   const wait = (level: number, maxWaitMs: number): Promise<void> => {
     limit.reach()
-    if (level >= refusable && estimateWaitMs(level) > mayWaitMs(maxWaitMs)) {
+    if (waiting === 0) queuedSinceMs = clock.monotonic()
+    const isKnown = isStrict() || clock.monotonic() - queuedSinceMs >= estimateAfterMs
+    if (level >= refusable && isKnown && estimateWaitMs(level) > mayWaitMs(maxWaitMs)) {
       refuse()
       return Promise.reject(overloaded)
     }
