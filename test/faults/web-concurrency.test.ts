@@ -15,8 +15,9 @@ const greeting = 'Velro is ready'
 const count = (text: string, part: string) => text.split(part).length - 1
 const portOf = ({ baseUrl }: TestServer) => Number(new URL(baseUrl).port)
 
-// With an origin, as in a deployment: without one each start warns.
+// With an origin and limits, as in a deployment: without them each start warns.
 const serverEnv = {
+  LIMITS: 'on',
   WEB_CONCURRENCY: '2',
   DRAIN_SECONDS: String(drainMs / 1_000),
   PUBLIC_URL: 'https://velro.example.com',
@@ -105,7 +106,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
     })
 
     test('a killed (-9) process loses only its requests in flight and is replaced', async () => {
-      const server = await start({ runtime, env: { LOG_LEVEL: 'warn' } })
+      const server = await start({ runtime, env: { LIMITS: 'off', LOG_LEVEL: 'warn' } })
       const { token } = await register(api(server.baseUrl))
       const pids = childrenOf(server.pid)
       const broken: number[] = []

@@ -182,6 +182,8 @@ describe('an upload', () => {
     await opening.send(bytes.subarray(0, 100))
     const reading = await beginUpload(ada)
     await slotsAre(1, 0)
+    // By the time of this answer the session of the first upload is known, and its body is read.
+    expect((await client.get('/api/v1/auth/me', { token: bea.token })).status).toBe(200)
     clock.advance(5_001)
     for (const each of [opening, reading]) {
       expect(await each.answer()).toBe('408 media.too_slow')
