@@ -7,7 +7,7 @@ import type { PlanBudget } from './policy.ts'
 /** One unit pays for that much of a request body: of JSON, and of an upload. */
 export const bytesPerUnit = 65_536
 export const uploadBytesPerUnit = 1_048_576
-/** One unit pays for so many items of a batch. */
+/** One unit pays for ten items of a batch. */
 export const itemsPerUnit = 10
 
 /** The units of a request by the length of its body; one of unknown length counts as the longest that the route takes. */
@@ -18,7 +18,7 @@ export const unitsOfBody = (contentLength: number | undefined, maxBytes: number,
 
 export const unitsOfItems = (items: number): number => (items <= itemsPerUnit ? 1 : Math.ceil(items / itemsPerUnit))
 
-/** Counts the requests of one route, each once: before its body is read where the caller is known by then, else after. */
+/** Counts the requests of one route, each once: before its body is read where the gate knows the caller, else after. */
 export type Spending = {
   /** Reads the options of the route. */
   readRoute(hook: unknown): void

@@ -6,6 +6,7 @@ import { checkUnderLogins } from './scenarios/check-under-logins.ts'
 import { explain } from './scenarios/explain.ts'
 import { hitRate } from './scenarios/hit-rate.ts'
 import { l3 } from './scenarios/l3.ts'
+import { limits } from './scenarios/limits.ts'
 import { login } from './scenarios/login.ts'
 import { redisStalled } from './scenarios/redis-stalled.ts'
 import { renders } from './scenarios/renders.ts'
@@ -23,6 +24,7 @@ const scenarios: Readonly<Record<string, Scenario>> = {
   'check-under-logins': checkUnderLogins,
   start,
   l3,
+  limits,
   tiers,
   revocation,
   'redis-stalled': redisStalled,

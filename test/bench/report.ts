@@ -1,7 +1,7 @@
 import type { Runs } from './interleave.ts'
 import type { Measured } from './oha.ts'
 
-export type Unit = 'ratio' | 'share' | 'count' | 'ms' | 'us' | 'MB'
+export type Unit = 'ratio' | 'share' | 'count' | 'ms' | 'us' | 'ns' | 'MB'
 export type Target = { readonly atLeast: number } | { readonly below: number }
 
 /** One figure, seen several times: what counts is the median. */
@@ -81,7 +81,7 @@ const sidesText = (sides: readonly Runs[]): string => {
   return complaints.join('') + table([['', 'errors', 'requests', 'req/s', 'P50 ms', 'P95 ms', 'P99 ms'], ...rows])
 }
 
-const digits = { ratio: 2, share: 3, count: 0, ms: 2, us: 2, MB: 0 } as const
+const digits = { ratio: 2, share: 3, count: 0, ms: 2, us: 2, ns: 0, MB: 0 } as const
 const unnamed: readonly Unit[] = ['ratio', 'share', 'count']
 
 const findingText = (finding: Finding): string[] => {

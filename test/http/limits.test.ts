@@ -40,7 +40,7 @@ beforeAll(async () => {
 })
 afterAll(() => app?.close())
 
-/** Each test has an address of its own. */
+/** A new address for each test. */
 let addresses = 0
 const newAddress = () => {
   addresses += 1
@@ -87,7 +87,7 @@ const expectExceeded = (answer: Answer | undefined, budget: string, limit: numbe
 }
 
 describe('the budget api', () => {
-  test('admits as many requests as its plan has, names the policy in each answer, and what is left from half on', async () => {
+  test('admits the figure of the plan, names the policy in each answer, and the units left from half on', async () => {
     const ada = await registerFrom()
     const answers = await repeat(21, () => check(ada))
     expect(statusesOf(answers)).toEqual([...Array(20).fill(200), 429])
@@ -100,7 +100,7 @@ describe('the budget api', () => {
     expectExceeded(answers[20], 'api', 20)
   })
 
-  test('is counted for each person alone, whatever the address', async () => {
+  test('is counted for each person alone, at one address as at several', async () => {
     const [ada, bob] = [await registerFrom(), await registerFrom()]
     await repeat(20, () => check(ada))
     expect((await check(ada)).status).toBe(429)
@@ -235,7 +235,7 @@ describe('an operator', () => {
     expect(new Set(statusesOf(await Promise.all(Array.from({ length: 30 }, ask))))).toEqual(new Set([200]))
   })
 
-  test('reads what was counted from the metrics', async () => {
+  test('reads the counts in the metrics', async () => {
     const { body } = await client.get('/api/v1/performance/metrics', asOperator())
     expect(body.limits.mode).toBe('on')
     expect(body.limits.budgets.api.admitted).toBeGreaterThan(0)

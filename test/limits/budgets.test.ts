@@ -5,7 +5,7 @@ import { startRedis } from '../harness/redis.ts'
 import { burst, type Instance, startInstances } from './instances.ts'
 
 let ids = 0
-/** A demand on a key of its own, whose window is longer than a test. */
+/** A demand on a new key, whose window is longer than a test. */
 const demandOf = (limit: number, over: Partial<Demand> = {}): Demand => {
   ids += 1
   return { budget: 'api', id: `key-${ids}`, limit, windowMs: 600_000, cost: 1, ...over }
