@@ -282,8 +282,11 @@ test('the count of projects follows every way to change them in SQL, and can be 
 
 describe('an account with figures of its own', () => {
   test('is held to them instead of those of its plan, from the next call on', async () => {
-    const ada = await register(client)
-    await sql`update users set limits = '{"projects": 4, "teams": 1, "jobs_under_way": 1, "sessions": 1}' where id = ${ada.id}`
+    const [ada, operator] = [await register(client), await register(client)]
+    await sql`update users set role = 'admin' where id = ${operator.id}`
+    await app.caughtUp()
+    const limits = { projects: 4, teams: 1, jobs_under_way: 1, sessions: 1 }
+    expect((await client.patch(`/api/v1/users/${ada.id}`, { limits }, as(operator))).status).toBe(200)
     const all = [...(await twenty((on) => createProject(ada, on))), await createTeam(ada), await createTeam(ada)]
     expect(tally(all)).toEqual({ '201': 5, '409 quota.projects': 16, '409 quota.teams': 1 })
     expect([await placeOrder(ada), await placeOrder(ada)].map(codeOf)).toEqual(['201', '429 quota.jobs_under_way'])
