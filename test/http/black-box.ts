@@ -10,6 +10,7 @@ import { generations } from './black-box/generations.ts'
 import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
+import { limits } from './black-box/limits.ts'
 import { lineage } from './black-box/lineage.ts'
 import { links } from './black-box/links.ts'
 import { listing } from './black-box/listing.ts'
@@ -46,6 +47,7 @@ const groups: readonly Group[] = [
   lineage,
   listing,
   serviceKeys,
+  limits,
   users,
   operating,
   models,

@@ -31,6 +31,7 @@ export const serviceKeys: Group = (world) =>
       for (const answer of [
         world().post(path, asked, sending),
         world().get(path, sending),
+        world().patch(`${path}/${unknownId}`, { limit_per_second: 5 }, sending),
         world().delete(`${path}/${unknownId}`, sending),
       ]) {
         expect(refusal(await answer)).toBe('403 access.admins_only')
@@ -51,6 +52,20 @@ export const serviceKeys: Group = (world) =>
       expect((await revoke(operator, shown.id)).status).toBe(204)
       expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
       expect(refusal(await revoke(operator, unknownId))).toBe('404 service_key.not_found')
+    })
+
+    test('have a limit from the next request on once an operator sets one, and none once it is null', async () => {
+      if (operator === undefined) return
+      const { token } = operator
+      const { id, key, ...shown } = await make(operator)
+      const setLimit = (of: string, limit_per_second: number | null) =>
+        world().patch(`${path}/${of}`, { limit_per_second }, { token })
+      for (const limit_per_second of [500, null]) {
+        const { status, body } = await setLimit(id, limit_per_second)
+        expect([status, body]).toEqual([200, { id, ...shown, limit_per_second, last_used_at: body.last_used_at }])
+        expect((await check(key)).status).toBe(200)
+      }
+      expect(refusal(await setLimit(unknownId, 500))).toBe('404 service_key.not_found')
     })
 
     test('give access by their scopes, and to no route for access tokens', async () => {
