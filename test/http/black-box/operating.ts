@@ -4,6 +4,7 @@ import { type Group, refusal } from './driver.ts'
 
 const flagsPath = '/api/v1/security/flags'
 const metricsPath = '/api/v1/performance/metrics'
+const limitsPath = '/api/v1/security/limits'
 const allOn = { l1: true, l2: true, l3: true, warm_up: true }
 
 export const operating: Group = (world) =>
@@ -31,6 +32,17 @@ export const operating: Group = (world) =>
       for (const path of [flagsPath, metricsPath])
         expect(refusal(await world().get(path))).toBe('401 identity.not_signed_in')
       expect(refusal(await world().put(flagsPath, { l1: false }))).toBe('401 identity.not_signed_in')
+    })
+
+    test('operators list limited keys and lift one, others do neither', async () => {
+      const lift = { budget: 'api', key: 'unknown' }
+      const { token } = person
+      expect(refusal(await world().get(limitsPath, { token }))).toBe('403 access.admins_only')
+      expect(refusal(await world().post(`${limitsPath}/lift`, lift, { token }))).toBe('403 access.admins_only')
+      if (operator === undefined) return
+      const listed = await world().get(limitsPath, { token: operator.token })
+      expect([listed.status, Array.isArray(listed.body.items)]).toEqual([200, true])
+      expect((await world().post(`${limitsPath}/lift`, lift, { token: operator.token })).status).toBe(204)
     })
 
     test('a tier that is switched off is not used, and decisions do not change', async () => {

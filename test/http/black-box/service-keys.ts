@@ -33,9 +33,21 @@ export const serviceKeys: Group = (world) =>
         world().get(path, sending),
         world().patch(`${path}/${unknownId}`, { limit_per_second: 5 }, sending),
         world().delete(`${path}/${unknownId}`, sending),
+        world().patch(`${path}/${unknownId}`, { limit_per_second: 5 }, sending),
       ]) {
         expect(refusal(await answer)).toBe('403 access.admins_only')
       }
+    })
+
+    test('get a limit, which is removed by null', async () => {
+      if (operator === undefined) return
+      const { key: _key, ...made } = await make(operator, { limit_per_second: 1_000 })
+      expect(made.limit_per_second).toBe(1_000)
+      const { token } = operator
+      const changed = await world().patch(`${path}/${made.id}`, { limit_per_second: null }, { token })
+      expect([changed.status, changed.body]).toEqual([200, { ...made, limit_per_second: null }])
+      const unknown = await world().patch(`${path}/${unknownId}`, { limit_per_second: 5 }, { token })
+      expect(refusal(unknown)).toBe('404 service_key.not_found')
     })
 
     test('are shown once, may check any user, and are invalid once revoked', async () => {
