@@ -237,8 +237,8 @@ describe('of a service key', () => {
     await usage.flush()
     expect(stored).toEqual([
       new Map([
-        ['one', now()],
-        ['other', now() - 5],
+        ['one', clock.now()],
+        ['other', clock.now() - 5],
       ]),
     ])
   })
