@@ -6,14 +6,15 @@ CREATE OR REPLACE FUNCTION public.add_media_bytes(owners uuid[], objects text[],
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
- SET "velro.counts_usage" TO 'on'
 AS $function$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   insert into account_usage as u (user_id, media_bytes)
   select m.owner_id, sign * sum(o.bytes)
     from unnest(owners, objects) as m (owner_id, sha256) join media_objects o on o.sha256 = m.sha256
    group by m.owner_id order by m.owner_id
       on conflict (user_id) do update set media_bytes = u.media_bytes + excluded.media_bytes;
+  perform set_config('velro.counts_usage', '', true);
 end $function$;
 comment on function add_media_bytes(owners uuid[], objects text[], sign integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
 
@@ -21,14 +22,15 @@ CREATE OR REPLACE FUNCTION public.add_projects(gaining uuid[], losing uuid[])
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
- SET "velro.counts_usage" TO 'on'
 AS $function$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   insert into account_usage as u (user_id, projects)
   select owner_id, sum(change)
     from (select unnest(gaining) as owner_id, 1 as change union all select unnest(losing), -1) changes
    where owner_id is not null group by owner_id having sum(change) <> 0 order by owner_id
       on conflict (user_id) do update set projects = u.projects + excluded.projects;
+  perform set_config('velro.counts_usage', '', true);
 end $function$;
 comment on function add_projects(gaining uuid[], losing uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
 
@@ -825,9 +827,9 @@ CREATE OR REPLACE FUNCTION public.recount_usage()
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
- SET "velro.counts_usage" TO 'on'
 AS $function$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   lock table projects, media in share row exclusive mode;
   insert into account_usage as u (user_id, media_bytes, projects)
   select coalesce(held.owner_id, known.user_id), coalesce(held.bytes, 0), coalesce(held.projects, 0)
@@ -839,6 +841,7 @@ begin
    where (known.media_bytes, known.projects) is distinct from (coalesce(held.bytes, 0), coalesce(held.projects, 0))
    order by 1
       on conflict (user_id) do update set media_bytes = excluded.media_bytes, projects = excluded.projects;
+  perform set_config('velro.counts_usage', '', true);
 end $function$;
 comment on function recount_usage() is 'Counts the stored bytes and the projects of all accounts anew.';
 

@@ -63,15 +63,18 @@ begin
 end $$;
 comment on function count_media_bytes() is 'Adds the bytes of new media to the usage of their owners, and takes those of deleted media away.';
 
--- Rows inserted without the setting are skipped: a dump has them, and its media are counted (skip_computed_rows).
+-- The setting is no SET clause of the function, for which one must be a superuser. Rows inserted without it are skipped: a dump
+-- has them, and its media are counted (skip_computed_rows).
 create or replace function add_media_bytes(owners uuid[], objects text[], sign integer) returns void
-  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+  language plpgsql set search_path from current as $$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   insert into account_usage as u (user_id, media_bytes)
   select m.owner_id, sign * sum(o.bytes)
     from unnest(owners, objects) as m (owner_id, sha256) join media_objects o on o.sha256 = m.sha256
    group by m.owner_id order by m.owner_id
       on conflict (user_id) do update set media_bytes = u.media_bytes + excluded.media_bytes;
+  perform set_config('velro.counts_usage', '', true);
 end $$;
 comment on function add_media_bytes(uuid[], text[], integer) is 'Adds the bytes of objects to the usage of their owners, or takes them away.';
 
@@ -95,20 +98,23 @@ comment on function count_projects() is 'Counts the projects of their owners in 
 
 -- Writes the rows in the order of their users, as add_media_bytes does.
 create or replace function add_projects(gaining uuid[], losing uuid[]) returns void
-  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+  language plpgsql set search_path from current as $$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   insert into account_usage as u (user_id, projects)
   select owner_id, sum(change)
     from (select unnest(gaining) as owner_id, 1 as change union all select unnest(losing), -1) changes
    where owner_id is not null group by owner_id having sum(change) <> 0 order by owner_id
       on conflict (user_id) do update set projects = u.projects + excluded.projects;
+  perform set_config('velro.counts_usage', '', true);
 end $$;
 comment on function add_projects(uuid[], uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
 
 -- For changes that were made while triggers were disabled. Keeps media and projects from changing meanwhile.
 create or replace function recount_usage() returns void
-  language plpgsql set search_path from current set velro.counts_usage = 'on' as $$
+  language plpgsql set search_path from current as $$
 begin
+  perform set_config('velro.counts_usage', 'on', true);
   lock table projects, media in share row exclusive mode;
   insert into account_usage as u (user_id, media_bytes, projects)
   select coalesce(held.owner_id, known.user_id), coalesce(held.bytes, 0), coalesce(held.projects, 0)
@@ -120,5 +126,6 @@ begin
    where (known.media_bytes, known.projects) is distinct from (coalesce(held.bytes, 0), coalesce(held.projects, 0))
    order by 1
       on conflict (user_id) do update set media_bytes = excluded.media_bytes, projects = excluded.projects;
+  perform set_config('velro.counts_usage', '', true);
 end $$;
 comment on function recount_usage() is 'Counts the stored bytes and the projects of all accounts anew.';
