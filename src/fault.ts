@@ -165,7 +165,7 @@ export const catalogue = {
     status: 409,
     message: 'The owner cannot leave the team; transfer or delete the team instead',
   },
-  'team.new_owner_full': { status: 409, message: 'The new owner already owns as many teams as it may' },
+  'team.new_owner_full': { status: 409, message: 'The new owner already owns the maximum number of teams' },
   'team.new_owner_inactive': { status: 409, message: 'The account of the new owner must be active' },
   'team.member_not_found': { status: 404, message: 'This person is not a member of the team' },
   'team.already_member': { status: 409, message: 'This person is already a member of the team' },
@@ -182,7 +182,7 @@ export const catalogue = {
     status: 422,
     message: 'The new owner must have access to the project through a team',
   },
-  'project.new_owner_full': { status: 409, message: 'The new owner already owns as many projects as it may' },
+  'project.new_owner_full': { status: 409, message: 'The new owner already owns the maximum number of projects' },
   'generation.derivatives_not_allowed': {
     status: 403,
     message: 'The project of the parent does not allow derivatives',

@@ -57,7 +57,7 @@ export const createSignInAttempts = ({
   const keyOf = ({ accountHash, source }: Pick<Attempt, 'accountHash' | 'source'>) =>
     `${encodeBase64url(accountHash)} ${source.name}`
 
-  /** The account by its hash, because an unknown address has no id and what was typed for one may be a password. */
+  /** Names the account by a hash: an unknown address has no id, and a user may have typed the password in its place. */
   const fieldsOf = ({ accountHash, source, userId, device: { address } }: Attempt) => ({
     address,
     user_id: userId ?? null,

@@ -63,8 +63,8 @@ const createRecentPauses = (clock: Clock) => {
  *
  * Guarantee: after ten consecutive failures an account pauses for attempts of unknown devices, longer after each further one;
  * see `pauseSeconds`. Over all instances one attempt is verified after each pause. While it lasts every attempt is refused
- * before it is verified, the right password as a wrong one, so the answer does not depend on it. An unknown address is
- * counted and answered as an existing one. Failures are counted by account: they refuse nobody else at the same address.
+ * before it is verified, the right password as a wrong one, so the answer does not depend on it. An e-mail address
+ * without an account is counted and answered as one with an account. Failures on one account refuse no sign-in to another.
  *
  * A known device, by its token or by the network of a live session of the account, is counted by itself, and let in while
  * unknown ones pause. Its success does not end that pause. A known device that fails as often is treated as unknown.

@@ -140,7 +140,7 @@ export const createSignInStore = (sql: Sql, batch: Sql) => {
       await tx`delete from sign_in_failures where account_hash = ${accountHash} and source = ${source}`
     },
 
-    /** Deletes up to 10,000 rows each of what was created or last used before. Returns how many. */
+    /** Deletes rows older than the given times, at most 10,000 of each table. Returns how many. */
     purge: async (before: {
       readonly failedAt: Date
       readonly noticedAt: Date

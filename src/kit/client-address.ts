@@ -8,7 +8,7 @@ export type TrustedProxies = { readonly isTrusted: (address: string) => boolean 
 
 const maxHops = 16
 
-/** True for an address and a range such as `10.0.0.0/8`. A range of IPv4 in IPv6 spelling is none. */
+/** True for an address and a range such as `10.0.0.0/8`. False for an IPv4 range written as IPv6. */
 export const isAddressRange = (text: string): boolean => {
   if (!text.includes('/')) return isAddress(text)
   try {

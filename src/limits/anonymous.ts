@@ -9,7 +9,7 @@ type Fetch = (request: Request) => Response | Promise<Response>
 type Route = { readonly path: string; readonly hooks: { readonly detail?: unknown } }
 
 /** Probes and keys, which others read at intervals: they count on no budget. */
-const freePaths = new Set(['/health', '/ready', '/metrics', '/.well-known/jwks.json'])
+const freePaths = new Set(['/health', '/ready', '/.well-known/jwks.json'])
 const bearer = /^bearer +/i
 const linkedContent = /^\/api\/v1\/media\/[^/]+\/content\?(?:.*&)?(?:signature|share)=/
 
@@ -17,8 +17,8 @@ const linkedContent = /^\/api\/v1\/media\/[^/]+\/content\?(?:.*&)?(?:signature|s
 const isByLink = (url: string, path: string) => linkedContent.test(url.slice(url.indexOf(path)))
 
 /**
- * Counts requests to routes that authenticate on the budget `auth_address`, and to others that need no credential on `anonymous`: by address, or by the person whose valid token
- * they carry, so that people behind one address do not count as one. They are counted before the application gets them, because
+ * Counts requests without authentication: those that sign in on the budget `auth_address`, by address; the others on `anonymous`, by
+ * address or by the person whose valid token they carry. So people behind one address do not count as one. They are counted before the application gets them, because
  * its request hook must not wait: every request would cost one more promise.
  */
 export const createAnonymousCount = ({

@@ -33,8 +33,8 @@ export type { Demand, Outcome } from './key.ts'
  * limit. So a key is overdrawn by a few percent at most, at any rate of requests. Admitted units are reported in the
  * background: at once when half of a share is used up, else every 250 ms.
  *
- * Degrades: while the exchange is slow or gone, each instance admits by its own count of the window, together with what it
- * last knew of the others, which fades within a window. So all of them together admit at most `limit` for each instance. Their
+ * Degrades: while the exchange is slow or gone, each instance decides by its own count of the window and the last known count
+ * of the others, which decreases to 0 within a window. So all of them together admit at most `limit` for each instance. Their
  * counts carry over: when the exchange is back, or has lost its data, every instance reports its whole window first, and no
  * key starts anew. A server that restored its data counts those units twice, for one window.
  *

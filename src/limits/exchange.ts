@@ -33,8 +33,9 @@ export type LimitedKey = {
 }
 
 /**
- * How instances share what they have admitted. `exchange` adds the reported units, and takes the costs of all reports or, where
- * one does not fit, of none. It does not reject; undefined where there was no answer in time, and the outcome is unknown.
+ * How instances share what they have admitted. `exchange` adds the units that are reported. Then it takes the costs of all
+ * reports, or of none if one of them exceeds its limit. It does not reject. Undefined: there was no answer in time, so the
+ * outcome is unknown.
  */
 export type Exchange = {
   exchange(reports: readonly Report[], withinMs: number): Promise<readonly Answer[] | undefined>

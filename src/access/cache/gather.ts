@@ -138,7 +138,7 @@ const kindOf = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))
 export const createGather = (dependencies: Dependencies) => {
   const { memory, fromMemory, beginMemoryRead, isLeased, sharedLoads } = dependencies
   const gather = createRounds(dependencies)
-  /** What a gather has to load: not what memory has, and not what it can join. */
+  /** Counts the facts that are neither in memory nor being loaded by another request. */
   const countLoads = (queries: readonly FactQuery[]): number => {
     const { fromHeldOrMemory } = createHeldFacts(memory, beginMemoryRead, fromMemory)
     const misses = findMisses(fromHeldOrMemory, queries)
