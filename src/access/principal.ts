@@ -1,4 +1,5 @@
-import type { AccountLimits, Plan } from '../limits/policy.ts'
+import type { Plan } from '../limits/plans.ts'
+import type { AccountLimits } from '../limits/policy.ts'
 
 /** A person with an active session and account. */
 export type Caller = {

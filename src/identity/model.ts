@@ -11,6 +11,7 @@ import {
   timestamp,
 } from '../http/schema-types.ts'
 import { maxEmailLength } from '../kit/email.ts'
+import { plans } from '../limits/plans.ts'
 
 export const password = t.String({
   minLength: 8,
@@ -43,7 +44,7 @@ export const user = closed({
   email: t.String(),
   display_name: t.String(),
   role: oneOf(['user', 'admin'] as const),
-  plan: oneOf(['free', 'pro', 'enterprise'] as const),
+  plan: oneOf(plans),
   status: oneOf(['active', 'suspended', 'deleted'] as const),
   email_verified: t.Boolean({ description: 'Whether the address is known to belong to the user' }),
   created_at: timestamp(),

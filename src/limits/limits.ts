@@ -5,13 +5,13 @@ import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import type { Budgets, Decided, Demand, Outcome } from './budgets.ts'
+import type { Plan } from './plans.ts'
 import {
   type AccountLimits,
   type Budget,
   budgetOf,
   type OpenBudget,
   openBudgetNames,
-  type Plan,
   type PlanBudget,
   type Policy,
   planBudgetNames,

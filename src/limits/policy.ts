@@ -1,11 +1,10 @@
-import { plans } from '../access/policy/matrix.ts'
+import { type Plan, plans } from './plans.ts'
 
 /*
  * The policy table: every limit of the service, with its default. The README documents it, and test/limits/policy.test.ts
  * compares the two. Everything here is a constant or a pure function; budgets and quotas are enforced elsewhere.
  */
 
-export type Plan = (typeof plans)[number]
 export type PerPlan = Readonly<Record<Plan, number>>
 
 /** A budget is consumed by requests and refills steadily: this many units in each window. */

@@ -1,6 +1,7 @@
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
-import type { AccountLimits, Plan, Quota } from './policy.ts'
+import type { Plan } from './plans.ts'
+import type { AccountLimits, Quota } from './policy.ts'
 
 /** Quotas whose use belongs to one account. Members are those of a team. */
 export type AccountQuota = Exclude<Quota, 'team_members'>

@@ -67,4 +67,3 @@ export type Scope = (typeof scopes)[number]
 
 export const accountStatuses = ['active', 'suspended', 'deleted'] as const
 export const accountRoles = ['user', 'admin'] as const
-export const plans = ['free', 'pro', 'enterprise'] as const

@@ -1,11 +1,12 @@
 import { Type as t } from '@sinclair/typebox'
-import { accountRoles, accountStatuses, plans } from '../matrix.ts'
+import { type Plan, plans } from '../../../limits/plans.ts'
+import { accountRoles, accountStatuses } from '../matrix.ts'
 import { exactly, type FactDefinition, oneOf, orNull, type RowSource } from './definition.ts'
 
 export type AccountFact = {
   readonly status: (typeof accountStatuses)[number]
   readonly role: (typeof accountRoles)[number]
-  readonly plan: (typeof plans)[number]
+  readonly plan: Plan
   /** Figures that an operator set for the account, by budget and quota; null: those of its plan. */
   readonly limits: Readonly<Record<string, number>> | null
 }
