@@ -4,6 +4,7 @@ import { isAddressRange, isHopCount } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
 import { isOriginPattern } from './kit/origin.ts'
+import { checkVariables } from './limits/misspelt-variables.ts'
 import { type Policy, readPolicy } from './limits/policy.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 
@@ -217,6 +218,13 @@ const readS3 = (text: (name: string) => string | undefined, problems: string[]):
   return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
 }
 
+/** A misspelt figure would silently leave its default in force. */
+const checkFigures = (env: Environment, problems: string[], notes: string[]): void => {
+  const { misspelt, foreign } = checkVariables(Object.keys(env).filter((name) => env[name]?.trim()))
+  for (const { name, nearest } of misspelt) problems.push(`${name} is not a setting; set ${nearest} instead`)
+  for (const name of foreign) notes.push(`${name} is not a setting of Velro, and has no effect`)
+}
+
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
@@ -290,6 +298,8 @@ export const parseConfig = (env: Environment): Config => {
   if (adminGiven !== undefined && !/^[^\s@]+@[^\s@]+$/.test(adminEmail ?? '')) {
     problems.push('ADMIN_EMAIL must be an e-mail address')
   }
+
+  checkFigures(env, problems, notes)
 
   /** With a provider that is paid, credits are worth money. */
   const costsMoney = text('FAL_KEY') !== undefined || text('OPENAI_API_KEY') !== undefined

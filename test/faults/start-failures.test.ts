@@ -60,8 +60,10 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
     const external = (authority: string) => ({ DATABASE_URL: `postgres://${authority}/velro` })
 
     test('names every error of the configuration on one line', async () => {
-      expect(await refusal({ PORT: 'x', LOG_LEVEL: 'loud' })).toEqual([
-        expect.stringMatching(/^Invalid configuration: PORT must be .*; LOG_LEVEL must be one of .*\.$/),
+      expect(await refusal({ PORT: 'x', LOG_LEVEL: 'loud', QUOTA_TEAM_FREE: '3' })).toEqual([
+        expect.stringMatching(
+          /^Invalid configuration: QUOTA_TEAM_FREE is not a setting; set QUOTA_TEAMS_FREE instead; PORT must be .*; LOG_LEVEL must be one of .*\.$/,
+        ),
       ])
     })
 
