@@ -199,7 +199,16 @@ export const catalogue = {
     retryAfterS: 5,
     extensions: {
       limit:
-        'Most streams that may be open at once: 16 of one session; of one account 64, but no more than an eighth of those that the instance has left',
+        'Most streams that may be open at once: by default 16 of one session; of one account 64, but no more than an eighth of those that the instance has left',
+    },
+  },
+  'generation.too_many_streams_from_address': {
+    status: 429,
+    message: 'Your address already has the maximum of {limit} open streams; try again when some are closed',
+    retryAfterS: 5,
+    extensions: {
+      limit:
+        'Most streams from one IPv4 address or IPv6 /64 network that may be open at once: by default 256, but no more than a quarter of those that the instance has left',
     },
   },
   'generation.streams_full': {

@@ -1,14 +1,14 @@
 import leven, { closestMatch } from 'leven'
 import { plans } from './plans.ts'
-import { openBudgetNames, planBudgetNames, quotaNames, variableOf } from './policy.ts'
+import { openBudgetNames, planBudgetNames, quotaNames, streamCapNames, variableOf } from './policy.ts'
 
 /** The variables without their plan, and with it. */
 const stems = [
-  ...[...planBudgetNames, ...openBudgetNames].map((name) => variableOf('LIMIT', name)),
+  ...[...planBudgetNames, ...openBudgetNames, ...streamCapNames].map((name) => variableOf('LIMIT', name)),
   ...quotaNames.map((name) => variableOf('QUOTA', name)),
 ]
 const variables: readonly string[] = [
-  ...openBudgetNames.map((name) => variableOf('LIMIT', name)),
+  ...[...openBudgetNames, ...streamCapNames].map((name) => variableOf('LIMIT', name)),
   ...plans.flatMap((plan) => [
     ...planBudgetNames.map((name) => variableOf('LIMIT', name, plan)),
     ...quotaNames.map((name) => variableOf('QUOTA', name, plan)),

@@ -46,6 +46,15 @@ const planQuotas = {
   jobs_under_way: { free: 10, pro: 50, enterprise: 200 },
 } as const satisfies Record<string, PerPlan>
 
+/** How many event streams may be open at once on one instance. Few are left: a person and an address may have fewer. */
+const streamCaps = {
+  session: 16,
+  person: 64,
+  /** An IPv6 address counts as its /64 network. */
+  address: 256,
+} as const satisfies Record<string, number>
+
+export type StreamCaps = Readonly<Record<keyof typeof streamCaps, number>>
 export type PlanBudget = keyof typeof planBudgets
 export type OpenBudget = keyof typeof openBudgets
 /** The budget of a service key is its `limit_per_second`. */
@@ -56,13 +65,19 @@ const namesOf = <K extends string>(table: Readonly<Record<K, unknown>>) => Objec
 export const planBudgetNames = namesOf(planBudgets)
 export const openBudgetNames = namesOf(openBudgets)
 export const quotaNames = namesOf(planQuotas)
+export const streamCapNames = namesOf(streamCaps).map((name) => `streams_${name}`)
 
 export type Policy = {
   readonly budgets: Readonly<Record<PlanBudget, PerPlan> & Record<OpenBudget, number>>
   readonly quotas: Readonly<Record<Quota, PerPlan>>
+  readonly streams: StreamCaps
 }
 
-export const defaultPolicy: Policy = { budgets: { ...planBudgets, ...openBudgets }, quotas: planQuotas }
+export const defaultPolicy: Policy = {
+  budgets: { ...planBudgets, ...openBudgets },
+  quotas: planQuotas,
+  streams: streamCaps,
+}
 
 /** Figures that an operator set for one account. Each replaces that of the plan. */
 export type AccountLimits = Readonly<Partial<Record<PlanBudget | Quota, number>>>
@@ -86,7 +101,7 @@ export const maxQuota = 1_000_000_000_000_000
 /** Reads one environment variable: a whole number from 1 to `max`, else `fallback`. */
 type ReadFigure = (variable: string, fallback: number, max: number) => number
 
-/** The environment variable of a figure: `LIMIT_API_FREE`, `LIMIT_ANONYMOUS`, `QUOTA_PROJECTS_PRO`. */
+/** The environment variable of a figure: `LIMIT_API_FREE`, `LIMIT_ANONYMOUS`, `LIMIT_STREAMS_PERSON`, `QUOTA_PROJECTS_PRO`. */
 export const variableOf = (kind: 'LIMIT' | 'QUOTA', name: string, plan?: Plan): string =>
   [kind, name, ...(plan === undefined ? [] : [plan])].join('_').toUpperCase()
 
@@ -111,5 +126,8 @@ export const readPolicy = (read: ReadFigure): Policy => ({
   },
   quotas: mapTable<Quota, PerPlan, PerPlan>(planQuotas, (name, figures) =>
     readPerPlan(read, 'QUOTA', name, figures, maxQuota),
+  ),
+  streams: mapTable<keyof StreamCaps, number, number>(streamCaps, (name, figure) =>
+    read(variableOf('LIMIT', `streams_${name}`), figure, maxBudget),
   ),
 })

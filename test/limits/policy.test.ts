@@ -34,6 +34,7 @@ describe('the policy table', () => {
   test('is the one in the README', () => {
     expect(figuresOf('budget')).toEqual(figures(defaultPolicy.budgets))
     expect(figuresOf('quota')).toEqual(figures(defaultPolicy.quotas))
+    expect(figuresOf('event streams')).toEqual(figures(defaultPolicy.streams))
   })
 
   test('is that of the configuration, where no variable is set', () => {
@@ -46,9 +47,11 @@ describe('the policy table', () => {
       LIMIT_API_FREE: '7',
       LIMIT_AUTH_ACCOUNT_AND_ADDRESS: '8',
       QUOTA_TEAM_MEMBERS_ENTERPRISE: '9',
+      LIMIT_STREAMS_ADDRESS: '10',
     })
     expect(policy.budgets.api).toEqual({ ...defaultPolicy.budgets.api, free: 7 })
     expect(policy.budgets.auth_account_and_address).toBe(8)
+    expect(policy.streams).toEqual({ ...defaultPolicy.streams, address: 10 })
     expect(policy.quotas.team_members).toEqual({ ...defaultPolicy.quotas.team_members, enterprise: 9 })
   })
 

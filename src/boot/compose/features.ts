@@ -198,6 +198,8 @@ const composeGenerations = (
     findEach: async (deadline, wanted) =>
       (await store.findEach(deadline, wanted)).map((row) => row && toGeneration(row)),
     permissions: permissionRecheck,
+    caps: config.policy.streams,
+    mode: config.limits,
     perInstance: Math.min(maxPerInstance, Math.floor(config.l1MaxEntries / (2 * factsPerStream))),
     clock,
     log,

@@ -15,6 +15,8 @@ const retryMs = 1_000
 export type Subscription = {
   readonly generationId: string
   readonly permission: StreamPermission
+  /** What limits count the client as; undefined: not limited by address. */
+  readonly address: string | undefined
   readonly stream: EventStream
   sent: SentState | undefined
   /** The tracked state that `sent` was last compared with. */

@@ -3,14 +3,14 @@ import type { PermissionRecheck, StreamPermission } from '../../access/permissio
 import { Fault } from '../../fault.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createEventStream } from '../../kit/event-stream.ts'
+import type { LimitMode } from '../../limits/limits.ts'
+import { defaultPolicy, type StreamCaps } from '../../limits/policy.ts'
 import { createDelivery, type Subscription } from './delivery.ts'
 import { createFinalStateLoader, type FindEach } from './final-state-loader.ts'
 import type { SentState } from './state.ts'
 import { createStateTracker, type StateTracker } from './state-tracker.ts'
-import { createSubscriberIndex } from './subscriber-index.ts'
+import { createSubscriberIndex, type SubscriberIndex } from './subscriber-index.ts'
 
-export const maxPerSession = 16
-const maxPerPerson = 4 * maxPerSession
 export const maxPerInstance = 5_000
 /** Facts in memory that the permission of one stream needs. More streams than fit would evict the facts of requests. */
 export const factsPerStream = 5
@@ -19,6 +19,11 @@ const recheckMs = 250
 const recheckTimeoutMs = 1_000
 /** Changes to projects within this time cause one re-check of all streams, because streams are not indexed by project. */
 const projectCoalesceMs = 50
+/** With `LIMITS=monitor`, what would be refused is logged once in this time. */
+const logEveryMs = 60_000
+
+/** `address`: what limits count the client as; undefined: not limited by address. */
+export type StreamClient = { readonly permission: StreamPermission; readonly address: string | undefined }
 
 /**
  * The event streams of this instance. Each sends one client the state of one generation until that ends.
@@ -33,7 +38,7 @@ const projectCoalesceMs = 50
  */
 export type Hub = {
   /** `sent` is the state the client has received. Throws a fault at the limits and while stopping. */
-  open(generationId: string, permission: StreamPermission, sent: SentState | undefined): ReadableStream<Uint8Array>
+  open(generationId: string, client: StreamClient, sent: SentState | undefined): ReadableStream<Uint8Array>
   onInvalidated(keys: InvalidationKeys): void
   readonly onProgress: StateTracker['onProgress']
   readonly onQueueMoved: StateTracker['onQueueMoved']
@@ -48,9 +53,10 @@ export type HubDependencies = Pick<
 > & {
   readonly permissions: PermissionRecheck
   readonly findEach: FindEach
-  readonly perSession?: number
-  readonly perPerson?: number
+  readonly caps?: StreamCaps
   readonly perInstance?: number
+  /** Addresses are limited only where this is `on`; `monitor` logs what would be refused. */
+  readonly mode?: LimitMode
   readonly random?: () => number
   /** Timers; each returns its own cancellation. */
   readonly after?: (ms: number, callback: () => void) => () => void
@@ -66,6 +72,30 @@ const everyInterval = (ms: number, callback: () => void) => {
   return () => clearInterval(timer)
 }
 
+/** The subscription that has to end first for a new one. Throws a fault at the limits. */
+const createCapacityCheck = ({
+  subscribers,
+  mode,
+  clock,
+  log,
+}: Pick<HubDependencies, 'clock' | 'log'> & { subscribers: SubscriberIndex<Subscription>; mode: LimitMode }) => {
+  let logAgainAtMs = Number.NEGATIVE_INFINITY
+  const atAddress = ({ address, permission }: StreamClient): Subscription | undefined => {
+    if (address === undefined || mode === 'off') return undefined
+    if (mode === 'on') return subscribers.requireCapacityFrom(address, permission)
+    if (subscribers.hasCapacityFrom(address) || clock.monotonic() < logAgainAtMs) return undefined
+    logAgainAtMs = clock.monotonic() + logEveryMs
+    log.info({ event: 'generation.streams_limited', address, mode }, 'an address has more streams than it may')
+    return undefined
+  }
+  return (client: StreamClient): Subscription | undefined => {
+    const neighbour = atAddress(client)
+    const ofInstance = subscribers.requireCapacity(client.permission)
+    // One end makes room for both.
+    return neighbour ?? ofInstance
+  }
+}
+
 export const createHub = ({
   findStates,
   findPositions,
@@ -73,15 +103,16 @@ export const createHub = ({
   permissions,
   clock,
   log,
-  perSession = maxPerSession,
-  perPerson = maxPerPerson,
+  caps = defaultPolicy.streams,
   perInstance = maxPerInstance,
+  mode = 'on',
   random = Math.random,
   after = afterTimeout,
   every = everyInterval,
 }: HubDependencies): Hub => {
   const startDeadline = createDeadlines(clock)
-  const subscribers = createSubscriberIndex<Subscription>({ perSession, perPerson, perInstance })
+  const subscribers = createSubscriberIndex<Subscription>({ ...caps, instance: perInstance })
+  const requireCapacity = createCapacityCheck({ subscribers, mode, clock, log })
   let recheckScheduled = false
   let closed = false
   let stopTicking: (() => void) | undefined
@@ -169,9 +200,9 @@ export const createHub = ({
   }
 
   return {
-    open: (generationId, permission, sent) => {
+    open: (generationId, client, sent) => {
       if (closed) throw new Fault('server.stopping')
-      const givesWay = subscribers.requireCapacity(permission)
+      const givesWay = requireCapacity(client)
       if (givesWay !== undefined) end(givesWay)
       const stream = createEventStream({
         onReady: () => recheck([subscription]),
@@ -179,7 +210,7 @@ export const createHub = ({
       })
       const subscription: Subscription = {
         generationId,
-        permission,
+        ...client,
         stream,
         sent,
         comparedWith: undefined,

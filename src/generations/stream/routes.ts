@@ -17,7 +17,7 @@ const events = `The current state first, then every change:
 - \`progress\`: {progress}, of the current attempt, from 0 to 1
 - \`done\`: the complete generation, when it is completed, failed or cancelled; the stream ends after it
 The stream ends without \`done\` when the caller loses read access, when the generation is deleted, when the server stops, and
-when the instance has no stream left for another person and the caller has the most open.
+when the instance, or the address of the caller, has no stream left for another person and the caller has the most open.
 Reconnect with \`Last-Event-ID\` to receive only what changed since; 204 means that \`done\` was received.`
 
 export const generationStreamRoutes = ({
@@ -35,7 +35,10 @@ export const generationStreamRoutes = ({
       const outgoing = { requestId: context.requestId, origin: request.headers.get('origin') }
       const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
       if (request.method === 'HEAD') return responder.raw(null, { ...outgoing, status: 200, headers })
-      const body = await generationStream(context, caller, permission, request.headers.get('last-event-id'))
+      const body = await generationStream(context, caller, permission, {
+        address: context.addressForLimits?.(request),
+        lastEventId: request.headers.get('last-event-id'),
+      })
       return body === undefined
         ? responder.raw(null, { ...outgoing, status: 204 })
         : responder.raw(body, { ...outgoing, status: 200, headers })
@@ -49,7 +52,12 @@ export const generationStreamRoutes = ({
           summary: 'Stream the state of a generation as server-sent events',
           tags: ['generations'],
           events,
-          errors: ['generation.not_found', 'generation.too_many_streams', 'generation.streams_full'],
+          errors: [
+            'generation.not_found',
+            'generation.too_many_streams',
+            'generation.too_many_streams_from_address',
+            'generation.streams_full',
+          ],
         },
       ),
     },

@@ -22,12 +22,12 @@ export const createGenerationStream =
     context: RequestContext,
     caller: Caller,
     permission: StreamPermission,
-    lastEventId: string | null,
+    { address, lastEventId }: { address: string | undefined; lastEventId: string | null },
   ): Promise<ReadableStream<Uint8Array> | string | undefined> => {
     const { id } = permission.ref
     const generation = await get(context, caller, id)
     const sent = parseEventId(lastEventId)
-    if (!isFinal(generation.status)) return hub.open(id, permission, sent)
+    if (!isFinal(generation.status)) return hub.open(id, { permission, address }, sent)
     return sent?.status === generation.status ? undefined : doneText(generation)
   }
 

@@ -111,8 +111,12 @@ export const createHubWorld = (overrides: Partial<HubDependencies> = {}) => {
     ...overridden,
   })
   /** Opens a stream as a client that reads continuously until `stopReading`. */
-  const open = (id: string, overridden: Partial<StreamPermission> = {}, sent?: SentState) => {
-    const reader = hub.open(id, permissionFor(id, overridden), sent).getReader()
+  const open = (
+    id: string,
+    { address, ...overridden }: Partial<StreamPermission> & { address?: string } = {},
+    sent?: SentState,
+  ) => {
+    const reader = hub.open(id, { permission: permissionFor(id, overridden), address }, sent).getReader()
     const client = { text: '', ended: false, reading: true }
     const read = async () => {
       while (client.reading) {

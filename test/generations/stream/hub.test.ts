@@ -2,13 +2,16 @@ import { describe, expect, test } from 'bun:test'
 import { dispatch } from '../../../src/access/invalidation/topics.ts'
 import type { FactKey } from '../../../src/access/policy/facts/registry.ts'
 import type { Fault } from '../../../src/fault.ts'
-import { maxPerSession } from '../../../src/generations/stream/hub.ts'
+import { defaultPolicy } from '../../../src/limits/policy.ts'
+import { createLog } from '../../../src/platform/log.ts'
 import { createHubWorld } from './hub-world.ts'
+
+const caps = defaultPolicy.streams
 
 const keysOf = (id: string): FactKey[] => [`generation:${id}`]
 
 /** The code and the extension members of the fault that a call throws. */
-const refusalOf = (call: () => unknown) => {
+const refusalOf = (call: () => unknown): unknown[] => {
   try {
     call()
   } catch (error) {
@@ -160,7 +163,7 @@ describe('progress in a stream', () => {
 
 describe('the state tracker', () => {
   test('reads all watched generations in one statement, each once however many clients watch it', async () => {
-    const { time, setState, open, calls } = createHubWorld({ perPerson: 300 })
+    const { time, setState, open, calls } = createHubWorld({ caps: { ...caps, person: 300 } })
     for (let number = 0; number < 100; number += 1) {
       setState(`g${number}`, 'processing', 1)
       for (let copy = 0; copy < 3; copy += 1) open(`g${number}`, { sessionId: `${number} ${copy}` })
@@ -400,11 +403,11 @@ describe('clients of a hub', () => {
   test('are limited for each session, and an ended stream frees its place', async () => {
     const { setState, open, hub, time } = createHubWorld()
     setState('g', 'processing', 1)
-    const clients = Array.from({ length: maxPerSession }, () => open('g'))
-    expect(refusalOf(() => open('g'))).toEqual(['generation.too_many_streams', { limit: maxPerSession }])
+    const clients = Array.from({ length: caps.session }, () => open('g'))
+    expect(refusalOf(() => open('g'))).toEqual(['generation.too_many_streams', { limit: caps.session }])
     await clients[0]?.disconnect()
     open('g')
-    expect(hub.size).toBe(maxPerSession)
+    expect(hub.size).toBe(caps.session)
     await time.advance(300)
   })
 
@@ -417,7 +420,7 @@ describe('clients of a hub', () => {
       for (let person = 0; person < 16; person += 1) {
         const userId = `greedy-${person}`
         try {
-          if (!refused.has(userId)) open('g', { userId, sessionId: `${userId}-${Math.floor(round / maxPerSession)}` })
+          if (!refused.has(userId)) open('g', { userId, sessionId: `${userId}-${Math.floor(round / caps.session)}` })
         } catch (error) {
           refused.set(userId, (error as { code: string }).code)
         }
@@ -450,7 +453,7 @@ describe('clients of a hub', () => {
   })
 
   test('are limited for each user across sessions', async () => {
-    const { open, setState, hub } = createHubWorld({ perPerson: 3 })
+    const { open, setState, hub } = createHubWorld({ caps: { ...caps, person: 3 } })
     setState('g', 'processing', 1)
     for (const sessionId of ['one', 'two', 'three']) open('g', { sessionId })
     expect(() => open('g', { sessionId: 'four' })).toThrow(
@@ -459,6 +462,67 @@ describe('clients of a hub', () => {
     open('g', { userId: 'bob', sessionId: 'his' })
     expect(hub.size).toBe(4)
     hub.close()
+  })
+
+  /** As many streams from one address as it may have, each account with 16. */
+  const fill = (open: ReturnType<typeof createHubWorld>['open'], address: string): number => {
+    for (let stream = 0; ; stream += 1) {
+      const userId = `account-${Math.floor(stream / 16)}-at-${address}`
+      try {
+        open('g', { address, userId, sessionId: userId })
+      } catch (error) {
+        expect((error as Fault).code).toBe('generation.too_many_streams_from_address')
+        return stream
+      }
+    }
+  }
+
+  test('from one address with any number of accounts are a fifth of the instance, of four at most 700 of 1,000, and of any address 256', () => {
+    const { open, setState, hub } = createHubWorld({ perInstance: 1_000 })
+    setState('g', 'processing', 1)
+    expect(fill(open, '192.0.2.1')).toBe(200)
+    for (const last of [2, 3, 4]) fill(open, `192.0.2.${last}`)
+    expect(hub.size).toBeLessThanOrEqual(700)
+    // Who has another address, or none that limits know, gets streams.
+    open('g', { address: '198.51.100.1', userId: 'bob', sessionId: 'his' })
+    for (let stream = 0; stream < 16; stream += 1) open('g', { userId: 'cem', sessionId: 'other' })
+    hub.close()
+    const large = createHubWorld({ perInstance: 5_000 })
+    fill(large.open, '192.0.2.1')
+    expect(large.hub.size).toBe(caps.address)
+    large.hub.close()
+  })
+
+  test('take the oldest one of the person with most at the address, where it has none left for the first of another person', async () => {
+    const { open, setState, hub, time } = createHubWorld({ caps: { ...caps, address: 4 } })
+    setState('g', 'processing', 1)
+    const [address, elsewhere] = ['192.0.2.1', '198.51.100.1']
+    const far = [1, 2, 3, 4].map(() => open('g', { address: elsewhere, userId: 'far', sessionId: 'far' }))
+    const ada = [open('g', { address }), open('g', { address }), open('g', { address })]
+    open('g', { address, userId: 'bea', sessionId: 'hers too' })
+    await time.advance(300)
+    const refused = ['generation.too_many_streams_from_address', { limit: 4 }]
+    expect(refusalOf(() => open('g', { address }))).toEqual(refused)
+    for (const userId of ['cem', 'dan']) open('g', { address, userId, sessionId: userId })
+    await time.advance(300)
+    expect([...ada, ...far].map(({ ended }) => ended)).toEqual([true, true, false, false, false, false, false])
+    expect(refusalOf(() => open('g', { address, userId: 'eve', sessionId: 'eve' }))).toEqual(refused)
+    hub.close()
+  })
+
+  test('from one address are not limited with LIMITS=off, and only logged with LIMITS=monitor', () => {
+    for (const [mode, expected] of [
+      ['off', 0],
+      ['monitor', 1],
+    ] as const) {
+      const lines: string[] = []
+      const log = createLog('info', { write: (line: string) => void lines.push(line) })
+      const { open, setState, hub } = createHubWorld({ caps: { ...caps, address: 2 }, mode, log })
+      setState('g', 'processing', 1)
+      for (let stream = 0; stream < 5; stream += 1) open('g', { address: '192.0.2.1' })
+      expect(lines.filter((line) => line.includes('generation.streams_limited'))).toHaveLength(expected)
+      hub.close()
+    }
   })
 
   test('are all disconnected when the hub closes, and new ones are refused', async () => {

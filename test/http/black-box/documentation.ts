@@ -19,6 +19,7 @@ const unprovoked: readonly FaultCode[] = [
   'media.too_many_uploads',
   'credits.insufficient',
   'generation.streams_full',
+  'generation.too_many_streams_from_address',
   'quota.stored_bytes',
   'quota.jobs_under_way',
   'quota.projects',
