@@ -4,7 +4,7 @@ import { Fault } from '../fault.ts'
 import type { Load } from '../kit/admission.ts'
 import { networkOf } from '../kit/client-address.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { createWorkQueue, QueueFull } from '../kit/work-queue.ts'
+import { createFairSlots, SlotsFull } from '../kit/fair-slots.ts'
 import { createWorkerPool, PoolBusy } from '../platform/worker-pool.ts'
 
 /** OWASP's second recommendation for argon2id. To raise them, change them here: older hashes are renewed at the next login. */
@@ -56,7 +56,7 @@ export type Hashing = {
  * Hashes and verifies passwords in worker threads, in turns.
  *
  * Guarantee: addresses and accounts take turns, so however many hashes one of them asks for, another one's is among the next;
- * see `createWorkQueue`. When as many wait as may, `inTurn` throws `identity.busy` at once, also for work that had to give its
+ * see `FairSlots`. When as many wait as may, `inTurn` throws `identity.busy` at once, also for work that had to give its
  * place to a requester with less. Passwords are compared byte for byte after Unicode NFC. `verify` without a hash takes as
  * long as with one, so its timing does not reveal whether an account exists.
  */
@@ -74,7 +74,7 @@ export type Passwords = {
 }
 
 const toFault = (error: unknown): unknown =>
-  error instanceof QueueFull || error instanceof PoolBusy ? new Fault('identity.busy', { cause: error }) : error
+  error instanceof SlotsFull || error instanceof PoolBusy ? new Fault('identity.busy', { cause: error }) : error
 
 /** Turns at once for each worker: one computes, one asks Postgres about its attempt or has just done so. */
 const turnsPerWorker = 2
@@ -89,7 +89,7 @@ export const createPasswords = ({
   cost?: Argon2Cost | undefined
 }): Passwords => {
   const atOnce = turnsPerWorker * workers
-  const queue = createWorkQueue({ atOnce, maxWaiting: maxQueued })
+  const turns = createFairSlots({ slots: atOnce, maxWaiting: maxQueued })
   const pool = createWorkerPool<PasswordWork, PasswordResult>({
     url: new URL('./password-worker.ts', import.meta.url),
     size: workers,
@@ -110,18 +110,16 @@ export const createPasswords = ({
     },
   })
   return {
-    get load() {
-      return { inFlight: queue.running, limit: atOnce, waiting: queue.waiting, shed: queue.shed }
-    },
+    load: turns,
     inTurn: ({ address, account }, deadline, work) =>
-      queue
+      turns
         .run([addressKey(address), `account ${account}`], deadline, () => work(hashingUntil(deadline)))
         .catch((error) => {
           throw toFault(error)
         }),
     refuseIfBusy: (address) => {
       try {
-        queue.refuseIfFull([addressKey(address)])
+        turns.refuseIfFull([addressKey(address)])
       } catch (error) {
         throw toFault(error)
       }
@@ -132,7 +130,7 @@ export const createPasswords = ({
     },
     isOutdated: (hash) => !hash.startsWith(prefixOf(cost)),
     close: () => {
-      queue.close()
+      turns.close()
       return pool.close()
     },
   }

@@ -1,149 +1,132 @@
+import type { Load } from './admission.ts'
 import type { Deadline } from './deadline.ts'
+import { createFairQueue } from './fair-queue.ts'
 
-/** No slot is free, and no further work may wait for one. */
+/** No slot is free, and the work may not wait for one. */
 export class SlotsFull extends Error {
   override readonly name = 'SlotsFull'
 }
 
-type Limits = {
-  readonly slots: number
-  readonly slotsPerOwner: number
-  readonly maxWaiting: number
-}
-
 /**
- * A bounded number of slots that owners take turns at.
+ * A bounded number of slots for work, for which requesters take turns. Work has one or more keys, such as its owner, or the
+ * address and the account of a sign-in.
  *
- * Guarantee: a free slot goes to the waiting owner that holds the fewest slots; of several, to the one that has waited longest
- * since its last turn. Work of one owner keeps its order. Where `maxWaiting` wait already, the newest work of the owner with the most
- * waiting work gives up its place to an owner that has less, so that no owner can fill the queue against others.
+ * Guarantee: at most `slots` are in use at once, at most `slotsPerKey` of them for one key. A free slot goes to the work whose turn
+ * it is (see `FairQueue`): work of a key without others is among the next, however much waits under other keys. At most
+ * `maxWaiting` wait; further work is refused at once, or takes the place of the newest work of the key that has the most
+ * waiting, if its own keys have less. A deadline that has passed is refused at once, also while slots are free.
  */
-export type FairSlots = {
+export type FairSlots = Load & {
   /**
    * Resolves to the release of a slot, which does nothing when it is called again. Rejects with `SlotsFull`, and with
-   * `DeadlinePassed` where the turn has not come in time.
+   * `DeadlinePassed` where the turn has not come in time: then the work has neither a slot nor a place.
    */
-  take(owner: string, deadline: Deadline): Promise<() => void>
-  readonly inUse: number
-  readonly waiting: number
+  take(keys: readonly string[], deadline: Deadline): Promise<() => void>
+  /** Runs work in a slot. */
+  run<T>(keys: readonly string[], deadline: Deadline, work: () => Promise<T>): Promise<T>
+  /** Throws `SlotsFull` where work with these keys, and others perhaps, would be refused at once. */
+  refuseIfFull(keys: readonly string[]): void
+  /** Refuses with `SlotsFull` what waits and all further work. Slots in use stay so until their release. */
+  close(): void
+}
+
+type Waiter = { readonly deadline: Deadline; readonly start: () => void; readonly refuse: () => void }
+
+export const createFairSlots = ({
+  slots,
+  slotsPerKey = slots,
+  maxWaiting,
+}: {
   readonly slots: number
-  /** Work that got no slot: refused at once, pushed out of the queue, or not served in time. */
-  readonly shed: number
-}
-
-type Waiter = {
-  readonly resolve: (release: () => void) => void
-  readonly reject: (error: unknown) => void
-}
-
-export const createFairSlots = ({ slots, slotsPerOwner, maxWaiting }: Limits): FairSlots => {
-  const held = new Map<string, number>()
-  /** By owner. An owner moves to the end with each turn, so the first one has waited longest. */
-  const queues = new Map<string, Waiter[]>()
-  let inUse = 0
-  let waiting = 0
+  readonly slotsPerKey?: number
+  readonly maxWaiting: number
+}): FairSlots => {
+  const queue = createFairQueue<Waiter>({ takenPerKey: slotsPerKey })
+  let inFlight = 0
   let shed = 0
-
-  const heldBy = (owner: string) => held.get(owner) ?? 0
-
-  const release = (owner: string) => {
-    inUse -= 1
-    if (heldBy(owner) > 1) held.set(owner, heldBy(owner) - 1)
-    else held.delete(owner)
-    serve()
-  }
-
-  const grant = (owner: string): (() => void) => {
-    inUse += 1
-    held.set(owner, heldBy(owner) + 1)
-    let released = false
-    return () => {
-      if (released) return
-      released = true
-      release(owner)
-    }
-  }
-
-  /** The owner whose turn it is. */
-  const findNext = (): string | undefined => {
-    let next: string | undefined
-    let fewest = slotsPerOwner
-    for (const owner of queues.keys()) {
-      if (heldBy(owner) >= fewest) continue
-      next = owner
-      fewest = heldBy(owner)
-    }
-    return next
-  }
-
-  const remove = (owner: string, waiter: Waiter): boolean => {
-    const queue = queues.get(owner)
-    const at = queue?.indexOf(waiter) ?? -1
-    if (queue === undefined || at === -1) return false
-    queue.splice(at, 1)
-    if (queue.length === 0) queues.delete(owner)
-    waiting -= 1
-    return true
-  }
+  let closed = false
 
   const serve = () => {
-    while (inUse < slots) {
-      const owner = findNext()
-      const queue = owner === undefined ? undefined : queues.get(owner)
-      const waiter = queue?.[0]
-      if (owner === undefined || queue === undefined || waiter === undefined) return
-      remove(owner, waiter)
-      if (queues.delete(owner)) queues.set(owner, queue)
-      waiter.resolve(grant(owner))
+    while (inFlight < slots) {
+      const next = queue.take()
+      if (next === undefined) return
+      if (next.deadline.remainingMs() > 0) next.start()
+      else queue.remove(next)
     }
   }
 
-  /** Makes place in the full queue for one more of `owner`, at the cost of an owner that has at least two more waiting. */
-  const makePlaceFor = (owner: string): boolean => {
-    let longest: string | undefined
-    let most = (queues.get(owner)?.length ?? 0) + 1
-    for (const [each, { length }] of queues) {
-      if (length <= most) continue
-      longest = each
-      most = length
-    }
-    const last = longest === undefined ? undefined : queues.get(longest)?.at(-1)
-    if (longest === undefined || last === undefined) return false
-    remove(longest, last)
-    last.reject(new SlotsFull())
-    return true
+  /** Work to which this does not apply gets a slot at once, or waits where there is place. */
+  const mustDisplace = (keys: readonly string[]) =>
+    queue.size >= maxWaiting && (inFlight >= slots || queue.isFull(keys))
+
+  const makePlaceFor = (keys: readonly string[]) => {
+    if (!mustDisplace(keys)) return
+    const displaced = queue.findDisplaceable(keys)
+    if (displaced === undefined) throw new SlotsFull()
+    queue.remove(displaced)
+    displaced.refuse()
   }
 
-  const wait = async (owner: string, deadline: Deadline): Promise<() => void> => {
+  const wait = async (keys: readonly string[], deadline: Deadline): Promise<() => void> => {
+    if (closed) throw new SlotsFull()
+    deadline.check()
+    makePlaceFor(keys)
     const { promise, resolve, reject } = Promise.withResolvers<() => void>()
-    const waiter: Waiter = { resolve, reject }
-    const queue = queues.get(owner)
-    if (queue === undefined) queues.set(owner, [waiter])
-    else queue.push(waiter)
-    waiting += 1
-    // After the deadline a slot is neither taken nor, where it was granted in the same moment, kept.
-    const cancel = () => void (remove(owner, waiter) || promise.then((free) => free()).catch(() => {}))
-    return deadline.run(Object.assign(promise, { cancel }))
+    let hasSlot = false
+    /** Gives up the slot, or the place in the queue. */
+    const leave = () => {
+      queue.remove(waiter)
+      if (!hasSlot) return
+      hasSlot = false
+      inFlight -= 1
+      serve()
+    }
+    const start = () => {
+      hasSlot = true
+      inFlight += 1
+      resolve(leave)
+    }
+    const waiter: Waiter = { deadline, start, refuse: () => reject(new SlotsFull()) }
+    queue.add(waiter, keys)
+    serve()
+    return hasSlot ? leave : deadline.run(Object.assign(promise, { cancel: leave }))
+  }
+
+  const take = async (keys: readonly string[], deadline: Deadline): Promise<() => void> => {
+    try {
+      return await wait(keys, deadline)
+    } catch (error) {
+      shed += 1
+      throw error
+    }
   }
 
   return {
-    take: async (owner, deadline) => {
-      if (inUse < slots && heldBy(owner) < slotsPerOwner) return grant(owner)
+    take,
+    run: async (keys, deadline, work) => {
+      const release = await take(keys, deadline)
       try {
-        if (waiting >= maxWaiting && !makePlaceFor(owner)) throw new SlotsFull()
-        return await wait(owner, deadline)
-      } catch (error) {
-        shed += 1
-        throw error
+        return await work()
+      } finally {
+        release()
       }
     },
-    get inUse() {
-      return inUse
+    refuseIfFull: (keys) => {
+      if (!closed && (!mustDisplace(keys) || queue.findDisplaceable(keys) !== undefined)) return
+      shed += 1
+      throw new SlotsFull()
     },
+    close: () => {
+      closed = true
+      for (const waiter of queue.removeWaiting()) waiter.refuse()
+    },
+    get inFlight() {
+      return inFlight
+    },
+    limit: slots,
     get waiting() {
-      return waiting
+      return queue.size
     },
-    slots,
     get shed() {
       return shed
     },

@@ -157,9 +157,12 @@ describe('an upload', () => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(250_000_000)
   }, 60_000)
 
-  const slotsAre = (inUse: number, waiting: number) => {
-    const { slots } = app.services.uploads
-    return until(() => slots.inUse === inUse && slots.waiting === waiting, `${inUse} slots in use, ${waiting} waiting`)
+  const slotsAre = (inFlight: number, waiting: number) => {
+    const { load } = app.services.uploads
+    return until(
+      () => load.inFlight === inFlight && load.waiting === waiting,
+      `${inFlight} slots in use, ${waiting} waiting`,
+    )
   }
   /** Enough for a slot, and not all of the body. */
   const beginning = Buffer.alloc(20_000)

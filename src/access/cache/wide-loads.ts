@@ -13,15 +13,10 @@ const slots = 2
  * Degrades: a load that gets no turn within `maxWaitMs` fails with `DeadlinePassed`.
  */
 export const withTurns = (load: LoadFacts, startDeadline: StartDeadline, maxWaitMs: number): LoadFacts => {
-  const turns = createFairSlots({ slots, slotsPerOwner: 1, maxWaiting: Number.POSITIVE_INFINITY })
+  const turns = createFairSlots({ slots, slotsPerKey: 1, maxWaiting: Number.POSITIVE_INFINITY })
   return async (queries, options) => {
     if (queries.length <= maxFactsOfOne) return load(queries, options)
     const person = queries.find(({ userId }) => userId !== null)?.userId ?? ''
-    const release = await turns.take(person, startDeadline(maxWaitMs))
-    try {
-      return await load(queries, options)
-    } finally {
-      release()
-    }
+    return turns.run([person], startDeadline(maxWaitMs), () => load(queries, options))
   }
 }

@@ -109,7 +109,7 @@ export const createUploads = ({
   requestMs: number
 }) => {
   const startDeadline = createDeadlines(clock)
-  const slots = createFairSlots({ slots: maxSlots, slotsPerOwner: slotsPerPerson, maxWaiting })
+  const slots = createFairSlots({ slots: maxSlots, slotsPerKey: slotsPerPerson, maxWaiting })
   const readBody = createBodyReader({
     startDeadline,
     maxBytes: maxUploadBytes,
@@ -129,7 +129,7 @@ export const createUploads = ({
   }
 
   const takeTurn = (userId: string): Promise<() => void> =>
-    slots.take(userId, startDeadline(waitMs)).catch((cause: unknown) => {
+    slots.take([userId], startDeadline(waitMs)).catch((cause: unknown) => {
       throw cause instanceof SlotsFull || cause instanceof DeadlinePassed ? new Fault('media.busy', { cause }) : cause
     })
 
@@ -169,10 +169,7 @@ export const createUploads = ({
   }
 
   return {
-    slots,
-    get load(): Load {
-      return { inFlight: slots.inUse, limit: maxSlots, waiting: slots.waiting, shed: slots.shed }
-    },
+    load: slots as Load,
     create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
       const { userId, sessionId } = caller
       const type = acceptedType(request)
