@@ -4,9 +4,12 @@ import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { encodeBase64url } from '../kit/base64url.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
+import type { Limits } from '../limits/limits.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
+import type { AccountHash } from './account-hash.ts'
 import type { SignInResponse, User } from './model.ts'
 import type { Passwords } from './passwords.ts'
 import type { Device } from './session-opening.ts'
@@ -37,6 +40,8 @@ type Dependencies = {
   protection: SignInProtection
   record: RecordSecurityEvent
   lifecycle: AccountLifecycle
+  hashOf: AccountHash
+  limits: Pick<Limits, 'authenticationTo'>
 }
 
 const maxDefaultNameLength = 100
@@ -62,6 +67,8 @@ export const createAccounts = ({
   protection,
   record,
   lifecycle,
+  hashOf,
+  limits,
 }: Dependencies) => {
   const requireActiveUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
     const user = await store.findUser(context.deadline, userId)
@@ -84,6 +91,9 @@ export const createAccounts = ({
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
       requireLength(input.password, '/password')
+      // Apart from sign-ins, so that registering an address again and again holds up no sign-in to its account.
+      const account = `registering ${encodeBase64url(hashOf(email))}`
+      await limits.authenticationTo(context, { account, address: context.limitedAs })
       await passwords.refuseCommon(input.password)
       const passwordHash = await passwords.inTurn(
         { address: device.address, account: email },
@@ -161,12 +171,16 @@ export const createAccounts = ({
       const oldHash = user.password_hash ?? undefined
       await passwords.refuseCommon(input.new_password)
       const attempt = await protection.admitSession(context.deadline, user, caller.sessionId, device)
+      const counted = await limits.authenticationTo(context, { account: attempt.turnKey, address: context.limitedAs })
       const requester = { address: device.address, account: attempt.turnKey }
       const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
         const isRight = () => verify(input.current_password, oldHash)
         return (await protection.verify(context, attempt, isRight)) ? hash(input.new_password) : undefined
       })
-      if (newHash === undefined || oldHash === undefined) throw new Fault('identity.password_wrong')
+      if (newHash === undefined || oldHash === undefined) {
+        counted.failed()
+        throw new Fault('identity.password_wrong')
+      }
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
         if (!replaced) throw new Fault('identity.password_wrong')

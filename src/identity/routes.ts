@@ -128,6 +128,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
             summary: 'Change the password and end every other session',
             tags,
             maxBytes,
+            budget: 'auth',
             errors: ['identity.password_wrong', 'identity.password_common', 'identity.sign_in_paused', 'identity.busy'],
           },
         ),

@@ -61,7 +61,7 @@ export const createIdentity = ({
   })
   const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
   return {
-    ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle }),
+    ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle, hashOf, limits }),
     login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,

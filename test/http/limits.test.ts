@@ -176,6 +176,49 @@ describe('other budgets', () => {
     expect(elsewhere.status).toBe(200)
   })
 
+  test('a change of the password counts on api, on auth_address, and on the session together with the address', async () => {
+    const ada = await registerFrom()
+    const headers = from()
+    const change = (current_password: string) =>
+      client.post(
+        '/api/v1/auth/password',
+        { current_password, new_password: 'quite another passphrase' },
+        { token: ada.token, headers },
+      )
+    const answers = await repeat(4, () => change('a wrong password'))
+    expect(statusesOf(answers)).toEqual([403, 403, 403, 429])
+    expectExceeded(answers[3], 'auth_account_and_address', 5)
+    const checks = await repeat(7, () => check(ada))
+    expect(item(checks.at(-1), 'ratelimit')).toMatchObject({ value: 'api', r: 20 - 4 - 7 })
+    const login = { email: ada.email, password: ada.password }
+    expect((await client.post('/api/v1/auth/login', login, { headers })).status).toBe(200)
+  })
+
+  test('a change of the password is refused where its address has used up auth_address', async () => {
+    const ada = await registerFrom()
+    const address = newAddress()
+    const headers = from(address)
+    // Else the token is refused as one that was not verified yet.
+    await check(ada)
+    for (let count = 0; count < 200; count += 1) await app.services.limits.authenticationFrom(undefined, address)
+    const body = { current_password: ada.password, new_password: 'quite another passphrase' }
+    const refused = await client.post('/api/v1/auth/password', body, { token: ada.token, headers })
+    expectExceeded(refused, 'auth_address', 200)
+    const elsewhere = await client.post('/api/v1/auth/password', body, { token: ada.token, headers: from() })
+    expect(elsewhere.status).toBe(204)
+  })
+
+  test('registering one address counts on it and its client together, and holds up no sign-in', async () => {
+    const ada = await registerFrom()
+    const headers = from()
+    const registration = { email: ada.email.toUpperCase(), password: 'seven green bottles hanging' }
+    const answers = await repeat(6, () => client.post('/api/v1/auth/register', registration, { headers }))
+    expect(statusesOf(answers)).toEqual([...Array(5).fill(409), 429])
+    expectExceeded(answers[5], 'auth_account_and_address', 5)
+    const login = { email: ada.email, password: ada.password }
+    expect((await client.post('/api/v1/auth/login', login, { headers })).status).toBe(200)
+  })
+
   test('a download counts on media and not on api', async () => {
     const ada = await registerFrom()
     const content = () => client.get('/api/v1/media/01890000-0000-7000-8000-000000000000/content', { token: ada.token })
