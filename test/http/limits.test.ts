@@ -3,6 +3,7 @@ import { parseList } from 'structured-headers'
 import { catalogue } from '../../src/fault.ts'
 import { defaultPolicy, type Policy } from '../../src/limits/policy.ts'
 import { createLog } from '../../src/platform/log.ts'
+import { newPicture } from '../harness/pictures.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const checkPath = '/api/v1/authorization/check'
@@ -226,6 +227,49 @@ describe('other budgets', () => {
     expect(statusesOf(answers)).toEqual([404, 404, 404, 429])
     expectExceeded(answers[3], 'media', 3)
   })
+})
+
+describe('bytes by a link', () => {
+  /** Counts one of the three units of media. */
+  const uploadAs = async ({ token }: Person): Promise<string> => {
+    const bytes = new Uint8Array(await newPicture())
+    const sending = { token, headers: { 'content-type': 'image/png' } }
+    const { status, body } = await client.post('/api/v1/media', bytes, sending)
+    expect(status).toBe(201)
+    return body.id
+  }
+  const linkAs = async ({ token }: Person, media: string, kind: 'links' | 'share-links'): Promise<string> => {
+    const { status, body } = await client.post(`/api/v1/media/${media}/${kind}`, {}, { token })
+    expect(status).toBe(201)
+    return new URL(body.url).pathname + new URL(body.url).search
+  }
+  const openLink = (target: string) => client.get(target, { headers: from() })
+
+  for (const kind of ['links', 'share-links'] as const) {
+    test(`of ${kind} count on media for the person who made the link, whoever opens it`, async () => {
+      const [ada, bob] = [await registerFrom(), await registerFrom()]
+      const media = await uploadAs(ada)
+      const target = await linkAs(ada, media, kind)
+      const answers = await repeat(3, () => openLink(target))
+      expect(statusesOf(answers)).toEqual([200, 200, 429])
+      expectExceeded(answers[2], 'media', 3)
+      const own = await client.get(`/api/v1/media/${media}/content`, { token: ada.token })
+      expectExceeded(own, 'media', 3)
+      await uploadAs(bob)
+    })
+
+    test(`of ${kind} count after the decision: a link that is refused costs its maker nothing`, async () => {
+      const ada = await registerFrom()
+      const media = await uploadAs(ada)
+      const target = await linkAs(ada, media, kind)
+      const forged = target.replace(/(?<=(?:signature|share)=).{6}/, 'AAAAAA')
+      expect(statusesOf(await repeat(3, () => openLink(forged)))).toEqual([403, 403, 403])
+      await app.services.database.admin`delete from media where id = ${media}`
+      await app.caughtUp()
+      expect(statusesOf(await repeat(3, () => openLink(target)))).toEqual([403, 403, 403])
+      for (const each of [1, 2]) expect([each, await uploadAs(ada)]).toEqual([each, expect.any(String)])
+    })
+  }
 })
 
 describe('an operator', () => {
