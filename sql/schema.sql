@@ -845,6 +845,29 @@ begin
 end $function$;
 comment on function recount_usage() is 'Counts the stored bytes and the projects of all accounts anew.';
 
+CREATE OR REPLACE FUNCTION public.recount_usage_of(person uuid)
+ RETURNS TABLE(media_bytes bigint, projects bigint, held_bytes bigint, held_projects bigint)
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  select u.media_bytes, u.projects into media_bytes, projects from account_usage u where u.user_id = person for update;
+  if not found then
+    perform set_config('velro.counts_usage', 'on', true);
+    insert into account_usage (user_id) values (person) on conflict do nothing;
+    perform set_config('velro.counts_usage', '', true);
+    select u.media_bytes, u.projects into media_bytes, projects from account_usage u where u.user_id = person for update;
+  end if;
+  select coalesce(sum(o.bytes), 0)::bigint into held_bytes
+    from media m join media_objects o on o.sha256 = m.sha256 where m.owner_id = person;
+  select count(*) into held_projects from projects p where p.owner_id = person;
+  if (media_bytes, projects) is distinct from (held_bytes, held_projects) then
+    update account_usage u set media_bytes = held_bytes, projects = held_projects where u.user_id = person;
+    return next;
+  end if;
+end $function$;
+comment on function recount_usage_of(person uuid) is 'Counts the stored bytes and the projects of one account anew. Returns the old and the new figures where they differ.';
+
 CREATE OR REPLACE FUNCTION public.redis_database()
  RETURNS text
  LANGUAGE sql
@@ -1082,6 +1105,26 @@ CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
 RETURN '7301950218'::bigint;
 comment on function user_access_lock_seed() is 'Hash seed of the advisory locks under which the effective access of one user, or to one project, changes.';
 
+CREATE OR REPLACE FUNCTION public.wrong_usage(first uuid, last uuid)
+ RETURNS SETOF uuid
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  return query
+  select user_id
+    from (select u.user_id, u.media_bytes, u.projects from account_usage u where u.user_id > first and u.user_id <= last) counted
+    full join (select m.owner_id as user_id, sum(o.bytes)::bigint as held_bytes
+                 from media m join media_objects o on o.sha256 = m.sha256
+                where m.owner_id > first and m.owner_id <= last group by 1) m using (user_id)
+    full join (select p.owner_id as user_id, count(*) as held_projects
+                 from projects p where p.owner_id > first and p.owner_id <= last group by 1) p using (user_id)
+   where (coalesce(media_bytes, 0), coalesce(projects, 0)) is distinct from (coalesce(held_bytes, 0), coalesce(held_projects, 0))
+   order by user_id;
+end $function$;
+comment on function wrong_usage(first uuid, last uuid) is 'Accounts in a range of ids whose counters of stored bytes and projects are wrong.';
+
 create table access_checks (
   name text not null,
   due_at timestamp with time zone default clock_timestamp() not null,
@@ -1089,7 +1132,7 @@ create table access_checks (
   took interval,
   constraint access_checks__pkey PRIMARY KEY (name)
 );
-comment on table access_checks is 'When each check of effective access is due, so that one instance runs it and the others skip it.';
+comment on table access_checks is 'When each check of computed rows (effective access, usage of accounts) is due, so that one instance runs it and the others skip it.';
 comment on column access_checks.took is 'Duration of the last run. The longer it took, the later the next one is due.';
 
 create table access_events (
@@ -1803,6 +1846,17 @@ create table welcome_grants (
   constraint welcome_grants__accounts CHECK ((accounts > 0))
 );
 comment on table welcome_grants is 'How many accounts of a network got welcome credits on a day (UTC). Kept for two days.';
+
+create table welcomed_addresses (
+  address_hash bytea not null,
+  remembered_at timestamp with time zone not null,
+  constraint welcomed_addresses_pkey PRIMARY KEY (address_hash),
+  constraint welcomed_addresses__address_hash_length CHECK ((length(address_hash) = 32))
+);
+CREATE INDEX welcomed_addresses__remembered_at ON public.welcomed_addresses USING btree (remembered_at);
+comment on table welcomed_addresses is 'E-mail addresses that have had their welcome credits. Kept for 400 days, so that closing an account and registering again gives them once.';
+comment on column welcomed_addresses.address_hash is 'HMAC of the canonical e-mail address under a key derived from SECRET.';
+comment on column welcomed_addresses.remembered_at is 'When the account got the credits, or was closed.';
 
 create view access_heat_alive as
  SELECT h.user_id,

@@ -1,16 +1,17 @@
 -- Turns: within a plan, the owners of jobs take turns. A job is leased by priority, then by its turn, then by its age.
 --
--- This is self-clocked fair queuing (Golestani 1994) with jobs of equal weight. A job gets the turn after the last unfinished
--- one of its owner, and none before the next turn. That is the one after the newest under way, or where none is under way, the
--- one after the first that waits; and never one that has passed. So an owner with many jobs waits one turn for each, and an
--- owner without any waits one turn. No stream of new owners holds up a job, because each job that is leased moves the next
--- turn on. (With the current turn for new owners, as start-time fair queuing has it, all of them would come before the second
--- job of anybody else.)
+-- This is self-clocked fair queuing (Golestani 1994) with jobs of equal weight. A new job gets the later of two turns:
+-- - one more than the highest turn among the unfinished jobs of its owner;
+-- - the next turn of its priority: one more than the highest turn among the jobs that are running, or while none is running, one
+--   more than the lowest turn among those that wait. It is never below the lowest turn among those that wait. The first turn is 0.
+--
+-- So an owner with many jobs waits one turn for each of them, and an owner with none waits one turn. New owners cannot hold up a
+-- job forever: each job that is leased moves the next turn on. (Start-time fair queuing gives new owners the current turn instead.
+-- Then all of them would come before the second job of every other owner.)
 
 -- In a trigger, so that a job gets its turn whichever version or client inserts it. Takes the lock of what the owner holds, as
--- the check of its quota does before (usage.sql), so that jobs which an owner enqueues at the same moment get different turns.
--- Cost: four index lookups. The settings keep the planner on the indexes,
--- because it may have planned while the queue was empty.
+-- the check of its quota does before (usage.sql). So jobs that an owner enqueues at the same moment get different turns. Cost:
+-- four index lookups. The settings keep the planner on the indexes, because it may have planned while the queue was empty.
 create or replace function give_turn() returns trigger language plpgsql
   set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
 declare

@@ -110,6 +110,48 @@ begin
 end $$;
 comment on function add_projects(uuid[], uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
 
+-- The usage of accounts whose id is above "first" and up to "last", where a counter of media bytes or projects is wrong. One
+-- statement, so rows and counters are of one snapshot. Locks nothing.
+create or replace function wrong_usage(first uuid, last uuid) returns setof uuid
+  language plpgsql stable set search_path from current as $$
+begin
+  return query
+  select user_id
+    from (select u.user_id, u.media_bytes, u.projects from account_usage u where u.user_id > first and u.user_id <= last) counted
+    full join (select m.owner_id as user_id, sum(o.bytes)::bigint as held_bytes
+                 from media m join media_objects o on o.sha256 = m.sha256
+                where m.owner_id > first and m.owner_id <= last group by 1) m using (user_id)
+    full join (select p.owner_id as user_id, count(*) as held_projects
+                 from projects p where p.owner_id > first and p.owner_id <= last group by 1) p using (user_id)
+   where (coalesce(media_bytes, 0), coalesce(projects, 0)) is distinct from (coalesce(held_bytes, 0), coalesce(held_projects, 0))
+   order by user_id;
+end $$;
+comment on function wrong_usage(uuid, uuid) is 'Accounts in a range of ids whose counters of stored bytes and projects are wrong.';
+
+-- Locks the counters first, so that triggers of concurrent changes wait, and counts by a later statement. Such a change is either
+-- committed, and counted here, or its trigger adds to the new figures after the commit. Returns no row where the counters are right.
+create or replace function recount_usage_of(person uuid)
+  returns table (media_bytes bigint, projects bigint, held_bytes bigint, held_projects bigint)
+  language plpgsql set search_path from current as $$
+begin
+  select u.media_bytes, u.projects into media_bytes, projects from account_usage u where u.user_id = person for update;
+  if not found then
+    perform set_config('velro.counts_usage', 'on', true);
+    insert into account_usage (user_id) values (person) on conflict do nothing;
+    perform set_config('velro.counts_usage', '', true);
+    select u.media_bytes, u.projects into media_bytes, projects from account_usage u where u.user_id = person for update;
+  end if;
+  select coalesce(sum(o.bytes), 0)::bigint into held_bytes
+    from media m join media_objects o on o.sha256 = m.sha256 where m.owner_id = person;
+  select count(*) into held_projects from projects p where p.owner_id = person;
+  if (media_bytes, projects) is distinct from (held_bytes, held_projects) then
+    update account_usage u set media_bytes = held_bytes, projects = held_projects where u.user_id = person;
+    return next;
+  end if;
+end $$;
+comment on function recount_usage_of(uuid) is
+  'Counts the stored bytes and the projects of one account anew. Returns the old and the new figures where they differ.';
+
 -- For changes that were made while triggers were disabled. Keeps media and projects from changing meanwhile.
 create or replace function recount_usage() returns void
   language plpgsql set search_path from current as $$

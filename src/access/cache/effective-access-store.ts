@@ -123,11 +123,15 @@ export const createEffectiveAccessStore = (batch: Sql, builtMigrations: number) 
          and c.relnamespace = (select relnamespace from pg_class where oid = 'project_access'::regclass)
        order by 1, 2`,
 
-  /** Waits for the table for a second at most, because later statements wait behind it. */
+  /**
+   * Waits for the table for a second at most, because later statements wait behind it. The counters of usage may have missed
+   * changes too, so their check is due.
+   */
   enableTrigger: async ({ table, name }: DisabledTrigger): Promise<void> => {
     await batch.begin(async (tx) => {
       await tx`set local lock_timeout = '1s'`
       await tx`alter table ${tx(table)} enable trigger ${tx(name)}`
+      await tx`update access_checks set due_at = clock_timestamp() where name = 'account_usage'`
     })
   },
 })

@@ -7,6 +7,8 @@ import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialize
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
+import { createUsageRecount, usagePollMs } from '../../limits/usage-recount.ts'
+import { createUsageStore } from '../../limits/usage-store.ts'
 import type { Log } from '../../platform/log.ts'
 import { flushMs } from '../../service-keys/usage.ts'
 import type { AccessParts } from './access.ts'
@@ -62,6 +64,7 @@ export const startBackgroundTasks = (
     clock: realClock,
     log,
   })
+  const usageRecount = createUsageRecount({ store: createUsageStore(database.batch), clock: realClock, log })
   const reportShed = createShedReport(admissions, log)
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const tasks: readonly BackgroundTask[] = [
@@ -74,11 +77,12 @@ export const startBackgroundTasks = (
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
-    { name: 'purge counts of welcome credits', intervalMs: purgeMs, run: welcome.purge },
+    { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
     { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.poll },
+    { name: 'recount usage of accounts', intervalMs: usagePollMs, run: usageRecount.poll },
     { name: 'compare memory with Postgres', intervalMs: staleCheckMs, run: caches.staleDetector.run },
     { name: 'store access frequencies', intervalMs: frequencyFlushMs, run: accessFrequency.flush },
     { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },
