@@ -78,6 +78,9 @@ export const createCreditStore = (sql: Sql) => {
   }
 }
 
+/** How long an e-mail address is remembered to have had its welcome credits. */
+const rememberedDays = 400
+
 /** When new accounts get their welcome credits. */
 export const createWelcomeStore = (sql: Sql) => ({
   /** Adds an account that gets its credits later. */
@@ -85,11 +88,12 @@ export const createWelcomeStore = (sql: Sql) => ({
     await tx`insert into pending_welcomes (user_id, network) values (${userId}, ${network})`
   },
 
-  /** The network from which an account was registered whose credits are pending. Locks that row for update. */
-  lockPending: async (tx: TransactionSql, userId: string): Promise<string | undefined> => {
-    const [row] = await tx<{ network: string }[]>`
-      select network from pending_welcomes where user_id = ${userId} for update`
-    return row?.network
+  /** The address of an account whose credits are pending, and the network it was registered from. Locks that row for update. */
+  lockPending: async (tx: TransactionSql, userId: string): Promise<{ email: string; network: string } | undefined> => {
+    const [row] = await tx<{ email: string; network: string }[]>`
+      select u.email, p.network from pending_welcomes p join users u on u.id = p.user_id
+       where p.user_id = ${userId} and u.email is not null for update of p`
+    return row
   },
 
   removePending: async (tx: TransactionSql, userId: string): Promise<void> => {
@@ -108,9 +112,35 @@ export const createWelcomeStore = (sql: Sql) => ({
     return count === 1
   },
 
-  /** Deletes the counts of earlier days. */
+  /** Whether an e-mail address has had its credits, by its hash. */
+  isWelcomed: async (tx: TransactionSql, addressHash: Uint8Array): Promise<boolean> => {
+    const { count } = await tx`
+      select from welcomed_addresses
+       where address_hash = ${addressHash} and remembered_at > clock_timestamp() - ${rememberedDays}::float8 * interval '1 day'`
+    return count === 1
+  },
+
+  rememberWelcomed: async (tx: TransactionSql, addressHash: Uint8Array): Promise<void> => {
+    await tx`
+      insert into welcomed_addresses (address_hash, remembered_at) values (${addressHash}, clock_timestamp())
+      on conflict (address_hash) do update set remembered_at = excluded.remembered_at`
+  },
+
+  /** The e-mail address of an account that has had its credits. */
+  findWelcomedAddress: async (tx: TransactionSql, userId: string): Promise<string | undefined> => {
+    const [row] = await tx<{ email: string }[]>`
+      select email from users where id = ${userId} and email is not null
+         and exists (select from credit_ledger where user_id = ${userId} and kind = 'welcome')`
+    return row?.email
+  },
+
+  /** Deletes the counts of earlier days, and addresses that were remembered long enough, 10,000 at a time. */
   purge: async (): Promise<void> => {
     await sql`delete from welcome_grants where day < (clock_timestamp() at time zone 'utc')::date - 1`
+    await sql`
+      delete from welcomed_addresses where address_hash in (
+             select address_hash from welcomed_addresses
+              where remembered_at < clock_timestamp() - ${rememberedDays}::float8 * interval '1 day' limit 10000)`
   },
 })
 

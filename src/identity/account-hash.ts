@@ -2,12 +2,12 @@ import { canonicalEmail } from '../kit/email.ts'
 import type { Secrets } from '../platform/secrets.ts'
 
 /**
- * Stands for the account of an e-mail address where attempts on it are counted, whether or not there is one. A keyed hash: a
- * copy of the database does not reveal which addresses were tried. All spellings of an address have one.
+ * Stands for the account of an e-mail address, whether or not it exists. A keyed hash: a copy of the database does not
+ * reveal the addresses. All spellings of an address have one, and each purpose has another.
  */
 export type AccountHash = (email: string) => Uint8Array
 
 export const createAccountHash =
-  (secrets: Secrets): AccountHash =>
+  (secrets: Secrets, purpose: 'sign-in-failures' | 'welcome-credits'): AccountHash =>
   (email) =>
-    secrets.derive('sign-in-failures', new TextEncoder().encode(canonicalEmail(email) ?? email.toLowerCase()))
+    secrets.derive(purpose, new TextEncoder().encode(canonicalEmail(email) ?? email.toLowerCase()))

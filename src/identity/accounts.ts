@@ -21,7 +21,9 @@ import { toUser } from './users/view.ts'
 /** What other features do when an account is opened or closed, inside its transaction. */
 export type AccountLifecycle = {
   /** Gives a new account its first credits, now or once its e-mail address is verified. */
-  registered: (tx: TransactionSql, userId: string, address: string) => Promise<void>
+  registered: (tx: TransactionSql, account: { userId: string; email: string; address: string }) => Promise<void>
+  /** Remembers that the e-mail address has had its first credits. Call it before the address is erased. */
+  closing: (tx: TransactionSql, userId: string) => Promise<void>
   /** Drops credits that are still pending. */
   closed: (tx: TransactionSql, userId: string) => Promise<void>
   /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
@@ -107,7 +109,7 @@ export const createAccounts = ({
           // The constraint covers the canonical spelling only.
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
-          await lifecycle.registered(tx, user.id, device.address)
+          await lifecycle.registered(tx, { userId: user.id, email, address: device.address })
           return { user, opened: await sessions.open(tx, user, device) }
         },
         { grantsOnly: true },
@@ -151,6 +153,7 @@ export const createAccounts = ({
         await requireSignedInForShare(tx, caller)
         requireHandedOver(await lifecycle.teamsToHandOver(caller.userId, tx))
         while (await cancelBatch(tx)) {}
+        await lifecycle.closing(tx, caller.userId)
         await store.closeAccount(tx, caller.userId)
         await lifecycle.closed(tx, caller.userId)
         await sessions.endAll(tx, caller.userId, 'account_closed')

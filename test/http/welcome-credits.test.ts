@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createAccountHash } from '../../src/identity/account-hash.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { type Answer, type Api, api, type Person, startApp, type TestApp } from '../harness.ts'
+import { createSecrets, sha256 } from '../../src/platform/secrets.ts'
+import { type Answer, type Api, api, type Person, register, startApp, type TestApp, testSecret } from '../harness.ts'
 
 const perAddress = 5
 
@@ -124,5 +126,101 @@ describe('welcome credits after verification', () => {
     }
     expect(balances).toEqual([1_000, 1_000, 0])
     await atOnce.close()
+  })
+})
+
+describe('an e-mail address that has had its welcome credits', () => {
+  let atOnce: TestApp
+  beforeAll(async () => {
+    atOnce = await startApp({
+      connection: app.connection,
+      config: { welcomeAfter: 'registration', welcomeAccountsPerAddress: 0, dbConnections: 20 },
+    })
+  })
+  afterAll(() => atOnce.close())
+  let named = 0
+  const newEmail = () => {
+    named += 1
+    return `again-${named}@example.com`
+  }
+  const password = 'seven green bottles hanging'
+  const registerOn = (email: string, on = api(atOnce.baseUrl)) => register(on, { email, password })
+  const close = async ({ token }: Person) =>
+    expect((await client.delete('/api/v1/auth/me', { token })).status).toBe(204)
+
+  test('gets none again where the account is closed and registered again, in any spelling', async () => {
+    const email = newEmail()
+    let person = await registerOn(email)
+    expect(await balanceOf(person)).toBe(1_000)
+    for (const spelling of [email, email.toUpperCase(), email]) {
+      await close(person)
+      person = await registerOn(spelling)
+      expect([await balanceOf(person), await isPending(person)]).toEqual([0, false])
+    }
+  })
+
+  test('gets none again after verification, though the account is another', async () => {
+    const email = newEmail()
+    const first = await registerOn(email, client)
+    await verify(first)
+    expect(await balanceOf(first)).toBe(1_000)
+    await close(first)
+    const again = await registerOn(email, client)
+    expect(await isPending(again)).toBe(true)
+    expect((await verify(again)).body.email_verified).toBe(true)
+    expect([await balanceOf(again), await isPending(again)]).toEqual([0, false])
+  })
+
+  test('gets none again where the account has taken another address since', async () => {
+    const email = newEmail()
+    const first = await registerOn(email)
+    await sql`update users set email = ${newEmail()} where id = ${first.id}`
+    expect(await balanceOf(await registerOn(email))).toBe(0)
+  })
+
+  test('gets none again where it had them before addresses were remembered, because closing remembers it', async () => {
+    const email = newEmail()
+    const first = await registerOn(email)
+    await sql`truncate welcomed_addresses`
+    await close(first)
+    expect(await balanceOf(await registerOn(email))).toBe(0)
+  })
+
+  test('gets them where the account was closed before it had them', async () => {
+    const email = newEmail()
+    await close(await registerOn(email, client))
+    const again = await registerOn(email, client)
+    await verify(again)
+    expect(await balanceOf(again)).toBe(1_000)
+  })
+
+  test('is forgotten after 400 days', async () => {
+    const [early, late] = [newEmail(), newEmail()]
+    for (const email of [early, late]) await close(await registerOn(email))
+    const age = async (days: number) =>
+      sql`update welcomed_addresses set remembered_at = clock_timestamp() - ${days}::float8 * interval '1 day'`
+    await age(399)
+    await atOnce.services.welcome.purge()
+    expect(await balanceOf(await registerOn(early))).toBe(0)
+    await age(401)
+    expect(await balanceOf(await registerOn(late))).toBe(1_000)
+    await atOnce.services.welcome.purge()
+    expect(await sql`select from welcomed_addresses`).toHaveLength(1)
+  })
+
+  test('is stored as a keyed hash alone', async () => {
+    await sql`truncate welcomed_addresses`
+    const email = newEmail()
+    await registerOn(email)
+    const rows = await sql<{ address_hash: Uint8Array }[]>`select address_hash from welcomed_addresses`
+    const hashOf = createAccountHash(createSecrets(testSecret), 'welcome-credits')
+    expect(rows.map(({ address_hash }) => Buffer.from(address_hash))).toEqual([Buffer.from(hashOf(email))])
+    for (const guess of [
+      createSecrets('y'.repeat(32)).derive('welcome-credits', Buffer.from(email)),
+      sha256(Buffer.from(email)),
+    ])
+      expect(Buffer.from(guess)).not.toEqual(Buffer.from(hashOf(email)))
+    expect(createAccountHash(createSecrets(testSecret), 'sign-in-failures')(email)).not.toEqual(hashOf(email))
+    expect(Buffer.from(hashOf(email)).toString('latin1')).not.toContain('again')
   })
 })

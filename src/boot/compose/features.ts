@@ -67,7 +67,7 @@ const seeds = 2 ** 32
 
 /** Used by more than one feature. */
 const composeShared = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
-  const { config, clock, log, database } = infrastructure
+  const { config, clock, log, database, secrets } = infrastructure
   const { changes } = access.caches
   const userStore = createUserStore(database.admin)
   const operators = createOperators(userStore)
@@ -86,6 +86,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
       accountsPerAddress: config.welcomeAccountsPerAddress,
     },
     grant: credits.welcome,
+    hashOf: createAccountHash(secrets, 'welcome-credits'),
     log,
   })
   const quotas = createQuotas({
@@ -255,7 +256,7 @@ const composeAccounts = (
   const uses = createTokenUses(createTokenUseStore(database.batch))
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
   const signInStore = createSignInStore(database.auth, database.batch)
-  const hashOf = createAccountHash(secrets)
+  const hashOf = createAccountHash(secrets, 'sign-in-failures')
   const identity = createIdentity({
     store: identityStore,
     signInStore,
@@ -275,6 +276,7 @@ const composeAccounts = (
     uses,
     lifecycle: {
       registered: welcome.registered,
+      closing: welcome.closing,
       closed: welcome.closed,
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
