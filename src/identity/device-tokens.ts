@@ -7,7 +7,7 @@ const proofLength = 16
 
 /**
  * Device tokens: 16 random bytes, and 16 that prove for which account they were issued (a MAC). So a token that was made up, or
- * is of another account, is told from a real one without asking Postgres, which knows the real ones that are still valid.
+ * issued for another account, is recognized without Postgres. Postgres knows which real ones are still valid.
  */
 export const createDeviceTokens = (secrets: Secrets) => {
   const proofOf = (random: Uint8Array, accountHash: Uint8Array) =>

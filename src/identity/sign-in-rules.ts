@@ -25,7 +25,7 @@ export const pausesS: readonly number[] = Array.from({ length: maxFailures }, (_
 /** Counted apart. `device` and `network` are known to the account, `session` is one that changes its password. */
 export type SourceKind = 'device' | 'network' | 'session' | 'unknown'
 
-/** `name` is what is stored. */
+/** The database stores `name`. */
 export type Source = { readonly kind: SourceKind; readonly name: string }
 
 export const unknownSource: Source = { kind: 'unknown', name: 'unknown' }

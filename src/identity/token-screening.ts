@@ -14,8 +14,9 @@ const maxForged = 1_000
 const withoutMacPerS = 50
 
 /**
- * Bounds what forged tokens cost. Without a right `mac` a token is refused without a signature check, and a `mac` is only got with
- * a token: so a forger has those of its own tokens, and each of them is checked with a wrong signature about once a second.
+ * Bounds the cost of forged tokens. A token without a right `mac` is refused before its signature is checked, and only a real
+ * token has a right one. So a forger can reuse the `mac` of tokens that it was issued; each of these causes about one signature
+ * check a second.
  *
  * Tokens without a `mac` are those of the build before, which end within their lifetime after an upgrade. An instance checks 50
  * of them a second; beyond that they are refused, and their holders refresh them.

@@ -29,7 +29,7 @@ export type { Demand, Outcome } from './key.ts'
  * orders the demands of all instances. A refusal is remembered until the time that came with it: no unit can become free before.
  *
  * `takeLocally` decides by memory alone and needs no promise, or returns undefined, and then `take` must decide. Between two
- * exchanges an instance admits its share: half of what was left, divided by the number of instances; after a pause, 1 % of the
+ * exchanges an instance admits its share: half of the units left, divided by the number of instances; after a pause, 1 % of the
  * limit. So a key is overdrawn by a few percent at most, at any rate of requests. Admitted units are reported in the
  * background: at once when half of a share is used up, else every 250 ms.
  *

@@ -33,7 +33,7 @@ export type LimitedKey = {
 }
 
 /**
- * How instances share what they have admitted. `exchange` adds the units that are reported. Then it takes the costs of all
+ * How instances share the units that they have admitted. `exchange` adds those that are reported. Then it takes the costs of all
  * reports, or of none if one of them exceeds its limit. It does not reject. Undefined: there was no answer in time, so the
  * outcome is unknown.
  */

@@ -82,7 +82,7 @@ const createConclusions = ({ mode, clock, log }: { mode: LimitMode; clock: Clock
     log.info(entry, mode === 'monitor' ? 'a budget is used up; nothing is refused' : 'a budget is used up')
   }
 
-  /** Tells the answer, and throws where the demand is refused. */
+  /** Counts the outcome, sets the RateLimit fields of the answer, and throws where the demand is refused. */
   const conclude = (context: Context, demand: Demand, outcome: Outcome): void => {
     const budget = demand.budget as Budget
     const { limit } = demand
@@ -236,7 +236,7 @@ export const createLimits = ({
     decisions: budgets.counts,
     keysInMemory: (): number => budgets.size,
     list: (limit: number) => budgets.list(limit),
-    /** Forgets what is counted of a key, here and in Redis; false where that could not be reached. */
+    /** Resets the count of a key, here and in Redis; false where Redis could not be reached. */
     lift: (budget: string, id: string) => budgets.lift(budget, id),
     forget: budgets.forget,
   }

@@ -8,14 +8,14 @@ import type { Budget } from './policy.ts'
 
 const maxListed = 200
 
-/** What operators see of the limits, and what they may lift. */
+/** Limits as operators use them: listing the limited keys, and lifting one. */
 export const createLimitOperations = ({
   limits,
   announceLifted,
   record,
 }: {
   limits: Pick<Limits, 'list' | 'lift'>
-  /** Tells the other instances to forget a key. */
+  /** Makes the other instances reset the count of a key. */
   announceLifted: (deadline: Deadline, lifted: { budget: string; key: string }) => Promise<void>
   record: RecordSecurityEvent
 }) => ({

@@ -26,12 +26,12 @@ const refusals: Readonly<Record<RefusingQuota, Refusal>> = {
 }
 
 /**
- * Quotas: how much an account may hold, by its plan or by figures of its own.
+ * Quotas: how much an account may hold, by its plan or by figures that an operator set.
  *
  * Guarantee: of concurrent changes that add to what one account holds, exactly those are accepted that fit. An account that
- * holds more already, because its quota was lowered or is new, keeps it and cannot add to it. What is given back counts
- * from the commit of that change on.
- * With the mode `monitor` what does not fit is logged and accepted, with `off` nothing is counted.
+ * holds more already, because its quota was lowered or is new, keeps it and cannot add to it. A change that gives back
+ * counts from its commit on.
+ * With the mode `monitor` a change that does not fit is logged and accepted; with `off` nothing is counted.
  */
 export const createQuotas = ({
   store,

@@ -36,7 +36,7 @@ export const limitRoutes = ({ limitOperations, guard, addressOf }: Dependencies)
           { body: model.lifting },
           { 204: noContent },
           {
-            summary: 'Forget what was counted for a key on a budget, on every instance',
+            summary: 'Reset the count of a key on a budget, on every instance',
             tags,
             errors: ['limit.unavailable', 'access.admins_only'],
           },

@@ -246,7 +246,7 @@ describe('bytes by a link', () => {
   const openLink = (target: string) => client.get(target, { headers: from() })
 
   for (const kind of ['links', 'share-links'] as const) {
-    test(`of ${kind} count on media for the person who made the link, whoever opens it`, async () => {
+    test(`of ${kind} count on media for the person who made the link, also when others open it`, async () => {
       const [ada, bob] = [await registerFrom(), await registerFrom()]
       const media = await uploadAs(ada)
       const target = await linkAs(ada, media, kind)
