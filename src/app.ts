@@ -156,7 +156,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(serviceKeyRoutes({ ...services, addressOf: addresses.of }))
     .use(flagRoutes(services))
     .use(monitoringRoutes(services))
-    .use(teamRoutes(services))
+    .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(projectRoutes(services))
     .use(generationRoutes(services))
     .use(generationStreamRoutes({ ...services, responder }))

@@ -19,6 +19,12 @@ export const securityEvents = {
   'user.failures_cleared': ['info', 'an operator ended the pauses of an account'],
   'service_key.created': ['info', 'an operator created a service key'],
   'service_key.limited': ['info', 'an operator changed the limit of a service key'],
+  'team.member_joined': ['info', 'a person accepted an invitation to a team'],
+  'team.member_left': ['info', 'a member left a team'],
+  'team.member_removed': ['info', 'a member was removed from a team'],
+  'team.role_changed': ['info', 'the role of a member of a team was changed'],
+  'team.transferred': ['info', 'the owner of a team transferred it to a member'],
+  'team.deleted': ['info', 'the owner of a team deleted it'],
   'limit.lifted': ['info', 'an operator lifted a limit'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>
@@ -31,7 +37,7 @@ type Fields = {
   readonly address: string
   /** The account that the event is about; null for an address that belongs to none. */
   readonly user_id?: string | null
-  /** The operator. */
+  /** The operator, or the member of the team, that acted. */
   readonly by?: string
   readonly session_id?: string
   readonly [name: string]: string | number | boolean | readonly string[] | null | undefined

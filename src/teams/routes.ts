@@ -9,8 +9,15 @@ import type { Teams } from './service.ts'
 
 const tags = ['teams']
 
+type Dependencies = {
+  teams: Teams
+  invitations: Invitations
+  guard: Guard
+  addressOf: (request: Request) => string
+}
+
 /** Members, leaving and the transfer of ownership; below the prefix of teams. */
-const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
+const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitations'>) =>
   new Elysia()
     .use(guard)
     .get(
@@ -27,8 +34,10 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
     )
     .patch(
       '/:team_id/members/:user_id',
-      ({ context, caller, params, body }) =>
-        teams.changeMember(context, caller, params.team_id, params.user_id, body.role),
+      ({ context, caller, params, body, request }) => {
+        const change = { id: params.team_id, userId: params.user_id, role: body.role }
+        return teams.changeMember(context, caller, change, addressOf(request))
+      },
       {
         signedIn: true,
         ...contract(
@@ -44,8 +53,9 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
     )
     .delete(
       '/:team_id/members/:user_id',
-      async ({ context, caller, params, status }) => {
-        await teams.removeMember(context, caller, params.team_id, params.user_id)
+      async ({ context, caller, params, request, status }) => {
+        const member = { id: params.team_id, userId: params.user_id }
+        await teams.removeMember(context, caller, member, addressOf(request))
         return status(204, undefined)
       },
       {
@@ -63,8 +73,8 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
     )
     .post(
       '/:team_id/leave',
-      async ({ context, caller, params, status }) => {
-        await teams.leave(context, caller, params.team_id)
+      async ({ context, caller, params, request, status }) => {
+        await teams.leave(context, caller, params.team_id, addressOf(request))
         return status(204, undefined)
       },
       {
@@ -78,7 +88,8 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
     )
     .post(
       '/:team_id/transfer',
-      ({ context, caller, params, body }) => teams.transfer(context, caller, params.team_id, body.user_id),
+      ({ context, caller, params, body, request }) =>
+        teams.transfer(context, caller, { id: params.team_id, userId: body.user_id }, addressOf(request)),
       {
         signedIn: true,
         ...contract(
@@ -99,11 +110,11 @@ const memberRoutes = ({ teams, guard }: { teams: Teams; guard: Guard }) =>
       },
     )
 
-export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invitations: Invitations; guard: Guard }) =>
+export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/teams' })
     .use(guard)
-    .use(invitationRoutes({ invitations, guard }))
-    .use(memberRoutes({ teams, guard }))
+    .use(invitationRoutes({ invitations, guard, addressOf }))
+    .use(memberRoutes({ teams, guard, addressOf }))
     .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
       signedIn: true,
       ...contract(
@@ -142,8 +153,8 @@ export const teamRoutes = ({ teams, invitations, guard }: { teams: Teams; invita
     })
     .delete(
       '/:team_id',
-      async ({ context, caller, params, status }) => {
-        await teams.remove(context, caller, params.team_id)
+      async ({ context, caller, params, request, status }) => {
+        await teams.remove(context, caller, params.team_id, addressOf(request))
         return status(204, undefined)
       },
       {

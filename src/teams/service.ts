@@ -4,6 +4,7 @@ import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
@@ -49,6 +50,84 @@ const countPerName = <T extends string>(names: readonly T[], counts: Partial<Rec
   return { total: names.reduce((sum, name) => sum + by[name], 0), by }
 }
 
+/** Runs a change of a locked team, if the role of the caller has the right. */
+type ChangeTeam = <T>(
+  context: RequestContext,
+  caller: Caller,
+  id: string,
+  right: TeamRight,
+  work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
+) => Promise<T>
+
+const createMembers = ({
+  store,
+  changeTeam,
+  record,
+}: {
+  store: TeamStore
+  changeTeam: ChangeTeam
+  record: RecordSecurityEvent
+}) => {
+  /** The role of a member, which must be below the caller's. */
+  const requireOutranked = async (tx: TransactionSql, id: string, callerRole: Team['role'], userId: string) => {
+    const memberRole = await store.findRole(tx, id, userId)
+    if (memberRole === undefined) throw new Fault('team.member_not_found')
+    if (!outranks(callerRole, memberRole)) throw new Fault('team.role_too_low')
+    return memberRole
+  }
+
+  return {
+    leave: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+      await changeTeam(context, caller, id, 'leave', async (tx, role) => {
+        if (role === 'owner') throw new Fault('team.owner_cannot_leave')
+        await store.removeMember(tx, id, caller.userId)
+      })
+      record(context, 'team.member_left', { address, team_id: id, user_id: caller.userId })
+    },
+
+    listMembers: async (context: RequestContext, caller: Caller, id: string, place: Place) => {
+      const visible = await store.listMembers(context.deadline, id, caller.userId, place)
+      requireTeamRight(visible?.role, 'read')
+      const { items, next_cursor } = toPage(visible?.rows ?? [], place.limit)
+      return { items: items.map(toMember), next_cursor }
+    },
+
+    changeMember: async (
+      context: RequestContext,
+      caller: Caller,
+      { id, userId, role }: { id: string; userId: string; role: AssignableRole },
+      address: string,
+    ): Promise<Member> => {
+      const changed = await changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
+        const previous_role = await requireOutranked(tx, id, callerRole, userId)
+        if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
+        return { member: requireMember(await store.setRole(tx, id, userId, role)), previous_role }
+      })
+      const { member, previous_role } = changed
+      if (role !== previous_role) {
+        const about = { team_id: id, user_id: userId, role, previous_role }
+        record(context, 'team.role_changed', { address, by: caller.userId, ...about })
+      }
+      return member
+    },
+
+    removeMember: async (
+      context: RequestContext,
+      caller: Caller,
+      { id, userId }: { id: string; userId: string },
+      address: string,
+    ): Promise<void> => {
+      const previous_role = await changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
+        const role = await requireOutranked(tx, id, callerRole, userId)
+        await store.removeMember(tx, id, userId)
+        return role
+      })
+      const about = { team_id: id, user_id: userId, previous_role }
+      record(context, 'team.member_removed', { address, by: caller.userId, ...about })
+    },
+  }
+}
+
 /**
  * Teams, their members and roles.
  *
@@ -62,11 +141,13 @@ export const createTeams = ({
   changes,
   quotas,
   clock,
+  record,
 }: {
   store: TeamStore
   changes: Changes
   quotas: Pick<Quotas, 'require'>
   clock: Clock
+  record: RecordSecurityEvent
 }) => {
   /** The guard has checked session and account; they are locked, so a change after they have ended is refused. */
   const change = <T>(
@@ -84,23 +165,12 @@ export const createTeams = ({
       options,
     )
 
-  /** Runs a change of a locked team, if the role of the caller has the right. */
-  const changeTeam = <T>(
-    context: RequestContext,
-    caller: Caller,
-    id: string,
-    right: TeamRight,
-    work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
-  ): Promise<T> => change(context, caller, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
-
-  /** Requires a member whose role is below the caller's. */
-  const requireOutranked = async (tx: TransactionSql, id: string, callerRole: Team['role'], userId: string) => {
-    const memberRole = await store.findRole(tx, id, userId)
-    if (memberRole === undefined) throw new Fault('team.member_not_found')
-    if (!outranks(callerRole, memberRole)) throw new Fault('team.role_too_low')
-  }
+  const changeTeam: ChangeTeam = (context, caller, id, right, work) =>
+    change(context, caller, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
 
   return {
+    ...createMembers({ store, changeTeam, record }),
+
     create: (context: RequestContext, caller: Caller, input: NewTeam): Promise<Team> => {
       const id = newId()
       return change(
@@ -133,20 +203,27 @@ export const createTeams = ({
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }),
 
-    remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
-      change(context, caller, async (tx) => {
+    remove: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+      await change(context, caller, async (tx) => {
         await store.lockForRemoval(tx, id, caller.userId)
         await lockTeamAs(store, tx, caller, id, 'remove')
         await store.remove(tx, id)
-      }),
+      })
+      record(context, 'team.deleted', { address, by: caller.userId, team_id: id })
+    },
 
     /**
      * Makes a member with an active account the owner and the owner an admin, atomically. A transfer to oneself changes
      * nothing. Both accounts are locked first, so each can only be closed or suspended before, and the transfer is refused,
      * or after, and the team passes on from its new owner.
      */
-    transfer: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<Team> =>
-      change(context, caller, async (tx) => {
+    transfer: async (
+      context: RequestContext,
+      caller: Caller,
+      { id, userId }: { id: string; userId: string },
+      address: string,
+    ): Promise<Team> => {
+      const transferred = await change(context, caller, async (tx) => {
         const isActive = await store.lockActiveMemberForShare(tx, id, userId)
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
@@ -156,39 +233,11 @@ export const createTeams = ({
         if (userId !== caller.userId)
           await quotas.require(tx, userId, { teams: 0 }, () => new Fault('team.new_owner_full'))
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
-      }),
-
-    leave: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
-      changeTeam(context, caller, id, 'leave', async (tx, role) => {
-        if (role === 'owner') throw new Fault('team.owner_cannot_leave')
-        await store.removeMember(tx, id, caller.userId)
-      }),
-
-    listMembers: async (context: RequestContext, caller: Caller, id: string, place: Place) => {
-      const visible = await store.listMembers(context.deadline, id, caller.userId, place)
-      requireTeamRight(visible?.role, 'read')
-      const { items, next_cursor } = toPage(visible?.rows ?? [], place.limit)
-      return { items: items.map(toMember), next_cursor }
+      })
+      if (userId !== caller.userId)
+        record(context, 'team.transferred', { address, by: caller.userId, team_id: id, user_id: userId })
+      return transferred
     },
-
-    changeMember: (
-      context: RequestContext,
-      caller: Caller,
-      id: string,
-      userId: string,
-      role: AssignableRole,
-    ): Promise<Member> =>
-      changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
-        await requireOutranked(tx, id, callerRole, userId)
-        if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
-        return requireMember(await store.setRole(tx, id, userId, role))
-      }),
-
-    removeMember: (context: RequestContext, caller: Caller, id: string, userId: string): Promise<void> =>
-      changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
-        await requireOutranked(tx, id, callerRole, userId)
-        await store.removeMember(tx, id, userId)
-      }),
 
     statistics: async (context: RequestContext, caller: Caller, id: string): Promise<Statistics> => {
       const counted = await store.count(context.deadline, id, caller.userId, new Date(clock.now()))

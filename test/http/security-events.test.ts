@@ -133,6 +133,79 @@ describe('a security event is logged with who, from where and what', () => {
     ])
     expect(written.join('')).not.toContain(made.body.key)
   })
+
+  test('for what operators do about limits: those of an account and of a service key changed, one lifted, pauses ended', async () => {
+    const operator = await signUp()
+    const person = await signUp()
+    await sql`update users set role = 'admin' where id = ${operator.id}`
+    const { token } = operator
+    await app.caughtUp()
+    const made = await post(
+      '/service-keys',
+      { name: 'CI', scopes: ['authorization:check'], limit_per_second: 5 },
+      token,
+    )
+    const change = (path: string, body: object) => client.patch(`/api/v1${path}`, body, { headers, token })
+    written.length = 0
+    const answers = [
+      await change(`/users/${person.id}`, { limits: { api: 7, projects: 2 } }),
+      await change(`/users/${person.id}`, { limits: null }),
+      await change(`/service-keys/${made.body.id}`, { limit_per_second: 9 }),
+      await change(`/service-keys/${made.body.id}`, { limit_per_second: null }),
+      await post('/security/limits/lift', { budget: 'api', key: person.id }, token),
+      await remove(`/users/${person.id}/sign-in-failures`, token),
+    ]
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204])
+    const [one, key] = [{ address, by: operator.id }, { service_key_id: made.body.id }]
+    expect(events()).toEqual([
+      { event: 'user.changed', ...one, user_id: person.id, limits: '{"api":7,"projects":2}' },
+      { event: 'user.changed', ...one, user_id: person.id, limits: 'null' },
+      { event: 'service_key.limited', ...one, ...key, limit_per_second: 9 },
+      { event: 'service_key.limited', ...one, ...key, limit_per_second: null },
+      { event: 'limit.lifted', ...one, budget: 'api', key: person.id },
+      { event: 'user.failures_cleared', ...one, user_id: person.id },
+    ])
+    expect(written.join('')).not.toContain(made.body.key)
+    expect(written.join('')).not.toContain(token)
+  })
+
+  test('for a team: joined, a role changed, a member removed and gone, the team transferred and deleted', async () => {
+    const [owner, ada, bob] = [await signUp(), await signUp(), await signUp()]
+    const team_id = (await post('/teams', { name: 'Keepers' }, owner.token)).body.id as string
+    const team = `/teams/${team_id}`
+    const secrets: string[] = []
+    const join = async ({ email, token }: { email: string; token: string }) => {
+      const { secret } = (await post(`${team}/invitations`, { email, role: 'viewer' }, owner.token)).body
+      secrets.push(secret)
+      expect((await post('/teams/invitations/accept', { secret }, token)).status).toBe(200)
+    }
+    const setRole = async (id: string, role: string, token = owner.token) =>
+      (await client.patch(`/api/v1${team}/members/${id}`, { role }, { headers, token })).status
+    written.length = 0
+    await join(ada)
+    await join(bob)
+    expect([await setRole(ada.id, 'admin'), await setRole(ada.id, 'admin')]).toEqual([200, 200])
+    expect((await remove(`${team}/members/${bob.id}`, ada.token)).status).toBe(204)
+    expect((await post(`${team}/transfer`, { user_id: owner.id }, owner.token)).status).toBe(200)
+    expect((await post(`${team}/transfer`, { user_id: ada.id }, owner.token)).status).toBe(200)
+    // Refused changes are not events.
+    expect(await setRole(ada.id, 'viewer')).toBe(403)
+    expect((await remove(`${team}/members/${ada.id}`, owner.token)).status).toBe(403)
+    expect((await remove(team, owner.token)).status).toBe(403)
+    expect((await post(`${team}/leave`, undefined, owner.token)).status).toBe(204)
+    expect((await remove(team, ada.token)).status).toBe(204)
+    const one = { address, team_id }
+    expect(events()).toEqual([
+      { event: 'team.member_joined', ...one, user_id: ada.id, role: 'viewer' },
+      { event: 'team.member_joined', ...one, user_id: bob.id, role: 'viewer' },
+      { event: 'team.role_changed', ...one, by: owner.id, user_id: ada.id, role: 'admin', previous_role: 'viewer' },
+      { event: 'team.member_removed', ...one, by: ada.id, user_id: bob.id, previous_role: 'viewer' },
+      { event: 'team.transferred', ...one, by: owner.id, user_id: ada.id },
+      { event: 'team.member_left', ...one, user_id: owner.id },
+      { event: 'team.deleted', ...one, by: ada.id },
+    ])
+    for (const secret of [...secrets, ada.email, ada.token, bob.email]) expect(written.join('')).not.toContain(secret)
+  })
 })
 
 test('every security event is documented', async () => {

@@ -300,7 +300,7 @@ const composeAccounts = (
       record,
     }),
     signInFailures: createSignInFailures({ store: signInStore, users: userStore, hashOf, operators, changes, record }),
-    teams: createTeams({ store: teamStore, changes, quotas, clock }),
+    teams: createTeams({ store: teamStore, changes, quotas, clock, record }),
     invitations: createInvitations({
       store: createInvitationStore(database.read),
       teams: teamStore,
@@ -309,6 +309,7 @@ const composeAccounts = (
       limits,
       hashOf,
       clock,
+      record,
     }),
   }
 }

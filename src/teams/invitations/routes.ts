@@ -8,8 +8,10 @@ import type { Invitations } from './service.ts'
 
 const tags = ['teams']
 
+type Dependencies = { invitations: Invitations; guard: Guard; addressOf: (request: Request) => string }
+
 /** Routes below the prefix of the teams. */
-export const invitationRoutes = ({ invitations, guard }: { invitations: Invitations; guard: Guard }) =>
+export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies) =>
   new Elysia()
     .use(guard)
     .post(
@@ -65,18 +67,22 @@ export const invitationRoutes = ({ invitations, guard }: { invitations: Invitati
         ),
       },
     )
-    .post('/invitations/accept', ({ context, caller, body }) => invitations.accept(context, caller, body.secret), {
-      signedIn: true,
-      ...contract(
-        { body: model.invitationSecret },
-        { 200: team },
-        {
-          summary: 'Accept an invitation to the caller’s address, and join the team',
-          tags,
-          errors: ['team.invitation_not_found', 'team.full', 'team.already_member', 'quota.team_members'],
-        },
-      ),
-    })
+    .post(
+      '/invitations/accept',
+      ({ context, caller, body, request }) => invitations.accept(context, caller, body.secret, addressOf(request)),
+      {
+        signedIn: true,
+        ...contract(
+          { body: model.invitationSecret },
+          { 200: team },
+          {
+            summary: 'Accept an invitation to the caller’s address, and join the team',
+            tags,
+            errors: ['team.invitation_not_found', 'team.full', 'team.already_member', 'quota.team_members'],
+          },
+        ),
+      },
+    )
     .post(
       '/invitations/decline',
       async ({ context, caller, body, status }) => {

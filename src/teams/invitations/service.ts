@@ -4,6 +4,7 @@ import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { AccountHash } from '../../identity/account-hash.ts'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
@@ -52,6 +53,7 @@ export const createInvitations = ({
   limits,
   hashOf,
   clock,
+  record,
 }: {
   store: InvitationStore
   teams: TeamStore
@@ -60,6 +62,7 @@ export const createInvitations = ({
   limits: Pick<Limits, 'invitation'>
   hashOf: AccountHash
   clock: Clock
+  record: RecordSecurityEvent
 }) => {
   const change = <T>(context: RequestContext, work: (tx: TransactionSql) => Promise<T>): Promise<T> =>
     changes.commitAndInvalidate(context.deadline, work, { grantsOnly: true })
@@ -132,8 +135,8 @@ export const createInvitations = ({
         await store.close(tx, id, 'cancelled', now)
       }),
 
-    accept: (context: RequestContext, caller: Caller, secret: string): Promise<Team> =>
-      change(context, async (tx) => {
+    accept: async (context: RequestContext, caller: Caller, secret: string, address: string): Promise<Team> => {
+      const joined = await change(context, async (tx) => {
         const now = new Date(clock.now())
         const { id, team_id, role, max_members } = await lockPresented(tx, caller, secret, now)
         const members = await teams.countMembers(tx, team_id)
@@ -142,7 +145,11 @@ export const createInvitations = ({
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
         return requireTeam(await teams.find(context.deadline, team_id, caller.userId, tx))
-      }),
+      })
+      const about = { team_id: joined.id, user_id: caller.userId, role: joined.role }
+      record(context, 'team.member_joined', { address, ...about })
+      return joined
+    },
 
     decline: (context: RequestContext, caller: Caller, secret: string): Promise<void> =>
       change(context, async (tx) => {
