@@ -14,7 +14,13 @@ import { createImages } from '../../media/images/images.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createObjectProbe } from '../../platform/object-probe.ts'
-import { type Connection, createDatabase, type PoolName, type PoolSize } from '../../platform/postgres.ts'
+import {
+  type Connection,
+  createDatabase,
+  isUnavailable,
+  type PoolName,
+  type PoolSize,
+} from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
@@ -42,12 +48,15 @@ const refusedWarningMs = 60_000
 
 /** What requests do on Postgres, by its kind. Work that no request waits for is not admitted. */
 const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record<PoolName, PoolSize>) => {
-  const admit = (max: number) => createAdmission({ clock: systemClock, max })
+  const admit = (max: number, fixed = false) =>
+    createAdmission({ clock: systemClock, max, fixed, isGone: isUnavailable })
   return {
     statements: admit(auth.max + read.max + analytics.max + admin.max + batch.max),
     // Each takes a connection of the same pool for many decisions at once, and leaves half of them to single ones.
     batches: admit(Math.ceil(auth.max / 2)),
-    changes: createAdmission({ clock: systemClock, max: write.max, fixed: true }),
+    // Changes wait for the locks of others and for acknowledgements, which is no sign of load: a limit by their times would hold
+    // up all for one row. What they do at once is bounded by the connections for writing.
+    changes: admit(write.max, true),
   } satisfies Admissions
 }
 
