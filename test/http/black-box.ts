@@ -20,6 +20,7 @@ import { operating } from './black-box/operating.ts'
 import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { protocol } from './black-box/protocol.ts'
+import { quotas } from './black-box/quotas.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
 import { stream } from './black-box/stream.ts'
@@ -48,6 +49,7 @@ const groups: readonly Group[] = [
   listing,
   serviceKeys,
   limits,
+  quotas,
   users,
   operating,
   models,

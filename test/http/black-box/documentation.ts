@@ -3,7 +3,10 @@ import { catalogue, type FaultCode } from '../../../src/fault.ts'
 import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
 import type { Group } from './driver.ts'
 
-/** Faults that need a broken or full server, an empty balance or a full account. Other suites cover them. */
+/**
+ * Faults that need a broken or full server, or an empty balance. Other suites cover them. Every route can answer
+ * `limit.exceeded`; here one does.
+ */
 const unprovoked: readonly FaultCode[] = [
   'request.timeout',
   'request.outcome_unknown',
@@ -20,15 +23,8 @@ const unprovoked: readonly FaultCode[] = [
   'credits.insufficient',
   'generation.streams_full',
   'generation.too_many_streams_from_address',
-  'quota.stored_bytes',
-  'quota.jobs_under_way',
-  'quota.projects',
-  'quota.teams',
-  'quota.team_members',
   'limit.exceeded',
   'limit.unavailable',
-  'project.new_owner_full',
-  'team.new_owner_full',
 ]
 
 /** Credentials by route: none, a user's token, a service key, either of the two, or a token or a link's parameters. */
@@ -40,7 +36,7 @@ const waysIn = [
   [{ bearer: [] }, { signed_link: [] }, { share_link: [] }],
 ].map((ways) => JSON.stringify(ways))
 
-/** Operators are created in the database. Without it the run has no operators, suspended accounts or service keys. */
+/** Operators are created in the database. Without it the run has no operators, suspended or limited accounts, or service keys. */
 const codesOfOperators: readonly FaultCode[] = [
   'service_key.not_found',
   'service_key.scope_missing',
@@ -49,6 +45,13 @@ const codesOfOperators: readonly FaultCode[] = [
   'user.deleted',
   'user.own_account',
   'team.new_owner_inactive',
+  'quota.stored_bytes',
+  'quota.jobs_under_way',
+  'quota.projects',
+  'quota.teams',
+  'quota.team_members',
+  'project.new_owner_full',
+  'team.new_owner_full',
 ]
 const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)

@@ -1,3 +1,5 @@
+import { plans } from '../../../src/limits/plans.ts'
+import { maxBudget, openBudgetNames, planBudgetNames, quotaNames, variableOf } from '../../../src/limits/policy.ts'
 import { until } from '../../faults/support.ts'
 import {
   type Api,
@@ -12,8 +14,19 @@ import { sendRaw, type WireAnswer } from './wire.ts'
 
 export const sharedOrigin = 'https://app.example.com'
 
+/** Limits are on. The figures of the plans are in no test's way; operators lower those of single accounts. */
+const highFigures = Object.fromEntries([
+  ...openBudgetNames.map((name) => [variableOf('LIMIT', name), maxBudget]),
+  ...plans.flatMap((plan, index) => [
+    ...planBudgetNames.map((name) => [variableOf('LIMIT', name, plan), maxBudget]),
+    ...quotaNames.map((name) => [variableOf('QUOTA', name, plan), 1_000_000_000_000 * (1 + index)]),
+  ]),
+])
+
 /** What the black box asks of the configuration of its server. */
-export const blackBoxEnvironment = {
+export const blackBoxEnvironment: Readonly<Record<string, string>> = {
+  LIMITS: 'on',
+  ...Object.fromEntries(Object.entries(highFigures).map(([name, figure]) => [name, String(figure)])),
   CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
 }
 
