@@ -3,7 +3,10 @@ import { networkOf } from '../kit/client-address.ts'
 
 /** Failed attempts of one source before the first pause. */
 export const freeFailures = 9
-/** NIST SP 800-63B-4 §3.2.2 allows at most this many consecutive failures. */
+/**
+ * The limit of NIST SP 800-63B-4 §3.2.2 for consecutive failures on an account. Here it is one for each source, and one attempt a
+ * day follows it, because an account cannot be recovered in another way.
+ */
 const maxFailures = 100
 const firstPauseS = 30
 const longestPauseS = 3_600
