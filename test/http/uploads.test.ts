@@ -26,7 +26,10 @@ let bea: Person
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
   reapFolder(folder)
-  app = await startApp({ clock, config: { mediaDirectory: folder, dbConnections: 40, renderWorkers: 1 } })
+  app = await startApp({
+    clock,
+    config: { mediaDirectory: folder, dbConnections: 40, renderWorkers: 1, trustedProxies: ['127.0.0.1'] },
+  })
   sql = connectOnce(app.connection)
   client = api(app.baseUrl)
   ada = await register(client)
@@ -167,8 +170,8 @@ describe('an upload', () => {
   /** Enough for a slot, and not all of the body. */
   const beginning = Buffer.alloc(20_000)
   const announced = { 'content-length': '1000000' }
-  const beginUpload = async (person: Person) => {
-    const upload = await open(headersOf(announced, person))
+  const beginUpload = async (person: Person, address = '192.0.2.1') => {
+    const upload = await open(headersOf({ ...announced, 'x-forwarded-for': address }, person))
     await upload.send(beginning)
     return upload
   }
@@ -261,10 +264,26 @@ describe('an upload', () => {
     await until(async () => outcomeOf(await upload(new Uint8Array())) === '422 media.empty', 'they have ended')
   }, 60_000)
 
+  test('of an address have six of the eight slots, with any number of accounts, and others come before those that wait', async () => {
+    await slotsAre(0, 0)
+    const ten = await Promise.all(Array.from({ length: 10 }, () => register(client)))
+    const slow = await Promise.all([...ten, ...ten].map((each, index) => beginUpload(each, `2001:db8::${index}`)))
+    await slotsAre(6, 14)
+    expect(outcomeOf(await upload(await newPicture(), 'image/png', bea))).toBe('201')
+    const two = await Promise.all([1, 2].map((last) => beginUpload(ada, `198.51.100.${last}`)))
+    await slotsAre(8, 14)
+    const others = upload(await newPicture(), 'image/png', bea)
+    await slotsAre(8, 15)
+    for (const { socket } of two) socket.destroy()
+    expect(outcomeOf(await others)).toBe('201')
+    for (const { socket } of slow) socket.destroy()
+    await slotsAre(0, 0)
+  }, 60_000)
+
   test('that finds all slots taken for ten seconds is refused with 503 and Retry-After', async () => {
     await slotsAre(0, 0)
     const four = await Promise.all(Array.from({ length: 4 }, () => register(client)))
-    const holders = await Promise.all([...four, ...four].map(beginUpload))
+    const holders = await Promise.all([...four, ...four].map((each, index) => beginUpload(each, `192.0.2.${index}`)))
     await slotsAre(8, 0)
     const waiting = upload(await newPicture())
     await slotsAre(8, 1)

@@ -135,6 +135,25 @@ describe('admission', () => {
     expect(others / (reads + others)).toBeGreaterThan(0.03)
   })
 
+  test('goes to other work for one turn in eight between reads that wait', async () => {
+    const admission = createAdmission({ clock: manualClock(), max: 1, every: () => () => {} })
+    const begun: Priority[] = []
+    const ends: (() => void)[] = []
+    const ask = (priority: Priority) =>
+      admission.run(priority, 'k', 1_000, () => {
+        begun.push(priority)
+        return new Promise<void>((end) => ends.push(end))
+      })
+    const all = [ask('other'), ask('other'), ask('other'), ...Array.from({ length: 20 }, () => ask('read'))]
+    for (let each = 0; each < all.length; each += 1) {
+      ends[each]?.()
+      await all.at(0)
+      for (let turn = 0; turn < 12; turn += 1) await Promise.resolve()
+    }
+    await Promise.all(all)
+    expect(begun.flatMap((priority, at) => (priority === 'other' ? [at] : []))).toEqual([0, 8, 16])
+  })
+
   test('serves a burst that takes up to half of the time that is left, and refuses none of it', async () => {
     const { ask, run } = createSimulation({ cores: 2, max: 40 })
     await run(5, { ...read, perSecond: 0.3 * capacity })

@@ -26,6 +26,8 @@ const inspectMs = 30_000
 /** Uploads of one instance that have a slot. They bound its memory: 200 MiB here, and as much again in the workers. */
 const maxSlots = 8
 const slotsPerPerson = 2
+/** The rest is kept for other addresses. */
+const slotsPerAddress = 6
 /** Uploads of one person that have a slot, wait for one, or have just begun. */
 const maxPerPerson = 8
 /** Uploads that wait for a slot; each holds the first bytes of its body. */
@@ -86,8 +88,8 @@ const acceptedType = ({ headers }: Request): string => {
  * not accepted, when the announced length is over the limit, or when the caller has as many uploads under way as may be. An
  * upload answered with 201 is stored; one that is refused or fails leaves nothing behind.
  *
- * An upload takes a slot once its bytes flow, and holds it while they do and while the image is worked on. People take turns
- * at the slots (`FairSlots`). An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
+ * An upload takes a slot once its bytes flow, and holds it while they do and while the image is worked on. People and addresses
+ * take turns at the slots (`FairSlots`), so that many accounts behind one address cannot keep others out. An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
  * `media.too_slow` (see `createBodyReader`). Inspection has a limit of half a minute. Storing the image then has the deadline
  * of an ordinary request, and begins with a new check of the session, which is repeated inside the transaction.
  */
@@ -109,12 +111,26 @@ export const createUploads = ({
   requestMs: number
 }) => {
   const startDeadline = createDeadlines(clock)
-  const slots = createFairSlots({ slots: maxSlots, slotsPerKey: slotsPerPerson, maxWaiting })
+  /** A person's uploads beyond two wait here, so that no other upload gives way to them. */
+  const ofPeople = createFairSlots({ slots: Number.POSITIVE_INFINITY, slotsPerKey: slotsPerPerson, maxWaiting })
+  const slots = createFairSlots({ slots: maxSlots, slotsPerKey: slotsPerAddress, maxWaiting })
   const readBody = createBodyReader({
     startDeadline,
     maxBytes: maxUploadBytes,
     othersWait: () => slots.waiting > 0,
   })
+  const load: Load = {
+    limit: maxSlots,
+    get inFlight() {
+      return slots.inFlight
+    },
+    get waiting() {
+      return slots.waiting + ofPeople.waiting
+    },
+    get shed() {
+      return slots.shed + ofPeople.shed
+    },
+  }
   const underWay = new Map<string, number>()
 
   const begin = (userId: string) => {
@@ -128,10 +144,21 @@ export const createUploads = ({
     else underWay.delete(userId)
   }
 
-  const takeTurn = (userId: string): Promise<() => void> =>
-    slots.take([userId], startDeadline(waitMs)).catch((cause: unknown) => {
+  const takeTurn = async (userId: string, address: string | undefined): Promise<() => void> => {
+    const deadline = startDeadline(waitMs)
+    let releasePerson = () => {}
+    try {
+      releasePerson = await ofPeople.take([userId], deadline)
+      const releaseSlot = await slots.take(address === undefined ? [userId] : [userId, address], deadline)
+      return () => {
+        releaseSlot()
+        releasePerson()
+      }
+    } catch (cause) {
+      releasePerson()
       throw cause instanceof SlotsFull || cause instanceof DeadlinePassed ? new Fault('media.busy', { cause }) : cause
-    })
+    }
+  }
 
   const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
     const timeout = new AbortController()
@@ -169,8 +196,12 @@ export const createUploads = ({
   }
 
   return {
-    load: slots as Load,
-    create: async ({ deadline }: RequestContext, caller: Caller, request: Request): Promise<Media> => {
+    load,
+    create: async (
+      { deadline, addressForLimits }: RequestContext,
+      caller: Caller,
+      request: Request,
+    ): Promise<Media> => {
       const { userId, sessionId } = caller
       const type = acceptedType(request)
       deadline.check()
@@ -179,7 +210,7 @@ export const createUploads = ({
       try {
         await quotas.requireSoFar(deadline, userId, { stored_bytes: announcedBytes(request) })
         const bytes = await readBody(request, async () => {
-          release = await takeTurn(userId)
+          release = await takeTurn(userId, addressForLimits?.(request))
         })
         if (bytes === undefined) throw refusalFault('too_many_bytes')
         const image = await inspect(bytes, type)
