@@ -157,7 +157,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(flagRoutes(services))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
-    .use(projectRoutes(services))
+    .use(projectRoutes({ ...services, addressOf: addresses.of }))
     .use(generationRoutes(services))
     .use(generationStreamRoutes({ ...services, responder }))
     .use(mediaRoutes({ ...services, responder }))

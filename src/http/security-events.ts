@@ -25,6 +25,7 @@ export const securityEvents = {
   'team.role_changed': ['info', 'the role of a member of a team was changed'],
   'team.transferred': ['info', 'the owner of a team transferred it to a member'],
   'team.deleted': ['info', 'the owner of a team deleted it'],
+  'project.transferred': ['info', 'the owner of a project transferred it to another account'],
   'limit.lifted': ['info', 'an operator lifted a limit'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>

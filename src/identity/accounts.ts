@@ -93,10 +93,10 @@ export const createAccounts = ({
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
       requireLength(input.password, '/password')
+      await passwords.refuseCommon(input.password)
       // Apart from sign-ins, so that registering an address again and again holds up no sign-in to its account.
       const account = `registering ${encodeBase64url(hashOf(email))}`
       await limits.authenticationTo(context, { account, address: context.limitedAs })
-      await passwords.refuseCommon(input.password)
       const passwordHash = await passwords.inTurn(
         { address: device.address, account: email },
         context.deadline,

@@ -93,7 +93,9 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
       },
     )
 
-export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) =>
+type Dependencies = { projects: Projects; guard: Guard; addressOf: (request: Request) => string }
+
+export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/projects' })
     .use(guard)
     .use(grantRoutes({ projects, guard }))
@@ -162,7 +164,8 @@ export const projectRoutes = ({ projects, guard }: { projects: Projects; guard: 
     )
     .post(
       '/:project_id/transfer',
-      ({ context, caller, params, body }) => projects.transfer(context, caller, params.project_id, body),
+      ({ context, caller, params, body, request }) =>
+        projects.transfer(context, caller, { id: params.project_id, ...body }, addressOf(request)),
       {
         may: ['admin', theProject],
         ...contract(

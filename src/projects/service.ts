@@ -14,6 +14,7 @@ import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare, type TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
@@ -92,12 +93,14 @@ export const createProjects = ({
   transactionalAccess,
   changes,
   quotas,
+  record,
 }: {
   store: ProjectStore
   access: Access
   transactionalAccess: TransactionalAccess
   changes: Changes
   quotas: Pick<Quotas, 'require'>
+  record: RecordSecurityEvent
 }) => {
   /**
    * Locks a project and its teams for no key update, and another team that it is granted to, and checks the action again.
@@ -167,19 +170,23 @@ export const createProjects = ({
       }),
 
     /** Only the owner can transfer a project, and only to a user who may read it through a team. `admin` is not enough. */
-    transfer: (
+    transfer: async (
       context: RequestContext,
       caller: Caller,
-      id: string,
-      { owner_id: newOwnerId }: Transfer,
-    ): Promise<Project> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
+      { id, owner_id: newOwnerId }: Transfer & { readonly id: string },
+      address: string,
+    ): Promise<Project> => {
+      const transferred = await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const ownerId = await lockAndRequire(tx, context, caller, 'admin', id)
         if (ownerId !== caller.userId) throw new Fault('access.denied')
         if (!(await store.canReadThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
         await quotas.require(tx, newOwnerId, { projects: 1 }, () => new Fault('project.new_owner_full'))
         return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
-      }),
+      })
+      if (newOwnerId !== caller.userId)
+        record(context, 'project.transferred', { address, by: caller.userId, project_id: id, user_id: newOwnerId })
+      return transferred
+    },
 
     stats: async (context: RequestContext, id: string): Promise<Stats> =>
       toStats(requireFound(await store.stats(context.deadline, id))),

@@ -3,8 +3,12 @@
  * `bun test/faults/quota-cost.ts [ROWS]`
  */
 import process from 'node:process'
+import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createQuotaStore } from '../../src/limits/quota-store.ts'
+import { createUsageRecount } from '../../src/limits/usage-recount.ts'
+import { createUsageStore } from '../../src/limits/usage-store.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { connect } from '../../src/platform/postgres.ts'
 import { reapAll } from '../harness/reaper.ts'
 import { createDatabase } from '../harness.ts'
@@ -58,6 +62,23 @@ await sql`vacuum analyze`
 const startedMs = performance.now()
 await sql`select recount_usage()`
 console.log(JSON.stringify({ recounted_in_ms: Math.round(performance.now() - startedMs) }))
+
+/** The scheduled recount with a tenth as many other accounts, each with ten media: where all counters are right and where one is wrong. */
+await sql`
+  insert into users (id, email, display_name, password_hash)
+  select gen_random_uuid(), n || '@example.com', 'B', 'x' from generate_series(1, ${rows / 10}::int) n`
+await sql`
+  insert into media (id, owner_id, sha256)
+  select gen_random_uuid(), u.id, ${sha256} from users u cross join generate_series(1, 10) n where u.id <> ${owner}`
+await sql`vacuum analyze`
+const recount = createUsageRecount({
+  store: createUsageStore(sql),
+  clock: systemClock,
+  log: createLog('debug', { write: (line: string) => void console.log(line.trim().slice(0, 300)) }),
+})
+await recount.run()
+await sql`update account_usage set media_bytes = 7 where user_id = ${owner}`
+await recount.run()
 console.log(JSON.stringify({ rows, ...(await measure()) }))
 await sql.end()
 await drop()

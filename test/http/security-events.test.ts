@@ -169,7 +169,7 @@ describe('a security event is logged with who, from where and what', () => {
     expect(written.join('')).not.toContain(token)
   })
 
-  test('for a team: joined, a role changed, a member removed and gone, the team transferred and deleted', async () => {
+  test('for a team and a project: joined, a role changed, a member removed and gone, the team transferred and deleted', async () => {
     const [owner, ada, bob] = [await signUp(), await signUp(), await signUp()]
     const team_id = (await post('/teams', { name: 'Keepers' }, owner.token)).body.id as string
     const team = `/teams/${team_id}`
@@ -184,6 +184,11 @@ describe('a security event is logged with who, from where and what', () => {
     written.length = 0
     await join(ada)
     await join(bob)
+    const project_id = (await post('/projects', { name: 'P', visibility: 'team-only' }, owner.token)).body.id as string
+    await post(`/projects/${project_id}/teams`, { team_id, access_level: 'read' }, owner.token)
+    const transferTo = async (owner_id: string) =>
+      (await post(`/projects/${project_id}/transfer`, { owner_id }, owner.token)).status
+    expect([await transferTo(team_id), await transferTo(bob.id)]).toEqual([422, 200])
     expect([await setRole(ada.id, 'admin'), await setRole(ada.id, 'admin')]).toEqual([200, 200])
     expect((await remove(`${team}/members/${bob.id}`, ada.token)).status).toBe(204)
     expect((await post(`${team}/transfer`, { user_id: owner.id }, owner.token)).status).toBe(200)
@@ -198,6 +203,7 @@ describe('a security event is logged with who, from where and what', () => {
     expect(events()).toEqual([
       { event: 'team.member_joined', ...one, user_id: ada.id, role: 'viewer' },
       { event: 'team.member_joined', ...one, user_id: bob.id, role: 'viewer' },
+      { event: 'project.transferred', address, by: owner.id, project_id, user_id: bob.id },
       { event: 'team.role_changed', ...one, by: owner.id, user_id: ada.id, role: 'admin', previous_role: 'viewer' },
       { event: 'team.member_removed', ...one, by: ada.id, user_id: bob.id, previous_role: 'viewer' },
       { event: 'team.transferred', ...one, by: owner.id, user_id: ada.id },

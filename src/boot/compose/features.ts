@@ -339,6 +339,7 @@ export const composeFeatures = (
       transactionalAccess,
       changes,
       quotas: shared.quotas,
+      record,
     }),
     serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock, record }),
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
