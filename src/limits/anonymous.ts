@@ -13,13 +13,24 @@ const freePaths = new Set(['/health', '/ready', '/.well-known/jwks.json'])
 const bearer = /^bearer +/i
 const linkedContent = /^\/api\/v1\/media\/[^/]+\/content\?(?:.*&)?(?:signature|share)=/
 
+/** Elysia gives a path that ends with a slash to the route without it. */
+const routePathOf = (url: string): string => {
+  const path = pathOf(url)
+  return path.endsWith('/') ? path.slice(0, -1) : path
+}
+
 /** Content by a link, which counts for the person who made the link. */
 const isByLink = (url: string, path: string) => linkedContent.test(url.slice(url.indexOf(path)))
 
+/** Whether content may be asked for by a link, however its parameter is spelt, though the request has an access token too. */
+const mayBeByLink = (url: string, path: string) =>
+  path.endsWith('/content') && url.includes('?') && !/\?variant=\w+$/.test(url)
+
 /**
- * Counts requests without authentication: those that sign in on the budget `auth_address`, by address; the others on `anonymous`, by
- * address or by the person whose valid token they carry. So people behind one address do not count as one. They are counted before the application gets them, because
- * its request hook must not wait: every request would cost one more promise.
+ * Counts requests before authentication: those to routes that verify or set a password on `auth_address`, by address; those to open
+ * routes and unknown paths on `anonymous`, by the person whose valid token they carry, else by address. So people behind one
+ * address do not count as one. They are counted before the application gets them, because its request hook must not wait: every
+ * request would cost one more promise.
  */
 export const createAnonymousCount = ({
   limits,
@@ -34,7 +45,7 @@ export const createAnonymousCount = ({
   const counted = new WeakMap<Request, Counted>()
   /** The starts of the paths of open routes. */
   let openPaths: readonly string[] = []
-  /** The paths of routes that authenticate. */
+  /** The paths of routes that count on `auth_address`. */
   let authPaths: ReadonlySet<string> = new Set()
 
   const personOf = async (authorization: string): Promise<string | undefined> => {
@@ -81,9 +92,13 @@ export const createAnonymousCount = ({
     const { method, url, headers } = request
     const isSigned = headers.get('authorization') !== null
     if (method === 'OPTIONS') return undefined
-    const path = pathOf(url)
+    const path = routePathOf(url)
     if (authPaths.has(path)) return countAuthentication(request)
-    if (isSigned && !openPaths.some((open) => path.startsWith(open))) return undefined
+    if (isSigned && !openPaths.some((open) => path.startsWith(open))) {
+      // A link makes the access token irrelevant, so a token must not spare the link its check.
+      if (mayBeByLink(url, path)) refuseLink(request)
+      return undefined
+    }
     if (freePaths.has(path)) return undefined
     if (!isByLink(url, path)) return count(request)
     refuseLink(request)

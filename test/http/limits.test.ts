@@ -209,6 +209,20 @@ describe('other budgets', () => {
     expect(elsewhere.status).toBe(204)
   })
 
+  test('a path that ends with a slash counts on the same budgets, also with an access token', async () => {
+    const ada = await registerFrom()
+    const address = newAddress()
+    const sending = { token: 'x', headers: from(address) }
+    const login = () => client.post('/api/v1/auth/login/', { email: ada.email, password: 'a wrong password' }, sending)
+    const answers = await repeat(4, login)
+    expect(statusesOf(answers)).toEqual([401, 401, 401, 429])
+    expectExceeded(answers[3], 'auth_account_and_address', 5)
+    for (let count = 0; count < 200; count += 1)
+      await app.services.limits.authenticationFrom(undefined, address).catch(() => undefined)
+    const other = { email: 'nobody@example.com', password: 'a wrong password' }
+    expectExceeded(await client.post('/api/v1/auth/login/', other, sending), 'auth_address', 200)
+  })
+
   test('registering one address counts on it and its client together, and holds up no sign-in', async () => {
     const ada = await registerFrom()
     const headers = from()
@@ -244,6 +258,34 @@ describe('bytes by a link', () => {
     return new URL(body.url).pathname + new URL(body.url).search
   }
   const openLink = (target: string) => client.get(target, { headers: from() })
+
+  test('is refused from an address with too many invalid links, whatever token and spelling the request has', async () => {
+    const ada = await registerFrom()
+    const media = await uploadAs(ada)
+    const [signed, shared] = [await linkAs(ada, media, 'links'), await linkAs(ada, media, 'share-links')]
+    const address = newAddress()
+    for (let count = 0; count < 200; count += 1) await app.services.limits.authenticationFrom(undefined, address)
+    const targets = [
+      signed,
+      shared,
+      signed.replace('signature=', '%73ignature='),
+      `${shared}&utm_source=x`,
+      `${shared}&variant=256`,
+    ]
+    for (const target of targets)
+      for (const token of [undefined, ada.token, 'x']) {
+        const sending = { headers: from(address), ...(token !== undefined && { token }) }
+        const { status, body } = await client.get(target, sending)
+        // Without a token, a link whose parameter is not recognized counts as any request without a credential.
+        if (token !== undefined || !target.includes('%73'))
+          expect([target, token, status, body.budget]).toEqual([target, token, 429, 'auth_address'])
+      }
+    const own = await client.get(`/api/v1/media/${media}/content?variant=256`, {
+      token: ada.token,
+      headers: from(address),
+    })
+    expect(own.status).toBe(200)
+  })
 
   for (const kind of ['links', 'share-links'] as const) {
     test(`of ${kind} count on media for the person who made the link, also when others open it`, async () => {
