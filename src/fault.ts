@@ -208,7 +208,7 @@ export const catalogue = {
     retryAfterS: 5,
     extensions: {
       limit:
-        'Most streams from one IPv4 address or IPv6 /64 network that may be open at once: by default 256, but no more than a quarter of those that the instance has left',
+        'Most streams from one IPv4 address or IPv6 /64 network that may be open at once: by default 256, but no more than the greater of 16 and a quarter of those that the instance has left',
     },
   },
   'generation.streams_full': {

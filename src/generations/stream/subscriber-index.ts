@@ -44,6 +44,8 @@ const factsOf = ({ generationId, permission: { sessionId, userId } }: Subscriber
 /** The parts of the streams left that one person, and one address, may have open. */
 const shareOfPerson = 1 / 8
 const shareOfAddress = 1 / 4
+/** However few are left, people behind one address may have this number, so that who fills the instance cannot keep them out. */
+const leastOfAddress = 16
 
 type Limits = StreamCaps & { readonly instance: number }
 
@@ -71,9 +73,9 @@ export const createSubscriberIndex = <S extends Subscriber>(limits: Limits): Sub
   const byFact = new Map<FactKey, Set<S>>()
   const byAddress = new Map<string, Set<S>>()
 
-  const capOf = (cap: number, share: number) =>
-    Math.max(1, Math.min(cap, Math.floor((limits.instance - subscribers.size) * share)))
-  const capOfAddress = () => capOf(limits.address, shareOfAddress)
+  const capOf = (cap: number, share: number, least: number) =>
+    Math.min(cap, Math.max(least, Math.floor((limits.instance - subscribers.size) * share)))
+  const capOfAddress = () => capOf(limits.address, shareOfAddress, leastOfAddress)
   const ofPerson = (userId: string) => byFact.get(`account:${userId}`)?.size ?? 0
 
   return {
@@ -81,7 +83,7 @@ export const createSubscriberIndex = <S extends Subscriber>(limits: Limits): Sub
       if ((byFact.get(`session:${sessionId}`)?.size ?? 0) >= limits.session) {
         throw new Fault('generation.too_many_streams', { extensions: { limit: limits.session } })
       }
-      const limit = capOf(limits.person, shareOfPerson)
+      const limit = capOf(limits.person, shareOfPerson, 1)
       if (ofPerson(userId) >= limit) throw new Fault('generation.too_many_streams', { extensions: { limit } })
       if (subscribers.size < limits.instance) return undefined
       const persons = [...byFact].flatMap(([fact, each]) => (fact.startsWith('account:') ? [each] : []))

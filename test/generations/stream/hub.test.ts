@@ -510,6 +510,27 @@ describe('clients of a hub', () => {
     hub.close()
   })
 
+  test('of people behind one address take those of a person elsewhere who has filled the instance', () => {
+    const { open, setState, hub } = createHubWorld({ perInstance: 24, caps: { ...caps, address: 20 } })
+    setState('g', 'processing', 1)
+    for (let person = 0; hub.size < 24; person += 1) {
+      const userId = `greedy-${person}`
+      for (let stream = 0; stream < 2 && hub.size < 24; stream += 1) {
+        try {
+          open('g', { address: `192.0.2.${person}`, userId, sessionId: userId })
+        } catch {
+          break
+        }
+      }
+    }
+    const office = { address: '198.51.100.1' }
+    for (let person = 0; person < 3; person += 1) {
+      open('g', { ...office, userId: `colleague-${person}`, sessionId: `colleague-${person}` })
+    }
+    expect(hub.size).toBe(24)
+    hub.close()
+  })
+
   test('from one address are not limited with LIMITS=off, and only logged with LIMITS=monitor', () => {
     for (const [mode, expected] of [
       ['off', 0],
