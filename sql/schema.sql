@@ -205,6 +205,27 @@ begin
 end $function$;
 comment on function keep_credit_balance() is 'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
 
+CREATE OR REPLACE FUNCTION public.lock_access_of_users(changed uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(id::text, user_access_lock_seed()))
+    from (select distinct id from unnest(changed) id where id is not null order by id) ids;
+end $function$;
+comment on function lock_access_of_users(changed uuid[]) is 'Locks the effective access of users whose memberships change. Lock the teams first.';
+
+CREATE OR REPLACE FUNCTION public.lock_access_to_projects(changed uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform lock_project_access(id) from (select distinct id from unnest(changed) id order by id) ids;
+end $function$;
+comment on function lock_access_to_projects(changed uuid[]) is 'As lock_project_access, for several projects. Lock their rows first.';
+
 CREATE OR REPLACE FUNCTION public.lock_credit_balance()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -257,15 +278,23 @@ begin
     select generation_id from media where id = any (changed_media) and generation_id is not null);
   shared := shared_generations || array(
     select generation_id from media where id = any (shared_media) and generation_id is not null);
-  held := shared_projects || array(
-    select project_id from generations where id = any (written || shared) and project_id is not null);
-  perform share_project_access(held);
-  perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
-  perform from generations where id = any (written) order by id for no key update;
-  perform from generations where id = any (shared) order by id for share;
-  perform share_project_access(array(
-    select project_id from generations where id = any (written || shared) and project_id <> all (held)));
-  return true;
+  perform from users
+    where id in (select owner_id from generations where id = any (written)) order by id for key share;
+  loop
+    begin
+      held := shared_projects || array(
+        select project_id from generations where id = any (written || shared) and project_id is not null);
+      perform share_project_access(held);
+      perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
+      perform from generations where id = any (written) order by id for no key update;
+      perform from generations where id = any (shared) order by id for share;
+      perform from generations
+        where id = any (written || shared) and project_id is not null and project_id <> all (held);
+      if not found then return true; end if;
+      raise exception 'a generation was moved' using errcode = 'VL001';
+    exception when sqlstate 'VL001' then null;
+    end;
+  end loop;
 end $function$;
 comment on function lock_generation_decision(person uuid, session uuid, shared_projects uuid[], shared_generations uuid[], shared_media uuid[], changed_generations uuid[], changed_media uuid[]) is 'Locks what decides whether a user may write to generations, media or into projects: account and session for share, the access to the projects and that of the user; generations and those of media for share, or for no key update where they are changed. False: not signed in.';
 
@@ -294,6 +323,20 @@ begin
 end $function$;
 comment on function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[]) is 'Locks what decides whether a user may change a project: account, session, project, its teams, and those of the given teams that the user is a member of. False: not signed in.';
 
+CREATE OR REPLACE FUNCTION public.lock_projects_and_teams(changed uuid[], others uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform from projects where id = any (changed) order by id for no key update;
+  perform lock_access_to_projects(changed);
+  perform from teams
+    where id in (select team_id from project_grants where project_id = any (changed) union all select unnest(others))
+    order by id for no key update;
+end $function$;
+comment on function lock_projects_and_teams(changed uuid[], others uuid[]) is 'Locks projects, the access to them, all teams with a grant on them and the other teams given, in the lock order.';
+
 CREATE OR REPLACE FUNCTION public.lock_signed_in(person uuid, session uuid)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -307,25 +350,46 @@ begin
 end $function$;
 comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share. False, where one of the two has ended.';
 
+CREATE OR REPLACE FUNCTION public.lock_team_removal(team uuid, person uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  granted uuid[];
+begin
+  perform from team_members where team_id = team and user_id = person and role = 'owner';
+  if not found then return; end if;
+  loop
+    begin
+      granted := array(select project_id from project_grants where team_id = team);
+      perform lock_projects_and_teams(granted, array[team]);
+      perform from project_grants where team_id = team and project_id <> all (granted);
+      if not found then return; end if;
+      raise exception 'another project was granted' using errcode = 'VL001';
+    exception when sqlstate 'VL001' then null;
+    end;
+  end loop;
+end $function$;
+comment on function lock_team_removal(team uuid, person uuid) is 'Locks a team that its owner removes, with the projects granted to it and their teams.';
+
 CREATE OR REPLACE FUNCTION public.lock_teams_of_member(person uuid, leaving boolean)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
 AS $function$
 declare
-  granted uuid[] := array(
-    select g.project_id
-      from team_members m join project_grants g on g.team_id = m.team_id
-     where leaving and m.user_id = person and m.role = 'owner'
-       and not exists (select from team_members o where o.team_id = m.team_id and o.user_id <> person));
+  granted uuid[];
 begin
-  perform from projects where id = any (granted) order by id for no key update;
-  perform from teams
-    where id in (
-      select team_id from team_members where user_id = person
-      union all
-      select team_id from project_grants where project_id = any (granted))
-    order by id for no key update;
+  loop
+    begin
+      granted := case when leaving then projects_of_only_member(person) else '{}' end;
+      perform lock_projects_and_teams(granted, array(select team_id from team_members where user_id = person));
+      if not leaving or projects_of_only_member(person) <@ granted then return; end if;
+      raise exception 'another project was granted' using errcode = 'VL001';
+    exception when sqlstate 'VL001' then null;
+    end;
+  end loop;
 end $function$;
 comment on function lock_teams_of_member(person uuid, leaving boolean) is 'Locks for no key update all teams of a user and, if leaving, the projects of teams without another member.';
 
@@ -633,6 +697,8 @@ declare
   successor uuid;
 begin
   perform lock_teams_of_member(person, leaving);
+  perform lock_access_of_users(person || array(
+    select successor_of(team_id, person, leaving) from team_members where user_id = person and role = 'owner'));
   for owned in select team_id from team_members where user_id = person and role = 'owner' order by team_id loop
     successor := successor_of(owned, person, leaving);
     if successor is not null then
@@ -767,6 +833,20 @@ begin
   return null;
 end $function$;
 comment on function project_access_on_truncate_of_projects() is 'Deletes all access rows after projects was truncated.';
+
+CREATE OR REPLACE FUNCTION public.projects_of_only_member(person uuid)
+ RETURNS uuid[]
+ LANGUAGE sql
+ STABLE
+BEGIN ATOMIC
+ SELECT COALESCE(array_agg(g.project_id), '{}'::uuid[]) AS "coalesce"
+    FROM (team_members m
+      JOIN project_grants g ON ((g.team_id = m.team_id)))
+   WHERE ((m.user_id = projects_of_only_member.person) AND (m.role = 'owner'::text) AND (NOT (EXISTS ( SELECT
+            FROM team_members o
+           WHERE ((o.team_id = m.team_id) AND (o.user_id <> projects_of_only_member.person))))));
+END;
+comment on function projects_of_only_member(person uuid) is 'Projects granted to the teams whose only member is this user.';
 
 CREATE OR REPLACE FUNCTION public.publish_access_event(writer text, always boolean)
  RETURNS TABLE(id bigint, keys text[])

@@ -33,8 +33,9 @@ end $$;
 comment on function lock_project_decision(uuid, uuid, uuid, uuid[]) is
   'Locks what decides whether a user may change a project: account, session, project, its teams, and those of the given teams that the user is a member of. False: not signed in.';
 
--- Reads the project of a generation before it locks the generation, to keep the order; a generation that was moved meanwhile
--- has its new project locked last.
+-- Reads the project of a generation before it locks the generation, to keep the order. Where the generation was moved meanwhile,
+-- the locks of the block are given back and taken again with the new project: each is free at once, unless it is moved again.
+-- The owners of changed generations are locked first: what a change gives back to them, such as the price, refers to them.
 create or replace function lock_generation_decision(
   person uuid, session uuid, shared_projects uuid[], shared_generations uuid[], shared_media uuid[],
   changed_generations uuid[], changed_media uuid[]
@@ -49,15 +50,23 @@ begin
     select generation_id from media where id = any (changed_media) and generation_id is not null);
   shared := shared_generations || array(
     select generation_id from media where id = any (shared_media) and generation_id is not null);
-  held := shared_projects || array(
-    select project_id from generations where id = any (written || shared) and project_id is not null);
-  perform share_project_access(held);
-  perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
-  perform from generations where id = any (written) order by id for no key update;
-  perform from generations where id = any (shared) order by id for share;
-  perform share_project_access(array(
-    select project_id from generations where id = any (written || shared) and project_id <> all (held)));
-  return true;
+  perform from users
+    where id in (select owner_id from generations where id = any (written)) order by id for key share;
+  loop
+    begin
+      held := shared_projects || array(
+        select project_id from generations where id = any (written || shared) and project_id is not null);
+      perform share_project_access(held);
+      perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
+      perform from generations where id = any (written) order by id for no key update;
+      perform from generations where id = any (shared) order by id for share;
+      perform from generations
+        where id = any (written || shared) and project_id is not null and project_id <> all (held);
+      if not found then return true; end if;
+      raise exception 'a generation was moved' using errcode = 'VL001';
+    exception when sqlstate 'VL001' then null;
+    end;
+  end loop;
 end $$;
 comment on function lock_generation_decision(uuid, uuid, uuid[], uuid[], uuid[], uuid[], uuid[]) is
   'Locks what decides whether a user may write to generations, media or into projects: account and session for share, the access to the projects and that of the user; generations and those of media for share, or for no key update where they are changed. False: not signed in.';

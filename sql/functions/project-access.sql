@@ -125,6 +125,34 @@ end $$;
 comment on function lock_project_access(uuid) is
   'Waits for the writes that were decided by the access to a project, and keeps out further ones. Lock the project first.';
 
+create or replace function lock_access_to_projects(changed uuid[]) returns void language plpgsql set search_path from current as $$
+begin
+  perform lock_project_access(id) from (select distinct id from unnest(changed) id order by id) ids;
+end $$;
+comment on function lock_access_to_projects(uuid[]) is
+  'As lock_project_access, for several projects. Lock their rows first.';
+
+create or replace function lock_projects_and_teams(changed uuid[], others uuid[]) returns void
+  language plpgsql set search_path from current as $$
+begin
+  perform from projects where id = any (changed) order by id for no key update;
+  perform lock_access_to_projects(changed);
+  perform from teams
+    where id in (select team_id from project_grants where project_id = any (changed) union all select unnest(others))
+    order by id for no key update;
+end $$;
+comment on function lock_projects_and_teams(uuid[], uuid[]) is
+  'Locks projects, the access to them, all teams with a grant on them and the other teams given, in the lock order.';
+
+-- A change of two memberships locks both users before the first change: the trigger would lock them in the order of the changes.
+create or replace function lock_access_of_users(changed uuid[]) returns void language plpgsql set search_path from current as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(id::text, user_access_lock_seed()))
+    from (select distinct id from unnest(changed) id where id is not null order by id) ids;
+end $$;
+comment on function lock_access_of_users(uuid[]) is
+  'Locks the effective access of users whose memberships change. Lock the teams first.';
+
 create or replace function share_project_access(decided uuid[]) returns void
   language plpgsql set search_path from current as $$
 begin

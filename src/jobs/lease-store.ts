@@ -36,6 +36,15 @@ export const createLeaseStore = (sql: Sql, worker: string, { models, strandedMs 
     and (g.model = any (${models as string[]}::text[]) or greatest(j.run_after, j.lease_until)
          <= clock_timestamp() - ${strandedMs}::float8 * interval '1 millisecond')`
 
+  /**
+   * Locks a generation for no key update, and its owner's account for key share before: media and credits of the owner
+   * refer to the account, which closing it locks first.
+   */
+  const lockGeneration = async (tx: TransactionSql, id: string): Promise<void> => {
+    await tx`select from users where id = (select owner_id from generations where id = ${id}) for key share`
+    await tx`select from generations where id = ${id} for no key update`
+  }
+
   return {
     /** Whether this worker could lease a job. One read without lock or transaction, so that an idle poll stays cheap. */
     isAnyDue: async (): Promise<boolean> => {
@@ -122,7 +131,7 @@ export const createLeaseStore = (sql: Sql, worker: string, { models, strandedMs 
      * lease is lost. Locks the generation for no key update, then deletes the job.
      */
     complete: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
-      await tx`select from generations where id = ${generationId} for no key update`
+      await lockGeneration(tx, generationId)
       const { count } = await tx`
       delete from generation_jobs
        where generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
@@ -131,7 +140,7 @@ export const createLeaseStore = (sql: Sql, worker: string, { models, strandedMs 
 
     /** As `complete`, and cancels the order recorded for the job. */
     failPermanently: async (tx: TransactionSql, { generationId, attempt }: Lease): Promise<boolean> => {
-      await tx`select from generations where id = ${generationId} for no key update`
+      await lockGeneration(tx, generationId)
       const ours = tx`generation_id = ${generationId} and attempt = ${attempt} and worker = ${worker}`
       return (await removeJobsAndCancelOrders(tx, ours)) === 1
     },

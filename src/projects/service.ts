@@ -177,6 +177,7 @@ export const createProjects = ({
       address: string,
     ): Promise<Project> => {
       const transferred = await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        await store.lockAccountForKeyShare(tx, newOwnerId)
         const ownerId = await lockAndRequire(tx, context, caller, 'admin', id)
         if (ownerId !== caller.userId) throw new Fault('access.denied')
         if (!(await store.canReadThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')

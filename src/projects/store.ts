@@ -93,8 +93,17 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
 
   /** Its generations remain, outside of any project. Lock the project for update first. */
   remove: async (tx: TransactionSql, id: string): Promise<void> => {
+    await tx`select from generations where project_id = ${id} order by id for no key update`
     await tx`update generations set project_id = null, updated_at = now() where project_id = ${id}`
     await tx`delete from projects where id = ${id}`
+  },
+
+  /**
+   * Locks an account for key share: it is not closed until the transaction ends, and its owner can sign in meanwhile. Lock the
+   * project after it.
+   */
+  lockAccountForKeyShare: async (tx: TransactionSql, userId: string): Promise<void> => {
+    await tx`select from users where id = ${userId} for key share`
   },
 
   /** Whether an active account may read a project through a team. Ownership and public visibility do not count. */

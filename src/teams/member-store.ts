@@ -74,18 +74,27 @@ export const createMemberStore = (sql: Sql) => ({
     return row
   },
 
-  /** Returns whether the account of a member is active, and locks it for share: it stays active until the transaction ends. */
-  lockActiveMemberForShare: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
-    const { count } = await tx`
-      select from users
-       where id = ${userId} and status = 'active'
-         and exists (select from team_members where team_id = ${id} and user_id = ${userId})
-         for share`
-    return count === 1
+  /**
+   * Locks for share the accounts of two members, by id, so that active ones stay active until the transaction ends. Returns
+   * whether the second is active. Locks no account that is not a member's.
+   */
+  lockActiveMembersForShare: async (
+    tx: TransactionSql,
+    id: string,
+    callerId: string,
+    userId: string,
+  ): Promise<boolean> => {
+    const active = await tx<{ id: string }[]>`
+      select id from users
+       where id = any (${[callerId, userId]}::uuid[]) and status = 'active'
+         and exists (select from team_members where team_id = ${id} and user_id = users.id)
+       order by id for share`
+    return active.some((user) => user.id === userId)
   },
 
   /** Moves the role of the owner. The team never has two owners, not even between the two statements. */
   transfer: async (tx: TransactionSql, id: string, fromId: string, toId: string): Promise<void> => {
+    await tx`select lock_access_of_users(${[fromId, toId]}::uuid[])`
     await tx`update team_members set role = 'admin' where team_id = ${id} and user_id = ${fromId}`
     await tx`update team_members set role = 'owner' where team_id = ${id} and user_id = ${toId}`
   },

@@ -223,8 +223,9 @@ export const createTeams = ({
       { id, userId }: { id: string; userId: string },
       address: string,
     ): Promise<Team> => {
-      const transferred = await change(context, caller, async (tx) => {
-        const isActive = await store.lockActiveMemberForShare(tx, id, userId)
+      const transferred = await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        const isActive = await store.lockActiveMembersForShare(tx, id, caller.userId, userId)
+        await requireSignedInForShare(tx, caller)
         await lockTeamAs(store, tx, caller, id, 'transfer')
         if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
         if (!isActive) throw new Fault('team.new_owner_inactive')

@@ -106,18 +106,7 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
      * owner.
      */
     lockForRemoval: async (tx: TransactionSql, id: string, ownerId: string): Promise<void> => {
-      const projects = await tx<{ id: string }[]>`
-        select p.id from projects p
-         where p.id in (select g.project_id from project_grants g where g.team_id = ${id})
-           and exists (select from team_members where team_id = ${id} and user_id = ${ownerId} and role = 'owner')
-         order by p.id
-           for no key update`
-      const ids = projects.map((project) => project.id)
-      await tx`
-        select from teams
-         where id in (select team_id from project_grants where project_id = any (${ids}::uuid[]))
-         order by id
-           for no key update`
+      await tx`select lock_team_removal(${id}, ${ownerId})`
     },
 
     /**

@@ -194,6 +194,9 @@ describe('moving a generation', () => {
 
 describe('an authorized request that waits for a lock', () => {
   const lock = (id: string) => world.sql`select from generations where id = ${id} for update`
+  /** As a change of a project does, which locks the row for update only after the access (sql/README.md). */
+  const lockAccess = (id: string) => world.sql`
+    select lock_project_access(id) from (select id from projects where id = ${id} for no key update) locked`
 
   test('changes nothing after the generation was moved out of reach', async () => {
     const id = await world.generation(owner, { project_id: await shared() })
@@ -219,7 +222,7 @@ describe('an authorized request that waits for a lock', () => {
     const id = await world.generation(editor)
     expect(await world.may(editor, 'create', project(target))).toBe(true)
     const answers = await world.changeWhileWaiting(
-      world.sql`select from projects where id = ${target} for update`,
+      lockAccess(target),
       () => [world.as(editor).patch(`/generations/${id}`, { project_id: target })],
       world.sql`delete from project_grants where project_id = ${target}`,
     )
@@ -244,7 +247,7 @@ describe('an authorized request that waits for a lock', () => {
   test('creates nothing after the project was deleted', async () => {
     const id = await world.project(owner)
     const answers = await world.changeWhileWaiting(
-      world.sql`select from projects where id = ${id} for update`,
+      lockAccess(id),
       () => [world.as(owner).post('/generations', { ...order, project_id: id })],
       world.sql`delete from projects where id = ${id}`,
     )

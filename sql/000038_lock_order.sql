@@ -1,0 +1,2 @@
+-- Locks that are known too late are given back and taken again in their order; users of two memberships are locked together.
+-- functions: e5ac5a6b5ea199a3e358157d254b697cf341135dbd2d9d2bb68f713c2b589a66
