@@ -1,20 +1,23 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdtemp, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { startCluster } from './harness/database.ts'
-import { reapAll, reapProcess } from './harness/reaper.ts'
+import { reapAll, reapFolder, reapProcess } from './harness/reaper.ts'
 import { redis } from './harness/redis.ts'
-import { addSummaries, failuresIn, findTestFiles, needsNoServer, summarise } from './harness/suite.ts'
+import { addSummaries, failuresIn, findTestFiles, guessTimings, needsNoServer, summarise } from './harness/suite.ts'
 
 /**
  * `bun test/run.ts [--checks] [--unit] [--workers N] [path...]` runs the tests among and below the paths, by default all.
  *
  * One Postgres cluster and one Redis are started here and handed to all test processes. Files run in parallel; those that
  * measure throughput or time run afterwards. `--checks` adds the type check and the linter, beside the tests. `--unit` leaves out
- * files that start a server or a process. `--record` writes how long each file took, by which the slowest start first.
+ * files that start a server or a process. `--record` writes how long each file took, by which the slowest start first; a file
+ * without a time counts as the mean of its folder.
  * The output ends with what failed; the exit code is 0 only if nothing did and every file ran.
  */
 const { values: options, positionals } = parseArgs({
@@ -89,6 +92,15 @@ const startShared = async (): Promise<Record<string, string>> => {
   return { TEST_CLUSTER: JSON.stringify(connection), REDIS_URL: url }
 }
 
+/** The name of a file with the time of each test file, recorded or guessed. */
+const writeTimings = async (files: readonly string[]): Promise<string> => {
+  const folder = await mkdtemp(join(tmpdir(), 'velro-timings-'))
+  reapFolder(folder)
+  const path = join(folder, 'timings.json')
+  await writeFile(path, JSON.stringify(guessTimings(JSON.parse(readFileSync(join(root, timings), 'utf8')), files)))
+  return path
+}
+
 const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const env = options.unit ? {} : await startShared()
   const only = (one: string) => files.filter((file) => file === one)
@@ -96,7 +108,10 @@ const runTests = async (files: readonly string[]): Promise<Outcome[]> => {
   const half = others.includes(needsACore) ? others.filter((file) => file === needsACore || usesOneCore(file)) : []
   const rest = others.filter((file) => !half.includes(file))
   // A worker keeps the modules it loaded from file to file: loading the application takes half a second.
-  const shared = ['--no-isolate', `--timings=${timings}`, ...(options.record ? ['--update-timings'] : [])]
+  const times = options.record
+    ? [`--timings=${timings}`, '--update-timings']
+    : [`--timings=${await writeTimings(files)}`]
+  const shared = ['--no-isolate', ...times]
   /** Phases run one after the other, the processes of a phase side by side. */
   const phases = [
     [{ name: 'tests', files: rest, flags: [`--parallel=${options.workers}`, ...shared] }],

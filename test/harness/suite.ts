@@ -38,6 +38,22 @@ export const needsNoServer = (file: string): boolean => {
   return true
 }
 
+/** How long each file took, in milliseconds, as `bun test --timings` reads it. */
+export type Timings = { readonly version: number; readonly files: Readonly<Record<string, number>> }
+
+const mean = (times: readonly number[]): number =>
+  times.length === 0 ? 0 : Math.round(times.reduce((sum, time) => sum + time, 0) / times.length)
+
+/**
+ * Timings of all these files: one that has none is taken for as slow as the mean of its folder, or of all files where its
+ * folder has none either. Without a time it would start last, and a slow one alone at the end.
+ */
+export const guessTimings = ({ version, files: known }: Timings, files: readonly string[]): Timings => {
+  const byFolder = Map.groupBy(Object.entries(known), ([file]) => dirname(file))
+  const meanOf = (folder: string) => mean((byFolder.get(folder) ?? Object.entries(known)).map(([, time]) => time))
+  return { version, files: Object.fromEntries(files.map((file) => [file, known[file] ?? meanOf(dirname(file))])) }
+}
+
 export type Summary = { passed: number; failed: number; skipped: number; expectCalls: number; files: number }
 
 const plain = (text: string) => Bun.stripANSI(text)
