@@ -1,7 +1,7 @@
 /**
  * Everything that locks several rows, at once, on two instances: orders, derivations, moves, cancellations, deletions and
  * transfers of projects, grants, teams and their members, refusals by quotas, credits, suspended and closed accounts, while jobs
- * run. Prints how many deadlocks Postgres found, and between which pairs of statements. In one lock order it prints 0
+ * run. Prints how many deadlocks Postgres found, and between which statements. It prints 0 while all follow the lock order
  * (sql/README.md). `bun test/faults/lock-order.ts [SECONDS]`
  */
 import { readFile } from 'node:fs/promises'
