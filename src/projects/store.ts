@@ -40,6 +40,14 @@ const grantColumns = (sql: Queryable) => sql`
 
 export type ProjectFilter = Place & { ownerId: string | undefined }
 
+/**
+ * Locks an account for key share: it is not closed until the transaction ends, and its owner can sign in meanwhile. Lock the
+ * project after it.
+ */
+const lockAccountForKeyShare = async (tx: TransactionSql, userId: string): Promise<void> => {
+  await tx`select from users where id = ${userId} for key share`
+}
+
 export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readableProjects'>) => ({
   find: async (deadline: Deadline, id: string): Promise<ProjectRow | undefined> => {
     const [row] = await deadline.run(sql<ProjectRow[]>`select ${projectColumns(sql)} from projects where id = ${id}`)
@@ -98,13 +106,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     await tx`delete from projects where id = ${id}`
   },
 
-  /**
-   * Locks an account for key share: it is not closed until the transaction ends, and its owner can sign in meanwhile. Lock the
-   * project after it.
-   */
-  lockAccountForKeyShare: async (tx: TransactionSql, userId: string): Promise<void> => {
-    await tx`select from users where id = ${userId} for key share`
-  },
+  lockAccountForKeyShare,
 
   /** Whether an active account may read a project through a team. Ownership and public visibility do not count. */
   canReadThroughTeam: async (tx: TransactionSql, id: string, userId: string): Promise<boolean> => {
