@@ -464,7 +464,7 @@ describe('clients of a hub', () => {
     hub.close()
   })
 
-  /** As many streams from one address as it may have, each account with 16. */
+  /** Opens streams from one address until one is refused, 16 for each account. */
   const fill = (open: ReturnType<typeof createHubWorld>['open'], address: string): number => {
     for (let stream = 0; ; stream += 1) {
       const userId = `account-${Math.floor(stream / 16)}-at-${address}`
