@@ -4,7 +4,7 @@ import type { Sql } from '../platform/postgres.ts'
 const accountsPerSlice = 1_000
 const lastId = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 
-/** Counters of an account, and what it holds. */
+/** The counters of an account, and the bytes and projects that it holds. */
 export type UsageDifference = {
   readonly user_id: string
   readonly media_bytes: number

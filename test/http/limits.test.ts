@@ -219,7 +219,7 @@ describe('other budgets', () => {
     expectExceeded(answers[3], 'auth_account_and_address', 5)
     for (let count = 0; count < 200; count += 1)
       await app.services.limits.authenticationFrom(undefined, address).catch(() => undefined)
-    const other = { email: 'nobody@example.com', password: 'a wrong password' }
+    const other = { email: 'unknown@example.com', password: 'a wrong password' }
     expectExceeded(await client.post('/api/v1/auth/login/', other, sending), 'auth_address', 200)
   })
 
@@ -259,7 +259,7 @@ describe('bytes by a link', () => {
   }
   const openLink = (target: string) => client.get(target, { headers: from() })
 
-  test('is refused from an address with too many invalid links, whatever token and spelling the request has', async () => {
+  test('is refused from an address with too many invalid links, with any token and any spelling of its parameter', async () => {
     const ada = await registerFrom()
     const media = await uploadAs(ada)
     const [signed, shared] = [await linkAs(ada, media, 'links'), await linkAs(ada, media, 'share-links')]
