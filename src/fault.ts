@@ -4,8 +4,11 @@
  * standard members (RFC 9457 §3.2), each with its description; one with `members` is a list of objects that have these
  * members, all of them text, and one with `text` is a text or a list of texts. `type` is a problem type that is registered
  * elsewhere. `{name}` in a message stands for the figure of that name.
+ *
+ * One table, in areas: it is the list of everything a client must handle, and the OpenAPI document is made of it.
  */
 export const catalogue = {
+  // What any request can meet
   'request.malformed': { status: 400, message: 'The request could not be read' },
   'request.host_invalid': {
     status: 400,
@@ -78,6 +81,7 @@ export const catalogue = {
     retryAfterS: 1,
   },
 
+  // Accounts and sessions
   'identity.not_signed_in': { status: 401, message: 'A valid access token is required' },
   'identity.credentials_wrong': { status: 401, message: 'The e-mail address or the password is wrong' },
   'identity.password_wrong': { status: 403, message: 'The current password is wrong' },
@@ -113,6 +117,7 @@ export const catalogue = {
   },
   'session.not_found': { status: 404, message: 'The session does not exist or has ended' },
 
+  // What an account may hold
   'quota.stored_bytes': {
     status: 409,
     message:
@@ -149,6 +154,18 @@ export const catalogue = {
     extensions: { limit: 'Members that a team of its owner may have', used: 'Members that the team has' },
   },
 
+  // What a caller may do
+  'access.denied': { status: 403, message: 'You can read this resource, but you may not do this to it' },
+  'access.services_only': { status: 403, message: 'This route requires a service key' },
+  'access.admins_only': { status: 403, message: 'This route is for operators of the platform' },
+  'authorization.not_about_others': {
+    status: 403,
+    message: 'With an access token you can only ask about your own account',
+  },
+  'service_key.not_found': { status: 404, message: 'The service key does not exist' },
+  'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
+
+  // Teams and projects
   'team.not_found': { status: 404, message: 'The team does not exist or is not visible to you' },
   'team.role_too_low': { status: 403, message: 'Your role in this team does not permit this' },
   'team.full': {
@@ -183,6 +200,9 @@ export const catalogue = {
     message: 'The new owner must have access to the project through a team',
   },
   'project.new_owner_full': { status: 409, message: 'The new owner already owns the maximum number of projects' },
+  'project.not_found': { status: 404, message: 'The project does not exist or is not visible to you' },
+
+  // Generations, models and credits
   'generation.derivatives_not_allowed': {
     status: 403,
     message: 'The project of the parent does not allow derivatives',
@@ -217,6 +237,20 @@ export const catalogue = {
     retryAfterS: 1,
     extensions: { limit: 'Most streams that one instance keeps open' },
   },
+  'generation.not_found': { status: 404, message: 'The generation does not exist or is not visible to you' },
+  'model.not_found': { status: 404, message: 'The model does not exist' },
+  'model.unavailable': { status: 409, message: 'This deployment has no provider configured for the model' },
+  'credits.insufficient': {
+    status: 402,
+    message: 'The price is {price} credits, but the balance is {balance}',
+    extensions: {
+      missing: 'Credits missing from the balance',
+      balance: 'Credits on the account',
+      price: 'Price in credits',
+    },
+  },
+
+  // Media and links to it
   'media.not_found': { status: 404, message: 'The media does not exist or is not visible to you' },
   'media.range_not_satisfiable': {
     status: 416,
@@ -224,12 +258,6 @@ export const catalogue = {
     extensions: { size: 'Size of the file in bytes' },
   },
   'media.link_refused': { status: 403, message: 'This link is not valid for this media, or is no longer valid' },
-  'share_link.not_found': { status: 404, message: 'The share link does not exist or is no longer valid' },
-  'share_link.too_many': {
-    status: 409,
-    message: 'This media already has the maximum of {limit} share links; revoke one first',
-    extensions: { limit: 'Most valid share links that one media may have' },
-  },
   'media.unavailable': { status: 503, message: 'The media storage cannot be reached; try again', retryAfterS: 1 },
   'media.busy': { status: 503, message: 'The server is handling too many uploads; try again', retryAfterS: 1 },
   'media.too_many_uploads': {
@@ -272,28 +300,12 @@ export const catalogue = {
     message: 'Another document follows the image; only padding, the trailer of a camera or declared pictures may',
   },
   'media.damaged': { status: 422, message: 'The image is damaged and cannot be decoded' },
-  'service_key.not_found': { status: 404, message: 'The service key does not exist' },
-  'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
-  'authorization.not_about_others': {
-    status: 403,
-    message: 'With an access token you can only ask about your own account',
+  'share_link.not_found': { status: 404, message: 'The share link does not exist or is no longer valid' },
+  'share_link.too_many': {
+    status: 409,
+    message: 'This media already has the maximum of {limit} share links; revoke one first',
+    extensions: { limit: 'Most valid share links that one media may have' },
   },
-  'access.denied': { status: 403, message: 'You can read this resource, but you may not do this to it' },
-  'access.services_only': { status: 403, message: 'This route requires a service key' },
-  'access.admins_only': { status: 403, message: 'This route is for operators of the platform' },
-  'model.not_found': { status: 404, message: 'The model does not exist' },
-  'model.unavailable': { status: 409, message: 'This deployment has no provider configured for the model' },
-  'credits.insufficient': {
-    status: 402,
-    message: 'The price is {price} credits, but the balance is {balance}',
-    extensions: {
-      missing: 'Credits missing from the balance',
-      balance: 'Credits on the account',
-      price: 'Price in credits',
-    },
-  },
-  'project.not_found': { status: 404, message: 'The project does not exist or is not visible to you' },
-  'generation.not_found': { status: 404, message: 'The generation does not exist or is not visible to you' },
 } as const satisfies Record<string, Entry>
 
 type Entry = {
