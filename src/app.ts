@@ -9,13 +9,14 @@ import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { contentLengthOf, refuseAmbiguousLength } from './http/body.ts'
 import { challengeOf } from './http/challenge.ts'
-import { createClientAddresses } from './http/client-addresses.ts'
+import { type ClientAddresses, createClientAddresses } from './http/client-addresses.ts'
 import { docsRoutes } from './http/docs-routes.ts'
-import { adapter, contextSlot } from './http/elysia-adapter.ts'
+import { adapter, contextSlot, type DirectContext, directRoutes } from './http/elysia-adapter.ts'
+import { createFrontDoor, type Steps } from './http/front-door.ts'
 import { healthRoutes } from './http/health-routes.ts'
 import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
-import { addRateLimit, createResponder } from './http/responder.ts'
+import { addRateLimit, createResponder, type Responder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
 import { identityRoutes } from './identity/routes.ts'
@@ -46,43 +47,23 @@ const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
 }
 
 /** Whether the request carried a token, a key or a link that is not valid. */
-const isInvalidCredential = ({ code }: Fault, { headers }: Request): boolean =>
-  code === 'media.link_refused' || (code === 'identity.not_signed_in' && headers.get('authorization') !== null)
+const isInvalidCredential = ({ code }: Fault, { authorization }: RequestContext): boolean =>
+  code === 'media.link_refused' || (code === 'identity.not_signed_in' && authorization !== null)
 
-/**
- * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
- * the request id and the deadline and refuses requests without a valid Host or with two lengths; then the features.
- */
-export const createApp = (services: Services, peerOf: (request: Request) => string) => {
+type Parts = {
+  readonly services: Services
+  readonly responder: Responder
+  readonly addresses: ClientAddresses
+  /** The `Allow` of a path; undefined where no route has it. */
+  readonly allowedMethods: (path: string) => string | undefined
+}
+
+/** What every request passes, by Elysia's pipeline or by the front door. */
+const createSteps = ({ services, responder, addresses, allowedMethods }: Parts): Steps => {
   const { config, clock, log, lifecycle, staleReads, limits } = services
-  const responder = createResponder(config.corsOrigins)
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({ clock, admissions: services.admissions, priorityOf, kindOf })
-  const addresses = createClientAddresses({ trustedProxies: config.trustedProxies, peerOf, log })
-
-  const newContext = (request: Request): RequestContext => ({
-    requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
-    contentLength: contentLengthOf(request),
-    deadline: startDeadline(config.requestTimeoutMs, request),
-    addressForLimits: addresses.forLimits,
-    rateLimit: undefined,
-    paidUnits: undefined,
-  })
-
   const hasValidHost = createHostCheck()
-  const anonymous = createAnonymousCount({ limits, addresses, claimsOf: services.identity.claimsOf })
-
-  /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
-  const answerOptions = ({ url, headers }: Request, { requestId }: RequestContext): Response => {
-    const allow = allowedMethods(app, pathOf(url))
-    if (allow === undefined) throw new Fault('route.not_found')
-    return responder.options({
-      requestId,
-      origin: headers.get('origin'),
-      methods: allow,
-      requested: headers.get('access-control-request-headers'),
-    })
-  }
 
   /** Marks every response of a request that got stale facts, refusals included, but no 5xx: it answers nothing by them. */
   const markStaleReads = (response: Response, deadline: Deadline): Response => {
@@ -90,18 +71,53 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     return response
   }
 
-  const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
-    .decorate(contextSlot)
-    .onError(({ code, error, request, context = newContext(request), path }) => {
+  return {
+    begin: (request) => ({
+      requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
+      contentLength: contentLengthOf(request),
+      deadline: startDeadline(config.requestTimeoutMs, request),
+      authorization: request.headers.get('authorization'),
+      addressForLimits: addresses.forLimits,
+      rateLimit: undefined,
+      limitedAs: undefined,
+      paidUnits: undefined,
+    }),
+
+    admit: (request, context) => {
+      if (!hasValidHost(request.url, request.headers.get('host'))) throw new Fault('request.host_invalid')
+      if (request.method === 'OPTIONS') return
+      if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
+        throw new Fault('server.stopping')
+      }
+      refuseAmbiguousLength(context)
+    },
+
+    answer: (response, { request, context, set }) => {
+      if (response instanceof Response)
+        return addRateLimit(markStaleReads(response, context.deadline), context.rateLimit)
+      const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
+      const status = custom === undefined ? set.status : custom.code
+      const answer = responder.json(custom === undefined ? response : custom.response, {
+        status: typeof status === 'number' ? status : 200,
+        requestId: context.requestId,
+        origin: responder.originOf(request),
+        headers: set.headers,
+        rateLimit: context.rateLimit,
+      })
+      return markStaleReads(answer, context.deadline)
+    },
+
+    refuse: (code, error, { request, context }) => {
+      const path = pathOf(request.url)
       let fault = toFault(code, error)
       if (fault.code === 'route.not_found') {
-        const allow = allowedMethods(app, path)
+        const allow = allowedMethods(path)
         if (allow !== undefined) fault = new Fault('route.method_not_allowed', { headers: { allow } })
       }
       const given = returnsRequestId(path) ? givenRequestId(request) : undefined
       const requestId = given ?? context.requestId
       const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
-      if (isInvalidCredential(fault, request)) limits.invalidCredential(addresses.forLimits(request))
+      if (isInvalidCredential(fault, context)) limits.invalidCredential(addresses.forLimits(request))
       // Refusals under overload are counted, not logged one by one.
       if (fault.status >= 500 && fault.code !== 'server.overloaded')
         log.error({ ...entry, error: fault.cause }, 'request failed')
@@ -110,41 +126,70 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       const instance = fault.code === 'request.host_invalid' ? '/' : path
       const problem = responder.problem(fault, instance, {
         requestId,
-        origin: request.headers.get('origin'),
-        challenge: challengeOf(fault, request.headers.get('authorization')),
+        origin: responder.originOf(request),
+        challenge: challengeOf(fault, context.authorization),
         rateLimit: context.rateLimit,
       })
       return markStaleReads(problem, context.deadline)
+    },
+  }
+}
+
+/** The routes that are asked most, which the front door serves. */
+export const frontDoorRoutes = [
+  'POST /api/v1/authorization/check',
+  'POST /api/v1/authorization/check/batch',
+  'POST /api/v1/authorization/explain',
+  'POST /access/v1/evaluation',
+  'POST /access/v1/evaluations',
+  'GET /api/v1/auth/me',
+]
+
+/**
+ * The application. The order matters: the error handler is added before anything can fail; then the request hook, which sets
+ * the request id and the deadline and refuses requests without a valid Host or with two lengths; then the features.
+ */
+export const createApp = (services: Services, peerOf: (request: Request) => string) => {
+  const { config, log, limits } = services
+  const responder = createResponder(config.corsOrigins)
+  const addresses = createClientAddresses({ trustedProxies: config.trustedProxies, peerOf, log })
+  const anonymous = createAnonymousCount({ limits, addresses, claimsOf: services.identity.claimsOf })
+  const steps = createSteps({
+    services,
+    responder,
+    addresses,
+    allowedMethods: (path) => allowedMethods(app, path),
+  })
+
+  /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
+  const answerOptions = (request: Request, { requestId }: RequestContext): Response => {
+    const allow = allowedMethods(app, pathOf(request.url))
+    if (allow === undefined) throw new Fault('route.not_found')
+    return responder.options({
+      requestId,
+      origin: responder.originOf(request),
+      methods: allow,
+      requested: request.headers.get('access-control-request-headers'),
     })
+  }
+
+  const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
+    .decorate(contextSlot)
+    .onError(({ code, error, request, context = steps.begin(request) }) =>
+      steps.refuse(code, error, { request, context }),
+    )
     // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
     .onRequest((incoming) => {
       const { request } = incoming
-      incoming.context = newContext(request)
-      if (!hasValidHost(request.url, request.headers.get('host'))) throw new Fault('request.host_invalid')
+      incoming.context = steps.begin(request)
+      steps.admit(request, incoming.context)
       const isOptions = request.method === 'OPTIONS'
-      if (!isOptions) {
-        if (lifecycle.stopping && !request.url.endsWith('/health') && !request.url.endsWith('/ready')) {
-          throw new Fault('server.stopping')
-        }
-        anonymous.refuse(request, incoming.context)
-        refuseAmbiguousLength(incoming.context)
-      }
+      if (!isOptions) anonymous.refuse(request, incoming.context)
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })
-    .mapResponse(({ response, set, request, context }) => {
-      if (response instanceof Response)
-        return addRateLimit(markStaleReads(response, context.deadline), context.rateLimit)
-      const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
-      const status = custom === undefined ? set.status : custom.code
-      const answer = responder.json(custom === undefined ? response : custom.response, {
-        status: typeof status === 'number' ? status : 200,
-        requestId: context.requestId,
-        origin: request.headers.get('origin'),
-        headers: set.headers as Record<string, string>,
-        rateLimit: context.rateLimit,
-      })
-      return markStaleReads(answer, context.deadline)
-    })
+    .mapResponse(({ response, set, request, context }) =>
+      steps.answer(response, { request, context, set: set as DirectContext['set'] }),
+    )
     .use(healthRoutes(services, addresses))
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
@@ -166,5 +211,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   // Compiles every schema now, so that an invalid one fails the start and not the first request.
   app.compile()
   anonymous.readRoutes(app.routes)
-  return Object.assign(app, { serve: anonymous.countBefore(app.fetch) })
+  const general = anonymous.countBefore(app.fetch)
+  const direct = directRoutes(app.routes, frontDoorRoutes)
+  return Object.assign(app, { serve: createFrontDoor({ routes: direct, steps, general }) })
 }

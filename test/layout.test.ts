@@ -56,7 +56,7 @@ const lenders = ['identity/', 'models/', 'providers/']
 /** May contain SQL, besides the stores of each folder and platform/. */
 const mayContainSql = ['access/invalidation/committed-change.ts']
 /** May import Elysia, besides the routes. */
-const mayImportElysia = ['access/guard.ts', 'app.ts', 'http/elysia-adapter.ts', 'http/schema-types.ts']
+const mayImportElysia = ['access/guard/guard.ts', 'app.ts', 'http/elysia-adapter.ts', 'http/schema-types.ts']
 
 const roomOf = (path: string): string => (path.includes('/') ? path.slice(0, path.indexOf('/') + 1) : path)
 const floorOf = (path: string): number | undefined => {

@@ -157,12 +157,11 @@ export const createAccess = ({
   }
 
   const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
-    const account = factCache.peek('account', userId)
-    const resource = account.kind === 'miss' ? undefined : factCache.peekResource(ref, userId)
-    if (resource === undefined) return undefined
+    const facts = factCache.peekFacts(ref, userId)
+    if (facts === undefined) return undefined
     decisionCounters.count('l1')
-    onDecision(userId, ref, resource)
-    return toFacts(userId, account.kind === 'hit' ? account.value : undefined, resource)
+    onDecision(userId, ref, facts)
+    return facts
   }
 
   /** `action` decides only whether stale facts suffice. */

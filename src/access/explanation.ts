@@ -1,7 +1,7 @@
 import type { Clock } from '../kit/clock.ts'
 import type { GatheredFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
-import { type Decision, decide, layers, staleReads } from './policy/decide.ts'
+import { type Decision, decide, decisionOf, layers, staleReads } from './policy/decide.ts'
 import { noResource } from './policy/facts/resource-walk.ts'
 import type { Action } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
@@ -25,7 +25,7 @@ const accountLayer = 4
 /** The layer that stands for loading the facts. */
 const factsLayer = 7
 
-const notVisible: Decision = Object.freeze({ allowed: false, reason: 'resource.not_visible' })
+const notVisible = decisionOf(false, 'resource.not_visible')
 
 /** Only denials have such a reason: an active account is no reason to allow. */
 const isAboutAccount = ({ reason }: Decision): boolean => reason.startsWith('account.')

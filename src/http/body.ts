@@ -150,7 +150,7 @@ export const readJson = <T>(
     )
   try {
     const read = readJsonBytes(request, contentLength, maxBytes)
-    return read === undefined ? accept(undefined) : deadline.run(read).then(parse, refuseUnread)
+    return read === undefined ? accept(undefined) : deadline.settle(read, parse, refuseUnread)
   } catch (error) {
     return refuse(error)
   }

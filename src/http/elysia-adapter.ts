@@ -20,6 +20,7 @@ import type { RequestContext } from './request-context.ts'
  * 3. The type of `resolve`: see `resolved`.
  * 4. HEAD. Elysia runs the GET route, reads the body of its response to the end, and sends the number of bytes as the
  *    Content-Length: see `headResponse`.
+ * 5. The parts of a route: the hooks and the handler that Elysia would run, in which order: see `directRoutes`.
  */
 export const elysiaVersion = '1.4.30'
 
@@ -73,3 +74,40 @@ export const headResponse = (response: Response, length: number): Response => {
   }
   return Object.defineProperty(response, 'body', { value: { getReader: () => ({ read }) } })
 }
+
+/** What a handler gets here of Elysia's context. */
+export type DirectContext = {
+  readonly request: Request
+  readonly context: RequestContext
+  readonly set: { status?: unknown; readonly headers: Record<string, string> }
+}
+
+/** What a route consists of: hooks, the members of whose results are added to the context, and the handler. */
+export type DirectRoute = {
+  readonly hooks: readonly ((given: DirectContext) => MaybePromise<object | undefined>)[]
+  readonly handle: (given: DirectContext) => MaybePromise<unknown>
+}
+
+type Hook = { readonly fn: unknown; readonly subType?: string }
+type Route = {
+  readonly method: string
+  readonly path: string
+  readonly handler: unknown
+  readonly hooks: { readonly transform?: readonly Hook[]; readonly beforeHandle?: readonly Hook[] }
+}
+
+/**
+ * The parts of the named routes (`POST /path`), hooks in the order in which Elysia runs them. Throws for a route that does not
+ * exist or has hooks of other kinds.
+ */
+export const directRoutes = (routes: readonly unknown[], names: readonly string[]): ReadonlyMap<string, DirectRoute> =>
+  new Map(
+    names.map((name) => {
+      const route = (routes as readonly Route[]).find(({ method, path }) => `${method} ${path}` === name)
+      const { transform = [], beforeHandle = [] } = route?.hooks ?? {}
+      if (route === undefined || beforeHandle.some(({ subType }) => subType !== 'resolve'))
+        throw new Error(`There is no route ${name} of which this is all`)
+      const hooks = [...transform, ...beforeHandle].map(({ fn }) => fn as DirectRoute['hooks'][number])
+      return [name, { hooks, handle: route.handler as DirectRoute['handle'] }]
+    }),
+  )

@@ -13,16 +13,21 @@ import type { RequestContext } from './request-context.ts'
 
 /** A caller who may have the input of the request read. */
 export type Entry = {
-  /**
-   * What remains to be checked, because it needs Postgres or is not worth it for a small body: the guard does it when it has the
-   * body, in the statement that prefetches facts about the body's resources. A request that is refused before is checked first, so
-   * that its answer is 401 where the caller is not signed in. Undefined: nothing.
-   */
-  readonly confirm: (() => MaybePromise<unknown>) | undefined
+  /** False: the gate must still confirm the caller, see `Gate`. */
+  readonly isConfirmed: boolean
 }
 
-/** Admits the caller of a request, before its input is read and by its headers and query alone; throws 401 or 403. */
-export type Gate = (request: Request, context: RequestContext, query: unknown) => MaybePromise<Entry | undefined>
+/** Decides who may have the input of a request read. One for each route. */
+export type Gate = {
+  /** Admits the caller, before the input is read and by headers and query alone; throws 401 or 403. */
+  admit(request: Request, context: RequestContext, query: unknown): MaybePromise<Entry | undefined>
+  /**
+   * What remains to be checked, because it needs Postgres or is not worth it for a small body: the guard does it when it has the
+   * body, in the statement that prefetches facts about the body's resources. Called here for a request that is refused before,
+   * so that its answer is 401 where the caller is not signed in, and before a large body is read.
+   */
+  confirm(entry: Entry, context: RequestContext): MaybePromise<unknown>
+}
 
 export type InputSchemas = { readonly params?: TSchema; readonly query?: TSchema; readonly body?: TSchema }
 
@@ -93,17 +98,17 @@ export const createInputReader = (
   const isLarge = ({ contentLength }: RequestContext) => contentLength === undefined || contentLength > bodyLimits.usual
 
   const readAdmitted = (entry: Entry | undefined, given: Given): MaybePromise<Read> => {
-    const confirm = entry?.confirm
-    if (confirm === undefined) return readAfter(entry, given, rethrow)
+    if (gate === undefined || entry === undefined || entry.isConfirmed) return readAfter(entry, given, rethrow)
+    const { confirm } = gate
     if (maxBytes > bodyLimits.usual && isLarge(given.context)) {
-      return mapMaybePromise(confirm(), () => readAfter(entry, given, rethrow))
+      return mapMaybePromise(confirm(entry, given.context), () => readAfter(entry, given, rethrow))
     }
-    return readAfter(entry, given, (error) => mapMaybePromise(confirm(), () => rethrow(error)))
+    return readAfter(entry, given, (error) => mapMaybePromise(confirm(entry, given.context), () => rethrow(error)))
   }
 
   return {
     read: (given) => {
-      const entry = gate?.(given.request, given.context, given.query)
+      const entry = gate?.admit(given.request, given.context, given.query)
       return entry instanceof Promise
         ? entry.then((admitted) => readAdmitted(admitted, given))
         : readAdmitted(entry, given)

@@ -14,6 +14,8 @@ export type RequestContext = {
   /** The Content-Length of the request, so that its headers are searched once. NaN where it is not a number. */
   readonly contentLength: number | undefined
   readonly deadline: Deadline
+  /** The `Authorization` of the request, read once. */
+  readonly authorization: string | null
   /** Set when the request was counted on a budget. */
   rateLimit?: RateLimitFields | undefined
   /** What limits count the client of a request as; undefined: it is not limited by address. */

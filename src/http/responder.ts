@@ -54,24 +54,23 @@ type Outgoing = {
   readonly rateLimit?: RateLimitFields | undefined
 }
 
-/** Replaces the RateLimit fields, also by none. */
-const setRateLimit = (headers: Headers, fields: RateLimitFields | undefined): void => {
-  if (fields === undefined) headers.delete(policyField)
-  else headers.set(policyField, fields.policy)
-  if (fields?.state === undefined) headers.delete(stateField)
-  else headers.set(stateField, fields.state)
-}
 const policyField = 'ratelimit-policy'
 const stateField = 'ratelimit'
+/** Figures of single accounts have policies of their own. */
+const maxLimitedBases = 1_000
 
 /** Adds the RateLimit fields to a response that another part made. */
 export const addRateLimit = (response: Response, fields: RateLimitFields | undefined): Response => {
-  if (fields !== undefined && !response.headers.has(policyField)) setRateLimit(response.headers, fields)
+  if (fields === undefined || response.headers.has(policyField)) return response
+  response.headers.set(policyField, fields.policy)
+  if (fields.state !== undefined) response.headers.set(stateField, fields.state)
   return response
 }
 
 /** Creates every response, so that none lacks the headers above. */
 export type Responder = {
+  /** The `Origin` of a request, for `Outgoing`; null where none is configured, so that it is not looked for. */
+  originOf(request: Request): string | null
   json(body: unknown, outgoing: Outgoing): Response
   /** A response that is not JSON; `headers` must have its `content-type`. */
   raw(body: BodyInit | null, outgoing: Outgoing): Response
@@ -99,11 +98,28 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
   const jsonBase = baseOf({ 'content-type': jsonType })
   const problemBase = baseOf({ 'content-type': problemType })
   const plainBase = baseOf({})
+  /** With the policy of a budget, of which there are few. */
+  const limitedBases = new Map<Headers, Map<string, Headers>>(
+    [jsonBase, problemBase, plainBase].map((base) => [base, new Map()]),
+  )
+  const limitedBaseOf = (base: Headers, fields: RateLimitFields): Headers => {
+    const known = limitedBases.get(base)
+    let limited = known?.get(fields.policy)
+    if (limited === undefined) {
+      limited = new Headers(base)
+      limited.set(policyField, fields.policy)
+      if (known !== undefined && known.size < maxLimitedBases) known.set(fields.policy, limited)
+    }
+    if (fields.state === undefined) return limited
+    const withState = new Headers(limited)
+    withState.set(stateField, fields.state)
+    return withState
+  }
 
-  const send = (base: Headers, body: BodyInit | null, { status, requestId, origin, headers, rateLimit }: Outgoing) => {
+  const send = (usual: Headers, body: BodyInit | null, { status, requestId, origin, headers, rateLimit }: Outgoing) => {
+    const base = rateLimit === undefined ? usual : limitedBaseOf(usual, rateLimit)
     // A Response copies its headers, so one object is built once and only its request id is changed.
     base.set('x-request-id', requestId)
-    setRateLimit(base, rateLimit)
     const cors = origin !== null && isConfigured(origin)
     if (!cors && (headers === undefined || !hasOwnKeys(headers))) return new Response(body, { status, headers: base })
     const own = new Headers(base)
@@ -120,9 +136,21 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
     return new Response(body, { status, headers: own })
   }
 
+  const constantTexts = new WeakMap<object, string>()
+  /** The text of a frozen body, such as a decision, is made once: nothing in it may change. */
+  const textOf = (body: unknown): string => {
+    if (typeof body !== 'object' || body === null) return JSON.stringify(body)
+    const known = constantTexts.get(body)
+    if (known !== undefined) return known
+    const text = JSON.stringify(body)
+    if (Object.isFrozen(body)) constantTexts.set(body, text)
+    return text
+  }
+
   return {
+    originOf: corsOrigins.length === 0 ? () => null : ({ headers }) => headers.get('origin'),
     json: (body, outgoing) =>
-      body === undefined ? send(plainBase, null, outgoing) : send(jsonBase, JSON.stringify(body), outgoing),
+      body === undefined ? send(plainBase, null, outgoing) : send(jsonBase, textOf(body), outgoing),
     raw: (body, outgoing) => send(plainBase, body, outgoing),
     problem: (fault, instance, outgoing) => {
       const entry: { status: number; retryAfterS?: number } = catalogue[fault.code]

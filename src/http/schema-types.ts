@@ -8,6 +8,8 @@ import { idPattern } from '../kit/id.ts'
 
 // In place of Elysia's, which takes 30 February, a day without a time, and a space for the T.
 FormatRegistry.Set('date-time', isDateTime)
+// In place of Elysia's, which also takes upper case: the pattern of an id says all, and is tried too.
+FormatRegistry.Set('uuid', () => true)
 
 /** An object with these fields and no others. */
 export const closed = <P extends TProperties>(properties: P): TObject<P> =>

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../access/guard.ts'
+import type { Guard } from '../access/guard/guard.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'

@@ -75,7 +75,8 @@ export const createSessionTokens = ({
      * `beforeVerifying` is called before that and may throw.
      */
     claimsOf: (token: string, beforeVerifying: () => void = () => {}): MaybePromise<TokenClaims> => {
-      const cached = verified.get(token)
+      // Its own expiry counts, not that of the entry.
+      const cached = verified.get(token, Number.NEGATIVE_INFINITY)
       return cached.kind === 'hit' ? requireUnexpired(cached.value) : verifyAndCache(token, beforeVerifying)
     },
 

@@ -23,11 +23,14 @@ const authorityOf = (url: string): string => {
  *
  * Guarantee: where it answers true, everything from the first slash after the authority on is the request target as the
  * client sent it. A request without a Host header, which HTTP/1.0 permits, needs a valid authority in its URL only.
- * Cost: one look-up and one comparison for a Host among the last `maxRemembered`.
+ * Cost: two comparisons for the Host of the request before, one look-up more for one among the last `maxRemembered`.
  */
 export const createHostCheck = (): ((url: string, host: string | null) => boolean) => {
   const remembered = new Map<string, readonly [string, string]>()
+  let lastHost = ''
+  let lastStart = `${scheme}/`
   return (url, host) => {
+    if (host === lastHost && url.startsWith(lastStart)) return true
     if (host !== null) {
       let starts = remembered.get(host)
       if (starts === undefined) {
@@ -36,12 +39,20 @@ export const createHostCheck = (): ((url: string, host: string | null) => boolea
         if (remembered.size >= maxRemembered) remembered.clear()
         remembered.set(host, starts)
       }
-      if (url.startsWith(starts[0]) || url.startsWith(starts[1])) return true
+      const start = starts.find((each) => url.startsWith(each))
+      if (start !== undefined) {
+        lastHost = host
+        lastStart = start
+        return true
+      }
     }
     // The target is a whole URL (absolute-form), whose authority takes the place of the Host header.
     return urlStartsOf(authorityOf(url)) !== undefined
   }
 }
+
+/** The path of such a URL, and its query if it has one. */
+export const pathAndQueryOf = (url: string): string => url.slice(url.indexOf('/', scheme.length))
 
 /** The path of a URL that `createHostCheck` accepts, as the router reads it. */
 export const pathOf = (url: string): string => {

@@ -25,6 +25,12 @@ export type Deadline = {
   /** Throws `DeadlinePassed` when no time is left. */
   check(): void
   run<T>(work: PromiseLike<T> & Cancellable): Promise<T>
+  /** As `run` and then `next` of its result, or `failed` of its error or of `DeadlinePassed`: in one promise less. */
+  settle<T, U>(
+    work: PromiseLike<T> & Cancellable,
+    next: (value: T) => U | PromiseLike<U>,
+    failed: (error: unknown) => U | PromiseLike<U>,
+  ): Promise<U>
   /**
    * Runs work on a resource once it is admitted. `kind` is shared by work that takes about as long; undefined: that of the
    * request. Absent from deadlines of background work: see `admitted`.
@@ -42,31 +48,47 @@ export const admitted = <T>(
 
 export type StartDeadline = (budgetMs: number) => Deadline
 
-type Wait = { readonly deadline: Deadline; readonly expire: () => void }
+/** A wait of one deadline, and a node of the list of all. */
+type Wait = {
+  readonly deadline: Deadline
+  readonly expire: () => void
+  previous: Wait | undefined
+  next: Wait | undefined
+  isOver: boolean
+}
 
 const sweepMs = 25
 
 /** All waits under the deadlines of one owner, checked at intervals: a timer for each would cost more than most of the work they wait for. */
 export class Waits {
-  readonly #waits = new Set<Wait>()
+  #first: Wait | undefined
   #timer: ReturnType<typeof setInterval> | undefined
 
-  add(wait: Wait): void {
-    this.#waits.add(wait)
+  add(deadline: Deadline, expire: () => void): Wait {
+    const next = this.#first
+    const wait: Wait = { deadline, expire, previous: undefined, next, isOver: false }
+    if (next !== undefined) next.previous = wait
+    this.#first = wait
     this.#timer ??= setInterval(() => this.#sweep(), sweepMs)
+    return wait
   }
 
-  delete(wait: Wait): void {
-    this.#waits.delete(wait)
+  /** Does nothing for one that was ended before. */
+  end(wait: Wait): void {
+    if (wait.isOver) return
+    wait.isOver = true
+    if (wait.next !== undefined) wait.next.previous = wait.previous
+    if (wait.previous === undefined) this.#first = wait.next
+    else wait.previous.next = wait.next
   }
 
   #sweep(): void {
-    for (const wait of this.#waits) {
-      if (wait.deadline.remainingMs() > 0) continue
-      this.#waits.delete(wait)
+    for (let wait = this.#first; wait !== undefined; wait = wait.next) {
+      if (wait.isOver || wait.deadline.remainingMs() > 0) continue
+      this.end(wait)
       wait.expire()
     }
-    if (this.#waits.size > 0) return
+    if (this.#first !== undefined) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
@@ -93,28 +115,52 @@ export class ClockDeadline implements Deadline {
   }
 
   run<T>(work: PromiseLike<T> & Cancellable): Promise<T> {
+    return this.settle(work, same, rethrow)
+  }
+
+  settle<T, U>(
+    work: PromiseLike<T> & Cancellable,
+    next: (value: T) => U | PromiseLike<U>,
+    failed: (error: unknown) => U | PromiseLike<U>,
+  ): Promise<U> {
     return new Promise((resolve, reject) => {
-      const wait: Wait = {
-        deadline: this,
-        expire: () => {
-          reject(new DeadlinePassed())
-          if (work.active !== false) work.cancel?.()
-        },
+      const settle = <V>(then: (value: V) => U | PromiseLike<U>, value: V) => {
+        try {
+          resolve(then(value))
+        } catch (error) {
+          reject(error)
+        }
       }
-      if (this.remainingMs() > 0) this.#waits.add(wait)
-      else wait.expire()
+      const expire = () => {
+        if (work.active !== false) work.cancel?.()
+        settle(failed, new DeadlinePassed())
+      }
+      if (this.remainingMs() <= 0) {
+        expire()
+        work.then(ignore, ignore)
+        return
+      }
+      const wait = this.#waits.add(this, expire)
       work.then(
         (value) => {
-          this.#waits.delete(wait)
-          resolve(value)
+          if (wait.isOver) return
+          this.#waits.end(wait)
+          settle(next, value)
         },
         (error) => {
-          this.#waits.delete(wait)
-          reject(error)
+          if (wait.isOver) return
+          this.#waits.end(wait)
+          settle(failed, error)
         },
       )
     })
   }
+}
+
+const same = <T>(value: T): T => value
+const ignore = () => {}
+const rethrow = (error: unknown): never => {
+  throw error
 }
 
 /** Starts deadlines on a clock. They share one timer, which runs only while work is waited for. */

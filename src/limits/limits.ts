@@ -1,5 +1,5 @@
 import { Fault } from '../fault.ts'
-import type { RequestContext } from '../http/request-context.ts'
+import type { RateLimitFields, RequestContext } from '../http/request-context.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
@@ -45,17 +45,18 @@ const noAttempt: Attempt = { failed: () => {} }
 /** What follows from an outcome: counts, a log entry, the fields of the answer, and the refusal. */
 const createConclusions = ({ mode, clock, log }: { mode: LimitMode; clock: Clock; log: Log }) => {
   const counts = Object.fromEntries(budgetNames.map((name) => [name, { admitted: 0, refused: 0 }])) as LimitCounts
-  /** The texts of policies, by budget and limit. */
-  const policies = new Map<Budget, Map<number, string>>(budgetNames.map((name) => [name, new Map()]))
+  /** The fields while half of a budget or more is left, by budget and limit. */
+  const usualFields = new Map<string, Map<number, RateLimitFields>>(budgetNames.map((name) => [name, new Map()]))
   const logged = createTtlMap<true>({ clock, ttlMs: logEveryMs, maxEntries: 10_000, jitter: 0 })
 
-  const policyOf = (budget: Budget, limit: number, ms: number): string => {
-    const texts = policies.get(budget)
-    const known = texts?.get(limit)
-    if (known !== undefined) return known
-    const text = policyItem({ budget, limit, windowMs: ms })
-    if (texts !== undefined && texts.size < 1_000) texts.set(limit, text)
-    return text
+  const fieldsOf = (demand: Demand): RateLimitFields => {
+    const { budget, limit } = demand
+    const known = usualFields.get(budget)
+    const found = known?.get(limit)
+    if (found !== undefined) return found
+    const made = { policy: policyItem(demand), state: undefined }
+    if (known !== undefined && known.size < 1_000) known.set(limit, made)
+    return made
   }
 
   const exceeded = ({ budget, limit, windowMs: ms, id }: Demand, retryAfterMs: number): Fault => {
@@ -85,15 +86,14 @@ const createConclusions = ({ mode, clock, log }: { mode: LimitMode; clock: Clock
   /** Counts the outcome, sets the RateLimit fields of the answer, and throws where the demand is refused. */
   const conclude = (context: Context, demand: Demand, outcome: Outcome): void => {
     const budget = demand.budget as Budget
-    const { limit } = demand
     const isRefused = !outcome.admitted
     counts[budget][isRefused ? 'refused' : 'admitted'] += 1
     if (context !== undefined) {
-      const hasLittle = isRefused || outcome.remaining * 2 < limit
-      context.rateLimit = {
-        policy: policyOf(budget, limit, demand.windowMs),
-        state: hasLittle ? stateItem(budget, outcome.remaining, outcome.retryAfterMs) : undefined,
-      }
+      const fields = fieldsOf(demand)
+      const hasLittle = isRefused || outcome.remaining * 2 < demand.limit
+      context.rateLimit = hasLittle
+        ? { policy: fields.policy, state: stateItem(budget, outcome.remaining, outcome.retryAfterMs) }
+        : fields
     }
     if (!isRefused) return
     report(demand)

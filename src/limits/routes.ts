@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../access/guard.ts'
+import type { Guard } from '../access/guard/guard.ts'
 import { contract } from '../http/contract.ts'
 import { noContent } from '../http/schema-types.ts'
 import * as model from './model.ts'

@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Access } from '../access/access.ts'
-import type { Guard } from '../access/guard.ts'
+import type { Guard } from '../access/guard/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault, invalidInput } from '../fault.ts'

@@ -5,7 +5,7 @@ import { createDecisionCounters } from '../../src/access/cache/decision-counters
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import { withStaleReads } from '../../src/access/cache/stale-reads.ts'
 import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
-import { createGuard } from '../../src/access/guard.ts'
+import { createGuard } from '../../src/access/guard/guard.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { Fault } from '../../src/fault.ts'
 import { contentLengthOf } from '../../src/http/body.ts'
@@ -74,7 +74,9 @@ describe('a session whose facts are in memory', () => {
         error instanceof Fault ? new Response(error.code, { status: error.status }) : new Response(String(error)),
       )
       .onRequest((incoming) => {
-        Object.assign(incoming, { context: { requestId: 'r', deadline } })
+        Object.assign(incoming, {
+          context: { requestId: 'r', deadline, authorization: incoming.request.headers.get('authorization') },
+        })
       })
       .use(guard)
       // Answers are constants: a 503 can come only from the guard.
@@ -156,7 +158,12 @@ describe('a request with a body', () => {
       .onError(({ error }) => new Response(error instanceof Fault ? error.code : String(error)))
       .onRequest((incoming) => {
         Object.assign(incoming, {
-          context: { requestId: 'r', contentLength: contentLengthOf(incoming.request), deadline },
+          context: {
+            requestId: 'r',
+            contentLength: contentLengthOf(incoming.request),
+            deadline,
+            authorization: incoming.request.headers.get('authorization'),
+          },
         })
       })
       .use(guard)

@@ -39,7 +39,12 @@ test('the installed Elysia is the version that the adapter was written for', () 
 })
 
 describe('input', () => {
-  const context = { requestId: 'r', contentLength: 11, deadline: createDeadlines(systemClock)(60_000) }
+  const context = {
+    requestId: 'r',
+    contentLength: 11,
+    deadline: createDeadlines(systemClock)(60_000),
+    authorization: null,
+  }
   const schema = closed({ count: t.Integer() })
   const appWith = (gate: Gate | undefined) =>
     new Elysia({ adapter })
@@ -62,11 +67,17 @@ describe('input', () => {
   })
 
   test('is not read for a caller whom the gate refuses, which a macro adds to the route', async () => {
-    const gate = () => {
+    const refuse = () => {
       throw new Fault('identity.not_signed_in')
     }
-    expect(await post(gate, '{"count":1}')).toEqual({ answer: 'identity.not_signed_in', isRead: false })
-    expect(await post(async () => gate(), '{"count":1}')).toEqual({ answer: 'identity.not_signed_in', isRead: false })
+    const gateOf = (admit: Gate['admit']): Gate => ({ admit, confirm: () => {} })
+    expect(await post(gateOf(refuse), '{"count":1}')).toEqual({ answer: 'identity.not_signed_in', isRead: false })
+    expect(
+      await post(
+        gateOf(async () => refuse()),
+        '{"count":1}',
+      ),
+    ).toEqual({ answer: 'identity.not_signed_in', isRead: false })
   })
 
   test('that is refused has no part in the text of an error', async () => {

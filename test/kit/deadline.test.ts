@@ -117,6 +117,61 @@ describe('run', () => {
     expect(await stateOf(result)).toBeInstanceOf(DeadlinePassed)
   })
 
+  test('settles every wait once, in whatever order others end before it', async () => {
+    const { startDeadline, advance } = create(5_000)
+    for (const order of ['012', '021', '102', '120', '201', '210']) {
+      for (const ended of [0, 1, 2]) {
+        const works = [createWork(), createWork(), createWork()]
+        const results = works.map(({ work }) => startDeadline(50).run(work))
+        for (const at of [...order].slice(0, ended).map(Number)) {
+          works[at]?.resolve('done')
+          await stateOf(results[at] as Promise<unknown>)
+        }
+        // The first that is late ends another one while it is cancelled.
+        for (const { cancel } of works) cancel.mockImplementation(() => works[Number(order[2])]?.resolve('done'))
+        advance(50)
+        const states = await Promise.all(results.map(stateOf))
+        const expected = [...order].map((at, place) => [Number(at), place < ended ? 'done' : new DeadlinePassed()])
+        expect(Object.entries(states)).toEqual(expected.sort().map(([at, state]) => [String(at), state]))
+        expect(works.map(({ cancel }) => cancel.mock.calls.length).reduce((sum, calls) => sum + calls)).toBe(3 - ended)
+        advance(50)
+        expect(jest.getTimerCount()).toBe(0)
+      }
+    }
+  })
+
+  test('gives the result to the next step, and the error or its own to the other', async () => {
+    const { deadline, advance } = create(5_000)
+    const [good, bad, late] = [createWork(), createWork(), createWork()]
+    let steps = 0
+    const outcome = (work: PromiseLike<unknown>) =>
+      deadline.settle(
+        work,
+        (value) => {
+          steps += 1
+          return `got ${value}`
+        },
+        (error) => `failed with ${error instanceof Error ? error.name : error}`,
+      )
+    const results = [outcome(good.work), outcome(bad.work), outcome(late.work)]
+    good.resolve('this')
+    bad.reject('that')
+    await Promise.all(results.slice(0, 2))
+    advance(5_000)
+    expect(await Promise.all(results)).toEqual(['got this', 'failed with that', 'failed with DeadlinePassed'])
+    late.resolve('too late')
+    await late.work
+    expect(steps).toBe(1)
+    const thrown = deadline.settle(
+      Promise.resolve(),
+      () => 'never',
+      () => {
+        throw new Error('refused')
+      },
+    )
+    expect(await stateOf(thrown)).toEqual(new Error('refused'))
+  })
+
   test('uses one timer for all deadlines of a clock, only while work is waited for', async () => {
     const { deadline, startDeadline, advance } = create(5_000)
     const [first, second] = [createWork(), createWork()]

@@ -5,6 +5,7 @@ import { type FactQuery, resourceQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partOf } from '../policy/facts/registry.ts'
 import { factIn, keysNeeded, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
+import type { Facts } from '../policy/rules.ts'
 import { createGather, createHeldFacts, findMisses, type GatheredFacts, type PrincipalFacts } from './gather.ts'
 import { createSharedLoads, partsOf } from './shared-loads.ts'
 import type { LoadFacts } from './tiered-loader.ts'
@@ -38,6 +39,8 @@ export type FactCache = {
    * user is not among them: `peek` reads it.
    */
   peekResource(ref: ResourceRef, userId: string): ResourceFacts | undefined
+  /** As `peekResource`, with the account: everything that a decision needs. */
+  peekFacts(ref: ResourceRef, userId: string): Facts | undefined
   /**
    * Loads what memory lacks: in one statement, or in two for a user with too many grants for one fact; in more only if
    * invalidations interfere. The deadline ends the wait and not the loads, which go on to fill memory. A load that fails
@@ -117,6 +120,14 @@ export const createFactCache = ({
     },
     peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
     peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
+    peekFacts: (ref, userId) => {
+      if (!beginMemoryRead()) return undefined
+      const account = fromMemory('account', userId)
+      const resource = account.kind === 'miss' ? undefined : readResource(fromMemory, ref, userId)
+      if (resource === undefined) return undefined
+      const { project, generation, media, grant } = resource
+      return { userId, account: factIn(account), project, generation, media, grant }
+    },
     gather: createGather({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }),
     peekStale: (queries) => {
       const held = createHeldFacts(memory, () => true, staleFromMemory)

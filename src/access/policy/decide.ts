@@ -37,7 +37,19 @@ export type Decision = { readonly allowed: boolean; readonly reason: string; rea
 /** How an answer on stale facts is marked, in its body and in its header `Velro-Degraded`. */
 export const staleReads = 'stale-reads'
 
-const deniedByDefault: Decision = Object.freeze({ allowed: false, reason: 'default.deny' })
+/** Decisions are few, so each exists once. By verdict and reason. */
+const decisions = { allow: new Map<string, Decision>(), deny: new Map<string, Decision>() } as const
+
+export const decisionOf = (allowed: boolean, reason: string): Decision => {
+  const known = decisions[allowed ? 'allow' : 'deny']
+  const found = known.get(reason)
+  if (found !== undefined) return found
+  const made = Object.freeze({ allowed, reason })
+  known.set(reason, made)
+  return made
+}
+
+const deniedByDefault = decisionOf(false, 'default.deny')
 
 /**
  * Evaluates the layers. Default deny: the first deny decides, an allow holds unless a later layer denies, and if all abstain
@@ -61,7 +73,7 @@ export const decide = (
       allow ??= finding
     }
   }
-  if (deny !== undefined) return { allowed: false, reason: deny.reason }
-  if (allow !== undefined) return { allowed: true, reason: allow.reason }
+  if (deny !== undefined) return decisionOf(false, deny.reason)
+  if (allow !== undefined) return decisionOf(true, allow.reason)
   return deniedByDefault
 }

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { createGuard } from '../../access/guard.ts'
+import { createGuard } from '../../access/guard/guard.ts'
 import { commonChannel, encodeMessage } from '../../access/invalidation/topics.ts'
 import { createCredits } from '../../credits/service.ts'
 import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'

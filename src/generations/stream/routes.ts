@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../../access/guard.ts'
+import type { Guard } from '../../access/guard/guard.ts'
 import type { ResourceRef } from '../../access/policy/matrix.ts'
 import { contract } from '../../http/contract.ts'
 import type { Responder } from '../../http/responder.ts'

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../../access/guard.ts'
+import type { Guard } from '../../access/guard/guard.ts'
 import { contract } from '../../http/contract.ts'
 import { baseUrlOf } from '../../http/request-context.ts'
 import { mediaParams } from '../model.ts'

@@ -1,5 +1,5 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../../access/guard.ts'
+import type { Guard } from '../../access/guard/guard.ts'
 import { contract } from '../../http/contract.ts'
 import { toPlace } from '../../http/schema-types.ts'
 import { imageTypes, media, mediaPage, page } from '../model.ts'

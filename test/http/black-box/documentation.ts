@@ -253,4 +253,8 @@ export const documentation: Group = (world) =>
     test('every response that this suite saw had all security headers', () => {
       expect([...new Set(world().ledger.bare)]).toEqual([])
     })
+
+    test('a request to a route of the front door has the same answer by the general way', () => {
+      expect([...new Set(world().ledger.differing)]).toEqual([])
+    })
   })

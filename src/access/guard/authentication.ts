@@ -1,0 +1,93 @@
+import { Fault } from '../../fault.ts'
+import type { RequestContext } from '../../http/request-context.ts'
+import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
+import type { SpendingOfRoutes } from '../../limits/spending.ts'
+import type { Access } from '../access.ts'
+import type { ResourceRef, Scope } from '../policy/matrix.ts'
+import type { Caller, Credential, Principal, Service, TokenClaims } from '../principal.ts'
+import { readServiceKey, serviceKeyPrefix } from '../service-key.ts'
+
+const scheme = 'bearer '
+
+/** The text of a bearer header (RFC 6750 §2.1). The scheme is case-insensitive, and spaces follow it (RFC 9110 §11.4). */
+const bearerOf = (header: string | null): string => {
+  const isBearer = header?.startsWith('Bearer ') === true || header?.slice(0, scheme.length).toLowerCase() === scheme
+  if (header === null || !isBearer) throw new Fault('identity.not_signed_in')
+  const credential = header.slice(scheme.length)
+  return credential.startsWith(' ') ? credential.trimStart() : credential
+}
+
+const onlyServices = () => new Fault('access.services_only')
+const onlyAdmins = () => new Fault('access.admins_only')
+
+export const requireOperator = (caller: Caller): Caller => {
+  if (caller.role !== 'admin') throw onlyAdmins()
+  return caller
+}
+
+export type GuardDependencies = {
+  access: Access
+  /** `beforeVerifying` may refuse a token that was not verified yet. */
+  claimsOf: (token: string, beforeVerifying: () => void) => MaybePromise<TokenClaims>
+  spending: SpendingOfRoutes
+}
+
+/** The claims of a token. Only the macros that name services admit a key. */
+export const claimsIn = (credential: Credential): TokenClaims => {
+  if (credential.kind === 'key') throw new Fault('identity.not_signed_in')
+  return credential.claims
+}
+
+/** For routes that need Postgres anyway: 503 at once where session and account are known only from stale facts. */
+const refuseStale = (caller: Caller): Caller => {
+  if (caller.stale) throw new Fault('database.unavailable')
+  return caller
+}
+
+const toToken = (claims: TokenClaims): Credential => ({ kind: 'token', claims })
+const toPerson = (caller: Caller): Principal => ({ kind: 'person', caller })
+const toService = (service: Service): Principal => ({ kind: 'service', service })
+
+/** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
+export const createAuthentication = ({ access, claimsOf, spending }: GuardDependencies) => ({
+  /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
+  readCredential: (request: Request, context: RequestContext): MaybePromise<Credential> => {
+    const text = bearerOf(context.authorization)
+    if (!text.startsWith(serviceKeyPrefix)) {
+      return mapMaybePromise(
+        claimsOf(text, () => spending.refuseUnknown(request, context)),
+        toToken,
+      )
+    }
+    const key = readServiceKey(text)
+    if (key === undefined) throw new Fault('identity.not_signed_in')
+    return { kind: 'key', key }
+  },
+
+  authenticate: (
+    credential: Credential,
+    context: RequestContext,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller> =>
+    mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline, resources), refuseStale),
+
+  authenticateService: (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Service> => {
+    if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)
+    // The valid token of a person is refused with another code than an invalid one.
+    return mapMaybePromise(access.authenticate(credential.claims, context.deadline), () => {
+      throw onlyServices()
+    })
+  },
+
+  authenticatePrincipal: (
+    credential: Credential,
+    context: RequestContext,
+    scope: Scope,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Principal> =>
+    credential.kind === 'key'
+      ? mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), toService)
+      : mapMaybePromise(access.authenticate(credential.claims, context.deadline, resources), toPerson),
+})
+
+export type Authentication = ReturnType<typeof createAuthentication>

@@ -1,0 +1,212 @@
+import { Elysia } from 'elysia'
+import { contextSlot, resolved } from '../../http/elysia-adapter.ts'
+import type { RequestContext } from '../../http/request-context.ts'
+import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
+import type { Spending } from '../../limits/spending.ts'
+import type { StreamPermission } from '../permission-recheck.ts'
+import type { Action, ResourceRef, Scope } from '../policy/matrix.ts'
+import type { Caller, Credential, Principal } from '../principal.ts'
+import { claimsIn, createAuthentication, type GuardDependencies, requireOperator } from './authentication.ts'
+import { type Admitted, after, createGates, entrySlot } from './gates.ts'
+
+/** The parts of a request that name its resources. */
+type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
+type ResourcesOf = (parts: RequestParts) => readonly ResourceRef[]
+/** The resources that a body or a query names. */
+type ResourcesIn = (input: unknown) => readonly ResourceRef[]
+type OtherCredential = { hasOtherCredential: (query: unknown) => boolean; resourcesOf: ResourcesOf }
+type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
+
+const countPerson = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<{ caller: Caller }> =>
+  after(spend.person(context, caller), { caller })
+
+/** Counts the items of a batch too. */
+const countPrincipal = (
+  spend: Spending,
+  context: RequestContext,
+  principal: Principal,
+  items = 0,
+): MaybePromise<{ principal: Principal }> => {
+  const counted =
+    principal.kind === 'person' ? spend.person(context, principal.caller) : spend.service(context, principal.service)
+  const found = { principal }
+  if (items <= 1) return after(counted, found)
+  const who = principal.kind === 'person' ? principal.caller : principal.service
+  return mapMaybePromise(counted, () => after(spend.items(context, who, items), found))
+}
+
+export type Guard = ReturnType<typeof createGuard>
+
+/**
+ * Authentication and authorization of every route that is not public, as Elysia macros. A route without one of them is
+ * public, and nothing here prevents that: test/http/authorization-matrix.test.ts fails for a route that its table does not
+ * list or that admits another caller than the table says.
+ *
+ * - `signedIn: true` requires an access token (401) and adds `caller`. `signedIn: resourcesOf` also prefetches the facts
+ *   about these resources.
+ * - `signedInOrOtherCredential: { hasOtherCredential, resourcesOf }` is the same, unless the query carries another
+ *   credential: then the access token is ignored, `caller` is undefined and the route checks that credential itself.
+ * - `may: [action, resourceOf]` also requires the permission: 404 where the caller may not read the resource, 403 where it
+ *   may read it but not do this. `mayWithRecheck` is the same for a streamed response, and adds the `permission` that the
+ *   stream re-checks while it lasts.
+ * - `operator: true` requires an operator (403).
+ * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
+ *   `personOrServiceByQuery` is the same for resources named in the query.
+ * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
+ * - `service: scope` admits only services whose key has the scope, and adds `service`.
+ *
+ * Order: each macro has a gate, which admits the caller before the input of the request is read, and a `resolve`, which
+ * authenticates it after that. So a request without a valid credential is answered 401 or 403, however wrong it is otherwise,
+ * and its body is not read; and access that is lost while a slow body comes in is refused.
+ *
+ * Each request is counted on the budget of its caller, once: before its body is read where memory knows the caller, else when
+ * the caller is known.
+ *
+ * Cost: a prefetch shares the statement that loads session and account. The gate does not send it: where memory lacks session
+ * or account, a small body is read for a token whose signature is valid. Where memory has both, no statement is sent and the
+ * resources are ignored; the decision then loads the facts that memory lacks. Operators and services are authenticated by the
+ * gate; without a lease memory is not read, and that costs a statement more.
+ *
+ * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
+ * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
+ */
+export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) => {
+  const authentication = createAuthentication({ access, claimsOf, spending })
+  const { readCredential, authenticate, authenticateService, authenticatePrincipal } = authentication
+  const { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator, countBy } = createGates(
+    access,
+    authentication,
+  )
+
+  /** The credential that the gate has read; a route without input has no gate. */
+  const credentialOf = (
+    request: Request,
+    context: RequestContext,
+    entry: Admitted | undefined,
+  ): MaybePromise<Credential> => (entry === undefined ? readCredential(request, context) : entry.credential)
+
+  return new Elysia({ name: 'guard' })
+    .decorate(contextSlot)
+    .decorate(entrySlot)
+    .macro({
+      signedIn: (resourcesOf: true | ResourcesOf) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: ({ request, context, entry, params, body }) => {
+            const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
+            const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticate(credential, context, resources),
+            )
+            return resolved(mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller)))
+          },
+        }
+      },
+      signedInOrOtherCredential: ({ hasOtherCredential, resourcesOf }: OtherCredential) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitUnless(hasOtherCredential)),
+          resolve: ({ request, context, entry, query, params, body }) => {
+            if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
+            const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticate(credential, context, resourcesOf({ params, body })),
+            )
+            return resolved<{ caller: Caller | undefined }>(
+              mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller)),
+            )
+          },
+        }
+      },
+      operator: (_: true) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitOperator),
+          resolve: async ({ request, context, entry }) => {
+            const caller = requireOperator(await authenticate(await credentialOf(request, context, entry), context))
+            await spend.person(context, caller)
+            return { caller }
+          },
+        }
+      },
+      personOrService: ({ scope, resourcesOf }: { scope: Scope; resourcesOf?: ResourcesIn }) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: ({ request, context, entry, body }) => {
+            const resources = resourcesOf?.(body)
+            const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticatePrincipal(credential, context, scope, resources),
+            )
+            return resolved(
+              mapMaybePromise(principal, (found) => countPrincipal(spend, context, found, resources?.length)),
+            )
+          },
+        }
+      },
+      /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
+      personOrServiceByQuery: ({ scope, resourcesOf }: { scope: Scope; resourcesOf: ResourcesIn }) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: ({ request, context, entry, query }) => {
+            const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticatePrincipal(credential, context, scope, resourcesOf(query)),
+            )
+            return resolved(mapMaybePromise(principal, (found) => countPrincipal(spend, context, found)))
+          },
+        }
+      },
+      operatorOrService: (scope: Scope) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPersonOrService(scope)),
+          resolve: async ({ request, context, entry }) => {
+            const credential = await credentialOf(request, context, entry)
+            const principal = await authenticatePrincipal(credential, context, scope)
+            if (principal.kind === 'person') requireOperator(principal.caller)
+            return await countPrincipal(spend, context, principal)
+          },
+        }
+      },
+      service: (scope: Scope) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitService(scope)),
+          resolve: async ({ request, context, entry }) => {
+            const service = await authenticateService(await credentialOf(request, context, entry), context, scope)
+            await spend.service(context, service)
+            return { service, countItems: (items: number) => spend.items(context, service, items) }
+          },
+        }
+      },
+      may: ([action, resourceOf]: Permission) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: async ({ request, context, entry, params, body }) => {
+            const ref = resourceOf({ params, body })
+            const caller = await authenticate(await credentialOf(request, context, entry), context, [ref])
+            await spend.person(context, caller)
+            await access.require(caller, action, ref, context.deadline)
+            return { caller }
+          },
+        }
+      },
+      mayWithRecheck: ([action, resourceOf]: Permission) => {
+        const spend = spending.create()
+        return {
+          introspect: countBy(spend, admitPerson),
+          resolve: async ({ request, context, entry, params, body }) => {
+            const ref = resourceOf({ params, body })
+            const credential = await credentialOf(request, context, entry)
+            const caller = await authenticate(credential, context, [ref])
+            await spend.person(context, caller)
+            const { userId, sessionId, expiresAtMs } = claimsIn(credential)
+            await access.require(caller, action, ref, context.deadline)
+            const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
+            return { caller, permission }
+          },
+        }
+      },
+    })
+}
