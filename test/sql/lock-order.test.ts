@@ -107,12 +107,18 @@ describe('without a deadlock', () => {
     void change.execute()
     await waiting(2)
     await granting.commit()
-    await change
-    await changing.tx`select lock_teams_of_project(${project})`
-    await changing.commit()
-    await locked
-    await teams.remove(removing.tx, team)
-    await removing.commit()
+    // Either may get the project first.
+    const finishChange = async () => {
+      await change
+      await changing.tx`select lock_teams_of_project(${project})`
+      await changing.commit()
+    }
+    const finishRemoval = async () => {
+      await locked
+      await teams.remove(removing.tx, team)
+      await removing.commit()
+    }
+    await Promise.all([finishChange(), finishRemoval()])
     expect(await sql`select from teams where id = ${team}`).toHaveLength(0)
   })
 
