@@ -206,6 +206,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   }
   const facts = createFactCache({
     load: withTurns(loader(database.auth), createDeadlines(realClock), maxTurnMs),
+    snapshotLoad: storeLoader(database.auth),
     prefetchLoad: loader(database.batch),
     memory,
     clock,

@@ -16,6 +16,7 @@ const overloaded = new Overloaded()
 const priorities = ['revocation', 'continuation', 'read', 'other'] as const
 export type Priority = (typeof priorities)[number]
 const refusable = priorities.indexOf('read')
+export const isRefusable = (priority: Priority): boolean => priorities.indexOf(priority) >= refusable
 
 /** Of this number of turns between work that waits, one goes to the lowest priority, so that it is not shut out. */
 const turnsOfLowest = 8

@@ -1,4 +1,4 @@
-import type { Admission, Priority } from './admission.ts'
+import { type Admission, isRefusable, type Priority } from './admission.ts'
 import type { Clock } from './clock.ts'
 import { ClockDeadline, type Deadline, type Resource, Waits } from './deadline.ts'
 
@@ -40,7 +40,7 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
     const admitted = this.#scope.admissions.statements.run(
       this.#priority(),
       work.strings,
-      this.#maxWaitMs(),
+      this.#leavingTimeMs(),
       async () => {
         this.check()
         this.#wasAdmitted = true
@@ -59,7 +59,7 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
     return this.#scope.admissions[resource].run(
       this.#priority(),
       kind ?? this.#scope.kindOf(this.#request),
-      this.#maxWaitMs(),
+      this.#leavingTimeMs(),
       async () => {
         this.check()
         this.#wasAdmitted = true
@@ -73,8 +73,12 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
     )
   }
 
+  maxWaitMs(): number {
+    return isRefusable(this.#priority()) ? this.#leavingTimeMs() : this.remainingMs()
+  }
+
   /** Leaves as much time for the work as for its wait. */
-  #maxWaitMs(): number {
+  #leavingTimeMs(): number {
     return this.remainingMs() / 2
   }
 

@@ -36,6 +36,8 @@ export type Deadline = {
    * request. Absent from deadlines of background work: see `admitted`.
    */
   admit?<T>(resource: Resource, kind: string | undefined, work: () => Promise<T>): Promise<T>
+  /** How long work may wait before it begins, and is refused then. Absent: all the time that is left. */
+  maxWaitMs?(): number
 }
 
 /** Runs work on a resource: for a request once it is admitted, for background work at once. */

@@ -26,8 +26,9 @@ import type { LoadFacts } from './tiered-loader.ts'
  *
  * Concurrent misses on one fact share one load. Absent resources are cached too (negative entries), for a shorter time.
  *
- * Degrades: without a lease memory is not read, and no load of another caller is joined. If a gather used more than one
- * source and ends without a lease, one statement loads everything again, because an invalidation may not have arrived.
+ * Degrades: without a lease memory is not read, and no load in flight is joined: one statement, sent after the gather began,
+ * answers it and others that wait (see `CollectedLoads`). So it is where a gather used more than one source and ends without
+ * a lease, because an invalidation may not have arrived.
  */
 export type FactCache = {
   /** Both facts of a signed-in request, from memory; undefined when memory lacks either. */
@@ -64,6 +65,8 @@ export type FactCache = {
 
 type Dependencies = {
   readonly load: LoadFacts
+  /** Loads for callers without a lease, from Postgres alone. Default: `load`. */
+  readonly snapshotLoad?: LoadFacts
   /** Loads for `prefetch`. Default: `load`. */
   readonly prefetchLoad?: LoadFacts
   readonly memory: TtlMap<Fact[FactKind]>
@@ -77,6 +80,7 @@ type Dependencies = {
 
 export const createFactCache = ({
   load,
+  snapshotLoad = load,
   prefetchLoad = load,
   memory,
   clock,
@@ -97,7 +101,7 @@ export const createFactCache = ({
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
   const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
-  const sharedLoads = createSharedLoads({ load, prefetchLoad, memory })
+  const sharedLoads = createSharedLoads({ load, snapshotLoad, prefetchLoad, memory })
 
   const invalidateInMemory = (invalidated: ReadonlySet<FactKey>) => {
     for (const key of invalidated) {

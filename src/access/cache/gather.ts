@@ -1,6 +1,6 @@
 import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
-import type { FactQuery } from '../policy/facts/queries.ts'
+import { type FactQuery, queryName } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../policy/facts/registry.ts'
 import {
   factIn,
@@ -11,7 +11,7 @@ import {
   type Source,
 } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import { dropInvalidated, queryName, type SharedLoad, type SharedLoads } from './shared-loads.ts'
+import { dropInvalidated, type SharedLoad, type SharedLoads } from './shared-loads.ts'
 import { deeper, type Loaded, type LoadFacts, type Tier } from './tiered-loader.ts'
 
 /** The facts of a signed-in request. */
@@ -63,6 +63,17 @@ const viewOf = (source: Source, tier: Tier, ageMs: number, stale: boolean): Gath
   resource: (ref, userId) => readResource(source, ref, userId) ?? noResource,
 })
 
+const sourceOf =
+  (held: ReadonlyMap<FactKey, Fact[FactKind] | null>): Source =>
+  (kind, id) => {
+    const fact = held.get(factKey(kind, id))
+    if (fact === undefined) return miss
+    return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
+  }
+
+/** Facts of the snapshot of one statement. */
+const viewOfLoaded = ({ facts, tier }: Loaded): GatheredFacts => viewOf(sourceOf(facts), tier, 0, false)
+
 /**
  * Facts held for one reader, so that an eviction or expiry in between cannot take them away. `mayReadMemory` is called
  * before each read of `fromMemory`.
@@ -76,11 +87,7 @@ export const createHeldFacts = (
   /** Where the facts came from: memory, Redis, the result of one load. */
   const sources = new Set<'memory' | 'redis' | Loaded['facts']>()
   let ageMs = 0
-  const fromHeld: Source = (kind, id) => {
-    const fact = held.get(factKey(kind, id))
-    if (fact === undefined) return miss
-    return fact === null ? absent : ({ kind: 'hit', value: fact } as Lookup<never>)
-  }
+  const fromHeld = sourceOf(held)
   const add = ({ facts, redisAgesMs }: Loaded) => {
     for (const [key, fact] of facts) held.set(key, fact)
     sources.add(facts)
@@ -104,11 +111,6 @@ export const createHeldFacts = (
       return found
     }) satisfies Source as Source,
     add,
-    replace: (loaded: Loaded) => {
-      held.clear()
-      ageMs = 0
-      add(loaded)
-    },
     /** Whether all facts came from memory, or all from one statement. Then they are consistent even without a lease. */
     isSingleSource: () => sources.size <= 1,
     view: (tier: Tier, stale = false) => viewOf(fromHeld, tier, ageMs, stale),
@@ -146,6 +148,9 @@ export const createGather = (dependencies: Dependencies) => {
     return misses.keys().reduce((sum, name) => (sharedLoads.find(name) === undefined ? sum + 1 : sum), 0)
   }
   return async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
+    // Memory may not be read, and no load in flight be joined: so one statement for all callers like this one.
+    if (!isLeased() && queries.length <= maxLoadsOfOne)
+      return viewOfLoaded(await sharedLoads.collected.load(queries, deadline))
     const loads = countLoads(queries)
     if (loads === 0) return gather(queries, deadline)
     const resource = loads > maxLoadsOfOne ? 'batches' : 'statements'
@@ -168,10 +173,13 @@ const createRounds =
         deadline.check()
         if (round > maxRounds || misses.size === 0) {
           // Invalidated in every round, or possibly invalidated unnoticed without a lease. The snapshot of one statement is
-          // consistent by itself, so invalidations that arrive meanwhile are not applied. Neither cached nor shared.
-          const loaded = await deadline.run(load(queries, { bypassRedis: true }))
-          facts.replace(loaded)
-          return facts.view(loaded.tier)
+          // consistent by itself, so invalidations that arrive meanwhile are not applied.
+          // Sent by itself where it answers many decisions.
+          return viewOfLoaded(
+            await (queries.length <= maxLoadsOfOne
+              ? sharedLoads.collected.load(queries, deadline)
+              : deadline.run(load(queries, { bypassRedis: true }))),
+          )
         }
         invalidations.length = 0
         const joined = new Set<SharedLoad>()

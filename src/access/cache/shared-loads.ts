@@ -1,18 +1,12 @@
 import type { TtlMap } from '../../kit/ttl-map.ts'
-import type { FactQuery } from '../policy/facts/queries.ts'
-import { type Fact, type FactKey, type FactKind, factKey, isWhole, partOf } from '../policy/facts/registry.ts'
-import type { Loaded, LoadFacts } from './tiered-loader.ts'
+import type { NamedQueries } from '../policy/facts/queries.ts'
+import { type Fact, type FactKey, type FactKind, isWhole, partOf } from '../policy/facts/registry.ts'
+import { type CollectedLoads, createCollectedLoads } from './collected-loads.ts'
+import type { Loaded, LoadFacts, LoadOptions } from './tiered-loader.ts'
 
 /** The keys of the invalidations that arrived since `watch`, in order. */
 export type Invalidations = (ReadonlySet<FactKey> | 'everything')[]
 export type SharedLoad = Promise<Loaded>
-/** Queries by their `queryName`: equal names can share one load. */
-export type NamedQueries = ReadonlyMap<string, FactQuery>
-
-/** Names what a load returns for a query. Includes the user whose grants the load reads too, if any. */
-export const queryName = ({ kind, id, userId }: FactQuery): string =>
-  userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`
-
 /** The candidates that are parts of an invalidated whole. Visits them only if a whole was invalidated. */
 export const partsOf = (invalidated: ReadonlySet<FactKey>, candidates: Iterable<string>): FactKey[] => {
   if (!invalidated.values().some(isWhole)) return []
@@ -50,6 +44,8 @@ export type SharedLoads = {
   /** The load in flight for a query that can still be joined, if any. */
   find(name: string): SharedLoad | undefined
   startSharedLoad(queries: NamedQueries): SharedLoad
+  /** As of the snapshot of one statement, for callers that may not join a load in flight; see `CollectedLoads`. */
+  readonly collected: CollectedLoads
   /** Loads into memory through `prefetchLoad`, unshared: no caller joins it. Invalidations filter its result all the same. */
   prefetch(queries: NamedQueries): Promise<void>
   /** Starts a list to which every later invalidation is appended, until `unwatch`. */
@@ -60,10 +56,12 @@ export type SharedLoads = {
 
 export const createSharedLoads = ({
   load,
+  snapshotLoad,
   prefetchLoad,
   memory,
 }: {
   load: LoadFacts
+  snapshotLoad: LoadFacts
   prefetchLoad: LoadFacts
   memory: TtlMap<Fact[FactKind]>
 }): SharedLoads => {
@@ -78,30 +76,39 @@ export const createSharedLoads = ({
   const unwatch = (invalidations: Invalidations) => void watchers.delete(invalidations)
 
   /** A load also returns facts that no query named, so it is filtered by the keys of its facts, not by its queries. */
-  const loadIntoMemory = (queries: NamedQueries, from: LoadFacts): SharedLoad => {
+  const loadIntoMemory = async (queries: NamedQueries, from: LoadFacts, options?: LoadOptions) => {
     const invalidations = watch()
-    return from([...queries.values()])
-      .then(({ facts, ...rest }) => {
-        const current = new Map(facts)
-        dropInvalidated(current, invalidations)
-        for (const [key, fact] of current) {
-          if (fact === null) memory.setAbsent(key)
-          else memory.set(key, fact, rest.redisAgesMs.get(key))
-        }
-        return { facts: current, ...rest }
-      })
-      .finally(() => unwatch(invalidations))
+    try {
+      const loaded = await from([...queries.values()], options)
+      const { redisAgesMs } = loaded
+      const current = new Map(loaded.facts)
+      dropInvalidated(current, invalidations)
+      for (const [key, fact] of current) {
+        if (fact === null) memory.setAbsent(key)
+        else memory.set(key, fact, redisAgesMs.get(key))
+      }
+      return { loaded, current: { ...loaded, facts: current } }
+    } finally {
+      unwatch(invalidations)
+    }
   }
+  const collected = createCollectedLoads(async (queries) => {
+    const { loaded } = await loadIntoMemory(queries, snapshotLoad, { bypassRedis: true })
+    return loaded
+  })
 
   return {
     find: (name) => sharedLoads.get(name),
     startSharedLoad: (queries) => {
-      const sharedLoad: SharedLoad = loadIntoMemory(queries, load).finally(() => {
-        for (const name of queries.keys()) if (sharedLoads.get(name) === sharedLoad) sharedLoads.delete(name)
-      })
+      const sharedLoad: SharedLoad = loadIntoMemory(queries, load)
+        .then(({ current }) => current)
+        .finally(() => {
+          for (const name of queries.keys()) if (sharedLoads.get(name) === sharedLoad) sharedLoads.delete(name)
+        })
       for (const name of queries.keys()) sharedLoads.set(name, sharedLoad)
       return sharedLoad
     },
+    collected,
     prefetch: async (queries) => {
       await loadIntoMemory(queries, prefetchLoad)
     },

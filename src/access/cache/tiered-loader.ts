@@ -23,8 +23,10 @@ export type Loaded = {
   readonly redisAgesMs: ReadonlyMap<FactKey, number>
 }
 
-/** Loads facts from the tiers below memory. With `bypassRedis` all of them come from one statement, so from one snapshot. */
-export type LoadFacts = (queries: readonly FactQuery[], options?: { readonly bypassRedis?: boolean }) => Promise<Loaded>
+/** With `bypassRedis` all facts come from one statement, so from one snapshot. */
+export type LoadOptions = { readonly bypassRedis?: boolean }
+/** Loads facts from the tiers below memory. */
+export type LoadFacts = (queries: readonly FactQuery[], options?: LoadOptions) => Promise<Loaded>
 
 export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l3: boolean }
 

@@ -24,3 +24,10 @@ export const toFactQuery = (key: FactKey): FactQuery => {
   const slash = definitionOf(kind).part === undefined ? -1 : id.indexOf('/')
   return slash < 0 ? factQuery(kind, id) : { kind, id: id.slice(slash + 1), userId: id.slice(0, slash) }
 }
+
+/** Queries by their `queryName`: equal names can share one load. */
+export type NamedQueries = ReadonlyMap<string, FactQuery>
+
+/** Names what a load returns for a query. Includes the user whose grants the load reads too, if any. */
+export const queryName = ({ kind, id, userId }: FactQuery): string =>
+  userId === null ? factKey(kind, id) : `${kind}:${id}/${userId}`

@@ -1,0 +1,111 @@
+import { Overloaded } from '../../kit/admission.ts'
+import { type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
+import { createLinkedList } from '../../kit/linked-list.ts'
+import { type FactQuery, type NamedQueries, queryName } from '../policy/facts/queries.ts'
+import type { Loaded } from './tiered-loader.ts'
+
+/** Statements under way at once. They find rows by key, so more of them would only wait for each other. */
+const maxUnderWay = 4
+/** Facts in one statement. Its rows are read without a pause, about 10 µs each, while no other request is served. */
+const maxFacts = 256
+const sweepMs = 25
+
+type Waiter = {
+  readonly queries: readonly FactQuery[]
+  readonly deadline: Deadline
+  /** Time left at the deadline below which the statement must have been sent. */
+  readonly sentBeforeMs: number
+  readonly resolve: (loaded: Loaded | PromiseLike<Loaded>) => void
+  readonly reject: (error: unknown) => void
+}
+
+const overloaded = new Overloaded()
+
+/**
+ * Loads for callers that may not read memory. Four statements are under way at most; a caller that comes meanwhile waits for
+ * the next one, which answers all that wait. So the number of statements does not grow with the number of callers.
+ *
+ * Guarantee: the result answers all queries of the caller, as of the snapshot of one statement. That was handed to the driver
+ * after the call, so it reflects every change answered before the call. Invalidations that arrive meanwhile are not applied.
+ *
+ * Degrades: a caller whose statement is not sent in time fails with `Overloaded`, and one whose deadline passes with
+ * `DeadlinePassed`. A statement that fails fails for all its callers. One without an answer takes its place of the four until
+ * the last of their deadlines.
+ */
+export type CollectedLoads = {
+  /** For the queries of one decision. */
+  load(queries: readonly FactQuery[], deadline: Deadline): Promise<Loaded>
+}
+
+export const createCollectedLoads = (send: (queries: NamedQueries) => Promise<Loaded>): CollectedLoads => {
+  const waiting = createLinkedList<Waiter>()
+  let underWay = 0
+  let sweeping: ReturnType<typeof setInterval> | undefined
+
+  /** Those that waited longest, as many as one statement answers. */
+  const takeBatch = () => {
+    const queries = new Map<string, FactQuery>()
+    const waiters: Waiter[] = []
+    while (queries.size < maxFacts) {
+      const { first } = waiting
+      if (first === undefined) break
+      waiting.remove(first)
+      const waiter = first.value
+      if (waiter.deadline.remainingMs() <= 0) {
+        waiter.reject(new DeadlinePassed())
+        continue
+      }
+      for (const query of waiter.queries) queries.set(queryName(query), query)
+      waiters.push(waiter)
+    }
+    return { queries, waiters }
+  }
+
+  const latest = (waiters: readonly Waiter[]): Deadline | undefined =>
+    waiters.reduce<Deadline | undefined>(
+      (found, { deadline }) => (found === undefined || deadline.remainingMs() > found.remainingMs() ? deadline : found),
+      undefined,
+    )
+
+  const sendWaiting = () => {
+    while (underWay < maxUnderWay && waiting.size > 0) {
+      const { queries, waiters } = takeBatch()
+      const deadline = latest(waiters)
+      if (deadline === undefined) continue
+      underWay += 1
+      const loading = send(queries)
+      for (const { resolve } of waiters) resolve(loading)
+      deadline.run(loading).then(release, release)
+    }
+    if (waiting.size > 0) return
+    clearInterval(sweeping)
+    sweeping = undefined
+  }
+
+  const release = () => {
+    underWay -= 1
+    sendWaiting()
+  }
+
+  /** Refuses those that have waited too long. The first has waited longest. */
+  const sweep = () => {
+    for (let first = waiting.first; first !== undefined; first = waiting.first) {
+      const { deadline, sentBeforeMs, reject } = first.value
+      if (deadline.remainingMs() > sentBeforeMs) return
+      waiting.remove(first)
+      reject(overloaded)
+    }
+  }
+
+  return {
+    load: (queries, deadline) => {
+      const { promise, resolve, reject } = Promise.withResolvers<Loaded>()
+      const remainingMs = deadline.remainingMs()
+      const maxWaitMs = deadline.maxWaitMs?.() ?? remainingMs
+      waiting.add({ queries, deadline, sentBeforeMs: remainingMs - maxWaitMs, resolve, reject })
+      sendWaiting()
+      if (waiting.size > 0) sweeping ??= setInterval(sweep, sweepMs)
+      return deadline.run(promise)
+    },
+  }
+}
