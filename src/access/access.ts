@@ -15,7 +15,7 @@ import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, PresentedKey, Service } from './principal.ts'
-import { isSameHash } from './service-key.ts'
+import { createSecretCheck } from './service-key.ts'
 
 /**
  * Decides whether a user may do an action on a resource, and authenticates people and services.
@@ -134,14 +134,12 @@ export const createAccess = ({
     return known === undefined ? undefined : requireSignedIn(claims, known)
   }
 
-  const requireService = (
-    { id, secretHash }: PresentedKey,
-    scope: Scope,
-    fact: Fact['service_key'] | undefined,
-  ): Service => {
+  const hasRightSecret = createSecretCheck()
+  const requireService = (key: PresentedKey, scope: Scope, fact: Fact['service_key'] | undefined): Service => {
+    const { id } = key
     // `live`: not revoked.
     const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
-    if (!isValid || !isSameHash(secretHash, fact.secretHash)) throw new Fault('identity.not_signed_in')
+    if (!isValid || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
     if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
     onServiceKeyUsed(id)
     return { keyId: id, limitPerSecond: fact.limitPerSecond }

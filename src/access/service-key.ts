@@ -30,3 +30,17 @@ export const isSameHash = (presented: Uint8Array, stored: string): boolean => {
   const bytes = Buffer.from(stored, 'base64url')
   return bytes.length === presented.length && timingSafeEqual(bytes, presented)
 }
+
+/**
+ * Compares secrets in constant time, and a key that was found right for a fact not again: another fact replaces it when the
+ * key changes.
+ */
+export const createSecretCheck = (): ((key: PresentedKey, fact: { readonly secretHash: string }) => boolean) => {
+  const right = new WeakMap<object, PresentedKey>()
+  return (key, fact) => {
+    if (right.get(fact) === key) return true
+    if (!isSameHash(key.secretHash, fact.secretHash)) return false
+    right.set(fact, key)
+    return true
+  }
+}

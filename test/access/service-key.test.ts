@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { isSameHash, makeServiceKey, readServiceKey } from '../../src/access/service-key.ts'
+import { createSecretCheck, isSameHash, makeServiceKey, readServiceKey } from '../../src/access/service-key.ts'
 import { newId } from '../../src/kit/id.ts'
 import { sha256 } from '../../src/platform/secrets.ts'
 
@@ -28,4 +28,22 @@ describe('the text of a service key', () => {
     expect(isSameHash(secretHash, kept.slice(0, 20))).toBeFalse()
     expect(isSameHash(sha256(secretHash), kept)).toBeFalse()
   })
+})
+
+test('a key that was right for one fact is compared again with another fact, and another key with the same fact', () => {
+  const id = newId()
+  const [own, other] = [makeServiceKey(id), makeServiceKey(id)]
+  const factOf = ({ secretHash }: typeof own) => ({ secretHash: Buffer.from(secretHash).toString('base64url') })
+  const read = (text: string) => readServiceKey(text) as NonNullable<ReturnType<typeof readServiceKey>>
+  const [key, wrong] = [read(own.key), read(other.key)]
+  const [fact, changed] = [factOf(own), factOf(other)]
+  const hasRightSecret = createSecretCheck()
+  const verdicts = () => [
+    hasRightSecret(key, fact),
+    hasRightSecret(wrong, fact),
+    hasRightSecret(key, changed),
+    hasRightSecret(wrong, changed),
+  ]
+  expect(verdicts()).toEqual([true, false, false, true])
+  expect(verdicts()).toEqual([true, false, false, true])
 })

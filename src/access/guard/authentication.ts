@@ -48,46 +48,64 @@ const toToken = (claims: TokenClaims): Credential => ({ kind: 'token', claims })
 const toPerson = (caller: Caller): Principal => ({ kind: 'person', caller })
 const toService = (service: Service): Principal => ({ kind: 'service', service })
 
-/** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
-export const createAuthentication = ({ access, claimsOf, spending }: GuardDependencies) => ({
-  /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
-  readCredential: (request: Request, context: RequestContext): MaybePromise<Credential> => {
-    const text = bearerOf(context.authorization)
-    if (!text.startsWith(serviceKeyPrefix)) {
-      return mapMaybePromise(
-        claimsOf(text, () => spending.refuseUnknown(request, context)),
-        toToken,
-      )
-    }
+const maxReadKeys = 1_000
+
+/** Reads service keys. The text of one that is in use is decoded and hashed once. */
+const createKeyReader = () => {
+  const read = new Map<string, Credential>()
+  return (text: string): Credential => {
+    const known = read.get(text)
+    if (known !== undefined) return known
     const key = readServiceKey(text)
     if (key === undefined) throw new Fault('identity.not_signed_in')
-    return { kind: 'key', key }
-  },
+    if (read.size >= maxReadKeys) read.clear()
+    const credential = { kind: 'key', key } as const
+    read.set(text, credential)
+    return credential
+  }
+}
 
-  authenticate: (
-    credential: Credential,
-    context: RequestContext,
-    resources?: readonly ResourceRef[],
-  ): MaybePromise<Caller> =>
-    mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline, resources), refuseStale),
+/** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
+export const createAuthentication = ({ access, claimsOf, spending }: GuardDependencies) => {
+  const readKey = createKeyReader()
+  return {
+    /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
+    readCredential: (request: Request, context: RequestContext): MaybePromise<Credential> => {
+      const text = bearerOf(context.authorization)
+      if (!text.startsWith(serviceKeyPrefix)) {
+        return mapMaybePromise(
+          claimsOf(text, () => spending.refuseUnknown(request, context)),
+          toToken,
+        )
+      }
+      return readKey(text)
+    },
 
-  authenticateService: (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Service> => {
-    if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)
-    // The valid token of a person is refused with another code than an invalid one.
-    return mapMaybePromise(access.authenticate(credential.claims, context.deadline), () => {
-      throw onlyServices()
-    })
-  },
+    authenticate: (
+      credential: Credential,
+      context: RequestContext,
+      resources?: readonly ResourceRef[],
+    ): MaybePromise<Caller> =>
+      mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline, resources), refuseStale),
 
-  authenticatePrincipal: (
-    credential: Credential,
-    context: RequestContext,
-    scope: Scope,
-    resources?: readonly ResourceRef[],
-  ): MaybePromise<Principal> =>
-    credential.kind === 'key'
-      ? mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), toService)
-      : mapMaybePromise(access.authenticate(credential.claims, context.deadline, resources), toPerson),
-})
+    authenticateService: (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Service> => {
+      if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)
+      // The valid token of a person is refused with another code than an invalid one.
+      return mapMaybePromise(access.authenticate(credential.claims, context.deadline), () => {
+        throw onlyServices()
+      })
+    },
+
+    authenticatePrincipal: (
+      credential: Credential,
+      context: RequestContext,
+      scope: Scope,
+      resources?: readonly ResourceRef[],
+    ): MaybePromise<Principal> =>
+      credential.kind === 'key'
+        ? mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), toService)
+        : mapMaybePromise(access.authenticate(credential.claims, context.deadline, resources), toPerson),
+  }
+}
 
 export type Authentication = ReturnType<typeof createAuthentication>

@@ -27,8 +27,11 @@ const isSmall = ({ contentLength }: RequestContext) => contentLength !== undefin
 export const after = <T>(counted: MaybePromise<void>, value: T): MaybePromise<T> =>
   counted instanceof Promise ? counted.then(() => value) : value
 
-/** How a gate admits; see `Gate`. */
-type Admit = (request: Request, context: RequestContext, query: unknown) => MaybePromise<Admitted | undefined>
+/** How callers of one kind are admitted and confirmed; see `Gate`. Those who confirm count the request. */
+type Admission = {
+  readonly admit: (request: Request, context: RequestContext, query: unknown) => MaybePromise<Admitted | undefined>
+  readonly confirm: (credential: Credential, context: RequestContext, spend: Spending) => MaybePromise<void>
+}
 
 const toAdmitted = (
   credential: Credential,
@@ -36,6 +39,29 @@ const toAdmitted = (
   caller: Caller | undefined,
   service: Service | undefined,
 ): Admitted => ({ isConfirmed, credential, caller, service })
+
+/** For `introspect`: counts a request whose caller is known before its body is read. */
+const countBy = (spend: Spending, { admit, confirm }: Admission) => {
+  const countEntry = (context: RequestContext, entry: Admitted | undefined): MaybePromise<Entry | undefined> => {
+    if (entry?.caller !== undefined) return after(spend.person(context, entry.caller), entry)
+    if (entry?.service !== undefined) return after(spend.service(context, entry.service), entry)
+    return entry
+  }
+  const gate: Gate = {
+    admit: (request, context, query) => {
+      const entry = admit(request, context, query)
+      return entry instanceof Promise
+        ? entry.then((admitted) => countEntry(context, admitted))
+        : countEntry(context, entry)
+    },
+    confirm: (entry, context) => confirm((entry as Admitted).credential, context, spend),
+  }
+  const setGate = admitBy(gate)
+  return (hook: unknown): void => {
+    spend.readRoute(hook)
+    setGate(hook)
+  }
+}
 
 /** The gates: authentication before the input is read. */
 export const createGates = (access: Access, { readCredential, authenticate, authenticateService }: Authentication) => {
@@ -45,74 +71,70 @@ export const createGates = (access: Access, { readCredential, authenticate, auth
     const caller = isSmall(context) ? undefined : access.authenticateFromMemory(claims)
     return toAdmitted(credential, caller !== undefined, caller, undefined)
   }
+  const confirmSession: Admission['confirm'] = (credential, context, spend) =>
+    mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline), (caller) =>
+      spend.person(context, caller),
+    )
 
-  const admitPerson: Admit = (request, context) => {
-    const credential = readCredential(request, context)
-    return credential instanceof Promise
-      ? credential.then((read) => admitSession(read, context))
-      : admitSession(credential, context)
+  /** Admits a service, whose fact is loaded where memory does not know it. One with a small body is confirmed later. */
+  const admitKey = (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Admitted> => {
+    if (isSmall(context)) return toAdmitted(credential, false, undefined, undefined)
+    return mapMaybePromise(authenticateService(credential, context, scope), (service) =>
+      toAdmitted(credential, true, undefined, service),
+    )
+  }
+  const confirmKey =
+    (scope: Scope): Admission['confirm'] =>
+    (credential, context, spend) =>
+      mapMaybePromise(authenticateService(credential, context, scope), (service) => spend.service(context, service))
+
+  const person: Admission = {
+    admit: (request, context) => {
+      const credential = readCredential(request, context)
+      return credential instanceof Promise
+        ? credential.then((read) => admitSession(read, context))
+        : admitSession(credential, context)
+    },
+    confirm: confirmSession,
   }
 
-  const admitPersonOrService =
-    (scope: Scope): Admit =>
-    (request, context) =>
-      mapMaybePromise(readCredential(request, context), (credential): MaybePromise<Admitted> => {
-        if (credential.kind === 'token') return admitSession(credential, context)
-        return mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), (service) =>
-          toAdmitted(credential, true, undefined, service),
-        )
-      })
-
   return {
-    admitPerson,
-    admitPersonOrService,
+    countBy,
+    person,
 
-    admitUnless:
-      (hasOtherCredential: (query: unknown) => boolean): Admit =>
-      (request, context, query) =>
-        hasOtherCredential(query) ? undefined : admitPerson(request, context, query),
+    personUnless: (hasOtherCredential: (query: unknown) => boolean): Admission => ({
+      admit: (request, context, query) =>
+        hasOtherCredential(query) ? undefined : person.admit(request, context, query),
+      confirm: confirmSession,
+    }),
 
-    admitService:
-      (scope: Scope): Admit =>
-      (request, context) =>
-        mapMaybePromise(readCredential(request, context), (credential) =>
-          mapMaybePromise(authenticateService(credential, context, scope), (service) =>
-            toAdmitted(credential, true, undefined, service),
+    personOrService: (scope: Scope): Admission => {
+      const confirmService = confirmKey(scope)
+      return {
+        admit: (request, context) =>
+          mapMaybePromise(readCredential(request, context), (credential) =>
+            credential.kind === 'key' ? admitKey(credential, context, scope) : admitSession(credential, context),
           ),
-        ),
-
-    admitOperator: ((request, context) =>
-      mapMaybePromise(readCredential(request, context), (credential) =>
-        mapMaybePromise(authenticate(credential, context), (caller) =>
-          toAdmitted(credential, true, requireOperator(caller), undefined),
-        ),
-      )) satisfies Admit,
-
-    /** For `introspect`: counts a request whose caller the gate knows, before its body is read. */
-    countBy: (spend: Spending, admit: Admit) => {
-      const countEntry = (context: RequestContext, entry: Admitted | undefined): MaybePromise<Entry | undefined> => {
-        if (entry?.caller !== undefined) return after(spend.person(context, entry.caller), entry)
-        if (entry?.service !== undefined) return after(spend.service(context, entry.service), entry)
-        return entry
-      }
-      const gate: Gate = {
-        admit: (request, context, query) => {
-          const entry = admit(request, context, query)
-          return entry instanceof Promise
-            ? entry.then((admitted) => countEntry(context, admitted))
-            : countEntry(context, entry)
-        },
-        // A request that is refused for its body is counted too.
-        confirm: (entry, context) =>
-          mapMaybePromise(access.authenticate(claimsIn((entry as Admitted).credential), context.deadline), (caller) =>
-            spend.person(context, caller),
-          ),
-      }
-      const setGate = admitBy(gate)
-      return (hook: unknown): void => {
-        spend.readRoute(hook)
-        setGate(hook)
+        confirm: (credential, context, spend) =>
+          (credential.kind === 'key' ? confirmService : confirmSession)(credential, context, spend),
       }
     },
+
+    service: (scope: Scope): Admission => ({
+      admit: (request, context) =>
+        mapMaybePromise(readCredential(request, context), (credential) => admitKey(credential, context, scope)),
+      confirm: confirmKey(scope),
+    }),
+
+    /** Authenticated before any body is read. */
+    operator: {
+      admit: (request, context) =>
+        mapMaybePromise(readCredential(request, context), (credential) =>
+          mapMaybePromise(authenticate(credential, context), (caller) =>
+            toAdmitted(credential, true, requireOperator(caller), undefined),
+          ),
+        ),
+      confirm: confirmSession,
+    } satisfies Admission,
   }
 }

@@ -73,10 +73,8 @@ export type Guard = ReturnType<typeof createGuard>
 export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) => {
   const authentication = createAuthentication({ access, claimsOf, spending })
   const { readCredential, authenticate, authenticateService, authenticatePrincipal } = authentication
-  const { admitPerson, admitUnless, admitPersonOrService, admitService, admitOperator, countBy } = createGates(
-    access,
-    authentication,
-  )
+  const gates = createGates(access, authentication)
+  const { countBy } = gates
 
   /** The credential that the gate has read; a route without input has no gate. */
   const credentialOf = (
@@ -92,7 +90,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       signedIn: (resourcesOf: true | ResourcesOf) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPerson),
+          introspect: countBy(spend, gates.person),
           resolve: ({ request, context, entry, params, body }) => {
             const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -105,7 +103,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       signedInOrOtherCredential: ({ hasOtherCredential, resourcesOf }: OtherCredential) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitUnless(hasOtherCredential)),
+          introspect: countBy(spend, gates.personUnless(hasOtherCredential)),
           resolve: ({ request, context, entry, query, params, body }) => {
             if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -120,7 +118,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       operator: (_: true) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitOperator),
+          introspect: countBy(spend, gates.operator),
           resolve: async ({ request, context, entry }) => {
             const caller = requireOperator(await authenticate(await credentialOf(request, context, entry), context))
             await spend.person(context, caller)
@@ -131,7 +129,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       personOrService: ({ scope, resourcesOf }: { scope: Scope; resourcesOf?: ResourcesIn }) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPersonOrService(scope)),
+          introspect: countBy(spend, gates.personOrService(scope)),
           resolve: ({ request, context, entry, body }) => {
             const resources = resourcesOf?.(body)
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -147,7 +145,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       personOrServiceByQuery: ({ scope, resourcesOf }: { scope: Scope; resourcesOf: ResourcesIn }) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPersonOrService(scope)),
+          introspect: countBy(spend, gates.personOrService(scope)),
           resolve: ({ request, context, entry, query }) => {
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticatePrincipal(credential, context, scope, resourcesOf(query)),
@@ -159,7 +157,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       operatorOrService: (scope: Scope) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPersonOrService(scope)),
+          introspect: countBy(spend, gates.personOrService(scope)),
           resolve: async ({ request, context, entry }) => {
             const credential = await credentialOf(request, context, entry)
             const principal = await authenticatePrincipal(credential, context, scope)
@@ -171,18 +169,26 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       service: (scope: Scope) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitService(scope)),
-          resolve: async ({ request, context, entry }) => {
-            const service = await authenticateService(await credentialOf(request, context, entry), context, scope)
-            await spend.service(context, service)
-            return { service, countItems: (items: number) => spend.items(context, service, items) }
+          introspect: countBy(spend, gates.service(scope)),
+          resolve: ({ request, context, entry }) => {
+            const service = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+              authenticateService(credential, context, scope),
+            )
+            return resolved(
+              mapMaybePromise(service, (found) =>
+                after(spend.service(context, found), {
+                  service: found,
+                  countItems: (items: number) => spend.items(context, found, items),
+                }),
+              ),
+            )
           },
         }
       },
       may: ([action, resourceOf]: Permission) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPerson),
+          introspect: countBy(spend, gates.person),
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
             const caller = await authenticate(await credentialOf(request, context, entry), context, [ref])
@@ -195,7 +201,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       mayWithRecheck: ([action, resourceOf]: Permission) => {
         const spend = spending.create()
         return {
-          introspect: countBy(spend, admitPerson),
+          introspect: countBy(spend, gates.person),
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
             const credential = await credentialOf(request, context, entry)
