@@ -1,129 +1,129 @@
+import { writeFile } from 'node:fs/promises'
 import process from 'node:process'
+import { parseArgs } from 'node:util'
+import { hash } from '@node-rs/argon2'
+import { type Config, maxAccessTokenTtlMs, parseConfig } from '../config.ts'
+import { argon2Options } from '../identity/passwords.ts'
+import { createLog } from '../platform/log.ts'
+import { connectOnce } from '../platform/postgres.ts'
+import { sha256 } from '../platform/secrets.ts'
+import { openDatabase } from './open-database.ts'
+import { prepareDatabase } from './prepare-database.ts'
+import { createLargeWorld, seedEmail, seedPassword, type WorldSize } from './seed/large-world.ts'
+import { signIn } from './seed/signed-in.ts'
+import { SeedFailed, seedSmallWorld } from './seed/small-world.ts'
+import { hasAccounts, writeWorld } from './seed/world-store.ts'
+import { describeStartFailure } from './start-failure.ts'
 
-/**
- * Fills a running service with a small world through its public API: people, a team, projects in all three visibilities,
- * and generations with a lineage. Names and structure are the same every time; ids are not.
- *
- * Idempotent: what exists already is left as it is, so a second run changes nothing. Costs a few seconds, most of it
- * password hashing and rendering. `VELRO_URL` names the service (default http://localhost:3000).
- */
-const base = process.env['VELRO_URL'] ?? 'http://localhost:3000'
-const password = 'correct horse battery'
+const usage = `bun run seed
+  Fills a running service with a small world through its API. VELRO_URL names the service.
 
-type Json = { readonly [name: string]: unknown }
-type Person = { readonly email: string; readonly name: string; readonly token: string }
-type Page = { readonly items: readonly Json[] }
+bun run seed --users N --teams N --projects N --generations N [--seed N] [--tokens FILE [--signed-in N]] [--into-existing]
+  Fills the database of the configuration with a world of that size. The same seed (default 1) gives the same rows.
+  --tokens FILE     signs in as many people as --signed-in says (default 1,000, at most all) and writes their tokens
+                    to the file, one JSON object a line
+  --into-existing   also where somebody has an account`
 
-class SeedFailed extends Error {
-  override readonly name = 'SeedFailed'
+const sizes = ['users', 'teams', 'projects', 'generations'] as const
+const maxRows = 100_000_000
+
+const report = (line: string): void => console.error(line)
+const figure = (value: number) => value.toLocaleString('en')
+
+type Order = {
+  readonly size: WorldSize
+  readonly seed: number
+  readonly tokens: string | undefined
+  readonly signedIn: number
+  readonly intoExisting: boolean
 }
 
-const send = async (method: string, route: string, token?: string, body?: Json): Promise<Response> => {
-  const headers = {
-    ...(token !== undefined && { authorization: `Bearer ${token}` }),
-    ...(body !== undefined && { 'content-type': 'application/json' }),
-  }
-  return fetch(`${base}/api/v1${route}`, {
-    method,
-    headers,
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  }).catch((cause: unknown) => {
-    throw new SeedFailed(`${base} cannot be reached. Start the service first, or set VELRO_URL.`, { cause })
+/** Undefined: the small world. */
+const parseOrder = (args: readonly string[]): Order | undefined => {
+  if (args.length === 0) return undefined
+  const text = { type: 'string' } as const
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      help: { type: 'boolean' },
+      ...{ users: text, teams: text, projects: text, generations: text, seed: text, tokens: text, 'signed-in': text },
+      'into-existing': { type: 'boolean' },
+    },
   })
-}
-
-/** The JSON of a successful response; anything else ends the script with the problem's code. */
-const call = async (method: string, route: string, token?: string, body?: Json): Promise<Json> => {
-  const response = await send(method, route, token, body)
-  const answer = response.status === 204 ? {} : ((await response.json()) as Json)
-  if (!response.ok) throw new SeedFailed(`${method} ${route} answered ${response.status} ${answer['code']}`)
-  return answer
-}
-
-const idOf = (resource: Json): string => String(resource['id'])
-
-/** The caller's own resource with that name, created if it does not exist. */
-const ensure = async (route: string, person: Person, key: string, fields: Json): Promise<string> => {
-  const { items } = (await call('GET', `${route}?limit=100`, person.token)) as Page
-  const existing = items.find((item) => item[key] === fields[key])
-  return idOf(existing ?? (await call('POST', route, person.token, fields)))
-}
-
-const signIn = async (name: string): Promise<Person> => {
-  const email = `${name.toLowerCase()}@example.com`
-  const registered = await send('POST', '/auth/register', undefined, { email, password, display_name: name })
-  const { access_token } = registered.ok
-    ? ((await registered.json()) as Json)
-    : await call('POST', '/auth/login', undefined, { email, password })
-  return { email, name, token: String(access_token) }
-}
-
-/** Invites and accepts; a person who is a member already keeps the role. */
-const join = async (team: string, inviter: Person, person: Person, role: string): Promise<void> => {
-  const { items } = (await call('GET', `/teams/${team}/members?limit=100`, inviter.token)) as Page
-  if (items.some((member) => member['display_name'] === person.name)) return
-  const invitation = await call('POST', `/teams/${team}/invitations`, inviter.token, { email: person.email, role })
-  await call('POST', '/teams/invitations/accept', person.token, { secret: invitation['secret'] })
-}
-
-const seed = async () => {
-  const [ada, bob, cyd, dee, eve] = (await Promise.all(['Ada', 'Bob', 'Cyd', 'Dee', 'Eve'].map(signIn))) as [
-    Person,
-    Person,
-    Person,
-    Person,
-    Person,
-  ]
-  const team = await ensure('/teams', ada, 'name', { name: 'Lighthouse Studio' })
-  for (const [person, role] of [
-    [bob, 'admin'],
-    [cyd, 'editor'],
-    [dee, 'viewer'],
-  ] as const) {
-    await join(team, ada, person, role)
+  if (values.help) {
+    console.log(usage)
+    process.exit(0)
   }
-
-  const shared = await ensure('/projects', ada, 'name', { name: 'Lighthouses', visibility: 'team-only' })
-  const open = await ensure('/projects', bob, 'name', { name: 'Postcards', visibility: 'public' })
-  const closed = await ensure('/projects', eve, 'name', { name: 'Sketchbook', visibility: 'private' })
-  const granted = await send('POST', `/projects/${shared}/teams`, ada.token, { team_id: team, access_level: 'write' })
-  if (!granted.ok && granted.status !== 409) throw new SeedFailed(`the grant answered ${granted.status}`)
-
-  const generate = (person: Person, project_id: string, title: string, rest: Json = {}) =>
-    ensure('/generations', person, 'title', {
-      project_id,
-      title,
-      model: 'local/procedural',
-      prompt: title.toLowerCase(),
-      ...rest,
-    })
-  const dusk = await generate(ada, shared, 'A lighthouse at dusk')
-  const storm = await generate(cyd, shared, 'The same lighthouse in a storm', { parent_id: dusk, intent: 'iterate' })
-  await generate(bob, open, 'Greetings from the coast', { parent_id: storm, intent: 'fork' })
-  await generate(eve, closed, 'A study of waves')
-
-  return { people: [ada, bob, cyd, dee, eve], projects: { shared, open, closed } }
+  const wholeNumber = (name: (typeof sizes)[number] | 'seed' | 'signed-in', fallback: number, min: number): number => {
+    const value = Number(values[name] ?? fallback)
+    if (Number.isInteger(value) && value >= min && value <= maxRows) return value
+    throw new TypeError(`--${name} must be a whole number from ${min} to ${maxRows}, not "${values[name]}"`)
+  }
+  const users = wholeNumber('users', 0, 1)
+  return {
+    size: {
+      users,
+      teams: wholeNumber('teams', 0, 0),
+      projects: wholeNumber('projects', 0, 0),
+      generations: wholeNumber('generations', 0, 0),
+    },
+    seed: wholeNumber('seed', 1, 0),
+    tokens: values.tokens,
+    signedIn: Math.min(users, wholeNumber('signed-in', 1_000, 1)),
+    intoExisting: values['into-existing'] ?? false,
+  }
 }
 
-try {
-  const { people, projects } = await seed()
-  console.log(`The small world is at ${base}. Everybody's password is "${password}".
-
-  ${people[0]?.email}  owner of the team Lighthouse Studio and of the project Lighthouses
-  ${people[1]?.email}  admin of the team, owner of the public project Postcards
-  ${people[2]?.email}  editor of the team
-  ${people[3]?.email}  viewer of the team
-  ${people[4]?.email}  no team, owner of the private project Sketchbook
-
-  Lighthouses (team-only)  ${projects.shared}
-  Postcards (public)       ${projects.open}
-  Sketchbook (private)     ${projects.closed}
-
-Sign in:
-  curl -s ${base}/api/v1/auth/login -H 'content-type: application/json' \\
-    -d '{"email":"${people[0]?.email}","password":"${password}"}'`)
-} catch (error) {
-  if (!(error instanceof SeedFailed)) throw error
-  console.error(error.message)
-  process.exit(1)
+const seedLargeWorld = async (order: Order, config: Config): Promise<void> => {
+  const startedMs = performance.now()
+  const log = createLog(config.logLevel)
+  const { connection, secret, stop } = await openDatabase(config, log, report)
+  try {
+    const { route } = await prepareDatabase(connection, config, log, report)
+    const sql = connectOnce(connection, route)
+    try {
+      if (!order.intoExisting && (await hasAccounts(sql))) {
+        throw new SeedFailed('Somebody has an account in this database. Give --into-existing to add a world to it.')
+      }
+      // With a salt of the seed: the same seed gives the same rows.
+      const salt = sha256(new TextEncoder().encode(`velro seed ${order.seed}`)).subarray(0, 16)
+      const passwordHash = await hash(seedPassword, { ...argon2Options, salt })
+      const { users, tables } = createLargeWorld(order.size, order.seed, passwordHash)
+      const elapsed = () => `${((performance.now() - startedMs) / 1_000).toFixed(1)} s`
+      await writeWorld(sql, tables, (what, rows, total) =>
+        report(`${elapsed().padStart(7)}  ${what}: ${figure(rows)}${rows === total ? '' : ` of ${figure(total)}`}`),
+      )
+      if (order.tokens !== undefined) {
+        const policy = { issuer: config.issuer, audience: config.audience, ttlMs: config.accessTokenTtlMs }
+        const keys = { secret, policy, maxTokenTtlMs: maxAccessTokenTtlMs }
+        const people = await signIn(sql, keys, users.slice(0, order.signedIn))
+        await writeFile(order.tokens, people.map((each) => `${JSON.stringify(each)}\n`).join(''), { mode: 0o600 })
+        report(`${elapsed().padStart(7)}  signed in: ${figure(people.length)}, for ${policy.ttlMs / 1_000} s`)
+      }
+      console.log(`The world has ${sizes.map((name) => `${figure(order.size[name])} ${name}`).join(', ')}.
+Its people are ${seedEmail(order.seed, 0)} to ${seedEmail(order.seed, order.size.users - 1)}, with the password "${seedPassword}".`)
+    } finally {
+      await sql.end({ timeout: 1 })
+    }
+  } finally {
+    await stop()
+  }
 }
+
+const run = async (): Promise<void> => {
+  let config: Config | undefined
+  try {
+    const order = parseOrder(process.argv.slice(2))
+    if (order === undefined) return console.log(await seedSmallWorld())
+    config = parseConfig(process.env)
+    for (const note of config.notes) report(`${note}.`)
+    await seedLargeWorld(order, config)
+  } catch (error) {
+    const isMisused = error instanceof TypeError && (/^--/.test(error.message) || 'code' in error)
+    if (isMisused) report(`${error.message}\n\n${usage}`)
+    else report(error instanceof SeedFailed ? error.message : (describeStartFailure(error, config) ?? ''))
+    process.exit(1)
+  }
+}
+
+void run()
