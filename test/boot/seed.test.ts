@@ -71,6 +71,9 @@ describe('a seeded world', () => {
       select count(*) filter (where not owned)::int as granted, count(*) filter (where owned)::int as owned from project_access`
     expect(access?.owned).toBe(100)
     expect(access?.granted).toBeGreaterThan(100)
+    const listed = (await sql`select id, project_id from public_generations order by id`).map((row) => ({ ...row }))
+    const expected = await sql`select id, project_id from public_generations_expected order by id`
+    expect(listed).toEqual(expected.map((row) => ({ ...row })))
     expect((await createUsageStore(sql).findWrongAfter('00000000-0000-0000-0000-000000000000')).accounts).toEqual([])
     const { count: wrongBalances } = await sql`
       select from credit_balances b

@@ -68,7 +68,7 @@ export const writeWorld = async (
   tables: readonly Table[],
   report: (what: string, rows: number, total: number) => void,
 ): Promise<void> => {
-  const names = [...tables.map(({ name }) => name), 'project_access']
+  const names = [...tables.map(({ name }) => name), 'project_access', 'public_generations']
   const isEmpty = !(await hasAccounts(sql))
   await sql.begin(async (tx) => {
     await tx`select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)`
@@ -86,6 +86,9 @@ export const writeWorld = async (
       select user_id, project_id, actions, owned from project_access_expected order by user_id, project_id
           on conflict do nothing`
     report('project_access', count, count)
+    await tx`
+      insert into public_generations (id, project_id)
+      select id, project_id from public_generations_expected order by id on conflict do nothing`
     await restore()
     await tx`select recount_usage()`
     for (const name of names) await tx`alter table ${tx(name)} enable trigger user`
