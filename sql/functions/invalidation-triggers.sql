@@ -15,6 +15,18 @@ end $$;
 comment on function note_changed_users() is
   'Records account:<id> for each account whose status, role, plan or limits changed.';
 
+create or replace function note_changed_profiles() returns trigger language plpgsql set search_path from current as $$
+begin
+  perform note_touched((
+    select string_agg(concat('profile:', id, e'\n'), '') from before b full join after a using (id)
+     where (a.email, a.display_name, a.role, a.plan, a.status, a.created_at, a.email_verified_at is null, a.updated_at)
+           is distinct from
+           (b.email, b.display_name, b.role, b.plan, b.status, b.created_at, b.email_verified_at is null, b.updated_at)));
+  return null;
+end $$;
+comment on function note_changed_profiles() is
+  'Records profile:<id> for each account of which something changed that its owner is shown.';
+
 create or replace function note_changed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((

@@ -3,16 +3,16 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
+import { createDecisionFacts, type OnDecision, type Question } from './cache/decision-facts.ts'
 import type { FactCache } from './cache/fact-cache.ts'
-import type { GatheredFacts, PrincipalFacts } from './cache/gather.ts'
+import type { PrincipalFacts } from './cache/gather.ts'
 import { type Explanation, explainDecision, markDegraded, redactDecision } from './explanation.ts'
 import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
 import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
 import type { Fact } from './policy/facts/registry.ts'
-import type { ResourceFacts } from './policy/facts/resource-walk.ts'
-import { type Action, has, publicActions, type ResourceRef, type Scope } from './policy/matrix.ts'
+import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, PresentedKey, Service } from './principal.ts'
 import { createSecretCheck } from './service-key.ts'
@@ -47,12 +47,10 @@ export type Access = {
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
   /**
    * The decisions in the order of the questions, all on facts that were valid together. If the facts are stale, one question
-   * about an action other than `read` and `download` refuses them all with `database.unavailable`.
+   * about an action other than `read` and `download` refuses them all with `database.unavailable`. No promise where memory
+   * has every fact of all of them: facts found before one that is missing are not used.
    */
-  decideMany(
-    questions: readonly { userId: string; action: Action; resource: ResourceRef }[],
-    deadline: Deadline,
-  ): Promise<Decision[]>
+  decideMany(questions: readonly Question[], deadline: Deadline): MaybePromise<Decision[]>
   /**
    * The decision, and the verdict, reason, tier and time of each of the ten layers. `allowed` and `reason` are redacted, the
    * layers are not: before a person sees them, call `redactExplanation`.
@@ -89,23 +87,6 @@ const notFound = {
   media: 'media.not_found',
 } as const
 
-const toFacts = (userId: string, account: Facts['account'], resource: ResourceFacts): Facts => ({
-  userId,
-  account,
-  ...resource,
-})
-
-/** Only `read` and `download` may be decided on stale facts; any other action needs Postgres. */
-const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
-  if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
-}
-
-/** What the decisions on these questions need, the account of each user once. */
-const queriesOf = (questions: readonly { userId: string; resource: ResourceRef }[]) => [
-  ...Array.from(new Set(questions.map(({ userId }) => userId)), (userId) => factQuery('account', userId)),
-  ...questions.map(({ userId, resource }) => resourceQuery(resource, userId)),
-]
-
 export const createAccess = ({
   facts: factCache,
   clock,
@@ -117,9 +98,9 @@ export const createAccess = ({
   clock: Clock
   decisionCounters: DecisionCounters
   onServiceKeyUsed?: (keyId: string) => void
-  /** Called synchronously for every decision, so it must be cheap. */
-  onDecision?: (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
+  onDecision?: OnDecision
 }): Access => {
+  const decisionFacts = createDecisionFacts({ facts: factCache, decisionCounters, onDecision })
   const requireSignedIn = (claims: Claims, principal: PrincipalFacts): Caller => {
     const { userId, sessionId } = claims
     const { account } = principal
@@ -145,26 +126,9 @@ export const createAccess = ({
     return { keyId: id, limitPerSecond: fact.limitPerSecond }
   }
 
-  const gatherFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
-    const gathered = await factCache.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
-    refuseStale(gathered, action)
-    const resource = gathered.resource(ref, userId)
-    decisionCounters.count(gathered.tier)
-    onDecision(userId, ref, resource)
-    return { facts: toFacts(userId, gathered.find('account', userId), resource), gathered }
-  }
-
-  const peekFacts = (userId: string, ref: ResourceRef): Facts | undefined => {
-    const facts = factCache.peekFacts(ref, userId)
-    if (facts === undefined) return undefined
-    decisionCounters.count('l1')
-    onDecision(userId, ref, facts)
-    return facts
-  }
-
   /** `action` decides only whether stale facts suffice. */
   const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
-    peekFacts(userId, ref) ?? gatherFacts(userId, action, ref, deadline).then(({ facts }) => facts)
+    decisionFacts.peek(userId, ref) ?? decisionFacts.gather(userId, action, ref, deadline).then(({ facts }) => facts)
 
   const requireFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
     const facts = await factsOf(userId, action, ref, deadline)
@@ -204,33 +168,33 @@ export const createAccess = ({
       return gathering.then((gathered) => toBudgets(userId, { kind: 'hit', value: gathered.find('account', userId) }))
     },
     decide: (userId, action, ref, deadline) => {
-      const known = peekFacts(userId, ref)
+      const known = decisionFacts.peek(userId, ref)
       if (known !== undefined) return redactDecision(known, action)
-      return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
-        markDegraded(redactDecision(facts, action), gathered),
-      )
+      return decisionFacts
+        .gather(userId, action, ref, deadline)
+        .then(({ facts, gathered }) => markDegraded(redactDecision(facts, action), gathered))
     },
-    decideMany: async (questions, deadline) => {
-      const gathered = await factCache.gather(queriesOf(questions), deadline)
-      for (const { action } of questions) refuseStale(gathered, action)
-      decisionCounters.count(gathered.tier, questions.length)
-      return questions.map(({ userId, action, resource: ref }) => {
-        const resource = gathered.resource(ref, userId)
-        onDecision(userId, ref, resource)
-        const decision = redactDecision(toFacts(userId, gathered.find('account', userId), resource), action)
-        return markDegraded(decision, gathered)
-      })
+    decideMany: (questions, deadline) => {
+      const known = decisionFacts.peekAll(questions)
+      if (known !== undefined)
+        return known.map((facts, at) => redactDecision(facts, (questions[at] as Question).action))
+      return decisionFacts
+        .gatherAll(questions, deadline)
+        .then(({ facts: all, gathered }) =>
+          all.map((facts, at) => markDegraded(redactDecision(facts, (questions[at] as Question).action), gathered)),
+        )
     },
     explain: (userId, action, ref, deadline) => {
       const startedMs = clock.monotonic()
-      const known = peekFacts(userId, ref)
+      const known = decisionFacts.peekWithAge(userId, ref)
       if (known !== undefined) {
-        const source = { tier: 'l1', ageMs: factCache.ageMs(ref, userId) } as const
-        return explainDecision(clock, known, action, source, clock.monotonic() - startedMs)
+        const { facts, ageMs } = known
+        return explainDecision(clock, facts, action, { tier: 'l1', ageMs, startedMs })
       }
-      return gatherFacts(userId, action, ref, deadline).then(({ facts, gathered }) =>
-        markDegraded(explainDecision(clock, facts, action, gathered, clock.monotonic() - startedMs), gathered),
-      )
+      return decisionFacts.gather(userId, action, ref, deadline).then(({ facts, gathered }) => {
+        const { tier, ageMs } = gathered
+        return markDegraded(explainDecision(clock, facts, action, { tier, ageMs, startedMs }), gathered)
+      })
     },
     require: async (caller, action, ref, deadline) => {
       await requireFacts(caller.userId, action, ref, deadline)

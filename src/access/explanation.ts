@@ -1,10 +1,11 @@
+import { jsonTextOf, withJsonText } from '../http/json-text.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { GatheredFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
-import { type Decision, decide, decisionOf, layers, staleReads } from './policy/decide.ts'
+import { type Decision, decide, decisionOf, type Layer, layers, staleReads } from './policy/decide.ts'
 import { noResource } from './policy/facts/resource-walk.ts'
 import type { Action } from './policy/matrix.ts'
-import type { Facts } from './policy/rules.ts'
+import type { Facts, Finding } from './policy/rules.ts'
 
 export type TracedLayer = {
   layer: number
@@ -72,24 +73,66 @@ export const redactExplanation = (explanation: Explanation): Explanation =>
         })),
       }
 
-/** Decides, timing each layer. Tier, age and `gatheredInMs` are reported for layer 7, which stands for loading the facts. */
+/** The JSON of each finding of each layer, up to its source and time: there are few, so each is made once. */
+const tracedTexts: readonly Map<Finding, string>[] = Array.from({ length: layers.length + 1 }, () => new Map())
+
+const tracedTextOf = ({ layer, name }: Layer, finding: Finding): string => {
+  const known = tracedTexts[layer]?.get(finding)
+  if (known !== undefined) return known
+  const { verdict, reason } = finding
+  const text = `${JSON.stringify({ layer, name, verdict, reason }).slice(0, -1)},"tier":`
+  tracedTexts[layer]?.set(finding, text)
+  return text
+}
+
+const maxKnownNanoseconds = 10_000
+/** The JSON of times under 10 µs, by nanoseconds: writing a fraction costs more than most layers take. */
+const timeTexts: string[] = []
+
+const timeTextOf = (nanoseconds: number): string => {
+  if (nanoseconds >= maxKnownNanoseconds) return JSON.stringify(nanoseconds / 1_000)
+  timeTexts[nanoseconds] ??= JSON.stringify(nanoseconds / 1_000)
+  return timeTexts[nanoseconds]
+}
+
+type FactsSource = Pick<GatheredFacts, 'tier' | 'ageMs'> & {
+  /** When the loading of the facts began. */
+  readonly startedMs: number
+}
+
+/**
+ * Decides, timing each layer. Tier, age and time of the loading are reported for layer 7, which stands for loading the facts.
+ * The JSON text is joined from constant parts.
+ */
 export const explainDecision = (
   clock: Pick<Clock, 'monotonic'>,
   facts: Facts,
   action: Action,
-  { tier, ageMs }: Pick<GatheredFacts, 'tier' | 'ageMs'>,
-  gatheredInMs: number,
+  { tier, ageMs, startedMs }: FactsSource,
 ): Explanation => {
   const traced: TracedLayer[] = []
+  let text = ''
   let sinceMs = clock.monotonic()
-  const decision = decide(facts, action, ({ layer, name }, { verdict, reason }) => {
+  const gatheredInMs = sinceMs - startedMs
+  const age_ms = Math.round(ageMs)
+  const decision = decide(facts, action, (evaluated, finding) => {
     const nowMs = clock.monotonic()
+    const { layer, name } = evaluated
+    const { verdict, reason } = finding
     const isFactsLayer = layer === factsLayer
-    const microseconds = Math.round((isFactsLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000) / 1_000
-    const source = isFactsLayer ? { tier, age_ms: Math.round(ageMs) } : { tier: null, age_ms: null }
-    traced.push({ layer, name, verdict, reason, ...source, microseconds })
+    const nanoseconds = Math.round((isFactsLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000)
+    const microseconds = nanoseconds / 1_000
+    text += text === '' ? tracedTextOf(evaluated, finding) : `,${tracedTextOf(evaluated, finding)}`
+    if (isFactsLayer) {
+      text += `"${tier}","age_ms":${age_ms},"microseconds":${timeTextOf(nanoseconds)}}`
+      traced.push({ layer, name, verdict, reason, tier, age_ms, microseconds })
+    } else {
+      text += `null,"age_ms":null,"microseconds":${timeTextOf(nanoseconds)}}`
+      traced.push({ layer, name, verdict, reason, tier: null, age_ms: null, microseconds })
+    }
     sinceMs = nowMs
   })
-  const { allowed, reason } = redactDecision(facts, action, decision)
-  return { allowed, reason, layers: traced }
+  const redacted = redactDecision(facts, action, decision)
+  const { allowed, reason } = redacted
+  return withJsonText({ allowed, reason, layers: traced }, `${jsonTextOf(redacted).slice(0, -1)},"layers":[${text}]}`)
 }

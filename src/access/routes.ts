@@ -1,10 +1,12 @@
 import { Elysia } from 'elysia'
-import { Fault } from '../fault.ts'
+import { Fault, type InputProblem } from '../fault.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
+import { jsonTextOfList, withJsonText } from '../http/json-text.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
 import { mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
+import type { Question } from './cache/decision-facts.ts'
 import { redactExplanation } from './explanation.ts'
 import type { Guard } from './guard/guard.ts'
 import type { Listing } from './listing/listing.ts'
@@ -23,14 +25,14 @@ const resourceOfQuery = (query: unknown): ResourceRef[] => {
   return [{ type, id }]
 }
 
+/** Where a question names its user. A number: the item of a batch. */
+type Place = Pick<InputProblem, 'in' | 'pointer'> | number
+
 /** The user a question is about: a person may only ask about itself, a service must name a user. */
-const subjectOf = (
-  principal: Principal,
-  userId: string | undefined,
-  where: { in: 'body' | 'query'; pointer: string },
-) => {
+const subjectOf = (principal: Principal, userId: string | undefined, place: Place): string => {
   if (principal.kind === 'service') {
     if (userId !== undefined) return userId
+    const where = typeof place === 'number' ? { in: 'body' as const, pointer: `/checks/${place}/user_id` } : place
     throw new Fault('request.invalid', {
       problems: [{ ...where, detail: 'is required, because a service must name the user it asks about' }],
     })
@@ -40,6 +42,13 @@ const subjectOf = (
 }
 
 const inBody = { in: 'body', pointer: '/user_id' } as const
+
+const toQuestions = (principal: Principal, checks: readonly schema.Question[]): Question[] =>
+  checks.map(({ user_id, action, resource }, index) => ({
+    userId: subjectOf(principal, user_id, index),
+    action,
+    resource,
+  }))
 
 export const accessRoutes = ({ access, listing, guard }: { access: Access; listing: Listing; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/authorization' })
@@ -59,16 +68,10 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     )
     .post(
       '/check/batch',
-      async ({ context, principal, body }) => ({
-        results: await access.decideMany(
-          body.checks.map(({ user_id, action, resource }, index) => ({
-            userId: subjectOf(principal, user_id, { in: 'body', pointer: `/checks/${index}/user_id` }),
-            action,
-            resource,
-          })),
-          context.deadline,
+      ({ context, principal, body }) =>
+        mapMaybePromise(access.decideMany(toQuestions(principal, body.checks), context.deadline), (results) =>
+          withJsonText({ results }, `{"results":${jsonTextOfList(results)}}`),
         ),
-      }),
       {
         personOrService: { scope: 'authorization:check', resourcesOf: resourcesOfBatch },
         ...contract(

@@ -1,5 +1,6 @@
 import { catalogue, type Fault, toProblem } from '../fault.ts'
 import { createOriginMatcher } from '../kit/origin.ts'
+import { jsonTextOf } from './json-text.ts'
 import type { RateLimitFields } from './request-context.ts'
 
 const jsonType = 'application/json'
@@ -136,21 +137,10 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
     return new Response(body, { status, headers: own })
   }
 
-  const constantTexts = new WeakMap<object, string>()
-  /** The text of a frozen body, such as a decision, is made once: nothing in it may change. */
-  const textOf = (body: unknown): string => {
-    if (typeof body !== 'object' || body === null) return JSON.stringify(body)
-    const known = constantTexts.get(body)
-    if (known !== undefined) return known
-    const text = JSON.stringify(body)
-    if (Object.isFrozen(body)) constantTexts.set(body, text)
-    return text
-  }
-
   return {
     originOf: corsOrigins.length === 0 ? () => null : ({ headers }) => headers.get('origin'),
     json: (body, outgoing) =>
-      body === undefined ? send(plainBase, null, outgoing) : send(jsonBase, textOf(body), outgoing),
+      body === undefined ? send(plainBase, null, outgoing) : send(jsonBase, jsonTextOf(body), outgoing),
     raw: (body, outgoing) => send(plainBase, body, outgoing),
     problem: (fault, instance, outgoing) => {
       const entry: { status: number; retryAfterS?: number } = catalogue[fault.code]

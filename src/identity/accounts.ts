@@ -7,6 +7,7 @@ import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
+import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { AccountHash } from './account-hash.ts'
@@ -16,6 +17,7 @@ import type { Device } from './session-opening.ts'
 import type { Sessions } from './sessions.ts'
 import type { SignInProtection } from './sign-in-protection.ts'
 import type { IdentityStore, UserRow } from './store.ts'
+import type { Profiles } from './users/profiles.ts'
 import { toUser } from './users/view.ts'
 
 /** What other features do when an account is opened or closed, inside its transaction. */
@@ -36,6 +38,7 @@ export type AccountLifecycle = {
 
 type Dependencies = {
   store: IdentityStore
+  profiles: Profiles
   changes: Changes
   passwords: Passwords
   sessions: Sessions
@@ -63,6 +66,7 @@ const requireLength = (password: string, pointer: string): void => {
  */
 export const createAccounts = ({
   store,
+  profiles,
   changes,
   passwords,
   sessions,
@@ -122,8 +126,8 @@ export const createAccounts = ({
       return opened.respond()
     },
 
-    getMe: async (context: RequestContext, caller: Caller): Promise<User> =>
-      toUser(await requireActiveUser(context, caller.userId)),
+    getMe: (context: RequestContext, caller: Caller): MaybePromise<User> =>
+      profiles.get(caller.userId, context.deadline),
 
     updateMe: (context: RequestContext, caller: Caller, input: { display_name: string }): Promise<User> =>
       changes.commitAndInvalidate(

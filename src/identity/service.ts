@@ -14,9 +14,11 @@ import { createSignInProtection, createSignInPurge } from './sign-in-protection.
 import type { SignInStore } from './sign-in-store.ts'
 import type { IdentityStore } from './store.ts'
 import type { TokenUses } from './token-uses.ts'
+import type { Profiles } from './users/profiles.ts'
 
 type Dependencies = {
   store: IdentityStore
+  profiles: Profiles
   signInStore: SignInStore
   hashOf: AccountHash
   deviceTokens: DeviceTokens
@@ -34,6 +36,7 @@ type Dependencies = {
 /** Accounts, their sessions and the tokens of those, as one service. */
 export const createIdentity = ({
   store,
+  profiles,
   signInStore,
   hashOf,
   deviceTokens,
@@ -61,7 +64,7 @@ export const createIdentity = ({
   })
   const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
   return {
-    ...createAccounts({ store, changes, passwords, sessions, protection, record, lifecycle, hashOf, limits }),
+    ...createAccounts({ store, profiles, changes, passwords, sessions, protection, record, lifecycle, hashOf, limits }),
     login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,

@@ -9,6 +9,7 @@ export type Log = {
   error(fields: object, message: string): void
 }
 
+/** Credentials, and what identifies a person. */
 const secretNames = [
   'password',
   'current_password',
@@ -22,6 +23,8 @@ const secretNames = [
   'share',
   'signature',
   'token',
+  'email',
+  'display_name',
 ]
 
 type ErrorFields = {

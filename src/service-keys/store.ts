@@ -1,5 +1,4 @@
 import type { Scope } from '../access/policy/matrix.ts'
-import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 
@@ -39,7 +38,7 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
     list: (deadline: Deadline, { after, limit }: Place): Promise<ServiceKeyRow[]> =>
       deadline.run(sql<ServiceKeyRow[]>`
         select ${columns(sql)} from service_keys
-         where id < ${after ?? highestId}
+         where ${after}::uuid is null or id < ${after}::uuid
          order by id desc limit ${limit + 1}`),
 
     /** Undefined when there is no such key or it is revoked. */

@@ -5,7 +5,10 @@ import { createFactCache } from '../../src/access/cache/fact-cache.ts'
 import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { redactExplanation } from '../../src/access/explanation.ts'
 import type { AccountFact } from '../../src/access/policy/facts/account.ts'
+import { toFactKey } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
+import type { Action } from '../../src/access/policy/matrix.ts'
+import { jsonTextOf } from '../../src/http/json-text.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
@@ -18,17 +21,20 @@ const generationId = idOf('generation', 1)
 const mediaId = idOf('media', 1)
 const unknownId = idOf('media', 2)
 
-/** Explains to the subject whether it may read another user's media, of a generation that is not completed. */
-const explain = async (status: AccountFact['status'], id: string) => {
+/** Explains to the subject whether it may read media: by default those of another user's generation, which is not completed. */
+const explainAll = async (
+  status: AccountFact['status'],
+  id: string,
+  { clock = manualClock(), ownerId = owner, action = 'read' as Action } = {},
+) => {
   const stored = new Map<FactKey, Fact[FactKind] | null>([
     [factKey('account', subject), { status, role: 'user', plan: 'free', limits: null }],
     [factKey('grants', subject), { granted: {} }],
-    [factKey('project', projectId), { ownerId: owner, visibility: 'private', allowDerivatives: true }],
+    [factKey('project', projectId), { ownerId, visibility: 'private', allowDerivatives: true }],
     [factKey('generation', generationId), { ownerId: owner, projectId, status: 'processing' }],
     [factKey('media', mediaId), { ownerId: owner, generationId, sha256: 'aa', contentType: 'image/webp' }],
     [factKey('media', unknownId), null],
   ])
-  const clock = manualClock()
   const load: LoadFacts = async () => ({ facts: stored, tier: 'l3', redisAgesMs: new Map() })
   const access = createAccess({
     facts: createFactCache({
@@ -42,7 +48,24 @@ const explain = async (status: AccountFact['status'], id: string) => {
     decisionCounters: createDecisionCounters(),
   })
   const deadline = createDeadlines(clock)(1e9)
-  return redactExplanation(await access.explain(subject, 'read', { type: 'media', id }, deadline))
+  const ask = () => access.explain(subject, action, { type: 'media', id }, deadline)
+  return { cold: await ask(), warm: await ask() }
+}
+
+const explain = async (status: AccountFact['status'], id: string) =>
+  redactExplanation((await explainAll(status, id)).cold)
+
+/** A clock that advances by the next of these times at each reading. */
+const steppingClock = (...stepsMs: readonly number[]) => {
+  const clock = manualClock()
+  let readings = 0
+  return {
+    ...clock,
+    monotonic: () => {
+      clock.advance(stepsMs[readings++ % stepsMs.length] ?? 0)
+      return clock.monotonic()
+    },
+  }
 }
 
 describe('an explanation for a person who may not read the resource', () => {
@@ -59,4 +82,76 @@ describe('an explanation for a person who may not read the resource', () => {
       expect(explanation.layers.filter(({ tier, age_ms }) => tier !== null || age_ms !== null)).toEqual([])
     })
   }
+})
+
+describe('the JSON text of an explanation', () => {
+  const clocks = {
+    'that stands still': () => manualClock(),
+    'with fractions of microseconds': () => steppingClock(0, 0.000_001, 0.000_083, 0.001, 0.012_345, 1.5),
+    'with odd steps': () => steppingClock(1 / 3, 0.1 + 0.2, 2.000_000_4),
+  }
+  for (const [what, makeClock] of Object.entries(clocks)) {
+    test(`is that of the object, on a clock ${what}`, async () => {
+      const ids = [mediaId, unknownId]
+      for (const status of ['active', 'suspended', 'deleted'] as const) {
+        for (const id of ids) {
+          for (const [ownerId, action] of [
+            [owner, 'read'],
+            [subject, 'read'],
+            [subject, 'admin'],
+          ] as const) {
+            const { cold, warm } = await explainAll(status, id, { clock: makeClock() as never, ownerId, action })
+            // The text that was given is that of the latest body only.
+            expect(jsonTextOf(warm)).toBe(JSON.stringify(warm))
+            expect(warm.layers.map(({ layer }) => layer)).toEqual(cold.layers.map(({ layer }) => layer))
+            expect(warm.layers.find(({ layer }) => layer === 7)?.tier).toBe('l1')
+            expect(jsonTextOf(redactExplanation(warm))).toBe(JSON.stringify(redactExplanation(warm)))
+          }
+        }
+      }
+    })
+  }
+
+  test('is not that of the object it was redacted from', async () => {
+    const { warm } = await explainAll('active', mediaId)
+    const text = jsonTextOf(redactExplanation(warm))
+    expect(text).not.toContain('media.generation_not_completed')
+    expect(JSON.parse(text)).toEqual(redactExplanation(warm))
+  })
+})
+
+test('an explanation tells the age of the oldest fact it used', async () => {
+  const clock = manualClock()
+  const stored = new Map<FactKey, Fact[FactKind] | null>([
+    [factKey('account', subject), { status: 'active', role: 'user', plan: 'free', limits: null }],
+    [factKey('project', projectId), { ownerId: subject, visibility: 'private', allowDerivatives: true }],
+    [factKey('grants', subject), { granted: {} }],
+  ])
+  const load: LoadFacts = async (queries) => ({
+    facts: new Map(queries.map((query) => [toFactKey(query), stored.get(toFactKey(query)) ?? null])),
+    tier: 'l3',
+    redisAgesMs: new Map(),
+  })
+  const facts = createFactCache({
+    load,
+    memory: createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 }),
+    clock,
+    lease: { untilMs: Number.POSITIVE_INFINITY },
+    flags: { l1: true },
+  })
+  const access = createAccess({ facts, clock, decisionCounters: createDecisionCounters() })
+  const deadline = createDeadlines(clock)(1e9)
+  const ageMs = async () => {
+    const { layers } = await access.explain(subject, 'read', { type: 'project', id: projectId }, deadline)
+    return layers.find(({ layer }) => layer === 7)?.age_ms
+  }
+  expect(await ageMs()).toBe(0)
+  clock.advance(700)
+  expect(await ageMs()).toBe(700)
+  facts.invalidate([factKey('project', projectId)])
+  expect(await ageMs()).toBe(700)
+  clock.advance(50)
+  facts.invalidate([factKey('account', subject)])
+  await ageMs()
+  expect(await ageMs()).toBe(50)
 })

@@ -10,7 +10,9 @@ import { idOf } from './random.ts'
 import { connectOuter, startOuter, type TestOuter } from './redis.ts'
 
 const ada = idOf('user', 1)
-const examples: { readonly [K in FactKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
+/** All kinds but those that are `memoryOnly`. */
+type StoredKind = Exclude<FactKind, 'profile'>
+const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
   session: { key: factKey('session', idOf('session', 1)), fact: { userId: ada, ended: false, expiresAtMs: 1.5e12 } },
   account: { key: factKey('account', ada), fact: { status: 'active', role: 'admin', plan: 'pro', limits: null } },
   project: {
@@ -85,7 +87,7 @@ describe('a lookup', () => {
     expect(await redisCache.lookup([])).toEqual([])
   })
 
-  test('returns a fact of every kind unchanged', async () => {
+  test('returns a fact of every stored kind unchanged', async () => {
     for (const example of Object.values(examples)) await fill(example.key, example.fact)
     for (const example of Object.values(examples)) expect(await factIn(example.key)).toEqual(example.fact)
   })
@@ -172,9 +174,43 @@ describe('a fill', () => {
   })
 })
 
+describe('a fact with personal data', () => {
+  const personal = {
+    key: factKey('profile', ada),
+    fact: {
+      id: ada,
+      email: 'ada@example.com',
+      display_name: 'Ada',
+      role: 'user',
+      plan: 'free',
+      status: 'active',
+      email_verified: true,
+      created_at: '2026-01-01T00:00:00.000Z',
+      updated_at: '2026-01-01T00:00:00.000Z',
+    } as const,
+  }
+
+  test('is never stored, not even under a nonce that its key has', async () => {
+    expect(await redisCache.lookup([personal.key])).toEqual([])
+    expect(await on.client.dbsize()).toBe(0)
+    await on.client.hset(on.nameOf(personal.key), 'nonce', 'known')
+    redisCache.fill(personal.key, personal.fact, 'known')
+    // One connection: this lookup runs after the fill.
+    await redisCache.lookup([examples.account.key])
+    expect(await on.client.hget(on.nameOf(personal.key), 'value')).toBeNull()
+  })
+
+  test('is not served where its key has an entry, and other keys of the lookup are answered', async () => {
+    await on.client.hset(on.nameOf(personal.key), 'value', JSON.stringify({ at: 1, fact: personal.fact }))
+    await fill(key, fact)
+    const looked = await redisCache.lookup([personal.key, key])
+    expect(looked.map((one) => [one.key, 'fact' in one])).toEqual([[key, true]])
+  })
+})
+
 describe('an entry that does not match its schema', () => {
   const entry = (of: unknown) => JSON.stringify({ at: 1, fact: of })
-  const kinds = Object.keys(examples) as FactKind[]
+  const kinds = Object.keys(examples) as StoredKind[]
   /** Invalid values, by field. */
   const wrongFields: Readonly<Record<string, readonly unknown[]>> = {
     userId: [null, 1, 'short', `${ada}1`],
@@ -209,7 +245,7 @@ describe('an entry that does not match its schema', () => {
     [1],
     'many',
   ]
-  const brokenOf = (kind: FactKind): unknown[] => {
+  const brokenOf = (kind: StoredKind): unknown[] => {
     if (kind === 'grant') return [{}, -1, 128, 1.5, 1e300, '3', true]
     if (kind === 'grants') {
       const good = { granted: {} }
@@ -227,12 +263,12 @@ describe('an entry that does not match its schema', () => {
     )
     return [{}, ...broken, { ...good, more: 1 }]
   }
-  const wrongFacts = (kind: FactKind): unknown[] => {
+  const wrongFacts = (kind: StoredKind): unknown[] => {
     const foreign = kinds.filter((other) => other !== kind).map((other) => examples[other].fact)
     return [null, [], 'x', ...foreign, ...brokenOf(kind)]
   }
-  const junk: [FactKind, string][] = kinds.flatMap((kind) =>
-    wrongFacts(kind).map((of): [FactKind, string] => [kind, entry(of)]),
+  const junk: [StoredKind, string][] = kinds.flatMap((kind) =>
+    wrongFacts(kind).map((of): [StoredKind, string] => [kind, entry(of)]),
   )
   for (const text of [
     '',

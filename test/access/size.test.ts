@@ -1,7 +1,8 @@
 import { expect, test } from 'bun:test'
 import { sizeOf } from '../../src/access/caches.ts'
 import { maxGrants } from '../../src/access/policy/facts/grants.ts'
-import { factKey } from '../../src/access/policy/facts/registry.ts'
+import { type Fact, factKey } from '../../src/access/policy/facts/registry.ts'
+import { jsonTextOf } from '../../src/http/json-text.ts'
 import { idOf } from './random.ts'
 
 const key = factKey('grants', idOf('user', 1))
@@ -30,4 +31,30 @@ test('the estimate is not below the measured size when no two users share a proj
   Bun.gc(true)
   const taken = (process.memoryUsage.rss() - before) / people
   expect(taken).toBeLessThan(1.5 * sizeOf(key, { granted: held[0] ?? {} }))
+})
+
+test('the estimate of a profile is not below its measured size, its JSON text included', () => {
+  const people = 20_000
+  const id = idOf('user', 1)
+  // As the driver makes them: every text is a string of its own.
+  const own = (text: string) => JSON.parse(JSON.stringify(text)) as string
+  const make = (at: number): Fact['profile'] =>
+    Object.freeze({
+      id: own(idOf('user', at)),
+      email: own(`${'a'.repeat(200)}${at}@example.com`),
+      display_name: own(`${'\u{1f600}'.repeat(40)}${at}`),
+      role: 'user',
+      plan: 'free',
+      status: 'active',
+      created_at: own(new Date(1.5e12 + at).toISOString()),
+      email_verified: true,
+      updated_at: own(new Date(1.6e12 + at).toISOString()),
+    })
+  Bun.gc(true)
+  const before = process.memoryUsage.rss()
+  const held = Array.from({ length: people }, (_, at) => make(at))
+  for (const one of held) jsonTextOf(one)
+  Bun.gc(true)
+  const taken = (process.memoryUsage.rss() - before) / people
+  expect(taken).toBeLessThan(1.5 * sizeOf(factKey('profile', id), held[0]))
 })

@@ -151,6 +151,27 @@ describe('the stale detector', () => {
     expect(written).not.toContain('the hash')
   })
 
+  test('does not log the name and the address of a person', async () => {
+    const key = factKey('profile', idOf('user', 7))
+    const fact = {
+      id: idOf('user', 7),
+      email: 'ada@example.com',
+      display_name: 'Ada',
+      role: 'user',
+      plan: 'free',
+      status: 'active',
+      email_verified: true,
+      created_at: '2026-01-01T00:00:00.000Z',
+      updated_at: '2026-01-01T00:00:00.000Z',
+    } as const
+    hold(key, fact)
+    world.set(key, { ...fact, display_name: 'Countess' })
+    await check.run()
+    expect(check.counts.stale).toBe(1)
+    expect(written).toContain(key)
+    expect(written).not.toMatch(/ada@example|Ada|Countess/)
+  })
+
   test('does not report a fact that was invalidated or reloaded before the second check of memory', async () => {
     for (const done of [
       () => memory.delete(lab),

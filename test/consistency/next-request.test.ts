@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { Redis as Client } from 'ioredis'
 import { createDatabase, startRedis, type TestDatabase } from '../harness.ts'
 import { type Credential, type Fixture, pick, type Question } from './fixture.ts'
 import { type Instance, startInstance } from './instances.ts'
@@ -6,6 +7,26 @@ import { observe, send } from './observation.ts'
 import { openPopulation, type Population } from './population.ts'
 
 const times = 200
+
+/** Every key of a Redis server and everything under it, as one text. */
+const dumpOf = async (url: string): Promise<string> => {
+  const client = new Client(url)
+  const readers: Readonly<Record<string, (key: string) => Promise<unknown>>> = {
+    string: (key) => client.get(key),
+    hash: (key) => client.hgetall(key),
+    list: (key) => client.lrange(key, 0, -1),
+    set: (key) => client.smembers(key),
+    zset: (key) => client.zrange(key, 0, '-1'),
+  }
+  const all = []
+  for (const key of await client.keys('*')) {
+    const read = readers[await client.type(key)]
+    if (read === undefined) throw new Error(`${key} has a type that is not read here`)
+    all.push([key, await read(key)])
+  }
+  client.disconnect()
+  return JSON.stringify(all)
+}
 
 describe('the next request, on every instance', () => {
   let database: TestDatabase
@@ -76,6 +97,43 @@ describe('the next request, on every instance', () => {
       const answers = await everywhere(key)
       expect([revoked?.status, time, ...answers]).toEqual([204, time, ...no])
     }
+  })
+
+  test(`shows the new name of an account, ${times} times, and Redis holds neither names nor addresses`, async () => {
+    const { member } = fixture.history.state
+    const session = await population.createSession(member)
+    const namesShown = () =>
+      Promise.all(instances.map(async (instance) => (await send(instance, session, 'GET', '/api/v1/auth/me'))?.body))
+    for (let time = 0; time < times; time += 1) {
+      const display_name = `Secretname ${time}`
+      const changed = await send(pick(instances), session, 'PATCH', '/api/v1/auth/me', { display_name })
+      const shown = await namesShown()
+      expect([changed?.status, ...shown.map((me) => me.display_name)]).toEqual([200, ...Array(3).fill(display_name)])
+      expect(shown.map((me) => me.email)).toEqual(Array(3).fill(member.email))
+      expect(shown.map((me) => me.updated_at)).toEqual(Array(3).fill(changed?.body.updated_at))
+    }
+    const stored = await dumpOf(redis.url)
+    // Facts are there, so their absence says something.
+    expect(stored).toContain(`account:${member.id}`)
+    expect(stored).not.toContain('Secretname')
+    expect(stored).not.toContain(member.email)
+  })
+
+  test(`is refused and shown nothing after the account was suspended by an operator`, async () => {
+    const { operator } = population
+    const person = await population.createHuman()
+    const session = await population.createSession(person)
+    const me = () =>
+      Promise.all(instances.map(async (instance) => (await send(instance, session, 'GET', '/api/v1/auth/me'))?.status))
+    expect(await me()).toEqual([200, 200, 200])
+    const path = `/api/v1/users/${person.id}`
+    const plan = await send(pick(instances), operator, 'PATCH', path, { plan: 'pro' })
+    const shown = await Promise.all(
+      instances.map(async (instance) => (await send(instance, session, 'GET', '/api/v1/auth/me'))?.body.plan),
+    )
+    expect([plan?.status, ...shown]).toEqual([200, 'pro', 'pro', 'pro'])
+    const suspended = await send(pick(instances), operator, 'PATCH', path, { status: 'suspended' })
+    expect([suspended?.status, ...(await me())]).toEqual([200, 401, 401, 401])
   })
 
   test('is denied after a grant was withdrawn from a team whose members do not fit into one notification', async () => {

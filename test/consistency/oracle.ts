@@ -4,7 +4,7 @@ import { type Observation, observe } from './observation.ts'
 
 /** An answer that no possible state of its fixtures explains. */
 export type Wrong = {
-  readonly answer: 'allow' | 'deny' | 'refusal'
+  readonly answer: 'allow' | 'deny' | 'refusal' | 'name'
   readonly instance: string
   readonly endpoint: string
   readonly by: string
@@ -34,6 +34,8 @@ export type Oracle = {
     denies: number
     ambiguous: number
     unanswered: number
+    /** Reads of a name that was changed. */
+    names: number
   }
   readonly perTier: Record<string, number>
   readonly removals: Removal[]
@@ -43,6 +45,8 @@ export type Oracle = {
   judge(questions: readonly Question[], observation: Observation): void
   /** Records a change that was refused although its caller had the permission. */
   refused(instance: Instance, name: string, status: number, sentMs: number): void
+  /** Records a name that is older than one whose change was answered before the question. */
+  staleName(instance: Instance, shown: number, due: number, sentMs: number): void
 }
 
 /** Wrong answers observed in detail; the others are only counted. */
@@ -53,7 +57,7 @@ const observeEveryMs = 20
 
 export const createOracle = (): Oracle => {
   const startedMs = performance.now()
-  const counts = { requests: 0, checks: 0, allows: 0, denies: 0, ambiguous: 0, unanswered: 0 }
+  const counts = { requests: 0, checks: 0, allows: 0, denies: 0, ambiguous: 0, unanswered: 0, names: 0 }
   const wrong: Wrong[] = []
   const events: Oracle['events'] = []
   const perTier: Record<string, number> = {}
@@ -97,6 +101,16 @@ export const createOracle = (): Oracle => {
     found.afterwards = seen.join(', ')
   }
 
+  const seenBy = (instance: Instance, sentMs: number) => ({
+    instance: instance.name,
+    by: 'session',
+    after: '',
+    sinceMs: 0,
+    atMs: sentMs - startedMs,
+    tookMs: performance.now() - sentMs,
+    phase: oracle.phase,
+  })
+
   const oracle: Oracle = {
     startedMs,
     phase: 'starting',
@@ -127,18 +141,11 @@ export const createOracle = (): Oracle => {
       }
     },
     refused: (instance, name, status, sentMs) => {
-      wrong.push({
-        answer: 'refusal',
-        instance: instance.name,
-        endpoint: 'call',
-        by: 'session',
-        question: `${name}: ${status}`,
-        after: '',
-        sinceMs: 0,
-        atMs: sentMs - startedMs,
-        tookMs: performance.now() - sentMs,
-        phase: oracle.phase,
-      })
+      wrong.push({ ...seenBy(instance, sentMs), answer: 'refusal', endpoint: 'call', question: `${name}: ${status}` })
+    },
+    staleName: (instance, shown, due, sentMs) => {
+      const question = `name ${shown} instead of ${due}`
+      wrong.push({ ...seenBy(instance, sentMs), answer: 'name', endpoint: 'me', question })
     },
   }
   return oracle

@@ -18,7 +18,9 @@ const groupBy = <T>(items: readonly T[], keyOf: (item: T) => string): [string, T
 }
 
 export const wrongAllows = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer === 'allow')
-export const wrongDenies = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer !== 'allow')
+export const wrongDenies = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer !== 'allow' && answer !== 'name')
+
+const oldNames = ({ wrong }: Oracle) => wrong.filter(({ answer }) => answer === 'name')
 
 /** The counts, latencies, events and wrong answers of a storm, as text. */
 export const report = (oracle: Oracle): string => {
@@ -28,12 +30,12 @@ export const report = (oracle: Oracle): string => {
   const tiers = Object.entries(perTier).map(([tier, count]) => `${tier} ${((100 * count) / explained).toFixed(1)} %`)
   return [
     `${seconds.toFixed(1)} s: ${counts.checks} checks (${Math.round(counts.checks / seconds)}/s) in ${counts.requests} requests, ` +
-      `${counts.allows} allows, ${counts.denies} denies, ${counts.ambiguous} during a change, ${counts.unanswered} unanswered`,
+      `${counts.allows} allows, ${counts.denies} denies, ${counts.ambiguous} during a change, ${counts.unanswered} unanswered, ${counts.names} reads of a name`,
     `${removals.length} removals (${(removals.length / seconds).toFixed(1)}/s)`,
     ...groupBy(removals, ({ phase }) => phase).map(([phase, some]) => `  ${phase}: ${spread(some)}`),
     `tiers of ${explained} explained: ${tiers.join(', ')}`,
     ...events.map(({ atMs, what }) => `  ${(atMs / 1_000).toFixed(2)} s  ${what}`),
-    `wrong allows: ${wrongAllows(oracle).length}, wrong denies: ${wrongDenies(oracle).length}`,
+    `wrong allows: ${wrongAllows(oracle).length}, wrong denies: ${wrongDenies(oracle).length}, old names: ${oldNames(oracle).length}`,
     ...groupBy(wrong, ({ answer, after, by }) => `${answer} by ${by} after ${after.replace(/ \(.*/, '')}`).map(
       ([what, some]) => `  ${some.length} ${what}`,
     ),

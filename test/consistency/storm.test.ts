@@ -11,6 +11,7 @@ const expectLoad = ({ counts, removals }: Oracle, forSeconds: number) => {
   expect(removals.length).toBeGreaterThan(5 * forSeconds)
   expect(counts.allows).toBeGreaterThan(counts.checks / 10)
   expect(counts.denies).toBeGreaterThan(counts.checks / 10)
+  expect(counts.names).toBeGreaterThan(forSeconds)
   // A question during a change has no single right answer, so most must be outside of one.
   expect(counts.ambiguous).toBeLessThan(counts.checks / 5)
 }

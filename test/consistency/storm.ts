@@ -8,6 +8,7 @@ import { createChangeDriver } from './change-driver.ts'
 import { createFaults, type Fault, type RedisUnderTest, type StartRedis, startOwnRedis } from './faults.ts'
 import type { Fixture } from './fixture.ts'
 import { type Environment, type Instance, startInstance } from './instances.ts'
+import { renameRepeatedly } from './names.ts'
 import { createOracle, type Oracle } from './oracle.ts'
 import { openPopulation } from './population.ts'
 import { createProbes } from './probes.ts'
@@ -91,6 +92,7 @@ export const storm = async ({
         ),
       ),
       ...range(writers).map(() => change(changeEveryMs, stillRunning)),
+      renameRepeatedly(instances, population, oracle, stillRunning),
     ])
 
     const stayHealthy = async (ms: number) => {

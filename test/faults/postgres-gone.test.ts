@@ -56,7 +56,6 @@ describe('a Postgres that stops answering', () => {
     return [
       () => client.post('/api/v1/auth/login', { email, password }),
       () => client.post('/api/v1/auth/refresh', { refresh_token: 'A'.repeat(43) }),
-      () => client.get('/api/v1/auth/me', { token }),
       () => client.get('/api/v1/projects', { token }),
       () => client.patch(`/api/v1/projects/${project}`, { name: 'Changed' }, { token }),
       () => client.post('/api/v1/generations', { model: 'local/procedural', prompt: 'p' }, { token }),
@@ -92,11 +91,29 @@ describe('a Postgres that stops answering', () => {
     expect(ready.ms).toBeLessThan(deadlineMs + slackMs)
   }
 
+  const until503 = async (ask: () => Promise<Answer>): Promise<Answer> => {
+    let answer = await ask()
+    await until(async () => {
+      answer = await ask()
+      return answer.status === 503
+    }, 'a 503')
+    return answer
+  }
+
   test('because it is killed (-9) causes an immediate 503 database.unavailable; the server stays alive, is not ready, and recovers within 5 s of its return', async () => {
-    for (const runtime of runtimes) expect(await isWell(serverOn(runtime))).toBe(true)
+    for (const runtime of runtimes) {
+      expect(await isWell(serverOn(runtime))).toBe(true)
+      const { baseUrl, person } = serverOn(runtime)
+      expect((await api(baseUrl).get('/api/v1/auth/me', { token: person.token })).status).toBe(200)
+    }
     process.kill(postgres.pid, 'SIGKILL')
     await until(async () => (await api(serverOn('bun').baseUrl).get('/ready')).status === 503, 'the end of Postgres')
     await Promise.all(runtimes.map((runtime) => expectOutage(serverOn(runtime), 'database.unavailable')))
+    // Memory knows one's own account, and answers about it until its lease is over.
+    for (const { baseUrl, person } of runtimes.map(serverOn)) {
+      const me = () => api(baseUrl).get('/api/v1/auth/me', { token: person.token })
+      expect((await until503(me)).body.code).toBe('database.unavailable')
+    }
     // Not only at first: a pool that lost its server waits longer and longer.
     await Promise.all(runtimes.map((runtime) => expectOutage(serverOn(runtime), 'database.unavailable')))
 

@@ -162,6 +162,23 @@ describe('an authorization check', () => {
     expect(statements).toHaveLength(2)
   })
 
+  test('of the token alone, to read one’s own account, costs no statement when warm, and one after each change of it', async () => {
+    const app = await startCold()
+    const me = () => app.client.get('/api/v1/auth/me', { token: owner.token })
+    const cold = await counting(app, me)
+    expect([cold.result.status, cold.statements.length]).toEqual([200, 2])
+    expect(await counting(app, async () => [(await me()).body, (await me()).body])).toEqual({
+      result: [cold.result.body, cold.result.body],
+      statements: [],
+    })
+    for (const display_name of ['Renamed', 'Renamed again']) {
+      await home.client.patch('/api/v1/auth/me', { display_name }, { token: owner.token })
+      const changed = await counting(app, me)
+      expect([changed.result.body.display_name, changed.statements.length]).toEqual([display_name, 1])
+      expect((await counting(app, me)).statements).toEqual([])
+    }
+  })
+
   test('is not reached by a refused request, which costs no statement', async () => {
     const app = await startCold()
     const { statements } = await counting(app, async () => {

@@ -61,6 +61,8 @@ describe('values under secret names', () => {
       'share',
       'signature',
       'token',
+      'email',
+      'display_name',
     ]) {
       for (const fields of [
         { [name]: secret },
@@ -83,7 +85,7 @@ describe('values under secret names', () => {
   })
 
   test('are the only ones redacted', () => {
-    const entry = entryOf((log) => log.info({ user_id: 'u1', body: { display_name: 'Ada' } }, 'x'))
-    expect(entry).toMatchObject({ user_id: 'u1', body: { display_name: 'Ada' } })
+    const entry = entryOf((log) => log.info({ user_id: 'u1', body: { name: 'Lab' } }, 'x'))
+    expect(entry).toMatchObject({ user_id: 'u1', body: { name: 'Lab' } })
   })
 })

@@ -80,21 +80,25 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 /** Why an item is no valid evaluation. `pointer` is a JSON Pointer into the item. */
 export type InvalidEvaluation = { readonly pointer: string; readonly detail: string }
 
-const members = ['subject', 'action', 'resource', 'context'] as const
-
 /**
  * An item completed with the defaults of the request. A member of the item replaces the default whole: merging the two would
  * decide about an id that the item does not name.
  */
 export const completeEvaluation = (item: unknown, defaults: Evaluations): Evaluation | InvalidEvaluation => {
   if (!isRecord(item)) return { pointer: '', detail: 'must be an object' }
-  const completed = Object.fromEntries(
-    members.flatMap((name) => {
-      const from = Object.hasOwn(item, name) ? item : defaults
-      return Object.hasOwn(from, name) ? [[name, from[name]]] : []
-    }),
-  )
-  if (checkEvaluation.Check(completed)) return completed
+  const {
+    subject = defaults.subject,
+    action = defaults.action,
+    resource = defaults.resource,
+    context = defaults.context,
+  } = item
+  const completed = { subject, action, resource, context }
+  return checkEvaluation.Check(completed) ? completed : explainInvalid(completed)
+}
+
+/** A member that the JSON of item and request lacks is undefined here, and missing in the words about it. */
+const explainInvalid = (given: Readonly<Record<string, unknown>>): InvalidEvaluation => {
+  const completed = Object.fromEntries(Object.entries(given).filter(([, member]) => member !== undefined))
   const first = checkEvaluation.Errors(completed).First()
   return { pointer: first?.path ?? '', detail: describeInputError(first ?? {}) }
 }
@@ -136,10 +140,17 @@ export const toQuestion = ({ subject, action, resource }: Evaluation, aliases: A
   return 'denied' in ref ? ref : { userId, action: action.name, resource: ref }
 }
 
-export const toVerdict = ({ allowed, reason, degraded }: Decision): Verdict => ({
-  decision: allowed,
-  context: { reason, ...(degraded !== undefined && { degraded }) },
-})
+/** Decisions are few and frozen, and so are their verdicts: each is made once, and its JSON text too. */
+const verdictsOf = new WeakMap<Decision, Verdict>()
+
+export const toVerdict = (given: Decision): Verdict => {
+  const known = verdictsOf.get(given)
+  if (known !== undefined) return known
+  const { allowed, reason, degraded } = given
+  const made = { decision: allowed, context: { reason, ...(degraded !== undefined && { degraded }) } }
+  if (Object.isFrozen(given)) verdictsOf.set(given, Object.freeze(made))
+  return made
+}
 export const denied = (reason: string): Verdict => ({ decision: false, context: { reason } })
 export const failed = ({ pointer, detail }: InvalidEvaluation): Verdict => ({
   decision: false,

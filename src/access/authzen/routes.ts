@@ -3,14 +3,20 @@ import type { Config } from '../../config.ts'
 import { Fault } from '../../fault.ts'
 import { bodyLimits } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
+import { jsonTextOfList, withJsonText } from '../../http/json-text.ts'
 import { givenRequestId, originOf, type RequestContext } from '../../http/request-context.ts'
-import { t } from '../../http/schema-types.ts'
+import { type Static, t } from '../../http/schema-types.ts'
+import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { Access } from '../access.ts'
+import type { Question } from '../cache/decision-facts.ts'
 import type { Guard } from '../guard/guard.ts'
 import type { Listing } from '../listing/listing.ts'
-import { createAliases } from './aliases.ts'
+import { type Aliases, createAliases } from './aliases.ts'
 import * as authzen from './authzen.ts'
 import * as search from './search.ts'
+
+/** Holds the place of an item until it is decided. */
+const undecided = authzen.denied('default.deny')
 
 const tags = ['authzen']
 const security = ['service_key'] as const
@@ -62,32 +68,66 @@ type Dependencies = {
   config: Pick<Config, 'publicUrl' | 'authzenAliases'>
 }
 
-/** OpenID AuthZEN Authorization API 1.0, for services. */
-export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) => {
-  const aliases = createAliases(config.authzenAliases)
-  const searches = search.createSearches({ access, listing, aliases })
-
-  const evaluateAll = async (
+/** Evaluations, one and many. Without a promise where memory has every fact. */
+const createEvaluations = (access: Access, aliases: Aliases) => {
+  /** The verdicts of all items, in their order. Only the questions among them are decided. */
+  const evaluateAll = (
     context: RequestContext,
-    items: readonly (authzen.Evaluation | authzen.InvalidEvaluation)[],
-  ) => {
-    const questions = items.map((item) => ('pointer' in item ? item : authzen.toQuestion(item, aliases)))
-    const asked = questions.filter((question) => 'userId' in question)
-    const decisions = await access.decideMany(asked, context.deadline)
-    let next = 0
-    return questions.map((question) => {
-      if ('pointer' in question) return authzen.failed(question)
-      if ('denied' in question) return authzen.denied(question.denied)
-      return authzen.toVerdict(decisions[next++] as (typeof decisions)[number])
+    items: readonly unknown[],
+    defaults: authzen.Evaluations,
+  ): MaybePromise<authzen.Verdict[]> => {
+    const verdicts: authzen.Verdict[] = []
+    const asked: Question[] = []
+    const places: number[] = []
+    for (const [at, item] of items.entries()) {
+      const evaluation = authzen.completeEvaluation(item, defaults)
+      const question = 'pointer' in evaluation ? evaluation : authzen.toQuestion(evaluation, aliases)
+      if ('userId' in question) {
+        asked.push(question)
+        places.push(at)
+        verdicts.push(undecided)
+      } else verdicts.push('pointer' in question ? authzen.failed(question) : authzen.denied(question.denied))
+    }
+    return mapMaybePromise(access.decideMany(asked, context.deadline), (decisions) => {
+      for (const [number, decision] of decisions.entries()) {
+        verdicts[places[number] as number] = authzen.toVerdict(decision)
+      }
+      return verdicts
     })
   }
 
-  const evaluate = async (context: RequestContext, evaluation: authzen.Evaluation): Promise<authzen.Verdict> => {
+  const evaluate = (context: RequestContext, evaluation: authzen.Evaluation): MaybePromise<authzen.Verdict> => {
     const question = authzen.toQuestion(evaluation, aliases)
     if ('denied' in question) return authzen.denied(question.denied)
     const { userId, action, resource } = question
-    return authzen.toVerdict(await access.decide(userId, action, resource, context.deadline))
+    return mapMaybePromise(access.decide(userId, action, resource, context.deadline), authzen.toVerdict)
   }
+
+  /** Several evaluations, or the one that a request without items is. */
+  const evaluateItems = (
+    context: RequestContext,
+    body: authzen.Evaluations,
+    items: readonly unknown[],
+  ): MaybePromise<authzen.Verdict | Static<typeof authzen.verdicts>> => {
+    if (items.length === 0) {
+      const single = authzen.completeEvaluation({}, body)
+      if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
+      return evaluate(context, single)
+    }
+    return mapMaybePromise(evaluateAll(context, items, body), (verdicts) => {
+      const evaluations = authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all')
+      return withJsonText({ evaluations }, `{"evaluations":${jsonTextOfList(evaluations)}}`)
+    })
+  }
+
+  return { evaluate, evaluateItems }
+}
+
+/** OpenID AuthZEN Authorization API 1.0, for services. */
+export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) => {
+  const aliases = createAliases(config.authzenAliases)
+  const { evaluate, evaluateItems } = createEvaluations(access, aliases)
+  const searches = search.createSearches({ access, listing, aliases })
 
   return (
     new Elysia()
@@ -107,19 +147,9 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
       })
       .post(
         endpoints.access_evaluations_endpoint,
-        async ({ context, body, countItems }) => {
+        ({ context, body, countItems }) => {
           const items = body.evaluations ?? []
-          await countItems(items.length)
-          if (items.length === 0) {
-            const single = authzen.completeEvaluation({}, body)
-            if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
-            return evaluate(context, single)
-          }
-          const verdicts = await evaluateAll(
-            context,
-            items.map((item) => authzen.completeEvaluation(item, body)),
-          )
-          return { evaluations: authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all') }
+          return mapMaybePromise(countItems(items.length), () => evaluateItems(context, body, items))
         },
         {
           service: 'authorization:check',

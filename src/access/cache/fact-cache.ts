@@ -1,12 +1,13 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
-import { type FactQuery, resourceQuery } from '../policy/facts/queries.ts'
+import type { FactQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partOf } from '../policy/facts/registry.ts'
-import { factIn, keysNeeded, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
+import { factIn, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
 import type { Facts } from '../policy/rules.ts'
 import { createGather, createHeldFacts, findMisses, type GatheredFacts, type PrincipalFacts } from './gather.ts'
+import { readFacts } from './read-facts.ts'
 import { createSharedLoads, partsOf } from './shared-loads.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
@@ -56,10 +57,10 @@ export type FactCache = {
   /** Loads what memory lacks into memory. No request waits for it or joins it. */
   prefetch(queries: readonly FactQuery[]): Promise<void>
   /**
-   * Time since the oldest fact of a decision about a resource and a user was last read from Postgres. Covers the facts in
-   * memory of `peekResource`, and the account, which every decision reads too.
+   * What `read` makes of memory, under one reading of the lease; undefined without a lease, and where `read` says so. It must
+   * not wait, so that all facts it finds are valid together. `ageMs`: since a fact that it found was read from Postgres.
    */
-  ageMs(ref: ResourceRef, userId: string): number
+  readMemory<T>(read: (source: Source, ageMs: (kind: FactKind, id: string) => number) => T | undefined): T | undefined
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
 
@@ -101,6 +102,7 @@ export const createFactCache = ({
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
   const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
+  const ageMs = (kind: FactKind, id: string) => memory.ageMs(factKey(kind, id)) ?? 0
   const sharedLoads = createSharedLoads({ load, snapshotLoad, prefetchLoad, memory })
 
   const invalidateInMemory = (invalidated: ReadonlySet<FactKey>) => {
@@ -124,14 +126,7 @@ export const createFactCache = ({
     },
     peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
     peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
-    peekFacts: (ref, userId) => {
-      if (!beginMemoryRead()) return undefined
-      const account = fromMemory('account', userId)
-      const resource = account.kind === 'miss' ? undefined : readResource(fromMemory, ref, userId)
-      if (resource === undefined) return undefined
-      const { project, generation, media, grant } = resource
-      return { userId, account: factIn(account), project, generation, media, grant }
-    },
+    peekFacts: (ref, userId) => (beginMemoryRead() ? readFacts(fromMemory, ref, userId) : undefined),
     gather: createGather({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }),
     peekStale: (queries) => {
       const held = createHeldFacts(memory, () => true, staleFromMemory)
@@ -142,10 +137,7 @@ export const createFactCache = ({
       const missing = findMisses(fromMemory, queries)
       if (missing.size > 0) await sharedLoads.prefetch(missing)
     },
-    ageMs: (ref, userId) => {
-      const keys = [factKey('account', userId), ...keysNeeded(fromMemory, resourceQuery(ref, userId))]
-      return Math.max(0, ...keys.map((key) => memory.ageMs(key) ?? 0))
-    },
+    readMemory: (read) => (beginMemoryRead() ? read(fromMemory, ageMs) : undefined),
     invalidate: (keys) => {
       const invalidated = typeof keys === 'string' ? keys : new Set(keys)
       if (invalidated === 'everything') memory.clear()

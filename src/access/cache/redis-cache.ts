@@ -6,10 +6,10 @@ import type { Log } from '../../platform/log.ts'
 import type { Connection, Redis } from '../../platform/redis.ts'
 import { exactly } from '../policy/facts/definition.ts'
 import {
+  definitionOf,
   type Fact,
   type FactKey,
   type FactKind,
-  factDefinitions,
   factKinds,
   kindOf,
   partOf,
@@ -48,12 +48,14 @@ export type RedisLookup = { readonly key: FactKey } & (
  *
  * A full server that evicts nothing refuses writes: entries in it are served, and all else is a miss that is not filled.
  *
+ * Kinds that are `memoryOnly` are neither stored nor looked up, because their facts hold personal data.
+ *
  * Guarantee: losing any or all entries at any time costs only speed. An entry that does not match its schema is a miss.
  */
 export type RedisCache = {
   /**
    * Takes at most the timeout of `run` (20 ms by default) for all keys together, and does not reject. A key that could not
-   * be looked up, or whose entry is invalid, is left out: a miss whose value cannot be filled.
+   * be looked up, whose entry is invalid, or whose kind is not stored is left out: a miss whose value cannot be filled.
    */
   lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
   /** Fire and forget. */
@@ -123,8 +125,9 @@ type ScriptName = keyof typeof scripts
 export type CacheRedis = Pick<Redis<ScriptName>, 'run' | 'runBypassingBreaker' | 'serverRunId'>
 
 const entryOf = (fact: TSchema) => exactly({ at: t.Number(), fact })
+const isStored = (kind: FactKind): boolean => definitionOf(kind).memoryOnly !== true
 const entryChecks = new Map(
-  factKinds.map((kind) => [kind, TypeCompiler.Compile(entryOf(factDefinitions[kind].schema))]),
+  factKinds.filter(isStored).map((kind) => [kind, TypeCompiler.Compile(entryOf(definitionOf(kind).schema))]),
 )
 
 type Entry = Static<ReturnType<typeof entryOf>>
@@ -213,7 +216,9 @@ export const createRedisCache = ({
   return {
     counts,
     invalidate,
-    lookup: async (keys) => {
+    lookup: async (wanted) => {
+      const keys = wanted.filter((key) => isStored(kindOf(key)))
+      if (keys.length === 0) return []
       const replies = await redis.run(async (connection) => {
         const prefix = registry.prefixFor(connection.serverRunId)
         if (prefix === undefined) return undefined
@@ -226,6 +231,7 @@ export const createRedisCache = ({
       return replies.flatMap((reply, index) => read(keys[index] as FactKey, reply))
     },
     fill: (key, fact, nonce) => {
+      if (!isStored(kindOf(key))) return
       const livesMs = Math.round(ttlMs * (1 - 0.1 * Math.random()))
       const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis

@@ -21,6 +21,7 @@ import { createSignInStore } from '../../identity/sign-in-store.ts'
 import { createTokenUseStore } from '../../identity/token-use-store.ts'
 import { createTokenUses } from '../../identity/token-uses.ts'
 import { createOperators } from '../../identity/users/operators.ts'
+import { createProfiles } from '../../identity/users/profiles.ts'
 import { createUsers } from '../../identity/users/service.ts'
 import { createSignInFailures } from '../../identity/users/sign-in-failures.ts'
 import { createUserStore } from '../../identity/users/store.ts'
@@ -247,7 +248,7 @@ const composeAccounts = (
     keys,
     recordSecurityEvent: record,
   }: Infrastructure,
-  { caches: { changes }, access, warmUp }: AccessParts,
+  { caches: { changes, facts }, access, warmUp }: AccessParts,
   { userStore, operators, welcome, quotas, limits }: Shared,
   { generations }: GenerationParts,
   stack: AsyncDisposableStack,
@@ -259,6 +260,7 @@ const composeAccounts = (
   const hashOf = createAccountHash(secrets, 'sign-in-failures')
   const identity = createIdentity({
     store: identityStore,
+    profiles: createProfiles({ facts }),
     signInStore,
     hashOf,
     deviceTokens: createDeviceTokens(secrets),

@@ -35,7 +35,6 @@ export type Overrides = {
   report?: (line: string) => void
   clock?: Clock
   onStatement?: (text: string, pool: PoolName) => void
-  onNotice?: (text: string, pool: PoolName) => void
   /** Fetches the outputs of providers. */
   safeFetch?: SafeFetch
   /** Makes hashing cheap, for tests that are not about passwords. */
@@ -94,7 +93,6 @@ export const composeInfrastructure = async (
     route,
     budget,
     onStatement: overrides.onStatement,
-    onNotice: overrides.onNotice,
     onRefused,
   })
   stack.defer(() => database.close(closingMs))

@@ -1,5 +1,4 @@
 import type { TeamRole } from '../../access/policy/matrix.ts'
-import { highestId } from '../../kit/cursor.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import { type Place, toVisibleRows, type VisibleRows } from '../member-store.ts'
@@ -42,7 +41,7 @@ export const createInvitationStore = (sql: Sql) => ({
               ) s (status)
              where i.team_id = me.team_id
                and (${status}::text is null or s.status = ${status}::text)
-               and i.id < ${after ?? highestId}
+               and (${after}::uuid is null or i.id < ${after}::uuid)
              order by i.id desc limit ${limit + 1}) invitations on true
          where me.team_id = ${teamId} and me.user_id = ${userId}
          order by invitations.id desc`),

@@ -25,6 +25,8 @@ export type FactDefinition<K extends string = string, F = unknown> = {
   comparable?(fact: F, other: F | null, nowMs: number): unknown
   /** Its values stay out of logs. */
   readonly secret?: true
+  /** Its values stay out of Redis: the second tier neither stores such facts nor looks for them. */
+  readonly memoryOnly?: true
   /** Bytes in memory beyond those of a small object. */
   extraBytes?(fact: F): number
 }

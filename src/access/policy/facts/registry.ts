@@ -4,6 +4,7 @@ import { generation } from './generation.ts'
 import { grant } from './grant.ts'
 import { grants } from './grants.ts'
 import { media } from './media.ts'
+import { profile } from './profile.ts'
 import { project } from './project.ts'
 import { serviceKey } from './service-key.ts'
 import { session } from './session.ts'
@@ -15,6 +16,7 @@ import { session } from './session.ts'
 export const factDefinitions = {
   session,
   account,
+  profile,
   project,
   generation,
   media,

@@ -1,0 +1,106 @@
+import { Fault } from '../../fault.ts'
+import type { Deadline } from '../../kit/deadline.ts'
+import { factQuery, resourceQuery } from '../policy/facts/queries.ts'
+import type { ResourceFacts } from '../policy/facts/resource-walk.ts'
+import { type Action, has, publicActions, type ResourceRef } from '../policy/matrix.ts'
+import type { Facts } from '../policy/rules.ts'
+import type { DecisionCounters } from './decision-counters.ts'
+import type { FactCache } from './fact-cache.ts'
+import type { GatheredFacts } from './gather.ts'
+import { readAllFacts, readFacts } from './read-facts.ts'
+
+export type Question = { readonly userId: string; readonly action: Action; readonly resource: ResourceRef }
+
+/** Called synchronously for every decision, so it must be cheap. */
+export type OnDecision = (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
+
+/**
+ * The facts of decisions. Each decision is counted once, for the tier that its facts came from, and reported once.
+ *
+ * `peek...` read memory, under one reading of the lease, and are undefined where it lacks any fact; `gather...` load what it
+ * lacks, and reject with `database.unavailable` where the facts are stale and the action is not `read` or `download`.
+ */
+export type DecisionFacts = ReturnType<typeof createDecisionFacts>
+
+/** Only `read` and `download` may be decided on stale facts; any other action needs Postgres. */
+const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
+  if (stale && !has(publicActions, action)) throw new Fault('database.unavailable')
+}
+
+/** What the decisions on these questions need, the account of each user once. */
+const queriesOf = (questions: readonly Question[]) => [
+  ...Array.from(new Set(questions.map(({ userId }) => userId)), (userId) => factQuery('account', userId)),
+  ...questions.map(({ userId, resource }) => resourceQuery(resource, userId)),
+]
+
+export const createDecisionFacts = ({
+  facts: factCache,
+  decisionCounters,
+  onDecision,
+}: {
+  facts: FactCache
+  decisionCounters: DecisionCounters
+  onDecision: OnDecision
+}) => {
+  const peeked = (facts: Facts, ref: ResourceRef): Facts => {
+    decisionCounters.count('l1')
+    onDecision(facts.userId, ref, facts)
+    return facts
+  }
+
+  const gathered = (held: GatheredFacts, { userId, resource: ref }: Question): Facts => {
+    const resource = held.resource(ref, userId)
+    onDecision(userId, ref, resource)
+    return { userId, account: held.find('account', userId), ...resource }
+  }
+
+  return {
+    peek: (userId: string, ref: ResourceRef): Facts | undefined => {
+      const facts = factCache.peekFacts(ref, userId)
+      return facts && peeked(facts, ref)
+    },
+
+    /** With the age of the oldest fact. */
+    peekWithAge: (userId: string, ref: ResourceRef): { facts: Facts; ageMs: number } | undefined => {
+      let oldestMs = 0
+      const facts = factCache.readMemory((source, ageMs) =>
+        readFacts(
+          (kind, id) => {
+            const found = source(kind, id)
+            if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, ageMs(kind, id))
+            return found
+          },
+          ref,
+          userId,
+        ),
+      )
+      return facts && { facts: peeked(facts, ref), ageMs: oldestMs }
+    },
+
+    /** Those of each question, in their order, or of none. */
+    peekAll: (questions: readonly Question[]): Facts[] | undefined => {
+      const all = factCache.readMemory((source) => readAllFacts(source, questions))
+      if (all === undefined) return undefined
+      decisionCounters.count('l1', questions.length)
+      for (let at = 0; at < all.length; at += 1) {
+        const facts = all[at] as Facts
+        onDecision(facts.userId, (questions[at] as Question).resource, facts)
+      }
+      return all
+    },
+
+    gather: async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
+      const held = await factCache.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
+      refuseStale(held, action)
+      decisionCounters.count(held.tier)
+      return { facts: gathered(held, { userId, action, resource: ref }), gathered: held }
+    },
+
+    gatherAll: async (questions: readonly Question[], deadline: Deadline) => {
+      const held = await factCache.gather(queriesOf(questions), deadline)
+      for (const { action } of questions) refuseStale(held, action)
+      decisionCounters.count(held.tier, questions.length)
+      return { facts: questions.map((question) => gathered(held, question)), gathered: held }
+    },
+  }
+}
