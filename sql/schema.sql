@@ -2,6 +2,115 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+CREATE OR REPLACE FUNCTION public.accessible_generations(person uuid, wanted integer, to_owner boolean, to_anyone boolean, before uuid, size integer)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+declare
+  page uuid[] := '{}';
+  -- No id up to this one is part of the page.
+  below uuid := lowest_id();
+  found_ids uuid[];
+  found_in uuid[];
+  shared uuid[];
+  part integer;
+begin
+  perform from users where id = person and status = 'active';
+  if not found then return '{}'; end if;
+
+  if to_owner then
+    page := array(
+      select id from generations where owner_id = person and id < before order by id desc limit size);
+    below := coalesce(page[size], below);
+  end if;
+
+  if to_anyone then
+    found_ids := array(
+      select l.id from public_generations l
+       where l.id < before and l.id > below
+         and (select p.id from projects p where p.id = l.project_id and p.visibility = 'public') is not null
+       order by l.id desc limit size);
+    below := coalesce(found_ids[size], below);
+    page := page || found_ids;
+  end if;
+
+  shared := array(select project_id from project_access where user_id = person and actions & wanted <> 0);
+  if shared <> '{}' then
+    part := least(size, 2 + 2 * size / cardinality(shared));
+    -- The owner of a generation may do all that those may who share its project, or to_owner is false, and it may not.
+    if to_owner then
+      select array_agg(g.id), array_agg(s.id) into found_ids, found_in
+        from unnest(shared) s (id)
+       cross join lateral (
+         select id from generations where project_id = s.id and id < before and id > below order by id desc limit part) g;
+    else
+      select array_agg(g.id), array_agg(s.id) into found_ids, found_in
+        from unnest(shared) s (id)
+       cross join lateral (
+         select id from generations
+          where project_id = s.id and id < before and id > below and owner_id <> person order by id desc limit part) g;
+    end if;
+    page := page || found_ids;
+  end if;
+  if page = '{}' then return page; end if;
+  page := merge_page(page, size);
+  if shared = '{}' then return page; end if;
+
+  below := coalesce(page[size], below);
+  shared := array(
+    select in_project from unnest(found_ids, found_in) f (id, in_project)
+     where id > below group by in_project having count(*) = part);
+  if shared = '{}' then return page; end if;
+  if to_owner then
+    found_ids := array(
+      select g.id from unnest(shared) s (id)
+       cross join lateral (
+         select id from generations
+          where project_id = s.id and id < before and id > below order by id desc offset part limit size) g);
+  else
+    found_ids := array(
+      select g.id from unnest(shared) s (id)
+       cross join lateral (
+         select id from generations
+          where project_id = s.id and id < before and id > below and owner_id <> person
+          order by id desc offset part limit size) g);
+  end if;
+  return merge_page(page || found_ids, size);
+end $function$;
+comment on function accessible_generations(person uuid, wanted integer, to_owner boolean, to_anyone boolean, before uuid, size integer) is 'A page of the generations on which an active user may do the wanted actions. to_owner: their owner may do them, to_anyone: any user may do them in a public project.';
+
+CREATE OR REPLACE FUNCTION public.accessible_projects(person uuid, wanted integer, to_anyone boolean, before uuid, size integer)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+declare
+  page uuid[];
+  opened uuid[];
+begin
+  perform from users where id = person and status = 'active';
+  if not found then return '{}'; end if;
+  page := array(
+    select project_id from project_access
+     where user_id = person and project_id < before and actions & wanted <> 0 order by project_id desc limit size);
+  if not to_anyone then return page; end if;
+  opened := array(
+    select id from projects
+     where visibility = 'public' and id < before and id > coalesce(page[size], lowest_id())
+     order by id desc limit size);
+  return case when opened = '{}' then page else merge_page(page || opened, size) end;
+end $function$;
+comment on function accessible_projects(person uuid, wanted integer, to_anyone boolean, before uuid, size integer) is 'A page of the projects on which an active user may do the wanted actions. to_anyone: any user may do them on a public project.';
+
 CREATE OR REPLACE FUNCTION public.add_media_bytes(owners uuid[], objects text[], sign integer)
  RETURNS void
  LANGUAGE plpgsql
@@ -204,6 +313,56 @@ begin
   return null;
 end $function$;
 comment on function keep_credit_balance() is 'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
+
+CREATE OR REPLACE FUNCTION public.list_changed_generation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform share_project_access(array_remove(array[old.project_id, new.project_id], null));
+  delete from public_generations where id = old.id;
+  if tg_op = 'UPDATE' then
+    insert into public_generations (id, project_id)
+    select new.id, p.id from projects p where p.id = new.project_id and p.visibility = 'public'
+        on conflict (id) do update set project_id = excluded.project_id;
+  end if;
+  return null;
+end $function$;
+comment on function list_changed_generation() is 'Keeps public_generations when a generation is moved to another project or deleted.';
+
+CREATE OR REPLACE FUNCTION public.list_generations_of_project()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform require_read_committed();
+  perform lock_project_access(new.id);
+  if new.visibility = 'public' then
+    insert into public_generations (id, project_id)
+    select g.id, g.project_id from generations g where g.project_id = new.id
+        on conflict (id) do update set project_id = excluded.project_id;
+  else
+    delete from public_generations where id in (select g.id from generations g where g.project_id = new.id);
+  end if;
+  return null;
+end $function$;
+comment on function list_generations_of_project() is 'Adds the generations of a project that became public to public_generations, or removes them.';
+
+CREATE OR REPLACE FUNCTION public.list_new_generations()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform share_project_access(array(select distinct project_id from added where project_id is not null));
+  insert into public_generations (id, project_id)
+  select a.id, a.project_id from added a join projects p on p.id = a.project_id and p.visibility = 'public'
+      on conflict (id) do update set project_id = excluded.project_id;
+  return null;
+end $function$;
+comment on function list_new_generations() is 'Adds new generations of public projects to public_generations.';
 
 CREATE OR REPLACE FUNCTION public.lock_access_of_users(changed uuid[])
  RETURNS void
@@ -419,6 +578,13 @@ begin
 end $function$;
 comment on function lock_usage(person uuid, quotas text[]) is 'Locks what an account holds until the transaction ends, so that quotas hold, and returns how much of each quota it uses.';
 
+CREATE OR REPLACE FUNCTION public.lowest_id()
+ RETURNS uuid
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '00000000-0000-0000-0000-000000000000'::uuid;
+comment on function lowest_id() is 'Below every id.';
+
 CREATE OR REPLACE FUNCTION public.max_hottest_pairs()
  RETURNS integer
  LANGUAGE sql
@@ -471,6 +637,34 @@ begin
   perform refresh_project_access(mended);
 end $function$;
 comment on function mend_project_access(mended uuid[]) is 'Recomputes project_access for the given projects, under their locks.';
+
+CREATE OR REPLACE FUNCTION public.mend_public_generations(mended uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform share_project_access(array(
+    select project_id from generations where id = any (mended) and project_id is not null));
+  perform set_config('velro.computes_access', 'on', true);
+  delete from public_generations where id = any (mended);
+  insert into public_generations (id, project_id)
+  select e.id, e.project_id from public_generations_expected e where e.id = any (mended)
+      on conflict (id) do update set project_id = excluded.project_id;
+  perform set_config('velro.computes_access', '', true);
+end $function$;
+comment on function mend_public_generations(mended uuid[]) is 'Recomputes public_generations for the given generations.';
+
+CREATE OR REPLACE FUNCTION public.merge_page(ids uuid[], size integer)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  return array(select distinct id from unnest(ids) id order by id desc limit size);
+end $function$;
+comment on function merge_page(ids uuid[], size integer) is 'The newest of these ids, each once, in descending order.';
 
 CREATE OR REPLACE FUNCTION public.next_event_position()
  RETURNS bigint
@@ -1161,6 +1355,17 @@ BEGIN ATOMIC
 END;
 comment on function touched_facts() is 'The invalidation keys that this transaction has recorded and not published yet, with duplicates.';
 
+CREATE OR REPLACE FUNCTION public.unlist_generations()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  delete from public_generations;
+  return null;
+end $function$;
+comment on function unlist_generations() is 'Empties public_generations after generations was truncated.';
+
 CREATE OR REPLACE FUNCTION public.usage_lock_seed()
  RETURNS bigint
  LANGUAGE sql
@@ -1199,6 +1404,50 @@ CREATE OR REPLACE FUNCTION public.user_access_lock_seed()
  IMMUTABLE PARALLEL SAFE
 RETURN '7301950218'::bigint;
 comment on function user_access_lock_seed() is 'Hash seed of the advisory locks under which the effective access of one user, or to one project, changes.';
+
+CREATE OR REPLACE FUNCTION public.users_with_access(kind text, resource uuid, wanted integer, to_owner boolean, to_anyone boolean, listing_everyone boolean, before uuid, size integer, OUT everyone boolean, OUT page uuid[])
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+declare
+  project uuid := resource;
+  generation uuid := resource;
+  owner uuid;
+begin
+  if kind = 'media' then
+    -- Media follow their generation once it is completed. Uploads have none.
+    select m.generation_id, m.owner_id into generation, owner from media m where m.id = resource;
+    if generation is not null then
+      select g.owner_id, g.project_id into owner, project from generations g
+       where g.id = generation and g.status = 'completed';
+    else
+      project := null;
+    end if;
+  elsif kind = 'generation' then
+    select g.owner_id, g.project_id into owner, project from generations g where g.id = resource;
+  end if;
+  everyone := to_anyone and exists (select from projects p where p.id = project and p.visibility = 'public');
+  if everyone and listing_everyone then
+    page := array(select u.id from users u where u.status = 'active' and u.id < before order by u.id desc limit size);
+    return;
+  end if;
+  page := array(
+    select a.user_id from project_access a
+     where a.project_id = project and a.user_id < before and a.actions & wanted <> 0
+       and a.user_id is distinct from owner
+       and (select u.status from users u where u.id = a.user_id) = 'active'
+     order by a.user_id desc limit size);
+  -- For the owner of a generation, ownership decides alone.
+  if to_owner and owner < before and (select u.status from users u where u.id = owner) = 'active' then
+    page := merge_page(page || owner, size);
+  end if;
+end $function$;
+comment on function users_with_access(kind text, resource uuid, wanted integer, to_owner boolean, to_anyone boolean, listing_everyone boolean, before uuid, size integer, OUT everyone boolean, OUT page uuid[]) is 'A page of the active users who may do the wanted actions on a resource as its owner or through a team, and whether every user may, because it is in a public project.';
 
 CREATE OR REPLACE FUNCTION public.wrong_usage(first uuid, last uuid)
  RETURNS SETOF uuid
@@ -1444,6 +1693,10 @@ create table generations (
 CREATE INDEX generations__owner_id ON public.generations USING btree (owner_id, id);
 CREATE INDEX generations__project_id ON public.generations USING btree (project_id, id) WHERE (project_id IS NOT NULL);
 CREATE INDEX generations__reference_media_id ON public.generations USING btree (reference_media_id) WHERE (reference_media_id IS NOT NULL);
+CREATE TRIGGER listed_by_delete AFTER DELETE ON public.generations FOR EACH ROW WHEN ((old.project_id IS NOT NULL)) EXECUTE FUNCTION list_changed_generation();
+CREATE TRIGGER listed_by_insert AFTER INSERT ON public.generations REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION list_new_generations();
+CREATE TRIGGER listed_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION unlist_generations();
+CREATE TRIGGER listed_by_update AFTER UPDATE OF id, project_id ON public.generations FOR EACH ROW WHEN (((old.id IS DISTINCT FROM new.id) OR (old.project_id IS DISTINCT FROM new.project_id))) EXECUTE FUNCTION list_changed_generation();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.generations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('generation');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.generations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_generations();
@@ -1655,6 +1908,7 @@ create table projects (
 );
 CREATE INDEX projects__owner_id ON public.projects USING btree (owner_id, id);
 CREATE INDEX projects__public ON public.projects USING btree (id) WHERE (visibility = 'public'::text);
+CREATE TRIGGER listed_by_visibility AFTER UPDATE OF visibility ON public.projects FOR EACH ROW WHEN (((old.visibility = 'public'::text) <> (new.visibility = 'public'::text))) EXECUTE FUNCTION list_generations_of_project();
 CREATE TRIGGER project_access AFTER INSERT OR UPDATE OF owner_id, visibility ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_on_project();
 CREATE TRIGGER project_access_after AFTER DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_after_removal();
 CREATE TRIGGER project_access_before BEFORE DELETE ON public.projects FOR EACH ROW EXECUTE FUNCTION project_access_before_removal();
@@ -1668,6 +1922,16 @@ CREATE TRIGGER usage_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STAT
 CREATE TRIGGER usage_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
 comment on table projects is 'Projects. A private project ignores its grants and keeps them.';
 comment on column projects.allow_derivatives is 'Whether users other than its owner may create children of a generation in this project.';
+
+create table public_generations (
+  id uuid not null,
+  project_id uuid not null,
+  constraint public_generations__pkey PRIMARY KEY (id) INCLUDE (project_id)
+);
+CREATE TRIGGER given_rows BEFORE INSERT ON public.public_generations FOR EACH ROW WHEN (((pg_trigger_depth() = 0) AND (current_setting('velro.computes_access'::text, true) IS DISTINCT FROM 'on'::text))) EXECUTE FUNCTION skip_computed_rows();
+CREATE TRIGGER given_statement BEFORE INSERT ON public.public_generations FOR EACH STATEMENT WHEN (((pg_trigger_depth() = 0) AND (current_setting('velro.computes_access'::text, true) IS DISTINCT FROM 'on'::text))) EXECUTE FUNCTION skip_computed_rows();
+comment on table public_generations is 'The generations of public projects, maintained by triggers in the transaction of each change. No foreign keys, because their locks would break the lock order.';
+comment on column public_generations.project_id is 'Included in the index, so a list reads only the index.';
 
 create table redis_registrations (
   instance text not null,
@@ -2053,3 +2317,11 @@ create view project_access_expected as
   WHERE (actions > 0)
   GROUP BY user_id, project_id;
 comment on view project_access_expected is 'Effective access computed from projects, grants, members and access_rules: the rows that project_access must hold.';
+
+create view public_generations_expected as
+ SELECT g.id,
+    g.project_id
+   FROM (projects p
+     JOIN generations g ON ((g.project_id = p.id)))
+  WHERE (p.visibility = 'public'::text);
+comment on view public_generations_expected is 'The rows that public_generations must hold.';

@@ -36,3 +36,8 @@ create or replace function usage_lock_seed() returns bigint
   return 7301950219;
 comment on function usage_lock_seed() is
   'Hash seed of the advisory locks under which what an account holds grows.';
+
+create or replace function lowest_id() returns uuid
+  language sql immutable parallel safe
+  return '00000000-0000-0000-0000-000000000000'::uuid;
+comment on function lowest_id() is 'Below every id.';

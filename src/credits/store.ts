@@ -1,3 +1,4 @@
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import type { EntryKind } from './model.ts'
@@ -45,7 +46,7 @@ export const createCreditStore = (sql: Sql) => {
     list: (deadline: Deadline, userId: string, { after, limit }: Place): Promise<EntryRow[]> =>
       deadline.run(sql<EntryRow[]>`
         select ${columns(sql)} from credit_ledger
-         where user_id = ${userId} and (${after}::uuid is null or id < ${after}::uuid)
+         where user_id = ${userId} and id < ${after ?? highestId}
          order by id desc limit ${limit + 1}`),
 
     /**

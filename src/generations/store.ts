@@ -76,20 +76,21 @@ const columnsFor = (sql: Sql, userId: string | Fragment) => sql`
            case g.status when 'completed' then 1 else 0 end)::float8 as progress,
   exists (select from generation_favorites f where f.user_id = ${userId} and f.generation_id = g.id) as favorite`
 
-const filterConditions = (
+/** The condition that the filters make of columns of `g`; undefined without any. */
+const toCondition = (
   sql: Sql,
-  userId: string,
   { projectId, ownerId, status, intent, model, favorite }: GenerationFilter,
-) => {
+): Fragment | undefined => {
   const conditions = [
     projectId !== undefined && sql`and g.project_id = ${projectId}`,
     ownerId !== undefined && sql`and g.owner_id = ${ownerId}`,
     status !== undefined && sql`and g.status = ${status}`,
     intent !== undefined && sql`and g.intent = ${intent}`,
     model !== undefined && sql`and g.model = ${model}`,
-    favorite && sql`and g.id in (select generation_id from generation_favorites where user_id = ${userId})`,
-  ]
-  return conditions.filter((condition) => condition !== false).reduce((all, next) => sql`${all} ${next}`, sql``)
+    // The list of favorites is itself read from them.
+    favorite && sql``,
+  ].filter((condition) => condition !== false)
+  return conditions.length === 0 ? undefined : conditions.reduce((all, next) => sql`${all} ${next}`)
 }
 
 const createReads = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'>) => ({
@@ -133,15 +134,16 @@ const createReads = (sql: Sql, listing: Pick<ListingStore, 'readableGenerations'
 
   /**
    * The generations a user may read, newest first, in one statement and so in one snapshot. Returns one row more than
-   * `limit`. Cost: the page is limited before the join, because otherwise the planner may scan the whole table.
+   * `limit`. The rows are looked up by the ids of the page one by one, which the planner cannot turn into a join.
    */
   list: (deadline: Deadline, userId: string, filter: GenerationFilter): Promise<GenerationRow[]> =>
     deadline.run(sql<GenerationRow[]>`
-      select ${columnsFor(sql, userId)}
-        from (select id from ${listing.readableGenerations(userId, filter, filterConditions(sql, userId, filter))} readable
-               order by id desc limit ${filter.limit + 1}) page
-        join generations g on g.id = page.id
-       order by g.id desc`),
+      select shown.*
+        from (select readable.id
+                from ${listing.readableGenerations(userId, filter, filter, toCondition(sql, filter))} readable (id)
+               order by readable.id desc limit ${filter.limit + 1}) page
+       cross join lateral (select ${columnsFor(sql, userId)} from generations g where g.id = page.id limit 1) shown
+       order by page.id desc`),
 
   /**
    * The ancestors of a generation that still exist, nearest first, and the number it was created with; undefined when

@@ -1,6 +1,7 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/account.ts'
 import { Fault } from '../fault.ts'
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
@@ -151,7 +152,7 @@ export const createIdentityStore = (sql: Sql) => ({
     deadline.run(sql<SessionRow[]>`
       select ${sessionColumns(sql)} from sessions s
        where user_id = ${userId} and ended_at is null and least(idle_expires_at, expires_at) > ${now}
-         and (${after}::uuid is null or id < ${after}::uuid)
+         and id < ${after ?? highestId}
        order by id desc limit ${limit + 1}`),
 
   /** Deletes up to 5,000 sessions that ended or expired before `before`, with their refresh tokens. Returns how many. */

@@ -8,6 +8,13 @@ import { isId } from './id.ts'
  */
 export const encodeCursor = (lastId: string): string => encodeBase64url(Buffer.from(lastId))
 
+/**
+ * Where the first page of a list begins: a statement that compares with these in place of a cursor has one text and one plan
+ * for every page, and reads an index from there on. No id is one of them.
+ */
+export const highestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+export const lowestId = '00000000-0000-0000-0000-000000000000'
+
 /** The id in a cursor, or undefined when it is malformed. */
 export const decodeCursor = (cursor: string): string | undefined => {
   const bytes = decodeBase64url(cursor)

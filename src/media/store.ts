@@ -1,3 +1,4 @@
+import { highestId, lowestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 
@@ -50,14 +51,14 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
     list: (deadline: Deadline, generationId: string, { after, limit }: PageRequest): Promise<MediaRow[]> =>
       deadline.run(sql<MediaRow[]>`
         select * from ${rows}
-         where generation_id = ${generationId} and (${after}::uuid is null or id > ${after}::uuid)
+         where generation_id = ${generationId} and id > ${after ?? lowestId}
          order by id limit ${limit + 1}`),
 
     /** The uploads of a user, newest first. Returns up to `limit` + 1 rows. */
     listUploads: (deadline: Deadline, ownerId: string, { after, limit }: PageRequest): Promise<MediaRow[]> =>
       deadline.run(sql<MediaRow[]>`
         select * from ${rows}
-         where generation_id is null and owner_id = ${ownerId} and (${after}::uuid is null or id < ${after}::uuid)
+         where generation_id is null and owner_id = ${ownerId} and id < ${after ?? highestId}
          order by id desc limit ${limit + 1}`),
 
     /** Claims objects, whether new or already stored: the sweep deletes none of them for as long as its claim lives. */

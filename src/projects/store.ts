@@ -1,6 +1,7 @@
 import type { ListingStore, Place } from '../access/listing/listing-store.ts'
 import type { GenerationStatus, Intent } from '../access/policy/matrix.ts'
 import { type AccessLevel, actionBit, type TeamRole, type Visibility } from '../access/policy/matrix.ts'
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
 import type { ProjectChanges } from './model.ts'
@@ -55,18 +56,15 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
   },
 
   /**
-   * The projects that a user may read, newest first, in one statement. One row more than `limit`. The ids are limited
-   * before the join; otherwise Postgres may scan the whole table.
+   * The projects that a user may read, newest first, in one statement. One row more than `limit`. The rows are looked up by the
+   * ids of the page one by one, which the planner cannot turn into a join.
    */
-  list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> => {
-    const and = ownerId === undefined ? sql`` : sql`and p.owner_id = ${ownerId}`
-    return deadline.run(sql<ProjectRow[]>`
-      select ${projectColumns(sql)}
-        from (select id from ${listing.readableProjects(userId, place, and)} readable
-               order by id desc limit ${place.limit + 1}) page
-        join projects on projects.id = page.id
-       order by projects.id desc`)
-  },
+  list: (deadline: Deadline, userId: string, { ownerId, ...place }: ProjectFilter): Promise<ProjectRow[]> =>
+    deadline.run(sql<ProjectRow[]>`
+      select shown.*
+        from ${listing.readableProjects(userId, place, ownerId)} page (id)
+       cross join lateral (select ${projectColumns(sql)} from projects where projects.id = page.id limit 1) shown
+       order by page.id desc`),
 
   insert: async (tx: TransactionSql, project: Omit<ProjectRow, 'created_at' | 'updated_at'>): Promise<ProjectRow> => {
     const [row] = await tx<ProjectRow[]>`
@@ -123,7 +121,7 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     deadline.run(sql<(GrantRow & { id: string })[]>`
       select ${grantColumns(sql)}, g.team_id as id, t.name as team_name
         from project_grants g join teams t on t.id = g.team_id
-       where g.project_id = ${projectId} ${after === null ? sql`` : sql`and g.team_id < ${after}`}
+       where g.project_id = ${projectId} and g.team_id < ${after ?? highestId}
        order by g.team_id desc limit ${limit + 1}`),
 
   /**

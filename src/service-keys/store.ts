@@ -1,4 +1,5 @@
 import type { Scope } from '../access/policy/matrix.ts'
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 
@@ -38,7 +39,7 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
     list: (deadline: Deadline, { after, limit }: Place): Promise<ServiceKeyRow[]> =>
       deadline.run(sql<ServiceKeyRow[]>`
         select ${columns(sql)} from service_keys
-         where ${after}::uuid is null or id < ${after}::uuid
+         where id < ${after ?? highestId}
          order by id desc limit ${limit + 1}`),
 
     /** Undefined when there is no such key or it is revoked. */

@@ -1,4 +1,5 @@
 import type { TeamRole } from '../access/policy/matrix.ts'
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import type { AssignableRole } from './model.ts'
@@ -48,7 +49,7 @@ export const createMemberStore = (sql: Sql) => ({
           left join lateral (
             select m.user_id as id, m.role, m.joined_at, u.display_name
               from team_members m join users u on u.id = m.user_id
-             where m.team_id = me.team_id and (${after}::uuid is null or m.user_id < ${after}::uuid)
+             where m.team_id = me.team_id and m.user_id < ${after ?? highestId}
              order by m.user_id desc limit ${limit + 1}) members on true
          where me.team_id = ${id} and me.user_id = ${userId}
          order by members.id desc`),

@@ -1,4 +1,5 @@
 import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
+import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import { createMemberStore, findRole, type Place } from './member-store.ts'
@@ -49,7 +50,7 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     list: (deadline: Deadline, userId: string, { after, limit }: Place): Promise<TeamRow[]> =>
       deadline.run(sql<TeamRow[]>`
         select ${columns(sql)} from team_members me join teams t on t.id = me.team_id
-         where me.user_id = ${userId} and (${after}::uuid is null or me.team_id < ${after}::uuid)
+         where me.user_id = ${userId} and me.team_id < ${after ?? highestId}
          order by me.team_id desc limit ${limit + 1}`),
 
     /**

@@ -3,6 +3,7 @@ import { accessCheckPollMs, createAccessRepair, pauseAfter } from '../../src/acc
 import { createEffectiveAccessStore, findAccessDifferences } from '../../src/access/cache/effective-access-store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
+import { newId } from '../../src/kit/id.ts'
 import { countMigrations } from '../../src/platform/migrate.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { api, type Person, startApp, type TestApp } from '../harness.ts'
@@ -200,4 +201,40 @@ test('differences in several slices of projects are all found, and rows of proje
   await repair.run()
   expect(await findAccessDifferences(sql)).toEqual([])
   expect(lines.find(({ event }) => event === 'access.rows_differ')?.['found']).toBe(5_201)
+})
+
+test('generations in public projects, changed by hand, are listed as the base tables say when the check has run', async () => {
+  const isListed = async (id: string) => {
+    const path = '/api/v1/authorization/accessible?type=generation&action=read&limit=100'
+    const { body } = await api(fixture.baseUrl).get(path, { token: member.token })
+    return body.items.some((item: { id: string }) => item.id === id)
+  }
+  const [opened, closed, moved, other] = Array.from({ length: 4 }, () => newId())
+  const projects = Array.from({ length: 2 }, () => newId())
+  const [shown, hidden] = projects as [string, string]
+  await sql`
+    insert into projects (id, owner_id, name, visibility)
+    values (${shown}, ${owner.id}, 'P', 'private'), (${hidden}, ${owner.id}, 'P', 'public')`
+  for (const id of [opened, closed, moved, other] as string[]) {
+    await sql`
+      insert into generations (id, owner_id, project_id, model, prompt)
+      values (${id}, ${owner.id}, ${id === opened ? shown : hidden}, 'm', 'p')`
+  }
+  await fixture.caughtUp()
+  expect([await isListed(opened as string), await isListed(closed as string)]).toEqual([false, true])
+  await sql.begin(async (tx) => {
+    await tx`set local session_replication_role = replica`
+    await tx`update generations set project_id = null where id = ${moved as string}`
+    await tx`update projects set visibility = 'public' where id = ${shown}`
+    await tx`update projects set visibility = 'private' where id = ${hidden}`
+  })
+  // What is hidden is so at once: a list looks at the project.
+  for (const id of [closed, moved, other] as string[]) expect(await isListed(id)).toBe(false)
+  lines.length = 0
+  await repair.run()
+  expect(await isListed(opened as string)).toBe(true)
+  expect(lines.find(({ event }) => event === 'access.lists_differ')?.['found']).toBe(4)
+  lines.length = 0
+  await repair.run()
+  expect(lines).toEqual([])
 })

@@ -96,12 +96,14 @@ export const withoutTriggers = (sql: Sql, work: (tx: TransactionSql) => Promise<
 export const insertInBulk = async (sql: Sql, insert: (tx: TransactionSql) => Promise<unknown>): Promise<void> => {
   await withoutTriggers(sql, insert)
   await sql`select refresh_project_access(array(select id from projects))`
+  await sql`select mend_public_generations(array(select id from public_generations_expected))`
 }
 
 /** Removes the projects and grants that `insertInBulk` inserted; deleting them row by row costs seconds. */
 export const removeInBulk = (sql: Sql): Promise<unknown> =>
   withoutTriggers(sql, async (tx) => {
     await tx`delete from project_access`
+    await tx`delete from public_generations`
     await tx`delete from project_grants`
     await tx`delete from projects`
   })

@@ -46,6 +46,7 @@ export const fill = async (sql: Sql, { users, teams, projects, generations }: Si
              case when n % 10 = 9 then null else ${idIn(tx, 'project', `n * 13 % ${projects}`)} end, 'm', 'p', 'completed'
         from generate_series(0, ${generations - 1}) n`
     await tx`insert into project_access select * from project_access_expected`
+    await tx`insert into public_generations select * from public_generations_expected`
   })
   await sql`vacuum analyze`
 }

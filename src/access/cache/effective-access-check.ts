@@ -1,4 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
+import { lowestId } from '../../kit/cursor.ts'
 import type { StartDeadline } from '../../kit/deadline.ts'
 import type { Log } from '../../platform/log.ts'
 import type { Changes } from '../invalidation/committed-change.ts'
@@ -15,8 +16,6 @@ const mendMs = 30_000
 const projectsPerMend = 100
 const maxLogged = 100
 
-const firstId = '00000000-0000-0000-0000-000000000000'
-
 /** The pause after a check: 20 times its duration, between 30 s and an hour. */
 export const pauseAfter = (tookMs: number): number => Math.min(Math.max(pauseFactor * tookMs, minPauseMs), maxPauseMs)
 
@@ -27,6 +26,7 @@ type Triggers = {
 }
 
 type Slice = Awaited<ReturnType<EffectiveAccessStore['findDifferencesAfter']>>
+type ListSlice = Awaited<ReturnType<EffectiveAccessStore['findListDifferencesAfter']>>
 
 type Dependencies = {
   readonly store: EffectiveAccessStore
@@ -37,7 +37,8 @@ type Dependencies = {
 }
 
 /**
- * Compares the effective-access rows with the base tables, and mends what differs. Triggers keep the rows correct, so a
+ * Compares the effective-access rows and the list of generations in public projects with the base tables, and mends what
+ * differs. Triggers keep the rows correct, so a
  * difference means that a table was changed without them: with `session_replication_role = replica`, with a disabled
  * trigger, or in access_rules.
  *
@@ -92,7 +93,7 @@ export const createAccessRepair = ({ store, changes, startDeadline, clock, log }
     const sample: AccessDifference[] = []
     const mended = new Set<string>()
     let found = 0
-    for (let after: string | undefined = firstId; after !== undefined; ) {
+    for (let after: string | undefined = lowestId; after !== undefined; ) {
       const slice: Slice = await store.findDifferencesAfter(after)
       const differences = slice.differences.filter(({ project_id }) => !mended.has(project_id))
       if (differences.length === 0) {
@@ -107,6 +108,29 @@ export const createAccessRepair = ({ store, changes, startDeadline, clock, log }
     return { found, sample }
   }
 
+  /** As `compareAndMend`, for the list of generations of public projects. Returns how many were mended. */
+  const compareAndMendLists = async (): Promise<number> => {
+    const mended = new Set<string>()
+    for (let after: string | undefined = lowestId; after !== undefined; ) {
+      const slice: ListSlice = await store.findListDifferencesAfter(after)
+      const generations = slice.generations.filter((id) => !mended.has(id))
+      if (generations.length === 0) {
+        after = slice.next
+        continue
+      }
+      await changes.commitAndInvalidate(startDeadline(mendMs), (tx) => store.mendLists(tx, generations))
+      for (const id of generations) mended.add(id)
+    }
+    if (mended.size > 0) {
+      const generations = [...mended].slice(0, maxLogged)
+      log.error(
+        { event: 'access.lists_differ', generations, found: mended.size },
+        'the list of generations in public projects differed from the base tables; it was recomputed',
+      )
+    }
+    return mended.size
+  }
+
   const check = async ({ enabled, left }: Triggers): Promise<void> => {
     const startedMs = clock.monotonic()
     for (const { trigger, error } of left) {
@@ -114,8 +138,9 @@ export const createAccessRepair = ({ store, changes, startDeadline, clock, log }
     }
     const restored = await restoreRules()
     const { found, sample } = await compareAndMend()
+    const unlisted = await compareAndMendLists()
     // Changes made without triggers were not invalidated, whether or not they changed effective access.
-    if (found > 0 || enabled.length > 0 || left.length > 0 || restored) {
+    if (found > 0 || unlisted > 0 || enabled.length > 0 || left.length > 0 || restored) {
       await changes.commitAndInvalidate(startDeadline(mendMs), store.invalidateEverything)
     }
     const tookMs = Math.round(clock.monotonic() - startedMs)

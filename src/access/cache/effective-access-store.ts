@@ -1,3 +1,4 @@
+import { highestId } from '../../kit/cursor.ts'
 import type { Queryable, Sql, TransactionSql } from '../../platform/postgres.ts'
 import { accessLevels, levelActions, ownerActions, roleActions, teamRoles } from '../policy/matrix.ts'
 
@@ -45,6 +46,7 @@ export const findAccessDifferences = (sql: Queryable): Promise<AccessDifference[
 
 /** Projects that one statement of the check compares, so that its time and memory have a bound. */
 const projectsPerSlice = 5_000
+const generationsPerSlice = 50_000
 
 export type DisabledTrigger = { readonly table: string; readonly name: string }
 
@@ -78,7 +80,7 @@ export const createEffectiveAccessStore = (batch: Sql, builtMigrations: number) 
   ): Promise<{ differences: AccessDifference[]; next: string | undefined }> => {
     const [last] = await batch<{ id: string }[]>`
       select id from projects where id > ${after} order by id limit 1 offset ${projectsPerSlice - 1}`
-    const end = last?.id ?? 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    const end = last?.id ?? highestId
     const differences = await batch<AccessDifference[]>`
       select user_id, project_id, actual.actions as actual, expected.actions as expected
         from (select user_id, project_id, actions, owned from project_access
@@ -89,6 +91,23 @@ export const createEffectiveAccessStore = (batch: Sql, builtMigrations: number) 
        where (actual.actions, actual.owned) is distinct from (expected.actions, expected.owned)
        limit 1000`
     return { differences, next: last?.id }
+  },
+
+  /** Generations whose row in public_generations is wrong, up to 1,000, in slices of generations by id. Locks nothing. */
+  findListDifferencesAfter: async (after: string): Promise<{ generations: string[]; next: string | undefined }> => {
+    const [last] = await batch<{ id: string }[]>`
+      select id from generations where id > ${after} order by id limit 1 offset ${generationsPerSlice - 1}`
+    const end = last?.id ?? highestId
+    const differences = await batch<{ id: string }[]>`
+      select id from (select id, project_id from public_generations where id > ${after} and id <= ${end}) actual
+        full join (select id, project_id from public_generations_expected where id > ${after} and id <= ${end}) expected
+       using (id)
+       where actual.project_id is distinct from expected.project_id limit 1000`
+    return { generations: differences.map(({ id }) => id), next: last?.id }
+  },
+
+  mendLists: async (tx: TransactionSql, generationIds: readonly string[]): Promise<void> => {
+    await tx`select mend_public_generations(${[...generationIds]}::uuid[])`
   },
 
   /** Recomputes the access to these projects, under their locks. */

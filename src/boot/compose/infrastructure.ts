@@ -35,6 +35,7 @@ export type Overrides = {
   report?: (line: string) => void
   clock?: Clock
   onStatement?: (text: string, pool: PoolName) => void
+  onNotice?: (text: string, pool: PoolName) => void
   /** Fetches the outputs of providers. */
   safeFetch?: SafeFetch
   /** Makes hashing cheap, for tests that are not about passwords. */
@@ -93,6 +94,7 @@ export const composeInfrastructure = async (
     route,
     budget,
     onStatement: overrides.onStatement,
+    onNotice: overrides.onNotice,
     onRefused,
   })
   stack.defer(() => database.close(closingMs))

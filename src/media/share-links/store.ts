@@ -1,3 +1,4 @@
+import { highestId } from '../../kit/cursor.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
 
@@ -31,7 +32,7 @@ export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
     deadline.run(sql<ShareLinkRow[]>`
       select id, media_id, label, created_by, created_at, expires_at from share_links
        where media_id = ${mediaId} and (expires_at is null or expires_at > ${now})
-         and (${after}::uuid is null or id < ${after}::uuid)
+         and id < ${after ?? highestId}
        order by id desc limit ${limit + 1}`),
 
   /** Locks the media row for no key update, so that concurrent counts queue, and counts its valid links. Undefined: no such media. */

@@ -1,4 +1,5 @@
 import type { TeamRole } from '../../access/policy/matrix.ts'
+import { highestId } from '../../kit/cursor.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import { type Place, toVisibleRows, type VisibleRows } from '../member-store.ts'
@@ -41,7 +42,7 @@ export const createInvitationStore = (sql: Sql) => ({
               ) s (status)
              where i.team_id = me.team_id
                and (${status}::text is null or s.status = ${status}::text)
-               and (${after}::uuid is null or i.id < ${after}::uuid)
+               and i.id < ${after ?? highestId}
              order by i.id desc limit ${limit + 1}) invitations on true
          where me.team_id = ${teamId} and me.user_id = ${userId}
          order by invitations.id desc`),
