@@ -91,6 +91,11 @@ export const sizeOf = (key: string, fact: Fact[FactKind] | undefined): number =>
 /** The most of memory that is taken by ids that do not exist: a client can ask about any number of them. */
 const maxAbsentShare = 0.1
 
+/** The last part of the life of a fact in which a use of it has it renewed. */
+const renewAheadShare = 0.2
+/** How often facts are renewed, as a part of their life: several times before one that is due expires. */
+const renewEveryShare = 1 / 60
+
 /** How long a load for many decisions waits for its turn; as long as a request waits at most by default. */
 const maxTurnMs = 5_000
 
@@ -113,11 +118,31 @@ const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: Outa
   },
 })
 
+/** One renewal after the other. Returns how to end them. */
+const renewRepeatedly = (facts: Pick<FactCache, 'renew'>, everyMs: number, log: Log): (() => void) => {
+  let isRunning = false
+  const renew = async () => {
+    if (isRunning) return
+    isRunning = true
+    try {
+      await facts.renew()
+    } catch (error) {
+      // They expire, and the next request loads them.
+      log.debug({ error }, 'facts not renewed')
+    } finally {
+      isRunning = false
+    }
+  }
+  const timer = setInterval(renew, everyMs)
+  return () => clearInterval(timer)
+}
+
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
   const { hooks = noOutageHooks } = dependencies
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
-  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent })
+  const renewAheadMs = limits.ttlMs * renewAheadShare
+  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent, renewAheadMs })
   const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
   const pendingInvalidations = createPendingInvalidations(realClock)
   const registry = createRedisRegistry({
@@ -235,6 +260,8 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     timing: timing?.lease,
   })
 
+  const stopRenewing = renewRepeatedly(facts, limits.ttlMs * renewEveryShare, log)
+
   return {
     facts,
     memory,
@@ -248,6 +275,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     staleDetector,
     close: async () => {
       staleDetector.stop()
+      stopRenewing()
       await bus.close()
       await outbox.close()
       await registry.close()

@@ -16,6 +16,8 @@ type Entry<V> = {
   /** When the value was read from its source, on the monotonic clock. */
   asOfMs: number
   expiresAtMs: number
+  /** From when on a use makes the value due for renewal. */
+  renewFromMs: number
   bytes: number
   newer: Entry<V> | undefined
   older: Entry<V> | undefined
@@ -42,6 +44,8 @@ export type TtlMap<V> = {
   update(key: string, change: (value: V) => V | undefined): void
   delete(key: string): void
   clear(): void
+  /** The keys of values that were used within `renewAheadMs` of their expiry, each once. The next call returns only further ones. */
+  takeDue(): string[]
   /** The age of the entry, expired or not; undefined without one. */
   ageMs(key: string): number | undefined
   /** Keys, most recently used first. */
@@ -67,6 +71,8 @@ export type TtlMapOptions<V> = {
   /** Estimated size of an entry in bytes. Default: 0. */
   sizeOf?: (key: string, value: V | undefined) => number
   ttlMs: number
+  /** How long before its expiry a value that is used is due for renewal. Default: never. Negative entries are never due. */
+  renewAheadMs?: number
   /** Default: `ttlMs / 10`. */
   absentTtlMs?: number
   /** Largest fraction, 0 to 1, by which a time to live is shortened. Default 0.1. */
@@ -76,8 +82,10 @@ export type TtlMapOptions<V> = {
 
 export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const { clock, ttlMs, maxEntries = 10_000, absentTtlMs = ttlMs / 10, jitter = 0.1, random = Math.random } = options
+  const { renewAheadMs = Number.NEGATIVE_INFINITY } = options
   const { maxBytes = Number.POSITIVE_INFINITY, maxAbsent = Number.POSITIVE_INFINITY, sizeOf = () => 0 } = options
   let bytesInUse = 0
+  let due: string[] = []
   const entries = new Map<string, Entry<V>>()
   /** The negative entries, oldest first. */
   const absents = new Map<string, Entry<V>>()
@@ -124,11 +132,13 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       if (first !== undefined) remove(first)
     }
     while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) remove(oldest)
+    const expiresAtMs = nowMs + lifetimeMs * (1 - jitter * random())
     const entry: Entry<V> = {
       key,
       lookup,
       asOfMs: nowMs - ageMs,
-      expiresAtMs: nowMs + lifetimeMs * (1 - jitter * random()),
+      expiresAtMs,
+      renewFromMs: lookup.kind === 'hit' ? expiresAtMs - renewAheadMs : Number.POSITIVE_INFINITY,
       bytes,
       newer: undefined,
       older: undefined,
@@ -148,6 +158,10 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const entry = entries.get(key)
       // An expired entry is not removed here: `peekStale` may read it.
       if (entry === undefined || entry.expiresAtMs <= nowMs) return miss
+      if (entry.renewFromMs <= nowMs) {
+        entry.renewFromMs = Number.POSITIVE_INFINITY
+        due.push(key)
+      }
       markUsed(entry)
       return entry.lookup
     },
@@ -172,6 +186,11 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       newest = undefined
       oldest = undefined
       bytesInUse = 0
+    },
+    takeDue: () => {
+      const taken = due
+      due = []
+      return taken
     },
     ageMs: (key) => {
       const entry = entries.get(key)

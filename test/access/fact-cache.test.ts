@@ -102,7 +102,7 @@ let database: ReturnType<typeof slowDatabase>
 let facts: FactCache
 let deadline: Deadline
 
-const createCache = (options: { maxEntries?: number; ttlMs?: number } = {}) =>
+const createCache = (options: { maxEntries?: number; ttlMs?: number; renewAheadMs?: number } = {}) =>
   createFactCache({
     load: loadFromStore(database, always.flags),
     memory: createTtlMap({ clock, ttlMs: 60_000, jitter: 0, ...options }),
@@ -634,6 +634,69 @@ describe('a stale read', () => {
     expect(facts.peekStale(queriesOf(bob, lab))?.find('project', lab.id)).toEqual(open)
     expect(facts.peekStale(queriesOf(bob, lab, den))).toBeUndefined()
     expect(facts.peekStale(queriesOf(idOf('user', 3), lab))).toBeUndefined()
+  })
+})
+
+describe('a renewal', () => {
+  beforeEach(async () => {
+    facts = createCache({ ttlMs: 60_000, renewAheadMs: 10_000 })
+    database.world.set(ofLab, open)
+    database.world.set(ofDen, open)
+    const asked = facts.gather(queriesOf(bob, lab, den), deadline)
+    database.statement(0).answer()
+    await asked
+  })
+  const inMemory = (...refs: ResourceRef[]) => refs.map((ref) => facts.peekResource(ref, bob) !== undefined)
+
+  test('keeps the facts in memory that were used shortly before they expire, by one load', async () => {
+    clock.advance(50_000)
+    expect(inMemory(lab)).toEqual([true])
+    const renewing = facts.renew()
+    expect(database.statement(1).wanted.sort()).toEqual([`grants:${bob}`, `project:${lab.id}`])
+    database.statement(1).answer()
+    await renewing
+    clock.advance(10_000)
+    expect(inMemory(lab, den)).toEqual([true, false])
+    await facts.renew()
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('loads nothing for facts that were used earlier, and not twice for one that is due', async () => {
+    clock.advance(49_999)
+    expect(inMemory(lab)).toEqual([true])
+    await facts.renew()
+    expect(database.statements).toHaveLength(1)
+    clock.advance(1)
+    expect([...inMemory(lab), ...inMemory(lab)]).toEqual([true, true])
+    const renewing = facts.renew()
+    expect(inMemory(lab)).toEqual([true])
+    await facts.renew()
+    database.statement(1).answer()
+    await renewing
+    expect(database.statements).toHaveLength(2)
+  })
+
+  test('puts no fact into memory that was invalidated while it was loaded', async () => {
+    clock.advance(50_000)
+    inMemory(lab)
+    const renewing = facts.renew()
+    database.statement(1).read()
+    change(ofLab, shut)
+    database.statement(1).answer()
+    await renewing
+    expect(inMemory(lab)).toEqual([false])
+  })
+
+  test('that fails lets the facts expire, and is not tried again', async () => {
+    clock.advance(50_000)
+    inMemory(lab)
+    const renewing = facts.renew()
+    database.statement(1).fail(new Error('gone'))
+    expect(await renewing.catch((error: Error) => error.message)).toBe('gone')
+    await facts.renew()
+    expect([database.statements.length, ...inMemory(lab)]).toEqual([2, true])
+    clock.advance(10_000)
+    expect(inMemory(lab)).toEqual([false])
   })
 })
 

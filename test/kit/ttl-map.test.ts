@@ -415,6 +415,26 @@ test('any sequence of calls gives the results and the size of the reference mode
   )
 })
 
+test('a value is due for renewal once, when it is used shortly before it expires; a negative entry never', () => {
+  const { map, clock } = create({ ttlMs: 100, absentTtlMs: 100, renewAheadMs: 20 })
+  map.set('a', 1)
+  map.set('b', 2)
+  map.setAbsent('c')
+  clock.advance(79)
+  map.get('a')
+  expect(map.takeDue()).toEqual([])
+  clock.advance(1)
+  for (const key of ['a', 'a', 'c']) map.get(key)
+  map.peek('b')
+  expect([map.takeDue(), map.takeDue()]).toEqual([['a'], []])
+  map.set('a', 3)
+  map.get('a')
+  expect(map.takeDue()).toEqual([])
+  clock.advance(80)
+  map.get('a')
+  expect(map.takeDue()).toEqual(['a'])
+})
+
 describe('peek and keysByInsertion', () => {
   test('read an entry without counting as use and without removing it', () => {
     const { map, clock } = create({ maxEntries: 2 })

@@ -1,7 +1,7 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
-import type { FactQuery } from '../policy/facts/queries.ts'
+import { type FactQuery, queryName, toFactQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partOf } from '../policy/facts/registry.ts'
 import { factIn, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
@@ -57,12 +57,20 @@ export type FactCache = {
   /** Loads what memory lacks into memory. No request waits for it or joins it. */
   prefetch(queries: readonly FactQuery[]): Promise<void>
   /**
+   * Loads the facts in memory that are in use and expire soon, so that no request finds them expired. A fact that is not
+   * loaded in time, or whose load fails, expires. Facts in use are read as often as without it, but in batches.
+   */
+  renew(): Promise<void>
+  /**
    * What `read` makes of memory, under one reading of the lease; undefined without a lease, and where `read` says so. It must
    * not wait, so that all facts it finds are valid together. `ageMs`: since a fact that it found was read from Postgres.
    */
   readMemory<T>(read: (source: Source, ageMs: (kind: FactKind, id: string) => number) => T | undefined): T | undefined
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
+
+/** Facts in one load of `renew`. */
+const renewedAtOnce = 200
 
 type Dependencies = {
   readonly load: LoadFacts
@@ -138,6 +146,13 @@ export const createFactCache = ({
       if (missing.size > 0) await sharedLoads.prefetch(missing)
     },
     readMemory: (read) => (beginMemoryRead() ? read(fromMemory, ageMs) : undefined),
+    renew: async () => {
+      const due = memory.takeDue() as FactKey[]
+      for (let at = 0; at < due.length && beginMemoryRead(); at += renewedAtOnce) {
+        const queries = due.slice(at, at + renewedAtOnce).map(toFactQuery)
+        await sharedLoads.prefetch(new Map(queries.map((query) => [queryName(query), query])))
+      }
+    },
     invalidate: (keys) => {
       const invalidated = typeof keys === 'string' ? keys : new Set(keys)
       if (invalidated === 'everything') memory.clear()
