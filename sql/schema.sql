@@ -2,6 +2,8 @@
 -- edit it. A test compares it; UPDATE_SCHEMA=1 bun test test/sql/schema.test.ts writes it. Partitions created at run time
 -- are left out.
 
+create sequence access_event_ordinals as bigint;
+
 CREATE OR REPLACE FUNCTION public.accessible_generations(person uuid, wanted integer, to_owner boolean, to_anyone boolean, before uuid, size integer)
  RETURNS uuid[]
  LANGUAGE plpgsql
@@ -184,8 +186,8 @@ begin
     perform from redis_registry r where r.epoch = own_epoch and r.database = redis_database() for share skip locked;
     if not found then return; end if;
   end if;
-  perform set_config('velro.confirming', 'on', true);
-  with gone as (delete from access_events e where e.id = any (ids) returning e.id)
+  perform set_config('velro.confirming', 'on', true), set_config('synchronous_commit', 'off', true);
+  with gone as (delete from access_events e where e.id = any (ids) and e.position is not null returning e.id)
   select string_agg(id::text, ' ') into removed from gone;
   perform set_config('velro.confirming', '', true);
   if removed is not null then perform pg_notify('velro', format('confirmed %s %s', own_epoch, removed)); end if;
@@ -258,6 +260,18 @@ begin
     lower(timeline), to_hex((extract(epoch from pg_postmaster_start_time()) * 1e6)::bigint));
 end $function$;
 comment on function database_identity() is 'Identifies this database of this run of the server: system identifier, database, timeline and start of the server. The same over any route; another one after a restart, a restore or a failover.';
+
+CREATE OR REPLACE FUNCTION public.event_payload(id bigint, writer text, event_position bigint, keys text[])
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO '$user', 'public'
+AS $function$
+  select rtrim(format('event %s %s * 2 %s %s', id, coalesce(writer, '-'), event_position,
+    case when length(list) > max_notified_keys_length() then '*' else list end))
+    from coalesce(array_to_string(keys, ' '), '*') list
+$function$;
+comment on function event_payload(id bigint, writer text, event_position bigint, keys text[]) is 'The notification of an invalidation event.';
 
 CREATE OR REPLACE FUNCTION public.give_turn()
  RETURNS trigger
@@ -1067,7 +1081,8 @@ declare
 begin
   if event is null then
     if not always then return; end if;
-    insert into access_events as e (keys, writer) values ('{}', nullif(publish_access_event.writer, ''))
+    insert into access_events as e (keys, writer, ordinal)
+      values ('{}', nullif(publish_access_event.writer, ''), nextval('access_event_ordinals'))
       returning e.id, e.keys into publish_access_event.id, publish_access_event.keys;
     return next;
     return;
@@ -1083,7 +1098,8 @@ begin
     publish_access_event.keys := '{*}';
   end if;
   update access_events e
-     set keys = publish_access_event.keys, writer = nullif(publish_access_event.writer, ''), created_at = clock_timestamp()
+     set keys = publish_access_event.keys, writer = nullif(publish_access_event.writer, ''), created_at = clock_timestamp(),
+         ordinal = nextval('access_event_ordinals')
    where e.id = event;
   for place in 0 .. coalesce(nullif(current_setting('velro.touched_place', true), ''), '0')::integer loop
     perform set_config('velro.touched_' || place, '', true);
@@ -1098,19 +1114,31 @@ CREATE OR REPLACE FUNCTION public.publish_at_commit()
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
 AS $function$
-declare
-  event access_events;
-  list text;
 begin
-  if current_setting('velro.event', true) = new.id::text then perform publish_access_event('', false); end if;
-  select * into event from access_events e where e.id = new.id;
-  list := coalesce(array_to_string(event.keys, ' '), '*');
-  if length(list) > max_notified_keys_length() then list := '*'; end if;
-  perform pg_notify('velro',
-    rtrim(format('event %s %s * 2 %s %s', new.id, coalesce(event.writer, '-'), next_event_position(), list)));
+  -- Also where it is another event of the transaction, which is sent with this one.
+  if coalesce(current_setting('velro.event', true), '') <> '' then perform publish_access_event('', false); end if;
+  if not exists (select from access_events e where e.id = new.id) then
+    perform pg_notify('velro', event_payload(new.id, null, next_event_position(), null));
+  elsif current_setting('velro.unsent_event', true) is distinct from new.id::text then
+    perform send_access_events();
+  end if;
   return null;
 end $function$;
 comment on function publish_at_commit() is 'Sends the event of the transaction when it commits, so that no write can skip the invalidation.';
+
+CREATE OR REPLACE FUNCTION public.record_access_event(writer text, always boolean)
+ RETURNS TABLE(id bigint, keys text[])
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  select event.id, event.keys into record_access_event.id, record_access_event.keys
+    from publish_access_event(record_access_event.writer, record_access_event.always) event;
+  if not found then return; end if;
+  perform set_config('velro.unsent_event', record_access_event.id::text, true);
+  return next;
+end $function$;
+comment on function record_access_event(writer text, always boolean) is 'Writes the recorded invalidation keys into the row of the event, which send_access_events sends once the transaction has committed.';
 
 CREATE OR REPLACE FUNCTION public.recount_usage()
  RETURNS void
@@ -1292,6 +1320,33 @@ begin
 end $function$;
 comment on function require_read_committed() is 'Refuses to change access at another isolation level than read committed.';
 
+CREATE OR REPLACE FUNCTION public.send_access_events()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  newest bigint;
+begin
+  if not exists (select from access_events e where e.position is null) then return; end if;
+  select p.position into newest from event_positions p for no key update;
+  if not found then newest := next_event_position() - 1; end if;
+  with unsent as materialized (
+    select e.id, newest + row_number() over (order by e.ordinal nulls first, e.id) as next_position from access_events e where e.position is null
+  ), numbered as (
+    update access_events e set position = unsent.next_position from unsent where e.id = unsent.id
+    returning e.id, e.writer, e.position, e.keys
+  ), ordered as materialized (
+    select n.position, event_payload(n.id, n.writer, n.position, n.keys) as payload from numbered n order by n.position
+  ), notified as materialized (
+    select o.position, pg_notify('velro', o.payload) from ordered o
+  )
+  select max(n.position) into newest from notified n;
+  update event_positions p set position = newest where newest is not null;
+end $function$;
+comment on function send_access_events() is 'Sends every invalidation event that is committed and unsent.';
+
 CREATE OR REPLACE FUNCTION public.send_heartbeat(instance text, heartbeat text)
  RETURNS void
  LANGUAGE plpgsql
@@ -1299,7 +1354,10 @@ CREATE OR REPLACE FUNCTION public.send_heartbeat(instance text, heartbeat text)
 AS $function$
 begin
   perform set_config('lock_timeout', '2s', true);
-  if current_setting('synchronous_standby_names') <> '' then perform pg_logical_emit_message(true, 'velro', ''); end if;
+  if current_setting('synchronous_standby_names') <> '' then perform pg_logical_emit_message(true, 'velro', '');
+  else perform set_config('synchronous_commit', 'off', true);
+  end if;
+  perform send_access_events();
   perform pg_notify('velro', format('beat %s %s 2 %s %s', instance, heartbeat, database_identity(),
     coalesce((select position from event_positions), 0)));
 end $function$;
@@ -1484,14 +1542,19 @@ create table access_events (
   keys text[] not null,
   created_at timestamp with time zone default clock_timestamp() not null,
   writer text,
+  position bigint,
+  ordinal bigint,
   constraint access_events_pkey PRIMARY KEY (id)
 );
+CREATE INDEX access_events__unsent ON public.access_events USING btree (ordinal) WHERE ("position" IS NULL);
 CREATE CONSTRAINT TRIGGER publish_at_commit AFTER INSERT ON public.access_events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION publish_at_commit();
 CREATE TRIGGER renew_redis_epoch AFTER DELETE ON public.access_events REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION renew_redis_epoch();
 CREATE TRIGGER renew_redis_epoch_on_truncate AFTER TRUNCATE ON public.access_events FOR EACH STATEMENT EXECUTE FUNCTION renew_redis_epoch();
 comment on table access_events is 'Outbox of invalidation events: a row stays until Redis has confirmed the invalidation.';
 comment on column access_events.keys is 'Invalidation keys; {*} stands for everything.';
 comment on column access_events.writer is 'The instance that waits for acknowledgements; null: none does.';
+comment on column access_events.position is 'Position of the event, once it was sent.';
+comment on column access_events.ordinal is 'Order in which the events were recorded: a transaction that saw or waited for the changes of another has a higher one.';
 
 create table access_heat (
   user_id uuid not null,

@@ -7,6 +7,7 @@ import { isOriginPattern } from './kit/origin.ts'
 import { checkVariables } from './limits/misspelt-variables.ts'
 import { type Policy, readPolicy } from './limits/policy.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
+import { findCpuQuota } from './platform/cpu-quota.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
 export type Config = {
@@ -292,7 +293,11 @@ export const parseConfig = (env: Environment): Config => {
   const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a domain such as fal.media, in lower case')
 
   const processes = integer('WEB_CONCURRENCY', 1, 1, 64)
-  const spareCores = Math.floor((availableParallelism() - 1) / processes)
+  const quota = findCpuQuota()
+  const cores = Math.floor(Math.min(availableParallelism(), quota ?? Number.POSITIVE_INFINITY))
+  const spareCores = Math.floor((cores - 1) / processes)
+  /** Hashing has low priority, which does not help under a quota: it is used up for all threads at once. */
+  const hashCores = quota === undefined ? Math.floor(cores / processes) : spareCores
   const adminGiven = text('ADMIN_EMAIL')
   const adminEmail = adminGiven && canonicalEmail(adminGiven)
   if (adminGiven !== undefined && !/^[^\s@]+@[^\s@]+$/.test(adminEmail ?? '')) {
@@ -328,7 +333,7 @@ export const parseConfig = (env: Environment): Config => {
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
-    hashWorkers: integer('HASH_WORKERS', Math.max(1, spareCores), 1, 64),
+    hashWorkers: integer('HASH_WORKERS', Math.max(1, hashCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),
     renderQueue: integer('RENDER_QUEUE', 64, 1, 10_000),

@@ -30,6 +30,7 @@ const floors: Readonly<Record<string, number>> = {
   'config.ts': 1.5,
   'platform/': 2,
   'platform/connection-url.ts': 0.5,
+  'platform/cpu-quota.ts': 0.5,
   'http/': 3,
   'limits/': 3.5,
   'limits/routes.ts': 5,

@@ -67,7 +67,9 @@ comment on function may_choose_redis(redis_registry, text, text, text) is
   'Whether an instance may replace the choice of the shared Redis server by its own server.';
 
 -- Removes events whose keys are deleted from the chosen Redis server, and notifies every instance of those removed. Removes
--- nothing when another choice was made meanwhile. A hyphen as epoch: the events are so old that no entry can predate them.
+-- nothing when another choice was made meanwhile, and no event that is unsent: its row is all that other instances learn of it.
+-- A hyphen as epoch: the events are so old that no entry can predate them.
+-- Does not wait for the disk: rows that a crash brings back are removed again.
 -- Locks the choice for share, skipping instead of waiting, and the rows of the events.
 create or replace function confirm_access_events(ids bigint[], own_epoch text) returns void language plpgsql set search_path from current as $$
 declare
@@ -77,8 +79,8 @@ begin
     perform from redis_registry r where r.epoch = own_epoch and r.database = redis_database() for share skip locked;
     if not found then return; end if;
   end if;
-  perform set_config('velro.confirming', 'on', true);
-  with gone as (delete from access_events e where e.id = any (ids) returning e.id)
+  perform set_config('velro.confirming', 'on', true), set_config('synchronous_commit', 'off', true);
+  with gone as (delete from access_events e where e.id = any (ids) and e.position is not null returning e.id)
   select string_agg(id::text, ' ') into removed from gone;
   perform set_config('velro.confirming', '', true);
   if removed is not null then perform pg_notify('velro', format('confirmed %s %s', own_epoch, removed)); end if;

@@ -16,7 +16,7 @@ import { withTurns } from './cache/wide-loads.ts'
 import type { Bus, BusHandlers } from './invalidation/bus.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
 import { readDatabaseIdentity } from './invalidation/database-identity-store.ts'
-import { createEventStore, noteInvalidation } from './invalidation/event-store.ts'
+import { createEventStore, noteInvalidation, sendEvents } from './invalidation/event-store.ts'
 import { createListeningBus } from './invalidation/listening-bus.ts'
 import type { InvalidationKeys } from './invalidation/model.ts'
 import { createOutbox, type OutboxTiming } from './invalidation/outbox.ts'
@@ -241,8 +241,10 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   })
   const changes = createChanges({
     sql: database.write,
+    clock: realClock,
     bus: watchCommits(bus, hooks),
     facts,
+    sendEvents: () => sendEvents(database.write),
     onCommitted: outbox.enqueue,
   })
   const startDeadline = createDeadlines(realClock)

@@ -4,6 +4,7 @@ import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { allInOrder } from '../kit/async.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../kit/email.ts'
 import { newId } from '../kit/id.ts'
@@ -113,8 +114,11 @@ export const createAccounts = ({
           // The constraint covers the canonical spelling only.
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
-          await lifecycle.registered(tx, { userId: user.id, email, address: device.address })
-          return { user, opened: await sessions.open(tx, user, device) }
+          const [opened] = await allInOrder([
+            sessions.open(tx, user, device),
+            lifecycle.registered(tx, { userId: user.id, email, address: device.address }),
+          ])
+          return { user, opened }
         },
         { grantsOnly: true },
       )

@@ -1,9 +1,12 @@
 import { hashSync, verifySync } from '@node-rs/argon2'
+import { lowerThreadPriority } from '../platform/thread-priority.ts'
 import type { ResultMessage, WorkMessage } from '../platform/worker-pool.ts'
 import type { PasswordResult, PasswordWork } from './passwords.ts'
 
 /** One thread of the password pool. argon2id runs only here. */
 declare const self: Worker
+
+lowerThreadPriority()
 
 const perform = (work: PasswordWork): PasswordResult =>
   work.kind === 'hash'

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { allInOrder } from '../kit/async.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { newId } from '../kit/id.ts'
@@ -34,7 +35,7 @@ export type Opened = {
   readonly respond: () => Promise<SignInResponse>
 }
 
-/** Opening sessions, in the transaction of a sign-in. */
+/** Opening sessions, in the transaction of a sign-in. All statements of a call are sent before it returns. */
 export const createSessionOpening = ({
   store,
   devices,
@@ -68,14 +69,16 @@ export const createSessionOpening = ({
       idle_expires_at: new Date(nowMs + sessionLife.idleMs),
       expires_at: new Date(nowMs + sessionLife.absoluteMs),
     }
-    await store.insertSession(tx, session, sha256(refreshToken))
-    await devices.rememberDevice(tx, {
-      tokenHash: sha256(deviceToken),
-      userId: user.id,
-      sessionId: id,
-      at: now,
-      expiresAt: new Date(nowMs + sessionLife.deviceMs),
-    })
+    await allInOrder([
+      store.insertSession(tx, session, sha256(refreshToken)),
+      devices.rememberDevice(tx, {
+        tokenHash: sha256(deviceToken),
+        userId: user.id,
+        sessionId: id,
+        at: now,
+        expiresAt: new Date(nowMs + sessionLife.deviceMs),
+      }),
+    ])
     const respond = async () => ({
       ...(await tokens.issue(user, id, refreshToken, nowMs)),
       device_token: encodeBase64url(deviceToken),
@@ -94,8 +97,11 @@ export const createSessionOpening = ({
     deviceToken: Uint8Array | undefined,
   ): Promise<Opened> => {
     const max = maxSessions(user)
-    const replaced = max ? await store.endSurplusSession(tx, user.id, new Date(clock.now()), max) : undefined
-    return { ...(await open(tx, user, device, deviceToken)), replacedSessionId: replaced }
+    const [replacedSessionId, opened] = await allInOrder([
+      max ? store.endSurplusSession(tx, user.id, new Date(clock.now()), max) : undefined,
+      open(tx, user, device, deviceToken),
+    ])
+    return { ...opened, replacedSessionId }
   }
 
   return { open, openAnother }

@@ -1,6 +1,7 @@
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { allInOrder } from '../kit/async.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
@@ -115,10 +116,13 @@ export const createSignInAttempts = ({
     /** In the transaction that the attempt was made for. The owner gets notice of a new device. */
     succeed: async (tx: TransactionSql, attempt: Attempt): Promise<void> => {
       const { accountHash, source, userId, device } = attempt
-      if (attempt.hasFailures) await store.clear(tx, accountHash, source.name)
-      if (source.kind !== 'unknown' || userId === undefined) return
       const details = { address: device.address, user_agent: device.userAgent }
-      await store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now()))
+      await allInOrder([
+        attempt.hasFailures && store.clear(tx, accountHash, source.name),
+        source.kind === 'unknown' &&
+          userId !== undefined &&
+          store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now())),
+      ])
     },
   }
 }

@@ -2,6 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { allInOrder } from '../kit/async.ts'
 import { storedSpellings } from '../kit/email.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { SignInResponse } from './model.ts'
@@ -19,6 +20,11 @@ type Dependencies = {
   protection: SignInProtection
   record: RecordSecurityEvent
   limits: Pick<Limits, 'authenticationTo'>
+}
+
+/** The hash is not the one that was verified, or the account is not active any more. Rolls the transaction back. */
+class AccountChanged extends Error {
+  override readonly name = 'AccountChanged'
 }
 
 /**
@@ -57,20 +63,27 @@ export const createSignIn =
         record(context, 'sign_in.refused', { address, user_id: user.id })
         throw new Fault('identity.account_suspended')
       }
-      const opened = await changes.commitAndInvalidate(
-        deadline,
-        async (tx) => {
-          const unchanged =
-            renewed === undefined
-              ? await store.lockAccountForNoKeyUpdate(tx, user.id, hash)
-              : await store.replacePasswordHash(tx, user.id, hash, renewed)
-          if (!unchanged) return undefined
-          const another = await sessions.openAnother(tx, user, device, knownToken)
-          await protection.succeed(tx, attempt)
-          return another
-        },
-        { grantsOnly: true },
-      )
+      const opened = await changes
+        .commitAndInvalidate(
+          deadline,
+          async (tx) => {
+            // Sent together, in one round trip.
+            const [isUnchanged, another] = await allInOrder([
+              renewed === undefined
+                ? store.lockAccountForNoKeyUpdate(tx, user.id, hash)
+                : store.replacePasswordHash(tx, user.id, hash, renewed),
+              sessions.openAnother(tx, user, device, knownToken),
+              protection.succeed(tx, attempt),
+            ])
+            if (!isUnchanged) throw new AccountChanged()
+            return another
+          },
+          { grantsOnly: true },
+        )
+        .catch((error) => {
+          if (error instanceof AccountChanged) return undefined
+          throw error
+        })
       if (opened !== undefined) {
         const { sessionId: session_id, replacedSessionId } = opened
         const known = { address, user_id: user.id, source: attempt.source.kind }

@@ -331,6 +331,7 @@ describe('between a commit and its notification', () => {
     const { fromL1 } = all.counts
     await all.step('a', 'change')
     await all.step('a', 'commit')
+    await all.step('a', 'send')
     await all.step('a', 'receiveAll')
     await check('b')
     expect(all.counts.fromL1).toBe(fromL1 + 1)
@@ -345,6 +346,7 @@ describe('between a commit and its notification', () => {
     await check('b')
     await all.step('a', 'change')
     await all.step('a', 'commit')
+    await all.step('a', 'send')
     await all.step('a', 'receiveAll')
     await all.pass(900)
     expect(all.postgres.answered).toBe(1)

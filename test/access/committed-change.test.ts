@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { createChanges } from '../../src/access/invalidation/committed-change.ts'
 import { readDatabaseIdentity } from '../../src/access/invalidation/database-identity-store.ts'
-import { systemClock } from '../../src/kit/clock.ts'
+import { type Clock, manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
-import { connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
+import { connectOnce, type Queryable, type Sql, type TransactionSql } from '../../src/platform/postgres.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { idOf } from './random.ts'
 
@@ -26,10 +26,19 @@ const ada = idOf('user', 1)
 const suspend = (tx: Queryable) => tx`update users set status = 'suspended' where id = ${ada} and status = 'active'`
 
 /** Changes whose acknowledgements arrive when the test says so. */
-const withheld = ({ busIdentity }: { busIdentity?: string } = {}) => {
+const withheld = ({
+  busIdentity,
+  on = sql,
+  clock = systemClock,
+}: {
+  busIdentity?: string
+  on?: Sql
+  clock?: Clock
+} = {}) => {
   const announced: { id: string; hear: () => void }[] = []
   const changes = createChanges({
-    sql,
+    sql: on,
+    clock,
     facts: { invalidate: () => {} },
     bus: {
       instance: 'me',
@@ -40,6 +49,7 @@ const withheld = ({ busIdentity }: { busIdentity?: string } = {}) => {
         return { acknowledgedByAll: () => promise, abandon: () => {} }
       },
     },
+    sendEvents: async () => {},
     onCommitted: () => {},
   })
   const run = (work: (tx: Queryable) => Promise<unknown>, options?: { grantsOnly: true }) => {
@@ -93,4 +103,34 @@ test('a change on another database than that of the bus is rolled back: bus.mism
   expect([error.code, error.status]).toEqual(['bus.mismatch', 503])
   expect([...(await sql`select plan from users`)]).toEqual([{ plan: 'pro' }])
   expect(announced).toEqual([])
+})
+
+test('a change is rolled back while another commit of the instance has not ended for 1.5 s', async () => {
+  const clock = manualClock()
+  const { promise: commit, resolve: endCommit } = Promise.withResolvers<void>()
+  let began = 0
+  const own = connectOnce(database.connection)
+  const { begin } = own
+  const stuck = Object.assign(own, {
+    begin: async <T>(work: (tx: TransactionSql) => Promise<T>) => {
+      const result = await begin(work)
+      began += 1
+      if (began === 1) await commit
+      return result
+    },
+  })
+  const { run } = withheld({ on: stuck, clock })
+  const change = () => run(async () => {}, { grantsOnly: true }).done
+  const first = change()
+  await until(() => began === 1)
+  clock.advance(1_500)
+  await change()
+  clock.advance(1)
+  const refused = await change().catch((error) => error)
+  expect([refused.code, refused.status, began]).toEqual(['request.timeout', 503, 2])
+  endCommit()
+  await first
+  await change()
+  expect(began).toBe(3)
+  await own.end()
 })

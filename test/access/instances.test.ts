@@ -20,6 +20,7 @@ const anyStep = fc.oneof(
   does('check', 24),
   does('change', 5),
   does('commit', 8),
+  does('send', 8),
   does('read', 4),
   does('answer', 10),
   does('redis', 8),
@@ -61,12 +62,12 @@ const begin = async (all: Instances) => {
 }
 
 const total = { checks: 0, fromL1: 0, fromL2: 0, changes: 0, lost: 0 }
-const anyHistory = (acknowledge: boolean, drops = false) =>
+const anyHistory = (options: Parameters<typeof startInstances>[0] = {}, drops = false) =>
   fc.asyncProperty(
     fc.boolean(),
     fc.array(drops ? anyStepOrDrop : anyStep, { minLength: 100, maxLength: 250, size: 'max' }),
     async (warm, steps) => {
-      const all = startInstances({ acknowledge })
+      const all = startInstances(options)
       if (warm) await begin(all)
       const stepNames: string[] = []
       for (const { name, run } of steps) {
@@ -86,9 +87,9 @@ const histories = Number(process.env['HISTORIES'] ?? 1600)
  */
 const tryHistories = async (least: number, drops: boolean, reached: () => boolean) => {
   for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] = 0
-  await fc.assert(anyHistory(true, drops), { numRuns: least })
+  await fc.assert(anyHistory({}, drops), { numRuns: least })
   for (let more = 0; more < 10 && !reached(); more += 1) {
-    await fc.assert(anyHistory(true, drops), { numRuns: Math.ceil(least / 10) })
+    await fc.assert(anyHistory({}, drops), { numRuns: Math.ceil(least / 10) })
   }
   expect({ ...total, reached: reached() }).toMatchObject({ reached: true })
 }
@@ -107,8 +108,19 @@ describe('three instances under any interleaving of steps and faults', () => {
     await tryHistories(histories / 4, true, () => total.lost > histories / 8)
   }, 120_000)
 
+  test('do so where heartbeats do not send what a writer has committed and not sent', async () => {
+    const { failed } = await fc.check(anyHistory({ heartbeatsSend: false }), {
+      numRuns: 10 * histories,
+      endOnFailure: true,
+    })
+    expect(failed).toBeTrue()
+  }, 120_000)
+
   test('do so without acknowledgements', async () => {
-    const { failed } = await fc.check(anyHistory(false), { numRuns: 10 * histories, endOnFailure: true })
+    const { failed } = await fc.check(anyHistory({ acknowledge: false }), {
+      numRuns: 10 * histories,
+      endOnFailure: true,
+    })
     expect(failed).toBeTrue()
   }, 120_000)
 })

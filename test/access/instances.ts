@@ -43,16 +43,32 @@ const database = 'simulated'
 
 type Stale = { readonly instance: string; readonly returned: number; readonly answered: number }
 
-export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean } = {}) => {
+export const startInstances = ({
+  acknowledge = true,
+  heartbeatsSend = true,
+}: {
+  acknowledge?: boolean
+  /** Whether a heartbeat sends first what is committed and unsent. */
+  heartbeatsSend?: boolean
+} = {}) => {
   const clock = manualClock()
   const postgres = {
     version: 0,
     /** The newest version whose writer was answered. */
     answered: 0,
     events: 0,
-    /** Of the newest committed event. */
+    /** Of the newest event that was sent. */
     position: 0,
     rows: new Map<string, InvalidationEvent>(),
+    /** Committed events, and how to send each. */
+    unsent: new Map<string, (position: number) => void>(),
+    sendEvents: () => {
+      for (const [eventId, send] of postgres.unsent) {
+        postgres.unsent.delete(eventId)
+        postgres.position += 1
+        send(postgres.position)
+      }
+    },
     messages: [] as { channel: string; payload: string }[],
   }
   const redis = {
@@ -77,6 +93,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     const repeated = new Map<number, () => void>()
     const statements: { version?: number; resolve: (version: number) => void }[] = []
     const commits: (() => void)[] = []
+    const sends: (() => void)[] = []
     const toRedis: (() => void)[] = []
 
     /** Intervals started meanwhile run only when a step runs them. */
@@ -125,10 +142,11 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
     const store: EventStore = {
       listPending: async (ids) => new Set(ids.filter((of) => postgres.rows.has(of))),
       remove: async (eventIds, epoch) => {
-        for (const each of eventIds) postgres.rows.delete(each)
+        const sent = eventIds.filter((each) => !postgres.unsent.has(each))
+        for (const each of sent) postgres.rows.delete(each)
         postgres.messages.push({
           channel: commonChannel,
-          payload: encodeMessage('confirmed', { epoch, eventIds }),
+          payload: encodeMessage('confirmed', { epoch, eventIds: sent }),
         })
       },
     }
@@ -152,6 +170,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         },
         sendHeartbeat: async (heartbeatId) => {
           if (!isConnected || isDead) throw new Error('Not connected')
+          if (heartbeatsSend) postgres.sendEvents()
           const seen = { identity: database, position: postgres.position }
           postgres.messages.push({
             channel: commonChannel,
@@ -161,7 +180,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         readEvent: async (of) => postgres.rows.get(of),
         readSnapshot: async () => ({
           identity: database,
-          position: postgres.position,
+          position: postgres.position + postgres.unsent.size,
           pendingInvalidations: [...postgres.rows.values()],
         }),
         restart: () => lose(),
@@ -194,24 +213,33 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         const event: InvalidationEvent = { id: String(postgres.events), keys: [key] }
         await work(async () => [{ id: event.id, keys: event.keys, identity: database }])
         postgres.version += 1
-        postgres.position += 1
         postgres.rows.set(event.id, event)
         const isLarge = Number(event.id) % 3 === 0
-        postgres.messages.push({
-          channel: commonChannel,
-          payload: encodeMessage('event', {
-            id: event.id,
-            writer: name,
-            position: postgres.position,
-            keys: isLarge ? 'stored' : [key],
-          }),
+        const keys = isLarge ? 'stored' : [key]
+        postgres.unsent.set(event.id, (position) => {
+          const payload = encodeMessage('event', { id: event.id, writer: name, position, keys })
+          postgres.messages.push({ channel: commonChannel, payload })
         })
         const { version } = postgres
         await new Promise<void>((resolve) => commits.push(resolve))
         return version
       },
     } as unknown as Sql
-    const changes: Changes = createChanges({ sql, bus, facts, onCommitted: outbox.enqueue })
+    const changes: Changes = createChanges({
+      sql,
+      // Commits of this simulation take any time.
+      clock: { now: () => 0, monotonic: () => 0 },
+      bus,
+      facts,
+      sendEvents: () =>
+        new Promise<void>((resolve) =>
+          sends.push(() => {
+            postgres.sendEvents()
+            resolve()
+          }),
+        ),
+      onCommitted: outbox.enqueue,
+    })
 
     const lose = () => {
       if (!isConnected) return
@@ -285,6 +313,8 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
       },
       /** Receives the confirmation of its commit. */
       commit: () => commits.shift()?.(),
+      /** Its statement that sends the committed events is executed. */
+      send: () => sends.shift()?.(),
       /** Postgres takes the snapshot of the next statement; `answer` returns its result. */
       read: () => {
         const next = statements.find(({ version }) => version === undefined)
@@ -326,6 +356,7 @@ export const startInstances = ({ acknowledge = true }: { acknowledge?: boolean }
         isDead = true
         isConnected = false
         commits.length = 0
+        sends.length = 0
       },
     }
   }

@@ -2,7 +2,14 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import fc from 'fast-check'
 import { findAccessDifferences, syncAccessRules } from '../../src/access/cache/effective-access-store.ts'
 import { createFactStore } from '../../src/access/cache/fact-store.ts'
-import { publishEvent, readEvent } from '../../src/access/invalidation/event-store.ts'
+import {
+  createEventStore,
+  readEvent,
+  readSnapshot,
+  recordEvent,
+  sendEvents,
+  sendHeartbeat,
+} from '../../src/access/invalidation/event-store.ts'
 import type { FactQuery } from '../../src/access/policy/facts/queries.ts'
 import { type FactKey, factKey, partId, partOf } from '../../src/access/policy/facts/registry.ts'
 import { connect, connectOnce, type Queryable, type Sql } from '../../src/platform/postgres.ts'
@@ -46,6 +53,7 @@ const waitForNotifications = async () => {
 const publishedBy = async (work: () => Promise<unknown>): Promise<{ writer: string; keys: string[] }[]> => {
   await waitForNotifications()
   await work()
+  await sendEvents(sql)
   await waitForNotifications()
   // Deleted media also notify the sweep of orphans.
   const events = received.filter((payload) => payload !== 'orphans')
@@ -450,7 +458,7 @@ describe('a transaction', () => {
         await suspend(tx, bob)
         await restore(tx, ada)
         await tx`update projects set visibility = 'private' where id = ${den}`
-        const event = await publishEvent(tx, 'me')
+        const event = await recordEvent(tx, 'me')
         expect([...(event?.keys ?? [])].sort()).toEqual([...names(ada, bob), `project:${den}`])
       }),
     )
@@ -463,7 +471,7 @@ describe('a transaction', () => {
     await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, bob)
-        await publishEvent(tx, 'me')
+        await recordEvent(tx, 'me')
       }),
     )
     const [second = ''] = received
@@ -496,7 +504,7 @@ describe('a transaction', () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await publishEvent(tx, 'me')
+        await recordEvent(tx, 'me')
         await suspend(tx, bob)
       }),
     )
@@ -509,9 +517,9 @@ describe('a transaction', () => {
   test('that changed no fact publishes nothing', async () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
-        expect(await publishEvent(tx, 'me')).toBeUndefined()
+        expect(await recordEvent(tx, 'me')).toBeUndefined()
         await tx`update users set display_name = 'x'`
-        expect(await publishEvent(tx, 'me')).toBeUndefined()
+        expect(await recordEvent(tx, 'me')).toBeUndefined()
       }),
     )
     expect(events).toEqual([])
@@ -537,7 +545,7 @@ describe('a transaction', () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await publishEvent(tx, 'me')
+        await recordEvent(tx, 'me')
         await tx`reset all`
       }),
     )
@@ -566,7 +574,7 @@ describe('a transaction', () => {
           for (let round = 0; round < 20; round += 1) {
             const work = other.begin(async (tx) => {
               await tx`update users set plan = case plan when 'pro' then 'free' else 'pro' end where id = ${idOf('user', 10 + at)}`
-              if (round % 2 === 0) await publishEvent(tx, 'me')
+              if (round % 2 === 0) await recordEvent(tx, 'me')
               if (round % 5 === 0) throw new Error('taken back')
             })
             await work.catch(() => {})
@@ -591,7 +599,7 @@ describe('a transaction', () => {
     const whole = () =>
       sql.begin(async (tx) => {
         await suspend(tx, ada)
-        await publishEvent(tx, 'me')
+        await recordEvent(tx, 'me')
         throw back
       })
     expect(await publishedBy(() => whole().catch((error) => expect(error).toBe(back)))).toEqual([])
@@ -620,7 +628,7 @@ describe('a transaction', () => {
   test('leaves no keys for the next one on its connection', async () => {
     const events = await publishedBy(async () => {
       await suspend(sql, ada)
-      await sql.begin(async (tx) => void (await suspend(tx, bob).then(() => publishEvent(tx, 'me'))))
+      await sql.begin(async (tx) => void (await suspend(tx, bob).then(() => recordEvent(tx, 'me'))))
       await sql`insert into projects (id, owner_id, name) values (${idOf('project', 9)}, ${lone}, 'p')`
       await sql`update projects set owner_id = ${bob} where id = ${idOf('project', 9)}`
     })
@@ -653,10 +661,10 @@ describe('a transaction', () => {
   })
 
   test('that changed no fact publishes on request, so that its writer can wait', async () => {
-    let event: Awaited<ReturnType<typeof publishEvent>>
+    let event: Awaited<ReturnType<typeof recordEvent>>
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
-        event = await publishEvent(tx, 'me', true)
+        event = await recordEvent(tx, 'me', true)
       }),
     )
     expect(events).toEqual([{ writer: 'me', keys: [] }])
@@ -740,5 +748,89 @@ describe('a transaction', () => {
     })
     expect(events.map(({ keys }) => keys)).toEqual([names(bob), names(ada)])
     await other.end()
+  })
+})
+
+describe('a recorded event', () => {
+  beforeEach(insertRows)
+  const suspend = (on: Queryable, id: string) => on`update users set status = 'suspended' where id = ${id}`
+  const nameOf = (id: string) => factKey('account', id) as string
+  const recorded = (id: string, on: Sql = sql) =>
+    on.begin(async (tx) => {
+      await suspend(tx, id)
+      await recordEvent(tx, 'me')
+    })
+  /** Payloads that arrive while the work runs and nothing else is sent. */
+  const sentBy = async (work: () => Promise<unknown>): Promise<string[]> => {
+    await waitForNotifications()
+    await work()
+    await waitForNotifications()
+    return received
+  }
+  const keysIn = (payloads: readonly string[]) => payloads.map((payload) => payload.split(' ').slice(6))
+
+  test('is not sent with its commit, and once by those that send at the same time', async () => {
+    expect(await sentBy(() => recorded(ada))).toEqual([])
+    const others = Array.from({ length: 4 }, () => connectOnce(database.connection))
+    expect(keysIn(await sentBy(() => Promise.all(others.map(sendEvents))))).toEqual([[nameOf(ada)]])
+    expect(await sentBy(() => sendEvents(sql))).toEqual([])
+    await Promise.all(others.map((other) => other.end()))
+  })
+
+  test('that its writer did not send is sent by a heartbeat, ahead of it, and the heartbeat names its position', async () => {
+    await recorded(ada)
+    const [event = '', beat = ''] = await sentBy(() => sendHeartbeat(sql, 'other', '1.1'))
+    expect(keysIn([event])).toEqual([[nameOf(ada)]])
+    expect(beat.split(' ').slice(0, 4)).toEqual(['beat', 'other', '1.1', '2'])
+    expect(beat.split(' ')[5]).toBe(event.split(' ')[5] as string)
+  })
+
+  test('is sent ahead of a write that is sent with its commit', async () => {
+    await recorded(ada)
+    expect(keysIn(await sentBy(() => suspend(sql, bob)))).toEqual([[nameOf(ada)], [nameOf(bob)]])
+  })
+
+  test('is sent behind the event of a change that its transaction has seen, even with an older event id', async () => {
+    const other = connectOnce(database.connection)
+    const payloads = await sentBy(async () => {
+      await sql.begin(async (tx) => {
+        await suspend(tx, bob)
+        await recorded(ada, other)
+        await recordEvent(tx, 'me')
+      })
+      await sendEvents(sql)
+    })
+    expect(keysIn(payloads)).toEqual([[nameOf(ada)], [nameOf(bob)]])
+    await other.end()
+  })
+
+  test('counts in the position of a snapshot before it is sent', async () => {
+    const before = await readSnapshot(sql)
+    await recorded(ada)
+    const after = await readSnapshot(sql)
+    expect(after.position).toBe(before.position + 1)
+    await sendEvents(sql)
+    expect((await readSnapshot(sql)).position).toBe(after.position)
+  })
+
+  test('is not removed before it is sent', async () => {
+    await recorded(ada)
+    const [{ id = '' } = {}] = await sql<{ id: string }[]>`select id from access_events`
+    await createEventStore(sql).remove([id], '-')
+    expect(await readEvent(sql, id)).toMatchObject({ id })
+    await sendEvents(sql)
+    await createEventStore(sql).remove([id], '-')
+    expect(await readEvent(sql, id)).toBeUndefined()
+  })
+
+  test('whose row its transaction deleted invalidates everything', async () => {
+    const payloads = await sentBy(() =>
+      sql.begin(async (tx) => {
+        await suspend(tx, ada)
+        await recordEvent(tx, 'me')
+        await tx`delete from access_events`
+      }),
+    )
+    expect(keysIn(payloads)).toEqual([['*']])
   })
 })

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { readdirSync, readFileSync } from 'node:fs'
 import { type Answer, type Api, api, type Person, register, startServer, type TestServer } from '../harness.ts'
 import { median } from './support.ts'
 
@@ -37,6 +38,23 @@ describe('logins beyond the hash queue', () => {
     }
     expect((await login()).status).toBe(200)
   })
+
+  test.if(process.platform === 'linux')(
+    'are hashed by a thread of lower CPU priority than the one that answers',
+    () => {
+      const threads = readdirSync(`/proc/${server.pid}/task`).map((id) => {
+        const stat = readFileSync(`/proc/${server.pid}/task/${id}/stat`, 'utf8')
+        const fields = stat
+          .slice(stat.lastIndexOf(')') + 2)
+          .split(' ')
+          .map(Number)
+        return { isMain: Number(id) === server.pid, userTime: fields[11] ?? 0, nice: fields[16] }
+      })
+      // 100 logins were sent: apart from the main thread none has worked as long as the one that hashed.
+      const [busiest] = threads.filter(({ isMain }) => !isMain).sort((a, b) => b.userTime - a.userTime)
+      expect(busiest?.nice).toBe(10)
+    },
+  )
 
   test('of one address take no place from those of others', async () => {
     const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })

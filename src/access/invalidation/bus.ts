@@ -66,7 +66,7 @@ export type BusReset = BusSnapshot & {
  * Memory is trusted under a lease, counted from when our newest heartbeat was sent that came back and proved that nothing is
  * missing. A heartbeat is notified by the database of the changes, on the way that changes go, and carries that database's
  * identity and the position of its newest event. It renews the lease only if we listen to the database of that identity and
- * have applied every event up to that position. Postgres delivers notifications in commit order, so everything committed
+ * have applied every event up to that position. Whatever is committed and unsent goes ahead of it, so everything committed
  * before it was sent has then been applied. A lost event, or a position lower than one seen, ends the lease at once: memory
  * is cleared and the connections are replaced.
  *

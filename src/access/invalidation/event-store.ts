@@ -8,7 +8,7 @@ const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEven
 })
 
 /** `identity`: of the database that the transaction runs in. */
-export type PublishedEvent = InvalidationEvent & { readonly identity: string }
+export type RecordedEvent = InvalidationEvent & { readonly identity: string }
 
 /**
  * How long a commit waits for the locks that order the events of all transactions. One that waits for a synchronous standby
@@ -17,19 +17,29 @@ export type PublishedEvent = InvalidationEvent & { readonly identity: string }
 const maxCommitLockMs = '1500'
 
 /**
- * Publishes the invalidation event of this transaction, delivered when it commits. Returns the event; undefined where the
- * transaction changed no fact, unless `always`. `instance` receives the acknowledgements.
+ * Records the invalidation event of this transaction, which `sendEvents` sends after the commit. Returns the event; undefined
+ * where the transaction changed no fact, unless `always`. `instance` receives the acknowledgements.
  */
-export const publishEvent = async (
+export const recordEvent = async (
   tx: TransactionSql,
   instance: string,
   always = false,
-): Promise<PublishedEvent | undefined> => {
+): Promise<RecordedEvent | undefined> => {
   const [row] = await tx<({ id: string; keys: string[]; identity: string } | { id: null })[]>`
     select id, keys, case when id is not null then database_identity() end as identity
       from (select set_config('lock_timeout', ${maxCommitLockMs}, true)) limited
-      left join publish_access_event(${instance}, ${always}) on true`
+      left join record_access_event(${instance}, ${always}) on true`
   return row === undefined || row.id === null ? undefined : { ...toEvent(row), identity: row.identity }
+}
+
+/**
+ * Sends every event that is committed and unsent, those of other instances too. Waits for no disk. Where it fails, the next
+ * heartbeat of any instance sends them.
+ */
+export const sendEvents = async (sql: Sql): Promise<void> => {
+  await sql`
+    select send_access_events()
+      from (select set_config('lock_timeout', ${maxCommitLockMs}, true), set_config('synchronous_commit', 'off', true)) limited`
 }
 
 /** Adds a key to the invalidation event of this transaction, for a fact that no row of it changed. */
@@ -66,12 +76,16 @@ export const readEvent = async (sql: Sql, id: string): Promise<InvalidationEvent
   return row && toEvent(row)
 }
 
-/** One statement, so that the position is that of the newest event that the snapshot shows. */
+/**
+ * One statement, so that the position is that of the newest event that the snapshot shows. Unsent events count: they are
+ * sent with the next positions.
+ */
 export const readSnapshot = async (sql: Sql): Promise<BusSnapshot> => {
   const rows = await sql<{ identity: string; position: string; id: string | null; keys: string[] }[]>`
     select database.identity, database.position, e.id, to_jsonb(e.keys) as keys
       from (select database_identity() as identity,
-                   coalesce((select position from event_positions), 0) as position) database
+                   coalesce((select position from event_positions), 0)
+                   + (select count(*) from access_events where position is null) as position) database
       left join access_events e on true`
   const [first] = rows
   if (first === undefined) throw new Error('Postgres returned no snapshot of the events')

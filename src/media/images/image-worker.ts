@@ -1,8 +1,9 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { platform, setPriority } from 'node:os'
+import { readdirSync, readFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import sharp, { type Sharp } from 'sharp'
+import { hasThreadPriority, lowerThreadPriority, lowNiceValue } from '../../platform/thread-priority.ts'
 import type { ResultMessage, WorkMessage } from '../../platform/worker-pool.ts'
 import { renderImage } from '../../providers/local/renderer.ts'
 import { type DigitalSource, digitalSourceDescription, xmpOf, xmpPacket } from '../formats/digital-source.ts'
@@ -20,12 +21,6 @@ declare const self: Worker
 sharp.concurrency(1)
 sharp.cache(false)
 
-/**
- * Image work runs at a lower CPU priority (a nice value) than the threads that answer requests. Linux only: elsewhere the
- * priority is that of the whole process. Degrades: where lowering is not permitted, image work runs at normal priority.
- */
-const niceValue = 10
-const hasThreadPriority = platform() === 'linux' && existsSync('/proc/self/task')
 /** The codecs start short-lived threads that do not inherit this thread's priority, so it is set again at this interval. */
 const reniceEveryMs = 10
 
@@ -33,16 +28,14 @@ const reniceCodecThreads = () => {
   for (const task of readdirSync('/proc/self/task')) {
     try {
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
-      if (name.startsWith('libvips')) setPriority(Number(task), niceValue)
+      if (name.startsWith('libvips')) setPriority(Number(task), lowNiceValue)
     } catch {
       // The thread has ended, or the change is not permitted.
     }
   }
 }
 
-try {
-  if (hasThreadPriority) setPriority(niceValue)
-} catch {}
+lowerThreadPriority()
 
 const atLowPriority = async <T>(work: () => Promise<T>): Promise<T> => {
   if (!hasThreadPriority) return work()
