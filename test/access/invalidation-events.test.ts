@@ -64,6 +64,9 @@ const publishedBy = async (work: () => Promise<unknown>): Promise<{ writer: stri
     return { writer, keys: keys.sort() }
   })
 }
+/** What an update of these users invalidates. */
+const ofUsers = (...ids: string[]): string[] =>
+  ids.flatMap((id) => [factKey('account', id) as string, factKey('profile', id) as string]).sort()
 const keysOf = (events: readonly { keys: string[] }[]) => [...new Set(events.flatMap(({ keys }) => keys))].sort()
 
 const ada = idOf('user', 1)
@@ -108,9 +111,14 @@ const insertRows = async () => {
   await sql`delete from access_events`
 }
 
+const queriesOfUser = (id: string): FactQuery[] => [
+  { kind: 'account', id, userId: null },
+  { kind: 'profile', id, userId: null },
+]
+
 const wanted: readonly FactQuery[] = [
   { kind: 'session', id: session, userId: null },
-  ...[ada, bob, lone].map((id): FactQuery => ({ kind: 'account', id, userId: null })),
+  ...[ada, bob, lone].flatMap(queriesOfUser),
   ...[ada, bob, lone].flatMap((userId) => [lab, den].map((id): FactQuery => ({ kind: 'project', id, userId }))),
   { kind: 'generation', id: work, userId: ada },
   { kind: 'generation', id: finished, userId: ada },
@@ -231,7 +239,7 @@ describe('a row of a table', () => {
 
   const removals: Record<string, [(tx: Sql) => PromiseLike<unknown>, string[]]> = {
     'a session': [(tx) => tx`delete from sessions`, [`session:${session}`]],
-    'an account': [(tx) => tx`delete from users where id = ${lone}`, [`account:${lone}`]],
+    'an account': [(tx) => tx`delete from users where id = ${lone}`, ofUsers(lone)],
     'a generation': [
       (tx) => tx`delete from generations`,
       [`generation:${work}`, `generation:${finished}`, `media:${picture}`],
@@ -263,7 +271,7 @@ describe('a row of a table', () => {
       values (${idOf('session', 2)}, ${lone}, 'u', 'a', now(), now(), now() + interval '1 day', now() + interval '1 day')`
     const events = await publishedBy(() => sql`delete from users where id = ${lone}`)
     expect(events).toHaveLength(1)
-    expect(keysOf(events)).toEqual([`account:${lone}`, `session:${idOf('session', 2)}`].sort())
+    expect(keysOf(events)).toEqual([...ofUsers(lone), `session:${idOf('session', 2)}`])
   })
 
   test('of an ended session is removed without an event', async () => {
@@ -340,7 +348,7 @@ describe('a row of a table', () => {
 test('in random worlds, every change publishes exactly the keys of the facts it changed', async () => {
   await sql`delete from service_keys`
   const everything: FactQuery[] = [
-    ...users.map((id): FactQuery => ({ kind: 'account', id, userId: null })),
+    ...users.flatMap(queriesOfUser),
     ...resources.flatMap(({ type, id }) => users.map((userId): FactQuery => ({ kind: type, id, userId }))),
   ]
   const anyChange = fc.oneof(
@@ -449,7 +457,6 @@ describe('a transaction', () => {
   beforeEach(insertRows)
   const suspend = (tx: Queryable, id: string) => tx`update users set status = 'suspended' where id = ${id}`
   const restore = (tx: Queryable, id: string) => tx`update users set status = 'active' where id = ${id}`
-  const names = (...ids: string[]) => ids.map((id) => factKey('account', id) as string).sort()
 
   test('publishes one event with each key once', async () => {
     const events = await publishedBy(() =>
@@ -459,10 +466,10 @@ describe('a transaction', () => {
         await restore(tx, ada)
         await tx`update projects set visibility = 'private' where id = ${den}`
         const event = await recordEvent(tx, 'me')
-        expect([...(event?.keys ?? [])].sort()).toEqual([...names(ada, bob), `project:${den}`])
+        expect([...(event?.keys ?? [])].sort()).toEqual([...ofUsers(ada, bob), `project:${den}`])
       }),
     )
-    expect(events).toEqual([{ writer: 'me', keys: [...names(ada, bob), `project:${den}`] }])
+    expect(events).toEqual([{ writer: 'me', keys: [...ofUsers(ada, bob), `project:${den}`] }])
   })
 
   test('leaves an event row with the id and keys of the notification, whether it published itself or not', async () => {
@@ -481,7 +488,7 @@ describe('a transaction', () => {
     ] as const) {
       expect(await readEvent(sql, payload.split(' ')[1] as string)).toEqual({
         id: payload.split(' ')[1] as string,
-        keys: names(id) as FactKey[],
+        keys: expect.arrayContaining(ofUsers(id)),
       })
     }
     const [row] = await sql`select count(*)::int as count from access_events`
@@ -497,7 +504,7 @@ describe('a transaction', () => {
         await suspend(tx, bob)
       }),
     )
-    expect(events).toEqual([{ writer: '-', keys: names(ada, bob) }])
+    expect(events).toEqual([{ writer: '-', keys: ofUsers(ada, bob) }])
   })
 
   test('publishes changes made after it published as well', async () => {
@@ -509,8 +516,8 @@ describe('a transaction', () => {
       }),
     )
     expect(events).toEqual([
-      { writer: 'me', keys: names(ada) },
-      { writer: '-', keys: names(bob) },
+      { writer: 'me', keys: ofUsers(ada) },
+      { writer: '-', keys: ofUsers(bob) },
     ])
   })
 
@@ -518,7 +525,7 @@ describe('a transaction', () => {
     const events = await publishedBy(() =>
       sql.begin(async (tx) => {
         expect(await recordEvent(tx, 'me')).toBeUndefined()
-        await tx`update users set display_name = 'x'`
+        await tx`update users set password_hash = 'y'`
         expect(await recordEvent(tx, 'me')).toBeUndefined()
       }),
     )
@@ -535,7 +542,7 @@ describe('a transaction', () => {
     )
     expect(events).toEqual([
       { writer: '-', keys: ['*'] },
-      { writer: '-', keys: names(bob) },
+      { writer: '-', keys: ofUsers(bob) },
     ])
     const [payload = ''] = received
     expect((await readEvent(sql, payload.split(' ')[1] as string))?.keys).toBe('everything')
@@ -549,7 +556,7 @@ describe('a transaction', () => {
         await tx`reset all`
       }),
     )
-    expect(events).toEqual([{ writer: 'me', keys: names(ada) }])
+    expect(events).toEqual([{ writer: 'me', keys: ofUsers(ada) }])
   })
 
   test('that deletes the row of its event invalidates everything', async () => {
@@ -620,7 +627,7 @@ describe('a transaction', () => {
           .catch(() => {})
       }),
     )
-    expect(events).toEqual([{ writer: '-', keys: names(ada) }])
+    expect(events).toEqual([{ writer: '-', keys: ofUsers(ada) }])
     const [row] = await sql`select count(*)::int as count from access_events`
     expect(row?.['count']).toBe(1)
   })
@@ -633,8 +640,8 @@ describe('a transaction', () => {
       await sql`update projects set owner_id = ${bob} where id = ${idOf('project', 9)}`
     })
     expect(events.map(({ keys }) => keys)).toEqual([
-      names(ada),
-      names(bob),
+      ofUsers(ada),
+      ofUsers(bob),
       [
         `grant:${partId(bob, idOf('project', 9))}`,
         `grant:${partId(lone, idOf('project', 9))}`,
@@ -657,7 +664,7 @@ describe('a transaction', () => {
   test('with more keys than fit into a notification sends a star and stores the keys in its row', async () => {
     const { events, event } = await many(1_000)
     expect(events).toEqual([{ writer: '-', keys: ['*'] }])
-    expect(new Set(event?.keys).size).toBe(1_000)
+    expect(new Set(event?.keys).size).toBe(2_000)
   })
 
   test('that changed no fact publishes on request, so that its writer can wait', async () => {
@@ -697,7 +704,9 @@ describe('a transaction', () => {
         await tx`delete from teams`
       }),
     )
-    expect(events).toEqual([{ writer: '-', keys: [`account:${ada}`, `grants:${bob}`, `grants:${lone}`] }])
+    expect(events).toEqual([
+      { writer: '-', keys: [`account:${ada}`, `grants:${bob}`, `grants:${lone}`, `profile:${ada}`] },
+    ])
     expect([...(await load())]).toEqual([{ granted: {} }, { granted: {} }, { granted: {} }])
     await removeInBulk(sql)
   }, 60_000)
@@ -712,7 +721,7 @@ describe('a transaction', () => {
         await suspend(tx, lone)
       }),
     )
-    expect(events.map(({ keys }) => keys)).toEqual([names(ada, bob), names(lone)])
+    expect(events.map(({ keys }) => keys)).toEqual([ofUsers(ada, bob), ofUsers(lone)])
   })
 
   test('stamps its event row with the time of publication', async () => {
@@ -746,7 +755,7 @@ describe('a transaction', () => {
       go.resolve()
       await slow
     })
-    expect(events.map(({ keys }) => keys)).toEqual([names(bob), names(ada)])
+    expect(events.map(({ keys }) => keys)).toEqual([ofUsers(bob), ofUsers(ada)])
     await other.end()
   })
 })
@@ -754,7 +763,6 @@ describe('a transaction', () => {
 describe('a recorded event', () => {
   beforeEach(insertRows)
   const suspend = (on: Queryable, id: string) => on`update users set status = 'suspended' where id = ${id}`
-  const nameOf = (id: string) => factKey('account', id) as string
   const recorded = (id: string, on: Sql = sql) =>
     on.begin(async (tx) => {
       await suspend(tx, id)
@@ -772,7 +780,7 @@ describe('a recorded event', () => {
   test('is not sent with its commit, and once by those that send at the same time', async () => {
     expect(await sentBy(() => recorded(ada))).toEqual([])
     const others = Array.from({ length: 4 }, () => connectOnce(database.connection))
-    expect(keysIn(await sentBy(() => Promise.all(others.map(sendEvents))))).toEqual([[nameOf(ada)]])
+    expect(keysIn(await sentBy(() => Promise.all(others.map(sendEvents))))).toEqual([ofUsers(ada)])
     expect(await sentBy(() => sendEvents(sql))).toEqual([])
     await Promise.all(others.map((other) => other.end()))
   })
@@ -780,14 +788,14 @@ describe('a recorded event', () => {
   test('that its writer did not send is sent by a heartbeat, ahead of it, and the heartbeat names its position', async () => {
     await recorded(ada)
     const [event = '', beat = ''] = await sentBy(() => sendHeartbeat(sql, 'other', '1.1'))
-    expect(keysIn([event])).toEqual([[nameOf(ada)]])
+    expect(keysIn([event])).toEqual([ofUsers(ada)])
     expect(beat.split(' ').slice(0, 4)).toEqual(['beat', 'other', '1.1', '2'])
     expect(beat.split(' ')[5]).toBe(event.split(' ')[5] as string)
   })
 
   test('is sent ahead of a write that is sent with its commit', async () => {
     await recorded(ada)
-    expect(keysIn(await sentBy(() => suspend(sql, bob)))).toEqual([[nameOf(ada)], [nameOf(bob)]])
+    expect(keysIn(await sentBy(() => suspend(sql, bob)))).toEqual([ofUsers(ada), ofUsers(bob)])
   })
 
   test('is sent behind the event of a change that its transaction has seen, even with an older event id', async () => {
@@ -800,7 +808,7 @@ describe('a recorded event', () => {
       })
       await sendEvents(sql)
     })
-    expect(keysIn(payloads)).toEqual([[nameOf(ada)], [nameOf(bob)]])
+    expect(keysIn(payloads)).toEqual([ofUsers(ada), ofUsers(bob)])
     await other.end()
   })
 
