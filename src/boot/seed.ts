@@ -22,7 +22,7 @@ bun run seed --users N --teams N --projects N --generations N [--seed N] [--toke
   Fills the database of the configuration with a world of that size. The same seed (default 1) gives the same rows.
   --tokens FILE     signs in as many people as --signed-in says (default 1,000, at most all) and writes their tokens
                     to the file, one JSON object a line
-  --into-existing   also where somebody has an account`
+  --into-existing   also into a database that has accounts`
 
 const sizes = ['users', 'teams', 'projects', 'generations'] as const
 const maxRows = 100_000_000
@@ -83,7 +83,7 @@ const seedLargeWorld = async (order: Order, config: Config): Promise<void> => {
     const sql = connectOnce(connection, route)
     try {
       if (!order.intoExisting && (await hasAccounts(sql))) {
-        throw new SeedFailed('Somebody has an account in this database. Give --into-existing to add a world to it.')
+        throw new SeedFailed('The database already has accounts. Give --into-existing to add a world to it.')
       }
       // With a salt of the seed: the same seed gives the same rows.
       const salt = sha256(new TextEncoder().encode(`velro seed ${order.seed}`)).subarray(0, 16)

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres/embedded-postgres.ts'
-import type { Connection } from '../../src/platform/postgres.ts'
+import { type Connection, connectOnce } from '../../src/platform/postgres.ts'
 import { onEnd } from './servers.ts'
 
 /** The environment variables that name the database. */
@@ -12,7 +12,7 @@ type Environment = Readonly<Record<string, string>>
 
 const newSecret = () => randomBytes(32).toString('hex')
 
-const temporaryDirectory = async (): Promise<string> => {
+export const temporaryDirectory = async (): Promise<string> => {
   const directory = await mkdtemp(join(tmpdir(), 'velro-bench-'))
   // The account that Postgres runs as has to get in, or the data would be kept elsewhere.
   await chmod(directory, 0o755)
@@ -54,6 +54,23 @@ export const newExternalDatabase = async (settings: Readonly<Record<string, stri
     PGUSER: connection.user,
     SECRET: newSecret(),
   }
+}
+
+/** The same, where statements are counted: see `Watched`. */
+export const newCountedDatabase = async (): Promise<Environment> => {
+  const env = await newExternalDatabase({
+    shared_preload_libraries: 'pg_stat_statements',
+    'pg_stat_statements.track_utility': 'off',
+    'pg_stat_statements.save': 'off',
+  })
+  const sql = connectOnce(connectionOf(env))
+  try {
+    await sql`create schema bench`
+    await sql`create extension pg_stat_statements schema bench`
+  } finally {
+    await sql.end()
+  }
+  return env
 }
 
 /** The same connection as an option of the driver. */

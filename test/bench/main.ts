@@ -1,79 +1,95 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
-import { findOha, OhaMissing, sendLoad } from './oha.ts'
-import { isGood, type Result, toJson, toText } from './report.ts'
-import { check } from './scenarios/check.ts'
-import { checkUnderLogins } from './scenarios/check-under-logins.ts'
-import { explain } from './scenarios/explain.ts'
-import { hitRate } from './scenarios/hit-rate.ts'
-import { l3 } from './scenarios/l3.ts'
-import { limits } from './scenarios/limits.ts'
-import { login } from './scenarios/login.ts'
-import { redisStalled } from './scenarios/redis-stalled.ts'
-import { renders } from './scenarios/renders.ts'
-import { revocation } from './scenarios/revocation.ts'
-import type { Scenario } from './scenarios/scenario.ts'
-import { start } from './scenarios/start.ts'
-import { tiers } from './scenarios/tiers.ts'
-import { warmUp } from './scenarios/warm-up.ts'
+import { compareReports } from './compare.ts'
+import { sendLoad } from './load/send.ts'
+import { isGood, type Report, type Result, toJson, toText } from './report.ts'
+import { scenarios } from './scenarios/all.ts'
 import { endAll } from './servers.ts'
 
-const scenarios: Readonly<Record<string, Scenario>> = {
-  check,
-  explain,
-  login,
-  'check-under-logins': checkUnderLogins,
-  start,
-  l3,
-  limits,
-  tiers,
-  revocation,
-  'redis-stalled': redisStalled,
-  'warm-up': warmUp,
-  'hit-rate': hitRate,
-  renders,
-}
+const usage = `bun run bench [SCENARIO...] [--seconds 3] [--json FILE]
+bun run bench --compare A.json B.json
 
-const usage = `bun run bench [--seconds 3] [--only ${Object.keys(scenarios).join('|')}] [--json]
+Scenarios: ${Object.keys(scenarios).join(', ')}. Default: all of them, about an hour.
 
 Measures this machine against itself: only figures of one run may be compared. Set DATABASE_URL to use a Postgres of
 your own (the databases made there are dropped again); without it the embedded one is started in a temporary directory.
-Ends with 1 when a request failed or a target was missed.`
+--seconds is how long one measurement takes. --json adds the results to the file, and replaces those of the same scenario.
+--only NAME[,NAME] says the scenarios too. Ends with 1 when a request failed, an answer was stale or a target was missed.`
 
 class Misused extends Error {
   override readonly name = 'Misused'
 }
 
 const parseFlags = () => {
-  const options = { seconds: { type: 'string' }, only: { type: 'string' }, json: { type: 'boolean' } } as const
+  const text = { type: 'string' } as const
+  const options = {
+    seconds: text,
+    only: text,
+    json: text,
+    compare: { type: 'boolean' },
+    help: { type: 'boolean' },
+  } as const
   try {
-    const { values } = parseArgs({ options })
+    const { values, positionals } = parseArgs({ options, allowPositionals: true })
+    if (values.help) return { help: true } as const
+    if (values.compare) {
+      if (positionals.length !== 2) throw new TypeError('--compare takes two files')
+      return { compare: positionals as [string, string] }
+    }
     const seconds = Number(values.seconds ?? 3)
     if (!(seconds >= 1)) throw new TypeError('--seconds must be a number from 1')
-    if (values.only !== undefined && !Object.hasOwn(scenarios, values.only)) {
-      throw new TypeError(`There is no scenario "${values.only}"`)
+    const named = [...positionals, ...(values.only?.split(',') ?? [])]
+    for (const name of named) {
+      if (!Object.hasOwn(scenarios, name)) throw new TypeError(`There is no scenario "${name}"`)
     }
-    return { seconds, only: values.only, json: values.json ?? false }
+    return { seconds, named: named.length > 0 ? named : Object.keys(scenarios), json: values.json }
   } catch (error) {
     throw new Misused(`${error instanceof Error ? error.message : error}\n\n${usage}`)
   }
 }
 
+const readReport = async (file: string): Promise<Report> => JSON.parse(await readFile(file, 'utf8')) as Report
+
+const machine = () => `${availableParallelism()} cores, ${cpus()[0]?.model ?? 'unknown'}, Bun ${Bun.version}`
+
+/** Adds a result to the report in the file, so that it stays when a later scenario fails. */
+const save = async (file: string, result: Result, seconds: number): Promise<void> => {
+  const known = await readReport(file).catch(() => ({ results: [] as Report['results'] }))
+  const entry = { ...toJson(result), seconds, machine: machine(), measuredAt: new Date().toISOString() }
+  const at = known.results.findIndex(({ scenario }) => scenario === result.scenario)
+  const results = at < 0 ? [...known.results, entry] : known.results.with(at, entry)
+  await writeFile(file, `${JSON.stringify({ results }, undefined, 2)}\n`)
+}
+
 const main = async (): Promise<boolean> => {
-  const { seconds, only, json } = parseFlags()
-  const oha = findOha()
-  const results: Result[] = []
-  for (const [scenario, measure] of Object.entries(scenarios)) {
-    if (only !== undefined && scenario !== only) continue
+  const flags = parseFlags()
+  if ('help' in flags) {
+    console.log(usage)
+    return true
+  }
+  if ('compare' in flags) {
+    const [one, other] = flags.compare
+    process.stdout.write(compareReports(await readReport(one), await readReport(other)))
+    return true
+  }
+  const { seconds, named, json } = flags
+  let good = true
+  for (const scenario of named) {
+    const measure = scenarios[scenario]
+    if (measure === undefined) continue
     try {
-      const result = { scenario, ...(await measure({ seconds, send: (load) => sendLoad(oha, { seconds, ...load }) })) }
-      results.push(result)
-      if (!json) process.stdout.write(toText(result))
+      const send = (load: Parameters<typeof sendLoad>[0] | Omit<Parameters<typeof sendLoad>[0], 'seconds'>) =>
+        sendLoad({ seconds, ...load })
+      const result = { scenario, ...(await measure({ seconds, send })) }
+      process.stdout.write(toText(result))
+      if (json !== undefined) await save(json, result, seconds)
+      good &&= isGood(result)
     } finally {
       await endAll()
     }
   }
-  if (json) console.log(JSON.stringify(results.map(toJson), undefined, 2))
-  return results.every(isGood)
+  return good
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -83,7 +99,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 main().then(
   (good) => process.exit(good ? 0 : 1),
   (error) => {
-    console.error(error instanceof OhaMissing || error instanceof Misused ? error.message : error)
+    console.error(error instanceof Misused ? error.message : error)
     process.exit(1)
   },
 )

@@ -1,4 +1,5 @@
 export const checkPath = '/api/v1/authorization/check'
+export const batchPath = '/api/v1/authorization/check/batch'
 export const explainPath = '/api/v1/authorization/explain'
 export const loginPath = '/api/v1/auth/login'
 export const mePath = '/api/v1/auth/me'
@@ -37,7 +38,7 @@ export const fillMemory = async (url: string, { headers }: Person, facts: number
       action: 'read',
       resource: { type: 'project', id: crypto.randomUUID() },
     }))
-    await post(`${url}${checkPath}/batch`, { checks }, headers)
+    await post(`${url}${batchPath}`, { checks }, headers)
   }
 }
 

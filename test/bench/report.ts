@@ -1,5 +1,6 @@
 import type { Runs } from './interleave.ts'
-import type { Measured } from './oha.ts'
+import type { Costs } from './load/drive.ts'
+import type { Measured } from './load/send.ts'
 
 export type Unit = 'ratio' | 'share' | 'count' | 'ms' | 'us' | 'ns' | 'MB'
 export type Target = { readonly atLeast: number } | { readonly below: number }
@@ -32,28 +33,51 @@ const isMet = ({ values, target }: Finding): boolean => {
   return 'atLeast' in target ? median(values) >= target.atLeast : median(values) < target.below
 }
 
+const costNames = ['cpuUs', 'postgresCpuUs', 'statements', 'peakMb', 'l1Share', 'cachedShare'] as const
+
+const medianCosts = (runs: readonly Measured[]): Costs =>
+  Object.fromEntries(
+    costNames.flatMap((name) => {
+      const seen = runs.flatMap(({ costs }) => costs?.[name] ?? [])
+      return seen.length === 0 ? [] : [[name, name === 'peakMb' ? Math.max(...seen) : median(seen)]]
+    }),
+  )
+
+/** A generator that is busier than this may be what limits the rate. */
+const maxGeneratorCpu = 0.9
+
 const summarize = ({ name, runs }: Runs) => {
   const errors: Record<string, number> = {}
   for (const run of runs) {
     for (const [what, count] of Object.entries(run.errors)) errors[what] = (errors[what] ?? 0) + count
   }
   const of = (field: 'perSecond' | 'p50Ms' | 'p95Ms' | 'p99Ms') => median(runs.map((run: Measured) => run[field]))
+  const verdict = (field: 'judged' | 'staleAllows') =>
+    runs.reduce((total, { verdicts }) => total + (verdicts?.[field] ?? 0), 0)
   return {
     name,
-    requests: runs.reduce((total, run) => total + run.requests, 0),
     errors,
+    staleAllows: verdict('staleAllows'),
+    judged: verdict('judged'),
+    requests: runs.reduce((total, run) => total + run.requests, 0),
     perSecond: of('perSecond'),
     p50Ms: of('p50Ms'),
     p95Ms: of('p95Ms'),
     p99Ms: of('p99Ms'),
+    costs: medianCosts(runs),
+    generatorCpu: median(runs.flatMap(({ generatorCpu }) => generatorCpu ?? [])),
   }
 }
 
 const countOf = (errors: Record<string, number>) => Object.values(errors).reduce((total, count) => total + count, 0)
 
-/** Whether every request was answered and every target met. */
-export const isGood = ({ sides, findings }: Result): boolean =>
-  findings.every(isMet) && sides.every((side) => countOf(summarize(side).errors) === 0)
+const isRight = (side: Runs): boolean => {
+  const { errors, staleAllows } = summarize(side)
+  return staleAllows === 0 && countOf(errors) === 0
+}
+
+/** Whether every request was answered, nothing was allowed too late, and every target met. */
+export const isGood = ({ sides, findings }: Result): boolean => findings.every(isMet) && sides.every(isRight)
 
 const number = (value: number, digits: number) =>
   value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits })
@@ -66,19 +90,39 @@ const table = (rows: readonly (readonly string[])[]): string => {
     .join('')
 }
 
+const complaintsOf = ({ name, errors, judged, staleAllows, generatorCpu }: ReturnType<typeof summarize>): string[] => [
+  ...Object.entries(errors).map(([what, count]) => `  ! ${name}: ${count} x ${what}\n`),
+  ...(staleAllows > 0 ? [`  ! ${name}: ${staleAllows} stale allows of ${judged} answers that had to be no\n`] : []),
+  ...(generatorCpu > maxGeneratorCpu
+    ? [`  ! ${name}: the load generator used ${number(100 * generatorCpu, 0)} % of a core and may be the limit\n`]
+    : []),
+]
+
 const sidesText = (sides: readonly Runs[]): string => {
   const all = sides.map(summarize)
-  const complaints = all.flatMap(({ name, errors }) =>
-    Object.entries(errors).map(([what, count]) => `  ! ${name}: ${count} x ${what}\n`),
-  )
-  const rows = all.map(({ name, errors, requests, perSecond, ...percentiles }) => [
+  const cell = (value: number | undefined, digits: number) =>
+    value === undefined || Number.isNaN(value) ? '' : number(value, digits)
+  const rows = all.map(({ name, errors, requests, perSecond, p50Ms, p95Ms, p99Ms, costs, generatorCpu }) => [
     name,
     number(countOf(errors), 0),
     number(requests, 0),
     number(perSecond, 0),
-    ...[percentiles.p50Ms, percentiles.p95Ms, percentiles.p99Ms].map((ms) => number(ms, 2)),
+    ...[p50Ms, p95Ms, p99Ms].map((ms) => number(ms, 2)),
+    cell(costs.cpuUs, 1),
+    cell(costs.postgresCpuUs, 1),
+    cell(costs.statements, 4),
+    cell(costs.l1Share, 4),
+    cell(costs.cachedShare, 4),
+    cell(costs.peakMb, 0),
+    cell(generatorCpu, 2),
   ])
-  return complaints.join('') + table([['', 'errors', 'requests', 'req/s', 'P50 ms', 'P95 ms', 'P99 ms'], ...rows])
+  const heading = [
+    ...['', 'errors', 'requests', 'req/s', 'P50 ms', 'P95 ms', 'P99 ms', 'CPU us', 'PG CPU us', 'PG stmts', 'memory'],
+    ...['cached', 'peak MB', 'gen'],
+  ]
+  const given = heading.map((_, column) => rows.some((row) => row[column] !== ''))
+  const shown = [heading, ...rows].map((row) => row.filter((_, column) => given[column]))
+  return all.flatMap(complaintsOf).join('') + table(shown)
 }
 
 const digits = { ratio: 2, share: 3, count: 0, ms: 2, us: 2, ns: 0, MB: 0 } as const
@@ -102,6 +146,33 @@ export const toText = ({ scenario, about, sides, findings }: Result): string => 
 export const toJson = ({ scenario, about, sides, findings }: Result) => ({
   scenario,
   about,
-  sides: sides.map((side) => ({ ...summarize(side), runs: side.runs })),
+  sides: sides.map((side) => ({ ...summarize(side), perSecondOfRuns: side.runs.map(({ perSecond }) => perSecond) })),
   findings: findings.map((finding) => ({ ...finding, median: median(finding.values), met: isMet(finding) })),
 })
+
+export type Report = {
+  readonly results: readonly (ReturnType<typeof toJson> & {
+    readonly seconds: number
+    readonly machine: string
+    readonly measuredAt: string
+  })[]
+}
+
+/** The target of a finding; empty without one. */
+export const targetOf = (finding: Finding): string => findingText(finding)[3] ?? ''
+
+/** The median with its unit, and the range where it was seen more than once. */
+export const findingValue = ({ what, unit, values }: Finding): string => {
+  const [, middle = '', range = ''] = findingText({ what, unit, values })
+  return range === '' ? middle : `${middle} (${range})`
+}
+
+/** The name of each finding in its scenario: those that are set in belong to the one before. */
+export const namesOf = (findings: readonly Pick<Finding, 'what'>[]): string[] => {
+  let heading = ''
+  return findings.map(({ what }) => {
+    if (what.startsWith('  ')) return `${heading}: ${what.trim()}`
+    heading = what
+    return what
+  })
+}

@@ -96,4 +96,9 @@ export const startVelroWithPictures = (database: Environment): Promise<Server> =
   startServer('test/bench/controls/velro-with-pictures.ts', { ...velroEnvironment, ...database })
 
 /** The same check on Elysia alone, with the answer at hand. */
-export const startBareElysia = (): Promise<Server> => startServer('test/bench/controls/bare-elysia.ts', {})
+export const startBareElysia = (processes = 1): Promise<Server> =>
+  startServer('test/bench/controls/bare-elysia.ts', { PROCESSES: String(processes) })
+
+/** The reconstruction of the backend that this one replaces, on the same tables. */
+export const startReconstruction = (database: Environment): Promise<Server> =>
+  startServer('test/bench/controls/reconstruction.ts', database)

@@ -123,7 +123,7 @@ describe('a seeded world', () => {
   })
 })
 
-test('a database where somebody has an account is refused, and filled only when the order says so', async () => {
+test('a database that has accounts is refused, and filled only when the order says so', async () => {
   const refusal = await seed([...size, '--seed', '2']).catch(({ stderr, code }) => ({ stderr, code }))
   expect(refusal).toMatchObject({ code: 1, stderr: expect.stringContaining('--into-existing') })
   await seed([...size, '--seed', '2', '--into-existing'])

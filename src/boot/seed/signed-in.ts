@@ -11,7 +11,7 @@ import type { Sql } from '../../platform/postgres.ts'
 import { createSecrets, sha256 } from '../../platform/secrets.ts'
 import type { TokenPolicy } from '../../platform/tokens.ts'
 
-/** Somebody with a session and its tokens, as a sign-in returns them. */
+/** An account with a session and its tokens, as a sign-in returns them. */
 export type SignedIn = {
   readonly user_id: string
   readonly email: string | null

@@ -27,7 +27,7 @@ const copy = async (tx: TransactionSql, { name, columns, lines }: Table, onLines
   await pipeline(Readable.from(chunksOf(lines(), onLines)), into)
 }
 
-/** Whether anybody has an account. */
+/** Whether there are accounts. */
 export const hasAccounts = async (sql: Sql): Promise<boolean> => {
   const { count } = await sql`select from users limit 1`
   return count > 0
@@ -59,7 +59,7 @@ const dropForEmpty = async (tx: TransactionSql, names: readonly string[]): Promi
 }
 
 /**
- * Writes the tables in one transaction and computes what triggers keep (effective access, usage) once for all rows, from the
+ * Writes the tables in one transaction and computes the rows that triggers keep (effective access, usage) once for all rows, from the
  * views and functions of the schema. The triggers of the tables are off in this transaction only; constraints and foreign
  * keys hold at its end. Running instances see the whole world or nothing, and drop what they have in memory.
  */

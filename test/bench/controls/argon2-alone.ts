@@ -1,6 +1,6 @@
 import { hashSync } from '@node-rs/argon2'
 import { argon2Options } from '../../../src/identity/passwords.ts'
-import type { Measured } from '../oha.ts'
+import type { Measured } from '../load/send.ts'
 
 /** The library alone on a number of threads, with `outstanding` verifications at any time. */
 export type Argon2Job = { workers: number; outstanding: number; seconds: number }

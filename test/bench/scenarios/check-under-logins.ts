@@ -1,6 +1,6 @@
 import { newDatabase } from '../databases.ts'
 import { interleave, type Side } from '../interleave.ts'
-import type { Measured } from '../oha.ts'
+import type { Measured } from '../load/send.ts'
 import { checkPath, loginPath, mePath, ownCheck, signUp } from '../people.ts'
 import { startVelro } from '../servers.ts'
 import type { Scenario } from './scenario.ts'

@@ -1,50 +1,79 @@
-import { newDatabase } from '../databases.ts'
-import { interleave, ratiosTo } from '../interleave.ts'
-import { checkPath, fillMemory, ownCheck, signUp } from '../people.ts'
-import { startBareElysia, startVelro } from '../servers.ts'
+import { cpuRatiosTo, interleave, ratiosTo, type Side } from '../interleave.ts'
+import { measure, type Requests } from '../load/send.ts'
+import { checkPlan, createDraft, type Mix, prepareMix, startMix, tokensOf } from '../mix.ts'
+import { checkPath } from '../people.ts'
+import type { Finding } from '../report.ts'
+import { type Server, startBareElysia } from '../servers.ts'
 import type { Scenario } from './scenario.ts'
 
 const connections = 50
-const maxWarmUpS = 2
-const facts = 10_000
+const preheatSeconds = 5
 
-/** What Velro adds to Elysia in front of a decision whose facts are in memory, among as many others as fit. */
-export const check: Scenario = async ({ seconds, send }) => {
-  const velro = await startVelro({ ...(await newDatabase()), L1_MAX_ENTRIES: String(facts) })
-  const bare = await startBareElysia()
-  const person = await signUp(velro.url)
-  const question = ownCheck(person)
-  const loads = {
-    bare: { url: bare.url + checkPath, ...question, connections },
-    velro: { url: velro.url + checkPath, ...question, connections },
-    get: { url: bare.url + checkPath, connections },
-  }
-  await fillMemory(velro.url, person, facts)
-  for (const load of Object.values(loads)) await send({ ...load, seconds: Math.min(maxWarmUpS, seconds) })
-  const runs = await interleave(
-    { name: 'bare Elysia, POST', run: () => send(loads.bare) },
-    {
-      velro: { name: 'Velro, POST', run: () => send(loads.velro) },
-      get: { name: 'bare Elysia, GET', run: () => send(loads.get) },
-    },
+/** One person who asks the same question again and again. */
+const singlePlan = (mix: Mix, seconds: number): Requests => {
+  const draft = createDraft(tokensOf(mix))
+  const project = mix.projects[0]
+  const token = mix.people.get(project?.owner_id ?? '')?.access_token
+  const body = JSON.stringify({ action: 'write', resource: { type: 'project', id: project?.id } })
+  return draft.plan(
+    [[draft.add('check', { method: 'POST', path: checkPath, body }, token)]],
+    [{ connections, seconds }],
   )
+}
+
+type Question = { readonly name: string; readonly plan: Requests; readonly target?: number }
+
+/** The same requests, sent to Velro and to Elysia alone in turns. */
+const compare = async (mix: Mix, velro: Server, bare: Server, { name, plan, target }: Question) => {
+  const side = (server: string, run: Side['run']): Side => ({ name: `${server}, ${name}`, run })
+  const runs = await interleave(
+    side('bare Elysia', () => measure(bare.url, plan, { pid: bare.pid })),
+    { velro: side('Velro', () => measure(velro.url, plan, mix.watch(velro))) },
+  )
+  const cpu = runs.velro.runs.map(({ costs }) => costs?.cpuUs ?? Number.NaN)
+  const findings: Finding[] = [
+    {
+      what: `${name}: throughput / bare Elysia`,
+      unit: 'ratio',
+      values: ratiosTo(runs.control, runs.velro),
+      ...(target !== undefined && { target: { atLeast: target } }),
+    },
+    { what: '  CPU of bare Elysia / of Velro', unit: 'ratio', values: cpuRatiosTo(runs.control, runs.velro) },
+    {
+      what: '  server CPU of a request',
+      unit: 'us',
+      values: cpu,
+      ...(target !== undefined && { target: { below: 30 } }),
+    },
+  ]
+  return { sides: [runs.velro, runs.control], findings }
+}
+
+/**
+ * What Velro adds to Elysia in front of a decision whose facts are in memory: for people with tokens of their own and for a
+ * service, who ask what people at work ask, with entries that expire as shipped. Beside it one question of one person.
+ */
+export const check: Scenario = async ({ seconds }) => {
+  const mix = await prepareMix()
+  const velro = await startMix(mix)
+  const bare = await startBareElysia()
+  const mixed = (asker: 'token' | 'key', forSeconds: number) =>
+    checkPlan(mix, { asker, connections, seconds: forSeconds })
+  for (const asker of ['token', 'key'] as const) {
+    for (const server of [velro, bare]) await measure(server.url, mixed(asker, preheatSeconds))
+  }
+  const compared = []
+  for (const question of [
+    { name: 'own tokens', plan: mixed('token', seconds), target: 0.62 },
+    { name: 'service key', plan: mixed('key', seconds), target: 0.62 },
+    { name: 'one question', plan: singlePlan(mix, seconds) },
+  ]) {
+    compared.push(await compare(mix, velro, bare, question))
+  }
+  const { users, projects, generations } = mix.size
   return {
-    about: `a warm authorized check at ${connections} connections, and the same answer from Elysia alone`,
-    sides: [runs.velro, runs.control, runs.get],
-    findings: [
-      {
-        what: 'Velro / bare Elysia, both POST',
-        unit: 'ratio',
-        values: ratiosTo(runs.control, runs.velro),
-        target: { atLeast: 0.6 },
-      },
-      {
-        what: 'Velro POST / bare Elysia GET',
-        unit: 'ratio',
-        values: runs.velro.runs.map(
-          ({ perSecond }, round) => perSecond / (runs.get.runs[round]?.perSecond ?? Number.NaN),
-        ),
-      },
-    ],
+    about: `checks at ${connections} connections, ${users} people, ${projects} projects, ${generations} generations, 80/20, and the same requests to Elysia alone`,
+    sides: compared.flatMap(({ sides }) => sides),
+    findings: compared.flatMap(({ findings }) => findings),
   }
 }

@@ -1,7 +1,7 @@
 import { startRedis } from '../../harness/redis.ts'
 import { newDatabase } from '../databases.ts'
 import { percentile } from '../latencies.ts'
-import type { Measured } from '../oha.ts'
+import type { Measured } from '../load/send.ts'
 import { checkPath, ownCheck, type Person, signUp } from '../people.ts'
 import { onEnd, startVelro } from '../servers.ts'
 import type { Scenario } from './scenario.ts'

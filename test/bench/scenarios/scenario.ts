@@ -1,7 +1,7 @@
-import type { Load, Measured } from '../oha.ts'
+import type { Load, Measured } from '../load/send.ts'
 import type { Result } from '../report.ts'
 
-/** What a scenario is given: how long one measurement takes, and the load generator. */
+/** What a scenario is given: how long one measurement takes, and what sends one request again and again. */
 export type Bench = {
   readonly seconds: number
   readonly send: (load: Omit<Load, 'seconds'> & { readonly seconds?: number }) => Promise<Measured>

@@ -7,22 +7,23 @@ import { loadFromStore } from '../../../src/access/cache/tiered-loader.ts'
 import { createListing } from '../../../src/access/listing/listing.ts'
 import { createListingStore } from '../../../src/access/listing/listing-store.ts'
 import { actions } from '../../../src/access/policy/matrix.ts'
+import { createLargeWorld, type WorldSize } from '../../../src/boot/seed/large-world.ts'
+import { writeWorld } from '../../../src/boot/seed/world-store.ts'
 import { systemClock } from '../../../src/kit/clock.ts'
 import { createDeadlines } from '../../../src/kit/deadline.ts'
+import { createRandom } from '../../../src/kit/random.ts'
 import { createTtlMap } from '../../../src/kit/ttl-map.ts'
 import { migrate } from '../../../src/platform/migrate.ts'
 import { connectOnce, createDatabase, type Sql } from '../../../src/platform/postgres.ts'
-import { createRandom, idOf } from '../../access/random.ts'
 import { connectionOf, newExternalDatabase } from '../databases.ts'
 import { type Finding, median } from '../report.ts'
 import { onEnd } from '../servers.ts'
-import { fill, type Size } from '../world.ts'
 import type { Scenario } from './scenario.ts'
 
 const startDeadline = createDeadlines(systemClock)
 
-const whole: Size = { users: 100_000, teams: 10_000, projects: 100_000, generations: 1_000_000 }
-const hundredth: Size = { users: 1_000, teams: 100, projects: 1_000, generations: 10_000 }
+const whole: WorldSize = { users: 100_000, teams: 10_000, projects: 50_000, generations: 1_000_000 }
+const hundredth: WorldSize = { users: 1_000, teams: 100, projects: 500, generations: 10_000 }
 
 const blocks = 5
 
@@ -38,12 +39,23 @@ const touch = (sql: Sql, table: string, key: string) =>
 /** A server that has memory for its data, as one has that is to be fast: the default is 128 MB. */
 const settings = { shared_buffers: '1GB' }
 
-const prepare = async (size: Size) => {
+const idsOf = async (sql: Sql, table: string): Promise<string[]> => {
+  const rows = await sql<{ id: string }[]>`select id from ${sql(table)} order by id`
+  return rows.map(({ id }) => id)
+}
+
+const prepare = async (size: WorldSize) => {
   const connection = connectionOf(await newExternalDatabase(settings))
   const sql = connectOnce(connection)
   await migrate(sql)
   await syncAccessRules(sql)
-  await fill(sql, size)
+  await writeWorld(sql, createLargeWorld(size, 1, 'x').tables, () => {})
+  const ids = {
+    user: await idsOf(sql, 'users'),
+    project: await idsOf(sql, 'projects'),
+    generation: await idsOf(sql, 'generations'),
+  }
+  const owners = await sql<{ owner_id: string }[]>`select owner_id from generations order by id`
   const startedMs = performance.now()
   const differences = await findAccessDifferences(sql)
   const checkMs = performance.now() - startedMs
@@ -62,7 +74,8 @@ const prepare = async (size: Size) => {
     flags: { l1: false },
   })
   return {
-    size,
+    ids,
+    owners: owners.map(({ owner_id }) => owner_id),
     checkMs,
     access: createAccess({ facts, clock: systemClock, decisionCounters: createDecisionCounters() }),
     listing: createListing(createListingStore(pools.read)),
@@ -75,13 +88,14 @@ type Ask = (side: Side) => unknown
 const within = () => startDeadline(60_000)
 
 const { below, pick } = createRandom(1)
-const someId = (kind: 'user' | 'project' | 'generation', { size }: Side) => idOf(kind, below(size[`${kind}s`]))
+const someId = (kind: 'user' | 'project' | 'generation', { ids }: Side) => pick(ids[kind])
 
 /** Half of the questions are about something of one's own: a plan that only ever finds nothing proves little. */
 const onGeneration: Ask = (side) => {
-  const number = below(side.size.generations)
-  const userId = number % 2 === 0 ? idOf('user', (number * 17) % side.size.users) : someId('user', side)
-  return side.access.decide(userId, pick(actions), { type: 'generation', id: idOf('generation', number) }, within())
+  const number = below(side.ids.generation.length)
+  const userId = number % 2 === 0 ? (side.owners[number] as string) : someId('user', side)
+  const resource = { type: 'generation', id: side.ids.generation[number] as string } as const
+  return side.access.decide(userId, pick(actions), resource, within())
 }
 
 const onProject: Ask = (side) =>
@@ -100,8 +114,8 @@ const batch: Ask = (side) => {
 const place = { after: null, limit: 20 }
 
 const lists: readonly (readonly [name: string, ask: Ask])[] = (['project', 'generation'] as const).flatMap((type) => {
-  const half = ({ size }: Side) => ({ after: idOf(type, Math.floor(size[`${type}s`] / 2)), limit: 20 })
-  const accessible = (action: 'read' | 'delete', from: (side: Side) => typeof place | ReturnType<typeof half>) => {
+  const half = ({ ids }: Side) => ({ after: ids[type][ids[type].length >> 1] as string, limit: 20 })
+  const accessible = (action: 'read' | 'delete', from: (side: Side) => { after: string | null; limit: number }) => {
     return (side: Side) => side.listing.accessible(within(), someId('user', side), { type, action }, from(side))
   }
   return [
@@ -138,7 +152,7 @@ const compare = async (ask: Ask, small: Side, large: Side, asks: number) => {
  * What a decision costs that comes from Postgres, at a million generations, a hundred thousand users and ten thousand
  * teams, against a hundredth of each; and what the lists cost there. Takes some minutes and 1 GB of disk.
  */
-export const l3: Scenario = async () => {
+export const growth: Scenario = async () => {
   const small = await prepare(hundredth)
   const large = await prepare(whole)
   const findings: Finding[] = []
@@ -156,8 +170,8 @@ export const l3: Scenario = async () => {
   }
   await measure('cold decision on a generation', onGeneration, 1_000, 1.3)
   await measure('cold decision on a project', onProject, 1_000, 1.3)
-  await measure('cold batch of 200', batch, 100)
-  for (const [name, ask] of lists) await measure(name, ask, 100)
+  await measure('cold batch of 200', batch, 100, 1.3)
+  for (const [name, ask] of lists) await measure(name, ask, 100, 1.3)
   findings.push({ what: 'recomputation of every row of access', unit: 'ms', values: [large.checkMs] })
   return {
     about: 'decisions and lists from Postgres, at 10^6 generations, 10^5 users and 10^4 teams',
