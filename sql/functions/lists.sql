@@ -43,86 +43,120 @@ end $$;
 comment on function accessible_projects(uuid, integer, boolean, uuid, integer) is
   'A page of the projects on which an active user may do the wanted actions. to_anyone: any user may do them on a public project.';
 
--- Shared projects are read in parts: first a few of the newest generations of each, about twice a page in all. Only a project
--- of which all of these belong to the page can have more in it, and is read on.
+-- Each source is read as far as the page at most, and the public ones without a look at their projects. Shared projects are
+-- read in parts: first a few of the newest generations of each, about twice a page in all. "last" is the newest id at which
+-- that ended: where it is part of the page, all that may be is read. At the end the projects of the public ones in the page
+-- are looked at; where one is not public any more, all is read again, with a look at each.
 create or replace function accessible_generations(
   person uuid, wanted integer, to_owner boolean, to_anyone boolean, before uuid, size integer
 ) returns uuid[] language plpgsql stable
   set search_path from current set plan_cache_mode = force_generic_plan set enable_seqscan = off
-  set enable_bitmapscan = off as $$
+  set enable_bitmapscan = off set enable_hashagg = off as $$
 declare
-  page uuid[] := '{}';
-  -- No id up to this one is part of the page.
-  below uuid := lowest_id();
-  found_ids uuid[];
-  found_in uuid[];
-  shared uuid[];
-  part integer;
+  page uuid[];
+  last uuid;
+  below uuid;
+  looking boolean := false;
 begin
-  perform from users where id = person and status = 'active';
-  if not found then return '{}'; end if;
-
-  if to_owner then
-    page := array(
-      select id from generations where owner_id = person and id < before order by id desc limit size);
-    below := coalesce(page[size], below);
-  end if;
-
-  if to_anyone then
-    found_ids := array(
+  -- Ownership decides alone: the owner has no access through the project, which only an action not given to owners shows.
+  if not to_owner then return accessible_generations_of_others(person, wanted, before, size); end if;
+  loop
+    with own as materialized (
+      select id from generations where owner_id = person and id < before order by id desc limit size
+    ), opened as materialized (
       select l.id from public_generations l
-       where l.id < before and l.id > below
-         and (select p.id from projects p where p.id = l.project_id and p.visibility = 'public') is not null
-       order by l.id desc limit size);
-    below := coalesce(found_ids[size], below);
-    page := page || found_ids;
-  end if;
-
-  shared := array(select project_id from project_access where user_id = person and actions & wanted <> 0);
-  if shared <> '{}' then
-    part := least(size, 2 + 2 * size / cardinality(shared));
-    -- The owner of a generation may do all that those may who share its project, or to_owner is false, and it may not.
-    if to_owner then
-      select array_agg(g.id), array_agg(s.id) into found_ids, found_in
-        from unnest(shared) s (id)
-       cross join lateral (
-         select id from generations where project_id = s.id and id < before and id > below order by id desc limit part) g;
-    else
-      select array_agg(g.id), array_agg(s.id) into found_ids, found_in
-        from unnest(shared) s (id)
-       cross join lateral (
-         select id from generations
-          where project_id = s.id and id < before and id > below and owner_id <> person order by id desc limit part) g;
+       where to_anyone and l.id < before
+         and (not looking or (select p.id from projects p where p.id = l.project_id and p.visibility = 'public') is not null)
+       order by l.id desc limit size
+    ), shared as materialized (
+      select project_id as id from project_access where user_id = person and actions & wanted <> 0
+    ), bounds as materialized (
+      select greatest((select id from own offset size - 1 limit 1), (select id from opened offset size - 1 limit 1),
+                      lowest_id()) as below,
+             least(size, 2 + 2 * size / greatest((select count(*)::integer from shared), 1)) as part
+    ), heads as materialized (
+      select array(
+               select g.id from generations g
+                where g.project_id = s.id and g.id < before and g.id > (select b.below from bounds b)
+                order by g.id desc limit (select b.part from bounds b)) as ids
+        from shared s
+    )
+    select array(
+             select distinct id
+               from (select id from own union all select id from opened union all select unnest(ids) from heads) found
+              order by id desc limit size),
+           (select ids[(select b.part from bounds b)] from heads
+             where ids[(select b.part from bounds b)] is not null order by 1 desc limit 1)
+      into page, last from users where id = person and status = 'active';
+    if page is null then return '{}'; end if;
+    below := coalesce(page[size], lowest_id());
+    if last > below then
+      page := array(
+        select distinct id
+          from (select unnest(page) as id
+                union all
+                select g.id from project_access a
+                 cross join lateral (
+                   select id from generations
+                    where project_id = a.project_id and id < before and id > below order by id desc limit size) g
+                 where a.user_id = person and a.actions & wanted <> 0) found
+         order by id desc limit size);
+      below := coalesce(page[size], lowest_id());
     end if;
-    page := page || found_ids;
-  end if;
-  if page = '{}' then return page; end if;
-  page := merge_page(page, size);
-  if shared = '{}' then return page; end if;
-
-  below := coalesce(page[size], below);
-  shared := array(
-    select in_project from unnest(found_ids, found_in) f (id, in_project)
-     where id > below group by in_project having count(*) = part);
-  if shared = '{}' then return page; end if;
-  if to_owner then
-    found_ids := array(
-      select g.id from unnest(shared) s (id)
-       cross join lateral (
-         select id from generations
-          where project_id = s.id and id < before and id > below order by id desc offset part limit size) g);
-  else
-    found_ids := array(
-      select g.id from unnest(shared) s (id)
-       cross join lateral (
-         select id from generations
-          where project_id = s.id and id < before and id > below and owner_id <> person
-          order by id desc offset part limit size) g);
-  end if;
-  return merge_page(page || found_ids, size);
+    exit when looking or not to_anyone;
+    exit when not exists (
+      select from public_generations l
+       where l.id < before and l.id >= below
+         and (select p.id from projects p where p.id = l.project_id and p.visibility = 'public') is null);
+    looking := true;
+  end loop;
+  return page;
 end $$;
 comment on function accessible_generations(uuid, integer, boolean, boolean, uuid, integer) is
   'A page of the generations on which an active user may do the wanted actions. to_owner: their owner may do them, to_anyone: any user may do them in a public project.';
+
+create or replace function accessible_generations_of_others(
+  person uuid, wanted integer, before uuid, size integer
+) returns uuid[] language plpgsql stable
+  set search_path from current set plan_cache_mode = force_generic_plan set enable_seqscan = off
+  set enable_bitmapscan = off set enable_hashagg = off as $$
+declare
+  page uuid[];
+  last uuid;
+  below uuid;
+begin
+  with shared as materialized (
+    select project_id as id from project_access where user_id = person and actions & wanted <> 0
+  ), bounds as materialized (
+    select least(size, 2 + 2 * size / greatest((select count(*)::integer from shared), 1)) as part
+  ), heads as materialized (
+    select array(
+             select g.id from generations g
+              where g.project_id = s.id and g.id < before and g.owner_id <> person
+              order by g.id desc limit (select b.part from bounds b)) as ids
+      from shared s
+  )
+  select array(select id from (select unnest(ids) as id from heads) found order by id desc limit size),
+         (select ids[(select b.part from bounds b)] from heads
+           where ids[(select b.part from bounds b)] is not null order by 1 desc limit 1)
+    into page, last from users where id = person and status = 'active';
+  if page is null then return '{}'; end if;
+  below := coalesce(page[size], lowest_id());
+  if last > below then
+    page := array(
+      select g.id from project_access a
+       cross join lateral (
+         select id from generations
+          where project_id = a.project_id and id < before and id > below and owner_id <> person
+          order by id desc limit size) g
+       where a.user_id = person and a.actions & wanted <> 0
+       order by g.id desc limit size);
+    if below > lowest_id() then page := array(select unnest(page || below) id order by id desc limit size); end if;
+  end if;
+  return page;
+end $$;
+comment on function accessible_generations_of_others(uuid, integer, uuid, integer) is
+  'As accessible_generations, for actions that the owner of a generation may not do: those of others in shared projects.';
 
 -- Who may do something on a resource: users with an active account, as its owner or through a team. "everyone": any user may,
 -- because the project is public; with "listing_everyone" the page is then one of all active users.

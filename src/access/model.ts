@@ -66,10 +66,13 @@ export const whoQuery = closed({
 })
 export type WhoQuery = Static<typeof whoQuery>
 
-export const accessible = pageOf(closed({ type: oneOf(listedTypes), id: id('The resource') }))
+/** An id in a page, which comes from the database as it is: its form is not matched again. */
+const listedId = (description: string) => t.String({ format: 'uuid', description })
+
+export const accessible = pageOf(closed({ type: oneOf(listedTypes), id: listedId('The resource') }))
 
 export const who = closed({
-  items: t.Array(closed({ user_id: id('User') }), {
+  items: t.Array(closed({ user_id: listedId('User') }), {
     description: 'Users with an active account who may do it as owner or through a team',
   }),
   everyone: t.Boolean({ description: 'Whether every signed-in user may do it, because the project is public' }),
