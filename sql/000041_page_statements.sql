@@ -1,2 +1,0 @@
--- A page of accessible generations is read by one statement.
--- functions: 2c8755b835fc39898b6d78eb31d3bedcc2b3d38880e01ad306ca580f7fb37afa

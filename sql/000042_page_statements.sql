@@ -1,0 +1,2 @@
+-- A page of accessible generations is read by one statement.
+-- functions: e70190db5dcaa8a73a770b4b2532896f98443d28f4690b155bbac5017246c20e
