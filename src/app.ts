@@ -72,11 +72,11 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
   }
 
   return {
-    begin: (request) => ({
+    begin: (request, authorization) => ({
       requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
       contentLength: contentLengthOf(request),
       deadline: startDeadline(config.requestTimeoutMs, request),
-      authorization: request.headers.get('authorization'),
+      authorization,
       addressForLimits: addresses.forLimits,
       rateLimit: undefined,
       limitedAs: undefined,
@@ -161,6 +161,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     allowedMethods: (path) => allowedMethods(app, path),
   })
 
+  const begin = (request: Request) => steps.begin(request, request.headers.get('authorization'))
+
   /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
   const answerOptions = (request: Request, { requestId }: RequestContext): Response => {
     const allow = allowedMethods(app, pathOf(request.url))
@@ -175,13 +177,11 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
 
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate(contextSlot)
-    .onError(({ code, error, request, context = steps.begin(request) }) =>
-      steps.refuse(code, error, { request, context }),
-    )
+    .onError(({ code, error, request, context = begin(request) }) => steps.refuse(code, error, { request, context }))
     // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
     .onRequest((incoming) => {
       const { request } = incoming
-      incoming.context = steps.begin(request)
+      incoming.context = begin(request)
       steps.admit(request, incoming.context)
       const isOptions = request.method === 'OPTIONS'
       if (!isOptions) anonymous.refuse(request, incoming.context)

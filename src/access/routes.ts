@@ -62,7 +62,13 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.question },
           { 200: schema.decision },
-          { summary: 'Decide whether a user may do an action on a resource', tags, security, errors },
+          {
+            summary: 'Decide whether a user may do an action on a resource',
+            tags,
+            security,
+            errors,
+            storesNothing: true,
+          },
         ),
       },
     )
@@ -99,7 +105,13 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
         ...contract(
           { body: schema.question },
           { 200: schema.explanation },
-          { summary: 'Explain a decision: the verdict and reason of each of the ten layers', tags, security, errors },
+          {
+            summary: 'Explain a decision: the verdict and reason of each of the ten layers',
+            tags,
+            security,
+            errors,
+            storesNothing: true,
+          },
         ),
       },
     )

@@ -1,6 +1,6 @@
 import { Fault } from '../fault.ts'
 import { type Deadline, DeadlinePassed } from '../kit/deadline.ts'
-import { InvalidJson, maxScanBytes, parseJson, parseLargeJson } from '../kit/json.ts'
+import { InvalidJson, maxScanBytes, maxTextBytes, parseJson, parseLargeJson, parseSmallText } from '../kit/json.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTurns } from '../kit/turns.ts'
 import type { RequestContext } from './request-context.ts'
@@ -43,6 +43,8 @@ export type JsonBody = {
   readonly maxBytes: number
   /** Whether texts that cannot be stored are accepted, because the route stores nothing. */
   readonly acceptsUnstorable: boolean
+  /** Whether a small body is read as text, which costs less than bytes: see `parseSmallText`. */
+  readonly storesNothing: boolean
 }
 
 /** The bytes of a body without a Content-Length, counted while they are read. Throws `refused()` when there are more than `maxBytes`. */
@@ -83,16 +85,16 @@ const readUnusual = (
   return request.bytes()
 }
 
-const readJsonBytes = (
+const readBody = (
   request: Request,
   announced: number | undefined,
-  maxBytes: number,
-): Promise<Uint8Array> | undefined => {
+  { maxBytes, storesNothing }: JsonBody,
+): Promise<Uint8Array | string> | undefined => {
   const type = request.headers.get('content-type') ?? ''
   const isUsual = type === jsonType && announced !== undefined && announced > 0 && announced <= maxBytes
   if (!isUsual) return readUnusual(request, type, announced, maxBytes)
   refuseEncodedBody(request)
-  return request.bytes()
+  return storesNothing && announced <= maxTextBytes ? request.text() : request.bytes()
 }
 
 /** Shared by all requests of the process, as its event loop is. */
@@ -126,17 +128,20 @@ const parseLarge = async (bytes: Uint8Array, refusesUnstorable: boolean, deadlin
 export const readJson = <T>(
   request: Request,
   { deadline, contentLength }: RequestContext,
-  { maxBytes, acceptsUnstorable }: JsonBody,
+  limits: JsonBody,
   { accept, refuse }: JsonReader<T>,
 ): MaybePromise<T> => {
-  const parse = (bytes: Uint8Array): MaybePromise<T> => {
-    if (bytes.length > maxScanBytes) {
+  const { acceptsUnstorable } = limits
+  const parse = (bytes: Uint8Array | string): MaybePromise<T> => {
+    if (typeof bytes !== 'string' && bytes.length > maxScanBytes) {
       return parseLarge(bytes, !acceptsUnstorable, deadline)
         .then(accept)
         .catch((error) => refuse(toFault(error)))
     }
     try {
-      return accept(bytes.length === 0 ? undefined : parseJson(bytes, !acceptsUnstorable))
+      if (bytes.length === 0) return accept(undefined)
+      if (typeof bytes === 'string') return accept(parseSmallText(bytes, contentLength, !acceptsUnstorable))
+      return accept(parseJson(bytes, !acceptsUnstorable))
     } catch (error) {
       return refuse(toFault(error))
     }
@@ -149,7 +154,7 @@ export const readJson = <T>(
         : new Fault('request.malformed', { cause: error }),
     )
   try {
-    const read = readJsonBytes(request, contentLength, maxBytes)
+    const read = readBody(request, contentLength, limits)
     return read === undefined ? accept(undefined) : deadline.settle(read, parse, refuseUnread)
   } catch (error) {
     return refuse(error)

@@ -80,11 +80,21 @@ export type DirectContext = {
   readonly request: Request
   readonly context: RequestContext
   readonly set: { status?: unknown; readonly headers: Record<string, string> }
+  /** What the reader of the input adds; declared, because adding members later is slow. */
+  entry: unknown
+  body: unknown
+}
+
+type Members = object | undefined
+type DirectHook = {
+  readonly run: (given: DirectContext) => MaybePromise<Members>
+  /** Adds the members of the result to the context. */
+  readonly add: (given: DirectContext, members: Members) => void
 }
 
 /** What a route consists of: hooks, the members of whose results are added to the context, and the handler. */
 export type DirectRoute = {
-  readonly hooks: readonly ((given: DirectContext) => MaybePromise<object | undefined>)[]
+  readonly hooks: readonly DirectHook[]
   readonly handle: (given: DirectContext) => MaybePromise<unknown>
 }
 
@@ -94,6 +104,19 @@ type Route = {
   readonly path: string
   readonly handler: unknown
   readonly hooks: { readonly transform?: readonly Hook[]; readonly beforeHandle?: readonly Hook[] }
+}
+
+const addAll: DirectHook['add'] = (given, members) => {
+  if (members !== undefined) Object.assign(given, members)
+}
+const addInput = (given: DirectContext, { entry, body }: Awaited<ReturnType<InputReader['read']>>): void => {
+  given.entry = entry
+  given.body = body
+}
+const toDirectHook = ({ fn }: Hook): DirectHook => {
+  const { reader } = fn as { reader?: InputReader }
+  if (reader === undefined) return { run: fn as DirectHook['run'], add: addAll }
+  return { run: reader.read, add: addInput as DirectHook['add'] }
 }
 
 /**
@@ -107,7 +130,7 @@ export const directRoutes = (routes: readonly unknown[], names: readonly string[
       const { transform = [], beforeHandle = [] } = route?.hooks ?? {}
       if (route === undefined || beforeHandle.some(({ subType }) => subType !== 'resolve'))
         throw new Error(`There is no route ${name} of which this is all`)
-      const hooks = [...transform, ...beforeHandle].map(({ fn }) => fn as DirectRoute['hooks'][number])
+      const hooks = [...transform, ...beforeHandle].map(toDirectHook)
       return [name, { hooks, handle: route.handler as DirectRoute['handle'] }]
     }),
   )

@@ -7,12 +7,12 @@ type Fetch = (request: Request) => MaybePromise<Response>
 
 /** What the application does with every request, by whichever way it comes. */
 export type Steps = {
-  /** The context of a request. */
-  begin(request: Request): RequestContext
+  /** The context of a request, which has this `Authorization`. */
+  begin(request: Request, authorization: string | null): RequestContext
   /** Refuses a request before its route is known to be right: for its Host, its length, or because the server stops. */
   admit(request: Request, context: RequestContext): void
   /** The response with what a handler returned. */
-  answer(returned: unknown, given: DirectContext): Response
+  answer(returned: unknown, given: Pick<DirectContext, 'request' | 'context' | 'set'>): Response
   /** The problem with which a request is refused. `code` is a word of Elysia's. */
   refuse(code: string | number, error: unknown, given: Pick<DirectContext, 'request' | 'context'>): Response
 }
@@ -24,14 +24,18 @@ const createRun = ({ answer, refuse }: Steps) => {
   const run = (route: DirectRoute, from: number, given: DirectContext): MaybePromise<Response> => {
     try {
       for (let at = from; at < route.hooks.length; at += 1) {
-        const added = route.hooks[at]?.(given)
+        const hook = route.hooks[at] as DirectRoute['hooks'][number]
+        const added = hook.run(given)
         if (added instanceof Promise) {
           return added.then(
-            (members) => run(route, at + 1, Object.assign(given, members)),
+            (members) => {
+              hook.add(given, members)
+              return run(route, at + 1, given)
+            },
             (error) => refuse(usual, error, given),
           )
         }
-        if (added !== undefined) Object.assign(given, added)
+        hook.add(given, added)
       }
       const returned = route.handle(given)
       if (!(returned instanceof Promise)) return answer(returned, given)
@@ -69,10 +73,11 @@ export const createFrontDoor = ({
   )
   return (request) => {
     const found = byPath.get(pathAndQueryOf(request.url))
-    if (found === undefined || request.method !== found.method || !request.headers.has('authorization'))
-      return general(request)
-    const context = steps.begin(request)
-    const given = { request, context, set: { headers: {} } }
+    if (found === undefined || request.method !== found.method) return general(request)
+    const authorization = request.headers.get('authorization')
+    if (authorization === null) return general(request)
+    const context = steps.begin(request, authorization)
+    const given: DirectContext = { request, context, set: { headers: {} }, entry: undefined, body: undefined }
     try {
       steps.admit(request, context)
     } catch (error) {

@@ -66,13 +66,13 @@ const createCheck = (part: InputProblem['in'], schema: TSchema | undefined, code
 
 export const createInputReader = (
   { params, query, body }: InputSchemas,
-  { maxBytes = bodyLimits.usual, acceptsUnstorable = false, invalidAs }: InputOptions = {},
+  { maxBytes = bodyLimits.usual, acceptsUnstorable = false, storesNothing = false, invalidAs }: InputOptions = {},
 ): InputReader => {
   const code = invalidAs ?? 'request.invalid'
   const checkParams = createCheck('params', params, code)
   const checkQuery = createCheck('query', query, code)
   const checkBody = createCheck('body', body, code)
-  const limits: JsonBody = { maxBytes, acceptsUnstorable }
+  const limits: JsonBody = { maxBytes, acceptsUnstorable, storesNothing }
   let gate: Gate | undefined
 
   const readAfter = (

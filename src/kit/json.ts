@@ -1,3 +1,5 @@
+import { Buffer } from 'node:buffer'
+
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
 /** The bytes are not acceptable JSON. `reason` can be shown to the client, after the words "the body". */
@@ -189,6 +191,10 @@ const parse = (bytes: Uint8Array, refusesUnstorable: boolean): unknown => {
   } catch {
     throw new InvalidJson('must be UTF-8')
   }
+  return parseText(text, refusesUnstorable)
+}
+
+const parseText = (text: string, refusesUnstorable: boolean): unknown => {
   try {
     const value: unknown = JSON.parse(text)
     if (refusesUnstorable && text.includes('\\u')) rejectUnstorable(value)
@@ -212,6 +218,19 @@ export const parseJson = (bytes: Uint8Array, refusesUnstorable = true): unknown 
   const scan = new Scan(bytes, refusesUnstorable)
   while (!scan.run());
   return parse(bytes, false)
+}
+
+/** Texts that `parseSmallText` takes, as bytes: so few that `parseJson` would not scan them either. */
+export const maxTextBytes = minScannedBytes - 1
+
+/**
+ * As `parseJson`, for the text of up to `maxTextBytes` bytes that a runtime has decoded, and for values that are not stored. The
+ * runtime replaces bytes that are not UTF-8. So a text with replacement characters is refused, unless it has as many bytes as the
+ * body: then they were sent, or stand for a character of four bytes whose last one is missing.
+ */
+export const parseSmallText = (text: string, bytes: number | undefined, refusesUnstorable = true): unknown => {
+  if (text.includes('\ufffd') && Buffer.byteLength(text) !== bytes) throw new InvalidJson('must be UTF-8')
+  return parseText(text, refusesUnstorable)
 }
 
 type LargeOptions = {

@@ -98,7 +98,8 @@ test.each([
 })
 
 test('a hook that rejects is answered with the problem of its error, and the handler is not reached', async () => {
-  const route = { hooks: [() => Promise.reject(new Error('not signed in'))], handle: () => 'direct' }
+  const hook = { run: () => Promise.reject(new Error('not signed in')), add: () => {} }
+  const route = { hooks: [hook], handle: () => 'direct' }
   const door = createFrontDoor({ routes: new Map([['POST /asked', route]]), steps, general })
   expect(await (await door(signed())).text()).toBe('refused UNKNOWN not signed in')
 })

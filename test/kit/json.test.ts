@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { InvalidJson, jsonLimits, maxScanBytes, parseJson, parseLargeJson } from '../../src/kit/json.ts'
+import { InvalidJson, jsonLimits, maxScanBytes, parseJson, parseLargeJson, parseSmallText } from '../../src/kit/json.ts'
 
 const bytesOf = (text: string) => new TextEncoder().encode(text)
 
@@ -187,5 +187,42 @@ describe('a large text', () => {
   test('is refused for the same reasons by the parser that takes no turns', () => {
     expect(() => parseJson(bytesOf('['.repeat(mebi)))).toThrow(InvalidJson)
     expect(parseJson(large)).toBe('x'.repeat(mebi - 2))
+  })
+})
+
+describe('a small text that the runtime has decoded', () => {
+  const read = async (bytes: Uint8Array<ArrayBuffer>) => {
+    const text = await new Response(bytes).text()
+    try {
+      return parseSmallText(text, bytes.length)
+    } catch (error) {
+      return (error as InvalidJson).reason
+    }
+  }
+  const inQuotes = (...bytes: number[]) => Uint8Array.of(0x22, ...bytes, 0x22)
+
+  test('is refused where bytes of it were not UTF-8', async () => {
+    for (const bytes of [
+      [0xff],
+      [0x80],
+      [0xc3],
+      [0xe2, 0x82],
+      [0xed, 0xa0, 0x80],
+      [0xc0, 0xaf],
+      [0xff, 0xef, 0xbf, 0xbd],
+    ])
+      expect([bytes, await read(inQuotes(...bytes))]).toEqual([bytes, 'must be UTF-8'])
+  })
+
+  test('is taken where a replacement character was sent', async () => {
+    expect(await read(new TextEncoder().encode('{"a":"\ufffd and \ud83d\ude00"}'))).toEqual({
+      a: '\ufffd and \ud83d\ude00',
+    })
+  })
+
+  test('is refused where it is not JSON, or where its escapes cannot be stored', async () => {
+    expect(await read(new TextEncoder().encode('{'))).toBe('must be JSON')
+    expect(await read(new TextEncoder().encode('"\\u0000"'))).toContain('NUL')
+    expect(parseSmallText('"\\u0000"', 8, false)).toBe('\0')
   })
 })

@@ -28,6 +28,7 @@ const documentation = {
   errors,
   maxBytes: bodyLimits.large,
   acceptsUnstorable: true,
+  storesNothing: true,
   invalidAs: 'request.malformed',
 } as const
 

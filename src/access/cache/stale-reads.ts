@@ -67,6 +67,8 @@ export const withStaleReads = ({
   const waiting = new Set<(error: PostgresUnreachable) => void>()
   /** By their deadlines, because a deadline belongs to one request. */
   const requestsWithStaleFacts = new WeakSet<Deadline>()
+  /** Most processes never get stale facts, and look no request up. */
+  let hasRequests = false
 
   const mayGatherStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs && isShared()
 
@@ -110,12 +112,13 @@ export const withStaleReads = ({
   const gatherStale = (queries: readonly FactQuery[], deadline: Deadline) => {
     const stale = facts.peekStale(queries)
     if (stale === undefined) throw new PostgresUnreachable()
+    hasRequests = true
     requestsWithStaleFacts.add(deadline)
     return stale
   }
 
   return {
-    isUsedBy: (deadline) => requestsWithStaleFacts.has(deadline),
+    isUsedBy: (deadline) => hasRequests && requestsWithStaleFacts.has(deadline),
     facts: {
       ...facts,
       gather: async (queries, deadline) => {
