@@ -3,6 +3,7 @@ import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { compareReports } from './compare.ts'
 import { sendLoad } from './load/send.ts'
+import { PeerMissing } from './peers.ts'
 import { isGood, type Report, type Result, toJson, toText } from './report.ts'
 import { scenarios } from './scenarios/all.ts'
 import { endAll } from './servers.ts'
@@ -85,6 +86,9 @@ const main = async (): Promise<boolean> => {
       process.stdout.write(toText(result))
       if (json !== undefined) await save(json, result, seconds)
       good &&= isGood(result)
+    } catch (error) {
+      if (!(error instanceof PeerMissing)) throw error
+      console.log(`\n${scenario}: left out. ${error.message}`)
     } finally {
       await endAll()
     }

@@ -59,8 +59,10 @@ const aboutProjects = 0.2
 const pickFifths = <T>(random: Random, hot: readonly T[], all: readonly T[]): T =>
   random.chance(0.8) && hot.length > 0 ? random.pick(hot) : random.pick(all)
 
-const tiersOf = async (url: string, token: string): Promise<Tiers> => {
+const tiersOf = async (url: string, token: string): Promise<Tiers | undefined> => {
   const response = await fetch(`${url}/api/v1/performance/metrics`, { headers: { authorization: `Bearer ${token}` } })
+  // Under more load than it can take.
+  if (response.status === 503) return undefined
   if (!response.ok) throw new Error(`The metrics said ${response.status}: ${await response.text()}`)
   const { caches } = (await response.json()) as { caches: { decisions: Tiers } }
   return caches.decisions

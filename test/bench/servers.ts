@@ -32,7 +32,7 @@ export const endAll = async (): Promise<void> => {
   }
 }
 
-const freePort = (): Promise<number> =>
+export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const probe = createServer().once('error', reject)
     probe.listen(0, '127.0.0.1', () => {
@@ -51,7 +51,7 @@ const isReady = (url: string): Promise<boolean> =>
   )
 
 /** Starts a file of this repository under Bun and waits for `GET /ready`. It sees none of our environment but this. */
-const startServer = async (file: string, env: Environment): Promise<Server> => {
+export const startServer = async (file: string, env: Environment): Promise<Server> => {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
   const startedMs = performance.now()

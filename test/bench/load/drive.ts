@@ -15,7 +15,7 @@ export type Watched = {
   /** A connection to its database, which has pg_stat_statements in the schema `bench`. */
   readonly sql?: Sql
   /** Counts of decisions by tier, so far. */
-  readonly tiers?: () => Promise<Tiers>
+  readonly tiers?: () => Promise<Tiers | undefined>
 }
 
 export type Tiers = { readonly total: number; readonly l1: number; readonly l2: number }
@@ -76,7 +76,8 @@ const costsOf = (watched: Watched, before: Snapshot, after: Snapshot, answered: 
   return {
     ...(watched.pid !== undefined && { cpuUs: each('cpuUs'), peakMb: peakMb(watched.pid) }),
     ...(watched.sql !== undefined && { postgresCpuUs: each('postgresCpuUs'), statements: each('statements') }),
-    ...(watched.tiers !== undefined &&
+    ...(before.tiers !== undefined &&
+      after.tiers !== undefined &&
       decided('total') > 0 && {
         l1Share: decided('l1') / decided('total'),
         cachedShare: (decided('l1') + decided('l2')) / decided('total'),

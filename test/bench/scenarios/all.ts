@@ -9,6 +9,7 @@ import { hitRate } from './hit-rate.ts'
 import { limits } from './limits.ts'
 import { login } from './login.ts'
 import { mixed, users10000 } from './mixed.ts'
+import { betterAuth, openfga } from './peers.ts'
 import { redisStalled } from './redis-stalled.ts'
 import { renders } from './renders.ts'
 import { replaced } from './replaced.ts'
@@ -36,6 +37,8 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   'burst-at-start': burstAtStart,
   growth,
   replaced,
+  openfga,
+  'better-auth': betterAuth,
   'hit-rate': hitRate,
   limits,
   tiers,
