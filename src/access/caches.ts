@@ -13,14 +13,14 @@ import { createStaleDetector, type StaleDetector } from './cache/stale-detector.
 import { createFlags, type Flags, type FlagValues } from './cache/tier-switches.ts'
 import { type LoadFacts, loadFromStore, loadThroughRedis } from './cache/tiered-loader.ts'
 import { withTurns } from './cache/wide-loads.ts'
-import type { Bus, BusHandlers } from './invalidation/bus.ts'
+import type { Bus } from './invalidation/bus.ts'
+import type { BusHandlers } from './invalidation/bus-handlers.ts'
 import { type Changes, createChanges } from './invalidation/committed-change.ts'
-import { readDatabaseIdentity } from './invalidation/database-identity-store.ts'
 import { createEventStore, noteInvalidation, sendEvents } from './invalidation/event-store.ts'
-import { createListeningBus } from './invalidation/listening-bus.ts'
 import type { InvalidationKeys } from './invalidation/model.ts'
 import { createOutbox, type OutboxTiming } from './invalidation/outbox.ts'
 import { createPendingInvalidations, type PendingInvalidations } from './invalidation/pending-invalidations.ts'
+import { createThreadedBus } from './invalidation/threaded-bus.ts'
 import type { LeaseTiming } from './invalidation/timing.ts'
 import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from './policy/facts/registry.ts'
 
@@ -33,6 +33,8 @@ type Dependencies = {
   /** The one that `database` uses, for what the bus sends. */
   readonly changesConnection: Connection
   readonly route?: Route | undefined
+  /** The file that runs in the thread of the bus; see `createBusThread`. */
+  readonly busThread: URL
   /** Undefined: no Redis is configured, so a miss in memory goes to Postgres. */
   readonly redis: CacheRedis | undefined
   readonly clock: Clock
@@ -44,7 +46,7 @@ type Dependencies = {
   readonly limits: { readonly maxEntries: number; readonly maxBytes: number; readonly ttlMs: number }
   /** False: changes do not wait for the other instances, and the promise is not kept. For tests. */
   readonly acknowledge: boolean
-  /** Which tiers are on: as stored at the start, and how to read that again. */
+  /** Which tiers are on: as stored at the start, and how to read that again besides the bus. */
   readonly tierSwitches: { readonly stored: FlagValues; readonly read: (sql: Sql) => Promise<FlagValues> }
   /** Learn of the connection of the bus and of events. */
   readonly hooks?: OutageHooks | undefined
@@ -70,8 +72,8 @@ export type Caches = {
   readonly pendingInvalidations: Pick<PendingInvalidations, 'size'>
   readonly flags: Flags
   /**
-   * Adds a listener for the keys of every event, from whichever instance. Called synchronously, after they were removed
-   * from memory; it must not wait, because the event is acknowledged when it returns.
+   * Adds a listener for the keys of every event, from whichever instance. Called soon after they were removed from memory:
+   * what depends on a permission must check it again by itself.
    */
   onInvalidated(listener: (keys: InvalidationKeys) => void): void
   readonly staleDetector: StaleDetector
@@ -137,6 +139,19 @@ const renewRepeatedly = (facts: Pick<FactCache, 'renew'>, everyMs: number, log: 
   return () => clearInterval(timer)
 }
 
+/** Listeners for the keys of events. */
+const createKeyListeners = () => {
+  const listeners: ((keys: InvalidationKeys) => void)[] = []
+  return {
+    add: (listener: (keys: InvalidationKeys) => void) => void listeners.push(listener),
+    /** Not in the middle of a decision, which may be what applies the event. */
+    callSoon: (keys: InvalidationKeys) =>
+      queueMicrotask(() => {
+        for (const listener of listeners) listener(keys)
+      }),
+  }
+}
+
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
   const { hooks = noOutageHooks } = dependencies
@@ -167,12 +182,21 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     timing: timing?.outbox,
   })
 
-  const listeners: ((keys: InvalidationKeys) => void)[] = []
+  const listeners = createKeyListeners()
   const invalidate = (keys: InvalidationKeys) => {
     facts.invalidate(keys)
-    for (const listener of listeners) listener(keys)
+    listeners.callSoon(keys)
   }
-  const handlers: Omit<BusHandlers, 'beforeLease'> = {
+  const handlers: BusHandlers = {
+    onConnection: hooks.onConnection,
+    // The other instances stop waiting for one without a lease, so a switch they turned must be known before it has one.
+    beforeLease: async ({ isOther, identity, switches }) => {
+      registry.onBusOpen()
+      // A fact must not be read from the earlier database under a lease of the new one.
+      if (isOther) database.retireConnections()
+      registry.onBusIdentity(identity)
+      if (switches !== undefined) await flags.reload(async () => switches)
+    },
     onEvent: (event, position) => {
       hooks.onEvent(event.id, position)
       pendingInvalidations.add(event)
@@ -193,9 +217,9 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     onGap: () => invalidate('everything'),
     onConfirmed: outbox.onConfirmed,
   }
-  const { bus, disconnect } = createListeningBus({
+  const { bus, disconnect } = createThreadedBus({
     instance: dependencies.instance,
-    onConnection: hooks.onConnection,
+    threadUrl: dependencies.busThread,
     connection: dependencies.busConnection,
     changesConnection: dependencies.changesConnection,
     route: dependencies.route,
@@ -203,14 +227,6 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     leaseClock,
     log,
     handlers,
-    // The other instances stop waiting for one without a lease, so a switch they turned must be read before it has one.
-    beforeLease: async (sql, { isOther }) => {
-      registry.onBusOpen()
-      // A fact must not be read from the earlier database under a lease of the new one.
-      if (isOther) database.retireConnections()
-      registry.onBusIdentity(await readDatabaseIdentity(sql))
-      await flags.reload(() => tierSwitches.read(sql))
-    },
     acknowledge: dependencies.acknowledge,
     timing: timing?.lease,
   })
@@ -273,7 +289,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     bus,
     pendingInvalidations,
     flags,
-    onInvalidated: (listener) => void listeners.push(listener),
+    onInvalidated: listeners.add,
     staleDetector,
     close: async () => {
       staleDetector.stop()

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, type Mock, spyOn, test } from 'bun:test'
-import { type Bus, createBus } from '../../src/access/invalidation/bus.ts'
+import { createBus, type LocalBus } from '../../src/access/invalidation/bus.ts'
 import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from '../../src/access/invalidation/timing.ts'
 import { channelOf, commonChannel, encodeMessage } from '../../src/access/invalidation/topics.ts'
@@ -128,7 +128,7 @@ const tick = () => {
 }
 
 let me: ReturnType<typeof setUp>
-let bus: Bus
+let bus: LocalBus
 
 beforeEach(() => {
   ticking = spyOn(globalThis, 'setInterval').mockImplementation((() => undefined) as unknown as typeof setInterval)

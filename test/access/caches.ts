@@ -40,6 +40,7 @@ export const startCaches = async (
   const caches = createCaches({
     instance: randomBytes(9).toString('hex'),
     database: pools,
+    busThread: new URL('../../src/boot/compose/bus-thread.ts', import.meta.url),
     busConnection,
     changesConnection,
     redis,

@@ -15,6 +15,8 @@ const anyStep = fc.oneof(
     arbitrary: fc.nat(600).map((ms) => ({ name: `pass ${ms}`, run: (all: Instances) => all.pass(ms) })),
   },
   does('receive', 8),
+  does('receiveUnapplied', 10),
+  does('apply', 4),
   does('receiveAll', 20),
   does('sendHeartbeat', 16),
   does('check', 24),

@@ -2,13 +2,19 @@ import { spyOn } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import type { RedisCache, RedisLookup } from '../../src/access/cache/redis-cache.ts'
 import { type Loaded, loadThroughRedis } from '../../src/access/cache/tiered-loader.ts'
-import { type Bus, createBus } from '../../src/access/invalidation/bus.ts'
 import { type Changes, createChanges } from '../../src/access/invalidation/committed-change.ts'
 import type { EventStore } from '../../src/access/invalidation/event-store.ts'
+import { createLeaseKeeper } from '../../src/access/invalidation/lease-keeper.ts'
 import type { InvalidationEvent } from '../../src/access/invalidation/model.ts'
 import { createOutbox } from '../../src/access/invalidation/outbox.ts'
 import { createPendingInvalidations } from '../../src/access/invalidation/pending-invalidations.ts'
-import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
+import { createReceiver } from '../../src/access/invalidation/receiver.ts'
+import {
+  createJournalReader,
+  createJournalWriter,
+  createSharedJournal,
+} from '../../src/access/invalidation/shared-journal.ts'
+import { defaultLeaseTiming, deriveTiming } from '../../src/access/invalidation/timing.ts'
 import { channelOf, commonChannel, encodeMessage } from '../../src/access/invalidation/topics.ts'
 import { factQuery } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
@@ -21,7 +27,8 @@ import { idOf } from './random.ts'
 
 /**
  * Several instances in one process, built from the real parts over a simulated Postgres, Redis and clock that advance step
- * by step. The only fact is a number that each change increments.
+ * by step. The threads of an instance that receive and decide take their steps apart. The only fact is a number that each
+ * change increments.
  */
 const id = idOf('service_key', 1)
 const key: FactKey = factKey('service_key', id)
@@ -154,15 +161,48 @@ export const startInstances = ({
     const flags = { l1: true, l2: true, l3: true }
     const pendingInvalidations = createPendingInvalidations(clock)
     const outbox = made(() => createOutbox({ redisCache, pendingInvalidations, store, clock, log }))
-    const bus: Bus = createBus({
+    const timing = deriveTiming(defaultLeaseTiming)
+    /** Between the thread that receives and the one that decides. */
+    const journal = createSharedJournal(2 ** 14)
+    const writer = createJournalWriter({ journal, clock, leaseClock: clock })
+    const receiver = createReceiver({
       instance: name,
       clock,
+      timing,
       acknowledge,
       after: (ms, call) => {
         const timer = { dueMs: clock.monotonic() + ms, call }
         timers.add(timer)
         return () => timers.delete(timer)
       },
+      handlers: {
+        onEvent: (event) => {
+          pendingInvalidations.add(event)
+          facts.invalidate(event.keys)
+        },
+        beforeLease: async () => {},
+        onReset: ({ pendingInvalidations: events }) => {
+          for (const event of events) pendingInvalidations.add(event)
+          facts.invalidate('everything')
+        },
+        onGap: () => facts.invalidate('everything'),
+        onConfirmed: outbox.onConfirmed,
+      },
+    })
+    const { apply } = receiver
+    const reader = createJournalReader({ journal, clock, leaseClock: clock, timing, apply })
+    reader.onClock(clock.monotonic(), clock.monotonic())
+    const keeper = createLeaseKeeper({
+      instance: name,
+      clock,
+      leaseClock: clock,
+      timing,
+      append: writer.append,
+      isDrained: writer.isDrained,
+      prepare: (opening) => receiver.prepare({ ...opening, switches: undefined }),
+      onLease: writer.setLease,
+      onReason: writer.setReason,
+      onProblem: () => {},
       connection: {
         send: async (channel, payload) => {
           if (!isConnected || isDead) throw new Error('Not connected')
@@ -185,20 +225,17 @@ export const startInstances = ({
         }),
         restart: () => lose(),
       },
-      handlers: {
-        onEvent: (event) => {
-          pendingInvalidations.add(event)
-          facts.invalidate(event.keys)
-        },
-        beforeLease: async () => {},
-        onReset: ({ pendingInvalidations: events }) => {
-          for (const event of events) pendingInvalidations.add(event)
-          facts.invalidate('everything')
-        },
-        onGap: () => facts.invalidate('everything'),
-        onConfirmed: outbox.onConfirmed,
-      },
     })
+    const bus = {
+      instance: name,
+      lease: {
+        get untilMs() {
+          return reader.sync()
+        },
+      },
+      registerCommit: receiver.registerCommit,
+      databaseIdentity: receiver.databaseIdentity,
+    }
     const fromStore = async (): Promise<Loaded> => {
       const version = await new Promise<number>((resolve) => statements.push({ resolve }))
       return { facts: new Map<FactKey, Fact[FactKind]>([[key, factOf(version)]]), tier: 'l3', redisAgesMs: new Map() }
@@ -244,7 +281,7 @@ export const startInstances = ({
     const lose = () => {
       if (!isConnected) return
       isConnected = false
-      bus.connection.onLost()
+      keeper.onLost()
     }
 
     const steps = {
@@ -253,7 +290,7 @@ export const startInstances = ({
         isConnected = true
         losesNextEvent = false
         receivedTo = postgres.messages.length
-        made(() => bus.connection.onOpen(database))
+        made(() => keeper.onOpen(database))
       },
       lose,
       /** Its next event is lost without an error. */
@@ -273,12 +310,23 @@ export const startInstances = ({
             continue
           }
           if (message.channel !== commonChannel && message.channel !== channelOf(name)) continue
-          return bus.connection.onMessage(message.payload)
+          return keeper.onMessage(message.payload)
         }
       },
+      /** The thread that decides is busy. */
+      receiveUnapplied: async () => {
+        while (isConnected && receivedTo < postgres.messages.length) {
+          steps.receive()
+          await settle()
+        }
+      },
+      /** The thread that decides is woken, as it is after each message unless it is busy. */
+      apply: () => void reader.sync(),
       receiveAll: async () => {
         while (isConnected && receivedTo < postgres.messages.length) {
           steps.receive()
+          await settle()
+          steps.apply()
           await settle()
         }
       },
@@ -352,7 +400,7 @@ export const startInstances = ({
       },
       isFrozen: () => isFrozen,
       end: (politely: boolean) => {
-        if (politely && !isFrozen) void bus.close()
+        if (politely && !isFrozen) void keeper.close()
         isDead = true
         isConnected = false
         commits.length = 0

@@ -16,6 +16,7 @@ import { clear, insertInBulk, removeInBulk, store } from './world.ts'
 
 const bob = idOf('user', 1)
 const ofBob = factKey('account', bob)
+const profileOfBob = factKey('profile', bob)
 /** Short, because most of these tests wait for a lease, a sweep or a takeover. */
 const timing = {
   lease: { leaseMs: 400, heartbeatMs: 50 },
@@ -97,7 +98,7 @@ describe('two instances with one Postgres and one Redis', () => {
     await server.stop()
     for (const { redis, until } of [a, b]) await until(() => redis?.serverRunId === undefined)
     await a.setStatus(bob, 'suspended')
-    expect(await a.pendingInvalidations()).toEqual([ofBob])
+    expect(await a.pendingInvalidations()).toEqual([ofBob, profileOfBob])
     for (const instance of [a, b]) expect(await instance.readStatus(bob)).toBe('suspended by l3')
     server = await startRedis({ port })
     await a.until(async () => (await a.pendingInvalidations()).length === 0)
@@ -112,7 +113,7 @@ describe('two instances with one Postgres and one Redis', () => {
     // Redis still holds the value from before the change.
     expect(await inRedis()).toBe(1)
     expect(await b.readStatus(bob)).toBe('suspended by l3')
-    expect(await b.pendingInvalidations()).toEqual([ofBob])
+    expect(await b.pendingInvalidations()).toEqual([ofBob, profileOfBob])
     await b.until(async () => (await b.pendingInvalidations()).length === 0)
     await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
   }, 60_000)
@@ -190,7 +191,7 @@ describe('two instances with one Postgres and one Redis', () => {
     })
     expect(inMemory()).toBe('miss')
     expect(await b.readStatus(last)).toBe('suspended by l3')
-    expect(await a.pendingInvalidations()).toHaveLength(400)
+    expect(await a.pendingInvalidations()).toHaveLength(2 * many.length)
     const c = await start(server.url)
     expect(await c.readStatus(last)).toBe('suspended by l3')
   })
@@ -209,7 +210,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const callsSoFar = must.mock.calls.length
     await a.until(() => must.mock.calls.length >= callsSoFar + 2)
     expect(await a.readStatus(bob)).toBe('suspended by l3')
-    expect(await a.pendingInvalidations()).toEqual([ofBob])
+    expect(await a.pendingInvalidations()).toEqual([ofBob, profileOfBob])
     must.mockRestore()
     await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
     expect(await a.pendingInvalidations()).toEqual([])
@@ -270,7 +271,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
     await a.setStatus(bob, 'suspended')
     expect(await b.readStatus(bob)).toBe('suspended by l3')
-    expect(await a.pendingInvalidations()).toEqual([ofBob])
+    expect(await a.pendingInvalidations()).toEqual([ofBob, profileOfBob])
     must.mockRestore()
     await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
     expect(await a.pendingInvalidations()).toEqual([])

@@ -98,15 +98,17 @@ export const createFactCache = ({
   flags,
 }: Dependencies): FactCache => {
   let nowMs = 0
-  const isLeased = () => leaseClock.monotonic() < lease.untilMs
   /**
-   * Whether memory may be read. Also sets the moment as of which `fromMemory` judges expiry, so that one reading of the
-   * clock serves a whole synchronous run of reads: call it before each run.
+   * Begins a synchronous run of reads and returns whether a lease is held. Reading its end applies what was received. Also sets
+   * the moment as of which `fromMemory` judges expiry, so that one reading of the clock serves a whole run.
    */
-  const beginMemoryRead = (): boolean => {
+  const beginRun = (): boolean => {
+    const { untilMs } = lease
     nowMs = clock.monotonic()
-    return flags.l1 && (leaseClock === clock ? nowMs < lease.untilMs : isLeased())
+    return (leaseClock === clock ? nowMs : leaseClock.monotonic()) < untilMs
   }
+  /** Whether memory may be read in the run that begins. */
+  const beginMemoryRead = (): boolean => beginRun() && flags.l1
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
   const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
@@ -135,7 +137,7 @@ export const createFactCache = ({
     peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
     peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
     peekFacts: (ref, userId) => (beginMemoryRead() ? readFacts(fromMemory, ref, userId) : undefined),
-    gather: createGather({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }),
+    gather: createGather({ load, sharedLoads, memory, fromMemory, beginRun, flags }),
     peekStale: (queries) => {
       const held = createHeldFacts(memory, () => true, staleFromMemory)
       return findMisses(held.fromHeldOrMemory, queries).size === 0 ? held.view('l1', true) : undefined

@@ -74,10 +74,7 @@ const sourceOf =
 /** Facts of the snapshot of one statement. */
 const viewOfLoaded = ({ facts, tier }: Loaded): GatheredFacts => viewOf(sourceOf(facts), tier, 0, false)
 
-/**
- * Facts held for one reader, so that an eviction or expiry in between cannot take them away. `mayReadMemory` is called
- * before each read of `fromMemory`.
- */
+/** Facts held for one reader, so that an eviction or expiry in between cannot take them away. */
 export const createHeldFacts = (
   memory: Pick<TtlMap<Fact[FactKind]>, 'ageMs'>,
   mayReadMemory: () => boolean,
@@ -122,8 +119,12 @@ type Dependencies = {
   readonly sharedLoads: SharedLoads
   readonly memory: Pick<TtlMap<Fact[FactKind]>, 'ageMs'>
   readonly fromMemory: Source
-  readonly beginMemoryRead: () => boolean
-  readonly isLeased: () => boolean
+  /**
+   * Applies every invalidation received, and returns whether a lease is held. Called once at the start of each synchronous run
+   * that reads memory or joins a load, so that no invalidation is applied in the middle of one.
+   */
+  readonly beginRun: () => boolean
+  readonly flags: { readonly l1: boolean }
 }
 
 /** A decision needs no more facts than this, so a gather that loads more is one for many decisions. */
@@ -138,20 +139,21 @@ const kindOf = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))
  * every invalidation arrived that is due.
  */
 export const createGather = (dependencies: Dependencies) => {
-  const { memory, fromMemory, beginMemoryRead, isLeased, sharedLoads } = dependencies
+  const { memory, fromMemory, beginRun, flags, sharedLoads } = dependencies
   const gather = createRounds(dependencies)
   /** Counts the facts that are neither in memory nor being loaded by another request. */
-  const countLoads = (queries: readonly FactQuery[]): number => {
-    const { fromHeldOrMemory } = createHeldFacts(memory, beginMemoryRead, fromMemory)
+  const countLoads = (queries: readonly FactQuery[], isLeased: boolean): number => {
+    const { fromHeldOrMemory } = createHeldFacts(memory, () => isLeased && flags.l1, fromMemory)
     const misses = findMisses(fromHeldOrMemory, queries)
-    if (!isLeased()) return Math.max(1, misses.size)
+    if (!isLeased) return Math.max(1, misses.size)
     return misses.keys().reduce((sum, name) => (sharedLoads.find(name) === undefined ? sum + 1 : sum), 0)
   }
   return async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
+    const isLeased = beginRun()
     // Memory may not be read, and no load in flight be joined: so one statement for all callers like this one.
-    if (!isLeased() && queries.length <= maxLoadsOfOne)
+    if (!isLeased && queries.length <= maxLoadsOfOne)
       return viewOfLoaded(await sharedLoads.collected.load(queries, deadline))
-    const loads = countLoads(queries)
+    const loads = countLoads(queries, isLeased)
     if (loads === 0) return gather(queries, deadline)
     const resource = loads > maxLoadsOfOne ? 'batches' : 'statements'
     // Admitted before anything is read, so the facts are as of after the wait.
@@ -160,15 +162,20 @@ export const createGather = (dependencies: Dependencies) => {
 }
 
 const createRounds =
-  ({ load, sharedLoads, memory, fromMemory, beginMemoryRead, isLeased }: Dependencies) =>
+  ({ load, sharedLoads, memory, fromMemory, beginRun, flags }: Dependencies) =>
   async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
-    const facts = createHeldFacts(memory, beginMemoryRead, fromMemory)
+    let mayReadMemory = false
+    const facts = createHeldFacts(memory, () => mayReadMemory, fromMemory)
     const invalidations = sharedLoads.watch()
     try {
       let tier: Tier = 'l1'
       for (let round = 1; ; round += 1) {
+        const isLeased = beginRun()
+        mayReadMemory = isLeased && flags.l1
+        dropInvalidated(facts.held, invalidations)
+        invalidations.length = 0
         const misses = findMisses(facts.fromHeldOrMemory, queries)
-        const isConsistent = facts.isSingleSource() || isLeased()
+        const isConsistent = facts.isSingleSource() || isLeased
         if (misses.size === 0 && isConsistent) return facts.view(tier)
         deadline.check()
         if (round > maxRounds || misses.size === 0) {
@@ -181,12 +188,10 @@ const createRounds =
               : deadline.run(load(queries, { bypassRedis: true }))),
           )
         }
-        invalidations.length = 0
         const joined = new Set<SharedLoad>()
         const own = new Map<string, FactQuery>()
-        const mayJoin = isLeased()
         for (const [name, query] of misses) {
-          const sharedLoad = mayJoin ? sharedLoads.find(name) : undefined
+          const sharedLoad = isLeased ? sharedLoads.find(name) : undefined
           if (sharedLoad === undefined) own.set(name, query)
           else joined.add(sharedLoad)
         }
@@ -195,7 +200,6 @@ const createRounds =
           facts.add(loaded)
           tier = deeper(tier, loaded.tier)
         }
-        dropInvalidated(facts.held, invalidations)
       }
     } finally {
       sharedLoads.unwatch(invalidations)

@@ -1,67 +1,16 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { Histogram } from '../../kit/histogram.ts'
-import { type CommitWait, createCommitWaits } from './commit-waits.ts'
-import { createMembership } from './membership.ts'
-import type { InvalidationEvent, InvalidationKeys } from './model.ts'
+import type { BusHandlers } from './bus-handlers.ts'
+import type { CommitWait } from './commit-waits.ts'
+import { type BusConnection, createLeaseKeeper } from './lease-keeper.ts'
+import { createReceiver } from './receiver.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from './timing.ts'
-import {
-  channelOf,
-  commonChannel,
-  type DatabasePosition,
-  dispatch,
-  encodeMessage,
-  type TopicListener,
-  type TopicListeners,
-  type TopicName,
-} from './topics.ts'
-import { type BusProblem, createTracking, type NoLeaseReason } from './tracking.ts'
-
-/** How many event ids go into one acknowledgement: Postgres refuses a notification of 8,000 bytes. */
-const maxAcknowledged = 300
-
-/** The database of the changes as one statement saw it: every event that Redis has not confirmed yet is pending. */
-export type BusSnapshot = DatabasePosition & { readonly pendingInvalidations: readonly InvalidationEvent[] }
-
-/**
- * What the bus needs of Postgres. It sends and reads on the way that changes go, and never on the connection that listens:
- * through a pooler our own notifications would then come back, and those of no other instance.
- */
-export type BusConnection = {
-  send(channel: string, payload: string): Promise<void>
-  /** In one statement: a heartbeat with the identity and the position of the database. Resolves once it is committed. */
-  sendHeartbeat(heartbeatId: string): Promise<void>
-  /** The event from its row, for one whose keys did not fit into a notification; undefined: the row is gone. */
-  readEvent(id: string): Promise<InvalidationEvent | undefined>
-  readSnapshot(): Promise<BusSnapshot>
-  /** Replaces silent connections. */
-  restart(): void
-}
-
-/**
- * How an instance applies messages. Every handler but `beforeLease` is synchronous: when it returns, the message has been
- * applied.
- */
-export type BusHandlers = {
-  /** Every event up to `position` has then been applied; undefined for an event of another version. */
-  onEvent(event: InvalidationEvent, position: number | undefined): void
-  /** Runs on a new connection before the reset. `isOther`: the connection before led to another database. */
-  beforeLease(database: { readonly isOther: boolean }): Promise<void>
-  /** Listening began anew, so any event may have been missed. Redis may still hold the facts of those pending. */
-  onReset(reset: BusReset): void
-  /** Events are missing, or the database is in an older state: no fact that is cached in memory may be used again. */
-  onGap(): void
-  /** Redis no longer holds the facts of these events under the prefix of this epoch. */
-  onConfirmed(eventIds: readonly string[], epoch: string): void
-}
-
-export type BusReset = BusSnapshot & {
-  /** Whether it is the database of the connection before, in a state no older than the one seen there. */
-  readonly isContinued: boolean
-}
+import type { TopicListener, TopicName } from './topics.ts'
+import type { BusProblem, NoLeaseReason } from './tracking.ts'
 
 /**
  * Delivers invalidation events between instances over LISTEN/NOTIFY, and decides until when an instance may trust its
- * memory. It does no I/O itself: messages and a clock go in; a lease, applied events in order, and messages come out.
+ * memory.
  *
  * Memory is trusted under a lease, counted from when our newest heartbeat was sent that came back and proved that nothing is
  * missing. A heartbeat is notified by the database of the changes, on the way that changes go, and carries that database's
@@ -91,14 +40,6 @@ export type Bus = {
    */
   databaseIdentity(): string | undefined
   registerCommit(eventId: string): CommitWait
-  /** The callbacks of the connection that listens. `onOpen` gets the identity of the database it leads to, if known. */
-  readonly connection: {
-    onMessage(payload: string): void
-    onOpen(listeningTo: string | undefined): void
-    onLost(): void
-    /** An attempt to open it failed. */
-    onUnreachable(): void
-  }
   /**
    * Registers the listener of a topic; throws where it has one. Messages arrive in commit order, among the events. Not
    * durable: a message sent while the connection is lost never arrives.
@@ -112,6 +53,18 @@ export type Bus = {
   /** How long changes of this instance waited for acknowledgements, in milliseconds. */
   readonly waits: Pick<Histogram, 'count' | 'max' | 'quantile'>
   close(): Promise<void>
+}
+
+/** A bus whose connection is driven from outside. */
+export type LocalBus = Bus & {
+  /** The callbacks of the connection that listens. `onOpen` gets the identity of the database it leads to, if known. */
+  readonly connection: {
+    onMessage(payload: string): void
+    onOpen(listeningTo: string | undefined): void
+    onLost(): void
+    /** An attempt to open it failed. */
+    onUnreachable(): void
+  }
 }
 
 /** Since the start. */
@@ -150,58 +103,7 @@ const afterTimeout = (ms: number, callback: () => void) => {
   return () => clearTimeout(timer)
 }
 
-/** Acknowledges events to their writers. Events come in bursts: all of one turn go to a writer in one message. */
-const createAcknowledger = (send: (writer: string, eventIds: readonly string[]) => void) => {
-  let pendingAcks: Map<string, string[]> | undefined
-  const flush = () => {
-    const due = pendingAcks ?? new Map<string, string[]>()
-    pendingAcks = undefined
-    for (const [writer, eventIds] of due) {
-      while (eventIds.length > 0) send(writer, eventIds.splice(0, maxAcknowledged))
-    }
-  }
-  return (writer: string, eventId: string) => {
-    if (pendingAcks === undefined) {
-      pendingAcks = new Map()
-      queueMicrotask(flush)
-    }
-    const eventIds = pendingAcks.get(writer)
-    if (eventIds === undefined) pendingAcks.set(writer, [eventId])
-    else eventIds.push(eventId)
-  }
-}
-
-/** Handles payloads in order of arrival. While paused, they queue up. */
-const createInbox = (handle: (payload: string) => void) => {
-  const backlog: string[] = []
-  let isPaused = false
-  return {
-    receive: (payload: string) => {
-      if (isPaused) backlog.push(payload)
-      else handle(payload)
-    },
-    pause: () => {
-      isPaused = true
-    },
-    /** Also drops the backlog, which belongs to an earlier connection. */
-    reset: () => {
-      isPaused = true
-      backlog.length = 0
-    },
-    /** Handles the queued payloads until one of them pauses again. */
-    drainBacklog: () => {
-      isPaused = false
-      let handled = 0
-      for (const payload of backlog) {
-        handled += 1
-        handle(payload)
-        if (isPaused) break
-      }
-      backlog.splice(0, handled)
-    },
-  }
-}
-
+/** A bus of one thread, which receives and decides. */
 export const createBus = ({
   instance,
   clock,
@@ -212,138 +114,38 @@ export const createBus = ({
   acknowledge = true,
   timing: leaseTiming = defaultLeaseTiming,
   after = afterTimeout,
-}: Options): Bus => {
+}: Options): LocalBus => {
   const timing = deriveTiming(leaseTiming)
-  let events = 0
-  let closed = false
-  /** Counts connections: a result that belongs to an earlier one is dropped. */
-  let connectionEpoch = 0
-
-  const send = (channel: string, payload: string) => connection.send(channel, payload).catch(() => {})
-  const membership = createMembership(clock, timing)
-  const tracking = createTracking({
+  const receiver = createReceiver({ instance, clock, timing, handlers, acknowledge, after })
+  const keeper = createLeaseKeeper({
+    instance,
     clock,
     leaseClock,
     timing,
-    sendHeartbeat: (heartbeatId) => connection.sendHeartbeat(heartbeatId),
-    onGap: handlers.onGap,
-    restart: () => connection.restart(),
+    connection,
+    append: (record) => {
+      receiver.apply(record)
+      return true
+    },
+    isDrained: () => true,
+    prepare: (opening) => receiver.prepare({ ...opening, switches: undefined }),
+    onLease: () => {},
+    onReason: () => {},
     onProblem,
   })
-  const { isProven } = tracking
-  const commitWaits = createCommitWaits({ clock, timing, membership, isProven, acknowledge, after })
-  const acknowledgeTo = createAcknowledger(
-    (writer, eventIds) => void send(channelOf(writer), encodeMessage('acknowledgement', { instance, eventIds })),
-  )
-
-  const apply = (id: string, writer: string | undefined, position: number | undefined, keys: InvalidationKeys) => {
-    events += 1
-    handlers.onEvent({ id, keys }, position)
-    if (writer === instance) commitWaits.onOwnEvent(id)
-    else if (writer !== undefined) acknowledgeTo(writer, id)
-  }
-
-  /** Later messages wait, so that no heartbeat sent after this event renews the lease before it is applied. */
-  const readAndApply = async (id: string, writer: string | undefined, position: number | undefined) => {
-    const epoch = connectionEpoch
-    inbox.pause()
-    const event = await connection.readEvent(id).catch(() => undefined)
-    if (connectionEpoch !== epoch) return
-    apply(id, writer, position, event?.keys ?? 'everything')
-    inbox.drainBacklog()
-  }
-
-  const listeners: TopicListeners = {
-    event: ({ id, writer, position, keys }) => {
-      if (!tracking.onEvent(position)) return
-      if (keys === 'stored') void readAndApply(id, writer, position)
-      else apply(id, writer, position, keys)
-    },
-    heartbeat: (message) =>
-      message.instance === instance
-        ? tracking.onOwnHeartbeat(message.heartbeatId, message.seen)
-        : membership.onHeartbeat(message.instance, message.seen !== undefined),
-    acknowledgement: (message) => commitWaits.onAcknowledgement(message.instance, message.eventIds),
-    leave: (message) => {
-      membership.remove(message.instance)
-      commitWaits.onLeave(message.instance)
-    },
-    confirmed: ({ eventIds, epoch }) => handlers.onConfirmed(eventIds, epoch),
-  }
-  const inbox = createInbox((payload) => dispatch(listeners, payload))
-
-  const open = async (listeningTo: string | undefined) => {
-    if (closed) return
-    connectionEpoch += 1
-    const epoch = connectionEpoch
-    const isCurrent = () => connectionEpoch === epoch && !closed
-    // A message that arrives during the reads waits behind them.
-    inbox.reset()
-    membership.onListening()
-    tracking.start(epoch)
-    try {
-      const snapshot = await connection.readSnapshot()
-      if (!isCurrent()) return
-      const database = tracking.compare(snapshot, listeningTo)
-      if (database === 'other') return
-      await handlers.beforeLease({ isOther: database === 'replaced' })
-      if (!isCurrent()) return
-      handlers.onReset({ ...snapshot, isContinued: tracking.open(snapshot) })
-    } catch {
-      if (connectionEpoch !== epoch) return
-      tracking.onUnreachable()
-      connection.restart()
-      return
-    }
-    inbox.drainBacklog()
-    tracking.sendHeartbeat()
-  }
-
+  const { on, members, membersOfOtherVersion, counts, waits, databaseIdentity, registerCommit } = receiver
   return {
     instance,
-    lease: tracking.lease,
-    noLeaseReason: tracking.noLeaseReason,
-    databaseIdentity: tracking.identity,
-    on: (topic, listener) => {
-      if (listeners[topic] !== undefined) throw new Error(`The topic "${topic}" has a listener already`)
-      Object.assign(listeners, { [topic]: listener })
-    },
-    members: membership.list,
-    membersOfOtherVersion: () => membership.list().filter(membership.isOfOtherVersion),
-    counts: {
-      get events() {
-        return events
-      },
-      get gaps() {
-        return tracking.gaps()
-      },
-      get commits() {
-        return commitWaits.counts.commits
-      },
-      get acknowledged() {
-        return commitWaits.counts.acknowledged
-      },
-      get lapsed() {
-        return commitWaits.counts.lapsed
-      },
-    },
-    waits: commitWaits.durationsMs,
-    connection: {
-      onMessage: inbox.receive,
-      onOpen: (listeningTo) => void open(listeningTo),
-      onLost: () => {
-        connectionEpoch += 1
-        inbox.reset()
-        tracking.onLost()
-      },
-      onUnreachable: tracking.onUnreachable,
-    },
-    registerCommit: commitWaits.register,
-    close: async () => {
-      closed = true
-      // The others stop waiting for us, so a heartbeat under way must not renew the lease.
-      tracking.close()
-      await send(commonChannel, encodeMessage('leave', { instance }))
-    },
+    lease: keeper.lease,
+    noLeaseReason: keeper.noLeaseReason,
+    databaseIdentity,
+    registerCommit,
+    on,
+    members,
+    membersOfOtherVersion,
+    counts,
+    waits,
+    connection: keeper,
+    close: keeper.close,
   }
 }

@@ -1,5 +1,5 @@
 import type { Sql, TransactionSql } from '../../platform/postgres.ts'
-import type { BusSnapshot } from './bus.ts'
+import type { BusSnapshot } from './bus-handlers.ts'
 import { type InvalidationEvent, toInvalidationKeys } from './model.ts'
 
 const toEvent = ({ id, keys }: { id: string; keys: string[] }): InvalidationEvent => ({

@@ -16,6 +16,8 @@ type Dependencies = {
   readonly timing: BusTiming
   /** Sends a heartbeat. Resolves when Postgres has committed it. */
   readonly send: (heartbeatId: string) => Promise<void>
+  /** The lease was renewed or ended. */
+  readonly onLease?: ((untilMs: number) => void) | undefined
   /** Runs once in each interval. */
   readonly onInterval: () => void
 }
@@ -26,7 +28,7 @@ type Dependencies = {
  * Guarantee: the lease ends `leaseMs` after the newest heartbeat that renewed it was *sent*. Notifications arrive in commit
  * order, so every change committed before that moment has been applied here, if no notification is missing.
  */
-export const createHeartbeat = ({ clock, leaseClock, timing, send, onInterval }: Dependencies) => {
+export const createHeartbeat = ({ clock, leaseClock, timing, send, onLease, onInterval }: Dependencies) => {
   const lease = { untilMs: Number.NEGATIVE_INFINITY }
   /** Heartbeats of this connection that have not come back, oldest first. */
   const sent = new Map<string, SentHeartbeat>()
@@ -37,6 +39,11 @@ export const createHeartbeat = ({ clock, leaseClock, timing, send, onInterval }:
   let firstCommittedMs = Number.POSITIVE_INFINITY
   let interval: ReturnType<typeof setInterval> | undefined
   let connectionEpoch = 0
+
+  const setLease = (untilMs: number) => {
+    lease.untilMs = untilMs
+    onLease?.(untilMs)
+  }
 
   const stop = () => {
     clearInterval(interval)
@@ -82,7 +89,7 @@ export const createHeartbeat = ({ clock, leaseClock, timing, send, onInterval }:
       return returned
     },
     renew: ({ leaseFromMs }: SentHeartbeat) => {
-      lease.untilMs = leaseFromMs + timing.leaseMs
+      setLease(leaseFromMs + timing.leaseMs)
     },
     /** Whether a heartbeat came back on this connection. */
     hasReturned: () => hasReturned,
@@ -94,7 +101,7 @@ export const createHeartbeat = ({ clock, leaseClock, timing, send, onInterval }:
     stop,
     /** Ends the lease at once. Heartbeats under way may still renew it. */
     revoke: () => {
-      lease.untilMs = Number.NEGATIVE_INFINITY
+      setLease(Number.NEGATIVE_INFINITY)
     },
   }
 }

@@ -7,10 +7,11 @@ import type { DatabasePosition } from './topics.ts'
  * committed before its snapshot. A position lower than one seen before means another state of the database, such as a
  * restored backup.
  */
-export const createPositions = () => {
+/** `seen`: the newest state that was seen before, if any. */
+export const createPositions = (seen?: DatabasePosition) => {
   /** Undefined before the first snapshot. */
-  let identity: string | undefined
-  let highest = 0
+  let identity = seen?.identity
+  let highest = seen?.position ?? 0
   /** Position of the newest event received on this connection; undefined before the first one. */
   let lastReceived: number | undefined
   let snapshotPosition = 0

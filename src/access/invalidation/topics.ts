@@ -150,6 +150,15 @@ const topics: { readonly [T in TopicName]: Topic<TopicMessages[T]> } = {
 
 const topicOfWord = new Map((Object.keys(topics) as TopicName[]).map((topic) => [topics[topic].word, topic]))
 
+const wordsOf = (names: readonly TopicName[]) => new Set(names.map((name) => topics[name].word))
+const keeperWords = wordsOf(['event', 'heartbeat'])
+const busWords = wordsOf(['event', 'heartbeat', 'acknowledgement', 'leave', 'confirmed'])
+const wordOf = (payload: string): string => payload.split(' ', 1)[0] ?? ''
+/** Whether the lease depends on messages like this one. */
+export const isOfKeeper = (payload: string): boolean => keeperWords.has(wordOf(payload))
+/** Whether the message belongs to the bus, and not to a feature. */
+export const isOfBus = (payload: string): boolean => busWords.has(wordOf(payload))
+
 /** The payload of a notification, for `pg_notify` on a channel. A payload of 8,000 bytes or more is refused by Postgres. */
 export const encodeMessage = <T extends TopicName>(topic: T, message: TopicMessages[T]): string =>
   [topics[topic].word, ...topics[topic].encode(message)].join(' ')

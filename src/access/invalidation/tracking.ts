@@ -24,24 +24,31 @@ export type NoLeaseReason = (typeof noLeaseReasons)[number]
 export type BusProblem = Exclude<NoLeaseReason, 'connecting' | 'late'>
 
 /** Why there is no lease. A found problem stays the reason until a lease is held again. */
-const createLeaseReport = (onProblem: (problem: BusProblem | undefined) => void) => {
+const createLeaseReport = (
+  onProblem: (problem: BusProblem | undefined) => void,
+  onReason: ((reason: NoLeaseReason) => void) | undefined,
+) => {
   let reason: NoLeaseReason = 'connecting'
   let hasProblem = false
+  const setReason = (found: NoLeaseReason) => {
+    if (found !== reason) onReason?.(found)
+    reason = found
+  }
   return {
     reason: () => reason,
     onProblem: (problem: BusProblem) => {
       if (hasProblem && reason === problem) return
       hasProblem = true
-      reason = problem
+      setReason(problem)
       onProblem(problem)
     },
     onRenewed: () => {
-      reason = 'late'
+      setReason('late')
       if (hasProblem) onProblem(undefined)
       hasProblem = false
     },
     onLost: () => {
-      if (!hasProblem) reason = 'connecting'
+      if (!hasProblem) setReason('connecting')
     },
   }
 }
@@ -51,9 +58,15 @@ type Dependencies = {
   readonly leaseClock: Clock
   readonly timing: BusTiming
   readonly sendHeartbeat: (heartbeatId: string) => Promise<void>
+  /** The newest state of the database that was seen before, if any. */
+  readonly seen?: DatabasePosition | undefined
   /** Events are missing, or the database is another one or in an older state. Called before `restart`. */
-  readonly onGap: () => void
+  readonly onGap: (isOther: boolean) => void
   readonly restart: () => void
+  /** The lease was renewed or ended. */
+  readonly onLease?: ((untilMs: number) => void) | undefined
+  /** There is another reason why there would be no lease. */
+  readonly onReason?: ((reason: NoLeaseReason) => void) | undefined
   readonly onProblem: (problem: BusProblem | undefined) => void
 }
 
@@ -64,19 +77,18 @@ type Dependencies = {
  * to the position it saw has been applied. When anything else is found, the lease ends at once.
  */
 export const createTracking = (dependencies: Dependencies) => {
-  const { clock, leaseClock, timing, sendHeartbeat, onGap, restart, onProblem } = dependencies
-  const report = createLeaseReport(onProblem)
-  const positions = createPositions()
-  let gaps = 0
+  const { clock, leaseClock, timing, sendHeartbeat, onGap, restart, onLease, onReason, onProblem } = dependencies
+  const report = createLeaseReport(onProblem, onReason)
+  const positions = createPositions(dependencies.seen)
   /** Whether heartbeats of the connection can renew the lease. */
   let isTracking = false
-  let lostAtMs = Number.POSITIVE_INFINITY
 
   const heartbeat = createHeartbeat({
     clock,
     leaseClock,
     timing,
     send: sendHeartbeat,
+    onLease,
     onInterval: () => {
       if (heartbeat.isUnheard()) report.onProblem('pooler')
       if (heartbeat.isSilent()) restart()
@@ -89,10 +101,9 @@ export const createTracking = (dependencies: Dependencies) => {
 
   /** Heartbeats under way belong to the connection, so they renew nothing after it is replaced. */
   const endLease = (problem: 'gap' | 'other_database') => {
-    if (problem === 'gap') gaps += 1
     report.onProblem(problem)
     heartbeat.revoke()
-    onGap()
+    onGap(problem === 'other_database')
     restart()
   }
   /** Events of another version have no positions for us: nothing proves that none is missed. */
@@ -108,9 +119,6 @@ export const createTracking = (dependencies: Dependencies) => {
     noLeaseReason: () => (leaseClock.monotonic() < heartbeat.lease.untilMs ? undefined : report.reason()),
     /** Whether a heartbeat came back on this connection. */
     isProven: heartbeat.hasReturned,
-    gaps: () => gaps,
-    /** Undefined before the first snapshot, and from two leases after the connection was lost. */
-    identity: () => (clock.monotonic() - lostAtMs < timing.membershipMs ? positions.identity : undefined),
     /** Begins on a new connection, whose heartbeats renew nothing until `open`. */
     start: (epoch: number) => {
       isTracking = false
@@ -131,7 +139,6 @@ export const createTracking = (dependencies: Dependencies) => {
     /** Returns whether it is the database of the connection before, in a state no older than the one seen there. */
     open: (snapshot: DatabasePosition): boolean => {
       isTracking = true
-      lostAtMs = Number.POSITIVE_INFINITY
       return positions.open(snapshot)
     },
     sendHeartbeat: sendNow,
@@ -154,11 +161,15 @@ export const createTracking = (dependencies: Dependencies) => {
       if (leaseClock.monotonic() < heartbeat.lease.untilMs) report.onRenewed()
     },
     onUnreachable: () => report.onProblem('unreachable'),
-    onLost: () => {
-      if (isTracking) lostAtMs = clock.monotonic()
+    /** There was no room to pass a message on. */
+    onOverflow: () => endLease('gap'),
+    /** Returns whether events were complete until now. */
+    onLost: (): boolean => {
+      const wasTracking = isTracking
       isTracking = false
       heartbeat.stop()
       report.onLost()
+      return wasTracking
     },
     /** Ends the lease for good: a heartbeat under way renews it no more. */
     close: () => {

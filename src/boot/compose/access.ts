@@ -42,6 +42,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     instance,
     hooks: outage.hooks,
     database,
+    busThread: new URL('./bus-thread.ts', import.meta.url),
     busConnection: infrastructure.busConnection,
     changesConnection: infrastructure.changesConnection,
     route: infrastructure.route,
