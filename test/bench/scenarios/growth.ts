@@ -27,7 +27,13 @@ const hundredth: WorldSize = { users: 1_000, teams: 100, projects: 500, generati
 
 const blocks = 5
 
-const keys = { users: 'id', projects: 'id', generations: 'id', project_access: 'user_id, project_id' }
+const keys = {
+  users: 'id',
+  projects: 'id',
+  generations: 'id',
+  project_access: 'user_id, project_id',
+  public_generations: 'id',
+}
 
 /** Reads a whole table by its key, so that the process behind the connection has met every page, as one has that lives. */
 const touch = (sql: Sql, table: string, key: string) =>
@@ -63,7 +69,8 @@ const prepare = async (size: WorldSize) => {
   if (differences.length > 0) throw new Error('The rows of project_access differ from the base tables')
   const pools = createDatabase({ connection, budget: 6 })
   onEnd({ stop: () => pools.close(0) })
-  for (const [table, key] of Object.entries(keys)) await touch(pools.auth, table, key)
+  for (const pool of [pools.auth, pools.read])
+    for (const [table, key] of Object.entries(keys)) await touch(pool, table, key)
   // A memory in which nothing lives: every decision is a cold one.
   const memory = createTtlMap<never>({ clock: systemClock, ttlMs: 0 })
   const facts = createFactCache({
