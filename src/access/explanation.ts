@@ -1,4 +1,4 @@
-import { jsonTextOf, withJsonText } from '../http/json-text.ts'
+import { withJsonText } from '../http/json-text.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { GatheredFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
@@ -8,18 +8,18 @@ import type { Action } from './policy/matrix.ts'
 import type { Facts, Finding } from './policy/rules.ts'
 
 export type TracedLayer = {
-  layer: number
-  name: string
-  verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
-  reason: string
-  tier: Tier | null
+  readonly layer: number
+  readonly name: string
+  readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
+  readonly reason: string
+  readonly tier: Tier | null
   /** How long ago the oldest fact used was read from Postgres. */
-  age_ms: number | null
+  readonly age_ms: number | null
   /** With up to three decimals. */
-  microseconds: number
+  readonly microseconds: number
 }
 
-export type Explanation = Decision & { layers: TracedLayer[] }
+export type Explanation = Decision & { readonly layers: TracedLayer[] }
 
 /** The layer that checks the account of the user. */
 const accountLayer = 4
@@ -73,21 +73,69 @@ export const redactExplanation = (explanation: Explanation): Explanation =>
         })),
       }
 
-/** The JSON of each finding of each layer, up to its source and time: there are few, so each is made once. */
-const tracedTexts: readonly Map<Finding, string>[] = Array.from({ length: layers.length + 1 }, () => new Map())
+const factsPlace = layers.findIndex(({ layer }) => layer === factsLayer)
 
-const tracedTextOf = ({ layer, name }: Layer, finding: Finding): string => {
-  const known = tracedTexts[layer]?.get(finding)
-  if (known !== undefined) return known
-  const { verdict, reason } = finding
-  const text = `${JSON.stringify({ layer, name, verdict, reason }).slice(0, -1)},"tier":`
-  tracedTexts[layer]?.set(finding, text)
-  return text
+/** The layers before and after that of the facts, and the JSON of all layers but for the figures of that one. */
+type Surroundings = {
+  readonly before: TracedLayer[]
+  readonly after: readonly TracedLayer[]
+  readonly beforeText: string
+  readonly loadingText: string
+  readonly afterText: string
 }
 
-const maxKnownNanoseconds = 10_000
-/** The JSON of times under 10 µs, by nanoseconds: writing a fraction costs more than most layers take. */
+const jsonOfEach = (traced: readonly TracedLayer[]): string => traced.map((one) => JSON.stringify(one)).join(',')
+
+const makeSurroundings = (findings: readonly Finding[], nanoseconds: number): Surroundings => {
+  const traced = layers.map(({ layer, name }, at): TracedLayer => {
+    const { verdict, reason } = findings[at] as Finding
+    return Object.freeze({ layer, name, verdict, reason, tier: null, age_ms: null, microseconds: nanoseconds / 1_000 })
+  })
+  const [before, after] = [traced.slice(0, factsPlace), traced.slice(factsPlace + 1)]
+  const { layer, name } = layers[factsPlace] as Layer
+  const { verdict, reason } = findings[factsPlace] as Finding
+  const loadingText = `,${JSON.stringify({ layer, name, verdict, reason }).slice(0, -1)},`
+  return { before, after, beforeText: jsonOfEach(before), loadingText, afterText: jsonOfEach(after) }
+}
+
+/** Findings are few constants, so that those of all layers fit into one number. */
+const maxFindings = 32
+const findingNumbers = new Map<Finding, number>()
+const numberOf = (finding: Finding): number => {
+  const known = findingNumbers.get(finding)
+  if (known !== undefined) return known
+  findingNumbers.set(finding, findingNumbers.size)
+  return findingNumbers.size - 1
+}
+
+/** By the findings, then by the time. Decisions have few of both, and making the JSON of ten layers costs more than to decide. */
+const madeBefore = new Map<number, Surroundings[]>()
+const maxNanoseconds = 256
+/** Each takes about 2 KiB. */
+const maxMade = 1_000
+let made = 0
+
+const surroundingsOf = (findings: readonly Finding[], nanoseconds: number): Surroundings => {
+  let name = 0
+  for (let at = 0; at < findings.length; at += 1) name = name * maxFindings + numberOf(findings[at] as Finding)
+  const known = madeBefore.get(name)?.[nanoseconds]
+  if (known !== undefined) return known
+  const surroundings = makeSurroundings(findings, nanoseconds)
+  if (nanoseconds >= maxNanoseconds || findingNumbers.size > maxFindings) return surroundings
+  if (made === maxMade) {
+    madeBefore.clear()
+    made = 0
+  }
+  const byTime = madeBefore.get(name) ?? []
+  madeBefore.set(name, byTime)
+  byTime[nanoseconds] = surroundings
+  made += 1
+  return surroundings
+}
+
+/** The JSON of short times, by nanoseconds: writing a fraction costs more than most of what is timed. */
 const timeTexts: string[] = []
+const maxKnownNanoseconds = 10_000
 
 const timeTextOf = (nanoseconds: number): string => {
   if (nanoseconds >= maxKnownNanoseconds) return JSON.stringify(nanoseconds / 1_000)
@@ -95,14 +143,30 @@ const timeTextOf = (nanoseconds: number): string => {
   return timeTexts[nanoseconds]
 }
 
+/** The JSON of a decision up to the first layer. */
+const headTexts = new WeakMap<Decision, string>()
+const headTextOf = (decision: Decision): string => {
+  const known = headTexts.get(decision)
+  if (known !== undefined) return known
+  const text = `${JSON.stringify(decision).slice(0, -1)},"layers":[`
+  headTexts.set(decision, text)
+  return text
+}
+
+/** The findings of the decision under way, which waits for nothing. */
+const findings: Finding[] = []
+const addFinding = (_: Layer, finding: Finding) => void findings.push(finding)
+
 type FactsSource = Pick<GatheredFacts, 'tier' | 'ageMs'> & {
   /** When the loading of the facts began. */
   readonly startedMs: number
 }
 
+const toNanoseconds = (ms: number): number => Math.round(ms * 1_000_000)
+
 /**
- * Decides, timing each layer. Tier, age and time of the loading are reported for layer 7, which stands for loading the facts.
- * The JSON text is joined from constant parts.
+ * Decides, and traces each layer. Tier, age and time of the loading are those of layer 7, which stands for loading the facts.
+ * The others take less than reading a clock: they are timed together, and each has an equal share.
  */
 export const explainDecision = (
   clock: Pick<Clock, 'monotonic'>,
@@ -110,29 +174,20 @@ export const explainDecision = (
   action: Action,
   { tier, ageMs, startedMs }: FactsSource,
 ): Explanation => {
-  const traced: TracedLayer[] = []
-  let text = ''
-  let sinceMs = clock.monotonic()
-  const gatheredInMs = sinceMs - startedMs
+  findings.length = 0
+  const loadedMs = clock.monotonic()
+  const decision = redactDecision(facts, action, decide(facts, action, addFinding))
+  const share = toNanoseconds((clock.monotonic() - loadedMs) / (layers.length - 1))
+  const { before, after, beforeText, loadingText, afterText } = surroundingsOf(findings, share)
+  const { layer, name } = layers[factsPlace] as Layer
+  const { verdict, reason } = findings[factsPlace] as Finding
   const age_ms = Math.round(ageMs)
-  const decision = decide(facts, action, (evaluated, finding) => {
-    const nowMs = clock.monotonic()
-    const { layer, name } = evaluated
-    const { verdict, reason } = finding
-    const isFactsLayer = layer === factsLayer
-    const nanoseconds = Math.round((isFactsLayer ? gatheredInMs : nowMs - sinceMs) * 1_000_000)
-    const microseconds = nanoseconds / 1_000
-    text += text === '' ? tracedTextOf(evaluated, finding) : `,${tracedTextOf(evaluated, finding)}`
-    if (isFactsLayer) {
-      text += `"${tier}","age_ms":${age_ms},"microseconds":${timeTextOf(nanoseconds)}}`
-      traced.push({ layer, name, verdict, reason, tier, age_ms, microseconds })
-    } else {
-      text += `null,"age_ms":null,"microseconds":${timeTextOf(nanoseconds)}}`
-      traced.push({ layer, name, verdict, reason, tier: null, age_ms: null, microseconds })
-    }
-    sinceMs = nowMs
-  })
-  const redacted = redactDecision(facts, action, decision)
-  const { allowed, reason } = redacted
-  return withJsonText({ allowed, reason, layers: traced }, `${jsonTextOf(redacted).slice(0, -1)},"layers":[${text}]}`)
+  const nanoseconds = toNanoseconds(loadedMs - startedMs)
+  const loading = { layer, name, verdict, reason, tier, age_ms, microseconds: nanoseconds / 1_000 }
+  const figures = `"tier":"${tier}","age_ms":${age_ms},"microseconds":${timeTextOf(nanoseconds)}`
+  const text = `${headTextOf(decision)}${beforeText}${loadingText}${figures}},${afterText}]}`
+  return withJsonText(
+    { allowed: decision.allowed, reason: decision.reason, layers: before.concat(loading, after) },
+    text,
+  )
 }

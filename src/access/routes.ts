@@ -89,6 +89,7 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
             security,
             errors,
             maxBytes: bodyLimits.large,
+            accepts: schema.isBatch,
           },
         ),
       },

@@ -46,8 +46,8 @@ export type TtlMap<V> = {
   clear(): void
   /** The keys of values that were used within `renewAheadMs` of their expiry, each once. The next call returns only further ones. */
   takeDue(): string[]
-  /** The age of the entry, expired or not; undefined without one. */
-  ageMs(key: string): number | undefined
+  /** The age of the entry, expired or not; undefined without one. `nowMs`: as of `get`. */
+  ageMs(key: string, nowMs?: number): number | undefined
   /** Keys, most recently used first. */
   keysByRecency(): Iterable<string>
   /** Like `get`, without marking the entry as used. Returns the same object until the key is set, updated or deleted. */
@@ -192,9 +192,9 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       due = []
       return taken
     },
-    ageMs: (key) => {
+    ageMs: (key, nowMs = clock.monotonic()) => {
       const entry = entries.get(key)
-      return entry && clock.monotonic() - entry.asOfMs
+      return entry && nowMs - entry.asOfMs
     },
     keysByRecency,
     peek: (key) => {

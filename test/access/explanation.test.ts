@@ -84,6 +84,15 @@ describe('an explanation for a person who may not read the resource', () => {
   }
 })
 
+test('an explanation shares the time of the decision out to the nine layers that load nothing', async () => {
+  // Readings: the start, memory, the facts at hand, the decision.
+  const { warm } = await explainAll('active', mediaId, { clock: steppingClock(0.001, 0.001, 0.001, 0.009) as never })
+  const times = warm.layers.map(({ layer, microseconds }) => `${layer}: ${microseconds}`)
+  expect(new Set(warm.layers.filter(({ layer }) => layer !== 7).map(({ microseconds }) => microseconds)).size).toBe(1)
+  expect(times).toHaveLength(10)
+  for (const { microseconds } of warm.layers) expect(microseconds).toBeGreaterThan(0)
+})
+
 describe('the JSON text of an explanation', () => {
   const clocks = {
     'that stands still': () => manualClock(),

@@ -239,7 +239,7 @@ describe('the fact cache', () => {
     clock.advance(600)
     leaveOut(0)
     for (let times = 0; times < 20; times += 1) leaveOut(1)
-    expect(facts.readMemory((_, ageMs) => ageMs('grants', bob))).toBe(600)
+    expect((await facts.gather(queriesOf(bob, lab), deadline)).ageMs).toBe(600)
     expect(facts.peekResource(lab, bob)?.grant).toBe(0)
     for (let at = 2; at < 16; at += 1) leaveOut(at)
     expect(facts.peekResource(lab, bob)?.grant).toBe(0)

@@ -7,7 +7,7 @@ import type { Facts } from '../policy/rules.ts'
 import type { DecisionCounters } from './decision-counters.ts'
 import type { FactCache } from './fact-cache.ts'
 import type { GatheredFacts } from './gather.ts'
-import { readAllFacts, readFacts } from './read-facts.ts'
+import { readAllFacts } from './read-facts.ts'
 
 export type Question = { readonly userId: string; readonly action: Action; readonly resource: ResourceRef }
 
@@ -61,20 +61,10 @@ export const createDecisionFacts = ({
     },
 
     /** With the age of the oldest fact. */
-    peekWithAge: (userId: string, ref: ResourceRef): { facts: Facts; ageMs: number } | undefined => {
-      let oldestMs = 0
-      const facts = factCache.readMemory((source, ageMs) =>
-        readFacts(
-          (kind, id) => {
-            const found = source(kind, id)
-            if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, ageMs(kind, id))
-            return found
-          },
-          ref,
-          userId,
-        ),
-      )
-      return facts && { facts: peeked(facts, ref), ageMs: oldestMs }
+    peekWithAge: (userId: string, ref: ResourceRef) => {
+      const found = factCache.peekFactsWithAge(ref, userId)
+      if (found !== undefined) peeked(found.facts, ref)
+      return found
     },
 
     /** Those of each question, in their order, or of none. */

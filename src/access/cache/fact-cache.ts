@@ -61,11 +61,13 @@ export type FactCache = {
    * loaded in time, or whose load fails, expires. Facts in use are read as often as without it, but in batches.
    */
   renew(): Promise<void>
+  /** As `peekFacts`, with the time since the oldest of the facts was last read from Postgres. */
+  peekFactsWithAge(ref: ResourceRef, userId: string): { readonly facts: Facts; readonly ageMs: number } | undefined
   /**
    * What `read` makes of memory, under one reading of the lease; undefined without a lease, and where `read` says so. It must
-   * not wait, so that all facts it finds are valid together. `ageMs`: since a fact that it found was read from Postgres.
+   * not wait, so that all facts it finds are valid together.
    */
-  readMemory<T>(read: (source: Source, ageMs: (kind: FactKind, id: string) => number) => T | undefined): T | undefined
+  readMemory<T>(read: (source: Source) => T | undefined): T | undefined
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
 
@@ -112,7 +114,14 @@ export const createFactCache = ({
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
   const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
-  const ageMs = (kind: FactKind, id: string) => memory.ageMs(factKey(kind, id)) ?? 0
+  /** Of the facts that `agingFromMemory` has found. */
+  let oldestMs = 0
+  const agingFromMemory: Source = (kind, id) => {
+    const key = factKey(kind, id)
+    const found = memory.get(key, nowMs)
+    if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, memory.ageMs(key, nowMs) ?? 0)
+    return found as Lookup<never>
+  }
   const sharedLoads = createSharedLoads({ load, snapshotLoad, prefetchLoad, memory })
 
   const invalidateInMemory = (invalidated: ReadonlySet<FactKey>) => {
@@ -147,7 +156,13 @@ export const createFactCache = ({
       const missing = findMisses(fromMemory, queries)
       if (missing.size > 0) await sharedLoads.prefetch(missing)
     },
-    readMemory: (read) => (beginMemoryRead() ? read(fromMemory, ageMs) : undefined),
+    peekFactsWithAge: (ref, userId) => {
+      if (!beginMemoryRead()) return undefined
+      oldestMs = 0
+      const facts = readFacts(agingFromMemory, ref, userId)
+      return facts && { facts, ageMs: oldestMs }
+    },
+    readMemory: (read) => (beginMemoryRead() ? read(fromMemory) : undefined),
     renew: async () => {
       const due = memory.takeDue() as FactKey[]
       for (let at = 0; at < due.length && beginMemoryRead(); at += renewedAtOnce) {
