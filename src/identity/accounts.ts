@@ -115,8 +115,8 @@ export const createAccounts = ({
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           const [opened] = await allInOrder([
-            sessions.open(tx, user, device),
-            lifecycle.registered(tx, { userId: user.id, email, address: device.address }),
+            () => sessions.open(tx, user, device),
+            () => lifecycle.registered(tx, { userId: user.id, email, address: device.address }),
           ])
           return { user, opened }
         },

@@ -70,14 +70,15 @@ export const createSessionOpening = ({
       expires_at: new Date(nowMs + sessionLife.absoluteMs),
     }
     await allInOrder([
-      store.insertSession(tx, session, sha256(refreshToken)),
-      devices.rememberDevice(tx, {
-        tokenHash: sha256(deviceToken),
-        userId: user.id,
-        sessionId: id,
-        at: now,
-        expiresAt: new Date(nowMs + sessionLife.deviceMs),
-      }),
+      () => store.insertSession(tx, session, sha256(refreshToken)),
+      () =>
+        devices.rememberDevice(tx, {
+          tokenHash: sha256(deviceToken),
+          userId: user.id,
+          sessionId: id,
+          at: now,
+          expiresAt: new Date(nowMs + sessionLife.deviceMs),
+        }),
     ])
     const respond = async () => ({
       ...(await tokens.issue(user, id, refreshToken, nowMs)),
@@ -98,8 +99,8 @@ export const createSessionOpening = ({
   ): Promise<Opened> => {
     const max = maxSessions(user)
     const [replacedSessionId, opened] = await allInOrder([
-      max ? store.endSurplusSession(tx, user.id, new Date(clock.now()), max) : undefined,
-      open(tx, user, device, deviceToken),
+      () => (max ? store.endSurplusSession(tx, user.id, new Date(clock.now()), max) : undefined),
+      () => open(tx, user, device, deviceToken),
     ])
     return { ...opened, replacedSessionId }
   }

@@ -118,8 +118,9 @@ export const createSignInAttempts = ({
       const { accountHash, source, userId, device } = attempt
       const details = { address: device.address, user_agent: device.userAgent }
       await allInOrder([
-        attempt.hasFailures && store.clear(tx, accountHash, source.name),
-        source.kind === 'unknown' &&
+        () => attempt.hasFailures && store.clear(tx, accountHash, source.name),
+        () =>
+          source.kind === 'unknown' &&
           userId !== undefined &&
           store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now())),
       ])

@@ -69,11 +69,12 @@ export const createSignIn =
           async (tx) => {
             // Sent together, in one round trip.
             const [isUnchanged, another] = await allInOrder([
-              renewed === undefined
-                ? store.lockAccountForNoKeyUpdate(tx, user.id, hash)
-                : store.replacePasswordHash(tx, user.id, hash, renewed),
-              sessions.openAnother(tx, user, device, knownToken),
-              protection.succeed(tx, attempt),
+              () =>
+                renewed === undefined
+                  ? store.lockAccountForNoKeyUpdate(tx, user.id, hash)
+                  : store.replacePasswordHash(tx, user.id, hash, renewed),
+              () => sessions.openAnother(tx, user, device, knownToken),
+              () => protection.succeed(tx, attempt),
             ])
             if (!isUnchanged) throw new AccountChanged()
             return another

@@ -15,6 +15,7 @@ import { requireSignedInForShare, type TransactionalAccess } from '../access/tra
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { allInOrder } from '../kit/async.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
@@ -115,9 +116,13 @@ export const createProjects = ({
     granted: { readonly grantedTeam?: string } = {},
   ) => {
     const authorization = transactionalAccess(tx)
-    await authorization.lock(caller, { changedProject: id, ...granted })
-    await authorization.require(caller, action, refOf(id), context.deadline)
-    return requireFound(await store.lockForNoKeyUpdate(tx, id)).owner_id
+    // Sent together, in one round trip: each statement sees what was committed while the one before waited.
+    const [, , locked] = await allInOrder([
+      () => authorization.lock(caller, { changedProject: id, ...granted }),
+      () => authorization.require(caller, action, refOf(id), context.deadline),
+      () => store.lockForNoKeyUpdate(tx, id),
+    ])
+    return requireFound(locked).owner_id
   }
 
   return {
@@ -222,9 +227,11 @@ export const createProjects = ({
       }),
 
     removeGrant: (context: RequestContext, caller: Caller, id: string, teamId: string): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
+      changes.commitAndInvalidate(context.deadline, async (tx, lastly) => {
         await lockAndRequire(tx, context, caller, 'admin', id)
-        if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
+        lastly(async () => {
+          if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
+        })
       }),
   }
 }

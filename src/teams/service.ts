@@ -1,10 +1,11 @@
-import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { Changes, Lastly } from '../access/invalidation/committed-change.ts'
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
+import { allInOrder } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
@@ -50,13 +51,20 @@ const countPerName = <T extends string>(names: readonly T[], counts: Partial<Rec
   return { total: names.reduce((sum, name) => sum + by[name], 0), by }
 }
 
-/** Runs a change of a locked team, if the role of the caller has the right. */
+/** A locked team: the role of the caller, and that of the other member the change is about. */
+type LockedTeam = {
+  readonly role: Team['role']
+  readonly memberRole: Team['role'] | undefined
+  readonly lastly: Lastly
+}
+
+/** Runs a change of a locked team, and perhaps of one of its members, if the role of the caller has the right. */
 type ChangeTeam = <T>(
   context: RequestContext,
   caller: Caller,
-  id: string,
+  { id, userId }: { readonly id: string; readonly userId?: string },
   right: TeamRight,
-  work: (tx: TransactionSql, role: Team['role']) => Promise<T>,
+  work: (tx: TransactionSql, locked: LockedTeam) => Promise<T>,
 ) => Promise<T>
 
 const createMembers = ({
@@ -68,19 +76,18 @@ const createMembers = ({
   changeTeam: ChangeTeam
   record: RecordSecurityEvent
 }) => {
-  /** The role of a member, which must be below the caller's. */
-  const requireOutranked = async (tx: TransactionSql, id: string, callerRole: Team['role'], userId: string) => {
-    const memberRole = await store.findRole(tx, id, userId)
+  /** The role of the member, which must be below the caller's. */
+  const requireOutranked = ({ role, memberRole }: LockedTeam) => {
     if (memberRole === undefined) throw new Fault('team.member_not_found')
-    if (!outranks(callerRole, memberRole)) throw new Fault('team.role_too_low')
+    if (!outranks(role, memberRole)) throw new Fault('team.role_too_low')
     return memberRole
   }
 
   return {
     leave: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
-      await changeTeam(context, caller, id, 'leave', async (tx, role) => {
+      await changeTeam(context, caller, { id }, 'leave', async (tx, { role, lastly }) => {
         if (role === 'owner') throw new Fault('team.owner_cannot_leave')
-        await store.removeMember(tx, id, caller.userId)
+        lastly(() => store.removeMember(tx, id, caller.userId))
       })
       record(context, 'team.member_left', { address, team_id: id, user_id: caller.userId })
     },
@@ -98,9 +105,9 @@ const createMembers = ({
       { id, userId, role }: { id: string; userId: string; role: AssignableRole },
       address: string,
     ): Promise<Member> => {
-      const changed = await changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
-        const previous_role = await requireOutranked(tx, id, callerRole, userId)
-        if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
+      const changed = await changeTeam(context, caller, { id, userId }, 'manage_members', async (tx, locked) => {
+        const previous_role = requireOutranked(locked)
+        if (!outranks(locked.role, role)) throw new Fault('team.role_too_low')
         return { member: requireMember(await store.setRole(tx, id, userId, role)), previous_role }
       })
       const { member, previous_role } = changed
@@ -117,9 +124,9 @@ const createMembers = ({
       { id, userId }: { id: string; userId: string },
       address: string,
     ): Promise<void> => {
-      const previous_role = await changeTeam(context, caller, id, 'manage_members', async (tx, callerRole) => {
-        const role = await requireOutranked(tx, id, callerRole, userId)
-        await store.removeMember(tx, id, userId)
+      const previous_role = await changeTeam(context, caller, { id, userId }, 'manage_members', async (tx, locked) => {
+        const role = requireOutranked(locked)
+        locked.lastly(() => store.removeMember(tx, id, userId))
         return role
       })
       const about = { team_id: id, user_id: userId, previous_role }
@@ -165,8 +172,16 @@ export const createTeams = ({
       options,
     )
 
-  const changeTeam: ChangeTeam = (context, caller, id, right, work) =>
-    change(context, caller, async (tx) => work(tx, await lockTeamAs(store, tx, caller, id, right)))
+  const changeTeam: ChangeTeam = (context, caller, { id, userId }, right, work) =>
+    changes.commitAndInvalidate(context.deadline, async (tx, lastly) => {
+      // Sent together, in one round trip.
+      const [, role, memberRole] = await allInOrder([
+        () => requireSignedInForShare(tx, caller),
+        () => lockTeamAs(store, tx, caller, id, right),
+        () => (userId === undefined ? undefined : store.findRole(tx, id, userId)),
+      ])
+      return work(tx, { role, memberRole, lastly })
+    })
 
   return {
     ...createMembers({ store, changeTeam, record }),
@@ -194,7 +209,7 @@ export const createTeams = ({
     },
 
     update: (context: RequestContext, caller: Caller, id: string, input: TeamChanges): Promise<Team> =>
-      changeTeam(context, caller, id, 'update', async (tx) => {
+      changeTeam(context, caller, { id }, 'update', async (tx) => {
         if (input.max_members !== undefined) {
           const members = await store.countMembers(tx, id)
           if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })

@@ -1,4 +1,5 @@
 import type { AccessLevel, TeamRole } from '../access/policy/matrix.ts'
+import { allInOrder } from '../kit/async.ts'
 import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
@@ -87,14 +88,18 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
 
     /**
      * Locks the team for no key update until the transaction ends, then reads the role of the user. Returns undefined and
-     * locks nothing if the user is not a member, so a stranger never waits for a change of the team.
+     * locks nothing if the user is not a member, so a stranger never waits for a change of the team. Both statements are sent
+     * before it returns.
      */
     lockForNoKeyUpdate: async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
-      const [team] = await tx`
-        select from teams
-         where id = ${id} and exists (select from team_members where team_id = ${id} and user_id = ${userId})
-           for no key update`
-      return team && findRole(tx, id, userId)
+      const [[team], role] = await allInOrder([
+        () => tx`
+          select from teams
+           where id = ${id} and exists (select from team_members where team_id = ${id} and user_id = ${userId})
+             for no key update`,
+        () => findRole(tx, id, userId),
+      ])
+      return team && role
     },
 
     update: async (tx: TransactionSql, id: string, changes: TeamChanges): Promise<void> => {

@@ -1,4 +1,5 @@
 import { Fault } from '../../fault.ts'
+import { allInOrder } from '../../kit/async.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { isRolledBack, type Sql, type TransactionSql } from '../../platform/postgres.ts'
@@ -21,10 +22,16 @@ import type { InvalidationEvent } from './model.ts'
 export type Changes = {
   commitAndInvalidate<T>(
     deadline: Deadline,
-    work: (tx: TransactionSql) => Promise<T>,
+    work: (tx: TransactionSql, lastly: Lastly) => Promise<T>,
     options?: ChangeOptions,
   ): Promise<T>
 }
+
+/**
+ * Leaves a write for the end of the transaction, where it shares a round trip with the invalidation event. Where it rejects, the
+ * transaction is rolled back and the call rejects with its error.
+ */
+export type Lastly = (write: () => Promise<unknown>) => void
 
 type ChangeOptions = {
   /**
@@ -107,8 +114,11 @@ export const createChanges = ({ sql, clock, bus, facts, sendEvents, onCommitted 
       const attempt = async () => {
         let recorded: Recorded | undefined
         let commit: symbol | undefined
-        const record = async (tx: TransactionSql) => {
-          const event = await recordEvent(tx, bus.instance, !grantsOnly)
+        const writeAndRecord = async (tx: TransactionSql, writes: readonly (() => Promise<unknown>)[]) => {
+          const [, event] = await allInOrder([
+            () => allInOrder(writes),
+            () => recordEvent(tx, bus.instance, !grantsOnly),
+          ])
           const busIdentity = bus.databaseIdentity()
           // Thrown inside the transaction, which is rolled back: no instance would receive its event.
           if (event !== undefined && busIdentity !== undefined && event.identity !== busIdentity) {
@@ -122,8 +132,9 @@ export const createChanges = ({ sql, clock, bus, facts, sendEvents, onCommitted 
             sql.begin(async (tx) => {
               // The wait for a connection may have used up the deadline; a request that was given up must change nothing.
               deadline.check()
-              const result = await work(tx)
-              await record(tx)
+              const writes: (() => Promise<unknown>)[] = []
+              const result = await work(tx, (write) => void writes.push(write))
+              await writeAndRecord(tx, writes)
               deadline.check()
               commit = gate.enter()
               mayBeCommitted = true
