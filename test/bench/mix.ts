@@ -196,10 +196,16 @@ const drawn = 100_000
 /** Checks as people at work send them. */
 export const checkPlan = (
   mix: Mix,
-  { asker, connections, seconds, path }: { asker: Asker; connections: number; seconds: number; path?: string },
+  {
+    asker,
+    connections,
+    seconds,
+    path,
+    count = drawn,
+  }: { asker: Asker; connections: number; seconds: number; path?: string; count?: number },
 ): Requests => {
   const random = createRandom(11)
   const draft = createDraft([...tokensOf(mix), mix.key])
-  const lane = Array.from({ length: drawn }, () => checkRequest(mix, draft, mix.ask(random), asker, undefined, path))
+  const lane = Array.from({ length: count }, () => checkRequest(mix, draft, mix.ask(random), asker, undefined, path))
   return draft.plan([lane], [{ connections, seconds }])
 }

@@ -149,13 +149,7 @@ export const startOpenFga = async (mix: Mix): Promise<OpenFga> => {
     [
       ...[program, 'run', ...datastore, '--http-addr', `127.0.0.1:${port}`, '--grpc-addr', `127.0.0.1:${grpcPort}`],
       ...['--check-query-cache-enabled', '--check-iterator-cache-enabled', '--cache-controller-enabled'],
-      ...[
-        '--list-objects-iterator-cache-enabled',
-        '--list-objects-max-results',
-        '0',
-        '--check-query-cache-limit',
-        '100000',
-      ],
+      ...['--list-objects-iterator-cache-enabled', '--listObjects-max-results', '0', '--check-cache-limit', '100000'],
       ...['--playground-enabled=false', '--log-level', 'error', '--metrics-enabled=false'],
     ],
     { stdout: 'ignore', stderr: 'inherit' },

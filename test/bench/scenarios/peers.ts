@@ -55,13 +55,18 @@ const draw = (
 const checkConnections = 50
 const listConnections = 8
 
-const fgaChecks = (mix: Mix, { store, modelId }: OpenFga, seconds: number): Requests =>
-  draw([], { connections: checkConnections, seconds }, (draft, random) => {
-    const { userId, action, resource } = mix.ask(random)
-    const tuple_key = { user: `user:${userId}`, relation: `may_${action}`, object: `${resource.type}:${resource.id}` }
-    const body = JSON.stringify({ tuple_key, authorization_model_id: modelId })
-    return draft.add('check', { method: 'POST', path: `/stores/${store}/check`, body })
-  })
+const fgaChecks = (mix: Mix, { store, modelId }: OpenFga, seconds: number, count?: number): Requests =>
+  draw(
+    [],
+    { connections: checkConnections, seconds },
+    (draft, random) => {
+      const { userId, action, resource } = mix.ask(random)
+      const tuple_key = { user: `user:${userId}`, relation: `may_${action}`, object: `${resource.type}:${resource.id}` }
+      const body = JSON.stringify({ tuple_key, authorization_model_id: modelId })
+      return draft.add('check', { method: 'POST', path: `/stores/${store}/check`, body })
+    },
+    count,
+  )
 
 const fgaLists = (mix: Mix, { store, modelId }: OpenFga, seconds: number): Requests =>
   draw(
@@ -113,6 +118,25 @@ const agreement = async (mix: Mix, velro: Server, fga: OpenFga): Promise<{ asked
   return { asked, differing }
 }
 
+const walkedLists = 50
+
+/** The mean number of pages of a whole list. */
+const pagesOfList = async (mix: Mix, velro: Server): Promise<number> => {
+  const random = createRandom(37)
+  let pages = 0
+  for (let list = 0; list < walkedLists; list += 1) {
+    const headers = { authorization: `Bearer ${mix.people.get(mix.ask(random).userId)?.access_token}` }
+    for (let cursor: string | null = ''; cursor !== null; pages += 1) {
+      const query = `type=generation&action=read&limit=100${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`
+      const response: Response = await fetch(`${velro.url}/api/v1/authorization/accessible?${query}`, { headers })
+      cursor = ((await response.json()) as { next_cursor: string | null }).next_cursor
+    }
+  }
+  return pages / walkedLists
+}
+
+const hotQuestions = 100
+
 /** Checks and lists beside OpenFGA with its caches, over HTTP, on the same Postgres, about the same world. */
 export const openfga: Scenario = async ({ seconds }) => {
   const mix = await prepareMix()
@@ -125,6 +149,13 @@ export const openfga: Scenario = async ({ seconds }) => {
     ours: () => measure(velro.url, ourChecks, { pid: velro.pid }),
     theirs: () => measure(fga.url, fgaChecks(mix, fga, seconds), { pid: fga.pid }),
   })
+  const hotChecks = checkPlan(mix, { asker: 'key', connections: checkConnections, seconds, count: hotQuestions })
+  const hot = await comparePair('OpenFGA', {
+    what: `check, a hot set of ${hotQuestions} questions`,
+    ours: () => measure(velro.url, hotChecks, { pid: velro.pid }),
+    theirs: () => measure(fga.url, fgaChecks(mix, fga, seconds, hotQuestions), { pid: fga.pid }),
+  })
+  const pages = await pagesOfList(mix, velro)
   const listed = await comparePair('OpenFGA', {
     what: 'pages of 100 a second / whole lists a second',
     ours: () => measure(velro.url, ourPages(mix, seconds), { pid: velro.pid }),
@@ -132,7 +163,7 @@ export const openfga: Scenario = async ({ seconds }) => {
   })
   return {
     about: `OpenFGA with its caches over HTTP and Velro, ${checkConnections} connections; lists at ${listConnections}`,
-    sides: [...checked.sides, ...listed.sides],
+    sides: [...checked.sides, ...hot.sides, ...listed.sides],
     findings: [
       {
         what: `questions of ${asked} that both answer differently`,
@@ -141,7 +172,15 @@ export const openfga: Scenario = async ({ seconds }) => {
         target: { below: 1 },
       },
       ...checked.findings,
+      ...hot.findings,
       ...listed.findings,
+      { what: 'pages of a whole list', unit: 'share', values: [pages] },
+      {
+        what: 'whole lists: Velro / OpenFGA',
+        unit: 'ratio',
+        values: (listed.findings[0]?.values ?? []).map((ratio) => ratio / pages),
+        target: { atLeast: 3 },
+      },
     ],
   }
 }
