@@ -175,6 +175,21 @@ describe('on a database of 30,000 generations', () => {
     })
   }
 
+  test('a page of a thousand ids is the list that ten pages of a hundred make', async () => {
+    const path = '/api/v1/authorization/accessible?type=generation&action=read'
+    const { status, body } = await client.get(`${path}&limit=1000`, { token: member.token })
+    expect([status, body.items.length]).toEqual([200, 1_000])
+    const items: unknown[] = []
+    for (let cursor = ''; items.length < 1_000; ) {
+      const page = await client.get(`${path}&limit=100${cursor}`, { token: member.token })
+      items.push(...page.body.items)
+      cursor = `&cursor=${page.body.next_cursor}`
+    }
+    expect(items).toEqual(body.items)
+    for (const limit of ['0', '1001', '01', '1e3', ''])
+      expect((await client.get(`${path}&limit=${limit}`, { token: member.token })).status).toBe(422)
+  })
+
   test('the fifth page of a list reads about as many rows as the first', async () => {
     const readBy = (sent: readonly Statement[]) =>
       sent.reduce((total, { Plan }) => total + nodesOf(Plan).reduce((sum, node) => sum + rowsRead(node), 0), 0)
@@ -192,6 +207,25 @@ describe('on a database of 30,000 generations', () => {
       const [first, fifth] = [pages[0] ?? [], pages[4] ?? []]
       expect(fifth.flatMap(faultsOf)).toEqual([])
       expect([path, readBy(fifth) / readBy(first) < 1.5]).toEqual([path, true])
+    }
+  })
+
+  test('reads of one thing use indexes alone', async () => {
+    const { body } = await client.get('/api/v1/generations?limit=1', { token: member.token })
+    const generation = body.items[0].id
+    for (const path of [
+      ...[
+        `/projects/${project}`,
+        `/projects/${project}/stats`,
+        `/teams/${team}`,
+        `/media/${media}`,
+        '/credits/balance',
+      ],
+      ...[`/generations/${generation}`, `/generations/${generation}/provenance`, `/generations/${generation}/media`],
+    ]) {
+      const sent = await statementsOf(() => client.get(`/api/v1${path}`, { token: member.token }))
+      const scans = sent.flatMap(({ Plan }) => nodesOf(Plan)).filter((node) => node['Node Type'] === 'Seq Scan')
+      expect([path, scans]).toEqual([path, []])
     }
   })
 
