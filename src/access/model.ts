@@ -1,7 +1,5 @@
-
 import { closed, id, idPageQuery, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { isId } from '../kit/id.ts'
-
 
 import { tiers } from './cache/tiered-loader.ts'
 import { staleReads } from './policy/decide.ts'
