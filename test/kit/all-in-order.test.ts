@@ -1,0 +1,28 @@
+import { expect, test } from 'bun:test'
+import { allInOrder } from '../../src/kit/async.ts'
+
+test('work sent together starts in order, also where it begins only when it is awaited', async () => {
+  const started: number[] = []
+  const lazy = {
+    // biome-ignore lint/suspicious/noThenProperty: statements of the driver are like that
+    then: (resolve: (value: string) => void) => {
+      started.push(1)
+      resolve('one')
+    },
+  }
+  const eager = async () => {
+    await Promise.resolve()
+    started.push(2)
+    return 'two'
+  }
+  expect(await allInOrder([() => lazy, eager])).toEqual(['one', 'two'])
+  expect(started).toEqual([1, 2])
+})
+
+test('work sent together rejects with the error of the first by position, whichever fails first', async () => {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const together = allInOrder([() => promise, () => Promise.reject(new Error('behind'))])
+  await Promise.resolve()
+  reject(new Error('ahead'))
+  await expect(together).rejects.toThrow('ahead')
+})
