@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises'
-import { availableParallelism, cpus } from 'node:os'
+import { availableParallelism, cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { compareReports } from './compare.ts'
 import { sendLoad } from './load/send.ts'
@@ -55,9 +55,9 @@ const readReport = async (file: string): Promise<Report> => JSON.parse(await rea
 const machine = () => `${availableParallelism()} cores, ${cpus()[0]?.model ?? 'unknown'}, Bun ${Bun.version}`
 
 /** Adds a result to the report in the file, so that it stays when a later scenario fails. */
-const save = async (file: string, result: Result, seconds: number): Promise<void> => {
+const save = async (file: string, result: Result, seconds: number, loadAverage: number): Promise<void> => {
   const known = await readReport(file).catch(() => ({ results: [] as Report['results'] }))
-  const entry = { ...toJson(result), seconds, machine: machine(), measuredAt: new Date().toISOString() }
+  const entry = { ...toJson(result), seconds, loadAverage, machine: machine(), measuredAt: new Date().toISOString() }
   const at = known.results.findIndex(({ scenario }) => scenario === result.scenario)
   const results = at < 0 ? [...known.results, entry] : known.results.with(at, entry)
   await writeFile(file, `${JSON.stringify({ results }, undefined, 2)}\n`)
@@ -79,12 +79,13 @@ const main = async (): Promise<boolean> => {
   for (const scenario of named) {
     const measure = scenarios[scenario]
     if (measure === undefined) continue
+    const [loadAverage = Number.NaN] = loadavg()
     try {
       const send = (load: Parameters<typeof sendLoad>[0] | Omit<Parameters<typeof sendLoad>[0], 'seconds'>) =>
         sendLoad({ seconds, ...load })
       const result = { scenario, ...(await measure({ seconds, send })) }
       process.stdout.write(toText(result))
-      if (json !== undefined) await save(json, result, seconds)
+      if (json !== undefined) await save(json, result, seconds, loadAverage)
       good &&= isGood(result)
     } catch (error) {
       if (!(error instanceof PeerMissing)) throw error

@@ -3,7 +3,7 @@
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { findingValue, namesOf, type Report, targetOf } from './report.ts'
+import { findingValue, type Report, targetOf } from './report.ts'
 
 export const readmeFile = fileURLToPath(new URL('../../README.md', import.meta.url))
 export const resultsFile = fileURLToPath(new URL('./results.json', import.meta.url))
@@ -21,18 +21,21 @@ const errorsOf = ({ sides }: Entry): string => {
   const stale = sides.reduce((total, side) => total + side.staleAllows, 0)
   const judged = sides.reduce((total, side) => total + side.judged, 0)
   const all = [
-    ...(failed.length > 0 ? [`**errors: ${failed.join(', ')}**`] : ['no errors']),
+    ...(failed.length > 0 ? [`**errors: ${failed.join(', ')}**`] : ['No errors']),
     ...(judged > 0 ? [`${stale} stale allows of ${judged.toLocaleString('en')} answers that had to be no`] : []),
   ]
   return all.join('; ')
 }
 
+/** Beside other work of the machine figures are lower, and ratios less sure. */
+const loadOf = ({ loadAverage }: Entry): string =>
+  loadAverage === undefined ? '' : `Load average before it ${loadAverage.toFixed(1)}. `
+
 const rowsOf = (entry: Entry): string[] => {
-  const names = namesOf(entry.findings)
-  return entry.findings.map((finding, index) => {
+  return entry.findings.map((finding) => {
     const target = targetOf(finding)
     const missed = target !== '' && !finding.met ? ', missed' : ''
-    return `| ${escaped(names[index] ?? '')} | ${findingValue(finding)} | ${target}${missed} |`
+    return `| ${escaped(finding.what.replace(/^ +/, '– '))} | ${findingValue(finding)} | ${target}${missed} |`
   })
 }
 
@@ -40,7 +43,7 @@ const rowsOf = (entry: Entry): string[] => {
 export const toMarkdown = ({ results }: Report): string =>
   results
     .flatMap((entry) => [
-      `**${entry.scenario}**: ${escaped(entry.about)}. ${errorsOf(entry)}.`,
+      `**${entry.scenario}**: ${escaped(entry.about)}. ${loadOf(entry)}${errorsOf(entry)}.`,
       '',
       '| what | measured | target |',
       '|---|---|---|',

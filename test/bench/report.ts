@@ -153,6 +153,8 @@ export const toJson = ({ scenario, about, sides, findings }: Result) => ({
 export type Report = {
   readonly results: readonly (ReturnType<typeof toJson> & {
     readonly seconds: number
+    /** Of the machine, before the scenario: what else ran on it. */
+    readonly loadAverage?: number
     readonly machine: string
     readonly measuredAt: string
   })[]
