@@ -86,8 +86,12 @@ describe('without a deadlock', () => {
     void locked.execute()
     await waiting(1)
     await remove.tx`select from projects where id = ${to} for no key update`
-    await remove.tx`select lock_project_access(${to})`
+    // The move has locked the access to its new project for share.
+    const access = remove.tx`select lock_project_access(${to})`
+    void access.execute()
+    await waiting(2)
     await move.commit()
+    await access
     await waiting(1)
     await createProjectStore(sql, { readableProjects: () => sql`` }).remove(remove.tx, to)
     await remove.commit()
