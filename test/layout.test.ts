@@ -146,7 +146,10 @@ const onlyErasableTypes = lines(
   () => false,
 )
 
-/** Imports of types count too: files in a circle can only be read and changed together. A worker may import the types of its owner. */
+/**
+ * Imports of types count too: files in a circle can only be read and changed together. A worker may import the types of its
+ * owner.
+ */
 const noImportCircles: Rule = (sources) => {
   const importsByPath = new Map(
     sources.map((source) => [source.path, importsOf(source).filter((found) => isOurs(found) && !found.inWorker)]),
@@ -188,6 +191,16 @@ const foldersStaySmall: Rule = (sources) => {
 
 const maxFunctionLines = 149
 /** A nested function is shorter than the one at the top level that contains it, so those are enough. */
+const maxCommentColumns = 132
+/** The formatter leaves comments as they are. */
+const commentsStayNarrow: Rule = (sources) =>
+  sources.flatMap(({ path, text }) =>
+    text
+      .split('\n')
+      .filter((line) => line.length > maxCommentColumns && /^\s*(?:\/\/|\/?\*)/.test(line) && !line.includes('://'))
+      .map((line) => `${path}: ${line}`),
+  )
+
 const functionsStayShort: Rule = (sources) =>
   sources.flatMap(({ path, text }) => {
     const statements = text.split(/^(?=\w)/m)
@@ -271,6 +284,20 @@ const rules: [guarantee: string, rule: Rule, broken: (Source | Source[])[], inta
     [
       { path: 'teams/a.ts', text: `const a = () => {\n${'  c()\n'.repeat(147)}}\n\n/** Long. */\nconst b = 1` },
       { path: 'fault.ts', text: `export const catalogue = {\n${'  a: 1,\n'.repeat(200)}}\n` },
+    ],
+  ],
+  [
+    'no line of a comment has more than 132 columns',
+    commentsStayNarrow,
+    [
+      { path: 'teams/a.ts', text: `/** ${'word '.repeat(26)} */\nconst a = 1` },
+      { path: 'teams/b.ts', text: `const a = 1\n  // ${'word '.repeat(26)}` },
+    ],
+    [
+      {
+        path: 'teams/a.ts',
+        text: `/** ${'word '.repeat(24)} */\nconst a = '${'word '.repeat(30)}'\n// https://example.com/${'a'.repeat(120)}`,
+      },
     ],
   ],
   [

@@ -26,7 +26,10 @@ export type Claims = { readonly userId: string; readonly sessionId: string }
 /** Claims with the expiry of the token. */
 export type TokenClaims = Claims & { readonly expiresAtMs: number }
 
-/** What a request authenticates with, as far as it can be checked without facts: a token with a valid signature, or a key of the right form. */
+/**
+ * What a request authenticates with, as far as it can be checked without facts: a token with a valid signature, or a key of the
+ * right form.
+ */
 export type Credential =
   | { readonly kind: 'token'; readonly claims: TokenClaims }
   | { readonly kind: 'key'; readonly key: PresentedKey }

@@ -97,8 +97,9 @@ const prepareOnce = async (
 }
 
 /**
- * Prepares the database over one connection: migrates the schema, stores addresses in their canonical form, makes the account of ADMIN_EMAIL an operator, and reads
- * the connection budget and the flags. A busy server is tried again for a minute. `report` gets a line about what takes long.
+ * Prepares the database over one connection: migrates the schema, stores addresses in their canonical form, makes the account
+ * of ADMIN_EMAIL an operator, and reads the connection budget and the flags. A busy server is tried again for a minute.
+ * `report` gets a line about what takes long.
  */
 export const prepareDatabase = async (
   connection: Connection,

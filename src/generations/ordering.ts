@@ -75,7 +75,8 @@ export type OrderingDependencies = {
 /**
  * Accepts an order. It is decided twice: before the transaction, so that a refusal costs none, and again inside, under locks
  * that hold until the commit, so that no order is accepted after a revocation that forbids it was answered. Project, parent
- * and reference are locked, so they exist when it commits. A repeated request with the same idempotency key gets the first response, even after those were deleted or the caller lost access.
+ * and reference are locked, so they exist when it commits. A repeated request with the same idempotency key gets the first
+ * response, even after those were deleted or the caller lost access.
  */
 export const createOrdering =
   ({

@@ -47,7 +47,10 @@ export type JsonBody = {
   readonly storesNothing: boolean
 }
 
-/** The bytes of a body without a Content-Length, counted while they are read. Throws `refused()` when there are more than `maxBytes`. */
+/**
+ * The bytes of a body without a Content-Length, counted while they are read. Throws `refused()` when there are more than
+ * `maxBytes`.
+ */
 const readCounted = async (request: Request, maxBytes: number, refused: () => Fault): Promise<Uint8Array> => {
   const chunks: Uint8Array[] = []
   let length = 0

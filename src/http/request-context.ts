@@ -28,14 +28,20 @@ export type RequestContext = {
 
 type PublicUrl = { readonly publicUrl: string | undefined }
 
-/** The start of URLs in a response: `publicUrl`, else the origin of the request. Empty, for relative URLs, where the request had no Host. */
+/**
+ * The start of URLs in a response: `publicUrl`, else the origin of the request. Empty, for relative URLs, where the request had
+ * no Host.
+ */
 export const baseUrlOf = ({ publicUrl }: PublicUrl, request: Request): string => {
   if (publicUrl !== undefined) return publicUrl
   // The runtime makes up a host for HTTP/1.0 without one.
   return request.headers.get('host') === null ? '' : (URL.parse(request.url)?.origin ?? '')
 }
 
-/** The origin at which clients reach this service. Throws `request.host_invalid` where neither `publicUrl` nor the request names it. */
+/**
+ * The origin at which clients reach this service. Throws `request.host_invalid` where neither `publicUrl` nor the request names
+ * it.
+ */
 export const originOf = (config: PublicUrl, request: Request): string => {
   const origin = baseUrlOf(config, request)
   if (origin === '') throw new Fault('request.host_invalid')
@@ -44,7 +50,10 @@ export const originOf = (config: PublicUrl, request: Request): string => {
 
 const visible = /^[\x21-\x7e]{1,128}$/
 
-/** The `X-Request-ID` of a request, where a response repeats it; undefined for one that is not 1 to 128 visible ASCII characters. */
+/**
+ * The `X-Request-ID` of a request, where a response repeats it; undefined for one that is not 1 to 128 visible ASCII
+ * characters.
+ */
 export const givenRequestId = ({ headers }: Request): string | undefined => {
   const given = headers.get('x-request-id')
   return given !== null && visible.test(given) ? given : undefined

@@ -101,7 +101,8 @@ export const createLeaseStore = (sql: Sql, worker: string, { models, strandedMs 
       leaseMs: number,
     ): Promise<ReadonlySet<string>> => {
       const each = [...held.values()]
-      // The order of `lockUnfinishedForNoKeyUpdate` in the generation store, so that cancelling many jobs cannot deadlock with a heartbeat.
+      // The order of `lockUnfinishedForNoKeyUpdate` in the generation store, so that cancelling many jobs cannot deadlock with
+      // a heartbeat.
       const rows = await sql<{ generation_id: string }[]>`
         with ours as (
           select j.generation_id, held.progress

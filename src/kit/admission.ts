@@ -48,7 +48,10 @@ export type AdmissionOptions = {
   readonly max: number
   /** The limit is always `max`: for work that waits for other work, such as for locks, which is no sign of load. */
   readonly fixed?: boolean
-  /** Whether work failed because the resource is gone. Then what waits for it begins, to fail in the same way and not as overload. */
+  /**
+   * Whether work failed because the resource is gone. Then what waits for it begins, to fail in the same way and not as
+   * overload.
+   */
   readonly isGone?: (error: unknown) => boolean
   /** Calls at an interval until the returned function is called. */
   readonly every?: (ms: number, callback: () => void) => () => void

@@ -1,4 +1,7 @@
-/** The names and addresses that a client can connect to: a DNS name, an IPv4 address, or an IPv6 address in brackets, with a port. */
+/**
+ * The names and addresses that a client can connect to: a DNS name, an IPv4 address, or an IPv6 address in brackets, with a
+ * port.
+ */
 const hostPattern = /^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{0,5})?$/
 
 const scheme = 'http://'

@@ -11,7 +11,10 @@ export class DeadlinePassed extends Error {
  */
 type Cancellable = { cancel?: () => unknown; readonly active?: boolean }
 
-/** Resources whose work is admitted by how they do under it: single statements, loads for many decisions at once, and transactions. */
+/**
+ * Resources whose work is admitted by how they do under it: single statements, loads for many decisions at once, and
+ * transactions.
+ */
 export type Resource = 'statements' | 'batches' | 'changes'
 
 /**
@@ -61,7 +64,10 @@ type Wait = {
 
 const sweepMs = 25
 
-/** All waits under the deadlines of one owner, checked at intervals: a timer for each would cost more than most of the work they wait for. */
+/**
+ * All waits under the deadlines of one owner, checked at intervals: a timer for each would cost more than most of the work they
+ * wait for.
+ */
 export class Waits {
   #first: Wait | undefined
   #timer: ReturnType<typeof setInterval> | undefined

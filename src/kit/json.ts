@@ -206,9 +206,9 @@ const parseText = (text: string, refusesUnstorable: boolean): unknown => {
 }
 
 /**
- * Parses a request body of up to `maxScanBytes` (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not JSON
- * or beyond `jsonLimits`, and unless `refusesUnstorable` is false for NUL and lone surrogates, which a Postgres text column cannot
- * store.
+ * Parses a request body of up to `maxScanBytes` (RFC 8259). Throws `InvalidJson` for bytes that are not UTF-8, text that is not
+ * JSON or beyond `jsonLimits`, and unless `refusesUnstorable` is false for NUL and lone surrogates, which a Postgres text
+ * column cannot store.
  *
  * Cost: below 1 KiB the text is parsed and nothing else; only there a value with `\u` escapes is walked. A longer text is first
  * scanned, so that a hostile one is never parsed.

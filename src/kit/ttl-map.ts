@@ -29,8 +29,8 @@ type Entry<V> = {
  * Guarantee: at most `maxEntries` entries and, by the estimate of `sizeOf`, at most `maxBytes`. An expired entry is a miss. It
  * stays until eviction, so `peekStale` can still read it. `get` is O(1); `set` is O(1) plus its evictions; no call scans the
  * map. Negative entries live for `absentTtlMs`, and make place for each other beyond `maxAbsent`: keys that do not exist are
- * without number, so lookups of them would evict the values. `jitter` shortens each time to live by a random fraction, so that entries
- * loaded together do not expire together.
+ * without number, so lookups of them would evict the values. `jitter` shortens each time to live by a random fraction, so that
+ * entries loaded together do not expire together.
  */
 export type TtlMap<V> = {
   /** Marks the entry as used. `nowMs`: the monotonic time, if the caller has read it already. */
@@ -44,7 +44,10 @@ export type TtlMap<V> = {
   update(key: string, change: (value: V) => V | undefined): void
   delete(key: string): void
   clear(): void
-  /** The keys of values that were used within `renewAheadMs` of their expiry, each once. The next call returns only further ones. */
+  /**
+   * The keys of values that were used within `renewAheadMs` of their expiry, each once. The next call returns only further
+   * ones.
+   */
   takeDue(): string[]
   /** The age of the entry, expired or not; undefined without one. `nowMs`: as of `get`. */
   ageMs(key: string, nowMs?: number): number | undefined

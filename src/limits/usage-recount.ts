@@ -16,9 +16,9 @@ const firstId = '00000000-0000-0000-0000-000000000000'
 const pauseAfter = (tookMs: number): number => Math.min(Math.max(pauseFactor * tookMs, minPauseMs), maxPauseMs)
 
 /**
- * Compares the counters of stored bytes and projects with the media and projects of the accounts, and corrects wrong ones. Triggers keep
- * them right, so a difference means that a table was changed without them: with `session_replication_role = replica`, with a
- * disabled trigger, or in account_usage.
+ * Compares the counters of stored bytes and projects with the media and projects of the accounts, and corrects wrong ones.
+ * Triggers keep them right, so a difference means that a table was changed without them: with `session_replication_role =
+ * replica`, with a disabled trigger, or in account_usage.
  *
  * Guarantee: a wrong counter is counted anew and logged as an error; concurrent changes count. Of all instances one runs it, every
  * hour while it takes up to 36 s, else after 100 times its duration and at least once a day; and within a minute after a disabled

@@ -2,7 +2,10 @@ import type { Action, ResourceRef } from '../access/policy/matrix.ts'
 import type { FaultCode } from '../fault.ts'
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../http/schema-types.ts'
 
-/** Variants of an image: the original, and thumbnails that fit a square of 256, 512 or 1,024 pixels. A video has the original only. */
+/**
+ * Variants of an image: the original, and thumbnails that fit a square of 256, 512 or 1,024 pixels. A video has the original
+ * only.
+ */
 export const variants = ['original', '256', '512', '1024'] as const
 export type Variant = (typeof variants)[number]
 

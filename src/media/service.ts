@@ -132,7 +132,10 @@ export const createMedia = ({
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 
-    /** Resolves when the caller may use the image as a reference: it needs `download`, and the right to derive from its generation. */
+    /**
+     * Resolves when the caller may use the image as a reference: it needs `download`, and the right to derive from its
+     * generation.
+     */
     requireReference: async (
       context: RequestContext,
       caller: Caller,

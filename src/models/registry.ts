@@ -132,7 +132,8 @@ const models: readonly Model[] = [
     reference_required: false,
   },
   {
-    // The output has the size of the reference, which is sent with at most 1,024 pixels a side: one megapixel by fal.ai's price list.
+    // The output has the size of the reference, which is sent with at most 1,024 pixels a side: one megapixel by fal.ai's price
+    // list.
     id: 'fal-ai/flux/dev/image-to-image',
     provider: 'fal',
     provider_model: 'fal-ai/flux/dev/image-to-image',

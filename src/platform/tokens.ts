@@ -64,7 +64,10 @@ const macLength = 16
 /** The claims that differ from token to token; the others are pinned. */
 type OwnClaims = Readonly<Partial<Record<'sub' | 'sid' | 'jti' | 'iat' | 'exp' | 'mac', unknown>>>
 
-/** The `mac` of a token: a digest of the claims in which it differs, by which a token that another party made up is refused at once. */
+/**
+ * The `mac` of a token: a digest of the claims in which it differs, by which a token that another party made up is refused at
+ * once.
+ */
 export const macOf = ({ sub, sid, jti, iat, exp }: OwnClaims, digest: Digest): string =>
   encodeBase64url(digest(Buffer.from(JSON.stringify([sub, sid, jti, iat, exp]))).subarray(0, macLength))
 

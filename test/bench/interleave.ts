@@ -36,6 +36,9 @@ export const ratiosTo = (control: Runs, { runs }: Runs): number[] =>
 
 const cpuOf = ({ costs }: Measured) => costs?.cpuUs ?? Number.NaN
 
-/** The processor time of a request of the control, in each round, as a share of that of the other side. Other load of the machine hardly changes it. */
+/**
+ * The processor time of a request of the control, in each round, as a share of that of the other side. Other load of the
+ * machine hardly changes it.
+ */
 export const cpuRatiosTo = (control: Runs, { runs }: Runs): number[] =>
   runs.map((run, round) => atRound(control, round, cpuOf) / cpuOf(run))

@@ -31,7 +31,10 @@ export const signUp = async (url: string): Promise<Person> => {
 
 const batch = 200
 
-/** Asks about resources that do not exist, each cached as a fact, until the memory holds that many: no live server has an empty cache. */
+/**
+ * Asks about resources that do not exist, each cached as a fact, until the memory holds that many: no live server has an empty
+ * cache.
+ */
 export const fillMemory = async (url: string, { headers }: Person, facts: number): Promise<void> => {
   for (let asked = 0; asked < facts; asked += batch) {
     const checks = Array.from({ length: batch }, () => ({

@@ -1,6 +1,6 @@
 /**
- * `bun test/consistency/long.ts [--seconds 60] [--acknowledgements off] [--calm] [--fault 'redis']`: the storm of storm.test.ts for longer,
- * with a report. Exits with 1 after any wrong answer.
+ * `bun test/consistency/long.ts [--seconds 60] [--acknowledgements off] [--calm] [--fault 'redis']`: the storm of storm.test.ts
+ * for longer, with a report. Exits with 1 after any wrong answer.
  */
 import { parseArgs } from 'node:util'
 import { reapAll } from '../harness/reaper.ts'

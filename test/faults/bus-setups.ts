@@ -1,8 +1,8 @@
 /**
- * `bun test/faults/bus-setups.ts [--asks 500] [--setup NAME, of those in `setUps`] [--beside FOLDER] [--program FOLDER]`: three servers
- * in set-ups in which the bus is wrong, lossy, or shared with another version of the program (a checkout in FOLDER with its
- * dependencies installed; --program: all three are from there). Access is taken away through one of them, and all three are asked right after the answer. Prints
- * the count of wrong allows and what /ready and the metrics say; exits with 1 after any.
+ * `bun test/faults/bus-setups.ts [--asks 500] [--setup NAME, of those in `setUps`] [--beside FOLDER] [--program FOLDER]`: three
+ * servers in set-ups in which the bus is wrong, lossy, or shared with another version of the program (a checkout in FOLDER with
+ * its dependencies installed; --program: all three are from there). Access is taken away through one of them, and all three are
+ * asked right after the answer. Prints the count of wrong allows and what /ready and the metrics say; exits with 1 after any.
  */
 import { createServer, connect as dial, type Socket } from 'node:net'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * What it costs the server's process to tell whether a token is good, by the kind of token, in microseconds of processor time: `bun test/faults/forged-tokens.ts`.
- * The kinds of tokens take turns, so that they are measured on the same machine.
+ * What it costs the server's process to tell whether a token is good, by the kind of token, in microseconds of processor time:
+ * `bun test/faults/forged-tokens.ts`. The kinds of tokens take turns, so that they are measured on the same machine.
  */
 import { randomBytes } from 'node:crypto'
 import process from 'node:process'

@@ -53,7 +53,10 @@ describe('one lost connection to a healthy Postgres', () => {
   let admin: Sql
   let locker: Sql
 
-  /** Terminates one connection on which the decisions that `begin` starts are waiting. Resolves to their result after the locks are released. */
+  /**
+   * Terminates one connection on which the decisions that `begin` starts are waiting. Resolves to their result after the locks
+   * are released.
+   */
   const endOneUnder = async <T>(begin: () => T): Promise<Awaited<T>> => {
     let begun: T | undefined
     await locker.begin(async (tx) => {

@@ -63,7 +63,10 @@ const startedMs = performance.now()
 await sql`select recount_usage()`
 console.log(JSON.stringify({ recounted_in_ms: Math.round(performance.now() - startedMs) }))
 
-/** The scheduled recount with a tenth as many other accounts, each with ten media: where all counters are right and where one is wrong. */
+/**
+ * The scheduled recount with a tenth as many other accounts, each with ten media: where all counters are right and where one is
+ * wrong.
+ */
 await sql`
   insert into users (id, email, display_name, password_hash)
   select gen_random_uuid(), n || '@example.com', 'B', 'x' from generate_series(1, ${rows / 10}::int) n`

@@ -111,7 +111,8 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const pids = childrenOf(server.pid)
       const broken: number[] = []
       const statuses: (number | undefined)[] = []
-      // A killed process accepts connections for a moment, and they break with it: a client that is cut off waits until its socket is closed.
+      // A killed process accepts connections for a moment, and they break with it: a client that is cut off waits until its
+      // socket is closed.
       const listeners = listenersOn(portOf(server))
       const oneStoppedListening = () => {
         const now = listenersOn(portOf(server))

@@ -19,7 +19,10 @@ export type TestPooler = {
 /** The PgBouncer of the system; undefined where none is installed, and tests that need it are skipped. */
 export const pgbouncer = Bun.which('pgbouncer', { PATH: `${process.env['PATH']}:/usr/sbin` }) ?? undefined
 
-/** PgBouncer in transaction mode, with its defaults and these settings, in front of a Postgres that has its socket in the folder `host`. */
+/**
+ * PgBouncer in transaction mode, with its defaults and these settings, in front of a Postgres that has its socket in the folder
+ * `host`.
+ */
 export const startPgbouncer = async (
   { host, port: server, user, database }: TestConnection,
   {

@@ -1,7 +1,8 @@
 /**
- * `bun test/world/cold-start.ts [--postgres 15] [--bursts 5] [--rounds 20] [--runtime bun]`: starts on a Postgres as a package manager ships
- * it, just-in-time compilation included. Sends 60 requests at once right after a start, 40 after the server ended all
- * backends and 40 while it ends them, and starts five instances at once on an empty database, in each of the rounds. Exits with 1 after any 503 or failed start.
+ * `bun test/world/cold-start.ts [--postgres 15] [--bursts 5] [--rounds 20] [--runtime bun]`: starts on a Postgres as a package
+ * manager ships it, just-in-time compilation included. Sends 60 requests at once right after a start, 40 after the server ended
+ * all backends and 40 while it ends them, and starts five instances at once on an empty database, in each of the rounds. Exits
+ * with 1 after any 503 or failed start.
  */
 import { parseArgs } from 'node:util'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'

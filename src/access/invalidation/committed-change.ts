@@ -16,8 +16,8 @@ import type { InvalidationEvent } from './model.ts'
  * from any tier. When it rejects, nothing was changed, except with `request.outcome_unknown`: the connection was lost during
  * the commit, or the deadline passed meanwhile, for example because a synchronous standby is away. Triggers record which facts
  * a transaction invalidates, so callers name none. A change on another database than the one the bus listens to is rolled
- * back: `bus.mismatch`. One beside a commit that has not ended for 1.5 s is rolled back: `request.timeout`. A transaction that Postgres aborted over a deadlock or serialization failure is tried again, three
- * times in all.
+ * back: `bus.mismatch`. One beside a commit that has not ended for 1.5 s is rolled back: `request.timeout`. A transaction that
+ * Postgres aborted over a deadlock or serialization failure is tried again, three times in all.
  */
 export type Changes = {
   commitAndInvalidate<T>(

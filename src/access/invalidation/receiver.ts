@@ -22,7 +22,8 @@ type Options = {
 export type Prepared = Omit<BusOpening, 'identity'> & { readonly epoch: number; readonly snapshot: BusSnapshot }
 
 /**
- * The side of the bus that decides. It applies records in the order in which they were received, and waits for the acknowledgements of the others.
+ * The side of the bus that decides. It applies records in the order in which they were received, and waits for the
+ * acknowledgements of the others.
  *
  * Guarantee: once `apply` returns, memory reflects the record. Members and acknowledgements are those of the records applied
  * so far: where that is late, a writer waits longer and never for fewer.

@@ -8,7 +8,8 @@ import type { DatabasePosition } from './topics.ts'
  * Why an instance holds no lease. `connecting`: the connections of the bus are not open. `late`: our heartbeats come back late.
  * `unreachable`: a connection of the bus could not be opened.
  * `pooler`: notifications that Postgres has sent do not arrive. `other_database`: the database that is listened to is not
- * the one of the changes. `gap`: an event was lost. `other_version`: the database has the functions of another version of the program.
+ * the one of the changes. `gap`: an event was lost. `other_version`: the database has the functions of another version of the
+ * program.
  */
 export const noLeaseReasons = [
   'connecting',

@@ -12,7 +12,10 @@ export type GenerationFilters = {
   readonly favorite: boolean
 }
 
-/** Pages of the ids that a user may read and a filter matches, as SQL. `and` is the condition that all filters make of columns of `g`. */
+/**
+ * Pages of the ids that a user may read and a filter matches, as SQL. `and` is the condition that all filters make of columns
+ * of `g`.
+ */
 export const createFilteredLists = (sql: Sql) => {
   /**
    * Whether a user may read what is in a project. Subqueries with one value: the planner cannot turn them into a join, which

@@ -25,8 +25,8 @@ const accessibleStatements: Readonly<Record<ListedType, string>> = {
 }
 
 /**
- * The rules of `decide` as SQL, for whole lists: filtered ones in filtered-lists.ts, all others in sql/functions/lists.sql. The action
- * bits come from the same matrix, and tests compare every list with the decisions about each of its resources.
+ * The rules of `decide` as SQL, for whole lists: filtered ones in filtered-lists.ts, all others in sql/functions/lists.sql. The
+ * action bits come from the same matrix, and tests compare every list with the decisions about each of its resources.
  *
  * Cost: a page is read from indexes in its own order, so it costs the same in a table of any size, and one index probe for each
  * project that is shared with the user. A filter that few generations match reads those in between as well.

@@ -184,7 +184,10 @@ const projectTables = (
   ]
 }
 
-/** Nine in ten generations are in a project, by its owner or by a member of a team that it is shared with. One in five has a parent there. */
+/**
+ * Nine in ten generations are in a project, by its owner or by a member of a team that it is shared with. One in five has a
+ * parent there.
+ */
 const generationTable = (
   users: readonly string[],
   projectIds: readonly string[],

@@ -125,7 +125,10 @@ const readTimes = (reader: Reader, stts: Box): { units: number; samples: number 
   return { units, samples }
 }
 
-/** Requires that every chunk of samples lies in a media box, by chunk offsets (§8.7.5), samples per chunk (§8.7.4) and sample sizes (§8.7.3). */
+/**
+ * Requires that every chunk of samples lies in a media box, by chunk offsets (§8.7.5), samples per chunk (§8.7.4) and sample
+ * sizes (§8.7.3).
+ */
 const checkSamples = (reader: Reader, table: readonly Box[], samples: number, media: MediaData) => {
   const { u32, u64 } = reader
   const stsz = get(table, 'stsz')

@@ -111,14 +111,20 @@ export type Images = {
    * the digital source type, where the image has a mark of it.
    */
   thumbnail(bytes: Uint8Array, edge: ThumbnailEdge, deadline: Deadline, options?: InspectOptions): Promise<Thumbnail>
-  /** Deterministic for the same versions of Velro and sharp: equal requests give equal bytes. Throws a `RangeError` for a size or seed out of range. */
+  /**
+   * Deterministic for the same versions of Velro and sharp: equal requests give equal bytes. Throws a `RangeError` for a size
+   * or seed out of range.
+   */
   render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
   /** Number of tasks that wait for a worker. */
   readonly queued: number
   close(): Promise<void>
 }
 
-/** Time limit of the codecs for one image. The worker is terminated after `workLimitMs`, which leaves them room to stop by themselves. */
+/**
+ * Time limit of the codecs for one image. The worker is terminated after `workLimitMs`, which leaves them room to stop by
+ * themselves.
+ */
 export const imageTaskMs = 20_000
 const workLimitMs = imageTaskMs + 10_000
 

@@ -6,7 +6,10 @@ import { pngChunk, pngXmp } from '../formats/png-chunks.ts'
 
 const afterHeader = 33
 
-/** Inserts XMP and `tEXt` chunks after the header of a PNG. Viewers show them, and sharp cannot write them so. Latin-1 texts only. */
+/**
+ * Inserts XMP and `tEXt` chunks after the header of a PNG. Viewers show them, and sharp cannot write them so. Latin-1 texts
+ * only.
+ */
 export const withPngText = (png: Buffer, xmp: string, texts: Readonly<Record<string, string>>): Buffer =>
   Buffer.concat([
     png.subarray(0, afterHeader),

@@ -35,7 +35,10 @@ export const createShareLinkStore = (sql: Sql, batch: Sql) => ({
          and id < ${after ?? highestId}
        order by id desc limit ${limit + 1}`),
 
-  /** Locks the media row for no key update, so that concurrent counts queue, and counts its valid links. Undefined: no such media. */
+  /**
+   * Locks the media row for no key update, so that concurrent counts queue, and counts its valid links. Undefined: no such
+   * media.
+   */
   lockMediaAndCount: async (tx: TransactionSql, mediaId: string, now: Date): Promise<number | undefined> => {
     const { count: locked } = await tx`select from media where id = ${mediaId} for no key update`
     if (locked === 0) return undefined

@@ -89,9 +89,10 @@ const acceptedType = ({ headers }: Request): string => {
  * upload answered with 201 is stored; one that is refused or fails leaves nothing behind.
  *
  * An upload takes a slot once its bytes flow, and holds it while they do and while the image is worked on. People and addresses
- * take turns at the slots (`FairSlots`), so that many accounts behind one address cannot keep others out. An upload that got none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with
- * `media.too_slow` (see `createBodyReader`). Inspection has a limit of half a minute. Storing the image then has the deadline
- * of an ordinary request, and begins with a new check of the session, which is repeated inside the transaction.
+ * take turns at the slots (`FairSlots`), so that many accounts behind one address cannot keep others out. An upload that got
+ * none within 10 s is refused with `media.busy`, one whose bytes do not keep flowing with `media.too_slow` (see
+ * `createBodyReader`). Inspection has a limit of half a minute. Storing the image then has the deadline of an ordinary request,
+ * and begins with a new check of the session, which is repeated inside the transaction.
  */
 export const createUploads = ({
   store,

@@ -1,7 +1,7 @@
 /**
- * A reconstruction of the backend that this one replaces, from the known causes of its slowness and nothing else: a database client for
- * each request, password hashes computed on the event loop, the service key validated by the database on each call, one
- * query after the other for a decision, timeouts around timeouts, and retries after them. Its tables are those of Velro, so
+ * A reconstruction of the backend that this one replaces, from the known causes of its slowness and nothing else: a database
+ * client for each request, password hashes computed on the event loop, the service key validated by the database on each call,
+ * one query after the other for a decision, timeouts around timeouts, and retries after them. Its tables are those of Velro, so
  * that both answer about the same world. `DATABASE_URL` and the variables of libpq name the database.
  */
 import { createHash, createSecretKey, randomUUID, timingSafeEqual } from 'node:crypto'

@@ -36,7 +36,10 @@ export type Plan = {
   readonly phases: readonly Phase[]
   /** At the connections of the first phase, before the measurement. */
   readonly warmUpSeconds: number
-  /** Starts per second over all connections; latencies count from when a request was due. Default: each connection sends when it is answered. */
+  /**
+   * Starts per second over all connections; latencies count from when a request was due. Default: each connection sends when it
+   * is answered.
+   */
   readonly perSecond?: number
   /** How many generators share the lanes, and which one this is. */
   readonly share?: { readonly of: number; readonly index: number }
