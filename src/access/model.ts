@@ -1,6 +1,5 @@
-import { closed, id, idPageQuery, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
+import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { isId } from '../kit/id.ts'
-
 import { tiers } from './cache/tiered-loader.ts'
 import { staleReads } from './policy/decide.ts'
 import { actions, listedTypes, resourceTypes } from './policy/matrix.ts'
@@ -96,7 +95,7 @@ export const accessibleQuery = closed({
   type: oneOf(listedTypes),
   action: oneOf(actions),
   user_id: aboutUser,
-  ...idPageQuery,
+  ...pageQuery,
 })
 export type AccessibleQuery = Static<typeof accessibleQuery>
 

@@ -50,16 +50,15 @@ export const oneOf = <const T extends readonly [string, ...string[]]>(values: T)
   return schema as ReturnType<typeof elysia.UnionEnum<T>>
 }
 
-const limitUpTo = (maximum: number, pattern: string) =>
-  t.Optional(t.String({ pattern, documented: { type: 'integer', minimum: 1, maximum, default: 20 } }))
-
 export const pageQuery = {
-  limit: limitUpTo(100, '^([1-9][0-9]?|100)$'),
+  limit: t.Optional(
+    t.String({
+      pattern: '^([1-9][0-9]?|100)$',
+      documented: { type: 'integer', minimum: 1, maximum: 100, default: 20 },
+    }),
+  ),
   cursor: t.Optional(t.String({ minLength: 1, maxLength: 64, description: '`next_cursor` of the previous page' })),
 }
-
-/** As `pageQuery`, for a list of ids alone: many of them cost little, so that a whole list is often one page. */
-export const idPageQuery = { ...pageQuery, limit: limitUpTo(1_000, '^([1-9][0-9]{0,2}|1000)$') }
 
 /** The place in a list that a query names. Throws `request.invalid` for a cursor that this service did not issue. */
 export const toPlace = ({ limit: given = '20', cursor }: { limit?: string; cursor?: string }) => {

@@ -50,9 +50,10 @@ describe('logins beyond the hash queue', () => {
           .map(Number)
         return { isMain: Number(id) === server.pid, userTime: fields[11] ?? 0, nice: fields[16] }
       })
-      // 100 logins were sent: apart from the main thread none has worked as long as the one that hashed.
-      const [busiest] = threads.filter(({ isMain }) => !isMain).sort((a, b) => b.userTime - a.userTime)
-      expect(busiest?.nice).toBe(10)
+      const main = threads.find(({ isMain }) => isMain)?.nice ?? 0
+      // 100 logins were sent: a thread that has worked for them is among these.
+      const low = threads.filter(({ nice = 0, userTime }) => nice > main && userTime > 0)
+      expect(low).not.toEqual([])
     },
   )
 

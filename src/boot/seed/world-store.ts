@@ -43,10 +43,10 @@ const dropForEmpty = async (tx: TransactionSql, names: readonly string[]): Promi
   const tables = [...names]
   const keys = await tx<Definition[]>`
     select conrelid::regclass::text as table, conname as name, pg_get_constraintdef(oid) as definition
-      from pg_constraint where contype = 'f' and conrelid = any (${tables}::text[]::regclass[]) order by conname`
+      from pg_constraint where contype = 'f' and conrelid in (select t::regclass from unnest(${tables}::text[]) t) order by conname`
   const indexes = await tx<Definition[]>`
     select indrelid::regclass::text as table, indexrelid::regclass::text as name, pg_get_indexdef(indexrelid) as definition
-      from pg_index i where indrelid = any (${tables}::text[]::regclass[])
+      from pg_index i where indrelid in (select t::regclass from unnest(${tables}::text[]) t)
        and not exists (select from pg_constraint c where c.conindid = i.indexrelid) order by indexrelid::regclass::text`
   for (const { table, name } of keys) await tx`alter table ${tx(table)} drop constraint ${tx(name)}`
   for (const { name } of indexes) await tx`drop index ${tx(name)}`

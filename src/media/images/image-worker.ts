@@ -1,9 +1,9 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
+import { getPriority, setPriority } from 'node:os'
 import sharp, { type Sharp } from 'sharp'
-import { hasThreadPriority, lowerThreadPriority, lowNiceValue } from '../../platform/thread-priority.ts'
+import { hasThreadPriority, lowerThreadPriority } from '../../platform/thread-priority.ts'
 import type { ResultMessage, WorkMessage } from '../../platform/worker-pool.ts'
 import { renderImage } from '../../providers/local/renderer.ts'
 import { type DigitalSource, digitalSourceDescription, xmpOf, xmpPacket } from '../formats/digital-source.ts'
@@ -28,7 +28,7 @@ const reniceCodecThreads = () => {
   for (const task of readdirSync('/proc/self/task')) {
     try {
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
-      if (name.startsWith('libvips')) setPriority(Number(task), lowNiceValue)
+      if (name.startsWith('libvips')) setPriority(Number(task), getPriority())
     } catch {
       // The thread has ended, or the change is not permitted.
     }
