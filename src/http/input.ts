@@ -34,7 +34,7 @@ export type InputSchemas = { readonly params?: TSchema; readonly query?: TSchema
 export type InputOptions = Partial<JsonBody> & {
   /** The code for input that does not match its schema. Default: `request.invalid`. */
   readonly invalidAs?: 'request.malformed'
-  /** Accepts most valid bodies faster than their schema does, and no others: what it refuses, the schema decides. */
+  /** A fast check that is true for most valid bodies and for no invalid one. Where it is false, the schema decides. */
   readonly accepts?: (body: unknown) => boolean
 }
 

@@ -6,7 +6,8 @@ import type { PasswordResult, PasswordWork } from './passwords.ts'
 /** One thread of the password pool. argon2id runs only here. */
 declare const self: Worker
 
-lowerThreadPriority()
+// A sign-in waits for each hash, so other programs of a busy machine must not starve it.
+lowerThreadPriority(5)
 
 const perform = (work: PasswordWork): PasswordResult =>
   work.kind === 'hash'

@@ -1,20 +1,20 @@
 import { existsSync } from 'node:fs'
 import { getPriority, platform, setPriority } from 'node:os'
 
-/** Gives a thread about a third of the CPU time of one with the priority of the process, where both want all of it. */
-const lowerBy = 5
 const lowest = 19
 
 /** Linux only: elsewhere the priority is that of the whole process. */
 export const hasThreadPriority = platform() === 'linux' && existsSync('/proc/self/task')
 
 /**
- * Gives the calling thread a lower CPU priority than the threads that answer requests: then it takes what these leave idle, and
- * not much more. Not the lowest, or other programs of a busy machine would starve it. Degrades: where lowering is not permitted,
- * the thread keeps normal priority.
+ * Lowers the CPU priority of the calling thread below that of the threads that answer requests. Where both want all of a core,
+ * a nice value higher by 5 leaves it about a quarter, one higher by 10 a tenth. Returns the new nice value. Degrades: where
+ * lowering is not permitted, the thread keeps normal priority.
  */
-export const lowerThreadPriority = (): void => {
+export const lowerThreadPriority = (by: number): number => {
+  const nice = Math.min(lowest, getPriority() + by)
   try {
-    if (hasThreadPriority) setPriority(Math.min(lowest, getPriority() + lowerBy))
+    if (hasThreadPriority) setPriority(nice)
   } catch {}
+  return nice
 }

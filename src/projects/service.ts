@@ -116,7 +116,7 @@ export const createProjects = ({
     granted: { readonly grantedTeam?: string } = {},
   ) => {
     const authorization = transactionalAccess(tx)
-    // Sent together, in one round trip: each statement sees what was committed while the one before waited.
+    // One round trip. Each statement has its own snapshot, so it sees commits that the statement before waited for.
     const [, , locked] = await allInOrder([
       () => authorization.lock(caller, { changedProject: id, ...granted }),
       () => authorization.require(caller, action, refOf(id), context.deadline),

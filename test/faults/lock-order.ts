@@ -7,28 +7,23 @@
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
-import { defaultPolicy, maxBudget, type Policy } from '../../src/limits/policy.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { createDatabase } from '../harness/database.ts'
 import { newPicture } from '../harness/pictures.ts'
 import { reapAll } from '../harness/reaper.ts'
 import { type Answer, api, type Person, register, startApp } from '../harness.ts'
+import { withQuotas } from './support.ts'
 
 const seconds = Number(process.argv[2] ?? 30)
 const inFlight = 32
-const everyPlan = (figure: number) => ({ free: figure, pro: figure, enterprise: figure })
 const quotas = { projects: 6, teams: 6, team_members: 8, sessions: 8, jobs_under_way: 6, stored_bytes: 200_000_000 }
-const policy = {
-  budgets: Object.fromEntries(
-    Object.entries(defaultPolicy.budgets).map(([name, figure]) => [
-      name,
-      typeof figure === 'number' ? maxBudget : everyPlan(maxBudget),
-    ]),
-  ),
-  quotas: Object.fromEntries(Object.entries(quotas).map(([name, figure]) => [name, everyPlan(figure)])),
-} as Policy
-
-const config = { limits: 'on', policy, dbConnections: 60, jobConcurrency: 2, welcomeCredits: 1_000_000 } as const
+const config = {
+  limits: 'on',
+  policy: withQuotas(quotas),
+  dbConnections: 60,
+  jobConcurrency: 2,
+  welcomeCredits: 1_000_000,
+} as const
 const database = await createDatabase()
 const sql = connectOnce(database.connection)
 // Found at once, so that the pair is what holds the cycle, and not all that waited for it for a second.

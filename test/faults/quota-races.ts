@@ -4,27 +4,22 @@
  * which an account held more than its quota. `bun test/faults/quota-races.ts [SECONDS]`
  */
 import process from 'node:process'
-import { defaultPolicy, maxBudget, type Policy } from '../../src/limits/policy.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
 import { newPicture } from '../harness/pictures.ts'
 import { reapAll } from '../harness/reaper.ts'
 import { type Answer, type Api, api, type Person, register, startApp } from '../harness.ts'
+import { withQuotas } from './support.ts'
 
 const seconds = Number(process.argv[2] ?? 30)
 const inFlight = 24
-const everyPlan = (figure: number) => ({ free: figure, pro: figure, enterprise: figure })
 const quotas = { projects: 4, teams: 3, team_members: 4, sessions: 4, jobs_under_way: 4, stored_bytes: 120_000_000 }
-const policy = {
-  budgets: Object.fromEntries(
-    Object.entries(defaultPolicy.budgets).map(([name, figure]) => [
-      name,
-      typeof figure === 'number' ? maxBudget : everyPlan(maxBudget),
-    ]),
-  ),
-  quotas: Object.fromEntries(Object.entries(quotas).map(([name, figure]) => [name, everyPlan(figure)])),
-} as Policy
-
-const config = { limits: 'on', policy, dbConnections: 60, jobConcurrency: 2, welcomeCredits: 1_000_000 } as const
+const config = {
+  limits: 'on',
+  policy: withQuotas(quotas),
+  dbConnections: 60,
+  jobConcurrency: 2,
+  welcomeCredits: 1_000_000,
+} as const
 const one = await startApp({ config })
 const two = await startApp({ connection: one.connection, config })
 const sql = connectOnce(one.connection)

@@ -1,5 +1,20 @@
+import { defaultPolicy, maxBudget, type Policy, type Quota } from '../../src/limits/policy.ts'
 import { connectOnce, type TransactionSql } from '../../src/platform/postgres.ts'
 import type { TestConnection } from '../harness.ts'
+
+const everyPlan = (figure: number) => ({ free: figure, pro: figure, enterprise: figure })
+
+/** These quotas for every plan, and budgets that are never used up. */
+export const withQuotas = (quotas: Readonly<Record<Quota, number>>): Policy =>
+  ({
+    budgets: Object.fromEntries(
+      Object.entries(defaultPolicy.budgets).map(([name, figure]) => [
+        name,
+        typeof figure === 'number' ? maxBudget : everyPlan(maxBudget),
+      ]),
+    ),
+    quotas: Object.fromEntries(Object.entries(quotas).map(([name, figure]) => [name, everyPlan(figure)])),
+  }) as Policy
 
 /** Polls until the condition holds, and throws after `withinMs`. Resolves to the time it took. */
 export const until = async (

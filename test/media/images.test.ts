@@ -100,7 +100,7 @@ test.if(process.platform === 'linux')(
       return stat.includes('(libvips') ? [nice] : []
     })
     expect(niceValues.length).toBeGreaterThan(0)
-    expect(new Set(niceValues)).toEqual(new Set([getPriority() + 5]))
+    expect(new Set(niceValues)).toEqual(new Set([getPriority() + 10]))
   },
 )
 

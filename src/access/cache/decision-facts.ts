@@ -17,8 +17,9 @@ export type OnDecision = (userId: string, ref: ResourceRef, facts: ResourceFacts
 /**
  * The facts of decisions. Each decision is counted once, for the tier that its facts came from, and reported once.
  *
- * `peek...` read memory, under one reading of the lease, and are undefined where it lacks any fact; `gather...` load what it
- * lacks, and reject with `database.unavailable` where the facts are stale and the action is not `read` or `download`.
+ * Functions named `peek` read memory under one reading of the lease, and return undefined where memory lacks a fact. Functions
+ * named `gather` load missing facts. They reject with `database.unavailable` for stale facts, unless the action is `read` or
+ * `download`.
  */
 export type DecisionFacts = ReturnType<typeof createDecisionFacts>
 

@@ -101,8 +101,8 @@ export const createFactCache = ({
 }: Dependencies): FactCache => {
   let nowMs = 0
   /**
-   * Begins a synchronous run of reads and returns whether a lease is held. Reading its end applies what was received. Also sets
-   * the moment as of which `fromMemory` judges expiry, so that one reading of the clock serves a whole run.
+   * Call it at the start of each synchronous run of reads. Returns whether a lease is held. Applies all invalidations received
+   * so far, which reading `lease.untilMs` does, and sets the time by which `fromMemory` judges expiry in this run.
    */
   const beginRun = (): boolean => {
     const { untilMs } = lease

@@ -58,8 +58,8 @@ const isDeadlock = (error: unknown): boolean =>
   typeof error === 'object' && error !== null && 'code' in error && (error.code === '40P01' || error.code === '40001')
 
 /**
- * Sends what was committed before each call. Calls during a statement share the next one. Degrades: where a statement fails,
- * heartbeats send the events, and writers wait no longer than for a silent member.
+ * Sends all committed events by one statement at a time. Calls while a statement is under way share the next statement.
+ * Degrades: where a statement fails, heartbeats send the events, and writers wait as long as for a silent member.
  */
 const createSender = (send: () => Promise<void>) => {
   let isSending = false

@@ -94,7 +94,7 @@ export const createFilteredLists = (sql: Sql) => {
   return {
     projectsOfOwner,
 
-    /** A list of anybody's generations may have up to two pages more than the page. */
+    /** Without a filter by owner, up to two pages more rows than asked for. */
     generations: (userId: string, place: Place, { projectId, ownerId, favorite }: GenerationFilters, and: Fragment) => {
       if (favorite) return favorites(userId, place, and)
       if (projectId !== undefined) return ofProject(userId, place, projectId, and)

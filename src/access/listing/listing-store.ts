@@ -98,8 +98,8 @@ export const createListingStore = (sql: Sql) => {
         : filtered.projectsOfOwner(userId, place, ownerId),
 
     /**
-     * As `readableProjects`. `and` is the condition that all filters make of columns of `g`; undefined where there are none. A
-     * list of anybody's generations may have up to two pages more than the page.
+     * As `readableProjects`. `and` is the condition that all filters make of columns of `g`; undefined where there are none.
+     * Without a filter by owner, up to two pages more rows than asked for.
      */
     readableGenerations: (userId: string, place: Place, filters: GenerationFilters, and: Fragment | undefined) => {
       if (and === undefined) return sql`unnest(${accessibleGenerations(userId, 'read', place)})`

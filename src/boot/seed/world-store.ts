@@ -61,7 +61,8 @@ const dropForEmpty = async (tx: TransactionSql, names: readonly string[]): Promi
 /**
  * Writes the tables in one transaction and computes the rows that triggers keep (effective access, usage) once for all rows,
  * from the views and functions of the schema. The triggers of the tables are off in this transaction only; constraints and
- * foreign keys hold at its end. Running instances see the whole world or nothing, and drop what they have in memory.
+ * foreign keys hold at its end. Running instances see all of it or
+ * nothing, and clear their memory.
  */
 export const writeWorld = async (
   sql: Sql,

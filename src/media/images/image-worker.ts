@@ -1,7 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import { getPriority, setPriority } from 'node:os'
+import { setPriority } from 'node:os'
 import sharp, { type Sharp } from 'sharp'
 import { hasThreadPriority, lowerThreadPriority } from '../../platform/thread-priority.ts'
 import type { ResultMessage, WorkMessage } from '../../platform/worker-pool.ts'
@@ -24,18 +24,18 @@ sharp.cache(false)
 /** The codecs start short-lived threads that do not inherit this thread's priority, so it is set again at this interval. */
 const reniceEveryMs = 10
 
+const nice = lowerThreadPriority(10)
+
 const reniceCodecThreads = () => {
   for (const task of readdirSync('/proc/self/task')) {
     try {
       const name = readFileSync(`/proc/self/task/${task}/comm`, 'utf8')
-      if (name.startsWith('libvips')) setPriority(Number(task), getPriority())
+      if (name.startsWith('libvips')) setPriority(Number(task), nice)
     } catch {
       // The thread has ended, or the change is not permitted.
     }
   }
 }
-
-lowerThreadPriority()
 
 const atLowPriority = async <T>(work: () => Promise<T>): Promise<T> => {
   if (!hasThreadPriority) return work()
