@@ -4,11 +4,11 @@
 -- The keys are written into the row before the commit: by the program (record_access_event) or by the row's deferred
 -- trigger (publish_at_commit). The trigger also sends the event of a write that the program did not make, with its commit.
 --
--- Events of the program are sent after their commit, all that are committed by then at once (send_access_events). A commit
--- that notifies holds a lock of the whole server until its WAL is on disk; so the commits of changes share writes to the disk,
--- and only the short transaction that sends holds the lock. A writer that ends before it has sent loses nothing: a heartbeat
--- sends first what is committed and unsent, so an instance whose heartbeat came back has received every event committed
--- before that heartbeat was sent.
+-- The program sends its events after their commit: one transaction sends all committed events that are unsent
+-- (send_access_events). The reason is a lock of the whole server, which a commit with a notification holds until its WAL is on
+-- disk. Commits of changes do not notify, so they can share writes to the disk. If a writer dies before it sends, no event is
+-- lost: a heartbeat sends the unsent events first. So an instance whose heartbeat came back has received every event that was
+-- committed before that heartbeat was sent.
 --
 -- A receiver never learns of a change before it is visible. The row stays until Redis has confirmed the invalidation. Until
 -- then no instance trusts Redis for these keys.
@@ -99,8 +99,8 @@ end $$;
 comment on function publish_access_event(text, boolean) is
   'Writes the recorded invalidation keys into the row of the event, which is sent when the transaction commits.';
 
--- As publish_access_event, for a writer that calls send_access_events after its commit: then the commit notifies nobody, and waits
--- for no lock of another.
+-- As publish_access_event, for a writer that calls send_access_events after its commit. Then the commit sends no notification,
+-- and does not wait for the lock of notifications.
 create or replace function record_access_event(writer text, always boolean) returns table (id bigint, keys text[])
   language plpgsql set search_path from current as $$
 begin
@@ -139,7 +139,7 @@ comment on function next_event_position() is
 
 -- Sends every event that is committed and unsent, or of this transaction, in the order of their ordinals: where a change
 -- found its rows changed by another, an instance that has acknowledged its event has applied the event of the other too.
--- Events of any writer: whoever holds the lock sends for all that wait for it, and they find nothing left.
+-- Sends the events of all writers. A transaction that had to wait for the lock then finds them sent already.
 -- Needs read committed: what is unsent is read again once the lock is held.
 -- Locks the position, then takes the lock that Postgres holds for notifications; without an unsent event, nothing. Let it commit
 -- with synchronous_commit off, so that no lock is held while the WAL is written: where a crash loses the positions, the

@@ -1,0 +1,2 @@
+-- Comments of the functions that send invalidation events are reworded; nothing else changes.
+-- functions: cb3e7338f855c19c376314b31dfed5f7ced6ec46b62a2769f4f552e3d9b6dbd7
