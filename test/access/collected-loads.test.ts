@@ -29,7 +29,7 @@ beforeEach(() => {
   sent = []
 })
 
-describe('loads for callers without a lease', () => {
+describe('collected loads', () => {
   test('are sent at once while few are under way, and then wait for one statement that answers all', async () => {
     const { load } = createCollectedLoads(send)
     const first = Array.from({ length: underWay }, (_, number) => load([account(number)], within(5_000)))

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import type { LoadedFacts } from '../../src/access/cache/fact-store.ts'
+import { dropInvalidated, isInvalidated } from '../../src/access/cache/shared-loads.ts'
 import { loadFromStore } from '../../src/access/cache/tiered-loader.ts'
 import type { GenerationFact } from '../../src/access/policy/facts/generation.ts'
 import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
@@ -8,8 +9,10 @@ import { type FactQuery, factQuery, principalQueries, resourceQuery } from '../.
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import type { ResourceFacts } from '../../src/access/policy/facts/resource-walk.ts'
 import { type ResourceRef, setOf } from '../../src/access/policy/matrix.ts'
+import { Overloaded } from '../../src/kit/admission.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines, type Deadline } from '../../src/kit/deadline.ts'
+import { createRandom } from '../../src/kit/random.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { always } from './alone.ts'
 import { idOf } from './random.ts'
@@ -137,6 +140,65 @@ describe('the fact cache', () => {
     database.statement(0).answer()
     for (const answer of await Promise.all(asked)) expect(answer.project).toEqual(open)
     expect(database.statements).toHaveLength(1)
+  })
+
+  test('sends four statements for misses on different facts, and one for all that come meanwhile', async () => {
+    const refs = Array.from(
+      { length: 100 },
+      (_, number): ResourceRef => ({ type: 'project', id: idOf('project', number) }),
+    )
+    for (const { id } of refs) database.world.set(factKey('project', id), open)
+    const asked = refs.map((ref) => ask(bob, ref))
+    expect(database.statements.map(({ wanted }) => wanted.length)).toEqual([1, 1, 1, 1])
+    database.statement(2).answer()
+    await runPending()
+    expect(database.statements.map(({ wanted }) => wanted.length)).toEqual([1, 1, 1, 1, 96])
+    for (const { answer } of database.statements) answer()
+    for (const answer of await Promise.all(asked)) expect(answer.project).toEqual(open)
+    expect(database.statements).toHaveLength(5)
+  })
+
+  test('loads again for the one caller of a collected statement whose fact was invalidated meanwhile', async () => {
+    database.world.set(ofLab, open)
+    database.world.set(ofDen, open)
+    const busy = [1, 2, 3, 4].map((number) => ask(idOf('user', 10 + number), lab))
+    const [aboutLab, aboutDen] = [ask(bob, lab), ask(bob, den)]
+    database.statement(0).answer()
+    await runPending()
+    expect(database.statement(4).wanted).toHaveLength(2)
+    database.statement(4).read()
+    change(ofLab, shut)
+    database.statement(4).answer()
+    await runPending()
+    expect((await aboutDen).project).toEqual(open)
+    for (const { answer } of database.statements) answer()
+    expect((await aboutLab).project).toEqual(shut)
+    for (const { answer } of database.statements) answer()
+    await Promise.all(busy)
+  })
+
+  test('is not held up by an admission that refuses statements, because it bounds its own', async () => {
+    database.world.set(ofLab, open)
+    const refusing = Object.assign(deadline, { admit: () => Promise.reject(new Overloaded()) })
+    const asked = facts.gather(queriesOf(bob, lab), refusing)
+    database.statement(0).answer()
+    expect((await asked).resource(lab, bob).project).toEqual(open)
+  })
+
+  test('finds one fact invalidated exactly where it would be dropped from many', () => {
+    const random = createRandom(5)
+    const keys = [ofLab, ofDen, ofWork, toBob, toAda, allToBob, factKey('grants', ada), factKey('account', bob)]
+    let dropped = 0
+    for (let turn = 0; turn < 500; turn += 1) {
+      const invalidations = Array.from({ length: random.below(3) }, () =>
+        random.chance(0.05) ? 'everything' : new Set(keys.filter(() => random.chance(0.2))),
+      )
+      const left = new Map(keys.map((key) => [key, null]))
+      dropInvalidated(left, invalidations)
+      dropped += keys.length - left.size
+      for (const key of keys) expect(isInvalidated(key, invalidations)).toBe(!left.has(key))
+    }
+    expect(dropped).toBeGreaterThan(500)
   })
 
   test('loads an unknown session, account and resource with one statement', async () => {

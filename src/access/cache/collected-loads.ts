@@ -4,16 +4,16 @@ import { createLinkedList } from '../../kit/linked-list.ts'
 import { type FactQuery, type NamedQueries, queryName } from '../policy/facts/queries.ts'
 import type { Loaded } from './tiered-loader.ts'
 
-/** Statements under way at once. They find rows by key, so more of them would only wait for each other. */
+/** Loads under way at once. Statements find rows by key, so more of them would only wait for each other. */
 const maxUnderWay = 4
-/** Facts in one statement. Its rows are read without a pause, about 10 µs each, while no other request is served. */
+/** Facts in one load. Its rows are read without a pause, about 10 µs each, while no other request is served. */
 const maxFacts = 256
 const sweepMs = 25
 
 type Waiter = {
   readonly queries: readonly FactQuery[]
   readonly deadline: Deadline
-  /** Time left at the deadline below which the statement must have been sent. */
+  /** Time left at the deadline below which the load must have begun. */
   readonly sentBeforeMs: number
   readonly resolve: (loaded: Loaded | PromiseLike<Loaded>) => void
   readonly reject: (error: unknown) => void
@@ -22,15 +22,15 @@ type Waiter = {
 const overloaded = new Overloaded()
 
 /**
- * Loads for callers that may not read memory. Four statements are under way at most; a caller that comes meanwhile waits for
- * the next one, which answers all that wait. So the number of statements does not grow with the number of callers.
+ * Loads for many callers. Four are under way at most; a caller that comes meanwhile waits for the next one, which answers all
+ * that wait. So the number of statements does not grow with the number of callers.
  *
- * Guarantee: the result answers all queries of the caller, as of the snapshot of one statement. That was handed to the driver
- * after the call, so it reflects every change answered before the call. Invalidations that arrive meanwhile are not applied.
+ * Guarantee: the result answers all queries of the caller, from one load. That began after the call, so it reflects every
+ * change answered before the call. It may answer queries of other callers too.
  *
- * Degrades: a caller whose statement is not sent in time fails with `Overloaded`, and one whose deadline passes with
- * `DeadlinePassed`. A statement that fails fails for all its callers. One without an answer takes its place of the four until
- * the last of their deadlines.
+ * Degrades: a caller whose load does not begin in time fails with `Overloaded`, and one whose deadline passes with
+ * `DeadlinePassed`. A load that fails fails for all its callers. One without an answer takes its place of the four until the
+ * last of their deadlines.
  */
 export type CollectedLoads = {
   /** For the queries of one decision. */
@@ -42,7 +42,7 @@ export const createCollectedLoads = (send: (queries: NamedQueries) => Promise<Lo
   let underWay = 0
   let sweeping: ReturnType<typeof setInterval> | undefined
 
-  /** Those that waited longest, as many as one statement answers. */
+  /** Those that waited longest, as many as one load answers. */
   const takeBatch = () => {
     const queries = new Map<string, FactQuery>()
     const waiters: Waiter[] = []

@@ -11,7 +11,13 @@ import {
   type Source,
 } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
-import { dropInvalidated, type SharedLoad, type SharedLoads } from './shared-loads.ts'
+import {
+  dropInvalidated,
+  type Invalidations,
+  isInvalidated,
+  type SharedLoad,
+  type SharedLoads,
+} from './shared-loads.ts'
 import { deeper, type Loaded, type LoadFacts, type Tier } from './tiered-loader.ts'
 
 /** The facts of a signed-in request. */
@@ -81,33 +87,52 @@ export const createHeldFacts = (
   fromMemory: Source,
 ) => {
   const held = new Map<FactKey, Fact[FactKind] | null>()
-  /** Where the facts came from: memory, Redis, the result of one load. */
-  const sources = new Set<'memory' | 'redis' | Loaded['facts']>()
+  /** Results of loads, also of facts that others asked for, with the invalidations since. The latest is the first. */
+  const loads: { readonly loaded: Loaded; readonly invalidations: Invalidations }[] = []
+  /** Where the held facts came from: memory, Redis, the result of one load. */
+  const sources = new Set<'memory' | 'redis' | Loaded>()
   let ageMs = 0
   const fromHeld = sourceOf(held)
-  const add = ({ facts, redisAgesMs }: Loaded) => {
-    for (const [key, fact] of facts) held.set(key, fact)
-    sources.add(facts)
-    // A second source even where Redis alone answered: its entries were read from Postgres at different times.
-    if (redisAgesMs.size > 0) sources.add('redis')
-    for (const redisAgeMs of redisAgesMs.values()) ageMs = Math.max(ageMs, redisAgeMs)
+  const holdLoaded = (key: FactKey): boolean => {
+    for (const { loaded, invalidations } of loads) {
+      const fact = loaded.facts.get(key)
+      if (fact === undefined || isInvalidated(key, invalidations)) continue
+      held.set(key, fact)
+      sources.add(loaded)
+      const redisAgeMs = loaded.redisAgesMs.get(key)
+      // A second source even where Redis alone answered: its entries were read from Postgres at different times.
+      if (redisAgeMs !== undefined) sources.add('redis')
+      ageMs = Math.max(ageMs, redisAgeMs ?? 0)
+      return true
+    }
+    return false
   }
   return {
-    held,
-    /** Looks in the held facts, then in memory. A fact found in memory is held from then on. */
+    /** Looks in the held facts, then in what was loaded, then in memory. A fact found is held from then on. */
     fromHeldOrMemory: ((kind, id) => {
       const alreadyHeld = fromHeld(kind, id)
-      if (alreadyHeld.kind !== 'miss' || !mayReadMemory()) return alreadyHeld
+      if (alreadyHeld.kind !== 'miss') return alreadyHeld
+      const key = factKey(kind, id)
+      if (holdLoaded(key)) return fromHeld(kind, id)
+      if (!mayReadMemory()) return alreadyHeld
       const found = fromMemory(kind, id)
       if (found.kind !== 'miss') {
-        const key = factKey(kind, id)
         held.set(key, found.kind === 'hit' ? found.value : null)
         sources.add('memory')
         ageMs = Math.max(ageMs, memory.ageMs(key) ?? 0)
       }
       return found
     }) satisfies Source as Source,
-    add,
+    /** What was loaded takes the place of what was held before. */
+    add: (loaded: Loaded) => {
+      loads.unshift({ loaded, invalidations: [] })
+      for (const key of held.keys()) if (loaded.facts.has(key)) held.delete(key)
+    },
+    /** Forgets the facts that were invalidated. What was loaded is shared with other readers, so it is not changed. */
+    drop: (invalidated: Invalidations) => {
+      dropInvalidated(held, invalidated)
+      for (const { invalidations } of loads) invalidations.push(...invalidated)
+    },
     /** Whether all facts came from memory, or all from one statement. Then they are consistent even without a lease. */
     isSingleSource: () => sources.size <= 1,
     view: (tier: Tier, stale = false) => viewOf(fromHeld, tier, ageMs, stale),
@@ -152,12 +177,11 @@ export const createGather = (dependencies: Dependencies) => {
     const isLeased = beginRun()
     // Memory may not be read, and no load in flight be joined: so one statement for all callers like this one.
     if (!isLeased && queries.length <= maxLoadsOfOne)
-      return viewOfLoaded(await sharedLoads.collected.load(queries, deadline))
+      return viewOfLoaded(await sharedLoads.snapshots.load(queries, deadline))
     const loads = countLoads(queries, isLeased)
-    if (loads === 0) return gather(queries, deadline)
-    const resource = loads > maxLoadsOfOne ? 'batches' : 'statements'
+    if (loads <= maxLoadsOfOne) return gather(queries, deadline)
     // Admitted before anything is read, so the facts are as of after the wait.
-    return admitted(deadline, resource, kindOf(loads), () => gather(queries, deadline))
+    return admitted(deadline, 'batches', kindOf(loads), () => gather(queries, deadline))
   }
 }
 
@@ -172,7 +196,7 @@ const createRounds =
       for (let round = 1; ; round += 1) {
         const isLeased = beginRun()
         mayReadMemory = isLeased && flags.l1
-        dropInvalidated(facts.held, invalidations)
+        facts.drop(invalidations)
         invalidations.length = 0
         const misses = findMisses(facts.fromHeldOrMemory, queries)
         const isConsistent = facts.isSingleSource() || isLeased
@@ -184,7 +208,7 @@ const createRounds =
           // Sent by itself where it answers many decisions.
           return viewOfLoaded(
             await (queries.length <= maxLoadsOfOne
-              ? sharedLoads.collected.load(queries, deadline)
+              ? sharedLoads.snapshots.load(queries, deadline)
               : deadline.run(load(queries, { bypassRedis: true }))),
           )
         }
@@ -195,7 +219,8 @@ const createRounds =
           if (sharedLoad === undefined) own.set(name, query)
           else joined.add(sharedLoad)
         }
-        if (own.size > 0) joined.add(sharedLoads.startSharedLoad(own))
+        if (own.size > maxLoadsOfOne) joined.add(sharedLoads.startSharedLoad(own))
+        else if (own.size > 0) joined.add(sharedLoads.collected.load([...own.values()], deadline))
         for (const loaded of await deadline.run(Promise.all(joined))) {
           facts.add(loaded)
           tier = deeper(tier, loaded.tier)

@@ -33,6 +33,15 @@ export const dropInvalidated = (facts: Map<FactKey, unknown>, invalidations: Inv
   }
 }
 
+/** Whether `dropInvalidated` would remove the fact. */
+export const isInvalidated = (key: FactKey, invalidations: Invalidations): boolean =>
+  invalidations.some((keys) => {
+    if (keys === 'everything' || keys.has(key)) return true
+    const part = partOf(key)
+    if (part !== undefined) return keys.has(part.whole)
+    return isWhole(key) && keys.values().some((invalidated) => partOf(invalidated)?.whole === key)
+  })
+
 /**
  * Single-flight loads into memory: concurrent misses on one fact share one load.
  *
@@ -43,9 +52,15 @@ export const dropInvalidated = (facts: Map<FactKey, unknown>, invalidations: Inv
 export type SharedLoads = {
   /** The load in flight for a query that can still be joined, if any. */
   find(name: string): SharedLoad | undefined
+  /** Begins one at once, for many decisions of one caller. */
   startSharedLoad(queries: NamedQueries): SharedLoad
-  /** As of the snapshot of one statement, for callers that may not join a load in flight; see `CollectedLoads`. */
+  /** For one decision, collected with those of others before it begins; see `CollectedLoads`. */
   readonly collected: CollectedLoads
+  /**
+   * Collected too, for callers that may not join a load in flight: as of the snapshot of one statement. Invalidations that
+   * arrive meanwhile are not applied.
+   */
+  readonly snapshots: CollectedLoads
   /** Loads into memory through `prefetchLoad`, unshared: no caller joins it. Invalidations filter its result all the same. */
   prefetch(queries: NamedQueries): Promise<void>
   /** Starts a list to which every later invalidation is appended, until `unwatch`. */
@@ -92,23 +107,24 @@ export const createSharedLoads = ({
       unwatch(invalidations)
     }
   }
-  const collected = createCollectedLoads(async (queries) => {
-    const { loaded } = await loadIntoMemory(queries, snapshotLoad, { bypassRedis: true })
-    return loaded
-  })
+  const startSharedLoad = (queries: NamedQueries): SharedLoad => {
+    const sharedLoad: SharedLoad = loadIntoMemory(queries, load)
+      .then(({ current }) => current)
+      .finally(() => {
+        for (const name of queries.keys()) if (sharedLoads.get(name) === sharedLoad) sharedLoads.delete(name)
+      })
+    for (const name of queries.keys()) sharedLoads.set(name, sharedLoad)
+    return sharedLoad
+  }
 
   return {
     find: (name) => sharedLoads.get(name),
-    startSharedLoad: (queries) => {
-      const sharedLoad: SharedLoad = loadIntoMemory(queries, load)
-        .then(({ current }) => current)
-        .finally(() => {
-          for (const name of queries.keys()) if (sharedLoads.get(name) === sharedLoad) sharedLoads.delete(name)
-        })
-      for (const name of queries.keys()) sharedLoads.set(name, sharedLoad)
-      return sharedLoad
-    },
-    collected,
+    startSharedLoad,
+    collected: createCollectedLoads(startSharedLoad),
+    snapshots: createCollectedLoads(async (queries) => {
+      const { loaded } = await loadIntoMemory(queries, snapshotLoad, { bypassRedis: true })
+      return loaded
+    }),
     prefetch: async (queries) => {
       await loadIntoMemory(queries, prefetchLoad)
     },

@@ -151,6 +151,12 @@ const goOn = (connection: Connection, nowMs: number): void => {
   if (dueMs !== undefined) send(connection, dueMs)
 }
 
+/** The code of a problem, after a space. */
+const codeOf = (body: string): string => {
+  const [, code] = /"code":"([^"]+)"/.exec(body) ?? []
+  return code === undefined ? '' : ` ${code}`
+}
+
 const onAnswer = (connection: Connection, status: number, body: string): void => {
   const { sent } = connection
   if (sent === undefined) {
@@ -171,7 +177,7 @@ const onAnswer = (connection: Connection, status: number, body: string): void =>
   tally.answer(
     request.kind,
     nowMs - connection.fromMs,
-    ok ? undefined : `${plan.kinds[request.kind]}: ${status}`,
+    ok ? undefined : `${plan.kinds[request.kind]}: ${status}${codeOf(body)}`,
     nowMs,
   )
   goOn(connection, nowMs)
