@@ -1615,6 +1615,15 @@ create table access_rules (
 );
 comment on table access_rules is 'The matrix of roles, access levels and actions. The program writes it at its start.';
 
+create table account_erasures (
+  user_id uuid not null,
+  requested_at timestamp with time zone not null,
+  constraint account_erasures_pkey PRIMARY KEY (user_id),
+  constraint account_erasures_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id)
+);
+CREATE INDEX account_erasures__requested_at ON public.account_erasures USING btree (requested_at);
+comment on table account_erasures is 'Closed accounts of which uploads, generations, projects and records are still to be erased. A row is deleted once nothing is left.';
+
 create table account_usage (
   user_id uuid not null,
   media_bytes bigint default 0 not null,
@@ -2129,7 +2138,7 @@ create table sessions (
   end_reason text,
   constraint sessions_pkey PRIMARY KEY (id),
   constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
-  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'password_changed'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text, 'replaced'::text]))),
+  constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'ended_by_operator'::text, 'password_changed'::text, 'password_reset'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text, 'replaced'::text]))),
   constraint sessions__ended_has_reason CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
 );
 CREATE INDEX sessions__ended_at ON public.sessions USING btree (ended_at) WHERE (ended_at IS NOT NULL);
@@ -2269,7 +2278,7 @@ create table users (
   email_verified_at timestamp with time zone,
   constraint users_pkey PRIMARY KEY (id),
   constraint users__email UNIQUE (email),
-  constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status = 'deleted'::text) = (password_hash IS NULL)))),
+  constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status <> 'deleted'::text) OR (password_hash IS NULL)))),
   constraint users__email_length CHECK ((length(email) <= 254)),
   constraint users__limits_are_figures CHECK (((jsonb_typeof(limits) = 'object'::text) AND (NOT (limits @? '$.*?((@.type() != "number" || @ < 1) || @ > 1000000000000000)'::jsonpath)))),
   constraint users__plan CHECK ((plan = ANY (ARRAY['free'::text, 'pro'::text, 'enterprise'::text]))),
@@ -2286,7 +2295,7 @@ CREATE TRIGGER touched_profile_by_delete AFTER DELETE ON public.users REFERENCIN
 CREATE TRIGGER touched_profile_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_profiles();
 comment on table users is 'Accounts. A row is never deleted: closing an account clears the e-mail address and the password hash.';
 comment on column users.email is 'Lower case, NFC. Null after the account is closed, so the address can register again.';
-comment on column users.password_hash is 'Argon2id. Null after the account is closed.';
+comment on column users.password_hash is 'Argon2id, or the hash of another system until the next sign-in. Null: the account has no password, or is closed.';
 comment on column users.role is 'admin: an operator of the platform. It gives no access to content.';
 comment on column users.limits is 'Budgets per minute and quotas of this account by name, as in src/limits/policy.ts; null: those of its plan.';
 comment on column users.email_verified_at is 'When the e-mail address was verified. Null: it is not.';

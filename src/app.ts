@@ -18,6 +18,7 @@ import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { addRateLimit, createResponder, type Responder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
+import { exportRoutes } from './identity/export/routes.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
@@ -193,6 +194,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(healthRoutes(services, addresses))
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
+    .use(exportRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(userRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
     .use(limitRoutes({ ...services, addressOf: addresses.of }))

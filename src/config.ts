@@ -44,6 +44,12 @@ export type Config = {
   readonly mediaDirectory: string
   /** Undefined: media objects are stored on disk. */
   readonly s3: S3Config | undefined
+  /** Least length of a new password, in code points. */
+  readonly passwordMinLength: number
+  /** Words that count for nothing in a new password, beside the name of the product and those of the address. */
+  readonly passwordWords: readonly string[]
+  /** Of a service that knows breached passwords by k-anonymity, without the slash at its end. Undefined: none is asked. */
+  readonly passwordBreachUrl: string | undefined
   readonly hashWorkers: number
   readonly hashQueue: number
   readonly renderWorkers: number
@@ -162,6 +168,8 @@ const readAliases = (items: readonly string[], problems: string[]): readonly Aut
   }
   return Object.freeze(aliases)
 }
+
+const isPasswordWord = (text: string) => /^.{3,64}$/u.test(text)
 
 const isTrustedProxy = (item: string) => isAddressRange(item) || isHopCount(item)
 const trustedProxyExample = 'an IP address, a range such as 10.0.0.0/8, or a number of proxies from 1 to 16'
@@ -305,6 +313,7 @@ export const parseConfig = (env: Environment): Config => {
   }
 
   checkFigures(env, problems, notes)
+  const breachUrl = text('PASSWORD_BREACH_URL')
 
   /** With a provider that is paid, credits are worth money. */
   const costsMoney = text('FAL_KEY') !== undefined || text('OPENAI_API_KEY') !== undefined
@@ -333,6 +342,9 @@ export const parseConfig = (env: Environment): Config => {
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
+    passwordMinLength: integer('PASSWORD_MIN_LENGTH', 8, 8, 64),
+    passwordWords: list('PASSWORD_WORDS', isPasswordWord, 'a word of 3 to 64 characters'),
+    passwordBreachUrl: breachUrl === undefined ? undefined : baseUrl('PASSWORD_BREACH_URL', breachUrl),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, hashCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),

@@ -92,12 +92,26 @@ export const catalogue = {
     status: 422,
     message: 'This password is on a list of common passwords; choose another one',
   },
+  'identity.password_predictable': {
+    status: 422,
+    message:
+      'This password is too close to your e-mail address or the name of this service; without those words it must still have 8 characters and not be common',
+  },
+  'identity.password_breached': {
+    status: 422,
+    message: 'This password was found in a data breach of another service; choose another one',
+  },
   'identity.busy': { status: 503, message: 'The server is handling too many sign-ins; try again', retryAfterS: 1 },
   'identity.sign_in_paused': {
     status: 429,
     message:
       'Too many attempts on this account have failed; those of this device are refused for another {retry_after_seconds} seconds, with the right password too',
     extensions: { retry_after_seconds: 'Seconds until the next attempt is verified' },
+  },
+  'identity.export_under_way': {
+    status: 429,
+    message: 'An export of your account is under way, or many are on this instance; wait for one to end',
+    retryAfterS: 30,
   },
   'identity.owns_teams': {
     status: 409,

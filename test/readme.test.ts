@@ -19,7 +19,12 @@ afterAll(() => server.stop())
 
 /** The commands of the section "First calls" with their expected output. */
 const firstCalls = /```sh\n(base=[\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
-const [commands = '', output = ''] = firstCalls?.slice(1) ?? []
+/** The commands of the section after it, which go on in the same shell. */
+const accountCalls = /### An account and its data[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(
+  readme,
+)
+const commands = `${firstCalls?.[1] ?? ''}${accountCalls?.[1] ?? ''}`
+const output = `${firstCalls?.[2] ?? ''}${accountCalls?.[2] ?? ''}`
 
 const run = async (shell: string, folder: string): Promise<string> => {
   const script = commands.replace(/^base=.*$/m, `base=${server.baseUrl}`)
@@ -29,7 +34,7 @@ const run = async (shell: string, folder: string): Promise<string> => {
 
 describe('the first calls of the README', () => {
   test('consist of commands alone: an interactive zsh runs comments as commands', () => {
-    expect(output.split('\n').length).toBeGreaterThan(10)
+    expect(output.split('\n').length).toBeGreaterThan(15)
     expect(commands.split('\n').filter((line) => line.includes('#'))).toEqual([])
   })
 
@@ -40,7 +45,7 @@ describe('the first calls of the README', () => {
     reapFolder(folder)
     expect(await run(shell, folder)).toBe(output)
     expect(await run(shell, folder)).toBe(output)
-    expect((await readdir(folder)).toSorted()).toEqual(['lighthouse-256.webp', 'lighthouse.webp'])
+    expect((await readdir(folder)).toSorted()).toEqual(['ada.zip', 'lighthouse-256.webp', 'lighthouse.webp'])
   })
 })
 

@@ -53,6 +53,8 @@ type Documentation = {
   idempotent?: true
   /** Responds with bytes of one of these media types: 200, 206 or 304. */
   bytes?: readonly string[]
+  /** Responds with 200 and a file of this media type, whose length is not known before. */
+  file?: string
   /** Its body is bytes of one of these media types, up to `maxBytes`. The route reads it itself, after the caller is known. */
   upload?: Upload
   /** Largest JSON body in bytes. Default: 64 KiB. */
@@ -212,6 +214,11 @@ const describeBytes = (types: readonly string[]): Record<string, Described> => {
   }
 }
 
+/** OpenAPI 3.1: binary content has an empty schema. */
+const describeFile = (type: string): Record<string, Described> => ({
+  200: { description: 'The file', content: { [type]: { schema: {} } } },
+})
+
 const maxBytesMember = 'x-max-bytes'
 
 /** The limit is an extension member. OpenAPI 3.1: binary content has an empty schema. */
@@ -274,6 +281,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     errors = [],
     idempotent,
     bytes,
+    file,
     upload,
     events,
     ...given
@@ -313,6 +321,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       ...(upload && describeUpload(upload)),
       responses: {
         ...(bytes && describeBytes(bytes)),
+        ...(file && describeFile(file)),
         ...(events && describeEvents(events)),
         ...describeAnswers(success, faults, idempotent),
       },

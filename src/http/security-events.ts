@@ -5,6 +5,7 @@ import type { RequestContext } from './request-context.ts'
 export const securityEvents = {
   'account.registered': ['info', 'an account was registered'],
   'account.closed': ['info', 'the owner of an account closed it'],
+  'account.exported': ['info', 'the owner of an account exported its data'],
   'sign_in.succeeded': ['info', 'a sign-in succeeded'],
   'sign_in.failed': ['info', 'a sign-in failed: the address is unknown or the password wrong'],
   'sign_in.refused': ['info', 'a sign-in with the right password was refused: the account is suspended'],
@@ -16,6 +17,7 @@ export const securityEvents = {
   'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
   'session.refresh_reused': ['warn', 'a refresh token was used twice: the session was ended'],
   'user.changed': ['info', 'an operator changed an account'],
+  'user.sessions_ended': ['info', 'an operator ended all sessions of an account'],
   'user.failures_cleared': ['info', 'an operator ended the pauses of an account'],
   'service_key.created': ['info', 'an operator created a service key'],
   'service_key.limited': ['info', 'an operator changed the limit of a service key'],

@@ -12,7 +12,8 @@ import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { AccountHash } from './account-hash.ts'
-import type { SignInResponse, User } from './model.ts'
+import type { SignInResponse, TokenResponse, User } from './model.ts'
+import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import type { Device } from './session-opening.ts'
 import type { Sessions } from './sessions.ts'
@@ -42,6 +43,7 @@ type Dependencies = {
   profiles: Profiles
   changes: Changes
   passwords: Passwords
+  passwordRules: PasswordRules
   sessions: Sessions
   protection: SignInProtection
   record: RecordSecurityEvent
@@ -51,25 +53,19 @@ type Dependencies = {
 }
 
 const maxDefaultNameLength = 100
-const minPasswordLength = 8
-
-/** Counts code points. The schema counts UTF-16 code units, of which some characters take two. */
-const requireLength = (password: string, pointer: string): void => {
-  if ([...password.normalize('NFC')].length >= minPasswordLength) return
-  throw invalidInput('body', pointer, `must be text of at least ${minPasswordLength} characters`)
-}
 
 /**
- * Accounts as their owners use them: registering, signing in, changing, closing.
+ * Accounts as their owners use them: registering, signing in, changing. `closing.ts` closes them.
  *
- * Guarantee: an acknowledged registration or sign-in is committed. After a changed password every other session, and after
- * closing every session, is refused from the next request on.
+ * Guarantee: an acknowledged registration or sign-in is committed. After a changed password every session that was open is refused
+ * from the next request on.
  */
 export const createAccounts = ({
   store,
   profiles,
   changes,
   passwords,
+  passwordRules,
   sessions,
   protection,
   record,
@@ -83,11 +79,6 @@ export const createAccounts = ({
     return user
   }
 
-  /** Throws `identity.owns_teams`. */
-  const requireHandedOver = (teams: readonly { id: string; name: string }[]): void => {
-    if (teams.length > 0) throw new Fault('identity.owns_teams', { extensions: { teams } })
-  }
-
   return {
     register: async (
       context: RequestContext,
@@ -97,11 +88,11 @@ export const createAccounts = ({
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
-      requireLength(input.password, '/password')
-      await passwords.refuseCommon(input.password)
+      await passwordRules.require(input.password, email, '/password')
       // Apart from sign-ins, so that registering an address again and again holds up no sign-in to its account.
       const account = `registering ${encodeBase64url(hashOf(email))}`
       await limits.authenticationTo(context, { account, address: context.limitedAs })
+      await passwordRules.refuseBreached(input.password, context.deadline)
       const passwordHash = await passwords.inTurn(
         { address: device.address, account: email },
         context.deadline,
@@ -146,43 +137,21 @@ export const createAccounts = ({
       ),
 
     /**
-     * Closes the account and erases its personal data. Refused while the user owns a team with another active member; the
-     * other teams of the user pass to a suspended member or are deleted, by a trigger. Generations are cancelled in batches,
-     * each committed, before the closing transaction: a request that runs out of time keeps its progress, and a retry
-     * continues from there.
+     * Ends every session, and opens a new one in place of the caller's: a copy of its tokens is worth nothing any more. Of two
+     * concurrent changes one wins; the other gets `identity.password_wrong`.
      */
-    closeMe: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {
-      requireHandedOver(await context.deadline.run(lifecycle.teamsToHandOver(caller.userId)))
-      const cancelBatch = (tx: TransactionSql) => lifecycle.cancelGenerations(tx, caller.userId)
-      while (await changes.commitAndInvalidate(context.deadline, cancelBatch)) {}
-      await changes.commitAndInvalidate(context.deadline, async (tx) => {
-        // First: it needs the email address, which closing erases, and its lock on the account bars new generations.
-        await lifecycle.lockTeams(tx, caller.userId)
-        await requireSignedInForShare(tx, caller)
-        requireHandedOver(await lifecycle.teamsToHandOver(caller.userId, tx))
-        while (await cancelBatch(tx)) {}
-        await lifecycle.closing(tx, caller.userId)
-        await store.closeAccount(tx, caller.userId)
-        await lifecycle.closed(tx, caller.userId)
-        await sessions.endAll(tx, caller.userId, 'account_closed')
-        await protection.forgetNotices(tx, caller.userId)
-      })
-      record(context, 'account.closed', { address, user_id: caller.userId })
-    },
-
-    /** Ends every other session. Of two concurrent changes one wins; the other gets `identity.password_wrong`. */
     changePassword: async (
       context: RequestContext,
       caller: Caller,
       input: { current_password: string; new_password: string },
       device: Device,
-    ): Promise<void> => {
-      requireLength(input.new_password, '/new_password')
+    ): Promise<TokenResponse> => {
       const user = await requireActiveUser(context, caller.userId)
       const oldHash = user.password_hash ?? undefined
-      await passwords.refuseCommon(input.new_password)
+      await passwordRules.require(input.new_password, user.email ?? '', '/new_password')
       const attempt = await protection.admitSession(context.deadline, user, caller.sessionId, device)
       const counted = await limits.authenticationTo(context, { account: attempt.turnKey, address: context.limitedAs })
+      await passwordRules.refuseBreached(input.new_password, context.deadline)
       const requester = { address: device.address, account: attempt.turnKey }
       const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
         const isRight = () => verify(input.current_password, oldHash)
@@ -192,16 +161,20 @@ export const createAccounts = ({
         counted.failed()
         throw new Fault('identity.password_wrong')
       }
-      await changes.commitAndInvalidate(context.deadline, async (tx) => {
+      const reopened = await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
         if (!replaced) throw new Fault('identity.password_wrong')
         // A session that was ended meanwhile must not take the account over.
         await requireSignedInForShare(tx, caller)
-        await sessions.endAll(tx, user.id, 'password_changed', { exceptId: caller.sessionId })
+        await sessions.endAll(tx, user.id, 'password_changed', { deviceOf: caller.sessionId })
+        const changed = (await store.findUser(context.deadline, user.id, tx)) ?? user
+        const opened = await sessions.reopen(tx, changed, device, caller.sessionId)
         await protection.succeed(tx, attempt)
+        return opened
       })
-      const { userId: user_id, sessionId: session_id } = caller
-      record(context, 'password.changed', { address: device.address, user_id, session_id })
+      const { userId: user_id } = caller
+      record(context, 'password.changed', { address: device.address, user_id, session_id: reopened.sessionId })
+      return reopened.respond()
     },
   }
 }

@@ -40,6 +40,12 @@ export const deviceStore = {
        where user_id = ${userId} and session_id is distinct from ${exceptSessionId}::uuid`
   },
 
+  /** A device of one session is from now on that of another one. */
+  moveDevice: async (tx: TransactionSql, userId: string, fromSessionId: string, toSessionId: string): Promise<void> => {
+    await tx`
+      update known_devices set session_id = ${toSessionId} where user_id = ${userId} and session_id = ${fromSessionId}`
+  },
+
   forgetDeviceOf: async (tx: TransactionSql, userId: string, sessionId: string): Promise<void> => {
     await tx`delete from known_devices where user_id = ${userId} and session_id = ${sessionId}`
   },

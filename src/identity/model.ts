@@ -1,3 +1,4 @@
+import type { FaultCode } from '../fault.ts'
 import {
   closed,
   email,
@@ -16,8 +17,15 @@ import { plans } from '../limits/plans.ts'
 export const password = t.String({
   minLength: 8,
   maxLength: 1024,
-  description: '8 to 1,024 characters, compared after Unicode NFC normalization. Common passwords are refused',
+  description:
+    '8 to 1,024 characters, or more than 8 by configuration, compared after Unicode NFC normalization. Common and breached passwords are refused, and those that consist of the address or the name of the service',
 })
+/** How a new password is refused; see `PasswordRules`. */
+export const passwordErrors = [
+  'identity.password_common',
+  'identity.password_predictable',
+  'identity.password_breached',
+] as const satisfies readonly FaultCode[]
 /** A password to verify. Only its length is checked, so that passwords accepted under older rules still work. */
 const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
 const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
@@ -88,10 +96,18 @@ export type SignInResponse = Static<typeof signInResponse>
 export const session = closed({
   id: id('Session'),
   current: t.Boolean({ description: 'Whether this is the session of the request' }),
-  user_agent: t.String(),
-  address: t.String(),
+  device: closed({
+    browser: t.Union([t.String(), t.Null()], { description: 'Such as Firefox. Null where `user_agent` names none' }),
+    platform: t.Union([t.String(), t.Null()], { description: 'Such as Android. Null where `user_agent` names none' }),
+  }),
+  user_agent: t.String({ description: 'As the client sent it when it signed in, its first 512 characters' }),
+  address: t.String({ description: 'From which the client signed in' }),
   created_at: timestamp(),
-  last_seen_at: timestamp(),
+  last_seen_at: {
+    ...timestamp(),
+    description:
+      'When the session last signed in or refreshed its tokens: at most the lifetime of an access token ago while it is in use',
+  },
   expires_at: timestamp(),
 })
 export type Session = Static<typeof session>

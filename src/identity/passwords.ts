@@ -15,6 +15,7 @@ export type Argon2Cost = { readonly memoryCost: number; readonly timeCost: numbe
 
 export type PasswordWork =
   | { readonly kind: 'hash'; readonly password: string; readonly cost: Argon2Cost }
+  /** The password as it was typed, because a hash of another system may be of another form than NFC. */
   | { readonly kind: 'verify'; readonly password: string; readonly hash: string }
 export type PasswordResult =
   | { readonly kind: 'hash'; readonly hash: string }
@@ -33,16 +34,6 @@ const addressKey = (address: string) => `address ${networkOf(address, addressBit
 /** A hash that matches no password and takes as long to verify as a real one. */
 const createDecoy = (cost: Argon2Cost) => `${prefixOf(cost)}${phcBase64(randomBytes(16))}$${phcBase64(randomBytes(32))}`
 
-let common: Promise<ReadonlySet<string>> | undefined
-
-/** The common passwords of at least 8 characters. Loaded lazily. */
-const commonPasswords = (): Promise<ReadonlySet<string>> => {
-  common ??= import('@zxcvbn-ts/language-common').then(
-    ({ dictionary }) => new Set(dictionary['passwords-common'].filter((password) => password.length >= 8)),
-  )
-  return common
-}
-
 /** Whose turn for a hash it is: an address, and an account by any text that is the same for each attempt on it. */
 export type Requester = { readonly address: string; readonly account: string }
 
@@ -58,15 +49,14 @@ export type Hashing = {
  * Guarantee: addresses and accounts take turns, so however many hashes one of them asks for, another one's is among the next;
  * see `FairSlots`. When as many wait as may, `inTurn` throws `identity.busy` at once, also for work that had to give its
  * place to a requester with less. Passwords are compared byte for byte after Unicode NFC. `verify` without a hash takes as
- * long as with one, so its timing does not reveal whether an account exists.
+ * long as with one, so its timing does not reveal whether an account exists; a hash of another system (`hashes/formats.ts`) takes
+ * its own time, until the next sign-in replaces it.
  */
 export type Passwords = {
   /** Runs `work`, which may hash and verify any number of times, and does other work only if it is short. */
   inTurn<T>(requester: Requester, deadline: Deadline, work: (hashing: Hashing) => Promise<T>): Promise<T>
   /** Throws `identity.busy` where `inTurn` would for any account from this address, so that Postgres is not asked in vain. */
   refuseIfBusy(address: string): void
-  /** Throws `identity.password_common` for a password on the list of common ones. */
-  refuseCommon(password: string): Promise<void>
   /** Whether a stored hash has other than the current parameters. */
   isOutdated(hash: string): boolean
   readonly load: Load
@@ -104,7 +94,7 @@ export const createPasswords = ({
       return result.hash
     },
     verify: async (given, hash) => {
-      const work = { kind: 'verify', password: given.normalize('NFC'), hash: hash ?? decoy } as const
+      const work = { kind: 'verify', password: given, hash: hash ?? decoy } as const
       const result = await pool.run(work, deadline)
       return result.kind === 'verify' && result.matches && hash !== undefined
     },
@@ -123,10 +113,6 @@ export const createPasswords = ({
       } catch (error) {
         throw toFault(error)
       }
-    },
-    refuseCommon: async (given) => {
-      if ((await commonPasswords()).has(given.normalize('NFC').toLowerCase()))
-        throw new Fault('identity.password_common')
     },
     isOutdated: (hash) => !hash.startsWith(prefixOf(cost)),
     close: () => {

@@ -32,7 +32,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           {
             summary: 'Register and sign in',
             ...authenticates,
-            errors: ['identity.email_taken', 'identity.password_common', 'identity.busy'],
+            errors: ['identity.email_taken', ...model.passwordErrors, 'identity.busy'],
           },
         ),
       },
@@ -115,21 +115,19 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .post(
       '/password',
-      async ({ context, caller, body, request, status }) => {
-        await identity.changePassword(context, caller, body, deviceOf(request))
-        return status(204, undefined)
-      },
+      ({ context, caller, body, request }) => identity.changePassword(context, caller, body, deviceOf(request)),
       {
         signedIn: true,
         ...contract(
           { body: model.passwordChange },
-          { 204: noContent },
+          { 200: model.tokenResponse },
           {
-            summary: 'Change the password and end every other session',
+            summary:
+              'Change the password. Every session ends, this one too: go on with the tokens of the response. The device token stays valid',
             tags,
             maxBytes,
             budget: 'auth',
-            errors: ['identity.password_wrong', 'identity.password_common', 'identity.sign_in_paused', 'identity.busy'],
+            errors: ['identity.password_wrong', ...model.passwordErrors, 'identity.sign_in_paused', 'identity.busy'],
           },
         ),
       },

@@ -6,6 +6,9 @@ import type { Quotas } from '../limits/quotas.ts'
 import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { DeviceTokens } from './device-tokens.ts'
+import { createClosing } from './erasure/closing.ts'
+import type { Erasure } from './erasure/erasure.ts'
+import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
@@ -24,9 +27,11 @@ type Dependencies = {
   deviceTokens: DeviceTokens
   changes: Changes
   passwords: Passwords
+  passwordRules: PasswordRules
   tokens: SessionTokens
   uses: TokenUses
   lifecycle: AccountLifecycle
+  erasure: Erasure
   clock: Clock
   record: RecordSecurityEvent
   maxSessions: Quotas['maxSessions']
@@ -42,9 +47,11 @@ export const createIdentity = ({
   deviceTokens,
   changes,
   passwords,
+  passwordRules,
   tokens,
   uses,
   lifecycle,
+  erasure,
   clock,
   record,
   maxSessions,
@@ -64,7 +71,20 @@ export const createIdentity = ({
   })
   const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
   return {
-    ...createAccounts({ store, profiles, changes, passwords, sessions, protection, record, lifecycle, hashOf, limits }),
+    ...createAccounts({
+      store,
+      profiles,
+      changes,
+      passwords,
+      passwordRules,
+      sessions,
+      protection,
+      record,
+      lifecycle,
+      hashOf,
+      limits,
+    }),
+    closeMe: createClosing({ store, changes, sessions, protection, lifecycle, erasure, clock, record }),
     login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
@@ -74,6 +94,7 @@ export const createIdentity = ({
     endSession: sessions.end,
     purgeSessions: sessions.purge,
     purgeSignIns: createSignInPurge({ store: signInStore, clock }),
+    erasePending: erasure.erasePending,
     recordTokenUses: uses.flushOnSchedule,
   }
 }

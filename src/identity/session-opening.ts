@@ -9,7 +9,7 @@ import { sha256 } from '../platform/secrets.ts'
 import type { AccountHash } from './account-hash.ts'
 import type { DeviceStore } from './device-store.ts'
 import type { DeviceTokens } from './device-tokens.ts'
-import type { SignInResponse } from './model.ts'
+import type { SignInResponse, TokenResponse } from './model.ts'
 import { sessionLife } from './session-rules.ts'
 import { refreshTokenLength, type SessionTokens } from './session-tokens.ts'
 import type { IdentityStore, UserRow } from './store.ts'
@@ -35,6 +35,8 @@ export type Opened = {
   readonly respond: () => Promise<SignInResponse>
 }
 
+export type Reopened = { readonly sessionId: string; readonly respond: () => Promise<TokenResponse> }
+
 /** Opening sessions, in the transaction of a sign-in. All statements of a call are sent before it returns. */
 export const createSessionOpening = ({
   store,
@@ -45,6 +47,22 @@ export const createSessionOpening = ({
   clock,
   maxSessions,
 }: OpeningDependencies) => {
+  const newSession = (user: UserRow, device: Device) => {
+    const nowMs = clock.now()
+    const now = new Date(nowMs)
+    const session = {
+      id: newId(),
+      user_id: user.id,
+      user_agent: device.userAgent,
+      address: device.address,
+      created_at: now,
+      last_seen_at: now,
+      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
+      expires_at: new Date(nowMs + sessionLife.absoluteMs),
+    }
+    return { nowMs, now, session, refreshToken: randomBytes(refreshTokenLength) }
+  }
+
   /**
    * Opens a session in the transaction, and makes its device known: by `deviceToken`, which must be one of this account, else
    * by a new one.
@@ -55,20 +73,8 @@ export const createSessionOpening = ({
     device: Device,
     deviceToken: Uint8Array = deviceTokens.issue(hashOf(user.email ?? '')),
   ): Promise<Opened> => {
-    const nowMs = clock.now()
-    const id = newId()
-    const refreshToken = randomBytes(refreshTokenLength)
-    const now = new Date(nowMs)
-    const session = {
-      id,
-      user_id: user.id,
-      user_agent: device.userAgent,
-      address: device.address,
-      created_at: now,
-      last_seen_at: now,
-      idle_expires_at: new Date(nowMs + sessionLife.idleMs),
-      expires_at: new Date(nowMs + sessionLife.absoluteMs),
-    }
+    const { nowMs, now, session, refreshToken } = newSession(user, device)
+    const { id } = session
     await allInOrder([
       () => store.insertSession(tx, session, sha256(refreshToken)),
       () =>
@@ -105,5 +111,18 @@ export const createSessionOpening = ({
     return { ...opened, replacedSessionId }
   }
 
-  return { open, openAnother }
+  /**
+   * Opens a session in place of the one with the id `fromId`, which the transaction has ended. The device stays known by the
+   * token that it has.
+   */
+  const reopen = async (tx: TransactionSql, user: UserRow, device: Device, fromId: string): Promise<Reopened> => {
+    const { nowMs, session, refreshToken } = newSession(user, device)
+    await allInOrder([
+      () => store.insertSession(tx, session, sha256(refreshToken)),
+      () => devices.moveDevice(tx, user.id, fromId, session.id),
+    ])
+    return { sessionId: session.id, respond: () => tokens.issue(user, session.id, refreshToken, nowMs) }
+  }
+
+  return { open, openAnother, reopen }
 }

@@ -6,6 +6,7 @@ import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { toPage } from '../kit/cursor.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
+import { namesOfUserAgent } from '../platform/user-agent.ts'
 import type { Session, TokenResponse } from './model.ts'
 import type { SessionRow } from './refresh-token-store.ts'
 import { createSessionOpening, type OpeningDependencies } from './session-opening.ts'
@@ -25,6 +26,7 @@ const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, 
 const toSession = (row: SessionRow, currentId: string): Session => ({
   id: row.id,
   current: row.id === currentId,
+  device: namesOfUserAgent(row.user_agent),
   user_agent: row.user_agent,
   address: row.address,
   created_at: row.created_at.toISOString(),
@@ -51,7 +53,7 @@ export const createSessions = ({
   maxSessions,
   pause = wait,
 }: SessionDependencies) => {
-  const { open, openAnother } = createSessionOpening({
+  const { open, openAnother, reopen } = createSessionOpening({
     store,
     devices,
     deviceTokens,
@@ -108,6 +110,7 @@ export const createSessions = ({
   return {
     open,
     openAnother,
+    reopen,
     endAll,
 
     /**

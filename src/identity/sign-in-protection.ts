@@ -5,6 +5,7 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { storedSpellings } from '../kit/email.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { AccountHash } from './account-hash.ts'
 import type { DeviceTokens } from './device-tokens.ts'
@@ -170,6 +171,9 @@ export const createSignInProtection = ({
 
     /** Closing an account erases them. */
     forgetNotices: store.deleteNotices,
+
+    /** Forgets the failed sign-ins to the account of an address. */
+    forgetAccount: (tx: TransactionSql, email: string): Promise<void> => store.clearAll(tx, hashOf(email)),
   }
 }
 

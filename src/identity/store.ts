@@ -22,7 +22,9 @@ export type EndReason =
   | 'logout'
   | 'logout_all'
   | 'ended_by_user'
+  | 'ended_by_operator'
   | 'password_changed'
+  | 'password_reset'
   | 'refresh_reused'
   | 'account_closed'
   | 'suspended'
@@ -110,7 +112,8 @@ export const createIdentityStore = (sql: Sql) => ({
   /** Closes the account and erases its personal data; the email address can be registered again. */
   closeAccount: async (tx: TransactionSql, id: string): Promise<boolean> => {
     const { count } = await tx`
-      update users set status = 'deleted', email = null, password_hash = null, display_name = '', email_verified_at = null, updated_at = now()
+      update users set status = 'deleted', email = null, password_hash = null, display_name = '', email_verified_at = null, limits = null,
+                       role = 'user', updated_at = now()
        where id = ${id} and status <> 'deleted'`
     return count === 1
   },

@@ -143,6 +143,7 @@ const table: Record<string, readonly Entry[]> = {
   'GET /api/v1/auth/me/quotas': [{ needs: 'session' }],
   'PATCH /api/v1/auth/me': [{ needs: 'session', ...withBody({ display_name: 'Renamed' }) }],
   'DELETE /api/v1/auth/me': [{ needs: 'session', endsOwnAccess: true }],
+  'POST /api/v1/auth/me/export': [{ needs: 'session' }],
   'POST /api/v1/auth/password': [
     {
       needs: 'session',
@@ -231,6 +232,7 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', ...onStranger({ body: { email_verified: true } }) },
     { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
   ],
+  'DELETE /api/v1/users/{user_id}/sessions': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'DELETE /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],

@@ -54,11 +54,12 @@ const any = expect.any(String)
 
 describe('a security event is logged with who, from where and what', () => {
   test('for an account: registered, signed in, its password changed and not changed, its sessions ended, closed', async () => {
-    const { email, id, token } = await signUp()
+    const { email, id, token: old } = await signUp()
     const { body } = await post('/auth/login', { email, password })
     await post('/auth/login', { email, password: 'not the password' })
-    await post('/auth/password', { current_password: 'not the password', new_password }, token)
-    await post('/auth/password', { current_password: password, new_password }, token)
+    await post('/auth/password', { current_password: 'not the password', new_password }, old)
+    const changed = await post('/auth/password', { current_password: password, new_password }, old)
+    const token = changed.body.access_token
     const again = await post('/auth/login', { email, password: new_password })
     const sid = JSON.parse(atob(again.body.access_token.split('.')[1] ?? '')).sid
     await remove(`/auth/sessions/${sid}`, token)
@@ -84,7 +85,16 @@ describe('a security event is logged with who, from where and what', () => {
       { event: 'sign_in.succeeded', ...one, session_id, source: 'unknown' },
       { event: 'account.closed', ...one },
     ])
-    const secrets = [password, new_password, 'not the password', email, token, body.refresh_token, body.device_token]
+    const secrets = [
+      password,
+      new_password,
+      'not the password',
+      email,
+      old,
+      token,
+      body.refresh_token,
+      body.device_token,
+    ]
     for (const secret of secrets) expect(written.join('')).not.toContain(secret)
   })
 
@@ -154,8 +164,9 @@ describe('a security event is logged with who, from where and what', () => {
       await change(`/service-keys/${made.body.id}`, { limit_per_second: null }),
       await post('/security/limits/lift', { budget: 'api', key: person.id }, token),
       await remove(`/users/${person.id}/sign-in-failures`, token),
+      await remove(`/users/${person.id}/sessions`, token),
     ]
-    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204])
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204, 204])
     const [one, key] = [{ address, by: operator.id }, { service_key_id: made.body.id }]
     expect(events()).toEqual([
       { event: 'user.changed', ...one, user_id: person.id, limits: '{"api":7,"projects":2}' },
@@ -164,6 +175,7 @@ describe('a security event is logged with who, from where and what', () => {
       { event: 'service_key.limited', ...one, ...key, limit_per_second: null },
       { event: 'limit.lifted', ...one, budget: 'api', key: person.id },
       { event: 'user.failures_cleared', ...one, user_id: person.id },
+      { event: 'user.sessions_ended', ...one, user_id: person.id },
     ])
     expect(written.join('')).not.toContain(made.body.key)
     expect(written.join('')).not.toContain(token)

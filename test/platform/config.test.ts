@@ -43,6 +43,7 @@ test('an empty environment is valid and means the embedded database', () => {
     openaiOutputHosts: [],
     logLevel: 'info',
   })
+  expect(config).toMatchObject({ passwordMinLength: 8, passwordWords: [], passwordBreachUrl: undefined })
   expect(config.hashWorkers).toBeGreaterThanOrEqual(1)
   expect(config.renderWorkers).toBeGreaterThanOrEqual(1)
   expect(parseConfig({ DATA_DIR: '/data' }).mediaDirectory).toBe('/data/media')
@@ -71,6 +72,9 @@ test('every variable is read and trimmed, and a duration is converted to millise
       LIMIT_API_FREE: '240',
       HASH_WORKERS: '2',
       HASH_QUEUE: '5',
+      PASSWORD_MIN_LENGTH: '15',
+      PASSWORD_WORDS: 'Lighthouse, harbour',
+      PASSWORD_BREACH_URL: 'https://api.pwnedpasswords.com/range/',
       RENDER_WORKERS: '3',
       RENDER_QUEUE: '6',
       JOB_CONCURRENCY: '0',
@@ -127,6 +131,9 @@ test('every variable is read and trimmed, and a duration is converted to millise
     },
     hashWorkers: 2,
     hashQueue: 5,
+    passwordMinLength: 15,
+    passwordWords: ['Lighthouse', 'harbour'],
+    passwordBreachUrl: 'https://api.pwnedpasswords.com/range',
     renderWorkers: 3,
     renderQueue: 6,
     jobConcurrency: 0,
@@ -207,6 +214,20 @@ describe('an invalid configuration', () => {
       expect(problems.filter((problem) => problem.startsWith(`${name} `)).length).toBe(name === 'CORS_ORIGINS' ? 2 : 1)
     }
     expect(problems.length).toBe(14)
+  })
+
+  test('names the least length, a word and the service of breached passwords that are not valid', () => {
+    expect(
+      problemsOf({
+        PASSWORD_MIN_LENGTH: '7',
+        PASSWORD_WORDS: 'velro,ab',
+        PASSWORD_BREACH_URL: 'https://a.example/range?x=1',
+      }),
+    ).toEqual([
+      'PASSWORD_MIN_LENGTH must be a whole number from 8 to 64, not "7"',
+      'PASSWORD_WORDS holds "ab", which is not a word of 3 to 64 characters',
+      'PASSWORD_BREACH_URL must be an http or https URL without a query or a fragment',
+    ])
   })
 
   test('accepts proxies by address in any spelling, by range, or by their number alone', () => {

@@ -4,6 +4,7 @@ import { staleCheckMs } from '../../access/cache/stale-detector.ts'
 import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
+import { erasureMs } from '../../identity/erasure/erasure.ts'
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
@@ -76,6 +77,7 @@ export const startBackgroundTasks = (
     { name: 'record first uses of access tokens', intervalMs: tokenUseFlushMs, run: identity.recordTokenUses },
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
+    { name: 'erase closed accounts', intervalMs: erasureMs, run: identity.erasePending },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },

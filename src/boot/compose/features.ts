@@ -15,6 +15,10 @@ import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
 import { createAccountHash } from '../../identity/account-hash.ts'
 import { createDeviceTokens } from '../../identity/device-tokens.ts'
+import { createErasure } from '../../identity/erasure/erasure.ts'
+import { createErasureStore } from '../../identity/erasure/erasure-store.ts'
+import { createAccountExport } from '../../identity/export/account-export.ts'
+import { createExportStore } from '../../identity/export/export-store.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
@@ -244,8 +248,10 @@ const composeAccounts = (
     database,
     secrets,
     passwords,
+    passwordRules,
     identityStore,
     keys,
+    objects,
     recordSecurityEvent: record,
   }: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
@@ -266,6 +272,7 @@ const composeAccounts = (
     deviceTokens: createDeviceTokens(secrets),
     changes,
     passwords,
+    passwordRules,
     tokens: createSessionTokens({
       keys,
       secrets,
@@ -284,6 +291,12 @@ const composeAccounts = (
       teamsToHandOver: teamStore.findTeamsToHandOver,
       lockTeams: teamStore.lockForClosing,
     },
+    erasure: createErasure({
+      store: createErasureStore(database.batch),
+      changes,
+      startDeadline: createDeadlines(clock),
+      log,
+    }),
     clock,
     record,
     maxSessions: quotas.maxSessions,
@@ -291,6 +304,14 @@ const composeAccounts = (
   })
   return {
     identity,
+    accountExport: createAccountExport({
+      store: createExportStore(database.batch),
+      objects,
+      access,
+      clock,
+      startDeadline: createDeadlines(clock),
+      record,
+    }),
     guard: createGuard({ access, claimsOf: identity.claimsOf, spending: createSpendingOfRoutes(limits) }),
     users: createUsers({
       store: userStore,

@@ -3,6 +3,7 @@ import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
 import { createSecurityEvents } from '../../http/security-events.ts'
+import { createPasswordRules } from '../../identity/password-rules.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
@@ -11,6 +12,7 @@ import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
 import { limitScripts } from '../../limits/redis-exchange.ts'
 import { createImages } from '../../media/images/images.ts'
+import { createBreachedPasswords } from '../../platform/breached-passwords.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createObjectProbe } from '../../platform/object-probe.ts'
@@ -122,6 +124,14 @@ export const composeInfrastructure = async (
     cost: overrides.passwordCost,
   })
   stack.defer(passwords.close)
+  const passwordRules = createPasswordRules({
+    minLength: config.passwordMinLength,
+    words: config.passwordWords,
+    breached:
+      config.passwordBreachUrl === undefined
+        ? undefined
+        : createBreachedPasswords({ url: config.passwordBreachUrl, log }),
+  })
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
   const objects =
@@ -152,6 +162,7 @@ export const composeInfrastructure = async (
     identityStore,
     keys,
     passwords,
+    passwordRules,
     images,
     objects,
     objectProbe: createObjectProbe({ objects, clock: systemClock, log }),

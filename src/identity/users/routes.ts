@@ -56,6 +56,25 @@ export const userRoutes = ({ users, signInFailures, guard, addressOf }: Dependen
         ),
       },
     )
+    .delete(
+      '/:user_id/sessions',
+      async ({ context, caller, params, request, status }) => {
+        await users.endSessions(context, caller, params.user_id, addressOf(request))
+        return status(204, undefined)
+      },
+      {
+        operator: true,
+        ...contract(
+          { params: model.accountParams },
+          { 204: noContent },
+          {
+            summary: 'End every session of an account',
+            tags,
+            errors: ['user.not_found', 'access.admins_only'],
+          },
+        ),
+      },
+    )
     .get('/:user_id/sign-in-failures', ({ context, params }) => signInFailures.list(context, params.user_id), {
       operator: true,
       ...contract(

@@ -97,6 +97,16 @@ export const createUsers = ({
     record(context, 'user.changed', { address, user_id: id, by: caller.userId, ...entry })
     return account
   },
+
+  /** Ends every session of an account, whose owner signs in again. Its devices stay known. */
+  endSessions: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+    await changes.commitAndInvalidate(context.deadline, async (tx) => {
+      const user = await operators.requireForNoKeyUpdate(tx, caller, id)
+      if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
+      await sessions.endSessions(tx, id, 'ended_by_operator', new Date(clock.now()))
+    })
+    record(context, 'user.sessions_ended', { address, user_id: id, by: caller.userId })
+  },
 })
 
 export type Users = ReturnType<typeof createUsers>

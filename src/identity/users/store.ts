@@ -1,5 +1,5 @@
 import type { Deadline } from '../../kit/deadline.ts'
-import type { Queryable, Sql, TransactionSql } from '../../platform/postgres.ts'
+import { onViolation, type Queryable, type Sql, type TransactionSql } from '../../platform/postgres.ts'
 import type { UserRow } from '../store.ts'
 import type { AccountChanges } from './model.ts'
 
@@ -78,4 +78,15 @@ export const promoteByEmail = async (sql: Sql, email: string): Promise<Promotion
   const [admin] = await sql<{ id: string }[]>`
     select id from users where email = ${email} and status = 'active' and role = 'admin'`
   return admin === undefined ? { outcome: 'absent' } : { outcome: 'is_admin', userId: admin.id }
+}
+
+/** Throws `identity.email_taken` where an account, also one that is suspended, has the address. */
+export const insertOperator = async (
+  sql: Sql,
+  user: { id: string; email: string; displayName: string; passwordHash: string },
+): Promise<void> => {
+  await sql`
+    insert into users (id, email, display_name, password_hash, role, email_verified_at)
+    values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash}, 'admin', now())
+    `.catch(onViolation('users__email', 'identity.email_taken'))
 }

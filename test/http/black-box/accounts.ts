@@ -193,8 +193,9 @@ export const accounts: Group = (world) =>
     describe('changing the password', () => {
       const path = '/api/v1/auth/password'
 
-      test('ends every other session at once and keeps this one', async () => {
+      test('ends every session at once, this one too, and answers with the tokens of a new one', async () => {
         const person = await world().register()
+        const refreshed = await world().post('/api/v1/auth/refresh', { refresh_token: person.refreshToken })
         const [other, third] = await Promise.all([world().login(person), world().login(person)])
         const new_password = 'quite another passphrase'
         const answer = await world().post(
@@ -202,14 +203,20 @@ export const accounts: Group = (world) =>
           { current_password: person.password, new_password },
           { token: person.token },
         )
-        expect([answer.status, answer.text]).toEqual([204, ''])
-        for (const { token, refreshToken } of [other, third]) {
+        expect([answer.status, Object.keys(answer.body).toSorted()]).toEqual([
+          200,
+          ['access_token', 'expires_in', 'refresh_token', 'token_type', 'user'],
+        ])
+        const earlier = { token: refreshed.body.access_token, refreshToken: refreshed.body.refresh_token }
+        for (const { token, refreshToken } of [person, earlier, other, third]) {
           expect(refusal(await world().get('/api/v1/auth/me', { token }))).toBe('401 identity.not_signed_in')
-          const refreshed = await world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
-          expect(refusal(refreshed)).toBe('401 identity.refresh_token_invalid')
+          const refused = await world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
+          expect(refusal(refused)).toBe('401 identity.refresh_token_invalid')
         }
-        expect((await world().get('/api/v1/auth/me', { token: person.token })).status).toBe(200)
-        expect((await world().post('/api/v1/auth/refresh', { refresh_token: person.refreshToken })).status).toBe(200)
+        const { access_token: token, refresh_token } = answer.body
+        expect((await world().get('/api/v1/auth/me', { token })).body).toEqual(answer.body.user)
+        expect((await world().get('/api/v1/auth/sessions', { token })).body.items).toMatchObject([{ current: true }])
+        expect((await world().post('/api/v1/auth/refresh', { refresh_token })).status).toBe(200)
         const old = await world().post(logIn, { email: person.email, password: person.password })
         expect(refusal(old)).toBe('401 identity.credentials_wrong')
         await world().login({ ...person, password: new_password })
@@ -222,6 +229,25 @@ export const accounts: Group = (world) =>
         expect(refusal(await attempt('not this one', 'quite another passphrase'))).toBe('403 identity.password_wrong')
         expect(refusal(await attempt(person.password, 'password123'))).toBe('422 identity.password_common')
         await world().login(person)
+      })
+
+      test('and registering refuse a password made of the address or the name of the service', async () => {
+        const email = `lovelace-${randomBytes(6).toString('hex')}@example.com`
+        const person = await world().register({ email })
+        for (const new_password of [email, 'Lovelace1815', 'L0v3l4ce!', 'velro2026', 'velropassword']) {
+          const change = { current_password: person.password, new_password }
+          const changed = await world().post(path, change, { token: person.token })
+          const registered = await world().post(signUp, { email: `x${email}`, password: new_password })
+          for (const answer of [changed, registered])
+            expect([new_password, refusal(answer)]).toEqual([new_password, '422 identity.password_predictable'])
+        }
+        const new_password = 'lovelace and velro made pictures'
+        const accepted = await world().post(
+          path,
+          { current_password: person.password, new_password },
+          { token: person.token },
+        )
+        expect(accepted.status).toBe(200)
       })
 
       test('pauses after ten wrong current passwords', async () => {
@@ -250,12 +276,14 @@ export const accounts: Group = (world) =>
           }
         }
         await Promise.all(Array.from({ length: 8 }, keepSigningIn))
-        expect((await change).status).toBe(204)
+        const { status, body: changedTo } = await change
+        expect(status).toBe(200)
         expect(opened.length).toBeGreaterThan(0)
         const uses = opened.map(({ body }) => world().get('/api/v1/auth/me', { token: body.access_token }))
         const living = (await Promise.all(uses)).filter(({ status }) => status === 200)
         expect(living.length).toBe(0)
-        expect((await world().get('/api/v1/auth/sessions', { token: person.token })).body.items).toHaveLength(1)
+        const { body } = await world().get('/api/v1/auth/sessions', { token: changedTo.access_token })
+        expect(body.items).toHaveLength(1)
       })
 
       test('when two changes run at once, one succeeds and its password is valid', async () => {

@@ -433,6 +433,7 @@ const routesWithInput = [
   'GET /api/v1/users/{user_id}',
   'GET /api/v1/users/{user_id}/quotas',
   'PATCH /api/v1/users/{user_id}',
+  'DELETE /api/v1/users/{user_id}/sessions',
   'GET /api/v1/users/{user_id}/sign-in-failures',
   'DELETE /api/v1/users/{user_id}/sign-in-failures',
   'PUT /api/v1/security/flags',

@@ -124,6 +124,36 @@ export const sessions: Group = (world) =>
       expect(newest).toBe(oldest)
     })
 
+    test('the list names browser and platform of each session, and null where the user agent names none', async () => {
+      const person = await world().register()
+      const agents: [agent: string, browser: string | null, platform: string | null][] = [
+        [
+          'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36',
+          'Chrome',
+          'Windows',
+        ],
+        [
+          'Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.0 Mobile/15E148 Safari/604.1',
+          'Safari',
+          'iOS',
+        ],
+        ['Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0', 'Firefox', 'Linux'],
+        ['-', null, null],
+        ['('.repeat(512), null, null],
+      ]
+      for (const [agent, browser, platform] of agents) {
+        const session = await world().post(
+          '/api/v1/auth/login',
+          { email: person.email, password: person.password },
+          { headers: { 'user-agent': agent } },
+        )
+        const { body } = await world().get(list, { token: session.body.access_token })
+        const current = body.items.find((item: Session) => item.current)
+        expect([agent, current.device]).toEqual([agent, { browser, platform }])
+        expect(Date.parse(current.last_seen_at)).toBeGreaterThanOrEqual(Date.parse(current.created_at))
+      }
+    })
+
     test('the user agent is stored and truncated', async () => {
       const person = await world().register()
       const { email, password } = person

@@ -72,6 +72,24 @@ export const users: Group = (world) =>
         expect(refusal(await answer)).toBe('403 access.admins_only')
     })
 
+    test('are signed out everywhere at once when an operator ends their sessions, and can sign in again', async () => {
+      if (operator === undefined) return
+      const owner = await world().register()
+      const other = await world().login(owner)
+      const end = (by: Person, id: string) =>
+        world().send('DELETE', `/api/v1/users/${id}/sessions`, { token: by.token })
+      expect(refusal(await end(person, owner.id))).toBe('403 access.admins_only')
+      expect((await world().get('/api/v1/auth/me', { token: owner.token })).status).toBe(200)
+      expect((await end(operator, owner.id)).status).toBe(204)
+      for (const { token, refreshToken } of [owner, other]) {
+        expect(refusal(await world().get('/api/v1/auth/me', { token }))).toBe('401 identity.not_signed_in')
+        const refreshed = await world().post('/api/v1/auth/refresh', { refresh_token: refreshToken })
+        expect(refusal(refreshed)).toBe('401 identity.refresh_token_invalid')
+      }
+      expect((await world().login(owner)).id).toBe(owner.id)
+      expect(refusal(await end(operator, unknownId))).toBe('404 user.not_found')
+    })
+
     test('have quotas, which they see themselves and operators see of everybody', async () => {
       await world().post('/api/v1/projects', { name: 'One of a hundred' }, { token: person.token })
       const own = await world().get('/api/v1/auth/me/quotas', { token: person.token })

@@ -1,0 +1,135 @@
+import { lowestId } from '../../kit/cursor.ts'
+import type { Deadline } from '../../kit/deadline.ts'
+import type { Fragment, Sql } from '../../platform/postgres.ts'
+
+/** Rows of a part are read in pages of this size. */
+const pageSize = 500
+
+/** A row of a part: an id, by which the pages go on, and what the archive shows. */
+export type ExportedRow = { readonly id: string; readonly content: unknown }
+
+export type ExportedMedia = ExportedRow & {
+  readonly sha256: string
+  readonly content_type: string
+  readonly created_at: Date
+}
+
+/** A page of rows after an id. Undefined after the last page. */
+export type ReadPage<R extends ExportedRow> = (deadline: Deadline, after: string) => Promise<readonly R[]>
+
+/** Reads all pages, one after the other. */
+export async function* pagesOf<R extends ExportedRow>(
+  read: ReadPage<R>,
+  startDeadline: () => Deadline,
+): AsyncGenerator<readonly R[]> {
+  let after = lowestId
+  for (;;) {
+    const rows = await read(startDeadline(), after)
+    if (rows.length > 0) yield rows
+    const last = rows.at(-1)
+    if (last === undefined || rows.length < pageSize) return
+    after = last.id
+  }
+}
+
+/**
+ * What the database holds about a person and by that person. Never hashes, tokens or keys. Other people occur by the ids that the
+ * person could see.
+ */
+export const createExportStore = (sql: Sql) => {
+  /** Each statement selects `id` and `content`, has a condition on the id, and is ordered by it. */
+  const part =
+    (select: (userId: string, after: string) => Fragment) =>
+    (userId: string): ReadPage<ExportedRow> =>
+    (deadline, after) =>
+      deadline.run(sql<ExportedRow[]>`${select(userId, after)} order by id limit ${pageSize}`)
+
+  return {
+    /** By the name of the file in the archive. */
+    parts: {
+      account: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'email', email, 'email_verified_at', email_verified_at, 'display_name', display_name,
+                 'role', role, 'plan', plan, 'limits', limits, 'status', status, 'created_at', created_at,
+                 'updated_at', updated_at) as content
+          from users where id = ${userId} and id > ${after}`,
+      ),
+      sessions: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'user_agent', user_agent, 'address', address, 'created_at', created_at,
+                 'last_seen_at', last_seen_at, 'expires_at', least(idle_expires_at, expires_at), 'ended_at', ended_at,
+                 'end_reason', end_reason) as content
+          from sessions where user_id = ${userId} and id > ${after}`,
+      ),
+      notices: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('kind', kind, 'created_at', created_at, 'details', details, 'sent_at', sent_at) as content
+          from notices where user_id = ${userId} and id > ${after}`,
+      ),
+      teams: part(
+        (userId, after) => sql`
+        select t.id, jsonb_build_object('id', t.id, 'name', t.name, 'role', m.role, 'joined_at', m.joined_at) as content
+          from team_members m join teams t on t.id = m.team_id where m.user_id = ${userId} and t.id > ${after}`,
+      ),
+      invitations: part(
+        (userId, after) => sql`
+        select i.id, jsonb_build_object('id', i.id, 'team_id', i.team_id, 'role', i.role, 'status', i.status,
+                 'created_at', i.created_at, 'expires_at', i.expires_at, 'decided_at', i.decided_at) as content
+          from team_invitations i join users u on u.email = i.email where u.id = ${userId} and i.id > ${after}`,
+      ),
+      projects: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'name', name, 'description', description, 'visibility', visibility,
+                 'allow_derivatives', allow_derivatives, 'created_at', created_at, 'updated_at', updated_at) as content
+          from projects where owner_id = ${userId} and id > ${after}`,
+      ),
+      generations: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'project_id', project_id, 'title', title, 'intent', intent, 'model', model,
+                 'prompt', prompt, 'negative_prompt', negative_prompt, 'parameters', parameters,
+                 'reference_media_id', reference_media_id, 'outputs', outputs, 'price', price, 'status', status,
+                 'failure', failure, 'created_at', created_at, 'updated_at', updated_at, 'started_at', started_at,
+                 'finished_at', finished_at) as content
+          from generations where owner_id = ${userId} and id > ${after}`,
+      ),
+      favorites: part(
+        (userId, after) => sql`
+        select generation_id as id, jsonb_build_object('generation_id', generation_id, 'created_at', created_at) as content
+          from generation_favorites where user_id = ${userId} and generation_id > ${after}`,
+      ),
+      share_links: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'media_id', media_id, 'label', label, 'created_at', created_at,
+                 'expires_at', expires_at) as content
+          from share_links where created_by = ${userId} and id > ${after}`,
+      ),
+      credits: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'kind', kind, 'amount', amount, 'balance_after', balance_after,
+                 'generation_id', generation_id, 'note', note, 'created_at', created_at) as content
+          from credit_ledger where user_id = ${userId} and id > ${after}`,
+      ),
+      service_keys: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'name', name, 'scopes', scopes, 'created_at', created_at,
+                 'expires_at', expires_at, 'revoked_at', revoked_at) as content
+          from service_keys where created_by = ${userId} and id > ${after}`,
+      ),
+    },
+
+    /** Uploads, and outputs of completed generations. */
+    media:
+      (userId: string): ReadPage<ExportedMedia> =>
+      (deadline, after) =>
+        deadline.run(sql<ExportedMedia[]>`
+          select m.id, m.sha256, o.content_type, m.created_at,
+                 jsonb_build_object('id', m.id, 'generation_id', m.generation_id, 'position', m.position,
+                   'content_type', o.content_type, 'bytes', o.bytes, 'width', o.width, 'height', o.height,
+                   'duration_ms', o.duration_ms, 'created_at', m.created_at) as content
+            from media m join media_objects o on o.sha256 = m.sha256 left join generations g on g.id = m.generation_id
+           where m.owner_id = ${userId} and m.id > ${after} and (g.id is null or g.status = 'completed')
+           order by m.id limit ${pageSize}`),
+  }
+}
+
+export type ExportStore = ReturnType<typeof createExportStore>
