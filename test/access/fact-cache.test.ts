@@ -177,6 +177,28 @@ describe('the fact cache', () => {
     await Promise.all(busy)
   })
 
+  test('counts the tier of the facts that a caller asked for, not of others in the same load', async () => {
+    const load = async () => ({
+      facts: new Map<FactKey, Fact[FactKind] | null>([
+        [ofLab, open],
+        [ofDen, open],
+        [allToBob, { granted: {} }],
+      ]),
+      tier: 'l3' as const,
+      redisAgesMs: new Map([
+        [ofLab, 20],
+        [allToBob, 10],
+      ]),
+    })
+    const askedAbout = (ref: ResourceRef) =>
+      createFactCache({ load, memory: createTtlMap({ clock, ttlMs: 60_000 }), clock, ...always }).gather(
+        queriesOf(bob, ref),
+        deadline,
+      )
+    expect(await askedAbout(lab)).toMatchObject({ tier: 'l2', ageMs: 20 })
+    expect(await askedAbout(den)).toMatchObject({ tier: 'l3', ageMs: 10 })
+  })
+
   test('is not held up by an admission that refuses statements, because it bounds its own', async () => {
     database.world.set(ofLab, open)
     const refusing = Object.assign(deadline, { admit: () => Promise.reject(new Overloaded()) })

@@ -2,7 +2,6 @@ import { Overloaded } from '../../kit/admission.ts'
 import { type Deadline, DeadlinePassed } from '../../kit/deadline.ts'
 import { createLinkedList } from '../../kit/linked-list.ts'
 import { type FactQuery, type NamedQueries, queryName } from '../policy/facts/queries.ts'
-import type { Loaded } from './tiered-loader.ts'
 
 /** Loads under way at once. Statements find rows by key, so more of them would only wait for each other. */
 const maxUnderWay = 4
@@ -10,12 +9,12 @@ const maxUnderWay = 4
 const maxFacts = 256
 const sweepMs = 25
 
-type Waiter = {
+type Waiter<T> = {
   readonly queries: readonly FactQuery[]
   readonly deadline: Deadline
   /** Time left at the deadline below which the load must have begun. */
   readonly sentBeforeMs: number
-  readonly resolve: (loaded: Loaded | PromiseLike<Loaded>) => void
+  readonly resolve: (loaded: T | PromiseLike<T>) => void
   readonly reject: (error: unknown) => void
 }
 
@@ -32,20 +31,20 @@ const overloaded = new Overloaded()
  * `DeadlinePassed`. A load that fails fails for all its callers. One without an answer takes its place of the four until the
  * last of their deadlines.
  */
-export type CollectedLoads = {
+export type CollectedLoads<T> = {
   /** For the queries of one decision. */
-  load(queries: readonly FactQuery[], deadline: Deadline): Promise<Loaded>
+  load(queries: readonly FactQuery[], deadline: Deadline): Promise<T>
 }
 
-export const createCollectedLoads = (send: (queries: NamedQueries) => Promise<Loaded>): CollectedLoads => {
-  const waiting = createLinkedList<Waiter>()
+export const createCollectedLoads = <T>(send: (queries: NamedQueries) => Promise<T>): CollectedLoads<T> => {
+  const waiting = createLinkedList<Waiter<T>>()
   let underWay = 0
   let sweeping: ReturnType<typeof setInterval> | undefined
 
   /** Those that waited longest, as many as one load answers. */
   const takeBatch = () => {
     const queries = new Map<string, FactQuery>()
-    const waiters: Waiter[] = []
+    const waiters: Waiter<T>[] = []
     while (queries.size < maxFacts) {
       const { first } = waiting
       if (first === undefined) break
@@ -61,7 +60,7 @@ export const createCollectedLoads = (send: (queries: NamedQueries) => Promise<Lo
     return { queries, waiters }
   }
 
-  const latest = (waiters: readonly Waiter[]): Deadline | undefined =>
+  const latest = (waiters: readonly Waiter<T>[]): Deadline | undefined =>
     waiters.reduce<Deadline | undefined>(
       (found, { deadline }) => (found === undefined || deadline.remainingMs() > found.remainingMs() ? deadline : found),
       undefined,
@@ -99,7 +98,7 @@ export const createCollectedLoads = (send: (queries: NamedQueries) => Promise<Lo
 
   return {
     load: (queries, deadline) => {
-      const { promise, resolve, reject } = Promise.withResolvers<Loaded>()
+      const { promise, resolve, reject } = Promise.withResolvers<T>()
       const remainingMs = deadline.remainingMs()
       const maxWaitMs = deadline.maxWaitMs?.() ?? remainingMs
       waiting.add({ queries, deadline, sentBeforeMs: remainingMs - maxWaitMs, resolve, reject })

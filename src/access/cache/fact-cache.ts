@@ -149,7 +149,7 @@ export const createFactCache = ({
     gather: createGather({ load, sharedLoads, memory, fromMemory, beginRun, flags }),
     peekStale: (queries) => {
       const held = createHeldFacts(memory, () => true, staleFromMemory)
-      return findMisses(held.fromHeldOrMemory, queries).size === 0 ? held.view('l1', true) : undefined
+      return findMisses(held.fromHeldOrMemory, queries).size === 0 ? held.view(true) : undefined
     },
     prefetch: async (queries) => {
       if (!beginMemoryRead()) return

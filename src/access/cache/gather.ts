@@ -12,8 +12,8 @@ import {
 } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
 import {
-  dropInvalidated,
-  type Invalidations,
+  type CurrentLoad,
+  invalidationsSince,
   isInvalidated,
   type SharedLoad,
   type SharedLoads,
@@ -87,22 +87,24 @@ export const createHeldFacts = (
   fromMemory: Source,
 ) => {
   const held = new Map<FactKey, Fact[FactKind] | null>()
-  /** Results of loads, also of facts that others asked for, with the invalidations since. The latest is the first. */
-  const loads: { readonly loaded: Loaded; readonly invalidations: Invalidations }[] = []
+  /** Results of loads, also of facts that others asked for. The latest is the first. */
+  const loads: CurrentLoad[] = []
   /** Where the held facts came from: memory, Redis, the result of one load. */
   const sources = new Set<'memory' | 'redis' | Loaded>()
   let ageMs = 0
+  let tier: Tier = 'l1'
   const fromHeld = sourceOf(held)
   const holdLoaded = (key: FactKey): boolean => {
-    for (const { loaded, invalidations } of loads) {
+    for (const { loaded, place } of loads) {
       const fact = loaded.facts.get(key)
-      if (fact === undefined || isInvalidated(key, invalidations)) continue
+      if (fact === undefined || isInvalidated(key, invalidationsSince(place))) continue
       held.set(key, fact)
       sources.add(loaded)
       const redisAgeMs = loaded.redisAgesMs.get(key)
       // A second source even where Redis alone answered: its entries were read from Postgres at different times.
       if (redisAgeMs !== undefined) sources.add('redis')
       ageMs = Math.max(ageMs, redisAgeMs ?? 0)
+      tier = deeper(tier, redisAgeMs === undefined ? loaded.tier : 'l2')
       return true
     }
     return false
@@ -124,18 +126,22 @@ export const createHeldFacts = (
       return found
     }) satisfies Source as Source,
     /** What was loaded takes the place of what was held before. */
-    add: (loaded: Loaded) => {
-      loads.unshift({ loaded, invalidations: [] })
-      for (const key of held.keys()) if (loaded.facts.has(key)) held.delete(key)
+    add: (load: CurrentLoad) => {
+      loads.unshift(load)
+      for (const key of held.keys()) if (load.loaded.facts.has(key)) held.delete(key)
     },
-    /** Forgets the facts that were invalidated. What was loaded is shared with other readers, so it is not changed. */
-    drop: (invalidated: Invalidations) => {
-      dropInvalidated(held, invalidated)
-      for (const { invalidations } of loads) invalidations.push(...invalidated)
+    /**
+     * Holds no fact any more, because some were invalidated. Those still valid are found again where they were. That costs less
+     * than to look for each of many invalidations, where many readers wait.
+     */
+    reset: () => {
+      held.clear()
+      sources.clear()
+      ageMs = 0
     },
     /** Whether all facts came from memory, or all from one statement. Then they are consistent even without a lease. */
     isSingleSource: () => sources.size <= 1,
-    view: (tier: Tier, stale = false) => viewOf(fromHeld, tier, ageMs, stale),
+    view: (stale = false) => viewOf(fromHeld, tier, ageMs, stale),
   }
 }
 
@@ -190,43 +196,37 @@ const createRounds =
   async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
     let mayReadMemory = false
     const facts = createHeldFacts(memory, () => mayReadMemory, fromMemory)
-    const invalidations = sharedLoads.watch()
-    try {
-      let tier: Tier = 'l1'
-      for (let round = 1; ; round += 1) {
-        const isLeased = beginRun()
-        mayReadMemory = isLeased && flags.l1
-        facts.drop(invalidations)
-        invalidations.length = 0
-        const misses = findMisses(facts.fromHeldOrMemory, queries)
-        const isConsistent = facts.isSingleSource() || isLeased
-        if (misses.size === 0 && isConsistent) return facts.view(tier)
-        deadline.check()
-        if (round > maxRounds || misses.size === 0) {
-          // Invalidated in every round, or possibly invalidated unnoticed without a lease. The snapshot of one statement is
-          // consistent by itself, so invalidations that arrive meanwhile are not applied.
-          // Sent by itself where it answers many decisions.
-          return viewOfLoaded(
-            await (queries.length <= maxLoadsOfOne
-              ? sharedLoads.snapshots.load(queries, deadline)
-              : deadline.run(load(queries, { bypassRedis: true }))),
-          )
-        }
-        const joined = new Set<SharedLoad>()
-        const own = new Map<string, FactQuery>()
-        for (const [name, query] of misses) {
-          const sharedLoad = isLeased ? sharedLoads.find(name) : undefined
-          if (sharedLoad === undefined) own.set(name, query)
-          else joined.add(sharedLoad)
-        }
-        if (own.size > maxLoadsOfOne) joined.add(sharedLoads.startSharedLoad(own))
-        else if (own.size > 0) joined.add(sharedLoads.collected.load([...own.values()], deadline))
-        for (const loaded of await deadline.run(Promise.all(joined))) {
-          facts.add(loaded)
-          tier = deeper(tier, loaded.tier)
-        }
+    let { place } = sharedLoads
+    for (let round = 1; ; round += 1) {
+      const isLeased = beginRun()
+      mayReadMemory = isLeased && flags.l1
+      if (place !== sharedLoads.place) {
+        facts.reset()
+        place = sharedLoads.place
       }
-    } finally {
-      sharedLoads.unwatch(invalidations)
+      const misses = findMisses(facts.fromHeldOrMemory, queries)
+      const isConsistent = facts.isSingleSource() || isLeased
+      if (misses.size === 0 && isConsistent) return facts.view()
+      deadline.check()
+      if (round > maxRounds || misses.size === 0) {
+        // Invalidated in every round, or possibly invalidated unnoticed without a lease. The snapshot of one statement is
+        // consistent by itself, so invalidations that arrive meanwhile are not applied.
+        // Sent by itself where it answers many decisions.
+        return viewOfLoaded(
+          await (queries.length <= maxLoadsOfOne
+            ? sharedLoads.snapshots.load(queries, deadline)
+            : deadline.run(load(queries, { bypassRedis: true }))),
+        )
+      }
+      const joined = new Set<SharedLoad>()
+      const own = new Map<string, FactQuery>()
+      for (const [name, query] of misses) {
+        const sharedLoad = isLeased ? sharedLoads.find(name) : undefined
+        if (sharedLoad === undefined) own.set(name, query)
+        else joined.add(sharedLoad)
+      }
+      if (own.size > maxLoadsOfOne) joined.add(sharedLoads.startSharedLoad(own))
+      else if (own.size > 0) joined.add(sharedLoads.collected.load([...own.values()], deadline))
+      for (const load of await deadline.run(Promise.all(joined))) facts.add(load)
     }
   }

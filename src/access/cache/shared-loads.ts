@@ -4,9 +4,20 @@ import { type Fact, type FactKey, type FactKind, isWhole, partOf } from '../poli
 import { type CollectedLoads, createCollectedLoads } from './collected-loads.ts'
 import type { Loaded, LoadFacts, LoadOptions } from './tiered-loader.ts'
 
-/** The keys of the invalidations that arrived since `watch`, in order. */
-export type Invalidations = (ReadonlySet<FactKey> | 'everything')[]
-export type SharedLoad = Promise<Loaded>
+/** The keys of some invalidations, in order. */
+export type Invalidations = readonly (ReadonlySet<FactKey> | 'everything')[]
+/** A place in the sequence of invalidations. It leads to all that arrived after it, which are kept as long as it is. */
+export type Place = { readonly keys: Invalidations[number]; readonly next: Place | undefined }
+/** What was loaded, without the facts that were invalidated meanwhile. `place`: when it ended. */
+export type CurrentLoad = { readonly loaded: Loaded; readonly place: Place }
+export type SharedLoad = Promise<CurrentLoad>
+
+export const invalidationsSince = (place: Place): Invalidations => {
+  const found: Invalidations[number][] = []
+  for (let at = place.next; at !== undefined; at = at.next) found.push(at.keys)
+  return found
+}
+
 /** The candidates that are parts of an invalidated whole. Visits them only if a whole was invalidated. */
 export const partsOf = (invalidated: ReadonlySet<FactKey>, candidates: Iterable<string>): FactKey[] => {
   if (!invalidated.values().some(isWhole)) return []
@@ -55,17 +66,16 @@ export type SharedLoads = {
   /** Begins one at once, for many decisions of one caller. */
   startSharedLoad(queries: NamedQueries): SharedLoad
   /** For one decision, collected with those of others before it begins; see `CollectedLoads`. */
-  readonly collected: CollectedLoads
+  readonly collected: CollectedLoads<CurrentLoad>
   /**
    * Collected too, for callers that may not join a load in flight: as of the snapshot of one statement. Invalidations that
    * arrive meanwhile are not applied.
    */
-  readonly snapshots: CollectedLoads
+  readonly snapshots: CollectedLoads<Loaded>
   /** Loads into memory through `prefetchLoad`, unshared: no caller joins it. Invalidations filter its result all the same. */
   prefetch(queries: NamedQueries): Promise<void>
-  /** Starts a list to which every later invalidation is appended, until `unwatch`. */
-  watch(): Invalidations
-  unwatch(invalidations: Invalidations): void
+  /** The place of the newest invalidation. */
+  readonly place: Place
   detach(keys: ReadonlySet<FactKey> | 'everything'): void
 }
 
@@ -81,32 +91,22 @@ export const createSharedLoads = ({
   memory: TtlMap<Fact[FactKind]>
 }): SharedLoads => {
   const sharedLoads = new Map<string, SharedLoad>()
-  const watchers = new Set<Invalidations>()
-
-  const watch = (): Invalidations => {
-    const invalidations: Invalidations = []
-    watchers.add(invalidations)
-    return invalidations
-  }
-  const unwatch = (invalidations: Invalidations) => void watchers.delete(invalidations)
+  let place: { keys: Place['keys']; next: Place | undefined } = { keys: new Set(), next: undefined }
 
   /** A load also returns facts that no query named, so it is filtered by the keys of its facts, not by its queries. */
   const loadIntoMemory = async (queries: NamedQueries, from: LoadFacts, options?: LoadOptions) => {
-    const invalidations = watch()
-    try {
-      const loaded = await from([...queries.values()], options)
-      const { redisAgesMs } = loaded
-      const current = new Map(loaded.facts)
-      dropInvalidated(current, invalidations)
-      for (const [key, fact] of current) {
-        if (fact === null) memory.setAbsent(key)
-        else memory.set(key, fact, redisAgesMs.get(key))
-      }
-      return { loaded, current: { ...loaded, facts: current } }
-    } finally {
-      unwatch(invalidations)
+    const began = place
+    const loaded = await from([...queries.values()], options)
+    const { redisAgesMs } = loaded
+    const facts = new Map(loaded.facts)
+    dropInvalidated(facts, invalidationsSince(began))
+    for (const [key, fact] of facts) {
+      if (fact === null) memory.setAbsent(key)
+      else memory.set(key, fact, redisAgesMs.get(key))
     }
+    return { loaded, current: { loaded: { ...loaded, facts }, place } }
   }
+
   const startSharedLoad = (queries: NamedQueries): SharedLoad => {
     const sharedLoad: SharedLoad = loadIntoMemory(queries, load)
       .then(({ current }) => current)
@@ -128,10 +128,13 @@ export const createSharedLoads = ({
     prefetch: async (queries) => {
       await loadIntoMemory(queries, prefetchLoad)
     },
-    watch,
-    unwatch,
+    get place() {
+      return place
+    },
     detach: (keys) => {
-      for (const invalidations of watchers) invalidations.push(keys)
+      const next = { keys, next: undefined }
+      place.next = next
+      place = next
       sharedLoads.clear()
     },
   }
