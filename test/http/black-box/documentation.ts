@@ -16,6 +16,7 @@ const unprovoked: readonly FaultCode[] = [
   'database.unavailable',
   'bus.mismatch',
   'identity.busy',
+  'identity.password_breached',
   'media.unavailable',
   'media.busy',
   'media.too_slow',
@@ -57,7 +58,11 @@ const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)
 
 /** Routes that do not answer JSON, by the last segment of their path. */
-const ownTypes: Readonly<Record<string, string>> = { content: 'image/webp', stream: 'text/event-stream' }
+const ownTypes: Readonly<Record<string, string>> = {
+  content: 'image/webp',
+  stream: 'text/event-stream',
+  export: 'application/zip',
+}
 
 /** The input is checked before the caller, so every route with a body can answer these. */
 const ofBodies = [400, 413, 415, 422]
