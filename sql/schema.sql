@@ -664,6 +664,13 @@ CREATE OR REPLACE FUNCTION public.max_setting_length()
 RETURN 8192;
 comment on function max_setting_length() is 'Length in characters from which recorded keys go to the next transaction setting, because appending copies the whole setting.';
 
+CREATE OR REPLACE FUNCTION public.max_users_per_webhook_event()
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN 100;
+comment on function max_users_per_webhook_event() is 'How many users one access.changed event names at most; the change of more is several events.';
+
 CREATE OR REPLACE FUNCTION public.may_choose_redis(choice redis_registry, own_server text, identity text, outdated_epoch text)
  RETURNS boolean
  LANGUAGE sql
@@ -1177,6 +1184,28 @@ begin
 end $function$;
 comment on function record_access_event(writer text, always boolean) is 'Writes the recorded invalidation keys into the row of the event, which send_access_events sends once the transaction has committed.';
 
+CREATE OR REPLACE FUNCTION public.record_webhook_event(kind text, about text, about_id text, details jsonb, of_teams uuid[], of_operators boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  subject text := concat(about, ':', about_id);
+begin
+  if not exists (select from webhooks) then return; end if;
+  with wanted as materialized (
+    select id from wanting_webhooks(kind, of_teams, of_operators) id
+  ), event as (
+    insert into webhook_events (id, type, resource, data)
+    select webhook_event_id(), kind, subject, details where exists (select from wanted)
+    returning id, ordinal
+  )
+  insert into webhook_deliveries (webhook_id, event_id, ordinal, resource, due_at)
+  select w.id, e.id, e.ordinal, subject, case when kind like 'generation.%' then 'epoch'::timestamptz end
+    from wanted w cross join event e;
+end $function$;
+comment on function record_webhook_event(kind text, about text, about_id text, details jsonb, of_teams uuid[], of_operators boolean) is 'Records an event and its deliveries to the webhooks that want it. Writes nothing where none does.';
+
 CREATE OR REPLACE FUNCTION public.recount_usage()
  RETURNS void
  LANGUAGE plpgsql
@@ -1544,6 +1573,168 @@ begin
 end $function$;
 comment on function users_with_access(kind text, resource uuid, wanted integer, to_owner boolean, to_anyone boolean, listing_everyone boolean, before uuid, size integer, OUT everyone boolean, OUT page uuid[]) is 'A page of the active users who may do the wanted actions on a resource as its owner or through a team, and whether every user may, because it is in a public project.';
 
+CREATE OR REPLACE FUNCTION public.wanting_webhooks(kind text, of_teams uuid[], of_operators boolean)
+ RETURNS SETOF uuid
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  return query select id from webhooks
+    where enabled and kind = any (events) and (team_id = any (of_teams) or of_operators and team_id is null);
+end $function$;
+comment on function wanting_webhooks(kind text, of_teams uuid[], of_operators boolean) is 'The enabled webhooks that want events of a type: those of the given teams and, if asked for, those of the operators.';
+
+CREATE OR REPLACE FUNCTION public.webhook_event_id()
+ RETURNS uuid
+ LANGUAGE sql
+RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * '1000'::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
+comment on function webhook_event_id() is 'A new id for a webhook event: a UUID of version 7, so that ids have the order of time.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_access()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if exists (select from wanting_webhooks('access.changed', '{}', true)) then
+    perform record_webhook_event('access.changed', 'project', project_id::text, jsonb_build_object(
+              'project_id', project_id, 'team_id', null, 'user_ids', users), '{}', true)
+       from (select project_id, part, jsonb_agg(user_id order by user_id) as users
+               from (select project_id, user_id,
+                            (row_number() over (partition by project_id order by user_id) - 1) / max_users_per_webhook_event() as part
+                       from changed
+                      where not owned or project_id::text is distinct from nullif(current_setting('velro.new_project', true), '')) numbered
+              group by project_id, part) parts
+      order by project_id, part;
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_access() is 'Records access.changed for the users whose effective access to a project changed, up to 100 in one event.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_generation_end()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  kind text := 'generation.' || new.status;
+begin
+  if exists (select from webhooks where enabled and kind = any (events)) then
+    perform record_webhook_event(kind, 'generation', new.id::text, jsonb_build_object(
+      'generation_id', new.id, 'owner_id', new.owner_id, 'project_id', new.project_id, 'model', new.model, 'failure', new.failure),
+      array(select g.team_id from project_grants g join projects p on p.id = g.project_id
+             where p.id = new.project_id and p.visibility <> 'private'), true);
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_generation_end() is 'Records generation.completed or generation.failed for a generation that ended so.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  team uuid := coalesce(new.team_id, old.team_id);
+  project uuid := coalesce(new.project_id, old.project_id);
+begin
+  if not exists (select from projects where id = project and visibility = 'private') then
+    perform record_webhook_event('access.changed', 'project', project::text, jsonb_build_object(
+      'project_id', project, 'team_id', team, 'user_ids', null), array[team], false);
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_grant() is 'Records access.changed for the webhooks of a team whose grant on a project was made, changed or withdrawn.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_members()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if exists (select from webhooks) then
+    perform record_webhook_event(tg_argv[0], 'team', team_id::text, jsonb_build_object(
+              'team_id', team_id, 'user_id', user_id, 'role', role), array[team_id], true)
+       from changed order by team_id, user_id;
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_members() is 'Records the event that is the argument of the trigger, team.member_added or team.member_removed, for each row.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_new_users()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if exists (select from wanting_webhooks('user.created', '{}', true)) then
+    perform record_webhook_event('user.created', 'user', id::text, jsonb_build_object('user_id', id), '{}', true)
+       from added order by id;
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_new_users() is 'Records user.created for each new account.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_role()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform record_webhook_event('access.changed', 'team', new.team_id::text, jsonb_build_object(
+    'project_id', null, 'team_id', new.team_id, 'user_ids', jsonb_build_array(new.user_id)), array[new.team_id], false);
+  return null;
+end $function$;
+comment on function webhook_on_role() is 'Records access.changed for the webhooks of a team in which a member got another role.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_session_end()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform record_webhook_event('session.ended', 'user', old.user_id::text, jsonb_build_object(
+    'session_id', old.id, 'user_id', old.user_id, 'reason', coalesce(new.end_reason, 'removed')), '{}', true);
+  return null;
+end $function$;
+comment on function webhook_on_session_end() is 'Records session.ended for a session that was ended, or removed while it was live. Expiry is no event.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_user_status()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if new.status = 'deleted' then
+    perform record_webhook_event('user.closed', 'user', new.id::text, jsonb_build_object('user_id', new.id), '{}', true);
+  else
+    perform record_webhook_event('access.changed', 'user', new.id::text, jsonb_build_object(
+      'project_id', null, 'team_id', null, 'user_ids', jsonb_build_array(new.id)), '{}', true);
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_user_status() is 'Records user.closed for a closed account, and access.changed for one that was suspended or activated.';
+
+CREATE OR REPLACE FUNCTION public.webhook_on_visibility()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  if (old.visibility = 'public') <> coalesce(new.visibility = 'public', false) then
+    perform record_webhook_event('access.changed', 'project', old.id::text, jsonb_build_object(
+      'project_id', old.id, 'team_id', null, 'user_ids', null), '{}', true);
+  end if;
+  if (old.visibility = 'private') <> (new.visibility = 'private') then
+    perform record_webhook_event('access.changed', 'project', old.id::text, jsonb_build_object(
+              'project_id', old.id, 'team_id', team_id, 'user_ids', null), array[team_id], false)
+       from project_grants where project_id = old.id and exists (select from webhooks) order by team_id;
+  end if;
+  return null;
+end $function$;
+comment on function webhook_on_visibility() is 'Records access.changed for a project that became public or ceased to be it, and for the teams whose grants on it now count or sleep.';
+
 CREATE OR REPLACE FUNCTION public.wrong_usage(first uuid, last uuid)
  RETURNS SETOF uuid
  LANGUAGE plpgsql
@@ -1809,6 +2000,7 @@ CREATE TRIGGER listed_by_update AFTER UPDATE OF id, project_id ON public.generat
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.generations REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('generation');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.generations FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.generations REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_generations();
+CREATE TRIGGER webhooks_by_status AFTER UPDATE OF status ON public.generations FOR EACH ROW WHEN (((old.status IS DISTINCT FROM new.status) AND (new.status = ANY (ARRAY['completed'::text, 'failed'::text])))) EXECUTE FUNCTION webhook_on_generation_end();
 comment on table generations is 'Generations: the order, its state and its lineage.';
 comment on column generations.project_id is 'Null: outside a project. Deleting a project leaves its generations to their owners.';
 comment on column generations.ancestor_ids is 'Ids of all ancestors, nearest first, fixed at creation. A deleted ancestor stays listed.';
@@ -1978,6 +2170,9 @@ CREATE TRIGGER touched_by_delete AFTER DELETE ON public.project_access REFERENCI
 CREATE TRIGGER touched_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.project_access FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_touched_grants();
+CREATE TRIGGER webhooks_by_delete AFTER DELETE ON public.project_access REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_access();
+CREATE TRIGGER webhooks_by_insert AFTER INSERT ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_access();
+CREATE TRIGGER webhooks_by_update AFTER UPDATE ON public.project_access REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_access();
 comment on table project_access is 'Effective access, maintained by triggers in the transaction of each change: never stale. No foreign keys, because their locks would break the lock order.';
 comment on column project_access.actions is 'Bit set of the allowed actions. Both indexes include it, so a check reads only the index.';
 comment on column project_access.owned is 'Whether the user owns the project. Grants through teams are cached apart from it.';
@@ -1998,6 +2193,7 @@ create table project_grants (
 CREATE INDEX project_grants__team_id ON public.project_grants USING btree (team_id, project_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF project_id, team_id, access_level ON public.project_grants FOR EACH ROW EXECUTE FUNCTION project_access_on_grant();
 CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.project_grants FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
+CREATE TRIGGER webhooks_by_change AFTER INSERT OR DELETE OR UPDATE OF access_level ON public.project_grants FOR EACH ROW EXECUTE FUNCTION webhook_on_grant();
 comment on table project_grants is 'Grants: the access level of a team on a project.';
 
 create table projects (
@@ -2029,6 +2225,8 @@ CREATE TRIGGER usage_by_delete AFTER DELETE ON public.projects REFERENCING OLD T
 CREATE TRIGGER usage_by_insert AFTER INSERT ON public.projects REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
 CREATE TRIGGER usage_by_truncate AFTER TRUNCATE ON public.projects FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
 CREATE TRIGGER usage_by_update AFTER UPDATE ON public.projects REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_projects();
+CREATE TRIGGER webhooks_by_delete AFTER DELETE ON public.projects FOR EACH ROW WHEN ((old.visibility = 'public'::text)) EXECUTE FUNCTION webhook_on_visibility();
+CREATE TRIGGER webhooks_by_visibility AFTER UPDATE OF visibility ON public.projects FOR EACH ROW WHEN ((old.visibility IS DISTINCT FROM new.visibility)) EXECUTE FUNCTION webhook_on_visibility();
 comment on table projects is 'Projects. A private project ignores its grants and keeps them.';
 comment on column projects.allow_derivatives is 'Whether users other than its owner may create children of a generation in this project.';
 
@@ -2147,6 +2345,8 @@ CREATE INDEX sessions__live_by_user ON public.sessions USING btree (user_id, id)
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.sessions REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed_sessions();
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.sessions FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.sessions REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_sessions();
+CREATE TRIGGER webhooks_by_delete AFTER DELETE ON public.sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (LEAST(old.idle_expires_at, old.expires_at) > now()))) EXECUTE FUNCTION webhook_on_session_end();
+CREATE TRIGGER webhooks_by_end AFTER UPDATE OF ended_at ON public.sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (new.ended_at IS NOT NULL))) EXECUTE FUNCTION webhook_on_session_end();
 comment on table sessions is 'One row for each sign-in: a family of refresh tokens on one device.';
 comment on column sessions.idle_expires_at is 'When the session ends unless a refresh token is used before.';
 comment on column sessions.expires_at is 'When the session ends at the latest.';
@@ -2248,6 +2448,9 @@ CREATE UNIQUE INDEX team_members__one_owner ON public.team_members USING btree (
 CREATE INDEX team_members__user_id ON public.team_members USING btree (user_id, team_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF team_id, user_id, role ON public.team_members FOR EACH ROW EXECUTE FUNCTION project_access_on_member();
 CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.team_members FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
+CREATE TRIGGER webhooks_by_delete AFTER DELETE ON public.team_members REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_members('team.member_removed');
+CREATE TRIGGER webhooks_by_insert AFTER INSERT ON public.team_members REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_members('team.member_added');
+CREATE TRIGGER webhooks_by_role AFTER UPDATE OF role ON public.team_members FOR EACH ROW WHEN ((old.role IS DISTINCT FROM new.role)) EXECUTE FUNCTION webhook_on_role();
 comment on table team_members is 'Memberships: one row for each user of a team.';
 
 create table teams (
@@ -2293,6 +2496,8 @@ CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.users FOR EACH STATE
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_users();
 CREATE TRIGGER touched_profile_by_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('profile');
 CREATE TRIGGER touched_profile_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_profiles();
+CREATE TRIGGER webhooks_by_insert AFTER INSERT ON public.users REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_new_users();
+CREATE TRIGGER webhooks_by_status AFTER UPDATE OF status ON public.users FOR EACH ROW WHEN ((old.status IS DISTINCT FROM new.status)) EXECUTE FUNCTION webhook_on_user_status();
 comment on table users is 'Accounts. A row is never deleted: closing an account clears the e-mail address and the password hash.';
 comment on column users.email is 'Lower case, NFC. Null after the account is closed, so the address can register again.';
 comment on column users.password_hash is 'Argon2id, or the hash of another system until the next sign-in. Null: the account has no password, or is closed.';
@@ -2307,6 +2512,86 @@ create table view_refreshes (
   constraint view_refreshes__pkey PRIMARY KEY (view)
 );
 comment on table view_refreshes is 'When each materialized view was refreshed, so that one instance does it and the others skip it.';
+
+create table webhook_deliveries (
+  webhook_id uuid not null,
+  event_id uuid not null,
+  ordinal bigint not null,
+  resource text not null,
+  state text default 'pending'::text not null,
+  queued_at timestamp with time zone default clock_timestamp() not null,
+  due_at timestamp with time zone,
+  lease_until timestamp with time zone,
+  attempts integer default 0 not null,
+  last_attempt_at timestamp with time zone,
+  response_status integer,
+  error text,
+  delivered_at timestamp with time zone,
+  constraint webhook_deliveries_pkey PRIMARY KEY (webhook_id, event_id),
+  constraint webhook_deliveries_event_id_fkey FOREIGN KEY (event_id) REFERENCES webhook_events(id) ON DELETE CASCADE,
+  constraint webhook_deliveries__delivered_has_time CHECK (((state = 'delivered'::text) <= (delivered_at IS NOT NULL))),
+  constraint webhook_deliveries__error CHECK ((error = ANY (ARRAY['timeout'::text, 'connection'::text, 'tls'::text, 'address'::text, 'url'::text, 'status'::text]))),
+  constraint webhook_deliveries__state CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'failed'::text])))
+);
+CREATE INDEX webhook_deliveries__event_id ON public.webhook_deliveries USING btree (event_id);
+CREATE INDEX webhook_deliveries__failed ON public.webhook_deliveries USING btree (webhook_id, event_id) WHERE (state = 'failed'::text);
+CREATE INDEX webhook_deliveries__in_order ON public.webhook_deliveries USING btree (webhook_id, resource, ordinal) WHERE ((state <> 'delivered'::text) AND (state <> 'failed'::text));
+CREATE INDEX webhook_deliveries__unnoticed ON public.webhook_deliveries USING btree (ordinal) WHERE (due_at IS NULL);
+CREATE INDEX webhook_deliveries__waiting ON public.webhook_deliveries USING btree (webhook_id, ordinal) WHERE (state = 'pending'::text);
+comment on table webhook_deliveries is 'The queue: one row for each event and webhook that wants it, with the state of its delivery.';
+comment on column webhook_deliveries.webhook_id is 'No foreign key: its lock would make changes wait for a webhook that is being removed. Rows without a webhook are purged.';
+comment on column webhook_deliveries.queued_at is 'When it was recorded, or last replayed. Attempts end 24 hours later.';
+comment on column webhook_deliveries.due_at is 'When it may be sent. Null until a sender has noticed it.';
+comment on column webhook_deliveries.attempts is 'Also the fencing token: the result of an attempt is stored only while it is the last.';
+
+create table webhook_events (
+  id uuid not null,
+  ordinal bigint generated always as identity not null,
+  type text not null,
+  resource text not null,
+  data jsonb not null,
+  occurred_at timestamp with time zone default clock_timestamp() not null,
+  constraint webhook_events_pkey PRIMARY KEY (id)
+);
+CREATE INDEX webhook_events__occurred_at ON public.webhook_events USING btree (occurred_at);
+comment on table webhook_events is 'What happened, by ids only, for 30 days. Written by triggers in the transaction of the change, if a webhook wants it.';
+comment on column webhook_events.ordinal is 'Order in which the events were recorded: of changes that exclude each other, the one committed later has the higher.';
+comment on column webhook_events.resource is 'The resource within which events are delivered in order, such as team:<id>.';
+
+create table webhooks (
+  id uuid not null,
+  team_id uuid,
+  url text not null,
+  events text[] not null,
+  description text default ''::text not null,
+  enabled boolean default true not null,
+  gone boolean default false not null,
+  secret bytea not null,
+  previous_secret bytea,
+  previous_secret_until timestamp with time zone,
+  responsible_id uuid not null,
+  created_at timestamp with time zone not null,
+  updated_at timestamp with time zone not null,
+  failures integer default 0 not null,
+  resume_at timestamp with time zone,
+  last_success_at timestamp with time zone,
+  constraint webhooks_pkey PRIMARY KEY (id),
+  constraint webhooks_responsible_id_fkey FOREIGN KEY (responsible_id) REFERENCES users(id),
+  constraint webhooks_team_id_fkey FOREIGN KEY (team_id) REFERENCES teams(id) ON DELETE CASCADE,
+  constraint webhooks__description_length CHECK ((length(description) <= 200)),
+  constraint webhooks__has_events CHECK ((cardinality(events) > 0)),
+  constraint webhooks__previous_secret_ends CHECK (((previous_secret IS NULL) = (previous_secret_until IS NULL))),
+  constraint webhooks__url_length CHECK (((length(url) >= 1) AND (length(url) <= 2048)))
+);
+CREATE INDEX webhooks__team_id ON public.webhooks USING btree (team_id, id);
+comment on table webhooks is 'Addresses to which events are sent, registered by operators and by admins of teams.';
+comment on column webhooks.team_id is 'Null: registered by an operator, for events of all accounts.';
+comment on column webhooks.gone is 'The receiver answered 410, which disabled the webhook.';
+comment on column webhooks.secret is 'The signing secret, sealed.';
+comment on column webhooks.previous_secret is 'The secret before the last rotation, sealed. It signs too until previous_secret_until.';
+comment on column webhooks.responsible_id is 'Who last set the address. A webhook of a team is sent only while this account is active and an admin or the owner of the team.';
+comment on column webhooks.failures is 'Consecutive attempts that failed, over all deliveries.';
+comment on column webhooks.resume_at is 'After too many failures nothing is sent before.';
 
 create table welcome_grants (
   network text not null,

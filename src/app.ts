@@ -35,6 +35,7 @@ import { projectRoutes } from './projects/routes.ts'
 import { serviceKeyRoutes } from './service-keys/routes.ts'
 import type { Services } from './services.ts'
 import { teamRoutes } from './teams/routes.ts'
+import { operatorWebhookRoutes, teamWebhookRoutes } from './webhooks/routes.ts'
 
 const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const
 
@@ -204,6 +205,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(flagRoutes(services))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
+    .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))
+    .use(teamWebhookRoutes({ ...services, addressOf: addresses.of }))
     .use(projectRoutes({ ...services, addressOf: addresses.of }))
     .use(generationRoutes(services))
     .use(generationStreamRoutes({ ...services, responder }))

@@ -84,6 +84,8 @@ export type Config = {
   readonly openaiBaseUrl: string
   /** Empty: only outputs inside a response are accepted, none are fetched. */
   readonly openaiOutputHosts: readonly string[]
+  /** Receivers in our own network that webhooks of operators may reach, each as `host:port`. */
+  readonly webhookInternalHosts: readonly string[]
   /** How long the instance serves after it has stopped being ready. */
   readonly drainDelayMs: number
   readonly drainMs: number
@@ -192,6 +194,13 @@ const isBaseUrl = (text: string) => {
 
 const isHostName = (text: string) =>
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$/.test(text)
+
+/** A host and a port, as a URL has them. */
+const isHostAndPort = (text: string) => {
+  const url = URL.parse(`http://${text}`)
+  const isWhole = url !== null && (url.host === text || `${url.host}:80` === text)
+  return isWhole && /:\d+$/.test(text)
+}
 
 const isRedisUrl = (text: string) => {
   try {
@@ -368,6 +377,11 @@ export const parseConfig = (env: Environment): Config => {
     openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
     openaiBaseUrl: baseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1'),
     openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
+    webhookInternalHosts: list(
+      'WEBHOOK_INTERNAL_HOSTS',
+      isHostAndPort,
+      'a host and a port such as billing.internal:8080, in lower case',
+    ),
     drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),

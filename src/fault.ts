@@ -264,6 +264,15 @@ export const catalogue = {
     },
   },
 
+  // Webhooks
+  'webhook.not_found': { status: 404, message: 'The webhook does not exist' },
+  'webhook.too_many': {
+    status: 409,
+    message: 'There are already {limit} webhooks, the most that are possible here; remove one first',
+    extensions: { limit: 'Most webhooks that the operators, or one team, may have' },
+  },
+  'webhook.delivery_not_found': { status: 404, message: 'No event with this id was recorded for the webhook' },
+
   // Media and links to it
   'media.not_found': { status: 404, message: 'The media does not exist or is not visible to you' },
   'media.range_not_satisfiable': {

@@ -41,3 +41,9 @@ create or replace function lowest_id() returns uuid
   language sql immutable parallel safe
   return '00000000-0000-0000-0000-000000000000'::uuid;
 comment on function lowest_id() is 'Below every id.';
+
+create or replace function max_users_per_webhook_event() returns integer
+  language sql immutable parallel safe
+  return 100;
+comment on function max_users_per_webhook_event() is
+  'How many users one access.changed event names at most; the change of more is several events.';

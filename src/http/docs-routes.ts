@@ -19,6 +19,7 @@ const tags = [
   { name: 'credits', description: 'Balance and ledger of the credits that pay for generations' },
   { name: 'authorization', description: 'Permission decisions: may this user do this to that resource?' },
   { name: 'service-keys', description: 'API keys of services' },
+  { name: 'webhooks', description: 'Events that are sent to addresses of your own, for operators and admins of teams' },
   { name: 'authzen', description: 'Permission decisions by the OpenID AuthZEN Authorization API 1.0' },
   { name: 'performance', description: 'Metrics of one instance' },
   { name: 'security', description: 'Switches for operators' },

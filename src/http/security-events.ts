@@ -29,6 +29,11 @@ export const securityEvents = {
   'team.deleted': ['info', 'the owner of a team deleted it'],
   'project.transferred': ['info', 'the owner of a project transferred it to another account'],
   'limit.lifted': ['info', 'an operator lifted a limit'],
+  'webhook.created': ['info', 'a webhook was registered'],
+  'webhook.changed': ['info', 'a webhook was changed'],
+  'webhook.removed': ['info', 'a webhook was removed'],
+  'webhook.secret_rotated': ['info', 'the secret of a webhook was rotated'],
+  'webhook.replayed': ['info', 'events of a webhook are sent again'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>
 

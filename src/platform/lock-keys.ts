@@ -12,6 +12,8 @@ export const lockKeys = {
   userAccessSeed: 7_301_950_218,
   /** Hash seed: held while what an account holds is counted and grows. */
   usageSeed: 7_301_950_219,
+  /** Held while a webhook of the operators is added. */
+  operatorWebhooks: 7_301_950_220,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,
 } as const

@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises'
-import type { ClientRequest, IncomingMessage } from 'node:http'
-import { request } from 'node:https'
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { isIP } from 'node:net'
 import { maxSliceBytes, rejectOnAbort, yieldToEventLoop } from '../kit/async.ts'
 import { isPublicAddress } from '../kit/public-address.ts'
@@ -24,11 +24,16 @@ export class FetchRefused extends Error {
 
 /** Resolves a name to all its addresses. */
 export type Resolve = (name: string) => Promise<readonly string[]>
-/** Starts a GET on a new connection to one of these addresses, without another lookup. The signal ends it at any stage. */
+/** Starts a request on a new connection to one of these addresses, without another lookup. The signal ends it at any stage. */
 export type Connect = (
   url: URL,
   addresses: readonly string[],
-  options: { headers: Readonly<Record<string, string>>; signal: AbortSignal },
+  options: {
+    /** Default: GET. */
+    method?: 'GET' | 'POST'
+    headers: Readonly<Record<string, string>>
+    signal: AbortSignal
+  },
 ) => ClientRequest
 
 export type FetchLimits = {
@@ -54,12 +59,14 @@ export type SafeFetch = (url: string, limits: FetchLimits) => Promise<Uint8Array
 const maxRedirects = 3
 const redirectStatuses = new Set([301, 302, 303, 307, 308])
 
-const systemResolve: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address)
+export const systemResolve: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address)
 
 /** Uses the name for TLS and the Host header, and the given addresses instead of a lookup. */
-export const connectTo: Connect = (url, addresses, { headers, signal }) => {
+export const connectTo: Connect = (url, addresses, { method = 'GET', headers, signal }) => {
   const checked = addresses.map((address) => ({ address, family: isIP(address) }))
+  const request = url.protocol === 'http:' ? httpRequest : httpsRequest
   return request(url, {
+    method,
     headers,
     signal,
     // A separate connection, closed with the request.
@@ -83,23 +90,38 @@ const parseUrl = (text: string, base?: URL): URL => {
   return url
 }
 
-const checkedAddresses = async (url: URL, resolve: Resolve, { hosts, signal }: FetchLimits) => {
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  if (!hosts.some((allowed) => isWithin(host, allowed)))
-    throw new FetchRefused('host', `The host ${host} is not allowed`)
-  const addresses = isIP(host) === 0 ? await rejectOnAbort(resolve(host), signal) : [host]
+/** The host of a URL, an IPv6 address without its brackets. */
+export const hostOf = (url: URL): string => url.hostname.replace(/^\[|\]$/g, '')
+
+/** All addresses of the host of a URL: itself, if it is one. */
+export const addressesOf = async (url: URL, resolve: Resolve, signal: AbortSignal): Promise<readonly string[]> => {
+  const host = hostOf(url)
+  return isIP(host) === 0 ? rejectOnAbort(resolve(host), signal) : [host]
+}
+
+/** As `addressesOf`. Throws `FetchRefused` unless the host has addresses and all of them are public. */
+export const publicAddressesOf = async (url: URL, resolve: Resolve, signal: AbortSignal) => {
+  const addresses = await addressesOf(url, resolve, signal)
   if (addresses.length === 0 || !addresses.every(isPublicAddress)) {
-    throw new FetchRefused('address', `The host ${host} has an address that is not public`)
+    throw new FetchRefused('address', `The host ${hostOf(url)} has an address that is not public`)
   }
   return addresses
 }
 
-const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
+const checkedAddresses = async (url: URL, resolve: Resolve, { hosts, signal }: FetchLimits) => {
+  const host = hostOf(url)
+  if (!hosts.some((allowed) => isWithin(host, allowed)))
+    throw new FetchRefused('host', `The host ${host} is not allowed`)
+  return publicAddressesOf(url, resolve, signal)
+}
+
+/** Sends the request with this body, and resolves to the head of its response. */
+export const responseTo = (sent: ClientRequest, body?: string): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
     // Both error listeners stay attached: a late error without a listener would end the process.
     sent.once('response', (response) => resolve(response.on('error', () => {})))
     sent.on('error', reject)
-    sent.end()
+    sent.end(body)
   })
 
 /** Concatenates the chunks, and yields to the event loop between slices: copying 64 MiB at once would block it noticeably. */

@@ -7,6 +7,7 @@ const lowestRole = {
   update: 'admin',
   manage_members: 'admin',
   invite: 'admin',
+  manage_webhooks: 'admin',
   remove: 'owner',
   transfer: 'owner',
 } as const satisfies Record<string, TeamRole>

@@ -68,6 +68,12 @@ type World = {
   invitation: string
   serviceKey: string
   session: string
+  /** A webhook of the operators, and an event that was recorded for it. */
+  webhook: string
+  event: string
+  /** The same of the team. */
+  teamWebhook: string
+  teamEvent: string
   ids: Record<Name, string>
 }
 
@@ -121,6 +127,12 @@ const onStranger = (more: RequestParts = {}) => ({
 /** Calls about this account do not change what the callers of the table may do. */
 let suspendedId = ''
 const withBody = (body: Record<string, unknown>) => ({ call: (): RequestParts => ({ body }) })
+const newWebhook = { url: 'https://receiver.invalid/', events: ['team.member_added'] }
+const onWebhook = (more: RequestParts = {}) => ({
+  call: ({ webhook, event }: World): RequestParts => ({ path: { webhook_id: webhook, event_id: event }, ...more }),
+})
+const onTeamWebhook = (more: RequestParts = {}) =>
+  inTeam(({ teamWebhook, teamEvent }) => ({ path: { webhook_id: teamWebhook, event_id: teamEvent }, ...more }))
 const newGeneration = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
 const picture = await newPicture()
@@ -292,6 +304,37 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'own', otherwise: '404 team.invitation_not_found', ...withBody({ secret }) },
   ],
 
+  'POST /api/v1/webhooks': [{ needs: 'operator', ...withBody(newWebhook) }],
+  'GET /api/v1/webhooks': [{ needs: 'operator' }],
+  'GET /api/v1/webhooks/{webhook_id}': [{ needs: 'operator', ...onWebhook() }],
+  'PATCH /api/v1/webhooks/{webhook_id}': [{ needs: 'operator', ...onWebhook({ body: { description: 'Renamed' } }) }],
+  'DELETE /api/v1/webhooks/{webhook_id}': [{ needs: 'operator', ...onWebhook() }],
+  'POST /api/v1/webhooks/{webhook_id}/secret': [{ needs: 'operator', ...onWebhook({ body: {} }) }],
+  'GET /api/v1/webhooks/{webhook_id}/deliveries': [{ needs: 'operator', ...onWebhook() }],
+  'POST /api/v1/webhooks/{webhook_id}/deliveries/{event_id}/replay': [{ needs: 'operator', ...onWebhook() }],
+  'POST /api/v1/webhooks/{webhook_id}/replay': [{ needs: 'operator', ...onWebhook({ body: {} }) }],
+  'POST /api/v1/teams/{team_id}/webhooks': [
+    { needs: 'role', atLeast: 'admin', ...inTeam(() => ({ body: newWebhook })) },
+  ],
+  'GET /api/v1/teams/{team_id}/webhooks': [{ needs: 'role', atLeast: 'admin', ...inTeam() }],
+  'GET /api/v1/teams/{team_id}/webhooks/{webhook_id}': [{ needs: 'role', atLeast: 'admin', ...onTeamWebhook() }],
+  'PATCH /api/v1/teams/{team_id}/webhooks/{webhook_id}': [
+    { needs: 'role', atLeast: 'admin', ...onTeamWebhook({ body: { enabled: false } }) },
+  ],
+  'DELETE /api/v1/teams/{team_id}/webhooks/{webhook_id}': [{ needs: 'role', atLeast: 'admin', ...onTeamWebhook() }],
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/secret': [
+    { needs: 'role', atLeast: 'admin', ...onTeamWebhook({ body: {} }) },
+  ],
+  'GET /api/v1/teams/{team_id}/webhooks/{webhook_id}/deliveries': [
+    { needs: 'role', atLeast: 'admin', ...onTeamWebhook() },
+  ],
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/deliveries/{event_id}/replay': [
+    { needs: 'role', atLeast: 'admin', ...onTeamWebhook() },
+  ],
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/replay': [
+    { needs: 'role', atLeast: 'admin', ...onTeamWebhook({ body: {} }) },
+  ],
+
   'POST /api/v1/projects': [{ needs: 'session', ...withBody({ name: 'Mine' }) }],
   'GET /api/v1/projects': [{ needs: 'session' }],
   'GET /api/v1/projects/{project_id}': [{ needs: 'read', on: 'project', ...inProject() }],
@@ -444,6 +487,20 @@ describe('the authorization matrix', () => {
     const link = await createAt(`/media/${media}/share-links`, {}, person)
     return [id, generation.id, media, link.id] as const
   }
+  /** An operator and the owner of the team have each a webhook, for which the arrival of a member was recorded. */
+  const addWebhooks = async (team: string) => {
+    const { admin: sql } = app.services.database
+    await sql`delete from webhooks`
+    const webhook = (await createAt('/webhooks', newWebhook, by.operator)).id
+    const teamWebhook = (await createAt(`/teams/${team}/webhooks`, newWebhook, by.owner)).id
+    await sql`insert into team_members (team_id, user_id, role) values (${team}, ${by.other.id}, 'viewer')`
+    await sql`delete from team_members where team_id = ${team} and user_id = ${by.other.id}`
+    const eventOf = async (id: string) => {
+      const [row] = await sql<{ id: string }[]>`select event_id as id from webhook_deliveries where webhook_id = ${id}`
+      return row?.id ?? unknownId
+    }
+    return { webhook, event: await eventOf(webhook), teamWebhook, teamEvent: await eventOf(teamWebhook) }
+  }
   const build = async (): Promise<World> => {
     const { id: team } = await createAt('/teams', { name: 'A team' }, by.owner)
     for (const role of roles.slice(1)) await join(team, by[role], role)
@@ -466,12 +523,13 @@ describe('the authorization matrix', () => {
       invitation: (await createAt(`/teams/${team}/invitations`, guest, by.owner)).id,
       serviceKey: (await createAt('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
       session,
+      ...(await addWebhooks(team)),
       ids: Object.fromEntries(people.map((name) => [name, by[name].id])) as Record<Name, string>,
     }
   }
 
   beforeAll(async () => {
-    app = await startApp({ clock })
+    app = await startApp({ clock, safePost: async () => ({ status: 204, retryAfter: undefined }) })
     client = api(app.baseUrl)
     document = (await client.get('/docs/json')).body
     const expired = await register(client)

@@ -28,6 +28,7 @@ import { teams } from './black-box/teams.ts'
 import { tokens } from './black-box/tokens.ts'
 import { uploads } from './black-box/uploads.ts'
 import { users } from './black-box/users.ts'
+import { webhooks } from './black-box/webhooks.ts'
 
 // `documentation` is last: it compares the responses that the others received with the OpenAPI document.
 const groups: readonly Group[] = [
@@ -55,6 +56,7 @@ const groups: readonly Group[] = [
   models,
   credits,
   authzen,
+  webhooks,
   hiding,
   protocol,
   badInput,

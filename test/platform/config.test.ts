@@ -41,6 +41,7 @@ test('an empty environment is valid and means the embedded database', () => {
     openaiKey: undefined,
     openaiBaseUrl: 'https://api.openai.com/v1',
     openaiOutputHosts: [],
+    webhookInternalHosts: [],
     logLevel: 'info',
   })
   expect(config).toMatchObject({ passwordMinLength: 8, passwordWords: [], passwordBreachUrl: undefined })
@@ -104,6 +105,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       OPENAI_API_KEY: 'sk-secret',
       OPENAI_BASE_URL: 'http://localhost:8000/v1/',
       OPENAI_OUTPUT_HOSTS: 'images.example.com',
+      WEBHOOK_INTERNAL_HOSTS: 'billing.internal:8080, 10.0.0.7:80,[::1]:9000',
     }),
   ).toEqual({
     host: '::1',
@@ -163,6 +165,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     openaiKey: 'sk-secret',
     openaiBaseUrl: 'http://localhost:8000/v1',
     openaiOutputHosts: ['images.example.com'],
+    webhookInternalHosts: ['billing.internal:8080', '10.0.0.7:80', '[::1]:9000'],
     drainDelayMs: 15_000,
     drainMs: 0,
     logLevel: 'warn',

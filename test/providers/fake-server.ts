@@ -102,10 +102,11 @@ export const startFakeServer = async (): Promise<FakeServer> => {
 /** Connects to a fake server for every address, and records the host and addresses that were requested. */
 export const connectToFake = ({ port }: FakeServer) => {
   const connections: { host: string; addresses: readonly string[] }[] = []
-  const connect: Connect = (url, addresses, { headers, signal }) => {
+  const connect: Connect = (url, addresses, { method = 'GET', headers, signal }) => {
     connections.push({ host: url.hostname, addresses })
     const path = `${url.pathname}${url.search}`
-    return request({ host: '127.0.0.1', port, path, agent: false, signal, headers: { ...headers, host: url.host } })
+    const sent = { ...headers, host: url.host }
+    return request({ host: '127.0.0.1', port, path, method, agent: false, signal, headers: sent })
   }
   return { connect, connections }
 }

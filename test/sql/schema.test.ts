@@ -43,6 +43,7 @@ describe('in the schema', () => {
     'sessions_user_id_fkey',
     'share_links_created_by_fkey',
     'team_invitations_invited_by_fkey',
+    'webhooks_responsible_id_fkey',
   ]
 
   test('every foreign key whose target can be deleted has an index, so that a deletion does not scan the table', async () => {

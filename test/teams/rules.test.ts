@@ -9,6 +9,7 @@ const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> =
   update: [true, true, false, false, false],
   manage_members: [true, true, false, false, false],
   invite: [true, true, false, false, false],
+  manage_webhooks: [true, true, false, false, false],
   remove: [true, false, false, false, false],
   transfer: [true, false, false, false, false],
 }

@@ -55,7 +55,7 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
 export const startBackgroundTasks = (
   { database, admissions, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
-  { identity, idempotency, welcome, shareLinks, cancellations, mediaStorage }: Features,
+  { identity, idempotency, welcome, shareLinks, cancellations, mediaStorage, webhookSender }: Features,
   stack: AsyncDisposableStack,
 ): void => {
   const accessRepair = createAccessRepair({
@@ -81,6 +81,7 @@ export const startBackgroundTasks = (
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
+    { name: 'purge webhook events', intervalMs: purgeMs, run: webhookSender.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
     { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.poll },

@@ -63,6 +63,7 @@ import { createTeamStore } from '../../teams/store.ts'
 import type { AccessParts } from './access.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeLimits } from './limits.ts'
+import { composeWebhooks } from './webhooks.ts'
 
 /** After this long without an instance that has its model, a job may be leased by any instance, which fails it. */
 const strandedMs = 86_400_000
@@ -356,6 +357,7 @@ export const composeFeatures = (
     ...media,
     ...generations,
     ...accounts,
+    ...composeWebhooks(infrastructure, accessParts, operators, stack),
     projects: createProjects({
       store: createProjectStore(database.read, listingStore),
       access,

@@ -24,6 +24,7 @@ import {
   type PoolSize,
 } from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
+import type { SafePost } from '../../platform/safe-post.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
 import { prepareDatabase } from '../prepare-database.ts'
@@ -40,6 +41,8 @@ export type Overrides = {
   onNotice?: (text: string, pool: PoolName) => void
   /** Fetches the outputs of providers. */
   safeFetch?: SafeFetch
+  /** Sends events to webhooks. */
+  safePost?: SafePost
   /** Makes hashing cheap, for tests that are not about passwords. */
   passwordCost?: Argon2Cost
   /** Shortens leases and the intervals of the outbox, for tests. */
@@ -167,6 +170,7 @@ export const composeInfrastructure = async (
     objects,
     objectProbe: createObjectProbe({ objects, clock: systemClock, log }),
     safeFetch: overrides.safeFetch,
+    safePost: overrides.safePost,
     cacheTiming: overrides.cacheTiming,
   }
 }

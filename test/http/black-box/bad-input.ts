@@ -453,6 +453,24 @@ const routesWithInput = [
   'DELETE /api/v1/teams/{team_id}/invitations/{invitation_id}',
   'POST /api/v1/teams/invitations/accept',
   'POST /api/v1/teams/invitations/decline',
+  'POST /api/v1/webhooks',
+  'GET /api/v1/webhooks',
+  'GET /api/v1/webhooks/{webhook_id}',
+  'PATCH /api/v1/webhooks/{webhook_id}',
+  'DELETE /api/v1/webhooks/{webhook_id}',
+  'POST /api/v1/webhooks/{webhook_id}/secret',
+  'GET /api/v1/webhooks/{webhook_id}/deliveries',
+  'POST /api/v1/webhooks/{webhook_id}/deliveries/{event_id}/replay',
+  'POST /api/v1/webhooks/{webhook_id}/replay',
+  'POST /api/v1/teams/{team_id}/webhooks',
+  'GET /api/v1/teams/{team_id}/webhooks',
+  'GET /api/v1/teams/{team_id}/webhooks/{webhook_id}',
+  'PATCH /api/v1/teams/{team_id}/webhooks/{webhook_id}',
+  'DELETE /api/v1/teams/{team_id}/webhooks/{webhook_id}',
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/secret',
+  'GET /api/v1/teams/{team_id}/webhooks/{webhook_id}/deliveries',
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/deliveries/{event_id}/replay',
+  'POST /api/v1/teams/{team_id}/webhooks/{webhook_id}/replay',
   'POST /api/v1/projects',
   'GET /api/v1/projects',
   'GET /api/v1/projects/{project_id}',
@@ -489,7 +507,9 @@ const routesWithInput = [
 ]
 
 /** The routes whose body is validated; the document must agree. */
-const routesWithBody = routesWithInput.filter((name) => /^(POST|PUT|PATCH)/.test(name) && !/(leave|cancel)$/.test(name))
+const routesWithBody = routesWithInput.filter(
+  (name) => /^(POST|PUT|PATCH)/.test(name) && !/(leave|cancel|event_id[}][/]replay)$/.test(name),
+)
 
 const answersOf = async (world: World, route: Route, cases: readonly Case[], token: string) => {
   const wrong: string[] = []
@@ -549,7 +569,9 @@ export const badInput: Group = (world) =>
     /** The credential of a caller whose input is read; undefined if the run cannot have it. */
     const credentialFor = (name: string): string | undefined => {
       if (name.includes(' /access/v1/')) return key
-      return /[/]v1[/](service-keys|users|security|credits[/]grants)/.test(name) ? operator?.token : person.token
+      return /[/]v1[/](service-keys|users|webhooks|security|credits[/]grants)/.test(name)
+        ? operator?.token
+        : person.token
     }
 
     test('the suite covers every documented route with input', () => {

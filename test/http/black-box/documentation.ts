@@ -55,7 +55,8 @@ const codesOfOperators: readonly FaultCode[] = [
   'team.new_owner_full',
 ]
 const isOfOperators = ({ template }: Route) =>
-  isAuthzen({ template }) || /^[/]api[/]v1[/](service-keys|users|security|performance|credits[/]grants)/.test(template)
+  isAuthzen({ template }) ||
+  /^[/]api[/]v1[/](service-keys|users|webhooks|security|performance|credits[/]grants)/.test(template)
 
 /** Routes that do not answer JSON, by the last segment of their path. */
 const ownTypes: Readonly<Record<string, string>> = {

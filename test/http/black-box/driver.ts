@@ -13,6 +13,9 @@ import {
 import { createRouteFinder, type Document, misfits, nameOf } from './document.ts'
 import { sendRaw, type WireAnswer } from './wire.ts'
 
+/** Of receivers of webhooks on the machine of the server; a run takes the first that is free. */
+export const receiverPorts = [43_101, 43_102, 43_103, 43_104, 43_105, 43_106, 43_107, 43_108]
+
 export const sharedOrigin = 'https://app.example.com'
 
 /** Limits are on. The figures of the plans are in no test's way; operators lower those of single accounts. */
@@ -28,6 +31,7 @@ const highFigures = Object.fromEntries([
 export const blackBoxEnvironment: Readonly<Record<string, string>> = {
   LIMITS: 'on',
   ...Object.fromEntries(Object.entries(highFigures).map(([name, figure]) => [name, String(figure)])),
+  WEBHOOK_INTERNAL_HOSTS: receiverPorts.map((port) => `127.0.0.1:${port}`).join(','),
   CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
 }
 

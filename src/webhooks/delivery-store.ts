@@ -1,0 +1,181 @@
+import type { Queryable, Sql } from '../platform/postgres.ts'
+import type { DeliveryError, EventType } from './model.ts'
+import { failingFrom, isAuthorized } from './store.ts'
+
+/** A delivery leased to this sender. */
+export type LeasedDelivery = {
+  readonly webhook_id: string
+  readonly event_id: string
+  /** Counted from 1, over all attempts. The fencing token: a later lease has a higher one. */
+  readonly attempts: number
+  readonly queued_at: Date
+  readonly type: EventType
+  readonly data: Record<string, unknown>
+  readonly occurred_at: Date
+  readonly url: string
+  readonly is_internal_allowed: boolean
+  /** Consecutive failures of the webhook before this attempt. */
+  readonly failures: number
+  readonly secret: Uint8Array
+  readonly previous_secret: Uint8Array | null
+}
+
+type Fence = Pick<LeasedDelivery, 'webhook_id' | 'event_id' | 'attempts'>
+
+export type Failure = {
+  readonly error: DeliveryError
+  readonly status: number | null
+  /** When to try again; null: never. */
+  readonly retryAt: Date | null
+  readonly now: Date
+  /** Disables the webhook. */
+  readonly isGone: boolean
+}
+
+export type Pause = { readonly minMs: number; readonly maxMs: number }
+
+type Leasing = {
+  readonly now: Date
+  /** When the events are due that no sender has noticed before. */
+  readonly settledAt: Date
+  readonly leaseUntil: Date
+  readonly limit: number
+  readonly perWebhook: number
+  /** How many deliveries of each webhook this sender has under way. */
+  readonly underWay: ReadonlyMap<string, number>
+}
+
+/** What a sender does with deliveries. Every result requires that its attempt is the last one, and else changes nothing. */
+export const createDeliveryStore = (sql: Sql) => {
+  /** Condition on a delivery `d`: the first of its resource that is pending, and not under way. */
+  const isFirst = (on: Queryable, now: Date) => on`
+    d.state = 'pending' and coalesce(d.lease_until <= ${now}, true)
+    and (
+      select b.ordinal from webhook_deliveries b
+       where b.webhook_id = d.webhook_id and b.resource = d.resource and b.state <> 'delivered' and b.state <> 'failed'
+         and b.ordinal < d.ordinal
+       order by b.ordinal limit 1) is null`
+  const isAttempt = (on: Queryable, { webhook_id, event_id, attempts }: Fence) => on`
+    webhook_id = ${webhook_id} and event_id = ${event_id} and attempts = ${attempts} and state = 'pending'`
+
+  return {
+    /**
+     * Leases up to `limit` deliveries that are due, the oldest of each webhook first, and no delivery before an earlier pending
+     * one of its webhook and resource has ended. Webhooks with the fewest under way come first. Of up to `limit` failing webhooks
+     * it leases one delivery, due or not, that was tried least recently: so one that always fails does not keep its webhook
+     * failing. Locks the deliveries for update and skips locked ones, so it never waits. A delivery whose lease has expired is
+     * leased again.
+     *
+     * Cost: one index probe for each webhook with pending deliveries, and one for each pending delivery that waits behind an
+     * earlier one of its resource; without pending deliveries two probes.
+     */
+    lease: ({ now, settledAt, leaseUntil, limit, perWebhook, underWay }: Leasing): Promise<LeasedDelivery[]> => sql`
+      with recursive noticed as (
+        update webhook_deliveries set due_at = ${settledAt} where due_at is null and state = 'pending'
+      ), waiting (id) as (
+        (select webhook_id from webhook_deliveries where state = 'pending' order by webhook_id limit 1)
+        union all
+        select (select d.webhook_id from webhook_deliveries d
+                 where d.state = 'pending' and d.webhook_id > waiting.id order by d.webhook_id limit 1)
+          from waiting where waiting.id is not null
+      ), open as (
+        select w.id, w.failures >= ${failingFrom} as is_failing, ${perWebhook} - coalesce(busy.count, 0) as room
+          from waiting join webhooks w using (id)
+          left join unnest(${[...underWay.keys()]}::uuid[], ${[...underWay.values()]}::integer[]) busy (id, count) using (id)
+         where w.enabled and coalesce(w.resume_at <= ${now}, true) and ${isAuthorized(sql)}
+         order by coalesce(busy.count, 0), random()
+      ), chosen as (
+        (select d.webhook_id, d.event_id from open cross join lateral (
+           select d.webhook_id, d.event_id from webhook_deliveries d
+            where not open.is_failing and d.webhook_id = open.id and d.due_at <= ${now} and ${isFirst(sql, now)}
+            order by d.ordinal limit greatest(open.room, 0) for update skip locked) d
+          limit ${limit})
+        union all
+        (select d.webhook_id, d.event_id from open cross join lateral (
+           select d.webhook_id, d.event_id from webhook_deliveries d
+            where open.is_failing and open.room = ${perWebhook} and d.webhook_id = open.id and d.due_at is not null
+              and ${isFirst(sql, now)}
+            order by d.last_attempt_at nulls first, d.ordinal limit 1 for update skip locked) d
+          limit ${limit})
+      )
+      update webhook_deliveries d
+         set attempts = d.attempts + 1, last_attempt_at = ${now}, lease_until = ${leaseUntil}
+        from chosen, webhooks w, webhook_events e
+       where d.webhook_id = chosen.webhook_id and d.event_id = chosen.event_id and w.id = d.webhook_id and e.id = d.event_id
+      returning d.webhook_id, d.event_id, d.attempts, d.queued_at, e.type, e.data, e.occurred_at, w.url, w.failures, w.secret,
+                w.team_id is null as is_internal_allowed,
+                case when w.previous_secret_until > ${now} then w.previous_secret end as previous_secret`,
+
+    /** The webhook is no longer failing. */
+    complete: async (attempt: Fence, status: number, now: Date): Promise<void> => {
+      await sql`
+        with done as (
+          update webhook_deliveries
+             set state = 'delivered', delivered_at = ${now}, lease_until = null, response_status = ${status}, error = null
+           where ${isAttempt(sql, attempt)} returning webhook_id
+        )
+        update webhooks set failures = 0, resume_at = null, last_success_at = ${now}
+         where id in (select webhook_id from done)
+           and (failures > 0 or coalesce(last_success_at < ${now}::timestamptz - interval '1 minute', true))`
+    },
+
+    /** Counts the failure of the webhook too: a failing one pauses, each time for twice as long, up to a limit. */
+    fail: async (attempt: Fence, { error, status, retryAt, now, isGone }: Failure, pause: Pause): Promise<void> => {
+      await sql`
+        with tried as (
+          update webhook_deliveries
+             set state = case when ${retryAt}::timestamptz is null then 'failed' else 'pending' end,
+                 due_at = coalesce(${retryAt}::timestamptz, due_at), lease_until = null, response_status = ${status}, error = ${error}
+           where ${isAttempt(sql, attempt)} returning webhook_id
+        )
+        update webhooks
+           set failures = failures + 1,
+               resume_at = case when failures + 1 >= ${failingFrom} then ${now}::timestamptz + interval '1 millisecond' * least(
+                 ${pause.minMs} * power(2, least(failures + 1 - ${failingFrom}, 30)), ${pause.maxMs}) end,
+               gone = gone or ${isGone}, enabled = enabled and not ${isGone}
+         where id in (select webhook_id from tried)`
+    },
+
+    /** Gives a lease back: the attempt was not made. */
+    release: async (attempt: Fence): Promise<void> => {
+      await sql`update webhook_deliveries set lease_until = null where ${isAttempt(sql, attempt)}`
+    },
+
+    /** Makes all waiting deliveries of a webhook due: its receiver is back. */
+    resume: async (webhookId: string, now: Date): Promise<void> => {
+      await sql`
+        update webhook_deliveries set due_at = ${now}
+         where webhook_id = ${webhookId} and state = 'pending' and due_at > ${now} and lease_until is null`
+    },
+
+    /**
+     * Ends deliveries that were queued before `hopelessBefore` to webhooks that have answered none since, and removes events
+     * before `eventsBefore`, with their deliveries, and deliveries whose webhook is removed. At most `limit` of each.
+     */
+    purge: async ({
+      hopelessBefore,
+      eventsBefore,
+      limit,
+    }: {
+      hopelessBefore: Date
+      eventsBefore: Date
+      limit: number
+    }) => {
+      await sql`
+        update webhook_deliveries d set state = 'failed', lease_until = null
+         where (webhook_id, event_id) in (
+           select p.webhook_id, p.event_id from webhook_deliveries p join webhooks w on w.id = p.webhook_id
+            where p.state = 'pending' and p.queued_at < ${hopelessBefore} and coalesce(w.last_success_at < p.queued_at, true)
+            limit ${limit} for update of p skip locked)`
+      await sql`
+        delete from webhook_deliveries where (webhook_id, event_id) in (
+          select d.webhook_id, d.event_id from webhook_deliveries d
+           where not exists (select from webhooks w where w.id = d.webhook_id) limit ${limit} for update skip locked)`
+      await sql`
+        delete from webhook_events where id in (
+          select id from webhook_events where occurred_at < ${eventsBefore} order by occurred_at limit ${limit})`
+    },
+  }
+}
+
+export type DeliveryStore = ReturnType<typeof createDeliveryStore>
