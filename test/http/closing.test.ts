@@ -347,6 +347,7 @@ const columnsOfPeople: Readonly<Record<string, 'erased' | 'id'>> = {
   'share_links.created_by': 'erased',
   'team_invitations.invited_by': 'id',
   'team_members.user_id': 'erased',
+  'webhooks.responsible_id': 'id',
 }
 
 test('every column that refers to an account is known to the closing of accounts', async () => {
