@@ -1,4 +1,5 @@
 import http from 'node:http'
+import { serveInTurns } from './serve-in-turns.ts'
 
 export type Fetch = (request: Request) => Response | Promise<Response>
 
@@ -84,6 +85,7 @@ const bunListener = (): BoundListener => {
     listen: (fetch, options) => {
       // Read-only in the types, as in Node; Bun reads it as the limit of its servers.
       Object.assign(http, { maxHeaderSize: maxHeaderBytes })
+      const fetchInTurns = serveInTurns(fetch)
       try {
         // In production Bun shares ports by default: a second server would take half of the connections.
         const reusePort = options.reusePort ?? false
@@ -93,8 +95,8 @@ const bunListener = (): BoundListener => {
           reusePort,
           fetch: (request) =>
             request.url.charCodeAt(0) === slash && request.headers.get('host') === null
-              ? fetch(withHost(request))
-              : fetch(request),
+              ? fetchInTurns(withHost(request))
+              : fetchInTurns(request),
           idleTimeout: idleTimeoutS,
           maxRequestBodySize: maxBodyBytes,
           ...(options.onFailure && { error: options.onFailure }),
