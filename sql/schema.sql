@@ -1902,6 +1902,17 @@ CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.flags FOR EACH STATE
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.flags REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_flags();
 comment on table flags is 'Switches for operators. A flag without a row is on.';
 
+create table former_addresses (
+  email text not null,
+  user_id uuid not null,
+  expires_at timestamp with time zone not null,
+  constraint former_addresses_pkey PRIMARY KEY (email),
+  constraint former_addresses_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX former_addresses__expires_at ON public.former_addresses USING btree (expires_at);
+CREATE INDEX former_addresses__user_id ON public.former_addresses USING btree (user_id);
+comment on table former_addresses is 'E-mail addresses that an account had until lately. Until expires_at their owners can undo the change, so no other account can get them.';
+
 create table generation_favorites (
   user_id uuid not null,
   generation_id uuid not null,
@@ -2048,6 +2059,18 @@ comment on table known_devices is 'Devices on which an account has signed in. Fa
 comment on column known_devices.token_hash is 'SHA-256 of the device token.';
 comment on column known_devices.session_id is 'The session that the last sign-in with this token opened. Null once that session is purged.';
 
+create table mail_counts (
+  recipient_hash bytea not null,
+  template text not null,
+  hour timestamp with time zone not null,
+  mails integer not null,
+  constraint mail_counts_pkey PRIMARY KEY (recipient_hash, template, hour),
+  constraint mail_counts__recipient_hash_length CHECK ((length(recipient_hash) = 32))
+);
+CREATE INDEX mail_counts__hour ON public.mail_counts USING btree (hour);
+comment on table mail_counts is 'How many mails of a kind an address got in an hour, so that no address is flooded. Kept for two hours.';
+comment on column mail_counts.recipient_hash is 'HMAC of the canonical e-mail address under a key derived from SECRET.';
+
 create table media (
   id uuid not null,
   generation_id uuid,
@@ -2130,7 +2153,28 @@ CREATE INDEX notices__created_at ON public.notices USING btree (created_at);
 CREATE INDEX notices__unsent ON public.notices USING btree (created_at) WHERE (sent_at IS NULL);
 comment on table notices is 'Messages to the owner of an account, at most one of each kind a day.';
 comment on column notices.details is 'Where and when, never a secret.';
-comment on column notices.sent_at is 'Null until it was sent.';
+comment on column notices.sent_at is 'When its mail was enqueued. Null: it was not.';
+
+create table one_time_tokens (
+  token_hash bytea not null,
+  purpose text not null,
+  user_id uuid,
+  data jsonb not null,
+  created_at timestamp with time zone not null,
+  expires_at timestamp with time zone not null,
+  used_at timestamp with time zone,
+  constraint one_time_tokens_pkey PRIMARY KEY (token_hash),
+  constraint one_time_tokens_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint one_time_tokens__purpose CHECK ((purpose ~ '^[a-z]+(_[a-z]+)*$'::text)),
+  constraint one_time_tokens__token_hash_length CHECK ((length(token_hash) = 32))
+);
+CREATE INDEX one_time_tokens__expires_at ON public.one_time_tokens USING btree (expires_at);
+CREATE INDEX one_time_tokens__user_id ON public.one_time_tokens USING btree (user_id, purpose) WHERE (user_id IS NOT NULL);
+comment on table one_time_tokens is 'Tokens that are sent to a person and can be used once, each for one purpose.';
+comment on column one_time_tokens.token_hash is 'SHA-256 of the purpose and the token.';
+comment on column one_time_tokens.user_id is 'The account it is about. Null: none yet.';
+comment on column one_time_tokens.data is 'What its use changes, such as a new e-mail address.';
+comment on column one_time_tokens.used_at is 'When it was used or revoked. Null: it was not.';
 
 create table order_cancellations (
   generation_id uuid not null,
@@ -2143,6 +2187,34 @@ create table order_cancellations (
 CREATE INDEX order_cancellations__due_at ON public.order_cancellations USING btree (due_at);
 comment on table order_cancellations is 'Orders to cancel at a provider. Written in the transaction that removes the job, deleted when the provider has confirmed.';
 comment on column order_cancellations.generation_id is 'No foreign key: the generation may be deleted.';
+
+create table outbound_tasks (
+  id uuid not null,
+  kind text not null,
+  payload jsonb not null,
+  dedupe_key text,
+  ordering_key text,
+  user_id uuid,
+  position bigint generated always as identity not null,
+  created_at timestamp with time zone not null,
+  run_at timestamp with time zone not null,
+  attempt integer default 0 not null,
+  failures integer default 0 not null,
+  constraint outbound_tasks_pkey PRIMARY KEY (id),
+  constraint outbound_tasks__dedupe_key UNIQUE (kind, dedupe_key),
+  constraint outbound_tasks__kind CHECK ((kind ~ '^[a-z]+(_[a-z]+)*$'::text))
+);
+CREATE INDEX outbound_tasks__due ON public.outbound_tasks USING btree (kind, run_at, "position");
+CREATE INDEX outbound_tasks__ordering_key ON public.outbound_tasks USING btree (kind, ordering_key, "position") WHERE (ordering_key IS NOT NULL);
+CREATE INDEX outbound_tasks__user_id ON public.outbound_tasks USING btree (user_id) WHERE (user_id IS NOT NULL);
+comment on table outbound_tasks is 'Work that reaches outside: inserted in the transaction of the change that causes it, deleted when it is done.';
+comment on column outbound_tasks.payload is 'For the handler of the kind. Secrets and addresses in it are sealed.';
+comment on column outbound_tasks.dedupe_key is 'Of the unfinished tasks of a kind at most one has it. Null: any number.';
+comment on column outbound_tasks.ordering_key is 'Tasks of a kind with the same key run one after the other, by position. Null: in no order.';
+comment on column outbound_tasks.user_id is 'Whose personal data it may hold: closing the account deletes it. No foreign key, because its lock would break the lock order.';
+comment on column outbound_tasks.run_at is 'When it is due. A worker that leases it sets this to the end of its lease.';
+comment on column outbound_tasks.attempt is 'Fencing token: a worker may finish only the attempt that it leased.';
+comment on column outbound_tasks.failures is 'Attempts that failed. One whose lease expired does not count.';
 
 create table pending_welcomes (
   user_id uuid not null,
