@@ -21,3 +21,6 @@ export const isDateTime = (text: string): boolean => {
   const utcYear = new Date(text).getUTCFullYear()
   return utcYear >= 1 && utcYear <= 9_999
 }
+
+/** A time for people, in UTC and to the minute: `2026-01-31 14:05 UTC`. */
+export const timeText = (ms: number): string => `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')} UTC`

@@ -69,12 +69,17 @@ export const startApp = async ({
     return closed
   }
   try {
-    services = await createServices({ ...defaults, ...config, secret: config?.secret ?? testSecret }, connection, {
-      log: createLog('silent'),
-      passwordCost: cheapPasswords,
-      ...(onStatement && { onStatement: (text, pool) => pool !== 'batch' && onStatement(text) }),
-      ...overrides,
-    })
+    // Mails are the subject of few tests; those give settings and take the mails: see `createMailbox`.
+    services = await createServices(
+      { ...defaults, mail: undefined, ...config, secret: config?.secret ?? testSecret },
+      connection,
+      {
+        log: createLog('silent'),
+        passwordCost: cheapPasswords,
+        ...(onStatement && { onStatement: (text, pool) => pool !== 'batch' && onStatement(text) }),
+        ...overrides,
+      },
+    )
     if (!warmUp) services.warmUp.stop()
     const listener = createListener()
     const app = createApp(services, listener.addressOf)
