@@ -20,6 +20,8 @@ import { addRateLimit, createResponder, type Responder } from './http/responder.
 import { toFault } from './http/to-fault.ts'
 import { exportRoutes } from './identity/export/routes.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
+import { recoveryPageRoutes } from './identity/recovery/page-routes.ts'
+import { recoveryRoutes } from './identity/recovery/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { createAdmittedDeadlines } from './kit/admitted-deadline.ts'
@@ -196,6 +198,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(docsRoutes(responder))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
     .use(exportRoutes({ ...services, responder, addressOf: addresses.of }))
+    .use(recoveryRoutes({ ...services, addressOf: addresses.of }))
+    .use(recoveryPageRoutes(responder))
     .use(userRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
     .use(limitRoutes({ ...services, addressOf: addresses.of }))

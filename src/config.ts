@@ -6,6 +6,7 @@ import { isId } from './kit/id.ts'
 import { isOriginPattern } from './kit/origin.ts'
 import { checkVariables } from './limits/misspelt-variables.ts'
 import { type Policy, readPolicy } from './limits/policy.ts'
+import { type MailSettings, readMail } from './mail/settings.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 import { findCpuQuota } from './platform/cpu-quota.ts'
 
@@ -86,6 +87,10 @@ export type Config = {
   readonly openaiOutputHosts: readonly string[]
   /** Receivers in our own network that webhooks of operators may reach, each as `host:port`. */
   readonly webhookInternalHosts: readonly string[]
+  /** Undefined: this deployment sends no mail. */
+  readonly mail: MailSettings | undefined
+  /** Whether an account can sign in only once its e-mail address is verified. Needs mail. */
+  readonly requireVerifiedEmail: boolean
   /** How long the instance serves after it has stopped being ready. */
   readonly drainDelayMs: number
   readonly drainMs: number
@@ -243,6 +248,43 @@ const checkFigures = (env: Environment, problems: string[], notes: string[]): vo
   for (const name of foreign) notes.push(`${name} is not a setting of Velro, and has no effect`)
 }
 
+/** Of each process: the cores for hashing, and those that requests leave. */
+const countCores = (processes: number) => {
+  const quota = findCpuQuota()
+  const cores = Math.floor(Math.min(availableParallelism(), quota ?? Number.POSITIVE_INFINITY))
+  const spareCores = Math.floor((cores - 1) / processes)
+  /** Hashing has low priority, which does not help under a quota: it is used up for all threads at once. */
+  const hashCores = quota === undefined ? Math.floor(cores / processes) : spareCores
+  return { hashCores, spareCores }
+}
+
+const readBaseUrl = (name: string, given: string, problems: string[]) => {
+  if (!isBaseUrl(given)) problems.push(`${name} must be an http or https URL without a query or a fragment`)
+  return given.replace(/\/+$/, '')
+}
+
+/** The providers of models. */
+const readProviders = (
+  text: (name: string) => string | undefined,
+  list: (name: string, accepts: (item: string) => boolean, what: string) => readonly string[],
+  problems: string[],
+) => {
+  const key = (name: string, given: string | undefined) => {
+    if (given !== undefined && !/^[\x21-\x7e]+$/.test(given))
+      problems.push(`${name} must be printable ASCII without spaces`)
+    return given
+  }
+  const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a domain such as fal.media, in lower case')
+  return {
+    falKey: key('FAL_KEY', text('FAL_KEY')),
+    falQueueUrl: readBaseUrl('FAL_QUEUE_URL', text('FAL_QUEUE_URL') ?? 'https://queue.fal.run', problems),
+    falOutputHosts: falOutputHosts.length > 0 ? falOutputHosts : Object.freeze(['fal.media']),
+    openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
+    openaiBaseUrl: readBaseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1', problems),
+    openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
+  }
+}
+
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
@@ -298,23 +340,8 @@ export const parseConfig = (env: Environment): Config => {
   }
   const dataDirectory = text('DATA_DIR') ?? '.velro'
 
-  const key = (name: string, given: string | undefined) => {
-    if (given !== undefined && !/^[\x21-\x7e]+$/.test(given))
-      problems.push(`${name} must be printable ASCII without spaces`)
-    return given
-  }
-  const baseUrl = (name: string, given: string) => {
-    if (!isBaseUrl(given)) problems.push(`${name} must be an http or https URL without a query or a fragment`)
-    return given.replace(/\/+$/, '')
-  }
-  const falOutputHosts = list('FAL_OUTPUT_HOSTS', isHostName, 'a domain such as fal.media, in lower case')
-
   const processes = integer('WEB_CONCURRENCY', 1, 1, 64)
-  const quota = findCpuQuota()
-  const cores = Math.floor(Math.min(availableParallelism(), quota ?? Number.POSITIVE_INFINITY))
-  const spareCores = Math.floor((cores - 1) / processes)
-  /** Hashing has low priority, which does not help under a quota: it is used up for all threads at once. */
-  const hashCores = quota === undefined ? Math.floor(cores / processes) : spareCores
+  const { hashCores, spareCores } = countCores(processes)
   const adminGiven = text('ADMIN_EMAIL')
   const adminEmail = adminGiven && canonicalEmail(adminGiven)
   if (adminGiven !== undefined && !/^[^\s@]+@[^\s@]+$/.test(adminEmail ?? '')) {
@@ -327,9 +354,17 @@ export const parseConfig = (env: Environment): Config => {
   /** With a provider that is paid, credits are worth money. */
   const costsMoney = text('FAL_KEY') !== undefined || text('OPENAI_API_KEY') !== undefined
 
+  const port = integer('PORT', 3000, 0, 65_535)
+  const requireVerifiedEmail = oneOf('REQUIRE_VERIFIED_EMAIL', ['on', 'off'], 'off') === 'on'
+  const mail = readMail(
+    text,
+    { isDeployment: databaseUrl !== undefined, publicUrl, port, requireVerifiedEmail },
+    problems,
+  )
+
   const config: Config = {
     host: text('HOST'),
-    port: integer('PORT', 3000, 0, 65_535),
+    port,
     processes,
     databaseUrl,
     redisUrl,
@@ -353,7 +388,7 @@ export const parseConfig = (env: Environment): Config => {
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
     passwordMinLength: integer('PASSWORD_MIN_LENGTH', 8, 8, 64),
     passwordWords: list('PASSWORD_WORDS', isPasswordWord, 'a word of 3 to 64 characters'),
-    passwordBreachUrl: breachUrl === undefined ? undefined : baseUrl('PASSWORD_BREACH_URL', breachUrl),
+    passwordBreachUrl: breachUrl === undefined ? undefined : readBaseUrl('PASSWORD_BREACH_URL', breachUrl, problems),
     hashWorkers: integer('HASH_WORKERS', Math.max(1, hashCores), 1, 64),
     hashQueue: integer('HASH_QUEUE', 128, 1, 10_000),
     renderWorkers: integer('RENDER_WORKERS', Math.max(1, spareCores), 1, 64),
@@ -371,17 +406,14 @@ export const parseConfig = (env: Environment): Config => {
     welcomeAccountsPerAddress: integer('WELCOME_CREDITS_PER_ADDRESS', costsMoney ? 5 : 0, 0, 1_000_000),
     accessTokenTtlMs: integer('ACCESS_TOKEN_SECONDS', 900, 60, maxAccessTokenTtlMs / 1_000) * 1_000,
     requestTimeoutMs: integer('REQUEST_TIMEOUT_MS', 5_000, 100, 60_000),
-    falKey: key('FAL_KEY', text('FAL_KEY')),
-    falQueueUrl: baseUrl('FAL_QUEUE_URL', text('FAL_QUEUE_URL') ?? 'https://queue.fal.run'),
-    falOutputHosts: falOutputHosts.length > 0 ? falOutputHosts : Object.freeze(['fal.media']),
-    openaiKey: key('OPENAI_API_KEY', text('OPENAI_API_KEY')),
-    openaiBaseUrl: baseUrl('OPENAI_BASE_URL', text('OPENAI_BASE_URL') ?? 'https://api.openai.com/v1'),
-    openaiOutputHosts: list('OPENAI_OUTPUT_HOSTS', isHostName, 'a domain such as images.example.com, in lower case'),
+    ...readProviders(text, list, problems),
     webhookInternalHosts: list(
       'WEBHOOK_INTERNAL_HOSTS',
       isHostAndPort,
       'a host and a port such as billing.internal:8080, in lower case',
     ),
+    mail,
+    requireVerifiedEmail,
     drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),

@@ -101,6 +101,17 @@ export const catalogue = {
     status: 422,
     message: 'This password was found in a data breach of another service; choose another one',
   },
+  'identity.email_not_verified': {
+    status: 403,
+    message:
+      'The e-mail address of this account must be verified first; POST /api/v1/auth/verify-email sends the mail again',
+  },
+  'one_time_token.not_found': { status: 404, message: 'The link does not exist, or is for something else' },
+  'one_time_token.gone': { status: 410, message: 'The link was used already, or has expired; ask for a new one' },
+  'mail.not_configured': {
+    status: 503,
+    message: 'This needs a mail, and this deployment sends none; an operator must set SMTP_URL',
+  },
   'identity.busy': { status: 503, message: 'The server is handling too many sign-ins; try again', retryAfterS: 1 },
   'identity.sign_in_paused': {
     status: 429,
@@ -200,6 +211,10 @@ export const catalogue = {
   'team.new_owner_inactive': { status: 409, message: 'The account of the new owner must be active' },
   'team.member_not_found': { status: 404, message: 'This person is not a member of the team' },
   'team.already_member': { status: 409, message: 'This person is already a member of the team' },
+  'team.invitation_gone': {
+    status: 410,
+    message: 'The invitation was accepted, declined or cancelled already, or has expired',
+  },
   'team.invitation_not_found': {
     status: 404,
     message: 'The invitation does not exist, is not for you, or is no longer open',
@@ -437,6 +452,7 @@ export const titles: Readonly<Record<number, string>> = {
   405: 'Method Not Allowed',
   408: 'Request Timeout',
   409: 'Conflict',
+  410: 'Gone',
   412: 'Precondition Failed',
   413: 'Content Too Large',
   415: 'Unsupported Media Type',

@@ -9,12 +9,19 @@ import { createLog, type Log } from './platform/log.ts'
 import { requireFreePort } from './platform/serve.ts'
 import { onTermination } from './platform/signals.ts'
 
-const greeting = (port: number, embedded: boolean, redis: boolean) => `
+/** Where mails go, for the greeting. */
+const describeMail = ({ mail }: Config): string => {
+  if (mail === undefined) return 'none is sent; set SMTP_URL'
+  return mail.server === undefined ? 'written to the log with its links; set SMTP_URL to send it' : 'SMTP_URL'
+}
+
+const greeting = (port: number, embedded: boolean, config: Config) => `
 Velro is ready on http://localhost:${port}
 
   API docs    http://localhost:${port}/docs
   Database    ${embedded ? 'embedded Postgres; set DATABASE_URL to use your own' : 'DATABASE_URL'}
-  Cache       ${redis ? 'memory, and REDIS_URL between instances' : 'memory alone; set REDIS_URL for one between instances'}
+  Cache       ${config.redisUrl === undefined ? 'memory alone; set REDIS_URL for one between instances' : 'memory, and REDIS_URL between instances'}
+  Mail        ${describeMail(config)}
 
 First call:
   curl -s http://localhost:${port}/api/v1/auth/register -H 'content-type: application/json' \\
@@ -91,7 +98,7 @@ const main = async (config: Config) => {
     },
   )
   await running.complete
-  if (supervisor === undefined) console.log(greeting(running.port, running.embedded, config.redisUrl !== undefined))
+  if (supervisor === undefined) console.log(greeting(running.port, running.embedded, config))
   else supervisor.reportReady(running.port)
 }
 

@@ -4,11 +4,14 @@ import { mkdtemp, readdir, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { linkFlows, linkVariableOf } from '../src/mail/settings.ts'
 import { reapFolder } from './harness/reaper.ts'
 import { startServer, type TestServer } from './harness.ts'
 
 const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
-const configSource = await readFile(new URL('../src/config.ts', import.meta.url), 'utf8')
+const [configSource, mailSource] = await Promise.all(
+  ['config.ts', 'mail/settings.ts'].map((name) => readFile(new URL(`../src/${name}`, import.meta.url), 'utf8')),
+)
 
 let server: TestServer
 
@@ -54,10 +57,10 @@ test('every variable of the configuration is in the table of the README, and no 
   const documented = [...table.matchAll(/^\| (`[^|]*`) \|/gm)].flatMap(([, cell = '']) =>
     [...cell.matchAll(/`([A-Z0-9_]+)`/g)].map(([, name = '']) => name),
   )
-  const read = [...configSource.matchAll(/(?:text|integer|list|oneOf)\(\s*'([A-Z0-9_]+)'/g)].map(
+  const read = [...`${configSource}${mailSource}`.matchAll(/(?:text|integer|list|oneOf)\(\s*'([A-Z0-9_]+)'/g)].map(
     ([, name = '']) => name,
   )
-  expect(documented.toSorted()).toEqual([...new Set(read)].toSorted())
+  expect(documented.toSorted()).toEqual([...new Set([...read, ...linkFlows.map(linkVariableOf)])].toSorted())
 })
 
 test('every file and folder that src/README.md names exists', async () => {

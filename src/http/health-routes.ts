@@ -20,7 +20,7 @@ type Reasons = { readonly notReady: string[]; readonly degraded: string[] }
 const probeMs = 1_000
 
 export const healthRoutes = (
-  { database, keys, lifecycle, clock, objectProbe, caches }: Services,
+  { database, keys, lifecycle, clock, objectProbe, caches, mail }: Services,
   addresses: Pick<ClientAddresses, 'hasUntrustedProxy'>,
 ) => {
   const startDeadline = createDeadlines(clock)
@@ -42,6 +42,7 @@ export const healthRoutes = (
       notReady: reachable ? [] : ['database.unavailable'],
       degraded: [
         ...(storing ? [] : ['storage.unavailable']),
+        ...(mail.isWorking() ? [] : ['mail.unavailable']),
         ...(reachable ? busReasons() : []),
         ...(addresses.hasUntrustedProxy ? ['proxy.untrusted'] : []),
       ],

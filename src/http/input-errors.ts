@@ -1,6 +1,7 @@
 import { ValueErrorType } from '@sinclair/typebox/errors'
 import type { InputProblem } from '../fault.ts'
 import { idPattern } from '../kit/id.ts'
+import { namePattern } from '../kit/plain-text.ts'
 import { emailPattern, modelIdPattern, notBlankPattern, secretPattern } from './schema-types.ts'
 
 /** The keywords that decide the words about a value; a schema of TypeBox has them all at the top. */
@@ -34,6 +35,8 @@ export const patternWords: Readonly<Record<string, string>> = {
   [secretPattern]: 'a token of 43 base64url characters',
   [modelIdPattern]: 'the id of a model, such as local/procedural',
   [notBlankPattern]: 'text with more than white space in it',
+  [namePattern]:
+    'text on one line, not only white space, without control characters or those that change the direction of writing',
 }
 
 const range = (least: number | undefined, most: number | undefined): string => {
@@ -51,6 +54,7 @@ const size = (least = 0, most: number | undefined, unit: string): string => {
 const textWords = ({ format, pattern, minLength, maxLength }: Expected): string => {
   if (format === 'date-time') return 'a date and time with a time zone, such as 2030-01-31T12:00:00Z'
   const words = pattern === undefined ? undefined : patternWords[pattern]
+  if (pattern === namePattern) return `text${size(minLength, maxLength, 'characters')} ${words?.slice('text '.length)}`
   if (words !== undefined && pattern !== notBlankPattern) return words
   return `text${size(minLength, maxLength, 'characters')}${words === undefined ? '' : ', not only white space'}`
 }

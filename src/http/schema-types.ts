@@ -5,6 +5,7 @@ import { decodeCursor } from '../kit/cursor.ts'
 import { isDateTime } from '../kit/date-time.ts'
 import { maxEmailLength } from '../kit/email.ts'
 import { idPattern } from '../kit/id.ts'
+import { namePattern } from '../kit/plain-text.ts'
 
 // In place of Elysia's, which takes 30 February, a day without a time, and a space for the T.
 FormatRegistry.Set('date-time', isDateTime)
@@ -24,6 +25,9 @@ export const notBlankPattern = '\\S'
 /** Text that a person wrote: `min` to `max` UTF-16 units, not only white space unless `min` is 0. */
 export const text = (min: number, max: number) =>
   t.String({ minLength: min, maxLength: max, ...(min > 0 && { pattern: notBlankPattern }) })
+
+/** A name that others see, also in mails: as `text`, on one line and without characters that reorder text. */
+export const nameText = (max: number) => t.String({ minLength: 1, maxLength: max, pattern: namePattern })
 
 /** Repeats the limit of the length: the validator tries every keyword, and this pattern alone would be slow on 1 MiB. */
 export const emailPattern =

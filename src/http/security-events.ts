@@ -9,9 +9,14 @@ export const securityEvents = {
   'sign_in.succeeded': ['info', 'a sign-in succeeded'],
   'sign_in.failed': ['info', 'a sign-in failed: the address is unknown or the password wrong'],
   'sign_in.refused': ['info', 'a sign-in with the right password was refused: the account is suspended'],
+  'sign_in.not_verified': ['info', 'a sign-in with the right password was refused: the e-mail address is not verified'],
   'sign_in.paused': ['info', 'failures pause the verification of passwords for a source'],
   'password.changed': ['info', 'the password of an account was changed, and its other sessions were ended'],
   'password.not_changed': ['info', 'a change of the password failed: the current password was wrong'],
+  'password.reset': ['info', 'the password of an account was set by a link in a mail, and its sessions were ended'],
+  'email.verified': ['info', 'the e-mail address of an account was verified'],
+  'email.changed': ['info', 'the e-mail address of an account was changed'],
+  'email.restored': ['info', 'a change of an e-mail address was undone, and the sessions of the account were ended'],
   'session.ended': ['info', 'a session was ended by its owner'],
   'session.all_ended': ['info', 'all sessions of an account were ended by its owner'],
   'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
@@ -52,7 +57,11 @@ type Fields = {
 }
 
 /** Writes a security event to the log. Call it once the change is committed. */
-export type RecordSecurityEvent = (context: RequestContext, event: SecurityEvent, fields: Fields) => void
+export type RecordSecurityEvent = (
+  context: Pick<RequestContext, 'requestId'>,
+  event: SecurityEvent,
+  fields: Fields,
+) => void
 
 export const createSecurityEvents =
   (log: Log): RecordSecurityEvent =>

@@ -15,6 +15,7 @@ import type { AccountHash } from './account-hash.ts'
 import type { SignInResponse, TokenResponse, User } from './model.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
+import type { FlowRequests } from './recovery/requests.ts'
 import type { Device } from './session-opening.ts'
 import type { Sessions } from './sessions.ts'
 import type { SignInProtection } from './sign-in-protection.ts'
@@ -26,9 +27,11 @@ import { toUser } from './users/view.ts'
 export type AccountLifecycle = {
   /** Gives a new account its first credits, now or once its e-mail address is verified. */
   registered: (tx: TransactionSql, account: { userId: string; email: string; address: string }) => Promise<void>
+  /** Gives an account whose e-mail address is verified the credits that were pending. */
+  verified: (tx: TransactionSql, userId: string) => Promise<void>
   /** Remembers that the e-mail address has had its first credits. Call it before the address is erased. */
   closing: (tx: TransactionSql, userId: string) => Promise<void>
-  /** Drops credits that are still pending. */
+  /** Drops credits that are still pending, and what waits to be sent. */
   closed: (tx: TransactionSql, userId: string) => Promise<void>
   /** Cancels a batch of the account's unfinished generations. Returns whether there may be more. */
   cancelGenerations: (tx: TransactionSql, userId: string) => Promise<boolean>
@@ -50,6 +53,11 @@ type Dependencies = {
   lifecycle: AccountLifecycle
   hashOf: AccountHash
   limits: Pick<Limits, 'authenticationTo'>
+  requests: Pick<FlowRequests, 'verifyLater' | 'registerLater'>
+  /** An account is made apart from the request, and can sign in once its address is verified. */
+  requireVerifiedEmail: boolean
+  /** Revokes links that would set another password, and sends the owner a mail. */
+  onPasswordChanged: (tx: TransactionSql, userId: string) => Promise<void>
 }
 
 const maxDefaultNameLength = 100
@@ -72,6 +80,9 @@ export const createAccounts = ({
   lifecycle,
   hashOf,
   limits,
+  requests,
+  requireVerifiedEmail,
+  onPasswordChanged,
 }: Dependencies) => {
   const requireActiveUser = async (context: RequestContext, userId: string): Promise<UserRow> => {
     const user = await store.findUser(context.deadline, userId)
@@ -80,11 +91,12 @@ export const createAccounts = ({
   }
 
   return {
+    /** Undefined where addresses must be verified, whether or not the address has an account: its owner gets a mail. */
     register: async (
       context: RequestContext,
       input: { email: string; password: string; display_name?: string },
       device: Device,
-    ): Promise<SignInResponse> => {
+    ): Promise<SignInResponse | undefined> => {
       const email = canonicalEmail(input.email)
       if (email === undefined) throw invalidInput('body', '/email', emailRequirement)
       const spellings = storedSpellings(input.email)
@@ -98,16 +110,21 @@ export const createAccounts = ({
         context.deadline,
         ({ hash }) => hash(input.password),
       )
+      const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
+      if (requireVerifiedEmail) {
+        await requests.registerLater(context, { email, passwordHash, displayName, address: device.address })
+        return undefined
+      }
       const { user, opened } = await changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
-          const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
           // The constraint covers the canonical spelling only.
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           const [opened] = await allInOrder([
             () => sessions.open(tx, user, device),
             () => lifecycle.registered(tx, { userId: user.id, email, address: device.address }),
+            () => requests.verifyLater(tx, { id: user.id, email }),
           ])
           return { user, opened }
         },
@@ -170,6 +187,7 @@ export const createAccounts = ({
         const changed = (await store.findUser(context.deadline, user.id, tx)) ?? user
         const opened = await sessions.reopen(tx, changed, device, caller.sessionId)
         await protection.succeed(tx, attempt)
+        await onPasswordChanged(tx, user.id)
         return opened
       })
       const { userId: user_id } = caller

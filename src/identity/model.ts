@@ -3,12 +3,12 @@ import {
   closed,
   email,
   id,
+  nameText,
   oneOf,
   pageOf,
   type Static,
   secretPattern,
   t,
-  text,
   timestamp,
 } from '../http/schema-types.ts'
 import { maxEmailLength } from '../kit/email.ts'
@@ -32,7 +32,7 @@ const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPat
 
 const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
-export const registration = closed({ email, password, display_name: t.Optional(text(1, 100)) })
+export const registration = closed({ email, password, display_name: t.Optional(nameText(100)) })
 export const credentials = closed({
   email: t.String({ minLength: 1, maxLength: maxEmailLength }),
   password: typedPassword,
@@ -44,7 +44,7 @@ export const credentials = closed({
 })
 export const refresh = closed({ refresh_token: refreshToken })
 export const passwordChange = closed({ current_password: typedPassword, new_password: password })
-export const profile = closed({ display_name: text(1, 100) })
+export const profile = closed({ display_name: nameText(100) })
 export const sessionParams = closed({ session_id: id('Session') })
 
 export const user = closed({

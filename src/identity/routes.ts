@@ -4,6 +4,7 @@ import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
+import { accepted } from './recovery/model.ts'
 import type { Identity } from './service.ts'
 import type { Device } from './session-opening.ts'
 
@@ -23,14 +24,17 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     .use(guard)
     .post(
       '/register',
-      async ({ context, body, request, status }) =>
-        status(201, await identity.register(context, body, deviceOf(request))),
+      async ({ context, body, request, status }) => {
+        const signedIn = await identity.register(context, body, deviceOf(request))
+        return signedIn === undefined ? status(202, { status: 'accepted' as const }) : status(201, signedIn)
+      },
       {
         ...contract(
           { body: model.registration },
-          { 201: model.signInResponse },
+          { 201: model.signInResponse, 202: accepted },
           {
-            summary: 'Register and sign in',
+            summary:
+              'Register and sign in. With REQUIRE_VERIFIED_EMAIL the answer is 202, whether or not the address has an account, and its owner gets a mail',
             ...authenticates,
             errors: ['identity.email_taken', ...model.passwordErrors, 'identity.busy'],
           },
@@ -47,6 +51,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
           errors: [
             'identity.credentials_wrong',
             'identity.account_suspended',
+            'identity.email_not_verified',
             'identity.sign_in_paused',
             'identity.busy',
           ],

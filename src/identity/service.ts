@@ -1,15 +1,24 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
+import { timeText } from '../kit/date-time.ts'
+import type { StartDeadline } from '../kit/deadline.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { Quotas } from '../limits/quotas.ts'
+import type { Mail, Payloads } from '../mail/service.ts'
+import type { OutboundQueue } from '../outbound/queue.ts'
 import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { DeviceTokens } from './device-tokens.ts'
 import { createClosing } from './erasure/closing.ts'
 import type { Erasure } from './erasure/erasure.ts'
+import type { OneTimeTokens } from './one-time-tokens.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
+import { createConfirmations } from './recovery/confirmations.ts'
+import { createFlowHandler } from './recovery/flow-handler.ts'
+import { createFlowRequests, flowKind } from './recovery/requests.ts'
+import type { RecoveryStore } from './recovery/store.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
 import { createSignIn } from './sign-in.ts'
@@ -20,6 +29,13 @@ import type { TokenUses } from './token-uses.ts'
 import type { Profiles } from './users/profiles.ts'
 
 type Dependencies = {
+  recoveryStore: RecoveryStore
+  oneTimeTokens: OneTimeTokens
+  mail: Mail
+  outbound: OutboundQueue
+  payloads: Payloads
+  startDeadline: StartDeadline
+  requireVerifiedEmail: boolean
   store: IdentityStore
   profiles: Profiles
   signInStore: SignInStore
@@ -56,6 +72,13 @@ export const createIdentity = ({
   record,
   maxSessions,
   limits,
+  recoveryStore,
+  oneTimeTokens,
+  mail,
+  outbound,
+  payloads,
+  startDeadline,
+  requireVerifiedEmail,
 }: Dependencies) => {
   const sessions = createSessions({
     store,
@@ -70,6 +93,16 @@ export const createIdentity = ({
     maxSessions,
   })
   const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
+  const requests = createFlowRequests({ changes, queue: outbound, payloads, mail, limits, hashOf })
+  const shared = { store: recoveryStore, tokens: oneTimeTokens, mail, changes, record }
+  const handler = createFlowHandler({
+    ...shared,
+    identityStore: store,
+    payloads,
+    startDeadline,
+    registered: lifecycle.registered,
+  })
+  if (mail.isConfigured) outbound.handle(flowKind, handler)
   return {
     ...createAccounts({
       store,
@@ -83,9 +116,28 @@ export const createIdentity = ({
       lifecycle,
       hashOf,
       limits,
+      requests,
+      requireVerifiedEmail,
+      onPasswordChanged: async (tx, userId) => {
+        await oneTimeTokens.revoke(tx, userId, ['password_reset'])
+        const parameters = { time: timeText(clock.now()) }
+        await mail.enqueue(tx, { template: 'password_changed', parameters, to: { userId } })
+      },
+    }),
+    ...createConfirmations({
+      ...shared,
+      clock,
+      passwords,
+      passwordRules,
+      sessions,
+      failures: signInStore,
+      hashOf,
+      verified: lifecycle.verified,
     }),
     closeMe: createClosing({ store, changes, sessions, protection, lifecycle, erasure, clock, record }),
-    login: createSignIn({ store, changes, passwords, sessions, protection, record, limits }),
+    requestMail: requests.request,
+    requestEmailChange: requests.requestEmailChange,
+    login: createSignIn({ store, changes, passwords, sessions, protection, record, limits, requireVerifiedEmail }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
     logout: sessions.logout,

@@ -20,6 +20,7 @@ type Dependencies = {
   protection: SignInProtection
   record: RecordSecurityEvent
   limits: Pick<Limits, 'authenticationTo'>
+  requireVerifiedEmail: boolean
 }
 
 /** The hash is not the one that was verified, or the account is not active any more. Rolls the transaction back. */
@@ -34,7 +35,7 @@ class AccountChanged extends Error {
  * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too.
  */
 export const createSignIn =
-  ({ store, changes, passwords, sessions, protection, record, limits }: Dependencies) =>
+  ({ store, changes, passwords, sessions, protection, record, limits, requireVerifiedEmail }: Dependencies) =>
   async (
     context: RequestContext,
     input: { email: string; password: string; device_token?: string },
@@ -62,6 +63,10 @@ export const createSignIn =
       if (user.status !== 'active') {
         record(context, 'sign_in.refused', { address, user_id: user.id })
         throw new Fault('identity.account_suspended')
+      }
+      if (requireVerifiedEmail && user.email_verified_at === null) {
+        record(context, 'sign_in.not_verified', { address, user_id: user.id })
+        throw new Fault('identity.email_not_verified')
       }
       const opened = await changes
         .commitAndInvalidate(

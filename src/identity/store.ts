@@ -1,6 +1,7 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/account.ts'
 import { Fault } from '../fault.ts'
+import { allInOrder } from '../kit/async.ts'
 import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
@@ -45,6 +46,13 @@ export const userColumns = (sql: Queryable) => sql`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
 
+/** Throws `identity.email_taken` while another account can make the address its own again. */
+export const requireUnreserved = async (tx: TransactionSql, spellings: readonly string[]): Promise<void> => {
+  const { count } = await tx`
+    select from former_addresses where email = any (${[...spellings]}::text[]) and expires_at > clock_timestamp()`
+  if (count > 0) throw new Fault('identity.email_taken')
+}
+
 export const createIdentityStore = (sql: Sql) => ({
   ...refreshTokenStore,
   ...sessionQuotaStore,
@@ -71,15 +79,21 @@ export const createIdentityStore = (sql: Sql) => ({
     return row
   },
 
+  /** Throws `identity.email_taken`. */
   insertUser: async (
     tx: TransactionSql,
     user: { id: string; email: string; displayName: string; passwordHash: string },
   ): Promise<UserRow> => {
-    const [row] = await tx<UserRow[]>`
-      insert into users (id, email, display_name, password_hash)
-      values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash})
-      returning ${userColumns(tx)}`.catch(onViolation('users__email', 'identity.email_taken'))
-    return row as UserRow
+    const [rows] = await allInOrder([
+      () =>
+        tx<UserRow[]>`
+          insert into users (id, email, display_name, password_hash)
+          values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash})
+          returning ${userColumns(tx)}`.catch(onViolation('users__email', 'identity.email_taken')),
+      // After the insertion, which waits for a transaction that takes the address away from another account.
+      () => requireUnreserved(tx, [user.email]),
+    ])
+    return rows[0] as UserRow
   },
 
   updateDisplayName: async (tx: TransactionSql, id: string, displayName: string): Promise<UserRow | undefined> => {

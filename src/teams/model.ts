@@ -1,7 +1,18 @@
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, text, timestamp } from '../http/schema-types.ts'
+import {
+  closed,
+  id,
+  nameText,
+  oneOf,
+  pageOf,
+  pageQuery,
+  type Static,
+  t,
+  text,
+  timestamp,
+} from '../http/schema-types.ts'
 
-const name = text(1, 200)
+const name = nameText(200)
 const description = text(0, 4000)
 const maxMembers = t.Integer({ minimum: 1, maximum: 10_000, description: 'Not below the number of members' })
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { ConfigRefused, parseConfig } from '../../src/config.ts'
 import { defaultPolicy } from '../../src/limits/policy.ts'
+import { defaultTexts } from '../../src/mail/texts.ts'
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
   try {
@@ -106,6 +107,9 @@ test('every variable is read and trimmed, and a duration is converted to millise
       OPENAI_BASE_URL: 'http://localhost:8000/v1/',
       OPENAI_OUTPUT_HOSTS: 'images.example.com',
       WEBHOOK_INTERNAL_HOSTS: 'billing.internal:8080, 10.0.0.7:80,[::1]:9000',
+      SMTP_URL: 'smtps://mail.example.com',
+      MAIL_FROM: 'no-reply@example.com',
+      REQUIRE_VERIFIED_EMAIL: 'on',
     }),
   ).toEqual({
     host: '::1',
@@ -166,6 +170,20 @@ test('every variable is read and trimmed, and a duration is converted to millise
     openaiBaseUrl: 'http://localhost:8000/v1',
     openaiOutputHosts: ['images.example.com'],
     webhookInternalHosts: ['billing.internal:8080', '10.0.0.7:80', '[::1]:9000'],
+    mail: {
+      server: {
+        host: 'mail.example.com',
+        port: 465,
+        tls: 'implicit',
+        user: undefined,
+        password: undefined,
+        ca: undefined,
+      },
+      from: { name: '', address: 'no-reply@example.com' },
+      texts: defaultTexts,
+      links: expect.objectContaining({ password_reset: 'https://api.example.com/account/reset-password#{token}' }),
+    },
+    requireVerifiedEmail: true,
     drainDelayMs: 15_000,
     drainMs: 0,
     logLevel: 'warn',

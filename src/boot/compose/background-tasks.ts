@@ -5,6 +5,7 @@ import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
 import { erasureMs } from '../../identity/erasure/erasure.ts'
+import { noticePollMs } from '../../identity/notices.ts'
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
@@ -55,7 +56,20 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
 export const startBackgroundTasks = (
   { database, admissions, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
-  { identity, idempotency, welcome, shareLinks, cancellations, mediaStorage, webhookSender }: Features,
+  {
+    identity,
+    idempotency,
+    welcome,
+    shareLinks,
+    cancellations,
+    mediaStorage,
+    outbound,
+    mail,
+    oneTimeTokens,
+    sendNotices,
+    purgeFormerAddresses,
+    webhookSender,
+  }: Features,
   stack: AsyncDisposableStack,
 ): void => {
   const accessRepair = createAccessRepair({
@@ -78,6 +92,10 @@ export const startBackgroundTasks = (
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
     { name: 'erase closed accounts', intervalMs: erasureMs, run: identity.erasePending },
+    { name: 'purge one-time tokens', intervalMs: purgeMs, run: oneTimeTokens.purge },
+    { name: 'purge former e-mail addresses', intervalMs: purgeMs, run: purgeFormerAddresses },
+    { name: 'send notices', intervalMs: noticePollMs, run: sendNotices },
+    { name: 'purge counts of mails', intervalMs: purgeMs, run: mail.purge },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
@@ -91,6 +109,7 @@ export const startBackgroundTasks = (
     { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },
     { name: 'refresh materialized views', intervalMs: viewCheckMs, run: refreshViews },
   ]
+  outbound.start()
   for (const { name, intervalMs, run } of tasks) {
     const timer = setInterval(() => {
       run().catch((error) => log.warn({ task: name, error }, 'background task failed'))

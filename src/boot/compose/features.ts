@@ -19,6 +19,11 @@ import { createErasure } from '../../identity/erasure/erasure.ts'
 import { createErasureStore } from '../../identity/erasure/erasure-store.ts'
 import { createAccountExport } from '../../identity/export/account-export.ts'
 import { createExportStore } from '../../identity/export/export-store.ts'
+import { createNoticeStore } from '../../identity/notice-store.ts'
+import { createNoticeSender } from '../../identity/notices.ts'
+import { createOneTimeTokenStore } from '../../identity/one-time-token-store.ts'
+import { createOneTimeTokens } from '../../identity/one-time-tokens.ts'
+import { createRecoveryStore } from '../../identity/recovery/store.ts'
 import { createIdentity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
@@ -40,6 +45,8 @@ import { createQuotaStore } from '../../limits/quota-store.ts'
 import { createQuotas } from '../../limits/quotas.ts'
 import { createSpendingOfRoutes } from '../../limits/spending.ts'
 import { createLimitStore } from '../../limits/store.ts'
+import { createMail, createPayloads } from '../../mail/service.ts'
+import { createMailStore } from '../../mail/store.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -50,6 +57,8 @@ import { createMediaStore } from '../../media/store.ts'
 import { createUploads } from '../../media/uploads/service.ts'
 import { createModels } from '../../models/service.ts'
 import { createMonitoring } from '../../monitoring/service.ts'
+import { createOutboundQueue } from '../../outbound/queue.ts'
+import { createOutboundStore } from '../../outbound/store.ts'
 import { createSpool } from '../../platform/spool.ts'
 import { createProjects } from '../../projects/service.ts'
 import { createProjectStore } from '../../projects/store.ts'
@@ -70,6 +79,32 @@ const strandedMs = 86_400_000
 /** For the transaction that leases jobs; no request waits for it. */
 const leasingMs = 10_000
 const seeds = 2 ** 32
+
+/** The queue of outbound work, mails, and the tokens that they carry. */
+const composeMail = (
+  { config, clock, log, database, secrets, sendMail }: Infrastructure,
+  stack: AsyncDisposableStack,
+) => {
+  const outbound = createOutboundQueue({ store: createOutboundStore(database.batch), clock, log })
+  stack.defer(outbound.close)
+  const label = 'outbound task'
+  const payloads = createPayloads({
+    seal: (text) => secrets.seal(new TextEncoder().encode(text), label),
+    open: (sealed) => new TextDecoder().decode(secrets.open(sealed, label)),
+  })
+  const mail = createMail({
+    settings: config.mail,
+    send: sendMail,
+    store: createMailStore(database.batch),
+    queue: outbound,
+    payloads,
+    hashOf: createAccountHash(secrets, 'sign-in-failures'),
+    clock,
+    log,
+  })
+  const oneTimeTokens = createOneTimeTokens({ store: createOneTimeTokenStore(database.batch), clock })
+  return { outbound, payloads, mail, oneTimeTokens }
+}
 
 /** Used by more than one feature. */
 const composeShared = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
@@ -109,6 +144,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
     welcome,
     quotas,
     limits: composeLimits(infrastructure, access, stack),
+    ...composeMail(infrastructure, stack),
   }
 }
 
@@ -245,6 +281,7 @@ const composeAccounts = (
   {
     config,
     clock,
+    realClock,
     log,
     database,
     secrets,
@@ -256,7 +293,7 @@ const composeAccounts = (
     recordSecurityEvent: record,
   }: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
-  { userStore, operators, welcome, quotas, limits }: Shared,
+  { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens }: Shared,
   { generations }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -265,6 +302,7 @@ const composeAccounts = (
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
   const signInStore = createSignInStore(database.auth, database.batch)
   const hashOf = createAccountHash(secrets, 'sign-in-failures')
+  const recoveryStore = createRecoveryStore(database.batch)
   const identity = createIdentity({
     store: identityStore,
     profiles: createProfiles({ facts }),
@@ -287,7 +325,13 @@ const composeAccounts = (
     lifecycle: {
       registered: welcome.registered,
       closing: welcome.closing,
-      closed: welcome.closed,
+      verified: welcome.verified,
+      closed: async (tx, userId) => {
+        await welcome.closed(tx, userId)
+        await oneTimeTokens.forgetUser(tx, userId)
+        await recoveryStore.deleteOfUser(tx, userId)
+        await outbound.forgetUser(tx, userId)
+      },
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
       lockTeams: teamStore.lockForClosing,
@@ -302,6 +346,13 @@ const composeAccounts = (
     record,
     maxSessions: quotas.maxSessions,
     limits,
+    recoveryStore,
+    oneTimeTokens,
+    mail,
+    outbound,
+    payloads,
+    startDeadline: createDeadlines(realClock),
+    requireVerifiedEmail: config.requireVerifiedEmail,
   })
   return {
     identity,
@@ -313,6 +364,8 @@ const composeAccounts = (
       startDeadline: createDeadlines(clock),
       record,
     }),
+    purgeFormerAddresses: () => recoveryStore.purge(new Date(clock.now())),
+    sendNotices: createNoticeSender({ store: createNoticeStore(database.batch), mail, clock }),
     guard: createGuard({ access, claimsOf: identity.claimsOf, spending: createSpendingOfRoutes(limits) }),
     users: createUsers({
       store: userStore,
@@ -331,6 +384,7 @@ const composeAccounts = (
       changes,
       quotas,
       limits,
+      mail,
       hashOf,
       clock,
       record,

@@ -27,6 +27,7 @@ import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import type { SafePost } from '../../platform/safe-post.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
+import type { SendMail } from '../../platform/smtp.ts'
 import { prepareDatabase } from '../prepare-database.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
@@ -43,6 +44,8 @@ export type Overrides = {
   safeFetch?: SafeFetch
   /** Sends events to webhooks. */
   safePost?: SafePost
+  /** Sends mails, in place of SMTP_URL. */
+  sendMail?: SendMail
   /** Makes hashing cheap, for tests that are not about passwords. */
   passwordCost?: Argon2Cost
   /** Shortens leases and the intervals of the outbox, for tests. */
@@ -65,6 +68,12 @@ const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record
     changes: admit(write.max, true),
   } satisfies Admissions
 }
+
+/** For development: every reader of the log can follow the links. */
+const createLoggedMail =
+  (log: Log): SendMail =>
+  async ({ to, subject, text }) =>
+    log.info({ event: 'mail.logged', to, subject, text }, 'a mail was written to the log, because SMTP_URL is log:')
 
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
@@ -142,6 +151,12 @@ export const composeInfrastructure = async (
       ? createDiskObjects({ directory: config.mediaDirectory })
       : (await import('../../platform/s3-objects.ts')).createS3Objects(config.s3)
 
+  const sendMail =
+    overrides.sendMail ??
+    (config.mail?.server === undefined
+      ? createLoggedMail(log)
+      : await (await import('../../platform/smtp.ts')).createSmtp(config.mail.server))
+
   return {
     config,
     clock,
@@ -171,6 +186,7 @@ export const composeInfrastructure = async (
     objectProbe: createObjectProbe({ objects, clock: systemClock, log }),
     safeFetch: overrides.safeFetch,
     safePost: overrides.safePost,
+    sendMail: config.mail && sendMail,
     cacheTiming: overrides.cacheTiming,
   }
 }

@@ -78,7 +78,13 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Accept an invitation to the caller’s address, and join the team',
             tags,
-            errors: ['team.invitation_not_found', 'team.full', 'team.already_member', 'quota.team_members'],
+            errors: [
+              'team.invitation_not_found',
+              'team.invitation_gone',
+              'team.full',
+              'team.already_member',
+              'quota.team_members',
+            ],
           },
         ),
       },
@@ -94,7 +100,11 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
         ...contract(
           { body: model.invitationSecret },
           { 204: noContent },
-          { summary: 'Decline an invitation to the caller’s address', tags, errors: ['team.invitation_not_found'] },
+          {
+            summary: 'Decline an invitation to the caller’s address',
+            tags,
+            errors: ['team.invitation_not_found', 'team.invitation_gone'],
+          },
         ),
       },
     )

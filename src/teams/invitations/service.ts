@@ -11,8 +11,10 @@ import type { Clock } from '../../kit/clock.ts'
 import { toPage } from '../../kit/cursor.ts'
 import { canonicalEmail, emailRequirement, storedSpellings } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
+import { quotable } from '../../kit/plain-text.ts'
 import type { Limits } from '../../limits/limits.ts'
 import type { Quotas } from '../../limits/quotas.ts'
+import type { Mail } from '../../mail/service.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { sha256 } from '../../platform/secrets.ts'
 import type { Team } from '../model.ts'
@@ -41,7 +43,8 @@ const toInvitation = (row: InvitationRow): Invitation => ({
  * Invitations to a team, by e-mail address.
  *
  * Guarantees: an invitation adds at most one member, the account with the invited address, within 7 days. Its secret is
- * returned once and stored as a hash. An invalid secret and the secret of another account get the same answer. A team
+ * returned once, sent to the invited address where mails are configured, and stored as a hash. An invalid secret and the secret
+ * of another account get the same answer; its own account gets `team.invitation_gone` for one that is over. A team
  * never has more members than `max_members`, nor more than the quota of its owner. Invitations are limited by the person who
  * invites and by the invited address: `limit.exceeded`.
  */
@@ -51,6 +54,7 @@ export const createInvitations = ({
   changes,
   quotas,
   limits,
+  mail,
   hashOf,
   clock,
   record,
@@ -60,6 +64,7 @@ export const createInvitations = ({
   changes: Changes
   quotas: Pick<Quotas, 'requireTeamRoom'>
   limits: Pick<Limits, 'invitation'>
+  mail: Pick<Mail, 'enqueue' | 'isConfigured' | 'linkOf'>
   hashOf: AccountHash
   clock: Clock
   record: RecordSecurityEvent
@@ -77,8 +82,24 @@ export const createInvitations = ({
       bytes && email !== undefined
         ? await store.lockTeamAndFindPending(tx, sha256(bytes), storedSpellings(email), now)
         : undefined
-    if (invitation === undefined) throw new Fault('team.invitation_not_found')
-    return invitation
+    if (invitation !== undefined) return invitation
+    const isOver = bytes && email !== undefined && (await store.exists(tx, sha256(bytes), storedSpellings(email)))
+    throw new Fault(isOver ? 'team.invitation_gone' : 'team.invitation_not_found')
+  }
+
+  /** In the transaction of the invitation. Names that could become links are left out. */
+  const sendMail = async (tx: TransactionSql, row: InvitationRow, secret: string): Promise<void> => {
+    if (!mail.isConfigured) return
+    const names = await store.findNames(tx, row.team_id, row.invited_by)
+    const parameters = {
+      link: mail.linkOf('invitation', secret),
+      days: ttlMs / 86_400_000,
+      inviter: quotable(names.inviter) ?? 'A member',
+      team: quotable(names.team) ?? 'a team',
+      role: row.role,
+    }
+    const { email, expires_at: notAfter } = row
+    await mail.enqueue(tx, { template: 'invitation', parameters, to: { email, userId: row.invited_by }, notAfter })
   }
 
   return {
@@ -113,6 +134,7 @@ export const createInvitations = ({
           created_at: now,
           expires_at: new Date(nowMs + ttlMs),
         })
+        await sendMail(tx, row, encodeBase64url(secret))
         return { ...toInvitation(row), secret: encodeBase64url(secret) }
       })
     },

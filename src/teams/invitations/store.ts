@@ -123,6 +123,24 @@ export const createInvitationStore = (sql: Sql) => ({
     return row && { ...row, max_members: team.max_members }
   },
 
+  /** Whether an address was invited with this secret, even if that is over. */
+  exists: async (tx: TransactionSql, secretHash: Uint8Array, spellings: readonly string[]): Promise<boolean> => {
+    const { count } = await tx`
+      select from team_invitations where secret_hash = ${secretHash} and email = any (${[...spellings]}::text[])`
+    return count > 0
+  },
+
+  /** For the mail of an invitation. */
+  findNames: async (
+    tx: TransactionSql,
+    teamId: string,
+    inviterId: string,
+  ): Promise<{ team: string; inviter: string }> => {
+    const [row] = await tx<{ team: string; inviter: string }[]>`
+      select t.name as team, u.display_name as inviter from teams t, users u where t.id = ${teamId} and u.id = ${inviterId}`
+    return row ?? { team: '', inviter: '' }
+  },
+
   close: async (
     tx: TransactionSql,
     id: string,
