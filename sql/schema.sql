@@ -2661,7 +2661,7 @@ comment on column webhooks.team_id is 'Null: registered by an operator, for even
 comment on column webhooks.gone is 'The receiver answered 410, which disabled the webhook.';
 comment on column webhooks.secret is 'The signing secret, sealed.';
 comment on column webhooks.previous_secret is 'The secret before the last rotation, sealed. It signs too until previous_secret_until.';
-comment on column webhooks.responsible_id is 'Who last set the address. A webhook of a team is sent only while this account is active and an admin or the owner of the team.';
+comment on column webhooks.responsible_id is 'Who last set the address. A webhook is sent only while this account is active, and an operator, for a team an admin or the owner.';
 comment on column webhooks.failures is 'Consecutive attempts that failed, over all deliveries.';
 comment on column webhooks.resume_at is 'After too many failures nothing is sent before.';
 

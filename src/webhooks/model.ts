@@ -83,7 +83,8 @@ const fields = {
     ...oneOf(webhookStatuses),
     description:
       'failing: the last 5 attempts or more failed. gone: the receiver answered 410, which disabled the webhook. suspended: ' +
-      'who set the URL is no longer an admin or the owner of the team; an admin who sets it again takes the webhook over',
+      'who set the URL is no longer an operator, or an admin or the owner of the team; who has that right and sets the URL again ' +
+      'takes the webhook over',
   }),
   responsible_id: id('Who last set the URL'),
   created_at: timestamp(),

@@ -47,11 +47,14 @@ export type NewWebhookRow = Pick<WebhookRow, 'id' | 'team_id' | 'url' | 'events'
   updated_at: Date
 }
 
-/** Condition on a webhook `w`: of the operators, or its responsible account is active and an admin or the owner of the team. */
+/** Condition on a webhook `w`: its responsible account is active, and an operator, or an admin or the owner of the team. */
 export const isAuthorized = (on: Queryable) => on`
-  (w.team_id is null or exists (
-    select from team_members m join users u on u.id = m.user_id
-     where m.team_id = w.team_id and m.user_id = w.responsible_id and m.role in ('owner', 'admin') and u.status = 'active'))`
+  exists (
+    select from users u
+     where u.id = w.responsible_id and u.status = 'active'
+       and (w.team_id is null and u.role = 'admin' or exists (
+         select from team_members m
+          where m.team_id = w.team_id and m.user_id = u.id and m.role in ('owner', 'admin'))))`
 
 /** Webhooks as they are registered. A change of the webhooks of a team needs the lock of the team. */
 export const createWebhookStore = (sql: Sql) => {

@@ -23,7 +23,8 @@ for (const shape of shapes) {
   const sql = connect(connection, { max: 1 })
   const store = createDeliveryStore(sql)
   await sql`
-    insert into users (id, email, display_name, password_hash) values (gen_random_uuid(), 'a@example.com', 'A', 'x')`
+    insert into users (id, email, display_name, password_hash, role)
+    values (gen_random_uuid(), 'a@example.com', 'A', 'x', 'admin')`
   await sql`
     insert into webhooks (id, url, events, secret, responsible_id, created_at, updated_at)
     select gen_random_uuid(), 'https://receiver.invalid/', '{user.created}', 'x', (select id from users), now(), now()

@@ -201,7 +201,7 @@ describe('a receiver that fails', () => {
     const [one, ...rest] = await recordMany(4, () => 'user:a')
     if (one === undefined) throw new Error('Nothing was recorded')
     const from = world.clock.now()
-    await world.until(async () => !(await statesOfRows(hook.id)).includes('pending'), 'all given up', 150_000)
+    await world.until(async () => !(await statesOfRows(hook.id)).includes('pending'), 'all given up', 600_000)
     expect(world.clock.now() - from).toBeGreaterThanOrEqual(86_400_000)
     expect(world.clock.now() - from).toBeLessThan(86_400_000 + 7_200_000)
     await world.signIn()

@@ -166,6 +166,27 @@ test('a webhook of a team whose responsible admin lost the right is suspended un
   expect(taken.body).toMatchObject({ status: 'active', responsible_id: owner.id })
 })
 
+test('a webhook whose operator was demoted or suspended is suspended until another operator sets its URL', async () => {
+  const second = await register(world.client)
+  await world.sql`update users set role = 'admin' where id = ${second.id}`
+  await world.app.caughtUp()
+  const { id } = (await world.client.post(path, input, second)).body
+  const statusOf = async () => (await world.client.get(`${path}/${id}`, operator())).body.status
+  const change = (changes: object) => world.client.patch(`/api/v1/users/${second.id}`, changes, operator())
+  for (const [changes, status] of [
+    [{ role: 'user' }, 'suspended'],
+    [{ role: 'admin' }, 'active'],
+    [{ status: 'suspended' }, 'suspended'],
+  ] as const) {
+    expect((await change(changes)).status).toBe(200)
+    expect(await statusOf()).toBe(status)
+  }
+  await world.client.patch(`${path}/${id}`, { events: ['user.closed'] }, operator())
+  expect(await statusOf()).toBe('suspended')
+  await world.client.patch(`${path}/${id}`, { url: input.url }, operator())
+  expect(await statusOf()).toBe('active')
+})
+
 test('a rotated secret is new, and the previous one is named until its overlap has passed', async () => {
   const { id, secret } = (await create()).body
   const rotate = (body: object) => world.client.post(`${path}/${id}/secret`, body, operator())

@@ -42,7 +42,8 @@ export const startWebhookWorld = async (options: TestAppOptions = {}) => {
   }
 
   return {
-    clock,
+    /** As the instance reads it: corrected to that of Postgres. */
+    clock: { ...clock, now: app.services.clock.now },
     receiver,
     app,
     client,
