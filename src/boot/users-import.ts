@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { chmod, readFile, writeFile } from 'node:fs/promises'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { type Config, parseConfig } from '../config.ts'
@@ -124,6 +124,8 @@ const run = async (order: Order, config: Config): Promise<readonly ImportOutcome
       if (order.report !== undefined) {
         const lines = all.map(({ sourceId, ...rest }) => `${JSON.stringify({ source_id: sourceId, ...rest })}\n`)
         await writeFile(order.report, lines.join(''), { mode: 0o600 })
+        // An earlier report keeps its mode.
+        await chmod(order.report, 0o600)
       }
       console.log(summarize(all, order.checkOnly, elapsed()))
       return all

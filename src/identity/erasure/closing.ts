@@ -39,7 +39,7 @@ export const createClosing =
     sessions: Pick<Sessions, 'endAll'>
     protection: Pick<SignInProtection, 'forgetAccount' | 'forgetNotices'>
     lifecycle: AccountLifecycle
-    erasure: Pick<Erasure, 'request' | 'eraseNow'>
+    erasure: Pick<Erasure, 'begin' | 'eraseNow'>
     clock: Clock
     record: RecordSecurityEvent
   }) =>
@@ -63,9 +63,9 @@ export const createClosing =
       const user = await store.findUser(context.deadline, userId, tx)
       await lifecycle.closing(tx, userId)
       await store.closeAccount(tx, userId)
-      await erasure.request(tx, userId, new Date(clock.now()))
       await lifecycle.closed(tx, userId)
       await sessions.endAll(tx, userId, 'account_closed')
+      await erasure.begin(tx, userId, new Date(clock.now()))
       // By a hash of the address, which is not known any more once the account is closed.
       await protection.forgetAccount(tx, user?.email ?? '')
       await protection.forgetNotices(tx, userId)

@@ -56,21 +56,18 @@ export const createErasureStore = (batch: Sql) => {
     return found.length
   }
 
-  /** Rows that only the account itself could see, or that say where it signed in. */
-  const eraseRecords = async (tx: TransactionSql, userId: string): Promise<void> => {
-    await tx`delete from idempotency_keys where user_id = ${userId}`
-    await tx`delete from generation_favorites where user_id = ${userId}`
-    await tx`delete from share_links where created_by = ${userId}`
-    await tx`delete from access_heat where user_id = ${userId}`
-    await tx`update sessions set user_agent = '', address = '' where user_id = ${userId} and (user_agent <> '' or address <> '')`
-    await tx`delete from known_devices where user_id = ${userId}`
-    await tx`delete from notices where user_id = ${userId}`
-  }
-
   return {
-    /** In the transaction that closes the account. */
-    request: async (tx: TransactionSql, userId: string, at: Date): Promise<void> => {
+    /**
+     * In the transaction that closes the account, last, with the account locked for update: no other transaction has rows that
+     * refer to it. Erases the rows that only the account itself could see, and where it signed in; orders the rest to be erased.
+     */
+    begin: async (tx: TransactionSql, userId: string, at: Date): Promise<void> => {
       await tx`insert into account_erasures (user_id, requested_at) values (${userId}, ${at}) on conflict do nothing`
+      await tx`delete from idempotency_keys where user_id = ${userId}`
+      await tx`delete from generation_favorites where user_id = ${userId}`
+      await tx`
+        update sessions set user_agent = '', address = ''
+         where user_id = ${userId} and (user_agent <> '' or address <> '')`
     },
 
     /** Closed accounts that are not erased yet, the oldest first. */
@@ -88,7 +85,8 @@ export const createErasureStore = (batch: Sql) => {
       if ((await eraseGenerations(tx, userId)) > 0) return 'more'
       if ((await eraseUploads(tx, userId)) > 0) return 'more'
       if ((await eraseProjects(tx, userId)) > 0) return 'more'
-      await eraseRecords(tx, userId)
+      await tx`delete from share_links where created_by = ${userId}`
+      await tx`delete from access_heat where user_id = ${userId}`
       await tx`delete from account_erasures where user_id = ${userId}`
       return 'nothing'
     },

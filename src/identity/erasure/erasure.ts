@@ -33,7 +33,7 @@ export const createErasure = ({
     changes.commitAndInvalidate(deadline, (tx) => store.erase(tx, userId))
 
   return {
-    request: store.request,
+    begin: store.begin,
 
     /** Erases as much as there is time for. Never throws: the background task does the rest. */
     eraseNow: async (userId: string, deadline: Deadline): Promise<void> => {

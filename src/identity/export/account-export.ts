@@ -13,6 +13,8 @@ import { type ExportedRow, type ExportStore, pagesOf, type ReadPage } from './ex
 const stepMs = 30_000
 /** An archive ends after this long, whole or not. */
 const longestMs = 3_600_000
+/** An archive that is not read for so long ends. */
+const defaultIdleMs = 60_000
 /** Of one instance. An account has one at a time. */
 const maxUnderWay = 8
 
@@ -25,25 +27,47 @@ async function* toJson(pages: AsyncIterable<readonly ExportedRow[]>): AsyncGener
   yield separator === '[\n' ? '[]\n' : '\n]\n'
 }
 
-/** Passes a stream on, and calls `onEnd` once it has ended, failed or was cancelled. */
-const watched = (stream: ReadableStream<Uint8Array>, onEnd: () => void): ReadableStream<Uint8Array> => {
+/**
+ * Passes a stream on, and calls `onEnd` once it has ended, failed, was cancelled, or was not read for `idleMs`: then it fails, so
+ * that a client that stopped reading holds nothing.
+ */
+const watched = (stream: ReadableStream<Uint8Array>, idleMs: number, onEnd: () => void): ReadableStream<Uint8Array> => {
   const reader = stream.getReader()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const end = () => {
+    clearTimeout(timer)
+    onEnd()
+  }
+  const waitForRead = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    timer = setTimeout(() => {
+      const error = new Error(`The archive was not read for ${idleMs / 1_000} s`)
+      end()
+      controller.error(error)
+      reader.cancel(error).catch(() => {})
+    }, idleMs)
+  }
   return new ReadableStream<Uint8Array>(
     {
+      start: waitForRead,
       pull: async (controller) => {
+        clearTimeout(timer)
         try {
           const { done, value } = await reader.read()
-          if (!done) return controller.enqueue(value)
-          onEnd()
-          controller.close()
+          if (done) {
+            end()
+            return controller.close()
+          }
+          controller.enqueue(value)
+          waitForRead(controller)
         } catch (error) {
-          onEnd()
+          end()
           throw error
         }
       },
       cancel: async (reason) => {
-        onEnd()
-        await reader.cancel(reason)
+        end()
+        // It rejects with the reason, which the entries do not handle.
+        await reader.cancel(reason).catch(() => {})
       },
     },
     { highWaterMark: 0 },
@@ -56,7 +80,8 @@ const watched = (stream: ReadableStream<Uint8Array>, onEnd: () => void): Readabl
  *
  * Guarantee: only rows of the account itself; no hash, token or key. The archive is streamed, so it needs no room here however
  * large it is. Session and account are checked again before each file: the stream fails once one of them has ended. Degrades: rows
- * that change meanwhile appear as they were when their page was read; a file whose bytes are gone is left out.
+ * that change meanwhile appear as they were when their page was read; a file whose bytes are gone is left out; an archive that its
+ * client stops reading fails after a minute.
  */
 export const createAccountExport = ({
   store,
@@ -65,6 +90,7 @@ export const createAccountExport = ({
   clock,
   startDeadline,
   record,
+  idleMs = defaultIdleMs,
 }: {
   store: ExportStore
   objects: Pick<ObjectStore, 'open'>
@@ -72,6 +98,7 @@ export const createAccountExport = ({
   clock: Clock
   startDeadline: StartDeadline
   record: RecordSecurityEvent
+  idleMs?: number
 }) => {
   /** When each began, by account. */
   const underWay = new Map<string, number>()
@@ -114,7 +141,7 @@ export const createAccountExport = ({
         if (underWay.get(caller.userId) === nowMs) underWay.delete(caller.userId)
       }
       record(context, 'account.exported', { address, user_id: caller.userId, session_id: caller.sessionId })
-      return watched(zipStream(entriesOf(caller, nowMs + longestMs)), end)
+      return watched(zipStream(entriesOf(caller, nowMs + longestMs)), idleMs, end)
     },
   }
 }
