@@ -64,7 +64,7 @@ const lists = [
 ]
 
 /** As many as a person sends in a measurement with its warm-up, so that few are sent twice. */
-const requestsOfPerson = 40
+const requestsOfPerson = 70
 
 type Shape = {
   readonly connections: number

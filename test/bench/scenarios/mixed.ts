@@ -59,7 +59,7 @@ export const users10000: Scenario = async ({ seconds }) => {
   const velro = await startMix(mix, { ...(await newRedis()), L1_MAX_ENTRIES: '300000', L1_MAX_MEGABYTES: '512' })
   const bare = await startBareElysia()
   const shape = { connections: users, perSecond: users, personal: true, seconds: Math.max(10, seconds) }
-  const plan = prdPlan(mix, { ...shape, warmUpSeconds: 30 })
+  const plan = prdPlan(mix, { ...shape, warmUpSeconds: 60 })
   const checks = prdPlan(mix, { ...shape, warmUpSeconds: 2, checksOnly: true })
   const velroRuns: Measured[] = []
   const bareRuns: Measured[] = []
