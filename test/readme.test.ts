@@ -26,8 +26,11 @@ const firstCalls = /```sh\n(base=[\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exe
 const accountCalls = /### An account and its data[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(
   readme,
 )
-const commands = `${firstCalls?.[1] ?? ''}${accountCalls?.[1] ?? ''}`
-const output = `${firstCalls?.[2] ?? ''}${accountCalls?.[2] ?? ''}`
+const webhookCalls =
+  /### Events for a service of your own[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
+const parts = [firstCalls, accountCalls, webhookCalls]
+const commands = parts.map((part) => part?.[1] ?? '').join('')
+const output = parts.map((part) => part?.[2] ?? '').join('')
 
 const run = async (shell: string, folder: string): Promise<string> => {
   const script = commands.replace(/^base=.*$/m, `base=${server.baseUrl}`)

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { Webhook } from 'standardwebhooks'
 import { newId } from '../../src/kit/id.ts'
 import { register } from '../harness.ts'
 import { outcomeOf, unknownId } from '../teams/fixture.ts'
@@ -50,6 +51,18 @@ describe('a request', () => {
       timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
       data: { user_id: ada.id },
     })
+    // As the README shows it.
+    const { url, headers, text } = {
+      ...request,
+      url: 'https://hooks.example.com/',
+      headers: request.headers as HeadersInit,
+    }
+    const asFetched = new Request(url, { method: 'POST', headers, body: text })
+    const verified = new Webhook(hook.secret).verify(
+      await asFetched.text(),
+      Object.fromEntries(asFetched.headers.entries()),
+    )
+    expect(verified).toEqual(JSON.parse(request.text))
     expect(request.headers).toMatchObject({
       'content-type': 'application/json',
       'user-agent': 'velro-webhooks',
