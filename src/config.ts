@@ -26,6 +26,8 @@ export type Config = {
   readonly dbConnections: number | undefined
   /** Every key is derived from it. Undefined only with the embedded Postgres, whose secret is stored beside its data. */
   readonly secret: string | undefined
+  /** Values that were made under it are read, and none are made. Undefined: `secret` has not changed lately. */
+  readonly previousSecret: string | undefined
   /** Canonical e-mail address of the account that the start makes an operator. */
   readonly adminEmail: string | undefined
   readonly issuer: string
@@ -334,6 +336,11 @@ export const parseConfig = (env: Environment): Config => {
   if (secret === undefined && databaseUrl !== undefined) {
     problems.push('SECRET must be set when DATABASE_URL is, to the same value on every instance (openssl rand -hex 32)')
   }
+  const previousSecret = text('SECRET_PREVIOUS')
+  if (previousSecret !== undefined && previousSecret.length < 32)
+    problems.push('SECRET_PREVIOUS must have at least 32 characters')
+  if (previousSecret !== undefined && previousSecret === secret)
+    notes.push('SECRET_PREVIOUS is the same as SECRET, and has no effect')
   const publicUrl = text('PUBLIC_URL')
   if (publicUrl !== undefined && !isWebOrigin(publicUrl)) {
     problems.push('PUBLIC_URL must be an origin such as https://api.example.com')
@@ -373,6 +380,7 @@ export const parseConfig = (env: Environment): Config => {
     s3: readS3(text, problems),
     dbConnections: integer('DB_CONNECTIONS', undefined, 6, 10_000),
     secret,
+    previousSecret,
     adminEmail,
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',

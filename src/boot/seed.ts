@@ -95,7 +95,7 @@ const seedLargeWorld = async (order: Order, config: Config): Promise<void> => {
       )
       if (order.tokens !== undefined) {
         const policy = { issuer: config.issuer, audience: config.audience, ttlMs: config.accessTokenTtlMs }
-        const keys = { secret, policy, maxTokenTtlMs: maxAccessTokenTtlMs }
+        const keys = { secret, previousSecret: config.previousSecret, policy, maxTokenTtlMs: maxAccessTokenTtlMs }
         const people = await signIn(sql, keys, users.slice(0, order.signedIn))
         await writeFile(order.tokens, people.map((each) => `${JSON.stringify(each)}\n`).join(''), { mode: 0o600 })
         report(`${elapsed().padStart(7)}  signed in: ${figure(people.length)}, for ${policy.ttlMs / 1_000} s`)

@@ -6,6 +6,7 @@ import { PostgresTooOld } from '../platform/first-connection.ts'
 import { MigrationRefused } from '../platform/migrate.ts'
 import { isTlsFailure } from '../platform/postgres.ts'
 import { DatabaseUnfit } from '../platform/route.ts'
+import { SealRefused } from '../platform/secrets.ts'
 import { PortTaken } from '../platform/serve.ts'
 import { StartFailed } from './supervisor.ts'
 
@@ -166,9 +167,10 @@ export const describeStartFailure = (error: unknown, settings: StartSettings | u
     }
     if (each instanceof SecretMismatch) {
       return settings?.databaseUrl === undefined
-        ? `The signing keys in the embedded database were sealed with another SECRET. Set SECRET to that value, or leave it unset to use the one in ${settings?.dataDirectory}/secret.`
-        : 'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use.'
+        ? `The signing keys in the embedded database were sealed with another SECRET. Set SECRET or SECRET_PREVIOUS to that value, or leave SECRET unset to use the one in ${settings?.dataDirectory}/secret.`
+        : 'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use, or SECRET_PREVIOUS to the value that it replaced.'
     }
+    if (each instanceof SealRefused) return `${each.message}. Set SECRET_PREVIOUS to the value that SECRET replaced.`
     if (settings === undefined) continue
     const reason =
       directoryReason(each, settings) ??

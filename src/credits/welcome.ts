@@ -26,7 +26,7 @@ const addressBits = { v4: 32, v6: 64 }
  * policy says, however many are registered and verified at once. Credits that this limit withholds stay pending: another
  * verification on a later day gives them. Closing the account drops them.
  *
- * Degrades: with another SECRET the hashes differ, so the addresses remembered before are forgotten.
+ * The hashes stay the same when SECRET changes.
  */
 export const createWelcome = ({
   store,

@@ -45,6 +45,11 @@ export const refreshTokenStore = {
     return count === 1
   },
 
+  isIssued: async (tx: TransactionSql, tokenHash: Uint8Array): Promise<boolean> => {
+    const { count } = await tx`select from refresh_tokens where token_hash = ${tokenHash}`
+    return count === 1
+  },
+
   rotateRefreshToken: async (
     tx: TransactionSql,
     from: Uint8Array,

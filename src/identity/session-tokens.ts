@@ -4,7 +4,7 @@ import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
-import type { Secrets } from '../platform/secrets.ts'
+import type { Generation, Secrets } from '../platform/secrets.ts'
 import { signAccessToken, type TokenPolicy, verifyAccessToken } from '../platform/tokens.ts'
 import type { TokenResponse } from './model.ts'
 import { sessionLife } from './session-rules.ts'
@@ -32,6 +32,10 @@ type Dependencies = {
   onFirstUse?: (use: UsedToken) => void
 }
 
+/** A refresh token that replaces another, and the secret that derived it. */
+export type Successor = { readonly token: Uint8Array; readonly by: Generation }
+export type Successors = readonly [Successor, ...Successor[]]
+
 /** The access and refresh tokens of sessions. Stateless but for a cache of verified access tokens. */
 export const createSessionTokens = ({
   keys,
@@ -42,11 +46,11 @@ export const createSessionTokens = ({
   onIssued = () => {},
   onFirstUse = () => {},
 }: Dependencies) => {
-  const accessTokenIdOf = (refreshToken: Uint8Array): string =>
-    encodeBase64url(secrets.derive('token-id', refreshToken)).slice(0, 22)
+  const accessTokenIdOf = (refreshToken: Uint8Array, by: Generation = 'current'): string =>
+    encodeBase64url(secrets.derive('token-id', refreshToken, by)).slice(0, 22)
 
-  const digest = createTokenDigest(secrets)
-  const screening = createTokenScreening(clock, digest)
+  const digests = secrets.generations.map((by) => createTokenDigest(secrets, by))
+  const screening = createTokenScreening(clock, digests)
 
   const verified = createTtlMap<TokenClaims>({ clock, maxEntries: maxCachedTokens, ttlMs: policy.ttlMs, jitter: 0 })
 
@@ -80,12 +84,16 @@ export const createSessionTokens = ({
       return cached.kind === 'hit' ? requireUnexpired(cached.value) : verifyAndCache(token, beforeVerifying)
     },
 
-    /** Deterministic: the same arguments give the same response, so a retried refresh gets the one that was lost. */
+    /**
+     * Deterministic: the same arguments give the same response, so a retried refresh gets the one that was lost. `by` is the
+     * secret that derived the refresh token.
+     */
     issue: async (
       user: UserRow,
       sessionId: string,
       refreshToken: Uint8Array,
       issuedAtMs: number,
+      by: Generation = 'current',
     ): Promise<TokenResponse> => {
       onIssued({ userId: user.id, sessionId })
       return {
@@ -95,10 +103,10 @@ export const createSessionTokens = ({
           {
             userId: user.id,
             sessionId,
-            tokenId: accessTokenIdOf(refreshToken),
+            tokenId: accessTokenIdOf(refreshToken, by),
             issuedAtS: Math.floor(issuedAtMs / 1_000),
           },
-          digest,
+          createTokenDigest(secrets, by),
         ),
         refresh_token: encodeBase64url(refreshToken),
         token_type: 'Bearer',
@@ -119,9 +127,14 @@ export const createSessionTokens = ({
 
     /**
      * The refresh token that replaces `token`, derived with a server key. Deriving instead of storing lets a retry get the
-     * same successor while the database holds only hashes.
+     * same successor while the database holds only hashes. More than one where SECRET_PREVIOUS may have derived it; a new one is
+     * the first.
      */
-    successorOf: (token: Uint8Array): Uint8Array => secrets.derive('refresh-successor', token),
+    successorsOf: (token: Uint8Array): Successors => {
+      const successorBy = (by: Generation): Successor => ({ token: secrets.derive('refresh-successor', token, by), by })
+      const [current = 'current', ...older] = secrets.generations
+      return [successorBy(current), ...older.map(successorBy)]
+    },
   }
 }
 

@@ -11,7 +11,8 @@ import type { Session, TokenResponse } from './model.ts'
 import type { SessionRow } from './refresh-token-store.ts'
 import { createSessionOpening, type OpeningDependencies } from './session-opening.ts'
 import { decideRefresh, isLateRetry, sessionLife } from './session-rules.ts'
-import type { EndReason } from './store.ts'
+import type { Successor, Successors } from './session-tokens.ts'
+import type { EndReason, IdentityStore } from './store.ts'
 import { settledMs, type TokenUses } from './token-uses.ts'
 
 export type SessionDependencies = OpeningDependencies & {
@@ -33,6 +34,16 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
   last_seen_at: row.last_seen_at.toISOString(),
   expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
 })
+
+/** The successor that a rotated token was replaced by. Sends a statement only where SECRET_PREVIOUS is set. */
+const findIssued = async (
+  store: IdentityStore,
+  tx: TransactionSql,
+  [first, ...older]: Successors,
+): Promise<Successor> => {
+  for (const each of older) if (await store.isIssued(tx, sha256(each.token))) return each
+  return first
+}
 
 /**
  * Sessions and their refresh tokens.
@@ -75,19 +86,20 @@ export const createSessions = ({
   }
 
   /** Locks the token and its session, decides, and rotates the token or ends the session in the same transaction. */
-  const refreshIn = async (tx: TransactionSql, context: RequestContext, token: Uint8Array, successor: Uint8Array) => {
+  const refreshIn = async (tx: TransactionSql, context: RequestContext, token: Uint8Array, successors: Successors) => {
     const nowMs = clock.now()
     const session = await store.lockRefreshToken(tx, sha256(token))
     if (session === undefined) return { decision: 'ended' } as const
     const rotatedAtMs = session.rotated_at?.getTime() ?? null
     const late = isLateRetry(rotatedAtMs, nowMs)
+    const successor = rotatedAtMs === null ? successors[0] : await findIssued(store, tx, successors)
     const decision = decideRefresh(
       {
         rotatedAtMs,
         endedAtMs: session.ended_at?.getTime() ?? null,
         idleExpiresAtMs: session.idle_expires_at.getTime(),
         expiresAtMs: session.expires_at.getTime(),
-        successorUnused: late && (await store.isUnused(tx, sha256(successor))),
+        successorUnused: late && (await store.isUnused(tx, sha256(successor.token))),
       },
       nowMs,
     )
@@ -101,10 +113,13 @@ export const createSessions = ({
     if (decision === 'rotate') {
       const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, session.expires_at.getTime()))
       const seen = { id: session.id, seenAt: new Date(nowMs), idleExpiresAt }
-      const issued = { tokenHash: sha256(successor), accessTokenId: tokens.accessTokenIdOf(successor) }
+      const issued = {
+        tokenHash: sha256(successor.token),
+        accessTokenId: tokens.accessTokenIdOf(successor.token, successor.by),
+      }
       await store.rotateRefreshToken(tx, sha256(token), issued, seen)
     }
-    return { decision, user, session, issuedAtMs: rotatedAtMs ?? nowMs, late }
+    return { decision, user, session, successor, issuedAtMs: rotatedAtMs ?? nowMs, late }
   }
 
   return {
@@ -121,10 +136,10 @@ export const createSessions = ({
      */
     refresh: async (context: RequestContext, refreshToken: string, address: string): Promise<TokenResponse> => {
       const token = tokens.decodeRefreshToken(refreshToken)
-      const successor = tokens.successorOf(token)
+      const successors = tokens.successorsOf(token)
       // Throwing inside the transaction would roll back the end of a reused session, so the fault is thrown after it.
       const decideAndCommit = () =>
-        changes.commitAndInvalidate(context.deadline, (tx) => refreshIn(tx, context, token, successor), {
+        changes.commitAndInvalidate(context.deadline, (tx) => refreshIn(tx, context, token, successors), {
           grantsOnly: true,
         })
       let outcome = await decideAndCommit()
@@ -139,7 +154,8 @@ export const createSessions = ({
       }
       if (outcome.decision === 'reused' || outcome.decision === 'ended')
         throw new Fault('identity.refresh_token_invalid')
-      return tokens.issue(outcome.user, outcome.session.id, successor, outcome.issuedAtMs)
+      const { user, session, successor, issuedAtMs } = outcome
+      return tokens.issue(user, session.id, successor.token, issuedAtMs, successor.by)
     },
 
     logout: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {

@@ -90,7 +90,7 @@ export const createSignInProtection = ({
 
   return {
     /**
-     * The account of an address, the attempt on it, and the device token where it is one of the account. Throws
+     * The account of an address, the attempt on it, and the device token where it is one of the account and stays in use. Throws
      * `identity.sign_in_paused`. One statement.
      */
     admit: async (
@@ -100,7 +100,8 @@ export const createSignInProtection = ({
     ): Promise<{ user: UserRow | undefined; attempt: Attempt; knownToken: Uint8Array | undefined }> => {
       const accountHash = hashOf(email)
       const presented = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
-      const token = presented && deviceTokens.isIssuedFor(accountHash, presented) ? presented : undefined
+      const issuedBy = presented && deviceTokens.issuedBy(accountHash, presented)
+      const token = issuedBy === undefined ? undefined : presented
       const deviceHash = token && sha256(token)
       const own = deviceHash && deviceSource(deviceHash)
       const network = networkSource(device.address)
@@ -142,7 +143,11 @@ export const createSignInProtection = ({
         device,
         number,
       }
-      return { user: facts.user, attempt, knownToken: facts.isKnownDevice ? token : undefined }
+      return {
+        user: facts.user,
+        attempt,
+        knownToken: facts.isKnownDevice && issuedBy === 'current' ? token : undefined,
+      }
     },
 
     /** As `admit`, for the current password of a signed-in person. */

@@ -10,7 +10,7 @@ const dayMs = 86_400_000
 /** A key signs for 90 days. It is published a day before its first signature, so that every instance has loaded it in time. */
 export const rotation = { signsMs: 90 * dayMs, publishedAheadMs: dayMs } as const
 
-/** The signing keys were sealed with another secret than the one that this process has. */
+/** The signing keys were sealed with another secret than those that this process has. */
 export class SecretMismatch extends Error {
   override readonly name = 'SecretMismatch'
 }
@@ -54,10 +54,9 @@ export const createSigningKeys = ({
   const unseal = async (row: SigningKeyRow): Promise<LoadedKey> => {
     const known = keys.find(({ kid }) => kid === row.kid)
     if (known !== undefined) return known
-    const label = `signing-key ${row.kid}`
     let privateJwk: JWK
     try {
-      privateJwk = JSON.parse(new TextDecoder().decode(secrets.open(row.sealed_private_key, label)))
+      privateJwk = JSON.parse(secrets.unseal('signing-key', row.sealed_private_key, row.kid).toString())
     } catch (cause) {
       throw new SecretMismatch('The signing keys in this database were sealed under another SECRET', { cause })
     }
@@ -79,7 +78,7 @@ export const createSigningKeys = ({
     return {
       kid,
       public_jwk: publicJwk,
-      sealed_private_key: secrets.seal(new TextEncoder().encode(JSON.stringify(privateJwk)), `signing-key ${kid}`),
+      sealed_private_key: secrets.seal('signing-key', JSON.stringify(privateJwk), kid),
       activates_at: new Date(activatesAtMs),
       retires_at: new Date(retiresAtMs),
       // Twice the lifetime of a token: covers the last token signed, with a margin for clock skew.

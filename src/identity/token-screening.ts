@@ -1,13 +1,13 @@
 import type { Clock } from '../kit/clock.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
-import type { Secrets } from '../platform/secrets.ts'
+import type { Generation, Secrets } from '../platform/secrets.ts'
 import type { Digest, Screening } from '../platform/tokens.ts'
 
 /** The digest of the claims of access tokens. */
 export const createTokenDigest =
-  (secrets: Pick<Secrets, 'derive'>): Digest =>
+  (secrets: Pick<Secrets, 'derive'>, by: Generation = 'current'): Digest =>
   (message) =>
-    secrets.derive('access-token-mac', message)
+    secrets.derive('access-token-mac', message, by)
 
 const forgedTtlMs = 1_000
 const maxForged = 1_000
@@ -21,7 +21,7 @@ const withoutMacPerS = 50
  * Tokens without a `mac` are those of the build before, which end within their lifetime after an upgrade. An instance checks 50
  * of them a second; beyond that they are refused, and their holders refresh them.
  */
-export const createTokenScreening = (clock: Clock, digest: Digest): Screening => {
+export const createTokenScreening = (clock: Clock, digests: readonly Digest[]): Screening => {
   const forged = createTtlMap<true>({ clock, maxEntries: maxForged, ttlMs: forgedTtlMs, jitter: 0 })
   let second = Number.NEGATIVE_INFINITY
   let checked = 0
@@ -35,7 +35,7 @@ export const createTokenScreening = (clock: Clock, digest: Digest): Screening =>
   }
 
   return {
-    digest,
+    digests,
     mayVerify: (mac) => (mac === undefined ? mayVerifyWithoutMac() : forged.get(mac).kind === 'miss'),
     onForged: (mac) => {
       if (mac !== undefined) forged.set(mac, true)

@@ -1,47 +1,211 @@
 import { Buffer } from 'node:buffer'
-import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  hkdfSync,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
 
-/** Cryptography with keys derived from the configured secret, one for each purpose (HKDF-SHA-256, RFC 5869). */
+/*
+ * Each value is bound to the name of its key: a value made under one name means nothing under another. A new use of SECRET takes
+ * a new name here. A stored column of sealed values also takes a line in src/secrets/store.ts, which seals them again when SECRET
+ * changes.
+ */
+
+/** Values that are encrypted, to be read again. */
+export type SealName =
+  | 'signing-key'
+  | 'wrapped-key'
+  | 'totp-secret'
+  | 'identity-provider'
+  | 'webhook-secret'
+  | 'mail'
+  | 'cookie'
+
+/** Values that are signed, to be recognized again. */
+export type SignName = 'stream-ticket' | 'cookie' | 'media-url' | 'sign-in-state' | 'passkey-challenge'
+
+/** Values that are computed again from the same message, in formats of a fixed length that name no key. */
+export type DeriveName =
+  | 'access-token-mac'
+  | 'token-id'
+  | 'refresh-successor'
+  | 'device-token'
+  /** One key for each week, by its number. */
+  | `signed link ${number}`
+
+/** Stored values that are found again by their keyed hash, also after SECRET has changed: see src/secrets/wrapped-keys.ts. */
+export const wrappedKeyNames = ['sign-in-failures', 'welcome-credits', 'limits', 'outage'] as const
+export type WrappedKeyName = (typeof wrappedKeyNames)[number]
+
+/** HMAC-SHA-256 with one key for each name, which is the same as long as the database lives. 32 bytes. */
+export type KeyedHash = (name: WrappedKeyName, message: Uint8Array) => Uint8Array
+
+/** SECRET, or SECRET_PREVIOUS. */
+export type Generation = 'current' | 'previous'
+
+/**
+ * Cryptography with keys derived from SECRET, one for each name (HKDF-SHA-256, RFC 5869).
+ *
+ * Guarantee: every value is made under SECRET, and read by SECRET or SECRET_PREVIOUS. Sealed and signed values carry the id of the
+ * secret that made them.
+ */
 export type Secrets = {
-  /** Encrypts with AES-256-GCM. `label` is associated data, so a sealed value opens only under the label it was sealed for. */
-  seal(plain: Uint8Array, label: string): Uint8Array
-  /** Decrypts. Throws when the value was changed, or sealed under another label or secret. */
-  open(sealed: Uint8Array, label: string): Uint8Array
-  /** A pseudorandom function of the message (HMAC-SHA-256) with one key for each purpose. 32 bytes. */
-  derive(purpose: string, message: Uint8Array): Uint8Array
+  /**
+   * Encrypts with AES-256-GCM. `subject` says what the value belongs to, such as the id of its row: it is associated data, so
+   * a value that was moved to another row does not open.
+   */
+  seal(name: SealName, plain: Uint8Array | string, subject: string): Uint8Array
+  /** Decrypts. Throws `SealRefused` for a value that was changed, or sealed under another name, subject or secret. */
+  unseal(name: SealName, sealed: Uint8Array, subject: string): Buffer
+  /** Which secret sealed a value. Throws `SealRefused`. */
+  sealedBy(name: SealName, sealed: Uint8Array, subject: string): Generation
+  /** How each value begins that SECRET sealed. */
+  readonly sealedPrefix: Uint8Array
+  /** The id of the secret and an HMAC-SHA-256 of the message: 36 bytes, 48 characters of base64url. */
+  sign(name: SignName, message: Uint8Array | string): Uint8Array
+  /** Compares in constant time. */
+  isSigned(name: SignName, message: Uint8Array | string, signature: Uint8Array): boolean
+  /** A pseudorandom function of the message (HMAC-SHA-256). 32 bytes. By default under SECRET. */
+  derive(name: DeriveName, message: Uint8Array, by?: Generation): Uint8Array
+  /** Those that values may have been made under, the current one first. */
+  readonly generations: readonly Generation[]
+  /** The first value of a wrapped key. */
+  wrappedKey(name: WrappedKeyName, by: Generation): Uint8Array
 }
 
+/** A sealed value does not open. `unknown_secret`: neither SECRET nor SECRET_PREVIOUS sealed it. */
+export class SealRefused extends Error {
+  override readonly name = 'SealRefused'
+  readonly reason: 'unknown_secret' | 'changed'
+  constructor(name: SealName, reason: SealRefused['reason'], options?: ErrorOptions) {
+    const why = reason === 'changed' ? 'was changed, or belongs elsewhere' : 'was sealed under another SECRET'
+    super(`A sealed value of the kind ${name} ${why}`, options)
+    this.reason = reason
+  }
+}
+
+const version = 1
+const idLength = 4
+const prefixLength = 1 + idLength
 const ivLength = 12
 const tagLength = 16
+const algorithm = 'aes-256-gcm'
 
-export const createSecrets = (secret: string): Secrets => {
-  const keyFor = (purpose: string) => new Uint8Array(hkdfSync('sha256', secret, 'velro', purpose, 32))
-  const sealingKey = keyFor('seal')
-  const derivingKeys = new Map<string, Uint8Array>()
-  const derivingKey = (purpose: string) => {
-    const known = derivingKeys.get(purpose)
+const isSame = (one: Uint8Array, other: Uint8Array): boolean =>
+  one.length === other.length && timingSafeEqual(one, other)
+
+/** The keys of one secret. */
+const createKeys = (secret: string) => {
+  const derived = new Map<string, Uint8Array>()
+  const keyFor = (info: string): Uint8Array => {
+    const known = derived.get(info)
     if (known !== undefined) return known
-    const key = keyFor(`derive ${purpose}`)
-    derivingKeys.set(purpose, key)
+    const key = new Uint8Array(hkdfSync('sha256', secret, 'velro', info, 32))
+    derived.set(info, key)
     return key
   }
+  /** Reveals nothing about the secret. */
+  const id = keyFor('id').subarray(0, idLength)
   return {
-    seal: (plain, label) => {
-      const iv = randomBytes(ivLength)
-      const cipher = createCipheriv('aes-256-gcm', sealingKey, iv).setAAD(new TextEncoder().encode(label))
-      return Buffer.concat([iv, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
-    },
-    open: (sealed, label) => {
-      const iv = sealed.subarray(0, ivLength)
-      const body = sealed.subarray(ivLength, sealed.length - tagLength)
-      const decipher = createDecipheriv('aes-256-gcm', sealingKey, iv, { authTagLength: tagLength })
-        .setAAD(new TextEncoder().encode(label))
-        .setAuthTag(sealed.subarray(sealed.length - tagLength))
-      return Buffer.concat([decipher.update(body), decipher.final()])
-    },
-    derive: (purpose, message) => createHmac('sha256', derivingKey(purpose)).update(message).digest(),
+    id,
+    prefix: Buffer.concat([[version], id].map((part) => Buffer.from(part))),
+    keyFor,
+    mac: (info: string, message: Uint8Array | string) => createHmac('sha256', keyFor(info)).update(message).digest(),
   }
 }
+type Keys = ReturnType<typeof createKeys>
+
+const encrypt = (key: Uint8Array, plain: Uint8Array | string, associated: Uint8Array): Buffer => {
+  const iv = randomBytes(ivLength)
+  const cipher = createCipheriv(algorithm, key, iv).setAAD(associated)
+  return Buffer.concat([iv, cipher.update(Buffer.from(plain)), cipher.final(), cipher.getAuthTag()])
+}
+
+/** Throws where the value was not encrypted with this key and associated data. */
+const decrypt = (key: Uint8Array, sealed: Uint8Array, associated: Uint8Array): Buffer => {
+  const iv = sealed.subarray(0, ivLength)
+  const body = sealed.subarray(ivLength, sealed.length - tagLength)
+  const decipher = createDecipheriv(algorithm, key, iv, { authTagLength: tagLength })
+    .setAAD(associated)
+    .setAuthTag(sealed.subarray(sealed.length - tagLength))
+  return Buffer.concat([decipher.update(body), decipher.final()])
+}
+
+/**
+ * Signing keys are sealed without a prefix, under a key without a name, as 0.2.0 seals them: so that going back to it works.
+ * Which secret sealed one is found by trying.
+ */
+const withoutPrefix: SealName = 'signing-key'
+const keyWithoutName = 'seal'
+
+const associatedOf = (prefix: Uint8Array, subject: string) => Buffer.concat([prefix, Buffer.from(subject)])
+
+const sealWith = (keys: Keys, name: SealName, plain: Uint8Array | string, subject: string): Buffer =>
+  name === withoutPrefix
+    ? encrypt(keys.keyFor(keyWithoutName), plain, Buffer.from(`${name} ${subject}`))
+    : Buffer.concat([keys.prefix, encrypt(keys.keyFor(`seal ${name}`), plain, associatedOf(keys.prefix, subject))])
+
+/** Undefined for a value that another secret sealed. */
+const openWith = (keys: Keys, name: SealName, sealed: Uint8Array, subject: string): Buffer | undefined => {
+  if (name === withoutPrefix) return decrypt(keys.keyFor(keyWithoutName), sealed, Buffer.from(`${name} ${subject}`))
+  if (!isSame(sealed.subarray(0, prefixLength), keys.prefix)) return undefined
+  return decrypt(keys.keyFor(`seal ${name}`), sealed.subarray(prefixLength), associatedOf(keys.prefix, subject))
+}
+
+/** `previous`: values made under it are read, and none are made. */
+export const createSecrets = (secret: string, previous?: string): Secrets => {
+  const current = createKeys(secret)
+  const older = previous === undefined || previous === secret ? undefined : createKeys(previous)
+  const all: readonly (readonly [Generation, Keys])[] = [
+    ['current', current] as const,
+    ...(older === undefined ? [] : [['previous', older] as const]),
+  ]
+  const keysOf = (by: Generation): Keys => {
+    const found = by === 'current' ? current : older
+    if (found === undefined) throw new Error('SECRET_PREVIOUS is not set')
+    return found
+  }
+
+  const open = (name: SealName, sealed: Uint8Array, subject: string): { plain: Buffer; by: Generation } => {
+    let failure: SealRefused | undefined
+    for (const [by, keys] of all) {
+      try {
+        const plain = openWith(keys, name, sealed, subject)
+        if (plain !== undefined) return { plain, by }
+      } catch (cause) {
+        failure = new SealRefused(name, 'changed', { cause })
+      }
+    }
+    throw failure ?? new SealRefused(name, 'unknown_secret')
+  }
+
+  return {
+    seal: (name, plain, subject) => sealWith(current, name, plain, subject),
+    unseal: (name, sealed, subject) => open(name, sealed, subject).plain,
+    sealedBy: (name, sealed, subject) => open(name, sealed, subject).by,
+    sealedPrefix: current.prefix,
+    sign: (name, message) => Buffer.concat([current.id, current.mac(`sign ${name}`, message)]),
+    isSigned: (name, message, signature) =>
+      all.some(
+        ([, { id, mac }]) =>
+          isSame(signature.subarray(0, idLength), id) &&
+          isSame(signature.subarray(idLength), mac(`sign ${name}`, message)),
+      ),
+    derive: (name, message, by = 'current') => keysOf(by).mac(`derive ${name}`, message),
+    generations: all.map(([by]) => by),
+    wrappedKey: (name, by) => keysOf(by).keyFor(`derive ${name}`),
+  }
+}
+
+/** The hash with the keys that `keyOf` gives. */
+export const createKeyedHash =
+  (keyOf: (name: WrappedKeyName) => Uint8Array): KeyedHash =>
+  (name, message) =>
+    createHmac('sha256', keyOf(name)).update(message).digest()
 
 /** SHA-256. Enough for storing secrets that are themselves 256 random bits; not for passwords. */
 export const sha256 = (bytes: Uint8Array): Uint8Array => createHash('sha256').update(bytes).digest()

@@ -5,6 +5,7 @@ import { ConfigRefused } from '../../src/config.ts'
 import { SecretMismatch } from '../../src/identity/signing-keys.ts'
 import { MigrationRefused } from '../../src/platform/migrate.ts'
 import { DatabaseUnfit } from '../../src/platform/route.ts'
+import { SealRefused } from '../../src/platform/secrets.ts'
 import { PortTaken } from '../../src/platform/serve.ts'
 
 const settings: StartSettings = {
@@ -56,7 +57,12 @@ describe('a start failure is one line that names the cause, the variable and the
     [
       'another SECRET',
       new SecretMismatch('sealed'),
-      /sealed with another SECRET\. Set SECRET to the value that the other instances use\.$/,
+      /sealed with another SECRET\. Set SECRET to the value that the other instances use, or SECRET_PREVIOUS to the value that it replaced\.$/,
+    ],
+    [
+      'a key that was sealed under a secret that was removed too early',
+      new SealRefused('wrapped-key', 'unknown_secret'),
+      /^A sealed value of the kind wrapped-key was sealed under another SECRET\. Set SECRET_PREVIOUS to .*\.$/,
     ],
     [
       'a media directory that is not writable',

@@ -122,7 +122,7 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       const { close } = await startApp({ connection: database.connection })
       await close()
       expect(await refusal({ SECRET: 'another secret, of more than 32 characters' })).toEqual([
-        'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use.',
+        'The signing keys in this database were sealed with another SECRET. Set SECRET to the value that the other instances use, or SECRET_PREVIOUS to the value that it replaced.',
       ])
       const start = startApp({
         connection: database.connection,

@@ -14,7 +14,7 @@ const maxTtlMs = 4 * ttlMs
 const policy = { issuer: 'velro', audience: 'velro', ttlMs }
 const secrets = createSecrets('one secret for every instance of it')
 const digest = createTokenDigest(secrets)
-const screening = { digest, mayVerify: () => true, onForged: () => {} }
+const screening = { digests: [digest], mayVerify: () => true, onForged: () => {} }
 
 let database: TestDatabase
 let sql: Sql
@@ -119,6 +119,17 @@ describe('signing keys', () => {
     await instance(clock)
     const stranger = createSigningKeys({ store, secrets: createSecrets('another'), clock, maxTokenTtlMs: maxTtlMs })
     expect(stranger.refresh()).rejects.toThrow('sealed under another SECRET')
+  })
+
+  test('that were deleted are replaced, and tokens of theirs are refused', async () => {
+    const clock = manualClock()
+    const keys = await instance(clock)
+    const old = await sign(keys, clock)
+    await sql`delete from signing_keys`
+    await keys.refresh()
+    const renewed = await sign(keys, clock)
+    const verify = (token: string) => verifyAccessToken(token, policy, clock, keys.find, screening)
+    expect([await verify(old), (await verify(renewed)) !== undefined]).toEqual([undefined, true])
   })
 
   test('an unknown key id causes at most one reload in five seconds', async () => {

@@ -25,7 +25,7 @@ const digest = createTokenDigest(createSecrets('a secret of all instances'))
 
 const start = () => {
   const clock = manualClock()
-  const screening = createTokenScreening(clock, digest)
+  const screening = createTokenScreening(clock, [digest])
   let verifications = 0
   const counting: Screening = {
     ...screening,

@@ -90,7 +90,7 @@ describe('the token of a signed link', () => {
 describe('the keys of signed links', () => {
   const media = newId()
   const claims = { variant: 'original', method: 'GET', sessionId: newId(), userId: newId() } as const
-  const at = (ms: number, secrets: Pick<Secrets, 'derive'> = createSecrets(secret)) => {
+  const at = (ms: number, secrets: Pick<Secrets, 'derive' | 'generations'> = createSecrets(secret)) => {
     const clock = manualClock(ms)
     return { clock, tokens: createLinkTokens({ secrets, clock }) }
   }
@@ -134,6 +134,7 @@ describe('the keys of signed links', () => {
     const purposes = new Set<string>()
     const secrets = createSecrets(secret)
     const { clock, tokens } = at(periodStartMs + dayS * 3_000, {
+      generations: secrets.generations,
       derive: (purpose, message) => {
         purposes.add(purpose)
         return secrets.derive(purpose, message)

@@ -64,6 +64,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       DATA_DIR: '/data',
       DB_CONNECTIONS: '40',
       SECRET: secret,
+      SECRET_PREVIOUS: ` ${'y'.repeat(32)} `,
       ADMIN_EMAIL: ' Ada@Example.com ',
       TOKEN_ISSUER: 'https://issuer',
       TOKEN_AUDIENCE: 'api',
@@ -121,6 +122,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     publicUrl: 'https://api.example.com',
     dbConnections: 40,
     secret,
+    previousSecret: 'y'.repeat(32),
     adminEmail: 'ada@example.com',
     issuer: 'https://issuer',
     audience: 'api',
@@ -433,6 +435,16 @@ describe('an invalid configuration', () => {
         expect(problemsOf({ [name]: host })).toEqual([expect.stringMatching(new RegExp(`^${name} holds `))])
       }
     }
+  })
+
+  test('refuses a short SECRET_PREVIOUS, notes one without effect, and repeats neither', () => {
+    const secret = 'hunter2'.repeat(5)
+    expect(problemsOf({ SECRET: secret, SECRET_PREVIOUS: 'hunter2' })).toEqual([
+      'SECRET_PREVIOUS must have at least 32 characters',
+    ])
+    expect(parseConfig({ SECRET: secret, SECRET_PREVIOUS: secret }).notes).toEqual([
+      'SECRET_PREVIOUS is the same as SECRET, and has no effect',
+    ])
   })
 
   test('refuses DATABASE_URL without SECRET, and never repeats the secret', () => {

@@ -24,14 +24,14 @@ const warmUpShare = 0.8
 
 /** Second step: caches, the bus between instances, and decisions. */
 export const composeAccess = async (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
-  const { config, clock, realClock, leaseClock, log, database, redis, secrets } = infrastructure
+  const { config, clock, realClock, leaseClock, log, database, redis, keyedHash } = infrastructure
   const instance = randomBytes(9).toString('hex')
   const { leaseMs, heartbeatMs } = infrastructure.cacheTiming?.lease ?? defaultLeaseTiming
   const outage = createSharedOutage({
     instance,
     redis,
     // The same for all instances of a deployment. Others that share it as well only make it stricter.
-    key: `velro:state:${Buffer.from(secrets.derive('outage', new Uint8Array())).toString('base64url')}`,
+    key: `velro:state:${Buffer.from(keyedHash('outage', new Uint8Array())).toString('base64url')}`,
     clock: leaseClock,
     leaseMs,
     everyMs: heartbeatMs,

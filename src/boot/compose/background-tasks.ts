@@ -12,6 +12,7 @@ import { createDeadlines } from '../../kit/deadline.ts'
 import { createUsageRecount, usagePollMs } from '../../limits/usage-recount.ts'
 import { createUsageStore } from '../../limits/usage-store.ts'
 import type { Log } from '../../platform/log.ts'
+import { createResealing, resealMs } from '../../secrets/resealing.ts'
 import { flushMs } from '../../service-keys/usage.ts'
 import type { AccessParts } from './access.ts'
 import type { Features } from './features.ts'
@@ -54,7 +55,18 @@ type BackgroundTask = { readonly name: string; readonly intervalMs: number; read
  * the next interval.
  */
 export const startBackgroundTasks = (
-  { database, admissions, migrations, clock, isSystemClock, realClock, keys, log }: Infrastructure,
+  {
+    database,
+    admissions,
+    migrations,
+    clock,
+    isSystemClock,
+    realClock,
+    keys,
+    secrets,
+    secretStore,
+    log,
+  }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
   {
     identity,
@@ -82,8 +94,10 @@ export const startBackgroundTasks = (
   const usageRecount = createUsageRecount({ store: createUsageStore(database.batch), clock: realClock, log })
   const reportShed = createShedReport(admissions, log)
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
+  const reseal = createResealing({ store: secretStore, secrets, log })
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
+    { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]
@@ -110,10 +124,11 @@ export const startBackgroundTasks = (
     { name: 'refresh materialized views', intervalMs: viewCheckMs, run: refreshViews },
   ]
   outbound.start()
-  for (const { name, intervalMs, run } of tasks) {
-    const timer = setInterval(() => {
-      run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
-    }, intervalMs)
+  const runLogged = ({ name, run }: BackgroundTask) => {
+    run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
+  }
+  for (const task of tasks) {
+    const timer = setInterval(() => runLogged(task), task.intervalMs)
     stack.defer(() => clearInterval(timer))
   }
 }

@@ -82,15 +82,15 @@ const seeds = 2 ** 32
 
 /** The queue of outbound work, mails, and the tokens that they carry. */
 const composeMail = (
-  { config, clock, log, database, secrets, sendMail }: Infrastructure,
+  { config, clock, log, database, secrets, keyedHash, sendMail }: Infrastructure,
   stack: AsyncDisposableStack,
 ) => {
   const outbound = createOutboundQueue({ store: createOutboundStore(database.batch), clock, log })
   stack.defer(outbound.close)
-  const label = 'outbound task'
+  const subject = 'outbound task'
   const payloads = createPayloads({
-    seal: (text) => secrets.seal(new TextEncoder().encode(text), label),
-    open: (sealed) => new TextDecoder().decode(secrets.open(sealed, label)),
+    seal: (text) => secrets.seal('mail', text, subject),
+    open: (sealed) => secrets.unseal('mail', sealed, subject).toString(),
   })
   const mail = createMail({
     settings: config.mail,
@@ -98,7 +98,7 @@ const composeMail = (
     store: createMailStore(database.batch),
     queue: outbound,
     payloads,
-    hashOf: createAccountHash(secrets, 'sign-in-failures'),
+    hashOf: createAccountHash(keyedHash, 'sign-in-failures'),
     clock,
     log,
   })
@@ -108,7 +108,7 @@ const composeMail = (
 
 /** Used by more than one feature. */
 const composeShared = (infrastructure: Infrastructure, access: AccessParts, stack: AsyncDisposableStack) => {
-  const { config, clock, log, database, secrets } = infrastructure
+  const { config, clock, log, database, keyedHash } = infrastructure
   const { changes } = access.caches
   const userStore = createUserStore(database.admin)
   const operators = createOperators(userStore)
@@ -127,7 +127,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
       accountsPerAddress: config.welcomeAccountsPerAddress,
     },
     grant: credits.welcome,
-    hashOf: createAccountHash(secrets, 'welcome-credits'),
+    hashOf: createAccountHash(keyedHash, 'welcome-credits'),
     log,
   })
   const quotas = createQuotas({
@@ -285,6 +285,7 @@ const composeAccounts = (
     log,
     database,
     secrets,
+    keyedHash,
     passwords,
     passwordRules,
     identityStore,
@@ -301,7 +302,7 @@ const composeAccounts = (
   const uses = createTokenUses(createTokenUseStore(database.batch))
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
   const signInStore = createSignInStore(database.auth, database.batch)
-  const hashOf = createAccountHash(secrets, 'sign-in-failures')
+  const hashOf = createAccountHash(keyedHash, 'sign-in-failures')
   const recoveryStore = createRecoveryStore(database.batch)
   const identity = createIdentity({
     store: identityStore,

@@ -28,6 +28,8 @@ import type { SafePost } from '../../platform/safe-post.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
 import type { SendMail } from '../../platform/smtp.ts'
+import { createSecretStore } from '../../secrets/store.ts'
+import { openWrappedKeys } from '../../secrets/wrapped-keys.ts'
 import { prepareDatabase } from '../prepare-database.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
@@ -114,10 +116,12 @@ export const composeInfrastructure = async (
   stack.defer(() => database.close(closingMs))
   const admissions = createAdmissions(database.sizes)
   await clock.synchronize(database.admin)
-  const secrets = createSecrets(config.secret)
+  const secrets = createSecrets(config.secret, config.previousSecret)
   const identityStore = createIdentityStore(database.auth)
   const keys = createSigningKeys({ store: identityStore, secrets, clock, maxTokenTtlMs: maxAccessTokenTtlMs })
   await keys.refresh()
+  const secretStore = createSecretStore(database.batch)
+  const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
 
   // The clients of Redis and S3 are loaded only where they are configured: ioredis alone is a tenth of a start.
   const redis =
@@ -177,6 +181,8 @@ export const composeInfrastructure = async (
     storedFlags: flags,
     redis,
     secrets,
+    secretStore,
+    keyedHash,
     identityStore,
     keys,
     passwords,

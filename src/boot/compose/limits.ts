@@ -7,12 +7,12 @@ import type { Infrastructure } from './infrastructure.ts'
 
 /** Between access and features: the budgets that requests count on. */
 export const composeLimits = (
-  { config, clock, realClock, log, redis, secrets }: Infrastructure,
+  { config, clock, realClock, log, redis, keyedHash }: Infrastructure,
   { caches: { bus } }: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
   // The same for all instances of a deployment.
-  const prefix = Buffer.from(secrets.derive('limits', new Uint8Array())).toString('base64url').slice(0, 22)
+  const prefix = Buffer.from(keyedHash('limits', new Uint8Array())).toString('base64url').slice(0, 22)
   const budgets = createBudgets({
     clock: realClock,
     exchange: redis && config.limits !== 'off' ? createRedisExchange({ redis, prefix }) : undefined,

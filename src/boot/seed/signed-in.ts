@@ -25,11 +25,16 @@ const agent = { user_agent: 'velro seed', address: '127.0.0.1' }
 /** Opens a session for each of these accounts without a password: the secret of the service signs its tokens. */
 export const signIn = async (
   sql: Sql,
-  { secret, policy, maxTokenTtlMs }: { secret: string; policy: TokenPolicy; maxTokenTtlMs: number },
+  {
+    secret,
+    previousSecret,
+    policy,
+    maxTokenTtlMs,
+  }: { secret: string; previousSecret?: string | undefined; policy: TokenPolicy; maxTokenTtlMs: number },
   userIds: readonly string[],
 ): Promise<SignedIn[]> => {
   const clock = systemClock
-  const secrets = createSecrets(secret)
+  const secrets = createSecrets(secret, previousSecret)
   const store = createIdentityStore(sql)
   const keys = createSigningKeys({ store, secrets, clock, maxTokenTtlMs })
   await keys.refresh()

@@ -3,7 +3,7 @@ import { timingSafeEqual } from 'node:crypto'
 import { decodeBase64url, encodeBase64url } from '../../kit/base64url.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { idFromBytes, idLength, idToBytes } from '../../kit/id.ts'
-import type { Secrets } from '../../platform/secrets.ts'
+import type { Generation, Secrets } from '../../platform/secrets.ts'
 import { type Variant, variants } from '../model.ts'
 import { type LinkMethod, linkMethods, maxTtlS } from './model.ts'
 
@@ -37,17 +37,24 @@ const tokenLength = Math.ceil(((fieldsLength + macLength) * 8) / 6)
  *
  * Promise: `read` returns the claims only of a token that an instance with the same secret signed for this media, in its
  * canonical base64url spelling, and that has not expired; else undefined. MACs are compared in constant time. Keys rotate
- * weekly and are never stored: the key id is the number of the period since the epoch. A key is derived only when a link
- * that is still valid may have been signed with it, so forged key ids cost no derivation.
+ * weekly, and with SECRET, and are never stored: the key id is the number of the period since the epoch. A key is derived only
+ * when a link that is still valid may have been signed with it, so forged key ids cost no derivation.
  */
-export const createLinkTokens = ({ secrets, clock }: { secrets: Pick<Secrets, 'derive'>; clock: Clock }) => {
+export const createLinkTokens = ({
+  secrets,
+  clock,
+}: {
+  secrets: Pick<Secrets, 'derive' | 'generations'>
+  clock: Clock
+}) => {
   const keyIdAt = (ms: number) => Math.floor(ms / keyPeriodMs)
   const mayHaveSigned = (keyId: number, nowMs: number) =>
     keyId >= keyIdAt(nowMs - maxTtlS * 1_000 - skewMs) && keyId <= keyIdAt(nowMs + skewMs)
-  const macOf = (mediaId: string, keyId: number, fields: Uint8Array) =>
+  const macOf = (mediaId: string, keyId: number, fields: Uint8Array, by?: Generation) =>
     secrets.derive(
       `signed link ${keyId}`,
       Buffer.concat([[context.length], context, idToBytes(mediaId), fields].map((part) => Buffer.from(part))),
+      by,
     )
 
   return {
@@ -72,7 +79,8 @@ export const createLinkTokens = ({ secrets, clock }: { secrets: Pick<Secrets, 'd
       const fields = bytes.subarray(0, fieldsLength)
       const keyId = fields.readUInt32BE(at.keyId)
       if (!mayHaveSigned(keyId, nowMs)) return undefined
-      if (!timingSafeEqual(macOf(mediaId, keyId, fields), bytes.subarray(fieldsLength))) return undefined
+      const mac = bytes.subarray(fieldsLength)
+      if (!secrets.generations.some((by) => timingSafeEqual(macOf(mediaId, keyId, fields, by), mac))) return undefined
       const variant = variants[fields.readUInt8(at.variant)]
       const method = linkMethods[fields.readUInt8(at.method)]
       const expiresAtS = fields.readUIntBE(at.expiry, expiryLength)
