@@ -556,9 +556,12 @@ begin
   perform from users where id = person and status = 'active' for share;
   if not found then return false; end if;
   perform from sessions where id = session and user_id = person and ended_at is null for share;
+  if found then return true; end if;
+  perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
+  perform from service_keys where id = session and revoked_at is null;
   return found;
 end $function$;
-comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share. False, where one of the two has ended.';
+comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended.';
 
 CREATE OR REPLACE FUNCTION public.lock_team_removal(team uuid, person uuid)
  RETURNS void
@@ -1428,6 +1431,13 @@ begin
     coalesce((select position from event_positions), 0)));
 end $function$;
 comment on function send_heartbeat(instance text, heartbeat text) is 'Notifies all instances of a heartbeat, with the identity of the database and the position of the newest committed event.';
+
+CREATE OR REPLACE FUNCTION public.service_key_lock_seed()
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '7301950221'::bigint;
+comment on function service_key_lock_seed() is 'Hash seed of the advisory locks under which a service key is revoked. The writes of services that act with it hold them shared.';
 
 CREATE OR REPLACE FUNCTION public.share_project_access(decided uuid[])
  RETURNS void
@@ -2684,6 +2694,15 @@ CREATE INDEX welcomed_addresses__remembered_at ON public.welcomed_addresses USIN
 comment on table welcomed_addresses is 'E-mail addresses that have had their welcome credits. Kept for 400 days, so that closing an account and registering again gives them once.';
 comment on column welcomed_addresses.address_hash is 'HMAC of the canonical e-mail address under a key derived from SECRET.';
 comment on column welcomed_addresses.remembered_at is 'When the account got the credits, or was closed.';
+
+create table wrapped_keys (
+  name text not null,
+  sealed_key bytea not null,
+  created_at timestamp with time zone default clock_timestamp() not null,
+  constraint wrapped_keys_pkey PRIMARY KEY (name)
+);
+comment on table wrapped_keys is 'Keys of the hashes by which stored values are found again. They stay the same when SECRET changes.';
+comment on column wrapped_keys.sealed_key is 'AES-256-GCM under a key derived from SECRET, with the name as associated data.';
 
 create view access_heat_alive as
  SELECT h.user_id,

@@ -243,6 +243,16 @@ const readS3 = (text: (name: string) => string | undefined, problems: string[]):
   return Object.freeze({ endpoint, region, bucket, accessKeyId, secretAccessKey })
 }
 
+const readSecrets = (text: (name: string) => string | undefined, problems: string[], notes: string[]) => {
+  const secrets = { SECRET: text('SECRET'), SECRET_PREVIOUS: text('SECRET_PREVIOUS') }
+  for (const [name, value] of Object.entries(secrets))
+    if (value !== undefined && value.length < 32) problems.push(`${name} must have at least 32 characters`)
+  const { SECRET: secret, SECRET_PREVIOUS: previousSecret } = secrets
+  if (previousSecret !== undefined && previousSecret === secret)
+    notes.push('SECRET_PREVIOUS is the same as SECRET, and has no effect')
+  return { secret, previousSecret }
+}
+
 /** A misspelt figure would silently leave its default in force. */
 const checkFigures = (env: Environment, problems: string[], notes: string[]): void => {
   const { misspelt, foreign } = checkVariables(Object.keys(env).filter((name) => env[name]?.trim()))
@@ -331,16 +341,10 @@ export const parseConfig = (env: Environment): Config => {
     )
   }
   const databaseBusUrl = postgresUrl('DATABASE_BUS_URL', text('DATABASE_BUS_URL'))
-  const secret = text('SECRET')
-  if (secret !== undefined && secret.length < 32) problems.push('SECRET must have at least 32 characters')
+  const { secret, previousSecret } = readSecrets(text, problems, notes)
   if (secret === undefined && databaseUrl !== undefined) {
     problems.push('SECRET must be set when DATABASE_URL is, to the same value on every instance (openssl rand -hex 32)')
   }
-  const previousSecret = text('SECRET_PREVIOUS')
-  if (previousSecret !== undefined && previousSecret.length < 32)
-    problems.push('SECRET_PREVIOUS must have at least 32 characters')
-  if (previousSecret !== undefined && previousSecret === secret)
-    notes.push('SECRET_PREVIOUS is the same as SECRET, and has no effect')
   const publicUrl = text('PUBLIC_URL')
   if (publicUrl !== undefined && !isWebOrigin(publicUrl)) {
     problems.push('PUBLIC_URL must be an origin such as https://api.example.com')

@@ -182,6 +182,10 @@ export const catalogue = {
   // What a caller may do
   'access.denied': { status: 403, message: 'You can read this resource, but you may not do this to it' },
   'access.services_only': { status: 403, message: 'This route requires a service key' },
+  'access.people_only': {
+    status: 403,
+    message: 'Service keys are not accepted by this route: a person must sign in for it',
+  },
   'access.admins_only': { status: 403, message: 'This route is for operators of the platform' },
   'authorization.not_about_others': {
     status: 403,
@@ -189,6 +193,10 @@ export const catalogue = {
   },
   'service_key.not_found': { status: 404, message: 'The service key does not exist' },
   'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
+  'service_key.user_not_active': {
+    status: 403,
+    message: 'The user in the Velro-User header must have an active account, for whom the service can act',
+  },
 
   // Teams and projects
   'team.not_found': { status: 404, message: 'The team does not exist or is not visible to you' },

@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { linkFlows, linkVariableOf } from '../src/mail/settings.ts'
+import { connectOnce } from '../src/platform/postgres.ts'
+import { until } from './faults/support.ts'
 import { reapFolder } from './harness/reaper.ts'
-import { startServer, type TestServer } from './harness.ts'
+import { api, register, startServer, type TestServer } from './harness.ts'
 
 const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
 const [configSource, mailSource] = await Promise.all(
@@ -53,6 +55,20 @@ describe('the first calls of the README', () => {
     expect(await run(shell, folder)).toBe(output)
     expect((await readdir(folder)).toSorted()).toEqual(['ada.zip', 'lighthouse-256.webp', 'lighthouse.webp'])
   })
+})
+
+test('a service makes a project for a user as the README shows', async () => {
+  const [, block = ''] = /```sh\n(key=[\s\S]*?)```/.exec(readme) ?? []
+  const client = api(server.baseUrl)
+  const [operator, user] = [await register(client), await register(client)]
+  const sql = connectOnce(server.connection)
+  await sql`update users set role = 'admin' where id = ${operator.id}`.finally(() => sql.end())
+  const env = { ...process.env, BASE: server.baseUrl, OPERATOR_TOKEN: operator.token, USER_ID: user.id }
+  const made = async () => JSON.parse((await promisify(execFile)('dash', ['-c', block], { env })).stdout)
+  await until(async () => (await made()).owner_id === user.id, 'the role of the operator is known')
+  expect((await client.get('/api/v1/projects?limit=1', { token: user.token })).body.items[0]).toEqual(
+    expect.objectContaining({ name: 'Onboarding', owner_id: user.id }),
+  )
 })
 
 test('every variable of the configuration is in the table of the README, and no other', () => {

@@ -37,6 +37,12 @@ create or replace function usage_lock_seed() returns bigint
 comment on function usage_lock_seed() is
   'Hash seed of the advisory locks under which what an account holds grows.';
 
+create or replace function service_key_lock_seed() returns bigint
+  language sql immutable parallel safe
+  return 7301950221;
+comment on function service_key_lock_seed() is
+  'Hash seed of the advisory locks under which a service key is revoked. The writes of services that act with it hold them shared.';
+
 create or replace function lowest_id() returns uuid
   language sql immutable parallel safe
   return '00000000-0000-0000-0000-000000000000'::uuid;

@@ -2,7 +2,9 @@
 -- transaction; a revocation may have been committed since. A decision made after these locks holds until the commit: a
 -- change of its facts waits for the transaction.
 --
--- Account and session are locked for share. Access to a project depends on its row, its grants and the memberships of the
+-- Account and session are locked for share. Where a service acts for the account, `session` is the id of its key instead, and the
+-- advisory lock of the key is held shared: a revocation takes it, and waits in turn. A row lock that many writes share could
+-- hold it up. Access to a project depends on its row, its grants and the memberships of the
 -- caller. A change of the project or of a grant takes the advisory lock of the project; a change of a membership takes that of
 -- the user (project-access.sql). So
 --   a write to something in a project   takes both advisory locks shared;
@@ -15,10 +17,13 @@ begin
   perform from users where id = person and status = 'active' for share;
   if not found then return false; end if;
   perform from sessions where id = session and user_id = person and ended_at is null for share;
+  if found then return true; end if;
+  perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
+  perform from service_keys where id = session and revoked_at is null;
   return found;
 end $$;
 comment on function lock_signed_in(uuid, uuid) is
-  'Locks an active account and its live session for share. False, where one of the two has ended.';
+  'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended.';
 
 create or replace function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[])
   returns boolean language plpgsql set search_path from current as $$

@@ -11,11 +11,10 @@ import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
 import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
-import type { Fact } from './policy/facts/registry.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, PresentedKey, Service } from './principal.ts'
-import { createSecretCheck } from './service-key.ts'
+import { createServiceChecks } from './service-key.ts'
 
 /**
  * Decides whether a user may do an action on a resource, and authenticates people and services.
@@ -40,8 +39,21 @@ export type Access = {
   authenticate(claims: Claims, deadline: Deadline, resources?: readonly ResourceRef[]): MaybePromise<Caller>
   /** As `authenticate`, from memory alone: undefined where memory lacks session or account. */
   authenticateFromMemory(claims: Claims): Caller | undefined
-  /** The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. */
-  authenticateService(key: PresentedKey, scope: Scope, deadline: Deadline): MaybePromise<Service>
+  /**
+   * The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. Undefined: no scope
+   * is needed.
+   */
+  authenticateService(key: PresentedKey, scope: Scope | undefined, deadline: Deadline): MaybePromise<Service>
+  /**
+   * A user for whom a service acts, as a caller; 403 where there is no active account with this id. The rights are those of the
+   * user. `resources` as for `authenticate`.
+   */
+  authenticateActing(
+    service: Service,
+    userId: string,
+    deadline: Deadline,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller>
   /** Plan and own limits of an account, for counting on its budgets. */
   limitsOf(userId: string, deadline: Deadline): MaybePromise<AccountOfBudgets | undefined>
   decide(userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Decision>
@@ -115,16 +127,7 @@ export const createAccess = ({
     return known === undefined ? undefined : requireSignedIn(claims, known)
   }
 
-  const hasRightSecret = createSecretCheck()
-  const requireService = (key: PresentedKey, scope: Scope, fact: Fact['service_key'] | undefined): Service => {
-    const { id } = key
-    // `live`: not revoked.
-    const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
-    if (!isValid || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
-    if (!fact.scopes.includes(scope)) throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
-    onServiceKeyUsed(id)
-    return { keyId: id, limitPerSecond: fact.limitPerSecond }
-  }
+  const { requireService, requireActing } = createServiceChecks({ clock, onServiceKeyUsed })
 
   /** `action` decides only whether stale facts suffice. */
   const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
@@ -150,6 +153,19 @@ export const createAccess = ({
     return gathered.stale ? { ...caller, stale: true } : caller
   }
 
+  const loadActing = async (
+    service: Service,
+    userId: string,
+    deadline: Deadline,
+    resources: readonly ResourceRef[] = [],
+  ): Promise<Caller> => {
+    const queries = [factQuery('account', userId), ...resources.map((ref) => resourceQuery(ref, userId))]
+    const gathered = await factCache.gather(queries, deadline)
+    const caller = requireActing(service, userId, gathered.find('account', userId))
+    decisionCounters.recordPrefetch(gathered.tier, resources.length)
+    return gathered.stale ? { ...caller, stale: true } : caller
+  }
+
   return {
     authenticate: (claims, deadline, resources) =>
       authenticateFromMemory(claims) ?? loadCaller(claims, deadline, resources),
@@ -160,6 +176,11 @@ export const createAccess = ({
       return factCache
         .gather([factQuery('service_key', key.id)], deadline)
         .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id)))
+    },
+    authenticateActing: (service, userId, deadline, resources) => {
+      const known = factCache.peek('account', userId)
+      if (known.kind === 'miss') return loadActing(service, userId, deadline, resources)
+      return requireActing(service, userId, known.kind === 'hit' ? known.value : undefined)
     },
     limitsOf: (userId, deadline) => {
       const known = factCache.peek('account', userId)

@@ -1,9 +1,10 @@
 import type { Plan } from '../limits/plans.ts'
 import type { AccountLimits } from '../limits/policy.ts'
 
-/** A person with an active session and account. */
+/** A person with an active session and account, or for whom a service acts. */
 export type Caller = {
   readonly userId: string
+  /** Where a service acts: the id of its key, which is the id of no session. So nothing that needs a session works with it. */
   readonly sessionId: string
   readonly role: 'user' | 'admin'
   readonly plan: Plan
@@ -11,6 +12,8 @@ export type Caller = {
   readonly limits: AccountLimits | null
   /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
+  /** The service that acts for this person. */
+  readonly service?: Service
 }
 
 /** A service that authenticated with its own key. */
@@ -30,9 +33,9 @@ export type TokenClaims = Claims & { readonly expiresAtMs: number }
  * What a request authenticates with, as far as it can be checked without facts: a token with a valid signature, or a key of the
  * right form.
  */
-export type Credential =
-  | { readonly kind: 'token'; readonly claims: TokenClaims }
-  | { readonly kind: 'key'; readonly key: PresentedKey }
+export type Credential = TokenCredential | KeyCredential
+export type TokenCredential = { readonly kind: 'token'; readonly claims: TokenClaims }
+export type KeyCredential = { readonly kind: 'key'; readonly key: PresentedKey }
 
 /** A service key as presented: its id, and the hash of its secret. */
 export type PresentedKey = { readonly id: string; readonly secretHash: Uint8Array }

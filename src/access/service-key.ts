@@ -1,9 +1,13 @@
 import { Buffer } from 'node:buffer'
 import { randomBytes, timingSafeEqual } from 'node:crypto'
+import { Fault } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import type { Clock } from '../kit/clock.ts'
 import { idFromBytes, idLength, idToBytes } from '../kit/id.ts'
 import { sha256 } from '../platform/secrets.ts'
-import type { PresentedKey } from './principal.ts'
+import type { Fact } from './policy/facts/registry.ts'
+import type { Scope } from './policy/matrix.ts'
+import type { Caller, PresentedKey, Service } from './principal.ts'
 
 /** A service key is `vsk_` and the base64url of its id (16 bytes) and its secret (32 bytes). */
 export const serviceKeyPrefix = 'vsk_'
@@ -42,5 +46,37 @@ export const createSecretCheck = (): ((key: PresentedKey, fact: { readonly secre
     if (!isSameHash(key.secretHash, fact.secretHash)) return false
     right.set(fact, key)
     return true
+  }
+}
+
+/** Checks services by the facts about key and user. The facts have been loaded; undefined: the id is unknown. */
+export const createServiceChecks = ({
+  clock,
+  onServiceKeyUsed,
+}: {
+  clock: Clock
+  onServiceKeyUsed: (keyId: string) => void
+}) => {
+  const hasRightSecret = createSecretCheck()
+  return {
+    /** The service of a key: 401 where the key is not valid, 403 where it lacks the scope. Undefined: no scope is needed. */
+    requireService: (key: PresentedKey, scope: Scope | undefined, fact: Fact['service_key'] | undefined): Service => {
+      const { id } = key
+      // `live`: not revoked.
+      const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
+      if (!isValid || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
+      if (scope !== undefined && !fact.scopes.includes(scope))
+        throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
+      onServiceKeyUsed(id)
+      return { keyId: id, limitPerSecond: fact.limitPerSecond }
+    },
+
+    /** The user for whom a service acts: 403 where there is no active account. */
+    requireActing: (service: Service, userId: string, account: Fact['account'] | undefined): Caller => {
+      if (account?.status !== 'active')
+        throw new Fault('service_key.user_not_active', { detail: { keyId: service.keyId, userId } })
+      const { role, plan, limits } = account
+      return { userId, sessionId: service.keyId, role, plan, limits, service }
+    },
   }
 }

@@ -51,6 +51,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
             summary:
               'Order a generation. Needs `create` on its project, `read` on a parent and `download` on a reference; the projects of parent and reference must allow derivatives',
             tags,
+            scope: 'generations:write',
             idempotent: true,
             budget: 'generation',
             errors: [
@@ -74,7 +75,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       ...contract(
         { query: model.generationQuery },
         { 200: model.generationPage },
-        { summary: 'List the generations the caller may read, newest first', tags },
+        { summary: 'List the generations the caller may read, newest first', tags, scope: 'generations:write' },
       ),
     })
     .get('/:generation_id', ({ context, caller, params }) => generations.get(context, caller, params.generation_id), {
@@ -82,7 +83,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
       ...contract(
         { params: model.generationParams },
         { 200: model.generation },
-        { summary: 'Get a generation', tags, errors: ['generation.not_found'] },
+        { summary: 'Get a generation', tags, scope: 'generations:write', errors: ['generation.not_found'] },
       ),
     })
     .patch(
@@ -97,6 +98,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
             summary:
               'Change the title (needs `write`) or the project (needs `delete` on the generation and `create` on the new project)',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found', 'project.not_found', 'access.denied'],
           },
         ),
@@ -116,6 +118,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Delete a generation and its media; one that has not ended is cancelled and refunded first',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found', 'access.denied'],
           },
         ),
@@ -132,6 +135,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Cancel a generation and refund its price; needs `write`',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found', 'access.denied', 'generation.finished'],
           },
         ),
@@ -148,6 +152,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'Add a generation to the caller’s favorites or remove it from them',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found'],
           },
         ),
@@ -164,6 +169,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
           {
             summary: 'List the ancestors of a generation that the caller may read, and count the others',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found'],
           },
         ),

@@ -1,7 +1,12 @@
 import type { FaultCode } from '../fault.ts'
 
 /** Refusals of a valid credential that another kind of credential, or one with more scopes, would not get. */
-const needsMore: readonly FaultCode[] = ['service_key.scope_missing', 'access.services_only', 'access.admins_only']
+const needsMore: readonly FaultCode[] = [
+  'service_key.scope_missing',
+  'access.people_only',
+  'access.services_only',
+  'access.admins_only',
+]
 
 const presented = /^bearer +\S/i
 

@@ -46,6 +46,8 @@ type Documentation = {
   open?: true
   /** The accepted credentials. Default: an access token. */
   security?: readonly (keyof typeof securitySchemes)[]
+  /** Also accepts a service key with this scope, which acts for the user that the request names (`Velro-User`). */
+  scope?: string
   errors?: readonly FaultCode[]
   /** Default: `api`, for an open route `anonymous`. */
   budget?: CountedOn
@@ -68,6 +70,20 @@ export type CountedOn = 'api' | 'generation' | 'media' | 'auth' | 'anonymous' | 
 
 /** The extension member of a route's description that names its budget. */
 export const budgetMember = 'x-budget'
+
+/** The header by which a request with a service key names the user for whom the service acts. */
+export const actingHeader = 'velro-user'
+const scopeMember = 'x-scope'
+
+const actingParameter = (scope: string) => ({
+  in: 'header' as const,
+  name: 'Velro-User',
+  required: false,
+  description: `With a service key, which needs the scope \`${scope}\`: the id of the user for whom the service acts. Required then, and ignored with an access token`,
+  schema: { type: 'string' as const, format: 'uuid' },
+})
+
+const actingErrors: readonly FaultCode[] = ['service_key.scope_missing', 'service_key.user_not_active']
 
 /** Errors of every route. */
 const common: readonly FaultCode[] = [
@@ -277,7 +293,8 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     summary,
     tags,
     open,
-    security = ['bearer'],
+    security: credentials = ['bearer'],
+    scope,
     errors = [],
     idempotent,
     bytes,
@@ -291,8 +308,11 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
   const invalid: FaultCode = given.invalidAs ?? 'request.invalid'
   const { params, query, body } = input
   const hasInput = params !== undefined || query !== undefined || body !== undefined
+  const security = scope === undefined ? credentials : [...credentials, 'service_key' as const]
   const faults: FaultCode[] = [
     ...(open ? [] : (['identity.not_signed_in'] as const)),
+    ...(open || security.includes('service_key') ? [] : (['access.people_only'] as const)),
+    ...(scope === undefined ? [] : [...actingErrors, 'request.invalid' as const]),
     ...(hasInput ? [invalid] : []),
     ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
     ...errors,
@@ -309,10 +329,12 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       summary,
       tags,
       [budgetMember]: budget,
+      ...(scope !== undefined && { [scopeMember]: scope }),
       security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
       parameters: [
         ...describeParameters('path', params),
         ...describeParameters('query', query),
+        ...(scope === undefined ? [] : [actingParameter(scope)]),
         ...(idempotent ? [idempotencyParameter] : []),
         ...(bytes ? rangeParameters : []),
         ...(events ? [lastEventParameter] : []),
@@ -334,6 +356,10 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
 /** On which budget a route counts, by its description; undefined for one without a contract. */
 export const budgetOfRoute = (detail: unknown): CountedOn | undefined =>
   (detail as { [budgetMember]?: CountedOn } | undefined)?.[budgetMember]
+
+/** The scope with which a service may call a route for a user, by its description; undefined where it may not. */
+export const scopeOfRoute = (detail: unknown): string | undefined =>
+  (detail as { [scopeMember]?: string } | undefined)?.[scopeMember]
 
 /** The longest body that a route takes, by its description; 0 where it takes none. */
 export const maxBytesOf = (detail: unknown): number => {

@@ -8,7 +8,7 @@ export type RateLimitFields = {
   readonly state: string | undefined
 }
 
-/** The context of one request, which every layer may read and only the limits may change. */
+/** The context of one request, which every layer may read and only the limits and the guard may change. */
 export type RequestContext = {
   readonly requestId: string
   /** The Content-Length of the request, so that its headers are searched once. NaN where it is not a number. */
@@ -22,6 +22,8 @@ export type RequestContext = {
   readonly addressForLimits?: ((request: Request) => string | undefined) | undefined
   /** That, of a request to a route that authenticates. */
   limitedAs?: string | undefined
+  /** The service key of a service that acts for a user. */
+  actingKeyId?: string | undefined
   /** Units of it that the request was counted with by its body. */
   paidUnits?: number | undefined
 }

@@ -58,7 +58,7 @@ type Fields = {
 
 /** Writes a security event to the log. Call it once the change is committed. */
 export type RecordSecurityEvent = (
-  context: Pick<RequestContext, 'requestId'>,
+  context: Pick<RequestContext, 'requestId' | 'actingKeyId'>,
   event: SecurityEvent,
   fields: Fields,
 ) => void
@@ -67,5 +67,7 @@ export const createSecurityEvents =
   (log: Log): RecordSecurityEvent =>
   (context, event, fields) => {
     const [level, message] = securityEvents[event]
-    log[level]({ event, request_id: context.requestId, ...fields }, message)
+    const { requestId: request_id, actingKeyId } = context
+    const acting = actingKeyId === undefined ? undefined : { acting_service_key_id: actingKeyId }
+    log[level]({ event, request_id, ...acting, ...fields }, message)
   }

@@ -11,7 +11,11 @@ export const quotaRoutes = ({ quotas, guard }: { quotas: Pick<Quotas, 'list'>; g
     .use(guard)
     .get('/auth/me/quotas', ({ context, caller }) => quotas.list(context.deadline, caller.userId), {
       signedIn: true,
-      ...contract({}, { 200: schema }, { summary: 'Your quotas, and how much of each you use', tags: ['auth'] }),
+      ...contract(
+        {},
+        { 200: schema },
+        { summary: 'Your quotas, and how much of each you use', tags: ['auth'], scope: 'users:read' },
+      ),
     })
     .get('/users/:user_id/quotas', ({ context, params }) => quotas.list(context.deadline, params.user_id), {
       operator: true,
@@ -21,6 +25,7 @@ export const quotaRoutes = ({ quotas, guard }: { quotas: Pick<Quotas, 'list'>; g
         {
           summary: 'The quotas of an account, and how much of each it uses',
           tags: ['users'],
+          scope: 'users:read',
           errors: ['user.not_found', 'access.admins_only'],
         },
       ),

@@ -15,6 +15,8 @@ const authenticates = { tags, maxBytes, open: true, budget: 'auth' } as const
 
 type Dependencies = { identity: Identity; guard: Guard; addressOf: (request: Request) => string }
 
+const ofProfile = { summary: 'Change your account', tags, scope: 'users:write', maxBytes }
+
 export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => {
   const deviceOf = (request: Request): Device => ({
     userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
@@ -92,11 +94,11 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .get('/me', ({ context, caller }) => identity.getMe(context, caller), {
       signedIn: true,
-      ...contract({}, { 200: model.user }, { summary: 'Read your account', tags }),
+      ...contract({}, { 200: model.user }, { summary: 'Read your account', tags, scope: 'users:read' }),
     })
     .patch('/me', ({ context, caller, body }) => identity.updateMe(context, caller, body), {
       signedIn: true,
-      ...contract({ body: model.profile }, { 200: model.user }, { summary: 'Change your account', tags, maxBytes }),
+      ...contract({ body: model.profile }, { 200: model.user }, ofProfile),
     })
     .delete(
       '/me',

@@ -1,6 +1,6 @@
 import { budgetOfRoute, type CountedOn, maxBytesOf } from '../http/contract.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import type { MaybePromise } from '../kit/maybe-promise.ts'
+import { type MaybePromise, mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Limits, Person, Service } from './limits.ts'
 import type { PlanBudget } from './policy.ts'
 
@@ -24,6 +24,8 @@ export type Spending = {
   readRoute(hook: unknown): void
   person(context: RequestContext, caller: Person): MaybePromise<void>
   service(context: RequestContext, service: Service): MaybePromise<void>
+  /** Counts a request of a service that acts for a person: on the limit of its key, and as a request of the person. */
+  acting(context: RequestContext, service: Service, caller: Person): MaybePromise<void>
   /** Counts the items of a batch beyond what its bytes have paid for. */
   items(context: RequestContext, who: Person | Service, items: number): MaybePromise<void>
 }
@@ -65,6 +67,13 @@ export const createSpendingOfRoutes = (limits: Limits): SpendingOfRoutes => {
         isOff || service.limitPerSecond === null || context.paidUnits !== undefined
           ? undefined
           : limits.service(context, service, pay(context)),
+      acting: (context, service, caller) => {
+        if (isOff || context.paidUnits !== undefined) return undefined
+        const units = pay(context)
+        return mapMaybePromise(limits.service(context, service, units), () =>
+          limits.person(context, caller, budget, units),
+        )
+      },
       items: (context, who, items) => {
         const paid = context.paidUnits ?? 0
         const missing = unitsOfItems(items) - paid

@@ -115,6 +115,7 @@ const contentHooks = () => ({
     {
       summary: 'Download the bytes of a media item; needs `download` on it, a signed link or a share link',
       tags,
+      scope: 'generations:write',
       security: ['bearer', 'signed_link', 'share_link'],
       bytes: model.contentTypes,
       budget: 'media',
@@ -203,6 +204,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
           {
             summary: 'List the media of a generation; the list is empty until the generation is completed',
             tags,
+            scope: 'generations:write',
             errors: ['generation.not_found'],
           },
         ),
@@ -216,6 +218,7 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         {
           summary: 'Get the metadata of a media item; needs `read` on its generation, or to be its uploader',
           tags,
+          scope: 'generations:write',
           errors: ['media.not_found'],
         },
       ),

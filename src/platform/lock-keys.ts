@@ -14,6 +14,8 @@ export const lockKeys = {
   usageSeed: 7_301_950_219,
   /** Held while a webhook of the operators is added. */
   operatorWebhooks: 7_301_950_220,
+  /** Hash seed: held while a service key is revoked; shared by the writes of services that act with it. */
+  serviceKeySeed: 7_301_950_221,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,
 } as const

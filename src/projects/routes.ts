@@ -28,6 +28,7 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
           {
             summary: 'Grants of teams on the project, newest team first; needs `share`',
             tags,
+            scope: 'projects:write',
             errors: ['project.not_found', 'access.denied'],
           },
         ),
@@ -45,6 +46,7 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
           {
             summary: 'Grant a team access; needs `admin` on the project, and the role admin or owner in the team',
             tags,
+            scope: 'projects:write',
             errors: [
               'project.not_found',
               'access.denied',
@@ -68,6 +70,7 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
           {
             summary: 'Change the access level of a team',
             tags,
+            scope: 'projects:write',
             errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
           },
         ),
@@ -87,6 +90,7 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
           {
             summary: 'Withdraw the grant of a team',
             tags,
+            scope: 'projects:write',
             errors: ['project.not_found', 'access.denied', 'project.grant_not_found'],
           },
         ),
@@ -104,7 +108,7 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
       ...contract(
         { body: model.newProject },
         { 201: model.project },
-        { summary: 'Create a project', tags, errors: ['quota.projects'] },
+        { summary: 'Create a project', tags, scope: 'projects:write', errors: ['quota.projects'] },
       ),
     })
     .get(
@@ -115,7 +119,7 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
         ...contract(
           { query: model.projectQuery },
           { 200: model.projectPage },
-          { summary: 'Projects the caller may read, newest first', tags },
+          { summary: 'Projects the caller may read, newest first', tags, scope: 'projects:write' },
         ),
       },
     )
@@ -124,7 +128,12 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
       ...contract(
         { params: model.projectParams },
         { 200: model.projectWithPermissions },
-        { summary: 'One project, with the actions that the caller may do', tags, errors: ['project.not_found'] },
+        {
+          summary: 'One project, with the actions that the caller may do',
+          tags,
+          scope: 'projects:write',
+          errors: ['project.not_found'],
+        },
       ),
     })
     .patch(
@@ -138,6 +147,7 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
           {
             summary: 'Update a project; needs `write`, and `admin` for `visibility` and `allow_derivatives`',
             tags,
+            scope: 'projects:write',
             errors: ['project.not_found', 'access.denied'],
           },
         ),
@@ -157,6 +167,7 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
           {
             summary: 'Delete a project; its generations remain, outside of any project',
             tags,
+            scope: 'projects:write',
             errors: ['project.not_found', 'access.denied'],
           },
         ),
@@ -187,6 +198,7 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
         {
           summary: 'Numbers of generations, grants and people with access; needs `share`',
           tags,
+          scope: 'projects:write',
           errors: ['project.not_found', 'access.denied'],
         },
       ),

@@ -13,9 +13,14 @@ export type SealedColumn = {
   readonly column: string
 }
 
-/** Every column of sealed values: those called `sealed_…`, which a test compares. They are sealed again when SECRET changes. */
+/**
+ * Every column of sealed values, which are sealed again when SECRET changes. A test compares them with the columns of the schema
+ * that are called `sealed_…` or whose comment has the word "sealed".
+ */
 export const sealedColumns: readonly SealedColumn[] = [
   { name: 'signing-key', table: 'signing_keys', key: 'kid', keyType: 'text', column: 'sealed_private_key' },
+  { name: 'webhook-secret', table: 'webhooks', key: 'id', keyType: 'uuid', column: 'secret' },
+  { name: 'webhook-secret', table: 'webhooks', key: 'id', keyType: 'uuid', column: 'previous_secret' },
   { name: 'wrapped-key', table: 'wrapped_keys', key: 'name', keyType: 'text', column: 'sealed_key' },
 ]
 

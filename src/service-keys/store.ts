@@ -1,6 +1,7 @@
 import type { Scope } from '../access/policy/matrix.ts'
 import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
+import { lockKeys } from '../platform/lock-keys.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 
 export type ServiceKeyRow = {
@@ -50,8 +51,12 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
       return row
     },
 
-    /** Returns false when there is no such key or it is revoked already. */
+    /**
+     * Returns false when there is no such key or it is revoked already. Waits for the writes of services that act with the key
+     * (decision-locks.sql), and later ones see it revoked.
+     */
     revoke: async (tx: TransactionSql, id: string, at: Date): Promise<boolean> => {
+      await tx`select pg_advisory_xact_lock(hashtextextended(${id}, ${lockKeys.serviceKeySeed}))`
       const { count } = await tx`update service_keys set revoked_at = ${at} where id = ${id} and revoked_at is null`
       return count === 1
     },

@@ -28,7 +28,12 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
         ...contract(
           { params: model.teamParams, query: model.page },
           { 200: model.memberPage },
-          { summary: 'Members, in descending order of user id', tags, errors: ['team.not_found'] },
+          {
+            summary: 'Members, in descending order of user id',
+            tags,
+            scope: 'teams:write',
+            errors: ['team.not_found'],
+          },
         ),
       },
     )
@@ -46,6 +51,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
           {
             summary: 'Change the role of a member; the old and the new role must be below the caller’s',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
@@ -66,6 +72,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
           {
             summary: 'Remove a member whose role is below the caller’s',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
@@ -82,7 +89,12 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
         ...contract(
           { params: model.teamParams },
           { 204: noContent },
-          { summary: 'Leave a team', tags, errors: ['team.not_found', 'team.owner_cannot_leave'] },
+          {
+            summary: 'Leave a team',
+            tags,
+            scope: 'teams:write',
+            errors: ['team.not_found', 'team.owner_cannot_leave'],
+          },
         ),
       },
     )
@@ -120,7 +132,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
       ...contract(
         { body: model.newTeam },
         { 201: model.team },
-        { summary: 'Create a team; the caller becomes its owner', tags, errors: ['quota.teams'] },
+        { summary: 'Create a team; the caller becomes its owner', tags, scope: 'teams:write', errors: ['quota.teams'] },
       ),
     })
     .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
@@ -128,7 +140,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
       ...contract(
         { query: model.page },
         { 200: model.teamPage },
-        { summary: 'Teams that the caller is a member of, newest first', tags },
+        { summary: 'Teams that the caller is a member of, newest first', tags, scope: 'teams:write' },
       ),
     })
     .get('/:team_id', ({ context, caller, params }) => teams.get(context, caller, params.team_id), {
@@ -136,7 +148,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
       ...contract(
         { params: model.teamParams },
         { 200: model.team },
-        { summary: 'One team, with the role of the caller', tags, errors: ['team.not_found'] },
+        { summary: 'One team, with the role of the caller', tags, scope: 'teams:write', errors: ['team.not_found'] },
       ),
     })
     .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
@@ -147,6 +159,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
         {
           summary: 'Update a team; for admins and the owner',
           tags,
+          scope: 'teams:write',
           errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
         },
       ),
@@ -165,6 +178,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
           {
             summary: 'Delete a team and its grants on projects; for the owner',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low'],
           },
         ),
@@ -178,6 +192,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
         {
           summary: 'Numbers of members, projects, generations and pending invitations of a team',
           tags,
+          scope: 'teams:write',
           errors: ['team.not_found'],
         },
       ),

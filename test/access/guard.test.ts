@@ -18,7 +18,7 @@ import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { idOf } from './random.ts'
 
 const noSpending = {
-  create: () => ({ readRoute: () => {}, person: () => {}, service: () => {}, items: () => {} }),
+  create: () => ({ readRoute: () => {}, person: () => {}, service: () => {}, acting: () => {}, items: () => {} }),
   refuseUnknown: () => {},
 }
 

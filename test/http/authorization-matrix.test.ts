@@ -6,8 +6,8 @@ import { newId } from '../../src/kit/id.ts'
 import { createDiskObjects } from '../../src/platform/disk-objects.ts'
 import { objectKey } from '../../src/platform/objects.ts'
 import { newPicture } from '../harness/pictures.ts'
-import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
-import { type Document, nameOf, routesOf, unknownId } from './black-box/document.ts'
+import { type Answer, type Api, api, type Person, register, type Sending, startApp, type TestApp } from '../harness.ts'
+import { type Document, nameOf, type Route, routesOf, unknownId } from './black-box/document.ts'
 import { headOf, sendRaw } from './black-box/wire.ts'
 
 /*
@@ -416,6 +416,67 @@ const table: Record<string, readonly Entry[]> = {
   ],
 }
 
+/**
+ * The routes that a service may call for a user, with the scope that its key needs. All others refuse it: those about e-mail
+ * addresses, passwords, second factors, sessions, ownership and keys among them.
+ */
+const actingRoutes: Record<string, readonly string[]> = {
+  'users:read': [
+    'GET /api/v1/auth/me',
+    'GET /api/v1/auth/me/quotas',
+    'GET /api/v1/users',
+    'GET /api/v1/users/{user_id}',
+    'GET /api/v1/users/{user_id}/quotas',
+  ],
+  'users:write': ['PATCH /api/v1/auth/me'],
+  'teams:write': [
+    'POST /api/v1/teams',
+    'GET /api/v1/teams',
+    'GET /api/v1/teams/{team_id}',
+    'PATCH /api/v1/teams/{team_id}',
+    'DELETE /api/v1/teams/{team_id}',
+    'GET /api/v1/teams/{team_id}/members',
+    'GET /api/v1/teams/{team_id}/statistics',
+    'PATCH /api/v1/teams/{team_id}/members/{user_id}',
+    'DELETE /api/v1/teams/{team_id}/members/{user_id}',
+    'POST /api/v1/teams/{team_id}/leave',
+    'POST /api/v1/teams/{team_id}/invitations',
+    'GET /api/v1/teams/{team_id}/invitations',
+    'DELETE /api/v1/teams/{team_id}/invitations/{invitation_id}',
+    'POST /api/v1/teams/invitations/accept',
+    'POST /api/v1/teams/invitations/decline',
+  ],
+  'projects:write': [
+    'POST /api/v1/projects',
+    'GET /api/v1/projects',
+    'GET /api/v1/projects/{project_id}',
+    'PATCH /api/v1/projects/{project_id}',
+    'DELETE /api/v1/projects/{project_id}',
+    'GET /api/v1/projects/{project_id}/stats',
+    'GET /api/v1/projects/{project_id}/teams',
+    'POST /api/v1/projects/{project_id}/teams',
+    'PATCH /api/v1/projects/{project_id}/teams/{team_id}',
+    'DELETE /api/v1/projects/{project_id}/teams/{team_id}',
+  ],
+  'generations:write': [
+    'POST /api/v1/generations',
+    'GET /api/v1/generations',
+    'GET /api/v1/generations/{generation_id}',
+    'PATCH /api/v1/generations/{generation_id}',
+    'DELETE /api/v1/generations/{generation_id}',
+    'POST /api/v1/generations/{generation_id}/cancel',
+    'POST /api/v1/generations/{generation_id}/favorite',
+    'GET /api/v1/generations/{generation_id}/provenance',
+    'GET /api/v1/generations/{generation_id}/media',
+    'GET /api/v1/media/{media_id}',
+    'GET /api/v1/media/{media_id}/content',
+  ],
+}
+const scopeOf = (name: string): string | undefined =>
+  Object.entries(actingRoutes).find(([, routes]) => routes.includes(name))?.[0]
+/** Whom a service acts for, with a key that has every scope or, by `key`, another one. */
+type Acting = { for: string | undefined; key?: string }
+
 /** Fields that no request body may set, except on the routes listed in `settableFields`. */
 const forbiddenFields: Record<string, unknown> = {
   owner_id: unknownId,
@@ -423,13 +484,18 @@ const forbiddenFields: Record<string, unknown> = {
   plan: 'enterprise',
   team_id: unknownId,
   status: 'completed',
+  email: 'other@example.com',
+  email_verified: true,
+  password: 'another password',
 }
 const settableFields: Record<string, readonly string[]> = {
   'POST /api/v1/projects/{project_id}/transfer': ['owner_id'],
   'POST /api/v1/projects/{project_id}/teams': ['team_id'],
   'PATCH /api/v1/teams/{team_id}/members/{user_id}': ['role'],
-  'POST /api/v1/teams/{team_id}/invitations': ['role'],
-  'PATCH /api/v1/users/{user_id}': ['role', 'plan'],
+  'POST /api/v1/teams/{team_id}/invitations': ['role', 'email'],
+  'POST /api/v1/auth/register': ['email', 'password'],
+  'POST /api/v1/auth/login': ['email', 'password'],
+  'PATCH /api/v1/users/{user_id}': ['role', 'plan', 'email_verified'],
 }
 
 const refusal = ({ status, body }: Answer) => (status < 400 ? 'ok' : `${status} ${body?.code}`)
@@ -441,7 +507,10 @@ describe('the authorization matrix', () => {
   let document: Document
   let by: Record<Name, Person>
   let tokens: Record<string, string | undefined>
-  let keys: Record<'check' | 'list', string>
+  let keys: Record<'check' | 'list' | 'acting', string>
+  /** Keys with every scope to act for users but one. */
+  let keysWithout: Record<string, string>
+  let inactive: Record<'suspended' | 'closed', string>
   let world: World
 
   const createAt = async (path: string, body: object, { token }: Person) => {
@@ -545,9 +614,18 @@ describe('the authorization matrix', () => {
     expect((await client.delete('/api/v1/auth/me', { token: closed.token })).status).toBe(204)
     // The row was changed behind the service's back: wait until the cached account has expired.
     clock.advance(300_000)
-    const keyFor = async (scope: string) =>
-      (await createAt('/service-keys', { name: scope, scopes: [scope] }, by.operator)).key as string
-    keys = { check: await keyFor('authorization:check'), list: await keyFor('authorization:list') }
+    inactive = { suspended: suspended.id, closed: closed.id }
+    const keyFor = async (...scopes: string[]) =>
+      (await createAt('/service-keys', { name: 'k', scopes }, by.operator)).key as string
+    const scopes = Object.keys(actingRoutes)
+    keys = {
+      check: await keyFor('authorization:check'),
+      list: await keyFor('authorization:list'),
+      acting: await keyFor(...scopes),
+    }
+    keysWithout = {}
+    for (const scope of scopes)
+      keysWithout[scope] = await keyFor(...scopes.filter((each) => each !== scope), 'performance:read')
     const [head, , signature] = by.maker.token.split('.')
     const [, payload] = by.owner.token.split('.')
     tokens = {
@@ -564,8 +642,8 @@ describe('the authorization matrix', () => {
   const tokenOf = (subject: Subject, name: string) =>
     subject === 'service' ? (/accessible|who|search/.test(name) ? keys.check : keys.list) : tokens[subject]
 
-  const openStream = async (target: string, token: string | undefined): Promise<Answer> => {
-    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }
+  const openStream = async (target: string, { token, headers: given }: Sending): Promise<Answer> => {
+    const headers = { ...given, ...(token !== undefined && { authorization: `Bearer ${token}` }) }
     const response = await fetch(`${app.baseUrl}${target}`, { headers })
     if (response.status >= 400)
       return { status: response.status, headers: response.headers, body: await response.json() }
@@ -576,15 +654,17 @@ describe('the authorization matrix', () => {
     name: string,
     { path = {}, query = '', body, picture }: RequestParts,
     token: string | undefined,
+    acting?: Acting,
   ): Promise<Answer> => {
     const [method = '', template = ''] = name.split(' ')
     const target = template.replaceAll(/\{(\w+)\}/g, (_, each: string) => path[each] ?? unknownId) + query
-    const sending = token === undefined ? {} : { token }
+    const headers: Record<string, string> = acting?.for === undefined ? {} : { 'velro-user': acting.for }
+    const sending = { headers, ...(token !== undefined && { token }) }
     if (picture !== undefined) {
-      return client.post(target, picture, { ...sending, headers: { 'content-type': 'image/png' } })
+      return client.post(target, picture, { ...sending, headers: { ...headers, 'content-type': 'image/png' } })
     }
     // A stream does not end by itself: read its status and cancel it.
-    if (target.endsWith('/stream')) return openStream(target, token)
+    if (target.endsWith('/stream')) return openStream(target, sending)
     if (method === 'GET') return client.get(target, sending)
     if (method === 'DELETE') return client.delete(target, sending)
     if (method === 'PUT') return client.put(target, body, sending)
@@ -592,30 +672,32 @@ describe('the authorization matrix', () => {
   }
 
   /** The answer the table expects for one caller: 'open', 'ok', or the refusal. */
-  const expected = (entry: Entry, subject: Subject, target: 'shared' | 'hidden'): string => {
+  const expected = (name: string, entry: Entry, subject: Subject, target: 'shared' | 'hidden'): string => {
     if (entry.needs === 'nothing') return 'open'
     if (outsiders.includes(subject as never)) return '401 identity.not_signed_in'
     if (subject === 'service') {
-      return entry.allowsServices || entry.needs === 'service'
+      return entry.allowsServices || entry.needs === 'service' || scopeOf(name) !== undefined
         ? '403 service_key.scope_missing'
-        : '401 identity.not_signed_in'
+        : '403 access.people_only'
     }
-    const name = subject as Name
+    const person = subject as Name
     if ('on' in entry) {
-      const may = mayDo[target][name]
+      const may = mayDo[target][person]
       if (!may.includes('read')) return `404 ${entry.on}.not_found`
-      if (entry.ownerOnly && name !== 'maker') return '403 access.denied'
+      if (entry.ownerOnly && person !== 'maker') return '403 access.denied'
       return may.includes(entry.needs) ? 'ok' : '403 access.denied'
     }
     if (entry.needs === 'session') return 'ok'
     if (entry.needs === 'service') return '403 access.services_only'
-    if (entry.needs === 'operator') return name === 'operator' ? 'ok' : '403 access.admins_only'
-    if (entry.needs === 'own') return name === entry.of ? 'ok' : entry.otherwise
-    const role = roles.find((each) => each === name)
+    if (entry.needs === 'operator') return person === 'operator' ? 'ok' : '403 access.admins_only'
+    if (entry.needs === 'own') return person === entry.of ? 'ok' : entry.otherwise
+    const role = roles.find((each) => each === person)
     if (role === undefined) return '404 team.not_found'
     if (roles.indexOf(role) > roles.indexOf(entry.atLeast)) return '403 team.role_too_low'
     return entry.otherwise?.[role] ?? 'ok'
   }
+
+  const operationScope = ({ operation }: Route) => operation['x-scope']
 
   const comparable = ({ status, headers, body }: Answer, ids: readonly string[]) => {
     const text = ids.reduce((rest, id) => rest.replaceAll(id, '<id>'), JSON.stringify({ ...body, request_id: '' }))
@@ -644,14 +726,21 @@ describe('the authorization matrix', () => {
     return entry.needs === 'own' ? entry.resource?.(given) : undefined
   }
 
-  const problemsOf = async (name: string, entry: Entry, subject: Subject, target: 'shared' | 'hidden') => {
+  /** `acting`: a service acts for the subject. */
+  const problemsOf = async (
+    name: string,
+    entry: Entry,
+    subject: Subject,
+    target: 'shared' | 'hidden',
+    acting?: Acting,
+  ) => {
     const given = inTarget(world, target)
     const call = entry.call?.(given) ?? {}
-    const token = tokenOf(subject, name)
-    const answer = await send(name, call, token)
+    const token = acting === undefined ? tokenOf(subject, name) : keys.acting
+    const answer = await send(name, call, token, acting)
     const actual = refusal(answer)
-    const expectedAnswer = expected(entry, subject, target)
-    const what = `${name} ${JSON.stringify(call.body ?? '')} on ${target} as ${subject}`
+    const expectedAnswer = expected(name, entry, subject, target)
+    const what = `${name} ${JSON.stringify(call.body ?? '')} on ${target} ${acting ? 'for' : 'as'} ${subject}`
     const problems: string[] = []
     const isRight =
       expectedAnswer === 'open'
@@ -662,7 +751,7 @@ describe('the authorization matrix', () => {
     if (answer.status === 404 && resourceId !== undefined) {
       const unknownResourceId = randomUUID()
       const other = JSON.parse(JSON.stringify(call).replaceAll(resourceId, unknownResourceId))
-      const never = await send(name, other, token)
+      const never = await send(name, other, token, acting)
       const [seen, unseen] = [comparable(answer, [resourceId]), comparable(never, [unknownResourceId])]
       if (!Bun.deepEquals(seen, unseen)) problems.push(`${what}: ${seen.text}, but for an unknown id ${unseen.text}`)
     }
@@ -683,6 +772,54 @@ describe('the authorization matrix', () => {
             // The owner of the private project is in no team, so the transfer and grant requests of the table do not apply.
             if (target === 'hidden' && subject === 'other' && entry.needs === 'admin') continue
             problems.push(...(await problemsOf(name, entry, subject, target)))
+          }
+        }
+      }
+      expect(problems).toEqual([])
+    }, 60_000)
+  }
+
+  test('documents the scope and the credential of exactly the routes that a service may call for a user', () => {
+    const documented = routesOf(document).filter(({ operation }) => operation['x-scope'] !== undefined)
+    expect(documented.map((route) => `${operationScope(route)} ${nameOf(route)}`).sort()).toEqual(
+      Object.entries(actingRoutes)
+        .flatMap(([scope, routes]) => routes.map((name) => `${scope} ${name}`))
+        .sort(),
+    )
+    for (const { operation } of documented) {
+      expect(operation.security).toContainEqual({ service_key: [] })
+      expect(operation.parameters).toContainEqual(expect.objectContaining({ in: 'header', name: 'Velro-User' }))
+    }
+  })
+
+  for (const [name, entries] of Object.entries(table)) {
+    const scope = scopeOf(name)
+    const isForPeople = (entry: Entry) => !entry.allowsServices && !['nothing', 'service'].includes(entry.needs)
+    if (!entries.some(isForPeople)) continue
+
+    test(`${name} ${scope === undefined ? 'refuses a service, whomever it acts for' : 'answers a service as the user for whom it acts'}`, async () => {
+      const problems: string[] = []
+      const expectAnswer = async (entry: Entry, acting: Acting, wanted: string) => {
+        const answer = refusal(await send(name, entry.call?.(world) ?? {}, acting.key ?? keys.acting, acting))
+        if (answer !== wanted) problems.push(`${name} ${JSON.stringify(acting)}: ${answer}, expected ${wanted}`)
+      }
+      for (const entry of entries) {
+        if (scope === undefined) {
+          for (const id of [undefined, unknownId, 'x', ...Object.values(inactive), ...Object.values(world.ids)])
+            await expectAnswer(entry, { for: id }, '403 access.people_only')
+          continue
+        }
+        const key = keysWithout[scope] ?? ''
+        for (const id of [by.maker.id, by.operator.id, undefined])
+          await expectAnswer(entry, { for: id, key }, '403 service_key.scope_missing')
+        for (const id of [undefined, '', 'x', by.maker.id.toUpperCase(), `${by.maker.id}, ${by.owner.id}`])
+          await expectAnswer(entry, { for: id }, '422 request.invalid')
+        for (const id of [unknownId, world.project, ...Object.values(inactive)])
+          await expectAnswer(entry, { for: id }, '403 service_key.user_not_active')
+        for (const target of 'on' in entry ? (['shared', 'hidden'] as const) : (['shared'] as const)) {
+          for (const person of people) {
+            if (target === 'hidden' && person === 'other' && entry.needs === 'admin') continue
+            problems.push(...(await problemsOf(name, entry, person, target, { for: by[person].id })))
           }
         }
       }
@@ -737,7 +874,12 @@ describe('the authorization matrix', () => {
         for (const [word, value] of Object.entries(forbiddenFields)) {
           if (settableFields[name]?.includes(word)) continue
           for (const subject of ['maker', 'owner', 'operator'] as const) {
-            const answer = await send(name, { ...call, body: { ...call.body, [word]: value } }, by[subject].token)
+            const body = { ...call.body, [word]: value }
+            if (scopeOf(name) !== undefined) {
+              const acted = refusal(await send(name, { ...call, body }, keys.acting, { for: by[subject].id }))
+              if (acted !== '422 request.invalid') wrong.push(`${name} ${word} for ${subject}: ${acted}`)
+            }
+            const answer = await send(name, { ...call, body }, by[subject].token)
             const isReached = entry.needs !== 'operator' || subject === 'operator'
             if (refusal(answer) !== (isReached ? '422 request.invalid' : '403 access.admins_only'))
               wrong.push(`${name} ${word} as ${subject}: ${refusal(answer)}`)

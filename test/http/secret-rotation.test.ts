@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { decodeJwt } from 'jose'
 import { manualClock } from '../../src/kit/clock.ts'
+import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createSecrets } from '../../src/platform/secrets.ts'
 import { createResealing } from '../../src/secrets/resealing.ts'
@@ -111,7 +112,8 @@ describe('while SECRET is replaced, on instances of both steps', () => {
     for (const [maker, reader] of both()) {
       const account = await signUp(maker)
       const { body } = await refresh(maker, account.refresh_token)
-      clock.advance(301_000)
+      // Clocks of the instances differ by the seconds between their starts.
+      clock.advance(400_000)
       expect(outcomeOf(await refresh(reader, account.refresh_token))).toBe('401 identity.refresh_token_invalid')
       expect(outcomeOf(await refresh(maker, body.refresh_token))).toBe('401 identity.refresh_token_invalid')
     }
@@ -150,6 +152,13 @@ describe('once SECRET was replaced', () => {
   test('an instance without SECRET_PREVIOUS refuses to start until every stored value is sealed again', async () => {
     // The instance that accepts the newer secret does not use it.
     const store = createSecretStore(sql)
+    const webhook = newId()
+    const [secret, previous] = ['one', 'two'].map((each) => createSecrets(older).seal('webhook-secret', each, webhook))
+    await sql`
+      insert into webhooks
+             (id, url, events, secret, previous_secret, previous_secret_until, responsible_id, created_at, updated_at)
+      select ${webhook}, 'https://hooks.example.com', '{user.created}', ${secret as Uint8Array},
+             ${previous as Uint8Array}, now(), id, now(), now() from users limit 1`
     const log = { ...before.services.log, info: () => {}, error: () => {} } as typeof before.services.log
     await createResealing({ store, secrets: createSecrets(older, newer), log })()
     await expect(start(newer)).rejects.toThrow('sealed under another SECRET')

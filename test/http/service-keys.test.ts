@@ -81,9 +81,16 @@ describe('a service key', () => {
 
   test('is refused on routes for users', async () => {
     const { key } = await make({ scopes: ['authorization:check', 'authorization:list'] })
-    for (const closed of ['/api/v1/auth/me', '/api/v1/projects', path, '/api/v1/auth/sessions']) {
-      const { status, body } = await client.get(closed, { token: key })
-      expect([closed, status, body.code]).toEqual([closed, 401, 'identity.not_signed_in'])
+    const closed = {
+      'access.people_only': [path, '/api/v1/auth/sessions', '/api/v1/credits/balance', '/api/v1/security/flags'],
+      'service_key.scope_missing': ['/api/v1/auth/me', '/api/v1/projects', '/api/v1/users'],
+    }
+    for (const [code, paths] of Object.entries(closed)) {
+      for (const each of paths) {
+        const { status, body, headers } = await client.get(each, { token: key })
+        expect([each, status, body.code]).toEqual([each, 403, code])
+        expect(headers.get('www-authenticate')).toBe('Bearer error="insufficient_scope"')
+      }
     }
   })
 

@@ -139,9 +139,10 @@ describe('a limit or a lock key', () => {
   })
 
   test('of an advisory lock is named in the register, is unique, and is the same in SQL and TypeScript', async () => {
-    const [row] = await sql<{ access: string; usage: string }[]>`
-      select user_access_lock_seed() as access, usage_lock_seed() as usage`
-    expect([Number(row?.access), Number(row?.usage)]).toEqual([lockKeys.userAccessSeed, lockKeys.usageSeed])
+    const [row] = await sql<{ access: string; usage: string; key: string }[]>`
+      select user_access_lock_seed() as access, usage_lock_seed() as usage, service_key_lock_seed() as key`
+    const { userAccessSeed, usageSeed, serviceKeySeed } = lockKeys
+    expect([row?.access, row?.usage, row?.key].map(Number)).toEqual([userAccessSeed, usageSeed, serviceKeySeed])
     const keys = Object.values(lockKeys)
     expect(new Set(keys).size).toBe(keys.length)
     const calls: string[] = []
@@ -150,6 +151,8 @@ describe('a limit or a lock key', () => {
       for (const [call = ''] of text.matchAll(/pg_(?:try_)?advisory\w*\(.*$/gm)) calls.push(call)
     }
     expect(calls.length).toBeGreaterThanOrEqual(4)
-    expect(calls.filter((call) => !/lockKeys\.\w+|(?:user_access|usage)_lock_seed\(\)/.test(call))).toEqual([])
+    expect(calls.filter((call) => !/lockKeys\.\w+|(?:user_access|usage|service_key)_lock_seed\(\)/.test(call))).toEqual(
+      [],
+    )
   })
 })

@@ -14,11 +14,13 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** A column of sealed values is called `sealed_…`. */
 test('every column of sealed values is sealed again when SECRET changes', async () => {
   const columns = await sql<{ name: string; type: string }[]>`
-    select table_name || '.' || column_name as name, data_type as type from information_schema.columns
-     where table_schema = 'public' and column_name like 'sealed\_%' order by 1`
+    select c.relname || '.' || a.attname as name, format_type(a.atttypid, null) as type
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+     where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and a.atttypid = 'bytea'::regtype
+       and (a.attname like 'sealed\\_%' or col_description(c.oid, a.attnum) ~* '\\ysealed\\y')
+     order by 1`
   expect(columns.map(({ type }) => type)).toEqual(columns.map(() => 'bytea'))
   expect(columns.map(({ name }) => name)).toEqual(sealedColumns.map(({ table, column }) => `${table}.${column}`).sort())
 })

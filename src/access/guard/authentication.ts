@@ -1,10 +1,20 @@
-import { Fault } from '../../fault.ts'
+import { Fault, invalidInput } from '../../fault.ts'
+import { actingHeader } from '../../http/contract.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import { isId } from '../../kit/id.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { SpendingOfRoutes } from '../../limits/spending.ts'
 import type { Access } from '../access.ts'
 import type { ResourceRef, Scope } from '../policy/matrix.ts'
-import type { Caller, Credential, Principal, Service, TokenClaims } from '../principal.ts'
+import type {
+  Caller,
+  Credential,
+  KeyCredential,
+  Principal,
+  Service,
+  TokenClaims,
+  TokenCredential,
+} from '../principal.ts'
 import { readServiceKey, serviceKeyPrefix } from '../service-key.ts'
 
 const scheme = 'bearer '
@@ -18,6 +28,7 @@ const bearerOf = (header: string | null): string => {
 }
 
 const onlyServices = () => new Fault('access.services_only')
+const onlyPeople = () => new Fault('access.people_only')
 const onlyAdmins = () => new Fault('access.admins_only')
 
 export const requireOperator = (caller: Caller): Caller => {
@@ -32,10 +43,11 @@ export type GuardDependencies = {
   spending: SpendingOfRoutes
 }
 
-/** The claims of a token. Only the macros that name services admit a key. */
-export const claimsIn = (credential: Credential): TokenClaims => {
-  if (credential.kind === 'key') throw new Fault('identity.not_signed_in')
-  return credential.claims
+/** The user that a request with a service key names. Throws `request.invalid` where it names none. */
+const readActingUser = (request: Request): string => {
+  const id = request.headers.get(actingHeader)
+  if (isId(id)) return id
+  throw invalidInput('headers', `/${actingHeader}`, 'must be the id of the user for whom the service acts')
 }
 
 /** For routes that need Postgres anyway: 503 at once where session and account are known only from stale facts. */
@@ -44,7 +56,7 @@ const refuseStale = (caller: Caller): Caller => {
   return caller
 }
 
-const toToken = (claims: TokenClaims): Credential => ({ kind: 'token', claims })
+const toToken = (claims: TokenClaims): TokenCredential => ({ kind: 'token', claims })
 const toPerson = (caller: Caller): Principal => ({ kind: 'person', caller })
 const toService = (service: Service): Principal => ({ kind: 'service', service })
 
@@ -68,25 +80,73 @@ const createKeyReader = () => {
 /** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
 export const createAuthentication = ({ access, claimsOf, spending }: GuardDependencies) => {
   const readKey = createKeyReader()
-  return {
-    /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
-    readCredential: (request: Request, context: RequestContext): MaybePromise<Credential> => {
-      const text = bearerOf(context.authorization)
-      if (!text.startsWith(serviceKeyPrefix)) {
-        return mapMaybePromise(
-          claimsOf(text, () => spending.refuseUnknown(request, context)),
-          toToken,
-        )
-      }
-      return readKey(text)
-    },
 
+  const authenticateToken = (
+    { claims }: TokenCredential,
+    context: RequestContext,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller> => mapMaybePromise(access.authenticate(claims, context.deadline, resources), refuseStale)
+
+  /** The user for whom the service of a key acts, on a route that admits services with this scope. */
+  const authenticateActing = (
+    { key }: KeyCredential,
+    request: Request,
+    context: RequestContext,
+    scope: Scope,
+    resources?: readonly ResourceRef[],
+  ): MaybePromise<Caller> => {
+    const { deadline } = context
+    const service = access.authenticateService(key, scope, deadline)
+    const caller = mapMaybePromise(service, (found) => {
+      context.actingKeyId = found.keyId
+      return access.authenticateActing(found, readActingUser(request), deadline, resources)
+    })
+    return mapMaybePromise(caller, refuseStale)
+  }
+
+  /** Refuses a valid key, on a route for people, with another code than an invalid one. */
+  const refuseKey = ({ key }: KeyCredential, { deadline }: RequestContext): MaybePromise<never> =>
+    mapMaybePromise(access.authenticateService(key, undefined, deadline), () => {
+      throw onlyPeople()
+    })
+
+  /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
+  const readCredential = (request: Request, context: RequestContext): MaybePromise<Credential> => {
+    const text = bearerOf(context.authorization)
+    if (!text.startsWith(serviceKeyPrefix)) {
+      return mapMaybePromise(
+        claimsOf(text, () => spending.refuseUnknown(request, context)),
+        toToken,
+      )
+    }
+    return readKey(text)
+  }
+
+  return {
+    readCredential,
+
+    /** The credential that the gate has read; a route without input has no gate. */
+    credentialOf: (
+      request: Request,
+      context: RequestContext,
+      entry: { readonly credential: Credential } | undefined,
+    ): MaybePromise<Credential> => (entry === undefined ? readCredential(request, context) : entry.credential),
+
+    authenticateToken,
+    refuseKey,
+
+    /** The caller of a route; by a service key the user for whom it acts, where the route has a scope. */
     authenticate: (
       credential: Credential,
+      request: Request,
       context: RequestContext,
+      scope: Scope | undefined,
       resources?: readonly ResourceRef[],
-    ): MaybePromise<Caller> =>
-      mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline, resources), refuseStale),
+    ): MaybePromise<Caller> => {
+      if (credential.kind === 'token') return authenticateToken(credential, context, resources)
+      if (scope === undefined) return refuseKey(credential, context)
+      return authenticateActing(credential, request, context, scope, resources)
+    },
 
     authenticateService: (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Service> => {
       if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)

@@ -5,8 +5,9 @@ import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { Spending } from '../../limits/spending.ts'
 import type { Access } from '../access.ts'
 import type { Scope } from '../policy/matrix.ts'
-import type { Caller, Credential, Service } from '../principal.ts'
-import { type Authentication, claimsIn, requireOperator } from './authentication.ts'
+import type { Caller, Credential, Service, TokenCredential } from '../principal.ts'
+import { type Authentication, requireOperator } from './authentication.ts'
+import type { GuardedRoute } from './guarded-route.ts'
 
 /** Reading so small a body costs less than finding out whether its caller may have it read. */
 const smallBodyBytes = 1_024
@@ -40,10 +41,15 @@ const toAdmitted = (
   service: Service | undefined,
 ): Admitted => ({ isConfirmed, credential, caller, service })
 
+/** Counts a request of a person, or of a service that acts for one. */
+export const countCaller = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<void> =>
+  caller.service === undefined ? spend.person(context, caller) : spend.acting(context, caller.service, caller)
+
 /** For `introspect`: counts a request whose caller is known before its body is read. */
-const countBy = (spend: Spending, { admit, confirm }: Admission) => {
+const countBy = (route: GuardedRoute, { admit, confirm }: Admission) => {
+  const { spend } = route
   const countEntry = (context: RequestContext, entry: Admitted | undefined): MaybePromise<Entry | undefined> => {
-    if (entry?.caller !== undefined) return after(spend.person(context, entry.caller), entry)
+    if (entry?.caller !== undefined) return after(countCaller(spend, context, entry.caller), entry)
     if (entry?.service !== undefined) return after(spend.service(context, entry.service), entry)
     return entry
   }
@@ -58,23 +64,25 @@ const countBy = (spend: Spending, { admit, confirm }: Admission) => {
   }
   const setGate = admitBy(gate)
   return (hook: unknown): void => {
-    spend.readRoute(hook)
+    route.read(hook)
     setGate(hook)
   }
 }
 
 /** The gates: authentication before the input is read. */
-export const createGates = (access: Access, { readCredential, authenticate, authenticateService }: Authentication) => {
+export const createGates = (
+  access: Access,
+  { readCredential, authenticate, authenticateToken, authenticateService, refuseKey }: Authentication,
+) => {
   /** Admits a session that memory knows. One that it does not know, and one with a small body, is confirmed later. */
-  const admitSession = (credential: Credential, context: RequestContext): Admitted => {
-    const claims = claimsIn(credential)
-    const caller = isSmall(context) ? undefined : access.authenticateFromMemory(claims)
+  const admitSession = (credential: TokenCredential, context: RequestContext): Admitted => {
+    const caller = isSmall(context) ? undefined : access.authenticateFromMemory(credential.claims)
     return toAdmitted(credential, caller !== undefined, caller, undefined)
   }
   const confirmSession: Admission['confirm'] = (credential, context, spend) =>
-    mapMaybePromise(access.authenticate(claimsIn(credential), context.deadline), (caller) =>
-      spend.person(context, caller),
-    )
+    credential.kind === 'key'
+      ? refuseKey(credential, context)
+      : mapMaybePromise(authenticateToken(credential, context), (caller) => spend.person(context, caller))
 
   /** Admits a service, whose fact is loaded where memory does not know it. One with a small body is confirmed later. */
   const admitKey = (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Admitted> => {
@@ -88,25 +96,36 @@ export const createGates = (access: Access, { readCredential, authenticate, auth
     (credential, context, spend) =>
       mapMaybePromise(authenticateService(credential, context, scope), (service) => spend.service(context, service))
 
-  const person: Admission = {
-    admit: (request, context) => {
-      const credential = readCredential(request, context)
-      return credential instanceof Promise
-        ? credential.then((read) => admitSession(read, context))
-        : admitSession(credential, context)
-    },
-    confirm: confirmSession,
+  /** Admits a person, and a service that acts for one where the route has a scope. */
+  const person = (route: GuardedRoute): Admission => {
+    const admit = (credential: Credential, request: Request, context: RequestContext): MaybePromise<Admitted> =>
+      credential.kind === 'token'
+        ? admitSession(credential, context)
+        : mapMaybePromise(authenticate(credential, request, context, route.scope()), (caller) =>
+            toAdmitted(credential, true, caller, undefined),
+          )
+    return {
+      admit: (request, context) => {
+        const credential = readCredential(request, context)
+        return credential instanceof Promise
+          ? credential.then((read) => admit(read, request, context))
+          : admit(credential, request, context)
+      },
+      confirm: confirmSession,
+    }
   }
 
   return {
     countBy,
     person,
 
-    personUnless: (hasOtherCredential: (query: unknown) => boolean): Admission => ({
-      admit: (request, context, query) =>
-        hasOtherCredential(query) ? undefined : person.admit(request, context, query),
-      confirm: confirmSession,
-    }),
+    personUnless: (route: GuardedRoute, hasOtherCredential: (query: unknown) => boolean): Admission => {
+      const { admit, confirm } = person(route)
+      return {
+        admit: (request, context, query) => (hasOtherCredential(query) ? undefined : admit(request, context, query)),
+        confirm,
+      }
+    },
 
     personOrService: (scope: Scope): Admission => {
       const confirmService = confirmKey(scope)
@@ -127,14 +146,14 @@ export const createGates = (access: Access, { readCredential, authenticate, auth
     }),
 
     /** Authenticated before any body is read. */
-    operator: {
+    operator: (route: GuardedRoute): Admission => ({
       admit: (request, context) =>
         mapMaybePromise(readCredential(request, context), (credential) =>
-          mapMaybePromise(authenticate(credential, context), (caller) =>
+          mapMaybePromise(authenticate(credential, request, context, route.scope()), (caller) =>
             toAdmitted(credential, true, requireOperator(caller), undefined),
           ),
         ),
       confirm: confirmSession,
-    } satisfies Admission,
+    }),
   }
 }

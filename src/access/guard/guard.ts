@@ -5,9 +5,10 @@ import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { Spending } from '../../limits/spending.ts'
 import type { StreamPermission } from '../permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from '../policy/matrix.ts'
-import type { Caller, Credential, Principal } from '../principal.ts'
-import { claimsIn, createAuthentication, type GuardDependencies, requireOperator } from './authentication.ts'
-import { type Admitted, after, createGates, entrySlot } from './gates.ts'
+import type { Caller, Principal } from '../principal.ts'
+import { createAuthentication, type GuardDependencies, requireOperator } from './authentication.ts'
+import { after, countCaller, createGates, entrySlot } from './gates.ts'
+import { createGuardedRoute } from './guarded-route.ts'
 
 /** The parts of a request that name its resources. */
 type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
@@ -17,8 +18,8 @@ type ResourcesIn = (input: unknown) => readonly ResourceRef[]
 type OtherCredential = { hasOtherCredential: (query: unknown) => boolean; resourcesOf: ResourcesOf }
 type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
 
-const countPerson = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<{ caller: Caller }> =>
-  after(spend.person(context, caller), { caller })
+const counted = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<{ caller: Caller }> =>
+  after(countCaller(spend, context, caller), { caller })
 
 /** Counts the items of a batch too. */
 const countPrincipal = (
@@ -27,12 +28,12 @@ const countPrincipal = (
   principal: Principal,
   items = 0,
 ): MaybePromise<{ principal: Principal }> => {
-  const counted =
+  const countedRequest =
     principal.kind === 'person' ? spend.person(context, principal.caller) : spend.service(context, principal.service)
   const found = { principal }
-  if (items <= 1) return after(counted, found)
+  if (items <= 1) return after(countedRequest, found)
   const who = principal.kind === 'person' ? principal.caller : principal.service
-  return mapMaybePromise(counted, () => after(spend.items(context, who, items), found))
+  return mapMaybePromise(countedRequest, () => after(spend.items(context, who, items), found))
 }
 
 export type Guard = ReturnType<typeof createGuard>
@@ -55,6 +56,10 @@ export type Guard = ReturnType<typeof createGuard>
  * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
  * - `service: scope` admits only services whose key has the scope, and adds `service`.
  *
+ * A route whose description has a `scope` also admits services whose key has it: for the user that the request names, who is
+ * then the `caller`, with the rights, the budgets and the quotas of that user. The macros for people and operators can have
+ * one, but for `mayWithRecheck`. Without it a valid key is answered 403 `access.people_only`.
+ *
  * Order: each macro has a gate, which admits the caller before the input of the request is read, and a `resolve`, which
  * authenticates it after that. So a request without a valid credential is answered 401 or 403, however wrong it is otherwise,
  * and its body is not read; and access that is lost while a slow body comes in is refused.
@@ -72,113 +77,110 @@ export type Guard = ReturnType<typeof createGuard>
  */
 export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) => {
   const authentication = createAuthentication({ access, claimsOf, spending })
-  const { readCredential, authenticate, authenticateService, authenticatePrincipal } = authentication
+  const { credentialOf, authenticate, authenticateToken, authenticateService, authenticatePrincipal, refuseKey } =
+    authentication
   const gates = createGates(access, authentication)
   const { countBy } = gates
-
-  /** The credential that the gate has read; a route without input has no gate. */
-  const credentialOf = (
-    request: Request,
-    context: RequestContext,
-    entry: Admitted | undefined,
-  ): MaybePromise<Credential> => (entry === undefined ? readCredential(request, context) : entry.credential)
+  const newRoute = () => createGuardedRoute(spending.create())
+  /** One that no service may call for a user. */
+  const newClosedRoute = () => createGuardedRoute(spending.create(), { admitsActing: false })
 
   return new Elysia({ name: 'guard' })
     .decorate(contextSlot)
     .decorate(entrySlot)
     .macro({
       signedIn: (resourcesOf: true | ResourcesOf) => {
-        const spend = spending.create()
+        const route = newRoute()
         return {
-          introspect: countBy(spend, gates.person),
+          introspect: countBy(route, gates.person(route)),
           resolve: ({ request, context, entry, params, body }) => {
             const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
-              authenticate(credential, context, resources),
+              authenticate(credential, request, context, route.scope(), resources),
             )
-            return resolved(mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller)))
+            return resolved(mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller)))
           },
         }
       },
       signedInOrOtherCredential: ({ hasOtherCredential, resourcesOf }: OtherCredential) => {
-        const spend = spending.create()
+        const route = newRoute()
         return {
-          introspect: countBy(spend, gates.personUnless(hasOtherCredential)),
+          introspect: countBy(route, gates.personUnless(route, hasOtherCredential)),
           resolve: ({ request, context, entry, query, params, body }) => {
             if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
-              authenticate(credential, context, resourcesOf({ params, body })),
+              authenticate(credential, request, context, route.scope(), resourcesOf({ params, body })),
             )
             return resolved<{ caller: Caller | undefined }>(
-              mapMaybePromise(authenticated, (caller) => countPerson(spend, context, caller)),
+              mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller)),
             )
           },
         }
       },
       operator: (_: true) => {
-        const spend = spending.create()
+        const route = newRoute()
         return {
-          introspect: countBy(spend, gates.operator),
+          introspect: countBy(route, gates.operator(route)),
           resolve: async ({ request, context, entry }) => {
-            const caller = requireOperator(await authenticate(await credentialOf(request, context, entry), context))
-            await spend.person(context, caller)
-            return { caller }
+            const credential = await credentialOf(request, context, entry)
+            const caller = requireOperator(await authenticate(credential, request, context, route.scope()))
+            return await counted(route.spend, context, caller)
           },
         }
       },
       personOrService: ({ scope, resourcesOf }: { scope: Scope; resourcesOf?: ResourcesIn }) => {
-        const spend = spending.create()
+        const route = newClosedRoute()
         return {
-          introspect: countBy(spend, gates.personOrService(scope)),
+          introspect: countBy(route, gates.personOrService(scope)),
           resolve: ({ request, context, entry, body }) => {
             const resources = resourcesOf?.(body)
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticatePrincipal(credential, context, scope, resources),
             )
             return resolved(
-              mapMaybePromise(principal, (found) => countPrincipal(spend, context, found, resources?.length)),
+              mapMaybePromise(principal, (found) => countPrincipal(route.spend, context, found, resources?.length)),
             )
           },
         }
       },
       /** Separate from `personOrService`, because Elysia parses the query of every route whose hooks mention it. */
       personOrServiceByQuery: ({ scope, resourcesOf }: { scope: Scope; resourcesOf: ResourcesIn }) => {
-        const spend = spending.create()
+        const route = newClosedRoute()
         return {
-          introspect: countBy(spend, gates.personOrService(scope)),
+          introspect: countBy(route, gates.personOrService(scope)),
           resolve: ({ request, context, entry, query }) => {
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticatePrincipal(credential, context, scope, resourcesOf(query)),
             )
-            return resolved(mapMaybePromise(principal, (found) => countPrincipal(spend, context, found)))
+            return resolved(mapMaybePromise(principal, (found) => countPrincipal(route.spend, context, found)))
           },
         }
       },
       operatorOrService: (scope: Scope) => {
-        const spend = spending.create()
+        const route = newClosedRoute()
         return {
-          introspect: countBy(spend, gates.personOrService(scope)),
+          introspect: countBy(route, gates.personOrService(scope)),
           resolve: async ({ request, context, entry }) => {
             const credential = await credentialOf(request, context, entry)
             const principal = await authenticatePrincipal(credential, context, scope)
             if (principal.kind === 'person') requireOperator(principal.caller)
-            return await countPrincipal(spend, context, principal)
+            return await countPrincipal(route.spend, context, principal)
           },
         }
       },
       service: (scope: Scope) => {
-        const spend = spending.create()
+        const route = newClosedRoute()
         return {
-          introspect: countBy(spend, gates.service(scope)),
+          introspect: countBy(route, gates.service(scope)),
           resolve: ({ request, context, entry }) => {
             const service = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticateService(credential, context, scope),
             )
             return resolved(
               mapMaybePromise(service, (found) =>
-                after(spend.service(context, found), {
+                after(route.spend.service(context, found), {
                   service: found,
-                  countItems: (items: number) => spend.items(context, found, items),
+                  countItems: (items: number) => route.spend.items(context, found, items),
                 }),
               ),
             )
@@ -186,28 +188,30 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
         }
       },
       may: ([action, resourceOf]: Permission) => {
-        const spend = spending.create()
+        const route = newRoute()
         return {
-          introspect: countBy(spend, gates.person),
+          introspect: countBy(route, gates.person(route)),
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
-            const caller = await authenticate(await credentialOf(request, context, entry), context, [ref])
-            await spend.person(context, caller)
+            const credential = await credentialOf(request, context, entry)
+            const caller = await authenticate(credential, request, context, route.scope(), [ref])
+            await countCaller(route.spend, context, caller)
             await access.require(caller, action, ref, context.deadline)
             return { caller }
           },
         }
       },
       mayWithRecheck: ([action, resourceOf]: Permission) => {
-        const spend = spending.create()
+        const route = newClosedRoute()
         return {
-          introspect: countBy(spend, gates.person),
+          introspect: countBy(route, gates.person(route)),
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
             const credential = await credentialOf(request, context, entry)
-            const caller = await authenticate(credential, context, [ref])
-            await spend.person(context, caller)
-            const { userId, sessionId, expiresAtMs } = claimsIn(credential)
+            if (credential.kind === 'key') return refuseKey(credential, context)
+            const caller = await authenticateToken(credential, context, [ref])
+            await route.spend.person(context, caller)
+            const { userId, sessionId, expiresAtMs } = credential.claims
             await access.require(caller, action, ref, context.deadline)
             const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
             return { caller, permission }

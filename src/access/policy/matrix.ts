@@ -61,8 +61,15 @@ export type Intent = (typeof intents)[number]
 export const visibilities = ['private', 'team-only', 'public'] as const
 export type Visibility = (typeof visibilities)[number]
 
-/** What a service key may ask for. */
-export const scopes = ['authorization:check', 'authorization:list', 'performance:read'] as const
+/** What a service may do with its key in its own name. */
+export const serviceScopes = ['authorization:check', 'authorization:list', 'performance:read'] as const
+/**
+ * What a service may do with its key for a user, whom each request names: what that user may do, and no more. The scopes to write
+ * include reading the same. No scope reaches e-mail addresses, passwords, second factors, sessions, ownership or keys.
+ */
+export const actingScopes = ['users:read', 'users:write', 'teams:write', 'projects:write', 'generations:write'] as const
+export type ActingScope = (typeof actingScopes)[number]
+export const scopes = [...serviceScopes, ...actingScopes] as const
 export type Scope = (typeof scopes)[number]
 
 export const accountStatuses = ['active', 'suspended', 'deleted'] as const

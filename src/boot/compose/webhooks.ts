@@ -23,14 +23,13 @@ export const composeWebhooks = (
   const { config, clock, log, database, secrets, recordSecurityEvent: record } = infrastructure
   const internalHosts = config.webhookInternalHosts
   const teamStore = createTeamStore(database.read, database.analytics)
-  const labelOf = (webhookId: string) => `webhook-secret ${webhookId}`
   const deliveries = createDeliveryStore(database.batch)
   const sender = createSender({
     store: deliveries,
     attempt: createAttempt({
       store: deliveries,
       post: infrastructure.safePost ?? createSafePost(),
-      unseal: (webhookId, sealed) => secrets.open(sealed, labelOf(webhookId)),
+      unseal: (webhookId, sealed) => secrets.unseal('webhook-secret', sealed, webhookId),
       internalHosts,
       clock,
       log,
@@ -57,7 +56,7 @@ export const composeWebhooks = (
     webhooks: createWebhooks({
       store: createWebhookStore(database.admin),
       rights,
-      secrets: { seal: (webhookId, secret) => secrets.seal(secret, labelOf(webhookId)) },
+      secrets: { seal: (webhookId, secret) => secrets.seal('webhook-secret', secret, webhookId) },
       changes,
       sender,
       internalHosts,

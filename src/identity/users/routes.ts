@@ -26,7 +26,12 @@ export const userRoutes = ({ users, signInFailures, guard, addressOf }: Dependen
         ...contract(
           { query: model.accountQuery },
           { 200: model.accountPage },
-          { summary: 'List accounts, newest first, including deleted ones', tags, errors: ['access.admins_only'] },
+          {
+            summary: 'List accounts, newest first, including deleted ones',
+            tags,
+            scope: 'users:read',
+            errors: ['access.admins_only'],
+          },
         ),
       },
     )
@@ -35,7 +40,12 @@ export const userRoutes = ({ users, signInFailures, guard, addressOf }: Dependen
       ...contract(
         { params: model.accountParams },
         { 200: model.account },
-        { summary: 'Read an account, even a deleted one', tags, errors: ['user.not_found', 'access.admins_only'] },
+        {
+          summary: 'Read an account, even a deleted one',
+          tags,
+          scope: 'users:read',
+          errors: ['user.not_found', 'access.admins_only'],
+        },
       ),
     })
     .patch(

@@ -26,6 +26,7 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Invite an e-mail address to a role below the caller’s, for 7 days; replaces a pending invitation',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low', 'team.already_member'],
           },
         ),
@@ -43,6 +44,7 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Invitations, newest first; for admins and the owner',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low'],
           },
         ),
@@ -62,6 +64,7 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Cancel a pending invitation to a role below the caller’s',
             tags,
+            scope: 'teams:write',
             errors: ['team.not_found', 'team.role_too_low', 'team.invitation_not_found'],
           },
         ),
@@ -78,6 +81,7 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Accept an invitation to the caller’s address, and join the team',
             tags,
+            scope: 'teams:write',
             errors: [
               'team.invitation_not_found',
               'team.invitation_gone',
@@ -103,6 +107,7 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
           {
             summary: 'Decline an invitation to the caller’s address',
             tags,
+            scope: 'teams:write',
             errors: ['team.invitation_not_found', 'team.invitation_gone'],
           },
         ),

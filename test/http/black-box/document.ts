@@ -35,6 +35,7 @@ export type Operation = {
   parameters?: Parameter[]
   requestBody?: { required?: boolean; content: Content; 'x-max-bytes'?: number }
   responses: Record<string, { description: string; content?: Content }>
+  'x-scope'?: string
 }
 
 export type Document = {
@@ -47,6 +48,10 @@ export type Document = {
 
 /** An id that no resource has. */
 export const unknownId = '00000000-0000-7000-8000-000000000000'
+
+/** The parameters that a person sends. */
+export const ownParameters = ({ parameters = [] }: Operation): Parameter[] =>
+  parameters.filter(({ name }) => name !== 'Velro-User')
 
 /** One entry of the document, by method in upper case and path template. */
 export type Route = { method: string; template: string; operation: Operation }

@@ -1,6 +1,16 @@
 import { describe, expect, test } from 'bun:test'
 import { catalogue, type FaultCode } from '../../../src/fault.ts'
-import { isAuthzen, isUpload, misfits, nameOf, type Operation, type Route, routesOf, type Schema } from './document.ts'
+import {
+  isAuthzen,
+  isUpload,
+  misfits,
+  nameOf,
+  type Operation,
+  ownParameters,
+  type Route,
+  routesOf,
+  type Schema,
+} from './document.ts'
 import type { Group } from './driver.ts'
 
 /**
@@ -28,19 +38,21 @@ const unprovoked: readonly FaultCode[] = [
   'limit.unavailable',
 ]
 
-/** Credentials by route: none, a user's token, a service key, either of the two, or a token or a link's parameters. */
+/** Credentials by route: none, a user's token, a service key, either of the two, or also a link's parameters. */
 const waysIn = [
   [],
   [{ bearer: [] }],
   [{ service_key: [] }],
   [{ bearer: [] }, { service_key: [] }],
-  [{ bearer: [] }, { signed_link: [] }, { share_link: [] }],
+  [{ bearer: [] }, { signed_link: [] }, { share_link: [] }, { service_key: [] }],
 ].map((ways) => JSON.stringify(ways))
 
 /** Operators are created in the database. Without it the run has no operators, suspended or limited accounts, or service keys. */
 const codesOfOperators: readonly FaultCode[] = [
   'service_key.not_found',
   'service_key.scope_missing',
+  'service_key.user_not_active',
+  'access.people_only',
   'identity.account_suspended',
   'user.not_found',
   'user.deleted',
@@ -85,7 +97,7 @@ const expectedOf = ({ template, operation }: Route, beyond: readonly FaultCode[]
     ? isAuthzen({ template })
       ? [400, 413, 415]
       : ofBodies.filter((status) => status !== 400 || !isUpload({ operation }))
-    : (operation.parameters ?? []).length > 0
+    : ownParameters(operation).length > 0
       ? [422]
       : []
   return [...success, ...own, ...input]

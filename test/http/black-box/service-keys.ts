@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
 import type { Person } from '../../harness.ts'
-import { unknownId } from './document.ts'
+import { nameOf, type Route, routesOf, unknownId } from './document.ts'
 import { type Group, refusal } from './driver.ts'
 
 const path = '/api/v1/service-keys'
@@ -101,13 +101,63 @@ export const serviceKeys: Group = (world) =>
       }
       const explained = await world().post(`${root}/explain`, question(), { token: checker.key })
       expect(explained.body.layers).toHaveLength(10)
-      for (const closed of [path, '/api/v1/projects', `/api/v1/projects/${project}`, '/api/v1/auth/me']) {
-        const token = checker.key
-        expect(refusal(await world().get(closed, { token }))).toBe('401 identity.not_signed_in')
-      }
+      const { key: token } = checker
+      for (const closed of ['/api/v1/projects', `/api/v1/projects/${project}`, '/api/v1/auth/me'])
+        expect(refusal(await world().get(closed, { token }))).toBe('403 service_key.scope_missing')
+      for (const closed of [path, '/api/v1/auth/sessions'])
+        expect(refusal(await world().get(closed, { token }))).toBe('403 access.people_only')
       for (const key of [`${checker.key}A`, checker.key.slice(0, -1), `vsk_${'A'.repeat(64)}`, 'vsk_']) {
         expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
       }
+    })
+
+    test('with a scope for it act for the user that a request names, with the rights of that user', async () => {
+      if (operator === undefined) return
+      const { key } = await make(operator, { scopes: ['projects:write', 'users:read'] })
+      const other = await world().register()
+      const send = (id?: string) => ({ token: key, ...(id !== undefined && { headers: { 'velro-user': id } }) })
+      const made = await world().post('/api/v1/projects', { name: 'Onboarding' }, send(person.id))
+      expect([made.status, made.body.owner_id]).toEqual([201, person.id])
+      const own = `/api/v1/projects/${made.body.id}`
+      expect((await world().get(own, { token: person.token })).body).toMatchObject(made.body)
+      expect((await world().get('/api/v1/auth/me', send(person.id))).body.id).toBe(person.id)
+      expect(refusal(await world().get(own, send(other.id)))).toBe('404 project.not_found')
+      expect(refusal(await world().delete(own, send(other.id)))).toBe('404 project.not_found')
+      for (const id of [undefined, 'x', person.id.toUpperCase()])
+        expect(refusal(await world().get(own, send(id)))).toBe('422 request.invalid')
+      expect(refusal(await world().get(own, send(unknownId)))).toBe('403 service_key.user_not_active')
+      expect(refusal(await world().get('/api/v1/users', send(person.id)))).toBe('403 access.admins_only')
+      expect((await world().get('/api/v1/users', send(operator.id))).status).toBe(200)
+      expect(refusal(await world().get('/api/v1/teams', send(person.id)))).toBe('403 service_key.scope_missing')
+      const transfer = await world().post(`${own}/transfer`, { owner_id: other.id }, send(person.id))
+      expect(refusal(transfer)).toBe('403 access.people_only')
+      expect((await world().delete(own, send(person.id))).status).toBe(204)
+    })
+
+    test('are refused by every other route, and by name', async () => {
+      if (operator === undefined) return
+      const scopes = [...new Set(routesOf(world().document).flatMap(({ operation }) => operation['x-scope'] ?? []))]
+      expect(scopes).toHaveLength(5)
+      const { key } = await make(operator, { scopes })
+      const { key: checker } = await make(operator)
+      const send = ({ method, template }: Route, token: string) =>
+        world().send(method as 'GET', template.replaceAll(/\{\w+\}/g, unknownId), {
+          token,
+          headers: { 'velro-user': method === 'GET' ? unknownId : '' },
+          ...(method !== 'GET' && { body: '{}' }),
+        })
+      const wrong: string[] = []
+      for (const route of routesOf(world().document)) {
+        const { security, 'x-scope': scope } = route.operation
+        const isForServices = security.some((ways) => 'service_key' in ways)
+        if (security.length === 0 || (isForServices && scope === undefined)) continue
+        const ofScope = route.method === 'GET' ? '403 service_key.user_not_active' : '422 request.invalid'
+        const expected = scope === undefined ? '403 access.people_only' : ofScope
+        const lacking = scope === undefined ? expected : '403 service_key.scope_missing'
+        const got = [refusal(await send(route, key)), refusal(await send(route, checker))]
+        if (got.join() !== [expected, lacking].join()) wrong.push(`${nameOf(route)}: ${got}`)
+      }
+      expect(wrong).toEqual([])
     })
 
     test('expire at the given time, which must be a valid date in the future', async () => {

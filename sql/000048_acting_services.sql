@@ -1,0 +1,3 @@
+-- Services act for users with their keys: writes decide again under the lock of the key. The version before runs on it: its calls
+-- name sessions. A key that an instance of that version revokes may still end a write that is under way.
+-- functions: 8606122b063805e30cb299806d6dfd84a5d63afd9aa7d9cbdc820d5cd4b54a75
