@@ -5,7 +5,7 @@ import type { Sql } from './postgres.ts'
 /** How far the clock of a machine may be off. Beyond that it is left alone, because either clock may be the wrong one. */
 export const maxCorrectionMs = 60_000
 /** Differences of clocks that are set by NTP, and of the measurement. */
-const ignoredMs = 500
+export const ignoredMs = 500
 
 /** The wall clock of this machine, corrected to that of Postgres, which all instances share. */
 export type SharedClock = Clock & {

@@ -36,8 +36,8 @@ export type Pause = { readonly minMs: number; readonly maxMs: number }
 
 type Leasing = {
   readonly now: Date
-  /** When the events are due that no sender has noticed before. */
-  readonly settledAt: Date
+  /** After this time the events are due that no sender has noticed before. */
+  readonly settleMs: number
   readonly leaseUntil: Date
   readonly limit: number
   readonly perWebhook: number
@@ -66,12 +66,17 @@ export const createDeliveryStore = (sql: Sql) => {
      * failing. Locks the deliveries for update and skips locked ones, so it never waits. A delivery whose lease has expired is
      * leased again.
      *
+     * The time to settle begins with the clock of Postgres during the statement, which sees committed events only: the caller
+     * may have waited for a connection since it read its clock.
+     *
      * Cost: one index probe for each webhook with pending deliveries, and one for each pending delivery that waits behind an
      * earlier one of its resource; without pending deliveries two probes.
      */
-    lease: ({ now, settledAt, leaseUntil, limit, perWebhook, underWay }: Leasing): Promise<LeasedDelivery[]> => sql`
+    lease: ({ now, settleMs, leaseUntil, limit, perWebhook, underWay }: Leasing): Promise<LeasedDelivery[]> => sql`
       with recursive noticed as (
-        update webhook_deliveries set due_at = ${settledAt} where due_at is null and state = 'pending'
+        update webhook_deliveries
+           set due_at = greatest(${now}, clock_timestamp()) + ${settleMs}::float8 * interval '1 millisecond'
+         where due_at is null and state = 'pending'
       ), waiting (id) as (
         (select webhook_id from webhook_deliveries where state = 'pending' order by webhook_id limit 1)
         union all

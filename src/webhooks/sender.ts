@@ -43,7 +43,7 @@ export type Sender = {
 type Dependencies = {
   readonly store: DeliveryStore
   readonly attempt: Attempt
-  /** How long no instance may hold old facts about a change. */
+  /** How long an instance may hold old facts about a change, and how far the clock of this one may be ahead of Postgres. */
   readonly settleMs: number
   readonly clock: Clock
   readonly log: Log
@@ -81,7 +81,7 @@ export const createSender = ({ store, attempt, settleMs, clock, log }: Dependenc
       const nowMs = clock.now()
       const leased = await store.lease({
         now: new Date(nowMs),
-        settledAt: new Date(nowMs + settleMs),
+        settleMs,
         leaseUntil: new Date(nowMs + leaseMs),
         limit,
         perWebhook: maxPerWebhook,

@@ -33,7 +33,7 @@ for (const shape of shapes) {
     const now = new Date()
     const leased = await store.lease({
       now,
-      settledAt: now,
+      settleMs: 0,
       leaseUntil: new Date(now.getTime() + 60_000),
       limit: 16,
       perWebhook: 4,

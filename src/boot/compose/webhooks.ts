@@ -2,6 +2,7 @@ import { defaultLeaseTiming, deriveTiming } from '../../access/invalidation/timi
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
 import type { Operators } from '../../identity/users/operators.ts'
 import { createSafePost } from '../../platform/safe-post.ts'
+import { ignoredMs } from '../../platform/shared-clock.ts'
 import { createTeamStore } from '../../teams/store.ts'
 import { lockTeamAs, requireTeamRight } from '../../teams/team-lock.ts'
 import { createAttempt } from '../../webhooks/attempt.ts'
@@ -34,7 +35,7 @@ export const composeWebhooks = (
       clock,
       log,
     }),
-    settleMs: deriveTiming(infrastructure.cacheTiming?.lease ?? defaultLeaseTiming).waitMs,
+    settleMs: deriveTiming(infrastructure.cacheTiming?.lease ?? defaultLeaseTiming).waitMs + ignoredMs,
     clock,
     log,
   })
