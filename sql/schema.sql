@@ -2050,6 +2050,29 @@ comment on column idempotency_keys.request_hash is 'SHA-256 of the request body 
 comment on column idempotency_keys.status is 'Status of the response. Null only inside the transaction of the request.';
 comment on column idempotency_keys.answer is 'Body of the response as text, so that a replay is equal byte by byte.';
 
+create table identity_provider_sign_ins (
+  state_hash bytea not null,
+  code_hash bytea,
+  purpose text not null,
+  user_id uuid,
+  code_challenge text not null,
+  encrypted_identity bytea,
+  created_at timestamp with time zone not null,
+  expires_at timestamp with time zone not null,
+  used_at timestamp with time zone,
+  constraint identity_provider_sign_ins_pkey PRIMARY KEY (state_hash),
+  constraint identity_provider_sign_ins__code_hash UNIQUE (code_hash),
+  constraint identity_provider_sign_ins__hash_lengths CHECK (((length(state_hash) = 32) AND (length(code_hash) = 32))),
+  constraint identity_provider_sign_ins__purpose CHECK ((purpose = ANY (ARRAY['sign_in'::text, 'link'::text, 'reauthenticate'::text]))),
+  constraint identity_provider_sign_ins__user CHECK (((purpose = 'sign_in'::text) = (user_id IS NULL)))
+);
+CREATE INDEX identity_provider_sign_ins__expires_at ON public.identity_provider_sign_ins USING btree (expires_at);
+comment on table identity_provider_sign_ins is 'People who returned from an identity provider. Each state returns once, and its code is used once. Kept for an hour.';
+comment on column identity_provider_sign_ins.code_hash is 'SHA-256 of the code that the client got. Null while the provider is asked.';
+comment on column identity_provider_sign_ins.user_id is 'The account that the code is for, unless it is for a sign-in. No foreign key: the row is short-lived.';
+comment on column identity_provider_sign_ins.code_challenge is 'S256 of the verifier that the client keeps.';
+comment on column identity_provider_sign_ins.encrypted_identity is 'The identity, encrypted under a key derived from SECRET. Null once the code was used.';
+
 create table known_devices (
   token_hash bytea not null,
   user_id uuid not null,
@@ -2068,6 +2091,27 @@ CREATE INDEX known_devices__user_id ON public.known_devices USING btree (user_id
 comment on table known_devices is 'Devices on which an account has signed in. Failed sign-ins elsewhere do not lock them out. Their tokens alone are no credential.';
 comment on column known_devices.token_hash is 'SHA-256 of the device token.';
 comment on column known_devices.session_id is 'The session that the last sign-in with this token opened. Null once that session is purged.';
+
+create table linked_identities (
+  id uuid not null,
+  user_id uuid not null,
+  provider_id text not null,
+  issuer text not null,
+  subject text not null,
+  email text,
+  created_at timestamp with time zone not null,
+  last_used_at timestamp with time zone not null,
+  constraint linked_identities_pkey PRIMARY KEY (id),
+  constraint linked_identities__subject UNIQUE (issuer, subject),
+  constraint linked_identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint linked_identities__lengths CHECK (((length(provider_id) <= 32) AND (length(issuer) <= 512) AND (length(subject) <= 255) AND (length(email) <= 254)))
+);
+CREATE INDEX linked_identities__user_id ON public.linked_identities USING btree (user_id, id);
+comment on table linked_identities is 'Identities at providers with which people sign in to their accounts. Deleted when the account is closed.';
+comment on column linked_identities.provider_id is 'Name of the provider in the configuration when the identity was linked.';
+comment on column linked_identities.issuer is 'Identifier of the provider. Issuer and subject together never mean another person.';
+comment on column linked_identities.subject is 'Identifier of the person at the provider.';
+comment on column linked_identities.email is 'Verified address at the provider when it was linked, for its owner to recognize. No account is found by it.';
 
 create table mail_counts (
   recipient_hash bytea not null,

@@ -19,6 +19,7 @@ import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { addRateLimit, createResponder, type Responder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { exportRoutes } from './identity/export/routes.ts'
+import { identityProviderRoutes } from './identity/identity-providers/routes.ts'
 import { quotaRoutes } from './identity/quota-routes.ts'
 import { recoveryPageRoutes } from './identity/recovery/page-routes.ts'
 import { recoveryRoutes } from './identity/recovery/routes.ts'
@@ -200,6 +201,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(exportRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(recoveryRoutes({ ...services, addressOf: addresses.of }))
     .use(recoveryPageRoutes(responder))
+    .use(identityProviderRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(userRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
     .use(limitRoutes({ ...services, addressOf: addresses.of }))

@@ -1,5 +1,13 @@
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import {
+  type IdentityProviderSettings,
+  isProviderId,
+  isReturnUrl,
+  providerIdExample,
+  readIdentityProviders,
+  returnUrlExample,
+} from './identity/identity-providers/settings.ts'
 import { isAddressRange, isHopCount } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
@@ -36,6 +44,9 @@ export type Config = {
   readonly publicUrl: string | undefined
   /** Origins whose pages may call the API; see `createOriginMatcher`. */
   readonly corsOrigins: readonly string[]
+  /** Where browsers may return to after a sign-in elsewhere, to the letter. */
+  readonly returnTo: readonly string[]
+  readonly identityProviders: readonly IdentityProviderSettings[]
   readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses and ranges of the proxies whose `X-Forwarded-For` is trusted, or one number: how many every request passes. */
   readonly trustedProxies: readonly string[]
@@ -253,6 +264,37 @@ const readSecrets = (text: (name: string) => string | undefined, problems: strin
   return { secret, previousSecret }
 }
 
+type ReadList = (name: string, accepts: (item: string) => boolean, what: string) => readonly string[]
+
+const readSignInElsewhere = (
+  text: (name: string) => string | undefined,
+  list: ReadList,
+  publicUrl: string | undefined,
+  problems: string[],
+): Pick<Config, 'returnTo' | 'identityProviders'> => {
+  const returnTo = list('RETURN_TO_URLS', isReturnUrl, returnUrlExample)
+  const others = list('OIDC_PROVIDERS', isProviderId, providerIdExample).map((id) => {
+    const variable = (name: string) => text(`OIDC_${id.toUpperCase()}_${name}`)
+    return {
+      id,
+      issuer: variable('ISSUER'),
+      clientId: variable('CLIENT_ID'),
+      clientSecret: variable('CLIENT_SECRET'),
+      name: variable('NAME'),
+    }
+  })
+  const variables = {
+    google: { clientId: text('GOOGLE_CLIENT_ID'), clientSecret: text('GOOGLE_CLIENT_SECRET') },
+    github: {
+      clientId: text('GITHUB_CLIENT_ID'),
+      clientSecret: text('GITHUB_CLIENT_SECRET'),
+      baseUrl: text('GITHUB_BASE_URL'),
+    },
+    others,
+  }
+  return { returnTo, identityProviders: readIdentityProviders(variables, { publicUrl, returnTo }, problems) }
+}
+
 /** A misspelt figure would silently leave its default in force. */
 const checkFigures = (env: Environment, problems: string[], notes: string[]): void => {
   const { misspelt, foreign } = checkVariables(Object.keys(env).filter((name) => env[name]?.trim()))
@@ -394,6 +436,7 @@ export const parseConfig = (env: Environment): Config => {
       isOriginPattern,
       'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
     ),
+    ...readSignInElsewhere(text, list, publicUrl, problems),
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),

@@ -124,6 +124,44 @@ export const catalogue = {
     message: 'An export of your account is under way, or many are on this instance; wait for one to end',
     retryAfterS: 30,
   },
+  'identity_provider.not_found': { status: 404, message: 'No identity provider of this name is configured' },
+  'identity_provider.state_invalid': {
+    status: 400,
+    message: 'This sign-in did not begin in this browser within the last 10 minutes; begin again',
+  },
+  'identity_provider.ticket_invalid': {
+    status: 400,
+    message: 'The address must be opened within a minute after it was given out; ask for another one',
+  },
+  'identity_provider.code_invalid': {
+    status: 400,
+    message: 'The code is unknown, older than 10 minutes, for something else, or not of this client; begin again',
+  },
+  'identity_provider.code_used': { status: 410, message: 'The code was used before; begin again' },
+  'identity_provider.email_unverified': {
+    status: 403,
+    message: 'The provider has not verified your e-mail address; verify it there first',
+  },
+  'identity_provider.account_exists': {
+    status: 409,
+    message:
+      'An account with this e-mail address exists; sign in to it as before, and link this identity in its settings',
+  },
+  'linked_identity.not_found': { status: 404, message: 'No identity with this id is linked to your account' },
+  'linked_identity.taken': { status: 409, message: 'This identity is linked to an account already' },
+  'linked_identity.too_many': {
+    status: 409,
+    message: 'Your account already has {limit} linked identities; unlink one first',
+    extensions: { limit: 'Identities that can be linked to an account' },
+  },
+  'linked_identity.address_unverified': {
+    status: 403,
+    message: 'Verify the e-mail address of your account first, or link an identity that has the same address',
+  },
+  'linked_identity.last_way_in': {
+    status: 409,
+    message: 'This identity is the last way to sign in to your account; set a password or link another identity first',
+  },
   'identity.owns_teams': {
     status: 409,
     message: 'You own teams that have other members; transfer or delete those listed in `teams` first',

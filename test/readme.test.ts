@@ -7,6 +7,8 @@ import { promisify } from 'node:util'
 import { linkFlows, linkVariableOf } from '../src/mail/settings.ts'
 import { connectOnce } from '../src/platform/postgres.ts'
 import { until } from './faults/support.ts'
+import { createBrowser } from './harness/browser.ts'
+import { startIdentityProvider } from './harness/identity-provider.ts'
 import { reapFolder } from './harness/reaper.ts'
 import { api, register, startServer, type TestServer } from './harness.ts'
 
@@ -69,6 +71,48 @@ test('a service makes a project for a user as the README shows', async () => {
   expect((await client.get('/api/v1/projects?limit=1', { token: user.token })).body.items[0]).toEqual(
     expect.objectContaining({ name: 'Onboarding', owner_id: user.id }),
   )
+})
+
+describe('the sign-in with a provider of the README', () => {
+  const section = readme.slice(readme.indexOf('## Sign in with Google'), readme.indexOf('## Supported'))
+  const [leave = '', signIn = ''] = [...section.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block = '']) => block)
+  const functions = /^call\(\) \{\n[\s\S]*?^\}/m.exec(commands)?.[0] ?? ''
+
+  test('signs a person in who is new', async () => {
+    const publicUrl = 'http://velro.test'
+    const credentials = { clientId: 'velro', clientSecret: 'a client secret' }
+    const redirectUris = [`${publicUrl}/api/v1/auth/identity-providers/acme/callback`]
+    const provider = await startIdentityProvider({ ...credentials, redirectUris })
+    const app = await startServer({
+      runtime: 'bun',
+      env: {
+        PUBLIC_URL: publicUrl,
+        RETURN_TO_URLS: 'https://app.example.com/signed-in',
+        OIDC_PROVIDERS: 'acme',
+        OIDC_ACME_ISSUER: provider.issuer,
+        OIDC_ACME_CLIENT_ID: credentials.clientId,
+        OIDC_ACME_CLIENT_SECRET: credentials.clientSecret,
+      },
+    })
+    try {
+      provider.people.set('ada', { email: 'ada@example.com', email_verified: true })
+      provider.signedIn = 'ada'
+      const sh = async (script: string) => (await promisify(execFile)('sh', ['-c', script])).stdout
+      const [verifier = '', start = ''] = (
+        await sh(`base=${publicUrl}\n${leave.replace('provider=google', 'provider=acme')}echo "$verifier"`)
+      )
+        .trim()
+        .split('\n')
+        .toReversed()
+      const { url } = await createBrowser({ [publicUrl]: app.baseUrl }).visit(start, 'https://app.example.com/')
+      const code = new URL(url).searchParams.get('code')
+      const answer = await sh(`base=${app.baseUrl}\n${functions}\ncode=${code}\nverifier=${verifier}\n${signIn}`)
+      expect(JSON.parse(answer).user).toMatchObject({ email: 'ada@example.com', email_verified: true })
+    } finally {
+      await app.stop()
+      await provider.close()
+    }
+  }, 60_000)
 })
 
 test('every variable of the configuration is in the table of the README, and no other', () => {

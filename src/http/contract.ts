@@ -57,6 +57,8 @@ type Documentation = {
   bytes?: readonly string[]
   /** Responds with 200 and a file of this media type, whose length is not known before. */
   file?: string
+  /** Sends a browser elsewhere (303): where to. */
+  redirects?: string
   /** Its body is bytes of one of these media types, up to `maxBytes`. The route reads it itself, after the caller is known. */
   upload?: Upload
   /** Largest JSON body in bytes. Default: 64 KiB. */
@@ -235,6 +237,10 @@ const describeFile = (type: string): Record<string, Described> => ({
   200: { description: 'The file', content: { [type]: { schema: {} } } },
 })
 
+const describeRedirect = (description: string): Record<string, Described> => ({
+  303: { description, headers: { Location: { description, schema: { type: 'string' } } } },
+})
+
 const maxBytesMember = 'x-max-bytes'
 
 /** The limit is an extension member. OpenAPI 3.1: binary content has an empty schema. */
@@ -299,6 +305,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     idempotent,
     bytes,
     file,
+    redirects,
     upload,
     events,
     ...given
@@ -344,6 +351,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       responses: {
         ...(bytes && describeBytes(bytes)),
         ...(file && describeFile(file)),
+        ...(redirects !== undefined && describeRedirect(redirects)),
         ...(events && describeEvents(events)),
         ...describeAnswers(success, faults, idempotent),
       },

@@ -12,6 +12,7 @@ import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import type { AccountHash } from './account-hash.ts'
+import { defaultDisplayName } from './display-name.ts'
 import type { SignInResponse, TokenResponse, User } from './model.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
@@ -59,8 +60,6 @@ type Dependencies = {
   /** Revokes links that would set another password, and sends the owner a mail. */
   onPasswordChanged: (tx: TransactionSql, userId: string) => Promise<void>
 }
-
-const maxDefaultNameLength = 100
 
 /**
  * Accounts as their owners use them: registering, signing in, changing. `closing.ts` closes them.
@@ -110,7 +109,7 @@ export const createAccounts = ({
         context.deadline,
         ({ hash }) => hash(input.password),
       )
-      const displayName = input.display_name ?? email.slice(0, Math.min(email.indexOf('@'), maxDefaultNameLength))
+      const displayName = input.display_name ?? defaultDisplayName(email)
       if (requireVerifiedEmail) {
         await requests.registerLater(context, { email, passwordHash, displayName, address: device.address })
         return undefined

@@ -1,7 +1,7 @@
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 
-export type NoticeKind = 'sign_in_failures' | 'new_device'
+export type NoticeKind = 'sign_in_failures' | 'new_device' | 'identity_linked' | 'identity_unlinked'
 /** For the owner of an account. `details` holds no secret. */
 export type Notice = {
   readonly userId: string

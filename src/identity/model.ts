@@ -30,7 +30,7 @@ export const passwordErrors = [
 const typedPassword = t.String({ minLength: 1, maxLength: 1024 })
 const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
-const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
+export const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
 export const registration = closed({ email, password, display_name: t.Optional(nameText(100)) })
 export const credentials = closed({

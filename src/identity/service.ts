@@ -142,6 +142,8 @@ export const createIdentity = ({
     refresh: sessions.refresh,
     logout: sessions.logout,
     logoutAll: sessions.logoutAll,
+    /** For sign-ins without a password. */
+    opening: { open: sessions.open, openAnother: sessions.openAnother, recognize: protection.recognize },
     listSessions: sessions.list,
     endSession: sessions.end,
     purgeSessions: sessions.purge,

@@ -88,6 +88,17 @@ export const createSignInProtection = ({
   const recentPauses = createRecentPauses(clock)
   const { nextNumber, verify, succeed } = createSignInAttempts({ store, clock, record })
 
+  /** A device token that was issued for this account, and under which secret. */
+  const readToken = (accountHash: Uint8Array, deviceToken: string | undefined) => {
+    const presented = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
+    const issuedBy = presented && deviceTokens.issuedBy(accountHash, presented)
+    return { token: issuedBy === undefined ? undefined : presented, issuedBy }
+  }
+
+  /** Whether a device is in the network of a live session. Clients without an address have no network in common. */
+  const isKnownNetwork = ({ address }: Device, addresses: readonly string[]): boolean =>
+    isAddress(address) && addresses.some((known) => networkSource(known).name === networkSource(address).name)
+
   return {
     /**
      * The account of an address, the attempt on it, and the device token where it is one of the account and stays in use. Throws
@@ -99,9 +110,7 @@ export const createSignInProtection = ({
       device: Device,
     ): Promise<{ user: UserRow | undefined; attempt: Attempt; knownToken: Uint8Array | undefined }> => {
       const accountHash = hashOf(email)
-      const presented = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
-      const issuedBy = presented && deviceTokens.issuedBy(accountHash, presented)
-      const token = issuedBy === undefined ? undefined : presented
+      const { token, issuedBy } = readToken(accountHash, deviceToken)
       const deviceHash = token && sha256(token)
       const own = deviceHash && deviceSource(deviceHash)
       const network = networkSource(device.address)
@@ -120,9 +129,7 @@ export const createSignInProtection = ({
       recentPauses.remember(account, facts)
       const isKnown: Record<SourceKind, boolean> = {
         device: facts.isKnownDevice,
-        // Clients without an address have no network in common.
-        network:
-          isAddress(device.address) && facts.addresses.some((address) => networkSource(address).name === network.name),
+        network: isKnownNetwork(device, facts.addresses),
         session: false,
         unknown: true,
       }
@@ -169,6 +176,28 @@ export const createSignInProtection = ({
         device,
         number,
       }
+    },
+
+    /**
+     * For a sign-in without a password, which no failures pause: the device token where it is one of the account and stays in
+     * use. The owner gets notice of a new device.
+     */
+    recognize: async (
+      tx: TransactionSql,
+      user: UserRow,
+      deviceToken: string | undefined,
+      device: Device,
+    ): Promise<Uint8Array | undefined> => {
+      const { token, issuedBy } = readToken(hashOf(user.email ?? ''), deviceToken)
+      const now = new Date(clock.now())
+      const wanted = { userId: user.id, deviceHash: token && sha256(token), now }
+      const { isKnownDevice, addresses } = await store.findDeviceFacts(tx, wanted)
+      if (isKnownDevice) return issuedBy === 'current' ? token : undefined
+      if (!isKnownNetwork(device, addresses)) {
+        const details = { address: device.address, user_agent: device.userAgent }
+        await store.addNotice(tx, { userId: user.id, kind: 'new_device', details }, now)
+      }
+      return undefined
     },
 
     verify,

@@ -114,6 +114,21 @@ export const createSignInStore = (sql: Sql, batch: Sql) => {
       }
     },
 
+    /** What a device that signs in without a password is recognized by, in the transaction of its sign-in. */
+    findDeviceFacts: async (
+      tx: TransactionSql,
+      { userId, deviceHash, now }: { userId: string; deviceHash: Uint8Array | undefined; now: Date },
+    ): Promise<Pick<AttemptFacts, 'isKnownDevice' | 'addresses'>> => {
+      const [row] = await tx<{ is_known_device: boolean; addresses: string[] }[]>`
+        select exists (select from known_devices
+                        where token_hash = ${deviceHash ?? null}::bytea and user_id = ${userId}
+                          and expires_at > ${now}) as is_known_device,
+               array(select address from sessions
+                      where user_id = ${userId} and ended_at is null and least(idle_expires_at, expires_at) > ${now}
+                      order by id desc limit ${maxLiveSessions}) as addresses`
+      return { isKnownDevice: row?.is_known_device === true, addresses: row?.addresses ?? [] }
+    },
+
     findCount: async (
       deadline: Deadline,
       accountHash: Uint8Array,

@@ -82,13 +82,13 @@ export const createIdentityStore = (sql: Sql) => ({
   /** Throws `identity.email_taken`. */
   insertUser: async (
     tx: TransactionSql,
-    user: { id: string; email: string; displayName: string; passwordHash: string },
+    user: { id: string; email: string; displayName: string; passwordHash: string | null; emailVerifiedAt?: Date },
   ): Promise<UserRow> => {
     const [rows] = await allInOrder([
       () =>
         tx<UserRow[]>`
-          insert into users (id, email, display_name, password_hash)
-          values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash})
+          insert into users (id, email, display_name, password_hash, email_verified_at)
+          values (${user.id}, ${user.email}, ${user.displayName}, ${user.passwordHash}, ${user.emailVerifiedAt ?? null})
           returning ${userColumns(tx)}`.catch(onViolation('users__email', 'identity.email_taken')),
       // After the insertion, which waits for a transaction that takes the address away from another account.
       () => requireUnreserved(tx, [user.email]),

@@ -47,6 +47,8 @@ export const createAnonymousCount = ({
   let openPaths: readonly string[] = []
   /** The paths of routes that count on `auth_address`. */
   let authPaths: ReadonlySet<string> = new Set()
+  /** Those of them with parameters: how they start, and what they match. */
+  let authPatterns: readonly { readonly start: string; readonly pattern: RegExp }[] = []
 
   const personOf = async (authorization: string): Promise<string | undefined> => {
     try {
@@ -88,12 +90,15 @@ export const createAnonymousCount = ({
     }
   }
 
+  const isAuthPath = (path: string): boolean =>
+    authPaths.has(path) || authPatterns.some(({ start, pattern }) => path.startsWith(start) && pattern.test(path))
+
   const countIfAnonymous = (request: Request): Promise<void> | undefined => {
     const { method, url, headers } = request
     const isSigned = headers.get('authorization') !== null
     if (method === 'OPTIONS') return undefined
     const path = routePathOf(url)
-    if (authPaths.has(path)) return countAuthentication(request)
+    if (isAuthPath(path)) return countAuthentication(request)
     if (isSigned && !openPaths.some((open) => path.startsWith(open))) {
       // A link makes the access token irrelevant, so a token must not spare the link its check.
       if (mayBeByLink(url, path)) refuseLink(request)
@@ -111,7 +116,13 @@ export const createAnonymousCount = ({
       const pathsOf = (budget: CountedOn) =>
         routes.filter(({ hooks }) => budgetOfRoute(hooks.detail) === budget).map(({ path }) => path)
       openPaths = [...new Set(pathsOf('anonymous').map((path) => path.split(':', 1)[0] ?? path))]
-      authPaths = new Set(pathsOf('auth'))
+      authPaths = new Set(pathsOf('auth').filter((path) => !path.includes(':')))
+      authPatterns = pathsOf('auth')
+        .filter((path) => path.includes(':'))
+        .map((path) => ({
+          start: path.slice(0, path.indexOf(':')),
+          pattern: new RegExp(`^${path.replace(/:[a-z_]+/g, '[^/]+')}$`),
+        }))
     },
 
     countBefore: (fetch: Fetch): Fetch =>

@@ -153,6 +153,44 @@ const table: Record<string, readonly Entry[]> = {
   'POST /api/v1/auth/refresh': [{ needs: 'nothing', ...withBody({ refresh_token: secret }) }],
   'POST /api/v1/auth/logout': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/logout-all': [{ needs: 'session', endsOwnAccess: true }],
+  'GET /api/v1/auth/identity-providers': [{ needs: 'nothing' }],
+  'GET /api/v1/auth/identity-providers/{provider_id}/start': [
+    {
+      needs: 'nothing',
+      call: () => ({ path: { provider_id: 'acme' }, query: `?return_to=x&code_challenge=${secret}` }),
+    },
+  ],
+  'GET /api/v1/auth/identity-providers/{provider_id}/callback': [
+    { needs: 'nothing', call: () => ({ path: { provider_id: 'acme' }, query: '?state=x' }) },
+  ],
+  'POST /api/v1/auth/identity-providers/sign-in': [
+    { needs: 'nothing', ...withBody({ code: secret, code_verifier: secret }) },
+  ],
+  'POST /api/v1/auth/identity-providers/{provider_id}/start': [
+    {
+      needs: 'own',
+      otherwise: '404 identity_provider.not_found',
+      call: () => ({
+        path: { provider_id: 'acme' },
+        body: { purpose: 'link', return_to: 'x', code_challenge: secret },
+      }),
+    },
+  ],
+  'GET /api/v1/auth/linked-identities': [{ needs: 'session' }],
+  'POST /api/v1/auth/linked-identities': [
+    {
+      needs: 'own',
+      otherwise: '400 identity_provider.code_invalid',
+      ...withBody({ code: secret, code_verifier: secret }),
+    },
+  ],
+  'DELETE /api/v1/auth/linked-identities/{linked_identity_id}': [
+    {
+      needs: 'own',
+      otherwise: '404 linked_identity.not_found',
+      call: () => ({ path: { linked_identity_id: unknownId } }),
+    },
+  ],
   'GET /api/v1/auth/me': [{ needs: 'session' }],
   'GET /api/v1/auth/me/quotas': [{ needs: 'session' }],
   'PATCH /api/v1/auth/me': [{ needs: 'session', ...withBody({ display_name: 'Renamed' }) }],

@@ -10,6 +10,7 @@ import { generations } from './black-box/generations.ts'
 import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
+import { identityProviders } from './black-box/identity-providers.ts'
 import { limits } from './black-box/limits.ts'
 import { lineage } from './black-box/lineage.ts'
 import { links } from './black-box/links.ts'
@@ -37,6 +38,7 @@ const groups: readonly Group[] = [
   accounts,
   sessions,
   tokens,
+  identityProviders,
   projects,
   generations,
   media,

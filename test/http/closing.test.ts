@@ -138,6 +138,9 @@ describe('an account with everything', () => {
     const link = await created(as(ada).post(`/media/${made.shared.media}/share-links`, { label: `Label ${mark}` }))
     shareUrl = link['url'] ?? ''
     await as(ada).post(`/generations/${made.bobs.id}/favorite`, { favorite: true })
+    await sql`
+      insert into linked_identities (id, user_id, provider_id, issuer, subject, email, created_at, last_used_at)
+      values (gen_random_uuid(), ${ada.id}, 'acme', 'https://login.example', ${`subject ${mark}`}, ${ada.email}, now(), now())`
     for (let attempt = 0; attempt < 10; attempt += 1)
       await client.post(
         '/api/v1/auth/login',
@@ -163,6 +166,7 @@ describe('an account with everything', () => {
           'favorites',
           'generations',
           'invitations',
+          'linked_identities',
           'media',
           'notices',
           'projects',
@@ -338,6 +342,7 @@ const columnsOfPeople: Readonly<Record<string, 'erased' | 'id'>> = {
   'generations.owner_id': 'id',
   'idempotency_keys.user_id': 'erased',
   'known_devices.user_id': 'erased',
+  'linked_identities.user_id': 'erased',
   'media.owner_id': 'id',
   'notices.user_id': 'erased',
   'one_time_tokens.user_id': 'erased',

@@ -70,6 +70,7 @@ export const startBackgroundTasks = (
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
   {
     identity,
+    identityProviders,
     idempotency,
     welcome,
     shareLinks,
@@ -110,6 +111,7 @@ export const startBackgroundTasks = (
     { name: 'purge former e-mail addresses', intervalMs: purgeMs, run: purgeFormerAddresses },
     { name: 'send notices', intervalMs: noticePollMs, run: sendNotices },
     { name: 'purge counts of mails', intervalMs: purgeMs, run: mail.purge },
+    { name: 'purge returns from identity providers', intervalMs: purgeMs, run: identityProviders.purge },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },

@@ -19,6 +19,7 @@ import { createErasure } from '../../identity/erasure/erasure.ts'
 import { createErasureStore } from '../../identity/erasure/erasure-store.ts'
 import { createAccountExport } from '../../identity/export/account-export.ts'
 import { createExportStore } from '../../identity/export/export-store.ts'
+import { createIdentityProviderStore } from '../../identity/identity-providers/store.ts'
 import { createNoticeStore } from '../../identity/notice-store.ts'
 import { createNoticeSender } from '../../identity/notices.ts'
 import { createOneTimeTokenStore } from '../../identity/one-time-token-store.ts'
@@ -70,6 +71,7 @@ import { createInvitationStore } from '../../teams/invitations/store.ts'
 import { createTeams } from '../../teams/service.ts'
 import { createTeamStore } from '../../teams/store.ts'
 import type { AccessParts } from './access.ts'
+import { composeIdentityProviders } from './identity-providers.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeLimits } from './limits.ts'
 import { composeWebhooks } from './webhooks.ts'
@@ -278,7 +280,13 @@ const composeGenerations = (
 type GenerationParts = ReturnType<typeof composeGenerations>
 
 const composeAccounts = (
-  {
+  infrastructure: Infrastructure,
+  { caches: { changes, facts }, access, warmUp }: AccessParts,
+  { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens }: Shared,
+  { generations }: GenerationParts,
+  stack: AsyncDisposableStack,
+) => {
+  const {
     config,
     clock,
     realClock,
@@ -292,15 +300,11 @@ const composeAccounts = (
     keys,
     objects,
     recordSecurityEvent: record,
-  }: Infrastructure,
-  { caches: { changes, facts }, access, warmUp }: AccessParts,
-  { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens }: Shared,
-  { generations }: GenerationParts,
-  stack: AsyncDisposableStack,
-) => {
+  } = infrastructure
   const teamStore = createTeamStore(database.read, database.analytics)
   const uses = createTokenUses(createTokenUseStore(database.batch))
   stack.defer(() => uses.flush().catch((error) => log.warn({ error }, 'first uses of access tokens not stored')))
+  const identityProviderStore = createIdentityProviderStore(database.auth, database.batch)
   const signInStore = createSignInStore(database.auth, database.batch)
   const hashOf = createAccountHash(keyedHash, 'sign-in-failures')
   const recoveryStore = createRecoveryStore(database.batch)
@@ -332,6 +336,7 @@ const composeAccounts = (
         await oneTimeTokens.forgetUser(tx, userId)
         await recoveryStore.deleteOfUser(tx, userId)
         await outbound.forgetUser(tx, userId)
+        await identityProviderStore.unlinkAll(tx, userId)
       },
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
@@ -367,6 +372,13 @@ const composeAccounts = (
     }),
     purgeFormerAddresses: () => recoveryStore.purge(new Date(clock.now())),
     sendNotices: createNoticeSender({ store: createNoticeStore(database.batch), mail, clock }),
+    identityProviders: composeIdentityProviders(infrastructure, {
+      identity,
+      store: identityProviderStore,
+      notices: signInStore,
+      changes,
+      welcome,
+    }),
     guard: createGuard({ access, claimsOf: identity.claimsOf, spending: createSpendingOfRoutes(limits) }),
     users: createUsers({
       store: userStore,

@@ -150,6 +150,8 @@ export const composeInfrastructure = async (
   })
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
+  const identityProviderLibrary =
+    config.identityProviders.length === 0 ? undefined : await import('../../platform/openid-client.ts')
   const objects =
     config.s3 === undefined
       ? createDiskObjects({ directory: config.mediaDirectory })
@@ -188,6 +190,7 @@ export const composeInfrastructure = async (
     passwords,
     passwordRules,
     images,
+    identityProviderLibrary,
     objects,
     objectProbe: createObjectProbe({ objects, clock: systemClock, log }),
     safeFetch: overrides.safeFetch,

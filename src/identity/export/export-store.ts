@@ -61,6 +61,12 @@ export const createExportStore = (sql: Sql) => {
                  'end_reason', end_reason) as content
           from sessions where user_id = ${userId} and id > ${after}`,
       ),
+      linked_identities: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'provider_id', provider_id, 'issuer', issuer, 'subject', subject, 'email', email,
+                 'created_at', created_at, 'last_used_at', last_used_at) as content
+          from linked_identities where user_id = ${userId} and id > ${after}`,
+      ),
       notices: part(
         (userId, after) => sql`
         select id, jsonb_build_object('kind', kind, 'created_at', created_at, 'details', details, 'sent_at', sent_at) as content

@@ -66,6 +66,21 @@ const codesOfOperators: readonly FaultCode[] = [
   'project.new_owner_full',
   'team.new_owner_full',
 ]
+/** Without an identity provider, nobody signs in with one: test/http/identity-provider-runtimes.test.ts has one. */
+const codesOfProviders: readonly FaultCode[] = [
+  'identity_provider.state_invalid',
+  'identity_provider.ticket_invalid',
+  'identity_provider.email_unverified',
+  'identity_provider.account_exists',
+  'identity_provider.code_used',
+  'linked_identity.not_found',
+  'linked_identity.taken',
+  'linked_identity.too_many',
+  'linked_identity.address_unverified',
+  'linked_identity.last_way_in',
+]
+export const isOfProviders = ({ template }: Pick<Route, 'template'>) =>
+  /^[/]api[/]v1[/]auth[/](identity-providers|linked-identities)/.test(template)
 const isOfOperators = ({ template }: Route) =>
   isAuthzen({ template }) ||
   /^[/]api[/]v1[/](service-keys|users|webhooks|security|performance|credits[/]grants)/.test(template)
@@ -123,6 +138,7 @@ export const documentation: Group = (world) =>
     const beyond = (): readonly FaultCode[] => [
       ...unprovoked,
       ...(world().subject.makeAdmin === undefined ? codesOfOperators : []),
+      ...(world().subject.identityProvider === undefined ? codesOfProviders : []),
       // A proxy refuses it first.
       ...(world().subject.proxy === undefined ? [] : (['request.host_invalid'] as const)),
     ]
@@ -197,7 +213,7 @@ export const documentation: Group = (world) =>
         for (const [status, { description, content }] of Object.entries(route.operation.responses)) {
           expect(description.length).toBeGreaterThan(0)
           const types = Object.keys(content ?? {})
-          const isEmpty = status === '204' || status === '304'
+          const isEmpty = ['204', '303', '304'].includes(status)
           const success = ownTypes[route.template.split('/').at(-1) ?? ''] ?? 'application/json'
           const expected = Number(status) >= 400 ? 'application/problem+json' : isEmpty ? undefined : success
           const name = `${nameOf(route)} ${status}`
@@ -236,7 +252,9 @@ export const documentation: Group = (world) =>
     })
 
     test('every documented response that a client can cause was seen on every route', () => {
-      const within = routes().filter((route) => world().subject.makeAdmin !== undefined || !isOfOperators(route))
+      const within = routes()
+        .filter((route) => world().subject.makeAdmin !== undefined || !isOfOperators(route))
+        .filter((route) => world().subject.identityProvider !== undefined || !isOfProviders(route))
       const unseen = within.flatMap((route) => {
         const sight = world().ledger.seen.get(nameOf(route))
         const missing = expectedOf(route, beyond()).filter((status) => !sight?.statuses.has(status))

@@ -2,6 +2,7 @@ import { frontDoorRoutes } from '../../../src/app.ts'
 import { plans } from '../../../src/limits/plans.ts'
 import { maxBudget, openBudgetNames, planBudgetNames, quotaNames, variableOf } from '../../../src/limits/policy.ts'
 import { until } from '../../faults/support.ts'
+import type { TestIdentityProvider } from '../../harness/identity-provider.ts'
 import {
   type Api,
   type Person,
@@ -35,6 +36,9 @@ export const blackBoxEnvironment: Readonly<Record<string, string>> = {
   CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
 }
 
+/** Where browsers return to from the identity provider. */
+export const returnTo = `${sharedOrigin}/signed-in`
+
 /** The server under test. */
 export type Subject = {
   baseUrl: string
@@ -48,6 +52,8 @@ export type Subject = {
   output?: () => string
   /** The rows of each table, if the database is reachable. */
   countRows?: () => Promise<Record<string, number>>
+  /** A provider to sign in with as `acme`, from which browsers return to `returnTo`, if the server has one. */
+  identityProvider?: TestIdentityProvider
   /** Makes a user an operator of the platform, if the database is reachable. The server learns of it a moment later. */
   makeAdmin?: (userId: string) => Promise<void>
 }

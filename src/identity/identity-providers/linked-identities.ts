@@ -1,0 +1,152 @@
+import type { Changes } from '../../access/invalidation/committed-change.ts'
+import type { Caller } from '../../access/principal.ts'
+import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { Fault } from '../../fault.ts'
+import type { RequestContext } from '../../http/request-context.ts'
+import type { RecordSecurityEvent } from '../../http/security-events.ts'
+import type { Clock } from '../../kit/clock.ts'
+import { canonicalEmail } from '../../kit/email.ts'
+import { newId } from '../../kit/id.ts'
+import type { TransactionSql } from '../../platform/postgres.ts'
+import type { DeviceStore } from '../device-store.ts'
+import type { UserRow } from '../store.ts'
+import type { Codes, GivenCode } from './codes.ts'
+import type { LinkedIdentity } from './model.ts'
+import type { IdentityProviderSettings } from './settings.ts'
+import type { ProviderSignInDependencies } from './sign-in.ts'
+import { type IdentityProviderStore, type LinkedIdentityRow, maxLinkedIdentities } from './store.ts'
+
+type Dependencies = {
+  store: IdentityProviderStore
+  codes: Codes
+  providers: readonly IdentityProviderSettings[]
+  notices: Pick<DeviceStore, 'addNotice'>
+  changes: Changes
+  verified: ProviderSignInDependencies['lifecycle']['verified']
+  clock: Clock
+  record: RecordSecurityEvent
+}
+
+/**
+ * The identities with which a person signs in to an account.
+ *
+ * Guarantee: an identity is linked only by the signed-in owner of the account, with an address that its provider has verified, and
+ * to an account whose own address is verified, or proven by this identity: so a person who registered an account under the
+ * address of another one keeps no way into it. The last way in cannot be unlinked, by concurrent calls neither.
+ */
+export const createLinkedIdentities = ({
+  store,
+  codes,
+  providers,
+  notices,
+  changes,
+  verified,
+  clock,
+  record,
+}: Dependencies) => {
+  const names = new Map(providers.map(({ id, name }) => [id, name]))
+
+  const toLinkedIdentity = (row: LinkedIdentityRow): LinkedIdentity => ({
+    id: row.id,
+    provider: { id: row.provider_id, name: names.get(row.provider_id) ?? row.provider_id },
+    email: row.email,
+    created_at: row.created_at.toISOString(),
+    last_used_at: row.last_used_at.toISOString(),
+  })
+
+  /** Locks the account for no key update, before its session, and both until the transaction ends. */
+  const lockOwn = async (tx: TransactionSql, caller: Caller): Promise<UserRow> => {
+    const user = await store.lockUser(tx, caller.userId)
+    if (user === undefined) throw new Fault('identity.not_signed_in')
+    await requireSignedInForShare(tx, caller)
+    return user
+  }
+
+  const notify = (
+    tx: TransactionSql,
+    userId: string,
+    kind: 'identity_linked' | 'identity_unlinked',
+    provider: string,
+  ) =>
+    notices.addNotice(
+      tx,
+      { userId, kind, details: { provider: names.get(provider) ?? provider } },
+      new Date(clock.now()),
+    )
+
+  /** Whether people can still sign in with a row: its provider is configured. */
+  const isUsable = ({ provider_id }: LinkedIdentityRow) => names.has(provider_id)
+
+  return {
+    list: async (context: RequestContext, caller: Caller) => ({
+      items: (await store.list(context.deadline, caller.userId)).map(toLinkedIdentity),
+    }),
+
+    link: async (
+      context: RequestContext,
+      caller: Caller,
+      input: GivenCode,
+      address: string,
+    ): Promise<LinkedIdentity> => {
+      const at = new Date(clock.now())
+      const row = await changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          const user = await lockOwn(tx, caller)
+          const identity = await codes.use(tx, input, 'link', caller.userId)
+          const email = identity.verifiedEmail === undefined ? undefined : canonicalEmail(identity.verifiedEmail)
+          if (email === undefined) throw new Fault('identity_provider.email_unverified')
+          const isOwnAddress = email === canonicalEmail(user.email ?? '')
+          if (user.email_verified_at === null && !isOwnAddress) throw new Fault('linked_identity.address_unverified')
+          const linked = await store.listOf(tx, user.id)
+          if (linked.length >= maxLinkedIdentities)
+            throw new Fault('linked_identity.too_many', { extensions: { limit: maxLinkedIdentities } })
+          const { providerId: provider_id, issuer, subject } = identity
+          const added = {
+            id: newId(),
+            user_id: user.id,
+            provider_id,
+            issuer,
+            subject,
+            email,
+            created_at: at,
+            last_used_at: at,
+          }
+          await store.link(tx, added)
+          if (user.email_verified_at === null) {
+            await store.markVerified(tx, user.id, at)
+            await verified(tx, user.id)
+          }
+          await notify(tx, user.id, 'identity_linked', provider_id)
+          return added
+        },
+        { grantsOnly: true },
+      )
+      const { userId: user_id, sessionId: session_id } = caller
+      record(context, 'identity.linked', { address, user_id, session_id, provider_id: row.provider_id })
+      return toLinkedIdentity(row)
+    },
+
+    unlink: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+      const row = await changes.commitAndInvalidate(
+        context.deadline,
+        async (tx) => {
+          const user = await lockOwn(tx, caller)
+          const linked = await store.listOf(tx, user.id)
+          const found = linked.find((each) => each.id === id)
+          if (found === undefined) throw new Fault('linked_identity.not_found')
+          const others = linked.filter((each) => each.id !== id && isUsable(each))
+          if (user.password_hash === null && others.length === 0) throw new Fault('linked_identity.last_way_in')
+          await store.unlink(tx, user.id, id)
+          await notify(tx, user.id, 'identity_unlinked', found.provider_id)
+          return found
+        },
+        { grantsOnly: true },
+      )
+      const { userId: user_id, sessionId: session_id } = caller
+      record(context, 'identity.unlinked', { address, user_id, session_id, provider_id: row.provider_id })
+    },
+  }
+}
+
+export type LinkedIdentities = ReturnType<typeof createLinkedIdentities>
