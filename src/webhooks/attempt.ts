@@ -65,11 +65,19 @@ export const createAttempt = ({
   log,
   random = Math.random,
 }: Dependencies): Attempt => {
-  const send = (delivery: LeasedDelivery, signal: AbortSignal): Promise<PostAnswer> => {
-    const { webhook_id, event_id, type, occurred_at, data, secret, previous_secret } = delivery
+  /** Undefined where this instance cannot unseal them, such as one that still has the previous SECRET while it is replaced. */
+  const secretsOf = ({ webhook_id, secret, previous_secret }: LeasedDelivery): readonly Uint8Array[] | undefined => {
+    try {
+      return [secret, ...(previous_secret === null ? [] : [previous_secret])].map((each) => unseal(webhook_id, each))
+    } catch (error) {
+      log.error({ event: 'webhook.secret_refused', webhook_id, error }, 'the secret of a webhook does not open')
+      return undefined
+    }
+  }
+
+  const send = (delivery: LeasedDelivery, secrets: readonly Uint8Array[], signal: AbortSignal): Promise<PostAnswer> => {
+    const { event_id, type, occurred_at, data } = delivery
     const body = JSON.stringify({ type, timestamp: occurred_at.toISOString(), data })
-    const sealed = [secret, ...(previous_secret === null ? [] : [previous_secret])]
-    const secrets = sealed.map((each) => unseal(webhook_id, each))
     return post(delivery.url, {
       body,
       headers: {
@@ -114,10 +122,13 @@ export const createAttempt = ({
 
   return async (delivery, stopped) => {
     const { webhook_id, event_id } = delivery
+    const secrets = secretsOf(delivery)
+    // Another instance may be able to send it when the lease has expired.
+    if (secrets === undefined) return
     let answer: PostAnswer | undefined
     let error: DeliveryError = 'status'
     try {
-      answer = await underLimit(stopped, (signal) => send(delivery, signal))
+      answer = await underLimit(stopped, (signal) => send(delivery, secrets, signal))
     } catch (caught) {
       if (stopped.aborted) return store.release(delivery)
       error = errorOf(caught)

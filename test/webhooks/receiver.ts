@@ -19,6 +19,14 @@ export type Reply = number | { status: number; headers: Record<string, string> }
 export const verify = ({ text, headers }: Pick<Received, 'text' | 'headers'>, secret: string): unknown =>
   new Webhook(secret).verify(text, headers as Record<string, string>)
 
+/** As `verify`, for a request of any time: whether one of its signatures is that of the library. */
+export const isSignedBy = ({ id, text, headers }: Received, secret: string): boolean => {
+  const at = new Date(Number(headers['webhook-timestamp']) * 1_000)
+  return String(headers['webhook-signature'])
+    .split(' ')
+    .includes(new Webhook(secret).sign(id, at, text))
+}
+
 /**
  * A receiver of webhooks on 127.0.0.1. It answers 204, or what `reply` says. `received` are the requests of each path in the
  * order in which they came in.
