@@ -233,7 +233,8 @@ export const catalogue = {
   'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
   'service_key.user_not_active': {
     status: 403,
-    message: 'The user in the Velro-User header must have an active account, for whom the service can act',
+    message:
+      'The user in the Velro-User header must have an active account, and a verified e-mail address where signing in needs one',
   },
 
   // Teams and projects

@@ -45,8 +45,8 @@ export type Access = {
    */
   authenticateService(key: PresentedKey, scope: Scope | undefined, deadline: Deadline): MaybePromise<Service>
   /**
-   * A user for whom a service acts, as a caller; 403 where there is no active account with this id. The rights are those of the
-   * user. `resources` as for `authenticate`.
+   * A user for whom a service acts, as a caller; 403 where there is no active account with this id, or its user could not sign in
+   * because the e-mail address is not verified. The rights are those of the user. `resources` as for `authenticate`.
    */
   authenticateActing(
     service: Service,
@@ -103,12 +103,15 @@ export const createAccess = ({
   facts: factCache,
   clock,
   decisionCounters,
+  verifiedOnly = false,
   onServiceKeyUsed = () => {},
   onDecision = () => {},
 }: {
   facts: FactCache
   clock: Clock
   decisionCounters: DecisionCounters
+  /** Services act only for users whose e-mail address is verified, because others cannot sign in. */
+  verifiedOnly?: boolean
   onServiceKeyUsed?: (keyId: string) => void
   onDecision?: OnDecision
 }): Access => {
@@ -159,9 +162,11 @@ export const createAccess = ({
     deadline: Deadline,
     resources: readonly ResourceRef[] = [],
   ): Promise<Caller> => {
-    const queries = [factQuery('account', userId), ...resources.map((ref) => resourceQuery(ref, userId))]
-    const gathered = await factCache.gather(queries, deadline)
-    const caller = requireActing(service, userId, gathered.find('account', userId))
+    const about = resources.map((ref) => resourceQuery(ref, userId))
+    const profile = verifiedOnly ? [factQuery('profile', userId)] : []
+    const gathered = await factCache.gather([factQuery('account', userId), ...profile, ...about], deadline)
+    const isVerified = !verifiedOnly || gathered.find('profile', userId)?.email_verified === true
+    const caller = requireActing(service, userId, gathered.find('account', userId), isVerified)
     decisionCounters.recordPrefetch(gathered.tier, resources.length)
     return gathered.stale ? { ...caller, stale: true } : caller
   }
@@ -179,8 +184,10 @@ export const createAccess = ({
     },
     authenticateActing: (service, userId, deadline, resources) => {
       const known = factCache.peek('account', userId)
-      if (known.kind === 'miss') return loadActing(service, userId, deadline, resources)
-      return requireActing(service, userId, known.kind === 'hit' ? known.value : undefined)
+      const profile = verifiedOnly ? factCache.peek('profile', userId) : undefined
+      if (known.kind === 'miss' || profile?.kind === 'miss') return loadActing(service, userId, deadline, resources)
+      const isVerified = profile === undefined || (profile.kind === 'hit' && profile.value.email_verified)
+      return requireActing(service, userId, known.kind === 'hit' ? known.value : undefined, isVerified)
     },
     limitsOf: (userId, deadline) => {
       const known = factCache.peek('account', userId)

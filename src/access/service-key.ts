@@ -71,9 +71,14 @@ export const createServiceChecks = ({
       return { keyId: id, limitPerSecond: fact.limitPerSecond }
     },
 
-    /** The user for whom a service acts: 403 where there is no active account. */
-    requireActing: (service: Service, userId: string, account: Fact['account'] | undefined): Caller => {
-      if (account?.status !== 'active')
+    /** The user for whom a service acts: 403 where there is no active account, or it may not sign in. */
+    requireActing: (
+      service: Service,
+      userId: string,
+      account: Fact['account'] | undefined,
+      isVerified: boolean,
+    ): Caller => {
+      if (account?.status !== 'active' || !isVerified)
         throw new Fault('service_key.user_not_active', { detail: { keyId: service.keyId, userId } })
       const { role, plan, limits } = account
       return { userId, sessionId: service.keyId, role, plan, limits, service }

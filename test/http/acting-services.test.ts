@@ -26,6 +26,8 @@ let app: TestApp
 let other: TestApp
 /** One with limits. */
 let limited: TestApp
+/** One that lets only people with a verified address sign in. */
+let strict: TestApp
 let sql: Sql
 let operator: Person
 let ada: Person
@@ -44,6 +46,11 @@ beforeAll(async () => {
   })
   other = await startApp({ clock, connection: app.connection, config: { dbConnections: 40 } })
   limited = await startApp({ clock, connection: app.connection, config: { limits: 'on', policy, dbConnections: 8 } })
+  strict = await startApp({
+    clock,
+    connection: app.connection,
+    config: { requireVerifiedEmail: true, dbConnections: 8 },
+  })
   sql = connectOnce(app.connection)
   operator = await register(at())
   await sql`update users set role = 'admin' where id = ${operator.id}`
@@ -51,6 +58,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await sql.end()
+  await strict.close()
   await limited.close()
   await other.close()
   await app.close()
@@ -193,6 +201,16 @@ describe('the access of a service to a user ends on every instance', () => {
     await at().post('/api/v1/auth/logout-all', undefined, { token: ada.token })
     await warm()
   })
+})
+
+test('with REQUIRE_VERIFIED_EMAIL a service acts only for users whose e-mail address is verified, from that moment on', async () => {
+  const read = (on: TestApp) => at(on).get('/api/v1/teams', by(ada)).then(outcomeOf)
+  for (let time = 0; time < 2; time += 1)
+    expect([await read(app), await read(strict)]).toEqual(['200', '403 service_key.user_not_active'])
+  const { token } = await signedIn(app)
+  const verified = await at().patch(`/api/v1/users/${ada.id}`, { email_verified: true }, { token })
+  expect(verified.status).toBe(200)
+  for (let time = 0; time < 2; time += 1) expect([await read(app), await read(strict)]).toEqual(['200', '200'])
 })
 
 describe('a write for a user', () => {

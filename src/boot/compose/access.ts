@@ -82,6 +82,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     facts: staleReads.facts,
     clock,
     decisionCounters,
+    verifiedOnly: config.requireVerifiedEmail,
     onServiceKeyUsed: keyUsage.record,
     onDecision: accessFrequency.record,
   })
