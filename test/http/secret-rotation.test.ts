@@ -6,8 +6,9 @@ import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { createSecrets } from '../../src/platform/secrets.ts'
 import { createResealing } from '../../src/secrets/resealing.ts'
 import { createSecretStore, sealedColumns } from '../../src/secrets/store.ts'
+import { until } from '../faults/support.ts'
 import { newPicture } from '../harness/pictures.ts'
-import { type Answer, api, startApp, type TestApp } from '../harness.ts'
+import { type Answer, api, startApp, startServer, type TestApp } from '../harness.ts'
 
 /*
  * SECRET is replaced without an interruption in two deployments: first every instance accepts the new one (SECRET_PREVIOUS), then
@@ -20,6 +21,9 @@ const home = '203.0.113.7'
 const elsewhere = '198.51.100.1'
 const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
 const outcomeOf = ({ status, body }: Answer) => (body?.code === undefined ? String(status) : `${status} ${body.code}`)
+
+/** An app of this process, or another process. */
+type Instance = Pick<TestApp, 'baseUrl'>
 
 const clock = manualClock(Date.now())
 const apps: TestApp[] = []
@@ -50,22 +54,22 @@ afterAll(async () => {
 type Account = { email: string; token: string; refresh_token: string; device_token: string }
 const password = 'seven green bottles hanging'
 let accounts = 0
-const signUp = async (on: TestApp): Promise<Account> => {
+const signUp = async (on: Instance): Promise<Account> => {
   accounts += 1
   const email = `owner-${accounts}@example.com`
   const { status, body } = await api(on.baseUrl).post('/api/v1/auth/register', { email, password }, from(home))
   expect(status).toBe(201)
   return { email, token: body.access_token, refresh_token: body.refresh_token, device_token: body.device_token }
 }
-const me = (on: TestApp, token: string) => api(on.baseUrl).get('/api/v1/auth/me', { token }).then(outcomeOf)
-const refresh = (on: TestApp, refresh_token: string) => api(on.baseUrl).post('/api/v1/auth/refresh', { refresh_token })
-const logIn = (on: TestApp, { email }: Account, device_token?: string, given = password) =>
+const me = (on: Instance, token: string) => api(on.baseUrl).get('/api/v1/auth/me', { token }).then(outcomeOf)
+const refresh = (on: Instance, refresh_token: string) => api(on.baseUrl).post('/api/v1/auth/refresh', { refresh_token })
+const logIn = (on: Instance, { email }: Account, device_token?: string, given = password) =>
   api(on.baseUrl).post(
     '/api/v1/auth/login',
     { email, password: given, ...(device_token && { device_token }) },
     from(elsewhere),
   )
-const linkOf = async (on: TestApp, { token }: Account): Promise<string> => {
+const linkOf = async (on: Instance, { token }: Account): Promise<string> => {
   const uploaded = await api(on.baseUrl).post('/api/v1/media', await newPicture(), {
     token,
     headers: { 'content-type': 'image/png' },
@@ -75,13 +79,38 @@ const linkOf = async (on: TestApp, { token }: Account): Promise<string> => {
   expect(link.status).toBe(201)
   return new URL(link.body.url).pathname + new URL(link.body.url).search
 }
-const open = async (on: TestApp, path: string) => (await fetch(on.baseUrl + path)).status
+const open = async (on: Instance, path: string) => (await fetch(on.baseUrl + path)).status
 const both = () =>
   [
     [before, accepting],
     [accepting, rotated],
     [rotated, accepting],
   ] as const
+
+// First: the clock of this process moves in the tests below.
+for (const runtime of ['bun', 'deno'] as const) {
+  test(`while SECRET is replaced, a process of ${runtime} goes on with what others made, and others with what it makes`, async () => {
+    const env = { SECRET: newer, SECRET_PREVIOUS: older, LOG_LEVEL: 'info' }
+    const server = await startServer({ runtime, connection: before.connection, env })
+    try {
+      for (const [maker, reader] of [
+        [accepting, server],
+        [server, accepting],
+      ] as const) {
+        const account = await signUp(maker)
+        const link = await linkOf(maker, account)
+        expect([await me(reader, account.token), await open(reader, link)]).toEqual(['200', 200])
+        const { body } = await refresh(maker, account.refresh_token)
+        const retried = await refresh(reader, account.refresh_token)
+        expect([retried.status, retried.body.refresh_token]).toEqual([200, body.refresh_token])
+        expect((await logIn(reader, account, account.device_token)).status).toBe(200)
+      }
+      await until(() => server.output().includes('secret.resealed'), 'stored values are sealed again')
+    } finally {
+      await server.stop()
+    }
+  }, 30_000)
+}
 
 describe('while SECRET is replaced, on instances of both steps', () => {
   test('access tokens and signed links of one are accepted by the other', async () => {

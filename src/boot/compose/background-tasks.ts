@@ -96,9 +96,10 @@ export const startBackgroundTasks = (
   const reportShed = createShedReport(admissions, log)
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const reseal = createResealing({ store: secretStore, secrets, log })
+  const resealing = { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal }
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
-    { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal },
+    resealing,
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]
@@ -129,6 +130,7 @@ export const startBackgroundTasks = (
   const runLogged = ({ name, run }: BackgroundTask) => {
     run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
   }
+  runLogged(resealing)
   for (const task of tasks) {
     const timer = setInterval(() => runLogged(task), task.intervalMs)
     stack.defer(() => clearInterval(timer))
