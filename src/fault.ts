@@ -174,6 +174,11 @@ export const catalogue = {
   },
   'user.not_found': { status: 404, message: 'The account does not exist or is deleted' },
   'user.deleted': { status: 409, message: 'The account is deleted and cannot be changed' },
+  'user.suspended': { status: 409, message: 'The account is suspended; lift the suspension first' },
+  'user.has_password': {
+    status: 409,
+    message: 'The account has a password already; its owner resets a forgotten one, or an operator does',
+  },
   'user.own_account': {
     status: 409,
     message: 'Operators cannot suspend or demote their own account; ask another operator',

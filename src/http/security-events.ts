@@ -4,6 +4,7 @@ import type { RequestContext } from './request-context.ts'
 /** Every security event, with the level and the message of its log line. src/identity/README.md documents the fields. */
 export const securityEvents = {
   'account.registered': ['info', 'an account was registered'],
+  'account.accepted': ['info', 'the owner of an account that an operator made chose a password'],
   'account.closed': ['info', 'the owner of an account closed it'],
   'account.exported': ['info', 'the owner of an account exported its data'],
   'sign_in.succeeded': ['info', 'a sign-in succeeded'],
@@ -25,6 +26,8 @@ export const securityEvents = {
   'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
   'session.refresh_reused': ['warn', 'a refresh token was used twice: the session was ended'],
   'user.changed': ['info', 'an operator changed an account'],
+  'user.invited': ['info', 'an operator made an account, or sent its owner the mail to choose a password again'],
+  'user.password_reset': ['info', 'an operator ended the password and the sessions of an account'],
   'user.sessions_ended': ['info', 'an operator ended all sessions of an account'],
   'user.failures_cleared': ['info', 'an operator ended the pauses of an account'],
   'service_key.created': ['info', 'an operator created a service key'],

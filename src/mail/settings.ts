@@ -14,7 +14,14 @@ export type SmtpServer = {
 }
 
 /** The flows whose mails have a link. Each has a page: of the application, or a small one of ours. */
-export const linkFlows = ['verify_email', 'password_reset', 'email_change', 'email_undo', 'invitation'] as const
+export const linkFlows = [
+  'verify_email',
+  'password_reset',
+  'email_change',
+  'email_undo',
+  'invitation',
+  'account_invitation',
+] as const
 export type LinkFlow = (typeof linkFlows)[number]
 
 export type MailAddress = { readonly name: string; readonly address: string }
@@ -116,6 +123,7 @@ const pageOf: Readonly<Record<LinkFlow, string>> = {
   email_change: '/account/confirm-email',
   email_undo: '/account/restore-email',
   invitation: '/account/invitation',
+  account_invitation: '/account/choose-password',
 }
 
 export const linkVariableOf = (flow: LinkFlow): string => `APP_URL_${flow.toUpperCase()}`

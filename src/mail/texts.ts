@@ -16,6 +16,7 @@ export const mailParameters = {
   email_changed: ['time'],
   email_change_undo: ['link', 'hours', 'time'],
   email_restored: ['time'],
+  account_invitation: ['link', 'days'],
   invitation: ['link', 'days', 'inviter', 'team', 'role'],
   new_device: ['time', 'address', 'device'],
   sign_in_failures: ['time', 'address', 'failures'],
@@ -107,6 +108,15 @@ export const defaultTexts: MailTexts = {
       'If you do not know who invites you, ignore this mail.',
     ],
     button: 'See the invitation',
+  },
+  account_invitation: {
+    subject: 'Your new account',
+    paragraphs: [
+      'An account at {product} was made for this e-mail address. Open this link within {days} days to choose its password:',
+      '{link}',
+      'If you do not want an account, ignore this mail: without a password it cannot be used.',
+    ],
+    button: 'Choose a password',
   },
   new_device: {
     subject: 'New sign-in to your account',

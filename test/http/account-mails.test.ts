@@ -90,6 +90,17 @@ const flows = {
     const token = await tokenTo(person.email, 'restore-email')
     return { token, use: (given = token) => confirm('/email/undo', given), lifeMs: 72 * hourMs }
   },
+  'account-invitation': async () => {
+    const operator = await register(client)
+    await sql`update users set role = 'admin' where id = ${operator.id}`
+    await app.caughtUp()
+    const email = newAddress()
+    expect(outcomeOf(await client.post('/api/v1/users', { email }, { token: operator.token }))).toBe('201')
+    const token = await tokenTo(email, 'choose-password')
+    const use = async (given = token) =>
+      outcomeOf(await post('/account-invitation/confirm', { token: given, new_password: newPassword }))
+    return { token, use, lifeMs: 168 * hourMs }
+  },
 }
 const flowNames = Object.keys(flows) as (keyof typeof flows)[]
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import type { TeamRole } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
@@ -126,6 +126,8 @@ const onStranger = (more: RequestParts = {}) => ({
 })
 /** Calls about this account do not change what the callers of the table may do. */
 let suspendedId = ''
+/** One without a password. */
+let invitedId = ''
 const withBody = (body: Record<string, unknown>) => ({ call: (): RequestParts => ({ body }) })
 const newWebhook = { url: 'https://receiver.invalid/', events: ['team.member_added'] }
 const onWebhook = (more: RequestParts = {}) => ({
@@ -283,6 +285,13 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', ...onStranger({ body: { role: 'user' } }) },
     { needs: 'operator', ...onStranger({ body: { email_verified: true } }) },
     { needs: 'operator', ...onStranger({ body: { status: 'active' } }) },
+  ],
+  'POST /api/v1/users': [
+    { needs: 'operator', call: () => ({ body: { email: `invited-${randomBytes(6).toString('hex')}@example.com` } }) },
+  ],
+  'POST /api/v1/users/{user_id}/invitation': [{ needs: 'operator', call: () => ({ path: { user_id: invitedId } }) }],
+  'POST /api/v1/users/{user_id}/password-reset': [
+    { needs: 'operator', call: () => ({ path: { user_id: invitedId } }) },
   ],
   'DELETE /api/v1/users/{user_id}/sessions': [{ needs: 'operator', call: () => ({ path: { user_id: suspendedId } }) }],
   'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
@@ -645,6 +654,8 @@ describe('the authorization matrix', () => {
     by = Object.fromEntries(entries) as Record<Name, Person>
     const [suspended, closed] = await Promise.all([register(client), register(client)])
     suspendedId = suspended.id
+    invitedId = (await register(client)).id
+    await app.services.database.admin`update users set password_hash = null where id = ${invitedId}`
     await app.services.database.admin`update users set role = 'admin' where id = ${by.operator.id}`
     world = await build()
     for (const person of [suspended, closed]) await join(world.team, person, 'admin')

@@ -30,6 +30,7 @@ import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
 import { createTokenUseStore } from '../../identity/token-use-store.ts'
 import { createTokenUses } from '../../identity/token-uses.ts'
+import { createAccountRecovery } from '../../identity/users/account-recovery.ts'
 import { createOperators } from '../../identity/users/operators.ts'
 import { createProfiles } from '../../identity/users/profiles.ts'
 import { createUsers } from '../../identity/users/service.ts'
@@ -386,6 +387,18 @@ const composeAccounts = (
       sessions: identityStore,
       changes,
       verified: welcome.verified,
+      clock,
+      record,
+    }),
+    accountRecovery: createAccountRecovery({
+      store: identityStore,
+      users: userStore,
+      operators,
+      sessions: identityStore,
+      tokens: oneTimeTokens,
+      mail,
+      requests: { enqueue: identity.enqueueFlow },
+      changes,
       clock,
       record,
     }),

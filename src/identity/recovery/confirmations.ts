@@ -31,7 +31,7 @@ const newAddressOf = ({ data }: TokenSubject): string => {
   return email
 }
 
-const sentToMailbox: readonly TokenPurpose[] = ['verify_email', 'password_reset', 'email_change']
+const sentToMailbox: readonly TokenPurpose[] = ['verify_email', 'password_reset', 'email_change', 'account_invitation']
 
 /**
  * The effects of links in mails, once their owner confirms them. Each uses its token in the transaction of the change: of any
@@ -51,6 +51,7 @@ export const createConfirmations = ({
   sessions,
   failures,
   hashOf,
+  registered,
   verified,
   clock,
   record,
@@ -64,6 +65,7 @@ export const createConfirmations = ({
   sessions: Pick<Sessions, 'endAll'>
   failures: Pick<SignInStore, 'clearAll'>
   hashOf: AccountHash
+  registered: AccountLifecycle['registered']
   verified: AccountLifecycle['verified']
   clock: Clock
   record: RecordSecurityEvent
@@ -98,35 +100,59 @@ export const createConfirmations = ({
     record(context, 'email.verified', { address, user_id: userId })
   }
 
-  const resetPassword = async (
+  /** The account of a token after its password was set. The address was proven by the mail that the token came with. */
+  const setPassword = async (
     context: RequestContext,
+    purpose: 'password_reset' | 'account_invitation',
     input: { token: string; new_password: string },
     address: string,
-  ): Promise<void> => {
+  ): Promise<string> => {
     // Before the hash, which costs more: a token that cannot be used gets none.
     const { userId, data } = await changes.commitAndInvalidate(
       context.deadline,
-      (tx) => tokens.find(tx, 'password_reset', input.token),
+      (tx) => tokens.find(tx, purpose, input.token),
       { grantsOnly: true },
     )
     await passwordRules.require(input.new_password, String(data['email'] ?? ''), '/new_password')
     await passwordRules.refuseBreached(input.new_password, context.deadline)
     const requester = { address, account: `reset ${userId}` }
     const passwordHash = await passwords.inTurn(requester, context.deadline, ({ hash }) => hash(input.new_password))
-    const changedId = await changes.commitAndInvalidate(context.deadline, async (tx) => {
-      const locked = await lockFor(tx, 'password_reset', input.token)
+    return changes.commitAndInvalidate(context.deadline, async (tx) => {
+      const locked = await lockFor(tx, purpose, input.token)
       requireSameAddress(locked)
       const { id } = locked.user
-      await tokens.revoke(tx, id, ['password_reset', 'verify_email'])
+      // Its owner has chosen a password since, by a reset.
+      if (purpose === 'account_invitation' && locked.user.password_hash !== null) throw new Fault('one_time_token.gone')
+      await tokens.revoke(tx, id, ['password_reset', 'account_invitation', 'verify_email'])
       await store.setPassword(tx, id, passwordHash, now())
+      if (purpose === 'account_invitation') await registered(tx, { userId: id, email: locked.email, address })
       await verified(tx, id)
       await sessions.endAll(tx, id, 'password_reset')
       // Attempts of others must not keep the owner out, who has proved to be the owner.
       await failures.clearAll(tx, hashOf(locked.email))
-      await mail.enqueue(tx, { template: 'password_changed', parameters: { time: time() }, to: { userId: id } })
+      if (purpose === 'password_reset')
+        await mail.enqueue(tx, { template: 'password_changed', parameters: { time: time() }, to: { userId: id } })
       return id
     })
-    record(context, 'password.reset', { address, user_id: changedId })
+  }
+
+  const resetPassword = async (
+    context: RequestContext,
+    input: { token: string; new_password: string },
+    address: string,
+  ): Promise<void> => {
+    const userId = await setPassword(context, 'password_reset', input, address)
+    record(context, 'password.reset', { address, user_id: userId })
+  }
+
+  /** The first password of an account that an operator made. */
+  const acceptAccount = async (
+    context: RequestContext,
+    input: { token: string; new_password: string },
+    address: string,
+  ): Promise<void> => {
+    const userId = await setPassword(context, 'account_invitation', input, address)
+    record(context, 'account.accepted', { address, user_id: userId })
   }
 
   const changeEmail = async (context: RequestContext, token: string, address: string): Promise<void> => {
@@ -178,7 +204,7 @@ export const createConfirmations = ({
     record(context, 'email.restored', { address, user_id: userId })
   }
 
-  return { verifyEmail, resetPassword, changeEmail, undoEmailChange }
+  return { verifyEmail, resetPassword, acceptAccount, changeEmail, undoEmailChange }
 }
 
 export type Confirmations = ReturnType<typeof createConfirmations>

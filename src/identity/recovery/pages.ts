@@ -26,6 +26,14 @@ export const recoveryPages = {
     route: '/auth/password-reset/confirm',
     field: 'new_password',
   },
+  'choose-password': {
+    title: 'Choose your password',
+    intro: 'Choose a password for your new account.',
+    button: 'Set the password',
+    done: 'The password is set. You can close this page and sign in.',
+    route: '/auth/account-invitation/confirm',
+    field: 'new_password',
+  },
   'confirm-email': {
     title: 'Confirm your new e-mail address',
     intro: 'Press the button to make this e-mail address that of your account.',

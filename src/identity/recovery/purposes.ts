@@ -7,6 +7,7 @@ export const tokenLife = {
   password_reset: 15 * minuteMs,
   email_change: 24 * hourMs,
   email_undo: 72 * hourMs,
+  account_invitation: 168 * hourMs,
 } as const
 
 export type TokenPurpose = keyof typeof tokenLife

@@ -95,6 +95,24 @@ export const recoveryRoutes = ({ identity, guard, addressOf }: Dependencies) =>
       },
     )
     .post(
+      '/account-invitation/confirm',
+      async ({ context, body, request, status }) => {
+        await identity.acceptAccount(context, body, addressOf(request))
+        return status(204, undefined)
+      },
+      {
+        ...contract(
+          { body: model.newPassword },
+          { 204: noContent },
+          {
+            summary: 'Choose the password of an account that an operator made, within 7 days',
+            ...open,
+            errors: [...tokenErrors, ...passwordErrors, 'identity.busy'],
+          },
+        ),
+      },
+    )
+    .post(
       '/email',
       async ({ context, caller, body, status }) => {
         await identity.requestEmailChange(context, caller, body)

@@ -1,4 +1,15 @@
-import { closed, email, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
+import {
+  closed,
+  email,
+  id,
+  nameText,
+  oneOf,
+  pageOf,
+  pageQuery,
+  type Static,
+  t,
+  timestamp,
+} from '../../http/schema-types.ts'
 import { maxBudget, maxQuota, planBudgetNames, quotaNames } from '../../limits/policy.ts'
 import { user } from '../model.ts'
 
@@ -26,6 +37,13 @@ export const accountQuery = closed({
   email: t.Optional({ ...email, description: 'The complete email address. Case is ignored' }),
   status: t.Optional(status),
 })
+
+export const newAccount = closed({
+  email,
+  display_name: t.Optional(nameText(100)),
+  plan: t.Optional(plan),
+})
+export type NewAccount = Static<typeof newAccount>
 
 /** `deleted` is missing from the statuses: only its owner can close an account. */
 export const accountChanges = t.Object(

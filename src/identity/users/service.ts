@@ -12,7 +12,7 @@ import type { Account, AccountChanges } from './model.ts'
 import type { Operators } from './operators.ts'
 import type { AccountFilter, AccountRow, UserStore } from './store.ts'
 
-const toAccount = (row: AccountRow): Account => ({
+export const toAccount = (row: AccountRow): Account => ({
   id: row.id,
   email: row.email,
   display_name: row.display_name,

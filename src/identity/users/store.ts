@@ -53,6 +53,17 @@ export const createUserStore = (sql: Sql) => {
     lockForShare: (tx: TransactionSql, ids: readonly string[]): Promise<AccountRow[]> => tx<AccountRow[]>`
       select ${columns(tx)} from users where id = any(${ids}::uuid[]) order by id for share`,
 
+    /** Call with the account locked. */
+    hasPassword: async (tx: TransactionSql, id: string): Promise<boolean> => {
+      const { count } = await tx`select from users where id = ${id} and password_hash is not null`
+      return count === 1
+    },
+
+    /** Call with the account locked. No password is right from then on. */
+    removePassword: async (tx: TransactionSql, id: string): Promise<void> => {
+      await tx`update users set password_hash = null, updated_at = clock_timestamp() where id = ${id}`
+    },
+
     /** Call with the account locked. Uses the clock and not now(), because the transaction may have waited for the lock. */
     update: async (tx: TransactionSql, id: string, changes: ChangedColumns): Promise<AccountRow> => {
       const [row] = await tx<AccountRow[]>`
