@@ -24,6 +24,7 @@ import { quotaRoutes } from './identity/quota-routes.ts'
 import { recoveryPageRoutes } from './identity/recovery/page-routes.ts'
 import { recoveryRoutes } from './identity/recovery/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
+import { userRecoveryRoutes } from './identity/users/recovery-routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
 import { createAdmittedDeadlines } from './kit/admitted-deadline.ts'
 import { createHostCheck, pathOf } from './kit/authority.ts'
@@ -203,6 +204,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(recoveryPageRoutes(responder))
     .use(identityProviderRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(userRoutes({ ...services, addressOf: addresses.of }))
+    .use(userRecoveryRoutes({ ...services, addressOf: addresses.of }))
     .use(quotaRoutes(services))
     .use(limitRoutes({ ...services, addressOf: addresses.of }))
     .use(accessRoutes(services))

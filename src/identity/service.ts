@@ -17,6 +17,7 @@ import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { createConfirmations } from './recovery/confirmations.ts'
 import { createFlowHandler } from './recovery/flow-handler.ts'
+import { createNewPasswords } from './recovery/new-passwords.ts'
 import { createFlowRequests, flowKind } from './recovery/requests.ts'
 import type { RecoveryStore } from './recovery/store.ts'
 import type { SessionTokens } from './session-tokens.ts'
@@ -124,7 +125,8 @@ export const createIdentity = ({
         await mail.enqueue(tx, { template: 'password_changed', parameters, to: { userId } })
       },
     }),
-    ...createConfirmations({
+    ...createConfirmations({ ...shared, clock, sessions, verified: lifecycle.verified }),
+    ...createNewPasswords({
       ...shared,
       clock,
       passwords,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import type { TeamRole } from '../../src/access/policy/matrix.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
@@ -153,6 +153,9 @@ const table: Record<string, readonly Entry[]> = {
   'POST /api/v1/auth/register': [{ needs: 'nothing', ...withBody({ email: 'x@example.com', password: 'password' }) }],
   'POST /api/v1/auth/login': [{ needs: 'nothing', ...withBody({ email: 'x@example.com', password: 'not theirs' }) }],
   'POST /api/v1/auth/refresh': [{ needs: 'nothing', ...withBody({ refresh_token: secret }) }],
+  'POST /api/v1/auth/account-invitation/confirm': [
+    { needs: 'nothing', ...withBody({ token: secret, new_password: 'a phrase of mine' }) },
+  ],
   'POST /api/v1/auth/logout': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/logout-all': [{ needs: 'session', endsOwnAccess: true }],
   'GET /api/v1/auth/identity-providers': [{ needs: 'nothing' }],
@@ -542,6 +545,7 @@ const settableFields: Record<string, readonly string[]> = {
   'POST /api/v1/teams/{team_id}/invitations': ['role', 'email'],
   'POST /api/v1/auth/register': ['email', 'password'],
   'POST /api/v1/auth/login': ['email', 'password'],
+  'POST /api/v1/users': ['plan', 'email'],
   'PATCH /api/v1/users/{user_id}': ['role', 'plan', 'email_verified'],
 }
 

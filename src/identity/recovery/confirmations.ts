@@ -6,24 +6,13 @@ import type { Clock } from '../../kit/clock.ts'
 import { timeText } from '../../kit/date-time.ts'
 import { storedSpellings } from '../../kit/email.ts'
 import type { Mail } from '../../mail/service.ts'
-import type { TransactionSql } from '../../platform/postgres.ts'
-import type { AccountHash } from '../account-hash.ts'
 import type { AccountLifecycle } from '../accounts.ts'
 import type { OneTimeTokens, TokenSubject } from '../one-time-tokens.ts'
-import type { PasswordRules } from '../password-rules.ts'
-import type { Passwords } from '../passwords.ts'
 import type { Sessions } from '../sessions.ts'
-import type { SignInStore } from '../sign-in-store.ts'
-import { requireUnreserved, type UserRow } from '../store.ts'
+import { requireUnreserved } from '../store.ts'
 import { type TokenPurpose, tokenLife } from './purposes.ts'
 import type { RecoveryStore } from './store.ts'
-
-type Locked = { readonly user: UserRow; readonly email: string; readonly subject: TokenSubject }
-
-/** The token was sent to the address that the account has now. */
-const requireSameAddress = ({ email, subject }: Locked): void => {
-  if (subject.data['email'] !== email) throw new Fault('one_time_token.gone')
-}
+import { createTokenLock, requireSameAddress } from './token-lock.ts'
 
 const newAddressOf = ({ data }: TokenSubject): string => {
   const { email } = data
@@ -38,20 +27,13 @@ const sentToMailbox: readonly TokenPurpose[] = ['verify_email', 'password_reset'
  * number of concurrent uses one succeeds.
  *
  * Throws `one_time_token.not_found` or `one_time_token.gone`; gone is also a token for an address that the account no longer has.
- *
- * A reset opens no session: the owner signs in with the new password, and is asked for a second factor like at every sign-in.
  */
 export const createConfirmations = ({
   store,
   tokens,
   mail,
   changes,
-  passwords,
-  passwordRules,
   sessions,
-  failures,
-  hashOf,
-  registered,
   verified,
   clock,
   record,
@@ -60,12 +42,7 @@ export const createConfirmations = ({
   tokens: OneTimeTokens
   mail: Pick<Mail, 'enqueue' | 'linkOf'>
   changes: Changes
-  passwords: Pick<Passwords, 'inTurn'>
-  passwordRules: PasswordRules
   sessions: Pick<Sessions, 'endAll'>
-  failures: Pick<SignInStore, 'clearAll'>
-  hashOf: AccountHash
-  registered: AccountLifecycle['registered']
   verified: AccountLifecycle['verified']
   clock: Clock
   record: RecordSecurityEvent
@@ -73,15 +50,7 @@ export const createConfirmations = ({
   const now = () => new Date(clock.now())
   const time = () => timeText(clock.now())
 
-  /** The account of a token, locked before the token is used. */
-  const lockFor = async (tx: TransactionSql, purpose: TokenPurpose, token: string): Promise<Locked> => {
-    const { userId } = await tokens.find(tx, purpose, token)
-    const user = userId === null ? undefined : await store.lockAccount(tx, userId)
-    if (user?.status === 'suspended') throw new Fault('identity.account_suspended')
-    if (user?.status !== 'active' || user.email === null) throw new Fault('one_time_token.gone')
-    const subject = await tokens.use(tx, purpose, token)
-    return { user, email: user.email, subject }
-  }
+  const lockFor = createTokenLock({ store, tokens })
 
   const verifyEmail = async (context: RequestContext, token: string, address: string): Promise<void> => {
     const userId = await changes.commitAndInvalidate(
@@ -98,61 +67,6 @@ export const createConfirmations = ({
       { grantsOnly: true },
     )
     record(context, 'email.verified', { address, user_id: userId })
-  }
-
-  /** The account of a token after its password was set. The address was proven by the mail that the token came with. */
-  const setPassword = async (
-    context: RequestContext,
-    purpose: 'password_reset' | 'account_invitation',
-    input: { token: string; new_password: string },
-    address: string,
-  ): Promise<string> => {
-    // Before the hash, which costs more: a token that cannot be used gets none.
-    const { userId, data } = await changes.commitAndInvalidate(
-      context.deadline,
-      (tx) => tokens.find(tx, purpose, input.token),
-      { grantsOnly: true },
-    )
-    await passwordRules.require(input.new_password, String(data['email'] ?? ''), '/new_password')
-    await passwordRules.refuseBreached(input.new_password, context.deadline)
-    const requester = { address, account: `reset ${userId}` }
-    const passwordHash = await passwords.inTurn(requester, context.deadline, ({ hash }) => hash(input.new_password))
-    return changes.commitAndInvalidate(context.deadline, async (tx) => {
-      const locked = await lockFor(tx, purpose, input.token)
-      requireSameAddress(locked)
-      const { id } = locked.user
-      // Its owner has chosen a password since, by a reset.
-      if (purpose === 'account_invitation' && locked.user.password_hash !== null) throw new Fault('one_time_token.gone')
-      await tokens.revoke(tx, id, ['password_reset', 'account_invitation', 'verify_email'])
-      await store.setPassword(tx, id, passwordHash, now())
-      if (purpose === 'account_invitation') await registered(tx, { userId: id, email: locked.email, address })
-      await verified(tx, id)
-      await sessions.endAll(tx, id, 'password_reset')
-      // Attempts of others must not keep the owner out, who has proved to be the owner.
-      await failures.clearAll(tx, hashOf(locked.email))
-      if (purpose === 'password_reset')
-        await mail.enqueue(tx, { template: 'password_changed', parameters: { time: time() }, to: { userId: id } })
-      return id
-    })
-  }
-
-  const resetPassword = async (
-    context: RequestContext,
-    input: { token: string; new_password: string },
-    address: string,
-  ): Promise<void> => {
-    const userId = await setPassword(context, 'password_reset', input, address)
-    record(context, 'password.reset', { address, user_id: userId })
-  }
-
-  /** The first password of an account that an operator made. */
-  const acceptAccount = async (
-    context: RequestContext,
-    input: { token: string; new_password: string },
-    address: string,
-  ): Promise<void> => {
-    const userId = await setPassword(context, 'account_invitation', input, address)
-    record(context, 'account.accepted', { address, user_id: userId })
   }
 
   const changeEmail = async (context: RequestContext, token: string, address: string): Promise<void> => {
@@ -204,7 +118,7 @@ export const createConfirmations = ({
     record(context, 'email.restored', { address, user_id: userId })
   }
 
-  return { verifyEmail, resetPassword, acceptAccount, changeEmail, undoEmailChange }
+  return { verifyEmail, changeEmail, undoEmailChange }
 }
 
 export type Confirmations = ReturnType<typeof createConfirmations>

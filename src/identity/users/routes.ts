@@ -1,32 +1,21 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard/guard.ts'
-import type { FaultCode } from '../../fault.ts'
 import { contract } from '../../http/contract.ts'
 import { noContent, toPlace } from '../../http/schema-types.ts'
-import type { AccountRecovery } from './account-recovery.ts'
 import * as model from './model.ts'
 import type { Users } from './service.ts'
 import type { SignInFailuresService } from './sign-in-failures.ts'
 
 const tags = ['users']
-const recoveryErrors = (...more: FaultCode[]): FaultCode[] => [
-  'user.not_found',
-  'user.deleted',
-  'user.suspended',
-  'mail.not_configured',
-  'access.admins_only',
-  ...more,
-]
 
 type Dependencies = {
   users: Users
-  accountRecovery: AccountRecovery
   signInFailures: SignInFailuresService
   guard: Guard
   addressOf: (request: Request) => string
 }
 
-export const userRoutes = ({ users, accountRecovery, signInFailures, guard, addressOf }: Dependencies) =>
+export const userRoutes = ({ users, signInFailures, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/users' })
     .use(guard)
     .get(
@@ -42,62 +31,6 @@ export const userRoutes = ({ users, accountRecovery, signInFailures, guard, addr
             tags,
             scope: 'users:read',
             errors: ['access.admins_only'],
-          },
-        ),
-      },
-    )
-    .post(
-      '',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await accountRecovery.invite(context, caller, body, addressOf(request))),
-      {
-        operator: true,
-        ...contract(
-          { body: model.newAccount },
-          { 201: model.account },
-          {
-            summary: 'Make an account for a person, who gets a mail to choose a password within 7 days',
-            tags,
-            errors: ['identity.email_taken', 'mail.not_configured', 'access.admins_only'],
-          },
-        ),
-      },
-    )
-    .post(
-      '/:user_id/invitation',
-      async ({ context, caller, params, request, status }) => {
-        await accountRecovery.inviteAgain(context, caller, params.user_id, addressOf(request))
-        return status(204, undefined)
-      },
-      {
-        operator: true,
-        ...contract(
-          { params: model.accountParams },
-          { 204: noContent },
-          {
-            summary: 'Send the mail to choose a password again, to an account without one. Earlier links are gone',
-            tags,
-            errors: recoveryErrors('user.has_password'),
-          },
-        ),
-      },
-    )
-    .post(
-      '/:user_id/password-reset',
-      async ({ context, caller, params, request, status }) => {
-        await accountRecovery.resetPassword(context, caller, params.user_id, addressOf(request))
-        return status(204, undefined)
-      },
-      {
-        operator: true,
-        ...contract(
-          { params: model.accountParams },
-          { 204: noContent },
-          {
-            summary:
-              'End the password and every session of an account, and send its owner a mail to choose a new password',
-            tags,
-            errors: recoveryErrors(),
           },
         ),
       },
