@@ -21,6 +21,7 @@ export const securityEvents = {
   'identity.not_proven': ['info', 'an identity provider did not identify a person'],
   'identity.linked': ['info', 'the owner of an account linked an identity at a provider'],
   'identity.unlinked': ['info', 'the owner of an account unlinked an identity at a provider'],
+  'session.reauthenticated': ['info', 'a person proved again who uses a session'],
   'session.ended': ['info', 'a session was ended by its owner'],
   'session.all_ended': ['info', 'all sessions of an account were ended by its owner'],
   'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],

@@ -147,7 +147,12 @@ export const createIdentity = ({
     logout: sessions.logout,
     logoutAll: sessions.logoutAll,
     /** For sign-ins without a password. */
-    opening: { open: sessions.open, openAnother: sessions.openAnother, recognize: protection.recognize },
+    opening: {
+      open: sessions.open,
+      openAnother: sessions.openAnother,
+      reopen: sessions.reopen,
+      recognize: protection.recognize,
+    },
     listSessions: sessions.list,
     endSession: sessions.end,
     purgeSessions: sessions.purge,

@@ -181,6 +181,13 @@ const table: Record<string, readonly Entry[]> = {
       }),
     },
   ],
+  'POST /api/v1/auth/identity-providers/reauthenticate': [
+    {
+      needs: 'own',
+      otherwise: '400 identity_provider.code_invalid',
+      ...withBody({ code: secret, code_verifier: secret }),
+    },
+  ],
   'GET /api/v1/auth/linked-identities': [{ needs: 'session' }],
   'POST /api/v1/auth/linked-identities': [
     {

@@ -62,6 +62,7 @@ export type World = {
     browser?: Browser,
   ): Promise<Returned>
   link(person: { token: string }, returned: Returned): Promise<Answer>
+  reauthenticate(person: { token: string }, returned: Returned): Promise<Answer>
   close(): Promise<void>
 }
 
@@ -148,6 +149,8 @@ export const startWorld = async ({ config, ...options }: TestAppOptions = {}): P
     },
     link: ({ token }, { code, verifier }) =>
       client.post('/api/v1/auth/linked-identities', { code, code_verifier: verifier }, { token }),
+    reauthenticate: ({ token }, { code, verifier }) =>
+      client.post('/api/v1/auth/identity-providers/reauthenticate', { code, code_verifier: verifier }, { token }),
     close: async () => {
       await app.close()
       await provider.close()

@@ -346,6 +346,34 @@ describe('a person authenticates again with a provider', () => {
     expect(codeOf(await world.link(person, returned))).toBe('identity_provider.code_invalid')
   })
 
+  test('and gets a new session in place of the old one, once with each code', async () => {
+    world.at({ email: newEmail(), email_verified: true })
+    const person = tokenOf(await world.signIn(await world.go()))
+    const returned = await world.goFor(person, 'reauthenticate')
+    const again = await world.reauthenticate(person, returned)
+    expect([again.status, again.body.user.id]).toEqual([200, person.id])
+    expect((await get('/me', person.token)).status).toBe(401)
+    const renewed = { token: again.body.access_token }
+    expect((await get('/me', renewed.token)).status).toBe(200)
+    expect(codeOf(await world.reauthenticate(renewed, returned))).toBe('identity_provider.code_used')
+  })
+
+  test('not with an identity of another account, nor with a code for something else or of another account', async () => {
+    world.at({ email: newEmail(), email_verified: true })
+    const other = tokenOf(await world.signIn(await world.go()))
+    const otherReturned = await world.goFor(other, 'reauthenticate')
+    const person = await register(world.client)
+    const codes = [
+      await world.goFor(person, 'reauthenticate'),
+      await world.go(),
+      await world.goFor(person, 'link'),
+      otherReturned,
+    ]
+    for (const returned of codes)
+      expect(codeOf(await world.reauthenticate(person, returned))).toBe('identity_provider.code_invalid')
+    expect((await get('/me', person.token)).status).toBe(200)
+  })
+
   test('which says that this was too long ago: refused', async () => {
     world.at({ email: newEmail(), email_verified: true })
     const person = tokenOf(await world.signIn(await world.go()))

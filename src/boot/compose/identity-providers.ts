@@ -20,7 +20,7 @@ export const composeIdentityProviders = (
   { config, clock, secrets, identityStore, identityProviderLibrary, recordSecurityEvent: record }: Infrastructure,
   { identity, store, notices, changes, welcome }: Parts,
 ) => {
-  const { open, openAnother, recognize } = identity.opening
+  const { open, openAnother, reopen, recognize } = identity.opening
   const clients: ReadonlyMap<string, ProviderClient> =
     identityProviderLibrary === undefined
       ? new Map()
@@ -32,7 +32,7 @@ export const composeIdentityProviders = (
     clients,
     store,
     accounts: identityStore,
-    sessions: { open, openAnother },
+    sessions: { open, openAnother, reopen },
     protection: { recognize },
     lifecycle: { registered: welcome.registered, verified: welcome.verified },
     notices,

@@ -9,7 +9,7 @@ import type { Responder } from '../../http/responder.ts'
 import { noContent } from '../../http/schema-types.ts'
 import { encodeBase64url } from '../../kit/base64url.ts'
 import { formatSetCookie, valuesOfCookie } from '../../kit/cookie.ts'
-import { signInResponse } from '../model.ts'
+import { signInResponse, tokenResponse } from '../model.ts'
 import type { Device } from '../session-opening.ts'
 import * as model from './model.ts'
 import type { IdentityProviders } from './service.ts'
@@ -28,6 +28,11 @@ type Dependencies = {
   responder: Responder
   addressOf: (request: Request) => string
 }
+
+const deviceOf = (request: Request, addressOf: Dependencies['addressOf']): Device => ({
+  userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
+  address: addressOf(request),
+})
 
 const browserKeyOf = ({ headers }: Request): Uint8Array | undefined => {
   const [value, another] = valuesOfCookie(headers.get('cookie') ?? '', cookieName)
@@ -48,11 +53,6 @@ const answerIn = ({ url }: Request): { state: string; search: string } => {
 
 /** Signing in: for people without a session, in their browsers. */
 const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependencies, 'guard'>) => {
-  const deviceOf = (request: Request): Device => ({
-    userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
-    address: addressOf(request),
-  })
-
   const redirect = ({ requestId }: RequestContext, location: string, cookie?: string): Response =>
     responder.raw(null, {
       status: 303,
@@ -129,7 +129,7 @@ const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependen
     )
     .post(
       '/identity-providers/sign-in',
-      ({ context, body, request }) => identityProviders.signIn(context, body, deviceOf(request)),
+      ({ context, body, request }) => identityProviders.signIn(context, body, deviceOf(request, addressOf)),
       {
         ...contract(
           { body: model.signIn },
@@ -176,6 +176,26 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
             tags,
             maxBytes,
             errors: ['identity_provider.not_found'],
+          },
+        ),
+      },
+    )
+    .post(
+      '/identity-providers/reauthenticate',
+      ({ context, caller, body, request }) =>
+        identityProviders.reauthenticate(context, caller, body, deviceOf(request, addressOf)),
+      {
+        signedIn: true,
+        ...contract(
+          { body: model.givenCode },
+          { 200: tokenResponse },
+          {
+            summary:
+              'Authenticate again with a linked identity, as sensitive changes require. A new session takes the place of the one of the request',
+            tags,
+            maxBytes,
+            budget: 'auth',
+            errors: ['identity_provider.code_invalid', 'identity_provider.code_used'],
           },
         ),
       },

@@ -1,11 +1,9 @@
-import type { Caller } from '../../access/principal.ts'
-import { Fault } from '../../fault.ts'
-import type { TransactionSql } from '../../platform/postgres.ts'
 import type { Secrets } from '../../platform/secrets.ts'
 import type { DeviceStore } from '../device-store.ts'
-import { createCodes, type GivenCode } from './codes.ts'
+import { createCodes } from './codes.ts'
 import { createLinkedIdentities } from './linked-identities.ts'
 import type { ProviderClient } from './provider-clients.ts'
+import { createProviderReauthentication } from './reauthentication.ts'
 import { createRoundTrips } from './round-trips.ts'
 import { createProviderSignIn, type ProviderSignInDependencies } from './sign-in.ts'
 import { createSignInStates } from './sign-in-state.ts'
@@ -41,18 +39,8 @@ export const createIdentityProviders = (dependencies: Dependencies) => {
     finish,
     prepare,
     signIn: createProviderSignIn({ ...dependencies, codes }),
+    reauthenticate: createProviderReauthentication({ ...dependencies, codes }),
     linked: createLinkedIdentities({ store, codes, providers, notices, changes, verified, clock, record }),
-
-    /**
-     * Uses a code with which a signed-in person has proven again who they are. Throws `identity_provider.code_invalid` where the
-     * identity is not linked to the account.
-     */
-    proveAgain: async (tx: TransactionSql, caller: Pick<Caller, 'userId'>, given: GivenCode): Promise<void> => {
-      const { issuer, subject } = await codes.use(tx, given, 'reauthenticate', caller.userId)
-      const linked = await store.listOf(tx, caller.userId)
-      if (!linked.some((row) => row.issuer === issuer && row.subject === subject))
-        throw new Fault('identity_provider.code_invalid')
-    },
 
     /** For an account that is closed. */
     forget: store.unlinkAll,

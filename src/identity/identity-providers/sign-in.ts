@@ -18,10 +18,10 @@ import type { IdentityProviderStore } from './store.ts'
 
 export type ProviderSignInDependencies = {
   store: IdentityProviderStore
-  accounts: Pick<IdentityStore, 'insertUser'>
+  accounts: Pick<IdentityStore, 'insertUser' | 'endSession'>
   codes: Codes
   changes: Changes
-  sessions: Pick<Sessions, 'open' | 'openAnother'>
+  sessions: Pick<Sessions, 'open' | 'openAnother' | 'reopen'>
   protection: Pick<SignInProtection, 'recognize'>
   lifecycle: Pick<AccountLifecycle, 'registered'> & {
     /** Gives an account whose e-mail address is verified the credits that were pending. */

@@ -416,6 +416,7 @@ const routesWithInput = [
   'POST /api/v1/auth/identity-providers/{provider_id}/start',
   'GET /api/v1/auth/identity-providers/{provider_id}/callback',
   'POST /api/v1/auth/identity-providers/sign-in',
+  'POST /api/v1/auth/identity-providers/reauthenticate',
   'POST /api/v1/auth/linked-identities',
   'DELETE /api/v1/auth/linked-identities/{linked_identity_id}',
   'POST /api/v1/auth/password',

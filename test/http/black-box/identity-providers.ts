@@ -81,7 +81,12 @@ export const identityProviders: Group = (world) =>
       const { status, body } = await signIn(given)
       expect([status, body.user.email, body.user.email_verified]).toEqual([200, email, true])
       expect(refusal(await signIn(given))).toBe('410 identity_provider.code_used')
-      const sending = { token: body.access_token }
+      const provenAgain = await goFor(body.access_token, 'reauthenticate')
+      const reauthenticate = (token: string) => world().post(`${base}/reauthenticate`, provenAgain, { token })
+      const renewed = await reauthenticate(body.access_token)
+      expect(renewed.status).toBe(200)
+      const sending = { token: renewed.body.access_token }
+      expect(refusal(await reauthenticate(sending.token))).toBe('410 identity_provider.code_used')
       const [own] = (await world().get(links, sending)).body.items
       expect(refusal(await world().delete(`${links}/${own.id}`, sending))).toBe('409 linked_identity.last_way_in')
     })
