@@ -1192,22 +1192,32 @@ CREATE OR REPLACE FUNCTION public.record_webhook_event(kind text, about text, ab
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
 AS $function$
-declare
-  subject text := concat(about, ':', about_id);
+begin
+  perform record_webhook_events(kind, about, array[about_id], array[details], of_teams, of_operators);
+end $function$;
+comment on function record_webhook_event(kind text, about text, about_id text, details jsonb, of_teams uuid[], of_operators boolean) is 'As record_webhook_events, for one event.';
+
+CREATE OR REPLACE FUNCTION public.record_webhook_events(kind text, about text, ids text[], details jsonb[], of_teams uuid[], of_operators boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
 begin
   if not exists (select from webhooks) then return; end if;
   with wanted as materialized (
     select id from wanting_webhooks(kind, of_teams, of_operators) id
   ), event as (
     insert into webhook_events (id, type, resource, data)
-    select webhook_event_id(), kind, subject, details where exists (select from wanted)
-    returning id, ordinal
+    select webhook_event_id(), kind, concat(about, ':', about_id), detail
+      from unnest(ids, details) with ordinality as given (about_id, detail, place)
+     where exists (select from wanted) order by place
+    returning id, ordinal, resource
   )
   insert into webhook_deliveries (webhook_id, event_id, ordinal, resource, due_at)
-  select w.id, e.id, e.ordinal, subject, case when kind like 'generation.%' then 'epoch'::timestamptz end
+  select w.id, e.id, e.ordinal, e.resource, case when kind like 'generation.%' then 'epoch'::timestamptz end
     from wanted w cross join event e;
 end $function$;
-comment on function record_webhook_event(kind text, about text, about_id text, details jsonb, of_teams uuid[], of_operators boolean) is 'Records an event and its deliveries to the webhooks that want it. Writes nothing where none does.';
+comment on function record_webhook_events(kind text, about text, ids text[], details jsonb[], of_teams uuid[], of_operators boolean) is 'Records events of one type, each about one resource, and their deliveries to the webhooks that want them. Writes nothing where none does.';
 
 CREATE OR REPLACE FUNCTION public.recount_usage()
  RETURNS void
@@ -1608,15 +1618,15 @@ CREATE OR REPLACE FUNCTION public.webhook_on_access()
 AS $function$
 begin
   if exists (select from wanting_webhooks('access.changed', '{}', true)) then
-    perform record_webhook_event('access.changed', 'project', project_id::text, jsonb_build_object(
-              'project_id', project_id, 'team_id', null, 'user_ids', users), '{}', true)
+    perform record_webhook_events('access.changed', 'project', array_agg(project_id::text order by project_id, part),
+              array_agg(jsonb_build_object('project_id', project_id, 'team_id', null, 'user_ids', users)
+                order by project_id, part), '{}', true)
        from (select project_id, part, jsonb_agg(user_id order by user_id) as users
                from (select project_id, user_id,
                             (row_number() over (partition by project_id order by user_id) - 1) / max_users_per_webhook_event() as part
                        from changed
                       where not owned or project_id::text is distinct from nullif(current_setting('velro.new_project', true), '')) numbered
-              group by project_id, part) parts
-      order by project_id, part;
+              group by project_id, part) parts;
   end if;
   return null;
 end $function$;
@@ -1664,9 +1674,9 @@ CREATE OR REPLACE FUNCTION public.webhook_on_members()
 AS $function$
 begin
   if exists (select from webhooks) then
-    perform record_webhook_event(tg_argv[0], 'team', team_id::text, jsonb_build_object(
-              'team_id', team_id, 'user_id', user_id, 'role', role), array[team_id], true)
-       from changed order by team_id, user_id;
+    perform record_webhook_events(tg_argv[0], 'team', array_agg(team_id::text order by user_id), array_agg(jsonb_build_object(
+              'team_id', team_id, 'user_id', user_id, 'role', role) order by user_id), array[team_id], true)
+       from changed group by team_id order by team_id;
   end if;
   return null;
 end $function$;
@@ -1679,8 +1689,9 @@ CREATE OR REPLACE FUNCTION public.webhook_on_new_users()
 AS $function$
 begin
   if exists (select from wanting_webhooks('user.created', '{}', true)) then
-    perform record_webhook_event('user.created', 'user', id::text, jsonb_build_object('user_id', id), '{}', true)
-       from added order by id;
+    perform record_webhook_events('user.created', 'user', array_agg(id::text order by id),
+              array_agg(jsonb_build_object('user_id', id) order by id), '{}', true)
+       from added;
   end if;
   return null;
 end $function$;

@@ -1,0 +1,2 @@
+-- Events of one statement are recorded by one statement. Only functions change.
+-- functions: 3301d0624025358d8cb3e8ed92b75de97c435a0f94556e9faa4d026e6be70a90
