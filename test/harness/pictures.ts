@@ -70,7 +70,7 @@ export const hostileUploads = async (): Promise<Upload[]> => {
     ['a GIF, called a JPEG', 'image/jpeg', gif, '415 media.type_not_accepted'],
     ['a picture without a type', '', good, '415 media.type_not_accepted'],
     ['a picture, called bytes', 'application/octet-stream', good, '415 media.type_not_accepted'],
-    ['a form', 'multipart/form-data; boundary=x', good, '415 media.type_not_accepted'],
+    ['a form that is none', 'multipart/form-data; boundary=x', good, '400 request.malformed'],
     ['a JPEG, called a PNG', 'image/png', jpeg, '422 media.type_contradicted'],
     ['a PNG, called a WebP', 'image/webp', good, '422 media.type_contradicted'],
     ['a PNG with a zip behind it', 'image/png', Buffer.concat([good, zip]), '422 media.trailing_data'],

@@ -44,7 +44,7 @@ const createWorld = (state: { othersWait: boolean } = { othersWait: false }) => 
       asksForSlot = true
       return slot
     }).then(
-      (bytes) => bytes?.length ?? 'too large',
+      (read) => read?.bytes.length ?? 'too large',
       (error: { code?: string }) => error.code ?? String(error),
     )
     return {

@@ -1,6 +1,7 @@
 import { Fault } from '../../fault.ts'
 import { joined, refuseEncodedBody } from '../../http/body.ts'
 import { type Deadline, DeadlinePassed, type StartDeadline } from '../../kit/deadline.ts'
+import { type FormReader, formBytes } from './form.ts'
 
 /** A body that has sent this much, or all of it, may wait for a slot. */
 const openingBytes = 16 * 1_024
@@ -22,6 +23,11 @@ type Pace = { bytes: number; readonly total: Deadline }
 /** In bytes a second. The first second counts whole, so that a body that has just got its slot is not the slowest. */
 const averageRate = ({ bytes, total }: Pace): number =>
   bytes / Math.max(1, maxReadSeconds - total.remainingMs() / 1_000)
+
+/** The bytes of a body, and the media type that a form names for them. */
+type Read = { readonly bytes: Uint8Array; readonly type: string | undefined }
+/** Opens the reader of a body that is a form; `onBytes` takes the bytes of its file. */
+type OpenForm = (onBytes: (bytes: Uint8Array) => void) => FormReader
 
 type Chunks = ReadableStreamDefaultReader<Uint8Array>
 
@@ -86,18 +92,34 @@ export const createBodyReader = ({
   }
 
   /**
-   * The bytes of a body. Undefined when it has more than `maxBytes`, by its Content-Length or as counted while it is read; the
-   * rest is not read. With a Content-Length the bytes are in shared memory, so that worker threads need no copy.
-   * Throws `media.too_slow`, `request.encoding_unsupported`, and `request.malformed` for a body that breaks off.
+   * The bytes of a body, or where it is a form those of its file. Undefined when there are more than `maxBytes`, by the
+   * Content-Length or as counted while they are read; the rest is not read. With a Content-Length the bytes are in shared memory,
+   * so that worker threads need no copy. Throws `media.too_slow`, `request.encoding_unsupported`, and `request.malformed` for a
+   * body that breaks off; for a form also what its reader throws.
    */
-  return async (request: Request, takeSlot: () => Promise<void>): Promise<Uint8Array | undefined> => {
+  return async (request: Request, takeSlot: () => Promise<void>, openForm?: OpenForm): Promise<Read | undefined> => {
     refuseEncodedBody(request)
+    const mostBytes = openForm === undefined ? maxBytes : maxBytes + formBytes
     const contentLength = Number(request.headers.get('content-length') ?? Number.NaN)
     const announced = Number.isSafeInteger(contentLength) ? contentLength : undefined
-    if (announced !== undefined && announced > maxBytes) return undefined
+    if (announced !== undefined && announced > mostBytes) return undefined
+    let stored = 0
+    const parts: Uint8Array[] = []
+    let whole: Uint8Array | undefined
+    const store = (bytes: Uint8Array) => {
+      if (whole === undefined) parts.push(bytes)
+      else whole.set(bytes, stored)
+      stored += bytes.length
+    }
+    const form = openForm?.(store)
+    const finish = async (): Promise<Read | undefined> => {
+      const file = form && (await startDeadline(windowMs).run(form.end()))
+      if (file?.isTooLarge) return undefined
+      return { bytes: whole?.subarray(0, stored) ?? joined(parts, stored), type: file?.type }
+    }
     if (request.body === null) {
       await takeSlot()
-      return new Uint8Array()
+      return finish()
     }
     const chunks = request.body.getReader()
     const opening: Uint8Array[] = []
@@ -118,20 +140,19 @@ export const createBodyReader = ({
       pace = own
       paces.add(own)
       startWindow()
-      const whole = announced === undefined ? undefined : new Uint8Array(new SharedArrayBuffer(announced))
-      const parts: Uint8Array[] = []
+      whole = announced === undefined ? undefined : new Uint8Array(new SharedArrayBuffer(announced))
       const add = (bytes: Uint8Array) => {
-        if (whole === undefined) parts.push(bytes)
-        else whole.set(bytes, own.bytes)
+        if (form === undefined) store(bytes)
+        else form.write(bytes)
         own.bytes += bytes.length
       }
       for (const bytes of opening) add(bytes)
       for (; chunk !== undefined; chunk = await pull()) {
-        if (own.bytes + chunk.length > (announced ?? maxBytes)) return undefined
+        if (own.bytes + chunk.length > (announced ?? mostBytes)) return undefined
         add(chunk)
       }
       if (announced !== undefined && own.bytes < announced) throw new Fault('request.malformed')
-      return whole ?? joined(parts, own.bytes)
+      return await finish()
     } finally {
       if (pace !== undefined) paces.delete(pace)
       // Does nothing after the end; before it, the rest of the body is not read.

@@ -19,6 +19,7 @@ import { imageTypes, type Media } from '../model.ts'
 import { toMedia } from '../service.ts'
 import type { MediaStore } from '../store.ts'
 import { createBodyReader } from './body.ts'
+import { createFormReader } from './form.ts'
 
 export const maxUploadBytes = imageLimits.bytes
 /** Limit for inspecting an image and making its thumbnails, including the wait for a worker. */
@@ -33,6 +34,8 @@ const maxPerPerson = 8
 /** Uploads that wait for a slot; each holds the first bytes of its body. */
 const maxWaiting = 256
 const waitMs = 10_000
+
+export const formType = 'multipart/form-data'
 
 /** The error code of each reason for which an image is refused. */
 export const refusals = {
@@ -73,13 +76,20 @@ const toFault = (error: unknown): unknown => {
 /** At least one, so that an upload without Content-Length is refused where nothing more fits. */
 const announcedBytes = ({ headers }: Request): number => Math.max(1, Number(headers.get('content-length') ?? 1))
 
+const isAccepted = (type: string) => imageTypes.some((each) => each === type)
+
 /** The media type in the request's Content-Type; throws when uploads do not accept it. */
 const acceptedType = ({ headers }: Request): string => {
   const [value = ''] = (headers.get('content-type') ?? '').split(';', 1)
   const type = value.trim().toLowerCase()
-  if (!imageTypes.some((each) => each === type)) throw new Fault('media.type_not_accepted')
+  if (!isAccepted(type) && type !== formType) throw new Fault('media.type_not_accepted')
   return type
 }
+
+const openFormOf =
+  ({ headers }: Request) =>
+  (onBytes: (bytes: Uint8Array) => void) =>
+    createFormReader(headers.get('content-type') ?? '', { maxBytes: maxUploadBytes, onBytes })
 
 /**
  * Uploads of images. An upload is visible to its uploader only.
@@ -161,7 +171,8 @@ export const createUploads = ({
     }
   }
 
-  const inspect = async (bytes: Uint8Array, type: string): Promise<InspectedMedia> => {
+  /** `type`: the media type that the bytes must have; undefined: any that is accepted. */
+  const inspect = async (bytes: Uint8Array, type: string | undefined): Promise<InspectedMedia> => {
     const timeout = new AbortController()
     const inspection = mediaStorage.inspect(bytes, timeout.signal).catch((error) => {
       throw toFault(error)
@@ -169,7 +180,7 @@ export const createUploads = ({
     const image = await startDeadline(inspectMs).run(
       Object.assign(inspection, { cancel: () => timeout.abort(new Error('The inspection of an upload timed out')) }),
     )
-    if (image.contentType !== type) throw new Fault('media.type_contradicted')
+    if (type !== undefined && image.contentType !== type) throw new Fault('media.type_contradicted')
     return image
   }
 
@@ -210,11 +221,14 @@ export const createUploads = ({
       let release = () => {}
       try {
         await quotas.requireSoFar(deadline, userId, { stored_bytes: announcedBytes(request) })
-        const bytes = await readBody(request, async () => {
+        const takeSlot = async () => {
           release = await takeTurn(userId, addressForLimits?.(request))
-        })
-        if (bytes === undefined) throw refusalFault('too_many_bytes')
-        const image = await inspect(bytes, type)
+        }
+        const read = await readBody(request, takeSlot, type === formType ? openFormOf(request) : undefined)
+        if (read === undefined) throw refusalFault('too_many_bytes')
+        const stated = type === formType ? read.type : type
+        if (stated !== undefined && !isAccepted(stated)) throw new Fault('media.type_not_accepted')
+        const image = await inspect(read.bytes, stated)
         const storeDeadline = startDeadline(requestMs)
         await access.authenticate({ userId, sessionId }, storeDeadline)
         return await storeImage(image, caller, storeDeadline)

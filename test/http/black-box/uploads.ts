@@ -25,6 +25,38 @@ export const uploads: Group = (world) =>
     const withoutIds = ({ status, text }: Answer, ...ids: string[]) =>
       ids.reduce((rest, id) => rest.replaceAll(id, ''), `${status} ${text.replace(/"request_id":"[^"]*"/, '')}`)
 
+    test('may be the file of a form, as a browser sends it', async () => {
+      const bytes = (await newPicture('jpeg', 120, 80)) as Uint8Array<ArrayBuffer>
+      const { token } = await world().register()
+      const form = (...files: [name: string, file: File][]) => {
+        const data = new FormData()
+        data.append('title', 'A lighthouse')
+        for (const [name, file] of files) data.append(name, file)
+        return world().send('POST', path, { token, body: data })
+      }
+      const photo = new File([bytes], 'café "1".jpg', { type: 'image/jpeg' })
+      const { status, body } = await form(['photo', photo], ['other', new File([], '')])
+      expect([status, body.content_type, body.bytes, body.width]).toEqual([201, 'image/jpeg', bytes.length, 120])
+      const unnamed = await form(['file', new File([bytes], 'x')])
+      expect([unnamed.status, unnamed.body.content_type]).toEqual([201, 'image/jpeg'])
+      const refusals = [
+        await form(),
+        await form(['a', photo], ['b', photo]),
+        await form(['a', new File([bytes], 'x.png', { type: 'image/png' })]),
+        await form(['a', new File([bytes], 'x.gif', { type: 'image/gif' })]),
+        await form(['a', new File(['no picture'], 'x.jpg', { type: 'image/jpeg' })]),
+        await form(['a', new File([], 'x.jpg', { type: 'image/jpeg' })]),
+      ]
+      expect(refusals.map(refusal)).toEqual([
+        '422 request.invalid',
+        '422 request.invalid',
+        '422 media.type_contradicted',
+        '415 media.type_not_accepted',
+        '415 media.type_not_accepted',
+        '422 media.empty',
+      ])
+    })
+
     test('of each accepted type is served to its uploader in every size', async () => {
       for (const type of ['png', 'jpeg', 'webp'] as const) {
         const bytes = await newPicture(type, 300, 200)
