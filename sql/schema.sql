@@ -2604,6 +2604,15 @@ create table teams (
 );
 comment on table teams is 'Teams. Each has exactly one member with the role owner.';
 
+create table used_stream_tickets (
+  id uuid not null,
+  expires_at timestamp with time zone not null,
+  constraint used_stream_tickets__id PRIMARY KEY (id)
+);
+CREATE INDEX used_stream_tickets__expires_at ON public.used_stream_tickets USING btree (expires_at);
+comment on table used_stream_tickets is 'The ids of stream tickets that opened a stream, so that none opens a second one. Names no person.';
+comment on column used_stream_tickets.expires_at is 'From then on the ticket is refused anyway, and the row is deleted.';
+
 create table users (
   id uuid not null,
   email text,

@@ -8,7 +8,7 @@ import { flagRoutes } from './flags/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { contentLengthOf, refuseAmbiguousLength } from './http/body.ts'
-import { challengeOf } from './http/challenge.ts'
+import { challengeOf, credentialOf } from './http/challenge.ts'
 import { type ClientAddresses, createClientAddresses } from './http/client-addresses.ts'
 import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot, type DirectContext, directRoutes } from './http/elysia-adapter.ts'
@@ -16,7 +16,7 @@ import { createFrontDoor, type Steps } from './http/front-door.ts'
 import { healthRoutes } from './http/health-routes.ts'
 import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
-import { addRateLimit, createResponder, type Responder } from './http/responder.ts'
+import { addCookies, addRateLimit, createResponder, type Responder } from './http/responder.ts'
 import { toFault } from './http/to-fault.ts'
 import { exportRoutes } from './identity/export/routes.ts'
 import { identityProviderRoutes } from './identity/identity-providers/routes.ts'
@@ -52,9 +52,11 @@ const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
   return [...own.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])), 'OPTIONS'].join(', ')
 }
 
-/** Whether the request carried a token, a key or a link that is not valid. */
-const isInvalidCredential = ({ code }: Fault, { authorization }: RequestContext): boolean =>
-  code === 'media.link_refused' || (code === 'identity.not_signed_in' && authorization !== null)
+/** Whether the request carried a token, a key, a link or a ticket that is not valid. */
+const isInvalidCredential = ({ code }: Fault, { authorization, byCookie }: RequestContext): boolean =>
+  code === 'media.link_refused' ||
+  code === 'generation.stream_ticket_refused' ||
+  (code === 'identity.not_signed_in' && (authorization !== null || byCookie === true))
 
 type Parts = {
   readonly services: Services
@@ -77,12 +79,18 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
     return response
   }
 
+  /** Marks a finished response, and adds the cookies that it sets. */
+  const finish = (response: Response, { deadline, setCookies }: RequestContext): Response =>
+    addCookies(markStaleReads(response, deadline), setCookies)
+
   return {
     begin: (request, authorization) => ({
       requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
       contentLength: contentLengthOf(request),
       deadline: startDeadline(config.requestTimeoutMs, request),
       authorization,
+      byCookie: false,
+      setCookies: undefined,
       addressForLimits: addresses.forLimits,
       rateLimit: undefined,
       limitedAs: undefined,
@@ -99,8 +107,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
     },
 
     answer: (response, { request, context, set }) => {
-      if (response instanceof Response)
-        return addRateLimit(markStaleReads(response, context.deadline), context.rateLimit)
+      if (response instanceof Response) return addRateLimit(finish(response, context), context.rateLimit)
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
       const answer = responder.json(custom === undefined ? response : custom.response, {
@@ -110,7 +117,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
         headers: set.headers,
         rateLimit: context.rateLimit,
       })
-      return markStaleReads(answer, context.deadline)
+      return finish(answer, context)
     },
 
     refuse: (code, error, { request, context }) => {
@@ -133,10 +140,11 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
       const problem = responder.problem(fault, instance, {
         requestId,
         origin: responder.originOf(request),
-        challenge: challengeOf(fault, context.authorization),
+        challenge: challengeOf(fault, context),
+        fromRequest: fault.code === 'identity.not_signed_in' ? { credential: credentialOf(context) } : undefined,
         rateLimit: context.rateLimit,
       })
-      return markStaleReads(problem, context.deadline)
+      return finish(problem, context)
     },
   }
 }
@@ -159,7 +167,12 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   const { config, log, limits } = services
   const responder = createResponder(config.corsOrigins)
   const addresses = createClientAddresses({ trustedProxies: config.trustedProxies, peerOf, log })
-  const anonymous = createAnonymousCount({ limits, addresses, claimsOf: services.identity.claimsOf })
+  const anonymous = createAnonymousCount({
+    limits,
+    addresses,
+    claimsOf: services.identity.claimsOf,
+    cookieTokenOf: services.sessionCookies.peekAccessToken,
+  })
   const steps = createSteps({
     services,
     responder,

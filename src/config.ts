@@ -11,7 +11,7 @@ import {
 import { isAddressRange, isHopCount } from './kit/client-address.ts'
 import { canonicalEmail } from './kit/email.ts'
 import { isId } from './kit/id.ts'
-import { isOriginPattern } from './kit/origin.ts'
+import { isOriginPattern, namedOrigins } from './kit/origin.ts'
 import { checkVariables } from './limits/misspelt-variables.ts'
 import { type Policy, readPolicy } from './limits/policy.ts'
 import { type MailSettings, readMail } from './mail/settings.ts'
@@ -47,6 +47,8 @@ export type Config = {
   /** Where browsers may return to after a sign-in elsewhere, to the letter. */
   readonly returnTo: readonly string[]
   readonly identityProviders: readonly IdentityProviderSettings[]
+  /** `none`: pages of another site may use the cookies of a session too, where their origin is named in `corsOrigins`. */
+  readonly cookieSameSite: SameSite
   readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses and ranges of the proxies whose `X-Forwarded-For` is trusted, or one number: how many every request passes. */
   readonly trustedProxies: readonly string[]
@@ -133,6 +135,9 @@ const maxAliases = 200
 
 /** When a new account gets its credits. */
 export const welcomeTimes = ['registration', 'verification'] as const
+
+export const sameSites = ['lax', 'none'] as const
+export type SameSite = (typeof sameSites)[number]
 
 export const limitModes = ['on', 'monitor', 'off'] as const
 export type LimitMode = (typeof limitModes)[number]
@@ -401,6 +406,15 @@ export const parseConfig = (env: Environment): Config => {
     problems.push('ADMIN_EMAIL must be an e-mail address')
   }
 
+  const corsOrigins = list(
+    'CORS_ORIGINS',
+    isOriginPattern,
+    'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
+  )
+  const cookieSameSite = oneOf('COOKIE_SAME_SITE', sameSites, 'lax')
+  if (cookieSameSite === 'none' && namedOrigins(corsOrigins).size === 0)
+    problems.push('COOKIE_SAME_SITE can only be none where CORS_ORIGINS names an origin without a wildcard')
+
   checkFigures(env, problems, notes)
   const breachUrl = text('PASSWORD_BREACH_URL')
 
@@ -431,12 +445,9 @@ export const parseConfig = (env: Environment): Config => {
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
-    corsOrigins: list(
-      'CORS_ORIGINS',
-      isOriginPattern,
-      'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
-    ),
     ...readSignInElsewhere(text, list, publicUrl, problems),
+    corsOrigins,
+    cookieSameSite,
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),

@@ -2,8 +2,9 @@
  * Every way in which a request can fail. A code is part of the API and never changes its meaning; the status follows from
  * the code; a caller sees no other message. `extensions` are the figures that a problem of this code carries beside the
  * standard members (RFC 9457 §3.2), each with its description; one with `members` is a list of objects that have these
- * members, all of them text, and one with `text` is a text or a list of texts. `type` is a problem type that is registered
- * elsewhere. `{name}` in a message stands for the figure of that name.
+ * members, all of them text, and one with `text` is a text or a list of texts. `fromRequest` are members that the error handler
+ * adds, because they follow from the request and not from the failure. `type` is a problem type that is registered elsewhere.
+ * `{name}` in a message stands for the figure of that name.
  *
  * One table, in areas: it is the list of everything a client must handle, and the OpenAPI document is made of it.
  */
@@ -19,6 +20,11 @@ export const catalogue = {
   'request.idempotency_key_reused': {
     status: 422,
     message: 'This Idempotency-Key was already used with a different body; send a new key',
+  },
+  'request.origin_refused': {
+    status: 403,
+    message:
+      'A request with cookies that changes anything must have an Origin that is this service or named in CORS_ORIGINS without a wildcard',
   },
   'request.too_large': {
     status: 413,
@@ -82,7 +88,17 @@ export const catalogue = {
   },
 
   // Accounts and sessions
-  'identity.not_signed_in': { status: 401, message: 'A valid access token is required' },
+  'identity.not_signed_in': {
+    status: 401,
+    message: 'A valid access token is required',
+    fromRequest: {
+      credential: {
+        text: 'one',
+        description:
+          '`missing`: the request had no token, key or cookie that counts. `invalid`: it had one that is not valid, has expired, or whose session has ended; refresh, or sign in again',
+      },
+    },
+  },
   'identity.credentials_wrong': { status: 401, message: 'The e-mail address or the password is wrong' },
   'identity.password_wrong': { status: 403, message: 'The current password is wrong' },
   'identity.account_suspended': { status: 403, message: 'This account is suspended' },
@@ -318,6 +334,10 @@ export const catalogue = {
     retryAfterS: 1,
     extensions: { limit: 'Most streams that one instance keeps open' },
   },
+  'generation.stream_ticket_refused': {
+    status: 403,
+    message: 'This ticket is not valid for the stream of this generation, has expired, or was used; ask for a new one',
+  },
   'generation.not_found': { status: 404, message: 'The generation does not exist or is not visible to you' },
   'model.not_found': { status: 404, message: 'The model does not exist' },
   'model.unavailable': { status: 409, message: 'This deployment has no provider configured for the model' },
@@ -371,7 +391,10 @@ export const catalogue = {
     message: 'The image is larger than {max_bytes} bytes',
     extensions: { max_bytes: 'Largest image that is accepted, in bytes' },
   },
-  'media.type_not_accepted': { status: 415, message: 'Only PNG, JPEG and WebP images are accepted' },
+  'media.type_not_accepted': {
+    status: 415,
+    message: 'Only PNG, JPEG and WebP images are accepted, as the body or as the file of a multipart/form-data body',
+  },
   'media.type_contradicted': { status: 422, message: 'The bytes are not of the type that Content-Type names' },
   'media.side_too_long': {
     status: 422,
@@ -404,6 +427,7 @@ type Entry = {
   retryAfterS?: number
   type?: string
   extensions?: Readonly<Record<string, Extension>>
+  fromRequest?: Readonly<Record<string, Extension>>
 }
 
 /** The description of a figure, a list of objects whose members are text, a text, or a list of texts. */
@@ -426,7 +450,10 @@ const entryOf = (code: FaultCode): Entry => catalogue[code]
 const typeOf = (code: FaultCode): string => entryOf(code).type ?? `urn:velro:problem:${code}`
 
 /** The extension members of a code, by name. */
-export const extensionsOf = (code: FaultCode): Readonly<Record<string, Extension>> => entryOf(code).extensions ?? {}
+export const extensionsOf = (code: FaultCode): Readonly<Record<string, Extension>> => ({
+  ...entryOf(code).extensions,
+  ...entryOf(code).fromRequest,
+})
 
 /** The figures and lists that a fault of this code must be given. */
 type Extensions<C extends FaultCode> = (typeof catalogue)[C] extends { extensions: infer Names }
@@ -519,7 +546,13 @@ export const titles: Readonly<Record<number, string>> = {
 const messageOf = ({ code, extensions = {} }: Fault): string =>
   entryOf(code).message.replace(/\{(\w+)\}/g, (_, name: string) => String(extensions[name]))
 
-export const toProblem = (fault: Fault, instance: string, requestId: string): Problem => {
+/** `fromRequest`: the members that the code has by that name in the catalogue. */
+export const toProblem = (
+  fault: Fault,
+  instance: string,
+  requestId: string,
+  fromRequest?: Readonly<Record<string, unknown>>,
+): Problem => {
   const { status } = fault
   return {
     type: typeOf(fault.code),
@@ -530,6 +563,7 @@ export const toProblem = (fault: Fault, instance: string, requestId: string): Pr
     code: fault.code,
     request_id: requestId,
     ...fault.extensions,
+    ...fromRequest,
     ...(fault.problems && { errors: fault.problems }),
   }
 }

@@ -21,6 +21,8 @@ const floors: Readonly<Record<string, number>> = {
   'access/policy/': 1,
   'media/formats/': 1,
   'media/images/': 2.5,
+  // Generations are listed with their media.
+  'media/model.ts': 4.5,
   'providers/local/': 1,
   'providers/local/provider.ts': 4.5,
   'fault.ts': 1,

@@ -76,6 +76,16 @@ export type Access = {
   /** As `require`, for media; resolves to the facts of the media. */
   requireMedia(caller: Pick<Caller, 'userId'>, action: Action, id: string, deadline: Deadline): Promise<MediaFact>
   /**
+   * The facts of those media on which the user may do the action, in the order of the ids; undefined for the others. At most one
+   * statement for all of them.
+   */
+  findMedia(
+    userId: string,
+    action: Action,
+    ids: readonly string[],
+    deadline: Deadline,
+  ): MaybePromise<(MediaFact | undefined)[]>
+  /**
    * Resolves if the caller may derive a generation from this one. Otherwise throws 404 where the caller may not read the
    * generation, and `generation.derivatives_not_allowed` where the caller may read it.
    */
@@ -98,6 +108,9 @@ const notFound = {
   generation: 'generation.not_found',
   media: 'media.not_found',
 } as const
+
+const allowedMedia = (all: readonly Facts[], action: Action): (MediaFact | undefined)[] =>
+  all.map((facts) => (decide(facts, action).allowed ? facts.media : undefined))
 
 export const createAccess = ({
   facts: factCache,
@@ -231,6 +244,12 @@ export const createAccess = ({
       const { media } = await requireFacts(caller.userId, action, { type: 'media', id }, deadline)
       if (media === undefined) throw new Fault('media.not_found')
       return media
+    },
+    findMedia: (userId, action, ids, deadline) => {
+      const questions = ids.map((id) => ({ userId, action, resource: { type: 'media', id } }) as const)
+      const known = decisionFacts.peekAll(questions)
+      if (known !== undefined) return allowedMedia(known, action)
+      return decisionFacts.gatherAll(questions, deadline).then(({ facts }) => allowedMedia(facts, action))
     },
     requireDerivation: async (caller, generationId, deadline) => {
       // Deriving creates, so stale facts do not suffice. It needs `read` on the parent, under the rule for `deriving`.

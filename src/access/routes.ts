@@ -15,7 +15,7 @@ import type { ResourceRef } from './policy/matrix.ts'
 import type { Principal } from './principal.ts'
 
 const tags = ['authorization']
-const security = ['bearer', 'service_key'] as const
+const security = ['bearer', 'service_key', 'cookie'] as const
 const errors = ['authorization.not_about_others', 'service_key.scope_missing'] as const
 
 const resourceOf = (body: unknown) => [(body as schema.Question).resource]

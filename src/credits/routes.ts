@@ -38,6 +38,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
             summary: 'Grant credits to an account; for operators',
             tags,
             idempotent: true,
+            unlocated: true,
             errors: ['access.admins_only', 'user.not_found'],
           },
         ),

@@ -13,6 +13,7 @@ import {
 } from '../http/schema-types.ts'
 import { imageRefusals } from '../media/formats/image-format.ts'
 import { videoRefusals } from '../media/formats/video-format.ts'
+import { linkedMedia, linksParameter } from '../media/model.ts'
 
 /** Most ancestors of a generation. */
 export const maxDepth = 64
@@ -77,8 +78,16 @@ export type GenerationChanges = Static<typeof generationChanges>
 export const favorite = closed({ favorite: t.Boolean() })
 export type Favorite = Static<typeof favorite>
 
+/** What a read of generations may add to each. */
+const including = {
+  include: t.Optional({ ...oneOf(['media'] as const), description: 'Adds the media of each generation as `media`' }),
+  links: linksParameter,
+}
+export const oneGenerationQuery = closed(including)
+
 export const generationQuery = closed({
   ...pageQuery,
+  ...including,
   project_id: t.Optional(id('Only generations of this project')),
   owner_id: t.Optional(id('Only generations of this owner')),
   status: t.Optional(oneOf(generationStatuses)),
@@ -119,7 +128,28 @@ export const generation = closed({
   finished_at: t.Union([timestamp(), t.Null()]),
 })
 export type Generation = Static<typeof generation>
-export const generationPage = pageOf(generation)
+
+export const generationWithMedia = closed({
+  ...generation.properties,
+  media: t.Optional(
+    t.Array(linkedMedia, {
+      description: 'Where the request has `include=media`; empty until the generation is completed',
+    }),
+  ),
+})
+export type GenerationWithMedia = Static<typeof generationWithMedia>
+export const generationPage = pageOf(generationWithMedia)
+
+export const streamQuery = closed({
+  ticket: t.Optional(
+    t.String({ description: 'Stream ticket, in place of an access token. Can be used once: reconnect with a new one' }),
+  ),
+})
+export const streamTicket = closed({
+  ticket: t.String(),
+  url: t.String({ description: 'Of the stream, with the ticket' }),
+  expires_at: timestamp(),
+})
 
 const ancestor = closed({
   id: id('Generation'),

@@ -1,8 +1,13 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
+import type { Caller } from '../access/principal.ts'
+import { invalidInput } from '../fault.ts'
 import { contract, toIdempotencyKey } from '../http/contract.ts'
+import { createdAt } from '../http/created.ts'
+import { baseUrlOf, type RequestContext } from '../http/request-context.ts'
 import { noContent, type Static, toPlace } from '../http/schema-types.ts'
+import { type LinkedMedia, toVariants, type Variant } from '../media/model.ts'
 import * as model from './model.ts'
 import type { Generations } from './service.ts'
 
@@ -32,15 +37,96 @@ const toFilter = (query: Static<typeof model.generationQuery>) => ({
   favorite: query.favorite === 'true',
 })
 
-export const generationRoutes = ({ generations, guard }: { generations: Generations; guard: Guard }) =>
+/** The media of generations, by generation: with links to these variants, which begin with `base`. */
+type IncludedMedia = (
+  context: RequestContext,
+  caller: Caller,
+  generationIds: readonly string[],
+  wanted: { readonly variants: readonly Variant[]; readonly base: string },
+) => Promise<ReadonlyMap<string, readonly LinkedMedia[]>>
+
+type Dependencies = {
+  generations: Generations
+  guard: Guard
+  includedMedia: IncludedMedia
+  config: { readonly publicUrl: string | undefined }
+}
+
+/** Adds the media that a query asks for to generations that the caller may read. */
+const createIncluding =
+  ({ includedMedia, config }: Pick<Dependencies, 'includedMedia' | 'config'>) =>
+  async (
+    { context, caller, request }: { context: RequestContext; caller: Caller; request: Request },
+    { include, links }: Static<typeof model.oneGenerationQuery>,
+    read: () => Promise<readonly model.Generation[]>,
+  ): Promise<model.GenerationWithMedia[]> => {
+    if (include === undefined && links !== undefined)
+      throw invalidInput('query', '/links', 'must come with include=media')
+    const generations = await read()
+    if (include === undefined) return [...generations]
+    const wanted = { variants: toVariants(links), base: baseUrlOf(config, request) }
+    const ids = generations.map(({ id }) => id)
+    const media = await includedMedia(context, caller, ids, wanted)
+    return generations.map((generation) => ({ ...generation, media: [...(media.get(generation.id) ?? [])] }))
+  }
+
+/** Routes below the prefix of the generations. */
+const readRoutes = ({ generations, guard, ...forMedia }: Dependencies) => {
+  const including = createIncluding(forMedia)
+  return new Elysia()
+    .use(guard)
+    .get(
+      '',
+      async ({ context, caller, query, request }) => {
+        let next_cursor: string | null = null
+        const items = await including({ context, caller, request }, query, async () => {
+          const page = await generations.list(context, caller, toFilter(query))
+          next_cursor = page.next_cursor
+          return page.items
+        })
+        return { items, next_cursor }
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { query: model.generationQuery },
+          { 200: model.generationPage },
+          { summary: 'List the generations the caller may read, newest first', tags, scope: 'generations:write' },
+        ),
+      },
+    )
+    .get(
+      '/:generation_id',
+      async ({ context, caller, params, query, request }) => {
+        const [found] = await including({ context, caller, request }, query, async () => [
+          await generations.get(context, caller, params.generation_id),
+        ])
+        return found as model.GenerationWithMedia
+      },
+      {
+        may: ['read', generationOf],
+        ...contract(
+          { params: model.generationParams, query: model.oneGenerationQuery },
+          { 200: model.generationWithMedia },
+          { summary: 'Get a generation', tags, scope: 'generations:write', errors: ['generation.not_found'] },
+        ),
+      },
+    )
+}
+
+export const generationRoutes = ({ generations, guard, ...forMedia }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/generations' })
     .use(guard)
+    .use(readRoutes({ generations, guard, ...forMedia }))
     .post(
       '',
       async ({ context, caller, body, request, set, status }) => {
         const created = await generations.create(context, caller, body, toIdempotencyKey(request))
         if (created.replayed) set.headers['idempotent-replayed'] = 'true'
-        return status(201, created.body)
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/generations/${id}`, created.body),
+        )
       },
       {
         signedIn: resourcesOf,
@@ -70,22 +156,6 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
         ),
       },
     )
-    .get('', ({ context, caller, query }) => generations.list(context, caller, toFilter(query)), {
-      signedIn: true,
-      ...contract(
-        { query: model.generationQuery },
-        { 200: model.generationPage },
-        { summary: 'List the generations the caller may read, newest first', tags, scope: 'generations:write' },
-      ),
-    })
-    .get('/:generation_id', ({ context, caller, params }) => generations.get(context, caller, params.generation_id), {
-      may: ['read', generationOf],
-      ...contract(
-        { params: model.generationParams },
-        { 200: model.generation },
-        { summary: 'Get a generation', tags, scope: 'generations:write', errors: ['generation.not_found'] },
-      ),
-    })
     .patch(
       '/:generation_id',
       ({ context, caller, params, body }) => generations.update(context, caller, params.generation_id, body),
@@ -136,6 +206,7 @@ export const generationRoutes = ({ generations, guard }: { generations: Generati
             summary: 'Cancel a generation and refund its price; needs `write`',
             tags,
             scope: 'generations:write',
+            changes: true,
             errors: ['generation.not_found', 'access.denied', 'generation.finished'],
           },
         ),

@@ -1,4 +1,5 @@
 import type { FaultCode } from '../fault.ts'
+import type { RequestContext } from './request-context.ts'
 
 /** Refusals of a valid credential that another kind of credential, or one with more scopes, would not get. */
 const needsMore: readonly FaultCode[] = [
@@ -10,16 +11,22 @@ const needsMore: readonly FaultCode[] = [
 
 const presented = /^bearer +\S/i
 
+/** Whether a request that is not signed in carried a token or a key that is not valid, or none at all. */
+export type Credential = 'missing' | 'invalid'
+
+export const credentialOf = ({ authorization, byCookie }: RequestContext): Credential =>
+  byCookie === true || presented.test(authorization ?? '') ? 'invalid' : 'missing'
+
 /**
- * The `WWW-Authenticate` header of a refusal (RFC 6750 §3): without an error code where the request had no bearer token, so
- * that a client can tell a token that has ended from one that it forgot to send. Undefined: the refusal has none.
+ * The `WWW-Authenticate` header of a refusal (RFC 6750 §3): without an error code where the request had no token, so that a
+ * client can tell a token that has ended from one that it forgot to send. Undefined: the refusal has none.
  */
 export const challengeOf = (
   { code, status }: { readonly code: FaultCode; readonly status: number },
-  authorization: string | null,
+  context: RequestContext,
 ): string | undefined => {
   if (needsMore.includes(code)) return 'Bearer error="insufficient_scope"'
   if (status !== 401) return undefined
-  const isInvalid = code === 'identity.not_signed_in' && presented.test(authorization ?? '')
+  const isInvalid = code === 'identity.not_signed_in' && credentialOf(context) === 'invalid'
   return isInvalid ? 'Bearer error="invalid_token"' : 'Bearer'
 }

@@ -4,6 +4,7 @@ import { bodyLimits } from './body.ts'
 import { inputHook } from './elysia-adapter.ts'
 import { createInputReader, type InputOptions } from './input.ts'
 import { noContent, t } from './schema-types.ts'
+import { cookieNames } from './session-cookies.ts'
 
 export const problem = t.Object({
   type: t.String({ description: 'urn:velro:problem:<code>, or a registered type' }),
@@ -23,6 +24,19 @@ type Input = { params?: TObject; query?: TObject; body?: TSchema }
 export const securitySchemes = {
   bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a person' },
   service_key: { type: 'http', scheme: 'bearer', bearerFormat: 'vsk_…', description: 'Key of a service' },
+  cookie: {
+    type: 'apiKey',
+    in: 'cookie',
+    name: cookieNames.access,
+    description:
+      'Access token of a person who signed in with `cookies`. Not looked at where a request has an Authorization. A request that changes anything must have an Origin that is this service or named in CORS_ORIGINS',
+  },
+  stream_ticket: {
+    type: 'apiKey',
+    in: 'query',
+    name: 'ticket',
+    description: 'The query parameter in the `url` of a stream ticket',
+  },
   signed_link: {
     type: 'apiKey',
     in: 'query',
@@ -44,13 +58,17 @@ type Documentation = {
   tags: string[]
   /** The route needs no credential. Default: it needs one of `security`. */
   open?: true
-  /** The accepted credentials. Default: an access token. */
+  /** The accepted credentials. Default: an access token, also in a cookie. */
   security?: readonly (keyof typeof securitySchemes)[]
   /** Also accepts a service key with this scope, which acts for the user that the request names (`Velro-User`). */
   scope?: string
+  /** Whether its method says that it changes something. Default: it does where it takes a body, or answers 201, 204 or a file. */
+  changes?: true
   errors?: readonly FaultCode[]
   /** Default: `api`, for an open route `anonymous`. */
   budget?: CountedOn
+  /** Its 201 has no `Location`: the new resource has no path. */
+  unlocated?: true
   /** Accepts an `Idempotency-Key`; a replayed response has the `Idempotent-Replayed` header. */
   idempotent?: true
   /** Responds with bytes of one of these media types: 200, 206 or 304. */
@@ -202,6 +220,8 @@ export const toIdempotencyKey = ({ headers }: Request): string | undefined => {
   return key
 }
 
+const locationHeader = { Location: textHeader('Path of the new resource') } as const
+
 type Described = {
   description: string
   headers?: Record<string, { description: string; schema: { type: 'string' } }>
@@ -278,11 +298,16 @@ const describeEvents = (description: string): Record<string, Described> => ({
 })
 
 /** A status may have both a JSON response and errors, such as 503 of `/ready`. */
-const describeAnswers = (success: Record<number, TSchema>, faults: readonly FaultCode[], idempotent = false) => {
+const describeAnswers = (
+  success: Record<number, TSchema>,
+  faults: readonly FaultCode[],
+  { idempotent, unlocated }: { idempotent: true | undefined; unlocated: true | undefined },
+) => {
   const answers: Record<string, Described> = describeFaults(faults)
   for (const [status, schema] of Object.entries(success)) {
     const { content, ...rest } = describeSuccess(schema)
-    const described = idempotent ? { ...rest, headers: replayedHeader } : rest
+    const headers = { ...(status === '201' && !unlocated && locationHeader), ...(idempotent && replayedHeader) }
+    const described = Object.keys(headers).length > 0 ? { ...rest, headers } : rest
     answers[status] = content ? { ...described, content: { ...content, ...answers[status]?.content } } : described
   }
   return answers
@@ -299,7 +324,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     summary,
     tags,
     open,
-    security: credentials = ['bearer'],
+    security: credentials = ['bearer', 'cookie'],
     scope,
     errors = [],
     idempotent,
@@ -314,12 +339,21 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
   const { maxBytes = bodyLimits.usual, budget = open ? 'anonymous' : 'api' } = given
   const invalid: FaultCode = given.invalidAs ?? 'request.invalid'
   const { params, query, body } = input
+  const changes =
+    given.changes ||
+    file !== undefined ||
+    body !== undefined ||
+    upload !== undefined ||
+    201 in success ||
+    204 in success
   const hasInput = params !== undefined || query !== undefined || body !== undefined
   const security = scope === undefined ? credentials : [...credentials, 'service_key' as const]
+  const takesCookie = !open && security.includes('cookie')
   const faults: FaultCode[] = [
     ...(open ? [] : (['identity.not_signed_in'] as const)),
     ...(open || security.includes('service_key') ? [] : (['access.people_only'] as const)),
     ...(scope === undefined ? [] : [...actingErrors, 'request.invalid' as const]),
+    ...(takesCookie && changes ? (['request.origin_refused'] as const) : []),
     ...(hasInput ? [invalid] : []),
     ...(idempotent ? (['request.idempotency_key_reused'] as const) : []),
     ...errors,
@@ -353,7 +387,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
         ...(file && describeFile(file)),
         ...(redirects !== undefined && describeRedirect(redirects)),
         ...(events && describeEvents(events)),
-        ...describeAnswers(success, faults, idempotent),
+        ...describeAnswers(success, faults, { idempotent, unlocated: given.unlocated }),
       },
     },
   }
@@ -368,6 +402,11 @@ export const budgetOfRoute = (detail: unknown): CountedOn | undefined =>
 /** The scope with which a service may call a route for a user, by its description; undefined where it may not. */
 export const scopeOfRoute = (detail: unknown): string | undefined =>
   (detail as { [scopeMember]?: string } | undefined)?.[scopeMember]
+/** Whether a route looks at the cookie of a session, by its description. */
+export const takesCookies = (detail: unknown): boolean => {
+  const { security } = (detail ?? {}) as { security?: readonly object[] }
+  return security?.some((scheme) => 'cookie' in scheme) === true
+}
 
 /** The longest body that a route takes, by its description; 0 where it takes none. */
 export const maxBytesOf = (detail: unknown): number => {

@@ -8,7 +8,7 @@ const revocations = [
   /^POST \/api\/v1\/auth\/(?:logout|logout-all|password)$/,
   /^POST \/api\/v1\/(?:teams\/:id\/leave|teams\/:id\/transfer|projects\/:id\/transfer)$/,
 ]
-const reads = /^(?:GET|HEAD) |^POST (?:\/api\/v1\/authorization|\/access\/v1)\//
+const reads = /^(?:GET|HEAD) |^POST (?:\/api\/v1\/authorization|\/access\/v1)\/|^POST \/api\/v1\/media\/links$/
 
 const id = /[0-9a-f]{8}-[0-9a-f-]{27}/gi
 

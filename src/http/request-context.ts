@@ -16,6 +16,10 @@ export type RequestContext = {
   readonly deadline: Deadline
   /** The `Authorization` of the request, read once. */
   readonly authorization: string | null
+  /** Set when the request was found to carry an access token in a cookie that counts. */
+  byCookie?: boolean
+  /** `Set-Cookie` fields of the answer, whether the request succeeds or not. */
+  setCookies?: readonly string[] | undefined
   /** Set when the request was counted on a budget. */
   rateLimit?: RateLimitFields | undefined
   /** What limits count the client of a request as; undefined: it is not limited by address. */

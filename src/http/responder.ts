@@ -1,5 +1,5 @@
 import { catalogue, type Fault, toProblem } from '../fault.ts'
-import { createOriginMatcher } from '../kit/origin.ts'
+import { createOriginMatcher, namedOrigins } from '../kit/origin.ts'
 import { jsonTextOf } from './json-text.ts'
 import type { RateLimitFields } from './request-context.ts'
 
@@ -36,7 +36,7 @@ const usualHeaders =
 const fieldNames = /^[\w!#$%&'*+.^`|~-]+(?:[ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*$/
 const maxFieldNames = 2_048
 
-/** The headers that a page of a configured origin may send: all that it asks for, since no cookie gives them a meaning here. */
+/** The headers that a page of a configured origin may send: all that it asks for, within the bounds above. */
 const allowedHeaders = (requested: string | null): string =>
   requested !== null && requested.length <= maxFieldNames && fieldNames.test(requested)
     ? requested
@@ -68,6 +68,13 @@ export const addRateLimit = (response: Response, fields: RateLimitFields | undef
   return response
 }
 
+/** Adds the cookies that the browser is to keep or to delete, once: a refusal passes here twice. */
+export const addCookies = (response: Response, cookies: readonly string[] | undefined): Response => {
+  if (cookies === undefined || response.headers.has('set-cookie')) return response
+  for (const cookie of cookies) response.headers.append('set-cookie', cookie)
+  return response
+}
+
 /** Creates every response, so that none lacks the headers above. */
 export type Responder = {
   /** The `Origin` of a request, for `Outgoing`; null where none is configured, so that it is not looked for. */
@@ -75,11 +82,14 @@ export type Responder = {
   json(body: unknown, outgoing: Outgoing): Response
   /** A response that is not JSON; `headers` must have its `content-type`. */
   raw(body: BodyInit | null, outgoing: Outgoing): Response
-  /** `challenge` is the `WWW-Authenticate` header. */
+  /** `challenge` is the `WWW-Authenticate` header, `fromRequest` the members that follow from the request. */
   problem(
     fault: Fault,
     instance: string,
-    outgoing: Omit<Outgoing, 'status'> & { readonly challenge: string | undefined },
+    outgoing: Omit<Outgoing, 'status'> & {
+      readonly challenge: string | undefined
+      readonly fromRequest?: Readonly<Record<string, unknown>> | undefined
+    },
   ): Response
   /** The answer to OPTIONS: `methods` are those of the path, `requested` is `Access-Control-Request-Headers`. */
   options(
@@ -94,6 +104,7 @@ const hasOwnKeys = (record: object): boolean => {
 
 export const createResponder = (corsOrigins: readonly string[]): Responder => {
   const isConfigured = createOriginMatcher(corsOrigins)
+  const named = namedOrigins(corsOrigins)
   const vary = corsOrigins.length > 0 ? { vary: 'Origin' } : {}
   const baseOf = (type: Record<string, string>) => new Headers({ ...securityHeaders, ...vary, ...type })
   const jsonBase = baseOf({ 'content-type': jsonType })
@@ -127,6 +138,8 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
     if (cors) {
       own.set('access-control-allow-origin', origin)
       own.set('access-control-expose-headers', exposed)
+      // With cookies: only for an origin that is named, not for every host below a domain.
+      if (named.has(origin)) own.set('access-control-allow-credentials', 'true')
     }
     for (const [name, value] of Object.entries(headers ?? {})) {
       if (value === undefined) continue
@@ -149,7 +162,7 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
         ...(entry.retryAfterS !== undefined && { 'retry-after': String(entry.retryAfterS) }),
         'www-authenticate': outgoing.challenge,
       }
-      const text = JSON.stringify(toProblem(fault, instance, outgoing.requestId))
+      const text = JSON.stringify(toProblem(fault, instance, outgoing.requestId, outgoing.fromRequest))
       return send(problemBase, text, { ...outgoing, status: entry.status, headers })
     },
     options: ({ methods, requested, ...outgoing }) =>

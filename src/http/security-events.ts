@@ -24,7 +24,10 @@ export const securityEvents = {
   'session.reauthenticated': ['info', 'a person proved again who uses a session'],
   'session.ended': ['info', 'a session was ended by its owner'],
   'session.all_ended': ['info', 'all sessions of an account were ended by its owner'],
-  'session.replaced': ['info', 'a sign-in ended the session that was seen least recently'],
+  'session.replaced': [
+    'info',
+    'a sign-in ended the session that was seen least recently, or that the browser had before',
+  ],
   'session.refresh_reused': ['warn', 'a refresh token was used twice: the session was ended'],
   'user.changed': ['info', 'an operator changed an account'],
   'user.invited': ['info', 'an operator made an account, or sent its owner the mail to choose a password again'],

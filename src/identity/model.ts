@@ -32,7 +32,14 @@ const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPat
 
 export const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
-export const registration = closed({ email, password, display_name: t.Optional(nameText(100)) })
+const cookies = t.Optional(
+  t.Boolean({
+    description:
+      'Whether to keep the tokens in cookies that scripts cannot read, for a page in a browser: the response then has none. The request must have an Origin that is this service or named in CORS_ORIGINS. Default false',
+  }),
+)
+
+export const registration = closed({ email, password, display_name: t.Optional(nameText(100)), cookies })
 export const credentials = closed({
   email: t.String({ minLength: 1, maxLength: maxEmailLength }),
   password: typedPassword,
@@ -41,8 +48,17 @@ export const credentials = closed({
     description:
       '`device_token` of an earlier sign-in to this account on this device; one that is not known any more is ignored',
   }),
+  cookies,
 })
-export const refresh = closed({ refresh_token: refreshToken })
+export const refresh = closed({
+  refresh_token: t.Optional({ ...refreshToken, description: 'Required, unless `cookies` is true' }),
+  cookies: t.Optional(
+    t.Boolean({
+      description:
+        'Whether the refresh token is in a cookie, and its successor is to be: after a sign-in with `cookies`. Default false',
+    }),
+  ),
+})
 export const passwordChange = closed({ current_password: typedPassword, new_password: password })
 export const profile = closed({ display_name: nameText(100) })
 export const sessionParams = closed({ session_id: id('Session') })
@@ -92,6 +108,14 @@ export const signInResponse = closed({
   },
 })
 export type SignInResponse = Static<typeof signInResponse>
+
+const cookieResponse = closed({
+  expires_in: tokenResponse.properties.expires_in,
+  user,
+})
+/** The tokens, or for a request with `cookies` the same without them. */
+export const signInAnswer = t.Union([signInResponse, cookieResponse])
+export const refreshAnswer = t.Union([tokenResponse, cookieResponse])
 
 export const session = closed({
   id: id('Session'),

@@ -1,8 +1,12 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
+import { Fault, invalidInput } from '../fault.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
-import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
+import { createdAt } from '../http/created.ts'
+import type { RequestContext } from '../http/request-context.ts'
+import { closed, noContent, pageQuery, type Static, toPlace } from '../http/schema-types.ts'
+import type { PresentedCookies, SessionCookies } from '../http/session-cookies.ts'
 import * as model from './model.ts'
 import { accepted } from './recovery/model.ts'
 import type { Identity } from './service.ts'
@@ -13,44 +17,161 @@ const maxBytes = bodyLimits.auth
 /** A route that needs no credential, because it makes one. */
 const authenticates = { tags, maxBytes, open: true, budget: 'auth' } as const
 
-type Dependencies = { identity: Identity; guard: Guard; addressOf: (request: Request) => string }
+type Dependencies = {
+  identity: Identity
+  guard: Guard
+  addressOf: (request: Request) => string
+  sessionCookies: SessionCookies
+}
 
 const ofProfile = { summary: 'Change your account', tags, scope: 'users:write', maxBytes }
 
-export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => {
+/** Opening and refreshing sessions, whose tokens are in the response or in cookies. */
+const createSignIns = ({ identity, addressOf, sessionCookies }: Omit<Dependencies, 'guard'>) => {
   const deviceOf = (request: Request): Device => ({
     userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
     address: addressOf(request),
   })
+
+  /** What the browser has of earlier sign-ins; undefined for a client that asks for no cookies. */
+  const present = (context: RequestContext, request: Request, inCookies: boolean | undefined) =>
+    inCookies === true ? sessionCookies.present(request, context) : undefined
+
+  /** The answer to a sign-in. The session that the browser had before ends. */
+  const conclude = async (
+    context: RequestContext,
+    request: Request,
+    browser: PresentedCookies | undefined,
+    opened: model.SignInResponse,
+  ) => {
+    if (browser?.refreshToken !== undefined)
+      await identity.endPresented(context, browser.refreshToken, addressOf(request))
+    return sessionCookies.deliver(context, opened, browser !== undefined)
+  }
+
+  return {
+    deviceOf,
+
+    register: async (
+      context: RequestContext,
+      { cookies, ...given }: Static<typeof model.registration>,
+      request: Request,
+    ) => {
+      const browser = present(context, request, cookies)
+      const opened = await identity.register(context, given, deviceOf(request))
+      return opened === undefined ? undefined : conclude(context, request, browser, opened)
+    },
+
+    login: async (
+      context: RequestContext,
+      { cookies, ...given }: Static<typeof model.credentials>,
+      request: Request,
+    ) => {
+      const browser = present(context, request, cookies)
+      const deviceToken = given.device_token ?? browser?.deviceToken
+      const known = deviceToken === undefined ? {} : { device_token: deviceToken }
+      const opened = await identity.login(context, { ...given, ...known }, deviceOf(request))
+      return conclude(context, request, browser, opened)
+    },
+
+    refresh: async (context: RequestContext, given: Static<typeof model.refresh>, request: Request) => {
+      const { refresh_token, cookies } = given
+      if ((refresh_token === undefined) !== (cookies === true))
+        throw invalidInput('body', '/refresh_token', 'must be given, unless `cookies` is true')
+      const token = cookies ? sessionCookies.present(request, context).refreshToken : refresh_token
+      try {
+        if (token === undefined) throw new Fault('identity.refresh_token_invalid')
+        const refreshed = await identity.refresh(context, token, addressOf(request))
+        return sessionCookies.deliver(context, refreshed, cookies)
+      } catch (error) {
+        // The browser does not send tokens again that lead nowhere.
+        if (cookies && error instanceof Fault && error.code === 'identity.refresh_token_invalid')
+          sessionCookies.forget(context)
+        throw error
+      }
+    },
+
+    /** The tokens with which the caller goes on: a caller by cookies gets them in cookies. */
+    renew: (context: RequestContext, tokens: model.TokenResponse) =>
+      sessionCookies.deliver(context, tokens, context.byCookie),
+
+    /** The session of the request has ended: a browser that has its tokens in cookies is to delete them. */
+    forget: (context: RequestContext): void => {
+      if (context.byCookie) sessionCookies.forget(context)
+    },
+  }
+}
+
+/** Routes below the prefix of accounts. */
+const sessionRoutes = (dependencies: Dependencies) => {
+  const { identity, guard, addressOf } = dependencies
+  const { forget } = createSignIns(dependencies)
+  return new Elysia()
+    .use(guard)
+    .get('/sessions', ({ context, caller, query }) => identity.listSessions(context, caller, toPlace(query)), {
+      signedIn: true,
+      ...contract(
+        { query: closed(pageQuery) },
+        { 200: model.sessionPage },
+        { summary: 'List live sessions, newest first', tags },
+      ),
+    })
+    .delete(
+      '/sessions/:session_id',
+      async ({ context, caller, params, request, status }) => {
+        await identity.endSession(context, caller, params.session_id, addressOf(request))
+        if (params.session_id === caller.sessionId) forget(context)
+        return status(204, undefined)
+      },
+      {
+        signedIn: true,
+        ...contract(
+          { params: model.sessionParams },
+          { 204: noContent },
+          { summary: 'End one session', tags, errors: ['session.not_found'] },
+        ),
+      },
+    )
+}
+
+export const identityRoutes = (dependencies: Dependencies) => {
+  const { identity, guard, addressOf } = dependencies
+  const { deviceOf, register, login, refresh, renew, forget } = createSignIns(dependencies)
   return new Elysia({ prefix: '/api/v1/auth' })
     .use(guard)
+    .use(sessionRoutes(dependencies))
     .post(
       '/register',
-      async ({ context, body, request, status }) => {
-        const signedIn = await identity.register(context, body, deviceOf(request))
-        return signedIn === undefined ? status(202, { status: 'accepted' as const }) : status(201, signedIn)
+      async ({ context, body, request, set, status }) => {
+        const signedIn = await register(context, body, request)
+        if (signedIn === undefined) return status(202, { status: 'accepted' as const })
+        return status(
+          201,
+          createdAt(set, () => '/api/v1/auth/me', signedIn),
+        )
       },
       {
         ...contract(
           { body: model.registration },
-          { 201: model.signInResponse, 202: accepted },
+          { 201: model.signInAnswer, 202: accepted },
           {
             summary:
               'Register and sign in. With REQUIRE_VERIFIED_EMAIL the answer is 202, whether or not the address has an account, and its owner gets a mail',
             ...authenticates,
-            errors: ['identity.email_taken', ...model.passwordErrors, 'identity.busy'],
+            errors: ['request.origin_refused', 'identity.email_taken', ...model.passwordErrors, 'identity.busy'],
           },
         ),
       },
     )
-    .post('/login', ({ context, body, request }) => identity.login(context, body, deviceOf(request)), {
+    .post('/login', ({ context, body, request }) => login(context, body, request), {
       ...contract(
         { body: model.credentials },
-        { 200: model.signInResponse },
+        { 200: model.signInAnswer },
         {
           summary: 'Sign in with email and password',
           ...authenticates,
           errors: [
+            'request.origin_refused',
             'identity.credentials_wrong',
             'identity.account_suspended',
             'identity.email_not_verified',
@@ -60,26 +181,23 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
         },
       ),
     })
-    .post(
-      '/refresh',
-      ({ context, body, request }) => identity.refresh(context, body.refresh_token, addressOf(request)),
-      {
-        ...contract(
-          { body: model.refresh },
-          { 200: model.tokenResponse },
-          {
-            summary:
-              'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
-            ...authenticates,
-            errors: ['identity.refresh_token_invalid'],
-          },
-        ),
-      },
-    )
+    .post('/refresh', ({ context, body, request }) => refresh(context, body, request), {
+      ...contract(
+        { body: model.refresh },
+        { 200: model.refreshAnswer },
+        {
+          summary:
+            'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
+          ...authenticates,
+          errors: ['request.origin_refused', 'identity.refresh_token_invalid'],
+        },
+      ),
+    })
     .post(
       '/logout',
       async ({ context, caller, request, status }) => {
         await identity.logout(context, caller, addressOf(request))
+        forget(context)
         return status(204, undefined)
       },
       { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End this session', tags }) },
@@ -88,6 +206,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       '/logout-all',
       async ({ context, caller, request, status }) => {
         await identity.logoutAll(context, caller, addressOf(request))
+        forget(context)
         return status(204, undefined)
       },
       { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End every session of this account', tags }) },
@@ -104,6 +223,7 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
       '/me',
       async ({ context, caller, request, status }) => {
         await identity.closeMe(context, caller, addressOf(request))
+        forget(context)
         return status(204, undefined)
       },
       {
@@ -122,43 +242,21 @@ export const identityRoutes = ({ identity, guard, addressOf }: Dependencies) => 
     )
     .post(
       '/password',
-      ({ context, caller, body, request }) => identity.changePassword(context, caller, body, deviceOf(request)),
+      async ({ context, caller, body, request }) =>
+        renew(context, await identity.changePassword(context, caller, body, deviceOf(request))),
       {
         signedIn: true,
         ...contract(
           { body: model.passwordChange },
-          { 200: model.tokenResponse },
+          { 200: model.refreshAnswer },
           {
             summary:
-              'Change the password. Every session ends, this one too: go on with the tokens of the response. The device token stays valid',
+              'Change the password. Every session ends, this one too: go on with the tokens of the response, or with the cookies where the request had some. The device token stays valid',
             tags,
             maxBytes,
             budget: 'auth',
             errors: ['identity.password_wrong', ...model.passwordErrors, 'identity.sign_in_paused', 'identity.busy'],
           },
-        ),
-      },
-    )
-    .get('/sessions', ({ context, caller, query }) => identity.listSessions(context, caller, toPlace(query)), {
-      signedIn: true,
-      ...contract(
-        { query: closed(pageQuery) },
-        { 200: model.sessionPage },
-        { summary: 'List live sessions, newest first', tags },
-      ),
-    })
-    .delete(
-      '/sessions/:session_id',
-      async ({ context, caller, params, request, status }) => {
-        await identity.endSession(context, caller, params.session_id, addressOf(request))
-        return status(204, undefined)
-      },
-      {
-        signedIn: true,
-        ...contract(
-          { params: model.sessionParams },
-          { 204: noContent },
-          { summary: 'End one session', tags, errors: ['session.not_found'] },
         ),
       },
     )

@@ -20,6 +20,7 @@ import { createFlowHandler } from './recovery/flow-handler.ts'
 import { createNewPasswords } from './recovery/new-passwords.ts'
 import { createFlowRequests, flowKind } from './recovery/requests.ts'
 import type { RecoveryStore } from './recovery/store.ts'
+import { createReplacement } from './replaced-sessions.ts'
 import type { SessionTokens } from './session-tokens.ts'
 import { createSessions } from './sessions.ts'
 import { createSignIn } from './sign-in.ts'
@@ -144,6 +145,7 @@ export const createIdentity = ({
     login: createSignIn({ store, changes, passwords, sessions, protection, record, limits, requireVerifiedEmail }),
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
+    endPresented: createReplacement({ store, changes, tokens, clock, record }),
     logout: sessions.logout,
     logoutAll: sessions.logoutAll,
     /** For sign-ins without a password. */

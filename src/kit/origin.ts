@@ -22,6 +22,10 @@ const wildcardPartsOf = (text: string): readonly [scheme: string, suffix: string
 export const isOriginPattern = (text: string): boolean =>
   wildcardPartsOf(text) !== undefined || (!text.includes('*') && (isWebOrigin(text) || isAppOrigin(text)))
 
+/** The patterns that name one origin each. */
+export const namedOrigins = (patterns: readonly string[]): ReadonlySet<string> =>
+  new Set(patterns.filter((pattern) => !pattern.includes('*')))
+
 const subdomain = /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/
 
 /**

@@ -1,5 +1,5 @@
 import type { ClientAddresses } from '../http/client-addresses.ts'
-import { budgetOfRoute, type CountedOn } from '../http/contract.ts'
+import { budgetOfRoute, type CountedOn, takesCookies } from '../http/contract.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { pathOf } from '../kit/authority.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
@@ -11,7 +11,8 @@ type Route = { readonly path: string; readonly hooks: { readonly detail?: unknow
 /** Probes and keys, which others read at intervals: they count on no budget. */
 const freePaths = new Set(['/health', '/ready', '/.well-known/jwks.json'])
 const bearer = /^bearer +/i
-const linkedContent = /^\/api\/v1\/media\/[^/]+\/content\?(?:.*&)?(?:signature|share)=/
+const linked =
+  /^\/api\/v1\/(?:media\/[^/]+\/content\?(?:.*&)?(?:signature|share)|generations\/[^/]+\/stream\?(?:.*&)?ticket)=/
 
 /** Elysia gives a path that ends with a slash to the route without it. */
 const routePathOf = (url: string): string => {
@@ -19,12 +20,12 @@ const routePathOf = (url: string): string => {
   return path.endsWith('/') ? path.slice(0, -1) : path
 }
 
-/** Content by a link, which counts for the person who made the link. */
-const isByLink = (url: string, path: string) => linkedContent.test(url.slice(url.indexOf(path)))
+/** Content by a link and streams by a ticket, which count for the person who made the link or the ticket. */
+const isByLink = (url: string, path: string) => linked.test(url.slice(url.indexOf(path)))
 
-/** Whether content may be asked for by a link, however its parameter is spelt, though the request has an access token too. */
+/** Whether a request may have a link or a ticket, however its parameter is spelt, though it has an access token too. */
 const mayBeByLink = (url: string, path: string) =>
-  path.endsWith('/content') && url.includes('?') && !/\?variant=\w+$/.test(url)
+  /\/(?:content|stream)$/.test(path) && url.includes('?') && !/\?variant=\w+$/.test(url)
 
 /**
  * Counts requests before authentication: those to routes that verify or set a password on `auth_address`, by address; those to open
@@ -36,10 +37,13 @@ export const createAnonymousCount = ({
   limits,
   addresses,
   claimsOf,
+  cookieTokenOf,
 }: {
   limits: Limits
   addresses: Pick<ClientAddresses, 'forLimits'>
   claimsOf: (token: string) => MaybePromise<{ readonly userId: string }>
+  /** The access token that a request carries in a cookie that counts. */
+  cookieTokenOf: (request: Request) => string | undefined
 }) => {
   type Counted = Pick<RequestContext, 'rateLimit' | 'limitedAs'> & { refusal?: unknown }
   const counted = new WeakMap<Request, Counted>()
@@ -49,20 +53,25 @@ export const createAnonymousCount = ({
   let authPaths: ReadonlySet<string> = new Set()
   /** Those of them with parameters: how they start, and what they match. */
   let authPatterns: readonly { readonly start: string; readonly pattern: RegExp }[] = []
+  /** The paths of routes that look at no cookie. */
+  let bearerPaths: ReadonlySet<string> = new Set()
 
-  const personOf = async (authorization: string): Promise<string | undefined> => {
+  const personOf = async (token: string): Promise<string | undefined> => {
     try {
-      return (await claimsOf(authorization.replace(bearer, ''))).userId
+      return (await claimsOf(token)).userId
     } catch {
       return undefined
     }
   }
 
+  const isSigned = (request: Request, path: string): boolean =>
+    request.headers.get('authorization') !== null || (!bearerPaths.has(path) && cookieTokenOf(request) !== undefined)
+
   const count = async (request: Request): Promise<void> => {
     const result: Counted = {}
     counted.set(request, result)
-    const authorization = request.headers.get('authorization')
-    const person = authorization === null ? undefined : await personOf(authorization)
+    const token = request.headers.get('authorization')?.replace(bearer, '') ?? cookieTokenOf(request)
+    const person = token === undefined ? undefined : await personOf(token)
     try {
       await limits.anonymous(result, person ?? addresses.forLimits(request))
     } catch (error) {
@@ -94,12 +103,11 @@ export const createAnonymousCount = ({
     authPaths.has(path) || authPatterns.some(({ start, pattern }) => path.startsWith(start) && pattern.test(path))
 
   const countIfAnonymous = (request: Request): Promise<void> | undefined => {
-    const { method, url, headers } = request
-    const isSigned = headers.get('authorization') !== null
+    const { method, url } = request
     if (method === 'OPTIONS') return undefined
     const path = routePathOf(url)
     if (isAuthPath(path)) return countAuthentication(request)
-    if (isSigned && !openPaths.some((open) => path.startsWith(open))) {
+    if (isSigned(request, path) && !openPaths.some((open) => path.startsWith(open))) {
       // A link makes the access token irrelevant, so a token must not spare the link its check.
       if (mayBeByLink(url, path)) refuseLink(request)
       return undefined
@@ -123,6 +131,7 @@ export const createAnonymousCount = ({
           start: path.slice(0, path.indexOf(':')),
           pattern: new RegExp(`^${path.replace(/:[a-z_]+/g, '[^/]+')}$`),
         }))
+      bearerPaths = new Set(routes.filter(({ hooks }) => !takesCookies(hooks.detail)).map(({ path }) => path))
     },
 
     countBefore: (fetch: Fetch): Fetch =>

@@ -14,7 +14,6 @@ export const contentTypes = [...imageTypes, 'video/mp4'] as const
 
 export const ofGeneration = closed({ generation_id: id('Generation') })
 export const mediaParams = closed({ media_id: id('Media') })
-export const page = closed(pageQuery)
 
 type RouteInput = { readonly params: Record<string, string> }
 export const mediaOf = ({ params }: RouteInput): ResourceRef => ({ type: 'media', id: params['media_id'] ?? '' })
@@ -77,4 +76,36 @@ export const media = closed({
   created_at: timestamp(),
 })
 export type Media = Static<typeof media>
-export const mediaPage = pageOf(media)
+
+const variantList = variants.join('|')
+/** Query parameter of reads of media, and of generations with their media. */
+export const linksParameter = t.Optional(
+  t.String({
+    pattern: `^(?:${variantList})(?:,(?:${variantList})){0,${variants.length - 1}}$`,
+    description: `Variants to add signed links to, separated by commas: \`${variants.join(',')}\`. The links of a session stay the same for five minutes, so that browsers use their stored copies`,
+  }),
+)
+export const mediaQuery = closed({ links: linksParameter })
+export const page = closed({ ...pageQuery, links: linksParameter })
+export const toVariants = (given: string | undefined): readonly Variant[] =>
+  given === undefined ? [] : variants.filter((variant) => given.split(',').includes(variant))
+
+/** A URL for each variant that was asked for and that the media has. */
+const urls = closed({
+  original: t.Optional(t.String()),
+  '256': t.Optional(t.String()),
+  '512': t.Optional(t.String()),
+  '1024': t.Optional(t.String()),
+} satisfies Record<Variant, unknown>)
+
+export const linkedMedia = closed({
+  ...media.properties,
+  links: t.Optional({
+    ...urls,
+    description:
+      'Signed links by variant, where a person asks for `links`. Each works without a token for an hour or more',
+  }),
+  links_expire_at: t.Optional(timestamp()),
+})
+export type LinkedMedia = Static<typeof linkedMedia>
+export const mediaPage = pageOf(linkedMedia)

@@ -13,7 +13,7 @@ import { parseRange } from '../kit/byte-range.ts'
 import { matchesEntityTag, matchesStrongly } from '../kit/entity-tag.ts'
 import type { Limits } from '../limits/limits.ts'
 import { closeObject } from '../platform/objects.ts'
-import { linkRoutes } from './links/routes.ts'
+import { createLinkAdder, linkRoutes } from './links/routes.ts'
 import type { Links } from './links/service.ts'
 import * as model from './model.ts'
 import type { MediaService } from './service.ts'
@@ -116,7 +116,7 @@ const contentHooks = () => ({
       summary: 'Download the bytes of a media item; needs `download` on it, a signed link or a share link',
       tags,
       scope: 'generations:write',
-      security: ['bearer', 'signed_link', 'share_link'],
+      security: ['bearer', 'cookie', 'signed_link', 'share_link'],
       bytes: model.contentTypes,
       budget: 'media',
       errors: [
@@ -188,6 +188,7 @@ const createContentSender =
 export const mediaRoutes = (dependencies: Dependencies) => {
   const { media, guard } = dependencies
   const sendContent = createContentSender(dependencies)
+  const withLinks = createLinkAdder(dependencies)
   return new Elysia({ prefix: '/api/v1' })
     .use(guard)
     .use(linkRoutes(dependencies))
@@ -195,7 +196,8 @@ export const mediaRoutes = (dependencies: Dependencies) => {
     .use(uploadRoutes(dependencies))
     .get(
       '/generations/:generation_id/media',
-      ({ context, params, query }) => media.list(context, params.generation_id, toPlace(query)),
+      async ({ context, caller, params, query, request }) =>
+        withLinks(caller, request, query, await media.list(context, params.generation_id, toPlace(query))),
       {
         may: ['read', generationOf],
         ...contract(
@@ -210,19 +212,26 @@ export const mediaRoutes = (dependencies: Dependencies) => {
         ),
       },
     )
-    .get('/media/:media_id', ({ context, params }) => media.get(context, params.media_id), {
-      may: ['read', model.mediaOf],
-      ...contract(
-        { params: model.mediaParams },
-        { 200: model.media },
-        {
-          summary: 'Get the metadata of a media item; needs `read` on its generation, or to be its uploader',
-          tags,
-          scope: 'generations:write',
-          errors: ['media.not_found'],
-        },
-      ),
-    })
+    .get(
+      '/media/:media_id',
+      async ({ context, caller, params, query, request }) => {
+        const found = { items: [await media.get(context, params.media_id)], next_cursor: null }
+        return withLinks(caller, request, query, found).items[0] as model.LinkedMedia
+      },
+      {
+        may: ['read', model.mediaOf],
+        ...contract(
+          { params: model.mediaParams, query: model.mediaQuery },
+          { 200: model.linkedMedia },
+          {
+            summary: 'Get the metadata of a media item; needs `read` on its generation, or to be its uploader',
+            tags,
+            scope: 'generations:write',
+            errors: ['media.not_found'],
+          },
+        ),
+      },
+    )
     .delete(
       '/media/:media_id',
       async ({ context, caller, params, status }) => {

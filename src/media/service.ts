@@ -19,7 +19,7 @@ const maxWholeBytes = 1_048_576
 export const noSuchVariant = 'must be original, because the media is a video'
 
 /** Videos have no thumbnails. */
-const variantsOf = (contentType: string): readonly Variant[] =>
+export const variantsOf = (contentType: string): readonly Variant[] =>
   contentType.startsWith('video/') ? ['original'] : variants
 
 export const toMedia = (row: MediaRow): Media => ({

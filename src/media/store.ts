@@ -54,6 +54,11 @@ export const createMediaStore = (sql: Sql, batch: Sql) => {
          where generation_id = ${generationId} and id > ${after ?? lowestId}
          order by id limit ${limit + 1}`),
 
+    /** The outputs of these generations, those of each in order of creation. */
+    listEach: (deadline: Deadline, generationIds: readonly string[]): Promise<MediaRow[]> =>
+      deadline.run(sql<MediaRow[]>`
+        select * from ${rows} where generation_id = any (${generationIds as string[]}::uuid[]) order by id`),
+
     /** The uploads of a user, newest first. Returns up to `limit` + 1 rows. */
     listUploads: (deadline: Deadline, ownerId: string, { after, limit }: PageRequest): Promise<MediaRow[]> =>
       deadline.run(sql<MediaRow[]>`

@@ -2,6 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
 import type { ResourceRef } from '../access/policy/matrix.ts'
 import { contract } from '../http/contract.ts'
+import { createdAt } from '../http/created.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Projects } from './service.ts'
@@ -36,8 +37,13 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
     )
     .post(
       '/:project_id/teams',
-      async ({ context, caller, params, body, status }) =>
-        status(201, await projects.addGrant(context, caller, params.project_id, body)),
+      async ({ context, caller, params, body, set, status }) => {
+        const grant = await projects.addGrant(context, caller, params.project_id, body)
+        return status(
+          201,
+          createdAt(set, () => `/api/v1/projects/${params.project_id}/teams/${body.team_id}`, grant),
+        )
+      },
       {
         may: ['admin', theProject],
         ...contract(
@@ -103,14 +109,22 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/projects' })
     .use(guard)
     .use(grantRoutes({ projects, guard }))
-    .post('', async ({ context, caller, body, status }) => status(201, await projects.create(context, caller, body)), {
-      signedIn: true,
-      ...contract(
-        { body: model.newProject },
-        { 201: model.project },
-        { summary: 'Create a project', tags, scope: 'projects:write', errors: ['quota.projects'] },
-      ),
-    })
+    .post(
+      '',
+      async ({ context, caller, body, set, status }) =>
+        status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/projects/${id}`, await projects.create(context, caller, body)),
+        ),
+      {
+        signedIn: true,
+        ...contract(
+          { body: model.newProject },
+          { 201: model.project },
+          { summary: 'Create a project', tags, scope: 'projects:write', errors: ['quota.projects'] },
+        ),
+      },
+    )
     .get(
       '',
       ({ context, caller, query }) => projects.list(context, caller, { ...toPlace(query), ownerId: query.owner_id }),

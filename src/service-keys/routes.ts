@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
 import { contract } from '../http/contract.ts'
+import { createdAt } from '../http/created.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { ServiceKeys } from './service.ts'
@@ -14,8 +15,13 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
     .use(guard)
     .post(
       '',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await serviceKeys.create(context, caller, body, addressOf(request))),
+      async ({ context, caller, body, request, set, status }) => {
+        const key = await serviceKeys.create(context, caller, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/service-keys/${id}`, key),
+        )
+      },
       {
         operator: true,
         ...contract(

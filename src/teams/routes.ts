@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
 import { contract } from '../http/contract.ts'
+import { createdAt } from '../http/created.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import { invitationRoutes } from './invitations/routes.ts'
 import type { Invitations } from './invitations/service.ts'
@@ -127,14 +128,27 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
     .use(guard)
     .use(invitationRoutes({ invitations, guard, addressOf }))
     .use(memberRoutes({ teams, guard, addressOf }))
-    .post('', async ({ context, caller, body, status }) => status(201, await teams.create(context, caller, body)), {
-      signedIn: true,
-      ...contract(
-        { body: model.newTeam },
-        { 201: model.team },
-        { summary: 'Create a team; the caller becomes its owner', tags, scope: 'teams:write', errors: ['quota.teams'] },
-      ),
-    })
+    .post(
+      '',
+      async ({ context, caller, body, set, status }) =>
+        status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/teams/${id}`, await teams.create(context, caller, body)),
+        ),
+      {
+        signedIn: true,
+        ...contract(
+          { body: model.newTeam },
+          { 201: model.team },
+          {
+            summary: 'Create a team; the caller becomes its owner',
+            tags,
+            scope: 'teams:write',
+            errors: ['quota.teams'],
+          },
+        ),
+      },
+    )
     .get('', ({ context, caller, query }) => teams.list(context, caller, toPlace(query)), {
       signedIn: true,
       ...contract(

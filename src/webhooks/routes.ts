@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
 import { contract } from '../http/contract.ts'
+import { createdAt } from '../http/created.ts'
 import { noContent, toPlace } from '../http/schema-types.ts'
 import * as model from './model.ts'
 import type { Webhooks } from './service.ts'
@@ -31,8 +32,13 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
     .use(guard)
     .post(
       '',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await webhooks.create(context, caller, null, body, addressOf(request))),
+      async ({ context, caller, body, request, set, status }) => {
+        const webhook = await webhooks.create(context, caller, null, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/webhooks/${id}`, webhook),
+        )
+      },
       {
         operator: true,
         ...contract(
@@ -150,8 +156,14 @@ export const teamWebhookRoutes = ({ webhooks, guard, addressOf }: Dependencies) 
     .use(guard)
     .post(
       '',
-      async ({ context, caller, params, body, request, status }) =>
-        status(201, await webhooks.create(context, caller, params.team_id, body, addressOf(request))),
+      async ({ context, caller, params, body, request, set, status }) => {
+        const { team_id } = params
+        const webhook = await webhooks.create(context, caller, team_id, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/teams/${team_id}/webhooks/${id}`, webhook),
+        )
+      },
       {
         signedIn: true,
         ...contract(

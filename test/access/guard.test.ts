@@ -22,6 +22,15 @@ const noSpending = {
   refuseUnknown: () => {},
 }
 
+const refusedTicket = () => new Fault('generation.stream_ticket_refused')
+const noTickets = {
+  read: () => {
+    throw refusedTicket()
+  },
+  use: async () => {},
+  refused: refusedTicket,
+}
+
 const userId = idOf('user', 1)
 const sessionId = idOf('session', 1)
 const projectId = idOf('project', 1)
@@ -64,6 +73,8 @@ describe('a session whose facts are in memory', () => {
     const guard = createGuard({
       access,
       spending: noSpending,
+      cookies: { accessTokenOf: () => undefined },
+      tickets: noTickets,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)
@@ -149,6 +160,8 @@ describe('a request with a body', () => {
     const guard = createGuard({
       access,
       spending: noSpending,
+      cookies: { accessTokenOf: () => undefined },
+      tickets: noTickets,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)

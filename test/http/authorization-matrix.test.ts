@@ -441,6 +441,7 @@ const table: Record<string, readonly Entry[]> = {
   'GET /api/v1/generations/{generation_id}/provenance': [{ needs: 'read', on: 'generation', ...onGeneration() }],
 
   'GET /api/v1/generations/{generation_id}/stream': [{ needs: 'read', on: 'generation', ...onGeneration() }],
+  'POST /api/v1/generations/{generation_id}/stream-tickets': [{ needs: 'read', on: 'generation', ...onGeneration() }],
   'GET /api/v1/generations/{generation_id}/media': [{ needs: 'read', on: 'generation', ...onGeneration() }],
   'POST /api/v1/media': [{ needs: 'session', call: () => ({ picture }) }],
   'GET /api/v1/media': [{ needs: 'session' }],
@@ -450,6 +451,8 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'download', on: 'media', ...onMedia() },
     { needs: 'download', on: 'media', ...onMedia('?variant=256') },
   ],
+  // What may not be downloaded is refused by itself.
+  'POST /api/v1/media/links': [{ needs: 'session', call: ({ media }) => ({ body: { links: [{ media_id: media }] } }) }],
   'POST /api/v1/media/{media_id}/links': [{ needs: 'download', on: 'media', ...forMedia({ variant: '512' }) }],
   'POST /api/v1/media/{media_id}/share-links': [{ needs: 'share', on: 'media', ...forMedia({ label: 'Shown' }) }],
   'GET /api/v1/media/{media_id}/share-links': [{ needs: 'share', on: 'media', ...onMedia() }],

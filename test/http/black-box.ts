@@ -3,6 +3,7 @@ import { accounts } from './black-box/accounts.ts'
 import { authorization } from './black-box/authorization.ts'
 import { authzen } from './black-box/authzen.ts'
 import { badInput } from './black-box/bad-input.ts'
+import { cookies } from './black-box/cookies.ts'
 import { credits } from './black-box/credits.ts'
 import { documentation } from './black-box/documentation.ts'
 import { createWorld, type Group, type Subject, type World } from './black-box/driver.ts'
@@ -37,6 +38,7 @@ const groups: readonly Group[] = [
   headers,
   accounts,
   sessions,
+  cookies,
   tokens,
   identityProviders,
   projects,

@@ -104,6 +104,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       RETURN_TO_URLS: 'https://app.example.com/signed-in, com.example.app:/signed-in',
       GOOGLE_CLIENT_ID: 'velro',
       GOOGLE_CLIENT_SECRET: 'hush',
+      COOKIE_SAME_SITE: 'none',
       FAL_KEY: ' id:secret ',
       FAL_QUEUE_URL: 'https://queue.example.com/',
       FAL_OUTPUT_HOSTS: 'fal.media, files.example.com',
@@ -143,6 +144,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
         reauthenticationPrompt: 'select_account',
       },
     ],
+    cookieSameSite: 'none',
     authzenAliases: [
       { type: 'user', id: 'alice', target: { type: 'user', id } },
       { type: 'record', id: 'r-1:a', target: { type: 'project', id } },

@@ -1,6 +1,7 @@
 import { Fault, invalidInput } from '../../fault.ts'
 import { actingHeader } from '../../http/contract.ts'
 import type { RequestContext } from '../../http/request-context.ts'
+import type { SessionCookies } from '../../http/session-cookies.ts'
 import { isId } from '../../kit/id.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { SpendingOfRoutes } from '../../limits/spending.ts'
@@ -16,6 +17,7 @@ import type {
   TokenCredential,
 } from '../principal.ts'
 import { readServiceKey, serviceKeyPrefix } from '../service-key.ts'
+import type { Tickets } from './tickets.ts'
 
 const scheme = 'bearer '
 
@@ -41,6 +43,8 @@ export type GuardDependencies = {
   /** `beforeVerifying` may refuse a token that was not verified yet. */
   claimsOf: (token: string, beforeVerifying: () => void) => MaybePromise<TokenClaims>
   spending: SpendingOfRoutes
+  cookies: Pick<SessionCookies, 'accessTokenOf'>
+  tickets: Tickets
 }
 
 /** The user that a request with a service key names. Throws `request.invalid` where it names none. */
@@ -78,7 +82,7 @@ const createKeyReader = () => {
 }
 
 /** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
-export const createAuthentication = ({ access, claimsOf, spending }: GuardDependencies) => {
+export const createAuthentication = ({ access, claimsOf, spending, cookies }: Omit<GuardDependencies, 'tickets'>) => {
   const readKey = createKeyReader()
 
   const authenticateToken = (
@@ -110,19 +114,26 @@ export const createAuthentication = ({ access, claimsOf, spending }: GuardDepend
       throw onlyPeople()
     })
 
+  const readToken = (text: string, request: Request, context: RequestContext): MaybePromise<Credential> =>
+    mapMaybePromise(
+      claimsOf(text, () => spending.refuseUnknown(request, context)),
+      toToken,
+    )
+
   /** Throws 401 for a token that is malformed, forged or expired, and for a text that is no service key. */
-  const readCredential = (request: Request, context: RequestContext): MaybePromise<Credential> => {
+  const readBearer = (request: Request, context: RequestContext): MaybePromise<Credential> => {
     const text = bearerOf(context.authorization)
-    if (!text.startsWith(serviceKeyPrefix)) {
-      return mapMaybePromise(
-        claimsOf(text, () => spending.refuseUnknown(request, context)),
-        toToken,
-      )
-    }
-    return readKey(text)
+    return text.startsWith(serviceKeyPrefix) ? readKey(text) : readToken(text, request, context)
+  }
+
+  /** As `readBearer`. A request without `Authorization` may have the token of a person in a cookie. */
+  const readCredential = (request: Request, context: RequestContext): MaybePromise<Credential> => {
+    const token = context.authorization === null ? cookies.accessTokenOf(request, context) : undefined
+    return token === undefined ? readBearer(request, context) : readToken(token, request, context)
   }
 
   return {
+    readBearer,
     readCredential,
 
     /** The credential that the gate has read; a route without input has no gate. */
@@ -130,7 +141,8 @@ export const createAuthentication = ({ access, claimsOf, spending }: GuardDepend
       request: Request,
       context: RequestContext,
       entry: { readonly credential: Credential } | undefined,
-    ): MaybePromise<Credential> => (entry === undefined ? readCredential(request, context) : entry.credential),
+      read = readCredential,
+    ): MaybePromise<Credential> => (entry === undefined ? read(request, context) : entry.credential),
 
     authenticateToken,
     refuseKey,

@@ -72,7 +72,7 @@ const countBy = (route: GuardedRoute, { admit, confirm }: Admission) => {
 /** The gates: authentication before the input is read. */
 export const createGates = (
   access: Access,
-  { readCredential, authenticate, authenticateToken, authenticateService, refuseKey }: Authentication,
+  { readBearer, readCredential, authenticate, authenticateToken, authenticateService, refuseKey }: Authentication,
 ) => {
   /** Admits a session that memory knows. One that it does not know, and one with a small body, is confirmed later. */
   const admitSession = (credential: TokenCredential, context: RequestContext): Admitted => {
@@ -127,11 +127,12 @@ export const createGates = (
       }
     },
 
-    personOrService: (scope: Scope): Admission => {
+    /** `read` reads the credential: with or without cookies. */
+    personOrService: (scope: Scope, read = readCredential): Admission => {
       const confirmService = confirmKey(scope)
       return {
         admit: (request, context) =>
-          mapMaybePromise(readCredential(request, context), (credential) =>
+          mapMaybePromise(read(request, context), (credential) =>
             credential.kind === 'key' ? admitKey(credential, context, scope) : admitSession(credential, context),
           ),
         confirm: (credential, context, spend) =>
@@ -141,7 +142,7 @@ export const createGates = (
 
     service: (scope: Scope): Admission => ({
       admit: (request, context) =>
-        mapMaybePromise(readCredential(request, context), (credential) => admitKey(credential, context, scope)),
+        mapMaybePromise(readBearer(request, context), (credential) => admitKey(credential, context, scope)),
       confirm: confirmKey(scope),
     }),
 

@@ -3,12 +3,12 @@ import { contextSlot, resolved } from '../../http/elysia-adapter.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { Spending } from '../../limits/spending.ts'
-import type { StreamPermission } from '../permission-recheck.ts'
 import type { Action, ResourceRef, Scope } from '../policy/matrix.ts'
 import type { Caller, Principal } from '../principal.ts'
 import { createAuthentication, type GuardDependencies, requireOperator } from './authentication.ts'
 import { after, countCaller, createGates, entrySlot } from './gates.ts'
 import { createGuardedRoute } from './guarded-route.ts'
+import { createStreamEntry, hasTicket } from './streams.ts'
 
 /** The parts of a request that name its resources. */
 type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
@@ -18,8 +18,18 @@ type ResourcesIn = (input: unknown) => readonly ResourceRef[]
 type OtherCredential = { hasOtherCredential: (query: unknown) => boolean; resourcesOf: ResourcesOf }
 type Permission = readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
 
-const counted = (spend: Spending, context: RequestContext, caller: Caller): MaybePromise<{ caller: Caller }> =>
-  after(countCaller(spend, context, caller), { caller })
+/** Counts the items of a batch too. */
+const counted = (
+  spend: Spending,
+  context: RequestContext,
+  caller: Caller,
+  items = 0,
+): MaybePromise<{ caller: Caller }> => {
+  const countedRequest = countCaller(spend, context, caller)
+  const found = { caller }
+  if (items <= 1) return after(countedRequest, found)
+  return mapMaybePromise(countedRequest, () => after(spend.items(context, caller, items), found))
+}
 
 /** Counts the items of a batch too. */
 const countPrincipal = (
@@ -49,7 +59,7 @@ export type Guard = ReturnType<typeof createGuard>
  *   credential: then the access token is ignored, `caller` is undefined and the route checks that credential itself.
  * - `may: [action, resourceOf]` also requires the permission: 404 where the caller may not read the resource, 403 where it
  *   may read it but not do this. `mayWithRecheck` is the same for a streamed response, and adds the `permission` that the
- *   stream re-checks while it lasts.
+ *   stream re-checks while it lasts. `mayWithRecheckOrTicket` also takes a ticket in the query, and then looks at no token.
  * - `operator: true` requires an operator (403).
  * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
  *   `personOrServiceByQuery` is the same for resources named in the query.
@@ -59,6 +69,8 @@ export type Guard = ReturnType<typeof createGuard>
  * A route whose description has a `scope` also admits services whose key has it: for the user that the request names, who is
  * then the `caller`, with the rights, the budgets and the quotas of that user. The macros for people and operators can have
  * one, but for `mayWithRecheck`. Without it a valid key is answered 403 `access.people_only`.
+ *
+ * A person's access token may stand in a cookie, but not for `operatorOrService` and `service`.
  *
  * Order: each macro has a gate, which admits the caller before the input of the request is read, and a `resolve`, which
  * authenticates it after that. So a request without a valid credential is answered 401 or 403, however wrong it is otherwise,
@@ -75,14 +87,14 @@ export type Guard = ReturnType<typeof createGuard>
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) => {
-  const authentication = createAuthentication({ access, claimsOf, spending })
-  const { credentialOf, authenticate, authenticateToken, authenticateService, authenticatePrincipal, refuseKey } =
-    authentication
+export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: GuardDependencies) => {
+  const authentication = createAuthentication({ access, claimsOf, spending, cookies })
+  const { readBearer, credentialOf, authenticate, authenticateService, authenticatePrincipal } = authentication
+  const { enterStream, readTicket } = createStreamEntry({ access, authentication, tickets })
   const gates = createGates(access, authentication)
   const { countBy } = gates
   const newRoute = () => createGuardedRoute(spending.create())
-  /** One that no service may call for a user. */
+  /** No service may call it for a user. */
   const newClosedRoute = () => createGuardedRoute(spending.create(), { admitsActing: false })
 
   return new Elysia({ name: 'guard' })
@@ -98,7 +110,9 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticate(credential, request, context, route.scope(), resources),
             )
-            return resolved(mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller)))
+            return resolved(
+              mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller, resources?.length)),
+            )
           },
         }
       },
@@ -159,9 +173,9 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
       operatorOrService: (scope: Scope) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.personOrService(scope)),
+          introspect: countBy(route, gates.personOrService(scope, readBearer)),
           resolve: async ({ request, context, entry }) => {
-            const credential = await credentialOf(request, context, entry)
+            const credential = await credentialOf(request, context, entry, readBearer)
             const principal = await authenticatePrincipal(credential, context, scope)
             if (principal.kind === 'person') requireOperator(principal.caller)
             return await countPrincipal(route.spend, context, principal)
@@ -173,7 +187,7 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
         return {
           introspect: countBy(route, gates.service(scope)),
           resolve: ({ request, context, entry }) => {
-            const service = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
+            const service = mapMaybePromise(credentialOf(request, context, entry, readBearer), (credential) =>
               authenticateService(credential, context, scope),
             )
             return resolved(
@@ -205,16 +219,18 @@ export const createGuard = ({ access, claimsOf, spending }: GuardDependencies) =
         const route = newClosedRoute()
         return {
           introspect: countBy(route, gates.person(route)),
-          resolve: async ({ request, context, entry, params, body }) => {
+          resolve: async ({ request, context, entry, params, body }) =>
+            await enterStream(route.spend, { request, context, entry, action, ref: resourceOf({ params, body }) }),
+        }
+      },
+      mayWithRecheckOrTicket: ([action, resourceOf]: Permission) => {
+        const route = newClosedRoute()
+        return {
+          introspect: countBy(route, gates.personUnless(route, hasTicket)),
+          resolve: async ({ request, context, entry, query, params, body }) => {
             const ref = resourceOf({ params, body })
-            const credential = await credentialOf(request, context, entry)
-            if (credential.kind === 'key') return refuseKey(credential, context)
-            const caller = await authenticateToken(credential, context, [ref])
-            await route.spend.person(context, caller)
-            const { userId, sessionId, expiresAtMs } = credential.claims
-            await access.require(caller, action, ref, context.deadline)
-            const permission: StreamPermission = { userId, sessionId, expiresAtMs, action, ref }
-            return { caller, permission }
+            const ticket = hasTicket(query) ? readTicket(request, ref) : undefined
+            return await enterStream(route.spend, { request, context, entry, action, ref, ticket })
           },
         }
       },

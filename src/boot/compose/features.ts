@@ -11,6 +11,8 @@ import { createGenerations } from '../../generations/service.ts'
 import { createGenerationStore } from '../../generations/store.ts'
 import { createHub, factsPerStream, maxPerInstance } from '../../generations/stream/hub.ts'
 import { createGenerationStream } from '../../generations/stream/service.ts'
+import { createTicketStore } from '../../generations/stream/ticket-store.ts'
+import { createStreamTickets } from '../../generations/stream/tickets.ts'
 import { createIdempotency } from '../../idempotency/idempotency.ts'
 import { createIdempotencyStore } from '../../idempotency/store.ts'
 import { createAccountHash } from '../../identity/account-hash.ts'
@@ -49,6 +51,7 @@ import { createSpendingOfRoutes } from '../../limits/spending.ts'
 import { createLimitStore } from '../../limits/store.ts'
 import { createMail, createPayloads } from '../../mail/service.ts'
 import { createMailStore } from '../../mail/store.ts'
+import { createIncludedMedia } from '../../media/included.ts'
 import { createLinks } from '../../media/links/service.ts'
 import { createLinkTokens } from '../../media/links/token.ts'
 import { createMediaStorage } from '../../media/media-storage.ts'
@@ -173,10 +176,12 @@ const composeMedia = (
     objects,
     spool: createSpool(),
   })
+  const links = createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access: access.access, clock })
   return {
     media,
     mediaStorage,
-    links: createLinks({ tokens: createLinkTokens({ secrets, clock }), media, access: access.access, clock }),
+    links,
+    includedMedia: createIncludedMedia({ store, links }),
     shareLinks: createShareLinks({
       store: createShareLinkStore(database.read, database.batch),
       transactionalAccess: access.transactionalAccess,
@@ -198,7 +203,7 @@ const composeMedia = (
 type MediaParts = ReturnType<typeof composeMedia>
 
 const composeGenerations = (
-  { config, clock, log, database, images, safeFetch }: Infrastructure,
+  { config, clock, log, database, secrets, images, safeFetch }: Infrastructure,
   { caches, access, transactionalAccess, permissionRecheck, listingStore }: AccessParts,
   { idempotency, credits, quotas }: Shared,
   { media, mediaStorage }: MediaParts,
@@ -275,7 +280,12 @@ const composeGenerations = (
     newSeed: () => randomInt(seeds),
   })
   const generationStream = createGenerationStream({ hub: streams, get: generations.get })
-  return { models, runner, cancellations, streams, generations, generationStream }
+  const streamTickets = createStreamTickets({
+    secrets,
+    store: createTicketStore(database.write, database.batch),
+    clock,
+  })
+  return { models, runner, cancellations, streams, generations, generationStream, streamTickets }
 }
 
 type GenerationParts = ReturnType<typeof composeGenerations>
@@ -284,7 +294,7 @@ const composeAccounts = (
   infrastructure: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
   { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens }: Shared,
-  { generations }: GenerationParts,
+  { generations, streamTickets }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
   const {
@@ -301,6 +311,7 @@ const composeAccounts = (
     keys,
     objects,
     recordSecurityEvent: record,
+    sessionCookies,
   } = infrastructure
   const teamStore = createTeamStore(database.read, database.analytics)
   const uses = createTokenUses(createTokenUseStore(database.batch))
@@ -380,7 +391,13 @@ const composeAccounts = (
       changes,
       welcome,
     }),
-    guard: createGuard({ access, claimsOf: identity.claimsOf, spending: createSpendingOfRoutes(limits) }),
+    guard: createGuard({
+      access,
+      claimsOf: identity.claimsOf,
+      spending: createSpendingOfRoutes(limits),
+      cookies: sessionCookies,
+      tickets: streamTickets,
+    }),
     users: createUsers({
       store: userStore,
       operators,

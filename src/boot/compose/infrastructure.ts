@@ -2,9 +2,12 @@ import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
+import { createOriginRule } from '../../http/origin-rule.ts'
 import { createSecurityEvents } from '../../http/security-events.ts'
+import { createSessionCookies } from '../../http/session-cookies.ts'
 import { createPasswordRules } from '../../identity/password-rules.ts'
 import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
+import { sessionLife } from '../../identity/session-rules.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
 import { createAdmission } from '../../kit/admission.ts'
@@ -173,6 +176,12 @@ export const composeInfrastructure = async (
     leaseClock: createLeaseClock(systemClock),
     log,
     recordSecurityEvent: createSecurityEvents(log),
+    sessionCookies: createSessionCookies({
+      sameSite: config.cookieSameSite,
+      originRule: createOriginRule(config),
+      sessionSeconds: sessionLife.idleMs / 1_000,
+      deviceSeconds: sessionLife.deviceMs / 1_000,
+    }),
     database,
     admissions,
     /** The number of the newest migration that this build has. */

@@ -3,6 +3,7 @@ import type { Guard } from '../../access/guard/guard.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import { bodyLimits } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
+import { createdAt } from '../../http/created.ts'
 import { contextSlot } from '../../http/elysia-adapter.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Responder } from '../../http/responder.ts'
@@ -206,8 +207,13 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
     })
     .post(
       '/linked-identities',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await identityProviders.linked.link(context, caller, body, addressOf(request))),
+      async ({ context, caller, body, request, set, status }) => {
+        const linked = await identityProviders.linked.link(context, caller, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/auth/linked-identities/${id}`, linked),
+        )
+      },
       {
         signedIn: true,
         ...contract(

@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard/guard.ts'
 import { contract } from '../../http/contract.ts'
+import { createdAt } from '../../http/created.ts'
 import { baseUrlOf } from '../../http/request-context.ts'
 import { noContent, toPlace } from '../../http/schema-types.ts'
 import { mediaOf, mediaParams } from '../model.ts'
@@ -17,10 +18,14 @@ export const shareLinkRoutes = ({ shareLinks, guard, config }: Dependencies) =>
     .use(guard)
     .post(
       '/media/:media_id/share-links',
-      async ({ context, caller, params, body, request, status }) => {
-        const base = baseUrlOf(config, request)
-        const { target, ...link } = await shareLinks.create(context, caller, params.media_id, body)
-        return status(201, { url: base + target, ...link })
+      async ({ context, caller, params, body, request, set, status }) => {
+        const { media_id } = params
+        const { target, ...link } = await shareLinks.create(context, caller, media_id, body)
+        const issued = { url: baseUrlOf(config, request) + target, ...link }
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/media/${media_id}/share-links/${id}`, issued),
+        )
       },
       {
         may: ['share', mediaOf],

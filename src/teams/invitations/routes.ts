@@ -1,6 +1,7 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard/guard.ts'
 import { contract } from '../../http/contract.ts'
+import { createdAt } from '../../http/created.ts'
 import { noContent, toPlace } from '../../http/schema-types.ts'
 import { team, teamParams } from '../model.ts'
 import * as model from './model.ts'
@@ -16,8 +17,14 @@ export const invitationRoutes = ({ invitations, guard, addressOf }: Dependencies
     .use(guard)
     .post(
       '/:team_id/invitations',
-      async ({ context, caller, params, body, status }) =>
-        status(201, await invitations.create(context, caller, params.team_id, body)),
+      async ({ context, caller, params, body, set, status }) => {
+        const { team_id } = params
+        const invitation = await invitations.create(context, caller, team_id, body)
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/teams/${team_id}/invitations/${id}`, invitation),
+        )
+      },
       {
         signedIn: true,
         ...contract(

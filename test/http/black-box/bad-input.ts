@@ -322,10 +322,11 @@ const badCursors = [
 const fits = (value: string, { pattern, format, maxLength = Number.POSITIVE_INFINITY }: Schema) =>
   pattern !== undefined && format === undefined && value.length <= maxLength && new RegExp(pattern, 'u').test(value)
 
-/** Parameters that grant access without a token: every invalid value gets the same refusal. */
+/** Parameters that grant access without a token: every invalid value of one gets the same refusal. */
 const credentials: Readonly<Record<string, string>> = {
   signature: '403 media.link_refused',
   share: '403 media.link_refused',
+  ticket: '403 generation.stream_ticket_refused',
 }
 
 const casesForQuery = ({ name, schema, required }: Parameter, others: readonly string[]): Case[] => {
@@ -501,9 +502,11 @@ const routesWithInput = [
   'GET /api/v1/generations/{generation_id}/media',
   'GET /api/v1/media',
   'GET /api/v1/generations/{generation_id}/stream',
+  'POST /api/v1/generations/{generation_id}/stream-tickets',
   'GET /api/v1/media/{media_id}',
   'DELETE /api/v1/media/{media_id}',
   'GET /api/v1/media/{media_id}/content',
+  'POST /api/v1/media/links',
   'POST /api/v1/media/{media_id}/links',
   'POST /api/v1/media/{media_id}/share-links',
   'GET /api/v1/media/{media_id}/share-links',
@@ -516,7 +519,7 @@ const routesWithInput = [
 
 /** The routes whose body is validated; the document must agree. */
 const routesWithBody = routesWithInput.filter(
-  (name) => /^(POST|PUT|PATCH)/.test(name) && !/(leave|cancel|event_id[}][/]replay)$/.test(name),
+  (name) => /^(POST|PUT|PATCH)/.test(name) && !/(leave|cancel|stream-tickets|event_id[}][/]replay)$/.test(name),
 )
 
 const answersOf = async (world: World, route: Route, cases: readonly Case[], token: string) => {

@@ -38,13 +38,16 @@ const unprovoked: readonly FaultCode[] = [
   'limit.unavailable',
 ]
 
-/** Credentials by route: none, a user's token, a service key, either of the two, or also a link's parameters. */
+/** Credentials by route: none, a user's token, a service key, either of the two, or a token, a ticket or a link's parameters. */
 const waysIn = [
   [],
-  [{ bearer: [] }],
+  [{ bearer: [] }, { cookie: [] }],
   [{ service_key: [] }],
   [{ bearer: [] }, { service_key: [] }],
-  [{ bearer: [] }, { signed_link: [] }, { share_link: [] }, { service_key: [] }],
+  [{ bearer: [] }, { service_key: [] }, { cookie: [] }],
+  [{ bearer: [] }, { cookie: [] }, { stream_ticket: [] }],
+  [{ bearer: [] }, { cookie: [] }, { service_key: [] }],
+  [{ bearer: [] }, { cookie: [] }, { signed_link: [] }, { share_link: [] }, { service_key: [] }],
 ].map((ways) => JSON.stringify(ways))
 
 /** Operators are created in the database. Without it the run has no operators, suspended or limited accounts, or service keys. */
@@ -150,6 +153,8 @@ export const documentation: Group = (world) =>
       expect(components.securitySchemes).toEqual({
         bearer: expect.objectContaining({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' }),
         service_key: expect.objectContaining({ type: 'http', scheme: 'bearer' }),
+        cookie: expect.objectContaining({ type: 'apiKey', in: 'cookie', name: '__Host-velro_access' }),
+        stream_ticket: expect.objectContaining({ type: 'apiKey', in: 'query', name: 'ticket' }),
         signed_link: expect.objectContaining({ type: 'apiKey', in: 'query', name: 'signature' }),
         share_link: expect.objectContaining({ type: 'apiKey', in: 'query', name: 'share' }),
       } as never)
@@ -184,7 +189,9 @@ export const documentation: Group = (world) =>
         if (isUpload(route)) {
           expect(requestBody).toEqual({
             required: true,
-            content: { 'image/webp': { schema: {} }, 'image/png': { schema: {} }, 'image/jpeg': { schema: {} } },
+            content: Object.fromEntries(
+              ['image/webp', 'image/png', 'image/jpeg', 'multipart/form-data'].map((type) => [type, { schema: {} }]),
+            ),
             'x-max-bytes': 25 * 1_048_576,
           })
           continue
@@ -284,6 +291,10 @@ export const documentation: Group = (world) =>
       expect(written).toContain('"request_id"')
       expect([...secrets].filter((secret) => written.includes(secret))).toEqual([])
       expect(written).not.toContain('$argon2')
+    })
+
+    test('every 201 that this suite saw says where what was created is, at a path of the document', () => {
+      expect([...new Set(world().ledger.unlocated)]).toEqual([])
     })
 
     test('every response that this suite saw had all security headers', () => {

@@ -106,6 +106,8 @@ export type Ledger = {
   readonly breaches: string[]
   /** Answers that lack headers. */
   readonly bare: string[]
+  /** Answers 201 without a `Location` that the document has. */
+  readonly unlocated: string[]
   /** Answers of the front door that differ from those of the general way. */
   readonly differing: string[]
   note(method: string, target: string, answer: PlainAnswer): void
@@ -118,6 +120,11 @@ export const createLedger = (document: Document): Ledger => {
   const breaches: string[] = []
   const bare: string[] = []
   const differing: string[] = []
+  const unlocated: string[] = []
+
+  /** Whether a document has the path for any method. */
+  const hasPath = (path: string) =>
+    ['GET', 'PATCH', 'DELETE'].some((method) => findRoute(method, path) !== undefined) && path.startsWith('/api/v1/')
 
   const breachesOf = (method: string, path: string, { status, headers, body }: PlainAnswer): string[] => {
     if (method === 'OPTIONS') return status === 204 || status >= 400 ? [] : ['an answer to OPTIONS is 204 or a refusal']
@@ -146,7 +153,13 @@ export const createLedger = (document: Document): Ledger => {
     breaches,
     bare,
     differing,
+    unlocated,
     note: (method, target, answer) => {
+      const location = answer.headers.get('location')
+      const isLocated = location !== null && hasPath(location.split('?', 1)[0] ?? '')
+      // A grant of credits is an entry of the ledger of another person.
+      if (answer.status === 201 && !isLocated && !target.endsWith('/credits/grants'))
+        unlocated.push(`${method} ${target}: ${location}`)
       const path = target.split('?')[0] as string
       if (typeof answer.body?.code === 'string') codes.add(answer.body.code)
       const where = `${method} ${path} ${answer.status}`
@@ -225,6 +238,10 @@ export const createWorld = async (subject: Subject): Promise<World> => {
     if (!isRefusedByProxy(answer)) ledger.note(method, target, answer)
     for (const name of ['access_token', 'refresh_token', 'secret', 'key'])
       if (answer.body?.[name]) secrets.add(answer.body[name])
+    for (const cookie of answer.headers.getSetCookie()) {
+      const value = cookie.slice(cookie.indexOf('=') + 1, cookie.indexOf(';'))
+      if (value !== '') secrets.add(value)
+    }
     for (const [, secret = ''] of `${answer.body?.url ?? ''}`.matchAll(/[?&](?:signature|share)=(.+)/g))
       secrets.add(secret)
     return answer

@@ -69,7 +69,7 @@ export const headers: Group = (world) =>
         const answer = await ask({ origin: sharedOrigin })
         expect(answer.headers.get('access-control-allow-origin')).toBe(sharedOrigin)
         expect(answer.headers.get('vary')?.split(', ')).toContain('Origin')
-        expect(answer.headers.get('access-control-allow-credentials')).toBeNull()
+        expect(answer.headers.get('access-control-allow-credentials')).toBe('true')
         expect(answer.headers.get('access-control-expose-headers')).toContain('x-request-id')
         expect(missingHeaders(answer.headers)).toEqual([])
       })

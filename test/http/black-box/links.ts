@@ -35,6 +35,25 @@ export const links: Group = (world) =>
       expect(status).toBe(201)
       return { ...body, target: targetOf(body.url) }
     }
+    test('are made many at once, each for itself', async () => {
+      const media_id = path.split('/').at(-1) ?? ''
+      const batch = '/api/v1/media/links'
+      const { token } = viewer
+      const { status, body } = await world().post(
+        batch,
+        { links: [{ media_id, variant: '256' }, { media_id: unknownId }] },
+        { token },
+      )
+      expect([status, body.items[1].refusal]).toEqual([200, 'media.not_found'])
+      expect(await open(targetOf(body.items[0].url))).toBe('200')
+      for (const headers of [{ 'content-type': 'text/plain' }, { 'content-type': 'application/json' }]) {
+        const wrong = await world().send('POST', batch, { token, headers, body: '{' })
+        expect(wrong.status).toBe(headers['content-type'] === 'text/plain' ? 415 : 400)
+      }
+      expect((await world().post(batch, ' '.repeat(65_537), { token })).status).toBe(413)
+      expect((await world().post(batch, { links: [] }, { token })).status).toBe(422)
+    })
+
     const show = (visibility: string) =>
       world().patch(`/api/v1/projects/${project}`, { visibility }, { token: owner.token })
     const told = (answer: Answer) => (answer.status < 400 ? String(answer.status) : refusal(answer))

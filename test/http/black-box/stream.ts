@@ -50,6 +50,21 @@ export const stream: Group = (world) =>
       expect([head.status, head.headers.get('content-type'), head.text]).toEqual([200, 'text/event-stream', ''])
     }, 60_000)
 
+    test('is opened once by a ticket, which who may read the generation can ask for', async () => {
+      const id = await order(large)
+      const ask = (person: Person) => world().post(`${path}/${id}/stream-tickets`, undefined, { token: person.token })
+      const { status, body } = await ask(owner)
+      expect(status).toBe(201)
+      const { pathname, search } = new URL(body.url)
+      expect(pathname).toBe(target(id))
+      const live = await openEvents(world().subject.baseUrl + pathname + search)
+      await until(() => live.events.length > 0, 'the first event arrives')
+      expect(refusal(await world().get(pathname + search))).toBe('403 generation.stream_ticket_refused')
+      live.close()
+      expect(refusal(await ask(await world().register()))).toBe('404 generation.not_found')
+      await cancel(id)
+    }, 60_000)
+
     test('sends its events until the generation is cancelled', async () => {
       const id = await order(large)
       const live = await open(id)
