@@ -143,8 +143,9 @@ export const readMail = (
   }: { isDeployment: boolean; publicUrl: string | undefined; port: number; requireVerifiedEmail: boolean },
   problems: string[],
 ): MailSettings | undefined => {
-  const origin = publicUrl ?? (isDeployment ? undefined : `http://localhost:${port}`)
   const given = text('SMTP_URL') ?? (isDeployment ? undefined : 'log:')
+  const isLog = given === 'log:'
+  const origin = publicUrl ?? (isLog ? `http://localhost:${port}` : undefined)
   const links = Object.fromEntries(
     linkFlows.map((flow) => {
       const own = text(linkVariableOf(flow))
@@ -162,7 +163,6 @@ export const readMail = (
       problems.push('SMTP_URL must be set when REQUIRE_VERIFIED_EMAIL is on: addresses are verified by mail')
     return undefined
   }
-  const isLog = given === 'log:'
   const server = isLog ? undefined : readSmtpUrl(given, problems)
   if (!isLog && fromText === undefined)
     problems.push('MAIL_FROM must be set when SMTP_URL is, such as Velro <no-reply@example.com>')

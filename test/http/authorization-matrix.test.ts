@@ -6,7 +6,17 @@ import { newId } from '../../src/kit/id.ts'
 import { createDiskObjects } from '../../src/platform/disk-objects.ts'
 import { objectKey } from '../../src/platform/objects.ts'
 import { newPicture } from '../harness/pictures.ts'
-import { type Answer, type Api, api, type Person, register, type Sending, startApp, type TestApp } from '../harness.ts'
+import {
+  type Answer,
+  type Api,
+  api,
+  createMailbox,
+  type Person,
+  register,
+  type Sending,
+  startApp,
+  type TestApp,
+} from '../harness.ts'
 import { type Document, nameOf, type Route, routesOf, unknownId } from './black-box/document.ts'
 import { headOf, sendRaw } from './black-box/wire.ts'
 
@@ -156,6 +166,15 @@ const table: Record<string, readonly Entry[]> = {
   'POST /api/v1/auth/account-invitation/confirm': [
     { needs: 'nothing', ...withBody({ token: secret, new_password: 'a phrase of mine' }) },
   ],
+  'POST /api/v1/auth/verify-email': [{ needs: 'nothing', ...withBody({ email: 'x@example.com' }) }],
+  'POST /api/v1/auth/verify-email/confirm': [{ needs: 'nothing', ...withBody({ token: secret }) }],
+  'POST /api/v1/auth/password-reset': [{ needs: 'nothing', ...withBody({ email: 'x@example.com' }) }],
+  'POST /api/v1/auth/password-reset/confirm': [
+    { needs: 'nothing', ...withBody({ token: secret, new_password: 'a phrase of mine' }) },
+  ],
+  'POST /api/v1/auth/email': [{ needs: 'session', ...withBody({ email: 'x@example.com' }) }],
+  'POST /api/v1/auth/email/confirm': [{ needs: 'nothing', ...withBody({ token: secret }) }],
+  'POST /api/v1/auth/email/undo': [{ needs: 'nothing', ...withBody({ token: secret }) }],
   'POST /api/v1/auth/logout': [{ needs: 'session', endsOwnAccess: true }],
   'POST /api/v1/auth/logout-all': [{ needs: 'session', endsOwnAccess: true }],
   'GET /api/v1/auth/identity-providers': [{ needs: 'nothing' }],
@@ -549,6 +568,9 @@ const forbiddenFields: Record<string, unknown> = {
   password: 'another password',
 }
 const settableFields: Record<string, readonly string[]> = {
+  'POST /api/v1/auth/verify-email': ['email'],
+  'POST /api/v1/auth/password-reset': ['email'],
+  'POST /api/v1/auth/email': ['email'],
   'POST /api/v1/projects/{project_id}/transfer': ['owner_id'],
   'POST /api/v1/projects/{project_id}/teams': ['team_id'],
   'PATCH /api/v1/teams/{team_id}/members/{user_id}': ['role'],
@@ -659,7 +681,11 @@ describe('the authorization matrix', () => {
   }
 
   beforeAll(async () => {
-    app = await startApp({ clock, safePost: async () => ({ status: 204, retryAfter: undefined }) })
+    app = await startApp({
+      ...createMailbox().options,
+      clock,
+      safePost: async () => ({ status: 204, retryAfter: undefined }),
+    })
     client = api(app.baseUrl)
     document = (await client.get('/docs/json')).body
     const expired = await register(client)

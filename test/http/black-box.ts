@@ -16,6 +16,7 @@ import { limits } from './black-box/limits.ts'
 import { lineage } from './black-box/lineage.ts'
 import { links } from './black-box/links.ts'
 import { listing } from './black-box/listing.ts'
+import { mails } from './black-box/mails.ts'
 import { media } from './black-box/media.ts'
 import { models } from './black-box/models.ts'
 import { operating } from './black-box/operating.ts'
@@ -39,6 +40,7 @@ const groups: readonly Group[] = [
   accounts,
   sessions,
   cookies,
+  mails,
   tokens,
   identityProviders,
   projects,

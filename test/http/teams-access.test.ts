@@ -182,7 +182,12 @@ describe('an account that is being closed', () => {
       const id = await fixture.createTeam(people.owner)
       const { secret } = await fixture.invite(people.owner, id, guest.email)
       const [accepted, ended] = await Promise.all([fixture.accept(guest, secret), close(guest)])
-      expect(['200', '404 team.invitation_not_found', '401 identity.not_signed_in']).toContain(outcomeOf(accepted))
+      expect([
+        '200',
+        '404 team.invitation_not_found',
+        '410 team.invitation_gone',
+        '401 identity.not_signed_in',
+      ]).toContain(outcomeOf(accepted))
       expect(outcomeOf(ended)).toBe('204')
       expect((await fixture.membersByRole(id)).viewer).toEqual([])
     }

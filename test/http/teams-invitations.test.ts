@@ -6,6 +6,7 @@ import { outcomeOf, startTeamFixture, type TeamFixture, type TeamPeople, unknown
 
 const path = '/api/v1/teams'
 const invitationNotFound = '404 team.invitation_not_found'
+const invitationGone = '410 team.invitation_gone'
 const dayMs = 86_400_000
 
 const clock = manualClock()
@@ -77,8 +78,8 @@ describe('an invitation', () => {
       const { status, body } = await fixture.accept(guest, secret)
       expect([status, body.id, body.role, body.owner_id]).toEqual([200, id, role, people.owner.id])
       expect((await fixture.client.get(`${path}/${id}`, as(guest))).body).toEqual(body)
-      expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationNotFound)
-      expect(outcomeOf(await decline(guest, secret))).toBe(invitationNotFound)
+      expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationGone)
+      expect(outcomeOf(await decline(guest, secret))).toBe(invitationGone)
     }
     expect((await list(people.owner, id)).map(({ status }: { status: string }) => status)).toEqual(
       Array(4).fill('accepted'),
@@ -91,7 +92,7 @@ describe('an invitation', () => {
     const { secret } = await fixture.invite(people.owner, id, guest.email)
     await fixture.accept(guest, secret)
     await fixture.client.delete(`${path}/${id}/members/${guest.id}`, as(people.owner))
-    expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationGone)
     expect(await isMember(id, guest)).toBe(false)
     const again = await fixture.invite(people.owner, id, guest.email)
     expect(outcomeOf(await fixture.accept(guest, again.secret))).toBe('200')
@@ -144,8 +145,8 @@ describe('an invitation', () => {
     const { secret } = await fixture.invite(people.owner, id, guest.email)
     const declined = await decline(guest, secret)
     expect([declined.status, declined.body]).toEqual([204, undefined])
-    expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationNotFound)
-    expect(outcomeOf(await decline(guest, secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(guest, secret))).toBe(invitationGone)
+    expect(outcomeOf(await decline(guest, secret))).toBe(invitationGone)
     expect(await list(people.owner, id)).toMatchObject([{ status: 'declined' }])
     const again = await fixture.invite(people.owner, id, guest.email)
     expect(outcomeOf(await fixture.accept(guest, again.secret))).toBe('200')
@@ -160,7 +161,7 @@ describe('an invitation', () => {
     expect(outcomeOf(await cancel(people.admin, id, created.id))).toBe('204')
     expect(outcomeOf(await cancel(people.admin, id, created.id))).toBe(invitationNotFound)
     expect(outcomeOf(await cancel(people.admin, id, unknownId))).toBe(invitationNotFound)
-    expect(outcomeOf(await fixture.accept(guest, created.secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(guest, created.secret))).toBe(invitationGone)
     expect(await list(people.owner, id)).toMatchObject([{ status: 'cancelled' }])
   })
 
@@ -173,7 +174,7 @@ describe('an invitation', () => {
       { id: last.id, status: 'pending', role: 'viewer' },
       { id: first.id, status: 'cancelled', role: 'editor' },
     ])
-    expect(outcomeOf(await fixture.accept(guest, first.secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(guest, first.secret))).toBe(invitationGone)
     expect((await fixture.accept(guest, last.secret)).body.role).toBe('viewer')
   })
 
@@ -260,8 +261,8 @@ describe('after 7 days', () => {
     const [ann, ben, owner] = signedIn as [Person, Person, Person]
     expect(outcomeOf(await fixture.accept(ann, first.secret))).toBe('200')
     clock.advance(1)
-    expect(outcomeOf(await fixture.accept(ben, second.secret))).toBe(invitationNotFound)
-    expect(outcomeOf(await decline(ben, second.secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(ben, second.secret))).toBe(invitationGone)
+    expect(outcomeOf(await decline(ben, second.secret))).toBe(invitationGone)
     expect(outcomeOf(await cancel(owner, id, second.id))).toBe(invitationNotFound)
     expect(await list(owner, id, '?status=expired')).toMatchObject([{ id: second.id, status: 'expired' }])
     expect(await list(owner, id, '?status=pending')).toEqual([])
@@ -269,7 +270,7 @@ describe('after 7 days', () => {
     expect(body.pending_invitations).toBe(0)
     const again = await fixture.invite(owner, id, late.email)
     expect(await list(owner, id)).toMatchObject([{ status: 'pending' }, { status: 'expired' }, { status: 'accepted' }])
-    expect(outcomeOf(await fixture.accept(ben, second.secret))).toBe(invitationNotFound)
+    expect(outcomeOf(await fixture.accept(ben, second.secret))).toBe(invitationGone)
     expect(outcomeOf(await fixture.accept(ben, again.secret))).toBe('200')
     for (const name of Object.keys(people) as (keyof TeamPeople)[]) people[name] = await signIn(people[name])
   })
@@ -310,12 +311,12 @@ describe('an invalid secret', () => {
       expect((await close(created)).status).toBeLessThan(300)
       return created.secret as string
     }
+    const over = [
+      await secretTo((created) => cancel(people.owner, id, created.id)),
+      await secretTo((created) => decline(guest, created.secret)),
+      await secretTo(() => fixture.invite(people.owner, id, guest.email).then(() => ({ status: 200 }) as Answer)),
+    ]
     const secrets: Record<string, string> = {
-      cancelled: await secretTo((created) => cancel(people.owner, id, created.id)),
-      declined: await secretTo((created) => decline(guest, created.secret)),
-      replaced: await secretTo(() =>
-        fixture.invite(people.owner, id, guest.email).then(() => ({ status: 200 }) as Answer),
-      ),
       'never issued': randomBytes(32).toString('base64url'),
       'not canonical': `${'A'.repeat(42)}B`,
     }
@@ -328,13 +329,18 @@ describe('an invalid secret', () => {
     const used = await fixture.createTeamOf(people)
     const usedUp = await fixture.invite(people.owner, used, guest.email)
     await fixture.accept(guest, usedUp.secret)
-    secrets['used'] = usedUp.secret
+    over.push(usedUp.secret)
     const open = await fixture.invite(people.owner, id, guest.email)
 
     const before = [await fixture.storedTeam(id), await fixture.storedTeam(fullTeam), await fixture.storedTeam(used)]
     for (const action of ['accept', 'decline']) {
       const answers = new Set<string>()
       for (const secret of Object.values(secrets)) answers.add(await bytesOf(action, guest, secret))
+      // The invited person learns that an invitation is over; others do not.
+      for (const secret of over) {
+        expect(await bytesOf(action, guest, secret)).toContain('team.invitation_gone')
+        answers.add(await bytesOf(action, thief, secret))
+      }
       // A valid secret presented by the inviter, a member and a thief. The thief does not learn that a team is full.
       for (const caller of [people.owner, people.viewer, thief]) {
         for (const { secret } of [open, toFull]) answers.add(await bytesOf(action, caller, secret))

@@ -109,6 +109,7 @@ export const createConfirmations = ({
       await tokens.revoke(tx, id, sentToMailbox)
       // Of several changes the first one is undone by its own link: later ones may be those of an intruder.
       await tokens.revokeIssuedSince(tx, id, ['email_undo'], subject.createdAt)
+      // The reservation of the address lasts as long as the token.
       await store.setEmail(tx, id, email, now())
       await store.release(tx, email, id)
       await sessions.endAll(tx, id, 'ended_by_user')

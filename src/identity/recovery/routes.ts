@@ -166,7 +166,7 @@ export const recoveryRoutes = ({ identity, guard, addressOf }: Dependencies) =>
           {
             summary: 'Undo a change of the address, and end every session of the account',
             ...open,
-            errors: [...tokenErrors, 'identity.email_taken'],
+            errors: tokenErrors,
           },
         ),
       },

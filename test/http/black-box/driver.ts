@@ -32,6 +32,7 @@ const highFigures = Object.fromEntries([
 export const blackBoxEnvironment: Readonly<Record<string, string>> = {
   LIMITS: 'on',
   ...Object.fromEntries(Object.entries(highFigures).map(([name, figure]) => [name, String(figure)])),
+  SMTP_URL: 'log:',
   WEBHOOK_INTERNAL_HOSTS: receiverPorts.map((port) => `127.0.0.1:${port}`).join(','),
   CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
 }

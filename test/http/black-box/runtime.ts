@@ -12,7 +12,7 @@ const createBackDoor = (connection: TestConnection) => {
       const tables = await sql<{ name: string }[]>`
         select tablename as name from pg_tables where schemaname = 'public'
            and tablename not in ('access_events', 'generation_jobs', 'media', 'media_claims', 'media_objects',
-                                 'media_orphans', 'account_usage', 'credit_ledger', 'view_refreshes', 'access_heat') order by 1`
+                                 'media_orphans', 'outbound_tasks', 'one_time_tokens', 'mail_counts', 'account_usage', 'credit_ledger', 'view_refreshes', 'access_heat') order by 1`
       const counts = tables.map(async ({ name }) => {
         const [row] = await sql<{ rows: number }[]>`select count(*)::int as rows from ${sql(name)}`
         return [name, row?.rows ?? 0] as const

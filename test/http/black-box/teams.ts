@@ -147,7 +147,8 @@ export const teams: Group = (world) =>
         }
       }
       expect((await accept(guest, secret)).body).toMatchObject({ id: team, role: 'editor' })
-      expect(refusal(await accept(guest, secret))).toBe('404 team.invitation_not_found')
+      for (const present of [accept, decline])
+        expect(refusal(await present(guest, secret))).toBe('410 team.invitation_gone')
       const again = await post(owner, '/invitations', { email: guest.email, role: 'viewer' })
       expect(refusal(again)).toBe('409 team.already_member')
       expect((await remove(admin, `/members/${guest.id}`)).status).toBe(204)
@@ -158,11 +159,11 @@ export const teams: Group = (world) =>
     test('an invitation that was cancelled or superseded is not valid', async () => {
       const guest = await world().register()
       const [first, second] = [await invite(owner, guest.email), await invite(owner, guest.email, 'admin')]
-      expect(refusal(await accept(guest, first.secret))).toBe('404 team.invitation_not_found')
+      expect(refusal(await accept(guest, first.secret))).toBe('410 team.invitation_gone')
       expect(refusal(await remove(admin, `/invitations/${second.id}`))).toBe('403 team.role_too_low')
       expect((await remove(owner, `/invitations/${second.id}`)).status).toBe(204)
       expect(refusal(await remove(owner, `/invitations/${second.id}`))).toBe('404 team.invitation_not_found')
-      expect(refusal(await accept(guest, second.secret))).toBe('404 team.invitation_not_found')
+      expect(refusal(await accept(guest, second.secret))).toBe('410 team.invitation_gone')
     })
 
     test('a member changes roles below its own, and a member who leaves loses access at once', async () => {
