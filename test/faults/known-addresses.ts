@@ -10,7 +10,7 @@ import { median } from './support.ts'
 /**
  * `bun test/faults/known-addresses.ts [--pairs N] [--only NAME]` asks, for each flow that takes an e-mail address, with the address of an
  * account and with one that has none, in interleaved pairs. It prints how long both take and how likely their difference is where
- * both take equally long (Mann-Whitney U test), and exits with 1 where a flow tells them apart: `p` of at most 0.01.
+ * both take equally long (Mann-Whitney U test), and exits with 1 where they differ: `p` of at most 0.01.
  */
 const { values: options } = parseArgs({
   args: process.argv.slice(2),
@@ -53,7 +53,7 @@ const [caller = ''] = await createAccounts(1)
 const signedIn = await client.post('/api/v1/auth/login', { email: caller, password })
 const token: string = signedIn.body.access_token
 
-/** What is sent with an address, and the status of the answer. */
+/** The request that carries an address, and the status of its answer. */
 const flows: Readonly<Record<string, { status: number; ask: (email: string) => Promise<Answer> }>> = {
   'sign in': {
     status: 401,
@@ -73,7 +73,7 @@ const timed = async ({ status, ask }: (typeof flows)[string], email: string): Pr
   return tookMs
 }
 
-let told = 0
+let distinguishable = 0
 for (const [name, flow] of Object.entries(flows).filter(([each]) => each.includes(options.only))) {
   const samples = { known: [] as number[], unknown: [] as number[] }
   for (const [index, email] of known.entries()) {
@@ -90,12 +90,12 @@ for (const [name, flow] of Object.entries(flows).filter(([each]) => each.include
   await app.services.outbound.drain()
   const { u, p } = mannWhitney(samples.known, samples.unknown)
   const differs = p <= 0.01
-  if (differs) told += 1
+  if (differs) distinguishable += 1
   const [first, second] = [median(samples.known), median(samples.unknown)]
   console.log(
-    `${name.padEnd(24)} known ${first.toFixed(3)} ms, unknown ${second.toFixed(3)} ms, U ${u}, p ${p.toFixed(3)}${differs ? ': told apart' : ''}`,
+    `${name.padEnd(24)} known ${first.toFixed(3)} ms, unknown ${second.toFixed(3)} ms, U ${u}, p ${p.toFixed(3)}${differs ? ': distinguishable' : ''}`,
   )
 }
 await sql.end()
 await app.close()
-process.exit(told === 0 ? 0 : 1)
+process.exit(distinguishable === 0 ? 0 : 1)

@@ -21,12 +21,12 @@ const passwordFields = () =>
   pages.flatMap((page) => page.match(/<input\b[^>]*>/g) ?? []).filter((field) => /name="(?:new_)?password"/.test(field))
 
 describe('a field for a password on a page of the service', () => {
-  test('masks what is typed', () => {
+  test('masks its input', () => {
     expect(passwordFields().length).toBeGreaterThan(1)
     for (const field of passwordFields()) expect(field).toContain('type="password"')
   })
 
-  test('is filled by password managers, and takes what is pasted', () => {
+  test('works with password managers and with pasted text', () => {
     for (const field of passwordFields()) {
       expect(field).toMatch(/autocomplete="(?:new|current)-password"/)
       expect(field).not.toMatch(/readonly|disabled|onpaste|maxlength="\d{1,2}"/)
@@ -35,7 +35,7 @@ describe('a field for a password on a page of the service', () => {
   })
 })
 
-test('no page of the service keeps a session: the one that signs in logs out at once, whatever happened between', () => {
+test('no page of the service keeps a session: the one that signs in logs out at once, also after a failure', () => {
   const signIns = script.match(/\/api\/v1\/auth\/(?:login|register|refresh)/g) ?? []
   expect(signIns).toHaveLength(1)
   expect(script).toMatch(/auth\/login[\s\S]*?try \{[\s\S]*?\} finally \{[^}]*\/api\/v1\/auth\/logout/)
