@@ -310,6 +310,19 @@ AS $function$
 $function$;
 comment on function event_payload(id bigint, writer text, event_position bigint, keys text[]) is 'The notification of an invalidation event.';
 
+CREATE OR REPLACE FUNCTION public.forget_factors_of_user()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  delete from recovery_codes where user_id = new.id;
+  delete from totp_factors where user_id = new.id;
+  delete from passkeys where user_id = new.id;
+  return null;
+end $function$;
+comment on function forget_factors_of_user() is 'Deletes the second factors of an account that was closed.';
+
 CREATE OR REPLACE FUNCTION public.give_turn()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -364,6 +377,19 @@ begin
   return null;
 end $function$;
 comment on function keep_credit_balance() is 'Updates the balance after an entry was inserted; refuses two entries of one user in one statement.';
+
+CREATE OR REPLACE FUNCTION public.lacks_required_factor(team uuid, person uuid)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+BEGIN ATOMIC
+ SELECT (EXISTS ( SELECT
+            FROM teams t
+           WHERE ((t.id = lacks_required_factor.team) AND t.requires_second_factor AND (NOT ( SELECT u.second_factor
+                    FROM users u
+                   WHERE (u.id = lacks_required_factor.person)))))) AS "exists";
+END;
+comment on function lacks_required_factor(team uuid, person uuid) is 'Whether a team requires a second factor that this user does not have.';
 
 CREATE OR REPLACE FUNCTION public.list_changed_generation()
  RETURNS trigger
@@ -784,9 +810,11 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('profile:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.email, a.display_name, a.role, a.plan, a.status, a.created_at, a.email_verified_at is null, a.updated_at)
+     where (a.email, a.display_name, a.role, a.plan, a.status, a.created_at, a.email_verified_at is null, a.second_factor,
+            a.updated_at)
            is distinct from
-           (b.email, b.display_name, b.role, b.plan, b.status, b.created_at, b.email_verified_at is null, b.updated_at)));
+           (b.email, b.display_name, b.role, b.plan, b.status, b.created_at, b.email_verified_at is null, b.second_factor,
+            b.updated_at)));
   return null;
 end $function$;
 comment on function note_changed_profiles() is 'Records profile:<id> for each account of which something changed that its owner is shown.';
@@ -827,11 +855,12 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at))
-           is distinct from (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at))));
+     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at))
+           is distinct from
+           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at))));
   return null;
 end $function$;
-comment on function note_changed_sessions() is 'Records session:<id> for each session whose user, end or expiry changed.';
+comment on function note_changed_sessions() is 'Records session:<id> for each session whose user, end, expiry or time of authentication changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_users()
  RETURNS trigger
@@ -1077,6 +1106,46 @@ begin
 end $function$;
 comment on function project_access_on_project() is 'Recomputes the access to a project that is new or whose owner or visibility changed; locks its teams.';
 
+CREATE OR REPLACE FUNCTION public.project_access_on_requirement()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  granted uuid[];
+begin
+  perform require_read_committed();
+  granted := array(select project_id from project_grants where team_id = new.id);
+  perform lock_projects_and_teams(granted, array[new.id]);
+  perform refresh_project_access(granted);
+  return null;
+end $function$;
+comment on function project_access_on_requirement() is 'Recomputes the access to the projects of a team that begins or ceases to require a second factor.';
+
+CREATE OR REPLACE FUNCTION public.project_access_on_second_factor()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  granted uuid[];
+begin
+  perform require_read_committed();
+  perform from users where id = new.id for update;
+  perform lock_teams_of_member(new.id, false);
+  granted := array(
+    select distinct g.project_id
+      from team_members m
+      join teams t on t.id = m.team_id and t.requires_second_factor
+      join project_grants g on g.team_id = m.team_id
+     where m.user_id = new.id);
+  if granted = '{}' then return null; end if;
+  perform lock_access_of_users(array[new.id]);
+  perform refresh_project_access_of(new.id, granted);
+  return null;
+end $function$;
+comment on function project_access_on_second_factor() is 'Recomputes the access of a user who got the first second factor or lost the last one, through teams that require one.';
+
 CREATE OR REPLACE FUNCTION public.project_access_on_truncate()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1321,6 +1390,23 @@ begin
   perform set_config('velro.computes_access', '', true);
 end $function$;
 comment on function refresh_project_access_of(person uuid, refreshed uuid[]) is 'Recomputes project_access for one user on the given projects; the caller has locked the team and the user.';
+
+CREATE OR REPLACE FUNCTION public.refresh_second_factor()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  person uuid := coalesce(new.user_id, old.user_id);
+  enrolled boolean;
+begin
+  perform from users where id = person for update;
+  enrolled := exists (select from totp_factors where user_id = person and confirmed_at is not null)
+           or exists (select from passkeys where user_id = person);
+  update users set second_factor = enrolled where id = person and second_factor <> enrolled;
+  return null;
+end $function$;
+comment on function refresh_second_factor() is 'Keeps users.second_factor when an authenticator app or a passkey is added or removed; locks the account.';
 
 CREATE OR REPLACE FUNCTION public.refuse_change()
  RETURNS trigger
@@ -2281,6 +2367,33 @@ comment on column outbound_tasks.run_at is 'When it is due. A worker that leases
 comment on column outbound_tasks.attempt is 'Fencing token: a worker may finish only the attempt that it leased.';
 comment on column outbound_tasks.failures is 'Attempts that failed. One whose lease expired does not count.';
 
+create table passkeys (
+  id uuid not null,
+  user_id uuid not null,
+  credential_id bytea not null,
+  public_key bytea not null,
+  counter bigint not null,
+  transports text[] not null,
+  backup_eligible boolean not null,
+  backed_up boolean not null,
+  name text not null,
+  created_at timestamp with time zone not null,
+  last_used_at timestamp with time zone,
+  constraint passkeys_pkey PRIMARY KEY (id),
+  constraint passkeys__credential_id UNIQUE (credential_id),
+  constraint passkeys_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint passkeys__counter CHECK ((counter >= 0)),
+  constraint passkeys__credential_id_length CHECK (((length(credential_id) >= 1) AND (length(credential_id) <= 1023))),
+  constraint passkeys__public_key_length CHECK (((length(public_key) >= 1) AND (length(public_key) <= 2048)))
+);
+CREATE INDEX passkeys__user_id ON public.passkeys USING btree (user_id);
+CREATE TRIGGER second_factor_by_passkey AFTER INSERT OR DELETE OR UPDATE OF user_id ON public.passkeys FOR EACH ROW EXECUTE FUNCTION refresh_second_factor();
+comment on table passkeys is 'Passkeys of accounts (Web Authentication, Level 3). They hold no secret.';
+comment on column passkeys.public_key is 'COSE key.';
+comment on column passkeys.counter is 'Of the last accepted signature; 0 where the authenticator does not count.';
+comment on column passkeys.backup_eligible is 'Whether it may be copied to other devices of its owner.';
+comment on column passkeys.backed_up is 'Whether it was, as of its last use.';
+
 create table pending_welcomes (
   user_id uuid not null,
   network text not null,
@@ -2377,6 +2490,17 @@ CREATE TRIGGER given_statement BEFORE INSERT ON public.public_generations FOR EA
 comment on table public_generations is 'The generations of public projects, maintained by triggers in the transaction of each change. No foreign keys, because their locks would break the lock order.';
 comment on column public_generations.project_id is 'Included in the index, so a list reads only the index.';
 
+create table recovery_codes (
+  user_id uuid not null,
+  code_hash bytea not null,
+  created_at timestamp with time zone not null,
+  constraint recovery_codes_pkey PRIMARY KEY (user_id, code_hash),
+  constraint recovery_codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint recovery_codes__code_hash_length CHECK ((length(code_hash) = 32))
+);
+comment on table recovery_codes is 'Unused recovery codes. Each stands in for a second factor once; then its row is deleted.';
+comment on column recovery_codes.code_hash is 'SHA-256 of the account and of 120 random bits.';
+
 create table redis_registrations (
   instance text not null,
   server text,
@@ -2471,6 +2595,7 @@ create table sessions (
   expires_at timestamp with time zone not null,
   ended_at timestamp with time zone,
   end_reason text,
+  authenticated_at timestamp with time zone,
   constraint sessions_pkey PRIMARY KEY (id),
   constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
   constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'ended_by_operator'::text, 'password_changed'::text, 'password_reset'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text, 'replaced'::text]))),
@@ -2488,6 +2613,7 @@ comment on table sessions is 'One row for each sign-in: a family of refresh toke
 comment on column sessions.idle_expires_at is 'When the session ends unless a refresh token is used before.';
 comment on column sessions.expires_at is 'When the session ends at the latest.';
 comment on column sessions.ended_at is 'When the session was ended before its expiry, for end_reason.';
+comment on column sessions.authenticated_at is 'When its person last authenticated again, as sensitive changes require. Null: not since it was opened.';
 
 create table share_links (
   id uuid not null,
@@ -2597,12 +2723,40 @@ create table teams (
   max_members integer default 50 not null,
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
+  requires_second_factor boolean default false not null,
   constraint teams_pkey PRIMARY KEY (id),
   constraint teams__description_length CHECK ((length(description) <= 4000)),
   constraint teams__max_members CHECK (((max_members >= 1) AND (max_members <= 10000))),
   constraint teams__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200)))
 );
+CREATE TRIGGER project_access_by_requirement AFTER UPDATE OF requires_second_factor ON public.teams FOR EACH ROW WHEN ((old.requires_second_factor <> new.requires_second_factor)) EXECUTE FUNCTION project_access_on_requirement();
 comment on table teams is 'Teams. Each has exactly one member with the role owner.';
+comment on column teams.requires_second_factor is 'Whether members without a second factor have no access through the team.';
+
+create table totp_factors (
+  user_id uuid not null,
+  sealed_secret bytea not null,
+  last_step bigint default 0 not null,
+  created_at timestamp with time zone not null,
+  confirmed_at timestamp with time zone,
+  constraint totp_factors_pkey PRIMARY KEY (user_id),
+  constraint totp_factors_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint totp_factors__last_step CHECK ((last_step >= 0))
+);
+CREATE TRIGGER second_factor_by_totp AFTER INSERT OR DELETE OR UPDATE OF user_id, confirmed_at ON public.totp_factors FOR EACH ROW EXECUTE FUNCTION refresh_second_factor();
+comment on table totp_factors is 'Authenticator apps of accounts (RFC 6238).';
+comment on column totp_factors.sealed_secret is 'Encrypted under a key derived from SECRET, for this account alone.';
+comment on column totp_factors.last_step is 'The time step of the last accepted code: it and those before are refused.';
+comment on column totp_factors.confirmed_at is 'Null until a first code has shown that the app works. Until then it is no factor.';
+
+create table used_challenges (
+  challenge_hash bytea not null,
+  expires_at timestamp with time zone not null,
+  constraint used_challenges_pkey PRIMARY KEY (challenge_hash),
+  constraint used_challenges__challenge_hash_length CHECK ((length(challenge_hash) = 32))
+);
+CREATE INDEX used_challenges__expires_at ON public.used_challenges USING btree (expires_at);
+comment on table used_challenges is 'Tokens and challenges of sign-ins that were used and have not expired yet. Each is good for one use.';
 
 create table used_stream_tickets (
   id uuid not null,
@@ -2625,6 +2779,7 @@ create table users (
   updated_at timestamp with time zone default now() not null,
   limits jsonb,
   email_verified_at timestamp with time zone,
+  second_factor boolean default false not null,
   constraint users_pkey PRIMARY KEY (id),
   constraint users__email UNIQUE (email),
   constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status <> 'deleted'::text) OR (password_hash IS NULL)))),
@@ -2636,7 +2791,9 @@ create table users (
 );
 CREATE INDEX users__status ON public.users USING btree (status, id);
 CREATE INDEX users__unicode_domain ON public.users USING btree (id) WHERE (octet_length(split_part(email, '@'::text, 2)) <> char_length(split_part(email, '@'::text, 2)));
+CREATE TRIGGER factors_of_closed_account AFTER UPDATE OF status ON public.users FOR EACH ROW WHEN (((new.status = 'deleted'::text) AND (old.status <> 'deleted'::text))) EXECUTE FUNCTION forget_factors_of_user();
 CREATE TRIGGER pass_teams AFTER UPDATE OF status ON public.users FOR EACH ROW WHEN (((old.status IS DISTINCT FROM new.status) AND (new.status <> 'active'::text))) EXECUTE FUNCTION pass_teams_of_user();
+CREATE TRIGGER project_access_by_second_factor AFTER UPDATE OF second_factor ON public.users FOR EACH ROW WHEN ((old.second_factor <> new.second_factor)) EXECUTE FUNCTION project_access_on_second_factor();
 CREATE TRIGGER touched_by_delete AFTER DELETE ON public.users REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('account');
 CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.users FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
 CREATE TRIGGER touched_by_update AFTER UPDATE ON public.users REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_users();
@@ -2650,6 +2807,7 @@ comment on column users.password_hash is 'Argon2id, or the hash of another syste
 comment on column users.role is 'admin: an operator of the platform. It gives no access to content.';
 comment on column users.limits is 'Budgets per minute and quotas of this account by name, as in src/limits/policy.ts; null: those of its plan.';
 comment on column users.email_verified_at is 'When the e-mail address was verified. Null: it is not.';
+comment on column users.second_factor is 'Whether the account has a confirmed authenticator app or a passkey. Triggers keep it.';
 
 create table view_refreshes (
   view text not null,
@@ -2858,14 +3016,18 @@ create view project_access_expected as
             g.project_id,
             (role.actions & level.actions),
             false
-           FROM ((((project_grants g
+           FROM (((((project_grants g
              JOIN projects p ON (((p.id = g.project_id) AND (p.visibility <> 'private'::text))))
+             JOIN teams t ON ((t.id = g.team_id)))
              JOIN team_members m ON ((m.team_id = g.team_id)))
              JOIN access_rules role ON (((role.kind = 'role'::text) AND (role.name = m.role))))
-             JOIN access_rules level ON (((level.kind = 'access_level'::text) AND (level.name = g.access_level))))) sources
+             JOIN access_rules level ON (((level.kind = 'access_level'::text) AND (level.name = g.access_level))))
+          WHERE ((NOT t.requires_second_factor) OR ( SELECT u.second_factor
+                   FROM users u
+                  WHERE (u.id = m.user_id)))) sources
   WHERE (actions > 0)
   GROUP BY user_id, project_id;
-comment on view project_access_expected is 'Effective access computed from projects, grants, members and access_rules: the rows that project_access must hold.';
+comment on view project_access_expected is 'Effective access computed from projects, grants, members, second factors and access_rules: the rows that project_access must hold.';
 
 create view public_generations_expected as
  SELECT g.id,

@@ -49,6 +49,10 @@ export type Config = {
   readonly identityProviders: readonly IdentityProviderSettings[]
   /** `none`: pages of another site may use the cookies of a session too, where their origin is named in `corsOrigins`. */
   readonly cookieSameSite: SameSite
+  /** Undefined: there are no passkeys. */
+  readonly passkeys: PasskeyConfig | undefined
+  /** Name of the service in authenticator apps and passkey dialogs. */
+  readonly serviceName: string
   readonly authzenAliases: readonly AuthzenAlias[]
   /** Addresses and ranges of the proxies whose `X-Forwarded-For` is trusted, or one number: how many every request passes. */
   readonly trustedProxies: readonly string[]
@@ -122,6 +126,9 @@ export type S3Config = {
   readonly secretAccessKey: string
 }
 
+/** The domain that passkeys are bound to, and the origins of the pages that may use them. */
+export type PasskeyConfig = { readonly id: string; readonly origins: readonly string[] }
+
 /** A type and an id of AuthZEN requests that stand for a user or a resource here. */
 export type AuthzenAlias = {
   readonly type: string
@@ -164,6 +171,8 @@ const isOrigin = (text: string) => {
     return false
   }
 }
+
+const originExample = 'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost'
 
 const isWebOrigin = (text: string) => isOrigin(text) && /^https?:/.test(text)
 
@@ -300,6 +309,43 @@ const readSignInElsewhere = (
   return { returnTo, identityProviders: readIdentityProviders(variables, { publicUrl, returnTo }, problems) }
 }
 
+/** Whether pages of an origin may use passkeys of a domain: browsers demand https, except on localhost. */
+const isOriginOf = (domain: string, origin: string): boolean => {
+  if (!isWebOrigin(origin) || origin.includes('*')) return false
+  const { protocol, hostname } = new URL(origin)
+  const isSecure = protocol === 'https:' || hostname === 'localhost' || hostname.endsWith('.localhost')
+  return isSecure && (hostname === domain || hostname.endsWith(`.${domain}`))
+}
+
+/**
+ * Undefined: no domain is configured. `preset` is the domain where none is given. Without PASSKEY_ORIGINS, pages may use passkeys
+ * at the origin of the domain itself, and at those of `corsOrigins` that belong to it.
+ */
+const readPasskeys = (
+  text: (name: string) => string | undefined,
+  { preset, corsOrigins, port }: { preset: string | undefined; corsOrigins: readonly string[]; port: number },
+  problems: string[],
+): PasskeyConfig | undefined => {
+  const items = (text('PASSKEY_ORIGINS') ?? '').split(',').map((item) => item.trim())
+  const given = items.filter((item) => item !== '')
+  const id = text('PASSKEY_DOMAIN') ?? preset
+  if (id === undefined) {
+    if (given.length > 0) problems.push('PASSKEY_DOMAIN must be set too, because PASSKEY_ORIGINS is')
+    return undefined
+  }
+  if (id !== 'localhost' && !isHostName(id)) {
+    problems.push('PASSKEY_DOMAIN must be a domain such as example.com, in lower case, or localhost')
+    return undefined
+  }
+  for (const origin of given.filter((item) => !isOriginOf(id, item)))
+    problems.push(
+      `PASSKEY_ORIGINS holds "${origin}", which is not an origin such as https://app.${id}, without a slash at its end`,
+    )
+  const own = id === 'localhost' ? `http://localhost:${port}` : `https://${id}`
+  const origins = given.length > 0 ? given : [own, ...corsOrigins.filter((origin) => isOriginOf(id, origin))]
+  return Object.freeze({ id, origins: Object.freeze([...new Set(origins)]) })
+}
+
 /** A misspelt figure would silently leave its default in force. */
 const checkFigures = (env: Environment, problems: string[], notes: string[]): void => {
   const { misspelt, foreign } = checkVariables(Object.keys(env).filter((name) => env[name]?.trim()))
@@ -406,11 +452,7 @@ export const parseConfig = (env: Environment): Config => {
     problems.push('ADMIN_EMAIL must be an e-mail address')
   }
 
-  const corsOrigins = list(
-    'CORS_ORIGINS',
-    isOriginPattern,
-    'an origin such as https://app.example.com, https://*.example.com or capacitor://localhost',
-  )
+  const corsOrigins = list('CORS_ORIGINS', isOriginPattern, originExample)
   const cookieSameSite = oneOf('COOKIE_SAME_SITE', sameSites, 'lax')
   if (cookieSameSite === 'none' && namedOrigins(corsOrigins).size === 0)
     problems.push('COOKIE_SAME_SITE can only be none where CORS_ORIGINS names an origin without a wildcard')
@@ -445,9 +487,15 @@ export const parseConfig = (env: Environment): Config => {
     issuer: text('TOKEN_ISSUER') ?? 'velro',
     audience: text('TOKEN_AUDIENCE') ?? 'velro',
     publicUrl,
-    ...readSignInElsewhere(text, list, publicUrl, problems),
     corsOrigins,
     cookieSameSite,
+    passkeys: readPasskeys(
+      text,
+      { preset: databaseUrl === undefined ? 'localhost' : undefined, corsOrigins, port },
+      problems,
+    ),
+    ...readSignInElsewhere(text, list, publicUrl, problems),
+    serviceName: text('SERVICE_NAME') ?? 'Velro',
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),

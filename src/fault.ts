@@ -101,6 +101,27 @@ export const catalogue = {
   },
   'identity.credentials_wrong': { status: 401, message: 'The e-mail address or the password is wrong' },
   'identity.password_wrong': { status: 403, message: 'The current password is wrong' },
+  'identity.password_missing': {
+    status: 403,
+    message: 'Authenticating again requires the password, or a passkey',
+  },
+  'identity.second_factor_missing': {
+    status: 403,
+    message: 'This account has a second factor; present it too: a code, a recovery code or a passkey',
+  },
+  'identity.second_factor_wrong': {
+    status: 403,
+    message: 'The code, the recovery code or the passkey is wrong, or was used before',
+  },
+  'identity.sign_in_expired': {
+    status: 401,
+    message: 'This sign-in was completed, or began more than {max_age_seconds} seconds ago; sign in again',
+    extensions: { max_age_seconds: 'How long after its first step a sign-in can be completed, in seconds' },
+  },
+  'identity.last_way_in': {
+    status: 409,
+    message: 'Without this the account could not be signed in to any more; set a password or add another passkey first',
+  },
   'identity.account_suspended': { status: 403, message: 'This account is suspended' },
   'identity.refresh_token_invalid': { status: 401, message: 'The refresh token is not valid; sign in again' },
   'identity.email_taken': { status: 409, message: 'An account with this e-mail address already exists' },
@@ -188,6 +209,29 @@ export const catalogue = {
       },
     },
   },
+  'second_factor.none': {
+    status: 409,
+    message: 'The account has no second factor; set up an authenticator app or a passkey first',
+  },
+  'totp.already_enabled': { status: 409, message: 'An authenticator app is set up already; remove it first' },
+  'totp.not_started': { status: 409, message: 'Start the set-up of the authenticator app first' },
+  'totp.not_found': { status: 404, message: 'No authenticator app is set up' },
+  'passkey.refused': { status: 401, message: 'This passkey is not known here, or its response is not valid' },
+  'passkey.response_invalid': {
+    status: 400,
+    message: 'The response of the authenticator is not valid, or answers other options than the latest ones',
+  },
+  'passkey.not_found': { status: 404, message: 'The passkey does not exist' },
+  'passkey.known': { status: 409, message: 'This passkey is registered already' },
+  'passkey.too_many': {
+    status: 409,
+    message: 'The account already has {limit} passkeys; remove one first',
+    extensions: { limit: 'Passkeys that an account may have' },
+  },
+  'passkey.not_configured': {
+    status: 503,
+    message: 'Passkeys are not set up on this deployment: its operator has to set PASSKEY_DOMAIN',
+  },
   'user.not_found': { status: 404, message: 'The account does not exist or is deleted' },
   'user.deleted': { status: 409, message: 'The account is deleted and cannot be changed' },
   'user.suspended': { status: 409, message: 'The account is suspended; lift the suspension first' },
@@ -198,6 +242,12 @@ export const catalogue = {
   'user.own_account': {
     status: 409,
     message: 'Operators cannot suspend or demote their own account; ask another operator',
+  },
+  'session.reauthentication_required': {
+    status: 401,
+    message:
+      'This change requires that you signed in or authenticated again within the last {max_age_seconds} seconds; see POST /api/v1/auth/reauthenticate',
+    extensions: { max_age_seconds: 'How long after an authentication such a change is accepted, in seconds' },
   },
   'session.not_found': { status: 404, message: 'The session does not exist or has ended' },
 
@@ -270,6 +320,10 @@ export const catalogue = {
     status: 409,
     message: 'The team has {members} members; max_members cannot be lower than that',
     extensions: { members: 'Members that the team has' },
+  },
+  'team.second_factor_required': {
+    status: 403,
+    message: 'This team requires that its members have a second factor; set one up first',
   },
   'team.owner_cannot_leave': {
     status: 409,

@@ -32,7 +32,8 @@ const accountCalls = /### An account and its data[\s\S]*?```sh\n([\s\S]*?)```[\s
 )
 const webhookCalls =
   /### Events for a service of your own[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
-const parts = [firstCalls, accountCalls, webhookCalls]
+const factorCalls = /### Second factors[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)
+const parts = [firstCalls, accountCalls, webhookCalls, factorCalls]
 const commands = parts.map((part) => part?.[1] ?? '').join('')
 const output = parts.map((part) => part?.[2] ?? '').join('')
 

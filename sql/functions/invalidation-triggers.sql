@@ -19,9 +19,11 @@ create or replace function note_changed_profiles() returns trigger language plpg
 begin
   perform note_touched((
     select string_agg(concat('profile:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.email, a.display_name, a.role, a.plan, a.status, a.created_at, a.email_verified_at is null, a.updated_at)
+     where (a.email, a.display_name, a.role, a.plan, a.status, a.created_at, a.email_verified_at is null, a.second_factor,
+            a.updated_at)
            is distinct from
-           (b.email, b.display_name, b.role, b.plan, b.status, b.created_at, b.email_verified_at is null, b.updated_at)));
+           (b.email, b.display_name, b.role, b.plan, b.status, b.created_at, b.email_verified_at is null, b.second_factor,
+            b.updated_at)));
   return null;
 end $$;
 comment on function note_changed_profiles() is
@@ -31,12 +33,13 @@ create or replace function note_changed_sessions() returns trigger language plpg
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at))
-           is distinct from (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at))));
+     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at))
+           is distinct from
+           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at))));
   return null;
 end $$;
 comment on function note_changed_sessions() is
-  'Records session:<id> for each session whose user, end or expiry changed.';
+  'Records session:<id> for each session whose user, end, expiry or time of authentication changed.';
 
 create or replace function note_removed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin

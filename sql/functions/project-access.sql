@@ -8,6 +8,8 @@
 --   a project      locks its row, its access (an advisory lock), and the rows of all teams with a grant on it,
 --   a grant        locks the same and the row of its team,
 --   a membership   locks the row of the team, then the user (an advisory lock),
+--   the second factor of a user   locks the account, the rows of all its teams, then the user (an advisory lock),
+--   whether a team requires one   locks as its removal does: the projects granted to it, and all their teams,
 -- and recomputes with a statement that starts after the locks are held. The second of two transactions therefore sees the
 -- changes of the first. The order of locks is: project rows, their advisory locks, team rows, users; each by id. The advisory
 -- lock of a project keeps out writes that were decided by the access to it (decision-locks.sql).
@@ -22,14 +24,16 @@ create or replace view project_access_expected as
       select m.user_id, g.project_id, role.actions & level.actions, false
         from project_grants g
         join projects p on p.id = g.project_id and p.visibility <> 'private'
+        join teams t on t.id = g.team_id
         join team_members m on m.team_id = g.team_id
         join access_rules role on role.kind = 'role' and role.name = m.role
         join access_rules level on level.kind = 'access_level' and level.name = g.access_level
+       where not t.requires_second_factor or (select u.second_factor from users u where u.id = m.user_id)
     ) sources
    where actions > 0
    group by user_id, project_id;
 comment on view project_access_expected is
-  'Effective access computed from projects, grants, members and access_rules: the rows that project_access must hold.';
+  'Effective access computed from projects, grants, members, second factors and access_rules: the rows that project_access must hold.';
 
 create or replace view project_access_difference as
   select user_id, project_id, actual.actions as actual, expected.actions as expected

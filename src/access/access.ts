@@ -131,11 +131,12 @@ export const createAccess = ({
   const decisionFacts = createDecisionFacts({ facts: factCache, decisionCounters, onDecision })
   const requireSignedIn = (claims: Claims, principal: PrincipalFacts): Caller => {
     const { userId, sessionId } = claims
-    const { account } = principal
-    if (account === undefined || !isSignedIn(claims, principal, clock.now())) {
+    const { account, session } = principal
+    if (account === undefined || session === undefined || !isSignedIn(claims, principal, clock.now())) {
       throw new Fault('identity.not_signed_in', { detail: { sessionId } })
     }
-    return { userId, sessionId, role: account.role, plan: account.plan, limits: account.limits }
+    const { authenticatedAtMs } = session
+    return { userId, sessionId, role: account.role, plan: account.plan, limits: account.limits, authenticatedAtMs }
   }
 
   const authenticateFromMemory = (claims: Claims): Caller | undefined => {

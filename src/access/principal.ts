@@ -10,6 +10,8 @@ export type Caller = {
   readonly plan: Plan
   /** Figures that an operator set for the account. */
   readonly limits: AccountLimits | null
+  /** When the person last proved who they are in this session: signed in, or authenticated again. */
+  readonly authenticatedAtMs: number
   /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
   /** The service that acts for this person. */

@@ -81,7 +81,8 @@ export const createServiceChecks = ({
       if (account?.status !== 'active' || !isVerified)
         throw new Fault('service_key.user_not_active', { detail: { keyId: service.keyId, userId } })
       const { role, plan, limits } = account
-      return { userId, sessionId: service.keyId, role, plan, limits, service }
+      const authenticatedAtMs = Number.NEGATIVE_INFINITY
+      return { userId, sessionId: service.keyId, role, plan, limits, authenticatedAtMs, service }
     },
   }
 }

@@ -30,7 +30,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
         return status(201, grant)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { body: model.newGrant },
           { 201: model.grant },
@@ -39,7 +39,7 @@ export const creditRoutes = ({ credits, guard }: { credits: Credits; guard: Guar
             tags,
             idempotent: true,
             unlocated: true,
-            errors: ['access.admins_only', 'user.not_found'],
+            errors: ['access.admins_only', 'session.reauthentication_required', 'user.not_found'],
           },
         ),
       },

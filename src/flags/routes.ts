@@ -18,14 +18,14 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
       ),
     })
     .put('', ({ context, caller, body }) => flags.set(context, caller, body), {
-      operator: true,
+      recently: 'operator',
       ...contract(
         { body: model.flagChanges },
         { 200: model.flags },
         {
           summary: 'Switch tiers or the warm-up on or off; in effect on every instance when this responds',
           tags,
-          errors: ['access.admins_only'],
+          errors: ['access.admins_only', 'session.reauthentication_required'],
         },
       ),
     })

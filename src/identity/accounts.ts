@@ -14,6 +14,7 @@ import type { TransactionSql } from '../platform/postgres.ts'
 import type { AccountHash } from './account-hash.ts'
 import { defaultDisplayName } from './display-name.ts'
 import type { SignInResponse, TokenResponse, User } from './model.ts'
+import type { OwnPassword } from './own-password.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import type { FlowRequests } from './recovery/requests.ts'
@@ -48,6 +49,7 @@ type Dependencies = {
   changes: Changes
   passwords: Passwords
   passwordRules: PasswordRules
+  ownPassword: OwnPassword
   sessions: Sessions
   protection: SignInProtection
   record: RecordSecurityEvent
@@ -73,6 +75,7 @@ export const createAccounts = ({
   changes,
   passwords,
   passwordRules,
+  ownPassword,
   sessions,
   protection,
   record,
@@ -163,22 +166,15 @@ export const createAccounts = ({
       device: Device,
     ): Promise<TokenResponse> => {
       const user = await requireActiveUser(context, caller.userId)
-      const oldHash = user.password_hash ?? undefined
       await passwordRules.require(input.new_password, user.email ?? '', '/new_password')
-      const attempt = await protection.admitSession(context.deadline, user, caller.sessionId, device)
-      const counted = await limits.authenticationTo(context, { account: attempt.turnKey, address: context.limitedAs })
       await passwordRules.refuseBreached(input.new_password, context.deadline)
-      const requester = { address: device.address, account: attempt.turnKey }
-      const newHash = await passwords.inTurn(requester, context.deadline, async ({ verify, hash }) => {
-        const isRight = () => verify(input.current_password, oldHash)
-        return (await protection.verify(context, attempt, isRight)) ? hash(input.new_password) : undefined
-      })
-      if (newHash === undefined || oldHash === undefined) {
-        counted.failed()
-        throw new Fault('identity.password_wrong')
-      }
+      const { sessionId } = caller
+      const presented = { sessionId, password: input.current_password, failure: 'password.not_changed' } as const
+      const { hash, attempt, result } = await ownPassword(context, user, presented, device, (hashing) =>
+        hashing.hash(input.new_password),
+      )
       const reopened = await changes.commitAndInvalidate(context.deadline, async (tx) => {
-        const replaced = await store.replacePasswordHash(tx, user.id, oldHash, newHash)
+        const replaced = await store.replacePasswordHash(tx, user.id, hash, result)
         if (!replaced) throw new Fault('identity.password_wrong')
         // A session that was ended meanwhile must not take the account over.
         await requireSignedInForShare(tx, caller)

@@ -1,7 +1,18 @@
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 
-export type NoticeKind = 'sign_in_failures' | 'new_device' | 'identity_linked' | 'identity_unlinked'
+export type NoticeKind =
+  | 'sign_in_failures'
+  | 'new_device'
+  | 'identity_linked'
+  | 'identity_unlinked'
+  | 'totp_added'
+  | 'totp_removed'
+  | 'passkey_added'
+  | 'passkey_removed'
+  | 'recovery_codes_replaced'
+  | 'recovery_code_used'
+  | 'second_factors_removed'
 /** For the owner of an account. `details` holds no secret. */
 export type Notice = {
   readonly userId: string

@@ -32,7 +32,7 @@ const refreshToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPat
 
 export const deviceToken = t.String({ minLength: 43, maxLength: 43, pattern: secretPattern })
 
-const cookies = t.Optional(
+export const cookies = t.Optional(
   t.Boolean({
     description:
       'Whether to keep the tokens in cookies that scripts cannot read, for a page in a browser: the response then has none. The request must have an Origin that is this service or named in CORS_ORIGINS. Default false',
@@ -71,6 +71,7 @@ export const user = closed({
   plan: oneOf(plans),
   status: oneOf(['active', 'suspended', 'deleted'] as const),
   email_verified: t.Boolean({ description: 'Whether the address is known to belong to the user' }),
+  second_factor: t.Boolean({ description: 'Whether an authenticator app or a passkey is set up' }),
   created_at: timestamp(),
   updated_at: timestamp(),
 })

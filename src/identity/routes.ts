@@ -1,16 +1,16 @@
 import { Elysia } from 'elysia'
 import type { Guard } from '../access/guard/guard.ts'
-import { Fault, invalidInput } from '../fault.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { createdAt } from '../http/created.ts'
-import type { RequestContext } from '../http/request-context.ts'
-import { closed, noContent, pageQuery, type Static, toPlace } from '../http/schema-types.ts'
-import type { PresentedCookies, SessionCookies } from '../http/session-cookies.ts'
+import { closed, noContent, pageQuery, toPlace } from '../http/schema-types.ts'
+import type { SessionCookies } from '../http/session-cookies.ts'
+import * as factorModel from './factors/model.ts'
+import { factorRoutes } from './factors/routes.ts'
 import * as model from './model.ts'
 import { accepted } from './recovery/model.ts'
 import type { Identity } from './service.ts'
-import type { Device } from './session-opening.ts'
+import { createSignIns } from './session-delivery.ts'
 
 const tags = ['auth']
 const maxBytes = bodyLimits.auth
@@ -25,82 +25,6 @@ type Dependencies = {
 }
 
 const ofProfile = { summary: 'Change your account', tags, scope: 'users:write', maxBytes }
-
-/** Opening and refreshing sessions, whose tokens are in the response or in cookies. */
-const createSignIns = ({ identity, addressOf, sessionCookies }: Omit<Dependencies, 'guard'>) => {
-  const deviceOf = (request: Request): Device => ({
-    userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
-    address: addressOf(request),
-  })
-
-  /** What the browser has of earlier sign-ins; undefined for a client that asks for no cookies. */
-  const present = (context: RequestContext, request: Request, inCookies: boolean | undefined) =>
-    inCookies === true ? sessionCookies.present(request, context) : undefined
-
-  /** The answer to a sign-in. The session that the browser had before ends. */
-  const conclude = async (
-    context: RequestContext,
-    request: Request,
-    browser: PresentedCookies | undefined,
-    opened: model.SignInResponse,
-  ) => {
-    if (browser?.refreshToken !== undefined)
-      await identity.endPresented(context, browser.refreshToken, addressOf(request))
-    return sessionCookies.deliver(context, opened, browser !== undefined)
-  }
-
-  return {
-    deviceOf,
-
-    register: async (
-      context: RequestContext,
-      { cookies, ...given }: Static<typeof model.registration>,
-      request: Request,
-    ) => {
-      const browser = present(context, request, cookies)
-      const opened = await identity.register(context, given, deviceOf(request))
-      return opened === undefined ? undefined : conclude(context, request, browser, opened)
-    },
-
-    login: async (
-      context: RequestContext,
-      { cookies, ...given }: Static<typeof model.credentials>,
-      request: Request,
-    ) => {
-      const browser = present(context, request, cookies)
-      const deviceToken = given.device_token ?? browser?.deviceToken
-      const known = deviceToken === undefined ? {} : { device_token: deviceToken }
-      const opened = await identity.login(context, { ...given, ...known }, deviceOf(request))
-      return conclude(context, request, browser, opened)
-    },
-
-    refresh: async (context: RequestContext, given: Static<typeof model.refresh>, request: Request) => {
-      const { refresh_token, cookies } = given
-      if ((refresh_token === undefined) !== (cookies === true))
-        throw invalidInput('body', '/refresh_token', 'must be given, unless `cookies` is true')
-      const token = cookies ? sessionCookies.present(request, context).refreshToken : refresh_token
-      try {
-        if (token === undefined) throw new Fault('identity.refresh_token_invalid')
-        const refreshed = await identity.refresh(context, token, addressOf(request))
-        return sessionCookies.deliver(context, refreshed, cookies)
-      } catch (error) {
-        // The browser does not send tokens again that lead nowhere.
-        if (cookies && error instanceof Fault && error.code === 'identity.refresh_token_invalid')
-          sessionCookies.forget(context)
-        throw error
-      }
-    },
-
-    /** The tokens with which the caller goes on: a caller by cookies gets them in cookies. */
-    renew: (context: RequestContext, tokens: model.TokenResponse) =>
-      sessionCookies.deliver(context, tokens, context.byCookie),
-
-    /** The session of the request has ended: a browser that has its tokens in cookies is to delete them. */
-    forget: (context: RequestContext): void => {
-      if (context.byCookie) sessionCookies.forget(context)
-    },
-  }
-}
 
 /** Routes below the prefix of accounts. */
 const sessionRoutes = (dependencies: Dependencies) => {
@@ -136,10 +60,12 @@ const sessionRoutes = (dependencies: Dependencies) => {
 
 export const identityRoutes = (dependencies: Dependencies) => {
   const { identity, guard, addressOf } = dependencies
-  const { deviceOf, register, login, refresh, renew, forget } = createSignIns(dependencies)
+  const signIns = createSignIns(dependencies)
+  const { deviceOf, register, login, refresh, renew, forget } = signIns
   return new Elysia({ prefix: '/api/v1/auth' })
     .use(guard)
     .use(sessionRoutes(dependencies))
+    .use(factorRoutes({ identity, guard, addressOf, signIns }))
     .post(
       '/register',
       async ({ context, body, request, set, status }) => {
@@ -163,24 +89,32 @@ export const identityRoutes = (dependencies: Dependencies) => {
         ),
       },
     )
-    .post('/login', ({ context, body, request }) => login(context, body, request), {
-      ...contract(
-        { body: model.credentials },
-        { 200: model.signInAnswer },
-        {
-          summary: 'Sign in with email and password',
-          ...authenticates,
-          errors: [
-            'request.origin_refused',
-            'identity.credentials_wrong',
-            'identity.account_suspended',
-            'identity.email_not_verified',
-            'identity.sign_in_paused',
-            'identity.busy',
-          ],
-        },
-      ),
-    })
+    .post(
+      '/login',
+      async ({ context, body, request, status }) => {
+        const answer = await login(context, body, request)
+        return 'sign_in_token' in answer ? status(202, answer) : answer
+      },
+      {
+        ...contract(
+          { body: model.credentials },
+          { 200: model.signInAnswer, 202: factorModel.secondFactorRequired },
+          {
+            summary:
+              'Sign in with email and password. For an account with a second factor the response is 202: go on with POST /auth/login/second-factor',
+            ...authenticates,
+            errors: [
+              'request.origin_refused',
+              'identity.credentials_wrong',
+              'identity.account_suspended',
+              'identity.email_not_verified',
+              'identity.sign_in_paused',
+              'identity.busy',
+            ],
+          },
+        ),
+      },
+    )
     .post('/refresh', ({ context, body, request }) => refresh(context, body, request), {
       ...contract(
         { body: model.refresh },
@@ -227,7 +161,7 @@ export const identityRoutes = (dependencies: Dependencies) => {
         return status(204, undefined)
       },
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           {},
           { 204: noContent },
@@ -235,7 +169,7 @@ export const identityRoutes = (dependencies: Dependencies) => {
             summary:
               'Close your account and erase its personal data. Teams with other active members must be transferred or deleted first; teams without are deleted',
             tags,
-            errors: ['identity.owns_teams'],
+            errors: ['identity.owns_teams', 'session.reauthentication_required'],
           },
         ),
       },
@@ -245,7 +179,7 @@ export const identityRoutes = (dependencies: Dependencies) => {
       async ({ context, caller, body, request }) =>
         renew(context, await identity.changePassword(context, caller, body, deviceOf(request))),
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { body: model.passwordChange },
           { 200: model.refreshAnswer },
@@ -255,7 +189,13 @@ export const identityRoutes = (dependencies: Dependencies) => {
             tags,
             maxBytes,
             budget: 'auth',
-            errors: ['identity.password_wrong', ...model.passwordErrors, 'identity.sign_in_paused', 'identity.busy'],
+            errors: [
+              'identity.password_wrong',
+              ...model.passwordErrors,
+              'identity.sign_in_paused',
+              'identity.busy',
+              'session.reauthentication_required',
+            ],
           },
         ),
       },

@@ -12,7 +12,10 @@ import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { DeviceTokens } from './device-tokens.ts'
 import { createClosing } from './erasure/closing.ts'
 import type { Erasure } from './erasure/erasure.ts'
+import { createFactorNotices } from './factors/factor-notices.ts'
+import { createFactors, type FactorDependencies } from './factors/service.ts'
 import type { OneTimeTokens } from './one-time-tokens.ts'
+import { createOwnPassword } from './own-password.ts'
 import type { PasswordRules } from './password-rules.ts'
 import type { Passwords } from './passwords.ts'
 import { createConfirmations } from './recovery/confirmations.ts'
@@ -41,6 +44,7 @@ type Dependencies = {
   store: IdentityStore
   profiles: Profiles
   signInStore: SignInStore
+  factorDependencies: FactorDependencies
   hashOf: AccountHash
   deviceTokens: DeviceTokens
   changes: Changes
@@ -61,6 +65,7 @@ export const createIdentity = ({
   store,
   profiles,
   signInStore,
+  factorDependencies,
   hashOf,
   deviceTokens,
   changes,
@@ -105,6 +110,20 @@ export const createIdentity = ({
     registered: lifecycle.registered,
   })
   if (mail.isConfigured) outbound.handle(flowKind, handler)
+  const ownPassword = createOwnPassword({ passwords, protection, limits })
+  const { secondStep, ...factors } = createFactors({
+    ...factorDependencies,
+    store,
+    notices: createFactorNotices({ store: signInStore, mail }),
+    ownPassword,
+    sessions,
+    protection,
+    changes,
+    clock,
+    record,
+    limits,
+    requireVerifiedEmail,
+  })
   return {
     ...createAccounts({
       store,
@@ -112,6 +131,7 @@ export const createIdentity = ({
       changes,
       passwords,
       passwordRules,
+      ownPassword,
       sessions,
       protection,
       record,
@@ -142,7 +162,19 @@ export const createIdentity = ({
     enqueueFlow: requests.enqueue,
     requestMail: requests.request,
     requestEmailChange: requests.requestEmailChange,
-    login: createSignIn({ store, changes, passwords, sessions, protection, record, limits, requireVerifiedEmail }),
+    login: createSignIn({
+      store,
+      changes,
+      passwords,
+      sessions,
+      protection,
+      secondStep,
+      record,
+      limits,
+      requireVerifiedEmail,
+    }),
+    completeSignIn: secondStep.complete,
+    ...factors,
     claimsOf: tokens.claimsOf,
     refresh: sessions.refresh,
     endPresented: createReplacement({ store, changes, tokens, clock, record }),
@@ -154,6 +186,8 @@ export const createIdentity = ({
       openAnother: sessions.openAnother,
       reopen: sessions.reopen,
       recognize: protection.recognize,
+      recognizeSource: protection.recognizeSource,
+      secondStep,
     },
     listSessions: sessions.list,
     endSession: sessions.end,

@@ -1,6 +1,6 @@
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import type { RecordSecurityEvent } from '../http/security-events.ts'
+import type { RecordSecurityEvent, SecurityEvent } from '../http/security-events.ts'
 import { allInOrder } from '../kit/async.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
@@ -25,6 +25,8 @@ export type Attempt = {
   readonly hasFailures: boolean
   readonly mustClaim: boolean
   readonly device: Device
+  /** What the log calls its failure. */
+  readonly failure: SecurityEvent
   /** Of the attempts of this instance, in the order in which their counts were read. */
   readonly number: number
 }
@@ -85,6 +87,21 @@ export const createSignInAttempts = ({
     return result
   }
 
+  /** Failures of the source are counted anew. For an attempt that was right. */
+  const clear = async (tx: TransactionSql, { accountHash, source, hasFailures }: Attempt): Promise<void> => {
+    if (hasFailures) await store.clear(tx, accountHash, source.name)
+  }
+
+  /** Tells the owner of a sign-in from a source that is not known. */
+  const noticeNewDevice = async (
+    tx: TransactionSql,
+    { source, userId, device }: Pick<Attempt, 'source' | 'userId' | 'device'>,
+  ): Promise<void> => {
+    if (source.kind !== 'unknown' || userId === undefined) return
+    const details = { address: device.address, user_agent: device.userAgent }
+    await store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now()))
+  }
+
   return {
     /** Call it before the counts of an attempt are read. */
     nextNumber: (): number => {
@@ -108,22 +125,17 @@ export const createSignInAttempts = ({
       }
       const right = await isRight()
       if (right) return true
-      record(context, attempt.source.kind === 'session' ? 'password.not_changed' : 'sign_in.failed', fieldsOf(attempt))
+      record(context, attempt.failure, fieldsOf(attempt))
       if (!attempt.mustClaim) await count(context, attempt, false)
       return false
     },
 
+    clear,
+    noticeNewDevice,
+
     /** In the transaction that the attempt was made for. The owner gets notice of a new device. */
     succeed: async (tx: TransactionSql, attempt: Attempt): Promise<void> => {
-      const { accountHash, source, userId, device } = attempt
-      const details = { address: device.address, user_agent: device.userAgent }
-      await allInOrder([
-        () => attempt.hasFailures && store.clear(tx, accountHash, source.name),
-        () =>
-          source.kind === 'unknown' &&
-          userId !== undefined &&
-          store.addNotice(tx, { userId, kind: 'new_device', details }, new Date(clock.now())),
-      ])
+      await allInOrder([() => clear(tx, attempt), () => noticeNewDevice(tx, attempt)])
     },
   }
 }

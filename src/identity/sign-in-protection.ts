@@ -1,9 +1,7 @@
-import type { RecordSecurityEvent } from '../http/security-events.ts'
-import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
-import { isAddress } from '../kit/client-address.ts'
+import type { RecordSecurityEvent, SecurityEvent } from '../http/security-events.ts'
+import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { storedSpellings } from '../kit/email.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
@@ -13,13 +11,13 @@ import type { Device } from './session-opening.ts'
 import { type Attempt, createSignInAttempts, paused } from './sign-in-attempts.ts'
 import {
   decideAdmission,
-  deviceSource,
+  factorSource,
   networkSource,
   type Source,
-  type SourceKind,
   sessionSource,
   unknownSource,
 } from './sign-in-rules.ts'
+import { createSignInSources, isKnownNetwork } from './sign-in-sources.ts'
 import type { AttemptFacts, SignInStore } from './sign-in-store.ts'
 import type { UserRow } from './store.ts'
 
@@ -86,18 +84,36 @@ export const createSignInProtection = ({
   record: RecordSecurityEvent
 }) => {
   const recentPauses = createRecentPauses(clock)
-  const { nextNumber, verify, succeed } = createSignInAttempts({ store, clock, record })
+  const attempts = createSignInAttempts({ store, clock, record })
+  const { nextNumber, noticeNewDevice } = attempts
 
-  /** A device token that was issued for this account, and under which secret. */
-  const readToken = (accountHash: Uint8Array, deviceToken: string | undefined) => {
-    const presented = deviceToken === undefined ? undefined : decodeBase64url(deviceToken)
-    const issuedBy = presented && deviceTokens.issuedBy(accountHash, presented)
-    return { token: issuedBy === undefined ? undefined : presented, issuedBy }
+  const { ownToken, findSources } = createSignInSources({ store, hashOf, deviceTokens, clock })
+
+  const admitSource = async (
+    deadline: Deadline,
+    user: UserRow,
+    { source, failure }: { readonly source: Source; readonly failure: SecurityEvent },
+    device: Device,
+  ): Promise<Attempt> => {
+    const accountHash = hashOf(user.email ?? '')
+    const number = nextNumber()
+    const found = await store.findCount(deadline, accountHash, source.name)
+    const decision = decideAdmission([source], () => found, clock.now())
+    if (decision.kind === 'paused') throw paused(decision.untilMs, clock.now())
+    const { failures, mustClaim } = decision
+    return {
+      accountHash,
+      source,
+      userId: user.id,
+      // A name of a session is of one account; others are not.
+      turnKey: source.kind === 'session' ? source.name : `${encodeBase64url(accountHash)} ${source.name}`,
+      hasFailures: failures > 0,
+      mustClaim,
+      device,
+      failure,
+      number,
+    }
   }
-
-  /** Whether a device is in the network of a live session. Clients without an address have no network in common. */
-  const isKnownNetwork = ({ address }: Device, addresses: readonly string[]): boolean =>
-    isAddress(address) && addresses.some((known) => networkSource(known).name === networkSource(address).name)
 
   return {
     /**
@@ -110,34 +126,15 @@ export const createSignInProtection = ({
       device: Device,
     ): Promise<{ user: UserRow | undefined; attempt: Attempt; knownToken: Uint8Array | undefined }> => {
       const accountHash = hashOf(email)
-      const { token, issuedBy } = readToken(accountHash, deviceToken)
-      const deviceHash = token && sha256(token)
-      const own = deviceHash && deviceSource(deviceHash)
-      const network = networkSource(device.address)
-      const sources = [...(own ? [own] : []), network, unknownSource]
-      const nowMs = clock.now()
       const account = encodeBase64url(accountHash)
+      const network = networkSource(device.address)
+      const nowMs = clock.now()
+      const { token, isCurrent } = ownToken(accountHash, deviceToken)
       if (token === undefined) recentPauses.refuse(account, network, nowMs)
       const number = nextNumber()
-      const facts = await store.findAttemptFacts(deadline, {
-        spellings: storedSpellings(email),
-        deviceHash,
-        accountHash,
-        sources: sources.map(({ name }) => name),
-        now: new Date(nowMs),
-      })
+      const { facts, sources } = await findSources(deadline, email, token, device)
       recentPauses.remember(account, facts)
-      const isKnown: Record<SourceKind, boolean> = {
-        device: facts.isKnownDevice,
-        network: isKnownNetwork(device, facts.addresses),
-        session: false,
-        unknown: true,
-      }
-      const decision = decideAdmission(
-        sources.filter(({ kind }) => isKnown[kind]),
-        ({ name }) => facts.counts.get(name),
-        nowMs,
-      )
+      const decision = decideAdmission(sources, ({ name }) => facts.counts.get(name), nowMs)
       if (decision.kind === 'paused') throw paused(decision.untilMs, nowMs)
       const { source, failures, mustClaim } = decision
       const attempt: Attempt = {
@@ -148,35 +145,50 @@ export const createSignInProtection = ({
         hasFailures: failures > 0,
         mustClaim,
         device,
+        failure: 'sign_in.failed',
         number,
       }
       return {
         user: facts.user,
         attempt,
-        knownToken: facts.isKnownDevice && issuedBy === 'current' ? token : undefined,
+        knownToken: facts.isKnownDevice && isCurrent ? token : undefined,
       }
     },
 
-    /** As `admit`, for the current password of a signed-in person. */
-    admitSession: async (deadline: Deadline, user: UserRow, sessionId: string, device: Device): Promise<Attempt> => {
-      const source = sessionSource(sessionId)
-      const accountHash = hashOf(user.email ?? '')
-      const number = nextNumber()
-      const found = await store.findCount(deadline, accountHash, source.name)
-      const decision = decideAdmission([source], () => found, clock.now())
-      if (decision.kind === 'paused') throw paused(decision.untilMs, clock.now())
-      const { failures, mustClaim } = decision
-      return {
-        accountHash,
-        source,
-        userId: user.id,
-        turnKey: source.name,
-        hasFailures: failures > 0,
-        mustClaim,
-        device,
-        number,
-      }
+    /** Where a sign-in without a password comes from, and the device token where it is one of the account. Pauses do not count. */
+    recognizeSource: async (
+      deadline: Deadline,
+      { email }: UserRow,
+      deviceToken: string | undefined,
+      device: Device,
+    ): Promise<{ source: Source; knownToken: Uint8Array | undefined }> => {
+      const { token, isCurrent } = ownToken(hashOf(email ?? ''), deviceToken)
+      const { facts, sources } = await findSources(deadline, email ?? '', token, device)
+      return { source: sources[0] ?? unknownSource, knownToken: facts.isKnownDevice && isCurrent ? token : undefined }
     },
+
+    /** As `admit`, for the current password of a signed-in person. */
+    admitSession: (
+      deadline: Deadline,
+      user: UserRow,
+      { sessionId, failure }: { readonly sessionId: string; readonly failure: SecurityEvent },
+      device: Device,
+    ): Promise<Attempt> => admitSource(deadline, user, { source: sessionSource(sessionId), failure }, device),
+
+    /**
+     * As `admit`, for a second factor, counted for each source of the first one. It counts before it is verified, so that of
+     * many guesses at once no more are verified than one after the other.
+     */
+    admitFactor: async (
+      deadline: Deadline,
+      user: UserRow,
+      { source, failure }: { readonly source: Source; readonly failure: SecurityEvent },
+      device: Device,
+    ): Promise<Attempt> => ({
+      ...(await admitSource(deadline, user, { source: factorSource(source), failure }, device)),
+      hasFailures: true,
+      mustClaim: true,
+    }),
 
     /**
      * For a sign-in without a password, which no failures pause: the device token where it is one of the account and stays in
@@ -188,20 +200,16 @@ export const createSignInProtection = ({
       deviceToken: string | undefined,
       device: Device,
     ): Promise<Uint8Array | undefined> => {
-      const { token, issuedBy } = readToken(hashOf(user.email ?? ''), deviceToken)
-      const now = new Date(clock.now())
-      const wanted = { userId: user.id, deviceHash: token && sha256(token), now }
+      const { token, isCurrent } = ownToken(hashOf(user.email ?? ''), deviceToken)
+      const wanted = { userId: user.id, deviceHash: token && sha256(token), now: new Date(clock.now()) }
       const { isKnownDevice, addresses } = await store.findDeviceFacts(tx, wanted)
-      if (isKnownDevice) return issuedBy === 'current' ? token : undefined
-      if (!isKnownNetwork(device, addresses)) {
-        const details = { address: device.address, user_agent: device.userAgent }
-        await store.addNotice(tx, { userId: user.id, kind: 'new_device', details }, now)
-      }
+      if (isKnownDevice) return isCurrent ? token : undefined
+      const source = isKnownNetwork(device, addresses) ? networkSource(device.address) : unknownSource
+      await noticeNewDevice(tx, { source, userId: user.id, device })
       return undefined
     },
 
-    verify,
-    succeed,
+    ...attempts,
 
     /** Closing an account erases them. */
     forgetNotices: store.deleteNotices,

@@ -25,8 +25,12 @@ export const pauseSeconds = (failures: number): number => {
 /** The pauses after 1, 2, 3 … failures. The last one also follows every further failure. */
 export const pausesS: readonly number[] = Array.from({ length: maxFailures }, (_, index) => pauseSeconds(index + 1))
 
-/** Counted apart. `device` and `network` are known to the account, `session` is one that changes its password. */
-export type SourceKind = 'device' | 'network' | 'session' | 'unknown'
+/**
+ * Counted apart. `device` and `network` are known to the account, `session` is one that changes its password, `factor` are second
+ * factors, counted for each source of the first one.
+ */
+export const sourceKinds = ['device', 'network', 'session', 'factor', 'unknown'] as const
+export type SourceKind = (typeof sourceKinds)[number]
 
 /** The database stores `name`. */
 export type Source = { readonly kind: SourceKind; readonly name: string }
@@ -37,6 +41,13 @@ export const deviceSource = (tokenHash: Uint8Array): Source => ({
   name: `device ${encodeBase64url(tokenHash)}`,
 })
 export const sessionSource = (sessionId: string): Source => ({ kind: 'session', name: `session ${sessionId}` })
+/** For the second step of a sign-in, or of a session that authenticates again. */
+export const factorSource = (first: Source): Source => ({ kind: 'factor', name: `factor ${first.name}` })
+/** The source of this name. */
+export const toSource = (name: string): Source => ({
+  kind: sourceKinds.find((kind) => name.startsWith(`${kind} `)) ?? 'unknown',
+  name,
+})
 /** An account is expected in the networks of its live sessions. */
 export const networkSource = (address: string): Source => ({
   kind: 'network',

@@ -5,6 +5,8 @@ import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { allInOrder } from '../kit/async.ts'
 import { storedSpellings } from '../kit/email.ts'
 import type { Limits } from '../limits/limits.ts'
+import type { SecondFactorRequired } from './factors/model.ts'
+import type { SecondStep } from './factors/second-step.ts'
 import type { SignInResponse } from './model.ts'
 import type { Passwords } from './passwords.ts'
 import type { Device } from './session-opening.ts'
@@ -18,12 +20,16 @@ type Dependencies = {
   passwords: Passwords
   sessions: Pick<Sessions, 'openAnother'>
   protection: SignInProtection
+  secondStep: Pick<SecondStep, 'begin'>
   record: RecordSecurityEvent
   limits: Pick<Limits, 'authenticationTo'>
   requireVerifiedEmail: boolean
 }
 
-/** The hash is not the one that was verified, or the account is not active any more. Rolls the transaction back. */
+/**
+ * The hash is not the one that was verified, the account is not active any more, or it has got or lost its second factor. Rolls the
+ * transaction back.
+ */
 class AccountChanged extends Error {
   override readonly name = 'AccountChanged'
 }
@@ -32,15 +38,26 @@ class AccountChanged extends Error {
  * Signing in with an e-mail address and a password.
  *
  * Guarantee: an acknowledged sign-in is committed. An unknown address takes as long as a wrong password and gets the same bytes,
- * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too.
+ * so it reveals no account. Throws `identity.sign_in_paused`, for the right password too. For an account with a second factor it
+ * opens no session: see `createSecondStep`.
  */
 export const createSignIn =
-  ({ store, changes, passwords, sessions, protection, record, limits, requireVerifiedEmail }: Dependencies) =>
+  ({
+    store,
+    changes,
+    passwords,
+    sessions,
+    protection,
+    secondStep,
+    record,
+    limits,
+    requireVerifiedEmail,
+  }: Dependencies) =>
   async (
     context: RequestContext,
     input: { email: string; password: string; device_token?: string },
     device: Device,
-  ): Promise<SignInResponse> => {
+  ): Promise<SignInResponse | SecondFactorRequired> => {
     const { deadline } = context
     passwords.refuseIfBusy(device.address)
     const presented = { email: input.email, deviceToken: input.device_token }
@@ -76,13 +93,13 @@ export const createSignIn =
             const [isUnchanged, another] = await allInOrder([
               () =>
                 renewed === undefined
-                  ? store.lockAccountForNoKeyUpdate(tx, user.id, hash)
-                  : store.replacePasswordHash(tx, user.id, hash, renewed),
-              () => sessions.openAnother(tx, user, device, knownToken),
-              () => protection.succeed(tx, attempt),
+                  ? store.lockAccountForNoKeyUpdate(tx, user.id, hash, user.second_factor)
+                  : store.replacePasswordHash(tx, user.id, hash, renewed, user.second_factor),
+              () => (user.second_factor ? undefined : sessions.openAnother(tx, user, device, knownToken)),
+              () => (user.second_factor ? protection.clear(tx, attempt) : protection.succeed(tx, attempt)),
             ])
             if (!isUnchanged) throw new AccountChanged()
-            return another
+            return { another }
           },
           { grantsOnly: true },
         )
@@ -90,13 +107,19 @@ export const createSignIn =
           if (error instanceof AccountChanged) return undefined
           throw error
         })
-      if (opened !== undefined) {
-        const { sessionId: session_id, replacedSessionId } = opened
+      if (opened !== undefined && opened.another === undefined) {
+        record(context, 'sign_in.second_factor_asked', { address, user_id: user.id, source: attempt.source.kind })
+        const { source } = attempt
+        const current = { ...user, password_hash: renewed ?? hash }
+        return await secondStep.begin(deadline, current, { source, knownToken })
+      }
+      if (opened?.another !== undefined) {
+        const { sessionId: session_id, replacedSessionId, respond } = opened.another
         const known = { address, user_id: user.id, source: attempt.source.kind }
         record(context, 'sign_in.succeeded', { ...known, session_id })
         if (replacedSessionId !== undefined)
           record(context, 'session.replaced', { address, user_id: user.id, session_id: replacedSessionId })
-        return opened.respond()
+        return respond()
       }
       if (tries === 2) break
       const latest = await store.findUserByEmail(deadline, storedSpellings(input.email))

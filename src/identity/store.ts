@@ -6,6 +6,7 @@ import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import { accountLockStore } from './account-lock-store.ts'
 import { refreshTokenStore, type SessionRow, sessionColumns } from './refresh-token-store.ts'
 import { sessionQuotaStore } from './session-quota-store.ts'
 
@@ -17,6 +18,7 @@ export type UserRow = AccountFact & {
   created_at: Date
   updated_at: Date
   email_verified_at: Date | null
+  second_factor: boolean
 }
 
 export type EndReason =
@@ -42,7 +44,8 @@ export type SigningKeyRow = {
 }
 
 export const userColumns = (sql: Queryable) => sql`
-  id, email, display_name, password_hash, status, role, plan, limits, created_at, updated_at, email_verified_at`
+  id, email, display_name, password_hash, status, role, plan, limits, created_at, updated_at, email_verified_at,
+  second_factor`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
 
@@ -54,6 +57,7 @@ export const requireUnreserved = async (tx: TransactionSql, spellings: readonly 
 }
 
 export const createIdentityStore = (sql: Sql) => ({
+  ...accountLockStore,
   ...refreshTokenStore,
   ...sessionQuotaStore,
 
@@ -101,26 +105,6 @@ export const createIdentityStore = (sql: Sql) => ({
       update users set display_name = ${displayName}, updated_at = now()
        where id = ${id} and status = 'active' returning ${userColumns(tx)}`
     return row
-  },
-
-  /** Compare and set: replaces the hash only if it is still the one that was compared, so one of two concurrent changes wins. */
-  replacePasswordHash: async (tx: TransactionSql, id: string, from: string, to: string): Promise<boolean> => {
-    const { count } = await tx`
-      update users set password_hash = ${to}, updated_at = now()
-       where id = ${id} and status = 'active' and password_hash = ${from}`
-    return count === 1
-  },
-
-  /**
-   * Locks the account for no key update until the transaction ends, so that its sign-ins take turns and each counts the
-   * sessions of those before. Returns false when it is no longer active or its hash is not the one that was compared, so a
-   * sign-in that races with a change of password or with closing is refused.
-   */
-  lockAccountForNoKeyUpdate: async (tx: TransactionSql, id: string, passwordHash: string): Promise<boolean> => {
-    const { count } = await tx`
-      select from users where id = ${id} and status = 'active' and password_hash = ${passwordHash}
-         for no key update`
-    return count === 1
   },
 
   /** Closes the account and erases its personal data; the email address can be registered again. */

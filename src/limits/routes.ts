@@ -31,14 +31,14 @@ export const limitRoutes = ({ limitOperations, guard, addressOf }: Dependencies)
         return status(204, undefined)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { body: model.lifting },
           { 204: noContent },
           {
             summary: 'Reset the count of a key on a budget, on every instance',
             tags,
-            errors: ['limit.unavailable', 'access.admins_only'],
+            errors: ['limit.unavailable', 'access.admins_only', 'session.reauthentication_required'],
           },
         ),
       },

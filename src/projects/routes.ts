@@ -57,6 +57,7 @@ const grantRoutes = ({ projects, guard }: { projects: Projects; guard: Guard }) 
               'project.not_found',
               'access.denied',
               'team.not_found',
+              'team.second_factor_required',
               'team.role_too_low',
               'project.grant_exists',
             ],
@@ -192,14 +193,20 @@ export const projectRoutes = ({ projects, guard, addressOf }: Dependencies) =>
       ({ context, caller, params, body, request }) =>
         projects.transfer(context, caller, { id: params.project_id, ...body }, addressOf(request)),
       {
-        may: ['admin', theProject],
+        recently: ['admin', theProject],
         ...contract(
           { params: model.projectParams, body: model.transfer },
           { 200: model.project },
           {
             summary: 'Transfer a project to a user who may read it through a team; only for its owner',
             tags,
-            errors: ['project.not_found', 'access.denied', 'project.new_owner_unfit', 'project.new_owner_full'],
+            errors: [
+              'project.not_found',
+              'access.denied',
+              'project.new_owner_unfit',
+              'project.new_owner_full',
+              'session.reauthentication_required',
+            ],
           },
         ),
       },

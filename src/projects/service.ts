@@ -206,9 +206,10 @@ export const createProjects = ({
     addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, 'admin', id, { grantedTeam: input.team_id })
-        const role = await store.lockTeamsAndFindRole(tx, id, input.team_id, caller.userId)
-        if (role === undefined) throw new Fault('team.not_found')
-        if (!isAbove(role, 'editor')) throw new Fault('team.role_too_low')
+        const member = await store.lockTeamsAndFindMember(tx, id, input.team_id, caller.userId)
+        if (member === undefined) throw new Fault('team.not_found')
+        if (member.barred) throw new Fault('team.second_factor_required')
+        if (!isAbove(member.role, 'editor')) throw new Fault('team.role_too_low')
         return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
       }),
 

@@ -126,22 +126,24 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
 
   /**
    * Locks for no key update, by id, all teams with a grant on a project and one more, so that their memberships cannot
-   * change; then reads the role of a user in that one. Returns undefined if the user is not a member. Locks nothing for a
+   * change; then reads the role of a user in that one, and whether the user is barred, because the team requires a second factor
+   * that the user does not have. Returns undefined if the user is not a member. Locks nothing for a
    * user who was not a member before, so a stranger never waits. Lock the project first.
    */
-  lockTeamsAndFindRole: async (
+  lockTeamsAndFindMember: async (
     tx: TransactionSql,
     projectId: string,
     teamId: string,
     userId: string,
-  ): Promise<TeamRole | undefined> => {
+  ): Promise<{ role: TeamRole; barred: boolean } | undefined> => {
     const { count } = await tx`
       select lock_teams_of_project(${projectId}, ${[teamId]}::uuid[])
         from team_members where team_id = ${teamId} and user_id = ${userId}`
     if (count === 0) return undefined
-    const [member] = await tx<{ role: TeamRole }[]>`
-      select role from team_members where team_id = ${teamId} and user_id = ${userId}`
-    return member?.role
+    const [member] = await tx<{ role: TeamRole; barred: boolean }[]>`
+      select role, lacks_required_factor(team_id, user_id) as barred
+        from team_members where team_id = ${teamId} and user_id = ${userId}`
+    return member
   },
 
   insertGrant: async (

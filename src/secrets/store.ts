@@ -19,6 +19,7 @@ export type SealedColumn = {
  */
 export const sealedColumns: readonly SealedColumn[] = [
   { name: 'signing-key', table: 'signing_keys', key: 'kid', keyType: 'text', column: 'sealed_private_key' },
+  { name: 'totp-secret', table: 'totp_factors', key: 'user_id', keyType: 'uuid', column: 'sealed_secret' },
   { name: 'webhook-secret', table: 'webhooks', key: 'id', keyType: 'uuid', column: 'secret' },
   { name: 'webhook-secret', table: 'webhooks', key: 'id', keyType: 'uuid', column: 'previous_secret' },
   { name: 'wrapped-key', table: 'wrapped_keys', key: 'name', keyType: 'text', column: 'sealed_key' },

@@ -23,14 +23,14 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
         )
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { body: model.newServiceKey },
           { 201: model.createdServiceKey },
           {
             summary: 'Create a key for a service. The response is the only one that contains the key',
             tags,
-            errors: ['access.admins_only'],
+            errors: ['access.admins_only', 'session.reauthentication_required'],
           },
         ),
       },
@@ -53,14 +53,14 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
           addressOf(request),
         ),
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params: model.serviceKeyParams, body: model.serviceKeyChanges },
           { 200: model.serviceKey },
           {
             summary: 'Set or remove the limit of a key. It counts from the next request on',
             tags,
-            errors: ['service_key.not_found', 'access.admins_only'],
+            errors: ['service_key.not_found', 'access.admins_only', 'session.reauthentication_required'],
           },
         ),
       },
@@ -72,14 +72,14 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
         return status(204, undefined)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params: model.serviceKeyParams },
           { 204: noContent },
           {
             summary: 'Revoke a key. It is refused from the next request on',
             tags,
-            errors: ['service_key.not_found', 'access.admins_only'],
+            errors: ['service_key.not_found', 'access.admins_only', 'session.reauthentication_required'],
           },
         ),
       },

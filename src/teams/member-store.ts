@@ -9,19 +9,25 @@ export type MemberRow = { id: string; display_name: string; role: TeamRole; join
 
 export type Place = { readonly after: string | null; readonly limit: number }
 
-/** Rows of a team that a member may see, and the role of that member. */
-export type VisibleRows<T> = { readonly role: TeamRole; readonly rows: T[] }
+/** A member: its role, and whether it is barred, because the team requires a second factor that it does not have. */
+export type Membership = { readonly role: TeamRole; readonly barred: boolean }
+
+/** Rows of a team that a member may see, and the member. */
+export type VisibleRows<T> = Membership & { readonly rows: T[] }
+
+/** The columns of the member beside the rows of a list. */
+export type OwnColumns = { readonly own_role: TeamRole; readonly own_barred: boolean }
 
 /**
  * Separates the role of the member from the rows it was joined to. Without a line the user is not a member; a line
  * without an id stands for an empty list.
  */
 export const toVisibleRows = <T extends { id: string }>(
-  lines: readonly ({ own_role: TeamRole } & (T | { id: null }))[],
+  lines: readonly (OwnColumns & (T | { id: null }))[],
 ): VisibleRows<T> | undefined => {
   const [first] = lines
-  const isRow = (line: (typeof lines)[number]): line is { own_role: TeamRole } & T => line.id !== null
-  return first && { role: first.own_role, rows: lines.filter(isRow) }
+  const isRow = (line: (typeof lines)[number]): line is OwnColumns & T => line.id !== null
+  return first && { role: first.own_role, barred: first.own_barred, rows: lines.filter(isRow) }
 }
 
 /** A separate statement: after waiting for a lock, its snapshot includes the commits made meanwhile. */
@@ -29,6 +35,18 @@ export const findRole = async (tx: TransactionSql, id: string, userId: string): 
   const [row] = await tx<{ role: TeamRole }[]>`
     select role from team_members where team_id = ${id} and user_id = ${userId}`
   return row?.role
+}
+
+/** As `findRole`, with whether the member is barred. */
+export const findMembership = async (
+  tx: TransactionSql,
+  id: string,
+  userId: string,
+): Promise<Membership | undefined> => {
+  const [row] = await tx<Membership[]>`
+    select role, lacks_required_factor(team_id, user_id) as barred
+      from team_members where team_id = ${id} and user_id = ${userId}`
+  return row
 }
 
 /** Members of teams. A change locks the row of the team first, and then reads the roles that decide. */
@@ -43,8 +61,8 @@ export const createMemberStore = (sql: Sql) => ({
     { after, limit }: Place,
   ): Promise<VisibleRows<MemberRow> | undefined> =>
     toVisibleRows(
-      await deadline.run(sql<({ own_role: TeamRole } & MemberRow)[]>`
-        select me.role as own_role, members.*
+      await deadline.run(sql<(OwnColumns & MemberRow)[]>`
+        select me.role as own_role, lacks_required_factor(me.team_id, me.user_id) as own_barred, members.*
           from team_members me
           left join lateral (
             select m.user_id as id, m.role, m.joined_at, u.display_name
@@ -60,6 +78,11 @@ export const createMemberStore = (sql: Sql) => ({
     const [row] = await tx<{ members: number }[]>`
       select count(*)::int as members from team_members where team_id = ${id}`
     return row?.members ?? 0
+  },
+
+  hasSecondFactor: async (tx: TransactionSql, userId: string): Promise<boolean> => {
+    const { count } = await tx`select from users where id = ${userId} and second_factor`
+    return count === 1
   },
 
   setRole: async (

@@ -33,7 +33,16 @@ export const newTeam = closed({
 export type NewTeam = Static<typeof newTeam>
 
 export const teamChanges = t.Object(
-  { name: t.Optional(name), description: t.Optional(description), max_members: t.Optional(maxMembers) },
+  {
+    name: t.Optional(name),
+    description: t.Optional(description),
+    max_members: t.Optional(maxMembers),
+    requires_second_factor: t.Optional(
+      t.Boolean({
+        description: 'For the owner, after a recent authentication; true only for one with a second factor',
+      }),
+    ),
+  },
   { additionalProperties: false, minProperties: 1 },
 )
 export type TeamChanges = Static<typeof teamChanges>
@@ -48,6 +57,9 @@ export const team = closed({
   max_members: t.Integer(),
   owner_id: id('User'),
   role: oneOf(teamRoles),
+  requires_second_factor: t.Boolean({
+    description: 'Whether members without a second factor have no access through the team',
+  }),
   created_at: timestamp(),
   updated_at: timestamp(),
 })

@@ -33,7 +33,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
             summary: 'Members, in descending order of user id',
             tags,
             scope: 'teams:write',
-            errors: ['team.not_found'],
+            errors: ['team.not_found', 'team.second_factor_required'],
           },
         ),
       },
@@ -53,7 +53,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
             summary: 'Change the role of a member; the old and the new role must be below the caller’s',
             tags,
             scope: 'teams:write',
-            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.second_factor_required', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
       },
@@ -74,7 +74,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
             summary: 'Remove a member whose role is below the caller’s',
             tags,
             scope: 'teams:write',
-            errors: ['team.not_found', 'team.role_too_low', 'team.member_not_found'],
+            errors: ['team.not_found', 'team.second_factor_required', 'team.role_too_low', 'team.member_not_found'],
           },
         ),
       },
@@ -104,7 +104,7 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
       ({ context, caller, params, body, request }) =>
         teams.transfer(context, caller, { id: params.team_id, userId: body.user_id }, addressOf(request)),
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { params: model.teamParams, body: model.transfer },
           { 200: model.team },
@@ -113,10 +113,12 @@ const memberRoutes = ({ teams, guard, addressOf }: Omit<Dependencies, 'invitatio
             tags,
             errors: [
               'team.not_found',
+              'team.second_factor_required',
               'team.role_too_low',
               'team.member_not_found',
               'team.new_owner_inactive',
               'team.new_owner_full',
+              'session.reauthentication_required',
             ],
           },
         ),
@@ -165,19 +167,30 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
         { summary: 'One team, with the role of the caller', tags, scope: 'teams:write', errors: ['team.not_found'] },
       ),
     })
-    .patch('/:team_id', ({ context, caller, params, body }) => teams.update(context, caller, params.team_id, body), {
-      signedIn: true,
-      ...contract(
-        { params: model.teamParams, body: model.teamChanges },
-        { 200: model.team },
-        {
-          summary: 'Update a team; for admins and the owner',
-          tags,
-          scope: 'teams:write',
-          errors: ['team.not_found', 'team.role_too_low', 'team.max_members_too_low'],
-        },
-      ),
-    })
+    .patch(
+      '/:team_id',
+      ({ context, caller, params, body, request }) =>
+        teams.update(context, caller, params.team_id, body, addressOf(request)),
+      {
+        signedIn: true,
+        ...contract(
+          { params: model.teamParams, body: model.teamChanges },
+          { 200: model.team },
+          {
+            summary: 'Update a team; for admins and the owner',
+            tags,
+            scope: 'teams:write',
+            errors: [
+              'team.not_found',
+              'team.role_too_low',
+              'team.max_members_too_low',
+              'team.second_factor_required',
+              'session.reauthentication_required',
+            ],
+          },
+        ),
+      },
+    )
     .delete(
       '/:team_id',
       async ({ context, caller, params, request, status }) => {
@@ -193,7 +206,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
             summary: 'Delete a team and its grants on projects; for the owner',
             tags,
             scope: 'teams:write',
-            errors: ['team.not_found', 'team.role_too_low'],
+            errors: ['team.not_found', 'team.second_factor_required', 'team.role_too_low'],
           },
         ),
       },
@@ -207,7 +220,7 @@ export const teamRoutes = ({ teams, invitations, guard, addressOf }: Dependencie
           summary: 'Numbers of members, projects, generations and pending invitations of a team',
           tags,
           scope: 'teams:write',
-          errors: ['team.not_found'],
+          errors: ['team.not_found', 'team.second_factor_required'],
         },
       ),
     })

@@ -10,9 +10,13 @@ const lowestRole = {
   manage_webhooks: 'admin',
   remove: 'owner',
   transfer: 'owner',
+  require_second_factor: 'owner',
 } as const satisfies Record<string, TeamRole>
 
 export type TeamRight = keyof typeof lowestRole
+
+/** What a member may do who lacks the second factor that the team requires. Any member may see the team itself. */
+export const rightsOfBarred: readonly TeamRight[] = ['leave']
 
 export const mayInTeam = (role: TeamRole, right: TeamRight): boolean => !isAbove(lowestRole[right], role)
 

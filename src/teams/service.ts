@@ -1,3 +1,4 @@
+import { requireRecentAuthentication } from '../access/guard/recent-authentication.ts'
 import type { Changes, Lastly } from '../access/invalidation/committed-change.ts'
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
@@ -24,6 +25,7 @@ const toTeam = (row: TeamRow): Team => ({
   max_members: row.max_members,
   owner_id: row.owner_id,
   role: row.role,
+  requires_second_factor: row.requires_second_factor,
   created_at: row.created_at.toISOString(),
   updated_at: row.updated_at.toISOString(),
 })
@@ -94,7 +96,7 @@ const createMembers = ({
 
     listMembers: async (context: RequestContext, caller: Caller, id: string, place: Place) => {
       const visible = await store.listMembers(context.deadline, id, caller.userId, place)
-      requireTeamRight(visible?.role, 'read')
+      requireTeamRight(visible, 'read')
       const { items, next_cursor } = toPage(visible?.rows ?? [], place.limit)
       return { items: items.map(toMember), next_cursor }
     },
@@ -208,15 +210,36 @@ export const createTeams = ({
       return { items: items.map(toTeam), next_cursor }
     },
 
-    update: (context: RequestContext, caller: Caller, id: string, input: TeamChanges): Promise<Team> =>
-      changeTeam(context, caller, { id }, 'update', async (tx) => {
+    /** Whether a second factor is required is changed by the owner alone, and turned on by one who has a factor. */
+    update: async (
+      context: RequestContext,
+      caller: Caller,
+      id: string,
+      input: TeamChanges,
+      address: string,
+    ): Promise<Team> => {
+      const updateIn = async (tx: TransactionSql): Promise<Team> => {
         if (input.max_members !== undefined) {
           const members = await store.countMembers(tx, id)
           if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })
         }
         await store.update(tx, id, input)
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
-      }),
+      }
+      const { requires_second_factor: required } = input
+      if (required === undefined) return changeTeam(context, caller, { id }, 'update', updateIn)
+      requireRecentAuthentication(caller, clock.now())
+      const updated = await change(context, caller, async (tx) => {
+        // The trigger recomputes the access to every project of the team.
+        await store.lockForRemoval(tx, id, caller.userId)
+        await lockTeamAs(store, tx, caller, id, 'require_second_factor')
+        if (required && !(await store.hasSecondFactor(tx, caller.userId)))
+          throw new Fault('team.second_factor_required')
+        return updateIn(tx)
+      })
+      record(context, 'team.second_factor_required', { address, by: caller.userId, team_id: id, required })
+      return updated
+    },
 
     remove: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
       await change(context, caller, async (tx) => {
@@ -258,6 +281,7 @@ export const createTeams = ({
     statistics: async (context: RequestContext, caller: Caller, id: string): Promise<Statistics> => {
       const counted = await store.count(context.deadline, id, caller.userId, new Date(clock.now()))
       if (counted === undefined) throw new Fault('team.not_found')
+      if (counted.barred) throw new Fault('team.second_factor_required')
       const members = countPerName(teamRoles, counted.members)
       const projects = countPerName(accessLevels, counted.projects)
       return {

@@ -3,17 +3,17 @@ import { allInOrder } from '../kit/async.ts'
 import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
-import { createMemberStore, findRole, type Place } from './member-store.ts'
+import { createMemberStore, findMembership, type Membership, type Place } from './member-store.ts'
 import type { TeamChanges } from './model.ts'
 
 /** A team as one of its members sees it: `role` is the role of that member. */
-export type TeamRow = {
+export type TeamRow = Membership & {
   id: string
   name: string
   description: string
   max_members: number
   owner_id: string
-  role: TeamRole
+  requires_second_factor: boolean
   created_at: Date
   updated_at: Date
 }
@@ -23,6 +23,7 @@ export type StatisticsRow = {
   projects: Partial<Record<AccessLevel, number>> | null
   generations: number
   pending_invitations: number
+  barred: boolean
 }
 
 /**
@@ -33,7 +34,8 @@ export type StatisticsRow = {
  */
 export const createTeamStore = (sql: Sql, analytics: Sql) => {
   const columns = (on: Queryable) => on`
-    t.id, t.name, t.description, t.max_members, t.created_at, t.updated_at, me.role,
+    t.id, t.name, t.description, t.max_members, t.requires_second_factor, t.created_at, t.updated_at, me.role,
+    lacks_required_factor(t.id, me.user_id) as barred,
     (select o.user_id from team_members o where o.team_id = t.id and o.role = 'owner') as owner_id`
 
   return {
@@ -71,7 +73,8 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
                   from (select access_level, count(*) as n from granted group by access_level) l) as projects,
                (select count(*) from granted join generations using (project_id))::int as generations,
                (select count(*) from team_invitations
-                 where team_id = ${id} and status = 'pending' and expires_at > ${now})::int as pending_invitations
+                 where team_id = ${id} and status = 'pending' and expires_at > ${now})::int as pending_invitations,
+               lacks_required_factor(${id}, ${userId}) as barred
          where exists (select from team_members where team_id = ${id} and user_id = ${userId})`)
       return row
     },
@@ -87,19 +90,19 @@ export const createTeamStore = (sql: Sql, analytics: Sql) => {
     },
 
     /**
-     * Locks the team for no key update until the transaction ends, then reads the role of the user. Returns undefined and
+     * Locks the team for no key update until the transaction ends, then reads the membership of the user. Returns undefined and
      * locks nothing if the user is not a member, so a stranger never waits for a change of the team. Both statements are sent
      * before it returns.
      */
-    lockForNoKeyUpdate: async (tx: TransactionSql, id: string, userId: string): Promise<TeamRole | undefined> => {
-      const [[team], role] = await allInOrder([
+    lockForNoKeyUpdate: async (tx: TransactionSql, id: string, userId: string): Promise<Membership | undefined> => {
+      const [[team], membership] = await allInOrder([
         () => tx`
           select from teams
            where id = ${id} and exists (select from team_members where team_id = ${id} and user_id = ${userId})
              for no key update`,
-        () => findRole(tx, id, userId),
+        () => findMembership(tx, id, userId),
       ])
-      return team && role
+      return team && membership
     },
 
     update: async (tx: TransactionSql, id: string, changes: TeamChanges): Promise<void> => {

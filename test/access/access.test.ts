@@ -116,7 +116,14 @@ describe('a decision made from Postgres through triggers and one statement', () 
         expect(await disagreements(world, everyQuestion)).toEqual([])
         for (const userId of users) {
           for (const { id } of world.generations) {
-            const caller = { userId, sessionId: '', role: 'user', plan: 'free', limits: null } as const
+            const caller = {
+              userId,
+              sessionId: '',
+              role: 'user',
+              plan: 'free',
+              limits: null,
+              authenticatedAtMs: 0,
+            } as const
             const derives = await access.requireDerivation(caller, id, within()).then(
               () => true,
               () => false,
@@ -164,6 +171,8 @@ describe('a decision made from Postgres through triggers and one statement', () 
         'account',
         'make',
         'unmake',
+        'factor',
+        'requirement',
       ] as const
       const kind = pick(kinds)
       if (kind === 'visibility') {
@@ -187,6 +196,19 @@ describe('a decision made from Postgres through triggers and one statement', () 
           if (access_level === undefined) return
           const grant = { project_id: fresh.id, team_id: team, access_level, granted_by: userId }
           await tx`insert into project_grants ${tx(grant)}`
+        })
+      } else if (kind === 'factor') {
+        const user = now.users.find(({ id }) => id === userId) as World['users'][number]
+        user.second_factor = !user.second_factor
+        await changes.commitAndInvalidate(within(), async (tx) => {
+          await tx`update users set second_factor = ${user.second_factor === true} where id = ${userId}`
+        })
+      } else if (kind === 'requirement') {
+        const changed = now.teams.find(({ id }) => id === team) as World['teams'][number]
+        changed.requires_second_factor = !changed.requires_second_factor
+        await changes.commitAndInvalidate(within(), async (tx) => {
+          await tx`
+            update teams set requires_second_factor = ${changed.requires_second_factor === true} where id = ${team}`
         })
       } else if (kind === 'unmake') {
         const inUse = now.generations.some(({ project_id }) => project_id === project.id)

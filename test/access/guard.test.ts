@@ -39,7 +39,10 @@ const leaseMs = 1_000
 /** The user owns the project. */
 const stored = new Map<FactKey, Fact[FactKind]>([
   [factKey('account', userId), { status: 'active', role: 'admin', plan: 'free', limits: null }],
-  [factKey('session', sessionId), { userId, ended: false, expiresAtMs: Number.POSITIVE_INFINITY }],
+  [
+    factKey('session', sessionId),
+    { userId, ended: false, expiresAtMs: Number.POSITIVE_INFINITY, authenticatedAtMs: 0 },
+  ],
   [factKey('project', projectId), { ownerId: userId, visibility: 'private', allowDerivatives: true }],
   [factKey('grants', userId), { granted: {} }],
 ])
@@ -72,6 +75,7 @@ describe('a session whose facts are in memory', () => {
     const access = createAccess({ facts: staleReads.facts, clock, decisionCounters: createDecisionCounters() })
     const guard = createGuard({
       access,
+      clock,
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,
@@ -151,7 +155,12 @@ describe('a request with a body', () => {
     loads = []
     const load: LoadFacts = async (queries) => {
       loads.push(queries.map(({ kind }) => kind).sort())
-      const ended = new Map(stored).set(session, { userId, ended: isEnded, expiresAtMs: Number.POSITIVE_INFINITY })
+      const ended = new Map(stored).set(session, {
+        userId,
+        ended: isEnded,
+        expiresAtMs: Number.POSITIVE_INFINITY,
+        authenticatedAtMs: 0,
+      })
       return { facts: ended, tier: 'l3', redisAgesMs: new Map() }
     }
     const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })
@@ -159,6 +168,7 @@ describe('a request with a body', () => {
     const access = createAccess({ facts, clock, decisionCounters: createDecisionCounters() })
     const guard = createGuard({
       access,
+      clock,
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,

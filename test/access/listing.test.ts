@@ -36,8 +36,9 @@ const makeWorld = (seed: number): World => {
       id,
       status: at % 20 === 7 ? 'suspended' : at % 20 === 13 ? 'deleted' : 'active',
       role: at % 10 === 0 ? 'admin' : 'user',
+      second_factor: at % 3 === 0,
     })),
-    teams: teams.map((id) => ({ id })),
+    teams: teams.map((id, at) => ({ id, requires_second_factor: at % 4 === 0 })),
     members: teams.flatMap((team_id) => {
       const owner = pick(users)
       const others = users.filter((user) => user !== owner && chance(0.06))
@@ -78,7 +79,7 @@ const remember = (about: World) => {
   const projectsById = groupBy(about.projects, (row) => row.id)
   const worldOf = (userId: string, projectId: string): World => ({
     users: usersById.get(userId) ?? [],
-    teams: [],
+    teams: about.teams,
     members: membersOf.get(userId) ?? [],
     projects: projectsById.get(projectId) ?? [],
     grants: grantsOf.get(projectId) ?? [],

@@ -43,11 +43,29 @@ const blue = idOf('team', 2)
 const lab = idOf('project', 1)
 const den = idOf('project', 2)
 
-/** Ada owns everything. Bob is in both teams, Cyd in none; red reads the lab and the den, blue may write in the den. */
+/** As the service adds one: under its locks. */
+const addPasskey = async (tx: Queryable, user: string) => {
+  await tx`select from users where id = ${user} for update`
+  await tx`select lock_teams_of_member(${user}, false)`
+  await tx`
+    insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+    values (${user}, ${user}, ${user}::text::bytea, 'x'::bytea, 0, '{}', false, false, 'k', now()) on conflict do nothing`
+}
+const setRequirement = async (tx: Queryable, team: string, required: boolean) => {
+  await tx`
+    select lock_projects_and_teams(array(select project_id from project_grants where team_id = ${team}), ${[team]}::uuid[])`
+  await tx`update teams set requires_second_factor = ${required} where id = ${team}`
+}
+
+/**
+ * Ada owns everything. Bob is in both teams, Cyd in none; red reads the lab and the den, blue may write in the den, and requires a
+ * second factor, which Bob has.
+ */
 const beginAgain = () =>
   sql.begin((tx) => [
     tx`delete from projects`,
     tx`delete from teams`,
+    tx`delete from passkeys`,
     tx`insert into teams ${tx([red, blue].map((id) => ({ id, name: 't' })))}`,
     tx`
       insert into team_members (team_id, user_id, role)
@@ -58,6 +76,8 @@ const beginAgain = () =>
     tx`
       insert into project_grants (project_id, team_id, access_level, granted_by)
       values (${lab}, ${red}, 'read', ${ada}), (${den}, ${red}, 'read', ${ada}), (${den}, ${blue}, 'write', ${ada})`,
+    tx`update teams set requires_second_factor = true where id = ${blue}`,
+    addPasskey(tx, bob),
   ])
 
 type Change = (tx: Queryable) => PromiseLike<unknown>
@@ -97,6 +117,11 @@ const changes: Record<string, Change> = {
       insert into project_grants (project_id, team_id, access_level, granted_by)
       values (${idOf('project', 4)}, ${red}, 'admin', ${cyd})`
   },
+  'Bob removes the only passkey': (tx) => tx`delete from passkeys where user_id = ${bob}`,
+  'Cyd adds a passkey': (tx) => addPasskey(tx, cyd),
+  'Ada adds a passkey': (tx) => addPasskey(tx, ada),
+  'red requires a second factor': (tx) => setRequirement(tx, red, true),
+  'blue does not require a second factor any more': (tx) => setRequirement(tx, blue, false),
   'Cyd creates a project': (tx) => tx`
     insert into projects (id, owner_id, name) values (${idOf('project', 3)}, ${cyd}, 'attic')`,
 }

@@ -13,7 +13,10 @@ const ada = idOf('user', 1)
 /** All kinds but those that are `memoryOnly`. */
 type StoredKind = Exclude<FactKind, 'profile'>
 const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
-  session: { key: factKey('session', idOf('session', 1)), fact: { userId: ada, ended: false, expiresAtMs: 1.5e12 } },
+  session: {
+    key: factKey('session', idOf('session', 1)),
+    fact: { userId: ada, ended: false, expiresAtMs: 1.5e12, authenticatedAtMs: 0 },
+  },
   account: { key: factKey('account', ada), fact: { status: 'active', role: 'admin', plan: 'pro', limits: null } },
   project: {
     key: factKey('project', idOf('project', 1)),
@@ -185,6 +188,7 @@ describe('a fact with personal data', () => {
       plan: 'free',
       status: 'active',
       email_verified: true,
+      second_factor: false,
       created_at: '2026-01-01T00:00:00.000Z',
       updated_at: '2026-01-01T00:00:00.000Z',
     } as const,
@@ -344,7 +348,11 @@ test('in any order of lookups, fills, changes and losses, a hit equals the value
           } else if (looked !== undefined) held.set(place, { nonce: looked.nonce })
         } else if (does === 'read' && mine !== undefined) mine.version = truth.get(of) as number
         else if (does === 'keep' && mine?.version !== undefined) {
-          redisCache.fill(of, { userId: ada, ended: false, expiresAtMs: mine.version }, mine.nonce)
+          redisCache.fill(
+            of,
+            { userId: ada, ended: false, expiresAtMs: mine.version, authenticatedAtMs: 0 },
+            mine.nonce,
+          )
         } else if (does === 'change') {
           truth.set(of, (truth.get(of) as number) + 1)
           await redisCache.invalidate([of])
@@ -361,7 +369,7 @@ test('with ten times more keys than memory for them, there are misses but no wro
   const crowded = await startOuter({ flags: ['--maxmemory', '6mb', '--maxmemory-policy', 'allkeys-lru'] })
   const count = 100_000
   const keyAt = (at: number) => factKey('session', idOf('session', at))
-  const factAt = (at: number): Fact['session'] => ({ userId: ada, ended: false, expiresAtMs: at })
+  const factAt = (at: number): Fact['session'] => ({ userId: ada, ended: false, expiresAtMs: at, authenticatedAtMs: 0 })
   const starts = Array.from({ length: count / 1_000 }, (_, batch) => 1_000 * batch)
   const inBatches = async (order: readonly number[], work: (from: number, keys: FactKey[]) => Promise<void>) => {
     for (const from of order) {

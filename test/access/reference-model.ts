@@ -3,8 +3,13 @@
  * src/access but names. Where the two disagree, one of them is wrong.
  */
 export type World = {
-  users: { id: string; status: 'active' | 'suspended' | 'deleted'; role: 'user' | 'admin' }[]
-  teams: { id: string }[]
+  users: {
+    id: string
+    status: 'active' | 'suspended' | 'deleted'
+    role: 'user' | 'admin'
+    second_factor?: boolean
+  }[]
+  teams: { id: string; requires_second_factor?: boolean }[]
   members: { team_id: string; user_id: string; role: 'owner' | 'admin' | 'editor' | 'contributor' | 'viewer' }[]
   projects: {
     id: string
@@ -36,6 +41,15 @@ const levelReaches = (level: World['grants'][number]['access_level'], action: Ac
   return level === 'admin' || level === 'write'
 }
 
+/** A team that requires a second factor gives nothing to members without one. */
+const isBarred = (world: World, userId: string, teamId: string): boolean => {
+  for (const team of world.teams) {
+    if (team.id !== teamId || !team.requires_second_factor) continue
+    return !world.users.some((user) => user.id === userId && user.second_factor === true)
+  }
+  return false
+}
+
 const mayOnProject = (world: World, userId: string, action: Action, projectId: string): boolean => {
   for (const project of world.projects) {
     if (project.id !== projectId) continue
@@ -43,7 +57,7 @@ const mayOnProject = (world: World, userId: string, action: Action, projectId: s
     if (project.visibility === 'private') return false
     if (project.visibility === 'public' && (action === 'read' || action === 'download')) return true
     for (const grant of world.grants) {
-      if (grant.project_id !== projectId) continue
+      if (grant.project_id !== projectId || isBarred(world, userId, grant.team_id)) continue
       for (const member of world.members) {
         if (member.team_id !== grant.team_id || member.user_id !== userId) continue
         if (roleReaches(member.role, action) && levelReaches(grant.access_level, action)) return true

@@ -48,6 +48,7 @@ test('the estimate of a profile is not below its measured size, its JSON text in
       status: 'active',
       created_at: own(new Date(1.5e12 + at).toISOString()),
       email_verified: true,
+      second_factor: false,
       updated_at: own(new Date(1.6e12 + at).toISOString()),
     })
   Bun.gc(true)

@@ -161,6 +161,7 @@ describe('the stale detector', () => {
       plan: 'free',
       status: 'active',
       email_verified: true,
+      second_factor: false,
       created_at: '2026-01-01T00:00:00.000Z',
       updated_at: '2026-01-01T00:00:00.000Z',
     } as const
@@ -211,8 +212,8 @@ describe('the stale detector', () => {
   })
 
   test('accepts that an ended session was deleted without an invalidation', async () => {
-    const over: SessionFact = { userId: ada, ended: false, expiresAtMs: clock.now() - 1 }
-    const ended: SessionFact = { userId: ada, ended: true, expiresAtMs: clock.now() + 99_999 }
+    const over: SessionFact = { userId: ada, ended: false, expiresAtMs: clock.now() - 1, authenticatedAtMs: 0 }
+    const ended: SessionFact = { userId: ada, ended: true, expiresAtMs: clock.now() + 99_999, authenticatedAtMs: 0 }
     const live: SessionFact = { ...ended, ended: false }
     const key = (n: number) => factKey('session', idOf('session', n))
     for (const [n, fact] of [over, ended, live].entries()) memory.set(key(n), fact)

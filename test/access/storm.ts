@@ -69,6 +69,21 @@ const writes: readonly (readonly [weight: number, write: Write])[] = [
       insert into projects (id, owner_id, name, visibility)
       values (${pick(projects)}, ${pick(users)}, 'p', ${pick(visibilities)}) on conflict do nothing`,
   ],
+  [
+    2,
+    (tx, { pick }) => {
+      const user = pick(users)
+      return tx`
+        insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+        values (${user}, ${user}, ${user}::text::bytea, 'x'::bytea, 0, '{}', false, false, 'k', now()) on conflict do nothing`
+    },
+  ],
+  [2, (tx, { pick }) => tx`delete from passkeys where user_id = ${pick(users)}`],
+  [
+    2,
+    (tx, { pick, chance }) => tx`
+      update teams set requires_second_factor = ${chance(0.5)} where id = ${pick(teams)}`,
+  ],
   [1, (tx, { pick }) => tx`delete from teams where id = ${pick(teams)}`],
   [
     2,

@@ -16,6 +16,8 @@ export const factsIn = (world: World, userId: string, { type, id }: ResourceRef)
   let grant = project?.owner_id === userId ? ownerActions : 0
   for (const { project_id, team_id, access_level } of world.grants) {
     if (project_id !== project?.id || project.visibility === 'private') continue
+    const requires = world.teams.find((row) => row.id === team_id)?.requires_second_factor === true
+    if (requires && user?.second_factor !== true) continue
     const role = world.members.find((row) => row.team_id === team_id && row.user_id === userId)?.role
     if (role !== undefined) grant |= roleActions[role] & levelActions[access_level]
   }
@@ -48,17 +50,24 @@ const inChunks = async <T>(rows: readonly T[], insert: (chunk: T[]) => PromiseLi
 
 /** Writes a world into an empty database. All triggers fire. */
 export const store = async (sql: Queryable, world: World): Promise<void> => {
-  const people = world.users.map(({ id, status, role }) => ({
+  const people = world.users.map(({ id, status, role, second_factor = false }) => ({
     id,
     status,
     role,
+    second_factor,
     display_name: 'u',
     email: status === 'deleted' ? null : `${id}@example.com`,
     password_hash: status === 'deleted' ? null : 'x',
   }))
   const grants = world.grants.map((grant) => ({ ...grant, granted_by: world.users[0]?.id as string }))
   await inChunks(people, (rows) => sql`insert into users ${sql(rows)}`)
-  await inChunks(world.teams, (rows) => sql`insert into teams ${sql(rows.map(({ id }) => ({ id, name: 't' })))}`)
+  await inChunks(
+    world.teams,
+    (rows) =>
+      sql`insert into teams ${sql(
+        rows.map(({ id, requires_second_factor = false }) => ({ id, name: 't', requires_second_factor })),
+      )}`,
+  )
   await inChunks(world.members, (rows) => sql`insert into team_members ${sql(rows)}`)
   await inChunks(world.projects, (rows) => sql`insert into projects ${sql(rows.map((row) => ({ ...row, name: 'p' })))}`)
   await inChunks(grants, (rows) => sql`insert into project_grants ${sql(rows)}`)

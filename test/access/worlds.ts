@@ -29,6 +29,8 @@ export const anyWorld: fc.Arbitrary<World> = fc
       ),
     ),
     operator: fc.nat(users.length),
+    factors: fc.tuple(...users.map(() => fc.boolean())),
+    requirements: fc.tuple(...teams.map(() => fc.constantFrom(true, false, false))),
     owners: fc.tuple(...teams.map(() => fc.option(anyUser))),
     members: fc.array(
       fc.record({
@@ -76,13 +78,14 @@ export const anyWorld: fc.Arbitrary<World> = fc
       ),
     ),
   })
-  .map(({ statuses, operator, owners, ...drawn }) => ({
+  .map(({ statuses, operator, owners, factors, requirements, ...drawn }) => ({
     users: users.map((id, at) => ({
       id,
       status: statuses[at] ?? 'active',
       role: at === operator ? 'admin' : 'user',
+      second_factor: factors[at] === true,
     })),
-    teams: teams.map((id) => ({ id })),
+    teams: teams.map((id, at) => ({ id, requires_second_factor: requirements[at] === true })),
     members: keyed(
       [
         ...drawn.members,

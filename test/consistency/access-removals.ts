@@ -1,3 +1,4 @@
+import { Secret, TOTP } from 'otpauth'
 import { type Fixture, type Human, pick, type SessionCredential, type State } from './fixture.ts'
 import type { Population } from './population.ts'
 import * as states from './states.ts'
@@ -129,6 +130,31 @@ const membership: readonly AccessRemoval[] = [
       await grant(fixture, driver, 'team let in')
       await join(fixture, driver, 'heir joins', fixture.heir)
       await joinAgain(fixture, driver, before)
+    },
+  },
+]
+
+const factors: readonly AccessRemoval[] = [
+  {
+    name: 'second factor demanded',
+    remove: (fixture) => {
+      const to = states.withRequirement(fixture.history.state, true)
+      return byOwner(fixture, 'PATCH', teamPath(fixture), to, { requires_second_factor: true })
+    },
+    // The member sets up an authenticator app and gets access, removes it and loses access, and then it is not demanded any more.
+    restore: async (fixture, { act }) => {
+      const { state } = fixture.history
+      const { id } = state.member
+      const as = sessionOf(fixture, state.member)
+      const totp = '/api/v1/auth/totp'
+      const { secret } = await act(fixture, 'totp started', { as, method: 'POST', path: totp, to: state })
+      const enrolled = states.withSecondFactor(state, id, true)
+      const body = { code: TOTP.generate({ secret: Secret.fromBase32(secret) }) }
+      await act(fixture, 'totp confirmed', { as, method: 'POST', path: `${totp}/confirm`, body, to: enrolled })
+      await act(fixture, 'totp removed', { as, method: 'DELETE', path: totp, to: state })
+      const free = states.withRequirement(state, false)
+      const lifted = byOwner(fixture, 'PATCH', teamPath(fixture), free, { requires_second_factor: false })
+      await act(fixture, 'second factor not demanded', lifted)
     },
   },
 ]
@@ -313,6 +339,7 @@ const keys: readonly AccessRemoval[] = [
 
 export const accessRemovals: readonly AccessRemoval[] = [
   ...membership,
+  ...factors,
   ...grants,
   ...projects,
   ...generations,

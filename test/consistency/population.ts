@@ -59,8 +59,8 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     const now = new Date(nowMs)
     const later = new Date(nowMs + dayMs)
     await sql`
-      insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
-      values (${id}, ${userId}, '', '', ${now}, ${now}, ${later}, ${later})`
+      insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at, authenticated_at)
+      values (${id}, ${userId}, '', '', ${now}, ${now}, ${later}, ${later}, ${later})`
     const token = await signAccessToken(
       signing.signer(),
       policy,
@@ -113,6 +113,10 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
       { team_id: teamId, user_id: heir.id, role: 'editor' },
     ] as const
     await sql.begin(async (tx) => {
+      // The owner may require a second factor of the others.
+      await tx`
+        insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+        values (${owner.id}, ${owner.id}, ${owner.id}::text::bytea, 'x'::bytea, 0, '{}', false, false, 'k', now())`
       await tx`insert into teams (id, name) values (${teamId}, 't')`
       await tx`insert into team_members ${tx(roles)}`
       if (number % 3 === 0) {
@@ -138,7 +142,12 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
       { number, owner, heir, stranger, ownerSession, heirSession },
       {
         world: {
-          users: [owner, member, heir, stranger].map(({ id }) => ({ id, status: 'active', role: 'user' })),
+          users: [owner, member, heir, stranger].map((human) => ({
+            id: human.id,
+            status: 'active',
+            role: 'user',
+            second_factor: human === owner,
+          })),
           teams: [{ id: teamId }],
           members: [...roles],
           projects: [{ id: projectId, owner_id: owner.id, visibility, allow_derivatives: true }],

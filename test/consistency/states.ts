@@ -66,6 +66,13 @@ export const withCredential = (state: State, credential: Credential): State => (
   credentials: [...state.credentials, credential],
 })
 
+/** Whether the team of the fixture requires a second factor. */
+export const withRequirement = (state: State, requires_second_factor: boolean): State =>
+  withWorld(state, { teams: state.world.teams.map((team) => ({ ...team, requires_second_factor })) })
+
+export const withSecondFactor = (state: State, userId: string, second_factor: boolean): State =>
+  withWorld(state, { users: state.world.users.map((user) => (user.id === userId ? { ...user, second_factor } : user)) })
+
 type Status = World['users'][number]['status']
 
 const withStatus = (state: State, userId: string, status: Status): State =>

@@ -148,6 +148,13 @@ const onTeamWebhook = (more: RequestParts = {}) =>
 const newGeneration = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
 const picture = await newPicture()
+const assertion = {
+  id: 'AA',
+  rawId: 'AA',
+  type: 'public-key',
+  clientExtensionResults: {},
+  response: { clientDataJSON: 'e30', authenticatorData: 'AA', signature: 'AA' },
+}
 const evaluation = (id: string) => ({
   subject: { type: 'user', id: unknownId },
   action: { name: 'read' },
@@ -221,6 +228,37 @@ const table: Record<string, readonly Entry[]> = {
       otherwise: '404 linked_identity.not_found',
       call: () => ({ path: { linked_identity_id: unknownId } }),
     },
+  ],
+  'POST /api/v1/auth/login/second-factor': [
+    { needs: 'nothing', ...withBody({ sign_in_token: secret, code: '000000' }) },
+  ],
+  'POST /api/v1/auth/login/passkey/options': [{ needs: 'nothing' }],
+  'POST /api/v1/auth/login/passkey': [{ needs: 'nothing', ...withBody({ passkey: assertion }) }],
+  'POST /api/v1/auth/reauthenticate/options': [{ needs: 'session' }],
+  'GET /api/v1/auth/second-factors': [{ needs: 'session' }],
+  'POST /api/v1/auth/totp': [{ needs: 'session' }],
+  'POST /api/v1/auth/totp/confirm': [
+    { needs: 'own', otherwise: '403 identity.second_factor_wrong', ...withBody({ code: '000000' }) },
+  ],
+  'DELETE /api/v1/auth/totp': [{ needs: 'own', otherwise: '404 totp.not_found' }],
+  'POST /api/v1/auth/recovery-codes': [{ needs: 'own', otherwise: '409 second_factor.none' }],
+  'POST /api/v1/auth/passkeys/options': [{ needs: 'session' }],
+  'POST /api/v1/auth/passkeys': [
+    {
+      needs: 'own',
+      otherwise: '400 passkey.response_invalid',
+      ...withBody({
+        name: 'k',
+        passkey: { ...assertion, response: { clientDataJSON: 'e30', attestationObject: 'oA' } },
+      }),
+    },
+  ],
+  'PATCH /api/v1/auth/passkeys/{passkey_id}': [
+    { needs: 'own', otherwise: '404 passkey.not_found', ...withBody({ name: 'k' }) },
+  ],
+  'DELETE /api/v1/auth/passkeys/{passkey_id}': [{ needs: 'own', otherwise: '404 passkey.not_found' }],
+  'POST /api/v1/auth/reauthenticate': [
+    { needs: 'session', endsOwnAccess: true, ...withBody({ password: 'not theirs' }) },
   ],
   'GET /api/v1/auth/me': [{ needs: 'session' }],
   'GET /api/v1/auth/me/quotas': [{ needs: 'session' }],
@@ -323,6 +361,7 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', call: () => ({ path: { user_id: invitedId } }) },
   ],
   'DELETE /api/v1/users/{user_id}/sessions': [{ needs: 'operator', call: () => ({ path: { user_id: suspendedId } }) }],
+  'DELETE /api/v1/users/{user_id}/second-factors': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'DELETE /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
@@ -571,6 +610,7 @@ const settableFields: Record<string, readonly string[]> = {
   'POST /api/v1/auth/verify-email': ['email'],
   'POST /api/v1/auth/password-reset': ['email'],
   'POST /api/v1/auth/email': ['email'],
+  'POST /api/v1/auth/reauthenticate': ['password'],
   'POST /api/v1/projects/{project_id}/transfer': ['owner_id'],
   'POST /api/v1/projects/{project_id}/teams': ['team_id'],
   'PATCH /api/v1/teams/{team_id}/members/{user_id}': ['role'],

@@ -387,6 +387,7 @@ describe('the list of accounts', () => {
       'limits',
       'plan',
       'role',
+      'second_factor',
       'status',
       'updated_at',
     ]

@@ -5,7 +5,14 @@ import { createDeadlines } from '../../src/kit/deadline.ts'
 import { newId } from '../../src/kit/id.ts'
 import { until } from '../faults/support.ts'
 
-const caller = { userId: newId(), sessionId: newId(), role: 'user', plan: 'free', limits: null } as const
+const caller = {
+  userId: newId(),
+  sessionId: newId(),
+  role: 'user',
+  plan: 'free',
+  limits: null,
+  authenticatedAtMs: 0,
+} as const
 const context = { requestId: 'x' } as never
 
 const createWith = (rows: number, authenticate: () => Promise<typeof caller>, idleMs = 60_000) => {

@@ -69,6 +69,8 @@ test('every variable is read and trimmed, and a duration is converted to millise
       TOKEN_ISSUER: 'https://issuer',
       TOKEN_AUDIENCE: 'api',
       CORS_ORIGINS: 'https://a.example, http://localhost:5173 ,',
+      PASSKEY_DOMAIN: 'a.example',
+      SERVICE_NAME: 'Studio',
       TRUSTED_PROXIES: '10.0.0.1,2001:db8::1',
       AUTHZEN_ALIASES: `user:alice=user:${id}, record:r-1:a=project:${id}`,
       LIMITS: 'monitor',
@@ -145,6 +147,8 @@ test('every variable is read and trimmed, and a duration is converted to millise
       },
     ],
     cookieSameSite: 'none',
+    passkeys: { id: 'a.example', origins: ['https://a.example'] },
+    serviceName: 'Studio',
     authzenAliases: [
       { type: 'user', id: 'alice', target: { type: 'user', id } },
       { type: 'record', id: 'r-1:a', target: { type: 'project', id } },
@@ -470,4 +474,39 @@ describe('an invalid configuration', () => {
     expect(problemsOf({ DATABASE_URL: 'postgres://db/velro', SECRET: 'hunter2' }).join()).not.toContain('hunter2')
     expect(problemsOf({ DATABASE_URL: 'mysql://me:hunter2@db' }).join()).not.toContain('hunter2')
   })
+})
+
+test('passkeys belong to one domain, and to the origins of it that are given or that may call the API', () => {
+  const passkeysOf = (env: Record<string, string>) => parseConfig(env).passkeys
+  expect(passkeysOf({})).toEqual({ id: 'localhost', origins: ['http://localhost:3000'] })
+  const served = { DATABASE_URL: 'postgresql://db/velro', SECRET: 's'.repeat(32) }
+  expect(passkeysOf(served)).toBeUndefined()
+  const CORS_ORIGINS = 'https://app.a.example,https://nota.example,https://*.a.example,http://a.example'
+  expect(passkeysOf({ ...served, PASSKEY_DOMAIN: 'a.example', CORS_ORIGINS })).toEqual({
+    id: 'a.example',
+    origins: ['https://a.example', 'https://app.a.example'],
+  })
+  const given = { ...served, PASSKEY_DOMAIN: 'a.example', CORS_ORIGINS, PASSKEY_ORIGINS: 'https://b.a.example:8443' }
+  expect(passkeysOf(given)?.origins).toEqual(['https://b.a.example:8443'])
+  const problemsOf = (env: Record<string, string>): readonly string[] => {
+    try {
+      parseConfig({ ...served, ...env })
+      return []
+    } catch (error) {
+      return error instanceof ConfigRefused ? error.problems : []
+    }
+  }
+  expect(problemsOf({ PASSKEY_ORIGINS: 'https://a.example' })).toEqual([
+    'PASSKEY_DOMAIN must be set too, because PASSKEY_ORIGINS is',
+  ])
+  expect(problemsOf({ PASSKEY_DOMAIN: 'https://a.example' })).toEqual([
+    'PASSKEY_DOMAIN must be a domain such as example.com, in lower case, or localhost',
+  ])
+  const foreign = ['https://a.example/', 'https://b.example', 'http://a.example', 'https://xa.example']
+  expect(problemsOf({ PASSKEY_DOMAIN: 'a.example', PASSKEY_ORIGINS: foreign.join(',') })).toEqual(
+    foreign.map(
+      (origin) =>
+        `PASSKEY_ORIGINS holds "${origin}", which is not an origin such as https://app.a.example, without a slash at its end`,
+    ),
+  )
 })

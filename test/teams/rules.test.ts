@@ -12,6 +12,7 @@ const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> =
   manage_webhooks: [true, true, false, false, false],
   remove: [true, false, false, false, false],
   transfer: [true, false, false, false, false],
+  require_second_factor: [true, false, false, false, false],
 }
 
 /** The roles that each role outranks. */

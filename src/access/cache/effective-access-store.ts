@@ -34,7 +34,8 @@ const writeRules = async (tx: TransactionSql): Promise<void> => {
 export const syncAccessRules = async (sql: Sql): Promise<void> => {
   if (await areRulesCurrent(sql)) return
   await sql.begin(async (tx) => {
-    await tx`lock table projects, project_grants, team_members in share row exclusive mode`
+    await tx`
+      lock table projects, project_grants, team_members, teams, totp_factors, passkeys in share row exclusive mode`
     await writeRules(tx)
     await tx`select refresh_project_access(array(select distinct project_id from project_access_difference))`
   })

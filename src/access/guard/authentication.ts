@@ -2,6 +2,7 @@ import { Fault, invalidInput } from '../../fault.ts'
 import { actingHeader } from '../../http/contract.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { SessionCookies } from '../../http/session-cookies.ts'
+import type { Clock } from '../../kit/clock.ts'
 import { isId } from '../../kit/id.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { SpendingOfRoutes } from '../../limits/spending.ts'
@@ -45,6 +46,7 @@ export type GuardDependencies = {
   spending: SpendingOfRoutes
   cookies: Pick<SessionCookies, 'accessTokenOf'>
   tickets: Tickets
+  clock: Pick<Clock, 'now'>
 }
 
 /** The user that a request with a service key names. Throws `request.invalid` where it names none. */
@@ -82,7 +84,12 @@ const createKeyReader = () => {
 }
 
 /** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
-export const createAuthentication = ({ access, claimsOf, spending, cookies }: Omit<GuardDependencies, 'tickets'>) => {
+export const createAuthentication = ({
+  access,
+  claimsOf,
+  spending,
+  cookies,
+}: Omit<GuardDependencies, 'tickets' | 'clock'>) => {
   const readKey = createKeyReader()
 
   const authenticateToken = (

@@ -8,6 +8,7 @@ import type { Caller, Principal } from '../principal.ts'
 import { createAuthentication, type GuardDependencies, requireOperator } from './authentication.ts'
 import { after, countCaller, createGates, entrySlot } from './gates.ts'
 import { createGuardedRoute } from './guarded-route.ts'
+import { createRecently } from './recent-authentication.ts'
 import { createStreamEntry, hasTicket } from './streams.ts'
 
 /** The parts of a request that name its resources. */
@@ -61,6 +62,8 @@ export type Guard = ReturnType<typeof createGuard>
  *   may read it but not do this. `mayWithRecheck` is the same for a streamed response, and adds the `permission` that the
  *   stream re-checks while it lasts. `mayWithRecheckOrTicket` also takes a ticket in the query, and then looks at no token.
  * - `operator: true` requires an operator (403).
+ * - `recently: 'person'`, `recently: 'operator'` and `recently: [action, resourceOf]` are as `signedIn`, `operator` and `may`, and
+ *   also require that the person has signed in or authenticated again within the last five minutes (401). They admit no service.
  * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
  *   `personOrServiceByQuery` is the same for resources named in the query.
  * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
@@ -87,12 +90,11 @@ export type Guard = ReturnType<typeof createGuard>
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: GuardDependencies) => {
+export const createGuard = ({ access, claimsOf, spending, cookies, tickets, clock }: GuardDependencies) => {
   const authentication = createAuthentication({ access, claimsOf, spending, cookies })
   const { readBearer, credentialOf, authenticate, authenticateService, authenticatePrincipal } = authentication
   const { enterStream, readTicket } = createStreamEntry({ access, authentication, tickets })
   const gates = createGates(access, authentication)
-  const { countBy } = gates
   const newRoute = () => createGuardedRoute(spending.create())
   /** No service may call it for a user. */
   const newClosedRoute = () => createGuardedRoute(spending.create(), { admitsActing: false })
@@ -104,7 +106,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       signedIn: (resourcesOf: true | ResourcesOf) => {
         const route = newRoute()
         return {
-          introspect: countBy(route, gates.person(route)),
+          introspect: gates.countBy(route, gates.person(route)),
           resolve: ({ request, context, entry, params, body }) => {
             const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -119,7 +121,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       signedInOrOtherCredential: ({ hasOtherCredential, resourcesOf }: OtherCredential) => {
         const route = newRoute()
         return {
-          introspect: countBy(route, gates.personUnless(route, hasOtherCredential)),
+          introspect: gates.countBy(route, gates.personUnless(route, hasOtherCredential)),
           resolve: ({ request, context, entry, query, params, body }) => {
             if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -134,7 +136,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       operator: (_: true) => {
         const route = newRoute()
         return {
-          introspect: countBy(route, gates.operator(route)),
+          introspect: gates.countBy(route, gates.operator(route)),
           resolve: async ({ request, context, entry }) => {
             const credential = await credentialOf(request, context, entry)
             const caller = requireOperator(await authenticate(credential, request, context, route.scope()))
@@ -142,10 +144,11 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
           },
         }
       },
+      recently: createRecently({ access, clock, authentication, gates, newRoute: newClosedRoute }),
       personOrService: ({ scope, resourcesOf }: { scope: Scope; resourcesOf?: ResourcesIn }) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.personOrService(scope)),
+          introspect: gates.countBy(route, gates.personOrService(scope)),
           resolve: ({ request, context, entry, body }) => {
             const resources = resourcesOf?.(body)
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
@@ -161,7 +164,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       personOrServiceByQuery: ({ scope, resourcesOf }: { scope: Scope; resourcesOf: ResourcesIn }) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.personOrService(scope)),
+          introspect: gates.countBy(route, gates.personOrService(scope)),
           resolve: ({ request, context, entry, query }) => {
             const principal = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
               authenticatePrincipal(credential, context, scope, resourcesOf(query)),
@@ -173,7 +176,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       operatorOrService: (scope: Scope) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.personOrService(scope, readBearer)),
+          introspect: gates.countBy(route, gates.personOrService(scope, readBearer)),
           resolve: async ({ request, context, entry }) => {
             const credential = await credentialOf(request, context, entry, readBearer)
             const principal = await authenticatePrincipal(credential, context, scope)
@@ -185,7 +188,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       service: (scope: Scope) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.service(scope)),
+          introspect: gates.countBy(route, gates.service(scope)),
           resolve: ({ request, context, entry }) => {
             const service = mapMaybePromise(credentialOf(request, context, entry, readBearer), (credential) =>
               authenticateService(credential, context, scope),
@@ -204,7 +207,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       may: ([action, resourceOf]: Permission) => {
         const route = newRoute()
         return {
-          introspect: countBy(route, gates.person(route)),
+          introspect: gates.countBy(route, gates.person(route)),
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
             const credential = await credentialOf(request, context, entry)
@@ -218,7 +221,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       mayWithRecheck: ([action, resourceOf]: Permission) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.person(route)),
+          introspect: gates.countBy(route, gates.person(route)),
           resolve: async ({ request, context, entry, params, body }) =>
             await enterStream(route.spend, { request, context, entry, action, ref: resourceOf({ params, body }) }),
         }
@@ -226,7 +229,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets }: Gu
       mayWithRecheckOrTicket: ([action, resourceOf]: Permission) => {
         const route = newClosedRoute()
         return {
-          introspect: countBy(route, gates.personUnless(route, hasTicket)),
+          introspect: gates.countBy(route, gates.personUnless(route, hasTicket)),
           resolve: async ({ request, context, entry, query, params, body }) => {
             const ref = resourceOf({ params, body })
             const ticket = hasTicket(query) ? readTicket(request, ref) : undefined

@@ -115,6 +115,7 @@ export const startBackgroundTasks = (
     { name: 'purge counts of mails', intervalMs: purgeMs, run: mail.purge },
     { name: 'purge returns from identity providers', intervalMs: purgeMs, run: identityProviders.purge },
     { name: 'purge used stream tickets', intervalMs: purgeMs, run: streamTickets.purge },
+    { name: 'purge used challenges', intervalMs: purgeMs, run: identity.purgeChallenges },
     { name: 'purge idempotency keys', intervalMs: purgeMs, run: idempotency.purge },
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },

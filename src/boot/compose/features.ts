@@ -21,6 +21,8 @@ import { createErasure } from '../../identity/erasure/erasure.ts'
 import { createErasureStore } from '../../identity/erasure/erasure-store.ts'
 import { createAccountExport } from '../../identity/export/account-export.ts'
 import { createExportStore } from '../../identity/export/export-store.ts'
+import type { FactorDependencies } from '../../identity/factors/service.ts'
+import { createFactorStore } from '../../identity/factors/store.ts'
 import { createIdentityProviderStore } from '../../identity/identity-providers/store.ts'
 import { createNoticeStore } from '../../identity/notice-store.ts'
 import { createNoticeSender } from '../../identity/notices.ts'
@@ -65,6 +67,7 @@ import { createMonitoring } from '../../monitoring/service.ts'
 import { createOutboundQueue } from '../../outbound/queue.ts'
 import { createOutboundStore } from '../../outbound/store.ts'
 import { createSpool } from '../../platform/spool.ts'
+import { createWebauthn } from '../../platform/webauthn.ts'
 import { createProjects } from '../../projects/service.ts'
 import { createProjectStore } from '../../projects/store.ts'
 import { createProviders } from '../../providers/providers.ts'
@@ -290,6 +293,17 @@ const composeGenerations = (
 
 type GenerationParts = ReturnType<typeof composeGenerations>
 
+const composeFactors = (
+  { config, database, secrets }: Infrastructure,
+  operators: Shared['operators'],
+): FactorDependencies => ({
+  factorStore: createFactorStore(database.auth, database.batch),
+  operators,
+  secrets,
+  webauthn: config.passkeys && createWebauthn({ ...config.passkeys, name: config.serviceName }),
+  issuer: config.serviceName,
+})
+
 const composeAccounts = (
   infrastructure: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
@@ -324,6 +338,7 @@ const composeAccounts = (
     store: identityStore,
     profiles: createProfiles({ facts }),
     signInStore,
+    factorDependencies: composeFactors(infrastructure, operators),
     hashOf,
     deviceTokens: createDeviceTokens(secrets),
     changes,
@@ -397,6 +412,7 @@ const composeAccounts = (
       spending: createSpendingOfRoutes(limits),
       cookies: sessionCookies,
       tickets: streamTickets,
+      clock,
     }),
     users: createUsers({
       store: userStore,

@@ -20,7 +20,7 @@ export const composeIdentityProviders = (
   { config, clock, secrets, identityStore, identityProviderLibrary, recordSecurityEvent: record }: Infrastructure,
   { identity, store, notices, changes, welcome }: Parts,
 ) => {
-  const { open, openAnother, reopen, recognize } = identity.opening
+  const { open, openAnother, reopen, recognize, recognizeSource, secondStep } = identity.opening
   const clients: ReadonlyMap<string, ProviderClient> =
     identityProviderLibrary === undefined
       ? new Map()
@@ -33,7 +33,8 @@ export const composeIdentityProviders = (
     store,
     accounts: identityStore,
     sessions: { open, openAnother, reopen },
-    protection: { recognize },
+    protection: { recognize, recognizeSource },
+    secondStep,
     lifecycle: { registered: welcome.registered, verified: welcome.verified },
     notices,
     changes,

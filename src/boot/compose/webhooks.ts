@@ -44,7 +44,7 @@ export const composeWebhooks = (
   const rights: WebhookRights = {
     // The routes of operators admit operators only.
     requireRead: async (context, caller, owner) => {
-      if (owner !== null) requireTeamRight((await teamStore.find(context.deadline, owner, caller.userId))?.role, right)
+      if (owner !== null) requireTeamRight(await teamStore.find(context.deadline, owner, caller.userId), right)
     },
     requireChange: async (tx, caller, owner) => {
       if (owner === null) return void (await operators.requireForShare(tx, caller))

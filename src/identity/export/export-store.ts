@@ -67,6 +67,12 @@ export const createExportStore = (sql: Sql) => {
                  'created_at', created_at, 'last_used_at', last_used_at) as content
           from linked_identities where user_id = ${userId} and id > ${after}`,
       ),
+      passkeys: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'name', name, 'synced', backed_up, 'created_at', created_at,
+                 'last_used_at', last_used_at) as content
+          from passkeys where user_id = ${userId} and id > ${after}`,
+      ),
       notices: part(
         (userId, after) => sql`
         select id, jsonb_build_object('kind', kind, 'created_at', created_at, 'details', details, 'sent_at', sent_at) as content

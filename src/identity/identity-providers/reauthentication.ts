@@ -26,7 +26,8 @@ type Dependencies = {
  * Proves again who uses a session, by an identity that is linked to its account, for people without a password.
  *
  * Guarantee: a new session takes the place of the old one, whose tokens are refused from then on. A code of an identity that is not
- * linked to the account is refused: `identity_provider.code_invalid`.
+ * linked to the account is refused: `identity_provider.code_invalid`. So is an account with a second factor, whose owner
+ * authenticates again by a passkey or by signing in anew: `identity.second_factor_missing`.
  */
 export const createProviderReauthentication =
   ({ store, accounts, codes, changes, sessions, clock, record }: Dependencies) =>
@@ -35,6 +36,8 @@ export const createProviderReauthentication =
     const { reopened, providerId } = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       const user = await store.lockUser(tx, userId)
       if (user === undefined) throw new Fault('identity.not_signed_in')
+      // A provider stands in for the password, not for the second factor.
+      if (user.second_factor) throw new Fault('identity.second_factor_missing')
       await requireSignedInForShare(tx, caller)
       const { issuer, subject, providerId } = await codes.use(tx, given, 'reauthenticate', userId)
       const linked = (await store.listOf(tx, userId)).find((row) => row.issuer === issuer && row.subject === subject)

@@ -10,6 +10,7 @@ import type { Responder } from '../../http/responder.ts'
 import { noContent } from '../../http/schema-types.ts'
 import { encodeBase64url } from '../../kit/base64url.ts'
 import { formatSetCookie, valuesOfCookie } from '../../kit/cookie.ts'
+import { secondFactorRequired } from '../factors/model.ts'
 import { signInResponse, tokenResponse } from '../model.ts'
 import type { Device } from '../session-opening.ts'
 import * as model from './model.ts'
@@ -130,11 +131,14 @@ const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependen
     )
     .post(
       '/identity-providers/sign-in',
-      ({ context, body, request }) => identityProviders.signIn(context, body, deviceOf(request, addressOf)),
+      async ({ context, body, request, status }) => {
+        const answer = await identityProviders.signIn(context, body, deviceOf(request, addressOf))
+        return 'sign_in_token' in answer ? status(202, answer) : answer
+      },
       {
         ...contract(
           { body: model.signIn },
-          { 200: signInResponse },
+          { 200: signInResponse, 202: secondFactorRequired },
           {
             summary:
               'Sign in with the `code` that the browser came back with. A person who is new here gets an account, under an address that the provider has verified',
@@ -196,7 +200,7 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
             tags,
             maxBytes,
             budget: 'auth',
-            errors: ['identity_provider.code_invalid', 'identity_provider.code_used'],
+            errors: ['identity_provider.code_invalid', 'identity_provider.code_used', 'identity.second_factor_missing'],
           },
         ),
       },
@@ -215,7 +219,7 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
         )
       },
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { body: model.givenCode },
           { 201: model.linkedIdentity },
@@ -224,6 +228,7 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
             tags,
             maxBytes,
             errors: [
+              'session.reauthentication_required',
               'identity_provider.code_invalid',
               'identity_provider.code_used',
               'identity_provider.email_unverified',
@@ -242,14 +247,14 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
         return status(204, undefined)
       },
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { params: model.linkedIdentityParams },
           { 204: noContent },
           {
             summary: 'Unlink an identity, unless it is the last way to sign in',
             tags,
-            errors: ['linked_identity.not_found', 'linked_identity.last_way_in'],
+            errors: ['session.reauthentication_required', 'linked_identity.not_found', 'linked_identity.last_way_in'],
           },
         ),
       },

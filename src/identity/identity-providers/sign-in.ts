@@ -8,6 +8,8 @@ import { newId } from '../../kit/id.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import type { AccountLifecycle } from '../accounts.ts'
 import { defaultDisplayName } from '../display-name.ts'
+import type { SecondFactorRequired } from '../factors/model.ts'
+import type { SecondStep } from '../factors/second-step.ts'
 import type { SignInResponse } from '../model.ts'
 import type { Device, Opened } from '../session-opening.ts'
 import type { Sessions } from '../sessions.ts'
@@ -22,7 +24,8 @@ export type ProviderSignInDependencies = {
   codes: Codes
   changes: Changes
   sessions: Pick<Sessions, 'open' | 'openAnother' | 'reopen'>
-  protection: Pick<SignInProtection, 'recognize'>
+  protection: Pick<SignInProtection, 'recognize' | 'recognizeSource'>
+  secondStep: Pick<SecondStep, 'begin'>
   lifecycle: Pick<AccountLifecycle, 'registered'> & {
     /** Gives an account whose e-mail address is verified the credits that were pending. */
     readonly verified: (tx: TransactionSql, userId: string) => Promise<void>
@@ -39,14 +42,16 @@ class Overtaken extends Error {
 const isTaken = (error: unknown): boolean =>
   error instanceof Fault && (error.code === 'identity.email_taken' || error.code === 'linked_identity.taken')
 
-type SignedIn = { readonly user: UserRow; readonly opened: Opened; readonly registered: boolean }
+/** `opened` is undefined for an account with a second factor, which is asked for next. */
+type SignedIn = { readonly user: UserRow; readonly opened: Opened | undefined; readonly registered: boolean }
 
 /**
  * Signing in with an identity that a provider has proven.
  *
  * Guarantee: an identity signs in to the account that it was linked to, also when its address has changed. One that is linked to
  * no account opens a new one, under an address that its provider has verified. It never signs in to an account that has this
- * address already: `identity_provider.account_exists`. The owner of that account links the identity after signing in to it.
+ * address already: `identity_provider.account_exists`. The owner of that account links the identity after signing in to it. For an
+ * account with a second factor it opens no session: see `createSecondStep`.
  */
 export const createProviderSignIn = ({
   store,
@@ -55,6 +60,7 @@ export const createProviderSignIn = ({
   changes,
   sessions,
   protection,
+  secondStep,
   lifecycle,
   clock,
   record,
@@ -67,6 +73,8 @@ export const createProviderSignIn = ({
   ): Promise<SignedIn> => {
     if (!(await store.recordUse(tx, linkedId, new Date(clock.now())))) throw new Overtaken()
     if (user.status !== 'active') throw new Fault('identity.account_suspended')
+    // The account is locked, so it gets no second factor before the session is open.
+    if (user.second_factor) return { user, opened: undefined, registered: false }
     const knownToken = await protection.recognize(tx, user, deviceToken, device)
     return { user, opened: await sessions.openAnother(tx, user, device, knownToken), registered: false }
   }
@@ -144,8 +152,14 @@ export const createProviderSignIn = ({
     context: RequestContext,
     input: GivenCode & { device_token?: string },
     device: Device,
-  ): Promise<SignInResponse> => {
+  ): Promise<SignInResponse | SecondFactorRequired> => {
     const { user, opened, registered, identity } = await signIn(context, input, device)
+    if (opened === undefined) {
+      const from = await protection.recognizeSource(context.deadline, user, input.device_token, device)
+      const { kind } = from.source
+      record(context, 'sign_in.second_factor_asked', { address: device.address, user_id: user.id, source: kind })
+      return secondStep.begin(context.deadline, user, from)
+    }
     const { sessionId: session_id, replacedSessionId } = opened
     const fields = { address: device.address, user_id: user.id, provider_id: identity.providerId }
     record(context, registered ? 'account.registered' : 'sign_in.succeeded', {

@@ -119,7 +119,7 @@ export const recoveryRoutes = ({ identity, guard, addressOf }: Dependencies) =>
         return status(202, accepted)
       },
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { body: model.addressed },
           { 202: model.accepted },
@@ -129,7 +129,7 @@ export const recoveryRoutes = ({ identity, guard, addressOf }: Dependencies) =>
             tags,
             maxBytes,
             budget: 'auth',
-            errors: ['mail.not_configured'],
+            errors: ['mail.not_configured', 'session.reauthentication_required'],
           },
         ),
       },

@@ -12,6 +12,7 @@ import {
 } from '../../http/schema-types.ts'
 import { maxBudget, maxQuota, planBudgetNames, quotaNames } from '../../limits/policy.ts'
 import { user } from '../model.ts'
+import { sourceKinds } from '../sign-in-rules.ts'
 
 const { role, plan, status } = user.properties
 
@@ -71,7 +72,7 @@ export type Account = Static<typeof account>
 export const signInFailures = closed({
   items: t.Array(
     closed({
-      source: oneOf(['device', 'network', 'session', 'unknown'] as const),
+      source: oneOf(sourceKinds),
       network: t.Union([t.String(), t.Null()], { description: 'Of the source `network`' }),
       failures: t.Integer({ description: 'Consecutive ones' }),
       last_failed_at: timestamp(),

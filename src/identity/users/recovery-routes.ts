@@ -13,6 +13,7 @@ const recoveryErrors = (...more: FaultCode[]): FaultCode[] => [
   'user.suspended',
   'mail.not_configured',
   'access.admins_only',
+  'session.reauthentication_required',
   ...more,
 ]
 
@@ -31,14 +32,19 @@ export const userRecoveryRoutes = ({ accountRecovery, guard, addressOf }: Depend
       async ({ context, caller, body, request, status }) =>
         status(201, await accountRecovery.invite(context, caller, body, addressOf(request))),
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { body: model.newAccount },
           { 201: model.account },
           {
             summary: 'Make an account for a person, who gets a mail to choose a password within 7 days',
             tags,
-            errors: ['identity.email_taken', 'mail.not_configured', 'access.admins_only'],
+            errors: [
+              'identity.email_taken',
+              'mail.not_configured',
+              'access.admins_only',
+              'session.reauthentication_required',
+            ],
           },
         ),
       },
@@ -50,7 +56,7 @@ export const userRecoveryRoutes = ({ accountRecovery, guard, addressOf }: Depend
         return status(204, undefined)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params: model.accountParams },
           { 204: noContent },
@@ -69,7 +75,7 @@ export const userRecoveryRoutes = ({ accountRecovery, guard, addressOf }: Depend
         return status(204, undefined)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params: model.accountParams },
           { 204: noContent },

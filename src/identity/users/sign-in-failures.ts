@@ -4,7 +4,7 @@ import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { AccountHash } from '../account-hash.ts'
-import type { SourceKind } from '../sign-in-rules.ts'
+import { type SourceKind, sourceKinds } from '../sign-in-rules.ts'
 import type { SignInStore } from '../sign-in-store.ts'
 import type { SignInFailures } from './model.ts'
 import type { Operators } from './operators.ts'
@@ -13,8 +13,7 @@ import type { UserStore } from './store.ts'
 /** The kind of a stored source, without the hash of a device or the id of a session. */
 const sourceOf = (name: string) => {
   const [kind = '', detail] = name.split(' ', 2)
-  const kinds: readonly SourceKind[] = ['device', 'network', 'session']
-  const source: SourceKind = kinds.find((known) => known === kind) ?? 'unknown'
+  const source: SourceKind = sourceKinds.find((known) => known === kind) ?? 'unknown'
   return { source, network: source === 'network' && detail !== undefined ? detail : null }
 }
 

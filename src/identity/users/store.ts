@@ -24,7 +24,8 @@ const toColumns = (tx: TransactionSql, { limits, ...columns }: ChangedColumns) =
 export const createUserStore = (sql: Sql) => {
   /** Every column except the password hash, which operators must not see. */
   const columns = (on: Queryable) => on`
-    id, email, display_name, status, role, plan, limits, created_at, updated_at, email_verified_at`
+    id, email, display_name, status, role, plan, limits, created_at, updated_at, email_verified_at,
+    second_factor`
 
   return {
     /** Lists accounts, newest first, including closed ones. Returns up to `limit + 1` rows. */

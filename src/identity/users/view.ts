@@ -11,5 +11,6 @@ export const toUser = (row: UserRow): User => ({
   status: row.status,
   created_at: row.created_at.toISOString(),
   email_verified: row.email_verified_at !== null,
+  second_factor: row.second_factor,
   updated_at: row.updated_at.toISOString(),
 })

@@ -141,7 +141,7 @@ export const createInvitations = ({
 
     list: async (context: RequestContext, caller: Caller, teamId: string, filter: InvitationFilter) => {
       const visible = await store.list(context.deadline, teamId, caller.userId, new Date(clock.now()), filter)
-      requireTeamRight(visible?.role, 'invite')
+      requireTeamRight(visible, 'invite')
       const { items, next_cursor } = toPage(visible?.rows ?? [], filter.limit)
       return { items: items.map(toInvitation), next_cursor }
     },

@@ -1,8 +1,7 @@
-import type { TeamRole } from '../../access/policy/matrix.ts'
 import { highestId } from '../../kit/cursor.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { onViolation, type Sql, type TransactionSql } from '../../platform/postgres.ts'
-import { type Place, toVisibleRows, type VisibleRows } from '../member-store.ts'
+import { type OwnColumns, type Place, toVisibleRows, type VisibleRows } from '../member-store.ts'
 import type { AssignableRole } from '../model.ts'
 import type { Invitation } from './model.ts'
 
@@ -31,8 +30,8 @@ export const createInvitationStore = (sql: Sql) => ({
     { status, after, limit }: InvitationFilter,
   ): Promise<VisibleRows<InvitationRow> | undefined> =>
     toVisibleRows(
-      await deadline.run(sql<({ own_role: TeamRole } & InvitationRow)[]>`
-        select me.role as own_role, invitations.*
+      await deadline.run(sql<(OwnColumns & InvitationRow)[]>`
+        select me.role as own_role, lacks_required_factor(me.team_id, me.user_id) as own_barred, invitations.*
           from team_members me
           left join lateral (
             select i.id, i.team_id, i.email, i.role, i.invited_by, i.created_at, i.expires_at, s.status

@@ -16,6 +16,7 @@ export type ProfileFact = {
   readonly plan: Plan
   readonly status: (typeof accountStatuses)[number]
   readonly email_verified: boolean
+  readonly second_factor: boolean
   readonly created_at: string
   readonly updated_at: string
 }
@@ -27,6 +28,7 @@ type Row = {
   readonly profile_plan: ProfileFact['plan']
   readonly profile_status: ProfileFact['status']
   readonly profile_email_verified: boolean
+  readonly profile_second_factor: boolean
   readonly profile_created_at: Date
   readonly profile_updated_at: Date
 }
@@ -40,6 +42,7 @@ const row: RowSource<ProfileFact, Row> = {
     profile_plan: 'pf.plan',
     profile_status: 'pf.status',
     profile_email_verified: 'pf.email_verified_at is not null',
+    profile_second_factor: 'pf.second_factor',
     profile_created_at: 'pf.created_at',
     profile_updated_at: 'pf.updated_at',
   },
@@ -53,6 +56,7 @@ const row: RowSource<ProfileFact, Row> = {
       status: row.profile_status,
       created_at: row.profile_created_at.toISOString(),
       email_verified: row.profile_email_verified,
+      second_factor: row.profile_second_factor,
       updated_at: row.profile_updated_at.toISOString(),
     }),
 }
@@ -70,11 +74,22 @@ export const profile: FactDefinition<'profile', ProfileFact> = {
     plan: oneOf(plans),
     status: oneOf(accountStatuses),
     email_verified: t.Boolean(),
+    second_factor: t.Boolean(),
     created_at: t.String(),
     updated_at: t.String(),
   }),
   table: 'users',
-  columns: ['email', 'display_name', 'role', 'plan', 'status', 'created_at', 'email_verified_at', 'updated_at'],
+  columns: [
+    'email',
+    'display_name',
+    'role',
+    'plan',
+    'status',
+    'created_at',
+    'email_verified_at',
+    'second_factor',
+    'updated_at',
+  ],
   row,
   memoryOnly: true,
   secret: true,

@@ -1,0 +1,90 @@
+import type { Changes } from '../../access/invalidation/committed-change.ts'
+import type { Caller } from '../../access/principal.ts'
+import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { Fault, type FaultCode } from '../../fault.ts'
+import type { RequestContext } from '../../http/request-context.ts'
+import type { RecordSecurityEvent, SecurityEvent } from '../../http/security-events.ts'
+import type { Clock } from '../../kit/clock.ts'
+import type { TransactionSql } from '../../platform/postgres.ts'
+import type { IdentityStore, UserRow } from '../store.ts'
+import type { FactorNoticeKind, FactorNotices } from './factor-notices.ts'
+import { hashRecoveryCode, newRecoveryCodes } from './recovery-codes.ts'
+import type { FactorStore } from './store.ts'
+
+type Dependencies = {
+  store: FactorStore
+  users: Pick<IdentityStore, 'findUser'>
+  notices: FactorNotices
+  changes: Changes
+  clock: Clock
+  record: RecordSecurityEvent
+}
+
+/** A change of factors, with what it is told to the owner as and what the log calls it. */
+type Change = { readonly notice: FactorNoticeKind; readonly event: SecurityEvent }
+
+/** What all changes of factors have in common: their locks, recovery codes, notices and events. */
+export const createFactorChanges = ({ store, users, notices, changes, clock, record }: Dependencies) => {
+  const requireUser = async (context: RequestContext, { userId }: Caller): Promise<UserRow> => {
+    const user = await users.findUser(context.deadline, userId)
+    if (user?.status !== 'active') throw new Fault('identity.not_signed_in')
+    return user
+  }
+
+  const notify = (tx: TransactionSql, userId: string, kind: FactorNoticeKind, address: string) =>
+    notices.add(tx, { userId, kind, address }, new Date(clock.now()))
+
+  /** Runs a change of the factors of the caller, under the locks that it needs. */
+  const change = async <T>(
+    context: RequestContext,
+    caller: Caller,
+    { notice, event }: Change,
+    address: string,
+    work: (tx: TransactionSql) => Promise<T>,
+  ): Promise<T> => {
+    const result = await changes.commitAndInvalidate(context.deadline, async (tx) => {
+      if (!(await store.lockForChange(tx, caller.userId))) throw new Fault('identity.not_signed_in')
+      await requireSignedInForShare(tx, caller)
+      const done = await work(tx)
+      await notify(tx, caller.userId, notice, address)
+      return done
+    })
+    record(context, event, { address, user_id: caller.userId, session_id: caller.sessionId })
+    return result
+  }
+
+  const issueRecoveryCodes = async (tx: TransactionSql, userId: string): Promise<string[]> => {
+    const codes = newRecoveryCodes()
+    const hashes = codes.map((code) => hashRecoveryCode(userId, code))
+    await store.replaceRecoveryCodes(tx, userId, hashes, new Date(clock.now()))
+    return codes
+  }
+
+  /** Adds a factor. With the first one come recovery codes. */
+  const add = async <T>(
+    tx: TransactionSql,
+    { userId, sessionId }: Caller,
+    work: () => Promise<T>,
+  ): Promise<{ added: T; recoveryCodes: string[] | null }> => {
+    const isFirst = !(await store.hasSecondFactor(tx, userId))
+    const added = await work()
+    if (!isFirst) return { added, recoveryCodes: null }
+    await store.expireAuthentications(tx, userId, sessionId)
+    return { added, recoveryCodes: await issueRecoveryCodes(tx, userId) }
+  }
+
+  /** Removes a factor. With the last one the recovery codes go. */
+  const remove = async (
+    tx: TransactionSql,
+    { userId }: Caller,
+    absent: FaultCode & ('totp.not_found' | 'passkey.not_found'),
+    work: () => Promise<boolean>,
+  ): Promise<void> => {
+    if (!(await work())) throw new Fault(absent)
+    if (!(await store.hasSecondFactor(tx, userId))) await store.removeAll(tx, userId)
+  }
+
+  return { requireUser, notify, change, issueRecoveryCodes, add, remove }
+}
+
+export type FactorChanges = ReturnType<typeof createFactorChanges>
