@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -58,6 +58,23 @@ describe('the first calls of the README', () => {
     expect(await run(shell, folder)).toBe(output)
     expect((await readdir(folder)).toSorted()).toEqual(['ada.zip', 'lighthouse-256.webp', 'lighthouse.webp'])
   })
+})
+
+test('a lost password is set anew by the mails in the log, as the README shows', async () => {
+  const [, lost = '', printed = ''] =
+    /## A lost password[\s\S]*?```sh\n([\s\S]*?)```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme) ?? []
+  const mailing = await startServer({ runtime: 'bun', env: { SMTP_URL: 'log:' } })
+  const folder = await mkdtemp(join(tmpdir(), 'velro-readme-'))
+  reapFolder(folder)
+  const log = join(folder, 'velro.log')
+  const copying = setInterval(() => void writeFile(log, mailing.output()), 50)
+  const script = lost.replace(/^base=.*$/m, `base=${mailing.baseUrl}`)
+  const { stdout } = await promisify(execFile)('dash', ['-c', script], { cwd: folder }).finally(() => {
+    clearInterval(copying)
+    return mailing.stop()
+  })
+  expect(printed.split('\n').length).toBeGreaterThan(4)
+  expect(stdout).toBe(printed)
 })
 
 test('a service makes a project for a user as the README shows', async () => {
