@@ -12,6 +12,7 @@ import { grants } from './black-box/grants.ts'
 import { headers } from './black-box/headers.ts'
 import { hiding } from './black-box/hiding.ts'
 import { identityProviders } from './black-box/identity-providers.ts'
+import { invitedPeople } from './black-box/invited-people.ts'
 import { limits } from './black-box/limits.ts'
 import { lineage } from './black-box/lineage.ts'
 import { links } from './black-box/links.ts'
@@ -58,6 +59,7 @@ const groups: readonly Group[] = [
   limits,
   quotas,
   users,
+  invitedPeople,
   operating,
   models,
   credits,

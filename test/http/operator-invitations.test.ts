@@ -134,7 +134,7 @@ describe('a password that an operator resets', () => {
   })
 })
 
-test('without a mail server an operator is told so before anything is changed', async () => {
+test('without a mail server an invitation and a reset are refused before anything is changed', async () => {
   const silent = await startApp({ config: { mail: undefined }, connection: app.connection })
   try {
     const there = api(silent.baseUrl)

@@ -62,6 +62,8 @@ const codesOfOperators: readonly FaultCode[] = [
   'user.not_found',
   'user.deleted',
   'user.own_account',
+  'user.suspended',
+  'user.has_password',
   'team.new_owner_inactive',
   'quota.stored_bytes',
   'quota.jobs_under_way',
