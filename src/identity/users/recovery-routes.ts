@@ -2,6 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard/guard.ts'
 import type { FaultCode } from '../../fault.ts'
 import { contract } from '../../http/contract.ts'
+import { createdAt } from '../../http/created.ts'
 import { noContent } from '../../http/schema-types.ts'
 import type { AccountRecovery } from './account-recovery.ts'
 import * as model from './model.ts'
@@ -29,8 +30,13 @@ export const userRecoveryRoutes = ({ accountRecovery, guard, addressOf }: Depend
     .use(guard)
     .post(
       '',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await accountRecovery.invite(context, caller, body, addressOf(request))),
+      async ({ context, caller, body, request, set, status }) => {
+        const made = await accountRecovery.invite(context, caller, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ id }) => `/api/v1/users/${id}`, made),
+        )
+      },
       {
         recently: 'operator',
         ...contract(
