@@ -36,11 +36,10 @@ export const createSecretStore = (sql: Sql) => {
     type === 'uuid' ? sql`${value}::uuid` : sql`${value}::text`
 
   return {
-    findOldestSigningKey: async (): Promise<{ kid: string; sealed_private_key: Uint8Array } | undefined> => {
-      const [row] = await sql<{ kid: string; sealed_private_key: Uint8Array }[]>`
-        select kid, sealed_private_key from signing_keys order by activates_at limit 1`
-      return row
-    },
+    /** The oldest first, expired ones included. */
+    listSigningKeys: async (): Promise<{ kid: string; sealed_private_key: Uint8Array }[]> =>
+      sql<{ kid: string; sealed_private_key: Uint8Array }[]>`
+        select kid, sealed_private_key from signing_keys order by activates_at`,
 
     listWrappedKeys: async (): Promise<WrappedKeyRow[]> =>
       sql<WrappedKeyRow[]>`select name, sealed_key from wrapped_keys`,

@@ -2,6 +2,7 @@ import {
   createKeyedHash,
   type Generation,
   type KeyedHash,
+  SealRefused,
   type Secrets,
   type WrappedKeyName,
   wrappedKeyNames,
@@ -9,21 +10,27 @@ import {
 import type { SecretStore, WrappedKeyRow } from './store.ts'
 
 type Dependencies = {
-  store: Pick<SecretStore, 'findOldestSigningKey' | 'listWrappedKeys' | 'addWrappedKeys'>
+  store: Pick<SecretStore, 'listSigningKeys' | 'listWrappedKeys' | 'addWrappedKeys'>
   secrets: Secrets
 }
 
-/** The secret that was in use when the database was last written: the one that sealed its oldest signing key. */
+/** The secret that was in use before this start: the one that sealed the oldest signing key that opens. */
 const secretInUse = async ({ store, secrets }: Dependencies): Promise<Generation> => {
-  const key = await store.findOldestSigningKey()
-  return key === undefined ? 'current' : secrets.sealedBy('signing-key', key.sealed_private_key, key.kid)
+  for (const { kid, sealed_private_key } of await store.listSigningKeys()) {
+    try {
+      return secrets.sealedBy('signing-key', sealed_private_key, kid)
+    } catch (error) {
+      if (!(error instanceof SealRefused)) throw error
+    }
+  }
+  return 'current'
 }
 
 /**
  * The keyed hash by which stored values are found again: failed sign-ins and welcome credits of an address, and names in Redis
  * that all instances share.
  *
- * Guarantee: the keys stay the same for as long as the database lives, on every instance, whatever becomes of SECRET. They are
+ * Guarantee: the keys stay the same for as long as the database lives, on every instance, also when SECRET changes. They are
  * stored, sealed under SECRET. Their first values are derived from the SECRET in use, as 0.2.0 derives them each time: so
  * instances of both versions find the same values. One statement where they exist.
  */

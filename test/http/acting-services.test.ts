@@ -75,7 +75,7 @@ const signedIn = async (on: TestApp) => {
   return { token: (await at(on).post('/api/v1/auth/login', { email, password })).body.access_token as string }
 }
 const revoke = async ({ id }: Key, on = app) => at(on).delete(`/api/v1/service-keys/${id}`, await signedIn(on))
-/** What is sent with a request for a user. */
+/** The credential and the header of a request for a user. */
 const by = (user: { id: string }, used: Key = key) => ({ token: used.key, headers: { 'velro-user': user.id } })
 const nowOf = (on: TestApp) => on.services.clock.now()
 

@@ -89,7 +89,7 @@ const both = () =>
 
 // First: the clock of this process moves in the tests below.
 for (const runtime of ['bun', 'deno'] as const) {
-  test(`while SECRET is replaced, a process of ${runtime} goes on with what others made, and others with what it makes`, async () => {
+  test(`while SECRET is replaced, a process of ${runtime} and others accept tokens and links of each other`, async () => {
     const env = { SECRET: newer, SECRET_PREVIOUS: older, LOG_LEVEL: 'info' }
     const server = await startServer({ runtime, connection: before.connection, env })
     try {
@@ -203,14 +203,14 @@ describe('once SECRET was replaced', () => {
     await expect(start(older)).rejects.toThrow('sealed under another SECRET')
   })
 
-  test('what was made under the newer secret goes on without the older one, and counts of failures too', async () => {
+  test('tokens under the newer secret stay valid without the older one, and failures stay counted', async () => {
     const [current, paused] = signedIn as [Account, Account]
     expect(await me(after, current.token)).toBe('200')
     expect((await refresh(after, current.refresh_token)).status).toBe(200)
     expect(outcomeOf(await logIn(after, paused))).toBe('429 identity.sign_in_paused')
   })
 
-  test('what was made under the older secret is refused without it', async () => {
+  test('tokens and links under the older secret are refused without it', async () => {
     const [, paused] = signedIn as [Account, Account]
     const link = await linkOf(before, paused)
     expect([await me(after, paused.token), await open(after, link)]).toEqual(['401 identity.not_signed_in', 403])
