@@ -23,12 +23,11 @@ export type SealName =
   | 'identity-provider'
   | 'webhook-secret'
   | 'mail'
-  | 'cookie'
   /** Tokens and challenges of sign-ins, which live for minutes. */
   | 'challenge'
 
 /** Values that are signed, to be recognized again. */
-export type SignName = 'stream-ticket' | 'cookie' | 'media-url' | 'sign-in-state'
+export type SignName = 'stream-ticket'
 
 /** Values that are computed again from the same message, in formats of a fixed length that name no key. */
 export type DeriveName =
