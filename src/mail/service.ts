@@ -5,6 +5,7 @@ import type { OutboundQueue } from '../outbound/queue.ts'
 import { retryFor, type TaskHandler } from '../outbound/runner.ts'
 import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
+import { SealRefused } from '../platform/secrets.ts'
 import { MailRefused, type SendMail } from '../platform/smtp.ts'
 import { renderMail } from './render.ts'
 import { type LinkFlow, linkOf, type MailSettings } from './settings.ts'
@@ -51,7 +52,7 @@ export type Sealing = {
   open(sealed: Uint8Array): string
 }
 
-/** A payload that was changed, or that another secret sealed: no attempt can send it. */
+/** A payload that was changed: no attempt can open it. */
 class PayloadUnreadable extends Error {
   override readonly name = 'PayloadUnreadable'
 }
@@ -66,6 +67,8 @@ export const createPayloads = ({ seal, open }: Sealing) => ({
     try {
       return JSON.parse(open(bytes))
     } catch (cause) {
+      // An instance that has the other SECRET can open it, or this one after its next start.
+      if (cause instanceof SealRefused && cause.reason === 'unknown_secret') throw cause
       throw new PayloadUnreadable('', { cause })
     }
   },
