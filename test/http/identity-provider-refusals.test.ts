@@ -487,6 +487,28 @@ describe('a browser is sent only to a URL of the configuration', () => {
   })
 })
 
+test('starts, returns and sign-ins count as attempts to authenticate from their address', async () => {
+  const { policy } = world.app.services.config
+  const limited = await startWorld({
+    config: { limits: 'on', policy: { ...policy, budgets: { ...policy.budgets, auth_address: 4 } } },
+  })
+  try {
+    limited.at({ email: newEmail(), email_verified: true })
+    const returned = await limited.go()
+    expect((await limited.signIn(returned)).status).toBe(200)
+    expect((await limited.callbackUrl(limited.newBrowser())).searchParams.get('code')).not.toBeNull()
+    const path = '/api/v1/auth/identity-providers'
+    for (const answer of [
+      await limited.client.get(`${path}/acme/start`),
+      await limited.client.get(`${path}/other/callback?state=x`),
+      await limited.signIn(returned),
+    ])
+      expect([answer.status, answer.body.budget]).toEqual([429, 'auth_address'])
+  } finally {
+    await limited.close()
+  }
+})
+
 describe('a provider that fails sends the browser back, and the client learns how', () => {
   test('the person refuses', async () => {
     world.provider.signedIn = undefined
