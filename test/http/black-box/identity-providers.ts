@@ -50,7 +50,7 @@ export const identityProviders: Group = (world) =>
     const signIn = (given: Given) => world().post(`${base}/sign-in`, given)
     const link = (given: Given, token: string) => world().post(links, given, { token })
 
-    test('what nothing is known about is refused: a provider, a state, a ticket, a code, an identity', async () => {
+    test('an unknown provider, state, ticket, code or identity is refused', async () => {
       const secret = newVerifier()
       const input = { purpose: 'link', return_to: returnTo, code_challenge: secret }
       const { token } = person
