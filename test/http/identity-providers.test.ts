@@ -105,6 +105,23 @@ describe('a person signs in with a provider', () => {
     }
   })
 
+  test('gets the tokens in cookies, where the page asks for it and its origin is known', async () => {
+    world.at({ email: newEmail(), email_verified: true })
+    const returned = await world.go()
+    const input = { code: returned.code, code_verifier: returned.verifier, cookies: true }
+    const path = '/api/v1/auth/identity-providers/sign-in'
+    const foreign = await world.client.post(path, input, { headers: { origin: 'https://evil.example' } })
+    expect([foreign.status, foreign.body.code]).toEqual([403, 'request.origin_refused'])
+    const answer = await world.client.post(path, input, { headers: { origin: publicUrl } })
+    expect([answer.status, Object.keys(answer.body).toSorted()]).toEqual([200, ['expires_in', 'user']])
+    const cookie = answer.headers
+      .getSetCookie()
+      .map((line) => line.split(';', 1)[0])
+      .join('; ')
+    const me = await world.client.get('/api/v1/auth/me', { headers: { cookie, origin: publicUrl } })
+    expect(me.body).toEqual(answer.body.user)
+  })
+
   test('without a password: a login with any password is refused as a wrong one', async () => {
     const email = newEmail()
     world.at({ email, email_verified: true })

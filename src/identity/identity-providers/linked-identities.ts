@@ -136,7 +136,8 @@ export const createLinkedIdentities = ({
           const found = linked.find((each) => each.id === id)
           if (found === undefined) throw new Fault('linked_identity.not_found')
           const others = linked.filter((each) => each.id !== id && isUsable(each))
-          if (user.password_hash === null && others.length === 0) throw new Fault('linked_identity.last_way_in')
+          const hasOther = user.password_hash !== null || others.length > 0 || (await store.hasPasskey(tx, user.id))
+          if (!hasOther) throw new Fault('linked_identity.last_way_in')
           await store.unlink(tx, user.id, id)
           await notify(tx, user.id, 'identity_unlinked', found.provider_id)
           return found

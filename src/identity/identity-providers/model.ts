@@ -1,5 +1,5 @@
 import { closed, id, oneOf, type Static, secretPattern, t, text, timestamp } from '../../http/schema-types.ts'
-import { deviceToken } from '../model.ts'
+import { cookies, deviceToken } from '../model.ts'
 
 const opaque = (description: string) => t.String({ minLength: 43, maxLength: 43, pattern: secretPattern, description })
 
@@ -55,7 +55,7 @@ export const givenCode = closed({
   code: opaque('As the browser returned with it. Can be used once, within 10 minutes'),
   code_verifier: opaque('Whose `code_challenge` the browser left with'),
 })
-export const signIn = closed({ ...givenCode.properties, device_token: t.Optional(deviceToken) })
+export const signIn = closed({ ...givenCode.properties, device_token: t.Optional(deviceToken), cookies })
 
 export const linkedIdentity = closed({
   id: id('Linked identity'),

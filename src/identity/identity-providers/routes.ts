@@ -8,10 +8,12 @@ import { contextSlot } from '../../http/elysia-adapter.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Responder } from '../../http/responder.ts'
 import { noContent } from '../../http/schema-types.ts'
+import type { SessionCookies } from '../../http/session-cookies.ts'
 import { encodeBase64url } from '../../kit/base64url.ts'
 import { formatSetCookie, valuesOfCookie } from '../../kit/cookie.ts'
 import { secondFactorRequired } from '../factors/model.ts'
-import { signInResponse, tokenResponse } from '../model.ts'
+import { refreshAnswer, signInAnswer } from '../model.ts'
+import type { Identity } from '../service.ts'
 import type { Device } from '../session-opening.ts'
 import * as model from './model.ts'
 import type { IdentityProviders } from './service.ts'
@@ -25,7 +27,9 @@ const authenticates = { tags, open: true, budget: 'auth' } as const
 const cookieName = '__Host-velro_provider'
 
 type Dependencies = {
+  identity: Identity
   identityProviders: IdentityProviders
+  sessionCookies: SessionCookies
   guard: Guard
   responder: Responder
   addressOf: (request: Request) => string
@@ -54,7 +58,13 @@ const answerIn = ({ url }: Request): { state: string; search: string } => {
 }
 
 /** Signing in: for people without a session, in their browsers. */
-const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependencies, 'guard'>) => {
+const signInRoutes = ({
+  identity,
+  identityProviders,
+  sessionCookies,
+  responder,
+  addressOf,
+}: Omit<Dependencies, 'guard'>) => {
   const redirect = ({ requestId }: RequestContext, location: string, cookie?: string): Response =>
     responder.raw(null, {
       status: 303,
@@ -131,20 +141,28 @@ const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependen
     )
     .post(
       '/identity-providers/sign-in',
-      async ({ context, body, request, status }) => {
-        const answer = await identityProviders.signIn(context, body, deviceOf(request, addressOf))
-        return 'sign_in_token' in answer ? status(202, answer) : answer
+      async ({ context, body: { cookies, ...given }, request, status }) => {
+        const browser = cookies === true ? sessionCookies.present(request, context) : undefined
+        const token = given.device_token ?? browser?.deviceToken
+        const input = { ...given, ...(token !== undefined && { device_token: token }) }
+        const answer = await identityProviders.signIn(context, input, deviceOf(request, addressOf))
+        if ('sign_in_token' in answer) return status(202, answer)
+        // The session that the browser had before ends.
+        if (browser?.refreshToken !== undefined)
+          await identity.endPresented(context, browser.refreshToken, addressOf(request))
+        return sessionCookies.deliver(context, answer, cookies)
       },
       {
         ...contract(
           { body: model.signIn },
-          { 200: signInResponse, 202: secondFactorRequired },
+          { 200: signInAnswer, 202: secondFactorRequired },
           {
             summary:
               'Sign in with the `code` that the browser came back with. A person who is new here gets an account, under an address that the provider has verified',
             ...authenticates,
             maxBytes,
             errors: [
+              'request.origin_refused',
               'identity_provider.code_invalid',
               'identity_provider.code_used',
               'identity_provider.email_unverified',
@@ -159,7 +177,7 @@ const signInRoutes = ({ identityProviders, responder, addressOf }: Omit<Dependen
 }
 
 /** What signed-in people do with identities. */
-const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencies, 'responder'>) =>
+const accountRoutes = ({ identityProviders, sessionCookies, guard, addressOf }: Omit<Dependencies, 'responder'>) =>
   new Elysia()
     .use(guard)
     .post(
@@ -187,13 +205,16 @@ const accountRoutes = ({ identityProviders, guard, addressOf }: Omit<Dependencie
     )
     .post(
       '/identity-providers/reauthenticate',
-      ({ context, caller, body, request }) =>
-        identityProviders.reauthenticate(context, caller, body, deviceOf(request, addressOf)),
+      async ({ context, caller, body, request }) => {
+        const tokens = await identityProviders.reauthenticate(context, caller, body, deviceOf(request, addressOf))
+        // A caller by cookies gets them in cookies.
+        return sessionCookies.deliver(context, tokens, context.byCookie)
+      },
       {
         signedIn: true,
         ...contract(
           { body: model.givenCode },
-          { 200: tokenResponse },
+          { 200: refreshAnswer },
           {
             summary:
               'Authenticate again with a linked identity, as sensitive changes require. A new session takes the place of the one of the request',
