@@ -101,7 +101,7 @@ describe.each<Runtime>(['bun', 'deno'])('on %s', (runtime) => {
 
   test('every response was as documented, with its headers, and every documented refusal was seen', () => {
     expect([world.ledger.breaches, world.ledger.bare]).toEqual([[], []])
-    const common = [303, 400, 401, 403, 413, 415, 422, 429, 500, 503]
+    const common = [202, 303, 400, 401, 403, 413, 415, 422, 429, 500, 503]
     const unseen = routesOf(world.document)
       .filter(isOfProviders)
       .flatMap((route) => {

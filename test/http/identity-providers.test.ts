@@ -250,6 +250,25 @@ describe('an identity is linked by the owner of an account', () => {
     expect(codeOf(await unlink(person.token, own.id))).toBe('linked_identity.not_found')
   })
 
+  test('and with a passkey it is neither the last way in nor a way around the second factor', async () => {
+    world.at({ email: newEmail(), email_verified: true })
+    const person = tokenOf(await world.signIn(await world.go()))
+    await sql`
+      insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+      values (gen_random_uuid(), ${person.id}, ${Buffer.from(person.id)}, ${Buffer.from('key')}, 0, '{}', false, false, 'Key', now())`
+    await world.app.caughtUp()
+    const answer = await world.signIn(await world.go())
+    expect([answer.status, typeof answer.body.sign_in_token, answer.body.access_token]).toEqual([
+      202,
+      'string',
+      undefined,
+    ])
+    const again = await world.reauthenticate(person, await world.goFor(person, 'reauthenticate'))
+    expect(codeOf(again)).toBe('identity.second_factor_missing')
+    const [own] = (await get('/linked-identities', person.token)).body.items
+    expect(codeOf(await unlink(person.token, own.id))).toBe(204)
+  })
+
   test('an identity of a provider that is configured no more is no way in', async () => {
     world.at({ email: newEmail(), email_verified: true })
     const person = tokenOf(await world.signIn(await world.go()))
