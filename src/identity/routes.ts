@@ -24,6 +24,11 @@ type Dependencies = {
   sessionCookies: SessionCookies
 }
 
+const ofEndingAll = {
+  summary: 'End every session of this account',
+  tags,
+  errors: ['session.reauthentication_required'] as const,
+}
 const ofProfile = { summary: 'Change your account', tags, scope: 'users:write', maxBytes }
 
 /** Routes below the prefix of accounts. */
@@ -48,11 +53,15 @@ const sessionRoutes = (dependencies: Dependencies) => {
         return status(204, undefined)
       },
       {
-        signedIn: true,
+        recently: 'person',
         ...contract(
           { params: model.sessionParams },
           { 204: noContent },
-          { summary: 'End one session', tags, errors: ['session.not_found'] },
+          {
+            summary: 'End one session',
+            tags,
+            errors: ['session.not_found', 'session.reauthentication_required'],
+          },
         ),
       },
     )
@@ -143,7 +152,10 @@ export const identityRoutes = (dependencies: Dependencies) => {
         forget(context)
         return status(204, undefined)
       },
-      { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End every session of this account', tags }) },
+      {
+        recently: 'person',
+        ...contract({}, { 204: noContent }, ofEndingAll),
+      },
     )
     .get('/me', ({ context, caller }) => identity.getMe(context, caller), {
       signedIn: true,

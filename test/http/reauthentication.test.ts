@@ -69,6 +69,13 @@ describe('authentication within the last five minutes', () => {
       account: await client.patch(`/api/v1/users/${other.id}`, { role: 'admin' }, { token }),
       failures: await client.delete(`/api/v1/users/${other.id}/sign-in-failures`, { token }),
       credits: await client.post('/api/v1/credits/grants', { user_id: other.id, amount: 1, note: 'n' }, { token }),
+      endedSession: await client.delete(`/api/v1/auth/sessions/${other.id}`, sending),
+      endedSessions: await client.post('/api/v1/auth/logout-all', undefined, sending),
+      exported: await client.post('/api/v1/auth/me/export', undefined, sending),
+      invited: await client.post('/api/v1/users', { email: 'invited@example.com' }, { token }),
+      invitedAgain: await client.post(`/api/v1/users/${other.id}/invitation`, undefined, { token }),
+      reset: await client.post(`/api/v1/users/${other.id}/password-reset`, undefined, { token }),
+      signedOut: await client.delete(`/api/v1/users/${other.id}/sessions`, { token }),
       flags: await client.put('/api/v1/security/flags', { warm_up: true }, { token }),
       limit: await client.post('/api/v1/security/limits/lift', { budget: 'api', key: other.id }, { token }),
     }

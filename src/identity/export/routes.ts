@@ -30,7 +30,7 @@ export const exportRoutes = ({
         },
       }),
     {
-      signedIn: true,
+      recently: 'person',
       ...contract(
         {},
         {},
@@ -40,7 +40,7 @@ export const exportRoutes = ({
           tags: ['auth'],
           file: type,
           budget: 'media',
-          errors: ['identity.export_under_way'],
+          errors: ['identity.export_under_way', 'session.reauthentication_required'],
         },
       ),
     },
