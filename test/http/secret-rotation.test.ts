@@ -193,9 +193,10 @@ describe('once SECRET was replaced', () => {
     await expect(start(newer)).rejects.toThrow('sealed under another SECRET')
     const reseal = createResealing({ store, secrets: createSecrets(newer, older), log })
     await Promise.all([reseal(), reseal()])
+    const filled = ['signing_keys', 'wrapped_keys', 'webhooks']
     for (const column of sealedColumns) {
       const rows = await store.listSealed(column, { prefix: new Uint8Array(5), after: undefined, limit: 100 })
-      expect(rows.length).toBeGreaterThan(0)
+      if (filled.includes(column.table)) expect([column.table, rows.length > 0]).toEqual([column.table, true])
       const secrets = createSecrets(newer)
       for (const { key, sealed } of rows) expect(secrets.sealedBy(column.name, sealed, key)).toBe('current')
     }
