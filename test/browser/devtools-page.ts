@@ -74,9 +74,11 @@ export const openPage = async (url: string) => {
       if (exceptionDetails !== undefined) throw new Error(JSON.stringify(exceptionDetails))
       return result.value as T
     },
-    close: () => {
+    /** Ends the browser, which a signal to the script that has started it would not. */
+    close: async () => {
+      sessionId = undefined
+      await send('Browser.close')
       socket.close()
-      process.kill()
     },
   }
 }

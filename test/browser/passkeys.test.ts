@@ -34,7 +34,7 @@ describe.skipIf(chromium === undefined)('in a real Chromium with a virtual authe
       }`)
   }, 60_000)
   afterAll(async () => {
-    page?.close()
+    await page?.close()
     await site?.stop(true)
     await app?.close()
   })
