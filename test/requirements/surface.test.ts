@@ -1,13 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { readFile } from 'node:fs/promises'
 import { startApp, type TestApp } from '../harness.ts'
 import { type Document, nameOf, type Route, resolve, routesOf, type Schema } from '../http/black-box/document.ts'
 
 let app: TestApp
 let document: Document
+let chapter: string
 
 beforeAll(async () => {
   app = await startApp()
   document = (await (await fetch(`${app.baseUrl}/docs/json`)).json()) as Document
+  chapter = await readFile(new URL('../../src/identity/README.md', import.meta.url), 'utf8')
 })
 afterAll(() => app.close())
 
@@ -57,5 +60,28 @@ describe('no route takes or shows', () => {
 
   test('a measurement of a body: a biometric stays in the authenticator', () => {
     expect(membersNamed(/biometric|fingerprint|face|iris/i)).toEqual([])
+  })
+})
+
+/** The rows of the table of a section, as lists of cells without the head. */
+const tableOf = (heading: string): string[][] => {
+  const section = chapter.split(/^## /m).find((part) => part.startsWith(`${heading}\n`)) ?? ''
+  const rows = [...section.matchAll(/^\|(.*)\|$/gm)].map(([, row = '']) => row.split('|').map((cell) => cell.trim()))
+  return rows.slice(2)
+}
+
+describe('the table of the ways to authenticate', () => {
+  test('names every route that answers with tokens, and no other', () => {
+    const signIn = routesOf(document).filter((route) => outputsOf(route).includes('access_token'))
+    const named = tableOf('Ways to authenticate').flatMap(([, routes = '']) =>
+      [...routes.matchAll(/`([A-Z]+) ([^`]+)`/g)].map(([, method, path]) => `${method} /api/v1/auth${path}`),
+    )
+    expect(signIn.length).toBeGreaterThan(3)
+    expect([...new Set(named)].toSorted()).toEqual(signIn.map(nameOf).toSorted())
+  })
+
+  test('has no route that a browser could open without an action of the person: none is a GET', () => {
+    const signIn = routesOf(document).filter((route) => outputsOf(route).includes('access_token'))
+    expect(signIn.filter(({ method }) => method === 'GET').map(nameOf)).toEqual([])
   })
 })
