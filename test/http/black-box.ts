@@ -25,6 +25,7 @@ import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { protocol } from './black-box/protocol.ts'
 import { quotas } from './black-box/quotas.ts'
+import { secondFactors } from './black-box/second-factors.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
 import { stream } from './black-box/stream.ts'
@@ -44,6 +45,7 @@ const groups: readonly Group[] = [
   mails,
   tokens,
   identityProviders,
+  secondFactors,
   projects,
   generations,
   media,

@@ -2,6 +2,7 @@ import { Elysia } from 'elysia'
 import type { Guard } from '../../access/guard/guard.ts'
 import { bodyLimits } from '../../http/body.ts'
 import { contract } from '../../http/contract.ts'
+import { createdAt } from '../../http/created.ts'
 import { noContent } from '../../http/schema-types.ts'
 import { refreshAnswer, signInAnswer } from '../model.ts'
 import type { Identity } from '../service.ts'
@@ -74,7 +75,7 @@ const signInRoutes = ({ identity, guard, signIns }: Dependencies) =>
       ...contract(
         {},
         { 200: model.reauthenticationOptions },
-        { summary: 'What you can authenticate again with', tags },
+        { summary: 'What you can authenticate again with', tags, changes: true },
       ),
     })
     .post(
@@ -124,6 +125,7 @@ const totpRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies) =
         {
           summary: 'Start the set-up of an authenticator app (RFC 6238). It is no factor before it is confirmed',
           tags,
+          changes: true,
           errors: ['totp.already_enabled', sensitive],
         },
       ),
@@ -172,6 +174,7 @@ const totpRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies) =
           {
             summary: 'New recovery codes, which replace all earlier ones',
             tags,
+            changes: true,
             errors: ['second_factor.none', sensitive],
           },
         ),
@@ -190,14 +193,20 @@ const passkeyRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies
         {
           summary: 'Options to create a passkey, for 5 minutes',
           tags,
+          changes: true,
           errors: ['passkey.not_configured', sensitive],
         },
       ),
     })
     .post(
       '/passkeys',
-      async ({ context, caller, body, request, status }) =>
-        status(201, await factors.addPasskey(context, caller, body, addressOf(request))),
+      async ({ context, caller, body, request, set, status }) => {
+        const added = await factors.addPasskey(context, caller, body, addressOf(request))
+        return status(
+          201,
+          createdAt(set, ({ passkey }) => `/api/v1/auth/passkeys/${passkey.id}`, added),
+        )
+      },
       {
         recently: 'person',
         ...contract(

@@ -18,6 +18,8 @@ import { sendRaw, type WireAnswer } from './wire.ts'
 export const receiverPorts = [43_101, 43_102, 43_103, 43_104, 43_105, 43_106, 43_107, 43_108]
 
 export const sharedOrigin = 'https://app.example.com'
+/** Of passkeys; pages of the shared origin may use them. */
+export const passkeyDomain = 'example.com'
 
 /** Limits are on. The figures of the plans are in no test's way; operators lower those of single accounts. */
 const highFigures = Object.fromEntries([
@@ -34,6 +36,8 @@ export const blackBoxEnvironment: Readonly<Record<string, string>> = {
   ...Object.fromEntries(Object.entries(highFigures).map(([name, figure]) => [name, String(figure)])),
   SMTP_URL: 'log:',
   WEBHOOK_INTERNAL_HOSTS: receiverPorts.map((port) => `127.0.0.1:${port}`).join(','),
+  PASSKEY_DOMAIN: passkeyDomain,
+  PASSKEY_ORIGINS: sharedOrigin,
   CORS_ORIGINS: [sharedOrigin, 'https://*.example.app', 'capacitor://localhost'].join(','),
 }
 
