@@ -68,6 +68,23 @@ export const secondFactors: Group = (world) =>
       )
     })
 
+    test('ten wrong attempts pause authenticating again, and sign-ins by the second factor', async () => {
+      const ada = await world().register()
+      const { body: setup } = await post('/totp', undefined, ada.token)
+      const [first = ''] = codesOf(setup.secret)
+      await post('/totp/confirm', { code: first }, ada.token)
+      const { body: step } = await login(ada)
+      const { sign_in_token } = step
+      const guess = () => post('/login/second-factor', { sign_in_token, recovery_code: 'a'.repeat(24) })
+      for (let tries = 0; tries < 10; tries += 1)
+        expect(refusal(await guess())).toBe('403 identity.second_factor_wrong')
+      expect(refusal(await guess())).toBe('429 identity.sign_in_paused')
+      const ben = await world().register()
+      const again = () => reauthenticate({ password: 'wrong horse battery' }, ben.token)
+      for (let tries = 0; tries < 10; tries += 1) expect(refusal(await again())).toBe('403 identity.password_wrong')
+      expect(refusal(await again())).toBe('429 identity.sign_in_paused')
+    })
+
     test('a passkey is added, renamed and removed by its owner, and signs in alone', async () => {
       const [ada, ben] = [await world().register(), await world().register()]
       const device = newDevice()
