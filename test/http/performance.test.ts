@@ -107,7 +107,7 @@ describe('the metrics', () => {
     const { body } = await client.post('/api/v1/service-keys', input, { token: admin.token })
     const token = body.key as string
     expect((await ask({ type: 'project', id: body.id }, { ...owner, token })).status).toBe(403)
-    expect((await client.get('/api/v1/security/flags', { token })).status).toBe(401)
+    expect((await client.get('/api/v1/security/flags', { token })).status).toBe(403)
   })
 })
 

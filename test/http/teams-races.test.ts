@@ -96,7 +96,11 @@ describe('concurrent acceptances', () => {
             fixture.client.post(`${path}/${id}/invitations`, { email: guest.email, role: 'editor' }, as(people.admin)),
         }[kind]
         const [accepted, other] = await Promise.all([fixture.accept(guest, secret), rival()])
-        const lost = kind === 'replace' ? '409 team.already_member' : invitationGone
+        const lost = {
+          cancel: '404 team.invitation_not_found',
+          decline: invitationGone,
+          replace: '409 team.already_member',
+        }[kind]
         const won = kind === 'replace' ? '201' : '204'
         expect([
           ['200', lost],
