@@ -142,7 +142,8 @@ const factors: readonly AccessRemoval[] = [
       return byOwner(fixture, 'PATCH', teamPath(fixture), to, { requires_second_factor: true })
     },
     // The member sets up an authenticator app and gets access, removes it and loses access, and then it is not demanded any more.
-    restore: async (fixture, { act }) => {
+    // The first factor has the other sessions authenticate again.
+    restore: async (fixture, { act, population }) => {
       const { state } = fixture.history
       const { id } = state.member
       const as = sessionOf(fixture, state.member)
@@ -152,6 +153,7 @@ const factors: readonly AccessRemoval[] = [
       const body = { code: TOTP.generate({ secret: Secret.fromBase32(secret) }) }
       await act(fixture, 'totp confirmed', { as, method: 'POST', path: `${totp}/confirm`, body, to: enrolled })
       await act(fixture, 'totp removed', { as, method: 'DELETE', path: totp, to: state })
+      await population.authenticateAgain(id)
       const free = states.withRequirement(state, false)
       const lifted = byOwner(fixture, 'PATCH', teamPath(fixture), free, { requires_second_factor: false })
       await act(fixture, 'second factor not demanded', lifted)

@@ -43,12 +43,14 @@ export const createChangeDriver = ({
     const after = (body: unknown): State => (typeof step.to === 'function' ? step.to(body) : step.to)
     const change = history.begin(name, performance.now(), known)
     let outcomeUnknown = false
+    let last = 'no answer'
     for (let tries = 1; tries <= maxTries; tries += 1) {
       const instance = await anyResponsive()
       const sentMs = performance.now()
       const phase = oracle.phase
       const reply = await send(instance, step.as, step.method, step.path, step.body)
       const answeredMs = performance.now()
+      last = reply === undefined ? 'no answer' : `${reply.status} ${JSON.stringify(reply.body)}`
       if (reply !== undefined && (isSuccess(reply) || (outcomeUnknown && isRefusal(reply)))) {
         // An earlier try may have committed the change, so this answer does not prove that every instance applied it.
         if (outcomeUnknown) await Bun.sleep(visibleAfterMs)
@@ -72,7 +74,7 @@ export const createChangeDriver = ({
       }
       await Bun.sleep(retryMs)
     }
-    throw new Error(`${name} did not succeed after ${maxTries} tries`)
+    throw new Error(`${name} did not succeed after ${maxTries} tries: ${last}`)
   }
 
   const driver: Driver = {

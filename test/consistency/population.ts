@@ -18,6 +18,8 @@ export type Population = {
   /** Inserts users as viewers of a team and resolves to their ids. */
   addViewers(teamId: string, count: number): Promise<string[]>
   createSession(of: Human): Promise<SessionCredential>
+  /** Lets the sessions of a user make sensitive changes again, without a password. */
+  authenticateAgain(userId: string): Promise<void>
   /** The session of an operator. */
   readonly operator: SessionCredential
   insertFixture(number: number): Promise<Fixture>
@@ -73,6 +75,10 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
       createTokenDigest(secrets),
     )
     return { kind: 'session', id, token, userId }
+  }
+
+  const authenticateAgain = async (userId: string): Promise<void> => {
+    await sql`update sessions set authenticated_at = ${new Date(Date.now() + dayMs)} where user_id = ${userId}`
   }
 
   const root = await createHuman()
@@ -163,5 +169,5 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     )
   }
 
-  return { createHuman, addViewers, createSession, operator, insertFixture, close: () => sql.end() }
+  return { createHuman, addViewers, createSession, authenticateAgain, operator, insertFixture, close: () => sql.end() }
 }
