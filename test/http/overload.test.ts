@@ -104,6 +104,8 @@ test('each route has the priority of what it does: take access away, read, or so
     'POST /api/v1/teams/:team_id/transfer',
     'PUT /api/v1/security/flags',
   ])
-  expect(names('read').every((name) => /^POST \/(?:api\/v1\/(?:authorization\/|media\/links$)|access\/v1\/)/.test(name))).toBe(true)
+  expect(
+    names('read').every((name) => /^POST \/(?:api\/v1\/(?:authorization\/|media\/links$)|access\/v1\/)/.test(name)),
+  ).toBe(true)
   expect(byPriority.get('other')?.some(({ method }) => method === 'GET' || method === 'DELETE')).toBe(false)
 })
