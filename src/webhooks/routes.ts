@@ -7,6 +7,7 @@ import * as model from './model.ts'
 import type { Webhooks } from './service.ts'
 
 const tags = ['webhooks']
+const sensitive = 'session.reauthentication_required'
 
 type Dependencies = { webhooks: Webhooks; guard: Guard; addressOf: (request: Request) => string }
 
@@ -40,11 +41,11 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
         )
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { body: model.newWebhook },
           { 201: model.webhookWithSecret },
-          { summary: summaries.create, tags, errors: [...refused, 'webhook.too_many'] },
+          { summary: summaries.create, tags, errors: [...refused, 'webhook.too_many', sensitive] },
         ),
       },
     )
@@ -65,11 +66,11 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
       ({ context, caller, params, body, request }) =>
         webhooks.update(context, caller, target(params.webhook_id), body, addressOf(request)),
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params, body: model.webhookChanges },
           { 200: model.webhook },
-          { summary: summaries.update, tags, errors: unknown },
+          { summary: summaries.update, tags, errors: [...unknown, sensitive] },
         ),
       },
     )
@@ -80,8 +81,12 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
         return status(204, undefined)
       },
       {
-        operator: true,
-        ...contract({ params }, { 204: noContent }, { summary: summaries.remove, tags, errors: unknown }),
+        recently: 'operator',
+        ...contract(
+          { params },
+          { 204: noContent },
+          { summary: summaries.remove, tags, errors: [...unknown, sensitive] },
+        ),
       },
     )
     .post(
@@ -89,11 +94,11 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
       ({ context, caller, params, body, request }) =>
         webhooks.rotateSecret(context, caller, target(params.webhook_id), body, addressOf(request)),
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params, body: model.rotation },
           { 200: model.webhookWithSecret },
-          { summary: summaries.rotate, tags, errors: unknown },
+          { summary: summaries.rotate, tags, errors: [...unknown, sensitive] },
         ),
       },
     )
@@ -120,11 +125,11 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
         return status(204, undefined)
       },
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params: deliveryParams },
           { 204: noContent },
-          { summary: summaries.replay, tags, errors: [...unknown, 'webhook.delivery_not_found'] },
+          { summary: summaries.replay, tags, errors: [...unknown, 'webhook.delivery_not_found', sensitive] },
         ),
       },
     )
@@ -133,11 +138,11 @@ export const operatorWebhookRoutes = ({ webhooks, guard, addressOf }: Dependenci
       ({ context, caller, params, body, request }) =>
         webhooks.replayFailed(context, caller, target(params.webhook_id), body.since, addressOf(request)),
       {
-        operator: true,
+        recently: 'operator',
         ...contract(
           { params, body: model.replay },
           { 200: model.replayed },
-          { summary: summaries.replayFailed, tags, errors: unknown },
+          { summary: summaries.replayFailed, tags, errors: [...unknown, sensitive] },
         ),
       },
     )

@@ -1,17 +1,26 @@
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type BrowserContext, type CDPSession, chromium, type Page } from 'playwright-core'
+import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { reapFolder } from '../harness/reaper.ts'
 
 /** Chromium of the system; null where it is not installed. */
 export const findChromium = (): string | null => Bun.which('chromium') ?? Bun.which('google-chrome')
 
+const authenticator = {
+  protocol: 'ctap2',
+  transport: 'internal',
+  hasResidentKey: true,
+  hasUserVerification: true,
+  isUserVerified: true,
+  automaticPresenceSimulation: true,
+} as const
+
 /** Pages as a person opens them, in one profile that starts empty. */
 export type Browser = {
   readonly context: BrowserContext
   /** A page with an authenticator that holds passkeys and verifies its user without asking. */
-  open(url: string): Promise<{ page: Page; devtools: CDPSession }>
+  open(url: string): Promise<Page>
   close(): Promise<void>
 }
 
@@ -39,8 +48,9 @@ export const startChromium = async (executablePath: string, certificateHash: str
       const page = await context.newPage()
       const devtools = await context.newCDPSession(page)
       await devtools.send('WebAuthn.enable')
+      await devtools.send('WebAuthn.addVirtualAuthenticator', { options: authenticator })
       await page.goto(url)
-      return { page, devtools }
+      return page
     },
     close: () => context.close(),
   }

@@ -1,11 +1,22 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { Secret, TOTP } from 'otpauth'
 import type { Page } from 'playwright-core'
 import { until } from '../faults/support.ts'
 import { type ReceivedMail, startSmtpServer } from '../harness/smtp.ts'
 import { type Runtime, startServer, type TestServer } from '../harness.ts'
 import { type Browser, findChromium, startChromium } from './chromium.ts'
 import { createCertificate, servePage, startTlsProxy } from './origins.ts'
-import { callFrom, emptyPage, followStream, readStorage, sendBlindly, showPicture, submitForm } from './page.ts'
+import {
+  callFrom,
+  createPasskey,
+  emptyPage,
+  followStream,
+  readStorage,
+  sendBlindly,
+  showPicture,
+  submitForm,
+  usePasskey,
+} from './page.ts'
 
 /** A service at https://api.velro.test, pages of other origins, the mails it sends, and a browser. */
 const startWorld = async (runtime: Runtime, program: string) => {
@@ -22,6 +33,8 @@ const startWorld = async (runtime: Runtime, program: string) => {
       REQUIRE_VERIFIED_EMAIL: 'on',
       SMTP_URL: `smtp://127.0.0.1:${smtp.port}?starttls=off`,
       MAIL_FROM: 'Velro <no-reply@velro.test>',
+      PASSKEY_DOMAIN: 'velro.test',
+      PASSKEY_ORIGINS: at('app.velro.test'),
       JOB_CONCURRENCY: '1',
     },
   })
@@ -29,6 +42,8 @@ const startWorld = async (runtime: Runtime, program: string) => {
   const browser: Browser = await startChromium(program, certificate.publicKeyHash)
   return {
     base,
+    /** The service without TLS, for who is not in the browser. */
+    direct: server.baseUrl,
     at,
     browser,
     mails: smtp.mails as readonly ReceivedMail[],
@@ -47,9 +62,9 @@ type World = Awaited<ReturnType<typeof startWorld>>
 const email = 'ada@example.com'
 const [firstPassword, secondPassword] = ['seven green bottles hanging', 'eight green bottles hanging']
 
-/** The link in the newest mail to Ada whose subject matches, as a mail program shows it. */
-const linkIn = async (world: World, subject: RegExp): Promise<string> => {
-  const isWanted = ({ to, source }: ReceivedMail) => to.includes(email) && subject.test(source)
+/** The link in the newest mail to a person, by default Ada, whose subject matches, as a mail program shows it. */
+const linkIn = async (world: World, subject: RegExp, recipient = email): Promise<string> => {
+  const isWanted = ({ to, source }: ReceivedMail) => to.includes(recipient) && subject.test(source)
   await until(() => world.mails.some(isWanted), `a mail about ${subject}`)
   const { source = '' } = world.mails.findLast(isWanted) ?? {}
   const text = source.replaceAll(/=\r?\n/g, '').replaceAll('=3D', '=')
@@ -67,14 +82,24 @@ describe.skipIf(program === null).each(runtimes)(
     let world: World
     let page: Page
     let call: ReturnType<typeof callFrom>
+    let secret: string
+    let recoveryCodes: readonly string[]
+    let lastStep = 0
 
     beforeAll(async () => {
       world = await startWorld(runtime, program ?? '')
-      page = (await world.browser.open(world.at('app.velro.test'))).page
+      page = await world.browser.open(world.at('app.velro.test'))
       call = callFrom(page, world.base)
     }, 60_000)
     afterAll(() => world?.stop())
 
+    /** A code of the authenticator app that was not used yet: the one of the next step is accepted too. */
+    const nextCode = async (): Promise<string> => {
+      const step = () => Math.floor(Date.now() / 30_000)
+      await until(() => step() + 1 > lastStep, 'the next step of the authenticator app', 40_000)
+      lastStep = Math.max(step(), lastStep + 1)
+      return TOTP.generate({ secret: Secret.fromBase32(secret), timestamp: lastStep * 30_000 })
+    }
     const expectSignedIn = async () => {
       const { status, body } = await call('GET', '/api/v1/auth/me')
       expect([status, body.email]).toEqual([200, email])
@@ -88,11 +113,11 @@ describe.skipIf(program === null).each(runtimes)(
       expect([registered.status, registered.body]).toEqual([202, { status: 'accepted' }])
       const link = await linkIn(world, /Verify/)
       // A program that scans mails opens the link, and uses nothing by that.
-      const { page: scanned } = await world.browser.open(link)
+      const scanned = await world.browser.open(link)
       await scanned.close()
       const early = await call('POST', '/api/v1/auth/login', { email, password: firstPassword, cookies: true })
       expect([early.status, early.body.code]).toEqual([403, 'identity.email_not_verified'])
-      const { page: opened } = await world.browser.open(link)
+      const opened = await world.browser.open(link)
       await opened.click('button')
       await opened.waitForFunction(() => /is verified/.test(document.querySelector('[role=status]')?.textContent ?? ''))
       await opened.close()
@@ -126,11 +151,41 @@ describe.skipIf(program === null).each(runtimes)(
       expect(await showPicture(page, url)).toBe(256)
     })
 
+    test('turns on an authenticator app', async () => {
+      const { body } = await call('POST', '/api/v1/auth/totp')
+      secret = body.secret
+      const confirmed = await call('POST', '/api/v1/auth/totp/confirm', { code: await nextCode() })
+      expect(confirmed.status).toBe(200)
+      recoveryCodes = confirmed.body.recovery_codes
+    })
+
+    test('adds a passkey, signs out, and signs in with the passkey alone', async () => {
+      const creation = await call('POST', '/api/v1/auth/passkeys/options')
+      const passkey = await createPasskey(page, creation.body.options)
+      expect((await call('POST', '/api/v1/auth/passkeys', { name: 'This browser', passkey })).status).toBe(201)
+      const known = await call('POST', '/api/v1/auth/passkeys/options')
+      // The options name the passkeys that there are, so the authenticator makes no second one.
+      await expect(createPasskey(page, known.body.options)).rejects.toThrow('InvalidStateError')
+      const offered = await call('POST', '/api/v1/auth/reauthenticate/options')
+      const proof = { passkey: await usePasskey(page, offered.body.passkey) }
+      expect((await call('POST', '/api/v1/auth/reauthenticate', proof)).status).toBe(200)
+      expect((await call('POST', '/api/v1/auth/logout')).status).toBe(204)
+      const out = await call('GET', '/api/v1/auth/me')
+      expect([out.status, out.body.code]).toEqual([401, 'identity.not_signed_in'])
+      const { body } = await call('POST', '/api/v1/auth/login/passkey/options')
+      const signedIn = { passkey: await usePasskey(page, body.options), cookies: true }
+      const answer = await call('POST', '/api/v1/auth/login/passkey', signedIn)
+      expect([answer.status, Object.keys(answer.body).toSorted()]).toEqual([200, ['expires_in', 'user']])
+      await expectSignedIn()
+      await expectNothingStored()
+    })
+
     test('cannot be made to change anything by a form of another site, nor by a sibling of the service', async () => {
       const read = async () => [
         (await call('GET', '/api/v1/auth/me')).body,
         (await call('GET', '/api/v1/auth/sessions')).body.items.length,
         (await call('GET', '/api/v1/generations')).body.items.length,
+        (await call('GET', '/api/v1/auth/second-factors')).body,
       ]
       const before = await read()
       const types = ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data']
@@ -143,7 +198,7 @@ describe.skipIf(program === null).each(runtimes)(
       const [, logoutAll = ''] = actions
       const forms = types.map((enctype) => ({ action: logoutAll, enctype }))
       for (const host of ['evil.elsewhere.test', 'evil.velro.test']) {
-        const { page: evil } = await world.browser.open(world.at(host))
+        const evil = await world.browser.open(world.at(host))
         for (const { action, enctype } of [
           ...forms,
           { action: `${world.base}/api/v1/media`, enctype: types[2] ?? '' },
@@ -172,9 +227,9 @@ describe.skipIf(program === null).each(runtimes)(
       await expectSignedIn()
     })
 
-    test('resets the password by a mail, which ends the session', async () => {
+    test('resets the password by a mail, which ends the session and does not skip the second factor', async () => {
       expect((await call('POST', '/api/v1/auth/password-reset', { email })).status).toBe(202)
-      const { page: opened } = await world.browser.open(await linkIn(world, /Choose a new password/))
+      const opened = await world.browser.open(await linkIn(world, /Choose a new password/))
       await opened.fill('input[type=password]', secondPassword)
       await opened.click('button')
       await opened.waitForFunction(() =>
@@ -184,10 +239,49 @@ describe.skipIf(program === null).each(runtimes)(
       expect((await call('GET', '/api/v1/auth/me')).status).toBe(401)
       const old = await call('POST', '/api/v1/auth/login', { email, password: firstPassword, cookies: true })
       expect([old.status, old.body.code]).toEqual([401, 'identity.credentials_wrong'])
-      const again = await call('POST', '/api/v1/auth/login', { email, password: secondPassword, cookies: true })
-      expect(again.status).toBe(200)
+      const first = await call('POST', '/api/v1/auth/login', { email, password: secondPassword, cookies: true })
+      expect(first.status).toBe(202)
+      const { sign_in_token } = first.body
+      const second = { sign_in_token, code: await nextCode(), cookies: true }
+      const answer = await call('POST', '/api/v1/auth/login/second-factor', second)
+      expect([answer.status, Object.keys(answer.body).toSorted()]).toEqual([200, ['expires_in', 'user']])
       await expectSignedIn()
       await expectNothingStored()
+    })
+
+    /** A team of somebody else, which has invited Ada by mail. */
+    const inviteToTeam = async (): Promise<string> => {
+      const ben = { email: 'ben@example.com', password: 'nine green bottles hanging' }
+      const send = async (path: string, body: object, token?: string) => {
+        const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
+        const response = await fetch(world.direct + path, { method: 'POST', headers, body: JSON.stringify(body) })
+        const text = await response.text()
+        expect([path, response.ok]).toEqual([path, true])
+        return text === '' ? undefined : JSON.parse(text)
+      }
+      await send('/api/v1/auth/register', ben)
+      const { hash } = new URL(await linkIn(world, /Verify/, ben.email))
+      await send('/api/v1/auth/verify-email/confirm', { token: hash.slice(1) })
+      const { access_token } = await send('/api/v1/auth/login', ben)
+      const { id } = await send('/api/v1/teams', { name: 'Lighthouse' }, access_token)
+      await send(`/api/v1/teams/${id}/invitations`, { email, role: 'viewer' }, access_token)
+      return linkIn(world, /Lighthouse/)
+    }
+
+    test('accepts an invitation by mail on the page of the service, with a second factor', async () => {
+      const opened = await world.browser.open(await inviteToTeam())
+      await opened.fill('input[type=email]', email)
+      await opened.fill('input[type=password]', secondPassword)
+      await opened.click('button[value=accept]')
+      await opened.fill('input[name=code]', recoveryCodes[0] ?? '')
+      await opened.click('button[value=accept]')
+      await opened.waitForFunction(() =>
+        /are a member/.test(document.querySelector('[role=status]')?.textContent ?? ''),
+      )
+      await opened.close()
+      expect((await call('GET', '/api/v1/teams')).body.items.map(({ name }: { name: string }) => name)).toEqual([
+        'Lighthouse',
+      ])
     })
   },
 )

@@ -37,7 +37,7 @@ describe.skipIf(program === null)('a page in Chromium on another origin, with it
       const account = { email: 'ada@example.com', password: 'seven green bottles hanging', cookies: true }
     `
     browser = await startChromium(program ?? '', certificate.publicKeyHash)
-    page = (await browser.open(`${origin}/`)).page
+    page = await browser.open(`${origin}/`)
     await run(`await call('POST', '/auth/register', account)`)
   }, 60_000)
   afterAll(async () => {

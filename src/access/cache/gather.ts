@@ -172,7 +172,7 @@ const kindOf = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))
 export const createGather = (dependencies: Dependencies) => {
   const { memory, fromMemory, beginRun, flags, sharedLoads } = dependencies
   const gather = createRounds(dependencies)
-  /** Counts the facts that are neither in memory nor being loaded by another request. */
+  /** Counts the facts of many decisions that are neither in memory nor being loaded by another request. */
   const countLoads = (queries: readonly FactQuery[], isLeased: boolean): number => {
     const { fromHeldOrMemory } = createHeldFacts(memory, () => isLeased && flags.l1, fromMemory)
     const misses = findMisses(fromHeldOrMemory, queries)
@@ -184,6 +184,8 @@ export const createGather = (dependencies: Dependencies) => {
     // Memory may not be read, and no load in flight be joined: so one statement for all callers like this one.
     if (!isLeased && queries.length <= maxLoadsOfOne)
       return viewOfLoaded(await sharedLoads.snapshots.load(queries, deadline))
+    // The loads of one decision are bounded where they are collected.
+    if (queries.length <= maxLoadsOfOne) return gather(queries, deadline)
     const loads = countLoads(queries, isLeased)
     if (loads <= maxLoadsOfOne) return gather(queries, deadline)
     // Admitted before anything is read, so the facts are as of after the wait.

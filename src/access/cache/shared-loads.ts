@@ -27,29 +27,14 @@ export const partsOf = (invalidated: ReadonlySet<FactKey>, candidates: Iterable<
   })
 }
 
-/** Removes the facts that were invalidated while they were loaded or held. */
-export const dropInvalidated = (facts: Map<FactKey, unknown>, invalidations: Invalidations): void => {
-  for (const keys of invalidations) {
-    if (keys === 'everything') facts.clear()
-    else {
-      for (const key of keys) {
-        facts.delete(key)
-        // Memory excludes the part from the whole; here the whole goes. A load that began after this invalidation may have
-        // put the complete whole into memory already, and a late result must not replace it by one with a part excluded.
-        const part = partOf(key)
-        if (part !== undefined) facts.delete(part.whole)
-      }
-      for (const key of partsOf(keys, facts.keys())) facts.delete(key)
-    }
-  }
-}
-
-/** Whether `dropInvalidated` would remove the fact. */
+/** Whether a fact that was loaded or held before these invalidations may have changed. */
 export const isInvalidated = (key: FactKey, invalidations: Invalidations): boolean =>
   invalidations.some((keys) => {
     if (keys === 'everything' || keys.has(key)) return true
     const part = partOf(key)
     if (part !== undefined) return keys.has(part.whole)
+    // Memory excludes the part from the whole; here the whole goes. A load that began after this invalidation may have put the
+    // complete whole into memory already, and a late result must not replace it by one with a part excluded.
     return isWhole(key) && keys.values().some((invalidated) => partOf(invalidated)?.whole === key)
   })
 
@@ -98,8 +83,10 @@ export const createSharedLoads = ({
     const began = place
     const loaded = await from([...queries.values()], options)
     const { redisAgesMs } = loaded
+    const invalidations = invalidationsSince(began)
     const facts = new Map(loaded.facts)
-    dropInvalidated(facts, invalidationsSince(began))
+    if (invalidations.length > 0)
+      for (const key of facts.keys()) if (isInvalidated(key, invalidations)) facts.delete(key)
     for (const [key, fact] of facts) {
       if (fact === null) memory.setAbsent(key)
       else memory.set(key, fact, redisAgesMs.get(key))

@@ -55,7 +55,8 @@ export const pageNames = Object.keys(recoveryPages) as PageName[]
 
 const style = `body { font: 16px/1.5 system-ui, sans-serif; max-width: 30em; margin: 3em auto; padding: 0 1em; color-scheme: light dark }
 label, input, button { display: block; font: inherit; margin-top: 0.75em; box-sizing: border-box; width: 100%; padding: 0.5em }
-label { padding: 0 }`
+label { padding: 0 }
+[hidden] { display: none }`
 
 const wrap = (title: string, body: string): string => `<!doctype html>
 <html lang="en">
@@ -100,6 +101,7 @@ export const invitationPage = wrap(
 <form data-invitation>
 <label>E-mail address <input name="email" type="email" autocomplete="username" required></label>
 <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+<label hidden>Code of your authenticator app, or a recovery code <input name="code" autocomplete="one-time-code"></label>
 <button value="accept">Accept</button>
 <button value="decline">Decline</button>
 </form>
@@ -132,8 +134,19 @@ const confirm = async () => {
   await post(form.dataset.route, { token, ...fields })
   return form.dataset.done
 }
+const signIn = async () => {
+  const first = await post('/api/v1/auth/login', { email: form.email.value, password: form.password.value })
+  if (first.access_token) return first.access_token
+  const code = form.code.value.trim()
+  form.code.parentElement.hidden = false
+  form.code.required = true
+  if (code === '') throw new Error('This account has a second factor. Type a code of your app, or a recovery code.')
+  const factor = /^[0-9]{6}$/.test(code) ? { code } : { recovery_code: code }
+  const second = await post('/api/v1/auth/login/second-factor', { sign_in_token: first.sign_in_token, ...factor })
+  return second.access_token
+}
 const answerInvitation = async (choice) => {
-  const { access_token } = await post('/api/v1/auth/login', { email: form.email.value, password: form.password.value })
+  const access_token = await signIn()
   try {
     await post('/api/v1/teams/invitations/' + choice, { secret: token }, access_token)
   } finally {
