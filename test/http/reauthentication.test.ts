@@ -86,6 +86,21 @@ describe('authentication within the last five minutes', () => {
     expect(outcome(await client.patch('/api/v1/auth/me', { display_name: 'Renamed' }, sending))).toBe(200)
   })
 
+  test('is documented for every change that only operators may make', async () => {
+    type Operation = { responses: Record<string, unknown> }
+    const document: { paths: Record<string, Record<string, Operation>> } = (await client.get('/docs/json')).body
+    const changes = Object.entries(document.paths).flatMap(([path, operations]) =>
+      Object.entries(operations)
+        .filter(
+          ([method, { responses }]) => method !== 'get' && JSON.stringify(responses).includes('access.admins_only'),
+        )
+        .map(([method, { responses }]) => ({ route: `${method} ${path}`, answers: JSON.stringify(responses['401']) })),
+    )
+    expect(changes.length).toBeGreaterThan(15)
+    const open = changes.filter(({ answers }) => !answers.includes('session.reauthentication_required'))
+    expect(open.map(({ route }) => route)).toEqual([])
+  })
+
   test('is given again by the password, in a new session in place of the old one, whose tokens end', async () => {
     const person = await register(client)
     const successor = (await refresh(person.refreshToken)).body.refresh_token
