@@ -36,7 +36,7 @@ export const createOriginRule = ({ publicUrl, corsOrigins }: Settings): OriginRu
       const site = headers.get('sec-fetch-site')
       if (origin === null) {
         if (!isSafe(method)) return site === 'same-origin'
-        // `none`: a person typed the address. A link from another site may be followed, but nothing embeds what it leads to.
+        // `none`: a person typed the address. Another site may link to it, but not embed it.
         return (
           site === null || site === 'same-origin' || site === 'none' || headers.get('sec-fetch-mode') === 'navigate'
         )

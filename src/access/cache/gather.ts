@@ -110,7 +110,7 @@ export const createHeldFacts = (
     return false
   }
   return {
-    /** Looks in the held facts, then in what was loaded, then in memory. A fact found is held from then on. */
+    /** Looks in the held facts, then in the results of loads, then in memory. A fact that is found is held from then on. */
     fromHeldOrMemory: ((kind, id) => {
       const alreadyHeld = fromHeld(kind, id)
       if (alreadyHeld.kind !== 'miss') return alreadyHeld
@@ -125,7 +125,7 @@ export const createHeldFacts = (
       }
       return found
     }) satisfies Source as Source,
-    /** What was loaded takes the place of what was held before. */
+    /** Its facts replace those held before. */
     add: (load: CurrentLoad) => {
       loads.unshift(load)
       for (const key of held.keys()) if (load.loaded.facts.has(key)) held.delete(key)

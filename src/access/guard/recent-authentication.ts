@@ -11,8 +11,8 @@ import type { GuardedRoute } from './guarded-route.ts'
 export const recentAuthenticationMs = 300_000
 
 /**
- * Refuses a caller who has not proved who they are within the last five minutes, as RFC 9470 does: whoever holds a stolen token
- * alone cannot change what the account is protected by. A service that acts for a person never has.
+ * Refuses a caller who has not authenticated within the last five minutes (step-up authentication, RFC 9470): a stolen token
+ * alone cannot change the password or the factors of an account. A service that acts for a person has never authenticated.
  */
 export const requireRecentAuthentication = (caller: Caller, nowMs: number): Caller => {
   if (nowMs - caller.authenticatedAtMs > recentAuthenticationMs) {
@@ -24,7 +24,7 @@ export const requireRecentAuthentication = (caller: Caller, nowMs: number): Call
 }
 
 type RequestParts = { readonly params: Record<string, string>; readonly body: unknown }
-/** Who may call: a person, an operator, or whoever has a permission. */
+/** Who may call: a person, an operator, or a person with a permission. */
 type Who = 'person' | 'operator' | readonly [action: Action, resourceOf: (parts: RequestParts) => ResourceRef]
 
 type Dependencies = {

@@ -98,7 +98,7 @@ export const createListingStore = (sql: Sql) => {
         : filtered.projectsOfOwner(userId, place, ownerId),
 
     /**
-     * As `readableProjects`. `and` is the condition that all filters make of columns of `g`; undefined where there are none.
+     * As `readableProjects`. `and` is the condition of all filters, on columns of `g`; undefined without a filter.
      * Without a filter by owner, up to two pages more rows than asked for.
      */
     readableGenerations: (userId: string, place: Place, filters: GenerationFilters, and: Fragment | undefined) => {

@@ -19,8 +19,8 @@ const isBound = (value: unknown): value is Bound =>
   typeof value === 'object' && value !== null && Object.values(value).every((each) => typeof each === 'string')
 
 /**
- * Short-lived tokens and challenges that say what they were issued for, sealed with the secret of the service: nothing is stored
- * for the many that are never used.
+ * Short-lived tokens and challenges, each bound to its purpose and sealed with the secret of the service. Nothing is stored for
+ * those that are never used.
  *
  * Guarantee: one that was changed, that is older than five minutes, or that was issued for another purpose does not open. `use`
  * succeeds once, over all instances.
