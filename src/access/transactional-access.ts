@@ -1,5 +1,7 @@
 import { Fault } from '../fault.ts'
+import { allInOrder } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
+import type { Deadline } from '../kit/deadline.ts'
 import { createTtlMap } from '../kit/ttl-map.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { type Access, createAccess } from './access.ts'
@@ -8,6 +10,7 @@ import { type DecisionSubjects, lockForDecision, lockSignedIn } from './cache/de
 import { createFactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { loadFromStore } from './cache/tiered-loader.ts'
+import type { Action, ResourceRef } from './policy/matrix.ts'
 import type { Caller } from './principal.ts'
 
 type LockedAccess = Access & {
@@ -17,6 +20,14 @@ type LockedAccess = Access & {
    * where session or account have ended.
    */
   lock(caller: Caller, subjects: DecisionSubjects): Promise<void>
+  /** `lock`, then `require`, in one round trip. */
+  lockAndRequire(
+    caller: Caller,
+    subjects: DecisionSubjects,
+    action: Action,
+    resource: ResourceRef,
+    deadline: Deadline,
+  ): Promise<void>
 }
 
 /**
@@ -41,10 +52,16 @@ export const createTransactionalAccess =
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: false },
     })
+    const access = createAccess({ clock, facts, decisionCounters: createDecisionCounters() })
+    const lock = async (caller: Caller, subjects: DecisionSubjects): Promise<void> => {
+      if (!(await lockForDecision(tx, caller, subjects))) throw new Fault('identity.not_signed_in')
+    }
     return {
-      ...createAccess({ clock, facts, decisionCounters: createDecisionCounters() }),
-      lock: async (caller, subjects) => {
-        if (!(await lockForDecision(tx, caller, subjects))) throw new Fault('identity.not_signed_in')
+      ...access,
+      lock,
+      // Each statement has its own snapshot, so the second sees commits that the first waited for.
+      lockAndRequire: async (caller, subjects, action, resource, deadline) => {
+        await allInOrder([() => lock(caller, subjects), () => access.require(caller, action, resource, deadline)])
       },
     }
   }

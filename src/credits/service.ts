@@ -4,6 +4,7 @@ import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
 import type { Operators } from '../identity/users/operators.ts'
+import { allInOrder } from '../kit/async.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -44,18 +45,14 @@ export const createCredits = ({ store, operators, changes, idempotency }: Depend
 
   /** Subtracts the price of a generation. Throws `credits.insufficient` with the missing amount. */
   reserve: async (tx: TransactionSql, userId: string, generationId: string, amount: number): Promise<void> => {
-    const balance = await store.lockBalanceForUpdate(tx, userId)
-    if (balance < amount) {
+    const requireBalance = async () => {
+      const balance = await store.lockBalanceForUpdate(tx, userId)
+      if (balance >= amount) return
       throw new Fault('credits.insufficient', { extensions: { missing: amount - balance, balance, price: amount } })
     }
-    await store.insert(tx, {
-      id: newId(),
-      user_id: userId,
-      kind: 'reserve',
-      // Avoids -0.
-      amount: 0 - amount,
-      generation_id: generationId,
-    })
+    // Avoids -0.
+    const entry = { user_id: userId, kind: 'reserve', amount: 0 - amount, generation_id: generationId } as const
+    await allInOrder([requireBalance, () => store.insert(tx, { id: newId(), ...entry })])
   },
 
   /** Makes a reservation final. False without one, or if it was settled or refunded already. */

@@ -5,6 +5,7 @@ import type { TransactionalAccess } from '../access/transactional-access.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
+import { allInOrder } from '../kit/async.ts'
 import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
@@ -119,37 +120,42 @@ export const createOrdering =
     const request = { userId: caller.userId, route: 'POST /api/v1/generations', key, body: input }
     const accept = async (tx: TransactionSql, order: Order) => {
       const authorization = transactionalAccess(tx)
-      await authorization.lock(caller, subjects)
-      await requireRights(authorization)
-      const ancestor_ids =
-        parent_id === undefined ? [] : [parent_id, ...requireFound(await store.findAncestorIds(tx, parent_id))]
+      const [, , ancestors, reference] = await allInOrder([
+        () => authorization.lock(caller, subjects),
+        () => requireRights(authorization),
+        () => (parent_id === undefined ? [] : store.findAncestorIds(tx, parent_id)),
+        () => (reference_media_id === null ? null : store.lockReferenceForKeyShare(tx, reference_media_id)),
+      ])
+      const ancestor_ids = parent_id === undefined ? [] : [parent_id, ...requireFound(ancestors)]
       if (ancestor_ids.length > maxDepth) {
         throw new Fault('generation.too_deep', { extensions: { max_depth: maxDepth } })
       }
-      const reference =
-        reference_media_id === null ? null : await store.lockReferenceForKeyShare(tx, reference_media_id)
       if (reference === undefined) throw new Fault('media.not_found')
       const { outputs, price, maxBytes } = order
-      await quotas.require(tx, caller.userId, { jobs_under_way: 1, stored_bytes: maxBytes })
       const hasSeed = Object.hasOwn(order.model.parameters, 'seed')
-      const row = await store.insert(tx, {
-        id: newId(),
-        owner_id: caller.userId,
-        project_id,
-        title,
-        intent,
-        ancestor_ids,
-        model,
-        prompt,
-        negative_prompt,
-        // The seed is stored with the order, so that every attempt, and a later order, can reproduce the output.
-        parameters: { ...(hasSeed && { seed: newSeed() }), ...order.parameters },
-        reference_media_id,
-        outputs,
-        price,
-      })
-      await jobs.enqueue(tx, { generationId: row.id, referenceSha256: reference, reservedBytes: maxBytes })
-      await credits.reserve(tx, caller.userId, row.id, price)
+      const id = newId()
+      const [, row] = await allInOrder([
+        () => quotas.require(tx, caller.userId, { jobs_under_way: 1, stored_bytes: maxBytes }),
+        () =>
+          store.insert(tx, {
+            id,
+            owner_id: caller.userId,
+            project_id,
+            title,
+            intent,
+            ancestor_ids,
+            model,
+            prompt,
+            negative_prompt,
+            // The seed is stored with the order, so that every attempt, and a later order, can reproduce the output.
+            parameters: { ...(hasSeed && { seed: newSeed() }), ...order.parameters },
+            reference_media_id,
+            outputs,
+            price,
+          }),
+        () => jobs.enqueue(tx, { generationId: id, referenceSha256: reference, reservedBytes: maxBytes }),
+        () => credits.reserve(tx, caller.userId, id, price),
+      ])
       return { status: 201, body: toGeneration(row) }
     }
     const authorized = authorize()

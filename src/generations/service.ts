@@ -4,6 +4,7 @@ import type { Action } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
+import { allInOrder } from '../kit/async.ts'
 import { toPage } from '../kit/cursor.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { generationRef, projectRef, requireFound, toAncestor, toGeneration } from './mapping.ts'
@@ -42,9 +43,8 @@ export const createGenerations = (dependencies: Dependencies) => {
     action: Action,
     id: string,
   ): Promise<void> => {
-    const authorization = transactionalAccess(tx)
-    await authorization.lock(caller, { changedGenerations: [id] })
-    await authorization.require(caller, action, generationRef(id), context.deadline)
+    const subjects = { changedGenerations: [id] }
+    await transactionalAccess(tx).lockAndRequire(caller, subjects, action, generationRef(id), context.deadline)
   }
 
   return {
@@ -87,11 +87,13 @@ export const createGenerations = (dependencies: Dependencies) => {
       changes.commitAndInvalidate(
         context.deadline,
         async (tx) => {
-          const authorization = transactionalAccess(tx)
-          await authorization.lock(caller, { generations: [id] })
-          await authorization.require(caller, 'read', generationRef(id), context.deadline)
-          await store.setFavorite(tx, id, caller.userId, favorite)
-          return toGeneration(requireFound(await store.find(context.deadline, id, caller.userId, tx)))
+          const { lockAndRequire } = transactionalAccess(tx)
+          const [, , generation] = await allInOrder([
+            () => lockAndRequire(caller, { generations: [id] }, 'read', generationRef(id), context.deadline),
+            () => store.setFavorite(tx, id, caller.userId, favorite),
+            () => store.find(context.deadline, id, caller.userId, tx),
+          ])
+          return toGeneration(requireFound(generation))
         },
         { grantsOnly: true },
       ),

@@ -1,5 +1,6 @@
 import { commonChannel, encodeMessage } from '../access/invalidation/topics.ts'
 import { Fault } from '../fault.ts'
+import { allInOrder } from '../kit/async.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import { removeJobsAndCancelOrders } from './cancellation-store.ts'
@@ -31,13 +32,15 @@ export const createJobStore = (sql: Sql, worker: string, capability: WorkerCapab
     tx: TransactionSql,
     { generationId, referenceSha256 = null, reservedBytes = 0 }: NewJob,
   ): Promise<void> => {
-    const { count } = await tx`
-      insert into generation_jobs (generation_id, priority, reference_sha256, reserved_bytes)
-      select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}, ${reservedBytes}
-        from (select g.id, u.plan from generations g join users u on u.id = g.owner_id
-               where g.id = ${generationId} and u.status = 'active' for share of u) owned`
+    const [{ count }] = await allInOrder([
+      () => tx`
+        insert into generation_jobs (generation_id, priority, reference_sha256, reserved_bytes)
+        select id, case plan when 'enterprise' then 0 when 'pro' then 1 else 2 end, ${referenceSha256}, ${reservedBytes}
+          from (select g.id, u.plan from generations g join users u on u.id = g.owner_id
+                 where g.id = ${generationId} and u.status = 'active' for share of u) owned`,
+      () => tx`select pg_notify(${commonChannel}, ${encodeMessage('job', {})})`,
+    ])
     if (count === 0) throw new Fault('identity.not_signed_in')
-    await tx`select pg_notify(${commonChannel}, ${encodeMessage('job', {})})`
   },
 
   /**

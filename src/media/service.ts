@@ -126,9 +126,8 @@ export const createMedia = ({
     /** The generation does not change, even when its last media is removed. */
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
-        const authorization = transactionalAccess(tx)
-        await authorization.lock(caller, { changedMedia: [id] })
-        await authorization.require(caller, 'delete', { type: 'media', id }, context.deadline)
+        const { lockAndRequire } = transactionalAccess(tx)
+        await lockAndRequire(caller, { changedMedia: [id] }, 'delete', { type: 'media', id }, context.deadline)
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 

@@ -115,11 +115,9 @@ export const createProjects = ({
     id: string,
     granted: { readonly grantedTeam?: string } = {},
   ) => {
-    const authorization = transactionalAccess(tx)
-    // One round trip. Each statement has its own snapshot, so it sees commits that the statement before waited for.
-    const [, , locked] = await allInOrder([
-      () => authorization.lock(caller, { changedProject: id, ...granted }),
-      () => authorization.require(caller, action, refOf(id), context.deadline),
+    const subjects = { changedProject: id, ...granted }
+    const [, locked] = await allInOrder([
+      () => transactionalAccess(tx).lockAndRequire(caller, subjects, action, refOf(id), context.deadline),
       () => store.lockForNoKeyUpdate(tx, id),
     ])
     return requireFound(locked).owner_id

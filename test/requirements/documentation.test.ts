@@ -48,7 +48,7 @@ describe('the chapter on identity says', () => {
   test('why a second factor is not required of everybody, and what stands in for it', () => {
     const section = sectionOf('Ways to authenticate')
     expect(section).toContain('OWASP ASVS 5.0 (6.3.3)')
-    expect(section).toMatch(/Velro does not require it of every account: .* In its place - .*`requires_second_factor`/)
+    expect(section).toMatch(/Velro does not require it of every account: .* Instead - .*`requires_second_factor`/)
   })
 
   test('how sessions here and at identity providers depend on each other', () => {

@@ -44,9 +44,8 @@ export const createShareLinks = ({
 }) => {
   /** Checks the permission again, under locks that hold until the commit. */
   const lockAndRequire = async (tx: TransactionSql, context: RequestContext, caller: Caller, mediaId: string) => {
-    const authorization = transactionalAccess(tx)
-    await authorization.lock(caller, { media: [mediaId] })
-    await authorization.require(caller, 'share', { type: 'media', id: mediaId }, context.deadline)
+    const resource = { type: 'media', id: mediaId } as const
+    await transactionalAccess(tx).lockAndRequire(caller, { media: [mediaId] }, 'share', resource, context.deadline)
   }
 
   return {
