@@ -51,6 +51,12 @@ declare
   held uuid[];
 begin
   if not lock_signed_in(person, session) then return false; end if;
+  -- A write that names only projects, as most orders do, needs neither the rows of generations nor the block.
+  if changed_generations = '{}' and changed_media = '{}' and shared_generations = '{}' and shared_media = '{}' then
+    perform share_project_access(shared_projects);
+    perform pg_advisory_xact_lock_shared(hashtextextended(person::text, user_access_lock_seed()));
+    return true;
+  end if;
   written := changed_generations || array(
     select generation_id from media where id = any (changed_media) and generation_id is not null);
   shared := shared_generations || array(
