@@ -20,7 +20,10 @@ type LockedAccess = Access & {
    * where session or account have ended.
    */
   lock(caller: Caller, subjects: DecisionSubjects): Promise<void>
-  /** `lock`, then `require`, in one round trip. */
+  /**
+   * `lock`, then `require`, in one round trip. Send no statement that may fail before this has resolved: it would end the
+   * transaction for a further statement of `require`, and be answered in its place.
+   */
   lockAndRequire(
     caller: Caller,
     subjects: DecisionSubjects,

@@ -88,8 +88,8 @@ export const createGenerations = (dependencies: Dependencies) => {
         context.deadline,
         async (tx) => {
           const { lockAndRequire } = transactionalAccess(tx)
-          const [, , generation] = await allInOrder([
-            () => lockAndRequire(caller, { generations: [id] }, 'read', generationRef(id), context.deadline),
+          await lockAndRequire(caller, { generations: [id] }, 'read', generationRef(id), context.deadline)
+          const [, generation] = await allInOrder([
             () => store.setFavorite(tx, id, caller.userId, favorite),
             () => store.find(context.deadline, id, caller.userId, tx),
           ])

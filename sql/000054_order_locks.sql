@@ -1,0 +1,2 @@
+-- Locks of an order are taken without a block where it names no generation (decision-locks.sql).
+-- functions: 59feb058c40520c4c5d3466d150103a25e30221330dc73edb1f30f17bdb21d37
