@@ -32,17 +32,24 @@ export const maxSliceBytes = 1_048_576
 export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))
 
 /**
- * Starts work in order, without waiting in between, as `Promise.all` does, but rejects with the error of the first by position,
- * once all before it have settled. For statements that are sent to one transaction together: they run in this order, and where
- * one fails, those behind it fail because of it.
+ * Starts work in order, without waiting for results in between, and rejects with the error of the first by position, once all
+ * before it have settled. For statements that are sent to one transaction together: where one fails, those behind it fail
+ * because of it.
+ *
+ * Guarantee: work that comes to its statement without waiting for anything has sent it before the next one starts, whether it
+ * awaits the statement or passes it on. Statements of the driver are sent when they are awaited, one microtask later.
  */
 export const allInOrder = async <T extends readonly (() => unknown)[]>(
   starts: readonly [...T],
 ): Promise<{ -readonly [At in keyof T]: Awaited<ReturnType<T[At]>> }> => {
-  // Awaited at once: a statement of the driver is not sent before.
-  const work = starts.map(async (start) => await start())
-  // A rejection is handled before its turn comes.
-  void Promise.allSettled(work)
+  const work: Promise<unknown>[] = []
+  for (const start of starts) {
+    const each = (async () => await start())()
+    // A rejection is handled before its turn comes.
+    each.catch(() => {})
+    work.push(each)
+    await undefined
+  }
   const results: unknown[] = []
   for (const each of work) results.push(await each)
   return results as { -readonly [At in keyof T]: Awaited<ReturnType<T[At]>> }

@@ -26,3 +26,22 @@ test('work sent together rejects with the error of the first by position, whiche
   reject(new Error('ahead'))
   await expect(together).rejects.toThrow('ahead')
 })
+
+test('work that awaits its statement sends it before work behind it that passes its own on', async () => {
+  const sent: string[] = []
+  // As a statement of the driver: sent one microtask after it is awaited.
+  const statement = (name: string): PromiseLike<string> => ({
+    // biome-ignore lint/suspicious/noThenProperty: it stands for a lazy query.
+    then: (resolve, reject) =>
+      Promise.resolve()
+        .then(() => void sent.push(name))
+        .then(() => name)
+        .then(resolve, reject),
+  })
+  const awaits = async (name: string) => {
+    await statement(name)
+  }
+  const passesOn = (name: string) => new Promise((resolve) => void statement(name).then(resolve))
+  await allInOrder([() => awaits('first'), () => passesOn('second'), () => awaits('third'), () => passesOn('fourth')])
+  expect(sent).toEqual(['first', 'second', 'third', 'fourth'])
+})
