@@ -1940,6 +1940,21 @@ comment on table account_usage is 'What accounts hold, as far as it is not count
 comment on column account_usage.media_bytes is 'Bytes of the uploads and outputs of the account, without thumbnails.';
 comment on column account_usage.projects is 'Projects that the account owns.';
 
+create table breaker_policies (
+  dependency text not null,
+  mode text not null,
+  failures integer not null,
+  probe_after_ms integer not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint breaker_policies_pkey PRIMARY KEY (dependency),
+  constraint breaker_policies__failures CHECK (((failures >= 1) AND (failures <= 1000))),
+  constraint breaker_policies__mode CHECK ((mode = ANY (ARRAY['automatic'::text, 'closed'::text, 'open'::text]))),
+  constraint breaker_policies__probe_after_ms CHECK (((probe_after_ms >= 100) AND (probe_after_ms <= 600000)))
+);
+comment on table breaker_policies is 'Policies of circuit breakers that operators have set. A dependency without a row has its default.';
+comment on column breaker_policies.failures is 'Consecutive failures that open a breaker.';
+comment on column breaker_policies.probe_after_ms is 'How long after a breaker opened, or a probe failed, one call is sent as a probe, in milliseconds.';
+
 create table credit_balances (
   user_id uuid not null,
   balance bigint not null,

@@ -2,6 +2,7 @@ import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
 import { returnsRequestId } from './access/authzen/authzen.ts'
 import { authzenRoutes } from './access/authzen/routes.ts'
 import { accessRoutes } from './access/routes.ts'
+import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
 import { Fault } from './fault.ts'
 import { flagRoutes } from './flags/routes.ts'
@@ -70,7 +71,13 @@ type Parts = {
 const createSteps = ({ services, responder, addresses, allowedMethods }: Parts): Steps => {
   const { config, clock, log, lifecycle, staleReads, limits } = services
   const newTraceId = createTraceIds()
-  const startDeadline = createAdmittedDeadlines({ clock, admissions: services.admissions, priorityOf, kindOf })
+  const startDeadline = createAdmittedDeadlines({
+    clock,
+    admissions: services.admissions,
+    priorityOf,
+    kindOf,
+    requireAvailable: services.watch.requireAvailable,
+  })
   const hasValidHost = createHostCheck()
 
   /** Marks every response of a request that got stale facts, refusals included, but no 5xx: it answers nothing by them. */
@@ -224,6 +231,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(authzenRoutes(services))
     .use(serviceKeyRoutes({ ...services, addressOf: addresses.of }))
     .use(flagRoutes(services))
+    .use(breakerRoutes({ ...services, addressOf: addresses.of }))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))

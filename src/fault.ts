@@ -81,6 +81,10 @@ export const catalogue = {
     retryAfterS: 1,
   },
   'database.unavailable': { status: 503, message: 'The database cannot be reached; try again', retryAfterS: 1 },
+  'breaker.cannot_be_held_open': {
+    status: 409,
+    message: 'The breaker of Postgres cannot be held open, because nobody could sign in to close it again',
+  },
   'bus.mismatch': {
     status: 503,
     message: 'The database of this change is not the one that the instances listen to; nothing was changed; try again',

@@ -1,6 +1,6 @@
 import process from 'node:process'
 import { openDatabase } from './boot/open-database.ts'
-import { requireWritable } from './boot/require-writable.ts'
+import { requireMediaFolder } from './boot/require-writable.ts'
 import { describeStartFailure } from './boot/start-failure.ts'
 import { startInstances } from './boot/supervisor.ts'
 import { type Config, parseConfig } from './config.ts'
@@ -37,7 +37,7 @@ const start = async (config: Config, supervised: boolean, log: Log) => {
   if (!supervised) for (const note of config.notes) report(`${note}.`)
   // Supervised processes share the port.
   if (!supervised) await requireFreePort({ hostname: config.host, port: config.port })
-  if (config.s3 === undefined) await requireWritable(config.mediaDirectory)
+  if (config.s3 === undefined) await requireMediaFolder(config.mediaDirectory)
   const database = await openDatabase(config, log, report)
   try {
     const serving =

@@ -48,6 +48,8 @@ type Dependencies = {
   readonly acknowledge: boolean
   /** Which tiers are on: as stored at the start, and how to read that again besides the bus. */
   readonly tierSwitches: { readonly stored: FlagValues; readonly read: (sql: Sql) => Promise<FlagValues> }
+  /** Throws while Postgres does not answer. Default: never. */
+  readonly requireAvailable?: () => void
   /** Learn of the connection of the bus and of events. */
   readonly hooks?: OutageHooks | undefined
   /** Default: a lease of 1,000 ms, a heartbeat each 250 ms, and the intervals of the outbox. */
@@ -67,7 +69,10 @@ export type Caches = {
   readonly bus: Pick<
     Bus,
     'instance' | 'lease' | 'noLeaseReason' | 'on' | 'members' | 'membersOfOtherVersion' | 'counts' | 'waits'
-  >
+  > & {
+    /** Replaces its connections, which Postgres does not answer on. The lease runs out, if it is held. */
+    restart(): void
+  }
   /** Events received here that Redis has not confirmed yet. */
   readonly pendingInvalidations: Pick<PendingInvalidations, 'size'>
   readonly flags: Flags
@@ -154,7 +159,7 @@ const createKeyListeners = () => {
 
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
-  const { hooks = noOutageHooks } = dependencies
+  const { hooks = noOutageHooks, requireAvailable } = dependencies
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
   const renewAheadMs = limits.ttlMs * renewAheadShare
   const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent, renewAheadMs })
@@ -217,7 +222,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     onGap: () => invalidate('everything'),
     onConfirmed: outbox.onConfirmed,
   }
-  const { bus, disconnect } = createThreadedBus({
+  const { bus, restart, disconnect } = createThreadedBus({
     instance: dependencies.instance,
     threadUrl: dependencies.busThread,
     connection: dependencies.busConnection,
@@ -231,7 +236,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     timing: timing?.lease,
   })
 
-  const storeLoader = (sql: Sql): LoadFacts => loadFromStore(createFactStore(sql), flags.current)
+  const storeLoader = (sql: Sql): LoadFacts => loadFromStore(createFactStore(sql), flags.current, requireAvailable)
   const loader = (sql: Sql): LoadFacts => {
     const fromStore = storeLoader(sql)
     if (redisCache === undefined) return fromStore
@@ -286,7 +291,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     redisCache,
     redisUse: () => registry.use,
     changes,
-    bus,
+    bus: { ...bus, restart },
     pendingInvalidations,
     flags,
     onInvalidated: listeners.add,

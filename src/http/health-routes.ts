@@ -18,30 +18,44 @@ const readiness = closed({
 type Reasons = { readonly notReady: string[]; readonly degraded: string[] }
 
 const probeMs = 1_000
+/** How long after the end of a lease a reason is reported that may pass by itself. */
+const passingMs = 3_000
 
 export const healthRoutes = (
-  { database, keys, lifecycle, clock, objectProbe, caches, mail }: Services,
+  { database, keys, lifecycle, clock, leaseClock, objectProbe, caches, mail, redis, watch, staleReads }: Services,
   addresses: Pick<ClientAddresses, 'hasUntrustedProxy'>,
 ) => {
   const startDeadline = createDeadlines(clock)
   const busReasons = (): string[] => {
-    const reason = caches.bus.noLeaseReason()
-    // Those two pass by themselves.
-    return reason === undefined || reason === 'connecting' || reason === 'late' ? [] : [`bus.${reason}`]
+    const { bus } = caches
+    const reason = bus.noLeaseReason()
+    const isPassing = reason === 'connecting' || reason === 'late'
+    if (reason === undefined || (isPassing && leaseClock.monotonic() - bus.lease.untilMs < passingMs)) return []
+    return [`bus.${reason}`]
   }
+  const redisReasons = (): string[] => {
+    if (redis === undefined) return []
+    if (redis.state() !== 'up') return ['redis.unavailable']
+    return caches.redisUse() === 'other_server' ? ['redis.other_server'] : []
+  }
+  const isReachable = (): Promise<boolean> =>
+    watch.isOpen()
+      ? Promise.resolve(false)
+      : database.ping(startDeadline(probeMs)).then(
+          () => true,
+          () => false,
+        )
   const findReasons = async (): Promise<Reasons> => {
     if (lifecycle.draining) return { notReady: ['server.stopping'], degraded: [] }
-    const [reachable, storing] = await Promise.all([
-      database.ping(startDeadline(probeMs)).then(
-        () => true,
-        () => false,
-      ),
-      objectProbe.isWorking(),
-    ])
+    const [reachable, storing] = await Promise.all([isReachable(), objectProbe.isWorking()])
+    const withoutDatabase = reachable ? [] : ['database.unavailable']
+    const isServing = reachable || staleReads.areAllowed()
     return {
-      notReady: reachable ? [] : ['database.unavailable'],
+      notReady: isServing ? [] : withoutDatabase,
       degraded: [
+        ...(isServing ? withoutDatabase : []),
         ...(storing ? [] : ['storage.unavailable']),
+        ...redisReasons(),
         ...(mail.isWorking() ? [] : ['mail.unavailable']),
         ...(reachable ? busReasons() : []),
         ...(addresses.hasUntrustedProxy ? ['proxy.untrusted'] : []),

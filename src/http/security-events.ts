@@ -54,6 +54,7 @@ export const securityEvents = {
   'team.transferred': ['info', 'the owner of a team transferred it to a member'],
   'team.deleted': ['info', 'the owner of a team deleted it'],
   'project.transferred': ['info', 'the owner of a project transferred it to another account'],
+  'breaker.policy_changed': ['info', 'an operator changed the policy of a breaker'],
   'limit.lifted': ['info', 'an operator lifted a limit'],
   'webhook.created': ['info', 'a webhook was registered'],
   'webhook.changed': ['info', 'a webhook was changed'],

@@ -14,6 +14,8 @@ type Scope<R> = {
   readonly admissions: Admissions
   readonly priorityOf: (request: R) => Priority
   readonly kindOf: (request: R) => string
+  /** Throws where no work may be sent now, as while Postgres does not answer. Default: never. */
+  readonly requireAvailable?: (() => void) | undefined
 }
 
 /**
@@ -43,6 +45,7 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
       this.#leavingTimeMs(),
       async () => {
         this.check()
+        this.#scope.requireAvailable?.()
         this.#wasAdmitted = true
         sent = true
         return await work
@@ -62,6 +65,7 @@ class AdmittedDeadline<R> extends ClockDeadline implements Deadline {
       this.#leavingTimeMs(),
       async () => {
         this.check()
+        this.#scope.requireAvailable?.()
         this.#wasAdmitted = true
         this.#open += 1
         try {

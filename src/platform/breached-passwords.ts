@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
-import { ConsecutiveBreaker, circuitBreaker, handleAll, isBrokenCircuitError } from 'cockatiel'
+import { systemClock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
+import { BreakerOpen, type Breakers, createBreakers } from './breaker.ts'
 import type { Log } from './log.ts'
 
 /** Characters of the SHA-1 that the service gets. About a million passwords share them. */
@@ -8,8 +9,6 @@ const prefixLength = 5
 /** A padded answer of Pwned Passwords has about 40 KB. */
 const maxAnswerLength = 1_048_576
 const timeoutMs = 1_000
-const failuresToTrip = 5
-const probeAfterMs = 30_000
 
 /** Reads a body as text, and gives up beyond `maxAnswerLength` bytes. */
 const readText = async (body: ReadableStream<Uint8Array> | null): Promise<string> => {
@@ -42,13 +41,19 @@ export type BreachedPasswords = {
  *
  * Guarantee: the service gets the first five characters of the SHA-1 of a password, and nothing else; it is asked for padding,
  * so that its answers have one length. A call takes a second at most. Degrades: where the service cannot be
- * reached or its answer is not usable, `has` resolves to undefined. After five failures in a row it is asked once in 30 s.
+ * reached or its answer is not usable, `has` resolves to undefined. While its breaker is open it is not asked.
  */
-export const createBreachedPasswords = ({ url, log }: { url: string; log: Log }): BreachedPasswords => {
-  const breaker = circuitBreaker(handleAll, {
-    breaker: new ConsecutiveBreaker(failuresToTrip),
-    halfOpenAfter: probeAfterMs,
-  })
+export const createBreachedPasswords = ({
+  url,
+  log,
+  breakers = createBreakers({ clock: systemClock, log }),
+}: {
+  url: string
+  log: Log
+  /** Has the policy of the breaker. By default it is the default one. */
+  breakers?: Pick<Breakers, 'create'>
+}): BreachedPasswords => {
+  const breaker = breakers.create({ dependency: 'breached_passwords' })
   const ask = async (prefix: string, signal: AbortSignal): Promise<string> => {
     const response = await fetch(`${url}/${prefix}`, {
       headers: { 'add-padding': 'true', accept: 'text/plain', 'user-agent': 'velro' },
@@ -67,7 +72,7 @@ export const createBreachedPasswords = ({ url, log }: { url: string; log: Log })
         const answer = await breaker.execute(() => ask(hash.slice(0, prefixLength), signal))
         return lists(answer, hash.slice(prefixLength))
       } catch (error) {
-        if (!isBrokenCircuitError(error))
+        if (!(error instanceof BreakerOpen))
           log.warn(
             // Errors of the runtimes name the URL, and with it the characters of the hash.
             { event: 'password.breach_unknown', reason: error instanceof Error ? error.name : 'unknown' },

@@ -122,17 +122,30 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
   /** Runs `select 1`. Rejects when the server cannot be reached by the deadline. */
   ping(deadline: Deadline): Promise<void>
   /**
-   * Whether the server answers on a new connection, even with "too many connections". An error on an existing connection is
-   * no evidence: it may concern that connection alone. Settles within about 3 s.
+   * Whether the server answers on a new connection within the time (default 3 s), even with "too many connections". An error
+   * on an existing connection is no evidence: it may concern that connection alone.
    */
-  isReachable(): Promise<boolean>
+  isReachable(withinMs?: number): Promise<boolean>
   /** Opens each pool's minimum, so that the first requests do not wait for connecting. */
   warm(): Promise<void>
   /** Runs no further statement on the connections open now: each is closed after its running statement or transaction. */
   retireConnections(): void
+  /**
+   * Ends every connection at once, for a server that does not answer: statements under way and those that wait for a
+   * connection fail, and later ones run on new connections. A commit under way may be carried out.
+   */
+  cutConnections(): void
+  /** Over all pools. */
+  traffic(): Traffic
   /** Waits up to `graceMs` for running statements, then closes every connection. */
   close(graceMs?: number): Promise<void>
 }
+
+/** `received`: messages that the server has sent since the start. `underWay`: statements that have no result yet. */
+export type Traffic = { readonly received: number; readonly underWay: number }
+
+/** What the patch adds to a pool. */
+type PatchedSql = Sql & { retire(): void; cut(): void; traffic(): Traffic }
 
 const connectionOptions = {
   connect_timeout: 3,
@@ -284,10 +297,11 @@ export const createDatabase = ({
     ping: async (deadline) => {
       await deadline.run(opened.admin`select 1`)
     },
-    isReachable: async () => {
+    isReachable: async (withinMs = connectionOptions.connect_timeout * 1_000) => {
       const sql = connect(connection, { max: 1, connection: { application_name: 'velro:reach' } })
-      // connect_timeout does not cover a server that accepts and then stays silent, or hangs up each time.
-      const timer = setTimeout(() => void sql.end({ timeout: 0 }), connectionOptions.connect_timeout * 1_000)
+      // connect_timeout does not cover a server that accepts and then stays silent, or hangs up each time. An answer that
+      // came in time counts also where this process was too busy to read it: the second timer lets it be read first.
+      const timer = setTimeout(() => setTimeout(() => void sql.end({ timeout: 0 }), 0), withinMs)
       try {
         await sql`select 1`
         return true
@@ -304,12 +318,32 @@ export const createDatabase = ({
       }
     },
     retireConnections: () => {
-      for (const name of poolNames) (opened[name] as Sql & { retire(): void }).retire()
+      for (const name of poolNames) (opened[name] as PatchedSql).retire()
+    },
+    cutConnections: () => {
+      for (const name of poolNames) (opened[name] as PatchedSql).cut()
+    },
+    traffic: () => {
+      let received = 0
+      let underWay = 0
+      for (const name of poolNames) {
+        const traffic = (opened[name] as PatchedSql).traffic()
+        received += traffic.received
+        underWay += traffic.underWay
+      }
+      return { received, underWay }
     },
     close: async (graceMs = 5_000) => {
       await Promise.all(poolNames.map((name) => opened[name].end({ timeout: graceMs / 1_000 })))
     },
   }
+}
+
+/** Thrown in place of a statement while the server is known not to answer. It counts as a failure to connect. */
+export class PostgresNotAnswering extends Error {
+  override readonly name = 'PostgresNotAnswering'
+  readonly code = 'CONNECTION_BREAKER_OPEN'
+  readonly opening = true
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null

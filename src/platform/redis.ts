@@ -1,6 +1,6 @@
-import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleAll } from 'cockatiel'
 import { Redis as Client, type RedisCommander } from 'ioredis'
 import type { Clock } from '../kit/clock.ts'
+import { type Breakers, createBreakers } from './breaker.ts'
 import type { Log } from './log.ts'
 
 /**
@@ -68,9 +68,11 @@ export type RedisOptions<S extends string> = {
   readonly connectMs?: number
   /** A connection with pending commands that stays silent for this long is closed. */
   readonly socketTimeoutMs?: number
-  /** Consecutive failures of `run` that open the breaker, and the delay until one call is let through as a probe. */
-  readonly breakerThreshold?: number
-  readonly probeAfterMs?: number
+  /**
+   * Has the policy of the breaker, which counts failures of `run`. It is open without a connection too, and each new connection
+   * closes it. By default the policy is the default one.
+   */
+  readonly breakers?: Pick<Breakers, 'create'>
   /** The longest delay between attempts to connect. */
   readonly maxRetryMs?: number
   readonly random?: () => number
@@ -139,9 +141,7 @@ const identify = async (client: Client): Promise<string> => {
 type Link<S extends string> = {
   readonly client: Client
   readonly connection: Connection<S>
-  readonly breaker: ReturnType<typeof circuitBreaker>
   readonly sinceMs: number
-  probeAtMs: number
 }
 
 /** An ioredis client is used for one connection and then discarded, so no command can move to the next connection. */
@@ -212,8 +212,7 @@ export const createRedis = <S extends string = never>({
   deadlineMs = 20,
   connectMs = 2_000,
   socketTimeoutMs = 3_000,
-  breakerThreshold = 5,
-  probeAfterMs = 1_000,
+  breakers = createBreakers({ clock, log }),
   maxRetryMs = 1_000,
   random = Math.random,
 }: RedisOptions<S>): Redis<S> => {
@@ -230,22 +229,7 @@ export const createRedis = <S extends string = never>({
 
   const { reportLoss, reportRecovery } = createLossReport(log)
 
-  const createBreaker = (getLink: () => Link<S>) => {
-    const breaker = circuitBreaker(handleAll, {
-      breaker: new ConsecutiveBreaker(breakerThreshold),
-      // Probes are timed here by the monotonic clock, because cockatiel uses the wall clock, which may step.
-      halfOpenAfter: Number.NEGATIVE_INFINITY,
-    })
-    breaker.onBreak((failure) => {
-      const link = getLink()
-      link.probeAtMs = clock.monotonic() + probeAfterMs
-      if (link === currentLink() && 'error' in failure) reportLoss(failure.error)
-    })
-    breaker.onReset(() => {
-      if (getLink() === currentLink()) reportRecovery()
-    })
-    return breaker
-  }
+  const breaker = breakers.create({ dependency: 'redis', quiet: true, onOpen: reportLoss, onClose: reportRecovery })
 
   const createLink = (client: Client, serverRunId: string): Link<S> => {
     const bound = names.map((name) => {
@@ -253,14 +237,11 @@ export const createRedis = <S extends string = never>({
       const method: (...args: Argument[]) => Promise<unknown> = Reflect.get(client, scriptPrefix + name)
       return [name, method.bind(client)]
     })
-    const link: Link<S> = {
+    return {
       client,
       connection: { client, serverRunId, scripts: Object.fromEntries(bound) },
-      breaker: createBreaker(() => link),
       sinceMs: clock.monotonic(),
-      probeAtMs: 0,
     }
-    return link
   }
 
   /** Discards a client in any state and schedules the next connection. Idempotent. */
@@ -273,6 +254,7 @@ export const createRedis = <S extends string = never>({
     attempt += 1
     connectionState = { kind: 'waiting', timer: setTimeout(connect, delayMs) }
     client.disconnect()
+    breaker.trip(error)
     reportLoss(error)
   }
 
@@ -290,6 +272,7 @@ export const createRedis = <S extends string = never>({
         if (connectionState.kind !== 'connecting' || connectionState.client !== client) return
         clearTimeout(timer)
         connectionState = { kind: 'up', client, link: createLink(client, serverRunId) }
+        breaker.renew()
         reportRecovery()
       })
       // Later than the 'error' event, whose reason is more precise and is reported first.
@@ -302,17 +285,14 @@ export const createRedis = <S extends string = never>({
     if (error instanceof Error && error.message.startsWith('READONLY')) dropClient(link.client, error)
   }
 
-  const breakerAllows = ({ breaker, probeAtMs }: Link<S>): boolean =>
-    breaker.state === CircuitState.Closed || (breaker.state === CircuitState.Open && clock.monotonic() >= probeAtMs)
-
   connect()
 
   return {
     run: async (work, withinMs = deadlineMs) => {
       const link = currentLink()
-      if (link === undefined || !breakerAllows(link)) return undefined
+      if (link === undefined || !breaker.allows()) return undefined
       try {
-        return await link.breaker.execute(() => withTimeout(withinMs, () => work(link.connection)))
+        return await breaker.execute(() => withTimeout(withinMs, () => work(link.connection)))
       } catch (error) {
         recordFailure(link, error)
         return undefined
@@ -335,7 +315,7 @@ export const createRedis = <S extends string = never>({
     state: () => {
       const link = currentLink()
       if (link === undefined) return 'down'
-      return link.breaker.state === CircuitState.Closed ? 'up' : 'tripped'
+      return breaker.state === 'closed' ? 'up' : 'tripped'
     },
     counts,
     close: async () => {

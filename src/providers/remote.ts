@@ -1,10 +1,10 @@
 import { delay } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
 import { retryAfterMs } from '../kit/retry-after.ts'
+import { type Breakers, createBreakers } from '../platform/breaker.ts'
 import type { Log } from '../platform/log.ts'
 import { FetchRefused, type SafeFetch } from '../platform/safe-fetch.ts'
 import { NotConnected, singleUseFetch } from '../platform/single-use-fetch.ts'
-import { createBreaker } from './breaker.ts'
 import { type Order, type Provider, ProviderFailed } from './provider.ts'
 import { errorFromResponse, invalidResponse, ProviderError, transientStatuses } from './provider-error.ts'
 
@@ -76,9 +76,8 @@ export type RemoteOptions = {
   /** Limit for one try at fetching an output. */
   readonly fetchMs?: number
   readonly maxOutputBytes?: number
-  /** Number of consecutive failures that open the breaker, and the interval of probes while it is open. */
-  readonly failuresToTrip?: number
-  readonly probeAfterMs?: number
+  /** Has the policy of the breaker. By default it is the default one. */
+  readonly breakers?: Pick<Breakers, 'create'> | undefined
   /** Upper bound of the pause before the second try; the bound doubles with each try up to `maxPauseMs`. */
   readonly firstPauseMs?: number
   readonly maxPauseMs?: number
@@ -169,7 +168,7 @@ const parse = (response: Response, text: string, request: string): unknown => {
  * logged. Pauses use exponential backoff with full jitter and are at least the Retry-After; a pause beyond the budget is not
  * started.
  * Redirects are not followed, since the credentials are meant for the base URL only. Errors never contain the credentials.
- * How it degrades: while the breaker is open, calls fail at once as `unavailable`, except one probe every `probeAfterMs`.
+ * How it degrades: while the breaker is open, calls fail at once as `unavailable`, except one probe at an interval.
  * Failures to fetch outputs do not count towards the breaker: other hosts serve them.
  */
 export const createRemote = ({
@@ -183,14 +182,19 @@ export const createRemote = ({
   callMs,
   fetchMs = 60_000,
   maxOutputBytes = 64 * mebibyte,
-  failuresToTrip = 5,
-  probeAfterMs = 30_000,
+  breakers = createBreakers({ clock, log }),
   firstPauseMs = 500,
   maxPauseMs = 8_000,
   random = Math.random,
   wait = delay,
 }: RemoteOptions): Remote => {
-  const breaker = createBreaker({ name, clock, log, failuresToTrip, probeAfterMs })
+  const breaker = breakers.create({
+    name: `provider.${name}`,
+    dependency: 'provider',
+    // The reason of a call that was aborted says nothing of the provider.
+    isFailure: () => false,
+    isFailedResult: (answer) => answer instanceof ProviderError && answer.tripsBreaker,
+  })
 
   /** Returns the response or a `ProviderError` as a value; throws only the signal's reason. */
   const exchange = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
@@ -238,7 +242,7 @@ export const createRemote = ({
 
   const callThroughBreaker = async (call: RemoteCall, budget: Budget): Promise<unknown> => {
     if (!breaker.allows()) {
-      const cause = new Error(`The circuit breaker of ${name} is open after ${failuresToTrip} consecutive failures`)
+      const cause = new Error(`The circuit breaker of ${name} is open`)
       throw new ProviderError('unavailable', { retryable: true, cause })
     }
     const answer = await breaker.execute(() => callOnce(call, budget))
@@ -305,6 +309,6 @@ export const createRemote = ({
   return {
     call: (call, budget) => withRetries(() => callThroughBreaker(call, budget), budget, call.tries),
     fetchOutput: (url, kind, budget) => withRetries(() => fetchOnce(url, kind, budget), budget),
-    state: breaker.state,
+    state: () => (breaker.state === 'closed' ? 'up' : 'tripped'),
   }
 }

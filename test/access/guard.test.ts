@@ -15,6 +15,7 @@ import { closed, t } from '../../src/http/schema-types.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
+import { createFixedWatch } from './fixed-watch.ts'
 import { idOf } from './random.ts'
 
 const noSpending = {
@@ -66,7 +67,7 @@ describe('a session whose facts are in memory', () => {
     const memory = createTtlMap<Fact[FactKind]>({ clock, ttlMs: 60_000 })
     const staleReads = withStaleReads({
       facts: createFactCache({ load, memory, clock, lease, flags: { l1: true } }),
-      isReachable: async () => isUp,
+      watch: createFixedWatch(async () => isUp).watch,
       isShared: () => true,
       clock,
       lease,

@@ -9,6 +9,7 @@ import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { databaseFault } from '../../src/platform/postgres.ts'
+import { createFixedWatch } from './fixed-watch.ts'
 import { idOf } from './random.ts'
 
 const startDeadline = createDeadlines(systemClock)
@@ -32,7 +33,7 @@ test('an answered gather leaves nothing in memory', async () => {
   const load: LoadFacts = async (wanted) => found(wanted)
   const { facts } = withStaleReads({
     facts: createFactCache({ load, memory, clock: systemClock, lease, flags }),
-    isReachable: async () => true,
+    watch: createFixedWatch(async () => true).watch,
     isShared: () => true,
     clock: systemClock,
     lease,
@@ -61,6 +62,7 @@ describe('without a lease', () => {
   let staleReads: ReturnType<typeof withStaleReads>
   let lease: { untilMs: number }
   let isShared: boolean
+  let fixed: ReturnType<typeof createFixedWatch>
 
   const flushPromises = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
@@ -107,7 +109,15 @@ describe('without a lease', () => {
       probes.push(probe)
       return probe.promise
     }
-    staleReads = withStaleReads({ facts, isReachable, isShared: () => isShared, clock, lease, limitMs: 60_000 })
+    fixed = createFixedWatch(isReachable)
+    staleReads = withStaleReads({
+      facts,
+      watch: fixed.watch,
+      isShared: () => isShared,
+      clock,
+      lease,
+      limitMs: 60_000,
+    })
     const known = ask(ada)
     answer(0)
     expect(await known).toEqual(asRead)
@@ -177,6 +187,21 @@ describe('without a lease', () => {
       expect(await adas).toEqual(asStale)
     })
   }
+
+  test('a breaker that opens ends every gather, none is sent while it is open, and the next one is when it closes', async () => {
+    const [adas, bobs] = [ask(ada), ask(bob)]
+    fixed.setOpen(true)
+    expect([await adas, await bobs]).toEqual([asStale, 'database.unavailable'])
+    clock.advance(10_000)
+    expect([await ask(ada), await ask(bob)]).toEqual([asStale, 'database.unavailable'])
+    expect(statements.length).toBe(3)
+    expect(staleReads.areAllowed()).toBeTrue()
+    fixed.setOpen(false)
+    const next = ask(ada)
+    expect(statements.length).toBe(4)
+    answer(3)
+    expect(await next).toEqual(asRead)
+  })
 
   test('while another instance may reach Postgres no facts are read stale', async () => {
     isShared = false

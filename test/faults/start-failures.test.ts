@@ -1,9 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtemp, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { prepareDatabase } from '../../src/boot/prepare-database.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connectOnce } from '../../src/platform/postgres.ts'
+import { reapFolder } from '../harness/reaper.ts'
 import {
   createDatabase,
   type Runtime,
@@ -140,6 +144,18 @@ for (const runtime of ['bun', 'deno'] as const satisfies Runtime[]) {
       expect(await refusal({ MEDIA_DIR: '/etc/hostname/media' })).toEqual([
         'Cannot write to /etc/hostname/media: part of the path is a file. Make it writable, or set MEDIA_DIR to another directory.',
       ])
+      // Root may write everywhere, but not into a file.
+      for (const [name, reason] of [
+        ['drafts', 'a file is in its place'],
+        ['a7', 'part of the path is a file'],
+      ] as const) {
+        const folder = await mkdtemp(join(tmpdir(), 'velro-media-'))
+        reapFolder(folder)
+        await writeFile(join(folder, name), 'a file')
+        expect(await refusal({ MEDIA_DIR: folder })).toEqual([
+          `Cannot write to ${folder}: ${reason}. Make it writable, or set MEDIA_DIR to another directory.`,
+        ])
+      }
     })
 
     test('names DATA_DIR when the embedded Postgres cannot write there', async () => {

@@ -1,4 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { chmod, copyFile, mkdir, mkdtemp, writeFile } from 'node:fs/promises'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,6 +18,9 @@ export type PostgresServer = {
   readonly connection: { host: string; port: number; user: string; database: string }
   /** A URL over TCP. */
   url(parts?: { user?: string; host?: string; query?: string }): string
+  /** Stops the postmaster and every backend (SIGSTOP): connections stay open, new ones are accepted, and nothing answers. */
+  freeze(): void
+  thaw(): void
   stop(signal?: NodeJS.Signals): Promise<void>
 }
 
@@ -30,6 +34,17 @@ type Options = {
   readonly files?: Readonly<Record<string, string>>
   /** Creates the data directory. Default: initdb. */
   readonly create?: (data: string, runAs: (program: string, args: string[]) => Promise<string>) => Promise<unknown>
+}
+
+const childrenOf = (pid: number): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+
+const signalIfAlive = (pid: number, signal: NodeJS.Signals) => {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It has ended.
+  }
 }
 
 /** A separate server that listens on TCP, for what a test cannot do with the shared cluster. */
@@ -78,6 +93,7 @@ export const startPostgres = async ({
   const pid = child.pid as number
   reapProcess(pid)
   let ended = false
+  let frozen: readonly number[] = []
   const exit = new Promise<void>((resolve) =>
     child.once('close', () => {
       ended = true
@@ -103,6 +119,15 @@ export const startPostgres = async ({
     connection,
     url: ({ user = 'velro', host = '127.0.0.1', query = '' } = {}) =>
       `postgres://${user}@${host}:${port}/postgres${query && `?${query}`}`,
+    freeze: () => {
+      // First, so that it starts no further backend.
+      process.kill(pid, 'SIGSTOP')
+      frozen = childrenOf(pid)
+      for (const each of frozen) signalIfAlive(each, 'SIGSTOP')
+    },
+    thaw: () => {
+      for (const each of [...frozen, pid]) signalIfAlive(each, 'SIGCONT')
+    },
     stop: async (signal = 'SIGQUIT') => {
       if (!ended) child.kill(signal)
       await exit

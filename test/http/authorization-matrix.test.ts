@@ -366,6 +366,10 @@ const table: Record<string, readonly Entry[]> = {
   'DELETE /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
   'PUT /api/v1/security/flags': [{ needs: 'operator', ...withBody({ warm_up: true }) }],
+  'GET /api/v1/security/breakers': [{ needs: 'operator', allowsServices: true }],
+  'PATCH /api/v1/security/breakers/{dependency}': [
+    { needs: 'operator', call: () => ({ path: { dependency: 'siem' }, body: { failures: 5 } }) },
+  ],
   'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],
 
   'POST /api/v1/teams': [{ needs: 'session', ...withBody({ name: 'Mine' }) }],

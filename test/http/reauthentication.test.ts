@@ -77,6 +77,7 @@ describe('authentication within the last five minutes', () => {
       reset: await client.post(`/api/v1/users/${other.id}/password-reset`, undefined, { token }),
       signedOut: await client.delete(`/api/v1/users/${other.id}/sessions`, { token }),
       flags: await client.put('/api/v1/security/flags', { warm_up: true }, { token }),
+      breaker: await client.patch('/api/v1/security/breakers/mail', { failures: 3 }, { token }),
       limit: await client.post('/api/v1/security/limits/lift', { budget: 'api', key: other.id }, { token }),
     }
     const outcomes = Object.entries(answers).map(([name, answer]) => [name, outcome(answer)])

@@ -289,6 +289,39 @@ describe('against a real server', () => {
     await retiring.close(0)
   })
 
+  test('a pool that is cut fails its statements at once, and runs later ones on new connections', async () => {
+    const cut = createPools({ connection: database.connection, budget: 60 })
+    const pidOf = async () => {
+      const [row] = await cut.read<{ pid: number }[]>`select pg_backend_pid() as pid`
+      return row?.pid
+    }
+    const before = new Set(await Promise.all([pidOf(), pidOf(), pidOf()]))
+    const begun = Promise.withResolvers<void>()
+    const transaction = cut.write.begin(async (tx) => {
+      await tx`create temp table lost (id int)`
+      begun.resolve()
+      await tx`select pg_sleep(30)`
+    })
+    transaction.catch(() => {})
+    await begun.promise
+    // More than the pool has connections: the others wait for one. The reads would run again on a lost connection.
+    const statements = Array.from({ length: 3 * cut.sizes.read.max }, () => cut.read`select pg_sleep(30)`)
+    const settled = Promise.all([...statements, transaction].map(errorOf))
+    await Bun.sleep(50)
+    const { received, underWay } = cut.traffic()
+    expect([received > 0, underWay > 0]).toEqual([true, true])
+    cut.cutConnections()
+    const errors = await Promise.race([settled, Bun.sleep(2_000).then(() => 'never settled')])
+    expect(Array.isArray(errors) ? new Set(errors.map(codeOf)) : errors).toEqual(new Set(['database.unavailable']))
+    expect(cut.traffic().underWay).toBe(0)
+    for (let round = 0; round < 6; round += 1) expect(before.has(await pidOf())).toBeFalse()
+    // Every connection came back to the pool, and reads run again on a lost connection.
+    const { max } = cut.sizes.read
+    await Promise.all(Array.from({ length: 2 * max }, () => cut.read`select pg_sleep(0.02)`))
+    expect(cut.traffic().received).toBeGreaterThan(received)
+    await cut.close(0)
+  })
+
   test('statements sent to connections that the server is closing run on new ones', async () => {
     const pool = connect(database.connection, { max: 4 })
     const pids = async () =>

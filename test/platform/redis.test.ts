@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Redis as Client } from 'ioredis'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
+import { type BreakerPolicy, createBreakers, defaultPolicies } from '../../src/platform/breaker.ts'
+import { createLog } from '../../src/platform/log.ts'
 import { createRedis, type Redis, type RedisOptions } from '../../src/platform/redis.ts'
 import { until } from '../faults/support.ts'
 import { freePort, startRedis } from '../harness.ts'
@@ -29,6 +31,13 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close()
   expect(rejections.splice(0)).toEqual([])
 })
+
+const breakersWith = (policy: Partial<BreakerPolicy>) =>
+  createBreakers({
+    clock: systemClock,
+    log: createLog('silent'),
+    defaults: { redis: { ...defaultPolicies.redis, ...policy } },
+  })
 
 /** Timeouts that even a busy machine keeps. Tests of timeouts set their own. */
 const open = <S extends string = never>(url: string, options: Partial<RedisOptions<S>> = {}) => {
@@ -203,7 +212,11 @@ describe('a frozen Redis', () => {
   })
 
   test('still receives critical work while reads have opened the breaker', async () => {
-    const { redis, thaw } = await freeze({ deadlineMs: 10, probeAfterMs: 60_000, socketTimeoutMs: 60_000 })
+    const { redis, thaw } = await freeze({
+      deadlineMs: 10,
+      breakers: breakersWith({ probeAfterMs: 60_000 }),
+      socketTimeoutMs: 60_000,
+    })
     for (let call = 0; call < 5; call += 1) await get(redis, 'a')
     expect(redis.state()).toBe('tripped')
     const startedMs = performance.now()
@@ -216,7 +229,11 @@ describe('a frozen Redis', () => {
   })
 
   test('has its late responses dropped, so the next call gets its own response', async () => {
-    const { redis, thaw } = await freeze({ deadlineMs: 50, breakerThreshold: 1_000, socketTimeoutMs: 60_000 })
+    const { redis, thaw } = await freeze({
+      deadlineMs: 50,
+      breakers: breakersWith({ failures: 1_000 }),
+      socketTimeoutMs: 60_000,
+    })
     const misses = await Promise.all([
       redis.run(({ client }) => client.set('a', 'late')),
       redis.run(({ client }) => client.hget('a', 'of the wrong type')),

@@ -16,7 +16,7 @@ import {
   truncated,
   truncatedWithoutLength,
 } from './fake-server.ts'
-import { createAttempt, createProviderWorld, failureOf, imageOrder } from './world.ts'
+import { createAttempt, createProviderWorld, failureOf, imageOrder, opensAfter } from './world.ts'
 
 const key = 'id:hunter2'
 const id = '764cabcf-b745-4b3e-ae38-1200304cf45b'
@@ -370,7 +370,7 @@ describe('a failed call to fal', () => {
       }
       const atFile = name.startsWith('a truncated') ? truncated('image/png') : act
       server.on('GET /files/a.png', atFile, atFile, file('pixels of a', 'image/png'))
-      const outputs = await create({ failuresToTrip: 100 }).generate(imageOrder, createAttempt().attempt)
+      const outputs = await create(opensAfter(100, world.given)).generate(imageOrder, createAttempt().attempt)
       expect(outputs.length).toBe(2)
       expect([submit, poll, result, 'GET /files/a.png'].map(server.count)).toEqual([submissions, 3, 3, 3])
       // `random` returns 0.5 here: the pauses are half of a bound that doubles.
@@ -542,7 +542,7 @@ describe('an output of fal', () => {
 describe('the circuit breaker of fal', () => {
   test('opens after consecutive failures, lets one probe through at each interval, and closes when a probe succeeds', async () => {
     const clock = manualClock()
-    const fal = create({ clock, failuresToTrip: 4, probeAfterMs: 30_000 })
+    const fal = create({ clock, ...opensAfter(4, { ...world.given, clock }) })
     const attemptOnce = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(503))
     await attemptOnce()
@@ -563,13 +563,13 @@ describe('the circuit breaker of fal', () => {
     expect((await fal.generate(imageOrder, createAttempt().attempt)).length).toBe(2)
     expect(fal.state()).toBe('up')
     expect(world.logged).toMatchObject([
-      { event: 'provider.tripped', provider: 'fal' },
-      { event: 'provider.back', provider: 'fal' },
+      { event: 'breaker.opened', breaker: 'provider.fal' },
+      { event: 'breaker.closed', breaker: 'provider.fal' },
     ])
   })
 
   test('does not count refusals, rate limits, and failures of a model or of its files', async () => {
-    const fal = create({ failuresToTrip: 1 })
+    const fal = create(opensAfter(1, world.given))
     const attemptOnce = () => failureOf(fal.generate(imageOrder, createAttempt().attempt))
     server.on(submit, status(422))
     await attemptOnce()
@@ -597,7 +597,9 @@ test('no error and no log line contains the fal key', async () => {
   ]) {
     server.on(submit, act)
     thrown.push(
-      await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(imageOrder, createAttempt().attempt)),
+      await failureOf(
+        create({ callMs: 50, ...opensAfter(1, world.given) }).generate(imageOrder, createAttempt().attempt),
+      ),
     )
   }
   expect(Bun.inspect([thrown, world.logged], { depth: 20 })).not.toContain('hunter2')

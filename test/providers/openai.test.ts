@@ -14,7 +14,7 @@ import {
   truncated,
   truncatedWithoutLength,
 } from './fake-server.ts'
-import { createAttempt, createProviderWorld, failureOf, imageOrder } from './world.ts'
+import { createAttempt, createProviderWorld, failureOf, imageOrder, opensAfter } from './world.ts'
 
 const key = 'sk-hunter2'
 const generate = 'POST /v1/images/generations'
@@ -179,7 +179,7 @@ describe('a failed call to openai', () => {
 
   test('that persists opens the circuit breaker of this provider only', async () => {
     server.on(generate, status(500))
-    const openai = create({ failuresToTrip: 3 })
+    const openai = create(opensAfter(3, world.given))
     for (let times = 0; times < 3; times += 1) await failureOf(openai.generate(order, createAttempt().attempt))
     expect(openai.state()).toBe('tripped')
     expect(await failureOf(openai.generate(order, createAttempt().attempt))).toMatchObject({ failure: 'unavailable' })
@@ -191,7 +191,9 @@ test('no error and no log line contains the openai key', async () => {
   const thrown: unknown[] = []
   for (const act of [status(401), status(500), closeConnection, hang, file('no', 'text/html')]) {
     server.on(generate, act)
-    thrown.push(await failureOf(create({ callMs: 50, failuresToTrip: 1 }).generate(order, createAttempt().attempt)))
+    thrown.push(
+      await failureOf(create({ callMs: 50, ...opensAfter(1, world.given) }).generate(order, createAttempt().attempt)),
+    )
   }
   expect(Bun.inspect([thrown, world.logged], { depth: 20 })).not.toContain('hunter2')
 })

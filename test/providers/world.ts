@@ -1,4 +1,5 @@
 import { systemClock } from '../../src/kit/clock.ts'
+import { createBreakers } from '../../src/platform/breaker.ts'
 import { createSafeFetch } from '../../src/platform/safe-fetch.ts'
 import { type Attempt, type Order, ProviderFailed } from '../../src/providers/provider.ts'
 import { connectToFake, type FakeServer } from './fake-server.ts'
@@ -53,6 +54,18 @@ export const createProviderWorld = (server: FakeServer) => {
     },
   }
 }
+
+/** Breakers of providers that open after so many consecutive failures. */
+export const opensAfter = (
+  failures: number,
+  { clock, log }: Pick<Parameters<typeof createBreakers>[0], 'clock' | 'log'>,
+) => ({
+  breakers: createBreakers({
+    clock,
+    log,
+    defaults: { provider: { mode: 'automatic', failures, probeAfterMs: 30_000 } },
+  }),
+})
 
 /** The `ProviderFailed` that an attempt threw. Any other outcome fails the test. */
 export const failureOf = async (work: Promise<unknown>): Promise<ProviderFailed> => {

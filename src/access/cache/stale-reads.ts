@@ -6,6 +6,7 @@ import { isConnectFailure, isUnavailable } from '../../platform/postgres.ts'
 import type { FactQuery } from '../policy/facts/queries.ts'
 import type { FactCache } from './fact-cache.ts'
 import type { GatheredFacts } from './gather.ts'
+import type { PostgresWatch } from './postgres-watch.ts'
 
 /** After Postgres was found unreachable and the lease has ended, no gather sends a statement for this long. */
 const retryMs = 500
@@ -19,10 +20,10 @@ const retryMs = 500
  * that is cut off alone fails. Each request that gets stale facts is recorded: the application marks its response with the
  * header `Velro-Degraded`, and decisions with a member in the body.
  *
- * Postgres is unreachable when connecting to it fails: refused, timed out, or the server is starting or shutting down
- * (57P03). A lost connection, a transaction rolled back by the server and a lack of resources are no proof: the gather then
- * probes Postgres with `select 1` on a new connection. If that fails, Postgres is unreachable. If it succeeds, the gather is
- * retried once; if it fails again, it fails alone.
+ * Postgres is unreachable while its breaker is open, and when connecting to it fails: refused, timed out, or the server is
+ * starting or shutting down (57P03). A lost connection, a transaction rolled back by the server and a lack of resources are no
+ * proof: the gather then probes Postgres with `select 1` on a new connection. If that fails, Postgres is unreachable. If it
+ * succeeds, the gather is retried once; if it fails again, it fails alone.
  *
  * Cost: after Postgres is back, up to 500 ms pass before the next gather reaches it. Until then gathers are answered by
  * stale facts, or fail where memory lacks a fact.
@@ -34,6 +35,8 @@ export type StaleReads = {
   readonly facts: FactCache
   /** Whether the request with this deadline got stale facts. */
   isUsedBy(deadline: Deadline): boolean
+  /** Whether a request that finds Postgres unreachable would get stale facts now, where memory has them. */
+  areAllowed(): boolean
 }
 
 /** Postgres itself is unreachable, rather than one connection lost. */
@@ -45,15 +48,14 @@ class PostgresUnreachable extends Fault {
 
 export const withStaleReads = ({
   facts,
-  isReachable,
+  watch,
   isShared,
   clock,
   lease,
   limitMs,
 }: {
   facts: FactCache
-  /** Whether `select 1` on a new connection succeeds. Does not reject. */
-  isReachable: () => Promise<boolean>
+  watch: Pick<PostgresWatch, 'isOpen' | 'probe' | 'onOpen' | 'onClose'>
   /** Whether no other instance can commit a change; see `SharedOutage`. */
   isShared: () => boolean
   clock: Clock
@@ -62,7 +64,6 @@ export const withStaleReads = ({
   limitMs: number
 }): StaleReads => {
   let unreachableAtMs = Number.NEGATIVE_INFINITY
-  let probing: Promise<boolean> | undefined
   /** Gathers under way: once one finds Postgres unreachable, all of them fail at once. */
   const waiting = new Set<(error: PostgresUnreachable) => void>()
   /** By their deadlines, because a deadline belongs to one request. */
@@ -86,13 +87,10 @@ export const withStaleReads = ({
     return error
   }
 
-  /** One probe at a time, shared by all gathers. */
-  const probe = (): Promise<boolean> => {
-    probing ??= isReachable().finally(() => {
-      probing = undefined
-    })
-    return probing
-  }
+  watch.onOpen(() => void rejectAllWaiting(undefined))
+  watch.onClose(() => {
+    unreachableAtMs = Number.NEGATIVE_INFINITY
+  })
 
   const gather = async (queries: readonly FactQuery[], deadline: Deadline, isFirst = true): Promise<GatheredFacts> => {
     try {
@@ -103,7 +101,7 @@ export const withStaleReads = ({
       if (!isUnavailable(error) && !mayHang) throw error
       if (isConnectFailure(error)) throw rejectAllWaiting(error)
       if (!isFirst) throw error
-      if (!(await rejectIfUnreachable(deadline.run(probe())))) throw rejectAllWaiting(error)
+      if (!(await rejectIfUnreachable(deadline.run(watch.probe())))) throw rejectAllWaiting(error)
       if (mayHang) throw error
       return gather(queries, deadline, false)
     }
@@ -119,11 +117,13 @@ export const withStaleReads = ({
 
   return {
     isUsedBy: (deadline) => hasRequests && requestsWithStaleFacts.has(deadline),
+    areAllowed: () => mayGatherStale(clock.monotonic()),
     facts: {
       ...facts,
       gather: async (queries, deadline) => {
         const startedMs = clock.monotonic()
-        const isKnownUnreachable = startedMs - unreachableAtMs < retryMs && startedMs >= lease.untilMs
+        const isKnownUnreachable =
+          startedMs >= lease.untilMs && (watch.isOpen() || startedMs - unreachableAtMs < retryMs)
         try {
           if (isKnownUnreachable) throw new PostgresUnreachable()
           const gathered = await gather(queries, deadline)

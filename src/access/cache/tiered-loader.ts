@@ -32,14 +32,17 @@ export type TierFlags = { readonly l1: boolean; readonly l2: boolean; readonly l
 
 const noRedisAges: ReadonlyMap<FactKey, number> = new Map()
 
-/** Loads from Postgres alone. */
+/** Loads from Postgres alone. `requireAvailable` throws while Postgres does not answer. */
 export const loadFromStore =
-  (store: FactStore, flags: { readonly l3: boolean }): LoadFacts =>
-  async (queries) => ({
-    facts: await store.load(queries, { effective: flags.l3 }),
-    tier: flags.l3 ? 'l3' : 'database',
-    redisAgesMs: noRedisAges,
-  })
+  (store: FactStore, flags: { readonly l3: boolean }, requireAvailable: () => void = () => {}): LoadFacts =>
+  async (queries) => {
+    requireAvailable()
+    return {
+      facts: await store.load(queries, { effective: flags.l3 }),
+      tier: flags.l3 ? 'l3' : 'database',
+      redisAgesMs: noRedisAges,
+    }
+  }
 
 const sourceOf =
   (known: LoadedFacts): Source =>

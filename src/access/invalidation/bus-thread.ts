@@ -29,6 +29,8 @@ export type ToThread =
   /** Answered at once, with the time here. */
   | { readonly type: 'clock'; readonly ourMs: number }
   | { readonly type: 'prepared'; readonly epoch: number; readonly succeeded: boolean }
+  /** Replaces the connections, which Postgres does not answer on. */
+  | { readonly type: 'restart' }
   /** Gives up the lease and leaves the other instances. Memory is no longer trusted when it is sent. */
   | { readonly type: 'leave' }
   /** Closes the connections. */
@@ -128,6 +130,7 @@ const start = (settings: ThreadSettings, { post, readSwitches }: ThreadOptions) 
       if (succeeded) prepared?.resolve()
       else prepared?.reject(new Error('The connection could not be prepared'))
     },
+    restart: notifications.restart,
     leave: keeper.close,
     end: notifications.close,
   }
@@ -150,6 +153,9 @@ export const createBusThread = (options: ThreadOptions) => {
         return
       case 'prepared':
         running?.onPrepared(message.epoch, message.succeeded)
+        return
+      case 'restart':
+        running?.restart()
         return
       case 'leave':
         void running?.leave().finally(() => post({ type: 'left' }))

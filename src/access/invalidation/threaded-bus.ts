@@ -50,6 +50,13 @@ type RunOptions = {
   readonly onEnd: (reason: unknown) => void
 }
 
+export type ThreadedBus = {
+  readonly bus: Bus
+  /** Replaces the connections, for a server that does not answer on them. */
+  restart(): void
+  disconnect(): Promise<void>
+}
+
 /** One run of the thread. Each has its own journal. */
 const startRun = ({ threadUrl, settings, receiver, clock, leaseClock, log, onEnd }: RunOptions) => {
   const journal = createSharedJournal()
@@ -134,6 +141,9 @@ const startRun = ({ threadUrl, settings, receiver, clock, leaseClock, log, onEnd
 
   return {
     sync,
+    restart: () => {
+      if (!isOver) thread.post({ type: 'restart' })
+    },
     noLeaseReason: (): ReturnType<JournalReader['noLeaseReason']> => (isOver ? 'connecting' : reader.noLeaseReason()),
     leave: async () => {
       thread.post({ type: 'leave' })
@@ -156,7 +166,7 @@ const startRun = ({ threadUrl, settings, receiver, clock, leaseClock, log, onEnd
  *
  * After `bus.close` it goes on listening, for changes that still wait for acknowledgements, until `disconnect`.
  */
-export const createThreadedBus = (dependencies: Dependencies): { readonly bus: Bus; disconnect(): Promise<void> } => {
+export const createThreadedBus = (dependencies: Dependencies): ThreadedBus => {
   const { instance, threadUrl, clock, leaseClock, log, handlers, acknowledge } = dependencies
   const { connection, changesConnection, route, timing = defaultLeaseTiming } = dependencies
   const receiver = createReceiver({
@@ -226,6 +236,7 @@ export const createThreadedBus = (dependencies: Dependencies): { readonly bus: B
   }
   return {
     bus,
+    restart: () => run.restart(),
     disconnect: async () => {
       isEnded = true
       clearTimeout(restarting)

@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer'
 import { randomBytes } from 'node:crypto'
 import { createAccess } from '../../access/access.ts'
 import { createDecisionCounters } from '../../access/cache/decision-counters.ts'
+import { createPostgresWatch } from '../../access/cache/postgres-watch.ts'
 import { createSharedOutage } from '../../access/cache/shared-outage.ts'
 import { withStaleReads } from '../../access/cache/stale-reads.ts'
 import { createCaches } from '../../access/caches.ts'
@@ -27,6 +28,8 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   const { config, clock, realClock, leaseClock, log, database, redis, keyedHash } = infrastructure
   const instance = randomBytes(9).toString('hex')
   const { leaseMs, heartbeatMs } = infrastructure.cacheTiming?.lease ?? defaultLeaseTiming
+  const watch = createPostgresWatch({ breakers: infrastructure.breakers, database, clock: leaseClock, leaseMs })
+  stack.defer(watch.close)
   const outage = createSharedOutage({
     instance,
     redis,
@@ -35,12 +38,13 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     clock: leaseClock,
     leaseMs,
     everyMs: heartbeatMs,
-    isReachable: database.isReachable,
+    isReachable: watch.probe,
   })
   await outage.announce()
   const caches = createCaches({
     instance,
     hooks: outage.hooks,
+    requireAvailable: watch.requireAvailable,
     database,
     busThread: new URL('./bus-thread.ts', import.meta.url),
     busConnection: infrastructure.busConnection,
@@ -58,6 +62,8 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   })
   stack.defer(caches.close)
   outage.start(caches.bus)
+  watch.onOpen(caches.bus.restart)
+  watch.start(caches.bus)
   stack.defer(outage.close)
   const { facts, flags, memory, bus } = caches
 
@@ -71,7 +77,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   const decisionCounters = createDecisionCounters()
   const staleReads = withStaleReads({
     facts,
-    isReachable: database.isReachable,
+    watch,
     isShared: outage.isShared,
     clock: leaseClock,
     lease: bus.lease,
@@ -101,6 +107,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
 
   return {
     caches,
+    watch,
     outage,
     decisionCounters,
     staleReads,

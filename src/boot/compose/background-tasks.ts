@@ -4,6 +4,7 @@ import { staleCheckMs } from '../../access/cache/stale-detector.ts'
 import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
+import { policyPollMs } from '../../breakers/service.ts'
 import { erasureMs } from '../../identity/erasure/erasure.ts'
 import { noticePollMs } from '../../identity/notices.ts'
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
@@ -83,6 +84,7 @@ export const startBackgroundTasks = (
     purgeFormerAddresses,
     streamTickets,
     webhookSender,
+    breakerService,
   }: Features,
   stack: AsyncDisposableStack,
 ): void => {
@@ -98,9 +100,11 @@ export const startBackgroundTasks = (
   const refreshViews = createViewRefresh({ store: createViewStore(database.batch), frequencies: frequencyStore })
   const reseal = createResealing({ store: secretStore, secrets, log })
   const resealing = { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal }
+  const readPolicies = { name: 'read policies of breakers', intervalMs: policyPollMs, run: breakerService.reload }
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     resealing,
+    readPolicies,
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]
@@ -134,6 +138,7 @@ export const startBackgroundTasks = (
     run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
   }
   runLogged(resealing)
+  runLogged(readPolicies)
   for (const task of tasks) {
     const timer = setInterval(() => runLogged(task), task.intervalMs)
     stack.defer(() => clearInterval(timer))

@@ -1,6 +1,8 @@
 import { randomInt } from 'node:crypto'
 import { createGuard } from '../../access/guard/guard.ts'
 import { commonChannel, encodeMessage } from '../../access/invalidation/topics.ts'
+import { createBreakerService } from '../../breakers/service.ts'
+import { createBreakerStore } from '../../breakers/store.ts'
 import { createCredits } from '../../credits/service.ts'
 import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'
 import { createWelcome } from '../../credits/welcome.ts'
@@ -206,7 +208,7 @@ const composeMedia = (
 type MediaParts = ReturnType<typeof composeMedia>
 
 const composeGenerations = (
-  { config, clock, log, database, secrets, images, safeFetch }: Infrastructure,
+  { config, clock, log, database, secrets, images, safeFetch, breakers }: Infrastructure,
   { caches, access, transactionalAccess, permissionRecheck, listingStore }: AccessParts,
   { idempotency, credits, quotas }: Shared,
   { media, mediaStorage }: MediaParts,
@@ -214,7 +216,7 @@ const composeGenerations = (
 ) => {
   const { changes, bus } = caches
   const startDeadline = createDeadlines(clock)
-  const providers = createProviders({ config, images, clock, log, safeFetch })
+  const providers = createProviders({ config, images, clock, log, safeFetch, breakers })
   const models = createModels({ providers: new Set(providers.keys()) })
   const runnableModels = createRunnableModels(models.list(), providers)
   const store = createGenerationStore(database.read, listingStore)
@@ -465,6 +467,15 @@ export const composeFeatures = (
   const generations = composeGenerations(infrastructure, accessParts, shared, media, stack)
   const accounts = composeAccounts(infrastructure, accessParts, shared, generations, stack)
   const { operators } = shared
+  const breakerService = createBreakerService({
+    breakers: infrastructure.breakers,
+    store: createBreakerStore(database.admin),
+    instance: caches.bus.instance,
+    operators,
+    changes,
+    record,
+  })
+  caches.onInvalidated(breakerService.onInvalidated)
   return {
     ...shared,
     ...media,
@@ -480,6 +491,7 @@ export const composeFeatures = (
       record,
     }),
     serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock, record }),
+    breakerService,
     flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
     limitOperations: createLimitOperations({
       limits: shared.limits,

@@ -16,7 +16,9 @@ import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
 import { limitScripts } from '../../limits/redis-exchange.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createBreachedPasswords } from '../../platform/breached-passwords.ts'
+import { BreakerOpen, type Breakers, createBreakers } from '../../platform/breaker.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
+import { guardObjects } from '../../platform/guarded-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createObjectProbe } from '../../platform/object-probe.ts'
 import {
@@ -30,7 +32,7 @@ import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import type { SafePost } from '../../platform/safe-post.ts'
 import { createSecrets } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
-import type { SendMail } from '../../platform/smtp.ts'
+import { MailRefused, type SendMail } from '../../platform/smtp.ts'
 import { createSecretStore } from '../../secrets/store.ts'
 import { openWrappedKeys } from '../../secrets/wrapped-keys.ts'
 import { prepareDatabase } from '../prepare-database.ts'
@@ -80,6 +82,20 @@ const createLoggedMail =
   async ({ to, subject, text }) =>
     log.info({ event: 'mail.logged', to, subject, text }, 'a mail was written to the log, because SMTP_URL is log:')
 
+/** Sends through a breaker: while that is open each mail fails at once, and its task is tried again later. */
+const guardMail = (send: SendMail, breakers: Breakers): SendMail => {
+  const breaker = breakers.create({
+    dependency: 'mail',
+    isFailure: (error) => error instanceof MailRefused && !error.isPermanent,
+  })
+  return (message, signal) =>
+    breaker
+      .execute(() => send(message, signal))
+      .catch((error) => {
+        throw error instanceof BreakerOpen ? new MailRefused('BREAKER_OPEN', undefined, false) : error
+      })
+}
+
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
 
@@ -126,6 +142,8 @@ export const composeInfrastructure = async (
   const secretStore = createSecretStore(database.batch)
   const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
 
+  const breakers = createBreakers({ clock: systemClock, log })
+
   // The clients of Redis and S3 are loaded only where they are configured: ioredis alone is a tenth of a start.
   const redis =
     config.redisUrl === undefined
@@ -134,6 +152,7 @@ export const composeInfrastructure = async (
           url: config.redisUrl,
           clock,
           log,
+          breakers,
           scripts: { ...scripts, ...limitScripts, state: stateScript },
         })
   stack.defer(() => redis?.close())
@@ -149,22 +168,24 @@ export const composeInfrastructure = async (
     breached:
       config.passwordBreachUrl === undefined
         ? undefined
-        : createBreachedPasswords({ url: config.passwordBreachUrl, log }),
+        : createBreachedPasswords({ url: config.passwordBreachUrl, log, breakers }),
   })
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
   const identityProviderLibrary =
     config.identityProviders.length === 0 ? undefined : await import('../../platform/openid-client.ts')
-  const objects =
+  const objects = guardObjects(
     config.s3 === undefined
       ? createDiskObjects({ directory: config.mediaDirectory })
-      : (await import('../../platform/s3-objects.ts')).createS3Objects(config.s3)
+      : (await import('../../platform/s3-objects.ts')).createS3Objects(config.s3),
+    breakers,
+  )
 
   const sendMail =
     overrides.sendMail ??
     (config.mail?.server === undefined
       ? createLoggedMail(log)
-      : await (await import('../../platform/smtp.ts')).createSmtp(config.mail.server))
+      : guardMail(await (await import('../../platform/smtp.ts')).createSmtp(config.mail.server), breakers))
 
   return {
     config,
@@ -184,6 +205,7 @@ export const composeInfrastructure = async (
     }),
     database,
     admissions,
+    breakers,
     /** The number of the newest migration that this build has. */
     migrations,
     busConnection: config.databaseBusUrl ?? connection,

@@ -468,6 +468,7 @@ const routesWithInput = [
   'GET /api/v1/users/{user_id}/sign-in-failures',
   'DELETE /api/v1/users/{user_id}/sign-in-failures',
   'PUT /api/v1/security/flags',
+  'PATCH /api/v1/security/breakers/{dependency}',
   'POST /api/v1/teams',
   'GET /api/v1/teams',
   'GET /api/v1/teams/{team_id}',

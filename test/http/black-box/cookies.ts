@@ -145,7 +145,8 @@ export const cookies: Group = (world) =>
       for (const route of routesOf(world().document)) {
         const { method, template, operation } = route
         if (operation.security.length === 0) continue
-        const isBearerOnly = template.startsWith('/access/') || template.endsWith('/performance/metrics')
+        const isBearerOnly =
+          template.startsWith('/access/') || /\/(?:performance\/metrics|security\/breakers)$/.test(template)
         if (takesCookie(route) === isBearerOnly) wrong.push(`${nameOf(route)}: documented otherwise`)
         const codes = JSON.stringify(operation.responses['403'] ?? {})
         const changes = method !== 'GET'

@@ -4,6 +4,7 @@ import { type Group, refusal } from './driver.ts'
 
 const flagsPath = '/api/v1/security/flags'
 const metricsPath = '/api/v1/performance/metrics'
+const breakersPath = '/api/v1/security/breakers'
 const limitsPath = '/api/v1/security/limits'
 const allOn = { l1: true, l2: true, l3: true, warm_up: true }
 
@@ -32,6 +33,33 @@ export const operating: Group = (world) =>
       for (const path of [flagsPath, metricsPath])
         expect(refusal(await world().get(path))).toBe('401 identity.not_signed_in')
       expect(refusal(await world().put(flagsPath, { l1: false }))).toBe('401 identity.not_signed_in')
+    })
+
+    test('operators see the breakers and set a policy of them, others do neither', async () => {
+      const { token } = person
+      const mail = `${breakersPath}/mail`
+      expect(refusal(await world().get(breakersPath))).toBe('401 identity.not_signed_in')
+      expect(refusal(await world().get(breakersPath, { token }))).toBe('403 access.admins_only')
+      expect(refusal(await world().patch(mail, { failures: 7 }, { token }))).toBe('403 access.admins_only')
+      if (operator === undefined) return
+      const set = (change: object, of = mail) => world().patch(of, change, { token: operator?.token ?? '' })
+      expect((await set({ failures: 7 })).body).toEqual({
+        dependency: 'mail',
+        mode: 'automatic',
+        failures: 7,
+        probe_after_ms: 30_000,
+      })
+      const { status, body } = await world().get(breakersPath, { token: operator.token })
+      expect([status, body.policies.find(({ dependency }: { dependency: string }) => dependency === 'mail')]).toEqual([
+        200,
+        { dependency: 'mail', mode: 'automatic', failures: 7, probe_after_ms: 30_000 },
+      ])
+      expect(body.breakers.map(({ name }: { name: string }) => name)).toContain('postgres')
+      expect(refusal(await set({ mode: 'open' }, `${breakersPath}/postgres`))).toBe('409 breaker.cannot_be_held_open')
+      for (const change of [{}, { failures: 0 }, { probe_after_ms: 99 }, { mode: 'half_open' }, { unknown: 1 }])
+        expect((await set(change)).status).toBe(422)
+      expect((await set({ failures: 5 }, `${breakersPath}/unknown`)).status).toBe(422)
+      expect((await set({ failures: 5 })).status).toBe(200)
     })
 
     test('operators list limited keys and lift one, others do neither', async () => {
