@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { readFile } from 'node:fs/promises'
-import { readmeFile, resultsFile, toMarkdown, withResults } from './readme.ts'
+import { readmeFile, resultsFile, resultsTextFile, toSummary, toText, withSummary } from './readme.ts'
 import { type Report, type Result, toJson } from './report.ts'
 
 const example = (values: readonly number[], errors: Record<string, number>): Report => {
@@ -14,14 +14,20 @@ const example = (values: readonly number[], errors: Record<string, number>): Rep
   return { results: [{ ...toJson(result), seconds: 3, machine: 'm', measuredAt: '2026-01-01T00:00:00.000Z' }] }
 }
 
-test('the results in the README are what the committed measurement gives', async () => {
+test('the results in the README and in results.md are what the committed measurement gives', async () => {
   const readme = await readFile(readmeFile, 'utf8')
-  expect(readme).toBe(withResults(readme, JSON.parse(await readFile(resultsFile, 'utf8')) as Report))
+  const report = JSON.parse(await readFile(resultsFile, 'utf8')) as Report
+  expect(readme).toBe(withSummary(readme, report))
+  expect(await readFile(resultsTextFile, 'utf8')).toBe(toText(report))
 })
 
-test('a missed target and an error are named in the text', () => {
-  expect(toMarkdown(example([0.6, 0.7], {}))).toContain('| throughput | 0.65 (0.60 to 0.70) | at least 0.50 |')
-  const missed = toMarkdown(example([0.4], { 'check: 503': 2 }))
-  expect(missed).toContain('at least 0.50, missed')
-  expect(missed).toContain('**errors: 2 × check: 503 (Velro)**')
+test('a missed target and an error are named in both texts', () => {
+  expect(toText(example([0.6, 0.7], {}))).toContain('| throughput | 0.65 (0.60 to 0.70) | at least 0.50 |')
+  expect(toSummary(example([0.6, 0.7], {}))).toContain('| check | 1 of 1 |  |')
+  const missed = example([0.4], { 'check: 503': 2 })
+  expect(toText(missed)).toContain('at least 0.50, missed')
+  expect(toText(missed)).toContain('**errors: 2 × check: 503 (Velro)**')
+  expect(toSummary(missed)).toContain(
+    '| check | 0 of 1 | throughput 0.40, target at least 0.50; **errors: 2 × check: 503 (Velro)** |',
+  )
 })
