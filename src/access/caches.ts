@@ -3,6 +3,8 @@ import { createDeadlines } from '../kit/deadline.ts'
 import { createTtlMap, type TtlMap } from '../kit/ttl-map.ts'
 import type { Log } from '../platform/log.ts'
 import type { Connection, Database, Route, Sql } from '../platform/postgres.ts'
+import type { OnForged } from '../platform/redis.ts'
+import type { Secrets } from '../platform/secrets.ts'
 import { createFactCache, type FactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { type CacheRedis, createRedisCache, type RedisCache } from './cache/redis-cache.ts'
@@ -37,6 +39,9 @@ type Dependencies = {
   readonly busThread: URL
   /** Undefined: no Redis is configured, so a miss in memory goes to Postgres. */
   readonly redis: CacheRedis | undefined
+  /** What is in Redis is authenticated under it. */
+  readonly secrets: Pick<Secrets, 'macs'>
+  readonly onForged: OnForged
   readonly clock: Clock
   /** Waits bound what other processes do, so they are measured in real time, also where a test sets `clock`. */
   readonly realClock: Clock
@@ -157,8 +162,26 @@ const createKeyListeners = () => {
   }
 }
 
+/** How an instance registers its Redis server. */
+const registrationOf = (
+  sql: Sql,
+  instance: string,
+): Pick<Parameters<typeof createRedisRegistry>[0], 'register' | 'unregister'> => ({
+  register: (server, outdatedEpoch) => registerRedis(sql, instance, server, outdatedEpoch),
+  unregister: () => unregisterRedis(sql, instance),
+})
+
+/** What the outbox uses in place of Redis where none is configured. */
+const withoutEntries = (registry: Pick<RedisRegistry, 'epoch'>): Pick<RedisCache, 'invalidate' | 'epoch'> => ({
+  invalidate: async () => true,
+  get epoch() {
+    return registry.epoch
+  },
+})
+
 export const createCaches = (dependencies: Dependencies): Caches => {
-  const { database, redis, clock, realClock, leaseClock, log, limits, tierSwitches, timing } = dependencies
+  const { database, redis, secrets, onForged, clock, realClock, leaseClock, log, limits, tierSwitches, timing } =
+    dependencies
   const { hooks = noOutageHooks, requireAvailable } = dependencies
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
   const renewAheadMs = limits.ttlMs * renewAheadShare
@@ -167,19 +190,16 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const pendingInvalidations = createPendingInvalidations(realClock)
   const registry = createRedisRegistry({
     redis,
-    register: (server, outdatedEpoch) => registerRedis(database.batch, dependencies.instance, server, outdatedEpoch),
-    unregister: () => unregisterRedis(database.batch, dependencies.instance),
+    ...registrationOf(database.batch, dependencies.instance),
+    macs: secrets.macs('redis-newest-event'),
+    onForged,
     clock: realClock,
     log,
   })
-  const redisCache = redis && createRedisCache({ redis, registry, clock, log })
+  const redisCache =
+    redis && createRedisCache({ redis, registry, macs: secrets.macs('redis-fact'), onForged, clock, log })
   const outbox = createOutbox({
-    redisCache: redisCache ?? {
-      invalidate: async () => true,
-      get epoch() {
-        return registry.epoch
-      },
-    },
+    redisCache: redisCache ?? withoutEntries(registry),
     pendingInvalidations,
     store: createEventStore(database.batch),
     clock: realClock,

@@ -36,7 +36,8 @@ export const healthRoutes = (
   const redisReasons = (): string[] => {
     if (redis === undefined) return []
     if (redis.state() !== 'up') return ['redis.unavailable']
-    return caches.redisUse() === 'other_server' ? ['redis.other_server'] : []
+    const use = caches.redisUse()
+    return use === 'other_server' || use === 'other_secret' ? [`redis.${use}`] : []
   }
   const isReachable = (): Promise<boolean> =>
     watch.isOpen()

@@ -10,9 +10,11 @@ import {
   isRefusedUntilLater,
   type Key,
   missing,
+  missingHere,
   type Outcome,
   othersAt,
   slotOf,
+  waitHereMs,
 } from './key.ts'
 import { createKeyMap } from './key-map.ts'
 import { createReporter, type Reporter } from './reporter.ts'
@@ -24,6 +26,8 @@ export type { Demand, Outcome } from './key.ts'
  * Budgets: at most `limit` units of a key in any window, over all instances.
  *
  * A window slides in 120 slots: a unit counts for one window, and at most a slot longer. Refused demands count nothing.
+ *
+ * No instance admits more than `limit` by its own count, whatever the exchange says.
  *
  * `take` is exact. Every instance asks the exchange (Redis, or the bus) before it admits, in one round trip, and the exchange
  * orders the demands of all instances. A refusal is remembered until the time that came with it: no unit can become free before.
@@ -150,7 +154,11 @@ const createAsking = ({
       const batch = key.waiting
       key.waiting = []
       const waitedMs = clock.monotonic() - (batch[0]?.sinceMs ?? 0)
-      const wanted = batch.reduce((sum, { cost }) => sum + cost, 0)
+      expireKey(key, clock.monotonic())
+      const wanted = Math.min(
+        batch.reduce((sum, { cost }) => sum + cost, 0),
+        Math.max(0, key.limit - key.own.total),
+      )
       const answers: readonly Answer[] | undefined = isAnswered
         ? await reporter.send([key], { costs: [wanted], isPartial: true, withinMs: Math.max(1, deadlineMs - waitedMs) })
         : undefined
@@ -165,7 +173,7 @@ const createAsking = ({
         else if (cost <= left) {
           left -= cost
           resolve(admitted(key, nowMs, key.others))
-        } else resolve(refuse(key, answer.retryAfterMs))
+        } else resolve(refuse(key, Math.max(answer.retryAfterMs, waitHereMs(key, cost, nowMs))))
       }
       // Taken for demands of which it was only a part.
       if (left > 0) count(key, -left, slotOf(key, nowMs), false)
@@ -195,9 +203,13 @@ export const createBudgets = (dependencies: Dependencies): Budgets => {
     for (const [at, key] of taken.entries()) {
       expireKey(key, startedMs)
       const demand = demands[at] as Demand
-      if (reporter === undefined || !isRefusedUntilLater(key, demand.cost, startedMs)) continue
+      if (reporter === undefined) continue
+      const isRefused = isRefusedUntilLater(key, demand.cost, startedMs)
+      const ownUnits = missingHere(key, demand.cost)
+      if (!isRefused && ownUnits <= 0) continue
       counts.local += 1
-      return { ...refuse(key, key.refusedUntilMs - startedMs), demand }
+      const waitMs = isRefused ? key.refusedUntilMs - startedMs : freeAfterMs(key, startedMs, ownUnits)
+      return { ...refuse(key, waitMs), demand }
     }
     if (reporter === undefined || !reporter.isShared(startedMs)) {
       counts[reporter === undefined ? 'local' : 'fallback'] += 1

@@ -140,9 +140,18 @@ export const isRefusedUntilLater = (key: Key, cost: number, nowMs: number): bool
 export const missing = (key: Key, cost: number, nowMs: number): number =>
   key.own.total + cost + othersAt(key, nowMs) - key.limit
 
+/** Units that are missing for a demand by the own count alone, which nothing in the exchange can lower. */
+export const missingHere = (key: Key, cost: number): number => key.own.total + cost - key.limit
+
 /** In how long that many units will be free, by what this instance knows. */
 export const freeAfterMs = (key: Key, nowMs: number, units: number): number =>
   key.own.total === 0 ? key.windowMs / 4 : freeInMs(key, nowMs, Math.min(units, key.own.total))
+
+/** In how long a demand could be admitted by the own count alone; 0 where it could now. */
+export const waitHereMs = (key: Key, cost: number, nowMs: number): number => {
+  const units = missingHere(key, cost)
+  return units > 0 ? freeAfterMs(key, nowMs, units) : 0
+}
 
 /** Whether units may be admitted before the next exchange. After a pause: little, and only once. */
 export const hasShare = (key: Key, cost: number, nowMs: number): boolean => {
@@ -154,7 +163,7 @@ export const hasShare = (key: Key, cost: number, nowMs: number): boolean => {
     key.share = key.granted
     key.isOpening = true
   }
-  return key.share >= cost
+  return key.share >= cost && missingHere(key, cost) <= 0
 }
 
 /** Moves the unreported units into a report; to another epoch, those of the whole window. */

@@ -35,13 +35,17 @@ const caches = closed({
     use: {
       ...oneOf(redisUses),
       description:
-        'Whether this instance uses Redis. `other_server`: it does not, because the other instances use another Redis server. `not_registered`: it has not yet agreed with the others since the bus or Redis was connected',
+        'Whether this instance uses Redis. `other_server`: it does not, because the other instances use another Redis server. `other_secret`: it does not, because they have another SECRET or version. `not_registered`: it has not yet agreed with the others since the bus or Redis was connected',
     },
     hits: count('Facts, not decisions'),
     misses: count(),
     timeouts: count(),
     errors: count(),
-    unreadable: count('Values that were no JSON or did not match their schema'),
+    unreadable: count('Values that did not match their schema'),
+    forged: count(
+      'Entries, notes, statements of instances and counts of limits in Redis that no instance wrote: should always be 0. None is believed',
+    ),
+    outdated: count('Facts in Redis that were older than their time to live: perhaps put back by someone'),
     full: count('Facts not stored in Redis because its memory is full and it evicts nothing'),
     refused: count(
       'Facts not stored in Redis because they were invalidated, evicted or expired there while they were loaded',

@@ -1,4 +1,5 @@
 import type { DecisionCounters } from '../access/cache/decision-counters.ts'
+import type { ForgeryReport } from '../access/cache/forgery-report.ts'
 import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
 import type { Load } from '../kit/admission.ts'
@@ -15,6 +16,7 @@ type Dependencies = {
   readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
   /** Undefined: no Redis is configured. */
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
+  readonly forgeries: Pick<ForgeryReport, 'counts'>
   readonly outage: Pick<SharedOutage, 'isShared' | 'refusal'>
   readonly admissions: Admissions
   readonly uploads: { readonly load: Load }
@@ -37,6 +39,7 @@ export const createMonitoring = ({
   caches,
   decisionCounters,
   redis,
+  forgeries,
   outage,
   l1,
   limits,
@@ -71,6 +74,8 @@ export const createMonitoring = ({
         timeouts: redis?.counts.timeouts ?? 0,
         errors: redis?.counts.errors ?? 0,
         unreadable: redisCache?.counts.invalidEntries ?? 0,
+        forged: Object.values(forgeries.counts).reduce((sum, each) => sum + each, 0),
+        outdated: redisCache?.counts.outdatedEntries ?? 0,
         full: redisCache?.counts.fullServer ?? 0,
         refused: redisCache?.counts.refusedFills ?? 0,
       },

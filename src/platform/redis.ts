@@ -56,6 +56,18 @@ export type Redis<S extends string = never> = {
   close(): Promise<void>
 }
 
+/** What a reader found in Redis that no instance wrote. */
+export type Forgery = {
+  /**
+   * `fact`: an entry of the cache. `newest_event`: the note by which a database that was set back is recognized. `statement`: of an
+   * instance, that it cannot reach Postgres. `limit`: the count of a limit.
+   */
+  readonly what: 'fact' | 'newest_event' | 'statement' | 'limit'
+  /** Where: the key of the fact, the name of the instance, or the budget and its key. Chosen by the forger perhaps. */
+  readonly key: string
+}
+export type OnForged = (forgery: Forgery) => void
+
 export type RedisOptions<S extends string> = {
   /** `redis://` or `rediss://`, with user, password and database number as needed. */
   readonly url: string

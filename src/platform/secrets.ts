@@ -38,6 +38,22 @@ export type DeriveName =
   /** One key for each week, by its number. */
   | `signed link ${number}`
 
+/** Values in Redis, which others may be able to write to. A value is bound to its key there and to its kind. */
+export type MacName = 'redis-fact' | 'redis-newest-event' | 'redis-statement' | 'redis-units'
+
+/** Authenticates text under one secret. */
+export type Mac = {
+  /**
+   * Names the secret and reveals nothing about it: 6 characters of base64url. It belongs beside the tag or into the name of the
+   * value, so that one under another secret differs from a forged one.
+   */
+  readonly keyId: string
+  /** The first 132 bits of HMAC-SHA-256: 22 characters of base64url. */
+  tag(text: string): string
+  /** Compares in constant time. */
+  isTagged(text: string, tag: string): boolean
+}
+
 /** Stored values that are found again by their keyed hash, also after SECRET has changed: see src/secrets/wrapped-keys.ts. */
 export const wrappedKeyNames = ['sign-in-failures', 'welcome-credits', 'limits', 'outage'] as const
 export type WrappedKeyName = (typeof wrappedKeyNames)[number]
@@ -72,6 +88,8 @@ export type Secrets = {
   isSigned(name: SignName, message: Uint8Array | string, signature: Uint8Array): boolean
   /** A pseudorandom function of the message (HMAC-SHA-256). 32 bytes. By default under SECRET. */
   derive(name: DeriveName, message: Uint8Array, by?: Generation): Uint8Array
+  /** One for each generation, the current one first. */
+  macs(name: MacName): readonly [Mac, ...Mac[]]
   /** Those that values may have been made under, the current one first. */
   readonly generations: readonly Generation[]
   /** The first value of a wrapped key. */
@@ -119,6 +137,26 @@ const createKeys = (secret: string) => {
   }
 }
 type Keys = ReturnType<typeof createKeys>
+
+/** Characters of base64url in the tag of a `Mac`. */
+export const macTagLength = 22
+
+const createMac = ({ id, keyFor }: Keys, name: MacName): Mac => {
+  const key = keyFor(`mac ${name}`)
+  const tag = (text: string): string =>
+    createHmac('sha256', key).update(text).digest('base64url').slice(0, macTagLength)
+  return {
+    keyId: Buffer.from(id).toString('base64url'),
+    tag,
+    isTagged: (text, given) => {
+      if (given.length !== macTagLength) return false
+      const expected = tag(text)
+      let difference = 0
+      for (let at = 0; at < macTagLength; at += 1) difference |= expected.charCodeAt(at) ^ given.charCodeAt(at)
+      return difference === 0
+    },
+  }
+}
 
 const encrypt = (key: Uint8Array, plain: Uint8Array | string, associated: Uint8Array): Buffer => {
   const iv = randomBytes(ivLength)
@@ -197,6 +235,7 @@ export const createSecrets = (secret: string, previous?: string): Secrets => {
           isSame(signature.subarray(idLength), mac(`sign ${name}`, message)),
       ),
     derive: (name, message, by = 'current') => keysOf(by).mac(`derive ${name}`, message),
+    macs: (name) => [createMac(current, name), ...(older === undefined ? [] : [createMac(older, name)])],
     generations: all.map(([by]) => by),
     wrappedKey: (name, by) => keysOf(by).keyFor(`derive ${name}`),
   }

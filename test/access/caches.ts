@@ -9,7 +9,8 @@ import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createLog, type Log } from '../../src/platform/log.ts'
 import { type Connection, createDatabase as createPools } from '../../src/platform/postgres.ts'
-import { createRedis } from '../../src/platform/redis.ts'
+import { createRedis, type Forgery } from '../../src/platform/redis.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
 import type { TestConnection } from '../harness.ts'
 
 const clock = systemClock
@@ -24,6 +25,8 @@ export const startCaches = async (
     changesConnection = connection,
     log = createLog('silent'),
     withLease = true,
+    secret = 'one secret for every instance of it',
+    previousSecret,
   }: {
     /** As DATABASE_BUS_URL. */
     busConnection?: Connection
@@ -32,11 +35,14 @@ export const startCaches = async (
     log?: Log
     /** Whether to wait for a lease. */
     withLease?: boolean
+    secret?: string
+    previousSecret?: string
   } = {},
 ) => {
   const pools = createPools({ connection, budget: 12 })
   const redis =
     redisUrl === undefined ? undefined : createRedis({ url: redisUrl, clock, log, scripts, deadlineMs: 2_000 })
+  const forgeries: Forgery[] = []
   const caches = createCaches({
     instance: randomBytes(9).toString('hex'),
     database: pools,
@@ -44,6 +50,8 @@ export const startCaches = async (
     busConnection,
     changesConnection,
     redis,
+    secrets: createSecrets(secret, previousSecret),
+    onForged: (forgery) => void forgeries.push(forgery),
     clock,
     realClock: clock,
     leaseClock: clock,
@@ -75,6 +83,7 @@ export const startCaches = async (
     ...caches,
     pools,
     redis,
+    forgeries,
     within,
     until,
     leased,

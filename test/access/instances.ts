@@ -119,7 +119,7 @@ export const startInstances = ({
       )
     }
     const redisCache: RedisCache = {
-      counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 },
+      counts: { hits: 0, misses: 0, invalidEntries: 0, outdatedEntries: 0, refusedFills: 0, fullServer: 0 },
       lookup: async (keys) =>
         (await command(() =>
           keys.map((of): RedisLookup => {
@@ -127,7 +127,7 @@ export const startInstances = ({
             const place = redis.places.get(of) ?? { nonce: `n${redis.nonces}` }
             redis.places.set(of, place)
             return place.version === undefined
-              ? { key: of, nonce: place.nonce }
+              ? { key: of, nonce: place.nonce, missedAtMs: clock.now() }
               : { key: of, fact: factOf(place.version), ageMs: 0 }
           }),
         )) ?? [],

@@ -32,9 +32,10 @@ describe('two instances with one Postgres and one Redis', () => {
   let port: number
   const running: TestCaches[] = []
 
-  const start = async (redisUrl?: string) => {
-    const started = await startCaches(database.connection, redisUrl, timing)
-    if (redisUrl === server.url) await started.until(() => started.redisCache?.epoch !== undefined)
+  const start = async (redisUrl?: string, options?: Parameters<typeof startCaches>[3]) => {
+    const started = await startCaches(database.connection, redisUrl, timing, options)
+    if (redisUrl === server.url && options === undefined)
+      await started.until(() => started.redisCache?.epoch !== undefined)
     running.push(started)
     return started
   }
@@ -47,7 +48,9 @@ describe('two instances with one Postgres and one Redis', () => {
   const inRedis = async () => (await client.keys('*')).filter((name) => name.endsWith(ofBob)).length
   const chosenServer = async () => (await sql<{ server: string }[]>`select server from redis_registry`)[0]?.server
   const notedEvents = async () =>
-    Promise.all((await client.keys('*:newest_event')).map(async (name) => Number(await client.get(name))))
+    Promise.all(
+      (await client.keys('*:newest_event')).map(async (name) => Number.parseInt((await client.get(name)) ?? '', 10)),
+    )
   const connect = () => {
     client = new Client(server.url, { retryStrategy: () => 20 })
     client.on('error', () => {})
@@ -173,6 +176,80 @@ describe('two instances with one Postgres and one Redis', () => {
     }
   }, 60_000)
 
+  test('an instance with another SECRET runs without Redis until the others have ended, and nothing counts as forged', async () => {
+    const [a, b] = [await start(server.url), await start(server.url, { secret: 'another secret than the others have' })]
+    await fill(a)
+    await b.until(() => b.redisUse() === 'other_secret')
+    for (let reads = 0; reads < 3; reads += 1) {
+      await b.leased()
+      expect(await b.readStatus(bob)).toBe('active by l3')
+    }
+    // A change of this instance is deleted and confirmed by one that has the chosen key.
+    await b.setStatus(bob, 'suspended')
+    await a.until(async () => (await a.readStatus(bob)) === 'suspended by l2')
+    const prefixes = async () => new Set((await client.keys('velro:*')).map((name) => name.split(':')[2]))
+    expect((await prefixes()).size).toBe(1)
+    await a.close()
+    await fill()
+    await b.until(async () => (await b.readStatus(bob)) === 'suspended by l2')
+    expect((await prefixes()).size).toBe(2)
+    expect([a.forgeries, b.forgeries]).toEqual([[], []])
+  }, 60_000)
+
+  test('instances share their entries in each step of replacing SECRET, and the last step leaves the old key', async () => {
+    const [before, after] = ['the secret that is replaced by another', 'the secret that is in use afterwards']
+    const steps = [
+      { secret: before },
+      { secret: before, previousSecret: after },
+      { secret: after, previousSecret: before },
+    ]
+    const keyIds = new Set<string>()
+    const instances: TestCaches[] = []
+    for (const step of steps) {
+      const instance = await start(server.url, step)
+      instances.push(instance)
+      await fill(...instances)
+      keyIds.add((await chosenServer())?.split('/').at(-1) ?? '')
+      // Each may confirm what another has changed.
+      await instance.setStatus(bob, 'suspended')
+      for (const each of instances) await each.until(async () => (await each.readStatus(bob)) === 'suspended by l2')
+      await instance.setStatus(bob, 'active')
+      if (instances.length > 1) await instances.shift()?.close()
+      await fill(...instances)
+    }
+    expect(keyIds.size).toBe(1)
+    const last = await start(server.url, { secret: after })
+    await last.until(() => last.redisUse() === 'other_secret')
+    for (const instance of instances) await instance.close()
+    await fill(last)
+    keyIds.add((await chosenServer())?.split('/').at(-1) ?? '')
+    expect(keyIds.size).toBe(2)
+    expect(running.flatMap(({ forgeries }) => forgeries)).toEqual([])
+  }, 60_000)
+
+  test('a forged note of the newest event begins a new epoch and is reported: a lower or higher number, or text', async () => {
+    const a = await start(server.url)
+    await fill(a)
+    const notes = () => client.keys('*:newest_event')
+    for (const forge of [
+      (noted: string) => noted.replace(/^\d+/, (number) => String(Number(number) - 1)),
+      (noted: string) => noted.replace(/^\d+/, '999999999'),
+      () => '0',
+      () => 'written by hand',
+    ]) {
+      await a.until(async () => a.redisCache?.epoch !== undefined && (await notes()).length === 1)
+      const epoch = a.redisCache?.epoch
+      const [key = ''] = await notes()
+      const forged = a.forgeries.length
+      await client.set(key, forge((await client.get(key)) ?? ''), 'KEEPTTL')
+      await a.until(() => a.forgeries.length > forged)
+      expect(a.forgeries.at(-1)).toEqual({ what: 'newest_event', key })
+      await a.until(() => a.redisCache?.epoch !== undefined && a.redisCache.epoch !== epoch)
+      await client.unlink(key)
+    }
+    await fill(a)
+  }, 60_000)
+
   test('an event too large for a notification is read from its row by every instance, also by one that starts', async () => {
     const many = Array.from({ length: 400 }, (_, at) => idOf('user', 100 + at))
     await sql`
@@ -266,7 +343,7 @@ describe('two instances with one Postgres and one Redis', () => {
     const a = await start()
     await a.until(async () => (await chosenServer()) === '-')
     const b = await start(server.url)
-    expect(await chosenServer()).toBe(b.redis?.serverRunId)
+    expect(await chosenServer()).toStartWith(`${b.redis?.serverRunId}/`)
     await fill(b)
     const must = spyOn(b.redis as NonNullable<TestCaches['redis']>, 'runBypassingBreaker').mockResolvedValue(false)
     await a.setStatus(bob, 'suspended')

@@ -5,9 +5,10 @@ import { createRedisCache, type RedisCache, redisTtlMs } from '../../src/access/
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
 import { startRedis } from '../harness.ts'
 import { idOf } from './random.ts'
-import { connectOuter, startOuter, type TestOuter } from './redis.ts'
+import { connectOuter, startOuter, type TestOuter, testMacs } from './redis.ts'
 
 const ada = idOf('user', 1)
 /** All kinds but those that are `memoryOnly`. */
@@ -53,7 +54,10 @@ beforeAll(async () => {
   on = await startOuter({ clock })
   redisCache = on.redisCache
 })
-beforeEach(() => on.client.flushall())
+beforeEach(async () => {
+  on.forgeries.length = 0
+  await on.client.flushall()
+})
 afterAll(() => on?.close())
 
 /** Looks a key up and returns the nonce of the miss. */
@@ -66,14 +70,18 @@ const factIn = async (of: FactKey, from = redisCache) => {
   const [looked] = await from.lookup([of])
   return looked !== undefined && 'fact' in looked ? looked.fact : undefined
 }
-const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) => from.fill(of, value, await miss(of, from))
+const fill = async (of: FactKey, value: Fact[FactKind], from = redisCache) => {
+  const [looked] = await from.lookup([of])
+  if (looked === undefined || !('nonce' in looked)) throw new Error(`Not a miss: ${JSON.stringify(looked)}`)
+  from.fill(of, value, looked.nonce, looked.missedAtMs)
+}
 
 describe('a lookup', () => {
   test('misses under one nonce for all callers, and hits after the fill', async () => {
     const nonce = await miss(key)
     expect(nonce.length).toBeGreaterThan(12)
     expect(await miss(key)).toBe(nonce)
-    redisCache.fill(key, fact, nonce)
+    redisCache.fill(key, fact, nonce, clock.now())
     clock.advance(700)
     expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 700 }])
   })
@@ -96,7 +104,8 @@ describe('a lookup', () => {
   })
 
   test('reports age 0 for an entry written by an instance whose clock is ahead', async () => {
-    await on.client.hset(on.nameOf(key), 'value', JSON.stringify({ at: clock.now() + 60_000, fact }))
+    const entry = JSON.stringify({ at: clock.now() + 1_000, fact })
+    await on.client.hset(on.nameOf(key), 'value', on.authentic(key, entry))
     expect(await redisCache.lookup([key])).toEqual([{ key, fact, ageMs: 0 }])
   })
 })
@@ -105,8 +114,8 @@ describe('a fill', () => {
   test('is accepted under the nonce of the miss and under no other', async () => {
     const before = redisCache.counts.refusedFills
     await miss(key)
-    redisCache.fill(key, fact, 'another')
-    redisCache.fill(examples.account.key, examples.account.fact, 'none was taken')
+    redisCache.fill(key, fact, 'another', clock.now())
+    redisCache.fill(examples.account.key, examples.account.fact, 'none was taken', clock.now())
     expect(await factIn(key)).toBeUndefined()
     expect(await factIn(examples.account.key)).toBeUndefined()
     expect(redisCache.counts.refusedFills).toBe(before + 2)
@@ -115,7 +124,7 @@ describe('a fill', () => {
   test('is refused after an invalidation since the miss', async () => {
     const taken = await miss(key)
     expect(await redisCache.invalidate([key])).toBeTrue()
-    redisCache.fill(key, fact, taken)
+    redisCache.fill(key, fact, taken, clock.now())
     expect(await factIn(key)).toBeUndefined()
   })
 
@@ -124,10 +133,10 @@ describe('a fill', () => {
     await redisCache.invalidate([key])
     const later = await miss(key)
     expect(later).not.toBe(taken)
-    redisCache.fill(key, fact, taken)
+    redisCache.fill(key, fact, taken, clock.now())
     expect(await factIn(key)).toBeUndefined()
-    redisCache.fill(key, { ...fact, visibility: 'private' }, later)
-    redisCache.fill(key, fact, taken)
+    redisCache.fill(key, { ...fact, visibility: 'private' }, later, clock.now())
+    redisCache.fill(key, fact, taken, clock.now())
     expect(await factIn(key)).toEqual({ ...fact, visibility: 'private' })
   })
 
@@ -139,7 +148,7 @@ describe('a fill', () => {
     test(`is refused when ${how} since the miss`, async () => {
       const taken = await miss(key)
       await lose()
-      redisCache.fill(key, fact, taken)
+      redisCache.fill(key, fact, taken, clock.now())
       expect(await factIn(key)).toBeUndefined()
     })
   }
@@ -149,7 +158,7 @@ describe('a fill', () => {
     const nonceLives = await on.client.pttl(on.nameOf(key))
     expect(nonceLives).toBeGreaterThan(1_000)
     expect(nonceLives).toBeLessThanOrEqual(10_000)
-    redisCache.fill(key, fact, nonce)
+    redisCache.fill(key, fact, nonce, clock.now())
     await miss(examples.account.key)
     const lives = await on.client.pttl(on.nameOf(key))
     expect(lives).toBeGreaterThan(0.9 * redisTtlMs - 10_000)
@@ -159,10 +168,12 @@ describe('a fill', () => {
   test('is stored under the prefix of the instance, and not at all where it has none', async () => {
     await fill(key, fact)
     expect(await on.client.keys('*')).toEqual([on.nameOf(key)])
-    const registry = { prefixFor: () => undefined, epoch: undefined }
-    const none = createRedisCache({ redis: on.redis, registry, clock, log: createLog('silent') })
+    const registry = { placeFor: () => undefined, epoch: undefined }
+    const onForged = () => {}
+    const log = createLog('silent')
+    const none = createRedisCache({ redis: on.redis, registry, macs: testMacs, onForged, clock, log })
     expect(await none.lookup([key])).toEqual([])
-    none.fill(key, fact, 'any')
+    none.fill(key, fact, 'any', clock.now())
     expect(await none.invalidate([key])).toBeTrue()
     expect(await factIn(key)).toEqual(fact)
   })
@@ -170,7 +181,8 @@ describe('a fill', () => {
   test('is undone for more than 1,000 keys by one call of invalidate', async () => {
     const many = Array.from({ length: 2_500 }, (_, at) => factKey('account', idOf('user', at)))
     const looked = await redisCache.lookup(many)
-    for (const one of looked) if ('nonce' in one) redisCache.fill(one.key, examples.account.fact, one.nonce)
+    for (const one of looked)
+      if ('nonce' in one) redisCache.fill(one.key, examples.account.fact, one.nonce, clock.now())
     expect((await redisCache.lookup(many)).filter((one) => 'fact' in one)).toHaveLength(2_500)
     expect(await redisCache.invalidate(many)).toBeTrue()
     expect(await on.client.dbsize()).toBe(0)
@@ -198,14 +210,15 @@ describe('a fact with personal data', () => {
     expect(await redisCache.lookup([personal.key])).toEqual([])
     expect(await on.client.dbsize()).toBe(0)
     await on.client.hset(on.nameOf(personal.key), 'nonce', 'known')
-    redisCache.fill(personal.key, personal.fact, 'known')
+    redisCache.fill(personal.key, personal.fact, 'known', clock.now())
     // One connection: this lookup runs after the fill.
     await redisCache.lookup([examples.account.key])
     expect(await on.client.hget(on.nameOf(personal.key), 'value')).toBeNull()
   })
 
   test('is not served where its key has an entry, and other keys of the lookup are answered', async () => {
-    await on.client.hset(on.nameOf(personal.key), 'value', JSON.stringify({ at: 1, fact: personal.fact }))
+    const entry = JSON.stringify({ at: clock.now(), fact: personal.fact })
+    await on.client.hset(on.nameOf(personal.key), 'value', on.authentic(personal.key, entry))
     await fill(key, fact)
     const looked = await redisCache.lookup([personal.key, key])
     expect(looked.map((one) => [one.key, 'fact' in one])).toEqual([[key, true]])
@@ -213,7 +226,7 @@ describe('a fact with personal data', () => {
 })
 
 describe('an entry that does not match its schema', () => {
-  const entry = (of: unknown) => JSON.stringify({ at: 1, fact: of })
+  const entry = (of: unknown) => JSON.stringify({ at: clock.now(), fact: of })
   const kinds = Object.keys(examples) as StoredKind[]
   /** Invalid values, by field. */
   const wrongFields: Readonly<Record<string, readonly unknown[]>> = {
@@ -283,10 +296,10 @@ describe('an entry that does not match its schema', () => {
     '1',
     JSON.stringify({ fact }),
     JSON.stringify({ at: 'now', fact }),
-    JSON.stringify({ at: 1, fact, more: 1 }),
+    JSON.stringify({ at: clock.now(), fact, more: 1 }),
     `{"at":1,"fact":${'['.repeat(100_000)}`,
     `{"at":1,"fact":${JSON.stringify(fact)},"__proto__":{"x":1}}`,
-    JSON.stringify({ at: 1, fact }).repeat(2),
+    JSON.stringify({ at: clock.now(), fact }).repeat(2),
   ]) {
     junk.push(['project', text])
   }
@@ -295,7 +308,7 @@ describe('an entry that does not match its schema', () => {
     for (const [kind, text] of junk) {
       const { key: place } = examples[kind]
       const before = redisCache.counts.invalidEntries
-      await on.client.hset(on.nameOf(place), 'value', text, 'nonce', 'known')
+      await on.client.hset(on.nameOf(place), 'value', on.authentic(place, text), 'nonce', 'known')
       expect([text.slice(0, 200), await redisCache.lookup([place])]).toEqual([text.slice(0, 200), []])
       expect(redisCache.counts.invalidEntries).toBe(before + 1)
       // One connection: this command runs after the deletion.
@@ -304,11 +317,12 @@ describe('an entry that does not match its schema', () => {
     expect(junk.length).toBeGreaterThan(80)
   })
 
-  test('is deleted when its key holds another type, and other keys of the batch are answered', async () => {
+  test('is deleted and reported when its key holds another type, and other keys of the batch are answered', async () => {
     await fill(examples.account.key, examples.account.fact)
     await on.client.set(on.nameOf(key), 'written by hand')
     const looked = await redisCache.lookup([key, examples.account.key])
     expect(looked).toContainEqual({ key: examples.account.key, fact: examples.account.fact, ageMs: 0 })
+    expect(on.forgeries).toEqual([{ what: 'fact', key }])
     await fill(key, fact)
     expect(await factIn(key)).toEqual(fact)
   })
@@ -316,6 +330,104 @@ describe('an entry that does not match its schema', () => {
   test('is a miss when the hash has neither value nor nonce', async () => {
     await on.client.hset(on.nameOf(key), 'other', 'x')
     await miss(key)
+  })
+})
+
+describe('a forged entry', () => {
+  const operator = examples.account
+  const victim = { key: factKey('account', idOf('user', 2)), fact: { ...operator.fact, role: 'user' as const } }
+  const storedAt = async (of: FactKey) => (await on.client.hget(on.nameOf(of), 'value')) ?? ''
+  const textOf = (value: unknown, at = clock.now()) => JSON.stringify({ at, fact: value })
+  /** Under other secrets, for other purposes, and for other names. */
+  const others = createSecrets('the secret of someone else, as long as ours')
+  const [foreign] = others.macs('redis-fact')
+  const [own] = testMacs
+  const cases: Readonly<Record<string, () => string | Promise<string>>> = {
+    'without a tag': () => textOf(operator.fact),
+    'with spaces for a tag': () => ' '.repeat(22) + textOf(operator.fact),
+    'with the tag of its own earlier value': async () =>
+      (await storedAt(victim.key)).slice(0, 22) + textOf(operator.fact),
+    'with the whole value of an operator': () => storedAt(operator.key),
+    'with a tag under another secret': () =>
+      foreign.tag(`${on.nameOf(victim.key)} ${textOf(operator.fact)}`) + textOf(operator.fact),
+    'with a tag for another prefix': () =>
+      own.tag(`velro:3:other:${victim.key} ${textOf(operator.fact)}`) + textOf(operator.fact),
+    'with a tag of another purpose': () => {
+      const [mac] = createSecrets('one secret for every instance of it').macs('redis-newest-event')
+      return mac.tag(`${on.nameOf(victim.key)} ${textOf(operator.fact)}`) + textOf(operator.fact)
+    },
+    'with a later time': async () => {
+      const stored = await storedAt(victim.key)
+      return stored.replace(String(clock.now()), String(clock.now() + 1))
+    },
+    'with one bit of its tag changed': async () => {
+      const stored = await storedAt(victim.key)
+      return (stored[0] === 'A' ? 'B' : 'A') + stored.slice(1)
+    },
+    'with a space at its end': async () => `${await storedAt(victim.key)} `,
+    'cut off': async () => (await storedAt(victim.key)).slice(0, -1),
+    empty: () => '',
+  }
+  for (const [how, forge] of Object.entries(cases)) {
+    test(`${how} is a miss, is reported and is deleted`, async () => {
+      await fill(operator.key, operator.fact)
+      await fill(victim.key, victim.fact)
+      expect(await factIn(victim.key)).toEqual(victim.fact)
+      await on.client.hset(on.nameOf(victim.key), 'value', await forge())
+      expect(await redisCache.lookup([victim.key, operator.key])).toEqual([
+        { key: operator.key, fact: operator.fact, ageMs: 0 },
+      ])
+      expect(on.forgeries).toEqual([{ what: 'fact', key: victim.key }])
+      // One connection: this command runs after the deletion.
+      await miss(victim.key)
+    })
+  }
+
+  for (const kind of Object.keys(examples) as StoredKind[]) {
+    test(`of the kind ${kind} is never believed, with any byte of its value changed`, async () => {
+      const { key: place, fact: of } = examples[kind]
+      await fill(place, of as Fact[FactKind])
+      const stored = await storedAt(place)
+      for (let at = 0; at < stored.length; at += 1) {
+        const changed = stored.slice(0, at) + (stored[at] === '1' ? '2' : '1') + stored.slice(at + 1)
+        await on.client.hset(on.nameOf(place), 'value', changed)
+        expect([at, await factIn(place)]).toEqual([at, undefined])
+      }
+      expect(on.forgeries).toHaveLength(stored.length)
+    })
+  }
+
+  test('that puts an earlier value back is believed only within the time to live after it was missed', async () => {
+    const nonce = await miss(key)
+    const missedAtMs = clock.now()
+    // The load took a minute: the age counts from before it.
+    clock.advance(60_000)
+    redisCache.fill(key, fact, nonce, missedAtMs)
+    const stored = await storedAt(key)
+    const putBack = async () => {
+      await redisCache.invalidate([key])
+      await on.client.hset(on.nameOf(key), 'value', stored, 'nonce', nonce)
+      return redisCache.lookup([key])
+    }
+    clock.advance(redisTtlMs - 60_000)
+    expect(await putBack()).toEqual([{ key, fact, ageMs: redisTtlMs }])
+    clock.advance(1)
+    const before = redisCache.counts.outdatedEntries
+    expect(await putBack()).toEqual([])
+    expect(redisCache.counts.outdatedEntries).toBe(before + 1)
+    expect(on.forgeries).toEqual([])
+    await miss(key)
+  })
+
+  test('from the future is no hit: an authentic entry of a clock that is ahead by more than 2 s', async () => {
+    for (const [aheadMs, hits] of [
+      [2_000, 1],
+      [2_001, 0],
+    ] as const) {
+      await on.client.hset(on.nameOf(key), 'value', on.authentic(key, textOf(fact, clock.now() + aheadMs)))
+      expect(await redisCache.lookup([key])).toHaveLength(hits)
+    }
+    expect(on.forgeries).toEqual([])
   })
 })
 
@@ -352,6 +464,7 @@ test('in any order of lookups, fills, changes and losses, a hit equals the value
             of,
             { userId: ada, ended: false, expiresAtMs: mine.version, authenticatedAtMs: 0 },
             mine.nonce,
+            clock.now(),
           )
         } else if (does === 'change') {
           truth.set(of, (truth.get(of) as number) + 1)
@@ -382,7 +495,7 @@ test('with ten times more keys than memory for them, there are misses but no wro
   try {
     await inBatches(starts, async (from, keys) => {
       for (const [at, looked] of (await crowded.redisCache.lookup(keys)).entries()) {
-        if ('nonce' in looked) crowded.redisCache.fill(looked.key, factAt(from + at), looked.nonce)
+        if ('nonce' in looked) crowded.redisCache.fill(looked.key, factAt(from + at), looked.nonce, Date.now())
       }
     })
     let hits = 0
@@ -432,7 +545,7 @@ test('the invalidation of one grant deletes all grants of the user, and refuses 
   expect(await redisCache.invalidate([factKey('grant', partId(ada, idOf('project', 7)))])).toBeTrue()
   const nonce = await miss(examples.grants.key)
   await redisCache.invalidate([examples.grant.key])
-  redisCache.fill(examples.grants.key, examples.grants.fact, nonce)
+  redisCache.fill(examples.grants.key, examples.grants.fact, nonce, clock.now())
   expect(await factIn(examples.grants.key)).toBeUndefined()
 })
 
@@ -477,7 +590,7 @@ describe('an unreachable server', () => {
     await other.server.stop()
     while (other.redis.serverRunId !== undefined) await Bun.sleep(2)
     expect(await other.redisCache.lookup([key])).toEqual([])
-    other.redisCache.fill(key, fact, 'any')
+    other.redisCache.fill(key, fact, 'any', clock.now())
     expect(await other.redisCache.invalidate([key])).toBeFalse()
     await other.close()
   })

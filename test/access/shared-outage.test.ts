@@ -4,6 +4,7 @@ import { createSharedOutage, type SharedOutage, stateScript } from '../../src/ac
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createRedis } from '../../src/platform/redis.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
 import { until } from '../faults/support.ts'
 import { startRedis } from '../harness.ts'
 
@@ -11,6 +12,9 @@ const leaseMs = 1_000
 const everyMs = 250
 /** How long a writer waits for an instance that does not acknowledge. */
 const waitMs = 1.25 * leaseMs
+
+const secrets = { ours: 'a secret of ours, of a good length', next: 'the secret that comes after it' }
+const ownMacs = createSecrets(secrets.ours).macs('redis-statement')
 
 /** Runs all microtasks to their end. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
@@ -22,7 +26,9 @@ const startWorld = () => {
   const redis = { hash: new Map<string, string>(), isUp: true, aheadMs: 0, runId: 'r1' }
   const serverNow = () => 5_000_000 + clock.monotonic() + redis.aheadMs
 
-  const start = (name: string, { withRedis = true } = {}) => {
+  const forgeries = new Set<string>()
+
+  const start = (name: string, { withRedis = true, macs = ownMacs } = {}) => {
     const lease = { untilMs: Number.NEGATIVE_INFINITY }
     const cut = { postgres: false, redis: false }
     let applied = postgres.position
@@ -61,6 +67,8 @@ const startWorld = () => {
       leaseMs,
       everyMs,
       isReachable: async () => !cut.postgres,
+      macs,
+      onForged: ({ what, key }) => void forgeries.add(`${what} of ${key}`),
     })
     outage.start({
       lease,
@@ -112,7 +120,7 @@ const startWorld = () => {
       },
     }
   }
-  return { clock, postgres, redis, start }
+  return { clock, postgres, redis, forgeries, start }
 }
 type World = ReturnType<typeof startWorld>
 type Instance = ReturnType<World['start']>
@@ -248,11 +256,105 @@ describe('a shared outage', () => {
     expect(shared().slice(0, 2)).toEqual([true, true])
   })
 
-  test('ignores statements that are no statements of ours by refusing', async () => {
+  test('ignores statements that are no statements of ours by refusing, and reports them', async () => {
     cutAll()
     world.redis.hash.set('x', 'written by hand')
     await pass(4_000)
     expect(shared()).toEqual([false, false, false])
+    expect([...world.forgeries]).toEqual(['statement of x'])
+  })
+
+  describe('by statements in Redis that were forged', () => {
+    const serverNow = () => 5_000_000 + world.clock.monotonic()
+    const [mac] = ownMacs
+    /** Replaces the statement of the instance that reaches Postgres, before each look of the others. */
+    const passForging = async (forge: (own: string) => string) => {
+      const [a, b, c] = all as [Instance, Instance, Instance]
+      for (let rounds = 0; rounds < 20; rounds += 1) {
+        await pass(everyMs, [c])
+        world.redis.hash.set('c', forge(world.redis.hash.get('c') ?? ''))
+        for (const instance of [a, b]) instance.beat()
+        for (const instance of [a, b]) instance.tick()
+        await settle()
+        expect(shared()).toEqual([false, false, false])
+      }
+      expect([...world.forgeries].sort()).toEqual(['statement of c'])
+    }
+    beforeEach(async () => {
+      const [a, b] = all as [Instance, Instance]
+      a.cut.postgres = true
+      b.cut.postgres = true
+      await pass(3_000)
+      expect(shared()).toEqual([false, false, false])
+    })
+
+    test('is not agreed on: the word is exchanged in an authentic statement', async () => {
+      await passForging((own) => own.replace('reachable', 'unreachable'))
+    })
+
+    test('is not agreed on: the statement has no tag, or one under another secret or for another instance', async () => {
+      const [position] = /\d+ one \d+/.exec(world.redis.hash.get('a') ?? '') ?? []
+      const text = () => `unreachable ${serverNow()} ${(position ?? '').slice(position?.indexOf(' ') ?? 0).trim()}`
+      await passForging(() => `${serverNow()} ${text()}`)
+      await passForging(() => `${serverNow()} ${text()} ${mac.keyId} ${mac.tag(`k a ${text()}`)}`)
+      await passForging(() => world.redis.hash.get('a') ?? '')
+      const [foreign] = createSecrets(secrets.next).macs('redis-statement')
+      await passForging(() => `${serverNow()} ${text()} ${mac.keyId} ${foreign.tag(`k c ${text()}`)}`)
+    })
+  })
+
+  test('ends within a lease when an authentic statement is put back that says Postgres is down', async () => {
+    const [, , c] = all as [Instance, Instance, Instance]
+    cutAll()
+    await pass(3_000)
+    expect(shared()).toEqual([true, true, true])
+    const earlier = (world.redis.hash.get('c') ?? '').replace(/^\d+ /, '')
+    c.cut.postgres = false
+    for (let passedMs = 0; passedMs < 5_000; passedMs += everyMs) {
+      await pass(everyMs, [c])
+      world.redis.hash.set('c', `${5_000_000 + world.clock.monotonic()} ${earlier}`)
+      for (const instance of all.slice(0, 2)) instance.tick()
+      await settle()
+      if (passedMs >= leaseMs) expect(shared()).toEqual([false, false, false])
+    }
+    expect([...world.forgeries]).toEqual([])
+  })
+
+  test('is agreed on while SECRET is replaced, by instances that know both secrets, and no statement is reported', async () => {
+    const [ours, next] = [secrets.ours, secrets.next]
+    const old = world.start('old', { macs: createSecrets(ours, next).macs('redis-statement') })
+    const rotated = world.start('rotated', { macs: createSecrets(next, ours).macs('redis-statement') })
+    all = [old, rotated]
+    world.redis.hash.clear()
+    await pass(5_000)
+    cutAll()
+    await pass(3_000)
+    expect(shared()).toEqual([true, true])
+    expect([...world.forgeries]).toEqual([])
+  })
+
+  test('is not agreed on with an instance whose secret is not known, which is not reported', async () => {
+    const foreign = world.start('foreign', { macs: createSecrets(secrets.next).macs('redis-statement') })
+    all = [...all, foreign]
+    await pass(5_000)
+    cutAll()
+    await pass(5_000)
+    expect(shared()).toEqual([false, false, false, false])
+    expect([...world.forgeries]).toEqual([])
+  })
+
+  test('is agreed on a minute after the last instance ended that states without tags, and it is not reported', async () => {
+    world.redis.hash.set('earlier', `${5_000_000 + world.clock.monotonic()} left 1 one 0`)
+    await pass(2_000)
+    cutAll()
+    await pass(3_000)
+    expect(shared()).toEqual([false, false, false])
+    for (const { cut } of all) cut.postgres = false
+    await pass(62_000)
+    cutAll()
+    await pass(3_000)
+    expect(shared()).toEqual([true, true, true])
+    expect([...world.forgeries]).toEqual([])
   })
 })
 

@@ -85,12 +85,12 @@ describe('a load through Redis', () => {
   }
   const redisCache = {
     invalidate: (keys: readonly FactKey[]) => on.redisCache.invalidate(keys),
-    fill: (...entry: [FactKey, Fact[FactKind], string]) => on.redisCache.fill(...entry),
+    fill: (...entry: [FactKey, Fact[FactKind], string, number]) => on.redisCache.fill(...entry),
     lookup: (keys: readonly FactKey[]) => {
       looks.push([...keys].sort())
       return on.redisCache.lookup(keys)
     },
-    counts: { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 },
+    counts: { hits: 0, misses: 0, invalidEntries: 0, outdatedEntries: 0, refusedFills: 0, fullServer: 0 },
     epoch: 'x',
   }
   const again = async (wanted = asked, options?: { bypassRedis: true }) => {

@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
+import { Redis as Client } from 'ioredis'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createBudgets, type Demand } from '../../src/limits/budgets.ts'
 import { startRedis } from '../harness/redis.ts'
-import { burst, type Instance, startInstances } from './instances.ts'
+import { burst, type Instance, mac, startInstances } from './instances.ts'
 
 let ids = 0
 /** A demand on a new key, whose window is longer than a test. */
@@ -90,6 +91,8 @@ describe('three instances with one Redis', () => {
     await Promise.all(instances.map((instance) => instance.close()))
     await redis.stop()
   })
+  // Demands of every kind, an outage of Redis and counts that are lifted: nothing of that looks forged.
+  afterEach(() => expect(instances.flatMap(({ forgeries }) => forgeries)).toEqual([]))
 
   test('admit exactly the limit of 5 times as many demands at once', async () => {
     expect(await burst('exact', instances, demandOf(60), 300)).toBe(60)
@@ -137,5 +140,102 @@ describe('three instances with one Redis', () => {
     await Bun.sleep(1_500)
     expect(await burst('exact', late ? [late] : [], demand, 30)).toBe(0)
     await late?.close()
+  })
+})
+
+describe('counts in Redis that someone else wrote', () => {
+  let redis: Awaited<ReturnType<typeof startRedis>>
+  let client: Client
+  let instances: Instance[]
+  beforeAll(async () => {
+    redis = await startRedis()
+    client = new Client(redis.url)
+    instances = await startInstances(redis.url, 3)
+  })
+  afterAll(async () => {
+    client?.disconnect()
+    await Promise.all(instances.map((instance) => instance.close()))
+    await redis.stop()
+  })
+  const prefix = `velro:{limits:2:${mac.keyId}:test}:`
+  const hashOf = ({ budget, id }: Demand) => `${prefix}${budget}|${id}`
+  const slotNow = ({ windowMs }: Demand) => Math.floor(Date.now() / (windowMs / 120))
+  const forgedBy = (demand: Demand) =>
+    instances.flatMap(({ forgeries }) => forgeries).filter(({ key }) => key === `${demand.budget}|${demand.id}`)
+
+  const forgeries: Readonly<Record<string, (demand: Demand) => Promise<unknown>>> = {
+    'of units': (demand) => client.hset(hashOf(demand), slotNow(demand), 1_000),
+    'of units in a slot of the future': (demand) => client.hset(hashOf(demand), slotNow(demand) + 2, 1_000),
+    'with a claim of the forger': (demand) =>
+      client.hset(hashOf(demand), slotNow(demand), 1_000, '@x.1', `${Date.now()} 1000 ${mac.tag('1000')}`),
+    'with the claim of another key': async (demand) => {
+      const other = demandOf(2_000)
+      expect(await burst('exact', instances, other, 1_500)).toBe(1_500)
+      const claims = Object.entries(await client.hgetall(hashOf(other))).filter(([field]) => field.startsWith('@'))
+      expect(claims).toHaveLength(3)
+      await client.hset(hashOf(demand), Object.fromEntries([...claims, [String(slotNow(demand)), '1000']]))
+    },
+  }
+  for (const [what, forge] of Object.entries(forgeries)) {
+    test(`${what} refuse no demand, are reported, and the limit holds`, async () => {
+      const unused = demandOf(30)
+      await forge(unused)
+      expect(await burst('exact', instances, unused, 30)).toBe(30)
+      expect(forgedBy(unused).length).toBeGreaterThan(0)
+      const halfUsed = demandOf(30)
+      expect(await burst('exact', instances, halfUsed, 15)).toBe(15)
+      await forge(halfUsed)
+      expect(await burst('exact', instances, halfUsed, 15)).toBe(15)
+      // What others counted is lost with the forged count, so each instance admits the rest of its own.
+      expect(await burst('exact', instances, halfUsed, 300)).toBeLessThanOrEqual(60)
+      expect(await burst('exact', instances, halfUsed, 300)).toBe(0)
+    })
+  }
+
+  test('that are lowered or deleted each time leave the limit of each instance', async () => {
+    for (const lower of [
+      (demand: Demand) => client.unlink(hashOf(demand)),
+      (demand: Demand) => client.hset(hashOf(demand), slotNow(demand), -1_000_000),
+    ]) {
+      for (const kind of ['exact', 'local'] as const) {
+        const demand = demandOf(30)
+        let admitted = 0
+        for (let round = 0; round < 40; round += 1) {
+          await lower(demand)
+          admitted += await burst(kind, instances, demand, 15)
+        }
+        expect([kind, admitted]).toEqual([kind, 90])
+      }
+    }
+  })
+
+  test('that are of another type or no numbers are removed, and the limit holds', async () => {
+    for (const write of [
+      (key: string) => client.set(key, 'written by hand'),
+      (key: string) => client.hset(key, '1e3', 'x', 'nan', '1', 'refused', 'x', 'limit', 'y', '@', '', '@x', 'y'),
+      (key: string, slot: number) => client.hset(key, slot, 'x', slot - 1, '1e300', slot - 2, '9'.repeat(400)),
+      (key: string) =>
+        client.hset(key, Object.fromEntries(Array.from({ length: 9_000 }, (_, at) => [`field ${at}`, 'x']))),
+    ]) {
+      const demand = demandOf(30)
+      await write(hashOf(demand), slotNow(demand))
+      expect(await burst('exact', instances, demand, 60)).toBe(30)
+    }
+    await client.set(`${prefix}limited`, 'written by hand')
+    const demand = demandOf(3)
+    expect(await burst('exact', instances, demand, 30)).toBe(3)
+    expect(await burst('exact', instances, demand, 30)).toBe(0)
+    const [one] = instances
+    while (!(await one?.budgets.list(100))?.some(({ id }) => id === demand.id)) await Bun.sleep(10)
+  })
+
+  test('are not listed, and are reported', async () => {
+    const demand = demandOf(30)
+    await client.hset(hashOf(demand), slotNow(demand), 1_000, 'refused', 5, 'limit', 30)
+    await client.zadd(`${prefix}limited`, Date.now() + 60_000, `${demand.budget}|${demand.id}`)
+    await client.zadd(`${prefix}limited`, Date.now() + 60_000, 'nothing|is there')
+    const listed = (await instances[0]?.budgets.list(100)) ?? []
+    expect(listed.filter(({ id, budget }) => id === demand.id || budget === 'nothing')).toEqual([])
+    expect(forgedBy(demand).length).toBeGreaterThan(0)
   })
 })

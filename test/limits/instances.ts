@@ -2,21 +2,40 @@ import { systemClock } from '../../src/kit/clock.ts'
 import { type Budgets, createBudgets, type Demand } from '../../src/limits/budgets.ts'
 import { createRedisExchange, limitScripts } from '../../src/limits/redis-exchange.ts'
 import { createLog } from '../../src/platform/log.ts'
-import { createRedis } from '../../src/platform/redis.ts'
+import { createRedis, type Forgery } from '../../src/platform/redis.ts'
+import { createSecrets } from '../../src/platform/secrets.ts'
 
-export type Instance = { readonly budgets: Budgets; connected(): Promise<void>; close(): Promise<void> }
+export type Instance = {
+  readonly budgets: Budgets
+  readonly forgeries: readonly Forgery[]
+  connected(): Promise<void>
+  close(): Promise<void>
+}
+
+export const [mac] = createSecrets('one secret for every instance of it').macs('redis-units')
+let started = 0
 
 /** Instances that share budgets through the Redis at this URL. */
 export const startInstances = async (url: string, count: number): Promise<Instance[]> => {
   const instances = Array.from({ length: count }, (): Instance => {
     const redis = createRedis({ url, clock: systemClock, log: createLog('silent'), scripts: limitScripts })
+    const forgeries: Forgery[] = []
+    started += 1
     const budgets = createBudgets({
       clock: systemClock,
       instances: () => count,
-      exchange: createRedisExchange({ redis, prefix: 'test' }),
+      exchange: createRedisExchange({
+        redis,
+        prefix: 'test',
+        instance: `instance${started}`,
+        mac,
+        onForged: (forgery) => void forgeries.push(forgery),
+        clock: systemClock,
+      }),
     })
     return {
       budgets,
+      forgeries,
       connected: async () => {
         while (redis.state() !== 'up') await Bun.sleep(2)
       },

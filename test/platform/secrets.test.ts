@@ -143,6 +143,44 @@ describe('a signature', () => {
   })
 })
 
+describe('a tag', () => {
+  const [mac] = secrets.macs('redis-fact')
+  const tag = mac.tag('a text')
+
+  test('is the beginning of HMAC-SHA-256, and belongs to its text, name and secret alone', () => {
+    const key = new Uint8Array(hkdfSync('sha256', first, 'velro', 'mac redis-fact', 32))
+    expect(tag).toBe(createHmac('sha256', key).update('a text').digest('base64url').slice(0, 22))
+    expect([tag.length, mac.isTagged('a text', tag)]).toEqual([22, true])
+    expect(createSecrets(first).macs('redis-fact')[0].isTagged('a text', tag)).toBe(true)
+    for (const [other, text] of [
+      [mac, 'a text '],
+      [mac, ''],
+      [secrets.macs('redis-statement')[0], 'a text'],
+      [others.macs('redis-fact')[0], 'a text'],
+    ] as const)
+      expect(other.isTagged(text, tag)).toBe(false)
+  })
+
+  test('is refused when any character was changed, or its length', () => {
+    for (let at = 0; at < tag.length; at += 1)
+      for (const other of ['A', 'B', '_', ' ', 'é', '\0'])
+        if (tag[at] !== other) expect(mac.isTagged('a text', tag.slice(0, at) + other + tag.slice(at + 1))).toBe(false)
+    for (let length = 0; length < tag.length; length += 1)
+      expect(mac.isTagged('a text', tag.slice(0, length))).toBe(false)
+    for (const more of ['A', '=', ' ', '\n']) expect(mac.isTagged('a text', tag + more)).toBe(false)
+  })
+
+  test('is made under the current secret, and the id of the key names it', () => {
+    expect(rotated.macs('redis-fact').map(({ keyId }) => keyId)).toEqual(
+      [others, secrets].map((of) => of.macs('redis-fact')[0].keyId),
+    )
+    expect(rotated.macs('redis-fact')[1]?.isTagged('a text', tag)).toBe(true)
+    expect(secrets.macs('redis-fact')).toHaveLength(1)
+    expect(mac.keyId).toMatch(/^[\w-]{6}$/)
+    expect(mac.keyId).not.toBe(others.macs('redis-fact')[0].keyId)
+  })
+})
+
 describe('a derived value', () => {
   test('is deterministic on every instance with the same secret', () => {
     const value = hex(secrets.derive('token-id', bytes('token')))

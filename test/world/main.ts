@@ -58,7 +58,7 @@ const runBlackBox = (baseUrl: string, subject: object): Promise<Outcome> =>
     })
   })
 
-const eventsOfNoUse = ['redis.unsuitable', 'redis.full', 'redis.other_server']
+const eventsOfNoUse = ['redis.unsuitable', 'redis.full', 'redis.other_server', 'redis.other_secret']
 
 /** How the use of Redis differs from the expected one. Undefined: it does not. */
 const misuseOf = async (redis: TestRedis, output: string, unused: string | undefined): Promise<string | undefined> => {

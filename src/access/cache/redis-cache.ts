@@ -3,7 +3,8 @@ import { type Static, type TSchema, Type as t } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import type { Clock } from '../../kit/clock.ts'
 import type { Log } from '../../platform/log.ts'
-import type { Connection, Redis } from '../../platform/redis.ts'
+import type { Connection, OnForged, Redis } from '../../platform/redis.ts'
+import { type Mac, macTagLength } from '../../platform/secrets.ts'
 import { exactly } from '../policy/facts/definition.ts'
 import {
   definitionOf,
@@ -16,8 +17,10 @@ import {
 } from '../policy/facts/registry.ts'
 import { noteScript, type RedisRegistry } from './redis-registry.ts'
 
-/** Time to live of an entry. */
+/** Time to live of an entry, and the greatest age at which it is believed. */
 export const redisTtlMs = 300_000
+/** How far an entry may seem to lie in the future: twice the difference of clocks that `createSharedClock` leaves, and a second. */
+const maxAheadMs = 2_000
 /**
  * How long after a miss its value may be filled. A statement for a request ends after 2 s, one for a prefetch only after
  * 60 s. The fill of a longer load is refused, which costs a later miss.
@@ -26,8 +29,8 @@ const nonceTtlMs = 10_000
 
 export type RedisLookup = { readonly key: FactKey } & (
   | { readonly fact: Fact[FactKind]; readonly ageMs: number }
-  /** A miss; its value may be filled under this nonce. */
-  | { readonly nonce: string }
+  /** A miss; its value may be filled under this nonce. `missedAtMs`: the wall clock before the lookup. */
+  | { readonly nonce: string; readonly missedAtMs: number }
 )
 
 /**
@@ -48,6 +51,11 @@ export type RedisLookup = { readonly key: FactKey } & (
  *
  * A full server that evicts nothing refuses writes: entries in it are served, and all else is a miss that is not filled.
  *
+ * An entry is authenticated under a key that is derived from SECRET, together with its name and the time at which it was missed,
+ * before Postgres was read. So whoever can write to Redis cannot make an entry that is believed, nor move one to another name,
+ * and can put an earlier entry back only within `ttlMs` after it was true. The id of the key is part of the prefix: entries under
+ * another SECRET are never found, so an entry without a valid tag was forged. It is a miss, it is deleted, and it is reported.
+ *
  * Kinds that are `memoryOnly` are neither stored nor looked up, because their facts hold personal data.
  *
  * Guarantee: losing any or all entries at any time costs only speed. An entry that does not match its schema is a miss.
@@ -58,8 +66,8 @@ export type RedisCache = {
    * be looked up, whose entry is invalid, or whose kind is not stored is left out: a miss whose value cannot be filled.
    */
   lookup(keys: readonly FactKey[]): Promise<readonly RedisLookup[]>
-  /** Fire and forget. */
-  fill(key: FactKey, fact: Fact[FactKind], nonce: string): void
+  /** Fire and forget. `missedAtMs` is the one of the lookup that returned the nonce; the fact may not be older. */
+  fill(key: FactKey, fact: Fact[FactKind], nonce: string, missedAtMs: number): void
   /**
    * Deletes the keys, and the wholes they are part of. Resolves to whether no entry for them is left under the prefix of this
    * instance, which holds also where it has none; does not reject.
@@ -75,8 +83,10 @@ export type RedisCacheCounts = {
   hits: number
   /** Includes invalid entries, and keys that could not be looked up. */
   misses: number
-  /** Entries that were no JSON or did not match their schema. They are deleted. */
+  /** Authentic entries that did not match their schema. They are deleted. */
   invalidEntries: number
+  /** Authentic entries older than their time to live, or from the future: put back, or of a wrong clock. They are deleted. */
+  outdatedEntries: number
   /** Fills whose nonce was no longer that of the key: the fact was invalidated, or its nonce expired or was evicted. */
   refusedFills: number
   /** Writes that the server refused because its memory is full. */
@@ -89,13 +99,14 @@ const full = 'OOM'
 export const scripts = {
   /**
    * The value, or else the nonce, created if missing; neither where the server is full. A key of another type is deleted, or
-   * it would fail its whole batch.
+   * it would fail its whole batch; then there is a third result.
    */
   lookup: {
     keys: 1,
     lua: `
       local found = redis.pcall('HMGET', KEYS[1], 'value', 'nonce')
-      if found.err then redis.call('UNLINK', KEYS[1])
+      local isForeign = found.err ~= nil
+      if isForeign then redis.call('UNLINK', KEYS[1])
       elseif found[1] or found[2] then return found end
       local stored = redis.pcall('HSET', KEYS[1], 'nonce', ARGV[1])
       if type(stored) == 'table' and stored.err then
@@ -103,7 +114,7 @@ export const scripts = {
         return stored
       end
       redis.call('PEXPIRE', KEYS[1], ARGV[2])
-      return {false, ARGV[1]}`,
+      return {false, ARGV[1], isForeign and 1 or nil}`,
   },
   /** Stores the value and returns 1 if the nonce is still that of the key, else 0; -1 where the server is full. */
   fill: {
@@ -132,13 +143,27 @@ const entryChecks = new Map(
 
 type Entry = Static<ReturnType<typeof entryOf>>
 
-const parseEntry = (key: FactKey, text: string): Entry | undefined => {
+/** What is stored: the tag, then the entry as JSON. */
+export const encodeEntry = (mac: Mac, name: string, entry: Entry): string => {
+  const text = JSON.stringify(entry)
+  return mac.tag(`${name} ${text}`) + text
+}
+
+export const parseEntry = (kind: FactKind, text: string): Entry | undefined => {
   try {
     const entry: unknown = JSON.parse(text)
-    return entryChecks.get(kindOf(key))?.Check(entry) ? (entry as Entry) : undefined
+    return entryChecks.get(kind)?.Check(entry) ? (entry as Entry) : undefined
   } catch {
     return undefined
   }
+}
+
+/** `forged`: no instance wrote it under this name. `invalid`: it does not match the schema of its kind. */
+export const decodeEntry = (mac: Mac, name: string, kind: FactKind, stored: string): Entry | 'forged' | 'invalid' => {
+  const text = stored.slice(macTagLength)
+  // Before anything else: what is not authentic is not parsed.
+  if (!mac.isTagged(`${name} ${text}`, stored.slice(0, macTagLength))) return 'forged'
+  return parseEntry(kind, text) ?? 'invalid'
 }
 
 /** Keys deleted in one pipeline. */
@@ -153,17 +178,29 @@ const oldNameOf = ({ serverRunId }: Connection<ScriptName>, key: FactKey) =>
 export const createRedisCache = ({
   redis,
   registry,
+  macs,
+  onForged,
   clock,
   log,
   ttlMs = redisTtlMs,
 }: {
   redis: CacheRedis
-  registry: Pick<RedisRegistry, 'prefixFor' | 'epoch'>
+  registry: Pick<RedisRegistry, 'placeFor' | 'epoch'>
+  /** One for each secret that this instance knows. */
+  macs: readonly Mac[]
+  onForged: OnForged
   clock: Clock
   log: Pick<Log, 'warn'>
   ttlMs?: number
 }): RedisCache => {
-  const counts: RedisCacheCounts = { hits: 0, misses: 0, invalidEntries: 0, refusedFills: 0, fullServer: 0 }
+  const counts: RedisCacheCounts = {
+    hits: 0,
+    misses: 0,
+    invalidEntries: 0,
+    outdatedEntries: 0,
+    refusedFills: 0,
+    fullServer: 0,
+  }
   let fullReported = false
 
   const onFullServer = () => {
@@ -181,11 +218,11 @@ export const createRedisCache = ({
     for (let from = 0; from < keys.length; from += deleteBatch) {
       const batch = keys.slice(from, from + deleteBatch)
       const done = await redis.runBypassingBreaker(async (connection) => {
-        const prefix = registry.prefixFor(connection.serverRunId)
-        if (prefix === undefined) return
+        const place = registry.placeFor(connection.serverRunId)
+        if (place === undefined) return
         await Promise.all(
           batch.flatMap((key) => [
-            connection.client.unlink(prefix + key),
+            connection.client.unlink(place.prefix + key),
             connection.client.unlink(oldNameOf(connection, key)),
           ]),
         )
@@ -195,21 +232,38 @@ export const createRedisCache = ({
     return true
   }
 
-  const read = (key: FactKey, reply: unknown): RedisLookup[] => {
-    const [value, nonce] = reply as [string | null, string | null]
-    const entry = value === null ? undefined : parseEntry(key, value)
-    if (entry !== undefined) {
-      counts.hits += 1
-      return [{ key, fact: entry.fact as Fact[FactKind], ageMs: Math.max(0, clock.now() - entry.at) }]
-    }
+  /** Where entries are now, and how they are authenticated there. */
+  const placeOn = ({ serverRunId }: Connection<ScriptName>) => {
+    const place = registry.placeFor(serverRunId)
+    const mac = macs.find(({ keyId }) => keyId === place?.keyId)
+    return place === undefined || mac === undefined ? undefined : { prefix: place.prefix, mac }
+  }
+
+  /** An entry that may not be used, and is deleted. */
+  const discard = (key: FactKey, why: 'forged' | 'invalid' | 'outdated'): RedisLookup[] => {
     counts.misses += 1
-    if (value === null && nonce !== null) return [{ key, nonce }]
-    if (value === null) {
-      onFullServer()
-      return []
-    }
-    counts.invalidEntries += 1
+    if (why === 'forged') onForged({ what: 'fact', key })
+    else counts[why === 'invalid' ? 'invalidEntries' : 'outdatedEntries'] += 1
     void invalidate([key])
+    return []
+  }
+
+  type Reply = readonly [value: string | null, nonce: string | null, isForeign?: 1]
+  type Place = { readonly prefix: string; readonly mac: Mac }
+  const read = (key: FactKey, { prefix, mac }: Place, reply: Reply, missedAtMs: number): RedisLookup[] => {
+    const [value, nonce, isForeign] = reply
+    if (value !== null) {
+      const entry = decodeEntry(mac, prefix + key, kindOf(key), value)
+      if (typeof entry === 'string') return discard(key, entry)
+      const ageMs = clock.now() - entry.at
+      if (ageMs > ttlMs || ageMs < -maxAheadMs) return discard(key, 'outdated')
+      counts.hits += 1
+      return [{ key, fact: entry.fact as Fact[FactKind], ageMs: Math.max(0, ageMs) }]
+    }
+    if (isForeign) onForged({ what: 'fact', key })
+    counts.misses += 1
+    if (nonce !== null) return [{ key, nonce, missedAtMs }]
+    onFullServer()
     return []
   }
 
@@ -219,25 +273,28 @@ export const createRedisCache = ({
     lookup: async (wanted) => {
       const keys = wanted.filter((key) => isStored(kindOf(key)))
       if (keys.length === 0) return []
-      const replies = await redis.run(async (connection) => {
-        const prefix = registry.prefixFor(connection.serverRunId)
-        if (prefix === undefined) return undefined
-        return Promise.all(keys.map((key) => connection.scripts.lookup(prefix + key, random(), nonceTtlMs)))
+      const missedAtMs = clock.now()
+      const found = await redis.run(async (connection) => {
+        const place = placeOn(connection)
+        if (place === undefined) return undefined
+        const replies = keys.map((key) => connection.scripts.lookup(place.prefix + key, random(), nonceTtlMs))
+        return { place, replies: (await Promise.all(replies)) as readonly Reply[] }
       })
-      if (replies === undefined) {
+      if (found === undefined) {
         counts.misses += keys.length
         return []
       }
-      return replies.flatMap((reply, index) => read(keys[index] as FactKey, reply))
+      return keys.flatMap((key, at) => read(key, found.place, found.replies[at] ?? [null, null], missedAtMs))
     },
-    fill: (key, fact, nonce) => {
+    fill: (key, fact, nonce, missedAtMs) => {
       if (!isStored(kindOf(key))) return
       const livesMs = Math.round(ttlMs * (1 - 0.1 * Math.random()))
-      const entry = JSON.stringify({ at: clock.now(), fact } satisfies Entry)
       void redis
         .run(async (connection) => {
-          const prefix = registry.prefixFor(connection.serverRunId)
-          return prefix === undefined ? 0 : connection.scripts.fill(prefix + key, nonce, entry, livesMs)
+          const place = placeOn(connection)
+          if (place === undefined) return 0
+          const name = place.prefix + key
+          return connection.scripts.fill(name, nonce, encodeEntry(place.mac, name, { at: missedAtMs, fact }), livesMs)
         })
         .then((stored) => {
           if (stored === 0) counts.refusedFills += 1

@@ -1,16 +1,22 @@
 import type { Clock } from '../../kit/clock.ts'
-import type { Redis } from '../../platform/redis.ts'
+import type { OnForged, Redis } from '../../platform/redis.ts'
+import type { Mac } from '../../platform/secrets.ts'
 
 /**
  * Records a statement and returns the time of the server and all statements. Each is
- * `<when it was written> <statement>`, in milliseconds of the server. Statements older than ARGV[3] are removed.
+ * `<when it was written> <statement>`, in milliseconds of the server. Statements older than ARGV[3] are removed, and so is a key of
+ * another type, which no instance wrote.
  */
 export const stateScript = {
   keys: 1,
   lua: `
       local time = redis.call('TIME')
       local now = time[1] * 1000 + math.floor(time[2] / 1000)
-      local known = redis.call('HEXISTS', KEYS[1], ARGV[1])
+      local known = redis.pcall('HEXISTS', KEYS[1], ARGV[1])
+      if type(known) == 'table' then
+        redis.call('UNLINK', KEYS[1])
+        known = 0
+      end
       redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
       redis.call('PEXPIRE', KEYS[1], ARGV[3])
       local all = redis.call('HGETALL', KEYS[1])
@@ -57,6 +63,9 @@ export type Refusal = (typeof refusals)[number]
  * - The statement names the newest event the instance has applied, and this instance must have applied it too.
  * - Every other instance must have stated so: each member of the two leases before the lease was last renewed, and each that
  *   stated anything in the minute before that or since. Silence, a statement of "can reach", and one that is too old refuse.
+ * - A statement is authenticated under a key that is derived from SECRET, with the name of its instance. Any other is
+ *   reported, and refuses. A copy of an earlier one is believed for less than a lease, like the one that it replaces. While
+ *   SECRET is replaced, a statement under a secret that is not known here refuses, and is not reported.
  * - Where Redis has lost the statements, two leases pass first: each live instance has stated anew within that time.
  *
  * Without Redis, only an instance that received no heartbeat of another one in its last two leases agrees with itself.
@@ -122,6 +131,9 @@ type Dependencies = {
   readonly everyMs: number
   /** Whether Postgres answers on a new connection. Does not reject. */
   readonly isReachable: () => Promise<boolean>
+  /** Of statements, one for each secret, the current one first. */
+  readonly macs: readonly [Mac, ...Mac[]]
+  readonly onForged: OnForged
 }
 
 type Statement = {
@@ -131,28 +143,47 @@ type Statement = {
   readonly identity: string
   readonly position: number
 }
-type Written = Statement & { readonly writtenMs: number }
+/** Undefined: nothing that may be believed was stated. */
+type Written = { readonly writtenMs: number; readonly statement: Statement | undefined }
 
 const encode = ({ state, asOfMs, identity, position }: Statement) => `${state} ${asOfMs} ${identity} ${position}`
 
-const parse = (text: string): Written | undefined => {
-  const words = /^(\d{1,16}) (reachable|unreachable|left) (\d{1,16}) (\S{1,200}) (-?\d{1,16})$/.exec(text)
+const parse = (text: string): Statement | undefined => {
+  const words = /^(reachable|unreachable|left) (\d{1,16}) (\S{1,200}) (-?\d{1,16})$/.exec(text)
   if (words === null) return undefined
-  const [, writtenMs, state, asOfMs, identity = '', position = '0'] = words
-  return {
-    writtenMs: Number(writtenMs),
-    state: state as Statement['state'],
-    asOfMs: Number(asOfMs),
-    identity,
-    position: Number(position),
-  }
+  const [, state, asOfMs, identity = '', position = '0'] = words
+  return { state: state as Statement['state'], asOfMs: Number(asOfMs), identity, position: Number(position) }
 }
 
-/** From names and texts in turns. An unreadable statement is undefined. */
-const toStatements = (all: readonly string[]): Map<string, Written | undefined> => {
-  const statements = new Map<string, Written | undefined>()
-  for (let at = 0; at < all.length; at += 2) statements.set(String(all[at]), parse(String(all[at + 1])))
-  return statements
+/** Statements as they are in Redis: `<statement> <id of the key> <tag>`. */
+const createStatements = (macs: readonly [Mac, ...Mac[]], key: string, onForged: OnForged) => {
+  const signed = (name: string, text: string) => `${key} ${name} ${text}`
+  const [own] = macs
+  const read = (name: string, stored: string): Written => {
+    const [, writtenMs = 'NaN', text = '', keyId, tag = ''] =
+      /^(\d{1,16}) (.{1,300}?)(?: ([\w-]{6}) ([\w-]{22}))?$/.exec(stored) ?? []
+    const statement = parse(text)
+    const written = { writtenMs: Number(writtenMs), statement: undefined }
+    const mac = macs.find((each) => each.keyId === keyId)
+    if (statement !== undefined && mac?.isTagged(signed(name, text), tag)) return { ...written, statement }
+    // Not reported: a statement under another secret, and what an instance without tags states unless it is that Postgres is down.
+    const isOfOthers =
+      keyId !== undefined ? mac === undefined : statement !== undefined && statement.state !== 'unreachable'
+    if (!isOfOthers) onForged({ what: 'statement', key: name })
+    return written
+  }
+  return {
+    encode: (name: string, statement: Statement): string => {
+      const text = encode(statement)
+      return `${text} ${own.keyId} ${own.tag(signed(name, text))}`
+    },
+    /** From names and texts in turns. */
+    decode: (all: readonly string[]): Map<string, Written> => {
+      const found = new Map<string, Written>()
+      for (let at = 0; at < all.length; at += 2) found.set(String(all[at]), read(String(all[at]), String(all[at + 1])))
+      return found
+    },
+  }
 }
 
 const unknownProgress: Progress = { identity: '-', position: -1 }
@@ -161,7 +192,7 @@ const unknownProgress: Progress = { identity: '-', position: -1 }
 type Answer = { readonly serverNowMs: number; readonly sentMs: number; readonly receivedMs: number }
 
 type View = {
-  readonly others: ReadonlyMap<string, Written | undefined>
+  readonly others: ReadonlyMap<string, Written>
   /** Instances that must have stated that they cannot reach Postgres. */
   readonly known: ReadonlySet<string>
   readonly applied: Progress | undefined
@@ -176,10 +207,10 @@ const judge = ({ others, known, applied, answer, relevantMs, leaseMs }: View): n
   const { serverNowMs, sentMs, receivedMs } = answer
   let untilMs = sentMs + leaseMs
   const silent = new Set(known)
-  for (const [name, statement] of others) {
-    if (statement === undefined) return 'others_unknown'
+  for (const [name, { writtenMs, statement }] of others) {
     const isKnown = silent.delete(name)
-    if (!isKnown && receivedMs - (serverNowMs - statement.writtenMs) < relevantMs) continue
+    if (!isKnown && receivedMs - (serverNowMs - writtenMs) < relevantMs) continue
+    if (statement === undefined) return 'others_unknown'
     const { state, asOfMs, identity, position } = statement
     if (state === 'reachable') return 'others_unknown'
     if (state === 'unreachable') untilMs = Math.min(untilMs, sentMs + leaseMs - (serverNowMs - asOfMs))
@@ -240,7 +271,7 @@ const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () =
 }
 
 export const createSharedOutage = (dependencies: Dependencies): SharedOutage => {
-  const { instance, redis, key, clock, leaseMs, everyMs, isReachable } = dependencies
+  const { instance, redis, key, clock, leaseMs, everyMs, isReachable, macs, onForged } = dependencies
   let bus: OutageBus | undefined
   /** The members of the two leases before the lease of this instance was last renewed, and all since. */
   let known = new Set<string>()
@@ -256,6 +287,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
   const leaseUntilMs = () => bus?.lease.untilMs ?? Number.NEGATIVE_INFINITY
   const isLeased = () => clock.monotonic() < leaseUntilMs()
   const reach = createOwnReach(clock, isLeased, isReachable)
+  const statementsIn = createStatements(macs, key, onForged)
 
   const updateMembers = () => {
     const now = bus?.members() ?? []
@@ -294,7 +326,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     return advancedMs < atLeastMs || advancedMs > atMostMs
   }
 
-  const decide = (answer: Answer, statements: Map<string, Written | undefined>) => {
+  const decide = (answer: Answer, statements: Map<string, Written>) => {
     statements.delete(instance)
     const isIncomplete = !knowsMembers() || answer.receivedMs < incompleteUntilMs
     const verdict = isIncomplete
@@ -319,7 +351,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     let runId: string | undefined
     const answered = await redis?.runBypassingBreaker(async (connection) => {
       runId = connection.serverRunId
-      reply = await connection.scripts.state(key, instance, encode(statement), keptMs)
+      reply = await connection.scripts.state(key, instance, statementsIn.encode(instance, statement), keptMs)
     }, answerMs)
     if (!answered) return false
     const [serverNowMs, wasKnown, all] = reply as [number, number, string[]]
@@ -329,7 +361,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     }
     serverRunId = runId
     lastAnswer = answer
-    decide(answer, toStatements(all))
+    decide(answer, statementsIn.decode(all))
     return true
   }
 

@@ -66,7 +66,8 @@ const maxRounds = 3
  * pending invalidation. The lease is checked once, when the load begins. If it ends during the load, facts from Redis may be
  * older than changes answered meanwhile, so a caller that needs them as of the end must hold a lease then.
  *
- * Facts read from Postgres fill Redis in the background, under nonces that were taken before the read; absent facts do not.
+ * Facts read from Postgres fill Redis in the background, under nonces that were taken before the read; absent facts do not, nor
+ * those that a pending invalidation names: that the nonce is still there may be the work of another writer.
  * Degrades: without Redis, or with a slow one, every load goes to Postgres.
  */
 export const loadThroughRedis = ({
@@ -90,7 +91,7 @@ export const loadThroughRedis = ({
     if (options?.bypassRedis || !isUsable()) return fromStore(queries)
     const known = new Map<FactKey, Fact[FactKind] | null>()
     const redisAgesMs = new Map<FactKey, number>()
-    const nonces = new Map<FactKey, string>()
+    const nonces = new Map<FactKey, { readonly nonce: string; readonly missedAtMs: number }>()
     const source = sourceOf(known)
     const asked = new Set<FactKey>()
     for (let round = 1; round <= maxRounds; round += 1) {
@@ -99,7 +100,7 @@ export const loadThroughRedis = ({
       if (unasked.length === 0) break
       for (const key of unasked) asked.add(key)
       for (const { key, ...answer } of await redisCache.lookup(unasked)) {
-        if ('nonce' in answer) nonces.set(key, answer.nonce)
+        if ('nonce' in answer) nonces.set(key, answer)
         else {
           known.set(key, answer.fact)
           redisAgesMs.set(key, answer.ageMs)
@@ -114,8 +115,9 @@ export const loadThroughRedis = ({
     for (const [key, fact] of facts) {
       known.set(key, fact)
       redisAgesMs.delete(key)
-      const nonce = nonces.get(key)
-      if (mayFill && nonce !== undefined && fact !== null) redisCache.fill(key, fact, nonce)
+      const missed = nonces.get(key)
+      if (!mayFill || missed === undefined || fact === null || pendingInvalidations.has(key)) continue
+      redisCache.fill(key, fact, missed.nonce, missed.missedAtMs)
     }
     return { facts: known, tier, redisAgesMs }
   }

@@ -25,7 +25,7 @@ const warmUpShare = 0.8
 
 /** Second step: caches, the bus between instances, and decisions. */
 export const composeAccess = async (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
-  const { config, clock, realClock, leaseClock, log, database, redis, keyedHash } = infrastructure
+  const { config, clock, realClock, leaseClock, log, database, redis, keyedHash, secrets, forgeries } = infrastructure
   const instance = randomBytes(9).toString('hex')
   const { leaseMs, heartbeatMs } = infrastructure.cacheTiming?.lease ?? defaultLeaseTiming
   const watch = createPostgresWatch({ breakers: infrastructure.breakers, database, clock: leaseClock, leaseMs })
@@ -39,6 +39,8 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     leaseMs,
     everyMs: heartbeatMs,
     isReachable: watch.probe,
+    macs: secrets.macs('redis-statement'),
+    onForged: forgeries.onForged,
   })
   await outage.announce()
   const caches = createCaches({
@@ -51,6 +53,8 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     changesConnection: infrastructure.changesConnection,
     route: infrastructure.route,
     redis,
+    secrets,
+    onForged: forgeries.onForged,
     clock,
     realClock,
     leaseClock,

@@ -504,6 +504,7 @@ export const composeFeatures = (
       limits: shared.limits,
       decisionCounters,
       redis,
+      forgeries: infrastructure.forgeries,
       outage,
       admissions,
       uploads: media.uploads,

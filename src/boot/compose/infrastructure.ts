@@ -1,3 +1,4 @@
+import { createForgeryReport } from '../../access/cache/forgery-report.ts'
 import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
@@ -213,6 +214,7 @@ export const composeInfrastructure = async (
     route,
     storedFlags: flags,
     redis,
+    forgeries: createForgeryReport({ clock: systemClock, log }),
     secrets,
     secretStore,
     keyedHash,

@@ -7,15 +7,20 @@ import type { Infrastructure } from './infrastructure.ts'
 
 /** Between access and features: the budgets that requests count on. */
 export const composeLimits = (
-  { config, clock, realClock, log, redis, keyedHash }: Infrastructure,
+  { config, clock, realClock, log, redis, keyedHash, secrets, forgeries }: Infrastructure,
   { caches: { bus } }: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
   // The same for all instances of a deployment.
   const prefix = Buffer.from(keyedHash('limits', new Uint8Array())).toString('base64url').slice(0, 22)
+  const [mac] = secrets.macs('redis-units')
+  const { onForged } = forgeries
   const budgets = createBudgets({
     clock: realClock,
-    exchange: redis && config.limits !== 'off' ? createRedisExchange({ redis, prefix }) : undefined,
+    exchange:
+      redis && config.limits !== 'off'
+        ? createRedisExchange({ redis, prefix, instance: bus.instance, mac, onForged, clock: realClock })
+        : undefined,
     instances: () => 1 + bus.members().length,
   })
   stack.defer(budgets.close)

@@ -10,6 +10,7 @@ import { limits } from './limits.ts'
 import { login } from './login.ts'
 import { mixed, users10000 } from './mixed.ts'
 import { betterAuth, openfga } from './peers.ts'
+import { redisAuthentication } from './redis-authentication.ts'
 import { redisStalled } from './redis-stalled.ts'
 import { renders } from './renders.ts'
 import { replaced } from './replaced.ts'
@@ -42,6 +43,7 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   'hit-rate': hitRate,
   limits,
   tiers,
+  'redis-authentication': redisAuthentication,
   'redis-stalled': redisStalled,
   'warm-up': warmUp,
   renders,

@@ -15,6 +15,7 @@ import { createLog } from '../../../src/platform/log.ts'
 import { migrate } from '../../../src/platform/migrate.ts'
 import { connectOnce, createDatabase } from '../../../src/platform/postgres.ts'
 import { createRedis } from '../../../src/platform/redis.ts'
+import { createSecrets } from '../../../src/platform/secrets.ts'
 import { createDatabase as createTestDatabase } from '../../harness/database.ts'
 import { startRedis } from '../../harness/redis.ts'
 import { percentile, timeAtRate } from '../latencies.ts'
@@ -62,11 +63,16 @@ export const tiers: Scenario = async ({ seconds }) => {
   onEnd({ stop: () => redis.close() })
   while (redis.serverRunId === undefined) await Bun.sleep(5)
 
+  const macs = createSecrets('a secret of benchmarks').macs('redis-fact')
   const fromStore = loadFromStore(createFactStore(pools.auth), flags)
   const throughOuter = loadThroughRedis({
     redisCache: createRedisCache({
       redis,
-      registry: { prefixFor: () => 'velro:2:bench:', epoch: 'bench' },
+      registry: { placeFor: () => ({ prefix: 'velro:3:bench:', keyId: macs[0].keyId }), epoch: 'bench' },
+      macs,
+      onForged: ({ what }) => {
+        throw new Error(`A forged ${what} in Redis`)
+      },
       clock: systemClock,
       log: createLog('silent'),
     }),
