@@ -129,14 +129,13 @@ export const generation = closed({
 })
 export type Generation = Static<typeof generation>
 
-export const generationWithMedia = closed({
-  ...generation.properties,
-  media: t.Optional(
-    t.Array(linkedMedia, {
-      description: 'Where the request has `include=media`; empty until the generation is completed',
-    }),
-  ),
-})
+const includedMedia = t.Optional(
+  t.Array(linkedMedia, {
+    description: 'Where the request has `include=media`; empty until the generation is completed',
+  }),
+)
+
+export const generationWithMedia = closed({ ...generation.properties, media: includedMedia })
 export type GenerationWithMedia = Static<typeof generationWithMedia>
 export const generationPage = pageOf(generationWithMedia)
 
@@ -160,6 +159,7 @@ const ancestor = closed({
   status: oneOf(generationStatuses),
   created_at: timestamp(),
   distance: t.Integer({ minimum: 1, maximum: maxDepth, description: '1 is the parent' }),
+  media: includedMedia,
 })
 
 export const provenance = closed({

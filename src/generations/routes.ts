@@ -55,11 +55,11 @@ type Dependencies = {
 /** Adds the media that a query asks for to generations that the caller may read. */
 const createIncluding =
   ({ includedMedia, config }: Pick<Dependencies, 'includedMedia' | 'config'>) =>
-  async (
+  async <G extends { readonly id: string }>(
     { context, caller, request }: { context: RequestContext; caller: Caller; request: Request },
     { include, links }: Static<typeof model.oneGenerationQuery>,
-    read: () => Promise<readonly model.Generation[]>,
-  ): Promise<model.GenerationWithMedia[]> => {
+    read: () => Promise<readonly G[]>,
+  ): Promise<(G & { media?: LinkedMedia[] })[]> => {
     if (include === undefined && links !== undefined)
       throw invalidInput('query', '/links', 'must come with include=media')
     const generations = await read()
@@ -109,6 +109,31 @@ const readRoutes = ({ generations, guard, ...forMedia }: Dependencies) => {
           { params: model.generationParams, query: model.oneGenerationQuery },
           { 200: model.generationWithMedia },
           { summary: 'Get a generation', tags, scope: 'generations:write', errors: ['generation.not_found'] },
+        ),
+      },
+    )
+    .get(
+      '/:generation_id/provenance',
+      async ({ context, caller, params, query, request }) => {
+        let hidden = 0
+        const items = await including({ context, caller, request }, query, async () => {
+          const found = await generations.provenance(context, caller, params.generation_id)
+          hidden = found.hidden
+          return found.items
+        })
+        return { items, hidden }
+      },
+      {
+        may: ['read', generationOf],
+        ...contract(
+          { params: model.generationParams, query: model.oneGenerationQuery },
+          { 200: model.provenance },
+          {
+            summary: 'List the ancestors of a generation that the caller may read, and count the others',
+            tags,
+            scope: 'generations:write',
+            errors: ['generation.not_found'],
+          },
         ),
       },
     )
@@ -222,23 +247,6 @@ export const generationRoutes = ({ generations, guard, ...forMedia }: Dependenci
           { 200: model.generation },
           {
             summary: 'Add a generation to the caller’s favorites or remove it from them',
-            tags,
-            scope: 'generations:write',
-            errors: ['generation.not_found'],
-          },
-        ),
-      },
-    )
-    .get(
-      '/:generation_id/provenance',
-      ({ context, caller, params }) => generations.provenance(context, caller, params.generation_id),
-      {
-        may: ['read', generationOf],
-        ...contract(
-          { params: model.generationParams },
-          { 200: model.provenance },
-          {
-            summary: 'List the ancestors of a generation that the caller may read, and count the others',
             tags,
             scope: 'generations:write',
             errors: ['generation.not_found'],

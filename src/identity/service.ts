@@ -123,6 +123,7 @@ export const createIdentity = ({
     record,
     limits,
     requireVerifiedEmail,
+    sendsMail: mail.isConfigured,
   })
   return {
     ...createAccounts({

@@ -136,7 +136,10 @@ export const createIdentityStore = (sql: Sql) => ({
     return count === 1
   },
 
-  /** Ends all live sessions of a user, except `exceptId` if given. */
+  /**
+   * Ends all live sessions of a user, except `exceptId` if given. Links that would change the address of the account end with them:
+   * a thief of a session may have asked for one. Where there are any it locks the account first.
+   */
   endSessions: async (
     tx: TransactionSql,
     userId: string,
@@ -144,6 +147,10 @@ export const createIdentityStore = (sql: Sql) => ({
     at: Date,
     exceptId: string | null = null,
   ): Promise<void> => {
+    await tx`
+      with account as (select id from users where id = ${userId} for no key update)
+      update one_time_tokens t set used_at = ${at}
+        from account where t.user_id = account.id and t.purpose = 'email_change' and t.used_at is null`
     await tx`
       update sessions set ended_at = ${at}, end_reason = ${reason}
        where user_id = ${userId} and ended_at is null and (${exceptId}::uuid is null or id <> ${exceptId}::uuid)`

@@ -1,6 +1,7 @@
 import { Fault } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
+import { timeText } from '../kit/date-time.ts'
 import type { OutboundQueue } from '../outbound/queue.ts'
 import { retryFor, type TaskHandler } from '../outbound/runner.ts'
 import type { Log } from '../platform/log.ts'
@@ -42,7 +43,17 @@ const notices: readonly MailTemplate[] = [
   'new_device',
   'sign_in_failures',
   'factor_changed',
+  'former_address_notice',
 ]
+/**
+ * What the owner of a former address learns of a change, as long as it can be undone from there: who changed the address of an
+ * account that is not theirs goes on to change its password and its factors.
+ */
+const changeOf: { readonly [T in MailTemplate]?: (parameters: MailParameters<T>) => string } = {
+  password_changed: () => 'the password was changed',
+  factor_changed: ({ change }) => String(change),
+  new_device: () => 'it was used from a new device',
+}
 const retry = retryFor({ firstMs: 15_000, longestMs: 1_800_000, totalMs: dayMs })
 
 /** Seals the payloads of tasks, which hold addresses, and links that are credentials. */
@@ -85,7 +96,8 @@ export const isHopeless = (error: unknown): boolean =>
  *
  * Guarantee: a mail is enqueued in the transaction of the change that causes it, and is sent if and only if that is committed: at
  * least once, with the same Message-ID each time, and tried for up to a day. Address and parameters are sealed in the queue, so a
- * copy of the database holds no link. No address gets more than 5 mails of a kind in an hour, or 20 notices.
+ * copy of the database holds no link. No address gets more than 5 mails of a kind in an hour, or 20 notices. A notice of a change goes
+ * to a former address too, while the change of the address can be undone from there.
  *
  * Degrades: where no SMTP_URL is set `require` throws `mail.not_configured`, and `enqueue` does nothing. While the server cannot be
  * reached mails wait, and `isWorking` is false.
@@ -138,6 +150,26 @@ export const createMail = ({
   }
   if (settings !== undefined && send !== undefined) queue.handle(kind, handler)
 
+  const enqueueTo = async (
+    tx: TransactionSql,
+    email: string,
+    userId: string | undefined,
+    { template, parameters, notAfter }: Pick<Sealed, 'template' | 'parameters'> & { notAfter?: Date | undefined },
+  ): Promise<void> => {
+    const nowMs = clock.now()
+    const max = notices.includes(template) ? maxNoticesPerHour : maxPerHour
+    if ((await store.count(tx, hashOf(email), template, new Date(nowMs))) > max) {
+      log.warn(
+        { event: 'mail.dropped', template, max },
+        'a mail was dropped: its address got the most mails of this kind in an hour',
+      )
+      return
+    }
+    const notAfterMs = notAfter?.getTime() ?? nowMs + dayMs
+    const sealed: Sealed = { template, parameters, email, notAfterMs }
+    await queue.enqueue(tx, { kind, payload: payloads.seal(sealed), userId })
+  }
+
   return {
     isConfigured: settings !== undefined,
     /** False once the mail server could not be reached, until it accepts a mail again. */
@@ -162,18 +194,16 @@ export const createMail = ({
       if (settings === undefined) return
       const email = 'email' in to ? to.email : await store.findAddress(tx, to.userId)
       if (email === undefined) return
-      const nowMs = clock.now()
-      const max = notices.includes(template) ? maxNoticesPerHour : maxPerHour
-      if ((await store.count(tx, hashOf(email), template, new Date(nowMs))) > max) {
-        log.warn(
-          { event: 'mail.dropped', template, max },
-          'a mail was dropped: its address got the most mails of this kind in an hour',
-        )
-        return
-      }
-      const notAfterMs = notAfter?.getTime() ?? nowMs + dayMs
-      const sealed: Sealed = { template, parameters, email, notAfterMs }
-      await queue.enqueue(tx, { kind, payload: payloads.seal(sealed), userId: to.userId })
+      const { userId } = to
+      await enqueueTo(tx, email, userId, { template, parameters, notAfter })
+      const change = changeOf[template]?.(parameters)
+      if (change === undefined || 'email' in to) return
+      const notice = {
+        template: 'former_address_notice',
+        parameters: { time: timeText(clock.now()), change } satisfies MailParameters<'former_address_notice'>,
+      } as const
+      for (const former of await store.findFormerAddresses(tx, to.userId, new Date(clock.now())))
+        await enqueueTo(tx, former, userId, notice)
     },
 
     purge: (): Promise<void> => store.purge(new Date(clock.now() - 7_200_000)),

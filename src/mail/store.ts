@@ -9,6 +9,13 @@ export const createMailStore = (batch: Sql) => ({
     return row?.email ?? undefined
   },
 
+  /** The addresses that an account had until lately, whose owners can still undo the change. */
+  findFormerAddresses: async (tx: TransactionSql, userId: string, at: Date): Promise<string[]> => {
+    const rows = await tx<{ email: string }[]>`
+      select email from former_addresses where user_id = ${userId} and expires_at > ${at} order by email`
+    return rows.map(({ email }) => email)
+  },
+
   /** Counts a mail, and returns how many of its template the address got in that hour, with this one. */
   count: async (tx: TransactionSql, recipientHash: Uint8Array, template: string, at: Date): Promise<number> => {
     const [row] = await tx<{ mails: number }[]>`

@@ -21,6 +21,7 @@ export const mailParameters = {
   new_device: ['time', 'address', 'device'],
   sign_in_failures: ['time', 'address', 'failures'],
   factor_changed: ['time', 'change'],
+  former_address_notice: ['time', 'change'],
 } as const satisfies Record<string, readonly string[]>
 
 export type MailTemplate = keyof typeof mailParameters
@@ -39,7 +40,7 @@ export const defaultTexts: MailTexts = {
     paragraphs: [
       'An account at {product} was registered with this e-mail address. Open this link within {hours} hours to show that the address is yours:',
       '{link}',
-      'If you did not register, do not open it: without it your address cannot be used.',
+      'If you did not register, do not open it. To end the use of your address by another person, ask for a new password and choose one.',
     ],
     button: 'Verify the address',
   },
@@ -135,6 +136,14 @@ export const defaultTexts: MailTexts = {
   factor_changed: {
     subject: 'The ways to sign in to your account were changed',
     paragraphs: ['On {time} the ways to sign in to your account at {product} were changed: {change}.', notYou],
+  },
+  former_address_notice: {
+    subject: 'A change of your former account',
+    paragraphs: [
+      'This was lately the e-mail address of an account at {product}. On {time} something else of that account changed: {change}.',
+      'If this was not you, open the link in the mail about the change of the address. It makes this address that of the account again and ends all its sessions.',
+      'If it was you, ignore this mail.',
+    ],
   },
 }
 

@@ -86,7 +86,7 @@ export const createAttempt = ({
         ...signatureHeaders({ id: event_id, secrets, body, nowMs: clock.now() }),
       },
       signal,
-      internalHosts: delivery.is_internal_allowed ? internalHosts : [],
+      internalHosts: delivery.team_id === null ? internalHosts : [],
     })
   }
 

@@ -13,7 +13,10 @@ export type LeasedDelivery = {
   readonly data: Record<string, unknown>
   readonly occurred_at: Date
   readonly url: string
-  readonly is_internal_allowed: boolean
+  /** With the port where the URL names one: receivers that share it share a limit. */
+  readonly host: string
+  /** Null: registered by operators, who may reach receivers in our own network. */
+  readonly team_id: string | null
   /** Consecutive failures of the webhook before this attempt. */
   readonly failures: number
   readonly secret: Uint8Array
@@ -41,9 +44,15 @@ type Leasing = {
   readonly leaseUntil: Date
   readonly limit: number
   readonly perWebhook: number
-  /** How many deliveries of each webhook this sender has under way. */
-  readonly underWay: ReadonlyMap<string, number>
+  /** To one public host, over all webhooks. */
+  readonly perHost: number
+  /** Of one team, over its webhooks. */
+  readonly perTeam: number
+  /** How many deliveries this sender has under way, of each webhook, host and team. */
+  readonly underWay: UnderWay
 }
+
+export type UnderWay = Readonly<Record<'webhooks' | 'hosts' | 'teams', ReadonlyMap<string, number>>>
 
 /** What a sender does with deliveries. Every result requires that its attempt is the last one, and else changes nothing. */
 export const createDeliveryStore = (sql: Sql) => {
@@ -55,13 +64,18 @@ export const createDeliveryStore = (sql: Sql) => {
        where b.webhook_id = d.webhook_id and b.resource = d.resource and b.state <> 'delivered' and b.state <> 'failed'
          and b.ordinal < d.ordinal
        order by b.ordinal limit 1) is null`
+  /** Of the URL of a webhook `w`. */
+  const hostOf = (on: Queryable) => on`lower(split_part(split_part(w.url, '/', 3), '?', 1))`
+  const counts = (on: Queryable, of: ReadonlyMap<string, number>) =>
+    on`unnest(${[...of.keys()]}::text[], ${[...of.values()]}::integer[])`
   const isAttempt = (on: Queryable, { webhook_id, event_id, attempts }: Fence) => on`
     webhook_id = ${webhook_id} and event_id = ${event_id} and attempts = ${attempts} and state = 'pending'`
 
   return {
     /**
      * Leases up to `limit` deliveries that are due, the oldest of each webhook first, and no delivery before an earlier pending
-     * one of its webhook and resource has ended. Webhooks with the fewest under way come first. Of up to `limit` failing webhooks
+     * one of its webhook and resource has ended. Webhooks with the fewest under way come first. No host and no team gets more than
+     * its limit under way from this sender. Of up to `limit` failing webhooks
      * it leases one delivery, due or not, that was tried least recently: so one that always fails does not keep its webhook
      * failing. Locks the deliveries for update and skips locked ones, so it never waits. A delivery whose lease has expired is
      * leased again.
@@ -72,7 +86,16 @@ export const createDeliveryStore = (sql: Sql) => {
      * Cost: one index probe for each webhook with pending deliveries, and one for each pending delivery that waits behind an
      * earlier one of its resource; without pending deliveries two probes.
      */
-    lease: ({ now, settleMs, leaseUntil, limit, perWebhook, underWay }: Leasing): Promise<LeasedDelivery[]> => sql`
+    lease: ({
+      now,
+      settleMs,
+      leaseUntil,
+      limit,
+      perWebhook,
+      perHost,
+      perTeam,
+      underWay,
+    }: Leasing): Promise<LeasedDelivery[]> => sql`
       with recursive noticed as (
         update webhook_deliveries
            set due_at = greatest(${now}, clock_timestamp()) + ${settleMs}::float8 * interval '1 millisecond'
@@ -84,31 +107,42 @@ export const createDeliveryStore = (sql: Sql) => {
                  where d.state = 'pending' and d.webhook_id > waiting.id order by d.webhook_id limit 1)
           from waiting where waiting.id is not null
       ), open as (
-        select w.id, w.failures >= ${failingFrom} as is_failing, ${perWebhook} - coalesce(busy.count, 0) as room
+        select w.id, w.failures >= ${failingFrom} as is_failing, places.host, w.team_id,
+               ${perWebhook} - coalesce(busy.count, 0) as room,
+               ${perHost} - coalesce(of_host.count, 0) as host_room,
+               case when w.team_id is not null then ${perTeam} - coalesce(of_team.count, 0) end as team_room
           from waiting join webhooks w using (id)
-          left join unnest(${[...underWay.keys()]}::uuid[], ${[...underWay.values()]}::integer[]) busy (id, count) using (id)
+          cross join lateral (select ${hostOf(sql)} as host) places
+          left join ${counts(sql, underWay.webhooks)} busy (key, count) on busy.key = w.id::text
+          left join ${counts(sql, underWay.hosts)} of_host (key, count) on of_host.key = places.host
+          left join ${counts(sql, underWay.teams)} of_team (key, count) on of_team.key = w.team_id::text
          where w.enabled and coalesce(w.resume_at <= ${now}, true) and ${isAuthorized(sql)}
+           and coalesce(of_host.count, 0) < ${perHost} and coalesce(of_team.count, 0) < ${perTeam}
          order by coalesce(busy.count, 0), random()
-      ), chosen as (
-        (select d.webhook_id, d.event_id from open cross join lateral (
-           select d.webhook_id, d.event_id from webhook_deliveries d
+      ), found as (
+        (select d.webhook_id, d.event_id, d.ordinal, host, host_room, team_id, team_room from open cross join lateral (
+           select d.webhook_id, d.event_id, d.ordinal from webhook_deliveries d
             where not open.is_failing and d.webhook_id = open.id and d.due_at <= ${now} and ${isFirst(sql, now)}
             order by d.ordinal limit greatest(open.room, 0) for update skip locked) d
           limit ${limit})
         union all
-        (select d.webhook_id, d.event_id from open cross join lateral (
-           select d.webhook_id, d.event_id from webhook_deliveries d
+        (select d.webhook_id, d.event_id, d.ordinal, host, host_room, team_id, team_room from open cross join lateral (
+           select d.webhook_id, d.event_id, d.ordinal from webhook_deliveries d
             where open.is_failing and open.room = ${perWebhook} and d.webhook_id = open.id and d.due_at is not null
               and ${isFirst(sql, now)}
             order by d.last_attempt_at nulls first, d.ordinal limit 1 for update skip locked) d
           limit ${limit})
+      ), chosen as (
+        select webhook_id, event_id from (
+          select *, row_number() over (partition by host order by ordinal) as of_host,
+                 row_number() over (partition by team_id order by ordinal) as of_team from found) f
+         where of_host <= host_room and coalesce(of_team <= team_room, true)
       )
       update webhook_deliveries d
          set attempts = d.attempts + 1, last_attempt_at = ${now}, lease_until = ${leaseUntil}
         from chosen, webhooks w, webhook_events e
        where d.webhook_id = chosen.webhook_id and d.event_id = chosen.event_id and w.id = d.webhook_id and e.id = d.event_id
-      returning d.webhook_id, d.event_id, d.attempts, d.queued_at, e.type, e.data, e.occurred_at, w.url, w.failures, w.secret,
-                w.team_id is null as is_internal_allowed,
+      returning d.webhook_id, d.event_id, d.attempts, d.queued_at, e.type, e.data, e.occurred_at, w.url, ${hostOf(sql)} as host, w.team_id, w.failures, w.secret,
                 case when w.previous_secret_until > ${now} then w.previous_secret end as previous_secret`,
 
     /** The webhook is no longer failing. */

@@ -1,13 +1,15 @@
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from '../platform/log.ts'
 import { type Attempt, retryForMs } from './attempt.ts'
-import type { DeliveryStore, LeasedDelivery } from './delivery-store.ts'
+import type { DeliveryStore, LeasedDelivery, UnderWay } from './delivery-store.ts'
 
 /** Longest wait for an event that was just recorded. */
 const pollMs = 1_000
-/** Deliveries under way at once: of this sender, and of one webhook. */
+/** Deliveries under way at once: of this sender, of one webhook, to one host, and of one team. */
 const maxUnderWay = 16
 const maxPerWebhook = 4
+const maxPerHost = 8
+const maxPerTeam = 4
 /** Longer than an attempt, so that a delivery is never sent twice at once. */
 const leaseMs = 60_000
 const keepEventsMs = 30 * 86_400_000
@@ -23,7 +25,7 @@ const closingMs = 2_000
  * Guarantee: an event that was committed with its change is sent to each webhook that wanted it, at least once, until a
  * response of 2xx or for 24 hours; any instance sends. Within one webhook, events of one resource are sent in order, each once the
  * one before it has been answered or given up; other resources go on meanwhile. A webhook has at most 4 requests under way on an
- * instance, so a slow receiver does not hold up others. An event about access is sent no sooner than 1.25 leases after it was
+ * instance, a team 4 with all its webhooks, and a host 8: so a slow receiver holds up no others, and many webhooks flood no host. An event about access is sent no sooner than 1.25 leases after it was
  * seen to be committed: a receiver that asks about the access then gets an answer on the new facts.
  *
  * Pauses between attempts double from 5 seconds up to an hour, and are longer where Retry-After says so. After 5 failures in a
@@ -50,23 +52,39 @@ type Dependencies = {
 }
 
 export const createSender = ({ store, attempt, settleMs, clock, log }: Dependencies): Sender => {
-  const underWay = new Map<string, number>()
+  const underWay = {
+    webhooks: new Map<string, number>(),
+    hosts: new Map<string, number>(),
+    teams: new Map<string, number>(),
+  } satisfies UnderWay
   const stopped = new AbortController()
   const attempts = new Set<Promise<void>>()
   let polling: Promise<void> | undefined
   let pollAgain = false
   let closing = false
 
+  const count = ({ webhook_id, host, team_id }: LeasedDelivery, change: 1 | -1): void => {
+    const keys = [
+      [underWay.webhooks, webhook_id],
+      [underWay.hosts, host],
+      [underWay.teams, team_id],
+    ] as const
+    for (const [counts, key] of keys) {
+      if (key === null) continue
+      const left = (counts.get(key) ?? 0) + change
+      if (left === 0) counts.delete(key)
+      else counts.set(key, left)
+    }
+  }
+
   const begin = (delivery: LeasedDelivery): void => {
     const { webhook_id } = delivery
-    underWay.set(webhook_id, (underWay.get(webhook_id) ?? 0) + 1)
+    count(delivery, 1)
     const done = attempt(delivery, stopped.signal)
       // The lease expires, and the delivery is sent again.
       .catch((error) => log.debug({ webhook_id, error }, 'the result of a delivery could not be stored'))
       .finally(() => {
-        const left = (underWay.get(webhook_id) ?? 1) - 1
-        if (left === 0) underWay.delete(webhook_id)
-        else underWay.set(webhook_id, left)
+        count(delivery, -1)
         attempts.delete(done)
         poll()
       })
@@ -85,6 +103,8 @@ export const createSender = ({ store, attempt, settleMs, clock, log }: Dependenc
         leaseUntil: new Date(nowMs + leaseMs),
         limit,
         perWebhook: maxPerWebhook,
+        perHost: maxPerHost,
+        perTeam: maxPerTeam,
         underWay,
       })
       for (const delivery of leased) begin(delivery)

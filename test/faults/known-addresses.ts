@@ -52,6 +52,7 @@ const known = await createAccounts(pairs + warmUp)
 const [caller = ''] = await createAccounts(1)
 const signedIn = await client.post('/api/v1/auth/login', { email: caller, password })
 const token: string = signedIn.body.access_token
+const { body: team } = await client.post('/api/v1/teams', { name: 'Keepers' }, { token })
 
 /** The request that carries an address, and the status of its answer. */
 const flows: Readonly<Record<string, { status: number; ask: (email: string) => Promise<Answer> }>> = {
@@ -62,6 +63,10 @@ const flows: Readonly<Record<string, { status: number; ask: (email: string) => P
   register: { status: 202, ask: (email) => client.post('/api/v1/auth/register', { email, password }) },
   'ask for a reset': { status: 202, ask: (email) => client.post('/api/v1/auth/password-reset', { email }) },
   'ask for a verification': { status: 202, ask: (email) => client.post('/api/v1/auth/verify-email', { email }) },
+  'invite to a team': {
+    status: 201,
+    ask: (email) => client.post(`/api/v1/teams/${team.id}/invitations`, { email, role: 'viewer' }, { token }),
+  },
   'change the address': { status: 202, ask: (email) => client.post('/api/v1/auth/email', { email }, { token }) },
 }
 

@@ -37,7 +37,9 @@ for (const shape of shapes) {
       leaseUntil: new Date(now.getTime() + 60_000),
       limit: 16,
       perWebhook: 4,
-      underWay: new Map(),
+      perHost: 8,
+      perTeam: 4,
+      underWay: { webhooks: new Map(), hosts: new Map(), teams: new Map() },
     })
     for (const each of leased)
       await sql`

@@ -68,6 +68,17 @@ const askChange = async (person: Person, email: string) => {
   return tokenTo(email, 'confirm-email')
 }
 
+/** What an operator does to an account. */
+const operate = async (method: 'delete' | 'patch' | 'post', path: string, body?: object) => {
+  const operator = await register(client)
+  await sql`update users set role = 'admin' where id = ${operator.id}`
+  await app.caughtUp()
+  const target = `/api/v1/users${path}`
+  const as = { token: operator.token }
+  const answer = method === 'delete' ? await client.delete(target, as) : await client[method](target, body, as)
+  expect(answer.status).toBeLessThan(300)
+}
+
 /** A token of each flow, and what its confirmation answers. */
 const flows = {
   'verify-email': async () => {
@@ -297,6 +308,55 @@ describe('a change of the address', () => {
     const token = await askChange(person, email)
     await register(client, { email })
     expect(await confirm('/email/confirm', token)).toBe('409 identity.email_taken')
+  })
+
+  test.each<[string, (person: Person) => Promise<unknown>]>([
+    ['a password reset', async ({ email }) => resetWith(await askReset(email))],
+    [
+      'a change of the password',
+      async (person) => {
+        const change = { current_password: person.password, new_password: newPassword }
+        return outcomeOf(await post('/password', change, (await me(person)).access_token))
+      },
+    ],
+    ['ending all sessions', async (person) => post('/logout-all', undefined, (await me(person)).access_token)],
+    ['an operator who ends the sessions', async ({ id }) => operate('delete', `/${id}/sessions`)],
+    ['an operator who resets the password', async ({ id }) => operate('post', `/${id}/password-reset`)],
+    [
+      'a suspension that is lifted again',
+      async ({ id }) => {
+        await operate('patch', `/${id}`, { status: 'suspended' })
+        await operate('patch', `/${id}`, { status: 'active' })
+      },
+    ],
+  ])('that an intruder asked for ends with %s', async (_what, end) => {
+    const person = await register(client)
+    const token = await askChange(person, newAddress())
+    await end(person)
+    expect(await confirm('/email/confirm', token)).toBe(gone)
+    const [row] = await sql<{ email: string }[]>`select email from users where id = ${person.id}`
+    expect(row?.email).toBe(person.email)
+  })
+
+  test('has the former address learn of what else is changed, while it can undo the change', async () => {
+    const person = await register(client)
+    const email = newAddress()
+    await confirm('/email/confirm', await askChange(person, email))
+    const changed = async (password: string, new_password: string) => {
+      const { access_token } = (await logIn(email, password)).body
+      const change = { current_password: password, new_password }
+      expect((await post('/password', change, access_token)).status).toBe(200)
+    }
+    await changed(person.password, newPassword)
+    const told = (await mailsTo(person.email)).filter(({ subject }) => subject === 'A change of your former account')
+    expect(told.map(({ text }) => /changed: ([^.]+)\./.exec(text)?.[1])).toEqual(['the password was changed'])
+    expect(told.map(({ text }) => text).join('')).not.toContain(email)
+    expect(await subjects(email)).toContain('Your password was changed')
+    clock.advance(72 * hourMs)
+    await changed(newPassword, person.password)
+    expect((await subjects(person.email)).filter((subject) => subject === 'A change of your former account')).toEqual([
+      'A change of your former account',
+    ])
   })
 
   test('revokes the reset tokens that went to the former address', async () => {

@@ -105,6 +105,27 @@ describe('a list of generations', () => {
     await sql`delete from generations where id = ${queued}`
   })
 
+  test('of the ancestors of a generation has their media and links too, of those that the caller may read', async () => {
+    const [shown, hidden] = await list('include=media')
+    const child = newId()
+    await sql`
+      insert into generations (id, owner_id, project_id, status, model, prompt, ancestor_ids, intent)
+      values (${child}, ${ada.id}, ${project}, 'completed', 'local/procedural', 'p',
+              ${[shown?.id ?? '', hidden?.id ?? '']}::uuid[], 'fork')`
+    await sql`update generations set project_id = null where id = ${hidden?.id ?? ''}`
+    await app.caughtUp()
+    const ancestors = `${path}/${child}/provenance`
+    const { body } = await get(`${ancestors}?include=media&links=256`)
+    expect([body.hidden, body.items.map(({ id }: Item) => id)]).toEqual([1, [shown?.id]])
+    expect((await fetch(linkOf(body.items[0]))).status).toBe(200)
+    expect((await get(`${ancestors}?include=media`)).body.items[0].media).toEqual(shown?.media)
+    expect((await get(ancestors)).body.items[0]).not.toHaveProperty('media')
+    expect((await get(`${ancestors}?links=256`)).body.code).toBe('request.invalid')
+    await sql`delete from generations where id = ${child}`
+    await sql`update generations set project_id = ${project} where id = ${hidden?.id ?? ''}`
+    await app.caughtUp()
+  })
+
   test.each([
     'links=256',
     'include=links',

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { claimsOf, signClaims } from '../harness/identity-provider.ts'
-import { register } from '../harness.ts'
+import { api, register, startApp } from '../harness.ts'
 import {
   callbackOf,
   newEmail,
@@ -16,7 +16,7 @@ import {
 let world: World
 let sql: Sql
 beforeAll(async () => {
-  world = await startWorld()
+  world = await startWorld({ config: { passkeys: { id: 'velro.test', origins: ['https://velro.test'] } } })
   sql = connectOnce(world.app.connection)
 })
 afterAll(async () => {
@@ -274,9 +274,34 @@ describe('an identity is linked by the owner of an account', () => {
     const person = tokenOf(await world.signIn(await world.go()))
     world.github.user = octocat()
     await world.link(person, await world.goFor(person, 'link', 'github'))
-    await sql`update linked_identities set provider_id = 'removed' where user_id = ${person.id} and provider_id = 'github'`
+    // Also where a provider has another issuer now: an identity there is another one.
+    await sql`
+      update linked_identities set issuer = 'https://removed.example' where user_id = ${person.id} and provider_id = 'github'`
     const { items } = (await get('/linked-identities', person.token)).body
     expect(codeOf(await unlink(person.token, items[0].id))).toBe('linked_identity.last_way_in')
+    expect(codeOf(await unlink(person.token, items[1].id))).toBe(204)
+  })
+
+  test('a passkey is removed where an identity is a way in, and is no way in where no domain is configured', async () => {
+    world.at({ email: newEmail(), email_verified: true })
+    const person = tokenOf(await world.signIn(await world.go()))
+    const id = crypto.randomUUID()
+    const addPasskey = () => sql`
+      insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+      values (${id}, ${person.id}, ${Buffer.from(id)}, ${Buffer.from('key')}, 0, '{}', false, false, 'Key', now())`
+    await addPasskey()
+    const remove = () => world.client.delete(`/api/v1/auth/passkeys/${id}`, { token: person.token })
+    expect(codeOf(await remove())).toBe(204)
+    await addPasskey()
+    const config = { ...world.app.services.config, passkeys: undefined }
+    const elsewhere = await startApp({ connection: world.app.connection, clock: world.clock, config })
+    const [own] = (await get('/linked-identities', person.token)).body.items
+    const refused = await api(elsewhere.baseUrl).delete(`/api/v1/auth/linked-identities/${own.id}`, {
+      token: person.token,
+    })
+    await elsewhere.close()
+    expect(codeOf(refused)).toBe('linked_identity.last_way_in')
+    expect(codeOf(await unlink(person.token, own.id))).toBe(204)
   })
 
   test('of two concurrent unlinks of the last two one is refused', async () => {

@@ -157,6 +157,11 @@ describe('a passkey', () => {
     const { body } = await client.get('/api/v1/auth/second-factors', { token: person.token })
     const path = `/api/v1/auth/passkeys/${body.passkeys[0].id}`
     expect(outcome(await client.delete(path, { token: person.token }))).toBe('409 identity.last_way_in')
+    // An identity of a provider that is not configured signs in to nothing.
+    await sql`
+      insert into linked_identities (id, user_id, provider_id, issuer, subject, created_at, last_used_at)
+      values (gen_random_uuid(), ${person.id}, 'removed', 'https://removed.example', ${person.id}, now(), now())`
+    expect(outcome(await client.delete(path, { token: person.token }))).toBe('409 identity.last_way_in')
     const second = createAuthenticator({ origin, domain })
     expect(outcome(await add(person.token, second.create(await creationOptions(person.token))))).toBe(201)
     expect((await client.delete(path, { token: person.token })).status).toBe(204)

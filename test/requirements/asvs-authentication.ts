@@ -189,6 +189,7 @@ export const requirements: readonly Requirement[] = [
       'http/account-mails.test.ts: takes effect when the new address confirms it, and both addresses get a mail',
       'http/second-factor.test.ts: stands in for a code once, in any case, with or without hyphens, and the owner gets notice',
       'http/second-factor.test.ts: that is removed is not asked for any more, and its recovery codes end',
+      'requirements/second-factor.test.ts: the owner gets a mail of an identity that was linked, and of one that was unlinked',
     ],
   },
   {

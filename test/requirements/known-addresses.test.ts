@@ -57,3 +57,23 @@ test.each(flows)('%s gets the same bytes whether the address has an account or n
   expect(unknown).toStartWith(`${status}\n`)
   for (const [state, email] of Object.entries(known)) expect([state, await ask(email)]).toEqual([state, unknown])
 })
+
+test('inviting to a team gets the same bytes whether the address has an account or not', async () => {
+  const team = JSON.parse((await send('/api/v1/teams', { name: 'Keepers' })).text)
+  const invite = async (email: string) => {
+    const sent = await send(`/api/v1/teams/${team.id}/invitations`, { email, role: 'viewer' })
+    const { id, secret, created_at, expires_at, ...same } = JSON.parse(sent.text)
+    expect([id, secret, created_at, expires_at].map((text) => text.length)).toEqual([36, 43, 24, 24])
+    const headers = new Headers(sent.headers)
+    headers.set('location', headers.get('location')?.replace(id, 'ID') ?? '')
+    return bytesOf({ ...sent, headers, text: JSON.stringify(same) }, email)
+  }
+  const unknown = await invite(newAddress())
+  expect(unknown).toStartWith('201\n')
+  for (const [state, email] of Object.entries(known))
+    if (state !== 'active') expect([state, await invite(email)]).toEqual([state, unknown])
+  const other = newAddress()
+  await send('/api/v1/auth/register', { email: other, password })
+  await app.services.outbound.drain()
+  expect(await invite(other)).toBe(unknown)
+})

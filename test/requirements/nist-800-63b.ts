@@ -7,7 +7,7 @@ import type { Requirement, Shape } from './ledger.ts'
  *
  * Left out is what binds others: organizations (2.4: records, privacy and FIPS validation), makers of authenticators (3.1.*.1,
  * 3.2.10, 3.2.11, 3.2.13), and services with what does not exist here: telephone and push (3.1.3), multi-factor OTP devices
- * (3.1.5), identity proofing, and with it a second address for notices (4.2.2.3, 4.6).
+ * (3.1.5), identity proofing, and with it a second address of an account for notices (4.2.2.3, 4.6).
  */
 export const shape: Shape = {
   '2.1.3': '1',
@@ -474,8 +474,9 @@ export const requirements: readonly Requirement[] = [
   {
     id: '4.6 (1)',
     level: 1,
-    asks: 'Notices go to the address of the account',
+    asks: 'Notices go to the address of the account, and to a former one as long as it can undo the change',
     tests: [
+      'http/account-mails.test.ts: has the former address learn of what else is changed, while it can undo the change',
       'http/second-factor.test.ts: stands in for a code once, in any case, with or without hyphens, and the owner gets notice',
       'http/second-factor.test.ts: that is removed is not asked for any more, and its recovery codes end',
     ],

@@ -4,6 +4,7 @@ import { Secret, TOTP } from 'otpauth'
 import { hashRecoveryCode, newRecoveryCodes } from '../../src/identity/factors/recovery-codes.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { newTotpSecret } from '../../src/platform/totp.ts'
+import { createAuthenticator } from '../harness/authenticator.ts'
 import { createMailbox } from '../harness/mailbox.ts'
 import { type Answer, type Person, register } from '../harness.ts'
 import { newEmail, startWorld, tokenOf, type World } from '../http/identity-providers-world.ts'
@@ -25,6 +26,14 @@ afterAll(async () => {
 const auth = (path: string, body?: object, token?: string): Promise<Answer> =>
   world.client.post(`/api/v1/auth${path}`, body, token === undefined ? {} : { token })
 
+/** A new account whose owner has opened the link in the first mail. */
+const registerVerified = async (): Promise<Person> => {
+  const person = await register(world.client)
+  const token = await mailbox.tokenTo(world.app, person.email, 'verify-email')
+  expect((await auth('/verify-email/confirm', { token })).status).toBe(204)
+  return person
+}
+
 /** Turns an authenticator app on. Returns the code of a moment, each of which is accepted once. */
 const enrol = async (token: string) => {
   const { body } = await auth('/totp', undefined, token)
@@ -45,7 +54,7 @@ const expectSecondStep = async (answer: Answer, code: string) => {
 }
 
 test('a new password from a mail does not skip the second factor', async () => {
-  const person: Person = await register(world.client)
+  const person = await registerVerified()
   const { nextCode } = await enrol(person.token)
   expect((await auth('/password-reset', { email: person.email })).status).toBe(202)
   const token = await mailbox.tokenTo(world.app, person.email, 'reset-password')
@@ -56,6 +65,49 @@ test('a new password from a mail does not skip the second factor', async () => {
   await expectSecondStep(await auth('/login', { email, password: 'another eight green bottles' }), nextCode())
 })
 
+test('an account without a verified address gets no factor, so a person who registered it under the address of another one keeps no way in', async () => {
+  const squatter = await register(world.client)
+  const as = { token: squatter.token }
+  const outcomeOf = ({ status, body }: Answer) => (body?.code === undefined ? status : `${status} ${body.code}`)
+  const unverified = '403 identity.email_not_verified'
+  expect(outcomeOf(await auth('/totp', undefined, squatter.token))).toBe(unverified)
+  expect(outcomeOf(await auth('/passkeys/options', undefined, squatter.token))).toBe(unverified)
+  // A set-up that began before, such as in a deployment that sent no mails then.
+  await auth('/verify-email/confirm', { token: await mailbox.tokenTo(world.app, squatter.email, 'verify-email') })
+  const { body } = await auth('/totp', undefined, squatter.token)
+  const { options } = (await auth('/passkeys/options', undefined, squatter.token)).body
+  await sql`update users set email_verified_at = null where id = ${squatter.id}`
+  const code = TOTP.generate({ secret: Secret.fromBase32(body.secret), timestamp: world.clock.now() })
+  expect(outcomeOf(await auth('/totp/confirm', { code }, squatter.token))).toBe(unverified)
+  const passkey = createAuthenticator({ origin: 'https://app.velro.test', domain: 'velro.test' }).create(options)
+  expect(outcomeOf(await auth('/passkeys', { name: 'Key', passkey }, squatter.token))).toBe(unverified)
+  expect((await world.client.get('/api/v1/auth/second-factors', as)).body).toMatchObject({ totp: null, passkeys: [] })
+
+  const { email } = squatter
+  await auth('/password-reset', { email })
+  const token = await mailbox.tokenTo(world.app, email, 'reset-password')
+  await auth('/password-reset/confirm', { token, new_password: 'another eight green bottles' })
+  expect((await auth('/login', { email, password: squatter.password })).status).toBe(401)
+  const owner = await auth('/login', { email, password: 'another eight green bottles' })
+  expect([owner.status, owner.body.user.email_verified]).toEqual([200, true])
+})
+
+test('the owner gets a mail of an identity that was linked, and of one that was unlinked', async () => {
+  const person = await registerVerified()
+  world.at({ email: newEmail(), email_verified: true })
+  const linked = await world.link(person, await world.goFor(person, 'link'))
+  expect(linked.status).toBe(201)
+  const { status } = await world.client.delete(`/api/v1/auth/linked-identities/${linked.body.id}`, {
+    token: person.token,
+  })
+  expect(status).toBe(204)
+  const told = (await mailbox.to(world.app, person.email)).map(({ text }) => / were changed: (.+)\./.exec(text)?.[1])
+  expect(told.filter((change) => change !== undefined)).toEqual([
+    'sign-in with acme was added',
+    'sign-in with acme was removed',
+  ])
+})
+
 test('a sign-in with a provider does not skip the second factor', async () => {
   world.at({ email: newEmail(), email_verified: true, name: 'Ada' })
   const first = await world.signIn(await world.go())
@@ -64,7 +116,7 @@ test('a sign-in with a provider does not skip the second factor', async () => {
 })
 
 test('a team may require a second factor: who has none has no access through it, at once, until one is set up', async () => {
-  const [owner, member] = [await register(world.client), await register(world.client)]
+  const [owner, member] = [await registerVerified(), await registerVerified()]
   const as = (person: Person) => ({ token: person.token })
   await enrol(owner.token)
   const { body: team } = await world.client.post('/api/v1/teams', { name: 'Lighthouses' }, as(owner))
@@ -97,7 +149,7 @@ describe('secrets of second factors', () => {
     // 32 characters are 5 bits each. Each is expected 3,000 times, with a standard deviation of 54.
     expect(counts.size).toBe(32)
     for (const count of counts.values()) expect(Math.abs(count - 3_000)).toBeLessThan(400)
-    const person = await register(world.client)
+    const person = await registerVerified()
     const { recoveryCodes } = await enrol(person.token)
     const rows = await sql<
       { code_hash: Uint8Array }[]

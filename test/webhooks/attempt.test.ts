@@ -16,7 +16,8 @@ const delivery: LeasedDelivery = {
   data: { user_id: 'u' },
   occurred_at: new Date(clock.now()),
   url: 'https://hooks.example.com/',
-  is_internal_allowed: false,
+  host: 'receiver.example',
+  team_id: 'a team',
   failures: 0,
   secret: new Uint8Array([1]),
   previous_secret: null,
@@ -116,7 +117,7 @@ test('the hosts of our own network are open to webhooks of operators only', asyn
     asked.push(internalHosts)
     return { status: 204, retryAfter: undefined }
   }
-  for (const is_internal_allowed of [true, false]) await attemptWith(post, { given: { is_internal_allowed } })
+  for (const team_id of [null, 'a team']) await attemptWith(post, { given: { team_id } })
   expect(asked).toEqual([['billing.internal:8080'], []])
 })
 

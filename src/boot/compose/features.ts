@@ -42,6 +42,7 @@ import { createProfiles } from '../../identity/users/profiles.ts'
 import { createUsers } from '../../identity/users/service.ts'
 import { createSignInFailures } from '../../identity/users/sign-in-failures.ts'
 import { createUserStore } from '../../identity/users/store.ts'
+import { createWayInStore, type WayInStore } from '../../identity/way-in-store.ts'
 import { createCancellationStore } from '../../jobs/cancellation-store.ts'
 import { createCancellations } from '../../jobs/cancellations.ts'
 import { createRunner } from '../../jobs/runner.ts'
@@ -298,8 +299,10 @@ type GenerationParts = ReturnType<typeof composeGenerations>
 const composeFactors = (
   { config, database, secrets }: Infrastructure,
   operators: Shared['operators'],
+  waysIn: WayInStore,
 ): FactorDependencies => ({
   factorStore: createFactorStore(database.auth, database.batch),
+  waysIn,
   operators,
   secrets,
   webauthn: config.passkeys && createWebauthn({ ...config.passkeys, name: config.serviceName }),
@@ -336,11 +339,15 @@ const composeAccounts = (
   const signInStore = createSignInStore(database.auth, database.batch)
   const hashOf = createAccountHash(keyedHash, 'sign-in-failures')
   const recoveryStore = createRecoveryStore(database.batch)
+  const waysIn = createWayInStore({
+    issuers: config.identityProviders.map(({ issuer }) => issuer),
+    passkeys: config.passkeys !== undefined,
+  })
   const identity = createIdentity({
     store: identityStore,
     profiles: createProfiles({ facts }),
     signInStore,
-    factorDependencies: composeFactors(infrastructure, operators),
+    factorDependencies: composeFactors(infrastructure, operators, waysIn),
     hashOf,
     deviceTokens: createDeviceTokens(secrets),
     changes,
@@ -405,6 +412,8 @@ const composeAccounts = (
       identity,
       store: identityProviderStore,
       notices: signInStore,
+      waysIn,
+      mail,
       changes,
       welcome,
     }),

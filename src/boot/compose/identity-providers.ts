@@ -5,12 +5,16 @@ import { createIdentityProviders } from '../../identity/identity-providers/servi
 import type { IdentityProviderStore } from '../../identity/identity-providers/store.ts'
 import type { Identity } from '../../identity/service.ts'
 import type { SignInStore } from '../../identity/sign-in-store.ts'
+import type { WayInStore } from '../../identity/way-in-store.ts'
+import type { Mail } from '../../mail/service.ts'
 import type { Infrastructure } from './infrastructure.ts'
 
 type Parts = {
   readonly identity: Identity
   readonly store: IdentityProviderStore
   readonly notices: Pick<SignInStore, 'addNotice'>
+  readonly waysIn: WayInStore
+  readonly mail: Pick<Mail, 'enqueue'>
   readonly changes: Changes
   readonly welcome: Welcome
 }
@@ -18,7 +22,7 @@ type Parts = {
 /** Part of the third step: signing in with identity providers. */
 export const composeIdentityProviders = (
   { config, clock, secrets, identityStore, identityProviderLibrary, recordSecurityEvent: record }: Infrastructure,
-  { identity, store, notices, changes, welcome }: Parts,
+  { identity, store, notices, waysIn, mail, changes, welcome }: Parts,
 ) => {
   const { open, openAnother, reopen, recognize, recognizeSource, secondStep } = identity.opening
   const clients: ReadonlyMap<string, ProviderClient> =
@@ -37,6 +41,8 @@ export const composeIdentityProviders = (
     secondStep,
     lifecycle: { registered: welcome.registered, verified: welcome.verified },
     notices,
+    waysIn,
+    mail,
     changes,
     secrets,
     returnTo: config.returnTo,

@@ -35,6 +35,11 @@ export async function* pagesOf<R extends ExportedRow>(
 /**
  * What the database holds about a person and by that person. Never hashes, tokens or keys. Other people occur by the ids that the
  * person could see.
+ *
+ * Left out are tokens of links and of sign-ins (`one_time_tokens`, `refresh_tokens`,
+ * `identity_provider_sign_ins`), which are hashes; mails and requests that wait to be sent (`outbound_tasks`), which are sealed and gone
+ * within a day; responses to repeated requests (`idempotency_keys`), which are those of the rows here; counts of failed sign-ins, which
+ * others make; and rights and figures that the program computes from the rows here.
  */
 export const createExportStore = (sql: Sql) => {
   /** Each statement selects `id` and `content`, has a condition on the id, and is ordered by it. */
@@ -54,6 +59,13 @@ export const createExportStore = (sql: Sql) => {
                  'updated_at', updated_at) as content
           from users where id = ${userId} and id > ${after}`,
       ),
+      former_addresses: part(
+        (userId, after) => sql`
+        select id, content from (
+          select md5(email)::uuid as id, jsonb_build_object('email', email, 'expires_at', expires_at) as content
+            from former_addresses where user_id = ${userId}) f
+         where id > ${after}`,
+      ),
       sessions: part(
         (userId, after) => sql`
         select id, jsonb_build_object('id', id, 'user_agent', user_agent, 'address', address, 'created_at', created_at,
@@ -66,6 +78,25 @@ export const createExportStore = (sql: Sql) => {
         select id, jsonb_build_object('id', id, 'provider_id', provider_id, 'issuer', issuer, 'subject', subject, 'email', email,
                  'created_at', created_at, 'last_used_at', last_used_at) as content
           from linked_identities where user_id = ${userId} and id > ${after}`,
+      ),
+      known_devices: part(
+        (userId, after) => sql`
+        select id, content from (
+          select encode(substring(token_hash for 16), 'hex')::uuid as id,
+                 jsonb_build_object('session_id', session_id, 'created_at', created_at, 'last_used_at', last_used_at,
+                   'expires_at', expires_at) as content
+            from known_devices where user_id = ${userId}) d
+         where id > ${after}`,
+      ),
+      authenticator_apps: part(
+        (userId, after) => sql`
+        select user_id as id, jsonb_build_object('created_at', created_at, 'confirmed_at', confirmed_at) as content
+          from totp_factors where user_id = ${userId} and user_id > ${after}`,
+      ),
+      recovery_codes: part(
+        (userId, after) => sql`
+        select user_id as id, jsonb_build_object('left', count(*), 'created_at', min(created_at)) as content
+          from recovery_codes where user_id = ${userId} and user_id > ${after} group by user_id`,
       ),
       passkeys: part(
         (userId, after) => sql`
@@ -89,11 +120,23 @@ export const createExportStore = (sql: Sql) => {
                  'created_at', i.created_at, 'expires_at', i.expires_at, 'decided_at', i.decided_at) as content
           from team_invitations i join users u on u.email = i.email where u.id = ${userId} and i.id > ${after}`,
       ),
+      sent_invitations: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'team_id', team_id, 'role', role, 'status', status, 'created_at', created_at,
+                 'expires_at', expires_at, 'decided_at', decided_at) as content
+          from team_invitations where invited_by = ${userId} and id > ${after}`,
+      ),
       projects: part(
         (userId, after) => sql`
         select id, jsonb_build_object('id', id, 'name', name, 'description', description, 'visibility', visibility,
                  'allow_derivatives', allow_derivatives, 'created_at', created_at, 'updated_at', updated_at) as content
           from projects where owner_id = ${userId} and id > ${after}`,
+      ),
+      granted_projects: part(
+        (userId, after) => sql`
+        select project_id as id, jsonb_build_object('project_id', project_id, 'grants', jsonb_agg(jsonb_build_object(
+                 'team_id', team_id, 'access_level', access_level) order by team_id)) as content
+          from project_grants where granted_by = ${userId} and project_id > ${after} group by project_id`,
       ),
       generations: part(
         (userId, after) => sql`
@@ -126,6 +169,12 @@ export const createExportStore = (sql: Sql) => {
         select id, jsonb_build_object('id', id, 'name', name, 'scopes', scopes, 'created_at', created_at,
                  'expires_at', expires_at, 'revoked_at', revoked_at) as content
           from service_keys where created_by = ${userId} and id > ${after}`,
+      ),
+      webhooks: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'team_id', team_id, 'url', url, 'events', events, 'description', description,
+                 'created_at', created_at, 'updated_at', updated_at) as content
+          from webhooks where responsible_id = ${userId} and id > ${after}`,
       ),
     },
 

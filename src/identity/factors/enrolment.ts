@@ -8,6 +8,7 @@ import type { Secrets } from '../../platform/secrets.ts'
 import type { Webauthn } from '../../platform/webauthn.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Operators } from '../users/operators.ts'
+import type { WayInStore } from '../way-in-store.ts'
 import type { Challenges } from './challenges.ts'
 import { createFactorChanges } from './factor-changes.ts'
 import type { FactorNotices } from './factor-notices.ts'
@@ -18,6 +19,7 @@ import { createTotpEnrolment } from './totp-enrolment.ts'
 
 type Dependencies = {
   store: FactorStore
+  waysIn: WayInStore
   users: Pick<IdentityStore, 'findUser' | 'endSessions'>
   notices: FactorNotices
   operators: Pick<Operators, 'requireForNoKeyUpdate'>
@@ -30,6 +32,8 @@ type Dependencies = {
   record: RecordSecurityEvent
   /** Shown by authenticator apps. */
   issuer: string
+  /** Whether the owner of an account can verify its e-mail address. */
+  sendsMail: boolean
 }
 
 /**
@@ -38,6 +42,10 @@ type Dependencies = {
  * Guarantee: once the first factor is acknowledged no sign-in succeeds without one, and other sessions have to present it before
  * sensitive changes. Access through teams that require a second factor begins with the first factor and ends with the last one, at
  * once. The owner gets notice of each change. Recovery codes exist only beside a factor.
+ *
+ * Where mails are configured a factor is added only once the address is verified: `identity.email_not_verified`. Otherwise a person who
+ * registered an account under the address of another one could add a passkey, and keep it as a way in after the owner of the address
+ * has set a new password.
  */
 export const createEnrolment = (dependencies: Dependencies) => {
   const { store, users, operators, changes, clock, record } = dependencies

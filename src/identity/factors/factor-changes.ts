@@ -18,16 +18,23 @@ type Dependencies = {
   changes: Changes
   clock: Clock
   record: RecordSecurityEvent
+  sendsMail: boolean
 }
 
 /** A change of factors, with what it is told to the owner as and what the log calls it. */
 type Change = { readonly notice: FactorNoticeKind; readonly event: SecurityEvent }
 
 /** What all changes of factors have in common: their locks, recovery codes, notices and events. */
-export const createFactorChanges = ({ store, users, notices, changes, clock, record }: Dependencies) => {
-  const requireUser = async (context: RequestContext, { userId }: Caller): Promise<UserRow> => {
+export const createFactorChanges = ({ store, users, notices, changes, clock, record, sendsMail }: Dependencies) => {
+  const requireProven = (isVerified: boolean): void => {
+    if (sendsMail && !isVerified) throw new Fault('identity.email_not_verified')
+  }
+
+  /** Throws `identity.email_not_verified` where the owner could verify the address and has not. */
+  const requireProvenOwner = async (context: RequestContext, { userId }: Caller): Promise<UserRow> => {
     const user = await users.findUser(context.deadline, userId)
     if (user?.status !== 'active') throw new Fault('identity.not_signed_in')
+    requireProven(user.email_verified_at !== null)
     return user
   }
 
@@ -60,12 +67,13 @@ export const createFactorChanges = ({ store, users, notices, changes, clock, rec
     return codes
   }
 
-  /** Adds a factor. With the first one come recovery codes. */
+  /** Adds a factor of an owner whose address is proven. With the first one come recovery codes. */
   const add = async <T>(
     tx: TransactionSql,
     { userId, sessionId }: Caller,
     work: () => Promise<T>,
   ): Promise<{ added: T; recoveryCodes: string[] | null }> => {
+    requireProven(await store.hasVerifiedAddress(tx, userId))
     const isFirst = !(await store.hasSecondFactor(tx, userId))
     const added = await work()
     if (!isFirst) return { added, recoveryCodes: null }
@@ -84,7 +92,7 @@ export const createFactorChanges = ({ store, users, notices, changes, clock, rec
     if (!(await store.hasSecondFactor(tx, userId))) await store.removeAll(tx, userId)
   }
 
-  return { requireUser, notify, change, issueRecoveryCodes, add, remove }
+  return { requireProvenOwner, notify, change, issueRecoveryCodes, add, remove }
 }
 
 export type FactorChanges = ReturnType<typeof createFactorChanges>

@@ -7,6 +7,7 @@ import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
 import { newId } from '../../kit/id.ts'
 import { challengeIn, type RegistrationResponseJSON, type Webauthn } from '../../platform/webauthn.ts'
+import type { WayInStore } from '../way-in-store.ts'
 import { type Challenges, challengeTtlMs } from './challenges.ts'
 import type { FactorChanges } from './factor-changes.ts'
 import type { Passkey } from './model.ts'
@@ -26,6 +27,7 @@ export const toPasskey = (row: PasskeyRow): Passkey => ({
 
 type Dependencies = {
   store: FactorStore
+  waysIn: WayInStore
   factorChanges: FactorChanges
   /** Undefined: no domain is configured for passkeys. */
   webauthn: Webauthn | undefined
@@ -36,8 +38,8 @@ type Dependencies = {
 
 /** Adding, renaming and removing passkeys. */
 export const createPasskeyEnrolment = (dependencies: Dependencies) => {
-  const { store, factorChanges, webauthn, challenges, changes, clock } = dependencies
-  const { requireUser, change, add, remove } = factorChanges
+  const { store, waysIn, factorChanges, webauthn, challenges, changes, clock } = dependencies
+  const { requireProvenOwner, change, add, remove } = factorChanges
   const requireWebauthn = (): Webauthn => {
     if (webauthn === undefined) throw new Fault('passkey.not_configured')
     return webauthn
@@ -45,7 +47,7 @@ export const createPasskeyEnrolment = (dependencies: Dependencies) => {
 
   return {
     passkeyCreationOptions: async (context: RequestContext, caller: Caller) => {
-      const user = await requireUser(context, caller)
+      const user = await requireProvenOwner(context, caller)
       const known = await store.find(context.deadline, user.id)
       const challenge = challenges.issue('passkey-registration', { user: user.id, session: caller.sessionId })
       const handle = { id: Buffer.from(user.id), name: user.email ?? user.id, displayName: user.display_name }
@@ -92,11 +94,11 @@ export const createPasskeyEnrolment = (dependencies: Dependencies) => {
       return toPasskey(row)
     },
 
-    /** Throws `identity.last_way_in` for the only passkey of an account without a password. */
+    /** Throws `identity.last_way_in` for the only passkey of an account without a password and without a usable identity. */
     removePasskey: (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> =>
       change(context, caller, { notice: 'passkey_removed', event: 'passkey.removed' }, address, async (tx) => {
         await remove(tx, caller, 'passkey.not_found', () => store.removePasskey(tx, caller.userId, id))
-        if (!(await store.hasWayIn(tx, caller.userId))) throw new Fault('identity.last_way_in')
+        if (!(await waysIn.exists(tx, caller.userId))) throw new Fault('identity.last_way_in')
       }),
   }
 }

@@ -14,6 +14,8 @@ const maxBytes = bodyLimits.auth
 /** A route that needs no credential, because it makes one. */
 const authenticates = { tags, maxBytes, open: true, budget: 'auth' } as const
 const sensitive = 'session.reauthentication_required'
+/** Where mails are configured, of a person who has not verified the address. */
+const unproven = 'identity.email_not_verified'
 
 type Dependencies = {
   identity: Identity
@@ -126,7 +128,7 @@ const totpRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies) =
           summary: 'Start the set-up of an authenticator app (RFC 6238). It is no factor before it is confirmed',
           tags,
           changes: true,
-          errors: ['totp.already_enabled', sensitive],
+          errors: ['totp.already_enabled', unproven, sensitive],
         },
       ),
     })
@@ -143,7 +145,7 @@ const totpRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies) =
             tags,
             maxBytes,
             budget: 'auth',
-            errors: ['totp.not_started', 'totp.already_enabled', 'identity.second_factor_wrong', sensitive],
+            errors: ['totp.not_started', 'totp.already_enabled', 'identity.second_factor_wrong', unproven, sensitive],
           },
         ),
       },
@@ -194,7 +196,7 @@ const passkeyRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies
           summary: 'Options to create a passkey, for 5 minutes',
           tags,
           changes: true,
-          errors: ['passkey.not_configured', sensitive],
+          errors: ['passkey.not_configured', unproven, sensitive],
         },
       ),
     })
@@ -221,6 +223,7 @@ const passkeyRoutes = ({ identity: { factors }, guard, addressOf }: Dependencies
               'passkey.known',
               'passkey.too_many',
               'passkey.not_configured',
+              unproven,
               sensitive,
             ],
           },

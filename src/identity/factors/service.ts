@@ -10,6 +10,7 @@ import type { Sessions } from '../sessions.ts'
 import type { SignInProtection } from '../sign-in-protection.ts'
 import type { IdentityStore } from '../store.ts'
 import type { Operators } from '../users/operators.ts'
+import type { WayInStore } from '../way-in-store.ts'
 import { createChallenges } from './challenges.ts'
 import { createEnrolment } from './enrolment.ts'
 import type { FactorNotices } from './factor-notices.ts'
@@ -20,6 +21,7 @@ import type { FactorStore } from './store.ts'
 
 export type FactorDependencies = {
   factorStore: FactorStore
+  waysIn: WayInStore
   operators: Operators
   secrets: Secrets
   /** Undefined: no domain is configured for passkeys. */
@@ -39,6 +41,8 @@ type Dependencies = FactorDependencies & {
   record: RecordSecurityEvent
   limits: Pick<Limits, 'authenticationTo'>
   requireVerifiedEmail: boolean
+  /** Whether the owner of an account can verify its e-mail address. */
+  sendsMail: boolean
 }
 
 /** Second factors, passkeys and authenticating again. */

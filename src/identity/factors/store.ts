@@ -107,13 +107,8 @@ export const createFactorStore = (sql: Sql, batch: Sql) => ({
     return count === 1
   },
 
-  /** Whether the account can still be signed in to: by a password or a passkey. */
-  hasWayIn: async (tx: TransactionSql, userId: string): Promise<boolean> => {
-    const { count } = await tx`
-      select from users u
-       where u.id = ${userId}
-         and (u.password_hash is not null or exists (select from passkeys p where p.user_id = u.id)
-              or exists (select from linked_identities l where l.user_id = u.id))`
+  hasVerifiedAddress: async (tx: TransactionSql, userId: string): Promise<boolean> => {
+    const { count } = await tx`select from users where id = ${userId} and email_verified_at is not null`
     return count === 1
   },
 

@@ -22,11 +22,11 @@ type Dependencies = {
 /** Setting an authenticator app up, and removing it. */
 export const createTotpEnrolment = (dependencies: Dependencies) => {
   const { store, factorChanges, secrets, changes, clock, issuer } = dependencies
-  const { requireUser, change, add, remove } = factorChanges
+  const { requireProvenOwner, change, add, remove } = factorChanges
   return {
     /** Starts the set-up of an authenticator app. It is no factor before it is confirmed by a code. */
     startTotp: async (context: RequestContext, caller: Caller) => {
-      const user = await requireUser(context, caller)
+      const user = await requireProvenOwner(context, caller)
       const secret = newTotpSecret()
       const sealed = secrets.seal('totp-secret', secret, user.id)
       await changes.commitAndInvalidate(

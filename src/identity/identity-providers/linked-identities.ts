@@ -5,11 +5,14 @@ import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { Clock } from '../../kit/clock.ts'
+import { timeText } from '../../kit/date-time.ts'
 import { canonicalEmail } from '../../kit/email.ts'
 import { newId } from '../../kit/id.ts'
+import type { Mail } from '../../mail/service.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import type { DeviceStore } from '../device-store.ts'
 import type { UserRow } from '../store.ts'
+import type { WayInStore } from '../way-in-store.ts'
 import type { Codes, GivenCode } from './codes.ts'
 import type { LinkedIdentity } from './model.ts'
 import type { IdentityProviderSettings } from './settings.ts'
@@ -18,9 +21,11 @@ import { type IdentityProviderStore, type LinkedIdentityRow, maxLinkedIdentities
 
 type Dependencies = {
   store: IdentityProviderStore
+  waysIn: WayInStore
   codes: Codes
   providers: readonly IdentityProviderSettings[]
   notices: Pick<DeviceStore, 'addNotice'>
+  mail: Pick<Mail, 'enqueue'>
   changes: Changes
   verified: ProviderSignInDependencies['lifecycle']['verified']
   clock: Clock
@@ -36,9 +41,11 @@ type Dependencies = {
  */
 export const createLinkedIdentities = ({
   store,
+  waysIn,
   codes,
   providers,
   notices,
+  mail,
   changes,
   verified,
   clock,
@@ -62,20 +69,19 @@ export const createLinkedIdentities = ({
     return user
   }
 
-  const notify = (
+  /** Sends a mail for each change, as for factors: of two in one day the second may be that of a thief. */
+  const notify = async (
     tx: TransactionSql,
     userId: string,
     kind: 'identity_linked' | 'identity_unlinked',
-    provider: string,
-  ) =>
-    notices.addNotice(
-      tx,
-      { userId, kind, details: { provider: names.get(provider) ?? provider } },
-      new Date(clock.now()),
-    )
-
-  /** Whether people can still sign in with a row: its provider is configured. */
-  const isUsable = ({ provider_id }: LinkedIdentityRow) => names.has(provider_id)
+    providerId: string,
+  ): Promise<void> => {
+    const at = clock.now()
+    const provider = names.get(providerId) ?? providerId
+    await notices.addNotice(tx, { userId, kind, details: { provider } }, new Date(at))
+    const change = `sign-in with ${provider} was ${kind === 'identity_linked' ? 'added' : 'removed'}`
+    await mail.enqueue(tx, { template: 'factor_changed', parameters: { time: timeText(at), change }, to: { userId } })
+  }
 
   return {
     list: async (context: RequestContext, caller: Caller) => ({
@@ -132,13 +138,10 @@ export const createLinkedIdentities = ({
         context.deadline,
         async (tx) => {
           const user = await lockOwn(tx, caller)
-          const linked = await store.listOf(tx, user.id)
-          const found = linked.find((each) => each.id === id)
+          const found = (await store.listOf(tx, user.id)).find((each) => each.id === id)
           if (found === undefined) throw new Fault('linked_identity.not_found')
-          const others = linked.filter((each) => each.id !== id && isUsable(each))
-          const hasOther = user.password_hash !== null || others.length > 0 || (await store.hasPasskey(tx, user.id))
-          if (!hasOther) throw new Fault('linked_identity.last_way_in')
           await store.unlink(tx, user.id, id)
+          if (!(await waysIn.exists(tx, user.id))) throw new Fault('linked_identity.last_way_in')
           await notify(tx, user.id, 'identity_unlinked', found.provider_id)
           return found
         },

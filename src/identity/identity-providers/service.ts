@@ -1,5 +1,7 @@
+import type { Mail } from '../../mail/service.ts'
 import type { Secrets } from '../../platform/secrets.ts'
 import type { DeviceStore } from '../device-store.ts'
+import type { WayInStore } from '../way-in-store.ts'
 import { createCodes } from './codes.ts'
 import { createLinkedIdentities } from './linked-identities.ts'
 import type { ProviderClient } from './provider-clients.ts'
@@ -12,13 +14,16 @@ type Dependencies = Omit<ProviderSignInDependencies, 'codes'> & {
   clients: ReadonlyMap<string, ProviderClient>
   secrets: Secrets
   notices: Pick<DeviceStore, 'addNotice'>
+  waysIn: WayInStore
+  mail: Pick<Mail, 'enqueue'>
   returnTo: readonly string[]
   publicUrl: string | undefined
 }
 
 /** Signing in with identity providers, and the identities that are linked to accounts. */
 export const createIdentityProviders = (dependencies: Dependencies) => {
-  const { clients, secrets, returnTo, publicUrl, store, changes, notices, lifecycle, clock, record } = dependencies
+  const { clients, secrets, returnTo, publicUrl, store, waysIn, changes, notices, mail, lifecycle, clock, record } =
+    dependencies
   const codes = createCodes({ store, secrets, clock })
   const states = createSignInStates(secrets, clock)
   const { prepare, start, startWithTicket, finish, list } = createRoundTrips({
@@ -40,7 +45,18 @@ export const createIdentityProviders = (dependencies: Dependencies) => {
     prepare,
     signIn: createProviderSignIn({ ...dependencies, codes }),
     reauthenticate: createProviderReauthentication({ ...dependencies, codes }),
-    linked: createLinkedIdentities({ store, codes, providers, notices, changes, verified, clock, record }),
+    linked: createLinkedIdentities({
+      store,
+      waysIn,
+      codes,
+      providers,
+      notices,
+      mail,
+      changes,
+      verified,
+      clock,
+      record,
+    }),
 
     /** For an account that is closed. */
     forget: store.unlinkAll,

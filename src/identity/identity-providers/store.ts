@@ -133,12 +133,6 @@ export const createIdentityProviderStore = (sql: Sql, batch: Sql) => ({
     select id, user_id, provider_id, issuer, subject, email, created_at, last_used_at
       from linked_identities where user_id = ${userId} order by id limit ${maxLinkedIdentities + 1}`,
 
-  /** Whether an account has a passkey, with which its owner signs in. Call it with the account locked. */
-  hasPasskey: async (tx: TransactionSql, userId: string): Promise<boolean> => {
-    const { count } = await tx`select from passkeys where user_id = ${userId} limit 1`
-    return count > 0
-  },
-
   unlink: async (tx: TransactionSql, userId: string, id: string): Promise<void> => {
     await tx`delete from linked_identities where id = ${id} and user_id = ${userId}`
   },
