@@ -96,8 +96,8 @@ export const isHopeless = (error: unknown): boolean =>
  *
  * Guarantee: a mail is enqueued in the transaction of the change that causes it, and is sent if and only if that is committed: at
  * least once, with the same Message-ID each time, and tried for up to a day. Address and parameters are sealed in the queue, so a
- * copy of the database holds no link. No address gets more than 5 mails of a kind in an hour, or 20 notices. A notice of a change goes
- * to a former address too, while the change of the address can be undone from there.
+ * copy of the database holds no link. No address gets more than 5 mails of a kind in an hour, or 20 notices. A notice of a
+ * change goes to a former address too, while the change of the address can be undone from there.
  *
  * Degrades: where no SMTP_URL is set `require` throws `mail.not_configured`, and `enqueue` does nothing. While the server cannot be
  * reached mails wait, and `isWorking` is false.

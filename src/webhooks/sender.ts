@@ -22,11 +22,12 @@ const closingMs = 2_000
 /**
  * Sends events to webhooks.
  *
- * Guarantee: an event that was committed with its change is sent to each webhook that wanted it, at least once, until a
- * response of 2xx or for 24 hours; any instance sends. Within one webhook, events of one resource are sent in order, each once the
- * one before it has been answered or given up; other resources go on meanwhile. A webhook has at most 4 requests under way on an
- * instance, a team 4 with all its webhooks, and a host 8: so a slow receiver holds up no others, and many webhooks flood no host. An event about access is sent no sooner than 1.25 leases after it was
- * seen to be committed: a receiver that asks about the access then gets an answer on the new facts.
+ * Guarantee: an event that was committed with its change is sent to each webhook that wanted it, at least once, until a response
+ * of 2xx or for 24 hours; any instance sends. Within one webhook, events of one resource are sent in order, each once the one
+ * before it has been answered or given up; other resources go on meanwhile. A webhook has at most 4 requests under way on an
+ * instance, a team 4 with all its webhooks, and a host 8: so a slow receiver holds up no others, and many webhooks flood no
+ * host. An event about access is sent no sooner than 1.25 leases after it was seen to be committed: a receiver that asks about
+ * the access then gets an answer on the new facts.
  *
  * Pauses between attempts double from 5 seconds up to an hour, and are longer where Retry-After says so. After 5 failures in a
  * row a webhook is probed by one request at a time, at most every 5 minutes; when one succeeds, everything that waits for it is

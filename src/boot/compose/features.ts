@@ -296,6 +296,12 @@ const composeGenerations = (
 
 type GenerationParts = ReturnType<typeof composeGenerations>
 
+const composeWaysIn = ({ config }: Infrastructure): WayInStore =>
+  createWayInStore({
+    issuers: config.identityProviders.map(({ issuer }) => issuer),
+    passkeys: config.passkeys !== undefined,
+  })
+
 const composeFactors = (
   { config, database, secrets }: Infrastructure,
   operators: Shared['operators'],
@@ -339,10 +345,7 @@ const composeAccounts = (
   const signInStore = createSignInStore(database.auth, database.batch)
   const hashOf = createAccountHash(keyedHash, 'sign-in-failures')
   const recoveryStore = createRecoveryStore(database.batch)
-  const waysIn = createWayInStore({
-    issuers: config.identityProviders.map(({ issuer }) => issuer),
-    passkeys: config.passkeys !== undefined,
-  })
+  const waysIn = composeWaysIn(infrastructure)
   const identity = createIdentity({
     store: identityStore,
     profiles: createProfiles({ facts }),

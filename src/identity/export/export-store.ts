@@ -32,22 +32,75 @@ export async function* pagesOf<R extends ExportedRow>(
   }
 }
 
+type Part = (select: (userId: string, after: string) => Fragment) => (userId: string) => ReadPage<ExportedRow>
+
+/** How the person signs in, and where. */
+const createSignInParts = (sql: Sql, part: Part) => ({
+  former_addresses: part(
+    (userId, after) => sql`
+    select id, content from (
+      select md5(email)::uuid as id, jsonb_build_object('email', email, 'expires_at', expires_at) as content
+        from former_addresses where user_id = ${userId}) f
+     where id > ${after}`,
+  ),
+  sessions: part(
+    (userId, after) => sql`
+    select id, jsonb_build_object('id', id, 'user_agent', user_agent, 'address', address, 'created_at', created_at,
+             'last_seen_at', last_seen_at, 'expires_at', least(idle_expires_at, expires_at), 'ended_at', ended_at,
+             'end_reason', end_reason) as content
+      from sessions where user_id = ${userId} and id > ${after}`,
+  ),
+  linked_identities: part(
+    (userId, after) => sql`
+    select id, jsonb_build_object('id', id, 'provider_id', provider_id, 'issuer', issuer, 'subject', subject, 'email', email,
+             'created_at', created_at, 'last_used_at', last_used_at) as content
+      from linked_identities where user_id = ${userId} and id > ${after}`,
+  ),
+  known_devices: part(
+    (userId, after) => sql`
+    select id, content from (
+      select encode(substring(token_hash for 16), 'hex')::uuid as id,
+             jsonb_build_object('session_id', session_id, 'created_at', created_at, 'last_used_at', last_used_at,
+               'expires_at', expires_at) as content
+        from known_devices where user_id = ${userId}) d
+     where id > ${after}`,
+  ),
+  authenticator_apps: part(
+    (userId, after) => sql`
+    select user_id as id, jsonb_build_object('created_at', created_at, 'confirmed_at', confirmed_at) as content
+      from totp_factors where user_id = ${userId} and user_id > ${after}`,
+  ),
+  recovery_codes: part(
+    (userId, after) => sql`
+    select user_id as id, jsonb_build_object('left', count(*), 'created_at', min(created_at)) as content
+      from recovery_codes where user_id = ${userId} and user_id > ${after} group by user_id`,
+  ),
+  passkeys: part(
+    (userId, after) => sql`
+    select id, jsonb_build_object('id', id, 'name', name, 'synced', backed_up, 'created_at', created_at,
+             'last_used_at', last_used_at) as content
+      from passkeys where user_id = ${userId} and id > ${after}`,
+  ),
+  notices: part(
+    (userId, after) => sql`
+    select id, jsonb_build_object('kind', kind, 'created_at', created_at, 'details', details, 'sent_at', sent_at) as content
+      from notices where user_id = ${userId} and id > ${after}`,
+  ),
+})
+
 /**
  * What the database holds about a person and by that person. Never hashes, tokens or keys. Other people occur by the ids that the
  * person could see.
  *
- * Left out are tokens of links and of sign-ins (`one_time_tokens`, `refresh_tokens`,
- * `identity_provider_sign_ins`), which are hashes; mails and requests that wait to be sent (`outbound_tasks`), which are sealed and gone
- * within a day; responses to repeated requests (`idempotency_keys`), which are those of the rows here; counts of failed sign-ins, which
- * others make; and rights and figures that the program computes from the rows here.
+ * Left out are tokens of links and of sign-ins (`one_time_tokens`, `refresh_tokens`, `identity_provider_sign_ins`), which are
+ * hashes; mails and requests that wait to be sent (`outbound_tasks`), which are sealed and gone within a day; responses to
+ * repeated requests (`idempotency_keys`), which are those of the rows here; counts of failed sign-ins, which others make; and
+ * rights and figures that the program computes from the rows here.
  */
 export const createExportStore = (sql: Sql) => {
   /** Each statement selects `id` and `content`, has a condition on the id, and is ordered by it. */
-  const part =
-    (select: (userId: string, after: string) => Fragment) =>
-    (userId: string): ReadPage<ExportedRow> =>
-    (deadline, after) =>
-      deadline.run(sql<ExportedRow[]>`${select(userId, after)} order by id limit ${pageSize}`)
+  const part: Part = (select) => (userId) => (deadline, after) =>
+    deadline.run(sql<ExportedRow[]>`${select(userId, after)} order by id limit ${pageSize}`)
 
   return {
     /** By the name of the file in the archive. */
@@ -59,56 +112,7 @@ export const createExportStore = (sql: Sql) => {
                  'updated_at', updated_at) as content
           from users where id = ${userId} and id > ${after}`,
       ),
-      former_addresses: part(
-        (userId, after) => sql`
-        select id, content from (
-          select md5(email)::uuid as id, jsonb_build_object('email', email, 'expires_at', expires_at) as content
-            from former_addresses where user_id = ${userId}) f
-         where id > ${after}`,
-      ),
-      sessions: part(
-        (userId, after) => sql`
-        select id, jsonb_build_object('id', id, 'user_agent', user_agent, 'address', address, 'created_at', created_at,
-                 'last_seen_at', last_seen_at, 'expires_at', least(idle_expires_at, expires_at), 'ended_at', ended_at,
-                 'end_reason', end_reason) as content
-          from sessions where user_id = ${userId} and id > ${after}`,
-      ),
-      linked_identities: part(
-        (userId, after) => sql`
-        select id, jsonb_build_object('id', id, 'provider_id', provider_id, 'issuer', issuer, 'subject', subject, 'email', email,
-                 'created_at', created_at, 'last_used_at', last_used_at) as content
-          from linked_identities where user_id = ${userId} and id > ${after}`,
-      ),
-      known_devices: part(
-        (userId, after) => sql`
-        select id, content from (
-          select encode(substring(token_hash for 16), 'hex')::uuid as id,
-                 jsonb_build_object('session_id', session_id, 'created_at', created_at, 'last_used_at', last_used_at,
-                   'expires_at', expires_at) as content
-            from known_devices where user_id = ${userId}) d
-         where id > ${after}`,
-      ),
-      authenticator_apps: part(
-        (userId, after) => sql`
-        select user_id as id, jsonb_build_object('created_at', created_at, 'confirmed_at', confirmed_at) as content
-          from totp_factors where user_id = ${userId} and user_id > ${after}`,
-      ),
-      recovery_codes: part(
-        (userId, after) => sql`
-        select user_id as id, jsonb_build_object('left', count(*), 'created_at', min(created_at)) as content
-          from recovery_codes where user_id = ${userId} and user_id > ${after} group by user_id`,
-      ),
-      passkeys: part(
-        (userId, after) => sql`
-        select id, jsonb_build_object('id', id, 'name', name, 'synced', backed_up, 'created_at', created_at,
-                 'last_used_at', last_used_at) as content
-          from passkeys where user_id = ${userId} and id > ${after}`,
-      ),
-      notices: part(
-        (userId, after) => sql`
-        select id, jsonb_build_object('kind', kind, 'created_at', created_at, 'details', details, 'sent_at', sent_at) as content
-          from notices where user_id = ${userId} and id > ${after}`,
-      ),
+      ...createSignInParts(sql, part),
       teams: part(
         (userId, after) => sql`
         select t.id, jsonb_build_object('id', t.id, 'name', t.name, 'role', m.role, 'joined_at', m.joined_at) as content

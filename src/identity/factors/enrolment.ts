@@ -43,9 +43,9 @@ type Dependencies = {
  * sensitive changes. Access through teams that require a second factor begins with the first factor and ends with the last one, at
  * once. The owner gets notice of each change. Recovery codes exist only beside a factor.
  *
- * Where mails are configured a factor is added only once the address is verified: `identity.email_not_verified`. Otherwise a person who
- * registered an account under the address of another one could add a passkey, and keep it as a way in after the owner of the address
- * has set a new password.
+ * Where mails are configured a factor is added only once the address is verified: `identity.email_not_verified`. Otherwise a person
+ * who registered under the address of another one could add a passkey, and keep it as a way in after the owner of the address has
+ * set a new password.
  */
 export const createEnrolment = (dependencies: Dependencies) => {
   const { store, users, operators, changes, clock, record } = dependencies
