@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { availableParallelism, cpus, loadavg } from 'node:os'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compareReports } from './compare.ts'
 import { sendLoad } from './load/send.ts'
@@ -9,6 +10,7 @@ import { scenarios } from './scenarios/all.ts'
 import { endAll } from './servers.ts'
 
 const usage = `bun run bench [SCENARIO...] [--seconds 3] [--json FILE]
+bun run bench beside --beside FOLDER [--set NAME=VALUE...]
 bun run bench --compare A.json B.json
 
 Scenarios: ${Object.keys(scenarios).join(', ')}. Default: all of them, about an hour.
@@ -16,7 +18,8 @@ Scenarios: ${Object.keys(scenarios).join(', ')}. Default: all of them, about an 
 Measures this machine against itself: only figures of one run may be compared. Set DATABASE_URL to use a Postgres of
 your own (the databases made there are dropped again); without it the embedded one is started in a temporary directory.
 --seconds is how long one measurement takes. --json adds the results to the file, and replaces those of the same scenario.
---only NAME[,NAME] says the scenarios too. Ends with 1 when a request failed, an answer was stale or a target was missed.`
+--only NAME[,NAME] says the scenarios too. --beside names another checkout of Velro, installed, for the scenario beside; --set
+sets an environment variable of this side. Ends with 1 when a request failed, an answer was stale or a target was missed.`
 
 class Misused extends Error {
   override readonly name = 'Misused'
@@ -28,6 +31,8 @@ const parseFlags = () => {
     seconds: text,
     only: text,
     json: text,
+    beside: text,
+    set: { ...text, multiple: true },
     compare: { type: 'boolean' },
     help: { type: 'boolean' },
   } as const
@@ -44,7 +49,13 @@ const parseFlags = () => {
     for (const name of named) {
       if (!Object.hasOwn(scenarios, name)) throw new TypeError(`There is no scenario "${name}"`)
     }
-    return { seconds, named: named.length > 0 ? named : Object.keys(scenarios), json: values.json }
+    const settings = Object.fromEntries((values.set ?? []).map((each) => each.split(/=(.*)/s, 2)))
+    return {
+      seconds,
+      named: named.length > 0 ? named : Object.keys(scenarios),
+      json: values.json,
+      ...(values.beside !== undefined && { other: { folder: resolve(values.beside), settings } }),
+    }
   } catch (error) {
     throw new Misused(`${error instanceof Error ? error.message : error}\n\n${usage}`)
   }
@@ -74,7 +85,7 @@ const main = async (): Promise<boolean> => {
     process.stdout.write(compareReports(await readReport(one), await readReport(other)))
     return true
   }
-  const { seconds, named, json } = flags
+  const { seconds, named, json, other } = flags
   let good = true
   for (const scenario of named) {
     const measure = scenarios[scenario]
@@ -83,7 +94,7 @@ const main = async (): Promise<boolean> => {
     try {
       const send = (load: Parameters<typeof sendLoad>[0] | Omit<Parameters<typeof sendLoad>[0], 'seconds'>) =>
         sendLoad({ seconds, ...load })
-      const result = { scenario, ...(await measure({ seconds, send })) }
+      const result = { scenario, ...(await measure({ seconds, send, ...(other !== undefined && { other }) })) }
       process.stdout.write(toText(result))
       if (json !== undefined) await save(json, result, seconds, loadAverage)
       good &&= isGood(result)

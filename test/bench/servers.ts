@@ -50,13 +50,13 @@ const isReady = (url: string): Promise<boolean> =>
     () => false,
   )
 
-/** Starts a file of this repository under Bun and waits for `GET /ready`. It sees none of our environment but this. */
-export const startServer = async (file: string, env: Environment): Promise<Server> => {
+/** Starts a file of a checkout under Bun and waits for `GET /ready`. It sees none of our environment but this. */
+export const startServer = async (file: string, env: Environment, folder = root): Promise<Server> => {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
   const startedMs = performance.now()
   const child = Bun.spawn([process.execPath, file], {
-    cwd: root,
+    cwd: folder,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], HOST: '127.0.0.1', PORT: String(port), ...env },
     stdout: 'pipe',
     stderr: 'inherit',
@@ -90,6 +90,10 @@ const velroEnvironment = {
 
 export const startVelro = (database: Environment): Promise<Server> =>
   startServer('src/main.ts', { ...velroEnvironment, ...database })
+
+/** Velro as another checkout has it. */
+export const startVelroIn = (folder: string, database: Environment): Promise<Server> =>
+  startServer('src/main.ts', { ...velroEnvironment, ...database }, folder)
 
 /** Velro that renders pictures on request. */
 export const startVelroWithPictures = (database: Environment): Promise<Server> =>

@@ -1,3 +1,4 @@
+import { beside } from './beside.ts'
 import { burst, burstAtStart } from './burst.ts'
 import { changes } from './changes.ts'
 import { check } from './check.ts'
@@ -48,4 +49,5 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   'warm-up': warmUp,
   renders,
   start,
+  beside,
 }
