@@ -847,11 +847,12 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second)
-           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second)));
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second, a.allowed_networks)
+           is distinct from
+           (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second, b.allowed_networks)));
   return null;
 end $function$;
-comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation or expiry changed.';
+comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation, expiry, limit or networks changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_sessions()
  RETURNS trigger
@@ -861,12 +862,14 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at))
+     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at),
+            a.country, a.earlier_countries, a.network_hash, a.browser, a.platform, a.seen_country, a.seen_at)
            is distinct from
-           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at))));
+           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at),
+            b.country, b.earlier_countries, b.network_hash, b.browser, b.platform, b.seen_country, b.seen_at)));
   return null;
 end $function$;
-comment on function note_changed_sessions() is 'Records session:<id> for each session whose user, end, expiry or time of authentication changed.';
+comment on function note_changed_sessions() is 'Records session:<id> for each session whose user, end, expiry, time of authentication or origin changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_users()
  RETURNS trigger
@@ -2591,8 +2594,10 @@ create table service_keys (
   last_used_at timestamp with time zone,
   revoked_at timestamp with time zone,
   limit_per_second integer,
+  allowed_networks text[],
   constraint service_keys_pkey PRIMARY KEY (id),
   constraint service_keys_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
+  constraint service_keys__allowed_networks CHECK (((cardinality(allowed_networks) >= 1) AND (cardinality(allowed_networks) <= 32))),
   constraint service_keys__has_scopes CHECK ((cardinality(scopes) > 0)),
   constraint service_keys__limit_per_second_range CHECK (((limit_per_second >= 1) AND (limit_per_second <= 1000000))),
   constraint service_keys__name_length CHECK (((length(name) >= 1) AND (length(name) <= 200))),
@@ -2604,6 +2609,7 @@ CREATE TRIGGER touched_by_update AFTER UPDATE ON public.service_keys REFERENCING
 comment on table service_keys is 'API keys of services.';
 comment on column service_keys.secret_hash is 'SHA-256 of the 32 random bytes in the key. The bytes themselves are not stored.';
 comment on column service_keys.limit_per_second is 'Requests per second with this key; null: no limit.';
+comment on column service_keys.allowed_networks is 'Addresses and ranges from which the key may be used, in CIDR notation. Null: from any.';
 
 create table sessions (
   id uuid not null,
@@ -2617,6 +2623,13 @@ create table sessions (
   ended_at timestamp with time zone,
   end_reason text,
   authenticated_at timestamp with time zone,
+  country text,
+  earlier_countries text[],
+  network_hash bytea,
+  browser text,
+  platform text,
+  seen_country text,
+  seen_at timestamp with time zone,
   constraint sessions_pkey PRIMARY KEY (id),
   constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
   constraint sessions__end_reason CHECK ((end_reason = ANY (ARRAY['logout'::text, 'logout_all'::text, 'ended_by_user'::text, 'ended_by_operator'::text, 'password_changed'::text, 'password_reset'::text, 'refresh_reused'::text, 'account_closed'::text, 'suspended'::text, 'replaced'::text]))),
@@ -2635,6 +2648,13 @@ comment on column sessions.idle_expires_at is 'When the session ends unless a re
 comment on column sessions.expires_at is 'When the session ends at the latest.';
 comment on column sessions.ended_at is 'When the session was ended before its expiry, for end_reason.';
 comment on column sessions.authenticated_at is 'When its person last authenticated again, as sensitive changes require. Null: not since it was opened.';
+comment on column sessions.country is 'Where the session was opened (ISO 3166-1). Null: not known.';
+comment on column sessions.earlier_countries is 'Where its person authenticated in the sessions that it replaced, the latest first. Null: in none.';
+comment on column sessions.network_hash is 'Keyed hash of the network in which the session was opened. Null: not known.';
+comment on column sessions.browser is 'The browser that opened the session, as its User-Agent names it. Null: not named.';
+comment on column sessions.platform is 'The operating system of that browser. Null: not named.';
+comment on column sessions.seen_country is 'Where the session was opened or last refreshed its tokens. Null: not known.';
+comment on column sessions.seen_at is 'When that was. Null: the session was opened before this was recorded.';
 
 create table share_links (
   id uuid not null,

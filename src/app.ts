@@ -56,6 +56,7 @@ const allowedMethods = (app: AnyElysia, path: string): string | undefined => {
 /** Whether the request carried a token, a key, a link or a ticket that is not valid. */
 const isInvalidCredential = ({ code }: Fault, { authorization, byCookie }: RequestContext): boolean =>
   code === 'media.link_refused' ||
+  code === 'service_key.expired' ||
   code === 'generation.stream_ticket_refused' ||
   (code === 'identity.not_signed_in' && (authorization !== null || byCookie === true))
 
@@ -98,6 +99,9 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
       authorization,
       byCookie: false,
       setCookies: undefined,
+      request,
+      addressOf: addresses.of,
+      contextFinding: undefined,
       addressForLimits: addresses.forLimits,
       rateLimit: undefined,
       limitedAs: undefined,

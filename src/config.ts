@@ -58,6 +58,14 @@ export type Config = {
   readonly trustedProxies: readonly string[]
   /** Monitor: budgets are counted and logged, and nothing is refused. Off: budgets are not counted. */
   readonly limits: LimitMode
+  /** Monitor: requests are compared with the sessions that they carry, and nothing is refused. Off: they are not compared. */
+  readonly securityContext: SecurityContextMode
+  /** The percentage of users for whom `enforce` refuses; the others are monitored. */
+  readonly securityContextRollout: number
+  /** Databases in the mmdb format. Undefined: the one that is installed with Velro. */
+  readonly geoipCountryFile: string | undefined
+  /** Undefined: networks are ranges of addresses, and not autonomous systems. */
+  readonly geoipSystemFile: string | undefined
   /** Budgets and quotas, by plan. */
   readonly policy: Policy
   /** Directory of the media objects, used when `s3` is undefined. */
@@ -148,6 +156,9 @@ export type SameSite = (typeof sameSites)[number]
 
 export const limitModes = ['on', 'monitor', 'off'] as const
 export type LimitMode = (typeof limitModes)[number]
+
+export const securityContextModes = ['off', 'monitor', 'enforce'] as const
+export type SecurityContextMode = (typeof securityContextModes)[number]
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
@@ -499,6 +510,10 @@ export const parseConfig = (env: Environment): Config => {
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),
+    securityContext: oneOf('SECURITY_CONTEXT', securityContextModes, 'monitor'),
+    securityContextRollout: integer('SECURITY_CONTEXT_ROLLOUT', 100, 0, 100),
+    geoipCountryFile: text('GEOIP_COUNTRY_DB'),
+    geoipSystemFile: text('GEOIP_ASN_DB'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
     passwordMinLength: integer('PASSWORD_MIN_LENGTH', 8, 8, 64),
     passwordWords: list('PASSWORD_WORDS', isPasswordWord, 'a word of 3 to 64 characters'),

@@ -249,9 +249,16 @@ export const catalogue = {
   },
   'session.reauthentication_required': {
     status: 401,
-    message:
-      'This change requires that you signed in or authenticated again within the last {max_age_seconds} seconds; see POST /api/v1/auth/reauthenticate',
-    extensions: { max_age_seconds: 'How long after an authentication such a change is accepted, in seconds' },
+    message: 'You must sign in, or authenticate again with POST /api/v1/auth/reauthenticate; `reason` says why',
+    extensions: {
+      max_age_seconds:
+        'How long after an authentication such a request is accepted, in seconds; 0: once you have authenticated from where you are now',
+      reason: {
+        text: 'one',
+        description:
+          '`age`: you last signed in or authenticated again more than `max_age_seconds` ago. `context`: the request comes from another place or another device than its session was opened with',
+      },
+    },
   },
   'session.not_found': { status: 404, message: 'The session does not exist or has ended' },
 
@@ -306,6 +313,11 @@ export const catalogue = {
   },
   'service_key.not_found': { status: 404, message: 'The service key does not exist' },
   'service_key.scope_missing': { status: 403, message: 'This service key lacks the scope that this route requires' },
+  'service_key.expired': { status: 401, message: 'This service key has expired' },
+  'service_key.network_refused': {
+    status: 403,
+    message: 'This service key may be used only from its allowed networks, and the request comes from another one',
+  },
   'service_key.user_not_active': {
     status: 403,
     message:

@@ -42,6 +42,7 @@ const floors: Readonly<Record<string, number>> = {
   'http/docs-routes.ts': 7,
   'http/health-routes.ts': 7,
   'access/': 4,
+  'security-context/': 4.1,
   'idempotency/': 4,
   'outbound/': 4.2,
   'mail/': 4.3,

@@ -33,13 +33,15 @@ create or replace function note_changed_sessions() returns trigger language plpg
 begin
   perform note_touched((
     select string_agg(concat('session:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at))
+     where (a.user_id, a.ended_at is null, least(a.idle_expires_at, a.expires_at), coalesce(a.authenticated_at, a.created_at),
+            a.country, a.earlier_countries, a.network_hash, a.browser, a.platform, a.seen_country, a.seen_at)
            is distinct from
-           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at))));
+           (b.user_id, b.ended_at is null, least(b.idle_expires_at, b.expires_at), coalesce(b.authenticated_at, b.created_at),
+            b.country, b.earlier_countries, b.network_hash, b.browser, b.platform, b.seen_country, b.seen_at)));
   return null;
 end $$;
 comment on function note_changed_sessions() is
-  'Records session:<id> for each session whose user, end, expiry or time of authentication changed.';
+  'Records session:<id> for each session whose user, end, expiry, time of authentication or origin changed.';
 
 create or replace function note_removed_sessions() returns trigger language plpgsql set search_path from current as $$
 begin
@@ -88,12 +90,13 @@ create or replace function note_changed_service_keys() returns trigger language 
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second)
-           is distinct from (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second)));
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second, a.allowed_networks)
+           is distinct from
+           (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second, b.allowed_networks)));
   return null;
 end $$;
 comment on function note_changed_service_keys() is
-  'Records service_key:<id> for each key whose secret, scopes, revocation or expiry changed.';
+  'Records service_key:<id> for each key whose secret, scopes, revocation, expiry, limit or networks changed.';
 
 create or replace function note_changed_flags() returns trigger language plpgsql set search_path from current as $$
 begin

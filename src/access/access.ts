@@ -40,10 +40,15 @@ export type Access = {
   /** As `authenticate`, from memory alone: undefined where memory lacks session or account. */
   authenticateFromMemory(claims: Claims): Caller | undefined
   /**
-   * The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope. Undefined: no scope
-   * is needed.
+   * The service of a key; 401 where the key is unknown, revoked or expired, 403 where it lacks the scope, or may not be used from
+   * the address. `scope` undefined: no scope is needed. The address is read only for a key that has allowed networks.
    */
-  authenticateService(key: PresentedKey, scope: Scope | undefined, deadline: Deadline): MaybePromise<Service>
+  authenticateService(
+    key: PresentedKey,
+    scope: Scope | undefined,
+    deadline: Deadline,
+    addressOf: () => string,
+  ): MaybePromise<Service>
   /**
    * A user for whom a service acts, as a caller; 403 where there is no active account with this id, or its user could not sign in
    * because the e-mail address is not verified. The rights are those of the user. `resources` as for `authenticate`.
@@ -135,8 +140,9 @@ export const createAccess = ({
     if (account === undefined || session === undefined || !isSignedIn(claims, principal, clock.now())) {
       throw new Fault('identity.not_signed_in', { detail: { sessionId } })
     }
-    const { authenticatedAtMs } = session
-    return { userId, sessionId, role: account.role, plan: account.plan, limits: account.limits, authenticatedAtMs }
+    const { role, plan, limits } = account
+    const { authenticatedAtMs, origin } = session
+    return { userId, sessionId, role, plan, limits, authenticatedAtMs, origin }
   }
 
   const authenticateFromMemory = (claims: Claims): Caller | undefined => {
@@ -189,12 +195,13 @@ export const createAccess = ({
     authenticate: (claims, deadline, resources) =>
       authenticateFromMemory(claims) ?? loadCaller(claims, deadline, resources),
     authenticateFromMemory,
-    authenticateService: (key, scope, deadline) => {
+    authenticateService: (key, scope, deadline, addressOf) => {
       const known = factCache.peek('service_key', key.id)
-      if (known.kind !== 'miss') return requireService(key, scope, known.kind === 'hit' ? known.value : undefined)
+      if (known.kind !== 'miss')
+        return requireService(key, scope, known.kind === 'hit' ? known.value : undefined, addressOf)
       return factCache
         .gather([factQuery('service_key', key.id)], deadline)
-        .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id)))
+        .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id), addressOf))
     },
     authenticateActing: (service, userId, deadline, resources) => {
       const known = factCache.peek('account', userId)

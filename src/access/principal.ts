@@ -1,5 +1,6 @@
 import type { Plan } from '../limits/plans.ts'
 import type { AccountLimits } from '../limits/policy.ts'
+import type { SessionOrigin } from './policy/facts/session.ts'
 
 /** A person with an active session and account, or for whom a service acts. */
 export type Caller = {
@@ -12,6 +13,8 @@ export type Caller = {
   readonly limits: AccountLimits | null
   /** When the person last proved who they are in this session: signed in, or authenticated again. */
   readonly authenticatedAtMs: number
+  /** Where the session was opened; undefined where that is not known, and where a service acts. */
+  readonly origin?: SessionOrigin | undefined
   /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
   /** The service that acts for this person. */

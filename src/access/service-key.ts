@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer'
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import { Fault } from '../fault.ts'
 import { decodeBase64url, encodeBase64url } from '../kit/base64url.ts'
+import { createNetworkMatch } from '../kit/client-address.ts'
 import type { Clock } from '../kit/clock.ts'
 import { idFromBytes, idLength, idToBytes } from '../kit/id.ts'
 import { sha256 } from '../platform/secrets.ts'
@@ -49,6 +50,20 @@ export const createSecretCheck = (): ((key: PresentedKey, fact: { readonly secre
   }
 }
 
+/** Whether an address is in the allowed networks of a key. Reads the networks of each fact once. */
+export const createNetworkCheck = (): ((
+  fact: Pick<Fact['service_key'], 'allowedNetworks'>,
+  address: string,
+) => boolean) => {
+  const matches = new WeakMap<readonly string[], (address: string) => boolean>()
+  return ({ allowedNetworks }, address) => {
+    if (allowedNetworks === null) return true
+    const known = matches.get(allowedNetworks) ?? createNetworkMatch(allowedNetworks)
+    matches.set(allowedNetworks, known)
+    return known(address)
+  }
+}
+
 /** Checks services by the facts about key and user. The facts have been loaded; undefined: the id is unknown. */
 export const createServiceChecks = ({
   clock,
@@ -58,13 +73,28 @@ export const createServiceChecks = ({
   onServiceKeyUsed: (keyId: string) => void
 }) => {
   const hasRightSecret = createSecretCheck()
+  const isAllowedFrom = createNetworkCheck()
   return {
-    /** The service of a key: 401 where the key is not valid, 403 where it lacks the scope. Undefined: no scope is needed. */
-    requireService: (key: PresentedKey, scope: Scope | undefined, fact: Fact['service_key'] | undefined): Service => {
+    /**
+     * The service of a key: 401 where the key is not valid, 403 where it may not be used from the address or lacks the scope.
+     * `scope` undefined: no scope is needed. Who does not know the secret learns no reason.
+     */
+    requireService: (
+      key: PresentedKey,
+      scope: Scope | undefined,
+      fact: Fact['service_key'] | undefined,
+      addressOf: () => string,
+    ): Service => {
       const { id } = key
       // `live`: not revoked.
-      const isValid = fact?.live === true && (fact.expiresAtMs === null || fact.expiresAtMs > clock.now())
-      if (!isValid || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
+      if (fact?.live !== true || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
+      if (fact.expiresAtMs !== null && fact.expiresAtMs <= clock.now())
+        throw new Fault('service_key.expired', { detail: { keyId: id } })
+      if (fact.allowedNetworks !== null) {
+        const address = addressOf()
+        if (!isAllowedFrom(fact, address))
+          throw new Fault('service_key.network_refused', { detail: { keyId: id, address } })
+      }
       if (scope !== undefined && !fact.scopes.includes(scope))
         throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
       onServiceKeyUsed(id)

@@ -3,6 +3,7 @@ import { ConfigRefused, type S3Config } from '../config.ts'
 import { SecretMismatch } from '../identity/signing-keys.ts'
 import { describeConnectionUrl } from '../platform/connection-url.ts'
 import { PostgresTooOld } from '../platform/first-connection.ts'
+import { GeoipRefused } from '../platform/geoip.ts'
 import { MigrationRefused } from '../platform/migrate.ts'
 import { isTlsFailure } from '../platform/postgres.ts'
 import { DatabaseUnfit } from '../platform/route.ts'
@@ -161,6 +162,7 @@ export const describeStartFailure = (error: unknown, settings: StartSettings | u
       each instanceof MigrationRefused ||
       each instanceof PostgresTooOld ||
       each instanceof DatabaseUnfit ||
+      each instanceof GeoipRefused ||
       each instanceof StartFailed
     ) {
       return each.message

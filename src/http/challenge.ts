@@ -30,6 +30,7 @@ export const challengeOf = (
   if (status !== 401) return undefined
   if (code === 'session.reauthentication_required')
     return `Bearer error="insufficient_user_authentication", max_age="${extensions?.['max_age_seconds']}"`
-  const isInvalid = code === 'identity.not_signed_in' && credentialOf(context) === 'invalid'
+  const isInvalid =
+    code === 'service_key.expired' || (code === 'identity.not_signed_in' && credentialOf(context) === 'invalid')
   return isInvalid ? 'Bearer error="invalid_token"' : 'Bearer'
 }

@@ -64,6 +64,8 @@ type Documentation = {
   scope?: string
   /** Whether its method says that it changes something. Default: it does where it takes a body, or answers 201, 204 or a file. */
   changes?: true
+  /** The route is how to authenticate again, so it is open to a session that must do so because it is used from elsewhere. */
+  isWayOut?: true
   errors?: readonly FaultCode[]
   /** Default: `api`, for an open route `anonymous`. */
   budget?: CountedOn
@@ -94,6 +96,16 @@ export const budgetMember = 'x-budget'
 /** The header by which a request with a service key names the user for whom the service acts. */
 export const actingHeader = 'velro-user'
 const scopeMember = 'x-scope'
+const wayOutMember = 'x-way-out'
+/** Names the routes that require a recent authentication. */
+export const recentMember = 'x-recent-authentication'
+
+/** Errors of every route that a person or a service must be known for. */
+const credentialErrors: readonly FaultCode[] = [
+  'identity.not_signed_in',
+  'service_key.expired',
+  'service_key.network_refused',
+]
 
 const actingParameter = (scope: string) => ({
   in: 'header' as const,
@@ -348,9 +360,11 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
     204 in success
   const hasInput = params !== undefined || query !== undefined || body !== undefined
   const security = scope === undefined ? credentials : [...credentials, 'service_key' as const]
+  const takesToken = security.includes('bearer')
   const takesCookie = !open && security.includes('cookie')
   const faults: FaultCode[] = [
-    ...(open ? [] : (['identity.not_signed_in'] as const)),
+    ...(open ? [] : credentialErrors),
+    ...(open || given.isWayOut || !takesToken ? [] : (['session.reauthentication_required'] as const)),
     ...(open || security.includes('service_key') ? [] : (['access.people_only'] as const)),
     ...(scope === undefined ? [] : [...actingErrors, 'request.invalid' as const]),
     ...(takesCookie && changes ? (['request.origin_refused'] as const) : []),
@@ -371,6 +385,8 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
       tags,
       [budgetMember]: budget,
       ...(scope !== undefined && { [scopeMember]: scope }),
+      ...(given.isWayOut && { [wayOutMember]: true }),
+      ...(!open && errors.includes('session.reauthentication_required') && { [recentMember]: true }),
       security: open ? [] : security.map((scheme) => ({ [scheme]: [] })),
       parameters: [
         ...describeParameters('path', params),
@@ -402,6 +418,10 @@ export const budgetOfRoute = (detail: unknown): CountedOn | undefined =>
 /** The scope with which a service may call a route for a user, by its description; undefined where it may not. */
 export const scopeOfRoute = (detail: unknown): string | undefined =>
   (detail as { [scopeMember]?: string } | undefined)?.[scopeMember]
+/** Whether a route is how to authenticate again, by its description. */
+export const isWayOutOfRoute = (detail: unknown): boolean =>
+  (detail as { [wayOutMember]?: true } | undefined)?.[wayOutMember] === true
+
 /** Whether a route looks at the cookie of a session, by its description. */
 export const takesCookies = (detail: unknown): boolean => {
   const { security } = (detail ?? {}) as { security?: readonly object[] }

@@ -1,3 +1,4 @@
+import type { Finding } from '../access/policy/rules.ts'
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 
@@ -20,6 +21,12 @@ export type RequestContext = {
   byCookie?: boolean
   /** `Set-Cookie` fields of the answer, whether the request succeeds or not. */
   setCookies?: readonly string[] | undefined
+  /** The request itself, for those who read more of it than others need. */
+  readonly request: Request
+  /** The address of the client of a request. */
+  readonly addressOf: (request: Request) => string
+  /** What the layer of the security context found, once the caller is known. */
+  contextFinding?: Finding | undefined
   /** Set when the request was counted on a budget. */
   rateLimit?: RateLimitFields | undefined
   /** What limits count the client of a request as; undefined: it is not limited by address. */

@@ -127,6 +127,9 @@ export const session = closed({
   }),
   user_agent: t.String({ description: 'As the client sent it when it signed in, its first 512 characters' }),
   address: t.String({ description: 'From which the client signed in' }),
+  country: t.Union([t.String({ minLength: 2, maxLength: 2 }), t.Null()], {
+    description: 'Of that address, as ISO 3166-1 names it, such as DE. Null where it is not known',
+  }),
   created_at: timestamp(),
   last_seen_at: {
     ...timestamp(),

@@ -9,6 +9,12 @@ export const noticePollMs = 5_000
 /** Older notices, of a time without mail, are no news. */
 const maxAgeMs = 86_400_000
 
+const countryNames = new Intl.DisplayNames(['en'], { type: 'region' })
+
+/** An address and the name of its country, for people, who know the country better. */
+export const withCountry = (address: string, country: string | null): string =>
+  country === null ? address : `${address} (${countryNames.of(country)})`
+
 /**
  * Sends notices as mails to the owners of accounts. Guarantee: each is enqueued once, whichever instance takes it. Without SMTP_URL
  * they stay unsent.
@@ -17,8 +23,10 @@ export const createNoticeSender = ({
   store,
   mail,
   clock,
+  countryOf,
 }: {
   store: NoticeStore
+  countryOf: (address: string) => string | null
   mail: Pick<Mail, 'enqueue' | 'isConfigured'>
   clock: Clock
 }) => {
@@ -30,7 +38,8 @@ export const createNoticeSender = ({
       case 'new_device': {
         // The client chose it, so it must not become a link.
         const device = quotable(String(details['user_agent'] ?? ''), 200) ?? 'unknown'
-        await mail.enqueue(tx, { template: kind, parameters: { time, address, device }, to })
+        const place = withCountry(address, countryOf(address))
+        await mail.enqueue(tx, { template: kind, parameters: { time, address: place, device }, to })
         return
       }
       case 'sign_in_failures': {

@@ -1,3 +1,4 @@
+import type { OriginRow } from '../access/policy/facts/session.ts'
 import type { Queryable, TransactionSql } from '../platform/postgres.ts'
 
 export type SessionRow = {
@@ -10,13 +11,14 @@ export type SessionRow = {
   idle_expires_at: Date
   expires_at: Date
   ended_at: Date | null
-}
+} & OriginRow
 
 /** A presented refresh token and its session; both rows are locked. */
 export type PresentedToken = SessionRow & { rotated_at: Date | null }
 
 export const sessionColumns = (sql: Queryable) => sql`
-  s.id, s.user_id, s.user_agent, s.address, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.ended_at`
+  s.id, s.user_id, s.user_agent, s.address, s.created_at, s.last_seen_at, s.idle_expires_at, s.expires_at, s.ended_at,
+  s.country, s.earlier_countries, s.network_hash, s.browser, s.platform, s.seen_country, s.seen_at`
 
 /** Refresh tokens, in the transaction that presents one. */
 export const refreshTokenStore = {
@@ -54,11 +56,12 @@ export const refreshTokenStore = {
     tx: TransactionSql,
     from: Uint8Array,
     to: { tokenHash: Uint8Array; accessTokenId: string },
-    session: { id: string; seenAt: Date; idleExpiresAt: Date },
+    session: { id: string; seenAt: Date; seenCountry: string | null; idleExpiresAt: Date },
   ) => {
     await tx`
       with used as (update refresh_tokens set rotated_at = ${session.seenAt} where token_hash = ${from}),
-           seen as (update sessions set last_seen_at = ${session.seenAt}, idle_expires_at = ${session.idleExpiresAt}
+           seen as (update sessions set last_seen_at = ${session.seenAt}, idle_expires_at = ${session.idleExpiresAt},
+                           seen_country = ${session.seenCountry}, seen_at = ${session.seenAt}
                      where id = ${session.id})
       insert into refresh_tokens (token_hash, session_id, issued_at, access_token_id)
       values (${to.tokenHash}, ${session.id}, ${session.seenAt}, ${to.accessTokenId})`

@@ -132,7 +132,7 @@ export const identityRoutes = (dependencies: Dependencies) => {
           summary:
             'Exchange a refresh token for a new one. A retry within 10 s gets the same response, and so does one within 5 minutes while none of the new tokens was used',
           ...authenticates,
-          errors: ['request.origin_refused', 'identity.refresh_token_invalid'],
+          errors: ['request.origin_refused', 'identity.refresh_token_invalid', 'session.reauthentication_required'],
         },
       ),
     })
@@ -143,7 +143,7 @@ export const identityRoutes = (dependencies: Dependencies) => {
         forget(context)
         return status(204, undefined)
       },
-      { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End this session', tags }) },
+      { signedIn: true, ...contract({}, { 204: noContent }, { summary: 'End this session', tags, isWayOut: true }) },
     )
     .post(
       '/logout-all',

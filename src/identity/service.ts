@@ -7,6 +7,8 @@ import type { Limits } from '../limits/limits.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { Mail, Payloads } from '../mail/service.ts'
 import type { OutboundQueue } from '../outbound/queue.ts'
+import type { ClientContexts } from '../security-context/client-contexts.ts'
+import type { Screening } from '../security-context/screening.ts'
 import type { AccountHash } from './account-hash.ts'
 import { type AccountLifecycle, createAccounts } from './accounts.ts'
 import type { DeviceTokens } from './device-tokens.ts'
@@ -57,6 +59,8 @@ type Dependencies = {
   clock: Clock
   record: RecordSecurityEvent
   maxSessions: Quotas['maxSessions']
+  contexts: ClientContexts
+  screening: Screening
   limits: Pick<Limits, 'authenticationTo'>
 }
 
@@ -78,6 +82,8 @@ export const createIdentity = ({
   clock,
   record,
   maxSessions,
+  contexts,
+  screening,
   limits,
   recoveryStore,
   oneTimeTokens,
@@ -98,6 +104,8 @@ export const createIdentity = ({
     clock,
     record,
     maxSessions,
+    contexts,
+    screening,
   })
   const protection = createSignInProtection({ store: signInStore, hashOf, deviceTokens, clock, record })
   const requests = createFlowRequests({ changes, queue: outbound, payloads, mail, limits, hashOf })

@@ -2,6 +2,7 @@ import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Static } from '../http/schema-types.ts'
 import type { PresentedCookies, SessionCookies } from '../http/session-cookies.ts'
+import { userAgentOf } from '../security-context/screening.ts'
 import type * as factorModel from './factors/model.ts'
 import type * as model from './model.ts'
 import type { Identity } from './service.ts'
@@ -16,7 +17,7 @@ type Dependencies = {
 /** Opening and refreshing sessions, whose tokens are in the response or in cookies. */
 export const createSignIns = ({ identity, addressOf, sessionCookies }: Dependencies) => {
   const deviceOf = (request: Request): Device => ({
-    userAgent: (request.headers.get('user-agent') ?? '').slice(0, 512),
+    userAgent: userAgentOf(request),
     address: addressOf(request),
   })
 
@@ -69,7 +70,7 @@ export const createSignIns = ({ identity, addressOf, sessionCookies }: Dependenc
       const token = cookies ? sessionCookies.present(request, context).refreshToken : refresh_token
       try {
         if (token === undefined) throw new Fault('identity.refresh_token_invalid')
-        const refreshed = await identity.refresh(context, token, addressOf(request))
+        const refreshed = await identity.refresh(context, token, deviceOf(request))
         return sessionCookies.deliver(context, refreshed, cookies)
       } catch (error) {
         // The browser does not send tokens again that lead nowhere.

@@ -6,6 +6,7 @@ import { newId } from '../kit/id.ts'
 import type { Quotas } from '../limits/quotas.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
+import type { ClientContexts } from '../security-context/client-contexts.ts'
 import type { AccountHash } from './account-hash.ts'
 import type { DeviceStore } from './device-store.ts'
 import type { DeviceTokens } from './device-tokens.ts'
@@ -25,6 +26,7 @@ export type OpeningDependencies = {
   tokens: SessionTokens
   clock: Clock
   maxSessions: Quotas['maxSessions']
+  contexts: Pick<ClientContexts, 'openedFrom'>
 }
 
 export type Opened = {
@@ -46,12 +48,15 @@ export const createSessionOpening = ({
   tokens,
   clock,
   maxSessions,
+  contexts,
 }: OpeningDependencies) => {
   const newSession = (user: UserRow, device: Device) => {
     const nowMs = clock.now()
     const now = new Date(nowMs)
+    const id = newId()
     const session = {
-      id: newId(),
+      ...contexts.openedFrom(id, device),
+      id,
       user_id: user.id,
       user_agent: device.userAgent,
       address: device.address,
@@ -118,7 +123,7 @@ export const createSessionOpening = ({
   const reopen = async (tx: TransactionSql, user: UserRow, device: Device, fromId: string): Promise<Reopened> => {
     const { nowMs, session, refreshToken } = newSession(user, device)
     await allInOrder([
-      () => store.insertSession(tx, session, sha256(refreshToken)),
+      () => store.insertSession(tx, session, sha256(refreshToken), fromId),
       () => devices.moveDevice(tx, user.id, fromId, session.id),
     ])
     return { sessionId: session.id, respond: () => tokens.issue(user, session.id, refreshToken, nowMs) }

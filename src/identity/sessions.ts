@@ -1,4 +1,5 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import { toSessionOrigin } from '../access/policy/facts/session.ts'
 import type { Caller } from '../access/principal.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
@@ -7,9 +8,11 @@ import { toPage } from '../kit/cursor.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import { sha256 } from '../platform/secrets.ts'
 import { namesOfUserAgent } from '../platform/user-agent.ts'
+import type { ClientContexts } from '../security-context/client-contexts.ts'
+import type { Screening } from '../security-context/screening.ts'
 import type { Session, TokenResponse } from './model.ts'
 import type { SessionRow } from './refresh-token-store.ts'
-import { createSessionOpening, type OpeningDependencies } from './session-opening.ts'
+import { createSessionOpening, type Device, type OpeningDependencies } from './session-opening.ts'
 import { decideRefresh, isLateRetry, sessionLife } from './session-rules.ts'
 import type { Successor, Successors } from './session-tokens.ts'
 import type { EndReason, IdentityStore } from './store.ts'
@@ -17,6 +20,8 @@ import { settledMs, type TokenUses } from './token-uses.ts'
 
 export type SessionDependencies = OpeningDependencies & {
   changes: Changes
+  contexts: ClientContexts
+  screening: Pick<Screening, 'require'>
   uses: Pick<TokenUses, 'flush'>
   record: RecordSecurityEvent
   pause?: (ms: number) => Promise<void>
@@ -30,6 +35,7 @@ const toSession = (row: SessionRow, currentId: string): Session => ({
   device: namesOfUserAgent(row.user_agent),
   user_agent: row.user_agent,
   address: row.address,
+  country: row.country,
   created_at: row.created_at.toISOString(),
   last_seen_at: row.last_seen_at.toISOString(),
   expires_at: new Date(Math.min(row.idle_expires_at.getTime(), row.expires_at.getTime())).toISOString(),
@@ -62,6 +68,8 @@ export const createSessions = ({
   clock,
   record,
   maxSessions,
+  contexts,
+  screening,
   pause = wait,
 }: SessionDependencies) => {
   const { open, openAnother, reopen } = createSessionOpening({
@@ -72,6 +80,7 @@ export const createSessions = ({
     tokens,
     clock,
     maxSessions,
+    contexts,
   })
 
   /** Ends all sessions but `exceptId`, and forgets all devices but the one of `deviceOf`. */
@@ -86,7 +95,11 @@ export const createSessions = ({
   }
 
   /** Locks the token and its session, decides, and rotates the token or ends the session in the same transaction. */
-  const refreshIn = async (tx: TransactionSql, context: RequestContext, token: Uint8Array, successors: Successors) => {
+  const refreshIn = async (
+    tx: TransactionSql,
+    context: RequestContext,
+    { token, successors, device }: { token: Uint8Array; successors: Successors; device: Device },
+  ) => {
     const nowMs = clock.now()
     const session = await store.lockRefreshToken(tx, sha256(token))
     if (session === undefined) return { decision: 'ended' } as const
@@ -110,9 +123,13 @@ export const createSessions = ({
     }
     const user = await store.findUser(context.deadline, session.user_id, tx)
     if (user?.status !== 'active') return { decision: 'ended' } as const
+    // Refused before anything changes: the token stays good where the session is at home.
+    const { user_id: userId, id: sessionId } = session
+    screening.require({ userId, sessionId, origin: toSessionOrigin(session) }, device, context)
     if (decision === 'rotate') {
       const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, session.expires_at.getTime()))
-      const seen = { id: session.id, seenAt: new Date(nowMs), idleExpiresAt }
+      const seenCountry = contexts.countryOf(device.address)
+      const seen = { id: session.id, seenAt: new Date(nowMs), seenCountry, idleExpiresAt }
       const issued = {
         tokenHash: sha256(successor.token),
         accessTokenId: tokens.accessTokenIdOf(successor.token, successor.by),
@@ -132,14 +149,14 @@ export const createSessions = ({
      * Exchanges a refresh token for its successor. Idempotent for 10 s after the rotation: a retry gets the same response.
      * So does a retry within 5 minutes while the tokens of that response were presented to no instance; it is decided a
      * second time after `settledMs`, when every use before it has been recorded. Any other reuse ends the session. Throws
-     * `identity.refresh_token_invalid`.
+     * `identity.refresh_token_invalid`, and `session.reauthentication_required` from elsewhere: see `createScreening`.
      */
-    refresh: async (context: RequestContext, refreshToken: string, address: string): Promise<TokenResponse> => {
+    refresh: async (context: RequestContext, refreshToken: string, device: Device): Promise<TokenResponse> => {
       const token = tokens.decodeRefreshToken(refreshToken)
       const successors = tokens.successorsOf(token)
       // Throwing inside the transaction would roll back the end of a reused session, so the fault is thrown after it.
       const decideAndCommit = () =>
-        changes.commitAndInvalidate(context.deadline, (tx) => refreshIn(tx, context, token, successors), {
+        changes.commitAndInvalidate(context.deadline, (tx) => refreshIn(tx, context, { token, successors, device }), {
           grantsOnly: true,
         })
       let outcome = await decideAndCommit()
@@ -150,7 +167,7 @@ export const createSessions = ({
       }
       if (outcome.decision === 'reused') {
         const { id: session_id, user_id } = outcome.session
-        record(context, 'session.refresh_reused', { address, user_id, session_id })
+        record(context, 'session.refresh_reused', { address: device.address, user_id, session_id })
       }
       if (outcome.decision === 'reused' || outcome.decision === 'ended')
         throw new Fault('identity.refresh_token_invalid')

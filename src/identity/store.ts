@@ -6,6 +6,7 @@ import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import { onViolation, type Queryable, type Sql, type TransactionSql } from '../platform/postgres.ts'
+import type { OpenedFrom } from '../security-context/client-contexts.ts'
 import { accountLockStore } from './account-lock-store.ts'
 import { refreshTokenStore, type SessionRow, sessionColumns } from './refresh-token-store.ts'
 import { sessionQuotaStore } from './session-quota-store.ts'
@@ -20,6 +21,16 @@ export type UserRow = AccountFact & {
   email_verified_at: Date | null
   second_factor: boolean
 }
+
+/** A session to be opened. */
+type NewSession = Omit<
+  SessionRow,
+  'ended_at' | 'seen_country' | 'seen_at' | 'earlier_countries' | 'country' | 'network_hash' | 'browser' | 'platform'
+> &
+  OpenedFrom
+
+/** Of a session that replaced others. */
+const maxEarlierCountries = 8
 
 export type EndReason =
   | 'logout'
@@ -116,12 +127,23 @@ export const createIdentityStore = (sql: Sql) => ({
     return count === 1
   },
 
-  insertSession: async (tx: TransactionSql, session: Omit<SessionRow, 'ended_at'>, tokenHash: Uint8Array) => {
+  /** `fromId` names the session that it replaces: where its person authenticated stays known. */
+  insertSession: async (
+    tx: TransactionSql,
+    session: NewSession,
+    tokenHash: Uint8Array,
+    fromId: string | null = null,
+  ) => {
     await tx`
       with session as (
-        insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
+        insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at,
+                              country, network_hash, browser, platform, seen_country, seen_at, earlier_countries)
         values (${session.id}, ${session.user_id}, ${session.user_agent}, ${session.address}, ${session.created_at},
-                ${session.last_seen_at}, ${session.idle_expires_at}, ${session.expires_at})
+                ${session.last_seen_at}, ${session.idle_expires_at}, ${session.expires_at},
+                ${session.country}, ${session.network_hash}, ${session.browser}, ${session.platform}, ${session.country},
+                ${session.created_at},
+                (select (array_remove(array_prepend(f.country, array_remove(f.earlier_countries, f.country)), null))[:${maxEarlierCountries}]
+                   from sessions f where f.id = ${fromId}))
         returning id
       )
       insert into refresh_tokens (token_hash, session_id, issued_at)

@@ -19,6 +19,13 @@ export const isAddressRange = (text: string): boolean => {
   }
 }
 
+/** The canonical text of an address or a range that `isAddressRange` accepts. The bits after the prefix are zero. */
+export const canonicalRange = (text: string): string => {
+  if (!text.includes('/')) return canonicalAddress(text)
+  const [address, bits] = ipaddr.parseCIDR(text)
+  return networkOf(address.toString(), { v4: bits, v6: bits })
+}
+
 /** True for a number of proxies, from 1 to 16. */
 export const isHopCount = (text: string): boolean =>
   /^\d{1,2}$/.test(text) && Number(text) >= 1 && Number(text) <= maxHops
@@ -33,16 +40,19 @@ const toRange = (text: string): Range => {
 export const toTrustedProxies = (items: readonly string[]): TrustedProxies => {
   const [first] = items
   if (first !== undefined && isHopCount(first)) return { hops: Number(first) }
+  return { isTrusted: createNetworkMatch(items) }
+}
+
+/** Whether a canonical address is one of these addresses, or in one of these ranges. */
+export const createNetworkMatch = (items: readonly string[]): ((address: string) => boolean) => {
   const addresses = new Set(items.filter((item) => !item.includes('/')).map(canonicalAddress))
   const ranges = items.filter((item) => item.includes('/')).map(toRange)
-  if (ranges.length === 0) return { isTrusted: (address) => addresses.has(address) }
-  return {
-    isTrusted: (address) => {
-      if (addresses.has(address)) return true
-      if (!isAddress(address)) return false
-      const parsed = ipaddr.process(address)
-      return ranges.some(([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits))
-    },
+  if (ranges.length === 0) return (address) => addresses.has(address)
+  return (address) => {
+    if (addresses.has(address)) return true
+    if (!isAddress(address)) return false
+    const parsed = ipaddr.process(address)
+    return ranges.some(([network, bits]) => network.kind() === parsed.kind() && parsed.match(network, bits))
   }
 }
 

@@ -1,7 +1,8 @@
 import { redisUses } from '../access/cache/redis-registry.ts'
 import { refusals } from '../access/cache/shared-outage.ts'
 import { noLeaseReasons } from '../access/invalidation/tracking.ts'
-import { closed, oneOf, type Static, t } from '../http/schema-types.ts'
+import { securityContextModes } from '../config.ts'
+import { closed, oneOf, type Static, t, timestamp } from '../http/schema-types.ts'
 
 const count = (description?: string) => t.Integer({ minimum: 0, ...(description !== undefined && { description }) })
 const share = (description: string) => t.Union([t.Number({ minimum: 0, maximum: 1 }), t.Null()], { description })
@@ -123,5 +124,29 @@ const limits = closed({
   keys: count('Keys of budgets in memory'),
 })
 
-export const metrics = closed({ limits, admission, caches, bus, stale_reads: staleReads })
+const securityContext = closed({
+  mode: oneOf(securityContextModes),
+  rollout_percent: t.Integer({ minimum: 0, maximum: 100 }),
+  countries_as_of: { ...timestamp(), description: 'When the database of countries was made; see GEOIP_COUNTRY_DB' },
+  assessments: count(
+    'Clients that were compared with a session. A client is compared again only once the session was read again, after a minute by default',
+  ),
+  refusals: count('Requests that were answered 401 `session.reauthentication_required` for it'),
+  signals: closed({
+    impossible_travel: count('Assessments with this signal'),
+    country_changed: count(),
+    platform_changed: count(),
+    browser_changed: count(),
+    network_changed: count(),
+  }),
+})
+
+export const metrics = closed({
+  limits,
+  admission,
+  caches,
+  bus,
+  stale_reads: staleReads,
+  security_context: securityContext,
+})
 export type Metrics = Static<typeof metrics>

@@ -6,6 +6,7 @@ import type { Load } from '../kit/admission.ts'
 import type { Admissions } from '../kit/admitted-deadline.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { Redis } from '../platform/redis.ts'
+import type { Screening } from '../security-context/screening.ts'
 import type { Metrics } from './model.ts'
 
 type Dependencies = {
@@ -22,6 +23,7 @@ type Dependencies = {
   readonly uploads: { readonly load: Load }
   readonly passwords: { readonly load: Load }
   readonly limits: Pick<Limits, 'mode' | 'counts' | 'decisions' | 'keysInMemory'>
+  readonly screening: Pick<Screening, 'mode' | 'rolloutPercent' | 'countriesAsOf' | 'counts'>
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -46,6 +48,7 @@ export const createMonitoring = ({
   admissions,
   uploads,
   passwords,
+  screening,
 }: Dependencies) => {
   const { memory, redisCache, redisUse, bus, pendingInvalidations, flags, staleDetector } = caches
 
@@ -123,6 +126,13 @@ export const createMonitoring = ({
     keys: limits.keysInMemory(),
   })
 
+  const contextMetrics = (): Metrics['security_context'] => ({
+    mode: screening.mode,
+    rollout_percent: screening.rolloutPercent,
+    countries_as_of: screening.countriesAsOf.toISOString(),
+    ...screening.counts,
+  })
+
   return {
     metrics: (): Metrics => ({
       limits: limitMetrics(),
@@ -130,6 +140,7 @@ export const createMonitoring = ({
       caches: cacheMetrics(),
       bus: busMetrics(),
       stale_reads: staleReads(),
+      security_context: contextMetrics(),
     }),
   }
 }

@@ -35,6 +35,8 @@ export type DeriveName =
   | 'token-id'
   | 'refresh-successor'
   | 'device-token'
+  /** A network of a session, which is not found again once SECRET has changed twice. */
+  | 'session-network'
   /** One key for each week, by its number. */
   | `signed link ${number}`
 

@@ -46,19 +46,15 @@ export const serviceKeyRoutes = ({ serviceKeys, guard, addressOf }: Dependencies
     .patch(
       '/:service_key_id',
       ({ context, caller, params, body, request }) =>
-        serviceKeys.setLimit(
-          context,
-          caller,
-          { id: params.service_key_id, limit: body.limit_per_second },
-          addressOf(request),
-        ),
+        serviceKeys.change(context, caller, { id: params.service_key_id, changes: body }, addressOf(request)),
       {
         recently: 'operator',
         ...contract(
           { params: model.serviceKeyParams, body: model.serviceKeyChanges },
           { 200: model.serviceKey },
           {
-            summary: 'Set or remove the limit of a key. It counts from the next request on',
+            summary:
+              'Change limit, allowed networks or expiry of a key. They count from the next request on, on every instance',
             tags,
             errors: ['service_key.not_found', 'access.admins_only', 'session.reauthentication_required'],
           },

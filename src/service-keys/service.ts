@@ -5,10 +5,11 @@ import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Operators } from '../identity/users/operators.ts'
+import { canonicalRange, isAddressRange } from '../kit/client-address.ts'
 import type { Clock } from '../kit/clock.ts'
 import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
-import type { CreatedServiceKey, NewServiceKey, ServiceKey } from './model.ts'
+import type { CreatedServiceKey, NewServiceKey, ServiceKey, ServiceKeyChanges } from './model.ts'
 import type { ServiceKeyRow, ServiceKeyStore } from './store.ts'
 
 const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
@@ -21,6 +22,7 @@ const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
   last_used_at: row.last_used_at?.toISOString() ?? null,
   revoked_at: row.revoked_at?.toISOString() ?? null,
   limit_per_second: row.limit_per_second,
+  allowed_networks: row.allowed_networks,
 })
 
 /** False for a day that its month does not have: the Date parser would move it into the next month. */
@@ -29,14 +31,33 @@ const isCalendarDay = (text: string): boolean => {
   return new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day
 }
 
-const toExpiry = (text: string | undefined, now: Date): Date | null => {
-  if (text === undefined) return null
+const toExpiry = (text: string | null, now: Date): Date | null => {
+  if (text === null) return null
   const expiry = new Date(text)
   // A UTC offset can move the time into a year of five digits.
   if (isCalendarDay(text) && expiry > now && expiry.getUTCFullYear() <= 9_999) return expiry
   throw new Fault('request.invalid', {
     problems: [{ in: 'body', pointer: '/expires_at', detail: 'must be a time in the future' }],
   })
+}
+
+/** Each once, canonical, without the bits after the prefix. */
+const toNetworks = (given: readonly string[] | null): string[] | null => {
+  if (given === null) return null
+  const problems = given.flatMap((text, at) =>
+    isAddressRange(text)
+      ? []
+      : [
+          {
+            in: 'body' as const,
+            pointer: `/allowed_networks/${at}`,
+            detail:
+              'must be an IP address, or a range with a prefix of 1 to 32 bits for IPv4 and 1 to 128 bits for IPv6',
+          },
+        ],
+  )
+  if (problems.length > 0) throw new Fault('request.invalid', { problems })
+  return [...new Set(given.map(canonicalRange))]
 }
 
 /**
@@ -66,7 +87,8 @@ export const createServiceKeys = ({
     address: string,
   ): Promise<CreatedServiceKey> => {
     const now = new Date(clock.now())
-    const expiry = toExpiry(input.expires_at, now)
+    const expiry = toExpiry(input.expires_at ?? null, now)
+    const networks = toNetworks(input.allowed_networks ?? null)
     const id = newId()
     const { key, secretHash } = makeServiceKey(id)
     const created = await changes.commitAndInvalidate(
@@ -82,6 +104,7 @@ export const createServiceKeys = ({
           created_at: now,
           expires_at: expiry,
           limit_per_second: input.limit_per_second ?? null,
+          allowed_networks: networks,
         })
         return { ...toServiceKey(row), key }
       },
@@ -96,20 +119,31 @@ export const createServiceKeys = ({
     return { items: items.map(toServiceKey), next_cursor }
   },
 
-  /** The limit counts on every instance once this has resolved. */
-  setLimit: async (
+  /** Limit, networks and expiry count on every instance once this has resolved. */
+  change: async (
     context: RequestContext,
     caller: Caller,
-    { id, limit }: { id: string; limit: number | null },
+    { id, changes: given }: { id: string; changes: ServiceKeyChanges },
     address: string,
   ): Promise<ServiceKey> => {
+    const { limit_per_second, allowed_networks, expires_at } = given
+    const restrictions = {
+      ...(allowed_networks !== undefined && { allowed_networks: toNetworks(allowed_networks) }),
+      ...(expires_at !== undefined && { expires_at: toExpiry(expires_at, new Date(clock.now())) }),
+    }
+    const limit = limit_per_second === undefined ? {} : { limit_per_second }
     const changed = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
-      const row = await store.setLimit(tx, id, limit)
+      const row = await store.update(tx, id, { ...limit, ...restrictions })
       if (row === undefined) throw new Fault('service_key.not_found')
       return toServiceKey(row)
     })
-    record(context, 'service_key.limited', { address, by: caller.userId, service_key_id: id, limit_per_second: limit })
+    const who = { address, by: caller.userId, service_key_id: id }
+    if (limit_per_second !== undefined) record(context, 'service_key.limited', { ...who, ...limit })
+    if (Object.keys(restrictions).length > 0) {
+      const { allowed_networks: networks, expires_at: until } = changed
+      record(context, 'service_key.restricted', { ...who, allowed_networks: networks, expires_at: until })
+    }
     return changed
   },
 

@@ -14,20 +14,24 @@ export type ServiceKeyRow = {
   last_used_at: Date | null
   revoked_at: Date | null
   limit_per_second: number | null
+  allowed_networks: string[] | null
 }
+
+/** What of a key can be changed. */
+export type KeyChanges = Partial<Pick<ServiceKeyRow, 'limit_per_second' | 'allowed_networks' | 'expires_at'>>
 
 type Place = { readonly after: string | null; readonly limit: number }
 
 export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
   const columns = (on: Queryable) => on`
-    id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at, limit_per_second`
+    id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at, limit_per_second, allowed_networks`
 
   return {
     insert: async (
       tx: TransactionSql,
       key: Pick<
         ServiceKeyRow,
-        'id' | 'name' | 'scopes' | 'created_by' | 'created_at' | 'expires_at' | 'limit_per_second'
+        'id' | 'name' | 'scopes' | 'created_by' | 'created_at' | 'expires_at' | 'limit_per_second' | 'allowed_networks'
       > & {
         secret_hash: Uint8Array
       },
@@ -44,9 +48,9 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
          order by id desc limit ${limit + 1}`),
 
     /** Undefined when there is no such key or it is revoked. */
-    setLimit: async (tx: TransactionSql, id: string, limit: number | null): Promise<ServiceKeyRow | undefined> => {
+    update: async (tx: TransactionSql, id: string, changes: KeyChanges): Promise<ServiceKeyRow | undefined> => {
       const [row] = await tx<ServiceKeyRow[]>`
-        update service_keys set limit_per_second = ${limit} where id = ${id} and revoked_at is null
+        update service_keys set ${tx(changes)} where id = ${id} and revoked_at is null
         returning ${columns(tx)}`
       return row
     },

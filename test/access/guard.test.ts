@@ -32,6 +32,8 @@ const noTickets = {
   refused: refusedTicket,
 }
 
+const unscreened = () => ({ verdict: 'abstain', reason: 'context.not_known' }) as const
+
 const userId = idOf('user', 1)
 const sessionId = idOf('session', 1)
 const projectId = idOf('project', 1)
@@ -77,6 +79,7 @@ describe('a session whose facts are in memory', () => {
     const guard = createGuard({
       access,
       clock,
+      screen: unscreened,
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,
@@ -91,7 +94,13 @@ describe('a session whose facts are in memory', () => {
       )
       .onRequest((incoming) => {
         Object.assign(incoming, {
-          context: { requestId: 'r', deadline, authorization: incoming.request.headers.get('authorization') },
+          context: {
+            requestId: 'r',
+            deadline,
+            authorization: incoming.request.headers.get('authorization'),
+            request: incoming.request,
+            addressOf: () => '192.0.2.1',
+          },
         })
       })
       .use(guard)
@@ -170,6 +179,7 @@ describe('a request with a body', () => {
     const guard = createGuard({
       access,
       clock,
+      screen: unscreened,
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,
@@ -187,6 +197,8 @@ describe('a request with a body', () => {
             contentLength: contentLengthOf(incoming.request),
             deadline,
             authorization: incoming.request.headers.get('authorization'),
+            request: incoming.request,
+            addressOf: () => '192.0.2.1',
           },
         })
       })

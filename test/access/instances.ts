@@ -38,6 +38,7 @@ const factOf = (version: number): Fact['service_key'] => ({
   live: true,
   expiresAtMs: version,
   limitPerSecond: null,
+  allowedNetworks: null,
 })
 const versionOf = (fact: Fact['service_key'] | undefined) => fact?.expiresAtMs ?? -1
 

@@ -44,6 +44,8 @@ describe('input', () => {
     contentLength: 11,
     deadline: createDeadlines(systemClock)(60_000),
     authorization: null,
+    request: new Request('http://localhost/'),
+    addressOf: () => '192.0.2.1',
   }
   const schema = closed({ count: t.Integer() })
   const appWith = (gate: Gate | undefined) =>

@@ -10,7 +10,14 @@ const startDeadline = createDeadlines(systemClock)
 let refusedBefore: Error | undefined
 
 const steps: Steps = {
-  begin: () => ({ requestId: 'r', contentLength: undefined, deadline: startDeadline(1_000), authorization: 'a' }),
+  begin: (request) => ({
+    requestId: 'r',
+    contentLength: undefined,
+    deadline: startDeadline(1_000),
+    authorization: 'a',
+    request,
+    addressOf: () => '192.0.2.1',
+  }),
   admit: () => {
     if (refusedBefore !== undefined) throw refusedBefore
   },

@@ -8,6 +8,7 @@ import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { SpendingOfRoutes } from '../../limits/spending.ts'
 import type { Access } from '../access.ts'
 import type { ResourceRef, Scope } from '../policy/matrix.ts'
+import type { Finding } from '../policy/rules.ts'
 import type {
   Caller,
   Credential,
@@ -18,6 +19,7 @@ import type {
   TokenCredential,
 } from '../principal.ts'
 import { readServiceKey, serviceKeyPrefix } from '../service-key.ts'
+import type { GuardedRoute } from './guarded-route.ts'
 import type { Tickets } from './tickets.ts'
 
 const scheme = 'bearer '
@@ -47,7 +49,17 @@ export type GuardDependencies = {
   cookies: Pick<SessionCookies, 'accessTokenOf'>
   tickets: Tickets
   clock: Pick<Clock, 'now'>
+  screen: Screen
 }
+
+/**
+ * What the layer of the security context finds about a request and the session of its caller. Throws
+ * `session.reauthentication_required` where the request is refused, unless its route is a way out of that.
+ */
+export type Screen = (caller: Caller, context: RequestContext, isWayOut: boolean) => Finding
+
+/** What authentication has to know of a route. */
+type RouteOptions = Pick<GuardedRoute, 'scope' | 'isWayOut'>
 
 /** The user that a request with a service key names. Throws `request.invalid` where it names none. */
 const readActingUser = (request: Request): string => {
@@ -89,25 +101,53 @@ export const createAuthentication = ({
   claimsOf,
   spending,
   cookies,
+  screen,
 }: Omit<GuardDependencies, 'tickets' | 'clock'>) => {
   const readKey = createKeyReader()
 
-  const authenticateToken = (
+  /** The caller, once the request was compared with its session. */
+  const screened = (caller: Caller, context: RequestContext, isWayOut: boolean): Caller => {
+    context.contextFinding = screen(caller, context, isWayOut)
+    return caller
+  }
+
+  const authenticatePerson = (
     { claims }: TokenCredential,
     context: RequestContext,
+    isWayOut: boolean,
     resources?: readonly ResourceRef[],
-  ): MaybePromise<Caller> => mapMaybePromise(access.authenticate(claims, context.deadline, resources), refuseStale)
+  ): MaybePromise<Caller> => {
+    const caller = access.authenticate(claims, context.deadline, resources)
+    return caller instanceof Promise
+      ? caller.then((found) => screened(found, context, isWayOut))
+      : screened(caller, context, isWayOut)
+  }
+
+  /** As `authenticatePerson`, for routes that need Postgres anyway. */
+  const authenticateToken = (
+    credential: TokenCredential,
+    context: RequestContext,
+    resources?: readonly ResourceRef[],
+    isWayOut = false,
+  ): MaybePromise<Caller> => mapMaybePromise(authenticatePerson(credential, context, isWayOut, resources), refuseStale)
+
+  const authenticateKey = (
+    { key }: KeyCredential,
+    scope: Scope | undefined,
+    context: RequestContext,
+  ): MaybePromise<Service> =>
+    access.authenticateService(key, scope, context.deadline, () => context.addressOf(context.request))
 
   /** The user for whom the service of a key acts, on a route that admits services with this scope. */
   const authenticateActing = (
-    { key }: KeyCredential,
+    credential: KeyCredential,
     request: Request,
     context: RequestContext,
     scope: Scope,
     resources?: readonly ResourceRef[],
   ): MaybePromise<Caller> => {
     const { deadline } = context
-    const service = access.authenticateService(key, scope, deadline)
+    const service = authenticateKey(credential, scope, context)
     const caller = mapMaybePromise(service, (found) => {
       context.actingKeyId = found.keyId
       return access.authenticateActing(found, readActingUser(request), deadline, resources)
@@ -116,8 +156,8 @@ export const createAuthentication = ({
   }
 
   /** Refuses a valid key, on a route for people, with another code than an invalid one. */
-  const refuseKey = ({ key }: KeyCredential, { deadline }: RequestContext): MaybePromise<never> =>
-    mapMaybePromise(access.authenticateService(key, undefined, deadline), () => {
+  const refuseKey = (credential: KeyCredential, context: RequestContext): MaybePromise<never> =>
+    mapMaybePromise(authenticateKey(credential, undefined, context), () => {
       throw onlyPeople()
     })
 
@@ -154,23 +194,34 @@ export const createAuthentication = ({
     authenticateToken,
     refuseKey,
 
+    /** A caller whose session and account memory knows; see `Access`. */
+    authenticateFromMemory: (
+      { claims }: TokenCredential,
+      context: RequestContext,
+      isWayOut = false,
+    ): Caller | undefined => {
+      const caller = access.authenticateFromMemory(claims)
+      return caller && screened(caller, context, isWayOut)
+    },
+
     /** The caller of a route; by a service key the user for whom it acts, where the route has a scope. */
     authenticate: (
       credential: Credential,
       request: Request,
       context: RequestContext,
-      scope: Scope | undefined,
+      route: RouteOptions,
       resources?: readonly ResourceRef[],
     ): MaybePromise<Caller> => {
-      if (credential.kind === 'token') return authenticateToken(credential, context, resources)
+      if (credential.kind === 'token') return authenticateToken(credential, context, resources, route.isWayOut())
+      const scope = route.scope()
       if (scope === undefined) return refuseKey(credential, context)
       return authenticateActing(credential, request, context, scope, resources)
     },
 
     authenticateService: (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Service> => {
-      if (credential.kind === 'key') return access.authenticateService(credential.key, scope, context.deadline)
+      if (credential.kind === 'key') return authenticateKey(credential, scope, context)
       // The valid token of a person is refused with another code than an invalid one.
-      return mapMaybePromise(access.authenticate(credential.claims, context.deadline), () => {
+      return mapMaybePromise(authenticatePerson(credential, context, false), () => {
         throw onlyServices()
       })
     },
@@ -182,8 +233,8 @@ export const createAuthentication = ({
       resources?: readonly ResourceRef[],
     ): MaybePromise<Principal> =>
       credential.kind === 'key'
-        ? mapMaybePromise(access.authenticateService(credential.key, scope, context.deadline), toService)
-        : mapMaybePromise(access.authenticate(credential.claims, context.deadline, resources), toPerson),
+        ? mapMaybePromise(authenticateKey(credential, scope, context), toService)
+        : mapMaybePromise(authenticatePerson(credential, context, false, resources), toPerson),
   }
 }
 

@@ -3,7 +3,6 @@ import type { Entry, Gate } from '../../http/input.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { Spending } from '../../limits/spending.ts'
-import type { Access } from '../access.ts'
 import type { Scope } from '../policy/matrix.ts'
 import type { Caller, Credential, Service, TokenCredential } from '../principal.ts'
 import { type Authentication, requireOperator } from './authentication.ts'
@@ -70,19 +69,33 @@ const countBy = (route: GuardedRoute, { admit, confirm }: Admission) => {
 }
 
 /** The gates: authentication before the input is read. */
-export const createGates = (
-  access: Access,
-  { readBearer, readCredential, authenticate, authenticateToken, authenticateService, refuseKey }: Authentication,
-) => {
+export const createGates = ({
+  readBearer,
+  readCredential,
+  authenticate,
+  authenticateFromMemory,
+  authenticateToken,
+  authenticateService,
+  refuseKey,
+}: Authentication) => {
   /** Admits a session that memory knows. One that it does not know, and one with a small body, is confirmed later. */
-  const admitSession = (credential: TokenCredential, context: RequestContext): Admitted => {
-    const caller = isSmall(context) ? undefined : access.authenticateFromMemory(credential.claims)
+  const admitSession = (credential: TokenCredential, context: RequestContext, isWayOut = false): Admitted => {
+    const caller = isSmall(context) ? undefined : authenticateFromMemory(credential, context, isWayOut)
     return toAdmitted(credential, caller !== undefined, caller, undefined)
   }
-  const confirmSession: Admission['confirm'] = (credential, context, spend) =>
+  const confirm = (
+    credential: Credential,
+    context: RequestContext,
+    spend: Spending,
+    isWayOut: boolean,
+  ): MaybePromise<void> =>
     credential.kind === 'key'
       ? refuseKey(credential, context)
-      : mapMaybePromise(authenticateToken(credential, context), (caller) => spend.person(context, caller))
+      : mapMaybePromise(authenticateToken(credential, context, undefined, isWayOut), (caller) =>
+          spend.person(context, caller),
+        )
+  const confirmSession: Admission['confirm'] = (credential, context, spend) =>
+    confirm(credential, context, spend, false)
 
   /** Admits a service, whose fact is loaded where memory does not know it. One with a small body is confirmed later. */
   const admitKey = (credential: Credential, context: RequestContext, scope: Scope): MaybePromise<Admitted> => {
@@ -100,8 +113,8 @@ export const createGates = (
   const person = (route: GuardedRoute): Admission => {
     const admit = (credential: Credential, request: Request, context: RequestContext): MaybePromise<Admitted> =>
       credential.kind === 'token'
-        ? admitSession(credential, context)
-        : mapMaybePromise(authenticate(credential, request, context, route.scope()), (caller) =>
+        ? admitSession(credential, context, route.isWayOut())
+        : mapMaybePromise(authenticate(credential, request, context, route), (caller) =>
             toAdmitted(credential, true, caller, undefined),
           )
     return {
@@ -111,7 +124,7 @@ export const createGates = (
           ? credential.then((read) => admit(read, request, context))
           : admit(credential, request, context)
       },
-      confirm: confirmSession,
+      confirm: (credential, context, spend) => confirm(credential, context, spend, route.isWayOut()),
     }
   }
 
@@ -150,7 +163,7 @@ export const createGates = (
     operator: (route: GuardedRoute): Admission => ({
       admit: (request, context) =>
         mapMaybePromise(readCredential(request, context), (credential) =>
-          mapMaybePromise(authenticate(credential, request, context, route.scope()), (caller) =>
+          mapMaybePromise(authenticate(credential, request, context, route), (caller) =>
             toAdmitted(credential, true, requireOperator(caller), undefined),
           ),
         ),

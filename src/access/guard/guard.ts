@@ -90,11 +90,11 @@ export type Guard = ReturnType<typeof createGuard>
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({ access, claimsOf, spending, cookies, tickets, clock }: GuardDependencies) => {
-  const authentication = createAuthentication({ access, claimsOf, spending, cookies })
+export const createGuard = ({ access, claimsOf, spending, cookies, tickets, clock, screen }: GuardDependencies) => {
+  const authentication = createAuthentication({ access, claimsOf, spending, cookies, screen })
   const { readBearer, credentialOf, authenticate, authenticateService, authenticatePrincipal } = authentication
   const { enterStream, readTicket } = createStreamEntry({ access, authentication, tickets })
-  const gates = createGates(access, authentication)
+  const gates = createGates(authentication)
   const newRoute = () => createGuardedRoute(spending.create())
   /** No service may call it for a user. */
   const newClosedRoute = () => createGuardedRoute(spending.create(), { admitsActing: false })
@@ -110,7 +110,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets, cloc
           resolve: ({ request, context, entry, params, body }) => {
             const resources = resourcesOf === true ? undefined : resourcesOf({ params, body })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
-              authenticate(credential, request, context, route.scope(), resources),
+              authenticate(credential, request, context, route, resources),
             )
             return resolved(
               mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller, resources?.length)),
@@ -125,7 +125,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets, cloc
           resolve: ({ request, context, entry, query, params, body }) => {
             if (hasOtherCredential(query)) return resolved<{ caller: Caller | undefined }>({ caller: undefined })
             const authenticated = mapMaybePromise(credentialOf(request, context, entry), (credential) =>
-              authenticate(credential, request, context, route.scope(), resourcesOf({ params, body })),
+              authenticate(credential, request, context, route, resourcesOf({ params, body })),
             )
             return resolved<{ caller: Caller | undefined }>(
               mapMaybePromise(authenticated, (caller) => counted(route.spend, context, caller)),
@@ -139,7 +139,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets, cloc
           introspect: gates.countBy(route, gates.operator(route)),
           resolve: async ({ request, context, entry }) => {
             const credential = await credentialOf(request, context, entry)
-            const caller = requireOperator(await authenticate(credential, request, context, route.scope()))
+            const caller = requireOperator(await authenticate(credential, request, context, route))
             return await counted(route.spend, context, caller)
           },
         }
@@ -211,7 +211,7 @@ export const createGuard = ({ access, claimsOf, spending, cookies, tickets, cloc
           resolve: async ({ request, context, entry, params, body }) => {
             const ref = resourceOf({ params, body })
             const credential = await credentialOf(request, context, entry)
-            const caller = await authenticate(credential, request, context, route.scope(), [ref])
+            const caller = await authenticate(credential, request, context, route, [ref])
             await countCaller(route.spend, context, caller)
             await access.require(caller, action, ref, context.deadline)
             return { caller }

@@ -1,4 +1,4 @@
-import { scopeOfRoute } from '../../http/contract.ts'
+import { isWayOutOfRoute, scopeOfRoute } from '../../http/contract.ts'
 import type { Spending } from '../../limits/spending.ts'
 import { type ActingScope, actingScopes } from '../policy/matrix.ts'
 
@@ -7,6 +7,8 @@ export type GuardedRoute = {
   readonly spend: Spending
   /** The scope with which a service may call the route for a user; undefined: people alone may call it. */
   scope(): ActingScope | undefined
+  /** Whether it is called from wherever the person is, because it is how to authenticate again there. */
+  isWayOut(): boolean
   read(hook: unknown): void
 }
 
@@ -16,12 +18,16 @@ export type GuardedRoute = {
  */
 export const createGuardedRoute = (spend: Spending, { admitsActing = true } = {}): GuardedRoute => {
   let scope: ActingScope | undefined
+  let isWayOut = false
   return {
     spend,
     scope: () => scope,
+    isWayOut: () => isWayOut,
     read: (hook) => {
       spend.readRoute(hook)
-      const given = scopeOfRoute((hook as { detail?: unknown }).detail)
+      const { detail } = hook as { detail?: unknown }
+      isWayOut = isWayOutOfRoute(detail)
+      const given = scopeOfRoute(detail)
       if (given === undefined) return
       const known = actingScopes.find((each) => each === given)
       if (known === undefined || !admitsActing) throw new TypeError(`A route cannot have the scope ${given}`)

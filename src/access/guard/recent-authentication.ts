@@ -17,7 +17,7 @@ export const recentAuthenticationMs = 300_000
 export const requireRecentAuthentication = (caller: Caller, nowMs: number): Caller => {
   if (nowMs - caller.authenticatedAtMs > recentAuthenticationMs) {
     throw new Fault('session.reauthentication_required', {
-      extensions: { max_age_seconds: recentAuthenticationMs / 1_000 },
+      extensions: { max_age_seconds: recentAuthenticationMs / 1_000, reason: 'age' },
     })
   }
   return caller

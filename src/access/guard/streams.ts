@@ -20,7 +20,9 @@ type Wanted = {
 
 export const hasTicket = (query: unknown): boolean => (query as { ticket?: string }).ticket !== undefined
 
-const isOfAccess = ({ status }: Fault): boolean => status === 401 || status === 404
+/** That the person must authenticate again says nothing about either, and is no use without the person. */
+const isOfAccess = ({ status, code }: Fault): boolean =>
+  (status === 401 && code !== 'session.reauthentication_required') || status === 404
 
 /** Admits the caller of a streamed response, by the claims of a token or of a ticket, and says which permission it needs. */
 export const createStreamEntry = ({

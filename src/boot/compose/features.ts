@@ -337,6 +337,8 @@ const composeAccounts = (
     objects,
     recordSecurityEvent: record,
     sessionCookies,
+    clientContexts,
+    screening,
   } = infrastructure
   const teamStore = createTeamStore(database.read, database.analytics)
   const uses = createTokenUses(createTokenUseStore(database.batch))
@@ -390,6 +392,8 @@ const composeAccounts = (
     clock,
     record,
     maxSessions: quotas.maxSessions,
+    contexts: clientContexts,
+    screening,
     limits,
     recoveryStore,
     oneTimeTokens,
@@ -410,7 +414,12 @@ const composeAccounts = (
       record,
     }),
     purgeFormerAddresses: () => recoveryStore.purge(new Date(clock.now())),
-    sendNotices: createNoticeSender({ store: createNoticeStore(database.batch), mail, clock }),
+    sendNotices: createNoticeSender({
+      store: createNoticeStore(database.batch),
+      mail,
+      clock,
+      countryOf: clientContexts.countryOf,
+    }),
     identityProviders: composeIdentityProviders(infrastructure, {
       identity,
       store: identityProviderStore,
@@ -427,6 +436,7 @@ const composeAccounts = (
       cookies: sessionCookies,
       tickets: streamTickets,
       clock,
+      screen: screening.screen,
     }),
     users: createUsers({
       store: userStore,
@@ -521,6 +531,7 @@ export const composeFeatures = (
       admissions,
       uploads: media.uploads,
       passwords,
+      screening: infrastructure.screening,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),
   }

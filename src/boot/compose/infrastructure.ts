@@ -19,6 +19,7 @@ import { createImages } from '../../media/images/images.ts'
 import { createBreachedPasswords } from '../../platform/breached-passwords.ts'
 import { BreakerOpen, type Breakers, createBreakers } from '../../platform/breaker.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
+import type { Geoip } from '../../platform/geoip.ts'
 import { guardObjects } from '../../platform/guarded-objects.ts'
 import { createLog, type Log } from '../../platform/log.ts'
 import { createObjectProbe } from '../../platform/object-probe.ts'
@@ -37,6 +38,7 @@ import { MailRefused, type SendMail } from '../../platform/smtp.ts'
 import { createSecretStore } from '../../secrets/store.ts'
 import { openWrappedKeys } from '../../secrets/wrapped-keys.ts'
 import { prepareDatabase } from '../prepare-database.ts'
+import { composeSecurityContext } from './security-context.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
 
@@ -54,6 +56,8 @@ export type Overrides = {
   safePost?: SafePost
   /** Sends mails, in place of SMTP_URL. */
   sendMail?: SendMail
+  /** Where addresses are, in place of the databases. */
+  geoip?: Geoip
   /** Makes hashing cheap, for tests that are not about passwords. */
   passwordCost?: Argon2Cost
   /** Shortens leases and the intervals of the outbox, for tests. */
@@ -171,6 +175,12 @@ export const composeInfrastructure = async (
         ? undefined
         : createBreachedPasswords({ url: config.passwordBreachUrl, log, breakers }),
   })
+  const recordSecurityEvent = createSecurityEvents(log)
+  const securityContext = await composeSecurityContext(
+    config,
+    { secrets, clock, record: recordSecurityEvent },
+    overrides.geoip,
+  )
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
   stack.defer(images.close)
   const identityProviderLibrary =
@@ -197,7 +207,8 @@ export const composeInfrastructure = async (
     realClock: systemClock,
     leaseClock: createLeaseClock(systemClock),
     log,
-    recordSecurityEvent: createSecurityEvents(log),
+    recordSecurityEvent,
+    ...securityContext,
     sessionCookies: createSessionCookies({
       sameSite: config.cookieSameSite,
       originRule: createOriginRule(config),

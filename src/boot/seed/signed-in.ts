@@ -20,7 +20,14 @@ export type SignedIn = {
 }
 
 const withinMs = 60_000
-const agent = { user_agent: 'velro seed', address: '127.0.0.1' }
+const agent = {
+  user_agent: 'velro seed',
+  address: '127.0.0.1',
+  country: null,
+  network_hash: null,
+  browser: null,
+  platform: null,
+}
 
 /** Opens a session for each of these accounts without a password: the secret of the service signs its tokens. */
 export const signIn = async (

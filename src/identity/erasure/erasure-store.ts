@@ -66,8 +66,10 @@ export const createErasureStore = (batch: Sql) => {
       await tx`delete from idempotency_keys where user_id = ${userId}`
       await tx`delete from generation_favorites where user_id = ${userId}`
       await tx`
-        update sessions set user_agent = '', address = ''
-         where user_id = ${userId} and (user_agent <> '' or address <> '')`
+        update sessions
+           set user_agent = '', address = '', country = null, earlier_countries = null, network_hash = null, browser = null,
+               platform = null, seen_country = null, seen_at = null
+         where user_id = ${userId} and (user_agent <> '' or address <> '' or seen_at is not null)`
     },
 
     /** Closed accounts that are not erased yet, the oldest first. */

@@ -77,7 +77,7 @@ const signInRoutes = ({ identity, guard, signIns }: Dependencies) =>
       ...contract(
         {},
         { 200: model.reauthenticationOptions },
-        { summary: 'What you can authenticate again with', tags, changes: true },
+        { summary: 'What you can authenticate again with', tags, changes: true, isWayOut: true },
       ),
     })
     .post(
@@ -98,6 +98,7 @@ const signInRoutes = ({ identity, guard, signIns }: Dependencies) =>
             tags,
             maxBytes,
             budget: 'auth',
+            isWayOut: true,
             errors: [
               'identity.password_missing',
               'identity.password_wrong',

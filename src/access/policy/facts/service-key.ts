@@ -11,6 +11,8 @@ export type ServiceKeyFact = {
   readonly expiresAtMs: number | null
   /** Null: no limit. */
   readonly limitPerSecond: number | null
+  /** Addresses and ranges from which the key may be used; null: from any. */
+  readonly allowedNetworks: readonly string[] | null
 }
 
 type Row = {
@@ -19,6 +21,7 @@ type Row = {
   readonly service_key_live: boolean
   readonly service_key_expires_at: Date | null
   readonly service_key_limit_per_second: number | null
+  readonly service_key_allowed_networks: readonly string[] | null
 }
 
 const row: RowSource<ServiceKeyFact, Row> = {
@@ -29,6 +32,7 @@ const row: RowSource<ServiceKeyFact, Row> = {
     service_key_live: 'k.revoked_at is null',
     service_key_expires_at: 'k.expires_at',
     service_key_limit_per_second: 'k.limit_per_second',
+    service_key_allowed_networks: 'k.allowed_networks',
   },
   toFact: (row) => ({
     secretHash: Buffer.from(row.service_key_secret_hash).toString('base64url'),
@@ -36,6 +40,7 @@ const row: RowSource<ServiceKeyFact, Row> = {
     live: row.service_key_live,
     expiresAtMs: row.service_key_expires_at?.getTime() ?? null,
     limitPerSecond: row.service_key_limit_per_second,
+    allowedNetworks: row.service_key_allowed_networks,
   }),
 }
 
@@ -47,9 +52,11 @@ export const serviceKey: FactDefinition<'service_key', ServiceKeyFact> = {
     live: t.Boolean(),
     expiresAtMs: orNull(t.Number()),
     limitPerSecond: orNull(t.Number()),
+    // Required, so that an entry of a version which knows no networks is a miss.
+    allowedNetworks: orNull(t.Array(t.String(), { minItems: 1 })),
   }),
   table: 'service_keys',
-  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at', 'limit_per_second'],
+  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at', 'limit_per_second', 'allowed_networks'],
   row,
   secret: true,
 }
