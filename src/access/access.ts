@@ -11,6 +11,7 @@ import { isSignedIn } from './permission-recheck.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
 import { factQuery, principalQueries, resourceQuery } from './policy/facts/queries.ts'
+import { factIn } from './policy/facts/resource-walk.ts'
 import type { Action, ResourceRef, Scope } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 import type { Caller, Claims, PresentedKey, Service } from './principal.ts'
@@ -197,18 +198,16 @@ export const createAccess = ({
     authenticateFromMemory,
     authenticateService: (key, scope, deadline, addressOf) => {
       const known = factCache.peek('service_key', key.id)
-      if (known.kind !== 'miss')
-        return requireService(key, scope, known.kind === 'hit' ? known.value : undefined, addressOf)
-      return factCache
-        .gather([factQuery('service_key', key.id)], deadline)
-        .then((gathered) => requireService(key, scope, gathered.find('service_key', key.id), addressOf))
+      if (known.kind !== 'miss') return requireService(key, scope, factIn(known), addressOf)
+      const gathering = factCache.gather([factQuery('service_key', key.id)], deadline)
+      return gathering.then((found) => requireService(key, scope, found.find('service_key', key.id), addressOf))
     },
     authenticateActing: (service, userId, deadline, resources) => {
       const known = factCache.peek('account', userId)
       const profile = verifiedOnly ? factCache.peek('profile', userId) : undefined
       if (known.kind === 'miss' || profile?.kind === 'miss') return loadActing(service, userId, deadline, resources)
       const isVerified = profile === undefined || (profile.kind === 'hit' && profile.value.email_verified)
-      return requireActing(service, userId, known.kind === 'hit' ? known.value : undefined, isVerified)
+      return requireActing(service, userId, factIn(known), isVerified)
     },
     limitsOf: (userId, deadline) => {
       const known = factCache.peek('account', userId)

@@ -57,31 +57,9 @@ const findIssued = async (
  * Guarantee: a session that was ended is refused from the next request on; the database holds hashes of refresh tokens,
  * so a stolen copy of it cannot be used to sign in.
  */
-export const createSessions = ({
-  store,
-  devices,
-  deviceTokens,
-  hashOf,
-  changes,
-  tokens,
-  uses,
-  clock,
-  record,
-  maxSessions,
-  contexts,
-  screening,
-  pause = wait,
-}: SessionDependencies) => {
-  const { open, openAnother, reopen } = createSessionOpening({
-    store,
-    devices,
-    deviceTokens,
-    hashOf,
-    tokens,
-    clock,
-    maxSessions,
-    contexts,
-  })
+export const createSessions = (dependencies: SessionDependencies) => {
+  const { store, devices, changes, tokens, uses, clock, record, contexts, screening, pause = wait } = dependencies
+  const { open, openAnother, reopen } = createSessionOpening(dependencies)
 
   /** Ends all sessions but `exceptId`, and forgets all devices but the one of `deviceOf`. */
   const endAll = async (
@@ -129,7 +107,7 @@ export const createSessions = ({
     if (decision === 'rotate') {
       const idleExpiresAt = new Date(Math.min(nowMs + sessionLife.idleMs, session.expires_at.getTime()))
       const seenCountry = contexts.countryOf(device.address)
-      const seen = { id: session.id, seenAt: new Date(nowMs), seenCountry, idleExpiresAt }
+      const seen = { id: sessionId, seenAt: new Date(nowMs), seenCountry, idleExpiresAt }
       const issued = {
         tokenHash: sha256(successor.token),
         accessTokenId: tokens.accessTokenIdOf(successor.token, successor.by),

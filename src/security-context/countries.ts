@@ -1,8 +1,8 @@
 /**
- * Countries as circles, to measure travel: code (ISO 3166-1), latitude and longitude of the center in degrees, radius in km, and the
- * codes of those with a common border. Computed from Natural Earth 1:50m (public domain): the center is that of the largest piece
- * of land, and the circle has the area of all of them. Borders of France in South America are left out, because few people cross
- * them. A country that is not here is never far from another one.
+ * Countries as circles, to measure travel: code (ISO 3166-1), latitude and longitude of the center in degrees, radius in km, and
+ * the codes of those with a common border. Computed from Natural Earth 1:50m (public domain): the center is that of the largest
+ * piece of land, and the circle has the area of all of them. Borders of France in South America are left out, because few people
+ * cross them. A country that is not here is never far from another one.
  */
 const table = `
 AD 42.5 1.6 12 ES FR

@@ -41,7 +41,7 @@ const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly 
       live: true,
       expiresAtMs: null,
       limitPerSecond: null,
-  allowedNetworks: null,
+      allowedNetworks: null,
     },
   },
 }

@@ -142,7 +142,14 @@ describe('the stale detector', () => {
 
   test('does not log the hash of a secret', async () => {
     const key = factKey('service_key', idOf('project', 7))
-    const fact = { secretHash: 'the hash', scopes: [], live: true, expiresAtMs: null, limitPerSecond: null, allowedNetworks: null }
+    const fact = {
+      secretHash: 'the hash',
+      scopes: [],
+      live: true,
+      expiresAtMs: null,
+      limitPerSecond: null,
+      allowedNetworks: null,
+    }
     hold(key, fact)
     world.set(key, { ...fact, live: false })
     await check.run()

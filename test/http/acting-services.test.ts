@@ -181,7 +181,7 @@ describe('the access of a service to a user ends on every instance', () => {
     const short = await makeKey({ expires_at: new Date(nowOf(app) + 60_000).toISOString() })
     await warm(short)
     clock.advance(61_000)
-    for (const on of both()) expect(await read(on, short)).toBe('401 identity.not_signed_in')
+    for (const on of both()) expect(await read(on, short)).toBe('401 service_key.expired')
   })
 
   test('when the account is suspended, and when it is closed', async () => {

@@ -315,6 +315,9 @@ const composeFactors = (
   issuer: config.serviceName,
 })
 
+const composeNotices = ({ database, clock, clientContexts: { countryOf } }: Infrastructure, mail: Shared['mail']) =>
+  createNoticeSender({ store: createNoticeStore(database.batch), mail, clock, countryOf })
+
 const composeAccounts = (
   infrastructure: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
@@ -336,8 +339,7 @@ const composeAccounts = (
     keys,
     objects,
     recordSecurityEvent: record,
-    sessionCookies,
-    clientContexts,
+    clientContexts: contexts,
     screening,
   } = infrastructure
   const teamStore = createTeamStore(database.read, database.analytics)
@@ -392,7 +394,7 @@ const composeAccounts = (
     clock,
     record,
     maxSessions: quotas.maxSessions,
-    contexts: clientContexts,
+    contexts,
     screening,
     limits,
     recoveryStore,
@@ -414,12 +416,7 @@ const composeAccounts = (
       record,
     }),
     purgeFormerAddresses: () => recoveryStore.purge(new Date(clock.now())),
-    sendNotices: createNoticeSender({
-      store: createNoticeStore(database.batch),
-      mail,
-      clock,
-      countryOf: clientContexts.countryOf,
-    }),
+    sendNotices: composeNotices(infrastructure, mail),
     identityProviders: composeIdentityProviders(infrastructure, {
       identity,
       store: identityProviderStore,
@@ -433,7 +430,7 @@ const composeAccounts = (
       access,
       claimsOf: identity.claimsOf,
       spending: createSpendingOfRoutes(limits),
-      cookies: sessionCookies,
+      cookies: infrastructure.sessionCookies,
       tickets: streamTickets,
       clock,
       screen: screening.screen,

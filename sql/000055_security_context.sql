@@ -1,5 +1,5 @@
 -- Where sessions are opened, so that a request from elsewhere is noticed, and from which networks a service key may be used.
--- functions: d4442a5432750f8b3bc20cd005f73d2b1a6eff7b5029c367953178cd97e0b90c
+-- functions: 16466e007ae7814177492ada9e8668b855e107b2c50c26cc0fed49e5928d6f90
 
 alter table sessions
   add column country text,
