@@ -337,7 +337,6 @@ const composeAccounts = (
     passwordRules,
     identityStore,
     keys,
-    objects,
     recordSecurityEvent: record,
     clientContexts: contexts,
     screening,
@@ -409,7 +408,7 @@ const composeAccounts = (
     identity,
     accountExport: createAccountExport({
       store: createExportStore(database.batch),
-      objects,
+      objects: infrastructure.objects,
       access,
       clock,
       startDeadline: createDeadlines(clock),

@@ -14,5 +14,8 @@ export const composeSecurityContext = async (
 ) => {
   const geoip = given ?? (await openGeoip({ countryFile: geoipCountryFile, systemFile: geoipSystemFile }))
   const clientContexts = createClientContexts({ geoip, secrets, clock })
-  return { clientContexts, screening: createScreening({ mode, rolloutPercent, contexts: clientContexts, clock, record }) }
+  return {
+    clientContexts,
+    screening: createScreening({ mode, rolloutPercent, contexts: clientContexts, clock, record }),
+  }
 }
