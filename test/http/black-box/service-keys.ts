@@ -170,6 +170,16 @@ export const serviceKeys: Group = (world) =>
       const { key, expires_at } = await make(operator, { expires_at: new Date(Date.now() + 1_500).toISOString() })
       expect((await check(key)).status).toBe(200)
       await Bun.sleep(Date.parse(expires_at) - Date.now() + 50)
-      expect(refusal(await check(key))).toBe('401 identity.not_signed_in')
+      expect(refusal(await check(key))).toBe('401 service_key.expired')
+    })
+
+    test('are refused from outside of their allowed networks, until these are changed', async () => {
+      if (operator === undefined) return
+      const { token } = operator
+      const { key, id } = await make(operator, { allowed_networks: ['192.0.2.0/24'] })
+      expect(refusal(await check(key))).toBe('403 service_key.network_refused')
+      const freed = await world().patch(`${path}/${id}`, { allowed_networks: null }, { token })
+      expect(freed.body.allowed_networks).toBeNull()
+      expect((await check(key)).status).toBe(200)
     })
   })
