@@ -31,7 +31,7 @@ import { createNoticeSender } from '../../identity/notices.ts'
 import { createOneTimeTokenStore } from '../../identity/one-time-token-store.ts'
 import { createOneTimeTokens } from '../../identity/one-time-tokens.ts'
 import { createRecoveryStore } from '../../identity/recovery/store.ts'
-import { createIdentity } from '../../identity/service.ts'
+import { createIdentity, type Identity } from '../../identity/service.ts'
 import { createSessionTokens } from '../../identity/session-tokens.ts'
 import { createSignInStore } from '../../identity/sign-in-store.ts'
 import { createTokenUseStore } from '../../identity/token-use-store.ts'
@@ -318,6 +318,25 @@ const composeFactors = (
 const composeNotices = ({ database, clock, clientContexts: { countryOf } }: Infrastructure, mail: Shared['mail']) =>
   createNoticeSender({ store: createNoticeStore(database.batch), mail, clock, countryOf })
 
+const composeGuard = (
+  { clock, sessionCookies, screening }: Infrastructure,
+  access: AccessParts['access'],
+  {
+    identity,
+    limits,
+    streamTickets,
+  }: { identity: Identity; limits: Shared['limits']; streamTickets: GenerationParts['streamTickets'] },
+) =>
+  createGuard({
+    access,
+    claimsOf: identity.claimsOf,
+    spending: createSpendingOfRoutes(limits),
+    cookies: sessionCookies,
+    tickets: streamTickets,
+    clock,
+    screen: screening.screen,
+  })
+
 const composeAccounts = (
   infrastructure: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
@@ -425,15 +444,7 @@ const composeAccounts = (
       changes,
       welcome,
     }),
-    guard: createGuard({
-      access,
-      claimsOf: identity.claimsOf,
-      spending: createSpendingOfRoutes(limits),
-      cookies: infrastructure.sessionCookies,
-      tickets: streamTickets,
-      clock,
-      screen: screening.screen,
-    }),
+    guard: composeGuard(infrastructure, access, { identity, limits, streamTickets }),
     users: createUsers({
       store: userStore,
       operators,

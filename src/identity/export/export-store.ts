@@ -46,8 +46,8 @@ const createSignInParts = (sql: Sql, part: Part) => ({
   sessions: part(
     (userId, after) => sql`
     select id, jsonb_build_object('id', id, 'user_agent', user_agent, 'address', address, 'country', country,
-                 'browser', browser, 'platform', platform, 'earlier_countries', earlier_countries,
-                 'seen_country', seen_country, 'seen_at', seen_at, 'created_at', created_at,
+             'browser', browser, 'platform', platform, 'earlier_countries', earlier_countries,
+             'seen_country', seen_country, 'seen_at', seen_at, 'created_at', created_at,
              'last_seen_at', last_seen_at, 'expires_at', least(idle_expires_at, expires_at), 'ended_at', ended_at,
              'end_reason', end_reason) as content
       from sessions where user_id = ${userId} and id > ${after}`,
