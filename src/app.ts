@@ -15,6 +15,7 @@ import { docsRoutes } from './http/docs-routes.ts'
 import { adapter, contextSlot, type DirectContext, directRoutes } from './http/elysia-adapter.ts'
 import { createFrontDoor, type Steps } from './http/front-door.ts'
 import { healthRoutes } from './http/health-routes.ts'
+import { createLoggablePath } from './http/loggable-path.ts'
 import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { addCookies, addRateLimit, createResponder, type Responder } from './http/responder.ts'
@@ -66,10 +67,11 @@ type Parts = {
   readonly addresses: ClientAddresses
   /** The `Allow` of a path; undefined where no route has it. */
   readonly allowedMethods: (path: string) => string | undefined
+  readonly loggablePath: (path: string) => string
 }
 
 /** What every request passes, by Elysia's pipeline or by the front door. */
-const createSteps = ({ services, responder, addresses, allowedMethods }: Parts): Steps => {
+const createSteps = ({ services, responder, addresses, allowedMethods, loggablePath }: Parts): Steps => {
   const { config, clock, log, lifecycle, staleReads, limits } = services
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({
@@ -140,7 +142,8 @@ const createSteps = ({ services, responder, addresses, allowedMethods }: Parts):
       }
       const given = returnsRequestId(path) ? givenRequestId(request) : undefined
       const requestId = given ?? context.requestId
-      const entry = { code: fault.code, request_id: requestId, method: request.method, path, ...fault.detail }
+      const { method } = request
+      const entry = { code: fault.code, request_id: requestId, method, path: loggablePath(path), ...fault.detail }
       if (isInvalidCredential(fault, context)) limits.invalidCredential(addresses.forLimits(request))
       // Refusals under overload are counted, not logged one by one.
       if (fault.status >= 500 && fault.code !== 'server.overloaded')
@@ -189,6 +192,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     responder,
     addresses,
     allowedMethods: (path) => allowedMethods(app, path),
+    loggablePath: createLoggablePath(() => app.routes),
   })
 
   const begin = (request: Request) => steps.begin(request, request.headers.get('authorization'))
