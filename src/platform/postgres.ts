@@ -131,10 +131,12 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
   /** Runs no further statement on the connections open now: each is closed after its running statement or transaction. */
   retireConnections(): void
   /**
-   * Ends every connection at once, for a server that does not answer: statements under way and those that wait for a
-   * connection fail, and later ones run on new connections. A commit under way may be carried out.
+   * For a server that does not answer: ends every connection at once, so that statements under way and those that wait for a
+   * connection fail. A commit under way may be carried out. Later statements fail with the error until `admitStatements`, and
+   * then run on new connections.
    */
-  cutConnections(): void
+  refuseStatements(error: Error): void
+  admitStatements(): void
   /** Over all pools. */
   traffic(): Traffic
   /** Waits up to `graceMs` for running statements, then closes every connection. */
@@ -145,7 +147,7 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
 export type Traffic = { readonly received: number; readonly underWay: number }
 
 /** What the patch adds to a pool. */
-type PatchedSql = Sql & { retire(): void; cut(): void; traffic(): Traffic }
+type PatchedSql = Sql & { retire(): void; refuse(error: Error | null): void; traffic(): Traffic }
 
 const connectionOptions = {
   connect_timeout: 3,
@@ -320,8 +322,11 @@ export const createDatabase = ({
     retireConnections: () => {
       for (const name of poolNames) (opened[name] as PatchedSql).retire()
     },
-    cutConnections: () => {
-      for (const name of poolNames) (opened[name] as PatchedSql).cut()
+    refuseStatements: (error) => {
+      for (const name of poolNames) (opened[name] as PatchedSql).refuse(error)
+    },
+    admitStatements: () => {
+      for (const name of poolNames) (opened[name] as PatchedSql).refuse(null)
     },
     traffic: () => {
       let received = 0

@@ -13,6 +13,7 @@ describe('the watch of Postgres', () => {
   let lease: { untilMs: number }
   let probes: (PromiseWithResolvers<boolean> & { withinMs: number | undefined })[]
   let cuts: number
+  let isRefusing: boolean
   let watch: PostgresWatch
   let breakers: ReturnType<typeof createBreakers>
 
@@ -23,6 +24,7 @@ describe('the watch of Postgres', () => {
     lease = { untilMs: leaseMs }
     probes = []
     cuts = 0
+    isRefusing = false
     breakers = createBreakers({ clock, log: silent })
     watch = createPostgresWatch({
       breakers,
@@ -30,8 +32,12 @@ describe('the watch of Postgres', () => {
       leaseMs,
       database: {
         traffic: () => ({ ...traffic }),
-        cutConnections: () => {
+        refuseStatements: () => {
+          isRefusing = true
           cuts += 1
+        },
+        admitStatements: () => {
+          isRefusing = false
         },
         isReachable: (withinMs) => {
           const probe = { ...Promise.withResolvers<boolean>(), withinMs }
@@ -75,7 +81,7 @@ describe('the watch of Postgres', () => {
     await pass(2_000, renewLease)
     expect(probes.length).toBe(0)
     await pass(700)
-    expect(probes.map(({ withinMs }) => withinMs)).toEqual([900])
+    expect(probes.map(({ withinMs }) => withinMs)).toEqual([750])
     expect(watch.isOpen()).toBeFalse()
     const events: string[] = []
     watch.onOpen(() => void events.push(`open, ${cuts} cut`))
@@ -146,18 +152,18 @@ describe('the watch of Postgres', () => {
     expect([databaseFault(refusal)?.code, isConnectFailure(refusal)]).toEqual(['database.unavailable', true])
     expect(await watch.probe()).toBeFalse()
     await pass(600)
-    expect(probes.map(({ withinMs }) => withinMs)).toEqual([900, 3_000])
+    expect(probes.map(({ withinMs }) => withinMs)).toEqual([750, 3_000])
     // No traffic of before proves anything now.
     traffic.received += 1
     await settle(1, false)
-    expect(watch.isOpen()).toBeTrue()
+    expect([watch.isOpen(), isRefusing, cuts]).toEqual([true, true, 1])
     await pass(600)
     let isClosed = false
     watch.onClose(() => {
       isClosed = true
     })
     await settle(2, true)
-    expect([watch.isOpen(), isClosed]).toEqual([false, true])
+    expect([watch.isOpen(), isClosed, isRefusing]).toEqual([false, true, false])
     expect(() => watch.requireAvailable()).not.toThrow()
   })
 

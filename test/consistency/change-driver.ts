@@ -9,7 +9,7 @@ import type { Probes } from './probes.ts'
 /** Longer than two leases: after this, every instance has applied a committed change, even one whose call was not answered. */
 const visibleAfterMs = 2_500
 const retryMs = 50
-const maxTries = 400
+const maxTries = 1_200
 
 const isSuccess = ({ status }: Reply): boolean => status < 300
 const isRefusal = ({ status }: Reply): boolean => status >= 400 && status < 500

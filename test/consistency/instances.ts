@@ -1,4 +1,4 @@
-import { startServer, type TestConnection, type TestServer } from '../harness.ts'
+import { type Runtime, startServer, type TestConnection, type TestServer } from '../harness.ts'
 
 /** One of the servers that share a database and a Redis. */
 export type Instance = {
@@ -22,11 +22,12 @@ export const startInstance = async (
   name: string,
   connection: TestConnection,
   given: Environment,
+  runtime: Runtime = 'bun',
 ): Promise<Instance> => {
   // Rendering would take CPU from the load.
   const quiet = { LOG_LEVEL: 'fatal', JOB_CONCURRENCY: '0' }
   const env = { DB_CONNECTIONS: '24', ACCESS_TOKEN_SECONDS: String(tokenTtlS), ...quiet, ...given }
-  const server = await startServer({ runtime: 'bun', connection, env })
+  const server = await startServer({ runtime, connection, env })
   const instance: Instance = {
     name,
     server,
@@ -45,7 +46,7 @@ export const startInstance = async (
     },
     restart: async () => {
       const { port } = new URL(instance.server.baseUrl)
-      instance.server = await startServer({ runtime: 'bun', connection, env: { ...env, PORT: port } })
+      instance.server = await startServer({ runtime, connection, env: { ...env, PORT: port } })
       instance.responds = true
     },
   }

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
-import { createDatabase, type TestConnection } from '../harness.ts'
+import { createDatabase, type Runtime, type TestConnection } from '../harness.ts'
 import { sendRandomRequests } from './background.ts'
 import { createChangeDriver } from './change-driver.ts'
 import { createFaults, type Fault, type RedisUnderTest, type StartRedis, startOwnRedis } from './faults.ts'
@@ -12,6 +12,14 @@ import { renameRepeatedly } from './names.ts'
 import { createOracle, type Oracle } from './oracle.ts'
 import { openPopulation } from './population.ts'
 import { createProbes } from './probes.ts'
+
+export type StormParts = {
+  readonly sql: Sql
+  readonly connection: TestConnection
+  readonly redis: RedisUnderTest
+  readonly instances: readonly Instance[]
+  readonly oracle: Oracle
+}
 
 export type StormOptions = {
   readonly seconds: number
@@ -23,7 +31,9 @@ export type StormOptions = {
   /** Starts another kind of Redis. */
   readonly redis?: StartRedis | undefined
   /** Faults beside those of every storm. */
-  readonly moreFaults?: (parts: { readonly sql: Sql; readonly redis: RedisUnderTest }) => readonly Fault[]
+  readonly moreFaults?: (parts: StormParts) => readonly Fault[]
+  /** Of the three instances. Default: Bun. */
+  readonly runtimes?: readonly [Runtime, Runtime, Runtime]
   readonly fixtures?: number
   /** Requests a second over all instances. Probes around changes come on top. */
   readonly requestsPerS?: number
@@ -50,6 +60,7 @@ export const storm = async ({
   environment = () => ({}),
   redis: start,
   moreFaults = () => [],
+  runtimes = ['bun', 'bun', 'bun'],
   fixtures: count = 40,
   requestsPerS = 900,
   removalsPerS = 30,
@@ -68,10 +79,9 @@ export const storm = async ({
 
     const instances: Instance[] = []
     closers.push(() => Promise.all(instances.map(({ server }) => server.kill('SIGKILL'))))
-    for (const name of ['A', 'B', 'C']) {
-      instances.push(
-        await startInstance(name, connection, { REDIS_URL: redis.current.url, ...environment(connection), ...env }),
-      )
+    for (const [at, name] of ['A', 'B', 'C'].entries()) {
+      const given = { REDIS_URL: redis.current.url, ...environment(connection), ...env }
+      instances.push(await startInstance(name, connection, given, runtimes[at]))
     }
     const population = await openPopulation(connection)
     closers.push(population.close)
@@ -110,7 +120,7 @@ export const storm = async ({
         oracle,
         probes,
       })
-      const all = [...every, ...moreFaults({ sql, redis })].filter(
+      const all = [...every, ...moreFaults({ sql, connection, redis, instances, oracle })].filter(
         ({ name }) => faults === true || name.includes(faults),
       )
       const endsAtMs = oracle.startedMs + seconds * 1_000

@@ -49,7 +49,7 @@ describe('three instances, two on Bun and one on Deno, whose Postgres is frozen 
     postgres = await startPostgres({ settings: { max_connections: '100' } })
     redis = await startRedis()
     for (const runtime of ['bun', 'bun', 'deno'] as const) {
-      const env = { REDIS_URL: redis.url, DB_CONNECTIONS: '18', LOG_LEVEL: 'fatal' }
+      const env = { REDIS_URL: redis.url, DB_CONNECTIONS: '18', REQUEST_TIMEOUT_MS: '20000', LOG_LEVEL: 'fatal' }
       servers.push(await startServer({ runtime, connection: postgres.connection, env }))
     }
     clients.push(...servers.map(({ baseUrl }) => api(baseUrl)))

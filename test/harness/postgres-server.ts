@@ -47,6 +47,27 @@ const signalIfAlive = (pid: number, signal: NodeJS.Signals) => {
   }
 }
 
+/** Stops and continues the postmaster with this id and every backend of it. */
+export const createFreezer = (pidOf: () => number): Pick<PostgresServer, 'freeze' | 'thaw'> => {
+  let frozen: readonly number[] = []
+  return {
+    freeze: () => {
+      const pid = pidOf()
+      // First, so that it starts no further backend.
+      process.kill(pid, 'SIGSTOP')
+      frozen = [...childrenOf(pid), pid]
+      for (const each of frozen) signalIfAlive(each, 'SIGSTOP')
+    },
+    thaw: () => {
+      for (const each of frozen) signalIfAlive(each, 'SIGCONT')
+    },
+  }
+}
+
+/** The id of the postmaster that listens in this folder. */
+export const findPostmaster = ({ host, port }: { host: string; port: number }): number =>
+  Number(readFileSync(`${host}/.s.PGSQL.${port}.lock`, 'utf8').split('\n')[0])
+
 /** A separate server that listens on TCP, for what a test cannot do with the shared cluster. */
 export const startPostgres = async ({
   settings = {},
@@ -93,7 +114,6 @@ export const startPostgres = async ({
   const pid = child.pid as number
   reapProcess(pid)
   let ended = false
-  let frozen: readonly number[] = []
   const exit = new Promise<void>((resolve) =>
     child.once('close', () => {
       ended = true
@@ -119,15 +139,7 @@ export const startPostgres = async ({
     connection,
     url: ({ user = 'velro', host = '127.0.0.1', query = '' } = {}) =>
       `postgres://${user}@${host}:${port}/postgres${query && `?${query}`}`,
-    freeze: () => {
-      // First, so that it starts no further backend.
-      process.kill(pid, 'SIGSTOP')
-      frozen = childrenOf(pid)
-      for (const each of frozen) signalIfAlive(each, 'SIGSTOP')
-    },
-    thaw: () => {
-      for (const each of [...frozen, pid]) signalIfAlive(each, 'SIGCONT')
-    },
+    ...createFreezer(() => pid),
     stop: async (signal = 'SIGQUIT') => {
       if (!ended) child.kill(signal)
       await exit

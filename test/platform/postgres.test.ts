@@ -15,6 +15,7 @@ import {
   databaseFault,
   isConnectFailure,
   onViolation,
+  PostgresNotAnswering,
   poolNames,
   sizePools,
 } from '../../src/platform/postgres.ts'
@@ -289,7 +290,7 @@ describe('against a real server', () => {
     await retiring.close(0)
   })
 
-  test('a pool that is cut fails its statements at once, and runs later ones on new connections', async () => {
+  test('a pool that refuses statements fails those under way and all others at once, and runs later ones on new connections', async () => {
     const cut = createPools({ connection: database.connection, budget: 60 })
     const pidOf = async () => {
       const [row] = await cut.read<{ pid: number }[]>`select pg_backend_pid() as pid`
@@ -310,10 +311,14 @@ describe('against a real server', () => {
     await Bun.sleep(50)
     const { received, underWay } = cut.traffic()
     expect([received > 0, underWay > 0]).toEqual([true, true])
-    cut.cutConnections()
+    const refusal = new PostgresNotAnswering()
+    cut.refuseStatements(refusal)
     const errors = await Promise.race([settled, Bun.sleep(2_000).then(() => 'never settled')])
     expect(Array.isArray(errors) ? new Set(errors.map(codeOf)) : errors).toEqual(new Set(['database.unavailable']))
+    expect(await errorOf(cut.read`select 1`)).toBe(refusal)
+    expect(await errorOf(cut.write.begin((tx) => tx`select 1`))).toBe(refusal)
     expect(cut.traffic().underWay).toBe(0)
+    cut.admitStatements()
     for (let round = 0; round < 6; round += 1) expect(before.has(await pidOf())).toBeFalse()
     // Every connection came back to the pool, and reads run again on a lost connection.
     const { max } = cut.sizes.read

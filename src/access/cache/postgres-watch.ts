@@ -7,7 +7,7 @@ const everyMs = 100
 /** Statements that get no answer on any connection for so long are suspicious. */
 const silentMs = 600
 /** How long a suspicion waits for an answer on a new connection. With the silence before it, under two seconds. */
-const suspicionMs = 900
+const suspicionMs = 750
 /** How long a probe waits while the breaker is open, when nothing waits for it. */
 const probeMs = 3_000
 /** After a suspicion that was not confirmed. */
@@ -48,7 +48,7 @@ export type PostgresWatch = {
 
 type Dependencies = {
   readonly breakers: Pick<Breakers, 'create'>
-  readonly database: Pick<Database, 'isReachable' | 'cutConnections' | 'traffic'>
+  readonly database: Pick<Database, 'isReachable' | 'refuseStatements' | 'admitStatements' | 'traffic'>
   /** That of leases. */
   readonly clock: Clock
   readonly leaseMs: number
@@ -76,11 +76,12 @@ export const createPostgresWatch = ({ breakers, database, clock, leaseMs }: Depe
     dependency: 'postgres',
     onOpen: () => {
       isOpen = true
-      database.cutConnections()
+      database.refuseStatements(error)
       for (const listener of openListeners) listener()
     },
     onClose: () => {
       isOpen = false
+      database.admitStatements()
       receivedAtMs = clock.monotonic()
       nextSuspicionMs = receivedAtMs + pauseMs
       for (const listener of closeListeners) listener()

@@ -181,8 +181,8 @@ export const sampleOf = (document: Document, given: Schema): unknown => {
   return 'x'.repeat(Math.max(schema.minLength ?? 0, 8))
 }
 
-/** The template's path with unknown ids. */
-export const fill = (template: string) => template.replaceAll(/\{\w+\}/g, unknownId)
+/** The template's path with unknown ids, and a name where a parameter is one of a few names. */
+export const fill = (template: string) => template.replaceAll('{dependency}', 'siem').replaceAll(/\{\w+\}/g, unknownId)
 
 /** The route's path with unknown ids. */
 export const pathOf = ({ template }: Route) => fill(template)
