@@ -15,7 +15,7 @@ import type { Tiers, Watched } from './load/drive.ts'
 import type { Phase, PlannedRequest } from './load/plan.ts'
 import type { Requests } from './load/send.ts'
 import { checkPath } from './people.ts'
-import { onEnd, type Server, startVelro } from './servers.ts'
+import { onEnd, type Runtime, type Server, startVelro } from './servers.ts'
 
 /** The world of the check scenarios. */
 export const mixSize: WorldSize = { users: 500, teams: 50, projects: 200, generations: 5_000 }
@@ -141,8 +141,8 @@ export const prepareMix = async (size: WorldSize = mixSize, signedIn = size.user
 }
 
 /** Settings as shipped, but for what a load generator on one address needs. */
-export const startMix = (mix: Mix, env: Readonly<Record<string, string>> = {}): Promise<Server> =>
-  startVelro({ ...mix.env, ...env })
+export const startMix = (mix: Mix, env: Readonly<Record<string, string>> = {}, runtime?: Runtime): Promise<Server> =>
+  startVelro({ ...mix.env, ...env }, runtime)
 
 /** A draft of a plan: requests are added once, and drawn as often as needed. */
 export const createDraft = (tokens: readonly string[]) => {

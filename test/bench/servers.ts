@@ -50,12 +50,23 @@ const isReady = (url: string): Promise<boolean> =>
     () => false,
   )
 
-/** Starts a file of a checkout under Bun and waits for `GET /ready`. It sees none of our environment but this. */
-export const startServer = async (file: string, env: Environment, folder = root): Promise<Server> => {
+export type Runtime = 'bun' | 'deno'
+
+const commands: Readonly<Record<Runtime, readonly string[]>> = {
+  bun: [process.execPath],
+  deno: [fileURLToPath(new URL('../../node_modules/deno/deno', import.meta.url)), 'run', '-A'],
+}
+
+/** Starts a file of a checkout and waits for `GET /ready`. It sees none of our environment but this. */
+export const startServer = async (
+  file: string,
+  env: Environment,
+  { runtime = 'bun', folder = root }: { readonly runtime?: Runtime; readonly folder?: string } = {},
+): Promise<Server> => {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
   const startedMs = performance.now()
-  const child = Bun.spawn([process.execPath, file], {
+  const child = Bun.spawn([...commands[runtime], file], {
     cwd: folder,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], HOST: '127.0.0.1', PORT: String(port), ...env },
     stdout: 'pipe',
@@ -88,12 +99,12 @@ const velroEnvironment = {
   LIMITS: 'off',
 }
 
-export const startVelro = (database: Environment): Promise<Server> =>
-  startServer('src/main.ts', { ...velroEnvironment, ...database })
+export const startVelro = (database: Environment, runtime?: Runtime): Promise<Server> =>
+  startServer('src/main.ts', { ...velroEnvironment, ...database }, { ...(runtime && { runtime }) })
 
 /** Velro as another checkout has it. */
 export const startVelroIn = (folder: string, database: Environment): Promise<Server> =>
-  startServer('src/main.ts', { ...velroEnvironment, ...database }, folder)
+  startServer('src/main.ts', { ...velroEnvironment, ...database }, { folder })
 
 /** Velro that renders pictures on request. */
 export const startVelroWithPictures = (database: Environment): Promise<Server> =>
@@ -102,6 +113,10 @@ export const startVelroWithPictures = (database: Environment): Promise<Server> =
 /** The same check on Elysia alone, with the answer at hand. */
 export const startBareElysia = (processes = 1): Promise<Server> =>
   startServer('test/bench/controls/bare-elysia.ts', { PROCESSES: String(processes) })
+
+/** The same on Deno, which has one process. */
+export const startBareElysiaOnDeno = (): Promise<Server> =>
+  startServer('test/bench/controls/bare-elysia-deno.ts', {}, { runtime: 'deno' })
 
 /** The reconstruction of the backend that this one replaces, on the same tables. */
 export const startReconstruction = (database: Environment): Promise<Server> =>

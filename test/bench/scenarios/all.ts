@@ -1,7 +1,7 @@
 import { beside } from './beside.ts'
 import { burst, burstAtStart } from './burst.ts'
 import { changes } from './changes.ts'
-import { check } from './check.ts'
+import { check, checkOnDeno } from './check.ts'
 import { checkUnderLogins } from './check-under-logins.ts'
 import { cold } from './cold.ts'
 import { connections, processes } from './connections.ts'
@@ -25,6 +25,7 @@ import { warmUp } from './warm-up.ts'
 /** Every scenario by its name. */
 export const scenarios: Readonly<Record<string, Scenario>> = {
   check,
+  'check-deno': checkOnDeno,
   ...routeScenarios,
   cold,
   login,
