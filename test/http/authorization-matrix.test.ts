@@ -741,6 +741,7 @@ describe('the authorization matrix', () => {
     invitedId = (await register(client)).id
     await app.services.database.admin`update users set password_hash = null where id = ${invitedId}`
     await app.services.database.admin`update users set role = 'admin' where id = ${by.operator.id}`
+    await app.services.database.admin`update users set email_verified_at = now()`
     world = await build()
     for (const person of [suspended, closed]) await join(world.team, person, 'admin')
     await app.services.database.admin`update users set status = 'suspended' where id = ${suspended.id}`

@@ -148,7 +148,7 @@ export const recoveryRoutes = ({ identity, guard, addressOf }: Dependencies) =>
             summary:
               'Confirm the new address. The former one gets a mail with which the change can be undone for 72 hours',
             ...open,
-            errors: [...tokenErrors, 'identity.email_taken'],
+            errors: ['one_time_token.not_found', 'one_time_token.gone', 'identity.email_taken'],
           },
         ),
       },

@@ -130,9 +130,10 @@ export const mails: Group = (world) =>
       for (const [path, token] of [
         ['/verify-email/confirm', verifyOther],
         ['/password-reset/confirm', reset],
-        ['/email/confirm', change],
         ['/email/undo', undo],
       ] as const)
         expect(await confirm(path, token)).toBe('403 identity.account_suspended')
+      // It ended with the sessions.
+      expect(await confirm('/email/confirm', change)).toBe('410 one_time_token.gone')
     })
   })
