@@ -769,6 +769,17 @@ BEGIN ATOMIC
 END;
 comment on function next_event_position() is 'Increments the position of invalidation events. Locks its row until the commit; call it at the commit only.';
 
+CREATE OR REPLACE FUNCTION public.note_changed_feature_flags()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform note_touched(concat('feature_flags:', lowest_id(), e'\n'));
+  return null;
+end $function$;
+comment on function note_changed_feature_flags() is 'Records the key of all feature flags.';
+
 CREATE OR REPLACE FUNCTION public.note_changed_flags()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -807,6 +818,18 @@ begin
   return null;
 end $function$;
 comment on function note_changed_media() is 'Records media:<id> for each media row whose owner, generation or object changed.';
+
+CREATE OR REPLACE FUNCTION public.note_changed_memberships()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(distinct concat('memberships:', user_id, e'\n'), '') from changed));
+  return null;
+end $function$;
+comment on function note_changed_memberships() is 'Records memberships:<user> for each user who was added to a team or removed from one.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_profiles()
  RETURNS trigger
@@ -908,6 +931,20 @@ begin
   perform pg_notify('velro', 'orphans');
 end $function$;
 comment on function note_media_orphans(lost text[]) is 'Records objects that lost a reference, and notifies the sweepers when the transaction commits.';
+
+CREATE OR REPLACE FUNCTION public.note_moved_memberships()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform note_touched((
+    select string_agg(distinct concat('memberships:', user_id, e'\n'), '')
+      from before b full join after a using (team_id, user_id)
+     where a.role is null or b.role is null));
+  return null;
+end $function$;
+comment on function note_moved_memberships() is 'Records memberships:<user> for each membership whose team or user an update changed. A change of the role is none.';
 
 CREATE OR REPLACE FUNCTION public.note_removed()
  RETURNS trigger
@@ -2018,6 +2055,48 @@ create table event_positions (
 comment on table event_positions is 'One row: how many invalidation events were committed.';
 comment on column event_positions.position is 'Position of the newest committed event. Each event increments it when it commits.';
 
+create table feature_flag_versions (
+  id uuid not null,
+  name text not null,
+  version integer not null,
+  definition jsonb,
+  description text not null,
+  restored_from integer,
+  changed_at timestamp with time zone not null,
+  changed_by uuid not null,
+  constraint feature_flag_versions_pkey PRIMARY KEY (id),
+  constraint feature_flag_versions__once UNIQUE (name, version),
+  constraint feature_flag_versions_changed_by_fkey FOREIGN KEY (changed_by) REFERENCES users(id),
+  constraint feature_flag_versions__definition CHECK (((definition IS NULL) OR (jsonb_typeof(definition) = 'object'::text))),
+  constraint feature_flag_versions__name CHECK (((name ~ '^[a-z0-9][a-z0-9-]*$'::text) AND (length(name) <= 64))),
+  constraint feature_flag_versions__restored_from CHECK ((restored_from < version)),
+  constraint feature_flag_versions__version CHECK ((version > 0))
+);
+comment on table feature_flag_versions is 'What each feature flag was, the newest version being the one in force. Any of them can be restored.';
+comment on column feature_flag_versions.definition is 'Null: the flag was removed by this version.';
+comment on column feature_flag_versions.restored_from is 'The version whose definition this one has again. Null: it is no restored one.';
+
+create table feature_flags (
+  id uuid not null,
+  name text not null,
+  version integer not null,
+  definition jsonb not null,
+  description text not null,
+  updated_at timestamp with time zone not null,
+  updated_by uuid not null,
+  constraint feature_flags_pkey PRIMARY KEY (id),
+  constraint feature_flags__name_once UNIQUE (name),
+  constraint feature_flags_updated_by_fkey FOREIGN KEY (updated_by) REFERENCES users(id),
+  constraint feature_flags__definition CHECK ((jsonb_typeof(definition) = 'object'::text)),
+  constraint feature_flags__description CHECK ((length(description) <= 500)),
+  constraint feature_flags__name CHECK (((name ~ '^[a-z0-9][a-z0-9-]*$'::text) AND (length(name) <= 64))),
+  constraint feature_flags__version CHECK ((version > 0))
+);
+CREATE TRIGGER touched_by_change AFTER INSERT OR DELETE OR UPDATE ON public.feature_flags FOR EACH STATEMENT EXECUTE FUNCTION note_changed_feature_flags();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.feature_flags FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+comment on table feature_flags is 'Features that are on for some people: for a share of them, for plans, teams and single users.';
+comment on column feature_flags.definition is 'For whom it is on; see src/access/policy/facts/feature-flags.ts. Ids of accounts are removed from it when they are closed.';
+
 create table flags (
   name text not null,
   enabled boolean not null,
@@ -2193,6 +2272,51 @@ comment on column identity_provider_sign_ins.code_hash is 'SHA-256 of the code t
 comment on column identity_provider_sign_ins.user_id is 'The account that the code is for, unless it is for a sign-in. No foreign key: the row is short-lived.';
 comment on column identity_provider_sign_ins.code_challenge is 'S256 of the verifier that the client keeps.';
 comment on column identity_provider_sign_ins.encrypted_identity is 'The identity, encrypted under a key derived from SECRET. Null once the code was used.';
+
+create table incidents (
+  id uuid not null,
+  kind text not null,
+  severity text not null,
+  subject_type text not null,
+  subject_id text not null,
+  count bigint default 1 not null,
+  first_seen_at timestamp with time zone not null,
+  last_seen_at timestamp with time zone not null,
+  evidence jsonb default '[]'::jsonb not null,
+  assignee_id uuid,
+  opened_by uuid,
+  note text default ''::text not null,
+  closed_at timestamp with time zone,
+  closed_by uuid,
+  resolution text,
+  constraint incidents_pkey PRIMARY KEY (id),
+  constraint incidents_assignee_id_fkey FOREIGN KEY (assignee_id) REFERENCES users(id),
+  constraint incidents_closed_by_fkey FOREIGN KEY (closed_by) REFERENCES users(id),
+  constraint incidents_opened_by_fkey FOREIGN KEY (opened_by) REFERENCES users(id),
+  constraint incidents__closed CHECK ((((closed_at IS NULL) = (resolution IS NULL)) AND ((closed_by IS NULL) OR (closed_at IS NOT NULL)))),
+  constraint incidents__count CHECK ((count > 0)),
+  constraint incidents__evidence CHECK (((jsonb_typeof(evidence) = 'array'::text) AND (jsonb_array_length(evidence) <= 10))),
+  constraint incidents__kind CHECK (((kind ~ '^[a-z_]+\.[a-z_]+$'::text) AND (length(kind) <= 64))),
+  constraint incidents__note CHECK ((length(note) <= 2000)),
+  constraint incidents__resolution CHECK ((resolution = ANY (ARRAY['resolved'::text, 'false_positive'::text, 'ignored'::text]))),
+  constraint incidents__seen CHECK ((first_seen_at <= last_seen_at)),
+  constraint incidents__severity CHECK ((severity = ANY (ARRAY['low'::text, 'medium'::text, 'high'::text, 'critical'::text]))),
+  constraint incidents__subject_id CHECK ((length(subject_id) <= 200)),
+  constraint incidents__subject_type CHECK (((subject_type ~ '^[a-z_]+$'::text) AND (length(subject_type) <= 32)))
+);
+CREATE INDEX incidents__assignee ON public.incidents USING btree (assignee_id, id);
+CREATE INDEX incidents__closed_at ON public.incidents USING btree (closed_at);
+CREATE INDEX incidents__kind_id ON public.incidents USING btree (kind, id);
+CREATE UNIQUE INDEX incidents__one_open ON public.incidents USING btree (kind, subject_type, subject_id) WHERE (closed_at IS NULL);
+CREATE INDEX incidents__open ON public.incidents USING btree (id) WHERE (closed_at IS NULL);
+CREATE INDEX incidents__severity_id ON public.incidents USING btree (severity, id);
+CREATE INDEX incidents__subject ON public.incidents USING btree (subject_type, subject_id, id);
+comment on table incidents is 'What the service or an operator found suspicious, until an operator closes it. Those of one kind about one subject are one row while it is open.';
+comment on column incidents.subject_id is 'The id of a user, session, key or team; an address or network; the name of a dependency.';
+comment on column incidents.count is 'How often it was reported.';
+comment on column incidents.evidence is 'What was seen: the first report and the latest ones. Emptied when the account of its subject is closed.';
+comment on column incidents.opened_by is 'The operator who opened it. Null: the service did.';
+comment on column incidents.note is 'What operators wrote about it.';
 
 create table known_devices (
   token_hash bytea not null,
@@ -2752,6 +2876,10 @@ CREATE UNIQUE INDEX team_members__one_owner ON public.team_members USING btree (
 CREATE INDEX team_members__user_id ON public.team_members USING btree (user_id, team_id);
 CREATE TRIGGER project_access AFTER INSERT OR DELETE OR UPDATE OF team_id, user_id, role ON public.team_members FOR EACH ROW EXECUTE FUNCTION project_access_on_member();
 CREATE TRIGGER project_access_by_truncate AFTER TRUNCATE ON public.team_members FOR EACH STATEMENT EXECUTE FUNCTION project_access_on_truncate();
+CREATE TRIGGER touched_by_delete AFTER DELETE ON public.team_members REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changed_memberships();
+CREATE TRIGGER touched_by_insert AFTER INSERT ON public.team_members REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_changed_memberships();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.team_members FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.team_members REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_moved_memberships();
 CREATE TRIGGER webhooks_by_delete AFTER DELETE ON public.team_members REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_members('team.member_removed');
 CREATE TRIGGER webhooks_by_insert AFTER INSERT ON public.team_members REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION webhook_on_members('team.member_added');
 CREATE TRIGGER webhooks_by_role AFTER UPDATE OF role ON public.team_members FOR EACH ROW WHEN ((old.role IS DISTINCT FROM new.role)) EXECUTE FUNCTION webhook_on_role();

@@ -5,7 +5,8 @@ import { accessRoutes } from './access/routes.ts'
 import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
 import { Fault } from './fault.ts'
-import { flagRoutes } from './flags/routes.ts'
+import { featureFlagRoutes } from './flags/features/routes.ts'
+import { tierFlagRoutes } from './flags/tiers/routes.ts'
 import { generationRoutes } from './generations/routes.ts'
 import { generationStreamRoutes } from './generations/stream/routes.ts'
 import { contentLengthOf, refuseAmbiguousLength } from './http/body.ts'
@@ -28,6 +29,7 @@ import { recoveryRoutes } from './identity/recovery/routes.ts'
 import { identityRoutes } from './identity/routes.ts'
 import { userRecoveryRoutes } from './identity/users/recovery-routes.ts'
 import { userRoutes } from './identity/users/routes.ts'
+import { incidentRoutes } from './incidents/routes.ts'
 import { createAdmittedDeadlines } from './kit/admitted-deadline.ts'
 import { createHostCheck, pathOf } from './kit/authority.ts'
 import type { Deadline } from './kit/deadline.ts'
@@ -238,8 +240,10 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(accessRoutes(services))
     .use(authzenRoutes(services))
     .use(serviceKeyRoutes({ ...services, addressOf: addresses.of }))
-    .use(flagRoutes(services))
     .use(breakerRoutes({ ...services, addressOf: addresses.of }))
+    .use(tierFlagRoutes(services))
+    .use(featureFlagRoutes({ ...services, addressOf: addresses.of }))
+    .use(incidentRoutes({ ...services, addressOf: addresses.of }))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))

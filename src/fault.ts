@@ -421,6 +421,27 @@ export const catalogue = {
     },
   },
 
+  // Incidents
+  'incident.not_found': { status: 404, message: 'The incident does not exist' },
+  'incident.closed': { status: 409, message: 'The incident is closed and cannot be changed' },
+  'incident.assignee_unfit': { status: 409, message: 'The assignee must be an operator with an active account' },
+
+  // Feature flags
+  'feature_flag.not_found': { status: 404, message: 'The feature flag does not exist' },
+  'feature_flag.version_not_found': {
+    status: 409,
+    message: 'The feature flag has no such version, or no version before the one in force; the last 50 are kept',
+  },
+  'feature_flag.changed': {
+    status: 409,
+    message: 'Another version of the feature flag is in force than `current_version`; read it again',
+  },
+  'feature_flag.too_many': {
+    status: 409,
+    message: 'There are already {limit} feature flags, the most that are possible; remove one first',
+    extensions: { limit: 'Most feature flags that there may be' },
+  },
+
   // Webhooks
   'webhook.not_found': { status: 404, message: 'The webhook does not exist' },
   'webhook.too_many': {

@@ -1,7 +1,7 @@
 import { syncAccessRules } from '../access/cache/effective-access-store.ts'
 import type { FlagValues } from '../access/cache/tier-switches.ts'
 import type { Config } from '../config.ts'
-import { createFlagStore } from '../flags/store.ts'
+import { createTierFlagStore } from '../flags/tiers/store.ts'
 import { canonicalizeAddresses } from '../identity/address-store.ts'
 import { promoteByEmail } from '../identity/users/store.ts'
 import { connectionBudget, readConnectionLimits } from '../platform/connection-budget.ts'
@@ -87,7 +87,7 @@ const prepareOnce = async (
     if (config.adminEmail !== undefined) await promoteOperator(sql, config.adminEmail, log)
     return {
       budget: await budgetOf(sql, config, route, log),
-      flags: await createFlagStore(sql).list(),
+      flags: await createTierFlagStore(sql).list(),
       route,
       migrations: await countMigrations(),
     }

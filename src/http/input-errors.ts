@@ -2,7 +2,14 @@ import { ValueErrorType } from '@sinclair/typebox/errors'
 import type { InputProblem } from '../fault.ts'
 import { idPattern } from '../kit/id.ts'
 import { namePattern } from '../kit/plain-text.ts'
-import { emailPattern, modelIdPattern, notBlankPattern, secretPattern } from './schema-types.ts'
+import {
+  emailPattern,
+  flagNamePattern,
+  modelIdPattern,
+  notBlankPattern,
+  secretPattern,
+  subjectIdPattern,
+} from './schema-types.ts'
 
 /** The keywords that decide the words about a value; a schema of TypeBox has them all at the top. */
 type Expected = {
@@ -33,6 +40,8 @@ export const patternWords: Readonly<Record<string, string>> = {
   [idPattern]: 'a UUID in lower case',
   [emailPattern]: 'an e-mail address',
   [secretPattern]: 'a token of 43 base64url characters',
+  [flagNamePattern]: '1 to 64 lower-case letters, digits and hyphens, not beginning with a hyphen',
+  [subjectIdPattern]: '1 to 200 visible ASCII characters',
   [modelIdPattern]: 'the id of a model, such as local/procedural',
   [notBlankPattern]: 'text with more than white space in it',
   [namePattern]:

@@ -7,6 +7,7 @@ const revocations = [
   /^PATCH \/api\/v1\/(?:projects\/:id\/teams|teams\/:id\/members)\/:id$/,
   /^POST \/api\/v1\/auth\/(?:logout|logout-all|password)$/,
   /^POST \/api\/v1\/(?:teams\/:id\/leave|teams\/:id\/transfer|projects\/:id\/transfer)$/,
+  /^POST \/api\/v1\/security\/feature-flags\/[^/]+\/restore$/,
 ]
 const reads = /^(?:GET|HEAD) |^POST (?:\/api\/v1\/authorization|\/access\/v1)\/|^POST \/api\/v1\/media\/links$/
 

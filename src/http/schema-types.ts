@@ -44,6 +44,12 @@ export const email = t.String({
 /** An opaque token of 32 bytes in base64url. */
 export const secretPattern = '^[A-Za-z0-9_-]{43}$'
 
+/** The name of a feature flag. */
+export const flagNamePattern = '^[a-z0-9][a-z0-9-]{0,63}$'
+
+/** What an incident is about: an id, an address, a network or the name of a dependency. */
+export const subjectIdPattern = '^[\\x21-\\x7e]{1,200}$'
+
 export const modelIdPattern = '^[A-Za-z0-9][A-Za-z0-9._/-]*$'
 
 /** The parameters of a list: `limit` is checked by its spelling, because a number would also accept `0x10` and ` 5`. */

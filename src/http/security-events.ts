@@ -63,6 +63,12 @@ export const securityEvents = {
   'webhook.removed': ['info', 'a webhook was removed'],
   'webhook.secret_rotated': ['info', 'the secret of a webhook was rotated'],
   'webhook.replayed': ['info', 'events of a webhook are sent again'],
+  'incident.opened': ['warn', 'an incident was opened'],
+  'incident.changed': ['info', 'an operator changed an incident'],
+  'incident.closed': ['info', 'an operator closed an incident'],
+  'feature_flag.changed': ['info', 'an operator added or changed a feature flag'],
+  'feature_flag.removed': ['info', 'an operator removed a feature flag'],
+  'feature_flag.restored': ['info', 'an operator restored an earlier version of a feature flag'],
   'service_key.revoked': ['info', 'an operator revoked a service key'],
 } as const satisfies Record<string, readonly ['info' | 'warn', string]>
 

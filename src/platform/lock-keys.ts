@@ -16,6 +16,8 @@ export const lockKeys = {
   operatorWebhooks: 7_301_950_220,
   /** Hash seed: held while a service key is revoked; shared by the writes of services that act with it. */
   serviceKeySeed: 7_301_950_221,
+  /** Held while a feature flag is changed. */
+  featureFlags: 7_301_950_229,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,
 } as const

@@ -4,7 +4,7 @@ import { type CacheTiming, createCaches } from '../../src/access/caches.ts'
 import { defaultLeaseTiming } from '../../src/access/invalidation/timing.ts'
 import { factQuery } from '../../src/access/policy/facts/queries.ts'
 import { type FactKey, factKey } from '../../src/access/policy/facts/registry.ts'
-import { createFlagStore } from '../../src/flags/store.ts'
+import { createTierFlagStore } from '../../src/flags/tiers/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createLog, type Log } from '../../src/platform/log.ts'
@@ -60,7 +60,7 @@ export const startCaches = async (
     acknowledge: true,
     tierSwitches: {
       stored: { l1: true, l2: true, l3: true, warm_up: true },
-      read: (sql) => createFlagStore(sql).list(),
+      read: (sql) => createTierFlagStore(sql).list(),
     },
     timing,
   })

@@ -114,6 +114,7 @@ const insertRows = async () => {
 const queriesOfUser = (id: string): FactQuery[] => [
   { kind: 'account', id, userId: null },
   { kind: 'profile', id, userId: null },
+  { kind: 'memberships', id, userId: null },
 ]
 
 const wanted: readonly FactQuery[] = [
@@ -250,8 +251,8 @@ describe('a row of a table', () => {
       (tx) => tx`delete from projects where id = ${lab}`,
       [`generation:${work}`, `grant:${partId(ada, lab)}`, `grant:${partId(bob, lab)}`, `project:${lab}`],
     ],
-    'a team': [(tx) => tx`delete from teams`, [`grant:${partId(bob, lab)}`]],
-    'a member': [(tx) => tx`delete from team_members`, [`grant:${partId(bob, lab)}`]],
+    'a team': [(tx) => tx`delete from teams`, [`grant:${partId(bob, lab)}`, `memberships:${bob}`]],
+    'a member': [(tx) => tx`delete from team_members`, [`grant:${partId(bob, lab)}`, `memberships:${bob}`]],
     'a grant': [(tx) => tx`delete from project_grants`, [`grant:${partId(bob, lab)}`]],
   }
   for (const [what, [remove, keys]] of Object.entries(removals)) {
@@ -294,9 +295,42 @@ describe('a row of a table', () => {
         insert into service_keys (id, name, secret_hash, scopes, created_by, created_at)
         values (${idOf('service_key', 9)}, 'k', sha256('x'), '{authorization:check}', ${ada}, now())`
       await sql`insert into teams (id, name) values (${idOf('team', 9)}, 't')`
-      await sql`insert into team_members (team_id, user_id, role) values (${idOf('team', 9)}, ${bob}, 'admin')`
+      await sql`
+        insert into feature_flag_versions (id, name, version, description, changed_at, changed_by)
+        values (gen_random_uuid(), 'f', 1, '', now(), ${ada})`
+      await sql`delete from feature_flag_versions`
     })
     expect(made).toEqual([])
+  })
+
+  test('that is new publishes an event where it is part of a fact made of many rows: a membership, a feature flag', async () => {
+    await sql`insert into teams (id, name) values (${idOf('team', 9)}, 't')`
+    const joined = await publishedBy(
+      () => sql`insert into team_members (team_id, user_id, role) values (${idOf('team', 9)}, ${lone}, 'viewer')`,
+    )
+    expect(keysOf(joined)).toEqual([`memberships:${lone}`])
+    const ofFlags = ['feature_flags:00000000-0000-0000-0000-000000000000']
+    for (const change of [
+      sql`
+        insert into feature_flags (id, name, version, definition, description, updated_at, updated_by)
+        values (gen_random_uuid(), 'f', 1, '{}', '', now(), ${ada})`,
+      sql`update feature_flags set definition = '{"enabled": true}'`,
+      sql`delete from feature_flags`,
+    ]) {
+      expect(keysOf(await publishedBy(async () => await change))).toEqual(ofFlags)
+    }
+    expect(keysOf(await publishedBy(() => sql`truncate feature_flags`))).toEqual(['*'])
+  })
+
+  test('that gets another role publishes no event for the teams of the member, and one for both where it gets another user', async () => {
+    await sql`insert into team_members (team_id, user_id, role) values (${idOf('team', 1)}, ${ada}, 'admin')`
+    const change = (to: string) =>
+      publishedBy(() => sql.unsafe(`update team_members set ${to} where user_id = '${ada}'`))
+    expect(keysOf(await change("role = 'viewer'")).filter((key) => key.startsWith('memberships:'))).toEqual([])
+    expect(keysOf(await change(`user_id = '${lone}'`)).filter((key) => key.startsWith('memberships:'))).toEqual([
+      `memberships:${ada}`,
+      `memberships:${lone}`,
+    ])
   })
 
   test('that is new publishes an event where it is part of existing grants of a user', async () => {
@@ -415,12 +449,17 @@ describe('a table that access derives from', () => {
   const owned = [lab, den].sort().map((project_id) => ({ user_id: ada, project_id }))
   const told = [`grant:${partId(bob, lab)}`]
 
-  for (const statement of ['truncate team_members', 'truncate project_grants', 'truncate teams cascade']) {
+  for (const [statement, keys, again] of [
+    // Which teams a user is a member of is a fact too, and TRUNCATE does not say whose rows it removes.
+    ['truncate team_members', ['*'], [['*']]],
+    ['truncate teams cascade', ['*'], [['*']]],
+    ['truncate project_grants', told, []],
+  ] as const) {
     test(`that is emptied by "${statement}" removes the access it gave and publishes it`, async () => {
-      expect(await truncated(statement)).toEqual([{ writer: '-', keys: told }])
+      expect(await truncated(statement)).toEqual([{ writer: '-', keys: [...keys] }])
       expect([...(await left())]).toEqual(owned)
       expect(await findAccessDifferences(sql)).toEqual([])
-      expect(await truncated(statement)).toEqual([])
+      expect(await truncated(statement)).toEqual(again.map((each) => ({ writer: '-', keys: [...each] })))
     })
   }
 
@@ -705,7 +744,17 @@ describe('a transaction', () => {
       }),
     )
     expect(events).toEqual([
-      { writer: '-', keys: [`account:${ada}`, `grants:${bob}`, `grants:${lone}`, `profile:${ada}`] },
+      {
+        writer: '-',
+        keys: [
+          `account:${ada}`,
+          `grants:${bob}`,
+          `grants:${lone}`,
+          `memberships:${bob}`,
+          `memberships:${lone}`,
+          `profile:${ada}`,
+        ],
+      },
     ])
     expect([...(await load())]).toEqual([{ granted: {} }, { granted: {} }, { granted: {} }])
     await removeInBulk(sql)

@@ -12,7 +12,7 @@ import { connectOuter, startOuter, type TestOuter, testMacs } from './redis.ts'
 
 const ada = idOf('user', 1)
 /** All kinds but those that are `memoryOnly`. */
-type StoredKind = Exclude<FactKind, 'profile'>
+type StoredKind = Exclude<FactKind, 'profile' | 'feature_flags'>
 const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
   session: {
     key: factKey('session', idOf('session', 1)),
@@ -33,6 +33,7 @@ const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly 
   },
   grant: { key: factKey('grant', partId(ada, idOf('project', 1))), fact: 3 },
   grants: { key: factKey('grants', ada), fact: { granted: { [idOf('project', 1)]: 3, [idOf('project', 2)]: 127 } } },
+  memberships: { key: factKey('memberships', ada), fact: { teams: [idOf('team', 1)] } },
   service_key: {
     key: factKey('service_key', idOf('service_key', 1)),
     fact: {

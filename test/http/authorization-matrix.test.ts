@@ -77,6 +77,7 @@ type World = {
   spareTeam: string
   invitation: string
   serviceKey: string
+  incident: string
   session: string
   /** A webhook of the operators, and an event that was recorded for it. */
   webhook: string
@@ -145,6 +146,7 @@ const onWebhook = (more: RequestParts = {}) => ({
 })
 const onTeamWebhook = (more: RequestParts = {}) =>
   inTeam(({ teamWebhook, teamEvent }) => ({ path: { webhook_id: teamWebhook, event_id: teamEvent }, ...more }))
+const onFlag = (more: RequestParts = {}) => ({ call: (): RequestParts => ({ path: { name: 'matrix' }, ...more }) })
 const newGeneration = { model: 'local/procedural', prompt: 'p' }
 const secret = 'A'.repeat(43)
 const picture = await newPicture()
@@ -369,6 +371,23 @@ const table: Record<string, readonly Entry[]> = {
   'GET /api/v1/security/breakers': [{ needs: 'operator', allowsServices: true }],
   'PATCH /api/v1/security/breakers/{dependency}': [
     { needs: 'operator', call: () => ({ path: { dependency: 'siem' }, body: { failures: 5 } }) },
+  ],
+  'GET /api/v1/feature-flags': [{ needs: 'session' }],
+  'GET /api/v1/security/feature-flags': [{ needs: 'operator' }],
+  'GET /api/v1/security/feature-flags/{name}': [{ needs: 'operator', ...onFlag() }],
+  'PUT /api/v1/security/feature-flags/{name}': [{ needs: 'operator', ...onFlag({ body: { enabled: true } }) }],
+  'DELETE /api/v1/security/feature-flags/{name}': [{ needs: 'operator', ...onFlag() }],
+  'GET /api/v1/security/feature-flags/{name}/versions': [{ needs: 'operator', ...onFlag() }],
+  'POST /api/v1/security/feature-flags/{name}/restore': [{ needs: 'operator', ...onFlag({ body: { version: 1 } }) }],
+  'GET /api/v1/security/incidents': [{ needs: 'operator' }],
+  'POST /api/v1/security/incidents': [
+    { needs: 'operator', ...withBody({ severity: 'low', subject: { type: 'dependency', id: 'mail' } }) },
+  ],
+  'GET /api/v1/security/incidents/{incident_id}': [
+    { needs: 'operator', call: ({ incident }) => ({ path: { incident_id: incident } }) },
+  ],
+  'PATCH /api/v1/security/incidents/{incident_id}': [
+    { needs: 'operator', call: ({ incident }) => ({ path: { incident_id: incident }, body: { note: 'seen' } }) },
   ],
   'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],
 
@@ -705,6 +724,12 @@ describe('the authorization matrix', () => {
     const guest = { email: 'guest@example.com', role: 'viewer' }
     const { token } = by.maker
     const session = (await client.get('/api/v1/auth/sessions', { token })).body.items[0].id
+    const putFlag = client.put(
+      '/api/v1/security/feature-flags/matrix',
+      { enabled: false },
+      { token: by.operator.token },
+    )
+    expect((await putFlag).status).toBeLessThan(300)
     return {
       team,
       project,
@@ -718,6 +743,13 @@ describe('the authorization matrix', () => {
       spareTeam: (await createAt('/teams', { name: 'Another' }, by.maker)).id,
       invitation: (await createAt(`/teams/${team}/invitations`, guest, by.owner)).id,
       serviceKey: (await createAt('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
+      incident: (
+        await createAt(
+          '/security/incidents',
+          { severity: 'low', subject: { type: 'dependency', id: 'redis' } },
+          by.operator,
+        )
+      ).id,
       session,
       ...(await addWebhooks(team)),
       ids: Object.fromEntries(people.map((name) => [name, by[name].id])) as Record<Name, string>,

@@ -37,7 +37,11 @@ describe('in the schema', () => {
   /** References to users, whose rows are never deleted. */
   const withoutIndex = [
     'credit_ledger_created_by_fkey',
+    'feature_flag_versions_changed_by_fkey',
+    'feature_flags_updated_by_fkey',
     'flags_updated_by_fkey',
+    'incidents_closed_by_fkey',
+    'incidents_opened_by_fkey',
     'project_grants_granted_by_fkey',
     'service_keys_created_by_fkey',
     'sessions_user_id_fkey',

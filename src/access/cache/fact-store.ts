@@ -1,5 +1,5 @@
 import type { Queryable } from '../../platform/postgres.ts'
-import type { FactDefinition, RowSource } from '../policy/facts/definition.ts'
+import type { FactDefinition, RowSource, ValueSource } from '../policy/facts/definition.ts'
 import { type GrantsFact, maxGrants as usualMaxGrants } from '../policy/facts/grants.ts'
 import type { FactQuery } from '../policy/facts/queries.ts'
 import {
@@ -14,6 +14,12 @@ import {
 
 /** What Postgres answered: a fact, or null where the row does not exist. */
 export type LoadedFacts = ReadonlyMap<FactKey, Fact[FactKind] | null>
+
+type ValueDefinition = FactDefinition & { readonly value: ValueSource<unknown> }
+
+const isValueDefinition = (definition: FactDefinition): definition is ValueDefinition => definition.value !== undefined
+const valueDefinitions = factKinds.map(definitionOf).filter(isValueDefinition)
+const hasValue = ({ kind }: Pick<FactQuery, 'kind'>): boolean => definitionOf(kind).value !== undefined
 
 type RowDefinition = FactDefinition & { readonly row: RowSource<unknown> }
 
@@ -61,6 +67,8 @@ const joinOf = (definition: RowDefinition): string => {
   return `left join ${table} ${row.alias} on ${row.alias}.id = ${id} ${row.join ?? ''}`
 }
 
+const valueColumn = `case w.kind ${valueDefinitions.map(({ kind, value }) => `when '${kind}' then ${value.select}`).join(' ')} end`
+
 const columnsOf = ({ kind, row }: RowDefinition): string[] => [
   `${row.alias}.id as ${idColumnOf(kind)}`,
   ...Object.entries(row.select).map(([name, expression]) => `${expression} as ${name}`),
@@ -76,9 +84,11 @@ const columnsOf = ({ kind, row }: RowDefinition): string[] => [
  *
  * Costs: each row is found by its primary key, and the grants of a user by an index of grants alone. Locks nothing.
  *
+ * `values` adds facts that are made of any number of rows. Decisions need none of them.
+ *
  * Parameters: 1 kinds, 2 ids, 3 users, 4 users whose grants are read, 5 the most grants in one fact.
  */
-const statementOver = (access: 'project_access' | 'project_access_expected'): string => `
+const statementOver = (access: 'project_access' | 'project_access_expected', values: boolean): string => `
   with people as materialized (
     select person.id, a.many, a.grants
       from unnest($4::uuid[]) as person (id)
@@ -95,14 +105,16 @@ const statementOver = (access: 'project_access' | 'project_access_expected'): st
          end as grant_actions,
          case when w.place = 1 then
            (select json_object_agg(id, case when not many then grants end) from people)
-         end as grants
+         end as grants${values ? `, ${valueColumn} as value` : ''}
     from unnest($1::text[], $2::uuid[], $3::uuid[]) with ordinality as w (kind, id, user_id, place)
     ${inJoinOrder(rowDefinitions).map(joinOf).join('\n    ')}`
 
 /** `effective` reads the rows that triggers maintain, `expected` the base tables. Constant texts, so each has one plan. */
 const statements = {
-  effective: statementOver('project_access'),
-  expected: statementOver('project_access_expected'),
+  effective: statementOver('project_access', false),
+  expected: statementOver('project_access_expected', false),
+  effectiveWithValues: statementOver('project_access', true),
+  expectedWithValues: statementOver('project_access_expected', true),
 } as const
 
 type Row = { readonly [K in IdColumn]?: string | null } & {
@@ -112,6 +124,8 @@ type Row = { readonly [K in IdColumn]?: string | null } & {
   readonly grant_actions: number | null
   /** In the first row: each user's grants; null for a user with too many. */
   readonly grants: Readonly<Record<string, Readonly<Record<string, number>> | null>> | null
+  /** Only where a query asks for a fact that has one. */
+  readonly value?: unknown
 }
 
 type RowReader = {
@@ -164,8 +178,9 @@ type StoreOptions = {
 
 export const createFactStore = (sql: Queryable, { maxGrants = usualMaxGrants }: StoreOptions = {}): FactStore => ({
   load: async (queries, { effective = true } = {}) => {
+    const access = effective ? 'effective' : 'expected'
     const rows = await sql.unsafe<Row[]>(
-      effective ? statements.effective : statements.expected,
+      statements[queries.some(hasValue) ? (`${access}WithValues` as const) : access],
       [
         queries.map(({ kind }) => kind),
         queries.map(({ id }) => id),
@@ -186,6 +201,8 @@ export const createFactStore = (sql: Queryable, { maxGrants = usualMaxGrants }: 
     }
     for (const row of rows) {
       if (definitionOf(row.kind).row !== undefined) facts.set(factKey(row.kind, row.id), null)
+      const { value } = definitionOf(row.kind)
+      if (value !== undefined) facts.set(factKey(row.kind, row.id), value.toFact(row.value as never) as Fact[FactKind])
       for (const { kind, idColumn, sharedIdColumn, toFact } of readersByKind.get(row.kind) ?? []) {
         const id = row[idColumn] ?? null
         if (id !== null) facts.set(factKey(kind, id), toFact(row) as Fact[FactKind])

@@ -15,7 +15,7 @@ import { createAccessFrequency } from '../../access/warm-up/access-frequency.ts'
 import { createAccessFrequencyStore } from '../../access/warm-up/access-frequency-store.ts'
 import { createWarmUp } from '../../access/warm-up/warm-up.ts'
 import { createWarmUpStore } from '../../access/warm-up/warm-up-store.ts'
-import { createFlagStore } from '../../flags/store.ts'
+import { createTierFlagStore } from '../../flags/tiers/store.ts'
 import { createServiceKeyStore } from '../../service-keys/store.ts'
 import { createKeyUsage } from '../../service-keys/usage.ts'
 import type { Infrastructure } from './infrastructure.ts'
@@ -61,7 +61,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     log,
     limits: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes, ttlMs: config.l1TtlMs },
     acknowledge: config.acknowledgements === 'on',
-    tierSwitches: { stored: infrastructure.storedFlags, read: (sql) => createFlagStore(sql).list() },
+    tierSwitches: { stored: infrastructure.storedFlags, read: (sql) => createTierFlagStore(sql).list() },
     timing: infrastructure.cacheTiming,
   })
   stack.defer(caches.close)

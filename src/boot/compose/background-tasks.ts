@@ -8,6 +8,7 @@ import { policyPollMs } from '../../breakers/service.ts'
 import { erasureMs } from '../../identity/erasure/erasure.ts'
 import { noticePollMs } from '../../identity/notices.ts'
 import { tokenUseFlushMs } from '../../identity/token-uses.ts'
+import { incidentFlushMs } from '../../incidents/reports.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createUsageRecount, usagePollMs } from '../../limits/usage-recount.ts'
@@ -66,6 +67,8 @@ export const startBackgroundTasks = (
     keys,
     secrets,
     secretStore,
+    incidentStore,
+    incidentReports,
     log,
   }: Infrastructure,
   { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
@@ -85,6 +88,7 @@ export const startBackgroundTasks = (
     streamTickets,
     webhookSender,
     breakerService,
+    flagStore,
   }: Features,
   stack: AsyncDisposableStack,
 ): void => {
@@ -124,6 +128,9 @@ export const startBackgroundTasks = (
     { name: 'purge records of welcome credits', intervalMs: purgeMs, run: welcome.purge },
     { name: 'purge share links', intervalMs: purgeMs, run: shareLinks.purge },
     { name: 'purge webhook events', intervalMs: purgeMs, run: webhookSender.purge },
+    { name: 'store reports of incidents', intervalMs: incidentFlushMs, run: incidentReports.flush },
+    { name: 'purge versions of removed feature flags', intervalMs: purgeMs, run: flagStore.purge },
+    { name: 'purge closed incidents', intervalMs: purgeMs, run: incidentStore.purge },
     { name: 'purge cancellations', intervalMs: purgeMs, run: cancellations.purge },
     { name: 'store usage of service keys', intervalMs: flushMs, run: keyUsage.flush },
     { name: 'check effective access', intervalMs: accessCheckPollMs, run: accessRepair.poll },

@@ -6,8 +6,11 @@ import { createBreakerStore } from '../../breakers/store.ts'
 import { createCredits } from '../../credits/service.ts'
 import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'
 import { createWelcome } from '../../credits/welcome.ts'
-import { createFlagService } from '../../flags/service.ts'
-import { createFlagStore } from '../../flags/store.ts'
+import { createFlagEvaluator } from '../../flags/features/evaluator.ts'
+import { createFeatureFlags } from '../../flags/features/service.ts'
+import { createFlagStore } from '../../flags/features/store.ts'
+import { createTierFlagService } from '../../flags/tiers/service.ts'
+import { createTierFlagStore } from '../../flags/tiers/store.ts'
 import { toGeneration } from '../../generations/mapping.ts'
 import { createGenerations } from '../../generations/service.ts'
 import { createGenerationStore } from '../../generations/store.ts'
@@ -43,6 +46,7 @@ import { createUsers } from '../../identity/users/service.ts'
 import { createSignInFailures } from '../../identity/users/sign-in-failures.ts'
 import { createUserStore } from '../../identity/users/store.ts'
 import { createWayInStore, type WayInStore } from '../../identity/way-in-store.ts'
+import { createIncidents } from '../../incidents/service.ts'
 import { createCancellationStore } from '../../jobs/cancellation-store.ts'
 import { createCancellations } from '../../jobs/cancellations.ts'
 import { createRunner } from '../../jobs/runner.ts'
@@ -69,6 +73,7 @@ import { createModels } from '../../models/service.ts'
 import { createMonitoring } from '../../monitoring/service.ts'
 import { createOutboundQueue } from '../../outbound/queue.ts'
 import { createOutboundStore } from '../../outbound/store.ts'
+import type { TransactionSql } from '../../platform/postgres.ts'
 import { createSpool } from '../../platform/spool.ts'
 import { createWebauthn } from '../../platform/webauthn.ts'
 import { createProjects } from '../../projects/service.ts'
@@ -142,6 +147,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
     hashOf: createAccountHash(keyedHash, 'welcome-credits'),
     log,
   })
+  const flagStore = createFlagStore(database.admin, database.batch)
   const quotas = createQuotas({
     store: createQuotaStore(database.read),
     policy: config.policy,
@@ -156,6 +162,12 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
     welcome,
     quotas,
     limits: composeLimits(infrastructure, access, stack),
+    flagStore,
+    /** What operators have written about an account goes with it. */
+    forgetUser: async (tx: TransactionSql, userId: string): Promise<void> => {
+      await flagStore.forgetUser(tx, userId)
+      await infrastructure.incidentStore.forgetUser(tx, userId)
+    },
     ...composeMail(infrastructure, stack),
   }
 }
@@ -340,7 +352,7 @@ const composeGuard = (
 const composeAccounts = (
   infrastructure: Infrastructure,
   { caches: { changes, facts }, access, warmUp }: AccessParts,
-  { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens }: Shared,
+  { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens, forgetUser }: Shared,
   { generations, streamTickets }: GenerationParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -398,6 +410,7 @@ const composeAccounts = (
         await recoveryStore.deleteOfUser(tx, userId)
         await outbound.forgetUser(tx, userId)
         await identityProviderStore.unlinkAll(tx, userId)
+        await forgetUser(tx, userId)
       },
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
@@ -521,7 +534,10 @@ export const composeFeatures = (
     }),
     serviceKeys: createServiceKeys({ store: serviceKeyStore, operators, changes, clock, record }),
     breakerService,
-    flags: createFlagService({ store: createFlagStore(database.admin), operators, changes }),
+    featureFlags: createFeatureFlags({ store: shared.flagStore, operators, changes, clock, record }),
+    flagEvaluator: createFlagEvaluator({ facts: caches.facts }),
+    tierFlags: createTierFlagService({ store: createTierFlagStore(database.admin), operators, changes }),
+    incidents: createIncidents({ store: infrastructure.incidentStore, operators, changes, clock, record }),
     limitOperations: createLimitOperations({
       limits: shared.limits,
       announceLifted: (deadline, lifted) =>

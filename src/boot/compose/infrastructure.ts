@@ -11,6 +11,8 @@ import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { sessionLife } from '../../identity/session-rules.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
+import { createIncidentReports } from '../../incidents/reports.ts'
+import { createIncidentStore } from '../../incidents/store.ts'
 import { createAdmission } from '../../kit/admission.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
@@ -138,6 +140,9 @@ export const composeInfrastructure = async (
     onRefused,
   })
   stack.defer(() => database.close(closingMs))
+  const incidentStore = createIncidentStore(database.admin, database.batch)
+  const incidentReports = createIncidentReports({ store: incidentStore, clock, log })
+  stack.defer(() => incidentReports.flush().catch((error) => log.warn({ error }, 'reports of incidents not stored')))
   const admissions = createAdmissions(database.sizes)
   await clock.synchronize(database.admin)
   const secrets = createSecrets(config.secret, config.previousSecret)
@@ -216,6 +221,8 @@ export const composeInfrastructure = async (
       deviceSeconds: sessionLife.deviceMs / 1_000,
     }),
     database,
+    incidentStore,
+    incidentReports,
     admissions,
     breakers,
     /** The number of the newest migration that this build has. */

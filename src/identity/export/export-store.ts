@@ -170,6 +170,26 @@ export const createExportStore = (sql: Sql) => {
                  'generation_id', generation_id, 'note', note, 'created_at', created_at) as content
           from credit_ledger where user_id = ${userId} and id > ${after}`,
       ),
+      incidents: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('id', id, 'kind', kind, 'severity', severity, 'count', count, 'first_seen_at', first_seen_at,
+                 'last_seen_at', last_seen_at, 'closed_at', closed_at, 'resolution', resolution,
+                 'about_you', subject_type = 'user' and subject_id = ${userId}::text,
+                 'evidence', case when subject_type = 'user' and subject_id = ${userId}::text then evidence end,
+                 'assigned_to_you', assignee_id is not distinct from ${userId}::uuid,
+                 'opened_by_you', opened_by is not distinct from ${userId}::uuid,
+                 'closed_by_you', closed_by is not distinct from ${userId}::uuid) as content
+          from incidents
+         where (subject_type = 'user' and subject_id = ${userId}::text or ${userId}::uuid in (assignee_id, opened_by, closed_by))
+           and id > ${after}`,
+      ),
+      feature_flags: part(
+        (userId, after) => sql`
+        select id, jsonb_build_object('name', name, 'on', definition -> 'users' ? ${userId}::text,
+                 'off', definition -> 'except_users' ? ${userId}::text) as content
+          from feature_flags
+         where (definition -> 'users' ? ${userId}::text or definition -> 'except_users' ? ${userId}::text) and id > ${after}`,
+      ),
       service_keys: part(
         (userId, after) => sql`
         select id, jsonb_build_object('id', id, 'name', name, 'scopes', scopes, 'created_at', created_at,

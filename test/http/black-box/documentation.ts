@@ -38,6 +38,7 @@ const unprovoked: readonly FaultCode[] = [
   'generation.too_many_streams_from_address',
   'limit.exceeded',
   'limit.unavailable',
+  'feature_flag.too_many',
 ]
 
 /** Credentials by route: none, a user's token, a service key, either of the two, or a token, a ticket or a link's parameters. */
@@ -58,6 +59,12 @@ const codesOfOperators: readonly FaultCode[] = [
   'service_key.scope_missing',
   'service_key.user_not_active',
   'access.people_only',
+  'incident.not_found',
+  'incident.closed',
+  'incident.assignee_unfit',
+  'feature_flag.not_found',
+  'feature_flag.version_not_found',
+  'feature_flag.changed',
   'identity.account_suspended',
   'user.not_found',
   'user.deleted',

@@ -109,4 +109,63 @@ export const operating: Group = (world) =>
       const answer = await world().get(metricsPath, { token: await keyWith('authorization:check') })
       expect(refusal(answer)).toBe('403 service_key.scope_missing')
     })
+
+    test('an incident is opened by hand, counted, assigned, closed, and then stays closed', async () => {
+      if (operator === undefined) return
+      const { token, id } = operator
+      const incidents = '/api/v1/security/incidents'
+      const report = { severity: 'low', subject: { type: 'user', id: person.id } }
+      const patch = (incident: string, changes: object) => world().patch(`${incidents}/${incident}`, changes, { token })
+      const opened = await world().post(incidents, report, { token })
+      expect([opened.status, opened.headers.get('location')]).toEqual([201, `${incidents}/${opened.body.id}`])
+      expect((await world().post(incidents, report, { token })).body).toMatchObject({ id: opened.body.id, count: 2 })
+      expect((await patch(opened.body.id, { assignee_id: id })).body.assignee_id).toBe(id)
+      expect(refusal(await patch(opened.body.id, { assignee_id: person.id }))).toBe('409 incident.assignee_unfit')
+      expect((await patch(opened.body.id, { status: 'closed' })).body.resolution).toBe('resolved')
+      expect(refusal(await patch(opened.body.id, { note: 'x' }))).toBe('409 incident.closed')
+      const listed = await world().get(`${incidents}?subject_id=${person.id}&status=closed`, { token })
+      expect(listed.body.items.map((item: { id: string }) => item.id)).toEqual([opened.body.id])
+      expect((await world().get(`${incidents}/${opened.body.id}`, { token })).body.evidence).toEqual([])
+      const unknown = crypto.randomUUID()
+      expect(refusal(await world().get(`${incidents}/${unknown}`, { token }))).toBe('404 incident.not_found')
+      expect(refusal(await patch(unknown, { note: 'x' }))).toBe('404 incident.not_found')
+    })
+
+    test('a feature flag reaches the people that it names, and one call restores the version before', async () => {
+      if (operator === undefined) return
+      const { token } = operator
+      const name = `flag-${crypto.randomUUID().slice(0, 8)}`
+      const path = `/api/v1/security/feature-flags/${name}`
+      const isOn = async () => {
+        const { status, body } = await world().get('/api/v1/feature-flags', { token: person.token })
+        expect(status).toBe(200)
+        return body.flags[name]
+      }
+      const put = (flag: object) => world().put(path, flag, { token })
+      const restore = (body: object = {}) => world().post(`${path}/restore`, body, { token })
+      expect(await isOn()).toBeUndefined()
+      const added = await put({ enabled: true, percent: 0 })
+      expect([added.status, added.headers.get('location')]).toEqual([201, path])
+      expect(await isOn()).toBe(false)
+      expect((await put({ enabled: true, users: [person.id] })).body.version).toBe(2)
+      expect(await isOn()).toBe(true)
+      expect((await restore()).body.version).toBe(3)
+      expect(await isOn()).toBe(false)
+      expect(refusal(await restore())).toBe('409 feature_flag.version_not_found')
+      expect(refusal(await put({ enabled: true, current_version: 1 }))).toBe('409 feature_flag.changed')
+      expect((await world().get(path, { token })).body.version).toBe(3)
+      const versions = await world().get(`${path}/versions`, { token })
+      expect(versions.body.items.map(({ version }: { version: number }) => version)).toEqual([3, 2, 1])
+      expect((await world().delete(path, { token })).status).toBe(204)
+      expect(await isOn()).toBeUndefined()
+      for (const answer of [
+        await world().get(path, { token }),
+        await world().delete(path, { token }),
+        await world().get(`${path}-other/versions`, { token }),
+        await world().post(`${path}-other/restore`, {}, { token }),
+      ]) {
+        expect(refusal(answer)).toBe('404 feature_flag.not_found')
+      }
+      expect((await world().get('/api/v1/security/feature-flags', { token })).status).toBe(200)
+    })
   })

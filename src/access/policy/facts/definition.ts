@@ -14,6 +14,8 @@ export type FactDefinition<K extends string = string, F = unknown> = {
   readonly columns: readonly string[]
   /** Absent for facts that are not one row found by its primary key. */
   readonly row?: RowSource<F>
+  /** Set for facts that are made of any number of rows. */
+  readonly value?: ValueSource<F>
   /** Set for kinds that describe a resource: which further facts a question about it needs. */
   readonly needs?: readonly Need<F>[]
   /** Set for kinds whose facts are parts of a larger fact, their whole. */
@@ -41,6 +43,13 @@ export type RowSource<F, Row = never> = {
   /** Rows that a load of this one reads too, by the column that names them. */
   readonly references?: readonly { readonly definition: FactDefinition; readonly column: string }[]
   toFact(row: Row): F
+}
+
+/** How a fact is read from any number of rows. It is never absent: without rows it has an empty value. */
+export type ValueSource<F, V = never> = {
+  /** SQL expression of the type json, over the id of the fact, `w.id`. */
+  readonly select: string
+  toFact(value: V): F
 }
 
 /** A link to a fact that a question about a resource needs too. */

@@ -1,9 +1,11 @@
 import { account } from './account.ts'
 import type { FactDefinition, Part, ResourceDefinition } from './definition.ts'
+import { featureFlags } from './feature-flags.ts'
 import { generation } from './generation.ts'
 import { grant } from './grant.ts'
 import { grants } from './grants.ts'
 import { media } from './media.ts'
+import { memberships } from './memberships.ts'
 import { profile } from './profile.ts'
 import { project } from './project.ts'
 import { serviceKey } from './service-key.ts'
@@ -23,6 +25,8 @@ export const factDefinitions = {
   grant,
   grants,
   service_key: serviceKey,
+  memberships,
+  feature_flags: featureFlags,
 } as const
 
 type Definitions = typeof factDefinitions

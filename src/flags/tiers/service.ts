@@ -1,24 +1,23 @@
-import type { Changes } from '../access/invalidation/committed-change.ts'
-import type { Caller } from '../access/principal.ts'
-import type { RequestContext } from '../http/request-context.ts'
-import type { Operators } from '../identity/users/operators.ts'
-import type {} from '../platform/postgres.ts'
+import type { Changes } from '../../access/invalidation/committed-change.ts'
+import type { Caller } from '../../access/principal.ts'
+import type { RequestContext } from '../../http/request-context.ts'
+import type { Operators } from '../../identity/users/operators.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
-import { createFlagStore, type FlagStore } from './store.ts'
+import { createTierFlagStore, type TierFlagStore } from './store.ts'
 
 /**
- * The flags that operators set. The route admits operators only; `set` rechecks the role of the caller and locks it until the
- * commit.
+ * The flags of the cache tiers and the warm-up: on or off, for the whole deployment. The route admits operators only; `set`
+ * rechecks the role of the caller and locks it until the commit.
  *
  * Guarantee: when `set` resolves, the flags are in effect on every instance. `get` reads the stored flags, not those that are in
  * effect on this instance.
  */
-export const createFlagService = ({
+export const createTierFlagService = ({
   store,
   operators,
   changes,
 }: {
-  store: FlagStore
+  store: TierFlagStore
   operators: Pick<Operators, 'requireForShare'>
   changes: Changes
 }) => ({
@@ -28,8 +27,8 @@ export const createFlagService = ({
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
       await store.set(tx, values, caller.userId)
-      return createFlagStore(tx).list()
+      return createTierFlagStore(tx).list()
     }),
 })
 
-export type FlagService = ReturnType<typeof createFlagService>
+export type TierFlagService = ReturnType<typeof createTierFlagService>

@@ -1,7 +1,7 @@
-import { type FlagName, type FlagValues, flagNames } from '../access/cache/tier-switches.ts'
-import type { Queryable, TransactionSql } from '../platform/postgres.ts'
+import { type FlagName, type FlagValues, flagNames } from '../../access/cache/tier-switches.ts'
+import type { Queryable, TransactionSql } from '../../platform/postgres.ts'
 
-export const createFlagStore = (sql: Queryable) => ({
+export const createTierFlagStore = (sql: Queryable) => ({
   /** All flags. A flag that was never set is on. */
   list: async (): Promise<FlagValues> => {
     const rows = await sql<{ name: FlagName; enabled: boolean }[]>`select name, enabled from flags`
@@ -22,4 +22,4 @@ export const createFlagStore = (sql: Queryable) => ({
   },
 })
 
-export type FlagStore = ReturnType<typeof createFlagStore>
+export type TierFlagStore = ReturnType<typeof createTierFlagStore>

@@ -1,15 +1,15 @@
 import { Elysia } from 'elysia'
-import type { Guard } from '../access/guard/guard.ts'
-import { contract } from '../http/contract.ts'
+import type { Guard } from '../../access/guard/guard.ts'
+import { contract } from '../../http/contract.ts'
 import * as model from './model.ts'
-import type { FlagService } from './service.ts'
+import type { TierFlagService } from './service.ts'
 
 const tags = ['security']
 
-export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard }) =>
+export const tierFlagRoutes = ({ tierFlags, guard }: { tierFlags: TierFlagService; guard: Guard }) =>
   new Elysia({ prefix: '/api/v1/security/flags' })
     .use(guard)
-    .get('', ({ context }) => flags.get(context), {
+    .get('', ({ context }) => tierFlags.get(context), {
       operator: true,
       ...contract(
         {},
@@ -17,7 +17,7 @@ export const flagRoutes = ({ flags, guard }: { flags: FlagService; guard: Guard 
         { summary: 'Which of the three cache tiers and the warm-up are on', tags, errors: ['access.admins_only'] },
       ),
     })
-    .put('', ({ context, caller, body }) => flags.set(context, caller, body), {
+    .put('', ({ context, caller, body }) => tierFlags.set(context, caller, body), {
       recently: 'operator',
       ...contract(
         { body: model.flagChanges },

@@ -1,4 +1,4 @@
-import { closed, type Static, t } from '../http/schema-types.ts'
+import { closed, type Static, t } from '../../http/schema-types.ts'
 
 const l1 = t.Boolean({ description: 'The cache in the memory of each instance' })
 const l2 = t.Boolean({ description: 'The cache in Redis that all instances share' })
