@@ -17,6 +17,7 @@ export type ClientAddresses = {
 }
 
 const forwarded = 'x-forwarded-for'
+const maxPeers = 10_000
 
 export const createClientAddresses = ({
   trustedProxies,
@@ -29,6 +30,16 @@ export const createClientAddresses = ({
 }): ClientAddresses => {
   const trusted = toTrustedProxies(trustedProxies)
   let hasUntrustedProxy = false
+  /** The canonical address of each peer: finding it costs as much as the rest of a comparison with a session. */
+  const canonical = new Map<string, string>()
+  const canonicalPeer = (peer: string): string => {
+    const known = canonical.get(peer)
+    if (known !== undefined) return known
+    if (canonical.size >= maxPeers) canonical.clear()
+    const address = clientAddress(peer, null, trusted)
+    canonical.set(peer, address)
+    return address
+  }
 
   const noticeUntrusted = (peer: string) => {
     if (hasUntrustedProxy) return
@@ -40,7 +51,10 @@ export const createClientAddresses = ({
   }
 
   return {
-    of: (request) => clientAddress(peerOf(request), request.headers.get(forwarded), trusted),
+    of: (request) => {
+      const header = request.headers.get(forwarded)
+      return header === null ? canonicalPeer(peerOf(request)) : clientAddress(peerOf(request), header, trusted)
+    },
     forLimits: (request) => {
       const header = request.headers.get(forwarded)
       const address = clientAddress(peerOf(request), header, trusted)

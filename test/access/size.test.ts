@@ -59,3 +59,29 @@ test('the estimate of a profile is not below its measured size, its JSON text in
   const taken = (process.memoryUsage.rss() - before) / people
   expect(taken).toBeLessThan(1.5 * sizeOf(factKey('profile', id), held[0]))
 })
+
+test('the estimate of a session is not below its measured size', () => {
+  const count = 20_000
+  const own = <V>(value: V) => JSON.parse(JSON.stringify(value)) as V
+  const make = (at: number): Fact['session'] =>
+    own({
+      userId: idOf('user', at),
+      ended: false,
+      expiresAtMs: 1.5e12 + at + 0.5,
+      authenticatedAtMs: 1.4e12 + at + 0.5,
+      origin: {
+        countries: ['DE', 'FR'],
+        network: `network-${at}`.padStart(16, '0'),
+        browser: `Firefox ${at}`,
+        platform: `Windows ${at}`,
+        seenCountry: 'DE',
+        seenAtMs: 1.5e12 + at + 0.5,
+      },
+    })
+  Bun.gc(true)
+  const before = process.memoryUsage.rss()
+  const held = Array.from({ length: count }, (_, at) => make(at))
+  Bun.gc(true)
+  const taken = (process.memoryUsage.rss() - before) / count
+  expect(taken).toBeLessThan(1.5 * sizeOf(factKey('session', idOf('session', 1)), held[0]))
+})

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type CountryResponse, Reader } from 'mmdb-lib'
 import { type Geoip, GeoipRefused, openGeoip } from '../../src/platform/geoip.ts'
 import { mmdb } from '../harness/mmdb.ts'
 
@@ -111,7 +113,11 @@ describe('a database of one’s own', () => {
   })
 
   test('that knows IPv4 alone is refused, because it would answer IPv6 addresses with wrong countries', async () => {
-    const countryFile = await write('ipv4.mmdb', mmdb({ '80.0.0.0/4': { country_code: 'CN' } }, 4))
+    const installed = '@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country-ipv4.mmdb'
+    const countryFile = fileURLToPath(import.meta.resolve(installed))
+    // A network of Orange in France.
+    const reader = new Reader<{ country_code: string } & CountryResponse>(await readFile(countryFile))
+    expect(reader.get('2a01:c000::1')?.country_code).toBe('CN')
     const refused = openGeoip({ countryFile })
     expect(refused).rejects.toThrow(GeoipRefused)
     expect(refused).rejects.toThrow(/^GEOIP_COUNTRY_DB names .*ipv4[.]mmdb.*IPv4 alone/)
