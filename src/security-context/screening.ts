@@ -178,7 +178,7 @@ export const createScreening = ({
     assess,
 
     /**
-     * What is found about a request of a person. Throws `session.reauthentication_required` where it is refused, unless the route
+     * The finding about a request of a person. Throws `session.reauthentication_required` where it is refused, unless the route
      * is a way out.
      */
     screen: (session: SessionOf, context: ScreenedRequest, isWayOut: boolean): Finding => {

@@ -18,7 +18,7 @@ export type ClientContext = {
  * country with its new network, reaches `requiredScore`. A token that is used on another computer differs in several at once.
  */
 export const signalWeights = {
-  /** Nobody travels so fast from where the session was last seen. */
+  /** No traveller is so fast from the place where the session was last seen. */
   impossible_travel: 60,
   country_changed: 40,
   platform_changed: 30,
@@ -41,7 +41,7 @@ const isChanged = (own: string | null, current: string | null): boolean =>
 /**
  * Compares a request with its session. `isOwnNetwork` says whether a network is the one of the session.
  *
- * Guarantee: what is not known on one side is no signal. A country in which the person has authenticated is no other country,
+ * Guarantee: a value that is missing on one side is no signal. A country in which the person has authenticated is no other country,
  * and there is no travel between two of them.
  */
 export const compare = (

@@ -19,7 +19,7 @@ const distanceKm = (one: Country, other: Country): number => {
 }
 
 /**
- * Whether nobody can have travelled from one country to another in this time. A country is a circle of its area around its
+ * Whether no traveller can have come from one country to another in this time. A country is a circle of its area around its
  * center, so the distance is that between two circles.
  *
  * Guarantee: false between neighbours, for countries that are near each other, and for one that is not known.

@@ -200,7 +200,7 @@ describe('SECURITY_CONTEXT=enforce', () => {
     expect(rows.length).toBe(0)
   })
 
-  test('says in the metrics what was found and refused', async () => {
+  test('is counted in the metrics, signals and refusals', async () => {
     const operator = await registerFrom(client, home)
     await app.services.database.admin`update users set role = 'admin' where id = ${operator.id}`
     await app.caughtUp()
@@ -237,7 +237,7 @@ describe('SECURITY_CONTEXT=monitor', () => {
   })
   afterAll(() => app?.close())
 
-  test('is the default, refuses nothing, and writes once what it found', async () => {
+  test('is the default, refuses nothing, and reports its findings once', async () => {
     const person = await registerFrom(client, home)
     for (let time = 0; time < 3; time += 1) expect(outcome(await me(client, person, far))).toBe(200)
     const lines = output.split('\n').filter((line) => line.includes('session.context_changed'))
@@ -359,7 +359,7 @@ describe('service keys with allowed networks and an expiry', () => {
     for (const at of [api(other.baseUrl), client]) expect(outcome(await ask(key, '192.0.2.1', at))).toBe(200)
   })
 
-  test('refuse networks that are none, and changes that change nothing', async () => {
+  test('cannot have networks that are not valid, nor be changed by an empty request', async () => {
     const { id } = await create()
     const change = (changes: object) => client.patch(`${path}/${id}`, changes, { token: operator.token })
     for (const [networks, pointer] of [
@@ -386,7 +386,7 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-describe.each<Runtime>(['bun', 'deno'])('a server on %s with a database of its own', (runtime) => {
+describe.each<Runtime>(['bun', 'deno'])('a server on %s with the database of GEOIP_COUNTRY_DB', (runtime) => {
   let server: TestServer
   afterAll(() => server?.stop())
 

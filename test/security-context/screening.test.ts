@@ -219,7 +219,7 @@ describe('a rollout', () => {
 })
 
 describe('a session about which nothing is known', () => {
-  test('is not compared, whatever the mode', () => {
+  test('is not compared, not even by the mode enforce', () => {
     const { screen } = create('enforce')
     const session = { userId, sessionId, origin: undefined }
     expect(screen(session, requestFrom('203.0.113.1'), false)).toEqual({

@@ -56,7 +56,7 @@ describe('a request compared with its session', () => {
     expect(isRequired(own, current)).toBe(true)
   })
 
-  test('has no signal from what is not known on either side', () => {
+  test('has no signal where a value is missing on either side', () => {
     const unknown = { country: null, network: null, browser: null, platform: null }
     expect(signalsOf({}, unknown)).toEqual([])
     expect(
