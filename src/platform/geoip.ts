@@ -22,7 +22,7 @@ export class GeoipRefused extends Error {
   override readonly name = 'GeoipRefused'
 }
 
-/** The set on npm that knows IPv4 and IPv6, in the public domain (CC0). */
+/** The file on npm that knows IPv4 and IPv6. Data of the Number Resource Organization (nro.net), CC BY 4.0. */
 const bundled = '@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb'
 
 type Variable = 'GEOIP_COUNTRY_DB' | 'GEOIP_ASN_DB'
