@@ -94,11 +94,12 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     const country = world.abroad(stolen.country)
     const address = world.newAddress()
     const device = chance(0.35) ? stolen.device : world.newDevice()
+    const who = { user, session: stolen.session ?? '', address, country, device }
     let atMs = stolen.atMs + (chance(0.6) ? between(1_000, 20_000) : between(60_000, 600_000))
     const everyMs = 60_000 / logBetween(4, 60)
     for (let left = whole(10, 60); left > 0; left -= 1) {
       const resource = chance(0.7) ? { resource: pick(victim.resources) } : {}
-      send({ atMs, kind: 'request', user, address, country, device, ...resource, outcome: chance(0.05) ? 'denied' : 'ok' })
+      send({ atMs, kind: 'request', ...who, ...resource, outcome: chance(0.05) ? 'denied' : 'ok' })
       atMs += exponential(everyMs)
     }
   }
@@ -111,7 +112,7 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     const principal = isAnonymous ? addressPrincipal(source.address) : userPrincipal(user)
     const send = attacker(attack, principal, isSpread)
     const device = chance(0.5) ? 'script' : world.newDevice()
-    const who = isAnonymous ? { ...source, device } : { ...source, device, user }
+    const who = isAnonymous ? { ...source, device } : { ...source, device, user, session: `${user} ${device}` }
     return { isAnonymous, read: (more: Pick<TraceEvent, 'atMs' | 'outcome'> & { resource?: string }) => send({ kind: 'request', ...who, ...more }) }
   }
 

@@ -16,8 +16,11 @@ export const createBenign = (world: World) => {
   const events: TraceEvent[] = []
 
   /** One visit of a person: where it is, and what it sends. */
-  const createVisit = (person: Person, place: Place, device: string) => {
+  const createVisit = (person: Person, place: Place, given: string) => {
     let at = place
+    let device = given
+    // Every device has a session of its own.
+    const session = `${person.user} ${given}`
     /** Without an access token: it is not valid, or has yet to be given out. */
     const sendUnsigned = (atMs: number, more: Partial<TraceEvent>) => {
       if (atMs >= durationMs) return
@@ -33,8 +36,19 @@ export const createBenign = (world: World) => {
         ...more,
       })
     }
-    const send = (atMs: number, more: Partial<TraceEvent>) => sendUnsigned(atMs, { user: person.user, ...more })
-    return { send, sendUnsigned, move: (to: Place) => (at = to), place: () => at }
+    const send = (atMs: number, more: Partial<TraceEvent>) => sendUnsigned(atMs, { user: person.user, session, ...more })
+    return {
+      send,
+      sendUnsigned,
+      move: (to: Place) => {
+        at = to
+      },
+      place: () => at,
+      /** The browser asks for the page that desktops get, and says that it is one; or no longer. */
+      switchSite: () => {
+        device = device === given ? 'Safari/macOS' : given
+      },
+    }
   }
   type Visit = ReturnType<typeof createVisit>
 
@@ -176,6 +190,7 @@ export const createBenign = (world: World) => {
     const { habit } = person
     if (habit === 'phone' && chance(0.4)) visit.move(chance(0.5) ? world.cellOf(home.country) : home)
     if (habit === 'vpn' && chance(0.25)) visit.move(visit.place() === home ? pick(world.vpnExits) : home)
+    if (habit === 'desktop site' && chance(0.4)) visit.switchSite()
     if (habit === 'border' && chance(0.5)) {
       const other = visit.place().country === home.country ? world.neighbourOf(home.country) : home.country
       visit.move(world.cellOf(other))

@@ -22,6 +22,8 @@ export type TraceEvent = {
   readonly kind: 'request' | 'sign_in' | 'registration'
   /** The account of the access token. */
   readonly user?: string
+  /** The session of the access token. */
+  readonly session?: string
   /** The service key. */
   readonly key?: string
   readonly address: string

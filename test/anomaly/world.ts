@@ -20,7 +20,8 @@ export const habits = [
   ['traveller', 3],
   ['vpn', 1.4],
   ['border', 0.4],
-  ['phone', 4.6],
+  ['phone', 4.2],
+  ['desktop site', 0.4],
 ] as const
 export type Habit = (typeof habits)[number][0]
 
