@@ -14,13 +14,15 @@ export const createBenign = (world: World) => {
   const { choices, name, instanceOf } = world
   const { below, chance, pick, whole, between, thinking, exponential } = choices
   const events: TraceEvent[] = []
+  /** How many sessions a device of a person has had. */
+  const sessions = new Map<string, number>()
+  const sessionOf = (ownDevice: string) => `${ownDevice} ${sessions.get(ownDevice) ?? 0}`
 
   /** One visit of a person: where it is, and what it sends. */
   const createVisit = (person: Person, place: Place, given: string) => {
     let at = place
     let device = given
-    // Every device has a session of its own.
-    const session = `${person.user} ${given}`
+    const ownDevice = `${person.user} ${given}`
     /** Without an access token: it is not valid, or has yet to be given out. */
     const sendUnsigned = (atMs: number, more: Partial<TraceEvent>) => {
       if (atMs >= durationMs) return
@@ -36,7 +38,7 @@ export const createBenign = (world: World) => {
         ...more,
       })
     }
-    const send = (atMs: number, more: Partial<TraceEvent>) => sendUnsigned(atMs, { user: person.user, session, ...more })
+    const send = (atMs: number, more: Partial<TraceEvent>) => sendUnsigned(atMs, { user: person.user, session: sessionOf(ownDevice), ...more })
     return {
       send,
       sendUnsigned,
@@ -44,6 +46,8 @@ export const createBenign = (world: World) => {
         at = to
       },
       place: () => at,
+      /** A sign-in opens another session. */
+      signedIn: () => void sessions.set(ownDevice, (sessions.get(ownDevice) ?? 0) + 1),
       /** The browser asks for the page that desktops get, and says that it is one; or no longer. */
       switchSite: () => {
         device = device === given ? 'Safari/macOS' : given
@@ -73,6 +77,7 @@ export const createBenign = (world: World) => {
       atMs += thinking(6_000, 0.5)
     }
     attempt({ outcome: 'ok' })
+    visit.signedIn()
     return atMs + between(150, 500)
   }
 
