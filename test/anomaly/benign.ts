@@ -59,12 +59,14 @@ export const createBenign = (world: World) => {
   /** Returns when the person is signed in. */
   const signIn = (person: Person, visit: Visit, startMs: number, isNewDevice: boolean): number => {
     let atMs = startMs
+    // Many clients store no device token.
+    const isKnownDevice = !isNewDevice && chance(0.6)
     const attempt = (more: Partial<TraceEvent>) =>
       visit.sendUnsigned(atMs, {
         kind: 'sign_in',
         account: person.user,
         accountExists: true,
-        isKnownDevice: !isNewDevice,
+        isKnownDevice,
         ...more,
       })
     if (chance(0.02)) {
