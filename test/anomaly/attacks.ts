@@ -113,7 +113,11 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     const send = attacker(attack, principal, isSpread)
     const device = chance(0.5) ? 'script' : world.newDevice()
     const who = isAnonymous ? { ...source, device } : { ...source, device, user, session: `${user} ${device}` }
-    return { isAnonymous, read: (more: Pick<TraceEvent, 'atMs' | 'outcome'> & { resource?: string }) => send({ kind: 'request', ...who, ...more }) }
+    return {
+      isAnonymous,
+      read: (more: Pick<TraceEvent, 'atMs' | 'outcome'> & { resource?: string }) =>
+        send({ kind: 'request', ...who, ...more }),
+    }
   }
 
   /** Asks for ids, nearly all of which are not there or not visible. */
@@ -125,7 +129,11 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     repeat(perMinute / atOnce, (atMs) => {
       for (let at = 0; at < atOnce; at += 1) {
         const isMissing = chance(missing)
-        read({ atMs: atMs + at * 40, resource: name(isMissing ? 'guess' : 'r'), outcome: isMissing ? 'not_found' : 'ok' })
+        read({
+          atMs: atMs + at * 40,
+          resource: name(isMissing ? 'guess' : 'r'),
+          outcome: isMissing ? 'not_found' : 'ok',
+        })
       }
     })
   }

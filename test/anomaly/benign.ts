@@ -38,7 +38,8 @@ export const createBenign = (world: World) => {
         ...more,
       })
     }
-    const send = (atMs: number, more: Partial<TraceEvent>) => sendUnsigned(atMs, { user: person.user, session: sessionOf(ownDevice), ...more })
+    const send = (atMs: number, more: Partial<TraceEvent>) =>
+      sendUnsigned(atMs, { user: person.user, session: sessionOf(ownDevice), ...more })
     return {
       send,
       sendUnsigned,
@@ -97,7 +98,7 @@ export const createBenign = (world: World) => {
 
   const browseGallery = (visit: Visit, startMs: number): number => {
     let atMs = startMs
-    for (let pages = whole(1, 5); pages > 0; pages -= 1) {
+    for (let pages = whole(1, 4); pages > 0; pages -= 1) {
       visit.send(atMs, {})
       for (let pictures = whole(12, 48); pictures > 0; pictures -= 1) {
         atMs += exponential(parallelMs)
@@ -116,7 +117,8 @@ export const createBenign = (world: World) => {
       atMs += between(1_800, 2_400)
       visit.send(atMs, { resource: made })
     }
-    for (let outputs = whole(1, 4); outputs > 0; outputs -= 1) visit.send(atMs + outputs * parallelMs, { resource: made })
+    for (let outputs = whole(1, 4); outputs > 0; outputs -= 1)
+      visit.send(atMs + outputs * parallelMs, { resource: made })
     if (chance(0.2)) visit.send(atMs + 900, { resource: pick(person.resources), outcome: 'denied' })
     return atMs
   }
@@ -161,7 +163,7 @@ export const createBenign = (world: World) => {
     let atMs = startMs
     const everyMs = 60_000 / whole(15, 50)
     const watched = person.resources.slice(0, whole(1, 5))
-    for (let polls = whole(40, 200); polls > 0; polls -= 1) {
+    for (let polls = whole(30, 90); polls > 0; polls -= 1) {
       atMs += everyMs * between(0.9, 1.1)
       visit.send(atMs, { resource: pick(watched) })
     }
@@ -210,7 +212,10 @@ export const createBenign = (world: World) => {
       .filter(({ habit }) => habit === 'traveller')
       .map(({ user, home }) => [
         user,
-        { fromMs: between(0.2, 0.7) * durationMs, place: { address: world.newAddress(), country: world.abroad(home.country) } },
+        {
+          fromMs: between(0.2, 0.7) * durationMs,
+          place: { address: world.newAddress(), country: world.abroad(home.country) },
+        },
       ]),
   )
   const travelMs = 1_500_000
@@ -232,7 +237,7 @@ export const createBenign = (world: World) => {
     const made = createVisit(person, place, device)
     let atMs = startMs
     if (signsIn || isNewDevice || (isAway && chance(0.5))) atMs = signIn(person, made, atMs, isNewDevice)
-    for (let actions = whole(1, 6); actions > 0 && atMs < durationMs; actions -= 1) {
+    for (let actions = whole(1, 3); actions > 0 && atMs < durationMs; actions -= 1) {
       atMs = doSomething(person, made, atMs) + thinking(9_000)
       wander(person, made, place)
     }

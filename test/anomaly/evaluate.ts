@@ -43,7 +43,9 @@ const report = (name: string, results: readonly Result[]) => {
   for (const attack of attackKinds) {
     const line = (['one', 'spread'] as const).map((how) => {
       const each = results.map((result) => result.caught[attack][how])
-      const [all, found, late] = [each.map((c) => c.attackers), each.map((c) => c.caught), each.map((c) => c.late)].map(sum)
+      const [all, found, late] = [each.map((c) => c.attackers), each.map((c) => c.caught), each.map((c) => c.late)].map(
+        sum,
+      )
       attackers += all ?? 0
       caught += found ?? 0
       const medians = each.map(({ medianMs }) => medianMs).toSorted((one, other) => one - other)
@@ -77,7 +79,12 @@ for (const [name, newJudges] of variants) {
     const trace = createTrace(seed)
     const result = judgeFlags(trace, replayTrace(trace, newJudges, !values.alone))
     if (values.details)
-      console.log(seed, trace.events.length, trace.userRequests, result.benign.flagged.map(({ habit }) => habit).join('; '))
+      console.log(
+        seed,
+        trace.events.length,
+        trace.userRequests,
+        result.benign.flagged.map(({ habit }) => habit).join('; '),
+      )
     return result
   })
   report(name, results)

@@ -24,7 +24,9 @@ const pointOf = (features: Features): number[] => {
         activeSlots / 12,
         missingSlots / 12,
         missing / Math.max(1, missing + resources),
-        minutes === 0 ? 0.5 : 0.5 + Math.max(-0.5, Math.min(0.5, Math.log1p(resources) - Math.log1p(usual.resources)) / 6),
+        minutes === 0
+          ? 0.5
+          : 0.5 + Math.max(-0.5, Math.min(0.5, Math.log1p(resources) - Math.log1p(usual.resources)) / 6),
       ]
 }
 

@@ -130,7 +130,6 @@ export const judgeFlags = (trace: Trace, flags: readonly Flag[]): Result => {
   const addHabit = (principal: string, { attack, benign, habit }: Actor) => {
     if (attack === undefined && !habitOf.has(principal)) habitOf.set(principal, `${benign}, ${habit}`)
   }
-  for (const actor of trace.actors) addHabit(actor.principal, actor)
   for (const event of trace.events) addHabit(principalOf(event), trace.actors[event.actor] as Actor)
   const isFalse = (principal: string) =>
     flagsOf.get(principal)?.some((atMs) => atMs < (attackedFromMs.get(principal) ?? Number.POSITIVE_INFINITY)) ?? false

@@ -2,7 +2,7 @@ import { createAttacks } from './attacks.ts'
 import { createBenign } from './benign.ts'
 import { createChoices } from './choices.ts'
 import { durationMs, type Trace, type TraceEvent } from './events.ts'
-import { createWorld } from './world.ts'
+import { createWorld, type Person } from './world.ts'
 
 /*
  * A seeded trace of two hours, by which the detector of anomalies is judged: 50,000 benign requests of 1,000 users, service keys,
@@ -26,15 +26,16 @@ export const createTrace = (seed: number): Trace => {
   const isOfUser = ({ actor }: TraceEvent) => world.actors[actor]?.benign === 'user'
   benign.rush()
   const course = benign.runCourse()
-  let round = 0
-  while (benign.events.length < userRequests) {
-    for (const person of world.people) {
-      if (benign.events.length >= userRequests) break
-      if (round > 0 && choices.chance(0.4)) continue
-      benign.visit(person, choices.between(0, durationMs - 900_000), choices.chance(0.3))
-    }
-    round += 1
+  const visitAtSomeTime = (person: Person) =>
+    benign.visit(person, choices.between(0, durationMs - 900_000), choices.chance(0.3))
+  // Everybody comes, and then some come again.
+  const seen = new Set(benign.events.map(({ actor }) => actor))
+  for (const person of world.people) {
+    const before = benign.events.length
+    while (!seen.has(person.actor.id) && benign.events.length === before) visitAtSomeTime(person)
   }
+  if (benign.events.length > userRequests) throw new Error('The first visits have too many requests')
+  while (benign.events.length < userRequests) visitAtSomeTime(choices.pick(world.people))
   benign.events.length = userRequests
   benign.runKeys()
   benign.runOthers()

@@ -41,7 +41,12 @@ export type Person = {
   readonly office: number | undefined
 }
 
-export type Office = { readonly address: string; readonly country: string; readonly size: number; readonly rushMs: number }
+export type Office = {
+  readonly address: string
+  readonly country: string
+  readonly size: number
+  readonly rushMs: number
+}
 
 const countries = [
   ['US', 30],
@@ -133,7 +138,8 @@ export const createWorld = (choices: Choices) => {
     cellOf: (country: string): Place => ({ address: pick(carriers.get(country) ?? [newAddress()]), country }),
     abroad: (country: string): string => {
       let other = newCountry() as string
-      while (other === country || areNeighbours(other, country)) other = pick(['NL', 'SE', 'ES', 'RO', 'VN', 'US', 'BR'])
+      while (other === country || areNeighbours(other, country))
+        other = pick(['NL', 'SE', 'ES', 'RO', 'VN', 'US', 'BR'])
       return other
     },
     neighbourOf: (country: string): string => (country === 'DE' ? 'FR' : 'DE'),
