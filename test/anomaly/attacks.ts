@@ -98,7 +98,7 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     let atMs = stolen.atMs + (chance(0.6) ? between(1_000, 20_000) : between(60_000, 600_000))
     const everyMs = 60_000 / logBetween(4, 60)
     for (let left = whole(10, 60); left > 0; left -= 1) {
-      const resource = chance(0.7) ? { resource: pick(victim.resources) } : {}
+      const resource = chance(0.7) ? { resource: pick(victim.resources), isOwn: chance(0.5) } : {}
       send({ atMs, kind: 'request', ...who, ...resource, outcome: chance(0.05) ? 'denied' : 'ok' })
       atMs += exponential(everyMs)
     }

@@ -91,7 +91,7 @@ export const createBenign = (world: World) => {
     visit.send(atMs + parallelMs, {})
     for (let shown = below(7); shown > 0; shown -= 1) {
       atMs += exponential(parallelMs)
-      visit.send(atMs, { resource: pick(person.resources) })
+      visit.send(atMs, { resource: pick(person.resources), isOwn: chance(0.5) })
     }
     return atMs
   }
@@ -115,10 +115,10 @@ export const createBenign = (world: World) => {
     visit.send(atMs, {})
     for (let polls = whole(3, 20); polls > 0; polls -= 1) {
       atMs += between(1_800, 2_400)
-      visit.send(atMs, { resource: made })
+      visit.send(atMs, { resource: made, isOwn: true })
     }
     for (let outputs = whole(1, 4); outputs > 0; outputs -= 1)
-      visit.send(atMs + outputs * parallelMs, { resource: made })
+      visit.send(atMs + outputs * parallelMs, { resource: made, isOwn: true })
     if (chance(0.2)) visit.send(atMs + 900, { resource: pick(person.resources), outcome: 'denied' })
     return atMs
   }
@@ -176,7 +176,7 @@ export const createBenign = (world: World) => {
     const everyMs = 60_000 / whole(40, 100)
     for (let left = whole(80, 300); left > 0; left -= 1) {
       atMs += exponential(everyMs)
-      visit.send(atMs, { resource: name('own') })
+      visit.send(atMs, { resource: name('own'), isOwn: true })
     }
     return atMs
   }

@@ -30,8 +30,9 @@ export type TraceEvent = {
   readonly country: string
   /** Browser and platform. */
   readonly device: string
-  /** The resource that the request names. */
+  /** The resource that the request names, and whether it belongs to the account. */
   readonly resource?: string
+  readonly isOwn?: boolean
   /** The account that a sign-in names. */
   readonly account?: string
   /** Whether there is an account of this name. */

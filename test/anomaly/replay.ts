@@ -40,7 +40,8 @@ const toObservation = (event: TraceEvent): Observation | undefined => {
   const { atMs, kind, user, key, account, resource, outcome } = event
   const isAttempt = kind === 'sign_in'
   if (kind === 'registration') return undefined
-  const subject = isAttempt ? account : resource
+  // What people own is nothing to harvest.
+  const subject = isAttempt ? account : event.isOwn === true && outcome === 'ok' ? undefined : resource
   return {
     atMs,
     kind: user !== undefined ? 'user' : key !== undefined ? 'key' : 'address',
