@@ -74,7 +74,7 @@ type Parts = {
 
 /** What every request passes, by Elysia's pipeline or by the front door. */
 const createSteps = ({ services, responder, addresses, allowedMethods, loggablePath }: Parts): Steps => {
-  const { config, clock, log, lifecycle, staleReads, limits } = services
+  const { config, clock, log, lifecycle, staleReads, limits, signals } = services
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({
     clock,
@@ -110,6 +110,9 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
       rateLimit: undefined,
       limitedAs: undefined,
       paidUnits: undefined,
+      principal: undefined,
+      place: undefined,
+      asked: undefined,
     }),
 
     admit: (request, context) => {
@@ -122,11 +125,17 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
     },
 
     answer: (response, { request, context, set }) => {
-      if (response instanceof Response) return addRateLimit(finish(response, context), context.rateLimit)
+      if (response instanceof Response) {
+        signals?.answered(request, context, response.status, undefined)
+        return addRateLimit(finish(response, context), context.rateLimit)
+      }
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
-      const answer = responder.json(custom === undefined ? response : custom.response, {
-        status: typeof status === 'number' ? status : 200,
+      const code = typeof status === 'number' ? status : 200
+      const returned = custom === undefined ? response : custom.response
+      signals?.answered(request, context, code, returned)
+      const answer = responder.json(returned, {
+        status: code,
         requestId: context.requestId,
         origin: responder.originOf(request),
         headers: set.headers,
@@ -146,6 +155,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
       const requestId = given ?? context.requestId
       const { method } = request
       const entry = { code: fault.code, request_id: requestId, method, path: loggablePath(path), ...fault.detail }
+      signals?.refused(request, context, fault)
       if (isInvalidCredential(fault, context)) limits.invalidCredential(addresses.forLimits(request))
       // Refusals under overload are counted, not logged one by one.
       if (fault.status >= 500 && fault.code !== 'server.overloaded')

@@ -68,6 +68,8 @@ export type Config = {
   readonly geoipSystemFile: string | undefined
   /** Budgets and quotas, by plan. */
   readonly policy: Policy
+  /** Monitor: anomalies open incidents, and limit nobody. Off: nothing is looked at. */
+  readonly anomaly: AnomalyMode
   /** Directory of the media objects, used when `s3` is undefined. */
   readonly mediaDirectory: string
   /** Undefined: media objects are stored on disk. */
@@ -159,6 +161,9 @@ export type LimitMode = (typeof limitModes)[number]
 
 export const securityContextModes = ['off', 'monitor', 'enforce'] as const
 export type SecurityContextMode = (typeof securityContextModes)[number]
+
+export const anomalyModes = ['off', 'monitor', 'enforce'] as const
+export type AnomalyMode = (typeof anomalyModes)[number]
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 export type LogLevel = (typeof logLevels)[number]
@@ -515,6 +520,7 @@ export const parseConfig = (env: Environment): Config => {
     geoipCountryFile: text('GEOIP_COUNTRY_DB'),
     geoipSystemFile: text('GEOIP_ASN_DB'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
+    anomaly: oneOf('ANOMALY', anomalyModes, 'monitor'),
     passwordMinLength: integer('PASSWORD_MIN_LENGTH', 8, 8, 64),
     passwordWords: list('PASSWORD_WORDS', isPasswordWord, 'a word of 3 to 64 characters'),
     passwordBreachUrl: breachUrl === undefined ? undefined : readBaseUrl('PASSWORD_BREACH_URL', breachUrl, problems),

@@ -58,8 +58,10 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     .use(guard)
     .post(
       '/check',
-      ({ context, principal, body }) =>
-        access.decide(subjectOf(principal, body.user_id, inBody), body.action, body.resource, context.deadline),
+      ({ context, principal, body }) => {
+        context.asked = body
+        return access.decide(subjectOf(principal, body.user_id, inBody), body.action, body.resource, context.deadline)
+      },
       {
         personOrService: { scope: 'authorization:check', resourcesOf: resourceOf },
         ...contract(
@@ -77,10 +79,12 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     )
     .post(
       '/check/batch',
-      ({ context, principal, body }) =>
-        mapMaybePromise(access.decideMany(toQuestions(principal, body.checks), context.deadline), (results) =>
+      ({ context, principal, body }) => {
+        context.asked = body.checks
+        return mapMaybePromise(access.decideMany(toQuestions(principal, body.checks), context.deadline), (results) =>
           withJsonText({ results }, `{"results":${jsonTextOfList(results)}}`),
-        ),
+        )
+      },
       {
         personOrService: { scope: 'authorization:check', resourcesOf: resourcesOfBatch },
         ...contract(
@@ -99,11 +103,13 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
     )
     .post(
       '/explain',
-      ({ context, principal, body: { user_id, action, resource } }) =>
-        mapMaybePromise(
+      ({ context, principal, body: { user_id, action, resource } }) => {
+        context.asked = { resource }
+        return mapMaybePromise(
           access.explain(subjectOf(principal, user_id, inBody), action, resource, context.deadline),
           (explanation) => (principal.kind === 'person' ? redactExplanation(explanation) : explanation),
-        ),
+        )
+      },
       {
         personOrService: { scope: 'authorization:check' },
         ...contract(

@@ -9,6 +9,16 @@ export type RateLimitFields = {
   readonly state: string | undefined
 }
 
+/** Codes of where a request comes from, for the detection of anomalies; 0: not known. */
+export type RequestPlace = { readonly network: number; readonly country: number; readonly device: number }
+
+/** The person or the service that a request is counted on. */
+export type RequestPrincipal =
+  | { readonly userId: string; readonly sessionId: string }
+  | { readonly keyId: string; readonly limitPerSecond: number | null }
+
+type Asked = { readonly resource: { readonly id: string } }
+
 /** The context of one request, which every layer may read and only the limits and the guard may change. */
 export type RequestContext = {
   readonly requestId: string
@@ -35,6 +45,11 @@ export type RequestContext = {
   limitedAs?: string | undefined
   /** The service key of a service that acts for a user. */
   actingKeyId?: string | undefined
+  /** Set once the caller is authenticated, and by its person or service. */
+  principal?: RequestPrincipal | undefined
+  place?: RequestPlace | undefined
+  /** The question, or questions, of a request for decisions. */
+  asked?: Asked | readonly Asked[] | undefined
   /** Units of it that the request was counted with by its body. */
   paidUnits?: number | undefined
 }

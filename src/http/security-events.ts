@@ -75,7 +75,7 @@ export const securityEvents = {
 export type SecurityEvent = keyof typeof securityEvents
 
 /** Who, from where and what. Never a secret, and no e-mail address. */
-type Fields = {
+export type SecurityEventFields = {
   /** Of the client. */
   readonly address: string
   /** The account that the event is about; null for an address that belongs to none. */
@@ -90,7 +90,7 @@ type Fields = {
 export type RecordSecurityEvent = (
   context: Pick<RequestContext, 'requestId' | 'actingKeyId'>,
   event: SecurityEvent,
-  fields: Fields,
+  fields: SecurityEventFields,
 ) => void
 
 export const createSecurityEvents =

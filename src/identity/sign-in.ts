@@ -63,7 +63,11 @@ export const createSignIn =
     const presented = { email: input.email, deviceToken: input.device_token }
     const { user: found, attempt, knownToken } = await protection.admit(deadline, presented, device)
     const { address } = device
-    const counted = await limits.authenticationTo(context, { account: attempt.turnKey, address: context.limitedAs })
+    const counted = await limits.authenticationTo(context, {
+      account: attempt.turnKey,
+      address: context.limitedAs,
+      isKnown: attempt.source.kind !== 'unknown',
+    })
     const requester = { address, account: attempt.turnKey }
     const verifyIn = (user: UserRow | undefined, verify: (isRight: () => Promise<boolean>) => Promise<boolean>) =>
       passwords.inTurn(requester, deadline, async (hashing) => {

@@ -32,6 +32,21 @@ export type Attempt = {
   failed(): void
 }
 
+/** Who a limit may be adapted for. */
+export type AdaptedKind = 'user' | 'key' | 'address'
+
+/**
+ * How limits are adapted to what a principal does: a factor from 0 to 1 on its limits. 1: they are those of the policy. 0: what it
+ * asks for is refused until then.
+ */
+export type Adaptation = {
+  factorOf(kind: AdaptedKind, id: string): number
+  /** In how long the factor expires. */
+  expiresInMs(kind: AdaptedKind, id: string): number
+}
+
+export const noAdaptation: Adaptation = { factorOf: () => 1, expiresInMs: () => 0 }
+
 export type LimitCounts = Readonly<Record<Budget, { admitted: number; refused: number }>>
 
 export const budgetNames: readonly Budget[] = [...planBudgetNames, ...openBudgetNames, 'service_key']
@@ -103,6 +118,40 @@ const createConclusions = ({ mode, clock, log }: { mode: LimitMode; clock: Clock
   return { counts, conclude }
 }
 
+/** Adapts demands to what is held against their principals. */
+const createAdapting = (
+  adaptation: Adaptation,
+  conclude: ReturnType<typeof createConclusions>['conclude'],
+  openDemand: (budget: OpenBudget, id: string) => Demand,
+) => {
+  /**
+   * The demand with the limit of its principal, one unit at least. Throws `limit.exceeded` where the principal is refused
+   * altogether, until its factor expires.
+   */
+  const adapted = (context: Context, kind: AdaptedKind, id: string, demand: Demand): Demand => {
+    const factor = adaptation.factorOf(kind, id)
+    if (factor === 1) return demand
+    const limit = Math.floor(demand.limit * factor)
+    if (factor === 0) {
+      const retryAfterMs = adaptation.expiresInMs(kind, id)
+      conclude(context, { ...demand, limit }, { admitted: false, remaining: 0, retryAfterMs })
+    }
+    const least = Math.max(1, limit)
+    return { ...demand, limit: least, cost: Math.min(demand.cost, least) }
+  }
+
+  /**
+   * Devices that no account knows share one budget while an address is under suspicion: what one account has from there. So an
+   * attacker behind the address of an office is slowed down, and people who have signed in from there before are not.
+   */
+  const demandOfUnknownDevices = (context: Context, address: string): Demand | undefined => {
+    if (adaptation.factorOf('address', address) === 1) return undefined
+    return adapted(context, 'address', address, openDemand('auth_account_and_address', `unknown devices@${address}`))
+  }
+
+  return { adapted, demandOfUnknownDevices }
+}
+
 /**
  * The limits of requests, by budget. Throws `limit.exceeded`, which names the budget.
  *
@@ -117,12 +166,14 @@ export const createLimits = ({
   mode,
   clock,
   log,
+  adaptation = noAdaptation,
 }: {
   budgets: Budgets
   policy: Policy
   mode: LimitMode
   clock: Clock
   log: Log
+  adaptation?: Adaptation | undefined
 }) => {
   const isOff = mode === 'off'
   const { counts, conclude } = createConclusions({ mode, clock, log })
@@ -145,6 +196,8 @@ export const createLimits = ({
     cost: Math.min(cost, policy.budgets[budget]),
   })
 
+  const { adapted, demandOfUnknownDevices } = createAdapting(adaptation, conclude, openDemand)
+
   return {
     mode,
 
@@ -152,7 +205,8 @@ export const createLimits = ({
     person: (context: Context, who: Person, budget: PlanBudget, cost: number): MaybePromise<void> => {
       if (isOff) return undefined
       const limit = budgetOf(policy, budget, who.plan, who.limits)
-      const demand = { budget, id: who.userId, limit, windowMs, cost: Math.min(cost, limit) }
+      const usual = { budget, id: who.userId, limit, windowMs, cost: Math.min(cost, limit) }
+      const demand = adapted(context, 'user', who.userId, usual)
       return budget === 'api' ? take(context, demand) : concludeLater(context, demand)
     },
 
@@ -160,19 +214,15 @@ export const createLimits = ({
     service: (context: Context, who: Service, cost: number): MaybePromise<void> => {
       const limit = who.limitPerSecond
       if (isOff || limit === null) return undefined
-      return take(context, {
-        budget: 'service_key',
-        id: who.keyId,
-        limit,
-        windowMs: keyWindowMs,
-        cost: Math.min(cost, limit),
-      })
+      const id = who.keyId
+      const usual = { budget: 'service_key', id, limit, windowMs: keyWindowMs, cost: Math.min(cost, limit) }
+      return take(context, adapted(context, 'key', id, usual))
     },
 
     /** Counts a request to an open route, by person or address. One of neither is not limited. */
     anonymous: (context: Context, id: string | undefined): MaybePromise<void> => {
       if (isOff || id === undefined) return undefined
-      return concludeLater(context, openDemand('anonymous', id))
+      return concludeLater(context, adapted(context, 'address', id, openDemand('anonymous', id)))
     },
 
     /** Counts a token, key or link that was not valid as an attempt to authenticate from its address. */
@@ -196,17 +246,17 @@ export const createLimits = ({
     /**
      * Counts an attempt to authenticate to an account from an address, on both budgets of the account at once, or on none where
      * one is used up. `account` is a hash of the name that was given. `failed` counts it once more, for the address too.
+     * `isKnown`: from a device or a network that the account knows.
      */
     authenticationTo: async (
       context: Context,
-      { account, address }: { account: string; address: string | undefined },
+      { account, address, isKnown = true }: { account: string; address: string | undefined; isKnown?: boolean },
     ): Promise<Attempt> => {
       if (isOff) return noAttempt
+      const ofUnknown = isKnown || address === undefined ? undefined : demandOfUnknownDevices(context, address)
       const ofAccount = openDemand('auth_account', account)
-      const demands =
-        address === undefined
-          ? [ofAccount]
-          : [openDemand('auth_account_and_address', `${account}@${address}`), ofAccount]
+      const ofBoth = address === undefined ? [] : [openDemand('auth_account_and_address', `${account}@${address}`)]
+      const demands = [...(ofUnknown === undefined ? [] : [ofUnknown]), ...ofBoth, ofAccount]
       const decided: Decided = await budgets.take(demands)
       conclude(context, decided.demand, decided)
       const all = address === undefined ? demands : [...demands, openDemand('auth_address', address)]

@@ -18,11 +18,13 @@ export const unitsOfBody = (contentLength: number | undefined, maxBytes: number,
 
 export const unitsOfItems = (items: number): number => (items <= itemsPerUnit ? 1 : Math.ceil(items / itemsPerUnit))
 
+type Signed = Person & { readonly sessionId: string }
+
 /** Counts the requests of one route, each once: before its body is read where the gate knows the caller, else after. */
 export type Spending = {
   /** Reads the options of the route. */
   readRoute(hook: unknown): void
-  person(context: RequestContext, caller: Person): MaybePromise<void>
+  person(context: RequestContext, caller: Signed): MaybePromise<void>
   service(context: RequestContext, service: Service): MaybePromise<void>
   /** Counts a request of a service that acts for a person: on the limit of its key, and as a request of the person. */
   acting(context: RequestContext, service: Service, caller: Person): MaybePromise<void>
@@ -61,13 +63,20 @@ export const createSpendingOfRoutes = (limits: Limits): SpendingOfRoutes => {
         maxBytes = maxBytesOf(detail)
         if (budget === 'media') perUnit = uploadBytesPerUnit
       },
-      person: (context, caller) =>
-        isOff || context.paidUnits !== undefined ? undefined : limits.person(context, caller, budget, pay(context)),
-      service: (context, service) =>
-        isOff || service.limitPerSecond === null || context.paidUnits !== undefined
+      person: (context, caller) => {
+        context.principal = caller
+        return isOff || context.paidUnits !== undefined
           ? undefined
-          : limits.service(context, service, pay(context)),
+          : limits.person(context, caller, budget, pay(context))
+      },
+      service: (context, service) => {
+        context.principal = service
+        return isOff || service.limitPerSecond === null || context.paidUnits !== undefined
+          ? undefined
+          : limits.service(context, service, pay(context))
+      },
       acting: (context, service, caller) => {
+        context.principal = service
         if (isOff || context.paidUnits !== undefined) return undefined
         const units = pay(context)
         return mapMaybePromise(limits.service(context, service, units), () =>

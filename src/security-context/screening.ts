@@ -2,7 +2,7 @@ import type { SessionOrigin } from '../access/policy/facts/session.ts'
 import type { Finding } from '../access/policy/rules.ts'
 import type { SecurityContextMode } from '../config.ts'
 import { Fault } from '../fault.ts'
-import type { RequestContext } from '../http/request-context.ts'
+import type { RequestContext, RequestPlace } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
 import { isInRollout } from '../kit/rollout.ts'
@@ -24,12 +24,17 @@ export type Assessment = {
   readonly score: number
   /** Whether the person has to authenticate again before anything is decided. */
   readonly isRefused: boolean
+  /** The client, for the detection of anomalies. */
+  readonly place?: RequestPlace | undefined
 }
+
+/** Codes of where a client is and what it uses. */
+export type PlaceOf = (client: ClientContext) => RequestPlace
 
 /** An assessment, and the client that it is about. */
 type Known = Client & { readonly assessment: Assessment; readonly older: Known | undefined }
 
-type ScreenedRequest = Pick<RequestContext, 'requestId' | 'request' | 'addressOf'>
+type ScreenedRequest = Pick<RequestContext, 'requestId' | 'request' | 'addressOf' | 'place'>
 
 const maxUserAgentLength = 512
 
@@ -60,7 +65,7 @@ const switchedOff: Assessment = Object.freeze({ ...unassessed, finding: off })
 export const contextRefused = (): Fault =>
   new Fault('session.reauthentication_required', { extensions: { max_age_seconds: 0, reason: 'context' } })
 
-const toAssessment = (found: readonly Signal[], enforced: boolean): Assessment => {
+const toAssessment = (found: readonly Signal[], enforced: boolean, place: RequestPlace | undefined): Assessment => {
   const score = scoreOf(found)
   const [strongest] = found
   return Object.freeze({
@@ -68,6 +73,7 @@ const toAssessment = (found: readonly Signal[], enforced: boolean): Assessment =
     signals: Object.freeze([...found]),
     score,
     isRefused: enforced && score >= requiredScore,
+    place,
   })
 }
 
@@ -137,7 +143,7 @@ export const createScreening = ({
     const isOwnNetwork = (network: string) => contexts.isNetworkOf(sessionId, origin, network)
     const found = compare(origin, current, isOwnNetwork, clock.now())
     const enforced = mode === 'enforce' && isInRollout('security_context', userId, rolloutPercent)
-    const assessment = toAssessment(found, enforced)
+    const assessment = toAssessment(found, enforced, placeOf?.(current))
     counts.assessments += 1
     for (const signal of found) counts.signals[signal] += 1
     report(context, session, client, current, assessment)
@@ -188,8 +194,9 @@ export const createScreening = ({
       const { request, addressOf } = context
       const address = addressOf(request)
       const userAgent = userAgentOf(request)
-      const { isRefused, finding } =
+      const { isRefused, finding, place } =
         find(origin, address, userAgent) ?? assess(session, { address, userAgent }, context)
+      context.place = place
       if (isRefused && !isWayOut) refuse()
       return finding
     },

@@ -24,7 +24,8 @@ const { values } = parseArgs({
   },
 })
 
-const plainPlace: Judges['judgePlace'] = (displaced) => judgePlace(displaced, false)
+/** Another country within the life of a token. */
+const plainPlace: Judges['judgePlace'] = () => [{ reason: 'session.two_places', strength: 1 }]
 const limits = { requests: Number(values.requests), signIns: Number(values.signIns) }
 const variants: readonly (readonly [string, () => Judges])[] = [
   ['thresholds', () => ({ judge, judgePlace: plainPlace })],

@@ -110,7 +110,9 @@ export const createWorld = (choices: Choices) => {
     const user = name('u')
     const habit = weighted(habits)
     const office = officePlaces[at]
-    const country = office === undefined ? newCountry() : (offices[office]?.country ?? 'US')
+    const usual = office === undefined ? newCountry() : (offices[office]?.country ?? 'US')
+    // Only there the trace has neighbours.
+    const country = habit === 'border' ? 'DE' : usual
     const isSpread = chance(0.5)
     return {
       actor: addActor({ attack: undefined, benign: 'user', habit, principal: userPrincipal(user), isSpread }),

@@ -82,6 +82,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       SECURITY_CONTEXT_ROLLOUT: '25',
       GEOIP_COUNTRY_DB: '/geo/countries.mmdb',
       GEOIP_ASN_DB: '/geo/systems.mmdb',
+      ANOMALY: 'enforce',
       LIMIT_API_FREE: '240',
       HASH_WORKERS: '2',
       HASH_QUEUE: '5',
@@ -167,6 +168,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     securityContextRollout: 25,
     geoipCountryFile: '/geo/countries.mmdb',
     geoipSystemFile: '/geo/systems.mmdb',
+    anomaly: 'enforce',
     policy: {
       ...defaultPolicy,
       budgets: { ...defaultPolicy.budgets, api: { ...defaultPolicy.budgets.api, free: 240 } },

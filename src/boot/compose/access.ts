@@ -25,7 +25,8 @@ const warmUpShare = 0.8
 
 /** Second step: caches, the bus between instances, and decisions. */
 export const composeAccess = async (infrastructure: Infrastructure, stack: AsyncDisposableStack) => {
-  const { config, clock, realClock, leaseClock, log, database, redis, keyedHash, secrets, forgeries } = infrastructure
+  const { config, clock, realClock, leaseClock, log, database, redis, keyedHash, secrets, forgeries, signals } =
+    infrastructure
   const instance = randomBytes(9).toString('hex')
   const { leaseMs, heartbeatMs } = infrastructure.cacheTiming?.lease ?? defaultLeaseTiming
   const watch = createPostgresWatch({ breakers: infrastructure.breakers, database, clock: leaseClock, leaseMs })
@@ -94,7 +95,10 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     decisionCounters,
     verifiedOnly: config.requireVerifiedEmail,
     onServiceKeyUsed: keyUsage.record,
-    onDecision: accessFrequency.record,
+    onDecision: (userId, ref, resource) => {
+      accessFrequency.record(userId, ref, resource)
+      signals?.decided(userId, ref, resource)
+    },
   })
   const warmUp = createWarmUp({
     store: createWarmUpStore(database.batch),

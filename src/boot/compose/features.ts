@@ -86,6 +86,7 @@ import { createInvitationStore } from '../../teams/invitations/store.ts'
 import { createTeams } from '../../teams/service.ts'
 import { createTeamStore } from '../../teams/store.ts'
 import type { AccessParts } from './access.ts'
+import { composeAnomalies } from './anomalies.ts'
 import { composeIdentityProviders } from './identity-providers.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeLimits } from './limits.ts'
@@ -129,6 +130,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
   const { changes } = access.caches
   const userStore = createUserStore(database.admin)
   const operators = createOperators(userStore)
+  const anomalies = composeAnomalies(infrastructure, access, stack)
   const idempotency = createIdempotency({ store: createIdempotencyStore(database.batch), clock })
   const credits = createCredits({
     store: createCreditStore(database.read),
@@ -161,7 +163,8 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
     credits,
     welcome,
     quotas,
-    limits: composeLimits(infrastructure, access, stack),
+    anomalies,
+    limits: composeLimits(infrastructure, access, anomalies, stack),
     flagStore,
     /** What operators have written about an account goes with it. */
     forgetUser: async (tx: TransactionSql, userId: string): Promise<void> => {

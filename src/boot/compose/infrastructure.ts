@@ -2,6 +2,7 @@ import { createForgeryReport } from '../../access/cache/forgery-report.ts'
 import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
+import { anomalyScripts } from '../../anomaly/exchange.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
 import { createOriginRule } from '../../http/origin-rule.ts'
 import { createSecurityEvents } from '../../http/security-events.ts'
@@ -41,6 +42,7 @@ import { createSecretStore } from '../../secrets/store.ts'
 import { openWrappedKeys } from '../../secrets/wrapped-keys.ts'
 import { prepareDatabase } from '../prepare-database.ts'
 import { composeSecurityContext } from './security-context.ts'
+import { composeSignals, withSignals } from './signals.ts'
 
 export type ServiceConfig = Config & { readonly secret: string }
 
@@ -151,6 +153,7 @@ export const composeInfrastructure = async (
   await keys.refresh()
   const secretStore = createSecretStore(database.batch)
   const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
+  const signals = composeSignals(config.anomaly, keyedHash)
 
   const breakers = createBreakers({ clock: systemClock, log })
 
@@ -163,7 +166,7 @@ export const composeInfrastructure = async (
           clock,
           log,
           breakers,
-          scripts: { ...scripts, ...limitScripts, state: stateScript },
+          scripts: { ...scripts, ...limitScripts, ...anomalyScripts, state: stateScript },
         })
   stack.defer(() => redis?.close())
   const passwords = createPasswords({
@@ -180,10 +183,10 @@ export const composeInfrastructure = async (
         ? undefined
         : createBreachedPasswords({ url: config.passwordBreachUrl, log, breakers }),
   })
-  const recordSecurityEvent = createSecurityEvents(log)
+  const recordSecurityEvent = withSignals(createSecurityEvents(log), signals)
   const securityContext = await composeSecurityContext(
     config,
-    { secrets, clock, record: recordSecurityEvent },
+    { secrets, clock, record: recordSecurityEvent, placeOf: signals?.placeOf },
     overrides.geoip,
   )
   const images = createImages({ workers: config.renderWorkers, maxQueued: config.renderQueue })
@@ -213,6 +216,8 @@ export const composeInfrastructure = async (
     leaseClock: createLeaseClock(systemClock),
     log,
     recordSecurityEvent,
+    /** Undefined: ANOMALY is off. */
+    signals,
     ...securityContext,
     sessionCookies: createSessionCookies({
       sameSite: config.cookieSameSite,

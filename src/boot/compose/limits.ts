@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer'
+import type { Anomalies } from '../../anomaly/service.ts'
 import { createBudgets } from '../../limits/budgets.ts'
 import { createLimits } from '../../limits/limits.ts'
 import { createRedisExchange } from '../../limits/redis-exchange.ts'
@@ -9,6 +10,7 @@ import type { Infrastructure } from './infrastructure.ts'
 export const composeLimits = (
   { config, clock, realClock, log, redis, keyedHash, secrets, forgeries }: Infrastructure,
   { caches: { bus } }: AccessParts,
+  anomalies: Anomalies | undefined,
   stack: AsyncDisposableStack,
 ) => {
   // The same for all instances of a deployment.
@@ -27,7 +29,17 @@ export const composeLimits = (
   if (config.limits === 'off') {
     log.warn({ event: 'limits.off' }, 'LIMITS is off: no request is limited')
   }
-  const limits = createLimits({ budgets, policy: config.policy, mode: config.limits, clock, log })
-  bus.on('limit_lifted', ({ budget, key }) => limits.forget(budget, key))
+  const limits = createLimits({
+    budgets,
+    policy: config.policy,
+    mode: config.limits,
+    clock,
+    log,
+    adaptation: anomalies,
+  })
+  bus.on('limit_lifted', ({ budget, key }) => {
+    limits.forget(budget, key)
+    anomalies?.lift(key)
+  })
   return limits
 }
