@@ -406,6 +406,17 @@ const readProviders = (
   }
 }
 
+/** What finds requests that do not fit their sessions or their principals. */
+const readDetection = (
+  text: (name: string) => string | undefined,
+  oneOf: <T extends string>(name: string, values: readonly T[], fallback: T) => T,
+) => ({
+  securityContext: oneOf('SECURITY_CONTEXT', securityContextModes, 'monitor'),
+  geoipCountryFile: text('GEOIP_COUNTRY_DB'),
+  geoipSystemFile: text('GEOIP_ASN_DB'),
+  anomaly: oneOf('ANOMALY', anomalyModes, 'monitor'),
+})
+
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
@@ -515,12 +526,9 @@ export const parseConfig = (env: Environment): Config => {
     authzenAliases: readAliases(list('AUTHZEN_ALIASES', isAlias, aliasExample), problems),
     trustedProxies: readTrustedProxies(list('TRUSTED_PROXIES', isTrustedProxy, trustedProxyExample), problems),
     limits: oneOf('LIMITS', limitModes, 'on'),
-    securityContext: oneOf('SECURITY_CONTEXT', securityContextModes, 'monitor'),
+    ...readDetection(text, oneOf),
     securityContextRollout: integer('SECURITY_CONTEXT_ROLLOUT', 100, 0, 100),
-    geoipCountryFile: text('GEOIP_COUNTRY_DB'),
-    geoipSystemFile: text('GEOIP_ASN_DB'),
     policy: readPolicy((name, fallback, max) => integer(name, fallback, 1, max)),
-    anomaly: oneOf('ANOMALY', anomalyModes, 'monitor'),
     passwordMinLength: integer('PASSWORD_MIN_LENGTH', 8, 8, 64),
     passwordWords: list('PASSWORD_WORDS', isPasswordWord, 'a word of 3 to 64 characters'),
     passwordBreachUrl: breachUrl === undefined ? undefined : readBaseUrl('PASSWORD_BREACH_URL', breachUrl, problems),

@@ -92,6 +92,7 @@ export const createScreening = ({
   contexts,
   clock,
   record,
+  placeOf,
 }: {
   mode: SecurityContextMode
   /** Of the users, for whom `enforce` refuses. */
@@ -99,6 +100,8 @@ export const createScreening = ({
   contexts: ClientContexts
   clock: Clock
   record: RecordSecurityEvent
+  /** For the detection of anomalies. */
+  placeOf?: PlaceOf | undefined
 }) => {
   /** By the fact of the session: a session that changes has another one. */
   const known = new WeakMap<SessionOrigin, Known>()
