@@ -1,19 +1,7 @@
 import type { AnomalyMode } from '../config.ts'
+import type { IncidentKind, IncidentReport } from '../incidents/report.ts'
 import type { PrincipalKind } from './delta.ts'
 import { factors, type Level, type Verdict } from './verdicts.ts'
-
-/** What is reported of a verdict, as an incident. */
-export type AnomalyReport = {
-  readonly kind:
-    | 'anomaly.credential_stuffing'
-    | 'anomaly.password_spraying'
-    | 'anomaly.token_replayed'
-    | 'anomaly.ids_enumerated'
-    | 'anomaly.scraping'
-  readonly severity: 'low' | 'medium' | 'high' | 'critical'
-  readonly subject: { readonly type: 'user' | 'service_key' | 'address'; readonly id: string }
-  readonly evidence: Readonly<Record<string, string | number>>
-}
 
 const severities = { 0: 'low', 1: 'medium', 2: 'high', 3: 'critical' } as const satisfies Record<Level, string>
 const subjectTypes = { user: 'user', key: 'service_key', address: 'address' } as const satisfies Record<
@@ -22,7 +10,7 @@ const subjectTypes = { user: 'user', key: 'service_key', address: 'address' } as
 >
 
 /** Stuffing tries accounts that were leaked elsewhere, most of which do not exist here; spraying tries accounts that do. */
-const kindOf = ({ reason, features }: Verdict): AnomalyReport['kind'] => {
+const kindOf = ({ reason, features }: Verdict): IncidentKind => {
   if (reason === 'resources.guessed') return 'anomaly.ids_enumerated'
   if (reason === 'resources.harvested') return 'anomaly.scraping'
   if (reason === 'session.two_places') return 'anomaly.token_replayed'
@@ -30,7 +18,7 @@ const kindOf = ({ reason, features }: Verdict): AnomalyReport['kind'] => {
 }
 
 /** What an incident says of a verdict: the figures of the minute before. */
-export const toReport = (verdict: Verdict, id: string, mode: AnomalyMode): AnomalyReport => {
+export const toReport = (verdict: Verdict, id: string, mode: AnomalyMode): IncidentReport => {
   const { kind, reason, level, strength, features, untilMs } = verdict
   const { requests, denied, failed, signedIn, resources, missing, accounts } = features
   return {

@@ -1,10 +1,11 @@
 import type { AnomalyMode } from '../config.ts'
+import type { OpenIncident } from '../incidents/report.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from '../platform/log.ts'
 import { startThread, type Thread } from '../platform/thread.ts'
 import type { Delta, PrincipalKind } from './delta.ts'
 import type { AnomalyExchange } from './exchange.ts'
-import { type AnomalyReport, toReport } from './incidents.ts'
+import { toReport } from './incidents.ts'
 import { type Reason, reasons } from './rules.ts'
 import type { Signals } from './signals.ts'
 import { createVerdicts, factors, type Verdict } from './verdicts.ts'
@@ -27,7 +28,7 @@ type Dependencies = {
   readonly near: readonly (readonly [number, number])[]
   /** How many accounts have live sessions that were opened from the address. */
   readonly countAccountsAt: (address: string) => Promise<number>
-  readonly openIncident: (report: AnomalyReport) => void
+  readonly openIncident: OpenIncident
   readonly clock: Clock
   readonly log: Log
   readonly workerUrl?: URL

@@ -37,6 +37,12 @@ const judged = async (address: string) => {
 const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
 const registerFrom = (address: string) =>
   register({ ...client, post: (path, body, sending) => client.post(path, body, { ...from(address), ...sending }) })
+const incidentsAbout = async (subject: string) => {
+  await app.services.incidentReports.flush()
+  return await app.services.database.admin<
+    { kind: string; severity: string }[]
+  >`select kind, severity from incidents where subject_id = ${subject}`
+}
 const signIn = (address: string, email: string, password = 'seven green bottles hanging') =>
   client.post('/api/v1/auth/login', { email, password }, from(address))
 const guessPasswords = async (address: string, times: number) => {
@@ -59,6 +65,7 @@ test('a person who asks for ids that are not there gets a part of the budget, un
   }
   const verdict = anomalies.find('user', person.id)
   expect(verdict).toMatchObject({ reason: 'resources.guessed', kind: 'user' })
+  expect([...(await incidentsAbout(person.id))]).toMatchObject([{ kind: 'anomaly.ids_enumerated' }])
   const { headers } = await check(person, randomUUID())
   const limit = Math.floor(120 * anomalies.factorOf('user', person.id))
   expect(limit).toBeLessThan(120)
@@ -104,6 +111,7 @@ test('an address from which nobody is signed in and very many accounts are tried
   const person = await registerFrom('198.51.100.5')
   await guessPasswords(address, 30)
   expect(await judged(address)).toMatchObject({ level: 3 })
+  expect([...(await incidentsAbout(address))]).toEqual([{ kind: 'anomaly.credential_stuffing', severity: 'critical' }])
   const refused = await signIn(address, person.email)
   expect(refused.status).toBe(429)
   expect(refused.body).toMatchObject({ code: 'limit.exceeded', limit: 0 })

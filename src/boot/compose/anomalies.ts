@@ -21,7 +21,7 @@ const nearPairs = () => {
 
 /** Between access and limits: what is held against principals. */
 export const composeAnomalies = (
-  { config, clock, log, redis, keyedHash, database, signals }: Infrastructure,
+  { config, clock, log, redis, keyedHash, database, signals, incidentReports }: Infrastructure,
   { caches: { bus } }: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -43,7 +43,7 @@ export const composeAnomalies = (
       }),
     near: nearPairs(),
     countAccountsAt: createAnomalyStore(database.batch).countAccountsAt,
-    openIncident: () => {},
+    openIncident: incidentReports.open,
     clock,
     log,
   })
