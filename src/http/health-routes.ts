@@ -22,7 +22,20 @@ const probeMs = 1_000
 const passingMs = 3_000
 
 export const healthRoutes = (
-  { database, keys, lifecycle, clock, leaseClock, objectProbe, caches, mail, redis, watch, staleReads }: Services,
+  {
+    database,
+    keys,
+    lifecycle,
+    clock,
+    leaseClock,
+    objectProbe,
+    caches,
+    mail,
+    redis,
+    watch,
+    staleReads,
+    notificationQueue,
+  }: Services,
   addresses: Pick<ClientAddresses, 'hasUntrustedProxy'>,
 ) => {
   const startDeadline = createDeadlines(clock)
@@ -59,6 +72,7 @@ export const healthRoutes = (
         ...redisReasons(),
         ...(mail.isWorking() ? [] : ['mail.unavailable']),
         ...(reachable ? busReasons() : []),
+        ...(notificationQueue.isFilling ? ['bus.queue_filling'] : []),
         ...(addresses.hasUntrustedProxy ? ['proxy.untrusted'] : []),
       ],
     }

@@ -7,6 +7,7 @@ export const incidentKinds = {
   'operator.reported': 'An operator opened it',
   'cache.entry_forged': 'Redis held an entry that no instance with this SECRET has written',
   'dependency.unavailable': 'Calls to a dependency fail, and its breaker is open',
+  'bus.queue_filling': 'The queue of Postgres for notifications fills; when it is full every change fails',
   'audit.events_dropped': 'Decision events were dropped, because more came than can be stored',
   'audit.chain_broken': 'An audit row was altered, removed, swapped or inserted',
   'context.session_moved': 'A session was used from a place or a device that does not fit the one it was opened from',

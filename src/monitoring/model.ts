@@ -71,6 +71,9 @@ const bus = closed({
   gaps: count('How often an invalidation event was found to be missing; each time memory was cleared'),
   changes_committed: count('Changes this instance committed'),
   pending_invalidations: count('Invalidation events that Redis has not confirmed yet'),
+  notification_queue_usage: share(
+    'Share of the queue of Postgres for notifications that listeners have not read; when it is full every change fails. Measured every 10 s; null before that',
+  ),
   waits: closed({
     acknowledged: count('Changes that every other instance acknowledged'),
     lapsed: count('Changes that waited out the lease of an instance that did not acknowledge'),
@@ -141,6 +144,17 @@ const securityContext = closed({
   }),
 })
 
+const reader = closed({
+  name: t.String({
+    description:
+      'The queue of the reader: `jobs`, `outbound` (mails and other work that reaches outside), `webhooks` (events that no sender has noticed), `cancellations` (of orders at providers), `invalidations` (until Redis has confirmed them), and others',
+  }),
+  lag_ms: {
+    ...milliseconds,
+    description: 'How long the oldest entry that is due has waited, of all instances; null: none waits',
+  },
+})
+
 export const metrics = closed({
   limits,
   admission,
@@ -148,5 +162,8 @@ export const metrics = closed({
   bus,
   stale_reads: staleReads,
   security_context: securityContext,
+  readers: t.Array(reader, {
+    description: 'Readers learn of entries by notifications, and look by themselves too. Measured every 10 s',
+  }),
 })
 export type Metrics = Static<typeof metrics>

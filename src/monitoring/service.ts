@@ -2,12 +2,15 @@ import type { DecisionCounters } from '../access/cache/decision-counters.ts'
 import type { ForgeryReport } from '../access/cache/forgery-report.ts'
 import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
+import type { NotificationQueue } from '../access/invalidation/notification-queue.ts'
 import type { Load } from '../kit/admission.ts'
 import type { Admissions } from '../kit/admitted-deadline.ts'
+import type { Readers } from '../kit/readers.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Screening } from '../security-context/screening.ts'
 import type { Metrics } from './model.ts'
+import { type MonitoringStore, type Queue, queues } from './store.ts'
 
 type Dependencies = {
   readonly caches: Pick<
@@ -24,6 +27,9 @@ type Dependencies = {
   readonly passwords: { readonly load: Load }
   readonly limits: Pick<Limits, 'mode' | 'counts' | 'decisions' | 'keysInMemory'>
   readonly screening: Pick<Screening, 'mode' | 'rolloutPercent' | 'countriesAsOf' | 'counts'>
+  readonly store: MonitoringStore
+  readonly notificationQueue: Pick<NotificationQueue, 'usage'>
+  readonly readers: Readers
   readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
 }
 
@@ -48,8 +54,13 @@ export const createMonitoring = ({
   admissions,
   uploads,
   passwords,
+  store,
+  notificationQueue,
+  readers,
   screening,
 }: Dependencies) => {
+  let lags: Partial<Record<Queue, number | null>> = {}
+  for (const queue of queues) readers.register(queue, () => lags[queue] ?? null)
   const { memory, redisCache, redisUse, bus, pendingInvalidations, flags, staleDetector } = caches
 
   const cacheMetrics = (): Metrics['caches'] => {
@@ -96,6 +107,7 @@ export const createMonitoring = ({
     gaps: bus.counts.gaps,
     changes_committed: bus.counts.commits,
     pending_invalidations: pendingInvalidations.size,
+    notification_queue_usage: notificationQueue.usage ?? null,
     waits: {
       acknowledged: bus.counts.acknowledged,
       lapsed: bus.counts.lapsed,
@@ -141,7 +153,12 @@ export const createMonitoring = ({
       bus: busMetrics(),
       stale_reads: staleReads(),
       security_context: contextMetrics(),
+      readers: readers.list().map(({ name, lagMs }) => ({ name, lag_ms: roundedMs(lagMs ?? undefined) })),
     }),
+    /** Measures how far the readers of queues in Postgres are behind. */
+    measureQueues: async (): Promise<void> => {
+      lags = await store.readLags()
+    },
   }
 }
 

@@ -40,6 +40,9 @@ export const defaultPolicies: BreakerPolicies = {
   breached_passwords: automatic(5, 30_000),
 }
 
+/** The reason of a breaker that an operator holds open. */
+export const heldOpen = 'held_open'
+
 /** `half_open`: a probe is under way, and nothing else is sent. */
 export const breakerStates = ['closed', 'half_open', 'open'] as const
 export type BreakerState = (typeof breakerStates)[number]
@@ -230,7 +233,7 @@ const createBreaker = ({ options, clock, policy, onChange }: Parts): OwnBreaker 
     onModeChanged: () => {
       current = create()
       if (state() === 'closed') closed()
-      else opened({ code: 'held_open' })
+      else opened({ code: heldOpen })
     },
     get changedAtMs() {
       return changedAtMs

@@ -1,7 +1,7 @@
 /**
  * `bun test/faults/frozen-dependencies.ts [--seconds 20] [--rounds 1] [--runtime bun|deno|mixed] [--only postgres|redis] [--load 300]`: three
  * instances over one Postgres and one Redis, under the load of the storm (requests a second). The postmaster and all backends are stopped (SIGSTOP)
- * for that time, then Redis is. Reports when each instance opened its breaker and answered from memory, what it answered
+ * for that time, then Redis is. Reports when each instance opened its breaker and answered from memory, its answers
  * meanwhile, how long it took to be well again, and every wrong answer. Exits with 1 after a wrong answer or a figure beyond its
  * limit.
  */
@@ -76,7 +76,7 @@ const stateOf = async (client: Api, { ada }: World, name: string) => {
 
 type Sample = { readonly atMs: number; readonly ms: number; readonly answer: string }
 
-/** Sends one request after the other until told to stop. */
+/** Sends one request after the other until `stop`. */
 const sample = (send: () => Promise<string>) => {
   const samples: Sample[] = []
   let isRunning = true

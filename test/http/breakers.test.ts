@@ -67,6 +67,22 @@ test('a breaker that is held open refuses calls on every instance until it is no
   expect(await there.services.objects.head('00/'.padEnd(67, '0'))).toBeUndefined()
 })
 
+test('a breaker that opens by itself opens an incident, and one that is held open does not', async () => {
+  const found = async () => {
+    await here.services.incidentReports.flush()
+    const incidents = '/api/v1/security/incidents?kind=dependency.unavailable'
+    const { body } = await client.get(incidents, { token: admin.token })
+    return body.items.map(({ subject, severity }: { subject: object; severity: string }) => [subject, severity])
+  }
+  await set('storage', { mode: 'open' })
+  await set('storage', { mode: 'automatic' })
+  expect(await found()).toEqual([])
+  const storage = here.services.breakers.list().find(({ name }) => name === 'storage')
+  storage?.trip(new Error('it is away'))
+  expect(await found()).toEqual([[{ type: 'dependency', id: 'storage' }, 'high']])
+  storage?.renew()
+})
+
 test('an instance that starts, and one that missed a change by SQL, read the stored policies', async () => {
   await set('mail', { failures: 9 })
   const late = await startApp({ connection: here.connection })

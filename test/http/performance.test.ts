@@ -111,6 +111,28 @@ describe('the metrics', () => {
   })
 })
 
+test('the metrics name each reader and how long the oldest entry waits that it has not read, and the queue for notifications', async () => {
+  const lagOf = async (name: string): Promise<number | null> => {
+    await app.services.monitoring.measureQueues()
+    const { readers } = await metrics()
+    return readers.find((reader: { name: string }) => reader.name === name).lag_ms
+  }
+  const { readers } = await metrics()
+  for (const name of ['jobs', 'outbound', 'webhooks', 'cancellations', 'invalidations'])
+    expect(readers.map((reader: { name: string }) => reader.name)).toContain(name)
+  expect(await lagOf('outbound')).toBeNull()
+  // No handler has this kind, so it stays.
+  await app.services.database.admin`
+    insert into outbound_tasks (id, kind, payload, created_at, run_at)
+    values (gen_random_uuid(), 'kept', '{}', now(), now() - interval '1 minute'),
+           (gen_random_uuid(), 'kept', '{}', now(), now() + interval '1 minute')`
+  expect(await lagOf('outbound')).toBeGreaterThanOrEqual(60_000)
+  await app.services.database.admin`delete from outbound_tasks where kind = 'kept'`
+  expect(await lagOf('outbound')).toBeNull()
+  await app.services.notificationQueue.measure()
+  expect((await metrics()).bus.notification_queue_usage).toBeLessThan(0.1)
+})
+
 describe('the metrics of the caches', () => {
   test('have null rates before the first decision', async () => {
     const fresh = await startApp({ connection: app.connection })

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { reapFolder } from '../harness/reaper.ts'
-import { api, startApp, type TestAppOptions } from '../harness.ts'
+import { api, freePort, startApp, type TestAppOptions } from '../harness.ts'
 
 const readinessOf = async (
   config: TestAppOptions['config'],
@@ -42,6 +42,15 @@ test('an instance whose S3 does not answer is ready within the limit of a probe,
     secretAccessKey: 'key',
   }
   expect(await readinessOf({ s3 })).toEqual([200, { status: 'degraded', reasons: ['storage.unavailable'] }])
+})
+
+test('an instance without its Redis, or whose queue for notifications fills, is ready and says that it is degraded', async () => {
+  const redisUrl = `redis://127.0.0.1:${await freePort()}`
+  const degraded = { status: 'degraded', reasons: ['redis.unavailable', 'bus.queue_filling'] }
+  const fill = ({ services }: Awaited<ReturnType<typeof startApp>>) => {
+    Object.defineProperty(services.notificationQueue, 'isFilling', { value: true })
+  }
+  expect(await readinessOf({ redisUrl }, fill)).toEqual([200, degraded])
 })
 
 test('an instance that is draining is not ready', async () => {

@@ -6,6 +6,8 @@ import { createPostgresWatch } from '../../access/cache/postgres-watch.ts'
 import { createSharedOutage } from '../../access/cache/shared-outage.ts'
 import { withStaleReads } from '../../access/cache/stale-reads.ts'
 import { createCaches } from '../../access/caches.ts'
+import { createNotificationQueue } from '../../access/invalidation/notification-queue.ts'
+import { createNotificationQueueStore } from '../../access/invalidation/notification-queue-store.ts'
 import { defaultLeaseTiming } from '../../access/invalidation/timing.ts'
 import { createListing } from '../../access/listing/listing.ts'
 import { createListingStore } from '../../access/listing/listing-store.ts'
@@ -116,6 +118,17 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   return {
     caches,
     watch,
+    notificationQueue: createNotificationQueue({
+      store: createNotificationQueueStore(database.batch),
+      log,
+      onFilling: (usage) =>
+        infrastructure.incidentReports.open({
+          kind: 'bus.queue_filling',
+          severity: 'critical',
+          subject: { type: 'deployment', id: 'postgres' },
+          evidence: { usage },
+        }),
+    }),
     outage,
     decisionCounters,
     staleReads,

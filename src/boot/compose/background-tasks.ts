@@ -1,6 +1,7 @@
 import { accessCheckPollMs, createAccessRepair } from '../../access/cache/effective-access-check.ts'
 import { createEffectiveAccessStore } from '../../access/cache/effective-access-store.ts'
 import { staleCheckMs } from '../../access/cache/stale-detector.ts'
+import { queueMeasureMs } from '../../access/invalidation/notification-queue.ts'
 import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
@@ -71,7 +72,7 @@ export const startBackgroundTasks = (
     incidentReports,
     log,
   }: Infrastructure,
-  { caches, accessFrequency, frequencyStore, keyUsage }: AccessParts,
+  { caches, notificationQueue, accessFrequency, frequencyStore, keyUsage }: AccessParts,
   {
     identity,
     identityProviders,
@@ -89,6 +90,7 @@ export const startBackgroundTasks = (
     webhookSender,
     breakerService,
     flagStore,
+    monitoring,
   }: Features,
   stack: AsyncDisposableStack,
 ): void => {
@@ -109,6 +111,8 @@ export const startBackgroundTasks = (
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     resealing,
     readPolicies,
+    { name: 'measure the queue for notifications', intervalMs: queueMeasureMs, run: notificationQueue.measure },
+    { name: 'measure queues of work', intervalMs: queueMeasureMs, run: monitoring.measureQueues },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]

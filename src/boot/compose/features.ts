@@ -71,6 +71,7 @@ import { createMediaStore } from '../../media/store.ts'
 import { createUploads } from '../../media/uploads/service.ts'
 import { createModels } from '../../models/service.ts'
 import { createMonitoring } from '../../monitoring/service.ts'
+import { createMonitoringStore } from '../../monitoring/store.ts'
 import { createOutboundQueue } from '../../outbound/queue.ts'
 import { createOutboundStore } from '../../outbound/store.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
@@ -557,6 +558,9 @@ export const composeFeatures = (
       admissions,
       uploads: media.uploads,
       passwords,
+      store: createMonitoringStore(database.batch),
+      notificationQueue: accessParts.notificationQueue,
+      readers: infrastructure.readers,
       screening: infrastructure.screening,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),

@@ -12,15 +12,24 @@ import { type Argon2Cost, createPasswords } from '../../identity/passwords.ts'
 import { sessionLife } from '../../identity/session-rules.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
+import type { OpenIncident, Severity } from '../../incidents/report.ts'
 import { createIncidentReports } from '../../incidents/reports.ts'
 import { createIncidentStore } from '../../incidents/store.ts'
 import { createAdmission } from '../../kit/admission.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { type Clock, createLeaseClock, systemClock } from '../../kit/clock.ts'
+import { createReaders } from '../../kit/readers.ts'
 import { limitScripts } from '../../limits/redis-exchange.ts'
 import { createImages } from '../../media/images/images.ts'
 import { createBreachedPasswords } from '../../platform/breached-passwords.ts'
-import { BreakerOpen, type Breakers, createBreakers } from '../../platform/breaker.ts'
+import {
+  type BreakerChange,
+  BreakerOpen,
+  type Breakers,
+  createBreakers,
+  type Dependency,
+  heldOpen,
+} from '../../platform/breaker.ts'
 import { createDiskObjects } from '../../platform/disk-objects.ts'
 import type { Geoip } from '../../platform/geoip.ts'
 import { guardObjects } from '../../platform/guarded-objects.ts'
@@ -91,6 +100,25 @@ const createLoggedMail =
   async ({ to, subject, text }) =>
     log.info({ event: 'mail.logged', to, subject, text }, 'a mail was written to the log, because SMTP_URL is log:')
 
+const outageSeverity: Readonly<Record<Dependency, Severity>> = {
+  postgres: 'critical',
+  redis: 'high',
+  storage: 'high',
+  provider: 'medium',
+  mail: 'medium',
+  siem: 'medium',
+  breached_passwords: 'low',
+}
+
+/** Opens an incident when a breaker opens by itself. */
+const reportTo =
+  (open: OpenIncident) =>
+  ({ name, dependency, state, reason = 'unknown' }: BreakerChange) => {
+    if (state === 'closed' || reason === heldOpen) return
+    const subject = { type: 'dependency', id: name } as const
+    open({ kind: 'dependency.unavailable', severity: outageSeverity[dependency], subject, evidence: { reason } })
+  }
+
 /** Sends through a breaker: while that is open each mail fails at once, and its task is tried again later. */
 const guardMail = (send: SendMail, breakers: Breakers): SendMail => {
   const breaker = breakers.create({
@@ -156,6 +184,7 @@ export const composeInfrastructure = async (
   const signals = composeSignals(config.anomaly, keyedHash)
 
   const breakers = createBreakers({ clock: systemClock, log })
+  breakers.onChange(reportTo(incidentReports.open))
 
   // The clients of Redis and S3 are loaded only where they are configured: ioredis alone is a tenth of a start.
   const redis =
@@ -230,6 +259,7 @@ export const composeInfrastructure = async (
     incidentReports,
     admissions,
     breakers,
+    readers: createReaders(),
     /** The number of the newest migration that this build has. */
     migrations,
     busConnection: config.databaseBusUrl ?? connection,
