@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { IncidentReport } from '../../src/incidents/report.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { type Answer, type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const path = '/api/v1/security/incidents'
@@ -75,6 +76,11 @@ describe('an incident', () => {
     expect(body.evidence[0].details.times).toBe(0)
     expect(body.evidence[9].details.times).toBe(29)
     expect(new Date(body.evidence[0].at).toISOString()).toBe(body.evidence[0].at)
+  })
+
+  test('that is reported is stored without a flush, soon after, and the report waits for nothing', async () => {
+    app.services.incidentReports.open(forged('soon'))
+    await until(async () => (await list('subject_id=soon')).items.length === 1, 'the incident is listed')
   })
 
   test('is assigned to an operator, noted, made less severe and closed, and then stays as it is', async () => {
