@@ -96,7 +96,7 @@ export const incident = closed({
       at: timestamp(),
       details: t.Object({}, { additionalProperties: t.Union([t.String(), t.Number(), t.Boolean(), t.Null()]) }),
     }),
-    { description: 'What was seen: the first report and the nine latest' },
+    { description: 'Evidence of the first report and of the nine latest' },
   ),
 })
 export type Incident = Static<typeof incident>

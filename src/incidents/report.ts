@@ -2,7 +2,7 @@
 export const severities = ['low', 'medium', 'high', 'critical'] as const
 export type Severity = (typeof severities)[number]
 
-/** Every kind of incident, and what it says. A kind is part of the API and never changes its meaning. */
+/** Every kind of incident, with its meaning. A kind is part of the API and never changes its meaning. */
 export const incidentKinds = {
   'operator.reported': 'An operator opened it',
   'cache.entry_forged': 'Redis held an entry that no instance with this SECRET has written',
@@ -33,7 +33,7 @@ export const incidentSubjects = [
 ] as const
 export type IncidentSubject = { readonly type: (typeof incidentSubjects)[number]; readonly id: string }
 
-/** Figures, names and ids that show what was seen. Never a secret: evidence is shown to operators. */
+/** Figures, names and ids that support the report. Never a secret: operators read it. */
 export type Evidence = Readonly<Record<string, string | number | boolean | null>>
 
 /** Pieces of evidence that an incident keeps: the first one and the latest. */

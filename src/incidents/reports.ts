@@ -145,7 +145,7 @@ export const createIncidentReports = ({
   return {
     open,
     counts,
-    /** Stores what was collected. A call while one is under way waits for it, and stores what came since. */
+    /** Stores the collected reports. A call while another is under way waits for it, and stores the later reports. */
     flush: async (): Promise<void> => {
       while (flushing !== undefined) await flushing.catch(() => {})
       if (collected.size === 0) return

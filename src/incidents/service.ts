@@ -34,7 +34,7 @@ const toIncident = (row: IncidentRow): Incident => ({
   evidence: row.evidence.map(({ at_ms, details }) => ({ at: new Date(at_ms).toISOString(), details })),
 })
 
-/** What has an id of this service. */
+/** Subjects with an id of this service. */
 const withIds: readonly IncidentSubject['type'][] = ['user', 'session', 'service_key', 'team']
 
 const requireSubject = ({ type, id }: IncidentSubject): void => {

@@ -188,7 +188,7 @@ export const createIncidentStore = (sql: Sql, batch: Sql) => {
       return row as IncidentRow
     },
 
-    /** What an account leaves when it is closed: incidents stay with its id, without what was seen of the person. */
+    /** For an account that is closed: its incidents keep its id, and lose evidence and note. None stays assigned to it. */
     forgetUser: async (tx: TransactionSql, userId: string): Promise<void> => {
       await tx`
         update incidents set evidence = '[]', note = ''

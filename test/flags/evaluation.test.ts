@@ -60,13 +60,13 @@ describe('a feature flag', () => {
     }
   })
 
-  test('is told to a person by its name, together with all others', () => {
+  test('is in the answer to a person by its name, together with all others', () => {
     const flags = [flag({ name: 'a', percent: 100 }), flag({ name: 'b' }), flag({ name: 'constructor', percent: 100 })]
     expect(evaluateFlags({ flags }, person)).toEqual({ a: true, b: false, ['constructor']: true })
     expect(evaluateFlags({ flags: [] }, person)).toEqual({})
   })
 
-  test('whose stored definition lacks members, because another version or a hand wrote it, reaches nobody by them', () => {
+  test('whose stored definition lacks members, as one of another version may, is on for no user by them', () => {
     const read = featureFlags.value?.toFact as (rows: unknown) => FeatureFlagsFact
     const fact = read([
       { name: 'empty', definition: {} },

@@ -299,7 +299,7 @@ describe('on three instances', () => {
     }
   })
 
-  test('the server evaluates a flag in its own process as a person is told it', async () => {
+  test('the server evaluates a flag in its own process with the result that the API answers', async () => {
     const { flagEvaluator } = (apps[1] as TestApp).services
     const deadline = createDeadlines(systemClock)(5_000)
     const isOn = async (flag: string) => await flagEvaluator.isOn(flag, { userId: person.id, plan: 'free' }, deadline)

@@ -124,7 +124,7 @@ describe('an incident', () => {
     }
   })
 
-  test('is assigned to nobody who is no operator, and to no unknown account', async () => {
+  test('is assigned to operators only, and to no unknown account', async () => {
     const id = await openOne('unfit')
     for (const assignee_id of [person.id, crypto.randomUUID()]) {
       expect(outcome(await patch(id, { assignee_id }))).toBe('409 incident.assignee_unfit')

@@ -1,7 +1,7 @@
 import { closed, flagNamePattern, id, pageOf, pageQuery, type Static, t, timestamp } from '../../http/schema-types.ts'
 import { plans } from '../../limits/plans.ts'
 
-/** How many flags there may be: a person is told about all of them. */
+/** The most flags that there may be: an answer to a person has all of them. */
 export const maxFlags = 100
 const maxNamed = 100
 /** How many versions of a flag are kept. */
@@ -25,9 +25,9 @@ const planPercents = t.Object(Object.fromEntries(plans.map((plan) => [plan, t.Op
   description: 'Share of the users of a plan, instead of `percent`',
 })
 const description = t.String({ maxLength: 500 })
-const enabled = t.Boolean({ description: 'False: off for everybody, whatever the rest says' })
+const enabled = t.Boolean({ description: 'False: off for all users, and the other members do not count' })
 const users = named('User', 'Users for whom it is on')
-const exceptUsers = named('User', 'Users for whom it is off, whatever the rest says')
+const exceptUsers = named('User', 'Users for whom it is off, also where another member says on')
 const teams = named('Team', 'Teams for whose members it is on')
 const currentVersion = t.Optional({
   ...version,

@@ -87,7 +87,7 @@ export const featureFlagRoutes = ({ featureFlags, flagEvaluator, guard, addressO
           { params: model.flagParams },
           { 204: noContent },
           {
-            summary: 'Remove a feature flag: it is off for everybody. It can be restored for 90 days',
+            summary: 'Remove a feature flag: it is off for all users. It can be restored for 90 days',
             tags,
             errors: [...changing, 'feature_flag.not_found'],
           },

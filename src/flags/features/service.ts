@@ -65,7 +65,7 @@ const toDefinition = ({
 
 /**
  * The version that a restore without a number goes back to: the one before the version in force, or before the one that was
- * restored last. So each further restore goes further back, and one that is repeated by mistake brings nothing bad back.
+ * restored last. So each further restore goes further back, and a restore that is repeated by mistake never undoes the first.
  */
 const versionBefore = ([current, ...earlier]: readonly VersionRow[]): VersionRow | undefined => {
   if (current === undefined) return undefined
@@ -185,7 +185,7 @@ export const createFeatureFlags = ({
       return { flag, added: result.added }
     },
 
-    /** Nobody has the feature any more. The flag can be restored for 90 days. */
+    /** The feature is off for all users. The flag can be restored for 90 days. */
     remove: async (context: RequestContext, caller: Caller, name: string, address: string): Promise<void> => {
       await change(context, caller, { name, expected: undefined }, async (tx, current, versions) => {
         if (current === undefined) throw new Fault('feature_flag.not_found')

@@ -4,7 +4,7 @@ import { exactly, type FactDefinition, oneOf, uuid, type ValueSource } from './d
 
 /** For whom a feature is on. */
 export type FlagDefinition = {
-  /** Off: for nobody, whatever the rest says. */
+  /** False: off for all users, and the other members do not count. */
   readonly enabled: boolean
   /** Of the users that nothing below names: the share for whom it is on. 0 to 100, with up to two decimals. */
   readonly percent: number
@@ -26,7 +26,7 @@ export const allFeatureFlags = '00000000-0000-0000-0000-000000000000'
 
 type Row = { readonly name: string; readonly definition: Partial<FlagDefinition> }
 
-/** The definition that is stored. What it lacks reaches nobody: a hand may have written it, or another version. */
+/** A stored definition. A member that is missing, as in one of another version, turns the feature on for no user. */
 export const readDefinition = (stored: Partial<FlagDefinition>): FlagDefinition => ({
   enabled: stored.enabled === true,
   percent: stored.percent ?? 0,
