@@ -276,6 +276,39 @@ begin
 end $function$;
 comment on function count_projects() is 'Counts the projects of their owners in their usage.';
 
+CREATE OR REPLACE FUNCTION public.create_audit_partitions(ahead integer)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  parent text;
+  step integer;
+  month timestamptz;
+  next_month timestamptz;
+  name text;
+  created integer := 0;
+begin
+  perform set_config('lock_timeout', '1s', true);
+  foreach parent in array array['audit_events', 'audit_details', 'audit_links'] loop
+    for step in 0..ahead loop
+      month := (date_trunc('month', clock_timestamp() at time zone 'UTC') + make_interval(months => step)) at time zone 'UTC';
+      next_month := ((month at time zone 'UTC') + interval '1 month') at time zone 'UTC';
+      name := parent || to_char(month at time zone 'UTC', '_YYYY_MM');
+      if to_regclass(name) is not null then continue; end if;
+      execute format('lock table %I in access exclusive mode', parent || '_default');
+      if to_regclass(name) is not null then continue; end if;
+      execute format('create table %I (like %I including all)', name, parent);
+      execute format('with moved as (delete from %I where at >= %L and at < %L returning *) insert into %I select * from moved',
+        parent || '_default', month, next_month, name);
+      execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, name, month, next_month);
+      created := created + 1;
+    end loop;
+  end loop;
+  return created;
+end $function$;
+comment on function create_audit_partitions(ahead integer) is 'Creates the partitions of the audit log for this month and some months after it.';
+
 CREATE OR REPLACE FUNCTION public.database_identity()
  RETURNS text
  LANGUAGE plpgsql
@@ -297,6 +330,36 @@ begin
     lower(timeline), to_hex((extract(epoch from pg_postmaster_start_time()) * 1e6)::bigint));
 end $function$;
 comment on function database_identity() is 'Identifies this database of this run of the server: system identifier, database, timeline and start of the server. The same over any route; another one after a restart, a restore or a failover.';
+
+CREATE OR REPLACE FUNCTION public.drop_audit_partitions(before timestamp with time zone)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+declare
+  parent text;
+  partition text;
+  first_kept timestamptz := date_trunc('month', before at time zone 'UTC') at time zone 'UTC';
+  dropped integer := 0;
+begin
+  perform set_config('lock_timeout', '300ms', true);
+  foreach parent in array array['audit_details', 'audit_links', 'audit_events'] loop
+    for partition in
+      select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+       where i.inhparent = to_regclass(parent) and c.relname ~ '_[0-9]{4}_[0-9]{2}$'
+         and c.relname < parent || to_char(first_kept at time zone 'UTC', '_YYYY_MM')
+       order by c.relname
+    loop
+      execute format('drop table %I', partition);
+      dropped := dropped + 1;
+    end loop;
+    execute format('delete from %I where at < %L', parent || '_default', first_kept);
+  end loop;
+  delete from audit_checkpoints where month < first_kept;
+  update audit_heads set dropped_at = clock_timestamp() where month < first_kept and dropped_at is null;
+  return dropped;
+end $function$;
+comment on function drop_audit_partitions(before timestamp with time zone) is 'Drops the months of the audit log that ended before a moment, but for their signed heads.';
 
 CREATE OR REPLACE FUNCTION public.event_payload(id bigint, writer text, event_position bigint, keys text[])
  RETURNS text
@@ -1979,6 +2042,123 @@ CREATE TRIGGER given_statement BEFORE INSERT ON public.account_usage FOR EACH ST
 comment on table account_usage is 'What accounts hold, as far as it is not counted in an index. Maintained by triggers. No foreign key, because its lock would break the lock order.';
 comment on column account_usage.media_bytes is 'Bytes of the uploads and outputs of the account, without thumbnails.';
 comment on column account_usage.projects is 'Projects that the account owns.';
+
+create table audit_checkpoints (
+  month timestamp with time zone not null,
+  sequence bigint not null,
+  token text not null,
+  constraint audit_checkpoints_pkey PRIMARY KEY (month, sequence)
+);
+comment on table audit_checkpoints is 'Signed links in regular distances, which narrow down where a chain was computed again.';
+
+create table audit_cursor (
+  singleton boolean default true not null,
+  xid xid8 not null,
+  server text not null,
+  constraint audit_cursor_pkey PRIMARY KEY (singleton),
+  constraint audit_cursor__singleton CHECK (singleton)
+);
+comment on table audit_cursor is 'Every event of a transaction before this one is linked. One row.';
+comment on column audit_cursor.server is 'The server and database that the transaction ids are of: a restored copy counts anew.';
+
+create table audit_decisions (
+  minute timestamp with time zone not null,
+  fingerprint bytea not null,
+  content json not null,
+  count integer not null,
+  constraint audit_decisions_pkey PRIMARY KEY (minute, fingerprint)
+);
+comment on table audit_decisions is 'Denied decisions of the current minute, equal ones counted in one row. Later ones become events.';
+comment on column audit_decisions.fingerprint is 'SHA-256 of what makes decisions equal.';
+
+create table audit_details (
+  event_id uuid not null,
+  at timestamp with time zone not null,
+  user_id uuid,
+  salt bytea not null,
+  details text not null,
+  constraint audit_details_pkey PRIMARY KEY (event_id, at)
+) partition by RANGE (at);
+CREATE INDEX audit_details__user ON ONLY public.audit_details USING btree (user_id) WHERE (user_id IS NOT NULL);
+comment on table audit_details is 'Personal data of events: address, user agent, names. Deleted when the account is closed; the event keeps the hash.';
+comment on column audit_details.user_id is 'Whose personal data it is: the actor, else the account concerned. Null where neither is known.';
+comment on column audit_details.salt is '16 random bytes, without which the hash of an address could be found by trying all addresses.';
+comment on column audit_details.details is 'JSON. Text, because the hash covers its bytes.';
+
+create table audit_events (
+  id uuid not null,
+  at timestamp with time zone default clock_timestamp() not null,
+  xid xid8 default pg_current_xact_id() not null,
+  action text not null,
+  actor_kind text not null,
+  actor_id uuid,
+  service_key_id uuid,
+  session_id uuid,
+  target_type text not null,
+  target_id text,
+  user_id uuid,
+  team_id uuid,
+  request_id text not null,
+  before json,
+  after json,
+  count integer default 1 not null,
+  details_hash bytea,
+  mac bytea not null,
+  constraint audit_events_pkey PRIMARY KEY (id, at)
+) partition by RANGE (at);
+CREATE INDEX audit_events__actor ON ONLY public.audit_events USING btree (actor_id, id) WHERE (actor_id IS NOT NULL);
+CREATE INDEX audit_events__target ON ONLY public.audit_events USING btree (target_id, id) WHERE (target_id IS NOT NULL);
+CREATE INDEX audit_events__team ON ONLY public.audit_events USING btree (team_id, id) WHERE (team_id IS NOT NULL);
+CREATE INDEX audit_events__user ON ONLY public.audit_events USING btree (user_id, id) WHERE (user_id IS NOT NULL);
+CREATE INDEX audit_events__xid ON ONLY public.audit_events USING btree (xid);
+comment on table audit_events is 'The audit log: who did what to which resource. Rows are only added. They name people by id alone.';
+comment on column audit_events.at is 'When the row was inserted, by the clock of Postgres. Decides the partition and the chain: both are by month in UTC.';
+comment on column audit_events.xid is 'The transaction that inserted the row. Rows of transactions that are all over are linked in this order.';
+comment on column audit_events.actor_kind is 'user, service, system, or anonymous: a client that did not sign in.';
+comment on column audit_events.service_key_id is 'The service that acted, or acted for the user.';
+comment on column audit_events.target_id is 'Of the resource. Text, because a flag, a mode or a limit has a name in place of a UUID.';
+comment on column audit_events.user_id is 'The account that the event concerns, where it is not that of the actor.';
+comment on column audit_events.team_id is 'The team that the event concerns. Its owner may read the event.';
+comment on column audit_events.before is 'Values before the change, without personal data and secrets. json, because the chain covers the text.';
+comment on column audit_events.after is 'Values after the change, without personal data and secrets.';
+comment on column audit_events.count is 'How many equal decisions of one minute the row stands for.';
+comment on column audit_events.details_hash is 'SHA-256 of salt and details of the row in audit_details. Null where there are none.';
+comment on column audit_events.mac is 'HMAC-SHA-256 of the values that the program gave, under a wrapped key: a row that another program inserted has none.';
+
+create table audit_heads (
+  month timestamp with time zone not null,
+  token text not null,
+  dropped_at timestamp with time zone,
+  constraint audit_heads_pkey PRIMARY KEY (month)
+);
+comment on table audit_heads is 'The newest signed head of the chain of each month. Heads of dropped months stay.';
+comment on column audit_heads.token is 'Compact JWS by a signing key: month, sequence and hash of the newest link, and the head of the month before at the first link.';
+
+create table audit_keys (
+  kid text not null,
+  public_jwk jsonb not null,
+  mac bytea not null,
+  created_at timestamp with time zone default now() not null,
+  constraint audit_keys_pkey PRIMARY KEY (kid)
+);
+comment on table audit_keys is 'Public halves of the signing keys that signed heads, kept after the signing keys are gone.';
+comment on column audit_keys.mac is 'HMAC-SHA-256 of kid and key, under a wrapped key: another program can add no key.';
+
+create table audit_links (
+  at timestamp with time zone not null,
+  sequence bigint not null,
+  event_id uuid not null,
+  event_at timestamp with time zone not null,
+  row_hash bytea not null,
+  hash bytea not null,
+  constraint audit_links_pkey PRIMARY KEY (at, sequence)
+) partition by RANGE (at);
+CREATE INDEX audit_links__event ON ONLY public.audit_links USING btree (event_id);
+comment on table audit_links is 'The hash chain over the events of each month, in the order in which they were linked.';
+comment on column audit_links.at is 'The first moment of the month in UTC, which names the chain.';
+comment on column audit_links.sequence is 'Position in the chain of the month, from 1, without gaps.';
+comment on column audit_links.row_hash is 'SHA-256 of the event.';
+comment on column audit_links.hash is 'SHA-256 of month, sequence, the hash of the link before and row_hash.';
 
 create table breaker_policies (
   dependency text not null,

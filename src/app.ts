@@ -2,6 +2,7 @@ import { type AnyElysia, Elysia, ElysiaCustomStatusResponse } from 'elysia'
 import { returnsRequestId } from './access/authzen/authzen.ts'
 import { authzenRoutes } from './access/authzen/routes.ts'
 import { accessRoutes } from './access/routes.ts'
+import { auditRoutes } from './audit/routes.ts'
 import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
 import { Fault } from './fault.ts'
@@ -84,6 +85,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
     requireAvailable: services.watch.requireAvailable,
   })
   const hasValidHost = createHostCheck()
+  const audit = { macOf: services.auditSource.macOf, recorded: services.auditSource.recorded, addressOf: addresses.of }
 
   /** Marks every response of a request that got stale facts, refusals included, but no 5xx: it answers nothing by them. */
   const markStaleReads = (response: Response, deadline: Deadline): Response => {
@@ -96,24 +98,30 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
     addCookies(markStaleReads(response, deadline), setCookies)
 
   return {
-    begin: (request, authorization) => ({
-      requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
-      contentLength: contentLengthOf(request),
-      deadline: startDeadline(config.requestTimeoutMs, request),
-      authorization,
-      byCookie: false,
-      setCookies: undefined,
-      request,
-      addressOf: addresses.of,
-      contextFinding: undefined,
-      addressForLimits: addresses.forLimits,
-      rateLimit: undefined,
-      limitedAs: undefined,
-      paidUnits: undefined,
-      principal: undefined,
-      place: undefined,
-      asked: undefined,
-    }),
+    begin: (request, authorization) => {
+      const deadline = startDeadline(config.requestTimeoutMs, request)
+      const context: RequestContext = {
+        requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
+        contentLength: contentLengthOf(request),
+        deadline,
+        authorization,
+        request,
+        addressOf: addresses.of,
+        contextFinding: undefined,
+        audit,
+        byCookie: false,
+        setCookies: undefined,
+        addressForLimits: addresses.forLimits,
+        rateLimit: undefined,
+        limitedAs: undefined,
+        paidUnits: undefined,
+        principal: undefined,
+        place: undefined,
+        asked: undefined,
+      }
+      deadline.owner = context
+      return context
+    },
 
     admit: (request, context) => {
       if (!hasValidHost(request.url, request.headers.get('host'))) throw new Fault('request.host_invalid')
@@ -254,6 +262,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(tierFlagRoutes(services))
     .use(featureFlagRoutes({ ...services, addressOf: addresses.of }))
     .use(incidentRoutes({ ...services, addressOf: addresses.of }))
+    .use(auditRoutes({ ...services, responder }))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))

@@ -104,6 +104,8 @@ export type Config = {
   readonly welcomeAccountsPerAddress: number
   readonly accessTokenTtlMs: number
   readonly requestTimeoutMs: number
+  /** How long audit events are kept, to the end of their month. */
+  readonly auditRetentionMs: number
   /** Undefined: the models of fal.ai are not available. */
   readonly falKey: string | undefined
   readonly falQueueUrl: string
@@ -559,6 +561,7 @@ export const parseConfig = (env: Environment): Config => {
     requireVerifiedEmail,
     drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
     drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
+    auditRetentionMs: integer('AUDIT_RETENTION_DAYS', 400, 31, 36_500) * 86_400_000,
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     notes: Object.freeze(notes),
   }

@@ -444,6 +444,7 @@ export const catalogue = {
 
   // Webhooks
   'webhook.not_found': { status: 404, message: 'The webhook does not exist' },
+  'audit.head_foreign': { status: 422, message: 'The head was not signed by this service' },
   'webhook.too_many': {
     status: 409,
     message: 'There are already {limit} webhooks, the most that are possible here; remove one first',

@@ -44,6 +44,8 @@ const floors: Readonly<Record<string, number>> = {
   'http/health-routes.ts': 7,
   'access/': 4,
   'security-context/': 4.1,
+  'audit/': 3.4,
+  'audit/routes.ts': 5,
   'idempotency/': 4,
   'outbound/': 4.2,
   'mail/': 4.3,

@@ -1,9 +1,10 @@
+import { type DecisionAudit, unrecorded } from '../audit/decisions.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
-import { createDecisionFacts, type OnDecision, type Question } from './cache/decision-facts.ts'
+import { createDecisionFacts, type DecisionFacts, type OnDecision, type Question } from './cache/decision-facts.ts'
 import type { FactCache } from './cache/fact-cache.ts'
 import type { PrincipalFacts } from './cache/gather.ts'
 import { type Explanation, explainDecision, markDegraded, redactDecision } from './explanation.ts'
@@ -118,6 +119,50 @@ const notFound = {
 const allowedMedia = (all: readonly Facts[], action: Action): (MediaFact | undefined)[] =>
   all.map((facts) => (decide(facts, action).allowed ? facts.media : undefined))
 
+/** Lets requests in or refuses them, and records that. */
+const createRequirements = (
+  decisionFacts: DecisionFacts,
+  decisionAudit: DecisionAudit,
+): Pick<Access, 'require' | 'requireMedia' | 'requireDerivation'> => {
+  /** `action` decides only whether stale facts suffice. */
+  const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
+    decisionFacts.peek(userId, ref) ?? decisionFacts.gather(userId, action, ref, deadline).then(({ facts }) => facts)
+
+  const requireFacts = async (
+    caller: Pick<Caller, 'userId'>,
+    action: Action,
+    ref: ResourceRef,
+    deadline: Deadline,
+  ): Promise<Facts> => {
+    const { userId } = caller
+    const facts = await factsOf(userId, action, ref, deadline)
+    const decision = redactDecision(facts, action)
+    decisionAudit.record(decision, caller, userId, action, ref, deadline)
+    if (decision.allowed) return facts
+    throw new Fault(decide(facts, 'read').allowed ? 'access.denied' : notFound[ref.type])
+  }
+
+  return {
+    require: async (caller, action, ref, deadline) => {
+      await requireFacts(caller, action, ref, deadline)
+    },
+    requireMedia: async (caller, action, id, deadline) => {
+      const { media } = await requireFacts(caller, action, { type: 'media', id }, deadline)
+      if (media === undefined) throw new Fault('media.not_found')
+      return media
+    },
+    requireDerivation: async (caller, generationId, deadline) => {
+      // Deriving creates, so stale facts do not suffice. It needs `read` on the parent, under the rule for `deriving`.
+      const ref = { type: 'generation', id: generationId } as const
+      const facts = await factsOf(caller.userId, 'create', ref, deadline)
+      const decision = decide({ ...facts, deriving: true }, 'read')
+      decisionAudit.record(decision, caller, caller.userId, 'read', ref, deadline)
+      if (decision.allowed) return
+      throw new Fault(decide(facts, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
+    },
+  }
+}
+
 export const createAccess = ({
   facts: factCache,
   clock,
@@ -125,6 +170,7 @@ export const createAccess = ({
   verifiedOnly = false,
   onServiceKeyUsed = () => {},
   onDecision = () => {},
+  decisionAudit = unrecorded,
 }: {
   facts: FactCache
   clock: Clock
@@ -133,6 +179,8 @@ export const createAccess = ({
   verifiedOnly?: boolean
   onServiceKeyUsed?: (keyId: string) => void
   onDecision?: OnDecision
+  /** Records the decisions that let requests in or refuse them. */
+  decisionAudit?: DecisionAudit
 }): Access => {
   const decisionFacts = createDecisionFacts({ facts: factCache, decisionCounters, onDecision })
   const requireSignedIn = (claims: Claims, principal: PrincipalFacts): Caller => {
@@ -152,16 +200,6 @@ export const createAccess = ({
   }
 
   const { requireService, requireActing } = createServiceChecks({ clock, onServiceKeyUsed })
-
-  /** `action` decides only whether stale facts suffice. */
-  const factsOf = (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): MaybePromise<Facts> =>
-    decisionFacts.peek(userId, ref) ?? decisionFacts.gather(userId, action, ref, deadline).then(({ facts }) => facts)
-
-  const requireFacts = async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline): Promise<Facts> => {
-    const facts = await factsOf(userId, action, ref, deadline)
-    if (decide(facts, action).allowed) return facts
-    throw new Fault(decide(facts, 'read').allowed ? 'access.denied' : notFound[ref.type])
-  }
 
   const loadCaller = async (
     claims: Claims,
@@ -196,6 +234,7 @@ export const createAccess = ({
     authenticate: (claims, deadline, resources) =>
       authenticateFromMemory(claims) ?? loadCaller(claims, deadline, resources),
     authenticateFromMemory,
+    ...createRequirements(decisionFacts, decisionAudit),
     authenticateService: (key, scope, deadline, addressOf) => {
       const known = factCache.peek('service_key', key.id)
       if (known.kind !== 'miss') return requireService(key, scope, factIn(known), addressOf)
@@ -244,25 +283,11 @@ export const createAccess = ({
         return markDegraded(explainDecision(clock, facts, action, { tier, ageMs, startedMs }), gathered)
       })
     },
-    require: async (caller, action, ref, deadline) => {
-      await requireFacts(caller.userId, action, ref, deadline)
-    },
-    requireMedia: async (caller, action, id, deadline) => {
-      const { media } = await requireFacts(caller.userId, action, { type: 'media', id }, deadline)
-      if (media === undefined) throw new Fault('media.not_found')
-      return media
-    },
     findMedia: (userId, action, ids, deadline) => {
       const questions = ids.map((id) => ({ userId, action, resource: { type: 'media', id } }) as const)
       const known = decisionFacts.peekAll(questions)
       if (known !== undefined) return allowedMedia(known, action)
       return decisionFacts.gatherAll(questions, deadline).then(({ facts }) => allowedMedia(facts, action))
-    },
-    requireDerivation: async (caller, generationId, deadline) => {
-      // Deriving creates, so stale facts do not suffice. It needs `read` on the parent, under the rule for `deriving`.
-      const facts = await factsOf(caller.userId, 'create', { type: 'generation', id: generationId }, deadline)
-      if (decide({ ...facts, deriving: true }, 'read').allowed) return
-      throw new Fault(decide(facts, 'read').allowed ? 'generation.derivatives_not_allowed' : 'generation.not_found')
     },
   }
 }

@@ -44,3 +44,7 @@ export type KeyCredential = { readonly kind: 'key'; readonly key: PresentedKey }
 
 /** A service key as presented: its id, and the hash of its secret. */
 export type PresentedKey = { readonly id: string; readonly secretHash: Uint8Array }
+
+/** Who asks, for the audit log. */
+export const actorOf = (principal: Principal): Caller | Service =>
+  principal.kind === 'person' ? principal.caller : principal.service

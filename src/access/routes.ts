@@ -1,9 +1,11 @@
 import { Elysia } from 'elysia'
+import type { DecisionAudit } from '../audit/decisions.ts'
 import { Fault, type InputProblem } from '../fault.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { jsonTextOfList, withJsonText } from '../http/json-text.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
+import type { Deadline } from '../kit/deadline.ts'
 import { mapMaybePromise } from '../kit/maybe-promise.ts'
 import type { Access } from './access.ts'
 import type { Question } from './cache/decision-facts.ts'
@@ -11,8 +13,9 @@ import { redactExplanation } from './explanation.ts'
 import type { Guard } from './guard/guard.ts'
 import type { Listing } from './listing/listing.ts'
 import * as schema from './model.ts'
+import type { Decision } from './policy/decide.ts'
 import type { ResourceRef } from './policy/matrix.ts'
-import type { Principal } from './principal.ts'
+import { actorOf, type Principal } from './principal.ts'
 
 const tags = ['authorization']
 const security = ['bearer', 'service_key', 'cookie'] as const
@@ -50,17 +53,39 @@ const toQuestions = (principal: Principal, checks: readonly schema.Question[]): 
     resource,
   }))
 
+const recordAll = (
+  decisionAudit: DecisionAudit,
+  principal: Principal,
+  questions: readonly Question[],
+  decisions: readonly Decision[],
+  deadline: Deadline,
+): void => {
+  const actor = actorOf(principal)
+  for (let at = 0; at < questions.length; at += 1) {
+    const { userId, action, resource } = questions[at] as Question
+    decisionAudit.record(decisions[at] as Decision, actor, userId, action, resource, deadline)
+  }
+}
+
 /** A page of ids is joined from what Postgres returned. To check each of them would take as long as to read them. */
 const withoutCheck = <H extends { response: unknown }>({ response: _, ...hook }: H): Omit<H, 'response'> => hook
 
-export const accessRoutes = ({ access, listing, guard }: { access: Access; listing: Listing; guard: Guard }) =>
+type Dependencies = { access: Access; listing: Listing; guard: Guard; decisionAudit: DecisionAudit }
+
+export const accessRoutes = ({ access, listing, guard, decisionAudit }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/authorization' })
     .use(guard)
     .post(
       '/check',
       ({ context, principal, body }) => {
         context.asked = body
-        return access.decide(subjectOf(principal, body.user_id, inBody), body.action, body.resource, context.deadline)
+        const { deadline } = context
+        const { user_id, action, resource } = body
+        const userId = subjectOf(principal, user_id, inBody)
+        return mapMaybePromise(access.decide(userId, action, resource, deadline), (decision) => {
+          decisionAudit.record(decision, actorOf(principal), userId, action, resource, deadline)
+          return decision
+        })
       },
       {
         personOrService: { scope: 'authorization:check', resourcesOf: resourceOf },
@@ -81,9 +106,12 @@ export const accessRoutes = ({ access, listing, guard }: { access: Access; listi
       '/check/batch',
       ({ context, principal, body }) => {
         context.asked = body.checks
-        return mapMaybePromise(access.decideMany(toQuestions(principal, body.checks), context.deadline), (results) =>
-          withJsonText({ results }, `{"results":${jsonTextOfList(results)}}`),
-        )
+        const { deadline } = context
+        const questions = toQuestions(principal, body.checks)
+        return mapMaybePromise(access.decideMany(questions, deadline), (results) => {
+          recordAll(decisionAudit, principal, questions, results, deadline)
+          return withJsonText({ results }, `{"results":${jsonTextOfList(results)}}`)
+        })
       },
       {
         personOrService: { scope: 'authorization:check', resourcesOf: resourcesOfBatch },

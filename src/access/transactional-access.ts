@@ -1,3 +1,4 @@
+import type { DecisionAudit } from '../audit/decisions.ts'
 import { Fault } from '../fault.ts'
 import { allInOrder } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
@@ -45,7 +46,7 @@ export const requireSignedInForShare = async (tx: TransactionSql, caller: Caller
 }
 
 export const createTransactionalAccess =
-  (clock: Clock, flags: { readonly l3: boolean }): TransactionalAccess =>
+  (clock: Clock, flags: { readonly l3: boolean }, decisionAudit: DecisionAudit): TransactionalAccess =>
   (tx) => {
     // Nothing is cached: a fact read before the lock may be stale after it.
     const facts = createFactCache({
@@ -55,7 +56,7 @@ export const createTransactionalAccess =
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: false },
     })
-    const access = createAccess({ clock, facts, decisionCounters: createDecisionCounters() })
+    const access = createAccess({ clock, facts, decisionCounters: createDecisionCounters(), decisionAudit })
     const lock = async (caller: Caller, subjects: DecisionSubjects): Promise<void> => {
       if (!(await lockForDecision(tx, caller, subjects))) throw new Fault('identity.not_signed_in')
     }

@@ -2,6 +2,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import { noteInvalidation } from '../access/invalidation/event-store.ts'
 import type { InvalidationKeys } from '../access/invalidation/model.ts'
 import type { Caller } from '../access/principal.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -116,6 +117,14 @@ export const createBreakerService = ({
         const before = (await store.lock(tx, dependency)) ?? defaultPolicies[dependency]
         const { mode = before.mode, failures = before.failures, probe_after_ms = before.probeAfterMs } = change
         const after = { mode, failures, probeAfterMs: probe_after_ms }
+        audit.record(tx, {
+          action: 'breaker.policy_changed',
+          actor: caller,
+          target: { type: 'breaker', id: dependency },
+          before,
+          after,
+          context,
+        })
         await store.set(tx, dependency, after)
         await noteInvalidation(tx, encode(dependency, after))
         return after

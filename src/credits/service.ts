@@ -1,5 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
@@ -83,7 +84,16 @@ export const createCredits = ({ store, operators, changes, idempotency }: Depend
       return idempotency.once(tx, request, async () => {
         if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
         const owned = { ...input, created_by: caller.userId }
-        const row = await store.insert(tx, { id: newId(), kind: 'grant', ...owned })
+        const id = newId()
+        audit.record(tx, {
+          action: 'credits.granted',
+          actor: caller,
+          target: { type: 'credits', id },
+          userId: input.user_id,
+          after: { amount: input.amount },
+          context,
+        })
+        const row = await store.insert(tx, { id, kind: 'grant', ...owned })
         return { status: 201, body: { ...toEntry(row), user_id: input.user_id, created_by: caller.userId } }
       })
     }),

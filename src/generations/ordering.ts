@@ -2,6 +2,7 @@ import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import type { TransactionalAccess } from '../access/transactional-access.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { Idempotency, Replayable } from '../idempotency/idempotency.ts'
@@ -156,6 +157,13 @@ export const createOrdering =
         () => jobs.enqueue(tx, { generationId: id, referenceSha256: reference, reservedBytes: maxBytes }),
         () => credits.reserve(tx, caller.userId, id, price),
       ])
+      audit.record(tx, {
+        action: 'generation.ordered',
+        actor: caller,
+        target: { type: 'generation', id },
+        after: { model, outputs, price, project_id },
+        context,
+      })
       return { status: 201, body: toGeneration(row) }
     }
     const authorized = authorize()

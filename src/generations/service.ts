@@ -2,6 +2,7 @@ import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Action } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { allInOrder } from '../kit/async.ts'
@@ -11,6 +12,8 @@ import { generationRef, projectRef, requireFound, toAncestor, toGeneration } fro
 import type { Favorite, Generation, GenerationChanges, Provenance } from './model.ts'
 import { createOrdering, type OrderingDependencies } from './ordering.ts'
 import type { GenerationFilter, GenerationStore } from './store.ts'
+
+const recordGeneration = recorderOf('generation')
 
 const cancelBatchSize = 100
 
@@ -80,6 +83,9 @@ export const createGenerations = (dependencies: Dependencies) => {
           await authorization.require(caller, 'delete', generationRef(id), context.deadline)
         for (const project of projects)
           await authorization.require(caller, 'create', projectRef(project), context.deadline)
+        recordGeneration(tx, context, caller, id, 'generation.changed', {
+          after: { changed: Object.keys(input), project_id: input.project_id },
+        })
         return toGeneration(await store.update(tx, id, input, caller.userId))
       }),
 
@@ -89,6 +95,7 @@ export const createGenerations = (dependencies: Dependencies) => {
         async (tx) => {
           const { lockAndRequire } = transactionalAccess(tx)
           await lockAndRequire(caller, { generations: [id] }, 'read', generationRef(id), context.deadline)
+          recordGeneration(tx, context, caller, id, 'generation.favorite_changed', { after: { favorite } })
           const [, generation] = await allInOrder([
             () => store.setFavorite(tx, id, caller.userId, favorite),
             () => store.find(context.deadline, id, caller.userId, tx),
@@ -103,6 +110,7 @@ export const createGenerations = (dependencies: Dependencies) => {
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, 'write', id)
         if (!(await jobs.cancel(tx, id))) throw new Fault('generation.finished')
+        recordGeneration(tx, context, caller, id, 'generation.cancelled')
         await store.finish(tx, id, { status: 'cancelled' })
         await credits.refund(tx, id)
         return toGeneration(requireFound(await store.find(context.deadline, id, caller.userId, tx)))
@@ -124,6 +132,7 @@ export const createGenerations = (dependencies: Dependencies) => {
         await lockAndRequire(tx, context, caller, 'delete', id)
         // Before the delete: afterwards the job is gone and the price could not be refunded.
         if (await jobs.cancel(tx, id)) await credits.refund(tx, id)
+        recordGeneration(tx, context, caller, id, 'generation.deleted')
         await store.remove(tx, id)
       }),
   }

@@ -19,6 +19,16 @@ export type RequestPrincipal =
 
 type Asked = { readonly resource: { readonly id: string } }
 
+/** What the audit knows beyond a request: the same for all of one process. */
+export type AuditSource = {
+  /** The address of the client. */
+  addressOf(request: Request): string | undefined
+  /** Notes that an event was recorded, so that it is linked soon. */
+  recorded(): void
+  /** Authenticates the values of an event (HMAC-SHA-256, 32 bytes). */
+  macOf(content: string): Uint8Array
+}
+
 /** The context of one request, which every layer may read and only the limits and the guard may change. */
 export type RequestContext = {
   readonly requestId: string
@@ -27,6 +37,8 @@ export type RequestContext = {
   readonly deadline: Deadline
   /** The `Authorization` of the request, read once. */
   readonly authorization: string | null
+  /** What records the changes of the request. Without it a change is refused. */
+  readonly audit?: AuditSource | undefined
   /** Set when the request was found to carry an access token in a cookie that counts. */
   byCookie?: boolean
   /** `Set-Cookie` fields of the answer, whether the request succeeds or not. */

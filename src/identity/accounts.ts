@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -128,6 +129,12 @@ export const createAccounts = ({
             () => lifecycle.registered(tx, { userId: user.id, email, address: device.address }),
             () => requests.verifyLater(tx, { id: user.id, email }),
           ])
+          audit.record(tx, {
+            action: 'account.registered',
+            actor: { userId: user.id, sessionId: opened.sessionId },
+            target: { type: 'user', id: user.id },
+            context,
+          })
           return { user, opened }
         },
         { grantsOnly: true },
@@ -149,6 +156,13 @@ export const createAccounts = ({
         async (tx) => {
           const user = await store.updateDisplayName(tx, caller.userId, input.display_name)
           if (user === undefined) throw new Fault('identity.not_signed_in')
+          audit.record(tx, {
+            action: 'account.changed',
+            actor: caller,
+            target: { type: 'user', id: caller.userId },
+            after: { changed: Object.keys(input) },
+            context,
+          })
           await requireSignedInForShare(tx, caller)
           return toUser(user)
         },
@@ -181,6 +195,13 @@ export const createAccounts = ({
         await sessions.endAll(tx, user.id, 'password_changed', { deviceOf: caller.sessionId })
         const changed = (await store.findUser(context.deadline, user.id, tx)) ?? user
         const opened = await sessions.reopen(tx, changed, device, caller.sessionId)
+        audit.record(tx, {
+          action: 'password.changed',
+          actor: caller,
+          target: { type: 'user', id: user.id },
+          after: { session_id: opened.sessionId },
+          context,
+        })
         await protection.succeed(tx, attempt)
         await onPasswordChanged(tx, user.id)
         return opened

@@ -1,5 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -107,7 +108,15 @@ export const createReauthentication = (dependencies: Dependencies) => {
           if (attempt !== undefined) await protection.clear(tx, attempt)
         const isLive = await store.endSession(tx, user.id, caller.sessionId, 'replaced', new Date(clock.now()))
         if (!isLive) throw new Fault('identity.not_signed_in')
-        return sessions.reopen(tx, user, device, caller.sessionId)
+        const opened = await sessions.reopen(tx, user, device, caller.sessionId)
+        audit.record(tx, {
+          action: 'session.reauthenticated',
+          actor: caller,
+          target: { type: 'session', id: opened.sessionId },
+          after: { replaced_session_id: caller.sessionId },
+          context,
+        })
+        return opened
       })
       const { address } = device
       record(context, 'session.reauthenticated', { address, user_id: user.id, session_id: reopened.sessionId })

@@ -1,4 +1,5 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import { audit } from '../audit/audit.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
@@ -25,6 +26,13 @@ export const createReplacement =
     const ended = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       const session = await store.lockRefreshToken(tx, tokenHash)
       if (session === undefined || session.ended_at !== null) return undefined
+      audit.record(tx, {
+        action: 'session.replaced',
+        actor: 'anonymous',
+        target: { type: 'session', id: session.id },
+        userId: session.user_id,
+        context,
+      })
       await store.endSession(tx, session.user_id, session.id, 'replaced', new Date(clock.now()))
       return session
     })

@@ -1,4 +1,5 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import type { AuditSource } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Clock } from '../kit/clock.ts'
 import { timeText } from '../kit/date-time.ts'
@@ -43,6 +44,7 @@ type Dependencies = {
   payloads: Payloads
   startDeadline: StartDeadline
   requireVerifiedEmail: boolean
+  auditSource: AuditSource
   store: IdentityStore
   profiles: Profiles
   signInStore: SignInStore
@@ -92,6 +94,7 @@ export const createIdentity = ({
   payloads,
   startDeadline,
   requireVerifiedEmail,
+  auditSource,
 }: Dependencies) => {
   const sessions = createSessions({
     store,
@@ -116,6 +119,7 @@ export const createIdentity = ({
     payloads,
     startDeadline,
     registered: lifecycle.registered,
+    auditSource,
   })
   if (mail.isConfigured) outbound.handle(flowKind, handler)
   const ownPassword = createOwnPassword({ passwords, protection, limits })

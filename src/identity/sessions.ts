@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import { toSessionOrigin } from '../access/policy/facts/session.ts'
 import type { Caller } from '../access/principal.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -17,6 +18,9 @@ import { decideRefresh, isLateRetry, sessionLife } from './session-rules.ts'
 import type { Successor, Successors } from './session-tokens.ts'
 import type { EndReason, IdentityStore } from './store.ts'
 import { settledMs, type TokenUses } from './token-uses.ts'
+
+const recordSession = recorderOf('session')
+const recordUser = recorderOf('user')
 
 export type SessionDependencies = OpeningDependencies & {
   changes: Changes
@@ -96,6 +100,7 @@ export const createSessions = (dependencies: SessionDependencies) => {
     )
     if (decision === 'ended') return { decision }
     if (decision === 'reused') {
+      recordSession(tx, context, 'anonymous', session.id, 'session.refresh_reused', { userId: session.user_id })
       await store.endSession(tx, session.user_id, session.id, 'refresh_reused', new Date(nowMs))
       return { decision, session }
     }
@@ -112,6 +117,7 @@ export const createSessions = (dependencies: SessionDependencies) => {
         tokenHash: sha256(successor.token),
         accessTokenId: tokens.accessTokenIdOf(successor.token, successor.by),
       }
+      recordSession(tx, context, { userId: user.id, sessionId: session.id }, session.id, 'session.refreshed')
       await store.rotateRefreshToken(tx, sha256(token), issued, seen)
     }
     return { decision, user, session, successor, issuedAtMs: rotatedAtMs ?? nowMs, late }
@@ -156,15 +162,18 @@ export const createSessions = (dependencies: SessionDependencies) => {
     logout: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {
       const { userId: user_id, sessionId: session_id } = caller
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
+        recordSession(tx, context, caller, session_id, 'session.ended', { after: { reason: 'logout' } })
         await store.endSession(tx, user_id, session_id, 'logout', new Date(clock.now()))
       })
       record(context, 'session.ended', { address, user_id, session_id, reason: 'logout' })
     },
 
-    logoutAll: async (context: RequestContext, { userId, sessionId }: Caller, address: string): Promise<void> => {
-      await changes.commitAndInvalidate(context.deadline, (tx) =>
-        endAll(tx, userId, 'logout_all', { deviceOf: sessionId }),
-      )
+    logoutAll: async (context: RequestContext, caller: Caller, address: string): Promise<void> => {
+      const { userId, sessionId } = caller
+      await changes.commitAndInvalidate(context.deadline, (tx) => {
+        recordUser(tx, context, caller, userId, 'session.all_ended')
+        return endAll(tx, userId, 'logout_all', { deviceOf: sessionId })
+      })
       record(context, 'session.all_ended', { address, user_id: userId, session_id: sessionId })
     },
 
@@ -179,6 +188,7 @@ export const createSessions = (dependencies: SessionDependencies) => {
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
         if (!ended) throw new Fault('session.not_found')
+        recordSession(tx, context, caller, id, 'session.ended', { after: { reason: 'ended_by_user' } })
         await devices.forgetDeviceOf(tx, caller.userId, id)
       })
       record(context, 'session.ended', { address, user_id: caller.userId, session_id: id, reason: 'ended_by_user' })

@@ -1,4 +1,5 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -103,6 +104,24 @@ export const createSignIn =
               () => (user.second_factor ? protection.clear(tx, attempt) : protection.succeed(tx, attempt)),
             ])
             if (!isUnchanged) throw new AccountChanged()
+            audit.record(
+              tx,
+              another === undefined
+                ? {
+                    action: 'sign_in.second_factor_asked',
+                    actor: 'anonymous',
+                    target: { type: 'user', id: user.id },
+                    after: { source: attempt.source.kind },
+                    context,
+                  }
+                : {
+                    action: 'sign_in.succeeded',
+                    actor: { userId: user.id, sessionId: another.sessionId },
+                    target: { type: 'session', id: another.sessionId },
+                    after: { source: attempt.source.kind, replaced_session_id: another.replacedSessionId },
+                    context,
+                  },
+            )
             return { another }
           },
           { grantsOnly: true },

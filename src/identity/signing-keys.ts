@@ -27,7 +27,7 @@ type LoadedKey = VerifyingKey & SigningKey & { activatesAtMs: number; retiresAtM
  * use. Unknown key ids cause at most one statement every 5 s, at any request rate.
  */
 export type SigningKeys = {
-  signer(atMs?: number): SigningKey
+  signer(atMs?: number): SigningKey & VerifyingKey
   find(headerSegment: string): Promise<VerifyingKey | undefined>
   jwks(): { keys: JWK[] }
   /** Loads the keys, and adds the next one when it is due. Concurrent calls share one load. */

@@ -24,6 +24,8 @@ export type Resource = 'statements' | 'batches' | 'changes'
  * is one deadline and no nesting: a wait inside a wait ends at the same moment.
  */
 export type Deadline = {
+  /** What it is the deadline of, such as the context of a request. */
+  owner?: object | undefined
   remainingMs(): number
   /** Throws `DeadlinePassed` when no time is left. */
   check(): void
@@ -107,6 +109,7 @@ export class ClockDeadline implements Deadline {
   readonly #clock: Clock
   readonly #waits: Waits
   readonly #endsAtMs: number
+  owner: object | undefined = undefined
 
   constructor(clock: Clock, waits: Waits, budgetMs: number) {
     this.#clock = clock

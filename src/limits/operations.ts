@@ -1,7 +1,9 @@
+import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import type { Deadline } from '../kit/deadline.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
 import type { Limits } from './limits.ts'
 import type { LimitedKeys } from './model.ts'
 import type { Budget } from './policy.ts'
@@ -16,7 +18,11 @@ export const createLimitOperations = ({
 }: {
   limits: Pick<Limits, 'list' | 'lift'>
   /** Makes the other instances reset the count of a key. */
-  announceLifted: (deadline: Deadline, lifted: { budget: string; key: string }) => Promise<void>
+  announceLifted: (
+    deadline: Deadline,
+    lifted: { budget: string; key: string },
+    recordIn: (tx: TransactionSql) => void,
+  ) => Promise<void>
   record: RecordSecurityEvent
 }) => ({
   list: async (): Promise<LimitedKeys> => {
@@ -41,7 +47,16 @@ export const createLimitOperations = ({
     address: string,
   ): Promise<void> => {
     if (!(await limits.lift(budget, key))) throw new Fault('limit.unavailable')
-    await announceLifted(context.deadline, { budget, key })
+    await announceLifted(context.deadline, { budget, key }, (tx) =>
+      audit.record(tx, {
+        action: 'limit.lifted',
+        actor: caller,
+        target: { type: 'limit', id: budget },
+        // It may be an address.
+        names: { key },
+        context,
+      }),
+    )
     record(context, 'limit.lifted', { address, by: caller.userId, budget, key })
   },
 })

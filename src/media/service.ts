@@ -3,6 +3,7 @@ import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { MediaFact } from '../access/policy/facts/media.ts'
 import type { Caller } from '../access/principal.ts'
 import type { TransactionalAccess } from '../access/transactional-access.ts'
+import { audit } from '../audit/audit.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { type ByteRange, RangeNotSatisfiable } from '../kit/byte-range.ts'
@@ -128,6 +129,7 @@ export const createMedia = ({
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         const { lockAndRequire } = transactionalAccess(tx)
         await lockAndRequire(caller, { changedMedia: [id] }, 'delete', { type: 'media', id }, context.deadline)
+        audit.record(tx, { action: 'media.deleted', actor: caller, target: { type: 'media', id }, context })
         if (!(await store.remove(tx, id))) throw new Fault('media.not_found')
       }),
 

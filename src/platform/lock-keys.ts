@@ -18,6 +18,8 @@ export const lockKeys = {
   serviceKeySeed: 7_301_950_221,
   /** Held while a feature flag is changed. */
   featureFlags: 7_301_950_229,
+  /** Held while events of the audit log are linked. */
+  auditChain: 7_301_950_222,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */
   viewRefresh: 730_195_021,
 } as const

@@ -57,7 +57,14 @@ export type Mac = {
 }
 
 /** Stored values that are found again by their keyed hash, also after SECRET has changed: see src/secrets/wrapped-keys.ts. */
-export const wrappedKeyNames = ['sign-in-failures', 'welcome-credits', 'limits', 'outage'] as const
+export const wrappedKeyNames = [
+  'sign-in-failures',
+  'welcome-credits',
+  'limits',
+  'outage',
+  'audit-event',
+  'audit-key',
+] as const
 export type WrappedKeyName = (typeof wrappedKeyNames)[number]
 
 /** HMAC-SHA-256 with one key for each name, which is the same as long as the database lives. 32 bytes. */

@@ -12,6 +12,7 @@ import {
 } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare, type TransactionalAccess } from '../access/transactional-access.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -32,6 +33,8 @@ import type {
   Transfer,
 } from './model.ts'
 import type { GrantRow, ProjectFilter, ProjectRow, ProjectStore, StatsRow } from './store.ts'
+
+const recordProject = recorderOf('project')
 
 const toProject = (row: ProjectRow): Project => ({
   id: row.id,
@@ -82,6 +85,77 @@ const requireFound = <T>(found: T | undefined): T => {
 
 const refOf = (id: string): ResourceRef => ({ type: 'project', id })
 
+type LockAndRequire = (
+  tx: TransactionSql,
+  context: RequestContext,
+  caller: Caller,
+  action: Action,
+  id: string,
+  granted?: { readonly grantedTeam?: string },
+) => Promise<string>
+
+/**
+ * Locks a project and its teams for no key update, and another team that it is granted to, and checks the action again.
+ * Returns the owner.
+ */
+const createLock =
+  (store: ProjectStore, transactionalAccess: TransactionalAccess): LockAndRequire =>
+  async (tx, context, caller, action, id, granted = {}) => {
+    const subjects = { changedProject: id, ...granted }
+    const [, locked] = await allInOrder([
+      () => transactionalAccess(tx).lockAndRequire(caller, subjects, action, refOf(id), context.deadline),
+      () => store.lockForNoKeyUpdate(tx, id),
+    ])
+    return requireFound(locked).owner_id
+  }
+
+/** The grants of a project to teams. */
+const createGrants = (store: ProjectStore, changes: Changes, lockAndRequire: LockAndRequire) => ({
+  listGrants: async (context: RequestContext, id: string, place: Place) => {
+    const { items, next_cursor } = toPage(await store.listGrants(context.deadline, id, place), place.limit)
+    return { items: items.map(toGrant), next_cursor }
+  },
+
+  /** Needs both `admin` on the project and the role admin or owner in the team. */
+  addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
+      await lockAndRequire(tx, context, caller, 'admin', id, { grantedTeam: input.team_id })
+      const member = await store.lockTeamsAndFindMember(tx, id, input.team_id, caller.userId)
+      if (member === undefined) throw new Fault('team.not_found')
+      if (member.barred) throw new Fault('team.second_factor_required')
+      if (!isAbove(member.role, 'editor')) throw new Fault('team.role_too_low')
+      recordProject(tx, context, caller, id, 'grant.created', {
+        teamId: input.team_id,
+        after: { access_level: input.access_level },
+      })
+      return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
+    }),
+
+  updateGrant: (
+    context: RequestContext,
+    caller: Caller,
+    id: string,
+    teamId: string,
+    input: GrantChanges,
+  ): Promise<Grant> =>
+    changes.commitAndInvalidate(context.deadline, async (tx) => {
+      await lockAndRequire(tx, context, caller, 'admin', id)
+      recordProject(tx, context, caller, id, 'grant.changed', { teamId, after: { access_level: input.access_level } })
+      const row = await store.updateGrant(tx, id, teamId, input.access_level)
+      if (row === undefined) throw new Fault('project.grant_not_found')
+      return toGrant(row)
+    }),
+
+  removeGrant: (context: RequestContext, caller: Caller, id: string, teamId: string): Promise<void> =>
+    changes.commitAndInvalidate(context.deadline, async (tx, lastly) => {
+      await lockAndRequire(tx, context, caller, 'admin', id)
+      recordProject(tx, context, caller, id, 'grant.withdrawn', { teamId })
+      lastly(async () => {
+        if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
+      })
+    }),
+})
+
 /**
  * Projects, and the grants of teams on them.
  *
@@ -103,25 +177,7 @@ export const createProjects = ({
   quotas: Pick<Quotas, 'require'>
   record: RecordSecurityEvent
 }) => {
-  /**
-   * Locks a project and its teams for no key update, and another team that it is granted to, and checks the action again.
-   * Returns the owner.
-   */
-  const lockAndRequire = async (
-    tx: TransactionSql,
-    context: RequestContext,
-    caller: Caller,
-    action: Action,
-    id: string,
-    granted: { readonly grantedTeam?: string } = {},
-  ) => {
-    const subjects = { changedProject: id, ...granted }
-    const [, locked] = await allInOrder([
-      () => transactionalAccess(tx).lockAndRequire(caller, subjects, action, refOf(id), context.deadline),
-      () => store.lockForNoKeyUpdate(tx, id),
-    ])
-    return requireFound(locked).owner_id
-  }
+  const lockAndRequire = createLock(store, transactionalAccess)
 
   return {
     create: (context: RequestContext, caller: Caller, input: NewProject): Promise<Project> =>
@@ -130,13 +186,16 @@ export const createProjects = ({
         async (tx) => {
           await requireSignedInForShare(tx, caller)
           await quotas.require(tx, caller.userId, { projects: 1 })
+          const id = newId()
+          const { visibility = 'private', allow_derivatives = true } = input
+          recordProject(tx, context, caller, id, 'project.created', { after: { visibility, allow_derivatives } })
           const row = await store.insert(tx, {
-            id: newId(),
+            id,
             owner_id: caller.userId,
             name: input.name,
             description: input.description ?? '',
-            visibility: input.visibility ?? 'private',
-            allow_derivatives: input.allow_derivatives ?? true,
+            visibility,
+            allow_derivatives,
           })
           return toProject(row)
         },
@@ -161,6 +220,13 @@ export const createProjects = ({
       const changesAccess = input.visibility !== undefined || input.allow_derivatives !== undefined
       return changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, changesAccess ? 'admin' : 'write', id)
+        recordProject(tx, context, caller, id, 'project.changed', {
+          after: {
+            changed: Object.keys(input),
+            visibility: input.visibility,
+            allow_derivatives: input.allow_derivatives,
+          },
+        })
         return toProject(await store.update(tx, id, input))
       })
     },
@@ -168,6 +234,7 @@ export const createProjects = ({
     remove: (context: RequestContext, caller: Caller, id: string): Promise<void> =>
       changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, 'delete', id)
+        recordProject(tx, context, caller, id, 'project.deleted')
         await store.lockForUpdate(tx, id)
         await store.remove(tx, id)
       }),
@@ -185,6 +252,11 @@ export const createProjects = ({
         if (ownerId !== caller.userId) throw new Fault('access.denied')
         if (!(await store.canReadThroughTeam(tx, id, newOwnerId))) throw new Fault('project.new_owner_unfit')
         await quotas.require(tx, newOwnerId, { projects: 1 }, () => new Fault('project.new_owner_full'))
+        recordProject(tx, context, caller, id, 'project.transferred', {
+          userId: newOwnerId,
+          before: { owner_id: ownerId },
+          after: { owner_id: newOwnerId },
+        })
         return toProject(await store.update(tx, id, { owner_id: newOwnerId }))
       })
       if (newOwnerId !== caller.userId)
@@ -192,46 +264,10 @@ export const createProjects = ({
       return transferred
     },
 
+    ...createGrants(store, changes, lockAndRequire),
+
     stats: async (context: RequestContext, id: string): Promise<Stats> =>
       toStats(requireFound(await store.stats(context.deadline, id))),
-
-    listGrants: async (context: RequestContext, id: string, place: Place) => {
-      const { items, next_cursor } = toPage(await store.listGrants(context.deadline, id, place), place.limit)
-      return { items: items.map(toGrant), next_cursor }
-    },
-
-    /** Needs both `admin` on the project and the role admin or owner in the team. */
-    addGrant: (context: RequestContext, caller: Caller, id: string, input: NewGrant): Promise<Grant> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockAndRequire(tx, context, caller, 'admin', id, { grantedTeam: input.team_id })
-        const member = await store.lockTeamsAndFindMember(tx, id, input.team_id, caller.userId)
-        if (member === undefined) throw new Fault('team.not_found')
-        if (member.barred) throw new Fault('team.second_factor_required')
-        if (!isAbove(member.role, 'editor')) throw new Fault('team.role_too_low')
-        return toGrant(await store.insertGrant(tx, { project_id: id, granted_by: caller.userId, ...input }))
-      }),
-
-    updateGrant: (
-      context: RequestContext,
-      caller: Caller,
-      id: string,
-      teamId: string,
-      input: GrantChanges,
-    ): Promise<Grant> =>
-      changes.commitAndInvalidate(context.deadline, async (tx) => {
-        await lockAndRequire(tx, context, caller, 'admin', id)
-        const row = await store.updateGrant(tx, id, teamId, input.access_level)
-        if (row === undefined) throw new Fault('project.grant_not_found')
-        return toGrant(row)
-      }),
-
-    removeGrant: (context: RequestContext, caller: Caller, id: string, teamId: string): Promise<void> =>
-      changes.commitAndInvalidate(context.deadline, async (tx, lastly) => {
-        await lockAndRequire(tx, context, caller, 'admin', id)
-        lastly(async () => {
-          if (!(await store.removeGrant(tx, id, teamId))) throw new Fault('project.grant_not_found')
-        })
-      }),
   }
 }
 

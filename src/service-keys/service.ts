@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
 import { makeServiceKey } from '../access/service-key.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -11,6 +12,8 @@ import { toPage } from '../kit/cursor.ts'
 import { newId } from '../kit/id.ts'
 import type { CreatedServiceKey, NewServiceKey, ServiceKey, ServiceKeyChanges } from './model.ts'
 import type { ServiceKeyRow, ServiceKeyStore } from './store.ts'
+
+const recordServiceKey = recorderOf('service_key')
 
 const toServiceKey = (row: ServiceKeyRow): ServiceKey => ({
   id: row.id,
@@ -95,6 +98,13 @@ export const createServiceKeys = ({
       context.deadline,
       async (tx) => {
         await operators.requireForShare(tx, caller)
+        recordServiceKey(tx, context, caller, id, 'service_key.created', {
+          after: {
+            scopes: input.scopes,
+            expires_at: expiry?.toISOString() ?? null,
+            limit_per_second: input.limit_per_second ?? null,
+          },
+        })
         const row = await store.insert(tx, {
           id,
           name: input.name,
@@ -134,6 +144,17 @@ export const createServiceKeys = ({
     const limit = limit_per_second === undefined ? {} : { limit_per_second }
     const changed = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
+      const { allowed_networks: networks } = restrictions
+      recordServiceKey(
+        tx,
+        context,
+        caller,
+        id,
+        networks === undefined ? 'service_key.limited' : 'service_key.restricted',
+        {
+          after: { limit_per_second, expires_at: expires_at ?? undefined, allowed_networks: networks },
+        },
+      )
       const row = await store.update(tx, id, { ...limit, ...restrictions })
       if (row === undefined) throw new Fault('service_key.not_found')
       return toServiceKey(row)
@@ -150,6 +171,7 @@ export const createServiceKeys = ({
   revoke: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
     await changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
+      recordServiceKey(tx, context, caller, id, 'service_key.revoked')
       if (!(await store.revoke(tx, id, new Date(clock.now())))) throw new Fault('service_key.not_found')
     })
     record(context, 'service_key.revoked', { address, by: caller.userId, service_key_id: id })

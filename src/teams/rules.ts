@@ -11,6 +11,7 @@ const lowestRole = {
   remove: 'owner',
   transfer: 'owner',
   require_second_factor: 'owner',
+  read_audit: 'owner',
 } as const satisfies Record<string, TeamRole>
 
 export type TeamRight = keyof typeof lowestRole

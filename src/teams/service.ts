@@ -3,6 +3,7 @@ import type { Changes, Lastly } from '../access/invalidation/committed-change.ts
 import { accessLevels, teamRoles } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -17,6 +18,8 @@ import type { AssignableRole, Member, NewTeam, Statistics, Team, TeamChanges } f
 import { outranks, type TeamRight } from './rules.ts'
 import type { TeamRow, TeamStore } from './store.ts'
 import { lockTeamAs, requireTeamRight } from './team-lock.ts'
+
+const recordTeam = recorderOf('team')
 
 const toTeam = (row: TeamRow): Team => ({
   id: row.id,
@@ -89,6 +92,7 @@ const createMembers = ({
     leave: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
       await changeTeam(context, caller, { id }, 'leave', async (tx, { role, lastly }) => {
         if (role === 'owner') throw new Fault('team.owner_cannot_leave')
+        recordTeam(tx, context, caller, id, 'team.member_left', { before: { role } })
         lastly(() => store.removeMember(tx, id, caller.userId))
       })
       record(context, 'team.member_left', { address, team_id: id, user_id: caller.userId })
@@ -110,6 +114,11 @@ const createMembers = ({
       const changed = await changeTeam(context, caller, { id, userId }, 'manage_members', async (tx, locked) => {
         const previous_role = requireOutranked(locked)
         if (!outranks(locked.role, role)) throw new Fault('team.role_too_low')
+        recordTeam(tx, context, caller, id, 'team.role_changed', {
+          userId,
+          before: { role: previous_role },
+          after: { role },
+        })
         return { member: requireMember(await store.setRole(tx, id, userId, role)), previous_role }
       })
       const { member, previous_role } = changed
@@ -128,6 +137,7 @@ const createMembers = ({
     ): Promise<void> => {
       const previous_role = await changeTeam(context, caller, { id, userId }, 'manage_members', async (tx, locked) => {
         const role = requireOutranked(locked)
+        recordTeam(tx, context, caller, id, 'team.member_removed', { userId, before: { role } })
         locked.lastly(() => store.removeMember(tx, id, userId))
         return role
       })
@@ -136,6 +146,71 @@ const createMembers = ({
     },
   }
 }
+
+type Change = <T>(
+  context: RequestContext,
+  caller: Caller,
+  work: (tx: TransactionSql) => Promise<T>,
+  options?: { grantsOnly: true },
+) => Promise<T>
+
+/** What only the owner of a team can do with it. */
+const createOwnership = ({
+  store,
+  changes,
+  change,
+  quotas,
+  record,
+}: {
+  store: TeamStore
+  changes: Changes
+  change: Change
+  quotas: Pick<Quotas, 'require'>
+  record: RecordSecurityEvent
+}) => ({
+  remove: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
+    await change(context, caller, async (tx) => {
+      await store.lockForRemoval(tx, id, caller.userId)
+      await lockTeamAs(store, tx, caller, id, 'remove')
+      recordTeam(tx, context, caller, id, 'team.deleted')
+      await store.remove(tx, id)
+    })
+    record(context, 'team.deleted', { address, by: caller.userId, team_id: id })
+  },
+
+  /**
+   * Makes a member with an active account the owner and the owner an admin, atomically. A transfer to oneself changes
+   * nothing. Both accounts are locked first, so each can only be closed or suspended before, and the transfer is refused,
+   * or after, and the team passes on from its new owner.
+   */
+  transfer: async (
+    context: RequestContext,
+    caller: Caller,
+    { id, userId }: { id: string; userId: string },
+    address: string,
+  ): Promise<Team> => {
+    const transferred = await changes.commitAndInvalidate(context.deadline, async (tx) => {
+      const isActive = await store.lockActiveMembersForShare(tx, id, caller.userId, userId)
+      await requireSignedInForShare(tx, caller)
+      await lockTeamAs(store, tx, caller, id, 'transfer')
+      if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
+      if (!isActive) throw new Fault('team.new_owner_inactive')
+      recordTeam(tx, context, caller, id, 'team.transferred', {
+        userId,
+        before: { owner_id: caller.userId },
+        after: { owner_id: userId },
+      })
+      await store.transfer(tx, id, caller.userId, userId)
+      // Counts the team already: the transfer locks the access of both accounts, which comes before what they hold.
+      if (userId !== caller.userId)
+        await quotas.require(tx, userId, { teams: 0 }, () => new Fault('team.new_owner_full'))
+      return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
+    })
+    if (userId !== caller.userId)
+      record(context, 'team.transferred', { address, by: caller.userId, team_id: id, user_id: userId })
+    return transferred
+  },
+})
 
 /**
  * Teams, their members and roles.
@@ -159,12 +234,7 @@ export const createTeams = ({
   record: RecordSecurityEvent
 }) => {
   /** The guard has checked session and account; they are locked, so a change after they have ended is refused. */
-  const change = <T>(
-    context: RequestContext,
-    caller: Caller,
-    work: (tx: TransactionSql) => Promise<T>,
-    options?: { grantsOnly: true },
-  ): Promise<T> =>
+  const change: Change = (context, caller, work, options) =>
     changes.commitAndInvalidate(
       context.deadline,
       async (tx) => {
@@ -195,6 +265,7 @@ export const createTeams = ({
         caller,
         async (tx) => {
           await quotas.require(tx, caller.userId, { teams: 1 })
+          recordTeam(tx, context, caller, id, 'team.created')
           await store.insert(tx, { id, ...input }, caller.userId)
           return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
         },
@@ -223,6 +294,15 @@ export const createTeams = ({
           const members = await store.countMembers(tx, id)
           if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })
         }
+        const { max_members, requires_second_factor } = input
+        recordTeam(
+          tx,
+          context,
+          caller,
+          id,
+          requires_second_factor === undefined ? 'team.changed' : 'team.second_factor_required',
+          { after: { changed: Object.keys(input), max_members, requires_second_factor } },
+        )
         await store.update(tx, id, input)
         return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
       }
@@ -241,42 +321,7 @@ export const createTeams = ({
       return updated
     },
 
-    remove: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
-      await change(context, caller, async (tx) => {
-        await store.lockForRemoval(tx, id, caller.userId)
-        await lockTeamAs(store, tx, caller, id, 'remove')
-        await store.remove(tx, id)
-      })
-      record(context, 'team.deleted', { address, by: caller.userId, team_id: id })
-    },
-
-    /**
-     * Makes a member with an active account the owner and the owner an admin, atomically. A transfer to oneself changes
-     * nothing. Both accounts are locked first, so each can only be closed or suspended before, and the transfer is refused,
-     * or after, and the team passes on from its new owner.
-     */
-    transfer: async (
-      context: RequestContext,
-      caller: Caller,
-      { id, userId }: { id: string; userId: string },
-      address: string,
-    ): Promise<Team> => {
-      const transferred = await changes.commitAndInvalidate(context.deadline, async (tx) => {
-        const isActive = await store.lockActiveMembersForShare(tx, id, caller.userId, userId)
-        await requireSignedInForShare(tx, caller)
-        await lockTeamAs(store, tx, caller, id, 'transfer')
-        if ((await store.findRole(tx, id, userId)) === undefined) throw new Fault('team.member_not_found')
-        if (!isActive) throw new Fault('team.new_owner_inactive')
-        await store.transfer(tx, id, caller.userId, userId)
-        // Counts the team already: the transfer locks the access of both accounts, which comes before what they hold.
-        if (userId !== caller.userId)
-          await quotas.require(tx, userId, { teams: 0 }, () => new Fault('team.new_owner_full'))
-        return requireTeam(await store.find(context.deadline, id, caller.userId, tx))
-      })
-      if (userId !== caller.userId)
-        record(context, 'team.transferred', { address, by: caller.userId, team_id: id, user_id: userId })
-      return transferred
-    },
+    ...createOwnership({ store, changes, change, quotas, record }),
 
     statistics: async (context: RequestContext, caller: Caller, id: string): Promise<Statistics> => {
       const counted = await store.count(context.deadline, id, caller.userId, new Date(clock.now()))

@@ -1,4 +1,5 @@
 import type { Caller } from '../access/principal.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -7,6 +8,8 @@ import type { Delivery, DeliveryState } from './model.ts'
 import type { Owned, Target, WebhookRights } from './owned.ts'
 import type { Sender } from './sender.ts'
 import type { DeliveryRow, WebhookStore } from './store.ts'
+
+const recordWebhook = recorderOf('webhook')
 
 type Dependencies = {
   readonly store: WebhookStore
@@ -52,6 +55,7 @@ export const createDeliveries = ({ store, rights, owned: { change, getRow }, sen
     const { owner, id } = target
     await change(context, caller, owner, async (tx, now) => {
       await getRow(context, target, tx)
+      recordWebhook(tx, context, caller, id, 'webhook.replayed', { teamId: owner, after: { event_id: eventId } })
       if (!(await store.replay(tx, id, eventId, now))) throw new Fault('webhook.delivery_not_found')
     })
     const about = { webhook_id: id, team_id: owner, event_id: eventId }
@@ -70,6 +74,7 @@ export const createDeliveries = ({ store, rights, owned: { change, getRow }, sen
     const { owner, id } = target
     const replayed = await change(context, caller, owner, async (tx, now) => {
       await getRow(context, target, tx)
+      recordWebhook(tx, context, caller, id, 'webhook.replayed', { teamId: owner, after: { since: since ?? null } })
       return store.replayFailed(tx, id, since === undefined ? null : new Date(since), now)
     })
     record(context, 'webhook.replayed', { address, by: caller.userId, webhook_id: id, team_id: owner, replayed })

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -16,6 +17,8 @@ import { createOwned, type Target, type WebhookRights } from './owned.ts'
 import type { Sender } from './sender.ts'
 import { secretText } from './signature.ts'
 import type { Owner, WebhookRow, WebhookStore } from './store.ts'
+
+const recordWebhook = recorderOf('webhook')
 
 const secretBytes = 32
 const defaultOverlapHours = 24
@@ -112,6 +115,7 @@ export const createWebhooks = ({
       const secret = randomBytes(secretBytes)
       const created = await change(context, caller, owner, async (tx, now) => {
         await requireRoom(tx, owner)
+        recordWebhook(tx, context, caller, id, 'webhook.created', { teamId: owner, after: { events: input.events } })
         await store.insert(tx, {
           id,
           team_id: owner,
@@ -156,6 +160,10 @@ export const createWebhooks = ({
       const { owner, id } = target
       const url = given === undefined ? {} : { url: checkedUrl(given, owner), responsible_id: caller.userId }
       const changed = await change(context, caller, owner, async (tx, now) => {
+        recordWebhook(tx, context, caller, id, 'webhook.changed', {
+          teamId: owner,
+          after: { changed: Object.keys({ ...input, ...url }) },
+        })
         if (!(await store.update(tx, owner, id, { ...input, ...url }, now))) throw new Fault('webhook.not_found')
         return get(context, target, tx)
       })
@@ -167,6 +175,7 @@ export const createWebhooks = ({
 
     remove: async (context: RequestContext, caller: Caller, { owner, id }: Target, address: string): Promise<void> => {
       await change(context, caller, owner, async (tx) => {
+        recordWebhook(tx, context, caller, id, 'webhook.removed', { teamId: owner })
         if (!(await store.remove(tx, owner, id))) throw new Fault('webhook.not_found')
       })
       record(context, 'webhook.removed', { address, by: caller.userId, webhook_id: id, team_id: owner })
@@ -185,6 +194,7 @@ export const createWebhooks = ({
       const rotated = await change(context, caller, owner, async (tx, now) => {
         const previousUntil = overlap_hours === 0 ? null : new Date(now.getTime() + overlap_hours * 3_600_000)
         const given = { secret: secrets.seal(id, secret), previousUntil, now }
+        recordWebhook(tx, context, caller, id, 'webhook.secret_rotated', { teamId: owner, after: { overlap_hours } })
         if (!(await store.rotateSecret(tx, owner, id, given))) throw new Fault('webhook.not_found')
         return get(context, target, tx)
       })

@@ -13,6 +13,7 @@ const rights: Record<TeamRight, [boolean, boolean, boolean, boolean, boolean]> =
   remove: [true, false, false, false, false],
   transfer: [true, false, false, false, false],
   require_second_factor: [true, false, false, false, false],
+  read_audit: [true, false, false, false, false],
 }
 
 /** The roles that each role outranks. */

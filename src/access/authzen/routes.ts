@@ -1,4 +1,5 @@
 import { Elysia } from 'elysia'
+import type { DecisionAudit } from '../../audit/decisions.ts'
 import type { Config } from '../../config.ts'
 import { Fault } from '../../fault.ts'
 import { bodyLimits } from '../../http/body.ts'
@@ -11,6 +12,7 @@ import type { Access } from '../access.ts'
 import type { Question } from '../cache/decision-facts.ts'
 import type { Guard } from '../guard/guard.ts'
 import type { Listing } from '../listing/listing.ts'
+import type { Service } from '../principal.ts'
 import { type Aliases, createAliases } from './aliases.ts'
 import * as authzen from './authzen.ts'
 import * as search from './search.ts'
@@ -67,13 +69,15 @@ type Dependencies = {
   listing: Listing
   guard: Guard
   config: Pick<Config, 'publicUrl' | 'authzenAliases'>
+  decisionAudit: DecisionAudit
 }
 
 /** Evaluations, one and many. Without a promise where memory has every fact. */
-const createEvaluations = (access: Access, aliases: Aliases) => {
+const createEvaluations = (access: Access, aliases: Aliases, decisionAudit: DecisionAudit) => {
   /** The verdicts of all items, in their order. Only the questions among them are decided. */
   const evaluateAll = (
-    context: RequestContext,
+    { deadline }: RequestContext,
+    service: Service,
     items: readonly unknown[],
     defaults: authzen.Evaluations,
   ): MaybePromise<authzen.Verdict[]> => {
@@ -89,33 +93,43 @@ const createEvaluations = (access: Access, aliases: Aliases) => {
         verdicts.push(undecided)
       } else verdicts.push('pointer' in question ? authzen.failed(question) : authzen.denied(question.denied))
     }
-    return mapMaybePromise(access.decideMany(asked, context.deadline), (decisions) => {
+    return mapMaybePromise(access.decideMany(asked, deadline), (decisions) => {
       for (const [number, decision] of decisions.entries()) {
+        const { userId, action, resource } = asked[number] as Question
+        decisionAudit.record(decision, service, userId, action, resource, deadline)
         verdicts[places[number] as number] = authzen.toVerdict(decision)
       }
       return verdicts
     })
   }
 
-  const evaluate = (context: RequestContext, evaluation: authzen.Evaluation): MaybePromise<authzen.Verdict> => {
+  const evaluate = (
+    { deadline }: RequestContext,
+    service: Service,
+    evaluation: authzen.Evaluation,
+  ): MaybePromise<authzen.Verdict> => {
     const question = authzen.toQuestion(evaluation, aliases)
     if ('denied' in question) return authzen.denied(question.denied)
     const { userId, action, resource } = question
-    return mapMaybePromise(access.decide(userId, action, resource, context.deadline), authzen.toVerdict)
+    return mapMaybePromise(access.decide(userId, action, resource, deadline), (decision) => {
+      decisionAudit.record(decision, service, userId, action, resource, deadline)
+      return authzen.toVerdict(decision)
+    })
   }
 
   /** Several evaluations, or the one that a request without items is. */
   const evaluateItems = (
     context: RequestContext,
+    service: Service,
     body: authzen.Evaluations,
     items: readonly unknown[],
   ): MaybePromise<authzen.Verdict | Static<typeof authzen.verdicts>> => {
     if (items.length === 0) {
       const single = authzen.completeEvaluation({}, body)
       if ('pointer' in single) throw new Fault('request.malformed', { problems: [{ in: 'body', ...single }] })
-      return evaluate(context, single)
+      return evaluate(context, service, single)
     }
-    return mapMaybePromise(evaluateAll(context, items, body), (verdicts) => {
+    return mapMaybePromise(evaluateAll(context, service, items, body), (verdicts) => {
       const evaluations = authzen.applySemantic(verdicts, body.options?.evaluations_semantic ?? 'execute_all')
       return withJsonText({ evaluations }, `{"evaluations":${jsonTextOfList(evaluations)}}`)
     })
@@ -125,9 +139,9 @@ const createEvaluations = (access: Access, aliases: Aliases) => {
 }
 
 /** OpenID AuthZEN Authorization API 1.0, for services. */
-export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) => {
+export const authzenRoutes = ({ access, listing, guard, config, decisionAudit }: Dependencies) => {
   const aliases = createAliases(config.authzenAliases)
-  const { evaluate, evaluateItems } = createEvaluations(access, aliases)
+  const { evaluate, evaluateItems } = createEvaluations(access, aliases, decisionAudit)
   const searches = search.createSearches({ access, listing, aliases })
 
   return (
@@ -138,7 +152,7 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
         const given = givenRequestId(request)
         if (given !== undefined) set.headers['x-request-id'] = given
       })
-      .post(endpoints.access_evaluation_endpoint, ({ context, body }) => evaluate(context, body), {
+      .post(endpoints.access_evaluation_endpoint, ({ context, service, body }) => evaluate(context, service, body), {
         service: 'authorization:check',
         ...contract(
           { body: authzen.evaluation },
@@ -148,9 +162,9 @@ export const authzenRoutes = ({ access, listing, guard, config }: Dependencies) 
       })
       .post(
         endpoints.access_evaluations_endpoint,
-        ({ context, body, countItems }) => {
+        ({ context, service, body, countItems }) => {
           const items = body.evaluations ?? []
-          return mapMaybePromise(countItems(items.length), () => evaluateItems(context, body, items))
+          return mapMaybePromise(countItems(items.length), () => evaluateItems(context, service, body, items))
         },
         {
           service: 'authorization:check',

@@ -17,6 +17,7 @@ import { createAccessFrequency } from '../../access/warm-up/access-frequency.ts'
 import { createAccessFrequencyStore } from '../../access/warm-up/access-frequency-store.ts'
 import { createWarmUp } from '../../access/warm-up/warm-up.ts'
 import { createWarmUpStore } from '../../access/warm-up/warm-up-store.ts'
+import { createDecisionAudit, deniedOnly } from '../../audit/decisions.ts'
 import { createTierFlagStore } from '../../flags/tiers/store.ts'
 import { createServiceKeyStore } from '../../service-keys/store.ts'
 import { createKeyUsage } from '../../service-keys/usage.ts'
@@ -82,6 +83,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   stack.defer(() => keyUsage.flush().catch((error) => log.warn({ error }, 'usage of service keys not stored')))
 
   const decisionCounters = createDecisionCounters()
+  const decisionAudit = createDecisionAudit(infrastructure.auditSink)
   const staleReads = withStaleReads({
     facts,
     watch,
@@ -101,6 +103,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
       accessFrequency.record(userId, ref, resource)
       signals?.decided(userId, ref, resource)
     },
+    decisionAudit,
   })
   const warmUp = createWarmUp({
     store: createWarmUpStore(database.batch),
@@ -131,9 +134,10 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     }),
     outage,
     decisionCounters,
+    decisionAudit,
     staleReads,
     access,
-    transactionalAccess: createTransactionalAccess(clock, flags.current),
+    transactionalAccess: createTransactionalAccess(clock, flags.current, deniedOnly(decisionAudit)),
     permissionRecheck: createPermissionRecheck({ facts, clock }),
     accessFrequency,
     frequencyStore,

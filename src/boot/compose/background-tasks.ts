@@ -5,6 +5,9 @@ import { queueMeasureMs } from '../../access/invalidation/notification-queue.ts'
 import { frequencyFlushMs } from '../../access/warm-up/access-frequency.ts'
 import { createViewStore } from '../../access/warm-up/materialized-view-store.ts'
 import { createViewRefresh, viewCheckMs } from '../../access/warm-up/materialized-views.ts'
+import { chainMs } from '../../audit/chainer.ts'
+import { maintenanceMs } from '../../audit/maintenance.ts'
+import { sinkMs } from '../../audit/sink.ts'
 import { policyPollMs } from '../../breakers/service.ts'
 import { erasureMs } from '../../identity/erasure/erasure.ts'
 import { noticePollMs } from '../../identity/notices.ts'
@@ -26,6 +29,9 @@ const clockMs = 60_000
 const purgeMs = 3_600_000
 const sweepMs = 600_000
 const shedReportMs = 10_000
+const closeMinutesMs = 5_000
+/** Tasks that run often would fill the log while Postgres is down. */
+const failureLogMs = 10_000
 
 /** One line for all the requests that were refused since the last one; they are not logged one by one. */
 const createShedReport = (admissions: Admissions, log: Log) => {
@@ -70,6 +76,7 @@ export const startBackgroundTasks = (
     secretStore,
     incidentStore,
     incidentReports,
+    auditSink,
     log,
   }: Infrastructure,
   { caches, notificationQueue, accessFrequency, frequencyStore, keyUsage }: AccessParts,
@@ -91,6 +98,8 @@ export const startBackgroundTasks = (
     breakerService,
     flagStore,
     monitoring,
+    chainer,
+    maintainAudit,
   }: Features,
   stack: AsyncDisposableStack,
 ): void => {
@@ -107,6 +116,7 @@ export const startBackgroundTasks = (
   const reseal = createResealing({ store: secretStore, secrets, log })
   const resealing = { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal }
   const readPolicies = { name: 'read policies of breakers', intervalMs: policyPollMs, run: breakerService.reload }
+  const partitions = { name: 'maintain partitions of the audit log', intervalMs: maintenanceMs, run: maintainAudit }
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     resealing,
@@ -142,14 +152,25 @@ export const startBackgroundTasks = (
     { name: 'compare memory with Postgres', intervalMs: staleCheckMs, run: caches.staleDetector.run },
     { name: 'store access frequencies', intervalMs: frequencyFlushMs, run: accessFrequency.flush },
     { name: 'sweep orphaned media objects', intervalMs: sweepMs, run: mediaStorage.sweep },
+    { name: 'write audit events', intervalMs: sinkMs, run: auditSink.flush },
+    { name: 'record denied decisions', intervalMs: closeMinutesMs, run: auditSink.closeMinutes },
+    { name: 'link audit events', intervalMs: chainMs, run: chainer.poll },
+    partitions,
     { name: 'refresh materialized views', intervalMs: viewCheckMs, run: refreshViews },
   ]
   outbound.start()
+  /** When the failure of a task may be logged again. */
+  const logAgainAtMs = new Map<string, number>()
   const runLogged = ({ name, run }: BackgroundTask) => {
-    run().catch((error) => log.warn({ task: name, error }, 'background task failed'))
+    run().catch((error) => {
+      if (realClock.monotonic() < (logAgainAtMs.get(name) ?? Number.NEGATIVE_INFINITY)) return
+      logAgainAtMs.set(name, realClock.monotonic() + failureLogMs)
+      log.warn({ task: name, error }, 'background task failed')
+    })
   }
   runLogged(resealing)
   runLogged(readPolicies)
+  runLogged(partitions)
   for (const task of tasks) {
     const timer = setInterval(() => runLogged(task), task.intervalMs)
     stack.defer(() => clearInterval(timer))

@@ -88,6 +88,7 @@ import { createTeams } from '../../teams/service.ts'
 import { createTeamStore } from '../../teams/store.ts'
 import type { AccessParts } from './access.ts'
 import { composeAnomalies } from './anomalies.ts'
+import { composeAudit } from './audit.ts'
 import { composeIdentityProviders } from './identity-providers.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeLimits } from './limits.ts'
@@ -439,6 +440,7 @@ const composeAccounts = (
     payloads,
     startDeadline: createDeadlines(realClock),
     requireVerifiedEmail: config.requireVerifiedEmail,
+    auditSource: infrastructure.auditSource,
   })
   return {
     identity,
@@ -528,6 +530,7 @@ export const composeFeatures = (
     ...generations,
     ...accounts,
     ...composeWebhooks(infrastructure, accessParts, operators, stack),
+    ...composeAudit(infrastructure),
     projects: createProjects({
       store: createProjectStore(database.read, listingStore),
       access,
@@ -544,8 +547,12 @@ export const composeFeatures = (
     incidents: createIncidents({ store: infrastructure.incidentStore, operators, changes, clock, record }),
     limitOperations: createLimitOperations({
       limits: shared.limits,
-      announceLifted: (deadline, lifted) =>
-        createLimitStore(database.admin).announce(deadline, commonChannel, encodeMessage('limit_lifted', lifted)),
+      announceLifted: (deadline, lifted, recordIn) =>
+        createLimitStore(database.admin).announce(
+          deadline,
+          { channel: commonChannel, payload: encodeMessage('limit_lifted', lifted) },
+          recordIn,
+        ),
       record,
     }),
     monitoring: createMonitoring({

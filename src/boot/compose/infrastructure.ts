@@ -3,6 +3,10 @@ import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { anomalyScripts } from '../../anomaly/exchange.ts'
+import { createAuditSource } from '../../audit/event.ts'
+import { withAudit } from '../../audit/security-events.ts'
+import { createAuditSink } from '../../audit/sink.ts'
+import { createSinkStore } from '../../audit/sink-store.ts'
 import { type Config, maxAccessTokenTtlMs } from '../../config.ts'
 import { createOriginRule } from '../../http/origin-rule.ts'
 import { createSecurityEvents } from '../../http/security-events.ts'
@@ -182,6 +186,14 @@ export const composeInfrastructure = async (
   const secretStore = createSecretStore(database.batch)
   const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
   const signals = composeSignals(config.anomaly, keyedHash)
+  const auditSource = createAuditSource(keyedHash)
+  const auditSink = createAuditSink({
+    store: createSinkStore(database.batch),
+    source: auditSource,
+    clock: systemClock,
+    log,
+  })
+  stack.defer(() => auditSink.flush().catch((error) => log.warn({ error }, 'the last audit events were not stored')))
 
   const breakers = createBreakers({ clock: systemClock, log })
   breakers.onChange(reportTo(incidentReports.open))
@@ -212,7 +224,7 @@ export const composeInfrastructure = async (
         ? undefined
         : createBreachedPasswords({ url: config.passwordBreachUrl, log, breakers }),
   })
-  const recordSecurityEvent = withSignals(createSecurityEvents(log), signals)
+  const recordSecurityEvent = withAudit(withSignals(createSecurityEvents(log), signals), auditSink, auditSource)
   const securityContext = await composeSecurityContext(
     config,
     { secrets, clock, record: recordSecurityEvent, placeOf: signals?.placeOf },
@@ -271,6 +283,8 @@ export const composeInfrastructure = async (
     secrets,
     secretStore,
     keyedHash,
+    auditSource,
+    auditSink,
     identityStore,
     keys,
     passwords,

@@ -1,5 +1,6 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { audit } from '../../audit/audit.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Operators } from '../../identity/users/operators.ts'
 import type { FlagAnswer, FlagChanges } from './model.ts'
@@ -26,6 +27,15 @@ export const createTierFlagService = ({
   set: (context: RequestContext, caller: Caller, values: FlagChanges): Promise<FlagAnswer> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       await operators.requireForShare(tx, caller)
+      const before = await createTierFlagStore(tx).list()
+      audit.record(tx, {
+        action: 'flags.changed',
+        actor: caller,
+        target: { type: 'flags', id: null },
+        before,
+        after: values,
+        context,
+      })
       await store.set(tx, values, caller.userId)
       return createTierFlagStore(tx).list()
     }),

@@ -1,6 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -62,6 +63,8 @@ export const createClosing =
       while (await cancelBatch(tx)) {}
       const user = await store.findUser(context.deadline, userId, tx)
       await lifecycle.closing(tx, userId)
+      // Before the erasure, which deletes the address of this event as well.
+      audit.record(tx, { action: 'account.closed', actor: caller, target: { type: 'user', id: userId }, context })
       await store.closeAccount(tx, userId)
       await lifecycle.closed(tx, userId)
       await sessions.endAll(tx, userId, 'account_closed')

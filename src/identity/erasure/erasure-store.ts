@@ -65,6 +65,7 @@ export const createErasureStore = (batch: Sql) => {
       await tx`insert into account_erasures (user_id, requested_at) values (${userId}, ${at}) on conflict do nothing`
       await tx`delete from idempotency_keys where user_id = ${userId}`
       await tx`delete from generation_favorites where user_id = ${userId}`
+      await tx`delete from audit_details where user_id = ${userId}`
       await tx`
         update sessions
            set user_agent = '', address = '', country = null, earlier_countries = null, network_hash = null, browser = null,

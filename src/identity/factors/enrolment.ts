@@ -1,5 +1,6 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -89,6 +90,12 @@ export const createEnrolment = (dependencies: Dependencies) => {
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const user = await operators.requireForNoKeyUpdate(tx, caller, userId)
         if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
+        audit.record(tx, {
+          action: 'user.second_factors_removed',
+          actor: caller,
+          target: { type: 'user', id: userId },
+          context,
+        })
         await store.lockForChange(tx, userId)
         if (!(await store.removeAll(tx, userId))) return
         await users.endSessions(tx, userId, 'ended_by_operator', new Date(clock.now()))

@@ -1,9 +1,10 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
-import type { RecordSecurityEvent, SecurityEvent } from '../../http/security-events.ts'
+import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { Clock } from '../../kit/clock.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import type { IdentityStore, UserRow } from '../store.ts'
@@ -22,7 +23,12 @@ type Dependencies = {
 }
 
 /** A change of factors, with what it is told to the owner as and what the log calls it. */
-type Change = { readonly notice: FactorNoticeKind; readonly event: SecurityEvent }
+type Change = {
+  readonly notice: FactorNoticeKind
+  readonly event: 'totp.enabled' | 'totp.disabled' | 'passkey.added' | 'passkey.removed' | 'recovery_codes.replaced'
+  /** Undefined where the account itself is changed. */
+  readonly passkeyId?: string
+}
 
 /** What all changes of factors have in common: their locks, recovery codes, notices and events. */
 export const createFactorChanges = ({ store, users, notices, changes, clock, record, sendsMail }: Dependencies) => {
@@ -45,7 +51,7 @@ export const createFactorChanges = ({ store, users, notices, changes, clock, rec
   const change = async <T>(
     context: RequestContext,
     caller: Caller,
-    { notice, event }: Change,
+    { notice, event, passkeyId }: Change,
     address: string,
     work: (tx: TransactionSql) => Promise<T>,
   ): Promise<T> => {
@@ -53,6 +59,12 @@ export const createFactorChanges = ({ store, users, notices, changes, clock, rec
       if (!(await store.lockForChange(tx, caller.userId))) throw new Fault('identity.not_signed_in')
       await requireSignedInForShare(tx, caller)
       const done = await work(tx)
+      audit.record(tx, {
+        action: event,
+        actor: caller,
+        target: passkeyId === undefined ? { type: 'user', id: caller.userId } : { type: 'passkey', id: passkeyId },
+        context,
+      })
       await notify(tx, caller.userId, notice, address)
       return done
     })

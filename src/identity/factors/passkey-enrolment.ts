@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
@@ -69,13 +70,14 @@ export const createPasskeyEnrolment = (dependencies: Dependencies) => {
       const credential =
         challenge !== undefined && isOwn ? await verifier.verifyRegistration(response, challenge) : undefined
       if (challenge === undefined || credential === undefined) throw new Fault('passkey.response_invalid')
-      const as = { notice: 'passkey_added', event: 'passkey.added' } as const
+      const rowId = newId()
+      const as = { notice: 'passkey_added', event: 'passkey.added', passkeyId: rowId } as const
       const { added, recoveryCodes } = await change(context, caller, as, address, (tx) =>
         add(tx, caller, async () => {
           if (!(await challenges.use(tx, challenge))) throw new Fault('passkey.response_invalid')
           if ((await store.countPasskeys(tx, userId)) >= maxPasskeys)
             throw new Fault('passkey.too_many', { extensions: { limit: maxPasskeys } })
-          return store.insertPasskey(tx, { ...credential, rowId: newId(), userId, name, at: new Date(clock.now()) })
+          return store.insertPasskey(tx, { ...credential, rowId, userId, name, at: new Date(clock.now()) })
         }),
       )
       return { passkey: toPasskey(added), recovery_codes: recoveryCodes }
@@ -86,7 +88,15 @@ export const createPasskeyEnrolment = (dependencies: Dependencies) => {
         context.deadline,
         async (tx) => {
           await requireSignedInForShare(tx, caller)
-          return store.renamePasskey(tx, caller.userId, id, name)
+          const renamed = await store.renamePasskey(tx, caller.userId, id, name)
+          if (renamed === undefined) return undefined
+          audit.record(tx, {
+            action: 'passkey.renamed',
+            actor: caller,
+            target: { type: 'passkey', id },
+            context,
+          })
+          return renamed
         },
         { grantsOnly: true },
       )
@@ -96,9 +106,15 @@ export const createPasskeyEnrolment = (dependencies: Dependencies) => {
 
     /** Throws `identity.last_way_in` for the only passkey of an account without a password and without a usable identity. */
     removePasskey: (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> =>
-      change(context, caller, { notice: 'passkey_removed', event: 'passkey.removed' }, address, async (tx) => {
-        await remove(tx, caller, 'passkey.not_found', () => store.removePasskey(tx, caller.userId, id))
-        if (!(await waysIn.exists(tx, caller.userId))) throw new Fault('identity.last_way_in')
-      }),
+      change(
+        context,
+        caller,
+        { notice: 'passkey_removed', event: 'passkey.removed', passkeyId: id },
+        address,
+        async (tx) => {
+          await remove(tx, caller, 'passkey.not_found', () => store.removePasskey(tx, caller.userId, id))
+          if (!(await waysIn.exists(tx, caller.userId))) throw new Fault('identity.last_way_in')
+        },
+      ),
   }
 }

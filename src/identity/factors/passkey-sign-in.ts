@@ -1,4 +1,5 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -101,6 +102,13 @@ export const createPasskeySignIn = (dependencies: Dependencies) => {
             () => sessions.openAnother(tx, user, device, knownToken),
             () => protection.noticeNewDevice(tx, { source, userId: user.id, device }),
           ])
+          audit.record(tx, {
+            action: 'sign_in.succeeded',
+            actor: { userId: user.id, sessionId: another.sessionId },
+            target: { type: 'session', id: another.sessionId },
+            after: { source: source.kind, second_factor: 'passkey', replaced_session_id: another.replacedSessionId },
+            context,
+          })
           return another
         },
         { grantsOnly: true },

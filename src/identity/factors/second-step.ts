@@ -1,5 +1,6 @@
 import { Buffer } from 'node:buffer'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -115,6 +116,13 @@ export const createSecondStep = (dependencies: Dependencies) => {
             () => protection.clear(tx, attempt),
             () => protection.noticeNewDevice(tx, { source, userId: user.id, device }),
           ])
+          audit.record(tx, {
+            action: 'sign_in.succeeded',
+            actor: { userId: user.id, sessionId: another.sessionId },
+            target: { type: 'session', id: another.sessionId },
+            after: { source: source.kind, second_factor: method, replaced_session_id: another.replacedSessionId },
+            context,
+          })
           return another
         },
         { grantsOnly: true },

@@ -1,6 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
@@ -35,6 +36,12 @@ export const createTotpEnrolment = (dependencies: Dependencies) => {
           await requireSignedInForShare(tx, caller)
           if (!(await store.startTotp(tx, user.id, sealed, new Date(clock.now()))))
             throw new Fault('totp.already_enabled')
+          audit.record(tx, {
+            action: 'totp.started',
+            actor: caller,
+            target: { type: 'user', id: user.id },
+            context,
+          })
         },
         { grantsOnly: true },
       )

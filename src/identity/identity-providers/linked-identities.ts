@@ -1,6 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -118,6 +119,13 @@ export const createLinkedIdentities = ({
             created_at: at,
             last_used_at: at,
           }
+          audit.record(tx, {
+            action: 'identity.linked',
+            actor: caller,
+            target: { type: 'linked_identity', id: added.id },
+            after: { provider_id },
+            context,
+          })
           await store.link(tx, added)
           if (user.email_verified_at === null) {
             await store.markVerified(tx, user.id, at)
@@ -140,6 +148,13 @@ export const createLinkedIdentities = ({
           const user = await lockOwn(tx, caller)
           const found = (await store.listOf(tx, user.id)).find((each) => each.id === id)
           if (found === undefined) throw new Fault('linked_identity.not_found')
+          audit.record(tx, {
+            action: 'identity.unlinked',
+            actor: caller,
+            target: { type: 'linked_identity', id },
+            before: { provider_id: found.provider_id },
+            context,
+          })
           await store.unlink(tx, user.id, id)
           if (!(await waysIn.exists(tx, user.id))) throw new Fault('linked_identity.last_way_in')
           await notify(tx, user.id, 'identity_unlinked', found.provider_id)

@@ -1,6 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -45,7 +46,15 @@ export const createProviderReauthentication =
       const at = new Date(clock.now())
       await store.recordUse(tx, linked.id, at)
       if (!(await accounts.endSession(tx, userId, sessionId, 'replaced', at))) throw new Fault('identity.not_signed_in')
-      return { reopened: await sessions.reopen(tx, user, device, sessionId), providerId }
+      const reopened = await sessions.reopen(tx, user, device, sessionId)
+      audit.record(tx, {
+        action: 'session.reauthenticated',
+        actor: caller,
+        target: { type: 'session', id: reopened.sessionId },
+        after: { replaced_session_id: sessionId, provider_id: providerId },
+        context,
+      })
+      return { reopened, providerId }
     })
     record(context, 'session.reauthenticated', {
       address: device.address,

@@ -1,4 +1,5 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -125,6 +126,24 @@ export const createProviderSignIn = ({
           linked === undefined
             ? await register(tx, identity, device)
             : await openForLinked(tx, linked, input.device_token, device)
+        const { user, opened, registered } = signedIn
+        const after = { provider_id: identity.providerId, replaced_session_id: opened?.replacedSessionId }
+        if (opened === undefined)
+          audit.record(tx, {
+            action: 'sign_in.second_factor_asked',
+            actor: 'anonymous',
+            target: { type: 'user', id: user.id },
+            after,
+            context,
+          })
+        else
+          audit.record(tx, {
+            action: registered ? 'account.registered' : 'sign_in.succeeded',
+            actor: { userId: user.id, sessionId: opened.sessionId },
+            target: registered ? { type: 'user', id: user.id } : { type: 'session', id: opened.sessionId },
+            after,
+            context,
+          })
         return { ...signedIn, identity }
       },
       { grantsOnly: true },

@@ -1,4 +1,5 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -59,6 +60,7 @@ export const createConfirmations = ({
         const locked = await lockFor(tx, 'verify_email', token)
         requireSameAddress(locked)
         const { id } = locked.user
+        audit.record(tx, { action: 'email.verified', actor: { userId: id }, target: { type: 'user', id }, context })
         await tokens.revoke(tx, id, ['verify_email'])
         await store.setVerified(tx, id, now())
         await verified(tx, id)
@@ -77,6 +79,7 @@ export const createConfirmations = ({
       const spellings = storedSpellings(email)
       const holder = await store.findHolder(tx, spellings)
       if (holder !== undefined && holder.id !== id) throw new Fault('identity.email_taken')
+      audit.record(tx, { action: 'email.changed', actor: { userId: id }, target: { type: 'user', id }, context })
       await tokens.revoke(tx, id, sentToMailbox)
       await store.setEmail(tx, id, email, now())
       await store.release(tx, email, id)
@@ -106,6 +109,7 @@ export const createConfirmations = ({
       const { user, subject } = await lockFor(tx, 'email_undo', token)
       const email = newAddressOf(subject)
       const { id } = user
+      audit.record(tx, { action: 'email.restored', actor: { userId: id }, target: { type: 'user', id }, context })
       await tokens.revoke(tx, id, sentToMailbox)
       // Of several changes the first one is undone by its own link: later ones may be those of an intruder.
       await tokens.revokeIssuedSince(tx, id, ['email_undo'], subject.createdAt)

@@ -1,6 +1,8 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
+import { taskContext } from '../../audit/event.ts'
 import { Fault } from '../../fault.ts'
-import type { RequestContext } from '../../http/request-context.ts'
+import type { AuditSource, RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { StartDeadline } from '../../kit/deadline.ts'
 import { storedSpellings } from '../../kit/email.ts'
@@ -38,6 +40,7 @@ export const createFlowHandler = ({
   startDeadline,
   registered,
   record,
+  auditSource,
 }: {
   store: RecoveryStore
   identityStore: Pick<IdentityStore, 'insertUser'>
@@ -48,6 +51,7 @@ export const createFlowHandler = ({
   startDeadline: StartDeadline
   registered: AccountLifecycle['registered']
   record: RecordSecurityEvent
+  auditSource: AuditSource
 }): TaskHandler => {
   const issue = async (tx: TransactionSql, purpose: Linked, userId: string, email: string) => {
     const { token, expiresAt } = await tokens.issue(tx, purpose, userId, tokenLife[purpose], { email })
@@ -101,6 +105,13 @@ export const createFlowHandler = ({
       return undefined
     }
     const user = await identityStore.insertUser(tx, { id: newId(), email, displayName, passwordHash })
+    audit.record(tx, {
+      action: 'account.registered',
+      actor: { userId: user.id },
+      target: { type: 'user', id: user.id },
+      address,
+      context: taskContext(auditSource, request.requestId),
+    })
     await registered(tx, { userId: user.id, email, address })
     await sendVerification(tx, user, email)
     return user.id

@@ -1,4 +1,5 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -76,6 +77,12 @@ export const createNewPasswords = ({
       // Its owner has chosen a password since, by a reset.
       if (purpose === 'account_invitation' && locked.user.password_hash !== null) throw new Fault('one_time_token.gone')
       await tokens.revoke(tx, id, ['password_reset', 'account_invitation', 'verify_email'])
+      audit.record(tx, {
+        action: purpose === 'password_reset' ? 'password.reset' : 'account.accepted',
+        actor: { userId: id },
+        target: { type: 'user', id },
+        context,
+      })
       await store.setPassword(tx, id, passwordHash, new Date(clock.now()))
       if (purpose === 'account_invitation') await registered(tx, { userId: id, email: locked.email, address })
       await verified(tx, id)

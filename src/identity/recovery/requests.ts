@@ -1,6 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import { encodeBase64url } from '../../kit/base64url.ts'
@@ -82,7 +83,16 @@ export const createFlowRequests = ({
       const email = canonical(input.email)
       const account = `mail ${flow} ${hashedName(email)}`
       await limits.authenticationTo(context, { account, address: context.limitedAs })
-      await commit(context, (tx) => enqueue(tx, { flow, email }))
+      await commit(context, (tx) => {
+        // Whose address it is, if anyone's, is not looked up here.
+        audit.record(tx, {
+          action: flow === 'password_reset' ? 'password.reset_requested' : 'email.verification_requested',
+          actor: 'anonymous',
+          target: { type: 'user', id: null },
+          context,
+        })
+        return enqueue(tx, { flow, email })
+      })
     },
 
     /** Asks for a mail to a new address of the caller's account. */
@@ -93,6 +103,12 @@ export const createFlowRequests = ({
       await limits.authenticationTo(context, { account, address: context.limitedAs })
       await commit(context, async (tx) => {
         await requireSignedInForShare(tx, caller)
+        audit.record(tx, {
+          action: 'email.change_requested',
+          actor: caller,
+          target: { type: 'user', id: caller.userId },
+          context,
+        })
         await enqueue(tx, { flow: 'email_change', userId: caller.userId, email }, caller.userId)
       })
     },
@@ -107,7 +123,15 @@ export const createFlowRequests = ({
       context: RequestContext,
       given: Omit<Extract<FlowRequest, { flow: 'registration' }>, 'flow' | 'requestId'>,
     ): Promise<void> =>
-      commit(context, (tx) => enqueue(tx, { ...given, flow: 'registration', requestId: context.requestId })),
+      commit(context, (tx) => {
+        audit.record(tx, {
+          action: 'account.registration_requested',
+          actor: 'anonymous',
+          target: { type: 'user', id: null },
+          context,
+        })
+        return enqueue(tx, { ...given, flow: 'registration', requestId: context.requestId })
+      }),
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -90,6 +91,13 @@ export const createAccountRecovery = ({
           const displayName = input.display_name ?? email.slice(0, email.indexOf('@')).slice(0, 100)
           const { id } = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash: null })
           const made = await users.update(tx, id, { plan: input.plan ?? 'free' })
+          audit.record(tx, {
+            action: 'user.created',
+            actor: caller,
+            target: { type: 'user', id },
+            after: { plan: made.plan },
+            context,
+          })
           await sendInvitation(tx, { id, email })
           return toAccount(made)
         },
@@ -107,6 +115,7 @@ export const createAccountRecovery = ({
         async (tx) => {
           const { email } = await lockActive(tx, caller, id)
           if (await users.hasPassword(tx, id)) throw new Fault('user.has_password')
+          audit.record(tx, { action: 'user.invited', actor: caller, target: { type: 'user', id }, context })
           await sendInvitation(tx, { id, email })
         },
         { grantsOnly: true },
@@ -122,6 +131,7 @@ export const createAccountRecovery = ({
       mail.require()
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
         const { email } = await lockActive(tx, caller, id)
+        audit.record(tx, { action: 'user.password_reset', actor: caller, target: { type: 'user', id }, context })
         await users.removePassword(tx, id)
         await tokens.revoke(tx, id, ['password_reset'])
         await requests.enqueue(tx, { flow: 'password_reset', email }, id)

@@ -1,5 +1,7 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { audit } from '../../audit/audit.ts'
+import type { AuditValues } from '../../audit/event.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -89,6 +91,21 @@ export const createUsers = ({
         ...columns,
         ...(isVerified !== undefined && { email_verified_at: verifiedAt }),
       })
+      const changed = (row: AccountRow): AuditValues => ({
+        ...(input.role !== undefined && { role: row.role }),
+        ...(input.plan !== undefined && { plan: row.plan }),
+        ...(input.status !== undefined && { status: row.status }),
+        ...(input.limits !== undefined && { limits: JSON.stringify(row.limits) }),
+        ...(isVerified !== undefined && { email_verified: row.email_verified_at !== null }),
+      })
+      audit.record(tx, {
+        action: 'user.changed',
+        actor: caller,
+        target: { type: 'user', id },
+        before: changed(user),
+        after: changed(updated),
+        context,
+      })
       if (input.status === 'suspended') await sessions.endSessions(tx, id, 'suspended', new Date(clock.now()))
       if (isVerified === true) await verified(tx, id)
       return toAccount(updated)
@@ -104,6 +121,7 @@ export const createUsers = ({
     await changes.commitAndInvalidate(context.deadline, async (tx) => {
       const user = await operators.requireForNoKeyUpdate(tx, caller, id)
       if (user === undefined || user.status === 'deleted') throw new Fault('user.not_found')
+      audit.record(tx, { action: 'user.sessions_ended', actor: caller, target: { type: 'user', id }, context })
       await sessions.endSessions(tx, id, 'ended_by_operator', new Date(clock.now()))
     })
     record(context, 'user.sessions_ended', { address, user_id: id, by: caller.userId })

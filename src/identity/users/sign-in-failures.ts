@@ -1,5 +1,6 @@
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -57,6 +58,12 @@ export const createSignInFailures = ({
       async (tx) => {
         const user = await operators.requireForShare(tx, caller, userId)
         if (user === undefined || user.email === null) throw new Fault('user.not_found')
+        audit.record(tx, {
+          action: 'user.failures_cleared',
+          actor: caller,
+          target: { type: 'user', id: userId },
+          context,
+        })
         await store.clearAll(tx, hashOf(user.email))
       },
       { grantsOnly: true },

@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import type { TransactionalAccess } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Clock } from '../../kit/clock.ts'
@@ -69,6 +70,13 @@ export const createShareLinks = ({
           const live = await store.lockMediaAndCount(tx, mediaId, now)
           if (live === undefined) throw new Fault('media.not_found')
           if (live >= maxShareLinks) throw new Fault('share_link.too_many', { extensions: { limit: maxShareLinks } })
+          audit.record(tx, {
+            action: 'share_link.created',
+            actor: caller,
+            target: { type: 'share_link', id },
+            after: { media_id: mediaId, expires_at: row.expires_at?.toISOString() ?? null },
+            context,
+          })
           await store.insert(tx, { ...row, secret_hash: hash })
         },
         { grantsOnly: true },
@@ -88,6 +96,13 @@ export const createShareLinks = ({
         context.deadline,
         async (tx) => {
           await lockAndRequire(tx, context, caller, mediaId)
+          audit.record(tx, {
+            action: 'share_link.revoked',
+            actor: caller,
+            target: { type: 'share_link', id },
+            before: { media_id: mediaId },
+            context,
+          })
           if (!(await store.remove(tx, mediaId, id, new Date(clock.now())))) throw new Fault('share_link.not_found')
         },
         { grantsOnly: true },

@@ -2,6 +2,7 @@ import type { Access } from '../../access/access.ts'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { audit } from '../../audit/audit.ts'
 import { Fault, type FaultCode } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { Load } from '../../kit/admission.ts'
@@ -184,7 +185,12 @@ export const createUploads = ({
     return image
   }
 
-  const storeImage = async (image: InspectedMedia, caller: Caller, deadline: Deadline): Promise<Media> => {
+  const storeImage = async (
+    context: RequestContext,
+    image: InspectedMedia,
+    caller: Caller,
+    deadline: Deadline,
+  ): Promise<Media> => {
     const putting = mediaStorage.put([image])
     try {
       await deadline.run(putting).catch((cause: unknown) => {
@@ -196,6 +202,13 @@ export const createUploads = ({
           await requireSignedInForShare(tx, caller)
           await quotas.require(tx, caller.userId, { stored_bytes: image.bytes.byteLength })
           const [id = ''] = await mediaStorage.confirm(tx, { generationId: null, ownerId: caller.userId }, [image])
+          audit.record(tx, {
+            action: 'media.uploaded',
+            actor: caller,
+            target: { type: 'media', id },
+            after: { content_type: image.contentType, bytes: image.bytes.byteLength },
+            context,
+          })
           return toMedia(await store.findInserted(tx, id))
         },
         { grantsOnly: true },
@@ -209,11 +222,8 @@ export const createUploads = ({
 
   return {
     load,
-    create: async (
-      { deadline, addressForLimits }: RequestContext,
-      caller: Caller,
-      request: Request,
-    ): Promise<Media> => {
+    create: async (context: RequestContext, caller: Caller, request: Request): Promise<Media> => {
+      const { deadline, addressForLimits } = context
       const { userId, sessionId } = caller
       const type = acceptedType(request)
       deadline.check()
@@ -231,7 +241,7 @@ export const createUploads = ({
         const image = await inspect(read.bytes, stated)
         const storeDeadline = startDeadline(requestMs)
         await access.authenticate({ userId, sessionId }, storeDeadline)
-        return await storeImage(image, caller, storeDeadline)
+        return await storeImage(context, image, caller, storeDeadline)
       } finally {
         release()
         end(userId)

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import type { Caller } from '../../access/principal.ts'
 import { requireSignedInForShare } from '../../access/transactional-access.ts'
+import { recorderOf } from '../../audit/audit.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -24,6 +25,9 @@ import type { TeamStore } from '../store.ts'
 import { lockTeamAs, requireTeamRight } from '../team-lock.ts'
 import type { Invitation, IssuedInvitation, NewInvitation } from './model.ts'
 import type { InvitationFilter, InvitationRow, InvitationStore } from './store.ts'
+
+const recordInvitation = recorderOf('invitation')
+const recordTeam = recorderOf('team')
 
 const ttlMs = 7 * 86_400_000
 const secretLength = 32
@@ -134,6 +138,10 @@ export const createInvitations = ({
           created_at: now,
           expires_at: new Date(nowMs + ttlMs),
         })
+        recordInvitation(tx, context, caller, row.id, 'team.member_invited', {
+          teamId,
+          after: { role: row.role, replaced_role: replacedRole },
+        })
         await sendMail(tx, row, encodeBase64url(secret))
         return { ...toInvitation(row), secret: encodeBase64url(secret) }
       })
@@ -154,6 +162,7 @@ export const createInvitations = ({
         const role = await store.findPendingRole(tx, teamId, id, now)
         if (role === undefined) throw new Fault('team.invitation_not_found')
         if (!outranks(callerRole, role)) throw new Fault('team.role_too_low')
+        recordInvitation(tx, context, caller, id, 'team.invitation_cancelled', { teamId, before: { role } })
         await store.close(tx, id, 'cancelled', now)
       }),
 
@@ -164,6 +173,7 @@ export const createInvitations = ({
         const members = await teams.countMembers(tx, team_id)
         if (members >= max_members) throw new Fault('team.full', { extensions: { max_members } })
         await quotas.requireTeamRoom(tx, team_id, members)
+        recordTeam(tx, context, caller, team_id, 'team.member_joined', { after: { role, invitation_id: id } })
         await store.close(tx, id, 'accepted', now)
         await store.insertMember(tx, team_id, caller.userId, role)
         return requireTeam(await teams.find(context.deadline, team_id, caller.userId, tx))
@@ -176,7 +186,8 @@ export const createInvitations = ({
     decline: (context: RequestContext, caller: Caller, secret: string): Promise<void> =>
       change(context, async (tx) => {
         const now = new Date(clock.now())
-        const { id } = await lockPresented(tx, caller, secret, now)
+        const { id, team_id } = await lockPresented(tx, caller, secret, now)
+        recordInvitation(tx, context, caller, id, 'team.invitation_declined', { teamId: team_id })
         await store.close(tx, id, 'declined', now)
       }),
   }

@@ -1,0 +1,61 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+
+let app: TestApp
+let client: Api
+let sql: Sql
+let person: Person
+beforeAll(async () => {
+  app = await startApp({ config: { trustedProxies: ['127.0.0.1'] } })
+  client = api(app.baseUrl)
+  sql = connectOnce(app.connection)
+  person = await register(client)
+})
+afterAll(async () => {
+  await sql.end()
+  await app.close()
+})
+
+const eventsOf = (requestId: string | null) => sql<Record<string, unknown>[]>`
+  select e.*, d.details::json as details, d.user_id as details_user
+    from audit_events e left join audit_details d on d.event_id = e.id and d.at = e.at where e.request_id = ${requestId}`
+
+describe('a change', () => {
+  test('records who did what to which resource, with session, address and program', async () => {
+    const headers = { 'x-forwarded-for': '203.0.113.9', 'user-agent': 'a program' }
+    const answer = await client.post('/api/v1/projects', { name: 'P' }, { token: person.token, headers })
+    expect(answer.status).toBe(201)
+    const [event, ...others] = await eventsOf(answer.headers.get('x-request-id'))
+    expect(others).toEqual([])
+    expect(event).toMatchObject({
+      action: 'project.created',
+      actor_kind: 'user',
+      actor_id: person.id,
+      session_id: expect.any(String),
+      target_type: 'project',
+      target_id: answer.body.id,
+      after: { visibility: 'private', allow_derivatives: true },
+      count: 1,
+      details: { address: '203.0.113.9', user_agent: 'a program' },
+      details_user: person.id,
+    })
+  })
+
+  test('is refused and made undone where its event cannot be recorded', async () => {
+    await sql.unsafe(`
+      create function refuse() returns trigger language plpgsql as $$ begin raise exception 'refused'; end $$;
+      create trigger refuse before insert on audit_events_default for each row execute function refuse()`)
+    const partitions = await sql<{ name: string }[]>`
+      select inhrelid::regclass::text as name from pg_inherits where inhparent = 'audit_events'::regclass and inhrelid::regclass::text <> 'audit_events_default'`
+    for (const { name } of partitions)
+      await sql.unsafe(`create trigger refuse before insert on ${name} for each row execute function refuse()`)
+    try {
+      const refused = await client.post('/api/v1/projects', { name: 'never' }, { token: person.token })
+      expect(refused.status).toBe(500)
+      expect([...(await sql`select from projects where name = 'never'`)]).toEqual([])
+    } finally {
+      await sql`drop function refuse() cascade`
+    }
+  })
+})
