@@ -343,6 +343,11 @@ const table: Record<string, readonly Entry[]> = {
       call: ({ serviceKey }) => ({ path: { service_key_id: serviceKey }, body: { limit_per_second: 100 } }),
     },
   ],
+  'GET /api/v1/security/audit': [{ needs: 'operator' }],
+  'GET /api/v1/security/audit/verify': [{ needs: 'operator' }],
+  'POST /api/v1/security/audit/export': [{ needs: 'operator', ...withBody({ from: '2030-01-01T00:00:00Z' }) }],
+  'GET /api/v1/auth/audit': [{ needs: 'session' }],
+  'GET /api/v1/teams/{team_id}/audit': [{ needs: 'role', atLeast: 'owner', ...inTeam() }],
   'GET /api/v1/security/limits': [{ needs: 'operator' }],
   'POST /api/v1/security/limits/lift': [{ needs: 'operator', ...withBody({ budget: 'api', key: 'unknown' }) }],
 
