@@ -1,5 +1,5 @@
 -- The audit log. A change inserts its row in its own transaction. Instances of the version before record nothing.
--- functions: 8187b48f0562e11c6fb14295dba099eaeb43ef5dc1c81c4c23de9b081481cbeb
+-- functions: 3706a800030665d9896dd22073de4f19965126a5769823d0fb0503f4e48fb0a4
 
 create table audit_events (
   id uuid not null,
