@@ -419,6 +419,13 @@ const readDetection = (
   anomaly: oneOf('ANOMALY', anomalyModes, 'monitor'),
 })
 
+/** Durations in seconds or days, which no other variable depends on. */
+const readDurations = (integer: (name: string, preset: number, min: number, max: number) => number) => ({
+  drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
+  drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
+  auditRetentionMs: integer('AUDIT_RETENTION_DAYS', 400, 31, 36_500) * 86_400_000,
+})
+
 /** Reads the environment; throws `ConfigRefused` with all problems at once. An empty variable counts as unset. */
 export const parseConfig = (env: Environment): Config => {
   const problems: string[] = []
@@ -559,9 +566,7 @@ export const parseConfig = (env: Environment): Config => {
     ),
     mail,
     requireVerifiedEmail,
-    drainDelayMs: integer('DRAIN_DELAY_SECONDS', 0, 0, 300) * 1_000,
-    drainMs: integer('DRAIN_SECONDS', 10, 0, 300) * 1_000,
-    auditRetentionMs: integer('AUDIT_RETENTION_DAYS', 400, 31, 36_500) * 86_400_000,
+    ...readDurations(integer),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
     notes: Object.freeze(notes),
   }
