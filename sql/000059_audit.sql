@@ -1,5 +1,5 @@
 -- The audit log. A change inserts its row in its own transaction. Instances of the version before record nothing.
--- functions: 3706a800030665d9896dd22073de4f19965126a5769823d0fb0503f4e48fb0a4
+-- functions: 836a5132922869d56ae729fbc7fc14cefe01e155316bf0909d13fd2e37bb686b
 
 create table audit_events (
   id uuid not null,

@@ -1,5 +1,6 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Caller } from '../access/principal.ts'
+import { recorderOf } from '../audit/audit.ts'
 import { Fault, invalidInput } from '../fault.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
@@ -11,6 +12,8 @@ import type { TransactionSql } from '../platform/postgres.ts'
 import type { Incident, IncidentChanges, IncidentQuery, ListedIncident, NewIncident } from './model.ts'
 import type { IncidentSubject } from './report.ts'
 import type { IncidentRow, IncidentStore, IncidentUpdate } from './store.ts'
+
+const recordIncident = recorderOf('incident')
 
 const toListed = (row: IncidentRow): ListedIncident => ({
   id: row.id,
@@ -127,6 +130,8 @@ export const createIncidents = ({
           const opened = await store.report([reported], tx, caller.userId)
           const row = await store.findOpen(tx, reported)
           if (row === undefined) throw new Error('the incident that was reported is not open')
+          const action = opened.length === 1 ? 'incident.opened' : 'incident.changed'
+          recordIncident(tx, context, caller, row.id, action, { after: { kind, severity } })
           const noted = note === undefined ? row : await store.update(tx, row.id, { note })
           return { incident: toIncident(noted), opened: opened.length === 1 }
         },
@@ -154,6 +159,8 @@ export const createIncidents = ({
           const row = await store.lock(tx, id)
           if (row === undefined) throw new Fault('incident.not_found')
           if (row.closed_at !== null) throw new Fault('incident.closed')
+          const action = input.status === 'closed' ? 'incident.closed' : 'incident.changed'
+          recordIncident(tx, context, caller, id, action, { after: { changed: Object.keys(input) } })
           return toIncident(await store.update(tx, id, toUpdate(caller, input)))
         },
         { grantsOnly: true },

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Changes } from '../../access/invalidation/committed-change.ts'
 import { type FlagDefinition, readDefinition } from '../../access/policy/facts/feature-flags.ts'
 import type { Caller } from '../../access/principal.ts'
+import { recorderOf } from '../../audit/audit.ts'
 import { Fault, invalidInput } from '../../fault.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
@@ -11,6 +12,8 @@ import { toPage } from '../../kit/cursor.ts'
 import type { TransactionSql } from '../../platform/postgres.ts'
 import { type Flag, type FlagInput, type FlagVersion, keptVersions, maxFlags, type RestoreInput } from './model.ts'
 import type { FlagRow, FlagStore, VersionRow } from './store.ts'
+
+const recordFlag = recorderOf('feature_flag')
 
 type Place = { readonly after: string | null; readonly limit: number }
 
@@ -175,6 +178,7 @@ export const createFeatureFlags = ({
         const isSame = current?.description === description && isDeepStrictEqual(current.definition, definition)
         if (current !== undefined && isSame) return { row: current, added: false, changed: false }
         if (current === undefined) await requireRoom(tx)
+        recordFlag(tx, context, caller, name, 'feature_flag.changed', { before: { version: current?.version } })
         const row = await putInForce(tx, caller, versions, { name, definition, description, restored_from: null })
         return { row: row as FlagRow, added: current === undefined, changed: true }
       })
@@ -189,6 +193,7 @@ export const createFeatureFlags = ({
     remove: async (context: RequestContext, caller: Caller, name: string, address: string): Promise<void> => {
       await change(context, caller, { name, expected: undefined }, async (tx, current, versions) => {
         if (current === undefined) throw new Fault('feature_flag.not_found')
+        recordFlag(tx, context, caller, name, 'feature_flag.removed', { before: { version: current.version } })
         await putInForce(tx, caller, versions, { name, definition: null, description: '', restored_from: null })
       })
       record(context, 'feature_flag.removed', { address, by: caller.userId, flag: name })
@@ -210,6 +215,10 @@ export const createFeatureFlags = ({
         if (current?.version === found.version) return { row: current, changed: false }
         if (current === undefined) await requireRoom(tx)
         const { definition, description, version: restored_from } = found
+        recordFlag(tx, context, caller, name, 'feature_flag.restored', {
+          before: { version: current?.version },
+          after: { restored_from },
+        })
         const row = await putInForce(tx, caller, versions, { name, definition, description, restored_from })
         return { row: row as FlagRow, changed: true }
       })
