@@ -42,13 +42,14 @@ import { createObjectProbe } from '../../platform/object-probe.ts'
 import {
   type Connection,
   createDatabase,
+  type Database,
   isUnavailable,
   type PoolName,
   type PoolSize,
 } from '../../platform/postgres.ts'
 import type { SafeFetch } from '../../platform/safe-fetch.ts'
 import type { SafePost } from '../../platform/safe-post.ts'
-import { createSecrets } from '../../platform/secrets.ts'
+import { createSecrets, type KeyedHash } from '../../platform/secrets.ts'
 import { createSharedClock } from '../../platform/shared-clock.ts'
 import { MailRefused, type SendMail } from '../../platform/smtp.ts'
 import { createSecretStore } from '../../secrets/store.ts'
@@ -140,6 +141,19 @@ const guardMail = (send: SendMail, breakers: Breakers): SendMail => {
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
 
+/** What records events: those of changes take the source, the others the queue, which is written when the process ends. */
+const composeAuditSink = (
+  { batch }: Pick<Database, 'batch'>,
+  keyedHash: KeyedHash,
+  log: Log,
+  stack: AsyncDisposableStack,
+) => {
+  const auditSource = createAuditSource(keyedHash)
+  const auditSink = createAuditSink({ store: createSinkStore(batch), source: auditSource, clock: systemClock, log })
+  stack.defer(() => auditSink.flush().catch((error) => log.warn({ error }, 'the last audit events were not stored')))
+  return { auditSource, auditSink }
+}
+
 /**
  * First step: what reaches outside the process, and worker threads. When this resolves the database is migrated and the
  * signing keys are open. Throws when the database cannot be reached or does not suit, when a migration is refused, or when
@@ -186,14 +200,7 @@ export const composeInfrastructure = async (
   const secretStore = createSecretStore(database.batch)
   const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
   const signals = composeSignals(config.anomaly, keyedHash)
-  const auditSource = createAuditSource(keyedHash)
-  const auditSink = createAuditSink({
-    store: createSinkStore(database.batch),
-    source: auditSource,
-    clock: systemClock,
-    log,
-  })
-  stack.defer(() => auditSink.flush().catch((error) => log.warn({ error }, 'the last audit events were not stored')))
+  const { auditSource, auditSink } = composeAuditSink(database, keyedHash, log, stack)
 
   const breakers = createBreakers({ clock: systemClock, log })
   breakers.onChange(reportTo(incidentReports.open))
