@@ -435,6 +435,16 @@ describe('a person authenticates again with a provider', () => {
     expect((await get('/me', person.token)).status).toBe(200)
   })
 
+  test('not with another identity at the same provider, such as that of a thief of the session', async () => {
+    const email = newEmail()
+    world.at({ email, email_verified: true })
+    const person = tokenOf(await world.signIn(await world.go()))
+    world.at({ email, email_verified: true })
+    const returned = await world.goFor(person, 'reauthenticate')
+    expect(codeOf(await world.reauthenticate(person, returned))).toBe('identity_provider.code_invalid')
+    expect((await get('/me', person.token)).status).toBe(200)
+  })
+
   test('which says that this was too long ago: refused', async () => {
     world.at({ email: newEmail(), email_verified: true })
     const person = tokenOf(await world.signIn(await world.go()))

@@ -93,6 +93,15 @@ describe('an authenticator app', () => {
     expect(outcome(await complete(await begin(person), { code: codeOf(person.secret) }))).toBe(200)
   })
 
+  test('has a code that a hundred sign-ins present at once open one session', async () => {
+    const person = await enrol()
+    const begun: string[] = []
+    for (let count = 0; count < 100; count += 1) begun.push(await begin(person))
+    const code = codeOf(person.secret)
+    const answers = await Promise.all(begun.map((token) => complete(token, { code })))
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1)
+  })
+
   test('has codes accepted a step early or late, and no further', async () => {
     const person = await enrol()
     clock.advance(10 * stepMs)
