@@ -50,8 +50,10 @@ const createAccounts = async (count: number): Promise<string[]> => {
 
 const known = await createAccounts(pairs + warmUp)
 const [caller = ''] = await createAccounts(1)
-const signedIn = await client.post('/api/v1/auth/login', { email: caller, password })
-const token: string = signedIn.body.access_token
+/** A change of the address needs a recent sign-in. */
+const signIn = async (): Promise<string> =>
+  (await client.post('/api/v1/auth/login', { email: caller, password })).body.access_token
+let token = await signIn()
 const { body: team } = await client.post('/api/v1/teams', { name: 'Keepers' }, { token })
 
 /** The request that carries an address, and the status of its answer. */
@@ -80,6 +82,7 @@ const timed = async ({ status, ask }: (typeof flows)[string], email: string): Pr
 
 let distinguishable = 0
 for (const [name, flow] of Object.entries(flows).filter(([each]) => each.includes(options.only))) {
+  token = await signIn()
   const samples = { known: [] as number[], unknown: [] as number[] }
   for (const [index, email] of known.entries()) {
     const ask = [
