@@ -102,6 +102,7 @@ export const createSessions = (dependencies: SessionDependencies) => {
     if (decision === 'reused') {
       recordSession(tx, context, 'anonymous', session.id, 'session.refresh_reused', { userId: session.user_id })
       await store.endSession(tx, session.user_id, session.id, 'refresh_reused', new Date(nowMs))
+      await store.endAddressChanges(tx, session.user_id, new Date(nowMs))
       return { decision, session }
     }
     const user = await store.findUser(context.deadline, session.user_id, tx)
@@ -186,7 +187,10 @@ export const createSessions = (dependencies: SessionDependencies) => {
 
     end: async (context: RequestContext, caller: Caller, id: string, address: string): Promise<void> => {
       await changes.commitAndInvalidate(context.deadline, async (tx) => {
-        const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', new Date(clock.now()))
+        const at = new Date(clock.now())
+        // A session that its owner does not know may have asked for one.
+        await store.endAddressChanges(tx, caller.userId, at)
+        const ended = await store.endSession(tx, caller.userId, id, 'ended_by_user', at)
         if (!ended) throw new Fault('session.not_found')
         recordSession(tx, context, caller, id, 'session.ended', { after: { reason: 'ended_by_user' } })
         await devices.forgetDeviceOf(tx, caller.userId, id)

@@ -67,6 +67,13 @@ export const requireUnreserved = async (tx: TransactionSql, spellings: readonly 
   if (count > 0) throw new Fault('identity.email_taken')
 }
 
+const endAddressChanges = async (tx: TransactionSql, userId: string, at: Date): Promise<void> => {
+  await tx`
+    with account as (select id from users where id = ${userId} for no key update)
+    update one_time_tokens t set used_at = ${at}
+      from account where t.user_id = account.id and t.purpose = 'email_change' and t.used_at is null`
+}
+
 export const createIdentityStore = (sql: Sql) => ({
   ...accountLockStore,
   ...refreshTokenStore,
@@ -159,9 +166,12 @@ export const createIdentityStore = (sql: Sql) => ({
   },
 
   /**
-   * Ends all live sessions of a user, except `exceptId` if given. Links that would change the address of the account end with them:
-   * a thief of a session may have asked for one. Where there are any it locks the account first.
+   * Ends links that would change the address of an account: a thief of a session may have asked for one. Call it before the session
+   * is locked. Where there are any it locks the account.
    */
+  endAddressChanges,
+
+  /** Ends all live sessions of a user, except `exceptId` if given, and links as `endAddressChanges` does. */
   endSessions: async (
     tx: TransactionSql,
     userId: string,
@@ -169,10 +179,7 @@ export const createIdentityStore = (sql: Sql) => ({
     at: Date,
     exceptId: string | null = null,
   ): Promise<void> => {
-    await tx`
-      with account as (select id from users where id = ${userId} for no key update)
-      update one_time_tokens t set used_at = ${at}
-        from account where t.user_id = account.id and t.purpose = 'email_change' and t.used_at is null`
+    await endAddressChanges(tx, userId, at)
     await tx`
       update sessions set ended_at = ${at}, end_reason = ${reason}
        where user_id = ${userId} and ended_at is null and (${exceptId}::uuid is null or id <> ${exceptId}::uuid)`

@@ -66,7 +66,7 @@ export const createAuthenticator = ({ origin, domain }: { origin: string; domain
     /** As `navigator.credentials.create` and `toJSON`. */
     create: (
       options: { challenge: string; user: { id: string } },
-      deviation: Deviation & { readonly attestation?: Record<string, unknown> } = {},
+      deviation: Deviation & { readonly attestation?: Record<string, unknown>; readonly selfAttested?: boolean } = {},
     ) => {
       userHandle = options.user.id
       const { x = '', y = '' } = publicKey.export({ format: 'jwk' })
@@ -83,13 +83,18 @@ export const createAuthenticator = ({ origin, domain }: { origin: string; domain
       const length = Buffer.from([0, credentialId.length])
       const attested = Buffer.concat([Buffer.alloc(16), length, credentialId, coseKey])
       const authData = dataOf(deviation, flags.hasCredential, attested)
+      const data = clientData('webauthn.create', options.challenge, deviation)
+      const attest = () => sign('sha256', Buffer.concat([authData, sha256(data)]), privateKey)
+      const usual = deviation.selfAttested
+        ? { fmt: 'packed', attStmt: { alg: -7, sig: attest() }, authData }
+        : { fmt: 'none', attStmt: {}, authData }
       return {
         ...members(),
         authenticatorAttachment: 'platform',
         clientExtensionResults: { credProps: { rk: true } },
         response: {
-          clientDataJSON: base64url(clientData('webauthn.create', options.challenge, deviation)),
-          attestationObject: base64url(cbor(deviation.attestation ?? { fmt: 'none', attStmt: {}, authData })),
+          clientDataJSON: base64url(data),
+          attestationObject: base64url(cbor(deviation.attestation ?? usual)),
           transports: ['internal', 'hybrid'],
         },
       }

@@ -320,6 +320,27 @@ describe('a change of the address', () => {
       },
     ],
     ['ending all sessions', async (person) => post('/logout-all', undefined, (await me(person)).access_token)],
+    [
+      'ending one session',
+      async (person) => {
+        const token = (await me(person)).access_token
+        const { items } = (await client.get(`${auth}/sessions`, { token })).body
+        const other = items.find(({ current }: { current: boolean }) => !current)
+        expect((await client.delete(`${auth}/sessions/${other.id}`, { token })).status).toBe(204)
+      },
+    ],
+    [
+      'a refresh token that is used twice',
+      async ({ refreshToken: refresh_token }) => {
+        const used = { refresh_token }
+        await post('/refresh', used)
+        clock.advance(60_000)
+        // The tokens of the first use were presented.
+        await client.get(`${auth}/me`, { token: (await post('/refresh', used)).body.access_token ?? '' })
+        clock.advance(600_000)
+        expect((await post('/refresh', used)).status).toBe(401)
+      },
+    ],
     ['an operator who ends the sessions', async ({ id }) => operate('delete', `/${id}/sessions`)],
     ['an operator who resets the password', async ({ id }) => operate('post', `/${id}/password-reset`)],
     [
