@@ -182,6 +182,28 @@ begin
 end $function$;
 comment on function add_projects(gaining uuid[], losing uuid[]) is 'Adds one project to the usage of each gaining owner, and takes one away from each losing owner.';
 
+CREATE OR REPLACE FUNCTION public.apply_blocks()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform from users where id in (select user_id from changed) order by id for no key update;
+  update users u set blocked = not u.blocked
+   where u.id in (select user_id from changed) and u.blocked <> exists (select from blocks b where b.user_id = u.id);
+  perform pg_advisory_xact_lock(hashtextextended(key_id::text, service_key_lock_seed()))
+     from (select distinct key_id from changed where key_id is not null order by key_id) keys;
+  update service_keys k set blocked = not k.blocked
+   where k.id in (select key_id from changed) and k.blocked <> exists (select from blocks b where b.key_id = k.id);
+  if exists (select from changed where network is not null) then
+    perform from restrictions for no key update;
+    update restrictions
+       set networks = (select coalesce(jsonb_agg(distinct network::text), '[]') from blocks where network is not null);
+  end if;
+  return null;
+end $function$;
+comment on function apply_blocks() is 'Keeps users.blocked, service_keys.blocked and restrictions.networks when blocks are added or removed.';
+
 CREATE OR REPLACE FUNCTION public.check_restored_entries()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -648,15 +670,15 @@ CREATE OR REPLACE FUNCTION public.lock_signed_in(person uuid, session uuid)
  SET search_path TO '$user', 'public'
 AS $function$
 begin
-  perform from users where id = person and status = 'active' for share;
+  perform from users where id = person and status = 'active' and not blocked for share;
   if not found then return false; end if;
   perform from sessions where id = session and user_id = person and ended_at is null for share;
   if found then return true; end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
-  perform from service_keys where id = session and revoked_at is null;
+  perform from service_keys where id = session and revoked_at is null and not blocked;
   return found;
 end $function$;
-comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended.';
+comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked.';
 
 CREATE OR REPLACE FUNCTION public.lock_team_removal(team uuid, person uuid)
  RETURNS void
@@ -822,6 +844,24 @@ begin
 end $function$;
 comment on function merge_page(ids uuid[], size integer) is 'The newest of these ids, each once, in descending order.';
 
+CREATE OR REPLACE FUNCTION public.mode_for_registration()
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform pg_advisory_xact_lock_shared(mode_lock_key());
+  return (select mode from restrictions);
+end $function$;
+comment on function mode_for_registration() is 'The mode, which does not change until the transaction ends. Null, where it is unknown.';
+
+CREATE OR REPLACE FUNCTION public.mode_lock_key()
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN '7301950230'::bigint;
+comment on function mode_lock_key() is 'Key of the advisory lock under which the mode changes. Registrations hold it shared.';
+
 CREATE OR REPLACE FUNCTION public.next_event_position()
  RETURNS bigint
  LANGUAGE sql
@@ -925,6 +965,17 @@ begin
 end $function$;
 comment on function note_changed_projects() is 'Records project:<id> for each project whose owner, visibility or allow_derivatives changed.';
 
+CREATE OR REPLACE FUNCTION public.note_changed_restrictions()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform note_touched((select string_agg(concat('mode:', id, e'\n', 'blocked_networks:', id, e'\n'), '') from after));
+  return null;
+end $function$;
+comment on function note_changed_restrictions() is 'Records mode:<id> and blocked_networks:<id> when the row of restrictions is inserted or updated.';
+
 CREATE OR REPLACE FUNCTION public.note_changed_service_keys()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -933,12 +984,12 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second, a.allowed_networks)
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.blocked, a.expires_at, a.limit_per_second, a.allowed_networks)
            is distinct from
-           (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second, b.allowed_networks)));
+           (b.secret_hash, b.scopes, b.revoked_at is null, b.blocked, b.expires_at, b.limit_per_second, b.allowed_networks)));
   return null;
 end $function$;
-comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation, expiry, limit or networks changed.';
+comment on function note_changed_service_keys() is 'Records service_key:<id> for each key whose secret, scopes, revocation, block, expiry, limit or networks changed.';
 
 CREATE OR REPLACE FUNCTION public.note_changed_sessions()
  RETURNS trigger
@@ -965,11 +1016,11 @@ AS $function$
 begin
   perform note_touched((
     select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.status, a.role, a.plan, a.limits)
-           is distinct from (b.status, b.role, b.plan, b.limits)));
+     where (a.status, a.role, a.plan, a.limits, a.blocked)
+           is distinct from (b.status, b.role, b.plan, b.limits, b.blocked)));
   return null;
 end $function$;
-comment on function note_changed_users() is 'Records account:<id> for each account whose status, role, plan or limits changed.';
+comment on function note_changed_users() is 'Records account:<id> for each account whose status, role, plan, limits or block changed.';
 
 CREATE OR REPLACE FUNCTION public.note_everything()
  RETURNS trigger
@@ -2160,6 +2211,39 @@ comment on column audit_links.sequence is 'Position in the chain of the month, f
 comment on column audit_links.row_hash is 'SHA-256 of the event.';
 comment on column audit_links.hash is 'SHA-256 of month, sequence, the hash of the link before and row_hash.';
 
+create table blocks (
+  id uuid not null,
+  kind text not null,
+  network cidr,
+  user_id uuid,
+  key_id uuid,
+  source text not null,
+  reason text not null,
+  created_by uuid,
+  created_at timestamp with time zone default now() not null,
+  expires_at timestamp with time zone not null,
+  constraint blocks_pkey PRIMARY KEY (id),
+  constraint blocks__key_id UNIQUE (key_id, source),
+  constraint blocks__network UNIQUE (network, source),
+  constraint blocks__user_id UNIQUE (user_id, source),
+  constraint blocks_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
+  constraint blocks_key_id_fkey FOREIGN KEY (key_id) REFERENCES service_keys(id) ON DELETE CASCADE,
+  constraint blocks_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+  constraint blocks__kind CHECK ((kind = ANY (ARRAY['address'::text, 'network'::text, 'user'::text, 'key'::text]))),
+  constraint blocks__reason_length CHECK ((length(reason) <= 500)),
+  constraint blocks__source CHECK ((source = ANY (ARRAY['operator'::text, 'anomaly'::text]))),
+  constraint blocks__target CHECK (((num_nonnulls(network, user_id, key_id) = 1) AND ((kind = 'user'::text) = (user_id IS NOT NULL)) AND ((kind = 'key'::text) = (key_id IS NOT NULL))))
+);
+CREATE INDEX blocks__expires_at ON public.blocks USING btree (expires_at);
+CREATE TRIGGER applied_by_delete AFTER DELETE ON public.blocks REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION apply_blocks();
+CREATE TRIGGER applied_by_insert AFTER INSERT ON public.blocks REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION apply_blocks();
+CREATE TRIGGER applied_by_update_of_new AFTER UPDATE ON public.blocks REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION apply_blocks();
+CREATE TRIGGER applied_by_update_of_old AFTER UPDATE ON public.blocks REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION apply_blocks();
+comment on table blocks is 'What is blocked now. A row is deleted when the block is removed or has expired, and a block of an account with the account.';
+comment on column blocks.network is 'Of an address: itself, or the /64 network of an IPv6 address.';
+comment on column blocks.source is 'Who blocked it: an operator, or the detection of anomalies.';
+comment on column blocks.created_by is 'The operator; null for the detection of anomalies.';
+
 create table breaker_policies (
   dependency text not null,
   mode text not null,
@@ -2870,6 +2954,32 @@ comment on column refresh_tokens.rotated_at is 'When the token was exchanged for
 comment on column refresh_tokens.access_token_id is 'The jti of the access token that was issued with this token. Null for the first one of a session.';
 comment on column refresh_tokens.access_token_used_at is 'When that access token was first seen by an instance. Null: it was not used yet.';
 
+create table restrictions (
+  id uuid default '00000000-0000-0000-0000-000000000000'::uuid not null,
+  mode text default 'normal'::text not null,
+  reason text default ''::text not null,
+  set_by uuid,
+  set_at timestamp with time zone default now() not null,
+  expires_at timestamp with time zone,
+  networks jsonb default '[]'::jsonb not null,
+  constraint restrictions_pkey PRIMARY KEY (id),
+  constraint restrictions_set_by_fkey FOREIGN KEY (set_by) REFERENCES users(id),
+  constraint restrictions__mode CHECK ((mode = ANY (ARRAY['normal'::text, 'no-register'::text, 'read-only'::text, 'lockdown'::text]))),
+  constraint restrictions__normal_stays CHECK (((mode <> 'normal'::text) OR (expires_at IS NULL))),
+  constraint restrictions__only_row CHECK ((id = '00000000-0000-0000-0000-000000000000'::uuid)),
+  constraint restrictions__reason_length CHECK ((length(reason) <= 500))
+);
+CREATE TRIGGER mode_touched_by_delete AFTER DELETE ON public.restrictions REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('mode');
+CREATE TRIGGER networks_touched_by_delete AFTER DELETE ON public.restrictions REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION note_removed('blocked_networks');
+CREATE TRIGGER touched_by_insert AFTER INSERT ON public.restrictions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_restrictions();
+CREATE TRIGGER touched_by_truncate AFTER TRUNCATE ON public.restrictions FOR EACH STATEMENT EXECUTE FUNCTION note_everything();
+CREATE TRIGGER touched_by_update AFTER UPDATE ON public.restrictions REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_restrictions();
+comment on table restrictions is 'One row: what restricts the whole service. Without it every instance is locked down.';
+comment on column restrictions.mode is 'In force on every instance. The instances read it as a fact, which triggers invalidate.';
+comment on column restrictions.set_by is 'The operator; null where the mode expired or was lifted from the command line.';
+comment on column restrictions.expires_at is 'From then on an instance sets the mode back to normal.';
+comment on column restrictions.networks is 'The blocked networks, in CIDR notation. Kept by a trigger of blocks.';
+
 create table schema_functions (
   name text not null,
   checksum text not null,
@@ -2899,6 +3009,7 @@ create table service_keys (
   revoked_at timestamp with time zone,
   limit_per_second integer,
   allowed_networks text[],
+  blocked boolean default false not null,
   constraint service_keys_pkey PRIMARY KEY (id),
   constraint service_keys_created_by_fkey FOREIGN KEY (created_by) REFERENCES users(id),
   constraint service_keys__allowed_networks CHECK (((cardinality(allowed_networks) >= 1) AND (cardinality(allowed_networks) <= 32))),
@@ -2914,6 +3025,7 @@ comment on table service_keys is 'API keys of services.';
 comment on column service_keys.secret_hash is 'SHA-256 of the 32 random bytes in the key. The bytes themselves are not stored.';
 comment on column service_keys.limit_per_second is 'Requests per second with this key; null: no limit.';
 comment on column service_keys.allowed_networks is 'Addresses and ranges from which the key may be used, in CIDR notation. Null: from any.';
+comment on column service_keys.blocked is 'Whether there is a block of the key. Kept by a trigger of blocks.';
 
 create table sessions (
   id uuid not null,
@@ -3129,6 +3241,7 @@ create table users (
   limits jsonb,
   email_verified_at timestamp with time zone,
   second_factor boolean default false not null,
+  blocked boolean default false not null,
   constraint users_pkey PRIMARY KEY (id),
   constraint users__email UNIQUE (email),
   constraint users__deleted_keeps_nothing CHECK ((((status = 'deleted'::text) = (email IS NULL)) AND ((status <> 'deleted'::text) OR (password_hash IS NULL)))),
@@ -3157,6 +3270,7 @@ comment on column users.role is 'admin: an operator of the platform. It gives no
 comment on column users.limits is 'Budgets per minute and quotas of this account by name, as in src/limits/policy.ts; null: those of its plan.';
 comment on column users.email_verified_at is 'When the e-mail address was verified. Null: it is not.';
 comment on column users.second_factor is 'Whether the account has a confirmed authenticator app or a passkey. Triggers keep it.';
+comment on column users.blocked is 'Whether there is a block of the account. Kept by a trigger of blocks.';
 
 create table view_refreshes (
   view text not null,

@@ -5,6 +5,7 @@ import { accessRoutes } from './access/routes.ts'
 import { auditRoutes } from './audit/routes.ts'
 import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
+import { restrictionRoutes } from './emergency/routes.ts'
 import { Fault } from './fault.ts'
 import { featureFlagRoutes } from './flags/features/routes.ts'
 import { tierFlagRoutes } from './flags/tiers/routes.ts'
@@ -75,7 +76,7 @@ type Parts = {
 
 /** What every request passes, by Elysia's pipeline or by the front door. */
 const createSteps = ({ services, responder, addresses, allowedMethods, loggablePath }: Parts): Steps => {
-  const { config, clock, log, lifecycle, staleReads, limits, signals } = services
+  const { config, clock, log, lifecycle, staleReads, limits, signals, barrier } = services
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({
     clock,
@@ -130,6 +131,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         throw new Fault('server.stopping')
       }
       refuseAmbiguousLength(context)
+      barrier.refuseEarly(request)
     },
 
     answer: (response, { request, context, set }) => {
@@ -198,7 +200,7 @@ export const frontDoorRoutes = [
  * the request id and the deadline and refuses requests without a valid Host or with two lengths; then the features.
  */
 export const createApp = (services: Services, peerOf: (request: Request) => string) => {
-  const { config, log, limits } = services
+  const { config, log, limits, barrier } = services
   const responder = createResponder(config.corsOrigins)
   const addresses = createClientAddresses({ trustedProxies: config.trustedProxies, peerOf, log })
   const anonymous = createAnonymousCount({
@@ -238,6 +240,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       incoming.context = begin(request)
       steps.admit(request, incoming.context)
       const isOptions = request.method === 'OPTIONS'
+      barrier.refuse(request)
       if (!isOptions) anonymous.refuse(request, incoming.context)
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })
@@ -263,6 +266,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(featureFlagRoutes({ ...services, addressOf: addresses.of }))
     .use(incidentRoutes({ ...services, addressOf: addresses.of }))
     .use(auditRoutes({ ...services, responder }))
+    .use(restrictionRoutes({ ...services, addressOf: addresses.of }))
     .use(monitoringRoutes(services))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))
@@ -276,7 +280,8 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   // Compiles every schema now, so that an invalid one fails the start and not the first request.
   app.compile()
   anonymous.readRoutes(app.routes)
-  const general = anonymous.countBefore(app.fetch)
+  barrier.readRoutes(app.routes, addresses)
+  const general = barrier.admitBefore(anonymous.countBefore(app.fetch))
   const direct = directRoutes(app.routes, frontDoorRoutes)
   return Object.assign(app, { serve: createFrontDoor({ routes: direct, steps, general }) })
 }

@@ -80,6 +80,22 @@ export const catalogue = {
     message: 'The server has more work than it can do in time, and has not begun with this request; try again',
     retryAfterS: 1,
   },
+  'mode.no_register': {
+    status: 503,
+    message: 'New accounts cannot be registered for the time being; try again later',
+    retryAfterS: 60,
+  },
+  'mode.read_only': {
+    status: 503,
+    message:
+      'The service is read-only for the time being, and takes only changes that take access away; try again later',
+    retryAfterS: 60,
+  },
+  'mode.lockdown': {
+    status: 503,
+    message: 'The service is locked down for the time being, and open to its operators alone; try again later',
+    retryAfterS: 60,
+  },
   'database.unavailable': { status: 503, message: 'The database cannot be reached; try again', retryAfterS: 1 },
   'breaker.cannot_be_held_open': {
     status: 409,
@@ -301,6 +317,10 @@ export const catalogue = {
 
   // What a caller may do
   'access.denied': { status: 403, message: 'You can read this resource, but you may not do this to it' },
+  'access.blocked': {
+    status: 403,
+    message: 'Requests from this address, account or service key are blocked for the time being',
+  },
   'access.services_only': { status: 403, message: 'This route requires a service key' },
   'access.people_only': {
     status: 403,
@@ -440,6 +460,18 @@ export const catalogue = {
     status: 409,
     message: 'There are already {limit} feature flags, the most that are possible; remove one first',
     extensions: { limit: 'Most feature flags that there may be' },
+  },
+
+  // Restrictions that operators set
+  'block.not_found': { status: 404, message: 'The block does not exist, or has ended' },
+  'block.exists': { status: 409, message: 'This is blocked already; remove that block first to change it' },
+  'block.own_address': { status: 409, message: 'The block would hold the address that you call from' },
+  'block.own_account': { status: 409, message: 'Operators cannot block their own account' },
+  'block.too_many': {
+    status: 409,
+    message:
+      'There are already {limit} blocked addresses and networks; remove some, or block a network that holds several',
+    extensions: { limit: 'Most addresses and networks that can be blocked at once' },
   },
 
   // Webhooks

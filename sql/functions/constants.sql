@@ -43,6 +43,12 @@ create or replace function service_key_lock_seed() returns bigint
 comment on function service_key_lock_seed() is
   'Hash seed of the advisory locks under which a service key is revoked. The writes of services that act with it hold them shared.';
 
+create or replace function mode_lock_key() returns bigint
+  language sql immutable parallel safe
+  return 7301950230;
+comment on function mode_lock_key() is
+  'Key of the advisory lock under which the mode changes. Registrations hold it shared.';
+
 create or replace function lowest_id() returns uuid
   language sql immutable parallel safe
   return '00000000-0000-0000-0000-000000000000'::uuid;

@@ -14,16 +14,16 @@
 
 create or replace function lock_signed_in(person uuid, session uuid) returns boolean language plpgsql set search_path from current as $$
 begin
-  perform from users where id = person and status = 'active' for share;
+  perform from users where id = person and status = 'active' and not blocked for share;
   if not found then return false; end if;
   perform from sessions where id = session and user_id = person and ended_at is null for share;
   if found then return true; end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
-  perform from service_keys where id = session and revoked_at is null;
+  perform from service_keys where id = session and revoked_at is null and not blocked;
   return found;
 end $$;
 comment on function lock_signed_in(uuid, uuid) is
-  'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended.';
+  'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked.';
 
 create or replace function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[])
   returns boolean language plpgsql set search_path from current as $$

@@ -1,19 +1,19 @@
 -- The triggers that record invalidation keys, one for each table that a cached fact is read from. They run once for each
 -- statement, lock nothing, and read only the rows that the statement changed.
 --
--- An insert records no key, except for grants and flags: no cache knows the id of a new row. An update records a key only
+-- An insert records no key, except for grants, flags and restrictions: no cache knows the id of a new row. An update records a key only
 -- if a column that the fact contains has changed. The joins are full joins, so an update of the id invalidates both ids.
 
 create or replace function note_changed_users() returns trigger language plpgsql set search_path from current as $$
 begin
   perform note_touched((
     select string_agg(concat('account:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.status, a.role, a.plan, a.limits)
-           is distinct from (b.status, b.role, b.plan, b.limits)));
+     where (a.status, a.role, a.plan, a.limits, a.blocked)
+           is distinct from (b.status, b.role, b.plan, b.limits, b.blocked)));
   return null;
 end $$;
 comment on function note_changed_users() is
-  'Records account:<id> for each account whose status, role, plan or limits changed.';
+  'Records account:<id> for each account whose status, role, plan, limits or block changed.';
 
 create or replace function note_changed_profiles() returns trigger language plpgsql set search_path from current as $$
 begin
@@ -90,13 +90,13 @@ create or replace function note_changed_service_keys() returns trigger language 
 begin
   perform note_touched((
     select string_agg(concat('service_key:', id, e'\n'), '') from before b full join after a using (id)
-     where (a.secret_hash, a.scopes, a.revoked_at is null, a.expires_at, a.limit_per_second, a.allowed_networks)
+     where (a.secret_hash, a.scopes, a.revoked_at is null, a.blocked, a.expires_at, a.limit_per_second, a.allowed_networks)
            is distinct from
-           (b.secret_hash, b.scopes, b.revoked_at is null, b.expires_at, b.limit_per_second, b.allowed_networks)));
+           (b.secret_hash, b.scopes, b.revoked_at is null, b.blocked, b.expires_at, b.limit_per_second, b.allowed_networks)));
   return null;
 end $$;
 comment on function note_changed_service_keys() is
-  'Records service_key:<id> for each key whose secret, scopes, revocation, expiry, limit or networks changed.';
+  'Records service_key:<id> for each key whose secret, scopes, revocation, block, expiry, limit or networks changed.';
 
 create or replace function note_changed_flags() returns trigger language plpgsql set search_path from current as $$
 begin

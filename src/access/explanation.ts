@@ -2,10 +2,19 @@ import { withJsonText } from '../http/json-text.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { GatheredFacts } from './cache/gather.ts'
 import type { Tier } from './cache/tiered-loader.ts'
-import { type Decision, decide, decisionOf, type Layer, layers, staleReads } from './policy/decide.ts'
+import {
+  type Decision,
+  decide,
+  decisionOf,
+  type Layer,
+  layers,
+  layersOfCircumstances,
+  staleReads,
+} from './policy/decide.ts'
 import { noResource } from './policy/facts/resource-walk.ts'
+import { type Circumstances, type Finding, noCircumstances } from './policy/findings.ts'
 import type { Action } from './policy/matrix.ts'
-import type { Facts, Finding } from './policy/rules.ts'
+import type { Facts } from './policy/rules.ts'
 
 export type TracedLayer = {
   readonly layer: number
@@ -21,46 +30,55 @@ export type TracedLayer = {
 
 export type Explanation = Decision & { readonly layers: TracedLayer[] }
 
-/** The layer that checks the account of the user. */
-const accountLayer = 4
 /** The layer that stands for loading the facts. */
 const factsLayer = 7
 
 const notVisible = decisionOf(false, 'resource.not_visible')
 
-/** Only denials have such a reason: an active account is no reason to allow. */
-const isAboutAccount = ({ reason }: Decision): boolean => reason.startsWith('account.')
+const resourceIndependent: ReadonlySet<string> = new Set(['account', 'anomaly', 'context', 'emergency'])
+
+/** Whether the same denial answers about any resource, for the account or a circumstance. None of them is a reason to allow. */
+const isResourceIndependent = ({ reason }: Decision): boolean =>
+  resourceIndependent.has(reason.slice(0, reason.indexOf('.')))
 
 /**
  * The decision as a client may see it. Where the user may not read the resource, a denial is the one for a resource that
- * does not exist. A denial for the state of the user's account stays: it does not depend on the resource.
+ * does not exist. A denial for the state of the user's account or for a circumstance stays: it does not depend on the resource.
  */
-export const redactDecision = (facts: Facts, action: Action, decision = decide(facts, action)): Decision => {
-  if (decision.allowed || isAboutAccount(decision)) return decision
-  return action !== 'read' && decide(facts, 'read').allowed ? decision : notVisible
+export const redactDecision = (
+  facts: Facts,
+  action: Action,
+  circumstances: Circumstances = noCircumstances,
+  decision = decide(facts, action, circumstances),
+): Decision => {
+  if (decision.allowed || isResourceIndependent(decision)) return decision
+  return action !== 'read' && decide(facts, 'read', circumstances).allowed ? decision : notVisible
 }
 
 /** Marks a decision on stale facts, so that a service that reads only the body sees it. */
 export const markDegraded = <D extends Decision>(decision: D, { stale }: Pick<GatheredFacts, 'stale'>): D =>
   stale ? { ...decision, degraded: staleReads } : decision
 
-/** The finding of each layer, but for that of the account, about a resource that does not exist. */
+/** What each layer finds about a resource that does not exist, without those whose findings do not depend on the resource. */
 const notVisibleFindings = new Map(
   layers
-    .filter(({ layer }) => layer !== accountLayer)
-    .map(({ layer, evaluate }) => [layer, evaluate({ userId: '', account: undefined, ...noResource }, 'read')]),
+    .filter(({ layer }) => !layersOfCircumstances.includes(layer))
+    .map(({ layer, evaluate }) => [
+      layer,
+      evaluate({ userId: '', account: undefined, ...noResource }, 'read', noCircumstances),
+    ]),
 )
 
 /**
  * The explanation that the user it is about may see. A service needs no redaction, because it may ask about any user.
  *
- * Guarantee: where the user may not read the resource, or has no active account, the explanation equals that of a resource
- * that does not exist: each layer has the same finding, and none has tier, age or time, because a fact that another
- * user's requests put into a cache would reveal that the resource exists. Not covered: the response time, which shows
- * whether the facts were in memory; those of unknown ids are cached there too.
+ * Guarantee: where the user may not read the resource, has no active account or is denied by a circumstance, the explanation
+ * equals that of a resource that does not exist: each layer has the same finding, and none has tier, age or time, because a fact
+ * that another user's requests put into a cache would reveal that the resource exists. Not covered: the response time, which
+ * shows whether the facts were in memory; those of unknown ids are cached there too.
  */
 export const redactExplanation = (explanation: Explanation): Explanation =>
-  explanation.reason !== notVisible.reason && !isAboutAccount(explanation)
+  explanation.reason !== notVisible.reason && !isResourceIndependent(explanation)
     ? explanation
     : {
         ...explanation,
@@ -98,14 +116,17 @@ const makeSurroundings = (findings: readonly Finding[], nanoseconds: number): Su
   return { before, after, beforeText: jsonOfEach(before), loadingText, afterText: jsonOfEach(after) }
 }
 
-/** Findings are few constants, so that those of all layers fit into one number. */
+/** The findings of a layer are few constants, so that those of all layers fit into one number. */
 const maxFindings = 32
-const findingNumbers = new Map<Finding, number>()
-const numberOf = (finding: Finding): number => {
-  const known = findingNumbers.get(finding)
+const findingNumbers = layers.map(() => new Map<Finding, number>())
+/** The number of a finding among those of its layer, from `maxFindings` on where there are more. */
+const numberOf = (finding: Finding, at: number): number => {
+  const numbers = findingNumbers[at] as Map<Finding, number>
+  const known = numbers.get(finding)
   if (known !== undefined) return known
-  findingNumbers.set(finding, findingNumbers.size)
-  return findingNumbers.size - 1
+  if (numbers.size === maxFindings) return maxFindings
+  numbers.set(finding, numbers.size)
+  return numbers.size - 1
 }
 
 /** By the findings, then by the time. Decisions have few of both, and making the JSON of ten layers costs more than to decide. */
@@ -117,11 +138,16 @@ let made = 0
 
 const surroundingsOf = (findings: readonly Finding[], nanoseconds: number): Surroundings => {
   let name = 0
-  for (let at = 0; at < findings.length; at += 1) name = name * maxFindings + numberOf(findings[at] as Finding)
-  const known = madeBefore.get(name)?.[nanoseconds]
+  let isNumbered = true
+  for (let at = 0; at < findings.length; at += 1) {
+    const number = numberOf(findings[at] as Finding, at)
+    if (number === maxFindings) isNumbered = false
+    name = name * maxFindings + number
+  }
+  const known = isNumbered ? madeBefore.get(name)?.[nanoseconds] : undefined
   if (known !== undefined) return known
   const surroundings = makeSurroundings(findings, nanoseconds)
-  if (nanoseconds >= maxNanoseconds || findingNumbers.size > maxFindings) return surroundings
+  if (nanoseconds >= maxNanoseconds || !isNumbered) return surroundings
   if (made === maxMade) {
     madeBefore.clear()
     made = 0
@@ -170,13 +196,12 @@ const toNanoseconds = (ms: number): number => Math.round(ms * 1_000_000)
  */
 export const explainDecision = (
   clock: Pick<Clock, 'monotonic'>,
-  facts: Facts,
-  action: Action,
+  { facts, action, circumstances }: { facts: Facts; action: Action; circumstances: Circumstances },
   { tier, ageMs, startedMs }: FactsSource,
 ): Explanation => {
   findings.length = 0
   const loadedMs = clock.monotonic()
-  const decision = redactDecision(facts, action, decide(facts, action, addFinding))
+  const decision = redactDecision(facts, action, circumstances, decide(facts, action, circumstances, addFinding))
   const share = toNanoseconds((clock.monotonic() - loadedMs) / (layers.length - 1))
   const { before, after, beforeText, loadingText, afterText } = surroundingsOf(findings, share)
   const { layer, name } = layers[factsPlace] as Layer

@@ -4,9 +4,11 @@ import type { Deadline } from '../kit/deadline.ts'
 import type { FactCache } from './cache/fact-cache.ts'
 import type { PrincipalFacts } from './cache/gather.ts'
 import { decide } from './policy/decide.ts'
-import { principalQueries, resourceQuery } from './policy/facts/queries.ts'
+import { principalQueries, resourceQuery, restrictionQueries } from './policy/facts/queries.ts'
 import type { ResourceFacts } from './policy/facts/resource-walk.ts'
 import type { Action, ResourceRef } from './policy/matrix.ts'
+import { circumstancesIn } from './policy/modes.ts'
+import { modeIn, type OwnMode, ownNormalMode } from './policy/restrictions.ts'
 import type { Claims } from './principal.ts'
 
 /** The permission that a streamed response needs for as long as it lasts: user, session, expiry of the token, action, resource. */
@@ -16,12 +18,15 @@ export type StreamPermission = Claims & {
   readonly ref: ResourceRef
 }
 
-export const isSignedIn = ({ userId }: Claims, { session, account }: PrincipalFacts, nowMs: number): boolean =>
-  session !== undefined &&
-  !session.ended &&
-  session.expiresAtMs > nowMs &&
-  session.userId === userId &&
-  account?.status === 'active'
+/** Whether the session of the claims goes on, whatever may be with the account. */
+export const isLive = ({ userId }: Claims, session: PrincipalFacts['session'], nowMs: number): boolean =>
+  session !== undefined && !session.ended && session.expiresAtMs > nowMs && session.userId === userId
+
+export const isSignedIn = (
+  claims: Claims,
+  { session, account }: Pick<PrincipalFacts, 'session' | 'account'>,
+  nowMs: number,
+): boolean => account?.status === 'active' && isLive(claims, session, nowMs)
 
 /**
  * Re-checks the permissions of streamed responses, which outlive the decision they were started with.
@@ -44,15 +49,18 @@ export type PermissionRecheck = {
 export const createPermissionRecheck = ({
   facts,
   clock,
+  ownMode = ownNormalMode,
 }: {
   facts: Pick<FactCache, 'peekPrincipal' | 'peekResource' | 'gather'>
   clock: Clock
+  ownMode?: OwnMode
 }): PermissionRecheck => {
   const isAllowed = (permission: StreamPermission, principal: PrincipalFacts, resource: ResourceFacts): boolean => {
     const nowMs = clock.now()
     if (permission.expiresAtMs <= nowMs || !isSignedIn(permission, principal, nowMs)) return false
     const { userId, action } = permission
-    return decide({ userId, account: principal.account, ...resource }, action).allowed
+    const circumstances = circumstancesIn(modeIn(principal.mode, ownMode))
+    return decide({ userId, account: principal.account, ...resource }, action, circumstances).allowed
   }
   return {
     peek: (permission) => {
@@ -62,10 +70,11 @@ export const createPermissionRecheck = ({
       return principal && resource && isAllowed(permission, principal, resource)
     },
     gather: async (permissions, deadline) => {
-      const queries = permissions.flatMap(({ sessionId, userId, ref }) => [
+      const ofEach = permissions.flatMap(({ sessionId, userId, ref }) => [
         ...principalQueries(sessionId, userId),
         resourceQuery(ref, userId),
       ])
+      const queries = [...restrictionQueries, ...ofEach]
       const gathered = await facts.gather(queries, deadline)
       if (gathered.stale) throw new Fault('database.unavailable')
       return permissions.map((permission) => {

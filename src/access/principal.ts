@@ -1,6 +1,8 @@
 import type { Plan } from '../limits/plans.ts'
 import type { AccountLimits } from '../limits/policy.ts'
 import type { SessionOrigin } from './policy/facts/session.ts'
+import type { Circumstances } from './policy/findings.ts'
+import type { Restrictions } from './policy/restrictions.ts'
 
 /** A person with an active session and account, or for whom a service acts. */
 export type Caller = {
@@ -19,10 +21,19 @@ export type Caller = {
   readonly stale?: boolean
   /** The service that acts for this person. */
   readonly service?: Service
+  /** As they were together with session and account; undefined where nothing is restricted. */
+  readonly restrictions?: Restrictions | undefined
+  /** What was found out about the request, for its decisions. */
+  readonly circumstances?: Circumstances | undefined
 }
 
 /** A service that authenticated with its own key. */
-export type Service = { readonly keyId: string; readonly limitPerSecond: number | null }
+export type Service = {
+  readonly keyId: string
+  readonly limitPerSecond: number | null
+  /** As they were together with the key; undefined where nothing is restricted. */
+  readonly restrictions?: Restrictions | undefined
+}
 
 /** Either kind of authenticated client: a person may ask about its own access, a service about that of any user. */
 export type Principal =

@@ -76,7 +76,8 @@ export const createServiceChecks = ({
   const isAllowedFrom = createNetworkCheck()
   return {
     /**
-     * The service of a key: 401 where the key is not valid, 403 where it may not be used from the address or lacks the scope.
+     * The service of a key: 401 where the key is not valid, 403 where it is blocked, may not be used from the
+     * address or lacks the scope.
      * `scope` undefined: no scope is needed. Who does not know the secret learns no reason.
      */
     requireService: (
@@ -88,6 +89,7 @@ export const createServiceChecks = ({
       const { id } = key
       // `live`: not revoked.
       if (fact?.live !== true || !hasRightSecret(key, fact)) throw new Fault('identity.not_signed_in')
+      if (fact.blocked) throw new Fault('access.blocked', { detail: { keyId: id } })
       if (fact.expiresAtMs !== null && fact.expiresAtMs <= clock.now())
         throw new Fault('service_key.expired', { detail: { keyId: id } })
       if (fact.allowedNetworks !== null) {
@@ -112,7 +114,8 @@ export const createServiceChecks = ({
         throw new Fault('service_key.user_not_active', { detail: { keyId: service.keyId, userId } })
       const { role, plan, limits } = account
       const authenticatedAtMs = Number.NEGATIVE_INFINITY
-      return { userId, sessionId: service.keyId, role, plan, limits, authenticatedAtMs, service }
+      const { restrictions } = service
+      return { userId, sessionId: service.keyId, role, plan, limits, authenticatedAtMs, service, restrictions }
     },
   }
 }

@@ -12,6 +12,7 @@ import { createFactCache } from './cache/fact-cache.ts'
 import { createFactStore } from './cache/fact-store.ts'
 import { loadFromStore } from './cache/tiered-loader.ts'
 import type { Action, ResourceRef } from './policy/matrix.ts'
+import { type OwnMode, ownNormalMode } from './policy/restrictions.ts'
 import type { Caller } from './principal.ts'
 
 type LockedAccess = Access & {
@@ -46,7 +47,12 @@ export const requireSignedInForShare = async (tx: TransactionSql, caller: Caller
 }
 
 export const createTransactionalAccess =
-  (clock: Clock, flags: { readonly l3: boolean }, decisionAudit: DecisionAudit): TransactionalAccess =>
+  (
+    clock: Clock,
+    flags: { readonly l3: boolean },
+    decisionAudit: DecisionAudit,
+    ownMode: OwnMode = ownNormalMode,
+  ): TransactionalAccess =>
   (tx) => {
     // Nothing is cached: a fact read before the lock may be stale after it.
     const facts = createFactCache({
@@ -56,7 +62,7 @@ export const createTransactionalAccess =
       lease: { untilMs: Number.NEGATIVE_INFINITY },
       flags: { l1: false },
     })
-    const access = createAccess({ clock, facts, decisionCounters: createDecisionCounters(), decisionAudit })
+    const access = createAccess({ clock, facts, decisionCounters: createDecisionCounters(), decisionAudit, ownMode })
     const lock = async (caller: Caller, subjects: DecisionSubjects): Promise<void> => {
       if (!(await lockForDecision(tx, caller, subjects))) throw new Fault('identity.not_signed_in')
     }

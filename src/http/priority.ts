@@ -6,6 +6,7 @@ const revocations = [
   /^PATCH \/api\/v1\/(?:projects|generations|users)\/:id$/,
   /^PATCH \/api\/v1\/(?:projects\/:id\/teams|teams\/:id\/members)\/:id$/,
   /^POST \/api\/v1\/auth\/(?:logout|logout-all|password)$/,
+  /^POST \/api\/v1\/security\/blocks$/,
   /^POST \/api\/v1\/(?:teams\/:id\/leave|teams\/:id\/transfer|projects\/:id\/transfer)$/,
   /^POST \/api\/v1\/security\/feature-flags\/[^/]+\/restore$/,
 ]

@@ -1,4 +1,4 @@
-import type { Finding } from '../access/policy/rules.ts'
+import type { CircumstanceFinding } from '../access/policy/findings.ts'
 import { Fault } from '../fault.ts'
 import type { Deadline } from '../kit/deadline.ts'
 
@@ -48,7 +48,7 @@ export type RequestContext = {
   /** The address of the client of a request. */
   readonly addressOf: (request: Request) => string
   /** What the layer of the security context found, once the caller is known. */
-  contextFinding?: Finding | undefined
+  contextFinding?: CircumstanceFinding | undefined
   /** Set when the request was counted on a budget. */
   rateLimit?: RateLimitFields | undefined
   /** What limits count the client of a request as; undefined: it is not limited by address. */
@@ -62,6 +62,8 @@ export type RequestContext = {
   place?: RequestPlace | undefined
   /** The question, or questions, of a request for decisions. */
   asked?: Asked | readonly Asked[] | undefined
+  /** The mode of the service lets this request only take access away, not give any. */
+  onlyNarrowing?: boolean
   /** Units of it that the request was counted with by its body. */
   paidUnits?: number | undefined
 }

@@ -122,6 +122,7 @@ export const createAccounts = ({
         context.deadline,
         async (tx) => {
           // The constraint covers the canonical spelling only.
+          await store.requireRegistrations(tx)
           if (spellings.length > 1) await store.requireFree(tx, spellings)
           const user = await store.insertUser(tx, { id: newId(), email, displayName, passwordHash })
           const [opened] = await allInOrder([

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { Fault } from '../fault.ts'
 import { allInOrder } from '../kit/async.ts'
 import { encodeBase64url } from '../kit/base64url.ts'
 import type { Clock } from '../kit/clock.ts'
@@ -78,9 +79,11 @@ export const createSessionOpening = ({
     device: Device,
     deviceToken: Uint8Array = deviceTokens.issue(hashOf(user.email ?? '')),
   ): Promise<Opened> => {
+    if (user.blocked) throw new Fault('access.blocked')
     const { nowMs, now, session, refreshToken } = newSession(user, device)
     const { id } = session
     await allInOrder([
+      () => store.requireSessions(tx, user.role),
       () => store.insertSession(tx, session, sha256(refreshToken)),
       () =>
         devices.rememberDevice(tx, {

@@ -107,6 +107,9 @@ export const createSessions = (dependencies: SessionDependencies) => {
     }
     const user = await store.findUser(context.deadline, session.user_id, tx)
     if (user?.status !== 'active') return { decision: 'ended' } as const
+    // Rolled back: the same token refreshes the session once the block or the lockdown has ended.
+    if (user.blocked) throw new Fault('access.blocked')
+    await store.requireSessions(tx, user.role)
     // Refused before anything changes: the token stays good where the session is at home.
     const { user_id: userId, id: sessionId } = session
     screening.require({ userId, sessionId, origin: toSessionOrigin(session) }, device, context)

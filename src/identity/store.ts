@@ -1,5 +1,6 @@
 import type { JWK } from 'jose'
 import type { AccountFact } from '../access/policy/facts/account.ts'
+import type { accountStatuses } from '../access/policy/matrix.ts'
 import { Fault } from '../fault.ts'
 import { allInOrder } from '../kit/async.ts'
 import { highestId } from '../kit/cursor.ts'
@@ -9,9 +10,13 @@ import { onViolation, type Queryable, type Sql, type TransactionSql } from '../p
 import type { OpenedFrom } from '../security-context/client-contexts.ts'
 import { accountLockStore } from './account-lock-store.ts'
 import { refreshTokenStore, type SessionRow, sessionColumns } from './refresh-token-store.ts'
+import { restrictionStore } from './restriction-store.ts'
 import { sessionQuotaStore } from './session-quota-store.ts'
 
-export type UserRow = AccountFact & {
+export type UserRow = Omit<AccountFact, 'status'> & {
+  status: (typeof accountStatuses)[number]
+  /** There is a block of the account, which is active otherwise. */
+  blocked: boolean
   id: string
   email: string | null
   display_name: string
@@ -55,7 +60,7 @@ export type SigningKeyRow = {
 }
 
 export const userColumns = (sql: Queryable) => sql`
-  id, email, display_name, password_hash, status, role, plan, limits, created_at, updated_at, email_verified_at,
+  id, email, display_name, password_hash, status, blocked, role, plan, limits, created_at, updated_at, email_verified_at,
   second_factor`
 const keyColumns = (sql: Queryable) => sql`
   kid, public_jwk, sealed_private_key, activates_at, retires_at, expires_at`
@@ -78,6 +83,7 @@ export const createIdentityStore = (sql: Sql) => ({
   ...accountLockStore,
   ...refreshTokenStore,
   ...sessionQuotaStore,
+  ...restrictionStore,
 
   /**
    * The account of an address. Of two accounts that were registered under different spellings of one address, the one whose

@@ -1,5 +1,5 @@
 import type { SessionOrigin } from '../access/policy/facts/session.ts'
-import type { Finding } from '../access/policy/rules.ts'
+import type { CircumstanceFinding } from '../access/policy/findings.ts'
 import type { SecurityContextMode } from '../config.ts'
 import { Fault } from '../fault.ts'
 import type { RequestContext, RequestPlace } from '../http/request-context.ts'
@@ -19,7 +19,7 @@ export type SessionOf = {
 
 export type Assessment = {
   /** What layer 4 finds. */
-  readonly finding: Finding
+  readonly finding: CircumstanceFinding
   readonly signals: readonly Signal[]
   readonly score: number
   /** Whether the person has to authenticate again before anything is decided. */
@@ -49,12 +49,12 @@ const reportedScore = signalWeights.country_changed
 const reportEveryMs = 3_600_000
 const maxReported = 10_000
 
-const abstain = (reason: string): Finding => Object.freeze({ verdict: 'abstain', reason })
-const off: Finding = Object.freeze({ verdict: 'skipped', reason: 'context.off' })
+const abstain = (reason: string): CircumstanceFinding => Object.freeze({ verdict: 'abstain', reason })
+const off: CircumstanceFinding = Object.freeze({ verdict: 'skipped', reason: 'context.off' })
 const notCompared = abstain('context.not_known')
 const unchanged = abstain('context.unchanged')
 const changed = Object.fromEntries(signals.map((signal) => [signal, abstain(`context.${signal}`)])) as Readonly<
-  Record<Signal, Finding>
+  Record<Signal, CircumstanceFinding>
 >
 
 /** Without a session of a person there is nothing to compare. */
@@ -190,7 +190,7 @@ export const createScreening = ({
      * The finding about a request of a person. Throws `session.reauthentication_required` where it is refused, unless the route
      * is a way out.
      */
-    screen: (session: SessionOf, context: ScreenedRequest, isWayOut: boolean): Finding => {
+    screen: (session: SessionOf, context: ScreenedRequest, isWayOut: boolean): CircumstanceFinding => {
       if (mode === 'off') return off
       const { origin } = session
       if (origin === undefined) return notCompared

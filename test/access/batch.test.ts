@@ -10,6 +10,7 @@ import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { idOf } from './random.ts'
+import { unrestricted } from './restrictions.ts'
 
 const ada = idOf('user', 1)
 const bob = idOf('user', 2)
@@ -58,6 +59,7 @@ beforeEach(() => {
   world = new Map<FactKey, Fact[FactKind]>([
     [factKey('account', bob), { status: 'active', role: 'user', plan: 'free', limits: null }],
     [factKey('grants', bob), { granted: {} }],
+    ...unrestricted,
     [factKey('project', lab.id), project('public')],
     [factKey('project', den.id), project('private')],
   ])

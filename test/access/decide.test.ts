@@ -3,6 +3,7 @@ import { decide, layers } from '../../src/access/policy/decide.ts'
 import type { AccountFact } from '../../src/access/policy/facts/account.ts'
 import type { GenerationFact } from '../../src/access/policy/facts/generation.ts'
 import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
+import { finding, noCircumstances } from '../../src/access/policy/findings.ts'
 import {
   type Action,
   accessLevels,
@@ -13,6 +14,7 @@ import {
   teamRoles,
   visibilities,
 } from '../../src/access/policy/matrix.ts'
+import { circumstancesIn, modes } from '../../src/access/policy/modes.ts'
 import type { Facts } from '../../src/access/policy/rules.ts'
 import { matrix } from './matrix.ts'
 import { idOf } from './random.ts'
@@ -167,7 +169,7 @@ describe('the pipeline', () => {
 
   const trace = (asked: Facts, action: Action) => {
     const lines: Line[] = []
-    const decision = decide(asked, action, ({ layer, name }, { verdict, reason }) =>
+    const decision = decide(asked, action, noCircumstances, ({ layer, name }, { verdict, reason }) =>
       lines.push([layer, name, verdict, reason]),
     )
     return { decision, lines }
@@ -183,9 +185,9 @@ describe('the pipeline', () => {
   test('has the ten layers in the order of evaluation, and a trace of all ten after a deny too', () => {
     const { decision, lines } = trace(suspended, 'read')
     expect(lines).toEqual([
-      [10, 'rate_and_anomaly', 'skipped', 'layer.not_built'],
+      [10, 'rate_and_anomaly', 'abstain', 'anomaly.none'],
       [4, 'security_context', 'deny', 'account.suspended'],
-      [9, 'emergency', 'skipped', 'layer.not_built'],
+      [9, 'emergency', 'abstain', 'emergency.normal'],
       [7, 'performance', 'abstain', 'facts.at_hand'],
       [1, 'direct_ownership', 'allow', 'ownership.project_owner'],
       [2, 'team_access', 'abstain', 'team.none'],
@@ -208,6 +210,33 @@ describe('the pipeline', () => {
     })
     expect(decide(twice, 'read').reason).toBe('account.suspended')
     expect(trace(twice, 'read').decision.reason).toBe('account.suspended')
+  })
+
+  test('gives the first deny of a circumstance as the reason, before the account and what the facts say', () => {
+    const mine = facts({ project: project(me) })
+    const anomaly = finding('deny', 'anomaly.blocked')
+    const context = finding('deny', 'context.travel_impossible')
+    const emergency = finding('deny', 'emergency.lockdown')
+    expect(decide(mine, 'read', { anomaly, context, emergency }).reason).toBe('anomaly.blocked')
+    expect(decide(mine, 'read', { context, emergency }).reason).toBe('context.travel_impossible')
+    expect(decide(mine, 'read', { emergency })).toEqual({ allowed: false, reason: 'emergency.lockdown' })
+    expect(decide(suspended, 'read', { context }).reason).toBe('account.suspended')
+  })
+
+  test('allows nothing more by a circumstance that abstains', () => {
+    const abstain = finding('abstain', 'context.same')
+    const every = { anomaly: abstain, context: abstain, emergency: abstain }
+    expect(decide(facts({ project: project(other) }), 'read', every).allowed).toBe(false)
+    expect(decide(facts({ project: project(me) }), 'read', every).allowed).toBe(true)
+    expect(decide(suspended, 'read', every).allowed).toBe(false)
+  })
+
+  test('in each mode denies in a lockdown alone', () => {
+    const mine = facts({ project: project(me) })
+    const allowed = modes.filter((mode) => decide(mine, 'write', circumstancesIn(mode)).allowed)
+    expect(allowed).toEqual(['normal', 'no-register', 'read-only'])
+    const context = finding('abstain', 'context.same')
+    expect(decide(mine, 'write', circumstancesIn('lockdown', { context })).reason).toBe('emergency.lockdown')
   })
 
   test('reports a finding from every layer', () => {

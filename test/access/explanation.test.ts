@@ -5,6 +5,7 @@ import { createFactCache } from '../../src/access/cache/fact-cache.ts'
 import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { redactExplanation } from '../../src/access/explanation.ts'
 import type { AccountFact } from '../../src/access/policy/facts/account.ts'
+import { restrictionsId } from '../../src/access/policy/facts/mode.ts'
 import { toFactKey } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import type { Action } from '../../src/access/policy/matrix.ts'
@@ -13,6 +14,7 @@ import { manualClock } from '../../src/kit/clock.ts'
 import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { idOf } from './random.ts'
+import { unrestricted } from './restrictions.ts'
 
 const subject = idOf('user', 1)
 const owner = idOf('user', 2)
@@ -34,6 +36,7 @@ const explainAll = async (
     [factKey('generation', generationId), { ownerId: owner, projectId, status: 'processing' }],
     [factKey('media', mediaId), { ownerId: owner, generationId, sha256: 'aa', contentType: 'image/webp' }],
     [factKey('media', unknownId), null],
+    ...unrestricted,
   ])
   const load: LoadFacts = async () => ({ facts: stored, tier: 'l3', redisAgesMs: new Map() })
   const access = createAccess({
@@ -135,6 +138,7 @@ test('an explanation tells the age of the oldest fact it used', async () => {
     [factKey('account', subject), { status: 'active', role: 'user', plan: 'free', limits: null }],
     [factKey('project', projectId), { ownerId: subject, visibility: 'private', allowDerivatives: true }],
     [factKey('grants', subject), { granted: {} }],
+    ...unrestricted,
   ])
   const load: LoadFacts = async (queries) => ({
     facts: new Map(queries.map((query) => [toFactKey(query), stored.get(toFactKey(query)) ?? null])),
@@ -160,7 +164,7 @@ test('an explanation tells the age of the oldest fact it used', async () => {
   facts.invalidate([factKey('project', projectId)])
   expect(await ageMs()).toBe(700)
   clock.advance(50)
-  facts.invalidate([factKey('account', subject)])
+  facts.invalidate([factKey('account', subject), factKey('mode', restrictionsId)])
   await ageMs()
   expect(await ageMs()).toBe(50)
 })

@@ -5,6 +5,7 @@ import { createDecisionCounters } from '../../src/access/cache/decision-counters
 import { createFactCache, type FactCache } from '../../src/access/cache/fact-cache.ts'
 import { withStaleReads } from '../../src/access/cache/stale-reads.ts'
 import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
+import { noBarrier } from '../../src/access/guard/barrier.ts'
 import { createGuard } from '../../src/access/guard/guard.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
 import { Fault } from '../../src/fault.ts'
@@ -17,6 +18,7 @@ import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createTtlMap } from '../../src/kit/ttl-map.ts'
 import { createFixedWatch } from './fixed-watch.ts'
 import { idOf } from './random.ts'
+import { unrestricted } from './restrictions.ts'
 
 const noSpending = {
   create: () => ({ readRoute: () => {}, person: () => {}, service: () => {}, acting: () => {}, items: () => {} }),
@@ -48,6 +50,7 @@ const stored = new Map<FactKey, Fact[FactKind]>([
   ],
   [factKey('project', projectId), { ownerId: userId, visibility: 'private', allowDerivatives: true }],
   [factKey('grants', userId), { granted: {} }],
+  ...unrestricted,
 ])
 
 const projectOf = () => ({ type: 'project', id: projectId }) as const
@@ -83,6 +86,7 @@ describe('a session whose facts are in memory', () => {
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,
+      barrier: noBarrier,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)
@@ -183,6 +187,7 @@ describe('a request with a body', () => {
       spending: noSpending,
       cookies: { accessTokenOf: () => undefined },
       tickets: noTickets,
+      barrier: noBarrier,
       claimsOf: () => ({ userId, sessionId, expiresAtMs: Number.POSITIVE_INFINITY }),
     })
     const deadline = createDeadlines(clock)(1e9)
@@ -239,7 +244,10 @@ describe('a request with a body', () => {
     await settle()
     expect([sent.isRead(), loads]).toEqual([true, []])
     sent.end()
-    expect([await sent.answer, loads]).toEqual(['answered', [['account', 'project', 'session']]])
+    expect([await sent.answer, loads]).toEqual([
+      'answered',
+      [['account', 'blocked_networks', 'mode', 'project', 'session']],
+    ])
   })
 
   test('is refused without reading one over 1 KiB where memory knows that the session has ended', async () => {

@@ -36,6 +36,7 @@ const factOf = (version: number): Fact['service_key'] => ({
   secretHash: 'x',
   scopes: ['authorization:check'],
   live: true,
+  blocked: false,
   expiresAtMs: version,
   limitPerSecond: null,
   allowedNetworks: null,

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import fc from 'fast-check'
 import { Redis as Client } from 'ioredis'
 import { createRedisCache, type RedisCache, redisTtlMs } from '../../src/access/cache/redis-cache.ts'
+import { restrictionsId } from '../../src/access/policy/facts/mode.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
 import { manualClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
@@ -12,7 +13,7 @@ import { connectOuter, startOuter, type TestOuter, testMacs } from './redis.ts'
 
 const ada = idOf('user', 1)
 /** All kinds but those that are `memoryOnly`. */
-type StoredKind = Exclude<FactKind, 'profile' | 'feature_flags'>
+type StoredKind = Exclude<FactKind, 'profile' | 'feature_flags' | 'blocked_networks'>
 const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly fact: Fact[K] } } = {
   session: {
     key: factKey('session', idOf('session', 1)),
@@ -40,11 +41,13 @@ const examples: { readonly [K in StoredKind]: { readonly key: FactKey; readonly 
       secretHash: 'aGFzaA',
       scopes: ['authorization:check'],
       live: true,
+      blocked: false,
       expiresAtMs: null,
       limitPerSecond: null,
       allowedNetworks: null,
     },
   },
+  mode: { key: factKey('mode', restrictionsId), fact: { mode: 'read-only' } },
 }
 const { key, fact } = examples.project
 

@@ -146,6 +146,7 @@ describe('the stale detector', () => {
       secretHash: 'the hash',
       scopes: [],
       live: true,
+      blocked: false,
       expiresAtMs: null,
       limitPerSecond: null,
       allowedNetworks: null,

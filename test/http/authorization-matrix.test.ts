@@ -371,6 +371,16 @@ const table: Record<string, readonly Entry[]> = {
   'DELETE /api/v1/users/{user_id}/second-factors': [{ needs: 'operator', ...onStranger() }],
   'GET /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
   'DELETE /api/v1/users/{user_id}/sign-in-failures': [{ needs: 'operator', ...onStranger() }],
+  'GET /api/v1/security/mode': [{ needs: 'operator' }],
+  'PUT /api/v1/security/mode': [{ needs: 'operator', ...withBody({ mode: 'normal' }) }],
+  'GET /api/v1/security/blocks': [{ needs: 'operator' }],
+  'POST /api/v1/security/blocks': [{ needs: 'operator', ...withBody({ kind: 'address', value: '203.0.113.7' }) }],
+  'DELETE /api/v1/security/blocks/{block_id}': [
+    {
+      needs: 'operator',
+      call: () => ({ path: { block_id: unknownId } }),
+    },
+  ],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
   'PUT /api/v1/security/flags': [{ needs: 'operator', ...withBody({ warm_up: true }) }],
   'GET /api/v1/security/breakers': [{ needs: 'operator', allowsServices: true }],

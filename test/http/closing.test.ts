@@ -357,6 +357,8 @@ test('an account that was closed while its instance was killed is erased by the 
  */
 const columnsOfPeople: Readonly<Record<string, 'erased' | 'id'>> = {
   'account_erasures.user_id': 'erased',
+  'blocks.created_by': 'id',
+  'blocks.user_id': 'erased',
   'credit_balances.user_id': 'id',
   'credit_ledger.created_by': 'id',
   'credit_ledger.user_id': 'id',
@@ -381,6 +383,7 @@ const columnsOfPeople: Readonly<Record<string, 'erased' | 'id'>> = {
   'projects.owner_id': 'id',
   'recovery_codes.user_id': 'erased',
   'service_keys.created_by': 'id',
+  'restrictions.set_by': 'id',
   'sessions.user_id': 'id',
   'share_links.created_by': 'erased',
   'team_invitations.invited_by': 'id',

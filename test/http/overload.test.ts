@@ -100,11 +100,13 @@ test('each route has the priority of what it does: take access away, read, or so
     'POST /api/v1/auth/logout-all',
     'POST /api/v1/auth/password',
     'POST /api/v1/projects/:project_id/transfer',
+    'POST /api/v1/security/blocks',
     'POST /api/v1/security/feature-flags/:name/restore',
     'POST /api/v1/teams/:team_id/leave',
     'POST /api/v1/teams/:team_id/transfer',
     'PUT /api/v1/security/feature-flags/:name',
     'PUT /api/v1/security/flags',
+    'PUT /api/v1/security/mode',
   ])
   expect(
     names('read').every((name) => /^POST \/(?:api\/v1\/(?:authorization\/|media\/links$)|access\/v1\/)/.test(name)),

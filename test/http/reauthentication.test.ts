@@ -78,6 +78,9 @@ describe('authentication within the last five minutes', () => {
       signedOut: await client.delete(`/api/v1/users/${other.id}/sessions`, { token }),
       flags: await client.put('/api/v1/security/flags', { warm_up: true }, { token }),
       breaker: await client.patch('/api/v1/security/breakers/mail', { failures: 3 }, { token }),
+      mode: await client.put('/api/v1/security/mode', { mode: 'normal' }, { token }),
+      block: await client.post('/api/v1/security/blocks', { kind: 'user', value: other.id }, { token }),
+      unblock: await client.delete(`/api/v1/security/blocks/${other.id}`, { token }),
       limit: await client.post('/api/v1/security/limits/lift', { budget: 'api', key: other.id }, { token }),
     }
     const outcomes = Object.entries(answers).map(([name, answer]) => [name, outcome(answer)])

@@ -163,10 +163,15 @@ describe('a security event is logged with who, from where and what', () => {
       await change(`/service-keys/${made.body.id}`, { limit_per_second: 9 }),
       await change(`/service-keys/${made.body.id}`, { limit_per_second: null }),
       await post('/security/limits/lift', { budget: 'api', key: person.id }, token),
+      await client.put('/api/v1/security/mode', { mode: 'no-register' }, { headers, token }),
+      await client.put('/api/v1/security/mode', { mode: 'normal' }, { headers, token }),
       await remove(`/users/${person.id}/sign-in-failures`, token),
       await remove(`/users/${person.id}/sessions`, token),
     ]
-    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 204, 204])
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 204, 200, 200, 204, 204])
+    const block = await post('/security/blocks', { kind: 'user', value: person.id }, token)
+    expect((await remove(`/security/blocks/${block.body.id}`, token)).status).toBe(204)
+    const expires_at = answers[5]?.body.expires_at
     const [one, key] = [{ address, by: operator.id }, { service_key_id: made.body.id }]
     expect(events()).toEqual([
       { event: 'user.changed', ...one, user_id: person.id, limits: '{"api":7,"projects":2}' },
@@ -174,8 +179,12 @@ describe('a security event is logged with who, from where and what', () => {
       { event: 'service_key.limited', ...one, ...key, limit_per_second: 9 },
       { event: 'service_key.limited', ...one, ...key, limit_per_second: null },
       { event: 'limit.lifted', ...one, budget: 'api', key: person.id },
+      { event: 'mode.changed', ...one, before: 'normal', after: 'no-register', expires_at },
+      { event: 'mode.changed', ...one, before: 'no-register', after: 'normal', expires_at: null },
       { event: 'user.failures_cleared', ...one, user_id: person.id },
       { event: 'user.sessions_ended', ...one, user_id: person.id },
+      { event: 'block.added', ...one, block_id: block.body.id, kind: 'user' },
+      { event: 'block.removed', ...one, block_id: block.body.id },
     ])
     expect(written.join('')).not.toContain(made.body.key)
     expect(written.join('')).not.toContain(token)

@@ -139,10 +139,16 @@ describe('a limit or a lock key', () => {
   })
 
   test('of an advisory lock is named in the register, is unique, and is the same in SQL and TypeScript', async () => {
-    const [row] = await sql<{ access: string; usage: string; key: string }[]>`
-      select user_access_lock_seed() as access, usage_lock_seed() as usage, service_key_lock_seed() as key`
-    const { userAccessSeed, usageSeed, serviceKeySeed } = lockKeys
-    expect([row?.access, row?.usage, row?.key].map(Number)).toEqual([userAccessSeed, usageSeed, serviceKeySeed])
+    const [row] = await sql<{ access: string; usage: string; key: string; mode: string }[]>`
+      select user_access_lock_seed() as access, usage_lock_seed() as usage, service_key_lock_seed() as key,
+             mode_lock_key() as mode`
+    const { userAccessSeed, usageSeed, serviceKeySeed, mode } = lockKeys
+    expect([row?.access, row?.usage, row?.key, row?.mode].map(Number)).toEqual([
+      userAccessSeed,
+      usageSeed,
+      serviceKeySeed,
+      mode,
+    ])
     const keys = Object.values(lockKeys)
     expect(new Set(keys).size).toBe(keys.length)
     const calls: string[] = []
@@ -151,8 +157,10 @@ describe('a limit or a lock key', () => {
       for (const [call = ''] of text.matchAll(/pg_(?:try_)?advisory\w*\(.*$/gm)) calls.push(call)
     }
     expect(calls.length).toBeGreaterThanOrEqual(4)
-    expect(calls.filter((call) => !/lockKeys\.\w+|(?:user_access|usage|service_key)_lock_seed\(\)/.test(call))).toEqual(
-      [],
-    )
+    expect(
+      calls.filter(
+        (call) => !/lockKeys\.\w+|(?:user_access|usage|service_key)_lock_seed\(\)|mode_lock_key\(\)/.test(call),
+      ),
+    ).toEqual([])
   })
 })

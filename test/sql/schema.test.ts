@@ -36,6 +36,7 @@ describe('in the schema', () => {
 
   /** References to users, whose rows are never deleted. */
   const withoutIndex = [
+    'blocks_created_by_fkey',
     'credit_ledger_created_by_fkey',
     'feature_flag_versions_changed_by_fkey',
     'feature_flags_updated_by_fkey',
@@ -43,6 +44,7 @@ describe('in the schema', () => {
     'incidents_closed_by_fkey',
     'incidents_opened_by_fkey',
     'project_grants_granted_by_fkey',
+    'restrictions_set_by_fkey',
     'service_keys_created_by_fkey',
     'sessions_user_id_fkey',
     'share_links_created_by_fkey',

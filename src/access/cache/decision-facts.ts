@@ -1,6 +1,7 @@
 import { Fault } from '../../fault.ts'
 import type { Deadline } from '../../kit/deadline.ts'
-import { factQuery, resourceQuery } from '../policy/facts/queries.ts'
+import { restrictionsId } from '../policy/facts/mode.ts'
+import { factQuery, modeQuery, resourceQuery } from '../policy/facts/queries.ts'
 import type { ResourceFacts } from '../policy/facts/resource-walk.ts'
 import { type Action, has, publicActions, type ResourceRef } from '../policy/matrix.ts'
 import type { Facts } from '../policy/rules.ts'
@@ -30,6 +31,7 @@ const refuseStale = ({ stale }: GatheredFacts, action: Action): void => {
 
 /** What the decisions on these questions need, the account of each user once. */
 const queriesOf = (questions: readonly Question[]) => [
+  modeQuery,
   ...Array.from(new Set(questions.map(({ userId }) => userId)), (userId) => factQuery('account', userId)),
   ...questions.map(({ userId, resource }) => resourceQuery(resource, userId)),
 ]
@@ -52,7 +54,7 @@ export const createDecisionFacts = ({
   const gathered = (held: GatheredFacts, { userId, resource: ref }: Question): Facts => {
     const resource = held.resource(ref, userId)
     onDecision(userId, ref, resource)
-    return { userId, account: held.find('account', userId), ...resource }
+    return { userId, account: held.find('account', userId), ...resource, mode: held.find('mode', restrictionsId) }
   }
 
   return {
@@ -81,7 +83,8 @@ export const createDecisionFacts = ({
     },
 
     gather: async (userId: string, action: Action, ref: ResourceRef, deadline: Deadline) => {
-      const held = await factCache.gather([factQuery('account', userId), resourceQuery(ref, userId)], deadline)
+      const queries = [modeQuery, factQuery('account', userId), resourceQuery(ref, userId)]
+      const held = await factCache.gather(queries, deadline)
       refuseStale(held, action)
       decisionCounters.count(held.tier)
       return { facts: gathered(held, { userId, action, resource: ref }), gathered: held }

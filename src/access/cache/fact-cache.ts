@@ -1,10 +1,12 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
+import { restrictionsId } from '../policy/facts/mode.ts'
 import { type FactQuery, queryName, toFactQuery } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partOf } from '../policy/facts/registry.ts'
 import { factIn, type ResourceFacts, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
+import type { RestrictionFacts } from '../policy/restrictions.ts'
 import type { Facts } from '../policy/rules.ts'
 import { createGather, createHeldFacts, findMisses, type GatheredFacts, type PrincipalFacts } from './gather.ts'
 import { readFacts } from './read-facts.ts'
@@ -32,8 +34,12 @@ import type { LoadFacts } from './tiered-loader.ts'
  * a lease, because an invalidation may not have arrived.
  */
 export type FactCache = {
-  /** Both facts of a signed-in request, from memory; undefined when memory lacks either. */
+  /** The facts of a signed-in request, from memory; undefined when memory lacks any. */
   peekPrincipal(sessionId: string, userId: string): PrincipalFacts | undefined
+  /** Mode and blocked networks, from memory; undefined when memory lacks either. */
+  peekRestrictions(): RestrictionFacts | undefined
+  /** The fact about a service key and the restrictions, from memory; undefined when memory lacks any. */
+  peekService(keyId: string): (RestrictionFacts & { readonly key: Fact['service_key'] | undefined }) | undefined
   /** One fact from memory. */
   peek<K extends FactKind>(kind: K, id: string): Lookup<Fact[K]>
   /**
@@ -122,6 +128,12 @@ export const createFactCache = ({
     if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, memory.ageMs(key, nowMs) ?? 0)
     return found as Lookup<never>
   }
+  const restrictionsFromMemory = (): RestrictionFacts | undefined => {
+    const mode = fromMemory('mode', restrictionsId)
+    const blockedNetworks = fromMemory('blocked_networks', restrictionsId)
+    if (mode.kind === 'miss' || blockedNetworks.kind === 'miss') return undefined
+    return { mode: factIn(mode), blockedNetworks: factIn(blockedNetworks) }
+  }
   const sharedLoads = createSharedLoads({ load, snapshotLoad, prefetchLoad, memory })
 
   const invalidateInMemory = (invalidated: ReadonlySet<FactKey>) => {
@@ -141,8 +153,18 @@ export const createFactCache = ({
       const session = fromMemory('session', sessionId)
       const account = fromMemory('account', userId)
       if (session.kind === 'miss' || account.kind === 'miss') return undefined
-      return { session: factIn(session), account: factIn(account) }
+      const restrictions = restrictionsFromMemory()
+      if (restrictions === undefined) return undefined
+      const { mode, blockedNetworks } = restrictions
+      return { session: factIn(session), account: factIn(account), mode, blockedNetworks }
     },
+    peekService: (keyId) => {
+      if (!beginMemoryRead()) return undefined
+      const key = fromMemory('service_key', keyId)
+      const restrictions = key.kind === 'miss' ? undefined : restrictionsFromMemory()
+      return restrictions && { key: factIn(key), ...restrictions }
+    },
+    peekRestrictions: () => (beginMemoryRead() ? restrictionsFromMemory() : undefined),
     peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
     peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
     peekFacts: (ref, userId) => (beginMemoryRead() ? readFacts(fromMemory, ref, userId) : undefined),

@@ -1,5 +1,6 @@
 import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
+import { restrictionsId } from '../policy/facts/mode.ts'
 import { type FactQuery, queryName } from '../policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../policy/facts/registry.ts'
 import {
@@ -11,6 +12,7 @@ import {
   type Source,
 } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
+import type { RestrictionFacts } from '../policy/restrictions.ts'
 import {
   type CurrentLoad,
   invalidationsSince,
@@ -21,7 +23,7 @@ import {
 import { deeper, type Loaded, type LoadFacts, type Tier } from './tiered-loader.ts'
 
 /** The facts of a signed-in request. */
-export type PrincipalFacts = {
+export type PrincipalFacts = RestrictionFacts & {
   readonly session: Fact['session'] | undefined
   readonly account: Fact['account'] | undefined
 }
@@ -37,6 +39,7 @@ export type GatheredFacts = {
   /** Undefined both for an absent fact and for one that no query asked for: ask only for facts of the queries. */
   find<K extends FactKind>(kind: K, id: string): Fact[K] | undefined
   principal(sessionId: string, userId: string): PrincipalFacts
+  restrictions(): RestrictionFacts
   resource(ref: ResourceRef, userId: string): ResourceFacts
 }
 
@@ -65,6 +68,12 @@ const viewOf = (source: Source, tier: Tier, ageMs: number, stale: boolean): Gath
   principal: (sessionId, userId) => ({
     session: factIn(source('session', sessionId)),
     account: factIn(source('account', userId)),
+    mode: factIn(source('mode', restrictionsId)),
+    blockedNetworks: factIn(source('blocked_networks', restrictionsId)),
+  }),
+  restrictions: () => ({
+    mode: factIn(source('mode', restrictionsId)),
+    blockedNetworks: factIn(source('blocked_networks', restrictionsId)),
   }),
   resource: (ref, userId) => readResource(source, ref, userId) ?? noResource,
 })

@@ -1,4 +1,5 @@
 import type { Lookup } from '../../kit/ttl-map.ts'
+import { restrictionsId } from '../policy/facts/mode.ts'
 import type { FactKind } from '../policy/facts/registry.ts'
 import { factIn, readResource, type Source } from '../policy/facts/resource-walk.ts'
 import type { ResourceRef } from '../policy/matrix.ts'
@@ -6,11 +7,12 @@ import type { Facts } from '../policy/rules.ts'
 
 /** Everything that a decision about a resource and a user needs; undefined where the source lacks any of it. */
 export const readFacts = (source: Source, ref: ResourceRef, userId: string): Facts | undefined => {
-  const account = source('account', userId)
+  const mode = source('mode', restrictionsId)
+  const account = mode.kind === 'miss' ? mode : source('account', userId)
   const resource = account.kind === 'miss' ? undefined : readResource(source, ref, userId)
   if (resource === undefined) return undefined
   const { project, generation, media, grant } = resource
-  return { userId, account: factIn(account), project, generation, media, grant }
+  return { userId, account: factIn(account), project, generation, media, grant, mode: factIn(mode) }
 }
 
 /** Looks the same fact up once if it is asked for several times in a row, each kind by itself. */

@@ -7,8 +7,8 @@ import { isId } from '../../kit/id.ts'
 import { type MaybePromise, mapMaybePromise } from '../../kit/maybe-promise.ts'
 import type { SpendingOfRoutes } from '../../limits/spending.ts'
 import type { Access } from '../access.ts'
+import type { CircumstanceFinding } from '../policy/findings.ts'
 import type { ResourceRef, Scope } from '../policy/matrix.ts'
-import type { Finding } from '../policy/rules.ts'
 import type {
   Caller,
   Credential,
@@ -19,6 +19,7 @@ import type {
   TokenCredential,
 } from '../principal.ts'
 import { readServiceKey, serviceKeyPrefix } from '../service-key.ts'
+import type { Barrier } from './barrier.ts'
 import type { GuardedRoute } from './guarded-route.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -48,6 +49,7 @@ export type GuardDependencies = {
   spending: SpendingOfRoutes
   cookies: Pick<SessionCookies, 'accessTokenOf'>
   tickets: Tickets
+  barrier: Barrier
   clock: Pick<Clock, 'now'>
   screen: Screen
 }
@@ -56,7 +58,7 @@ export type GuardDependencies = {
  * What the layer of the security context finds about a request and the session of its caller. Throws
  * `session.reauthentication_required` where the request is refused, unless its route is a way out of that.
  */
-export type Screen = (caller: Caller, context: RequestContext, isWayOut: boolean) => Finding
+export type Screen = (caller: Caller, context: RequestContext, isWayOut: boolean) => CircumstanceFinding
 
 /** What authentication has to know of a route. */
 type RouteOptions = Pick<GuardedRoute, 'scope' | 'isWayOut'>
@@ -95,6 +97,19 @@ const createKeyReader = () => {
   }
 }
 
+/** What an authenticated request has to pass yet: the restrictions of the service and, for a person, the context of the session. */
+const createPassage = ({ barrier, screen }: Pick<GuardDependencies, 'barrier' | 'screen'>) => ({
+  screened: (caller: Caller, context: RequestContext, isWayOut: boolean): Caller => {
+    barrier.require(context, caller.restrictions, caller.role === 'admin' ? 'operator' : 'other')
+    context.contextFinding = screen(caller, context, isWayOut)
+    return caller
+  },
+  passedService: (service: Service, context: RequestContext): Service => {
+    barrier.require(context, service.restrictions, 'other')
+    return service
+  },
+})
+
 /** Reads credentials, and authenticates by them: the functions have the facts of session, account and service key checked. */
 export const createAuthentication = ({
   access,
@@ -102,14 +117,11 @@ export const createAuthentication = ({
   spending,
   cookies,
   screen,
+  barrier,
 }: Omit<GuardDependencies, 'tickets' | 'clock'>) => {
   const readKey = createKeyReader()
 
-  /** The caller, once the request was compared with its session. */
-  const screened = (caller: Caller, context: RequestContext, isWayOut: boolean): Caller => {
-    context.contextFinding = screen(caller, context, isWayOut)
-    return caller
-  }
+  const { screened, passedService } = createPassage({ barrier, screen })
 
   const authenticatePerson = (
     { claims }: TokenCredential,
@@ -136,7 +148,10 @@ export const createAuthentication = ({
     scope: Scope | undefined,
     context: RequestContext,
   ): MaybePromise<Service> =>
-    access.authenticateService(key, scope, context.deadline, () => context.addressOf(context.request))
+    mapMaybePromise(
+      access.authenticateService(key, scope, context.deadline, () => context.addressOf(context.request)),
+      (service) => passedService(service, context),
+    )
 
   /** The user for whom the service of a key acts, on a route that admits services with this scope. */
   const authenticateActing = (

@@ -47,6 +47,9 @@ const countPrincipal = (
   return mapMaybePromise(countedRequest, () => after(spend.items(context, who, items), found))
 }
 
+/** For routes that no service may call for a user. */
+const noActing = { admitsActing: false }
+
 export type Guard = ReturnType<typeof createGuard>
 
 /**
@@ -90,14 +93,14 @@ export type Guard = ReturnType<typeof createGuard>
  * Degrades: while Postgres is down and the lease has ended, the macros that admit services admit people and services on stale
  * facts (see `StaleReads`). Those for people alone answer 503 at once, because their routes need rows from Postgres anyway.
  */
-export const createGuard = ({ access, claimsOf, spending, cookies, tickets, clock, screen }: GuardDependencies) => {
-  const authentication = createAuthentication({ access, claimsOf, spending, cookies, screen })
+export const createGuard = (dependencies: GuardDependencies) => {
+  const { access, spending, clock } = dependencies
+  const authentication = createAuthentication(dependencies)
   const { readBearer, credentialOf, authenticate, authenticateService, authenticatePrincipal } = authentication
-  const { enterStream, readTicket } = createStreamEntry({ access, authentication, tickets })
+  const { enterStream, readTicket } = createStreamEntry({ ...dependencies, authentication })
   const gates = createGates(authentication)
   const newRoute = () => createGuardedRoute(spending.create())
-  /** No service may call it for a user. */
-  const newClosedRoute = () => createGuardedRoute(spending.create(), { admitsActing: false })
+  const newClosedRoute = () => createGuardedRoute(spending.create(), noActing)
 
   return new Elysia({ name: 'guard' })
     .decorate(contextSlot)

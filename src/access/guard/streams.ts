@@ -22,7 +22,7 @@ export const hasTicket = (query: unknown): boolean => (query as { ticket?: strin
 
 /** That the person must authenticate again says nothing about either, and is no use without the person. */
 const isOfAccess = ({ status, code }: Fault): boolean =>
-  (status === 401 && code !== 'session.reauthentication_required') || status === 404
+  (status === 401 && code !== 'session.reauthentication_required') || status === 404 || code === 'access.blocked'
 
 /** Admits the caller of a streamed response, by the claims of a token or of a ticket, and says which permission it needs. */
 export const createStreamEntry = ({

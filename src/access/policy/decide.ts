@@ -1,27 +1,36 @@
+import { type Circumstances, type Finding, finding, noCircumstances } from './findings.ts'
 import type { Action } from './matrix.ts'
+import { inNormalMode } from './modes.ts'
 import type { Facts } from './rules.ts'
-import { account, type Finding, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
+import { account, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
 
-const notBuilt: Finding = Object.freeze({ verdict: 'skipped', reason: 'layer.not_built' })
-const skip = () => notBuilt
+const notBuilt = finding('skipped', 'layer.not_built')
 
 export type Layer = {
   readonly layer: number
   readonly name: string
-  readonly evaluate: (facts: Facts, action: Action) => Finding
+  readonly evaluate: (facts: Facts, action: Action, circumstances: Circumstances) => Finding
 }
 
-const factsLoaded: Finding = Object.freeze({ verdict: 'abstain', reason: 'facts.at_hand' })
-const decisionLogged: Finding = notBuilt
+const factsLoaded = finding('abstain', 'facts.at_hand')
+const noAnomaly = finding('abstain', 'anomaly.none')
+const decisionLogged = notBuilt
+
+/** The account first: the context of a request says nothing for an account that may do nothing. */
+const accountThenContext: Layer['evaluate'] = (facts, action, { context }) => {
+  const found = account(facts, action)
+  return found.verdict === 'deny' ? found : (context ?? found)
+}
 
 /**
- * The ten layers in order of evaluation. Their numbers are fixed names. Each is a pure function of the facts. Layer 7 loads
- * the facts before the others run, so here it only abstains; its line in a trace names the tier.
+ * The ten layers in order of evaluation. Their numbers are fixed names. Each is a pure function of the facts and, for 10, 4 and
+ * 9, of the circumstances. Layer 7 loads the facts before the others run, so here it only abstains; its line in a trace names
+ * the tier.
  */
 export const layers: readonly Layer[] = [
-  { layer: 10, name: 'rate_and_anomaly', evaluate: skip },
-  { layer: 4, name: 'security_context', evaluate: account },
-  { layer: 9, name: 'emergency', evaluate: skip },
+  { layer: 10, name: 'rate_and_anomaly', evaluate: (_facts, _action, { anomaly }) => anomaly ?? noAnomaly },
+  { layer: 4, name: 'security_context', evaluate: accountThenContext },
+  { layer: 9, name: 'emergency', evaluate: (_facts, _action, { emergency }) => emergency ?? inNormalMode },
   { layer: 7, name: 'performance', evaluate: () => factsLoaded },
   { layer: 1, name: 'direct_ownership', evaluate: ownership },
   { layer: 2, name: 'team_access', evaluate: teamAccess },
@@ -30,6 +39,9 @@ export const layers: readonly Layer[] = [
   { layer: 6, name: 'media', evaluate: media },
   { layer: 8, name: 'audit', evaluate: () => decisionLogged },
 ]
+
+/** The layers whose findings do not depend on the resource. */
+export const layersOfCircumstances: readonly number[] = [10, 4, 9]
 
 /** `degraded`: decided on stale facts, while Postgres is down for every instance. */
 export type Decision = { readonly allowed: boolean; readonly reason: string; readonly degraded?: typeof staleReads }
@@ -59,12 +71,13 @@ const deniedByDefault = decisionOf(false, 'default.deny')
 export const decide = (
   facts: Facts,
   action: Action,
+  circumstances: Circumstances = noCircumstances,
   onFinding?: (layer: Layer, finding: Finding) => void,
 ): Decision => {
   let deny: Finding | undefined
   let allow: Finding | undefined
   for (const layer of layers) {
-    const finding = layer.evaluate(facts, action)
+    const finding = layer.evaluate(facts, action, circumstances)
     onFinding?.(layer, finding)
     if (finding.verdict === 'deny') {
       deny ??= finding

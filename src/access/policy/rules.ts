@@ -1,12 +1,8 @@
 import type { AccountFact } from './facts/account.ts'
+import type { ModeFact } from './facts/mode.ts'
 import type { ResourceFacts } from './facts/resource-walk.ts'
+import { type Finding, finding } from './findings.ts'
 import { type Action, generationOwnerActions, has, ownerActions, publicActions } from './matrix.ts'
-
-/** The verdict of one rule on one question. Any deny denies; otherwise one allow allows; otherwise the answer is no. */
-export type Finding = {
-  readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
-  readonly reason: string
-}
 
 /** The facts of one question. */
 export type Facts = ResourceFacts & {
@@ -14,15 +10,16 @@ export type Facts = ResourceFacts & {
   readonly account: AccountFact | undefined
   /** Whether a child of the generation is to be created. */
   readonly deriving?: boolean
+  /** As it was together with the other facts. The caller makes a circumstance of it; see `circumstancesIn`. */
+  readonly mode?: ModeFact | undefined
 }
 
 type Rule = (facts: Facts, action: Action) => Finding
 
-const finding = (verdict: Finding['verdict'], reason: string): Finding => Object.freeze({ verdict, reason })
-
 const inactive = {
   suspended: finding('deny', 'account.suspended'),
   deleted: finding('deny', 'account.deleted'),
+  blocked: finding('deny', 'account.blocked'),
 } as const
 const unknownAccount = finding('deny', 'account.unknown')
 const accountActive = finding('abstain', 'account.active')

@@ -18,7 +18,10 @@ import { createAccessFrequencyStore } from '../../access/warm-up/access-frequenc
 import { createWarmUp } from '../../access/warm-up/warm-up.ts'
 import { createWarmUpStore } from '../../access/warm-up/warm-up-store.ts'
 import { createDecisionAudit, deniedOnly } from '../../audit/decisions.ts'
+import { createBarrier } from '../../emergency/barrier.ts'
+import { createOwnMode } from '../../emergency/own-mode.ts'
 import { createTierFlagStore } from '../../flags/tiers/store.ts'
+import { createDeadlines } from '../../kit/deadline.ts'
 import { createServiceKeyStore } from '../../service-keys/store.ts'
 import { createKeyUsage } from '../../service-keys/usage.ts'
 import type { Infrastructure } from './infrastructure.ts'
@@ -82,6 +85,9 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
   stack.defer(() => keyUsage.flush().catch((error) => log.warn({ error }, 'usage of service keys not stored')))
 
+  const ownMode = createOwnMode(({ before, after, cause }) =>
+    log.warn({ event: 'mode.of_instance_changed', before, after, cause }, 'this instance changed its own mode'),
+  )
   const decisionCounters = createDecisionCounters()
   const decisionAudit = createDecisionAudit(infrastructure.auditSink)
   const staleReads = withStaleReads({
@@ -97,6 +103,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     facts: staleReads.facts,
     clock,
     decisionCounters,
+    ownMode,
     verifiedOnly: config.requireVerifiedEmail,
     onServiceKeyUsed: keyUsage.record,
     onDecision: (userId, ref, resource) => {
@@ -137,8 +144,10 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     decisionAudit,
     staleReads,
     access,
-    transactionalAccess: createTransactionalAccess(clock, flags.current, deniedOnly(decisionAudit)),
-    permissionRecheck: createPermissionRecheck({ facts, clock }),
+    ownMode,
+    barrier: createBarrier({ access, startDeadline: () => createDeadlines(realClock)(config.requestTimeoutMs) }),
+    transactionalAccess: createTransactionalAccess(clock, flags.current, deniedOnly(decisionAudit), ownMode),
+    permissionRecheck: createPermissionRecheck({ facts, clock, ownMode }),
     accessFrequency,
     frequencyStore,
     warmUp,

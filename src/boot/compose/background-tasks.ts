@@ -32,6 +32,7 @@ const shedReportMs = 10_000
 const closeMinutesMs = 5_000
 /** Tasks that run often would fill the log while Postgres is down. */
 const failureLogMs = 10_000
+const expiryPollMs = 1_000
 
 /** One line for all the requests that were refused since the last one; they are not logged one by one. */
 const createShedReport = (admissions: Admissions, log: Log) => {
@@ -100,6 +101,7 @@ export const startBackgroundTasks = (
     monitoring,
     chainer,
     maintainAudit,
+    restrictions,
   }: Features,
   stack: AsyncDisposableStack,
 ): void => {
@@ -128,6 +130,7 @@ export const startBackgroundTasks = (
       ? [{ name: 'compare the clock', intervalMs: clockMs, run: () => clock.synchronize(database.batch) }]
       : []),
     { name: 'record first uses of access tokens', intervalMs: tokenUseFlushMs, run: identity.recordTokenUses },
+    { name: 'end expired modes and blocks', intervalMs: expiryPollMs, run: restrictions.endExpired },
     { name: 'purge sessions', intervalMs: purgeMs, run: identity.purgeSessions },
     { name: 'purge failed sign-ins, devices and notices', intervalMs: purgeMs, run: identity.purgeSignIns },
     { name: 'erase closed accounts', intervalMs: erasureMs, run: identity.erasePending },

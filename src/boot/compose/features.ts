@@ -6,6 +6,8 @@ import { createBreakerStore } from '../../breakers/store.ts'
 import { createCredits } from '../../credits/service.ts'
 import { createCreditStore, createWelcomeStore } from '../../credits/store.ts'
 import { createWelcome } from '../../credits/welcome.ts'
+import { createRestrictions } from '../../emergency/service.ts'
+import { createRestrictionStore, removeBlocksOfUser } from '../../emergency/store.ts'
 import { createFlagEvaluator } from '../../flags/features/evaluator.ts'
 import { createFeatureFlags } from '../../flags/features/service.ts'
 import { createFlagStore } from '../../flags/features/store.ts'
@@ -98,6 +100,8 @@ import { composeWebhooks } from './webhooks.ts'
 const strandedMs = 86_400_000
 /** For the transaction that leases jobs; no request waits for it. */
 const leasingMs = 10_000
+/** For the transaction that ends expired modes and blocks. */
+const expiryMs = 5_000
 const seeds = 2 ** 32
 
 /** The queue of outbound work, mails, and the tokens that they carry. */
@@ -337,7 +341,7 @@ const composeNotices = ({ database, clock, clientContexts: { countryOf } }: Infr
 
 const composeGuard = (
   { clock, sessionCookies, screening }: Infrastructure,
-  access: AccessParts['access'],
+  { access, barrier }: Pick<AccessParts, 'access' | 'barrier'>,
   {
     identity,
     limits,
@@ -352,11 +356,12 @@ const composeGuard = (
     tickets: streamTickets,
     clock,
     screen: screening.screen,
+    barrier,
   })
 
 const composeAccounts = (
   infrastructure: Infrastructure,
-  { caches: { changes, facts }, access, warmUp }: AccessParts,
+  { caches: { changes, facts }, access, barrier, warmUp }: AccessParts,
   { userStore, operators, welcome, quotas, limits, outbound, payloads, mail, oneTimeTokens, forgetUser }: Shared,
   { generations, streamTickets }: GenerationParts,
   stack: AsyncDisposableStack,
@@ -416,6 +421,7 @@ const composeAccounts = (
         await outbound.forgetUser(tx, userId)
         await identityProviderStore.unlinkAll(tx, userId)
         await forgetUser(tx, userId)
+        await removeBlocksOfUser(tx, userId)
       },
       cancelGenerations: generations.cancelUnfinished,
       teamsToHandOver: teamStore.findTeamsToHandOver,
@@ -463,7 +469,7 @@ const composeAccounts = (
       changes,
       welcome,
     }),
-    guard: composeGuard(infrastructure, access, { identity, limits, streamTickets }),
+    guard: composeGuard(infrastructure, { access, barrier }, { identity, limits, streamTickets }),
     users: createUsers({
       store: userStore,
       operators,
@@ -545,6 +551,16 @@ export const composeFeatures = (
     flagEvaluator: createFlagEvaluator({ facts: caches.facts }),
     tierFlags: createTierFlagService({ store: createTierFlagStore(database.admin), operators, changes }),
     incidents: createIncidents({ store: infrastructure.incidentStore, operators, changes, clock, record }),
+    restrictions: createRestrictions({
+      store: createRestrictionStore(database.admin, database.batch),
+      operators,
+      changes,
+      ownMode: accessParts.ownMode,
+      auditSource: infrastructure.auditSource,
+      startDeadline: () => createDeadlines(infrastructure.realClock)(expiryMs),
+      record,
+      log: infrastructure.log,
+    }),
     limitOperations: createLimitOperations({
       limits: shared.limits,
       announceLifted: (deadline, lifted, recordIn) =>

@@ -21,7 +21,7 @@ import type { IdentityProviderStore } from './store.ts'
 
 export type ProviderSignInDependencies = {
   store: IdentityProviderStore
-  accounts: Pick<IdentityStore, 'insertUser' | 'endSession'>
+  accounts: Pick<IdentityStore, 'requireRegistrations' | 'insertUser' | 'endSession'>
   codes: Codes
   changes: Changes
   sessions: Pick<Sessions, 'open' | 'openAnother' | 'reopen'>
@@ -81,6 +81,7 @@ export const createProviderSignIn = ({
   }
 
   const register = async (tx: TransactionSql, identity: StoredIdentity, device: Device): Promise<SignedIn> => {
+    await accounts.requireRegistrations(tx)
     const email = identity.verifiedEmail === undefined ? undefined : canonicalEmail(identity.verifiedEmail)
     if (email === undefined) throw new Fault('identity_provider.email_unverified')
     if (await store.hasAccount(tx, storedSpellings(identity.verifiedEmail ?? ''))) {

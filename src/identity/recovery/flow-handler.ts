@@ -43,7 +43,7 @@ export const createFlowHandler = ({
   auditSource,
 }: {
   store: RecoveryStore
-  identityStore: Pick<IdentityStore, 'insertUser'>
+  identityStore: Pick<IdentityStore, 'requireRegistrations' | 'insertUser'>
   tokens: Pick<OneTimeTokens, 'issue'>
   mail: Mail
   payloads: Payloads
@@ -99,6 +99,7 @@ export const createFlowHandler = ({
   /** The id of the new account; undefined where the address has one. */
   const registerNew = async (tx: TransactionSql, request: Registration): Promise<string | undefined> => {
     const { email, displayName, passwordHash, address } = request
+    await identityStore.requireRegistrations(tx)
     const owner = await store.findHolder(tx, storedSpellings(email))
     if (owner !== undefined) {
       await mail.enqueue(tx, { template: 'registration_repeated', parameters: {}, to: { userId: owner.id } })

@@ -29,6 +29,9 @@ const stableExpiryS = (sessionId: string, nowMs: number): number => {
 export const linkTarget = (mediaId: string, token: string): string =>
   `/api/v1/media/${mediaId}/content?signature=${token}`
 
+/** The creator of the link could not sign in now. */
+const endsLinks: ReadonlySet<string> = new Set(['identity.not_signed_in', 'access.blocked'])
+
 const permits = (allowed: LinkMethod, method: string): boolean => method === allowed || method === 'HEAD'
 
 /**
@@ -54,7 +57,7 @@ export const createLinks = ({
     try {
       return await access.authenticate(claims, deadline, [{ type: 'media', id: mediaId }])
     } catch (error) {
-      if (!(error instanceof Fault) || error.code !== 'identity.not_signed_in') throw error
+      if (!(error instanceof Fault) || !endsLinks.has(error.code)) throw error
       throw new Fault('media.link_refused', { cause: error })
     }
   }

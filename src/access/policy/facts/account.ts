@@ -3,8 +3,11 @@ import { type Plan, plans } from '../../../limits/plans.ts'
 import { accountRoles, accountStatuses } from '../matrix.ts'
 import { exactly, type FactDefinition, oneOf, orNull, type RowSource } from './definition.ts'
 
+const statuses = [...accountStatuses, 'blocked'] as const
+
 export type AccountFact = {
-  readonly status: (typeof accountStatuses)[number]
+  /** `blocked`: active, and blocked by an operator or by the detection of anomalies for some time. */
+  readonly status: (typeof statuses)[number]
   readonly role: (typeof accountRoles)[number]
   readonly plan: Plan
   /** Figures that an operator set for the account, by budget and quota; null: those of its plan. */
@@ -21,7 +24,7 @@ type Row = {
 const row: RowSource<AccountFact, Row> = {
   alias: 'u',
   select: {
-    account_status: 'u.status',
+    account_status: `case when u.blocked and u.status = 'active' then 'blocked' else u.status end`,
     account_role: 'u.role',
     account_plan: 'u.plan',
     account_limits: 'u.limits',
@@ -37,12 +40,12 @@ const row: RowSource<AccountFact, Row> = {
 export const account: FactDefinition<'account', AccountFact> = {
   kind: 'account',
   schema: exactly({
-    status: oneOf(accountStatuses),
+    status: oneOf(statuses),
     role: oneOf(accountRoles),
     plan: oneOf(plans),
     limits: orNull(t.Record(t.String(), t.Number())),
   }),
   table: 'users',
-  columns: ['status', 'role', 'plan', 'limits'],
+  columns: ['status', 'role', 'plan', 'limits', 'blocked'],
   row,
 }

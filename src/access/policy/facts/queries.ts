@@ -1,4 +1,5 @@
 import type { ResourceRef } from '../matrix.ts'
+import { restrictionsId } from './mode.ts'
 import { definitionOf, type FactKey, type FactKind, factKey, kindOf, partId } from './registry.ts'
 
 /**
@@ -9,11 +10,15 @@ export type FactQuery = { readonly kind: FactKind; readonly id: string; readonly
 
 export const factQuery = (kind: FactKind, id: string): FactQuery => ({ kind, id, userId: null })
 export const resourceQuery = ({ type, id }: ResourceRef, userId: string): FactQuery => ({ kind: type, id, userId })
-/** Both facts of a signed-in request. */
+/** The facts of a session that signs its user in. */
 export const principalQueries = (sessionId: string, userId: string): FactQuery[] => [
   factQuery('session', sessionId),
   factQuery('account', userId),
 ]
+
+export const modeQuery: FactQuery = factQuery('mode', restrictionsId)
+/** What the admission of a request depends on beside its principal. */
+export const restrictionQueries: readonly FactQuery[] = [modeQuery, factQuery('blocked_networks', restrictionsId)]
 
 export const toFactKey = ({ kind, id, userId }: FactQuery): FactKey =>
   factKey(kind, definitionOf(kind).part === undefined || userId === null ? id : partId(userId, id))

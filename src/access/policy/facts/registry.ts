@@ -1,4 +1,5 @@
 import { account } from './account.ts'
+import { blockedNetworks } from './blocked-networks.ts'
 import type { FactDefinition, Part, ResourceDefinition } from './definition.ts'
 import { featureFlags } from './feature-flags.ts'
 import { generation } from './generation.ts'
@@ -6,6 +7,7 @@ import { grant } from './grant.ts'
 import { grants } from './grants.ts'
 import { media } from './media.ts'
 import { memberships } from './memberships.ts'
+import { mode } from './mode.ts'
 import { profile } from './profile.ts'
 import { project } from './project.ts'
 import { serviceKey } from './service-key.ts'
@@ -27,6 +29,8 @@ export const factDefinitions = {
   service_key: serviceKey,
   memberships,
   feature_flags: featureFlags,
+  mode,
+  blocked_networks: blockedNetworks,
 } as const
 
 type Definitions = typeof factDefinitions

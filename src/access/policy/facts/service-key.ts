@@ -8,6 +8,7 @@ export type ServiceKeyFact = {
   readonly secretHash: string
   readonly scopes: readonly Scope[]
   readonly live: boolean
+  readonly blocked: boolean
   readonly expiresAtMs: number | null
   /** Null: no limit. */
   readonly limitPerSecond: number | null
@@ -19,6 +20,7 @@ type Row = {
   readonly service_key_secret_hash: Uint8Array
   readonly service_key_scopes: readonly Scope[]
   readonly service_key_live: boolean
+  readonly service_key_blocked: boolean
   readonly service_key_expires_at: Date | null
   readonly service_key_limit_per_second: number | null
   readonly service_key_allowed_networks: readonly string[] | null
@@ -30,6 +32,7 @@ const row: RowSource<ServiceKeyFact, Row> = {
     service_key_secret_hash: 'k.secret_hash',
     service_key_scopes: 'k.scopes',
     service_key_live: 'k.revoked_at is null',
+    service_key_blocked: 'k.blocked',
     service_key_expires_at: 'k.expires_at',
     service_key_limit_per_second: 'k.limit_per_second',
     service_key_allowed_networks: 'k.allowed_networks',
@@ -38,6 +41,7 @@ const row: RowSource<ServiceKeyFact, Row> = {
     secretHash: Buffer.from(row.service_key_secret_hash).toString('base64url'),
     scopes: row.service_key_scopes,
     live: row.service_key_live,
+    blocked: row.service_key_blocked,
     expiresAtMs: row.service_key_expires_at?.getTime() ?? null,
     limitPerSecond: row.service_key_limit_per_second,
     allowedNetworks: row.service_key_allowed_networks,
@@ -50,13 +54,14 @@ export const serviceKey: FactDefinition<'service_key', ServiceKeyFact> = {
     secretHash: t.String(),
     scopes: t.Array(oneOf(scopes)),
     live: t.Boolean(),
+    blocked: t.Boolean(),
     expiresAtMs: orNull(t.Number()),
     limitPerSecond: orNull(t.Number()),
     // Required, so that an entry of a version which knows no networks is a miss.
     allowedNetworks: orNull(t.Array(t.String(), { minItems: 1 })),
   }),
   table: 'service_keys',
-  columns: ['secret_hash', 'scopes', 'revoked_at', 'expires_at', 'limit_per_second', 'allowed_networks'],
+  columns: ['secret_hash', 'scopes', 'revoked_at', 'blocked', 'expires_at', 'limit_per_second', 'allowed_networks'],
   row,
   secret: true,
 }
