@@ -123,6 +123,21 @@ for (const runtime of ['bun', 'deno'] as const) {
       expect([...(await forge(name, [theirs.value, revived], meOf))]).toEqual([401])
     }, 60_000)
 
+    test('opens one critical incident about Redis, which names what was forged', async () => {
+      const incidents = async () => (await http.get('/api/v1/security/incidents', { token: operator.token })).body.items
+      await until(async () => (await incidents()).length > 0, 'the incident')
+      const [incident, ...others] = await incidents()
+      expect(incident).toMatchObject({
+        kind: 'cache.entry_forged',
+        severity: 'critical',
+        subject: { type: 'dependency', id: 'redis' },
+        status: 'open',
+      })
+      expect(others).toEqual([])
+      const { body } = await http.get(`/api/v1/security/incidents/${incident.id}`, { token: operator.token })
+      expect(body.evidence[0].details).toMatchObject({ what: 'fact', count: 1 })
+    })
+
     test('is counted and is in the log once a minute for each kind, without its value', () => {
       const lines = servers[runtime]
         .output()

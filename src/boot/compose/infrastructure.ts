@@ -17,7 +17,7 @@ import { sessionLife } from '../../identity/session-rules.ts'
 import { createSigningKeys } from '../../identity/signing-keys.ts'
 import { createIdentityStore } from '../../identity/store.ts'
 import type { OpenIncident, Severity } from '../../incidents/report.ts'
-import { createIncidentReports } from '../../incidents/reports.ts'
+import { createIncidentReports, type IncidentReports } from '../../incidents/reports.ts'
 import { createIncidentStore } from '../../incidents/store.ts'
 import { createAdmission } from '../../kit/admission.ts'
 import type { Admissions } from '../../kit/admitted-deadline.ts'
@@ -138,6 +138,20 @@ const guardMail = (send: SendMail, breakers: Breakers): SendMail => {
       })
 }
 
+/** What no instance wrote into Redis opens an incident. */
+const reportForgeries = ({ open }: Pick<IncidentReports, 'open'>, log: Log) => {
+  const forgeries = createForgeryReport({ clock: systemClock, log })
+  forgeries.onReport(({ what, key, count }) =>
+    open({
+      kind: 'cache.entry_forged',
+      severity: 'critical',
+      subject: { type: 'dependency', id: 'redis' },
+      evidence: { what, key, count },
+    }),
+  )
+  return forgeries
+}
+
 /** How long closing waits for statements that no request waits for any more. */
 const closingMs = 500
 
@@ -190,6 +204,7 @@ export const composeInfrastructure = async (
   stack.defer(() => database.close(closingMs))
   const incidentStore = createIncidentStore(database.admin, database.batch)
   const incidentReports = createIncidentReports({ store: incidentStore, clock, log })
+  const forgeries = reportForgeries(incidentReports, log)
   stack.defer(() => incidentReports.flush().catch((error) => log.warn({ error }, 'reports of incidents not stored')))
   const admissions = createAdmissions(database.sizes)
   await clock.synchronize(database.admin)
@@ -286,7 +301,7 @@ export const composeInfrastructure = async (
     route,
     storedFlags: flags,
     redis,
-    forgeries: createForgeryReport({ clock: systemClock, log }),
+    forgeries,
     secrets,
     secretStore,
     keyedHash,
