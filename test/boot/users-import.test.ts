@@ -128,6 +128,28 @@ describe('the import of users', () => {
     expect((await login('supa5@example.com', 'supa password 6')).status).toBe(401)
   })
 
+  test('that fails in a later batch imports nobody, and everybody once it is run again', async () => {
+    const path = await file(
+      'users.json',
+      Array.from({ length: 1_200 }, (_, index) => ({ id: `${index}`, email: `batch${index}@example.com` })),
+    )
+    const before = await countUsers()
+    await database.sql`
+      create function refuse_a_user() returns trigger language plpgsql as $$
+      begin
+        if new.email = 'batch1150@example.com' then raise exception 'refused by the test'; end if;
+        return new;
+      end $$`
+    await database.sql`create trigger refused before insert on users for each row execute function refuse_a_user()`
+    const failed = await runImport('--from', 'supabase', path)
+    await database.sql`drop trigger refused on users`
+    await database.sql`drop function refuse_a_user()`
+    expect([failed.code === 0, failed.stdout.includes('Imported')]).toEqual([false, false])
+    expect(await countUsers()).toBe(before)
+    expect((await runImport('--from', 'supabase', path)).stdout).toContain('Imported 1,200 of 1,200 users')
+    expect(await countUsers()).toBe(before + 1_200)
+  })
+
   test('again adds only those that are missing, and changes no existing account', async () => {
     const { body } = await login('supa6@example.com', 'supa password 6')
     await client.patch('/api/v1/auth/me', { display_name: 'Changed here' }, { token: body.access_token })

@@ -99,6 +99,21 @@ describe('a service that acts for a user', () => {
     expect(JSON.stringify(quotas)).toContain('"used":1')
     const generation = await at().post('/api/v1/generations', { ...order, project_id: made.body.id }, by(ada))
     expect([generation.status, generation.body.owner_id]).toEqual([201, ada.id])
+    // A link belongs to a session, which a service does not have.
+    await sql`update generations set status = 'completed', finished_at = now() where id = ${generation.body.id}`
+    const media = newId()
+    const bytes = { sha256: 'ab'.repeat(32), content_type: 'image/webp', bytes: 1, width: 1, height: 1 }
+    await sql`insert into media_objects ${sql(bytes)}`
+    await sql`
+      insert into media (id, generation_id, owner_id, position, sha256)
+      values (${media}, ${generation.body.id}, ${ada.id}, 0, ${bytes.sha256})`
+    for (const [sending, linked] of [
+      [by(ada), false],
+      [{ token }, true],
+    ] as const) {
+      const { items } = (await at().get('/api/v1/generations?include=media&links=original', sending)).body
+      expect([items[0].media[0].id, 'links' in items[0].media[0]]).toEqual([media, linked])
+    }
     const balance = (await at().get('/api/v1/credits/balance', { token })).body.balance
     expect(balance).toBeLessThan(1_000)
   })
