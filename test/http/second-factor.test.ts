@@ -66,6 +66,19 @@ describe('an authenticator app', () => {
     expect(outcome(await client.delete('/api/v1/auth/totp', { token: person.token }))).toBe('404 totp.not_found')
   })
 
+  test('is no factor before that of an account with a passkey either', async () => {
+    const person = await register(client)
+    const { body } = await auth('/totp', undefined, person.token)
+    await sql`
+      insert into passkeys (id, user_id, credential_id, public_key, counter, transports, backup_eligible, backed_up, name, created_at)
+      values (${person.id}, ${person.id}, ${Buffer.from(person.id)}, 'x', 0, '{}', false, false, 'Key', now())`
+    await app.caughtUp()
+    const token = await begin(person)
+    expect(outcome(await complete(token, { code: codeOf(body.secret) }))).toBe(wrong)
+    const again = { password: person.password, code: codeOf(body.secret) }
+    expect(outcome(await auth('/reauthenticate', again, person.token))).toBe(wrong)
+  })
+
   test('once confirmed, lets a sign-in with the password open no session before a code of it', async () => {
     const person = await enrol()
     const first = await login(person)
