@@ -10,7 +10,7 @@ export type PrincipalKind = (typeof principalKinds)[number]
 export const outcomes = ['ok', 'denied', 'not_found', 'unauthorized', 'failed', 'signed_in'] as const
 export type Outcome = (typeof outcomes)[number]
 
-/** What an instance saw of one request. Each number but `atMs` is a hash or a code; 0 is none. */
+/** One request as an instance sees it. Each number but `atMs` is a hash or a code; 0: not known. */
 export type Observation = {
   atMs: number
   kind: PrincipalKind

@@ -25,14 +25,14 @@ export type Judges = {
 
 /** Places of a session are exchanged once in this time, and at once where they are new. */
 const placeEveryMs = 60_000
-/** A principal is exchanged from so many resources in its window on: a third of the lowest threshold, and less. */
+/** Resources in its window from which on the resources of a principal are exchanged: about a third of the lowest threshold. */
 const exchangedResources = 6
 
 /**
  * Finds principals that behave unlike people. Streaming: it keeps a window of a minute and a few figures of each principal, of
  * `maxPrincipals` at most; those seen least recently are forgotten.
  *
- * Instances exchange deltas: what is adverse, what is new, and what is much. Everything else cannot reach a threshold. So each
+ * Instances exchange deltas that are adverse, new, or large. Everything else cannot reach a threshold. So each
  * instance comes to the same findings, a tick apart.
  */
 export const createDetector = ({
@@ -117,7 +117,7 @@ export const createDetector = ({
       received.push(...deltas)
     },
 
-    /** Applies what was seen and received. Returns what is suspicious, and what the other instances must know. */
+    /** Applies the deltas of this instance and of the others. Returns the findings, and the deltas that the others need. */
     tick: (nowMs: number): { findings: readonly Finding[]; exchanged: readonly Delta[] } => {
       const own = [...pending.values()]
       const deltas = [...own, ...received]

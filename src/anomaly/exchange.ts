@@ -1,4 +1,4 @@
-import type { Redis, Script } from '../platform/redis.ts'
+import type { OnForged, Redis, Script } from '../platform/redis.ts'
 import { type Delta, principalKinds } from './delta.ts'
 
 /** No request waits for it. */
@@ -6,11 +6,12 @@ const deadlineMs = 200
 /** Batches that are kept: those of a minute of several instances. */
 const keptBatches = 256
 const readBatches = 64
-/** An older batch is not believed, so that nobody can send one again. */
+const maxInstances = 1_000
+/** An older batch is not believed, so that none can be sent again. */
 const maxAgeMs = 90_000
 
 /**
- * Adds a batch to the stream and returns what came after ARGV[4]; at first what came within a minute.
+ * Adds a batch to the stream and returns the batches after ARGV[4]; at first those of the last minute.
  * ARGV: instance, batch, its authentication, the last id that was read.
  */
 const exchangeScript: Script = {
@@ -89,28 +90,31 @@ const decodeDelta = (given: unknown): Delta | undefined => {
 export const encodeBatch = (deltas: readonly Delta[], nowMs: number): string =>
   JSON.stringify([nowMs, deltas.map(encodeDelta)])
 
+type Batch = { readonly atMs: number; readonly deltas: readonly Delta[] }
+
 /** Undefined for a text that is no batch, or an old one. */
-export const decodeBatch = (text: string, nowMs: number): readonly Delta[] | undefined => {
+export const decodeBatch = (text: string, nowMs: number): Batch | undefined => {
   try {
     const [atMs, deltas] = JSON.parse(text) as [unknown, unknown]
     if (!isNumber(atMs) || !Array.isArray(deltas) || Math.abs(nowMs - atMs) > maxAgeMs) return undefined
-    return deltas.flatMap((delta) => decodeDelta(delta) ?? [])
+    return { atMs, deltas: deltas.flatMap((delta) => decodeDelta(delta) ?? []) }
   } catch {
     return undefined
   }
 }
 
 /**
- * How instances learn what the others saw: one script and one round trip for each tick.
+ * How instances exchange their deltas: one script and one round trip for each tick.
  *
- * Guarantee: a batch that no instance with this SECRET has written is not believed, and counted as forged. Degrades: without
- * Redis each instance knows what it saw itself, so an attack spread over all of them is found by its part on one.
+ * Guarantee: a batch that no instance with this SECRET has written is not believed, and reported as forged. Degrades: without
+ * Redis each instance has its own deltas alone, so an attack spread over all of them is found by its part on one.
  */
 export const createAnomalyExchange = ({
   redis,
   prefix,
   instance,
   authenticate,
+  onForged,
 }: {
   redis: AnomalyRedis
   /** The same for all instances of a deployment. */
@@ -118,33 +122,38 @@ export const createAnomalyExchange = ({
   instance: string
   /** A hash under a key that follows from SECRET. */
   authenticate: (text: string) => string
+  onForged: OnForged
 }) => {
   const key = `velro:{anomalies:${prefix}}`
+  /** The time of the latest batch of each instance. */
+  const latestMs = new Map<string, number>()
   let lastId = ''
   let lastRunId = ''
-  let forged = 0
   return {
-    /** Sends what was seen here; resolves to what the others saw. */
+    /** Sends the deltas of this instance; resolves to those of the others. */
     exchange: async (deltas: readonly Delta[], nowMs: number): Promise<readonly Delta[]> => {
-      const batch = deltas.length === 0 ? '' : encodeBatch(deltas, nowMs)
-      const authentication = authenticate(`${instance} ${batch}`)
+      const own = deltas.length === 0 ? '' : encodeBatch(deltas, nowMs)
+      const authentication = authenticate(`${instance} ${own}`)
       const found = (await redis.run(({ scripts, serverRunId }) => {
         // Another server counts its ids by another clock.
         if (serverRunId !== lastRunId) lastId = ''
         lastRunId = serverRunId
-        return scripts.exchangeAnomalies(key, instance, batch, authentication, lastId)
+        return scripts.exchangeAnomalies(key, instance, own, authentication, lastId)
       }, deadlineMs)) as [id: string, fields: string[]][] | undefined
       if (found === undefined) return []
       lastId = found.at(-1)?.[0] ?? lastId
       return found.flatMap(([, [, from = '', , text = '', , given]]) => {
         if (from === instance) return []
         const isGenuine = given === authenticate(`${from} ${text}`)
-        if (!isGenuine) forged += 1
-        return (isGenuine ? decodeBatch(text, nowMs) : undefined) ?? []
+        if (!isGenuine) onForged({ what: 'anomaly', key: from })
+        const batch = isGenuine ? decodeBatch(text, nowMs) : undefined
+        // Each batch of an instance counts once, even if it is written again.
+        if (batch === undefined || batch.atMs <= (latestMs.get(from) ?? 0)) return []
+        latestMs.delete(from)
+        latestMs.set(from, batch.atMs)
+        if (latestMs.size > maxInstances) latestMs.delete(latestMs.keys().next().value ?? '')
+        return batch.deltas
       })
-    },
-    get forged() {
-      return forged
     },
   }
 }

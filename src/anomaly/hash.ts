@@ -1,6 +1,6 @@
 /*
  * Principals and resources are known to the detector by hashes alone. The seeds follow from SECRET and are the same for all
- * instances of a deployment, so that nobody outside can choose ids that collide.
+ * instances of a deployment, so that clients cannot choose ids that collide.
  */
 
 const prime = 0x01000193

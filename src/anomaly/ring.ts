@@ -1,7 +1,7 @@
 import { type Observation, type Outcome, outcomes, type PrincipalKind, principalKinds } from './delta.ts'
 
 /**
- * Memory that two threads share: the one that answers requests writes what it saw, the other reads it.
+ * Memory that two threads share: the one that answers requests writes records, the other reads them.
  *
  * Guarantee: a write never waits and never fails; it costs nine stores. Degrades: where the reader is late, the oldest records are
  * overwritten, and it counts how many.

@@ -20,15 +20,15 @@ export type Suspicion = { readonly reason: Reason; readonly strength: number }
 export const thresholds = {
   /** Accounts whose sign-in failed from one address, on devices that they do not know. */
   failedAccounts: 6,
-  /** So many times as many as signed in: offices sign in at once, and some mistype. */
+  /** Failed accounts per account that signed in: offices sign in at once, and some people mistype. */
   failedPerSignedIn: 1.5,
-  /** Resources that are not there, or not visible, over so many slots, and as a part of all resources. */
+  /** Resources that do not exist or are not visible; the slots in which they came; their least share of all resources. */
   missing: 8,
   missingSlots: 4,
   missingShare: 0.2,
   /** Services work through lists, of which parts may be gone. */
   missingOfKey: 24,
-  /** Resources of others that were read, over so many slots, of which none has more than a part: people read by pages. */
+  /** Resources of others that were read; the slots in which they came; the largest share of one slot, since people read by pages. */
   resources: 16,
   activeSlots: 7,
   largestShare: 0.2,
@@ -36,7 +36,7 @@ export const thresholds = {
   anonymousResources: 18,
   anonymousSlots: 5,
   anonymousShare: 0.35,
-  /** A principal with a history of so many minutes is compared with it: so many times its usual figure. */
+  /** Minutes of history from which on a principal is compared with it; how many times its usual figure counts. */
   minutesOfHistory: 2,
   timesUsual: 3,
   /** A service key without a history. */

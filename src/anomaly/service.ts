@@ -11,7 +11,7 @@ import type { Signals } from './signals.ts'
 import { createVerdicts, factors, type Verdict } from './verdicts.ts'
 import type { FromWorker, NamedFinding, ToWorker } from './worker-messages.ts'
 
-/** How often the thread looks at what was seen, and instances exchange it. */
+/** Interval at which the thread reads the ring and instances exchange deltas. */
 export const tickMs = 2_000
 /** A thread that is silent for so long is replaced. */
 const silentMs = 30_000
@@ -22,7 +22,7 @@ const maxUnnamed = 1_000
 type Dependencies = {
   readonly mode: AnomalyMode
   readonly signals: Signals
-  /** Undefined: each instance knows what it saw itself. */
+  /** Undefined: each instance has its own deltas alone. */
   readonly exchange: AnomalyExchange | undefined
   /** Pairs of countries that are near each other. */
   readonly near: readonly (readonly [number, number])[]
@@ -34,10 +34,10 @@ type Dependencies = {
   readonly workerUrl?: URL
 }
 
-/** From so many accounts with live sessions on, an address is one of an office, a household or a mobile network. */
+/** Accounts with live sessions from which on an address counts as shared: an office, a household, a mobile network. */
 const sharedBy = 2
 
-/** What is held against principals, by their ids. */
+/** The verdicts on principals, by their ids. */
 const createHeldVerdicts = ({
   mode,
   signals,
@@ -150,7 +150,7 @@ const createHeldVerdicts = ({
     },
     /** In how long the verdict on a principal expires. */
     expiresInMs: (kind: PrincipalKind, id: string): number => Math.max(0, (find(kind, id)?.untilMs ?? 0) - clock.now()),
-    /** An operator lifts what is held against the principal. */
+    /** An operator lifts the verdict on the principal. */
     lift: (id: string): void => {
       verdicts.lift(signals.principalOf(id))
       for (const held of Object.values(named)) held.delete(id)
@@ -160,12 +160,12 @@ const createHeldVerdicts = ({
 }
 
 /**
- * Detects anomalies in a thread of its own, and holds what follows: a factor on the limits of a principal, with reason and expiry,
+ * Detects anomalies in a separate thread, and keeps the verdicts: a factor on the limits of a principal, with reason and expiry,
  * and an incident.
  *
- * Guarantee: no request waits for it. `monitor` opens incidents and limits nobody. A verdict on an address never concerns sessions
+ * Guarantee: no request waits for it. `monitor` opens incidents and changes no limit. A verdict on an address never concerns sessions
  * and known devices there, and never blocks an address from which several accounts are signed in. Degrades: while the thread is
- * away nobody is judged, verdicts expire, and the thread starts anew with an empty memory.
+ * away there are no new verdicts, the others expire, and the thread starts anew with an empty memory.
  */
 export const createAnomalies = ({
   mode,
@@ -195,7 +195,7 @@ export const createAnomalies = ({
       .then((deltas) => {
         received.push(...deltas)
       })
-      .catch((error) => log.debug({ error }, 'what was seen was not exchanged'))
+      .catch((error) => log.debug({ error }, 'deltas of anomalies were not exchanged'))
       .finally(() => {
         exchanging = undefined
       })

@@ -12,7 +12,7 @@ export type Seeds = { readonly high: number; readonly low: number; readonly subj
 /** `/api/v1/`, after which the path names a kind of resource and its id. */
 const prefixLength = 8
 const idLength = 36
-/** An id is told from others by its last characters. */
+/** Ids differ in their last characters. */
 const idTail = 24
 /** Of a path that names no resource, and was not found. */
 const hashedOfPath = 40
@@ -21,6 +21,10 @@ type Answered = { readonly allowed?: unknown; readonly reason?: unknown }
 const hyphen = 45
 /** A power of two. */
 const ownPairs = 4_096
+type Hashes = { readonly high: number; readonly low: number }
+/** About 3 MB. */
+const maxHashed = 20_000
+
 type Client = {
   readonly country: string | null
   readonly network: string | null
@@ -41,7 +45,7 @@ const outcomeOfStatus = (status: number): Outcome => {
   return status === 401 ? 'unauthorized' : 'ok'
 }
 
-/** A decision as a person sees it: what is not visible cannot be told from what does not exist. */
+/** A decision as a person sees it: one about a hidden resource equals one about a resource that does not exist. */
 const outcomeOfDecision = ({ allowed, reason }: Answered): Outcome => {
   if (allowed !== false) return 'ok'
   return reason === 'resource.not_visible' ? 'not_found' : 'denied'
@@ -67,6 +71,17 @@ export const createSignals = (seeds: Seeds) => {
   const names: (string | undefined)[] = Array.from({ length: ringRecords }, () => undefined)
   let onWritten: ((kind: PrincipalKind, principal: number, id: string) => void) | undefined
 
+  /** Of ids in use, so that each is hashed once. */
+  let hashed = new Map<string, Hashes>()
+  const hashesOf = (id: string): Hashes => {
+    const known = hashed.get(id)
+    if (known !== undefined) return known
+    const made = { high: hashOf(id, seeds.high), low: hashOf(id, seeds.low) }
+    if (hashed.size >= maxHashed) hashed = new Map()
+    hashed.set(id, made)
+    return made
+  }
+
   const principalOf = (id: string): number => toNumber(hashOf(id, seeds.high), hashOf(id, seeds.low))
 
   const put = (
@@ -79,11 +94,10 @@ export const createSignals = (seeds: Seeds) => {
     accountExists = false,
     isKnown = false,
   ): void => {
-    const high = hashOf(id, seeds.high)
-    const low = hashOf(id, seeds.low)
+    const { high, low } = hashesOf(id)
     // What people own is nothing to harvest.
     const about = kind === 'user' && outcome === 'ok' && isOwn(subject, low) ? 0 : subject
-    const session = sessionId === undefined ? 0 : hashOf(sessionId, seeds.subject)
+    const session = sessionId === undefined ? 0 : hashesOf(sessionId).low
     const number = write(kind, outcome, high, low, about, session, place, accountExists, isKnown)
     names[number % ringRecords] = id
     if (onWritten !== undefined) onWritten(kind, toNumber(high, low), id)
@@ -91,7 +105,7 @@ export const createSignals = (seeds: Seeds) => {
 
   const subjectOf = (text: string): number => hashOf(text, seeds.subject)
 
-  /** The first id of the path, of whatever the request is about it; 0 where there is none. */
+  /** The first id of the path; 0 where the path has no id. */
   const subjectOfPath = (url: string, isMissing: boolean): number => {
     const pathAt = url.indexOf('/', prefixLength)
     const queryAt = url.indexOf('?', pathAt)
@@ -102,7 +116,7 @@ export const createSignals = (seeds: Seeds) => {
     return isMissing ? hashBetween(url, Math.max(pathAt, end - hashedOfPath), end, seeds.subject) : 0
   }
 
-  /** By hash: pairs of a person and a resource of its own that were decided lately. */
+  /** By hash: pairs of an owner and its resource, from the latest decisions. */
   const own = new Uint32Array(ownPairs)
   const isOwn = (subject: number, low: number): boolean => {
     const pair = (subject ^ low) >>> 0

@@ -8,7 +8,7 @@ import type { Features } from './window.ts'
 export const factors = [1, 0.5, 0.1, 0] as const
 export type Level = 0 | 1 | 2 | 3
 
-/** What is held against a principal, until it expires. */
+/** The verdict on a principal, until it expires. */
 export type Verdict = {
   readonly kind: PrincipalKind
   readonly principal: number
@@ -28,7 +28,7 @@ const escalateMs = 60_000
 /** Principals that had a verdict lately. */
 const maxPrincipals = 10_000
 
-/** Above so many times the threshold a finding is of level 2, and of level 3. */
+/** Multiples of the threshold from which on a finding is of level 2, and of level 3. */
 const secondLevel = 2
 const thirdLevel = 4
 

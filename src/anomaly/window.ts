@@ -12,12 +12,12 @@ type Counter = (typeof counters)[number]
 const sketches = ['resources', 'missing', 'accounts', 'signedIn'] as const
 type Sketch = (typeof sketches)[number]
 
-/** What is known of one principal: its last minute, its habits, and where it is usually. */
+/** The state of one principal: its last minute, its habits, and its usual places. */
 export type Window = {
   readonly kind: PrincipalKind
   /** Counts of all slots, a ring. */
   readonly counts: Uint16Array
-  /** Bits of all slots. Undefined until there is one. */
+  /** Bits of all slots. Undefined until the first bit is set. */
   readonly bits: Partial<Record<Sketch, Uint32Array>>
   /** Number of the newest slot. */
   slot: number

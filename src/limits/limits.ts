@@ -36,8 +36,8 @@ export type Attempt = {
 export type AdaptedKind = 'user' | 'key' | 'address'
 
 /**
- * How limits are adapted to what a principal does: a factor from 0 to 1 on its limits. 1: they are those of the policy. 0: what it
- * asks for is refused until then.
+ * How limits are adapted to the behaviour of a principal: a factor from 0 to 1 on its limits. 1: the limits of the policy. 0: its
+ * requests are refused until the factor expires.
  */
 export type Adaptation = {
   factorOf(kind: AdaptedKind, id: string): number
@@ -118,7 +118,7 @@ const createConclusions = ({ mode, clock, log }: { mode: LimitMode; clock: Clock
   return { counts, conclude }
 }
 
-/** Adapts demands to what is held against their principals. */
+/** Adapts demands to the factors of their principals. */
 const createAdapting = (
   adaptation: Adaptation,
   conclude: ReturnType<typeof createConclusions>['conclude'],

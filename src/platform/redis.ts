@@ -60,9 +60,9 @@ export type Redis<S extends string = never> = {
 export type Forgery = {
   /**
    * `fact`: an entry of the cache. `newest_event`: the note by which a database that was set back is recognized. `statement`: of an
-   * instance, that it cannot reach Postgres. `limit`: the count of a limit.
+   * instance, that it cannot reach Postgres. `limit`: the count of a limit. `anomaly`: what an instance saw of principals.
    */
-  readonly what: 'fact' | 'newest_event' | 'statement' | 'limit'
+  readonly what: 'fact' | 'newest_event' | 'statement' | 'limit' | 'anomaly'
   /** Where: the key of the fact, the name of the instance, or the budget and its key. Chosen by the forger perhaps. */
   readonly key: string
 }

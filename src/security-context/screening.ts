@@ -28,7 +28,7 @@ export type Assessment = {
   readonly place?: RequestPlace | undefined
 }
 
-/** Codes of where a client is and what it uses. */
+/** Codes of the place and the device of a client. */
 export type PlaceOf = (client: ClientContext) => RequestPlace
 
 /** An assessment, and the client that it is about. */

@@ -3,7 +3,7 @@ import type { Draft, World } from './world.ts'
 
 /*
  * Attacks stay below the budgets of the policy table where they can, and use addresses of offices and mobile networks now and
- * then. The slowest send 10 attempts or 4 stolen requests a minute: slower ones cannot be told from people within a minute.
+ * then. The slowest send 10 attempts or 4 stolen requests a minute: within a minute slower ones look like people.
  */
 
 export const attackersPerKind = 20
@@ -104,7 +104,7 @@ export const createAttacks = (world: World, benign: readonly TraceEvent[]) => {
     }
   }
 
-  /** Who reads: an account of its own, or nobody with an account. */
+  /** The reader: a new account, or a client without an account. */
   const newReader = (attack: AttackKind, isSpread: boolean) => {
     const source = newSource()
     const isAnonymous = chance(0.25)

@@ -2,9 +2,9 @@ import { addressPrincipal, durationMs, type TraceEvent } from './events.ts'
 import type { Person, Place, World } from './world.ts'
 
 /*
- * Benign traffic, with what makes it look like an attack: bursts, galleries of many resources, typos and forgotten passwords,
+ * Benign traffic that may look like an attack: bursts, galleries of many resources, typos and forgotten passwords,
  * new devices, travel, private networks (VPN), phones that change networks, offices that sign in at once behind one address,
- * requests for what was deleted, expired tokens, and scripts.
+ * requests for deleted resources, expired tokens, and scripts.
  */
 
 /** Requests of a page come in parallel. */
@@ -18,7 +18,7 @@ export const createBenign = (world: World) => {
   const sessions = new Map<string, number>()
   const sessionOf = (ownDevice: string) => `${ownDevice} ${sessions.get(ownDevice) ?? 0}`
 
-  /** One visit of a person: where it is, and what it sends. */
+  /** One visit of a person: its place and its requests. */
   const createVisit = (person: Person, place: Place, given: string) => {
     let at = place
     let device = given
@@ -84,7 +84,7 @@ export const createBenign = (world: World) => {
     return atMs + between(150, 500)
   }
 
-  /** A page of the application: who I am, a list, and what it shows. Returns when it is complete. */
+  /** A page of the application: the account, a list, and the resources in it. Returns when it is complete. */
   const openPage = (person: Person, visit: Visit, startMs: number): number => {
     let atMs = startMs
     visit.send(atMs, {})
@@ -138,7 +138,7 @@ export const createBenign = (world: World) => {
     return atMs
   }
 
-  /** Somebody else deleted a project: the list that is still open asks for everything in it. */
+  /** Another member deleted a project: the list that is still open asks for everything in it. */
   const openStaleList = (visit: Visit, startMs: number): number => {
     let atMs = startMs
     for (let missing = whole(8, 26); missing > 0; missing -= 1) {
@@ -206,7 +206,7 @@ export const createBenign = (world: World) => {
     }
   }
 
-  /** When travellers leave, and how long nobody sees them then. */
+  /** When travellers leave; they send nothing while they travel. */
   const leavesMs = new Map(
     world.people
       .filter(({ habit }) => habit === 'traveller')
@@ -276,7 +276,7 @@ export const createBenign = (world: World) => {
     }
     steady('checks', whole(15, 30), 0.01, 0.1, 300)
     steady('checks, many denied', whole(10, 20), 0.02, 0.35, 200)
-    steady('asks for what was deleted', whole(6, 12), 0.35, 0, 150)
+    steady('asks for deleted resources', whole(6, 12), 0.35, 0, 150)
     for (const habit of ['batch', 'large batch']) {
       const who = world.key(habit)
       const everyMs = whole(12, 25) * 60_000

@@ -53,7 +53,7 @@ export type Actor = {
   readonly id: number
   readonly attack: AttackKind | undefined
   readonly benign: BenignKind | undefined
-  /** What tells one benign actor from another, for the report of false positives. */
+  /** The kind of benign behaviour, for the report of false positives. */
   readonly habit: string
   /** The principal that a detector should flag: an account, a service key or an address. */
   readonly principal: string

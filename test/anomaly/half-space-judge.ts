@@ -1,7 +1,7 @@
-import { createHalfSpaceTrees } from '../../src/anomaly/half-space-trees.ts'
 import type { Suspicion } from '../../src/anomaly/rules.ts'
 import type { Features } from '../../src/anomaly/window.ts'
 import { createRandom } from '../../src/kit/random.ts'
+import { createHalfSpaceTrees } from './half-space-trees.ts'
 
 /** A figure between 0 and 1, by its logarithm; `most` is 1. */
 const scaled = (figure: number, most: number) => Math.min(1, Math.log1p(figure) / Math.log1p(most))

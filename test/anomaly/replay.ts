@@ -61,7 +61,7 @@ const areNear = (one: number, other: number): boolean => areNeighbours(texts.get
 
 export type Flag = { readonly atMs: number; readonly principal: string; readonly finding: Finding }
 
-/** Sends a trace through three instances, which exchange what they saw every two seconds. Returns each flag. */
+/** Sends a trace through three instances, which exchange their deltas every two seconds. Returns each flag. */
 export const replayTrace = (trace: Trace, newJudges: () => Judges, joined = true): Flag[] => {
   const detectors = Array.from({ length: instances }, () => createDetector({ judges: newJudges(), areNear }))
   const flags: Flag[] = []
@@ -98,7 +98,7 @@ export type Result = {
 
 const median = (values: readonly number[]) => values.toSorted((one, other) => one - other)[values.length >> 1] ?? 0
 
-/** Judges the flags by what is true. */
+/** Compares the flags with the truth. */
 export const judgeFlags = (trace: Trace, flags: readonly Flag[]): Result => {
   const firstMs = new Map<number, number>()
   for (const { actor, atMs } of trace.events) if (!firstMs.has(actor)) firstMs.set(actor, atMs)

@@ -8,7 +8,7 @@ import { createWorld, type Person } from './world.ts'
  * A seeded trace of two hours, by which the detector of anomalies is judged: 50,000 benign requests of 1,000 users, service keys,
  * visitors and servers beside them, and 200 attackers.
  *
- * It was written before the detector. Figures of the detector were chosen on the tuning seeds alone; what is reported comes from
+ * It was written before the detector. Figures of the detector were chosen on the tuning seeds alone; the reported figures come from
  * the held-out seeds.
  */
 

@@ -106,7 +106,7 @@ test('an office from which many accounts are tried is not locked out: sessions a
   expect((await signIn(office, newcomer.email)).status).toBe(200)
 })
 
-test('an address from which nobody is signed in and very many accounts are tried is blocked for unknown devices', async () => {
+test('an address without live sessions from which very many accounts are tried is blocked for unknown devices', async () => {
   const address = '192.0.2.4'
   const person = await registerFrom('198.51.100.5')
   await guessPasswords(address, 30)

@@ -19,9 +19,9 @@ const nearPairs = () => {
   )
 }
 
-/** Between access and limits: what is held against principals. */
+/** Between access and limits: the detection of anomalies. */
 export const composeAnomalies = (
-  { config, clock, log, redis, keyedHash, database, signals, incidentReports }: Infrastructure,
+  { config, clock, log, redis, keyedHash, database, signals, incidentReports, forgeries }: Infrastructure,
   { caches: { bus } }: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
@@ -39,6 +39,7 @@ export const composeAnomalies = (
         redis,
         prefix: hash('anomalies'),
         instance: bus.instance,
+        onForged: forgeries.onForged,
         authenticate: (text) => hash(`batch of anomalies ${text}`),
       }),
     near: nearPairs(),

@@ -1,4 +1,4 @@
-import type { Random } from '../kit/random.ts'
+import type { Random } from '../../src/kit/random.ts'
 
 /**
  * Streaming half-space trees: S. C. Tan, K. M. Ting, F. T. Liu, "Fast Anomaly Detection for Streaming Data", IJCAI 2011.
