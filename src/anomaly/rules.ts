@@ -28,7 +28,7 @@ export const thresholds = {
   missingShare: 0.2,
   /** Services work through lists, of which parts may be gone. */
   missingOfKey: 24,
-  /** Resources of others that were read; the slots in which they came; the largest share of one slot, since people read by pages. */
+  /** Resources of others that were read; the slots in which they came; the largest share of one slot: people read by pages. */
   resources: 16,
   activeSlots: 7,
   largestShare: 0.2,

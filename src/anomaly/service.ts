@@ -163,9 +163,9 @@ const createHeldVerdicts = ({
  * Detects anomalies in a separate thread, and keeps the verdicts: a factor on the limits of a principal, with reason and expiry,
  * and an incident.
  *
- * Guarantee: no request waits for it. `monitor` opens incidents and changes no limit. A verdict on an address never concerns sessions
- * and known devices there, and never blocks an address from which several accounts are signed in. Degrades: while the thread is
- * away there are no new verdicts, the others expire, and the thread starts anew with an empty memory.
+ * Guarantee: no request waits for it. `monitor` opens incidents and changes no limit. A verdict on an address never concerns
+ * sessions and known devices there, and never blocks an address from which several accounts are signed in. Degrades: while the
+ * thread is away there are no new verdicts, the others expire, and the thread starts anew with an empty memory.
  */
 export const createAnomalies = ({
   mode,
