@@ -6,7 +6,14 @@ import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
 import { createDecisionFacts, type DecisionFacts, type OnDecision, type Question } from './cache/decision-facts.ts'
 import type { FactCache } from './cache/fact-cache.ts'
-import { type Explanation, explainDecision, markDegraded, redactDecision } from './explanation.ts'
+import {
+  type Explanation,
+  explainDecision,
+  markDegraded,
+  notRecorded,
+  type RecordDecision,
+  redactDecision,
+} from './explanation.ts'
 import { type Callers, createCallers } from './guard/callers.ts'
 import { type Decision, decide } from './policy/decide.ts'
 import type { MediaFact } from './policy/facts/media.ts'
@@ -52,7 +59,7 @@ export type Access = Callers & {
   ): MaybePromise<Decision[]>
   /**
    * The decision, and the verdict, reason, tier and time of each of the ten layers. `allowed` and `reason` are redacted, the
-   * layers are not: before a person sees them, call `redactExplanation`.
+   * layers are not: before a person sees them, call `redactExplanation`. `record` is given the decision, once.
    */
   explain(
     userId: string,
@@ -60,6 +67,7 @@ export type Access = Callers & {
     ref: ResourceRef,
     deadline: Deadline,
     circumstances?: Circumstances,
+    record?: RecordDecision,
   ): MaybePromise<Explanation>
   /**
    * Resolves if the caller may do the action. Otherwise throws 404 where the caller may not read the resource, as if the
@@ -203,18 +211,18 @@ export const createAccess = ({
         .gatherAll(questions, deadline)
         .then(({ facts: all, gathered }) => all.map((facts, at) => markDegraded(decideAt(facts, at), gathered)))
     },
-    explain: (userId, action, ref, deadline, given) => {
+    explain: (userId, action, ref, deadline, given, record = notRecorded) => {
       const startedMs = clock.monotonic()
       const known = decisionFacts.peekWithAge(userId, ref)
       if (known !== undefined) {
         const { facts, ageMs } = known
         const question = { facts, action, circumstances: withMode(facts, given) }
-        return explainDecision(clock, question, { tier: 'l1', ageMs, startedMs })
+        return explainDecision(clock, question, { tier: 'l1', ageMs, startedMs }, record)
       }
       return decisionFacts.gather(userId, action, ref, deadline).then(({ facts, gathered }) => {
         const { tier, ageMs } = gathered
         const question = { facts, action, circumstances: withMode(facts, given) }
-        return markDegraded(explainDecision(clock, question, { tier, ageMs, startedMs }), gathered)
+        return markDegraded(explainDecision(clock, question, { tier, ageMs, startedMs }, record), gathered)
       })
     },
     findMedia: (userId, action, ids, deadline) => {

@@ -12,13 +12,15 @@ import {
   staleReads,
 } from './policy/decide.ts'
 import { noResource } from './policy/facts/resource-walk.ts'
-import { type Circumstances, type Finding, noCircumstances } from './policy/findings.ts'
+import { type Circumstances, type Finding, finding, noCircumstances } from './policy/findings.ts'
 import type { Action } from './policy/matrix.ts'
 import type { Facts } from './policy/rules.ts'
 
 export type TracedLayer = {
   readonly layer: number
   readonly name: string
+  /** Why it is evaluated where it is. */
+  readonly placed: Layer['placed']
   readonly verdict: 'allow' | 'deny' | 'abstain' | 'skipped'
   readonly reason: string
   readonly tier: Tier | null
@@ -32,6 +34,8 @@ export type Explanation = Decision & { readonly layers: TracedLayer[] }
 
 /** The layer that stands for loading the facts. */
 const factsLayer = 7
+/** The layer that records the decision. */
+const auditLayer = 8
 
 const notVisible = decisionOf(false, 'resource.not_visible')
 
@@ -59,10 +63,13 @@ export const redactDecision = (
 export const markDegraded = <D extends Decision>(decision: D, { stale }: Pick<GatheredFacts, 'stale'>): D =>
   stale ? { ...decision, degraded: staleReads } : decision
 
-/** What each layer finds about a resource that does not exist, without those whose findings do not depend on the resource. */
+/**
+ * What each layer finds about a resource that does not exist, without those whose findings do not depend on the resource. That of
+ * the audit does not: what is redacted was denied, and each denial is recorded.
+ */
 const notVisibleFindings = new Map(
   layers
-    .filter(({ layer }) => !layersOfCircumstances.includes(layer))
+    .filter(({ layer }) => layer !== auditLayer && !layersOfCircumstances.includes(layer))
     .map(({ layer, evaluate }) => [
       layer,
       evaluate({ userId: '', account: undefined, ...noResource }, 'read', noCircumstances),
@@ -92,6 +99,20 @@ export const redactExplanation = (explanation: Explanation): Explanation =>
       }
 
 const factsPlace = layers.findIndex(({ layer }) => layer === factsLayer)
+const auditPlace = layers.findIndex(({ layer }) => layer === auditLayer)
+
+/** What layer 8 did with the decision. */
+const audited = {
+  denied: finding('abstain', 'audit.denial_recorded'),
+  sampled: finding('abstain', 'audit.allow_recorded'),
+  left: finding('abstain', 'audit.allow_not_sampled'),
+  lost: finding('skipped', 'audit.not_recorded'),
+} as const
+
+const auditFinding = ({ allowed }: Decision, isRecorded: boolean): Finding => {
+  if (allowed) return isRecorded ? audited.sampled : audited.left
+  return isRecorded ? audited.denied : audited.lost
+}
 
 /** The layers before and after that of the facts, and the JSON of all layers but for the figures of that one. */
 type Surroundings = {
@@ -105,14 +126,15 @@ type Surroundings = {
 const jsonOfEach = (traced: readonly TracedLayer[]): string => traced.map((one) => JSON.stringify(one)).join(',')
 
 const makeSurroundings = (findings: readonly Finding[], nanoseconds: number): Surroundings => {
-  const traced = layers.map(({ layer, name }, at): TracedLayer => {
+  const traced = layers.map(({ layer, name, placed }, at): TracedLayer => {
     const { verdict, reason } = findings[at] as Finding
-    return Object.freeze({ layer, name, verdict, reason, tier: null, age_ms: null, microseconds: nanoseconds / 1_000 })
+    const microseconds = nanoseconds / 1_000
+    return Object.freeze({ layer, name, placed, verdict, reason, tier: null, age_ms: null, microseconds })
   })
   const [before, after] = [traced.slice(0, factsPlace), traced.slice(factsPlace + 1)]
-  const { layer, name } = layers[factsPlace] as Layer
+  const { layer, name, placed } = layers[factsPlace] as Layer
   const { verdict, reason } = findings[factsPlace] as Finding
-  const loadingText = `,${JSON.stringify({ layer, name, verdict, reason }).slice(0, -1)},`
+  const loadingText = `,${JSON.stringify({ layer, name, placed, verdict, reason }).slice(0, -1)},`
   return { before, after, beforeText: jsonOfEach(before), loadingText, afterText: jsonOfEach(after) }
 }
 
@@ -188,6 +210,11 @@ type FactsSource = Pick<GatheredFacts, 'tier' | 'ageMs'> & {
   readonly startedMs: number
 }
 
+/** Records a decision in the audit log, as far as it is sampled. Returns whether it did. */
+export type RecordDecision = (decision: Decision) => boolean
+
+export const notRecorded: RecordDecision = () => false
+
 const toNanoseconds = (ms: number): number => Math.round(ms * 1_000_000)
 
 /**
@@ -198,17 +225,19 @@ export const explainDecision = (
   clock: Pick<Clock, 'monotonic'>,
   { facts, action, circumstances }: { facts: Facts; action: Action; circumstances: Circumstances },
   { tier, ageMs, startedMs }: FactsSource,
+  record: RecordDecision,
 ): Explanation => {
   findings.length = 0
   const loadedMs = clock.monotonic()
   const decision = redactDecision(facts, action, circumstances, decide(facts, action, circumstances, addFinding))
   const share = toNanoseconds((clock.monotonic() - loadedMs) / (layers.length - 1))
+  findings[auditPlace] = auditFinding(decision, record(decision))
   const { before, after, beforeText, loadingText, afterText } = surroundingsOf(findings, share)
-  const { layer, name } = layers[factsPlace] as Layer
+  const { layer, name, placed } = layers[factsPlace] as Layer
   const { verdict, reason } = findings[factsPlace] as Finding
   const age_ms = Math.round(ageMs)
   const nanoseconds = toNanoseconds(loadedMs - startedMs)
-  const loading = { layer, name, verdict, reason, tier, age_ms, microseconds: nanoseconds / 1_000 }
+  const loading = { layer, name, placed, verdict, reason, tier, age_ms, microseconds: nanoseconds / 1_000 }
   const figures = `"tier":"${tier}","age_ms":${age_ms},"microseconds":${timeTextOf(nanoseconds)}`
   const text = `${headTextOf(decision)}${beforeText}${loadingText}${figures}},${afterText}]}`
   return withJsonText(

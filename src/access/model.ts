@@ -1,7 +1,7 @@
 import { closed, id, oneOf, pageOf, pageQuery, type Static, t } from '../http/schema-types.ts'
 import { isId } from '../kit/id.ts'
 import { tiers } from './cache/tiered-loader.ts'
-import { staleReads } from './policy/decide.ts'
+import { layerPlaces, staleReads } from './policy/decide.ts'
 import { actions, listedTypes, resourceTypes } from './policy/matrix.ts'
 
 const aboutUser = t.Optional(
@@ -73,6 +73,11 @@ export const explanation = closed({
     closed({
       layer: t.Integer({ minimum: 1, maximum: 10 }),
       name: t.String(),
+      placed: {
+        ...oneOf(layerPlaces),
+        description:
+          'Why it is evaluated here, and not where its number says. `needs_no_resource`: its denial says nothing about the resource, so it is the first reason to be given. `loads_facts`: it loads what the layers after it read. `by_number`: it reads facts about the resource, as its neighbours do, and these follow their numbers. `after_decision`: it records the decision that the others have made',
+      },
       verdict: oneOf(['allow', 'deny', 'abstain', 'skipped'] as const),
       reason: t.String(),
       tier: t.Union([oneOf(tiers), t.Null()], {

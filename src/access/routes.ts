@@ -4,6 +4,7 @@ import { Fault, type InputProblem } from '../fault.ts'
 import { bodyLimits } from '../http/body.ts'
 import { contract } from '../http/contract.ts'
 import { jsonTextOfList, withJsonText } from '../http/json-text.ts'
+import type { RequestContext } from '../http/request-context.ts'
 import { type Static, toPlace } from '../http/schema-types.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { mapMaybePromise } from '../kit/maybe-promise.ts'
@@ -14,6 +15,7 @@ import type { Guard } from './guard/guard.ts'
 import type { Listing } from './listing/listing.ts'
 import * as schema from './model.ts'
 import type { Decision } from './policy/decide.ts'
+import type { CircumstanceFinding, Circumstances } from './policy/findings.ts'
 import type { ResourceRef } from './policy/matrix.ts'
 import { actorOf, type Principal } from './principal.ts'
 
@@ -67,12 +69,35 @@ const recordAll = (
   }
 }
 
+/** The finding of layer 10 on a user, as the user itself may see it (`isOwn`) or a service. */
+export type AnomalyFindingOf = (userId: string, isOwn: boolean) => CircumstanceFinding
+
+/**
+ * The findings of layers 4 and 10 for an explanation. Neither denies: guard and limits have refused the request where they must. So
+ * a check is decided without them. A service has no context that could be compared with a session.
+ */
+const circumstancesOf = (
+  principal: Principal,
+  userId: string,
+  { contextFinding }: Pick<RequestContext, 'contextFinding'>,
+  anomalyFindingOf: AnomalyFindingOf,
+): Circumstances => {
+  const isOwn = principal.kind === 'person'
+  return { anomaly: anomalyFindingOf(userId, isOwn), context: isOwn ? contextFinding : undefined }
+}
+
 /** A page of ids is joined from what Postgres returned. To check each of them would take as long as to read them. */
 const withoutCheck = <H extends { response: unknown }>({ response: _, ...hook }: H): Omit<H, 'response'> => hook
 
-type Dependencies = { access: Access; listing: Listing; guard: Guard; decisionAudit: DecisionAudit }
+type Dependencies = {
+  access: Access
+  listing: Listing
+  guard: Guard
+  decisionAudit: DecisionAudit
+  anomalyFindingOf: AnomalyFindingOf
+}
 
-export const accessRoutes = ({ access, listing, guard, decisionAudit }: Dependencies) =>
+export const accessRoutes = ({ access, listing, guard, decisionAudit, anomalyFindingOf }: Dependencies) =>
   new Elysia({ prefix: '/api/v1/authorization' })
     .use(guard)
     .post(
@@ -133,8 +158,13 @@ export const accessRoutes = ({ access, listing, guard, decisionAudit }: Dependen
       '/explain',
       ({ context, principal, body: { user_id, action, resource } }) => {
         context.asked = { resource }
+        const { deadline } = context
+        const userId = subjectOf(principal, user_id, inBody)
+        const circumstances = circumstancesOf(principal, userId, context, anomalyFindingOf)
+        const record = (decision: Decision): boolean =>
+          decisionAudit.record(decision, actorOf(principal), userId, action, resource, deadline)
         return mapMaybePromise(
-          access.explain(subjectOf(principal, user_id, inBody), action, resource, context.deadline),
+          access.explain(userId, action, resource, deadline, circumstances, record),
           (explanation) => (principal.kind === 'person' ? redactExplanation(explanation) : explanation),
         )
       },

@@ -194,7 +194,7 @@ describe('the pipeline', () => {
       [3, 'project_visibility', 'abstain', 'visibility.not_public'],
       [5, 'lineage', 'abstain', 'lineage.nothing_derived'],
       [6, 'media', 'abstain', 'media.not_asked'],
-      [8, 'audit', 'skipped', 'layer.not_built'],
+      [8, 'audit', 'abstain', 'audit.after_decision'],
     ])
     expect(decision).toEqual(decide(suspended, 'read'))
     expect(decision).toEqual({ allowed: false, reason: 'account.suspended' })

@@ -4,10 +4,12 @@ import { createDecisionCounters } from '../../src/access/cache/decision-counters
 import { createFactCache } from '../../src/access/cache/fact-cache.ts'
 import type { LoadFacts } from '../../src/access/cache/tiered-loader.ts'
 import { redactExplanation } from '../../src/access/explanation.ts'
+import type { Decision } from '../../src/access/policy/decide.ts'
 import type { AccountFact } from '../../src/access/policy/facts/account.ts'
 import { restrictionsId } from '../../src/access/policy/facts/mode.ts'
 import { toFactKey } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey } from '../../src/access/policy/facts/registry.ts'
+import { type Circumstances, finding, noCircumstances } from '../../src/access/policy/findings.ts'
 import type { Action } from '../../src/access/policy/matrix.ts'
 import { jsonTextOf } from '../../src/http/json-text.ts'
 import { manualClock } from '../../src/kit/clock.ts'
@@ -27,13 +29,20 @@ const unknownId = idOf('media', 2)
 const explainAll = async (
   status: AccountFact['status'],
   id: string,
-  { clock = manualClock(), ownerId = owner, action = 'read' as Action } = {},
+  {
+    clock = manualClock(),
+    ownerId = owner,
+    action = 'read' as Action,
+    circumstances = noCircumstances,
+    record = (_: Decision): boolean => false,
+    status: generationStatus = 'processing' as 'processing' | 'completed',
+  } = {},
 ) => {
   const stored = new Map<FactKey, Fact[FactKind] | null>([
     [factKey('account', subject), { status, role: 'user', plan: 'free', limits: null }],
     [factKey('grants', subject), { granted: {} }],
     [factKey('project', projectId), { ownerId, visibility: 'private', allowDerivatives: true }],
-    [factKey('generation', generationId), { ownerId: owner, projectId, status: 'processing' }],
+    [factKey('generation', generationId), { ownerId: owner, projectId, status: generationStatus }],
     [factKey('media', mediaId), { ownerId: owner, generationId, sha256: 'aa', contentType: 'image/webp' }],
     [factKey('media', unknownId), null],
     ...unrestricted,
@@ -51,7 +60,7 @@ const explainAll = async (
     decisionCounters: createDecisionCounters(),
   })
   const deadline = createDeadlines(clock)(1e9)
-  const ask = () => access.explain(subject, action, { type: 'media', id }, deadline)
+  const ask = () => access.explain(subject, action, { type: 'media', id }, deadline, circumstances, record)
   return { cold: await ask(), warm: await ask() }
 }
 
@@ -129,6 +138,70 @@ describe('the JSON text of an explanation', () => {
     const text = jsonTextOf(redactExplanation(warm))
     expect(text).not.toContain('media.generation_not_completed')
     expect(JSON.parse(text)).toEqual(redactExplanation(warm))
+  })
+})
+
+describe('the trace of an explanation', () => {
+  const lines = ({ layers }: Awaited<ReturnType<typeof explainAll>>['warm']) =>
+    layers.map(({ layer, placed, verdict, reason }) => `${layer} ${placed}: ${verdict} ${reason}`)
+
+  test('has a finding of each of the ten layers, and says why it is evaluated in another order than that of the numbers', async () => {
+    for (const explanation of Object.values(
+      await explainAll('active', mediaId, { ownerId: subject, record: () => true }),
+    )) {
+      expect(lines(explanation)).toEqual([
+        '10 needs_no_resource: abstain anomaly.none',
+        '4 needs_no_resource: abstain account.active',
+        '9 needs_no_resource: abstain emergency.normal',
+        '7 loads_facts: abstain facts.at_hand',
+        '1 by_number: allow ownership.project_owner',
+        '2 by_number: abstain team.none',
+        '3 by_number: abstain visibility.not_public',
+        '5 by_number: abstain lineage.nothing_derived',
+        '6 by_number: deny media.generation_not_completed',
+        '8 after_decision: abstain audit.denial_recorded',
+      ])
+    }
+  })
+
+  test('has the numbers in order within those that are evaluated by number', async () => {
+    const { warm } = await explainAll('active', mediaId)
+    const byNumber = warm.layers.flatMap(({ layer, placed }) => (placed === 'by_number' ? [layer] : []))
+    expect(byNumber).toEqual(byNumber.toSorted((one, other) => one - other))
+  })
+
+  test('shows what the circumstances of the request say on layers 10, 4 and 9, whoever may read the resource', async () => {
+    const circumstances: Circumstances = {
+      anomaly: finding('abstain', 'anomaly.slowed'),
+      context: finding('abstain', 'context.country_changed'),
+      emergency: finding('abstain', 'emergency.read_only'),
+    }
+    for (const id of [mediaId, unknownId]) {
+      const { cold, warm } = await explainAll('active', id, { circumstances })
+      for (const each of [cold, warm, redactExplanation(warm)]) {
+        const found = each.layers.map(({ layer, reason }) => `${layer} ${reason}`)
+        expect(found.slice(0, 3)).toEqual(['10 anomaly.slowed', '4 context.country_changed', '9 emergency.read_only'])
+        expect(jsonTextOf(each)).toBe(JSON.stringify(each))
+      }
+    }
+  })
+
+  test('says whether layer 8 has recorded the decision, which it is given once', async () => {
+    const recorded: Decision[] = []
+    const reasonOf = async (ownerId: string, action: Action, isRecorded: boolean) => {
+      const record = (decision: Decision) => {
+        recorded.push(decision)
+        return isRecorded
+      }
+      const id = mediaId
+      const { cold, warm } = await explainAll('active', id, { ownerId, action, record, status: 'completed' })
+      expect(recorded.splice(0).map(({ allowed }) => allowed)).toEqual([cold.allowed, warm.allowed])
+      return warm.layers.find(({ layer }) => layer === 8)?.reason
+    }
+    expect(await reasonOf(subject, 'read', true)).toBe('audit.allow_recorded')
+    expect(await reasonOf(subject, 'read', false)).toBe('audit.allow_not_sampled')
+    expect(await reasonOf(owner, 'read', true)).toBe('audit.denial_recorded')
+    expect(await reasonOf(owner, 'read', false)).toBe('audit.not_recorded')
   })
 })
 

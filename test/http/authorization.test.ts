@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:tes
 import { actions } from '../../src/access/policy/matrix.ts'
 import { encodeCursor } from '../../src/kit/cursor.ts'
 import { newId } from '../../src/kit/id.ts'
+import { until } from '../faults/support.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 const path = '/api/v1/authorization'
@@ -18,6 +19,7 @@ let statements: string[] = []
 let lab: string
 let work: string
 let team: string
+let admin: Person
 
 const sql = () => app.services.database.admin
 
@@ -34,13 +36,14 @@ beforeAll(async () => {
     },
   })
   client = api(app.baseUrl)
-  const [admin, ...people] = (await Promise.all(Array.from({ length: 4 }, () => register(client)))) as [
+  const [operator, ...people] = (await Promise.all(Array.from({ length: 4 }, () => register(client)))) as [
     Person,
     Person,
     Person,
     Person,
   ]
   ;[ada, bob, cyd] = people
+  admin = operator
   await sql()`update users set role = 'admin' where id = ${admin.id}`
   const scopes = ['authorization:check', 'authorization:list']
   key = (await client.post('/api/v1/service-keys', { name: 'k', scopes }, { token: admin.token })).body.key
@@ -250,6 +253,36 @@ describe('an explanation', () => {
     expect([cold.layers[3].tier, warm.layers[3].tier]).toEqual(['l3', 'l1'])
     const { layers: _, ...decision } = cold
     expect(decision).toEqual((await check(bob.token, question)).body)
+  })
+
+  test('shows what each of the ten layers finds now: the context of the session, the mode, and whether the audit recorded it', async () => {
+    const findings = async (token: string, question: object): Promise<Record<number, string>> => {
+      const { status, body } = await explain(token, question)
+      expect(status).toBe(200)
+      return Object.fromEntries(
+        body.layers.map(({ layer, reason }: { layer: number; reason: string }) => [layer, reason]),
+      )
+    }
+    const question = { action: 'read', resource: theWork() }
+    const ofPerson = await findings(bob.token, question)
+    const ofService = await findings(key, { ...question, user_id: bob.id })
+    // The set of countries does not know 127.0.0.1, so there is nothing to compare.
+    expect([ofPerson[10], ofPerson[4], ofPerson[9]]).toEqual(['anomaly.none', 'context.not_known', 'emergency.normal'])
+    expect([ofService[10], ofService[4], ofService[9]]).toEqual(['anomaly.none', 'account.active', 'emergency.normal'])
+    for (const found of [ofPerson, ofService]) {
+      expect(Object.values(found).filter((reason) => reason.startsWith('layer.'))).toEqual([])
+      expect(['audit.allow_recorded', 'audit.allow_not_sampled']).toContain(found[8] ?? '')
+    }
+    const mode = (to: string) => client.put('/api/v1/security/mode', { mode: to }, { token: admin.token })
+    expect((await mode('read-only')).status).toBe(200)
+    expect((await findings(bob.token, question))[9]).toBe('emergency.read_only')
+    expect((await mode('normal')).status).toBe(200)
+    expect((await findings(bob.token, question))[9]).toBe('emergency.normal')
+
+    const denied = await findings(cyd.token, question)
+    expect(denied[8]).toBe('audit.denial_recorded')
+    const recorded = () => sql()`select from audit_decisions d where d::text like ${`%${work}%`}`
+    await until(async () => (await recorded()).length > 0, 'the denial is in the audit log')
   })
 
   test('of a resource that is not visible equals, layer by layer, that of an unknown id', async () => {

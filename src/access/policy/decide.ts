@@ -4,17 +4,26 @@ import { inNormalMode } from './modes.ts'
 import type { Facts } from './rules.ts'
 import { account, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
 
-const notBuilt = finding('skipped', 'layer.not_built')
+/**
+ * Why a layer is evaluated where it is. Its number is a fixed name; what it needs decides its place.
+ *
+ * - `needs_no_resource`: its denial says nothing about the resource, so it is the first reason to be given.
+ * - `loads_facts`: it stands for loading the facts that the layers after it read.
+ * - `by_number`: layers that read facts about the resource follow their numbers.
+ * - `after_decision`: it records the decision that the others have made.
+ */
+export const layerPlaces = ['needs_no_resource', 'loads_facts', 'by_number', 'after_decision'] as const
 
 export type Layer = {
   readonly layer: number
   readonly name: string
+  readonly placed: (typeof layerPlaces)[number]
   readonly evaluate: (facts: Facts, action: Action, circumstances: Circumstances) => Finding
 }
 
 const factsLoaded = finding('abstain', 'facts.at_hand')
 const noAnomaly = finding('abstain', 'anomaly.none')
-const decisionLogged = notBuilt
+const auditedLater = finding('abstain', 'audit.after_decision')
 
 /** The account first: the context of a request says nothing for an account that may do nothing. */
 const accountThenContext: Layer['evaluate'] = (facts, action, { context }) => {
@@ -23,25 +32,37 @@ const accountThenContext: Layer['evaluate'] = (facts, action, { context }) => {
 }
 
 /**
- * The ten layers in order of evaluation. Their numbers are fixed names. Each is a pure function of the facts and, for 10, 4 and
- * 9, of the circumstances. Layer 7 loads the facts before the others run, so here it only abstains; its line in a trace names
- * the tier.
+ * The ten layers in order of evaluation, which `placed` explains. Their numbers are fixed names. Each is a pure function of the
+ * facts and, for 10, 4 and 9, of the circumstances. Layer 7 loads the facts before the others run, so here it only abstains; its
+ * line in a trace names the tier. Layer 8 records the decision once it is made; its line in a trace says whether it did.
  */
 export const layers: readonly Layer[] = [
-  { layer: 10, name: 'rate_and_anomaly', evaluate: (_facts, _action, { anomaly }) => anomaly ?? noAnomaly },
-  { layer: 4, name: 'security_context', evaluate: accountThenContext },
-  { layer: 9, name: 'emergency', evaluate: (_facts, _action, { emergency }) => emergency ?? inNormalMode },
-  { layer: 7, name: 'performance', evaluate: () => factsLoaded },
-  { layer: 1, name: 'direct_ownership', evaluate: ownership },
-  { layer: 2, name: 'team_access', evaluate: teamAccess },
-  { layer: 3, name: 'project_visibility', evaluate: visibility },
-  { layer: 5, name: 'lineage', evaluate: lineage },
-  { layer: 6, name: 'media', evaluate: media },
-  { layer: 8, name: 'audit', evaluate: () => decisionLogged },
+  {
+    layer: 10,
+    name: 'rate_and_anomaly',
+    placed: 'needs_no_resource',
+    evaluate: (_facts, _action, { anomaly }) => anomaly ?? noAnomaly,
+  },
+  { layer: 4, name: 'security_context', placed: 'needs_no_resource', evaluate: accountThenContext },
+  {
+    layer: 9,
+    name: 'emergency',
+    placed: 'needs_no_resource',
+    evaluate: (_facts, _action, { emergency }) => emergency ?? inNormalMode,
+  },
+  { layer: 7, name: 'performance', placed: 'loads_facts', evaluate: () => factsLoaded },
+  { layer: 1, name: 'direct_ownership', placed: 'by_number', evaluate: ownership },
+  { layer: 2, name: 'team_access', placed: 'by_number', evaluate: teamAccess },
+  { layer: 3, name: 'project_visibility', placed: 'by_number', evaluate: visibility },
+  { layer: 5, name: 'lineage', placed: 'by_number', evaluate: lineage },
+  { layer: 6, name: 'media', placed: 'by_number', evaluate: media },
+  { layer: 8, name: 'audit', placed: 'after_decision', evaluate: () => auditedLater },
 ]
 
 /** The layers whose findings do not depend on the resource. */
-export const layersOfCircumstances: readonly number[] = [10, 4, 9]
+export const layersOfCircumstances: readonly number[] = layers
+  .filter(({ placed }) => placed === 'needs_no_resource')
+  .map(({ layer }) => layer)
 
 /** `degraded`: decided on stale facts, while Postgres is down for every instance. */
 export type Decision = { readonly allowed: boolean; readonly reason: string; readonly degraded?: typeof staleReads }

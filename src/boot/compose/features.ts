@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { createGuard } from '../../access/guard/guard.ts'
 import { commonChannel, encodeMessage } from '../../access/invalidation/topics.ts'
+import { createAnomalyLayer } from '../../anomaly/layer.ts'
 import { createBreakerService } from '../../breakers/service.ts'
 import { createBreakerStore } from '../../breakers/store.ts'
 import { createCredits } from '../../credits/service.ts'
@@ -170,6 +171,7 @@ const composeShared = (infrastructure: Infrastructure, access: AccessParts, stac
     welcome,
     quotas,
     anomalies,
+    anomalyFindingOf: createAnomalyLayer(anomalies),
     limits: composeLimits(infrastructure, access, anomalies, stack),
     flagStore,
     /** What operators have written about an account goes with it. */
