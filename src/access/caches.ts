@@ -117,8 +117,8 @@ const dropMs = 5_000
 /** Passes every event that this instance is about to commit to the hooks. */
 const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: OutageHooks): B => ({
   ...bus,
-  registerCommit: (eventId) => {
-    hooks.onCommitting(eventId)
+  registerCommit: (eventId, keys = 'everything') => {
+    hooks.onCommitting(eventId, keys)
     const wait = bus.registerCommit(eventId)
     return {
       acknowledgedByAll: wait.acknowledgedByAll,
@@ -223,7 +223,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
       if (switches !== undefined) await flags.reload(async () => switches)
     },
     onEvent: (event, position) => {
-      hooks.onEvent(event.id, position)
+      hooks.onEvent(event.id, position, event.keys)
       pendingInvalidations.add(event)
       flags.onInvalidated(event.keys)
       invalidate(event.keys)

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, mock, spyOn, test } from 'bun:test'
 import fc from 'fast-check'
 import { createSharedOutage, type SharedOutage, stateScript } from '../../src/access/cache/shared-outage.ts'
+import { type FactKey, factKey } from '../../src/access/policy/facts/registry.ts'
 import { manualClock, systemClock } from '../../src/kit/clock.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createRedis } from '../../src/platform/redis.ts'
@@ -19,10 +20,15 @@ const ownMacs = createSecrets(secrets.ours).macs('redis-statement')
 /** Runs all microtasks to their end. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 
+/** The keys of the event at a position. */
+const keysOf = (position: number): FactKey[] => [factKey('account', `of-${position}`)]
+
 /** Instances over a simulated Postgres, Redis and clock. */
 const startWorld = () => {
   const clock = manualClock()
   const postgres = { position: 0, identity: 'one' }
+  /** Ids of the events, by their positions. */
+  const log: string[] = []
   const redis = { hash: new Map<string, string>(), isUp: true, aheadMs: 0, runId: 'r1' }
   const serverNow = () => 5_000_000 + clock.monotonic() + redis.aheadMs
 
@@ -32,6 +38,7 @@ const startWorld = () => {
     const lease = { untilMs: Number.NEGATIVE_INFINITY }
     const cut = { postgres: false, redis: false }
     let applied = postgres.position
+    const invalidated = new Set<FactKey>()
     let isOpen = false
     let openedMs = 0
     let isDead = false
@@ -72,6 +79,9 @@ const startWorld = () => {
     })
     outage.start({
       lease,
+      invalidate: (keys) => {
+        for (const key of keys) invalidated.add(key)
+      },
       members: () => [...members].filter(([, atMs]) => clock.monotonic() - atMs < 2 * leaseMs).map(([of]) => of),
     })
     intervals.mockRestore()
@@ -87,6 +97,9 @@ const startWorld = () => {
         isDead = true
       },
       applied: () => applied,
+      invalidated,
+      /** Whether it would not decide on facts that this event made untrue. */
+      knows: (position: number) => applied >= position || keysOf(position).every((key) => invalidated.has(key)),
       tick: () => {
         if (!isDead) for (const call of ticks) call()
       },
@@ -103,18 +116,19 @@ const startWorld = () => {
           openedMs = clock.monotonic()
           outage.hooks.onConnection(true)
           outage.hooks.onReset({ ...postgres })
+          applied = postgres.position
         }
-        applied = postgres.position
-        for (let at = 0; at < events; at += 1) outage.hooks.onEvent(`${name}${at}`, applied)
-        outage.hooks.onEvent('of others', applied)
+        for (; applied < postgres.position; applied += 1)
+          outage.hooks.onEvent(log[applied] ?? '', applied + 1, keysOf(applied + 1))
         lease.untilMs = clock.monotonic() + leaseMs
       },
       /** Commits a change, which is answered after the longest wait. */
-      commit: () => {
+      commit: (isNamed = true) => {
         if (isDead || cut.postgres) return
-        outage.hooks.onCommitting(`${name}${events}`)
+        log.push(`${name}${events}`)
         events += 1
         postgres.position += 1
+        outage.hooks.onCommitting(log.at(-1) ?? '', isNamed ? keysOf(postgres.position) : 'everything')
         const sinceMs = isOpen ? Math.max(clock.monotonic(), openedMs) : clock.monotonic()
         waiting.push({ position: postgres.position, dueMs: sinceMs + waitMs, done: false })
       },
@@ -203,11 +217,27 @@ describe('a shared outage', () => {
     expect(shared()).toEqual([false, false, false])
   })
 
-  test('is not agreed on by an instance that lacks an event which another has applied', async () => {
+  test('is agreed on by an instance that lacks an event which another has applied, once it has invalidated the facts of it', async () => {
     const [a, b, c] = all as [Instance, Instance, Instance]
     a.cut.postgres = true
     await pass(everyMs)
     b.commit()
+    await pass(everyMs)
+    b.cut.postgres = true
+    c.cut.postgres = true
+    expect([a.knows(1), b.knows(1)]).toEqual([false, true])
+    await pass(5_000)
+    expect(shared()).toEqual([true, true, true])
+    expect(a.knows(1)).toBeTrue()
+    // What an instance has applied it may have loaded again.
+    expect([[...a.invalidated], b.invalidated.size]).toEqual([keysOf(1), 0])
+  })
+
+  test('is not agreed on by an instance that lacks more events than a statement has room for', async () => {
+    const [a, b, c] = all as [Instance, Instance, Instance]
+    a.cut.postgres = true
+    await pass(everyMs)
+    for (let commits = 0; commits < 70; commits += 1) b.commit()
     await pass(everyMs)
     b.cut.postgres = true
     c.cut.postgres = true
@@ -216,9 +246,31 @@ describe('a shared outage', () => {
     expect(a.outage.refusal).toBe('events_missing')
   })
 
-  test('is not agreed on while a commit of an instance has not come back on its bus', async () => {
+  test('is agreed on while a commit of an instance has not come back on its bus, once every instance has invalidated its facts', async () => {
     const [, b] = all as [Instance, Instance, Instance]
     b.commit()
+    cutAll()
+    await pass(everyMs)
+    expect(shared()).toEqual([false, false, false])
+    await pass(10_000)
+    expect(shared()).toEqual([true, true, true])
+    expect(all.map(({ knows }) => knows(1))).toEqual([true, true, true])
+  })
+
+  test('has an instance whose bus is connected invalidate nothing for what others state', async () => {
+    const [a, b, c] = all as [Instance, Instance, Instance]
+    b.commit()
+    a.cut.postgres = true
+    b.cut.postgres = true
+    await pass(5_000)
+    expect([c.invalidated.size, c.outage.isShared()]).toEqual([0, false])
+    expect([...a.invalidated]).toEqual(keysOf(1))
+    expect([...b.invalidated]).toEqual(keysOf(1))
+  })
+
+  test('is not agreed on while a commit that changed more than can be named has not come back', async () => {
+    const [, b] = all as [Instance, Instance, Instance]
+    b.commit(false)
     cutAll()
     await pass(10_000)
     expect(shared()).toEqual([false, false, false])
@@ -396,6 +448,8 @@ test('in any order of cuts, commits, deaths and losses, no instance serves stale
       'cut',
       'mend',
       'commit',
+      'commit',
+      'commitUnnamed',
       'cutRedis',
       'mendRedis',
       'die',
@@ -413,7 +467,7 @@ test('in any order of cuts, commits, deaths and losses, no instance serves stale
     fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 40 }), fc.boolean(), async (steps, deaths) => {
       const world = startWorld()
       const all = ['a', 'b', 'c'].map((name) => world.start(name))
-      let answered = 0
+      const answered: number[] = []
       const silentSince = new Map<string, number>()
       const stepMs = 50
       const pass = async (count: number) => {
@@ -438,14 +492,14 @@ test('in any order of cuts, commits, deaths and losses, no instance serves stale
               const due = world.clock.monotonic() >= wait.dueMs
               if (!instance.isDead() && !wait.done && (due || applied)) {
                 wait.done = true
-                if (wait.position > answered) answered = wait.position
+                answered.push(wait.position)
               }
             }
           }
-          for (const { outage, applied, lease, isDead } of all) {
+          for (const { outage, knows, lease, isDead } of all) {
             if (isDead() || world.clock.monotonic() < lease.untilMs || !outage.isShared()) continue
             allowed += 1
-            expect(applied()).toBeGreaterThanOrEqual(answered)
+            expect(answered.every(knows)).toBeTrue()
           }
         }
       }
@@ -455,6 +509,7 @@ test('in any order of cuts, commits, deaths and losses, no instance serves stale
         if (does === 'cut') one.cut.postgres = true
         else if (does === 'mend') one.cut.postgres = false
         else if (does === 'commit') one.commit()
+        else if (does === 'commitUnnamed') one.commit(false)
         else if (does === 'cutRedis') one.cut.redis = true
         else if (does === 'mendRedis') one.cut.redis = false
         else if (does === 'die' && deaths) one.die()

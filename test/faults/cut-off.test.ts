@@ -61,7 +61,11 @@ describe('two instances, one on Bun and one on Deno, with one Redis', () => {
     await sql`update users set role = 'admin' where id = ${ada.id}`
     await sql.end()
     const key = { name: 'k', scopes: ['authorization:check'] }
-    serviceKey = (await bun.post('/api/v1/service-keys', key, { token: ada.token })).body.key
+    // Once the change of the role has come back on the bus.
+    await until(async () => {
+      serviceKey = (await bun.post('/api/v1/service-keys', key, { token: ada.token })).body.key
+      return serviceKey !== undefined
+    }, 'an operator makes a key')
   })
   afterAll(async () => {
     for (const server of servers) await server.stop()

@@ -1,6 +1,8 @@
 import type { Clock } from '../../kit/clock.ts'
 import type { OnForged, Redis } from '../../platform/redis.ts'
 import type { Mac } from '../../platform/secrets.ts'
+import type { InvalidationKeys } from '../invalidation/model.ts'
+import type { FactKey } from '../policy/facts/registry.ts'
 
 /**
  * Records a statement and returns the time of the server and all statements. Each is
@@ -30,6 +32,9 @@ export const stateScript = {
 /** The longest EMERGENCY_READ_SECONDS, and a minute. */
 const keptMs = 3_660_000
 const answerMs = 500
+/** A statement that Postgres cannot be reached has the keys of the newest events: few are under way when it stops to answer. */
+const maxCarriedEvents = 64
+const maxCarriedKeys = 100
 /** An instance that stated nothing for so long before the last heartbeat of this one, and is no member, is taken for ended. */
 const silentMs = 60_000
 
@@ -57,10 +62,13 @@ export type Refusal = (typeof refusals)[number]
  *
  * Guarantee: while `isShared`, no change that this instance has not applied was answered by any instance, and none will be
  * within the wait of its writer. For:
- * - "Cannot reach" is stated only while the bus has no connection and every own commit has come back on it. A change
- *   committed later is answered one wait (more than a lease) after its commit or after the bus was connected again. The
- *   statement is believed for less than a lease, counted from the time that Redis gave the instance *before* it looked.
- * - The statement names the newest event the instance has applied, and this instance must have applied it too.
+ * - "Cannot reach" is stated only while the bus has no connection and every own commit has come back on it, or its keys are in
+ *   the statement. A change committed later is answered one wait (more than a lease) after its commit or after the bus was
+ *   connected again. The statement is believed for less than a lease, counted from the time that Redis gave the instance
+ *   *before* it looked.
+ * - The statement names the newest event the instance has applied, and this instance must have applied it too, or the statement
+ *   has the keys of all events that this one lacks. Keys in a statement are invalidated here before it is believed. No fact
+ *   is loaded before Postgres is back, and then memory is cleared.
  * - Every other instance must have stated so: each member of the two leases before the lease was last renewed, and each that
  *   stated anything in the minute before that or since. Silence, a statement of "can reach", and one that is too old refuse.
  * - A statement is authenticated under a key that is derived from SECRET, with the name of its instance. Any other is
@@ -94,11 +102,11 @@ export type OutageHooks = {
   /** The connection of the bus opened or was lost. Before it applies a message of a new connection. */
   onConnection(isOpen: boolean): void
   /** A transaction of this instance is about to commit this event. */
-  onCommitting(eventId: string): void
+  onCommitting(eventId: string, keys: InvalidationKeys): void
   /** The transaction failed, and so does the call. */
   onAbandoned(eventId: string): void
   /** An event came back on the bus. */
-  onEvent(eventId: string, position: number | undefined): void
+  onEvent(eventId: string, position: number | undefined, keys: InvalidationKeys): void
   /** The state of the database was read anew, with every event committed before. */
   onReset(progress: Progress): void
 }
@@ -114,6 +122,8 @@ export const noOutageHooks: OutageHooks = {
 export type OutageBus = {
   readonly lease: { readonly untilMs: number }
   members(): readonly string[]
+  /** Removes facts from memory. */
+  invalidate(keys: readonly FactKey[]): void
 }
 
 export type OutageRedis = Pick<Redis<'state'>, 'runBypassingBreaker' | 'serverRunId'>
@@ -142,17 +152,48 @@ type Statement = {
   readonly asOfMs: number
   readonly identity: string
   readonly position: number
+  /** Undefined: there are too many. */
+  readonly carried?: Carried | undefined
+}
+type CarriedEvent = { readonly position: number; readonly keys: readonly FactKey[] }
+type Carried = {
+  /** Of own commits that have not come back on the bus. */
+  readonly unseen: readonly FactKey[]
+  /** All events after the position `from` that the instance has applied. */
+  readonly from: number
+  readonly events: readonly CarriedEvent[]
 }
 /** Undefined: nothing that may be believed was stated. */
 type Written = { readonly writtenMs: number; readonly statement: Statement | undefined }
 
-const encode = ({ state, asOfMs, identity, position }: Statement) => `${state} ${asOfMs} ${identity} ${position}`
+/** The position `from` and unseen keys, then each event: its position behind an @, which no key begins with, and its keys. */
+const toWords = ({ unseen, from, events }: Carried): readonly (string | number)[] => [
+  from,
+  ...unseen,
+  ...events.flatMap(({ position, keys }) => [`@${position}`, ...keys]),
+]
+
+const fromWords = (from: number, words: readonly string[]): Carried => {
+  const unseen: FactKey[] = []
+  const events: { readonly position: number; readonly keys: FactKey[] }[] = []
+  for (const word of words) {
+    if (word.startsWith('@')) events.push({ position: Number(word.slice(1)), keys: [] })
+    else (events.at(-1)?.keys ?? unseen).push(word as FactKey)
+  }
+  return { unseen, from, events }
+}
+
+const encode = ({ state, asOfMs, identity, position, carried }: Statement) =>
+  [state, asOfMs, identity, position, ...(carried === undefined ? [] : toWords(carried))].join(' ')
 
 const parse = (text: string): Statement | undefined => {
-  const words = /^(reachable|unreachable|left) (\d{1,16}) (\S{1,200}) (-?\d{1,16})$/.exec(text)
+  const words = /^(reachable|unreachable|left) (\d{1,16}) (\S{1,200}) (-?\d{1,16})(?: (-?\d{1,16})((?: \S+)*))?$/.exec(
+    text,
+  )
   if (words === null) return undefined
-  const [, state, asOfMs, identity = '', position = '0'] = words
-  return { state: state as Statement['state'], asOfMs: Number(asOfMs), identity, position: Number(position) }
+  const [, state, asOfMs, identity = '', position = '0', from, keys = ''] = words
+  const carried = from === undefined ? undefined : fromWords(Number(from), keys.split(' ').slice(1))
+  return { state: state as Statement['state'], asOfMs: Number(asOfMs), identity, position: Number(position), carried }
 }
 
 /** Statements as they are in Redis: `<statement> <id of the key> <tag>`. */
@@ -161,7 +202,7 @@ const createStatements = (macs: readonly [Mac, ...Mac[]], key: string, onForged:
   const [own] = macs
   const read = (name: string, stored: string): Written => {
     const [, writtenMs = 'NaN', text = '', keyId, tag = ''] =
-      /^(\d{1,16}) (.{1,300}?)(?: ([\w-]{6}) ([\w-]{22}))?$/.exec(stored) ?? []
+      /^(\d{1,16}) (.{1,16000}?)(?: ([\w-]{6}) ([\w-]{22}))?$/.exec(stored) ?? []
     const statement = parse(text)
     const written = { writtenMs: Number(writtenMs), statement: undefined }
     const mac = macs.find((each) => each.keyId === keyId)
@@ -211,10 +252,12 @@ const judge = ({ others, known, applied, answer, relevantMs, leaseMs }: View): n
     const isKnown = silent.delete(name)
     if (!isKnown && receivedMs - (serverNowMs - writtenMs) < relevantMs) continue
     if (statement === undefined) return 'others_unknown'
-    const { state, asOfMs, identity, position } = statement
+    const { state, asOfMs, identity, position, carried } = statement
     if (state === 'reachable') return 'others_unknown'
     if (state === 'unreachable') untilMs = Math.min(untilMs, sentMs + leaseMs - (serverNowMs - asOfMs))
-    if (applied === undefined || identity !== applied.identity || position > applied.position) return 'events_missing'
+    if (applied === undefined || identity !== applied.identity) return 'events_missing'
+    if (position > applied.position && !(carried !== undefined && carried.from <= applied.position))
+      return 'events_missing'
   }
   return silent.size > 0 || untilMs <= receivedMs ? 'others_unknown' : untilMs
 }
@@ -224,7 +267,10 @@ const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () =
   let isConnected = false
   let openedMs = Number.POSITIVE_INFINITY
   /** Own events that may be committed and have not come back on the bus. */
-  const unseen = new Set<string>()
+  const unseen = new Map<string, InvalidationKeys>()
+  /** The newest events applied, and the position of the one before them. */
+  let applied: { readonly position: number; readonly keys: InvalidationKeys }[] = []
+  let appliedFrom = 0
   let reachable = true
   let probing = false
   /** Undefined: unknown, or an event of another version came, which has no position. */
@@ -234,17 +280,41 @@ const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () =
       isConnected = isOpen
       if (isOpen) openedMs = clock.monotonic()
     },
-    onCommitting: (eventId) => void unseen.add(eventId),
+    onCommitting: (eventId, keys) => void unseen.set(eventId, keys),
     onAbandoned: (eventId) => void unseen.delete(eventId),
-    onEvent: (eventId, position) => {
+    onEvent: (eventId, position, keys) => {
       unseen.delete(eventId)
       if (progress === undefined || position === undefined) progress = undefined
-      else progress = { ...progress, position: Math.max(progress.position, position) }
+      else {
+        progress = { ...progress, position: Math.max(progress.position, position) }
+        applied.push({ position, keys })
+        const oldest = applied.length > maxCarriedEvents ? applied.shift() : undefined
+        appliedFrom = oldest?.position ?? appliedFrom
+      }
     },
     onReset: (read) => {
       unseen.clear()
       progress = read
+      applied = []
+      appliedFrom = read.position
     },
+  }
+  /** Undefined: own commits that have not come back have too many keys. The newest events first, as many as there is room for. */
+  const carry = (): Carried | undefined => {
+    const ofUnseen: FactKey[] = []
+    for (const keys of unseen.values()) {
+      if (keys === 'everything') return undefined
+      ofUnseen.push(...keys)
+    }
+    let room = maxCarriedKeys - ofUnseen.length
+    if (room < 0) return undefined
+    const events: CarriedEvent[] = []
+    for (const { position, keys } of applied.toReversed()) {
+      room -= keys === 'everything' ? Number.POSITIVE_INFINITY : keys.length
+      if (keys === 'everything' || room < 0) return { unseen: ofUnseen, from: position, events }
+      events.unshift({ position, keys })
+    }
+    return { unseen: ofUnseen, from: appliedFrom, events }
   }
   const isTrusted = () => isConnected || isLeased()
   return {
@@ -253,7 +323,8 @@ const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () =
     isConnected: () => isConnected,
     openedMs: () => openedMs,
     hasUnseenCommits: () => unseen.size > 0,
-    cannotReach: () => !reachable && !isTrusted() && unseen.size === 0,
+    carry,
+    cannotReach: () => !reachable && !isTrusted() && (unseen.size === 0 || carry() !== undefined),
     /** One probe at a time. None while the bus is connected, which is proof enough. */
     probe: () => {
       if (isTrusted()) reachable = true
@@ -268,6 +339,35 @@ const createOwnReach = (clock: Clock, isLeased: () => boolean, isReachable: () =
         })
     },
   }
+}
+
+/**
+ * Keys of commits that have not come back, and of events that other instances have applied and this one has not. Undefined: own
+ * commits have too many.
+ */
+const findCarriedKeys = (
+  reach: ReturnType<typeof createOwnReach>,
+  statements: Map<string, Written>,
+): Set<FactKey> | undefined => {
+  const own = reach.hasUnseenCommits() ? reach.carry()?.unseen : []
+  if (own === undefined) return undefined
+  const keys = new Set(own)
+  const position = reach.progress()?.position ?? Number.NEGATIVE_INFINITY
+  for (const { statement } of statements.values()) {
+    for (const key of statement?.carried?.unseen ?? []) keys.add(key)
+    for (const event of statement?.carried?.events ?? [])
+      if (event.position > position) for (const key of event.keys) keys.add(key)
+  }
+  return keys
+}
+
+/** Whether the clock of the Redis server, which ages are measured by, went otherwise than ours since the last answer. */
+const clockStepped = (last: Answer | undefined, { serverNowMs, sentMs, receivedMs }: Answer): boolean => {
+  if (last === undefined) return false
+  const advancedMs = serverNowMs - last.serverNowMs
+  const atLeastMs = 0.8 * (sentMs - last.receivedMs) - 50
+  const atMostMs = 1.25 * (receivedMs - last.sentMs) + 50
+  return advancedMs < atLeastMs || advancedMs > atMostMs
 }
 
 export const createSharedOutage = (dependencies: Dependencies): SharedOutage => {
@@ -299,11 +399,17 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     } else for (const member of now) known.add(member)
   }
 
-  const own = (): Statement => ({
-    ...(reach.progress() ?? unknownProgress),
-    state: reach.cannotReach() && lastAnswer !== undefined ? 'unreachable' : 'reachable',
-    asOfMs: lastAnswer?.serverNowMs ?? 0,
-  })
+  const own = (): Statement => {
+    const isUnreachable = reach.cannotReach() && lastAnswer !== undefined
+    const { identity, position } = reach.progress() ?? unknownProgress
+    return {
+      identity,
+      position,
+      state: isUnreachable ? 'unreachable' : 'reachable',
+      asOfMs: lastAnswer?.serverNowMs ?? 0,
+      carried: isUnreachable ? reach.carry() : undefined,
+    }
+  }
 
   const refuse = (why: Refusal): void => {
     refusal = why
@@ -317,13 +423,13 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
   /** Whether heartbeats of every live instance were received before the lease ended. */
   const knowsMembers = () => leaseUntilMs() - leaseMs >= reach.openedMs() + 1.25 * leaseMs
 
-  /** Whether the clock of the Redis server, which ages are measured by, went otherwise than ours since the last answer. */
-  const clockStepped = ({ serverNowMs, sentMs, receivedMs }: Answer): boolean => {
-    if (lastAnswer === undefined) return false
-    const advancedMs = serverNowMs - lastAnswer.serverNowMs
-    const atLeastMs = 0.8 * (sentMs - lastAnswer.receivedMs) - 50
-    const atMostMs = 1.25 * (receivedMs - lastAnswer.sentMs) + 50
-    return advancedMs < atLeastMs || advancedMs > atMostMs
+  /** False: there are facts to invalidate, and they cannot be. Connected, this instance agrees to nothing that lasts. */
+  const invalidateCarried = (statements: Map<string, Written>): boolean => {
+    const keys = findCarriedKeys(reach, statements)
+    if (keys?.size === 0) return true
+    if (keys === undefined || reach.isConnected()) return false
+    bus?.invalidate([...keys])
+    return true
   }
 
   const decide = (answer: Answer, statements: Map<string, Written>) => {
@@ -331,7 +437,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     const isIncomplete = !knowsMembers() || answer.receivedMs < incompleteUntilMs
     const verdict = isIncomplete
       ? 'others_unknown'
-      : reach.hasUnseenCommits()
+      : !invalidateCarried(statements)
         ? 'events_missing'
         : judge({
             others: statements,
@@ -356,7 +462,7 @@ export const createSharedOutage = (dependencies: Dependencies): SharedOutage => 
     if (!answered) return false
     const [serverNowMs, wasKnown, all] = reply as [number, number, string[]]
     const answer = { serverNowMs, sentMs, receivedMs: clock.monotonic() }
-    if (wasKnown === 0 || runId !== serverRunId || clockStepped(answer)) {
+    if (wasKnown === 0 || runId !== serverRunId || clockStepped(lastAnswer, answer)) {
       incompleteUntilMs = answer.receivedMs + 2 * leaseMs
     }
     serverRunId = runId

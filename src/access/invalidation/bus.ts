@@ -3,6 +3,7 @@ import type { Histogram } from '../../kit/histogram.ts'
 import type { BusHandlers } from './bus-handlers.ts'
 import type { CommitWait } from './commit-waits.ts'
 import { type BusConnection, createLeaseKeeper } from './lease-keeper.ts'
+import type { InvalidationKeys } from './model.ts'
 import { createReceiver } from './receiver.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from './timing.ts'
 import type { TopicListener, TopicName } from './topics.ts'
@@ -39,7 +40,7 @@ export type Bus = {
    * the bus is open, and from two leases after its connections were lost.
    */
   databaseIdentity(): string | undefined
-  registerCommit(eventId: string): CommitWait
+  registerCommit(eventId: string, keys?: InvalidationKeys): CommitWait
   /**
    * Registers the listener of a topic; throws where it has one. Messages arrive in commit order, among the events. Not
    * durable: a message sent while the connection is lost never arrives.

@@ -125,7 +125,7 @@ export const createChanges = ({ sql, clock, bus, facts, sendEvents, onCommitted 
             throw new Fault('bus.mismatch', { detail: { changes: event.identity, bus: busIdentity } })
           }
           // Before the commit: an acknowledgement may arrive before the confirmation of the commit does.
-          if (event !== undefined) recorded = { event, wait: bus.registerCommit(event.id) }
+          if (event !== undefined) recorded = { event, wait: bus.registerCommit(event.id, event.keys) }
         }
         try {
           const result = await admitted(deadline, 'changes', undefined, async () =>

@@ -72,7 +72,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     timing: infrastructure.cacheTiming,
   })
   stack.defer(caches.close)
-  outage.start(caches.bus)
+  outage.start({ lease: caches.bus.lease, members: caches.bus.members, invalidate: caches.facts.invalidate })
   watch.onOpen(caches.bus.restart)
   watch.start(caches.bus)
   stack.defer(outage.close)
