@@ -135,7 +135,10 @@ export const defaultTexts: MailTexts = {
   },
   factor_changed: {
     subject: 'The ways to sign in to your account were changed',
-    paragraphs: ['On {time} the ways to sign in to your account at {product} were changed: {change}.', notYou],
+    paragraphs: [
+      'On {time} the ways to sign in to your account at {product} were changed: {change}.',
+      'If this was not you, reset your password at once: another person may know it. Then sign in and remove each way to sign in that you did not add: a new password leaves it in place.',
+    ],
   },
   former_address_notice: {
     subject: 'A change of your former account',
