@@ -115,6 +115,35 @@ describe('SECURITY_CONTEXT=enforce', () => {
     expect(outcome(await me(client, person, home))).toBe('401 identity.not_signed_in')
   })
 
+  test('refuses a stream from there, with a token and with a ticket, which stays good at home', async () => {
+    const person = await registerFrom(client, home)
+    const path = '/api/v1/generations'
+    const order = { model: 'local/procedural', prompt: 'p' }
+    const { id } = (await client.post(path, order, from(home, person.token))).body
+    const { ticket } = (await client.post(`${path}/${id}/stream-tickets`, undefined, from(home, person.token))).body
+    expect(outcome(await client.get(`${path}/${id}/stream`, from(far, person.token)))).toBe(required)
+    expect(outcome(await client.get(`${path}/${id}/stream?ticket=${ticket}`, from(far)))).toBe(required)
+    const stream = await fetch(`${app.baseUrl}${path}/${id}/stream?ticket=${ticket}`, from(home))
+    expect(stream.status).toBe(200)
+    await stream.body?.cancel()
+  })
+
+  test('refuses a refresh by cookies from there without deleting them', async () => {
+    const { email, password } = await registerFrom(client, home)
+    const inBrowser = (address: string, cookie?: string) => ({
+      headers: { ...from(address).headers, origin: app.baseUrl, ...(cookie !== undefined && { cookie }) },
+    })
+    const signedIn = await client.post('/api/v1/auth/login', { email, password, cookies: true }, inBrowser(home))
+    const cookie = signedIn.headers
+      .getSetCookie()
+      .map((each) => each.split(';')[0])
+      .join('; ')
+    const refreshed = await client.post('/api/v1/auth/refresh', { cookies: true }, inBrowser(far, cookie))
+    expect(outcome(refreshed)).toBe(required)
+    expect(refreshed.headers.getSetCookie()).toEqual([])
+    expect(outcome(await client.post('/api/v1/auth/refresh', { cookies: true }, inBrowser(home, cookie)))).toBe(200)
+  })
+
   test('goes on from there after a sign-in', async () => {
     const { email, password } = await registerFrom(client, home)
     const signedIn = await client.post('/api/v1/auth/login', { email, password }, from(far))
