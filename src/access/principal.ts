@@ -16,7 +16,7 @@ export type Caller = {
   /** When the person last proved who they are in this session: signed in, or authenticated again. */
   readonly authenticatedAtMs: number
   /** Where the session was opened; undefined where that is not known, and where a service acts. */
-  readonly origin?: SessionOrigin | undefined
+  readonly origin: SessionOrigin | undefined
   /** True if session or account are stale facts; see `StaleReads`. */
   readonly stale?: boolean
   /** The service that acts for this person. */

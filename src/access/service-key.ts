@@ -115,7 +115,8 @@ export const createServiceChecks = ({
       const { role, plan, limits } = account
       const authenticatedAtMs = Number.NEGATIVE_INFINITY
       const { restrictions } = service
-      return { userId, sessionId: service.keyId, role, plan, limits, authenticatedAtMs, service, restrictions }
+      const noSession = { sessionId: service.keyId, origin: undefined }
+      return { userId, ...noSession, role, plan, limits, authenticatedAtMs, service, restrictions }
     },
   }
 }

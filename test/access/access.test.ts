@@ -123,6 +123,7 @@ describe('a decision made from Postgres through triggers and one statement', () 
               plan: 'free',
               limits: null,
               authenticatedAtMs: 0,
+              origin: undefined,
             } as const
             const derives = await access.requireDerivation(caller, id, within()).then(
               () => true,

@@ -12,6 +12,7 @@ const caller = {
   plan: 'free',
   limits: null,
   authenticatedAtMs: 0,
+  origin: undefined,
 } as const
 const context = { requestId: 'x' } as never
 

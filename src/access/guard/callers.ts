@@ -87,7 +87,7 @@ export const createCallers = ({
       throw new Fault(isBlocked ? 'access.blocked' : 'identity.not_signed_in', { detail: { sessionId } })
     }
     const { role, plan, limits } = account
-    const { authenticatedAtMs } = session
+    const { authenticatedAtMs, origin } = session
     return {
       userId,
       sessionId,
@@ -95,6 +95,7 @@ export const createCallers = ({
       plan,
       limits,
       authenticatedAtMs,
+      origin,
       restrictions: restrictionsIn(principal, ownMode),
     }
   }
