@@ -93,8 +93,9 @@ describe('SECURITY_CONTEXT=enforce', () => {
       await client.post('/api/v1/projects', { name: 'another' }, at),
       await client.patch('/api/v1/auth/me', { display_name: 'another' }, at),
       await client.get('/api/v1/auth/sessions', at),
-      // Its body is wrong, and it is not read.
+      // Their bodies are wrong, and the second is so large that it is not read.
       await client.post('/api/v1/projects', { name: 1 }, at),
+      await client.post('/api/v1/projects', { name: 'x'.repeat(3_000) }, at),
     ]
     expect(answers.map(outcome)).toEqual(answers.map(() => required))
   })
