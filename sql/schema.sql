@@ -675,10 +675,13 @@ begin
   perform from sessions where id = session and user_id = person and ended_at is null for share;
   if found then return true; end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
-  perform from service_keys where id = session and revoked_at is null and not blocked;
+  perform from service_keys
+    where id = session and revoked_at is null and not blocked
+      and (allowed_networks is null
+           or nullif(current_setting('velro.client_address', true), '')::inet <<= any (allowed_networks::inet[]));
   return found;
 end $function$;
-comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked.';
+comment on function lock_signed_in(person uuid, session uuid) is 'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked, or the key may not be used from the address in velro.client_address.';
 
 CREATE OR REPLACE FUNCTION public.lock_team_removal(team uuid, person uuid)
  RETURNS void

@@ -19,11 +19,14 @@ begin
   perform from sessions where id = session and user_id = person and ended_at is null for share;
   if found then return true; end if;
   perform pg_advisory_xact_lock_shared(hashtextextended(session::text, service_key_lock_seed()));
-  perform from service_keys where id = session and revoked_at is null and not blocked;
+  perform from service_keys
+    where id = session and revoked_at is null and not blocked
+      and (allowed_networks is null
+           or nullif(current_setting('velro.client_address', true), '')::inet <<= any (allowed_networks::inet[]));
   return found;
 end $$;
 comment on function lock_signed_in(uuid, uuid) is
-  'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked.';
+  'Locks an active account and its live session for share, or the key of the service that acts for the account. False, where one of the two has ended or is blocked, or the key may not be used from the address in velro.client_address.';
 
 create or replace function lock_project_decision(person uuid, session uuid, project uuid, granted uuid[])
   returns boolean language plpgsql set search_path from current as $$

@@ -31,6 +31,8 @@ export type Caller = {
 export type Service = {
   readonly keyId: string
   readonly limitPerSecond: number | null
+  /** The address from which it calls. */
+  readonly addressOf: () => string
   /** As they were together with the key; undefined where nothing is restricted. */
   readonly restrictions?: Restrictions | undefined
 }

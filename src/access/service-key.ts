@@ -100,7 +100,7 @@ export const createServiceChecks = ({
       if (scope !== undefined && !fact.scopes.includes(scope))
         throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
       onServiceKeyUsed(id)
-      return { keyId: id, limitPerSecond: fact.limitPerSecond }
+      return { keyId: id, limitPerSecond: fact.limitPerSecond, addressOf }
     },
 
     /** The user for whom a service acts: 403 where there is no active account, or it may not sign in. */

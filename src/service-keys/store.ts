@@ -22,6 +22,11 @@ export type KeyChanges = Partial<Pick<ServiceKeyRow, 'limit_per_second' | 'allow
 
 type Place = { readonly after: string | null; readonly limit: number }
 
+/** Waits for the writes of services that act with the key, and makes later ones wait. */
+const lockForWrites = async (tx: TransactionSql, id: string): Promise<void> => {
+  await tx`select pg_advisory_xact_lock(hashtextextended(${id}, ${lockKeys.serviceKeySeed}))`
+}
+
 export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
   const columns = (on: Queryable) => on`
     id, name, scopes, created_by, created_at, expires_at, last_used_at, revoked_at, limit_per_second, allowed_networks`
@@ -48,7 +53,9 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
          order by id desc limit ${limit + 1}`),
 
     /** Undefined when there is no such key or it is revoked. */
+    /** New networks wait for the writes of services that act with the key, as `revoke` does. */
     update: async (tx: TransactionSql, id: string, changes: KeyChanges): Promise<ServiceKeyRow | undefined> => {
+      if (changes.allowed_networks !== undefined) await lockForWrites(tx, id)
       const [row] = await tx<ServiceKeyRow[]>`
         update service_keys set ${tx(changes)} where id = ${id} and revoked_at is null
         returning ${columns(tx)}`
@@ -60,7 +67,7 @@ export const createServiceKeyStore = (sql: Sql, batch: Sql) => {
      * (decision-locks.sql), and later ones see it revoked.
      */
     revoke: async (tx: TransactionSql, id: string, at: Date): Promise<boolean> => {
-      await tx`select pg_advisory_xact_lock(hashtextextended(${id}, ${lockKeys.serviceKeySeed}))`
+      await lockForWrites(tx, id)
       const { count } = await tx`update service_keys set revoked_at = ${at} where id = ${id} and revoked_at is null`
       return count === 1
     },

@@ -75,6 +75,8 @@ const signedIn = async (on: TestApp) => {
   return { token: (await at(on).post('/api/v1/auth/login', { email, password })).body.access_token as string }
 }
 const revoke = async ({ id }: Key, on = app) => at(on).delete(`/api/v1/service-keys/${id}`, await signedIn(on))
+const allowFrom = async (allowed_networks: string[], on = app) =>
+  at(on).patch(`/api/v1/service-keys/${key.id}`, { allowed_networks }, await signedIn(on))
 /** The credential and the header of a request for a user. */
 const by = (user: { id: string }, used: Key = key) => ({ token: used.key, headers: { 'velro-user': user.id } })
 const nowOf = (on: TestApp) => on.services.clock.now()
@@ -237,8 +239,8 @@ describe('a write for a user', () => {
     at().post('/api/v1/generations', order, by(ada)),
   ]
 
-  test('that passed the guard is refused once the key was revoked or the account suspended', async () => {
-    for (const end of ['revoked', 'suspended'] as const) {
+  test('that passed the guard is refused once the key was revoked, allowed elsewhere alone, or the account suspended', async () => {
+    for (const end of ['revoked', 'restricted', 'suspended'] as const) {
       ada = await register(at())
       key = await makeKey()
       const team = (await at().post('/api/v1/teams', { name: 'A team' }, by(ada))).body.id
@@ -247,6 +249,7 @@ describe('a write for a user', () => {
       await held.waiting(sent.length)
       // By the other instance: the connections for writes of this one are all waiting.
       if (end === 'revoked') expect((await revoke(key, other)).status).toBe(204)
+      if (end === 'restricted') expect((await allowFrom(['192.0.2.0/24'], other)).status).toBe(200)
       await held.release(async (tx) => {
         if (end === 'suspended') await tx`update users set status = 'suspended' where id = ${ada.id}`
       })
@@ -272,6 +275,33 @@ describe('a write for a user', () => {
     await Promise.all([ordering, revoking])
     expect(answered.toSorted()).toEqual(['order 201', 'revocation 204'])
     expect(outcomeOf(await at().post('/api/v1/generations', order, by(ada)))).toBe('401 identity.not_signed_in')
+  })
+
+  test('with a key that has allowed networks is made from these', async () => {
+    await allowFrom(['127.0.0.0/8', '::1'])
+    const made = await at().post(projects, { name: 'From here' }, by(ada))
+    expect([made.status, made.body.owner_id]).toEqual([201, ada.id])
+    expect((await at().patch('/api/v1/auth/me', { display_name: 'From here' }, by(ada))).status).toBe(200)
+    expect((await at().post('/api/v1/generations', order, by(ada))).status).toBe(201)
+  })
+
+  test('under way is waited for by new networks of its key', async () => {
+    const held = await hold(
+      app.connection,
+      (tx) => tx`select from credit_balances where user_id = ${ada.id} for update`,
+    )
+    const answered: string[] = []
+    const ordering = at()
+      .post('/api/v1/generations', order, by(ada))
+      .then((answer) => answered.push(`order ${answer.status}`))
+    await held.waiting(1)
+    const restricting = allowFrom(['192.0.2.0/24']).then((answer) => answered.push(`restriction ${answer.status}`))
+    await held.waiting(2)
+    expect(answered).toEqual([])
+    await held.release()
+    await Promise.all([ordering, restricting])
+    expect(answered.toSorted()).toEqual(['order 201', 'restriction 200'])
+    expect(outcomeOf(await at().post('/api/v1/generations', order, by(ada)))).toBe('403 service_key.network_refused')
   })
 
   test('by many at once does not hold up the revocation of the key', async () => {

@@ -1,0 +1,2 @@
+-- A service whose key has allowed networks writes only from these: checked again under the lock of the key.
+-- functions: 18c88932394a400b664d27209d594c2731f1873fa54a0a868b23bcd41c8b96d7
