@@ -1,2 +1,2 @@
 -- A service whose key has allowed networks writes only from these: checked again under the lock of the key.
--- functions: 18c88932394a400b664d27209d594c2731f1873fa54a0a868b23bcd41c8b96d7
+-- functions: 6f08b6dd630d8ecbb61308adca7bddcddae0114a48a100bdb245f0cfbcf4ce10
