@@ -63,10 +63,13 @@ export const createRingWriter = ({ words, head }: Ring) => {
   }
 }
 
-/** For the thread that reads. */
-export const createRingReader = ({ words, head }: Ring) => {
+/** How many records were written. */
+export const writtenTo = ({ head }: Ring): number => Atomics.load(head, 0) >>> 0
+
+/** For the thread that reads, from a record on. */
+export const createRingReader = ({ words, head }: Ring, from = Atomics.load(head, 0) >>> 0) => {
   const records = words.length / recordWords
-  let read = Atomics.load(head, 0) >>> 0
+  let read = from
   const seen: Observation & { number: number } = {
     atMs: 0,
     kind: 'user',

@@ -6,6 +6,7 @@ import { startThread, type Thread } from '../platform/thread.ts'
 import type { Delta, PrincipalKind } from './delta.ts'
 import type { AnomalyExchange } from './exchange.ts'
 import { toReport } from './incidents.ts'
+import { writtenTo } from './ring.ts'
 import { type Reason, reasons } from './rules.ts'
 import type { Signals } from './signals.ts'
 import { createVerdicts, factors, type Verdict } from './verdicts.ts'
@@ -187,6 +188,7 @@ export const createAnomalies = ({
   let onAnswered = () => {}
   let exchanging: Promise<void> | undefined
   let isClosed = false
+  let isFirst = true
 
   const send = (exchanged: readonly Delta[]) => {
     if (exchange === undefined || exchanging !== undefined) return
@@ -221,7 +223,10 @@ export const createAnomalies = ({
         if (!isClosed) log.warn({ event: 'anomaly.thread_ended', reason }, 'the thread that detects anomalies ended')
       },
     })
-    thread.post({ type: 'start', ring: signals.ring, near })
+    // A thread that takes over does not judge records anew.
+    const from = isFirst ? 0 : writtenTo(signals.ring)
+    isFirst = false
+    thread.post({ type: 'start', ring: signals.ring, from, near })
   }
 
   /** Resolves when the thread has answered; it may be asked already. */

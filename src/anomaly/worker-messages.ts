@@ -4,7 +4,13 @@ import type { Ring } from './ring.ts'
 
 /** What the threads say to each other. */
 export type ToWorker =
-  | { readonly type: 'start'; readonly ring: Ring; readonly near: readonly (readonly [number, number])[] }
+  /** `from`: the first record to read. */
+  | {
+      readonly type: 'start'
+      readonly ring: Ring
+      readonly from: number
+      readonly near: readonly (readonly [number, number])[]
+    }
   /** Deltas of other instances, and the time by the clock of the service. */
   | { readonly type: 'tick'; readonly nowMs: number; readonly deltas: readonly Delta[] }
 

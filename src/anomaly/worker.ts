@@ -9,20 +9,25 @@ declare const self: Worker
 
 lowerThreadPriority(10)
 
+const maxNumbers = 20_000
+
 type Running = { readonly tick: (message: Extract<ToWorker, { type: 'tick' }>) => FromWorker }
 
-const start = ({ ring, near }: Extract<ToWorker, { type: 'start' }>): Running => {
+const start = ({ ring, from, near }: Extract<ToWorker, { type: 'start' }>): Running => {
   const nearby = new Set(near.flatMap(([one, other]) => [`${one} ${other}`, `${other} ${one}`]))
-  const reader = createRingReader(ring)
+  /** The latest record of each principal. */
+  const numbers = new Map<number, number>()
+  const reader = createRingReader(ring, from)
   const detector = createDetector({
     judges: { judge, judgePlace },
     areNear: (one, other) => nearby.has(`${one} ${other}`),
   })
   return {
     tick: ({ nowMs, deltas }) => {
-      const numbers = new Map<number, number>()
       const lost = reader.read(nowMs, (seen) => {
+        numbers.delete(seen.principal)
         numbers.set(seen.principal, seen.number)
+        if (numbers.size > maxNumbers) numbers.delete(numbers.keys().next().value ?? 0)
         detector.observe(seen)
       })
       detector.merge(deltas)

@@ -41,7 +41,7 @@ const deployment = () => {
   return { prefix, forged, instance }
 }
 
-test('an instance receives what the others saw, each batch once, and nothing of its own', async () => {
+test('an instance receives the deltas of the others, each batch once, and not those it sent', async () => {
   const { instance, forged } = deployment()
   const [one, two] = [instance('one'), instance('two')]
   const now = Date.now()
