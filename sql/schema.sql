@@ -3096,6 +3096,27 @@ comment on table share_links is 'Links that give access to media without an acco
 comment on column share_links.secret_hash is 'SHA-256 of the 32 random bytes in the link. The bytes themselves are not stored.';
 comment on column share_links.expires_at is 'Null: the link does not expire.';
 
+create table siem_cursors (
+  sink text not null,
+  month timestamp with time zone not null,
+  sequence bigint not null,
+  constraint siem_cursors_pkey PRIMARY KEY (sink, month),
+  constraint siem_cursors__sink FOREIGN KEY (sink) REFERENCES siem_sinks(sink) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
+);
+comment on table siem_cursors is 'The last link of the chain of each month that a receiver has taken. A month without a row: none.';
+comment on column siem_cursors.month is 'The first moment of the month in UTC, which names the chain.';
+
+create table siem_sinks (
+  sink text not null,
+  holder text not null,
+  lease_until timestamp with time zone not null,
+  started_at timestamp with time zone default clock_timestamp() not null,
+  constraint siem_sinks_pkey PRIMARY KEY (sink)
+);
+comment on table siem_sinks is 'Receivers of security events, by the kind of SIEM_URL. The instance with the lease sends.';
+comment on column siem_sinks.holder is 'The instance that has the lease, or had it last.';
+comment on column siem_sinks.started_at is 'Events from before it are not sent.';
+
 create table sign_in_failures (
   account_hash bytea not null,
   source text not null,

@@ -17,6 +17,7 @@ import { type Policy, readPolicy } from './limits/policy.ts'
 import { type MailSettings, readMail } from './mail/settings.ts'
 import { type Environment, parseConnectionUrl } from './platform/connection-url.ts'
 import { findCpuQuota } from './platform/cpu-quota.ts'
+import { readSiem, type SiemSettings } from './siem/settings.ts'
 
 /** The configuration, read once from the environment. The README documents every variable. */
 export type Config = {
@@ -120,6 +121,8 @@ export type Config = {
   readonly webhookInternalHosts: readonly string[]
   /** Undefined: this deployment sends no mail. */
   readonly mail: MailSettings | undefined
+  /** Where the audit log is sent. Undefined: it stays in the database. */
+  readonly siem: SiemSettings | undefined
   /** Whether an account can sign in only once its e-mail address is verified. Needs mail. */
   readonly requireVerifiedEmail: boolean
   /** How long the instance serves after it has stopped being ready. */
@@ -565,6 +568,7 @@ export const parseConfig = (env: Environment): Config => {
       'a host and a port such as billing.internal:8080, in lower case',
     ),
     mail,
+    siem: readSiem(text, problems, notes),
     requireVerifiedEmail,
     ...readDurations(integer),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),

@@ -49,6 +49,8 @@ const floors: Readonly<Record<string, number>> = {
   'idempotency/': 4,
   'outbound/': 4.2,
   'mail/': 4.3,
+  'siem/': 4.3,
+  'siem/settings.ts': 1,
   'models/': 4,
   'providers/': 4.5,
   'services.ts': 6,

@@ -3,6 +3,7 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
+import { productVersion } from '../kit/version.ts'
 import { problem, securitySchemes } from './contract.ts'
 import { contextSlot } from './elysia-adapter.ts'
 import type { RequestContext } from './request-context.ts'
@@ -113,7 +114,7 @@ export const docsRoutes = (responder: Responder) => {
       openapi: '3.1.0',
       info: {
         title: 'Velro',
-        version: '0.1.0',
+        version: productVersion,
         description: 'Authentication and authorization for an AI media platform.',
       },
       tags,

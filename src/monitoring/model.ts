@@ -83,6 +83,24 @@ const bus = closed({
   }),
 })
 
+const siem = t.Union(
+  [
+    closed({
+      state: {
+        ...oneOf(['sending', 'standby', 'failing'] as const),
+        description:
+          '`standby`: another instance sends. `failing`: the receiver did not take the last batch, which is sent again',
+      },
+      sent: count('Security events that this instance has sent'),
+      failures: count('Attempts that failed, or whose outcome is unknown'),
+      lag_events: count('Events of the audit log that are not sent yet, of all instances'),
+      lag_seconds: t.Number({ minimum: 0, description: 'Age of the oldest of them' }),
+    }),
+    t.Null(),
+  ],
+  { description: 'The receiver of security events; null where none is configured' },
+)
+
 const staleReads = closed({
   allowed: t.Boolean({
     description: 'Whether stale reads would be safe now: every instance has stated that it cannot reach Postgres',
@@ -165,5 +183,6 @@ export const metrics = closed({
   readers: t.Array(reader, {
     description: 'Readers learn of entries by notifications, and look by themselves too. Measured every 10 s',
   }),
+  siem,
 })
 export type Metrics = Static<typeof metrics>

@@ -9,6 +9,7 @@ import type { Readers } from '../kit/readers.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { Screening } from '../security-context/screening.ts'
+import type { SiemSender } from '../siem/sender.ts'
 import type { Metrics } from './model.ts'
 import { type MonitoringStore, type Queue, queues } from './store.ts'
 
@@ -26,6 +27,8 @@ type Dependencies = {
   readonly uploads: { readonly load: Load }
   readonly passwords: { readonly load: Load }
   readonly limits: Pick<Limits, 'mode' | 'counts' | 'decisions' | 'keysInMemory'>
+  /** Undefined: no receiver of security events is configured. */
+  readonly siem: Pick<SiemSender, 'figures'> | undefined
   readonly screening: Pick<Screening, 'mode' | 'rolloutPercent' | 'countriesAsOf' | 'counts'>
   readonly store: MonitoringStore
   readonly notificationQueue: Pick<NotificationQueue, 'usage'>
@@ -57,6 +60,7 @@ export const createMonitoring = ({
   store,
   notificationQueue,
   readers,
+  siem,
   screening,
 }: Dependencies) => {
   let lags: Partial<Record<Queue, number | null>> = {}
@@ -145,6 +149,12 @@ export const createMonitoring = ({
     ...screening.counts,
   })
 
+  const siemMetrics = (): Metrics['siem'] => {
+    if (siem === undefined) return null
+    const { state, sent, failures, lag } = siem.figures
+    return { state, sent, failures, lag_events: lag.events, lag_seconds: lag.seconds }
+  }
+
   return {
     metrics: (): Metrics => ({
       limits: limitMetrics(),
@@ -154,6 +164,7 @@ export const createMonitoring = ({
       stale_reads: staleReads(),
       security_context: contextMetrics(),
       readers: readers.list().map(({ name, lagMs }) => ({ name, lag_ms: roundedMs(lagMs ?? undefined) })),
+      siem: siemMetrics(),
     }),
     /** Measures how far the readers of queues in Postgres are behind. */
     measureQueues: async (): Promise<void> => {

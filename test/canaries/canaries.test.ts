@@ -20,9 +20,10 @@ describe('a canary', () => {
 // All of them, 10,000 on each runtime: bun test/canaries/main.ts
 for (const runtime of ['bun', 'deno'] as const)
   test(`passwords, tokens and keys that clients send are written nowhere, on ${runtime}`, async () => {
-    const { leaks, requests, statuses } = await runStorm(runtime, { least: 250, everyNth: 9 })
+    const { leaks, requests, statuses, events } = await runStorm(runtime, { least: 250, everyNth: 9 })
     expect(leaks).toEqual([])
     expect(requests).toBeGreaterThan(250)
     expect(statuses[500]).toBeUndefined()
+    expect(events).toBeGreaterThan(5)
     expect(statuses[200]).toBeGreaterThan(5)
   }, 60_000)

@@ -9,9 +9,11 @@ const runtimes: readonly Runtime[] = values.runtime === undefined ? ['bun', 'den
 
 let hasLeaks = false
 for (const runtime of runtimes) {
-  const { requests, canaries, statuses, leaks } = await runStorm(runtime, { least: Number(values.requests) })
+  const { requests, canaries, statuses, events, leaks } = await runStorm(runtime, { least: Number(values.requests) })
   hasLeaks ||= leaks.length > 0
-  console.log(`${runtime}: ${requests} requests, ${canaries} secrets, statuses ${JSON.stringify(statuses)}`)
+  console.log(
+    `${runtime}: ${requests} requests, ${canaries} secrets, ${events} security events, statuses ${JSON.stringify(statuses)}`,
+  )
   for (const leak of leaks) console.log(`  ${leak}`)
   console.log(leaks.length === 0 ? '  no secret was found anywhere' : `  ${leaks.length} leaks`)
 }

@@ -1,3 +1,4 @@
+import { createServer } from 'node:http'
 import { Redis as Client } from 'ioredis'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
@@ -29,7 +30,23 @@ const environmentWith = (canaries: Canaries): Record<string, string> => {
     GITHUB_BASE_URL: 'http://127.0.0.1:1',
     RETURN_TO_URLS: 'http://localhost:3000/back',
     JOB_CONCURRENCY: '1',
+    SIEM_AUTHORIZATION: `Bearer ${plant('SIEM_AUTHORIZATION')}`,
   }
+}
+
+/** A receiver of security events, which keeps their text. */
+const startSiem = async () => {
+  let received = ''
+  const server = createServer((request, response) => {
+    request.setEncoding('utf8')
+    request.on('data', (chunk) => {
+      received += chunk
+    })
+    request.on('end', () => response.end())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  return { url: `http://127.0.0.1:${port}/`, received: () => received, stop: () => server.close() }
 }
 
 /** Every row of every table as text; bytes are hexadecimal. */
@@ -46,14 +63,16 @@ const dumpOf = async (sql: Sql): Promise<string> => {
 
 const readRedis = async (client: Client): Promise<string> => {
   const texts = (await client.keys('*')).map(async (name) => {
-    const type = await client.type(name)
-    const value =
-      type === 'hash'
-        ? await client.hgetall(name)
-        : type === 'zset'
-          ? await client.zrange(name, '0', '-1')
-          : await client.get(name)
-    return `${name} ${JSON.stringify(value)}`
+    const read = {
+      hash: () => client.hgetall(name),
+      zset: () => client.zrange(name, '0', '-1'),
+      set: () => client.smembers(name),
+      list: () => client.lrange(name, 0, -1),
+      stream: () => client.xrange(name, '-', '+'),
+      string: () => client.get(name),
+    }
+    const type = (await client.type(name)) as keyof typeof read | 'none'
+    return type === 'none' ? '' : `${name} ${JSON.stringify(await read[type]())}`
   })
   return (await Promise.all(texts)).join('\n')
 }
@@ -80,6 +99,8 @@ export type Findings = {
   readonly requests: number
   readonly canaries: number
   readonly statuses: Readonly<Record<number, number>>
+  /** Security events that the SIEM received. */
+  readonly events: number
   /** Where which secrets were found: the place, and what had been sent how. */
   readonly leaks: readonly string[]
 }
@@ -140,7 +161,9 @@ export const runStorm = async (
   const redisPassword = canaries.plant('token', 'the password of Redis')
   const redis = await startRedis({ flags: ['--requirepass', redisPassword] })
   const redisUrl = redis.url.replace('redis://', `redis://:${redisPassword}@`)
-  const server = await startServer({ runtime, env: { ...environmentWith(canaries), REDIS_URL: redisUrl } })
+  const siem = await startSiem()
+  const env = { ...environmentWith(canaries), REDIS_URL: redisUrl, SIEM_URL: siem.url }
+  const server = await startServer({ runtime, env })
   const sql = connectOnce(server.connection)
   const client = new Client(redisUrl)
   const http = api(server.baseUrl)
@@ -181,7 +204,8 @@ export const runStorm = async (
       for (const request of source) {
         considered += 1
         if (considered % everyNth !== 0) continue
-        const sent = await send(server.baseUrl, request)
+        // A connection that the server ends has no answer: status 0.
+        const sent = await send(server.baseUrl, request).catch(() => ({ status: 0, text: '' }))
         requests += 1
         statuses[sent.status] = (statuses[sent.status] ?? 0) + 1
         if (request.isSignedIn && sent.status === 401) await renew()
@@ -204,15 +228,21 @@ export const runStorm = async (
         path,
         await (await fetch(server.baseUrl + path, { headers: { authorization: `Bearer ${operator.token}` } })).text(),
       )
+    const isSent = async () =>
+      (await sql`select from audit_links`).length === (siem.received().match(/\n/g) ?? []).length
+    await until(isSent, 'the security events are sent')
+    look('the SIEM', siem.received())
     look('Postgres', await dumpOf(sql))
     look('Redis', await readRedis(client))
     await server.kill('SIGTERM')
     look('the log', server.output())
-    return { requests, canaries: canaries.count, statuses, leaks: [...new Set(leaks)] }
+    const events = (siem.received().match(/\n/g) ?? []).length
+    return { requests, canaries: canaries.count, statuses, events, leaks: [...new Set(leaks)] }
   } finally {
     client.disconnect()
     await sql.end()
     await server.stop()
     await redis.stop()
+    siem.stop()
   }
 }

@@ -95,6 +95,7 @@ import { composeAudit } from './audit.ts'
 import { composeIdentityProviders } from './identity-providers.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeLimits } from './limits.ts'
+import { composeSiem } from './siem.ts'
 import { composeWebhooks } from './webhooks.ts'
 
 /** After this long without an instance that has its model, a job may be leased by any instance, which fails it. */
@@ -532,6 +533,7 @@ export const composeFeatures = (
     record,
   })
   caches.onInvalidated(breakerService.onInvalidated)
+  const siem = composeSiem(infrastructure, caches.bus.instance, stack)
   return {
     ...shared,
     ...media,
@@ -586,6 +588,7 @@ export const composeFeatures = (
       store: createMonitoringStore(database.batch),
       notificationQueue: accessParts.notificationQueue,
       readers: infrastructure.readers,
+      siem,
       screening: infrastructure.screening,
       l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
     }),
