@@ -91,7 +91,9 @@ export const createListStore = (sql: Sql) => {
       deadline: Deadline,
       { from, to, after, limit }: { from: Date; to: Date; after: string; limit: number },
     ): Promise<ExportedEvent[]> => {
-      const [month = '', sequence = '0'] = after.split(' ')
+      const [month, sequence = '0'] = after.split(' ')
+      // The driver makes a date of it, and so takes no -infinity.
+      const fromMonth = month || '1970-01-01T00:00:00.000Z'
       return deadline.run(sql<ExportedEvent[]>`
         select ${chainedColumns(sql)}, encode(e.details_hash, 'hex') as details_hash, encode(e.mac, 'hex') as mac,
                encode(d.salt, 'hex') as salt, d.details,
@@ -100,7 +102,7 @@ export const createListStore = (sql: Sql) => {
           from audit_links l
           join audit_events e on e.id = l.event_id and e.at = l.event_at
           left join audit_details d on d.event_id = e.id and d.at = e.at
-         where (l.at, l.sequence) > (${month === '' ? '-infinity' : month}::timestamptz, ${sequence}::bigint)
+         where (l.at, l.sequence) > (${fromMonth}::timestamptz, ${sequence}::bigint)
            and l.event_at >= ${from} and l.event_at < ${to} and e.at >= ${from} and e.at < ${to}
          order by l.at, l.sequence limit ${limit}`)
     },
