@@ -84,9 +84,7 @@ export const createSocketTransport =
           socket?.resume()
         }
         let [isSent, isConfirmed] = [false, false]
-        const made: Socket = tls
-          ? connectTls({ host, port, ...trusted }, send)
-          : connect({ host, port }, send)
+        const made: Socket = tls ? connectTls({ host, port, ...trusted }, send) : connect({ host, port }, send)
         socket = made
         made.on('finish', () => {
           isSent = true
