@@ -4,6 +4,7 @@ import type { Action } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
+import { requireNarrowing } from '../http/narrowing.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { allInOrder } from '../kit/async.ts'
 import { toPage } from '../kit/cursor.ts'
@@ -78,6 +79,7 @@ export const createGenerations = (dependencies: Dependencies) => {
         const authorization = transactionalAccess(tx)
         const projects = typeof input.project_id === 'string' ? [input.project_id] : []
         await authorization.lock(caller, { changedGenerations: [id], projects })
+        requireNarrowing(context, input.project_id === null && input.title === undefined)
         if (input.title !== undefined) await authorization.require(caller, 'write', generationRef(id), context.deadline)
         if (input.project_id !== undefined)
           await authorization.require(caller, 'delete', generationRef(id), context.deadline)

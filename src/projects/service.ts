@@ -2,6 +2,7 @@ import type { Access } from '../access/access.ts'
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import type { Place } from '../access/listing/listing-store.ts'
 import {
+  type AccessLevel,
   type Action,
   accessLevels,
   actions,
@@ -9,11 +10,14 @@ import {
   intents,
   isAbove,
   type ResourceRef,
+  type Visibility,
+  visibilities,
 } from '../access/policy/matrix.ts'
 import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare, type TransactionalAccess } from '../access/transactional-access.ts'
 import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
+import { requireNarrowing } from '../http/narrowing.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { allInOrder } from '../kit/async.ts'
@@ -109,6 +113,19 @@ const createLock =
     return requireFound(locked).owner_id
   }
 
+const isLower = (level: AccessLevel, before: AccessLevel): boolean =>
+  accessLevels.indexOf(level) <= accessLevels.indexOf(before)
+
+/** Whether a change of a project only takes access away. */
+const isNarrower = (
+  { visibility, allow_derivatives, ...others }: ProjectChanges,
+  before: Visibility | undefined,
+): boolean =>
+  before !== undefined &&
+  Object.keys(others).length === 0 &&
+  allow_derivatives !== true &&
+  (visibility === undefined || visibilities.indexOf(visibility) <= visibilities.indexOf(before))
+
 /** The grants of a project to teams. */
 const createGrants = (store: ProjectStore, changes: Changes, lockAndRequire: LockAndRequire) => ({
   listGrants: async (context: RequestContext, id: string, place: Place) => {
@@ -140,6 +157,10 @@ const createGrants = (store: ProjectStore, changes: Changes, lockAndRequire: Loc
   ): Promise<Grant> =>
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       await lockAndRequire(tx, context, caller, 'admin', id)
+      if (context.onlyNarrowing) {
+        const level = await store.findGrantLevel(tx, id, teamId)
+        requireNarrowing(context, level === undefined || isLower(input.access_level, level))
+      }
       recordProject(tx, context, caller, id, 'grant.changed', { teamId, after: { access_level: input.access_level } })
       const row = await store.updateGrant(tx, id, teamId, input.access_level)
       if (row === undefined) throw new Fault('project.grant_not_found')
@@ -220,6 +241,7 @@ export const createProjects = ({
       const changesAccess = input.visibility !== undefined || input.allow_derivatives !== undefined
       return changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, changesAccess ? 'admin' : 'write', id)
+        if (context.onlyNarrowing) requireNarrowing(context, isNarrower(input, await store.findVisibility(tx, id)))
         recordProject(tx, context, caller, id, 'project.changed', {
           after: {
             changed: Object.keys(input),

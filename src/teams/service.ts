@@ -5,6 +5,7 @@ import type { Caller } from '../access/principal.ts'
 import { requireSignedInForShare } from '../access/transactional-access.ts'
 import { recorderOf } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
+import { requireNarrowing } from '../http/narrowing.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import type { RecordSecurityEvent } from '../http/security-events.ts'
 import { allInOrder } from '../kit/async.ts'
@@ -114,6 +115,7 @@ const createMembers = ({
       const changed = await changeTeam(context, caller, { id, userId }, 'manage_members', async (tx, locked) => {
         const previous_role = requireOutranked(locked)
         if (!outranks(locked.role, role)) throw new Fault('team.role_too_low')
+        requireNarrowing(context, !outranks(role, previous_role))
         recordTeam(tx, context, caller, id, 'team.role_changed', {
           userId,
           before: { role: previous_role },
@@ -290,6 +292,8 @@ export const createTeams = ({
       address: string,
     ): Promise<Team> => {
       const updateIn = async (tx: TransactionSql): Promise<Team> => {
+        const { requires_second_factor: demanded, ...others } = input
+        requireNarrowing(context, demanded === true && Object.keys(others).length === 0)
         if (input.max_members !== undefined) {
           const members = await store.countMembers(tx, id)
           if (input.max_members < members) throw new Fault('team.max_members_too_low', { extensions: { members } })

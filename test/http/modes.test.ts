@@ -143,6 +143,52 @@ describe('on three instances, when the call that set it returns,', () => {
     ])
   })
 
+  test('read-only lets a change that may give access pass only where it takes access away', async () => {
+    const [editor, taker] = [await register(clients[0]), await register(clients[0])]
+    const { body: invited } = await clients[0].post(
+      `/api/v1/teams/${team}/invitations`,
+      { email: editor.email, role: 'contributor' },
+      own(),
+    )
+    await clients[0].post('/api/v1/teams/invitations/accept', { secret: invited.secret }, own(editor))
+    const { body: shared } = await clients[0].post('/api/v1/projects', { name: 's', visibility: 'team-only' }, own())
+    await clients[0].post(`/api/v1/projects/${shared.id}/teams`, { team_id: team, access_level: 'write' }, own())
+    const { body: generation } = await clients[0].post(
+      '/api/v1/generations',
+      { model: 'local/procedural', prompt: 'p', project_id: shared.id },
+      own(),
+    )
+    await set('read-only')
+    const member = `/api/v1/teams/${team}/members/${editor.id}`
+    const grant = `/api/v1/projects/${shared.id}/teams/${team}`
+    const user = `/api/v1/users/${taker.id}`
+    const changes: [string, object, Person, string][] = [
+      [member, { role: 'editor' }, owner, '503 mode.read_only'],
+      [member, { role: 'viewer' }, owner, '200'],
+      [`/api/v1/teams/${team}`, { name: 'other' }, owner, '503 mode.read_only'],
+      [`/api/v1/teams/${team}`, { requires_second_factor: false }, owner, '503 mode.read_only'],
+      [grant, { access_level: 'admin' }, owner, '503 mode.read_only'],
+      [grant, { access_level: 'read' }, owner, '200'],
+      [grant, { access_level: 'write' }, owner, '503 mode.read_only'],
+      [`/api/v1/projects/${shared.id}`, { visibility: 'public' }, owner, '503 mode.read_only'],
+      [`/api/v1/projects/${shared.id}`, { name: 'n', visibility: 'private' }, owner, '503 mode.read_only'],
+      [`/api/v1/projects/${shared.id}`, { visibility: 'private', allow_derivatives: false }, owner, '200'],
+      [`/api/v1/projects/${shared.id}`, { visibility: 'team-only' }, owner, '503 mode.read_only'],
+      [`/api/v1/generations/${generation.id}`, { title: 't' }, owner, '503 mode.read_only'],
+      [`/api/v1/generations/${generation.id}`, { project_id: project }, owner, '503 mode.read_only'],
+      [`/api/v1/generations/${generation.id}`, { project_id: null }, owner, '200'],
+      [user, { role: 'admin' }, admin, '503 mode.read_only'],
+      [user, { plan: 'pro', status: 'suspended' }, admin, '503 mode.read_only'],
+      [user, { status: 'suspended' }, admin, '200'],
+      [user, { status: 'active' }, admin, '503 mode.read_only'],
+    ]
+    for (const [at, body, by, expected] of changes) {
+      turn += 1
+      const answer = await (clients[turn % 3] as Api).patch(at, body, own(by))
+      expect([at, body, outcome(answer)]).toEqual([at, body, expected])
+    }
+  })
+
   test('lockdown lets operators sign in and lift it, has checks denied, and refuses everything else', async () => {
     const { body: key } = await clients[0].post(
       '/api/v1/service-keys',

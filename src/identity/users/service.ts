@@ -3,6 +3,7 @@ import type { Caller } from '../../access/principal.ts'
 import { audit } from '../../audit/audit.ts'
 import type { AuditValues } from '../../audit/event.ts'
 import { Fault } from '../../fault.ts'
+import { requireNarrowing } from '../../http/narrowing.ts'
 import type { RequestContext } from '../../http/request-context.ts'
 import type { RecordSecurityEvent } from '../../http/security-events.ts'
 import type { Clock } from '../../kit/clock.ts'
@@ -27,6 +28,10 @@ export const toAccount = (row: AccountRow): Account => ({
   second_factor: row.second_factor,
   updated_at: row.updated_at.toISOString(),
 })
+
+/** Whether a change of an account only takes access away. */
+const takesAway = ({ status, role, email_verified, ...others }: AccountChanges): boolean =>
+  status !== 'active' && role !== 'admin' && email_verified !== true && Object.keys(others).length === 0
 
 /**
  * Accounts as the operators of the platform see and change them. The route admits only operators.
@@ -84,6 +89,7 @@ export const createUsers = ({
       const user = await operators.requireForNoKeyUpdate(tx, caller, id)
       if (user === undefined) throw new Fault('user.not_found')
       if (user.status === 'deleted') throw new Fault('user.deleted')
+      requireNarrowing(context, takesAway(input))
       // A trigger passes the teams of a suspended owner to another member. Sessions are locked after teams.
       const { email_verified: isVerified, ...columns } = input
       const verifiedAt = isVerified === true ? (user.email_verified_at ?? new Date(clock.now())) : null
