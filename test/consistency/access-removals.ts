@@ -317,6 +317,8 @@ const people: readonly AccessRemoval[] = [
   },
 ]
 
+const keyOf = ({ credentials }: State) => credentials.find(({ kind }) => kind === 'key')
+
 const keys: readonly AccessRemoval[] = [
   {
     name: 'service key revoked',
@@ -339,6 +341,43 @@ const keys: readonly AccessRemoval[] = [
   },
 ]
 
+const blocksPath = '/api/v1/security/blocks'
+
+/** Blocks of a target, which operators set and remove. */
+const blocks: readonly AccessRemoval[] = [
+  {
+    name: 'account blocked',
+    remove: (fixture, { population }) => {
+      const { state } = fixture.history
+      const to = states.withBlocked(state, state.member.id)
+      const body = { kind: 'user', value: state.member.id }
+      return { as: population.operator, method: 'POST', path: blocksPath, body, to }
+    },
+    restore: async (fixture, { act, population }, before) => {
+      const path = `${blocksPath}/${await population.findBlock(fixture.history.state.member.id)}`
+      await act(fixture, 'block of account removed', { as: population.operator, method: 'DELETE', path, to: before })
+    },
+  },
+  {
+    name: 'service key blocked',
+    remove: (fixture, { population }) => {
+      const { state } = fixture.history
+      const id = keyOf(state)?.id
+      const to = states.withoutCredentials(state, (credential) => credential.id === id)
+      return { as: population.operator, method: 'POST', path: blocksPath, body: { kind: 'key', value: id }, to }
+    },
+    restore: async (fixture, { act, population }, before) => {
+      const path = `${blocksPath}/${await population.findBlock(keyOf(before)?.id ?? '')}`
+      await act(fixture, 'block of service key removed', {
+        as: population.operator,
+        method: 'DELETE',
+        path,
+        to: before,
+      })
+    },
+  },
+]
+
 export const accessRemovals: readonly AccessRemoval[] = [
   ...membership,
   ...factors,
@@ -347,4 +386,5 @@ export const accessRemovals: readonly AccessRemoval[] = [
   ...generations,
   ...people,
   ...keys,
+  ...blocks,
 ]

@@ -63,7 +63,7 @@ const request = (instance: Instance, endpoint: Endpoint, questions: readonly [Qu
 
 const answersOf = (endpoint: Endpoint, reply: Reply | undefined, count: number): readonly (boolean | undefined)[] => {
   const all = (answer: boolean | undefined) => Array.from({ length: count }, () => answer)
-  if (reply?.status === 401) return all(false)
+  if (reply?.status === 401 || reply?.body?.code === 'access.blocked') return all(false)
   if (endpoint === 'get') return all(reply?.status === 200 ? true : reply?.status === 404 ? false : undefined)
   if (reply?.status !== 200) return all(undefined)
   if (endpoint === 'batch') return reply.body.results.map(({ allowed }: { allowed: boolean }) => allowed)

@@ -20,6 +20,8 @@ export type Population = {
   createSession(of: Human): Promise<SessionCredential>
   /** Lets the sessions of a user make sensitive changes again, without a password. */
   authenticateAgain(userId: string): Promise<void>
+  /** The id of the block of a user or a service key. */
+  findBlock(target: string): Promise<string>
   /** The session of an operator. */
   readonly operator: SessionCredential
   insertFixture(number: number): Promise<Fixture>
@@ -79,6 +81,11 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
 
   const authenticateAgain = async (userId: string): Promise<void> => {
     await sql`update sessions set authenticated_at = ${new Date(Date.now() + dayMs)} where user_id = ${userId}`
+  }
+
+  const findBlock = async (target: string): Promise<string> => {
+    const [row] = await sql<{ id: string }[]>`select id from blocks where ${target} in (user_id, key_id)`
+    return row?.id ?? newId()
   }
 
   const root = await createHuman()
@@ -169,5 +176,6 @@ export const openPopulation = async (connection: TestConnection): Promise<Popula
     )
   }
 
-  return { createHuman, addViewers, createSession, authenticateAgain, operator, insertFixture, close: () => sql.end() }
+  const close = () => sql.end()
+  return { createHuman, addViewers, createSession, authenticateAgain, findBlock, operator, insertFixture, close }
 }

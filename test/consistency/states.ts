@@ -89,6 +89,9 @@ export const withClosed = (state: State, userId: string): State =>
 export const withSuspended = (state: State, userId: string): State =>
   withoutSessions(withStatus(state, userId, 'suspended'), userId)
 
+/** A blocked account keeps its memberships and its sessions, which are refused meanwhile. */
+export const withBlocked = (state: State, userId: string): State => withStatus(state, userId, 'suspended')
+
 export const withReinstated = (state: State, userId: string): State => withStatus(state, userId, 'active')
 
 /** A new user becomes the member of the fixture. */

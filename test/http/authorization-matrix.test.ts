@@ -77,6 +77,7 @@ type World = {
   spareTeam: string
   invitation: string
   serviceKey: string
+  block: string
   incident: string
   session: string
   /** A webhook of the operators, and an event that was recorded for it. */
@@ -376,10 +377,7 @@ const table: Record<string, readonly Entry[]> = {
   'GET /api/v1/security/blocks': [{ needs: 'operator' }],
   'POST /api/v1/security/blocks': [{ needs: 'operator', ...withBody({ kind: 'address', value: '203.0.113.7' }) }],
   'DELETE /api/v1/security/blocks/{block_id}': [
-    {
-      needs: 'operator',
-      call: () => ({ path: { block_id: unknownId } }),
-    },
+    { needs: 'operator', call: ({ block }) => ({ path: { block_id: block } }) },
   ],
   'GET /api/v1/security/flags': [{ needs: 'operator' }],
   'PUT /api/v1/security/flags': [{ needs: 'operator', ...withBody({ warm_up: true }) }],
@@ -758,6 +756,13 @@ describe('the authorization matrix', () => {
       spareTeam: (await createAt('/teams', { name: 'Another' }, by.maker)).id,
       invitation: (await createAt(`/teams/${team}/invitations`, guest, by.owner)).id,
       serviceKey: (await createAt('/service-keys', { name: 'k', scopes: ['authorization:list'] }, by.operator)).id,
+      block: (
+        await createAt(
+          '/security/blocks',
+          { kind: 'address', value: `2001:db8:${randomBytes(2).toString('hex')}::1` },
+          by.operator,
+        )
+      ).id,
       incident: (
         await createAt(
           '/security/incidents',
@@ -1073,7 +1078,7 @@ describe('the authorization matrix', () => {
 
   test('keeps resources out of every list of an operator, of a stranger and of a team with a dormant grant', async () => {
     world = await build()
-    const { ids: _, session: __, serviceKey: ___, ...all } = world
+    const { ids: _, session: __, serviceKey: ___, block: ____, ...all } = world
     const { hiddenProject, hiddenGeneration } = world
     const unseen = {
       operator: Object.values(all),
