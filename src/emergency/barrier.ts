@@ -29,7 +29,7 @@ const refusals = {
 /** Elysia gives a path that ends with a slash to the route without it. */
 const routePathOf = (path: string): string => (path.endsWith('/') && path.length > 1 ? path.slice(0, -1) : path)
 
-/** What is known of the route of a request; undefined where no route has its method and path. */
+/** Finds the route of a request; undefined where no route has its method and path. */
 const createRouteIndex = (routes: readonly Route[]) => {
   const fixed = new Map<string, KnownRoute>()
   const patterns: { readonly method: string; readonly pattern: RegExp; readonly route: KnownRoute }[] = []
@@ -65,14 +65,14 @@ const createNetworkSets = () => {
 }
 
 /**
- * The restrictions of the service, at three places. Before routing: requests that nobody authenticates, and all others as far as
+ * The restrictions of the service, at three places. Before routing: requests without a caller, and all others as far as
  * memory knows the restrictions, so that a refused one costs no work. In the guard, once a caller is known and the body was read,
  * by the restrictions that were valid together with session and account. In a decision, by the mode, which is one of its facts.
  *
  * Guarantee: when the call that sets a mode or a block has answered, no instance lets a request pass that begins later and that
  * the mode or the block refuses. Cost: two look-ups for each request, none where a front-door route was asked and nothing was
  * restricted lately. Degrades: while Postgres is down for every instance, the restrictions are those of memory (see
- * `StaleReads`); where memory has none, requests that nobody authenticates fail with `database.unavailable`.
+ * `StaleReads`); where memory has none, requests without a caller fail with `database.unavailable`.
  */
 export const createBarrier = ({
   access,

@@ -4,7 +4,7 @@ import type { OwnMode } from '../access/policy/restrictions.ts'
 export type ModeChange = { readonly before: Mode; readonly after: Mode; readonly cause: string }
 
 /**
- * The mode of this instance alone, for circuit breakers: each cause asks for a mode of its own, and the strictest applies, beside
+ * The mode of this instance alone, for circuit breakers: each cause asks for a mode, and the strictest applies, beside
  * the mode that operators set. It is in force at once, needs no database, and ends with the process. `onChange` learns of it
  * afterwards, to record it.
  */

@@ -1,8 +1,8 @@
 import type { Mode } from '../access/policy/modes.ts'
 
 /**
- * Whom a mode lets pass: everybody; signed-in operators; those whose change takes access away, which the route finds out by
- * itself; nobody.
+ * Which requests a mode lets pass: all; those of signed-in operators; changes that take access away, which the route finds out
+ * by itself; none.
  */
 export type Pass = 'all' | 'operators' | 'narrowing' | 'none'
 

@@ -30,7 +30,7 @@ export const restrictionRoutes = ({ restrictions, guard, addressOf }: Dependenci
           { 200: model.mode },
           {
             summary:
-              'Set the mode; in force on every instance when this responds. no-register: nobody registers. read-only: reads, checks, sign-ins and all that takes access away go on. lockdown: only operators sign in, and checks deny',
+              'Set the mode; in force on every instance when this responds. no-register: no account is registered. read-only: reads, checks, sign-ins and all that takes access away go on. lockdown: only operators sign in, and checks deny',
             tags,
             errors: ['access.admins_only', 'session.reauthentication_required'],
           },

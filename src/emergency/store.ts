@@ -107,7 +107,7 @@ export const lockAndCountNetworks = async (tx: TransactionSql): Promise<number> 
 }
 
 /**
- * Adds a block. Of the same target and source there is one at most: with `extend` that one gets the later expiry and the new
+ * Adds a block. A target has at most one of each source: with `extend` that one gets the later expiry and the new
  * reason, else nothing is changed and the result is undefined.
  */
 export const insertBlock = async (

@@ -3,7 +3,7 @@ import type { RequestContext } from './request-context.ts'
 
 /**
  * For changes that may take access away or give some: refuses one that does anything but take it away, while the mode of the
- * service is read-only. Call it in the transaction of the change, once what it changes is locked.
+ * service is read-only. Call it in the transaction of the change, once its rows are locked.
  */
 export const requireNarrowing = (
   { onlyNarrowing }: Pick<RequestContext, 'onlyNarrowing'>,

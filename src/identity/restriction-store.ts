@@ -5,7 +5,7 @@ import type { TransactionSql } from '../platform/postgres.ts'
 /** What the mode of the service does not permit, checked inside the transaction that would do it. */
 export const restrictionStore = {
   /**
-   * Throws the fault of a mode in which nobody registers. The mode does not change until the transaction ends. Operators make
+   * Throws the fault of a mode in which no account is registered. The mode does not change until the transaction ends. Operators make
    * accounts in other ways.
    */
   requireRegistrations: async (tx: TransactionSql): Promise<void> => {

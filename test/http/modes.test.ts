@@ -286,7 +286,7 @@ describe('a mode', () => {
     }
   })
 
-  test('that has expired is normal again on every instance, and says that nobody set it', async () => {
+  test('that has expired is normal again on every instance, and names no operator', async () => {
     await set('lockdown')
     const { database } = (apps[0] as TestApp).services
     await database.admin`update restrictions set expires_at = now() - interval '1 second'`
@@ -433,7 +433,7 @@ describe('a block', () => {
     expect(outcome(await add('user', admin.id))).toBe('409 block.own_account')
   })
 
-  test('is refused for a value that is no such thing, and for a target that does not exist', async () => {
+  test('is refused for a value that does not suit its kind, and for a target that does not exist', async () => {
     const wrong = [
       ['address', '203.0.113.0/24'],
       ['address', 'example.com'],

@@ -57,7 +57,7 @@ export type Callers = {
   ): MaybePromise<Caller>
   /** Plan and own limits of an account, for counting on its budgets. */
   limitsOf(userId: string, deadline: Deadline): MaybePromise<AccountOfBudgets | undefined>
-  /** What restricts requests now, for those that authenticate nobody; undefined where nothing does. */
+  /** What restricts requests now, for those without a caller; undefined where nothing does. */
   restrictions(deadline: Deadline): MaybePromise<Restrictions | undefined>
   /** As `restrictions`, from memory alone: `unknown` where memory lacks them. */
   restrictionsFromMemory(): Restrictions | undefined | 'unknown'
