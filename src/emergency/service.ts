@@ -57,8 +57,8 @@ type Dependencies = {
  * inside the transaction.
  *
  * Guarantee: when a call that sets a mode or a block resolves, it is in force on every instance. An operator cannot block the own
- * account, nor the address of the call. `endExpired` ends what has expired, by the clock of Postgres: until it has run, expired modes
- * and blocks are still in force.
+ * account, nor the address of the call. `endExpired` ends what has expired, by the clock of Postgres: until it has run,
+ * expired modes and blocks are still in force.
  */
 export const createRestrictions = ({
   store,

@@ -164,3 +164,8 @@ export const isModeExpired = async (tx: TransactionSql): Promise<boolean> => {
 export const removeBlocksOfUser = async (tx: TransactionSql, userId: string): Promise<void> => {
   await tx`delete from blocks where user_id = ${userId}`
 }
+
+/** A last statement, which fails where the audit row before it failed. */
+export const awaitRecorded = async (tx: TransactionSql): Promise<void> => {
+  await tx`select 1`
+}

@@ -4,7 +4,7 @@ import { type AuditContext, taskContext } from '../audit/event.ts'
 import type { AuditSource } from '../http/request-context.ts'
 import type { Sql } from '../platform/postgres.ts'
 import { recordBlock } from './blocks.ts'
-import { findBlockIds, removeBlocks, setMode } from './store.ts'
+import { awaitRecorded, findBlockIds, removeBlocks, setMode } from './store.ts'
 
 export type Unlocked = {
   /** The mode until then; undefined where it was unknown. */
@@ -29,7 +29,7 @@ export const unlock = async (sql: Sql, source: AuditSource): Promise<Unlocked> =
       context,
       ...values,
     })
-    await tx`select 1`
+    await awaitRecorded(tx)
     return set.before?.mode
   })
   let blocks = 0
@@ -38,7 +38,7 @@ export const unlock = async (sql: Sql, source: AuditSource): Promise<Unlocked> =
     removed = await sql.begin(async (tx) => {
       const rows = await removeBlocks(tx, await findBlockIds(tx, 'all'))
       for (const row of rows) recordBlock(tx, { actor: 'system', context }, 'block.removed', row)
-      await tx`select 1`
+      await awaitRecorded(tx)
       return rows.length
     })
   }

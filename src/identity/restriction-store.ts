@@ -5,8 +5,8 @@ import type { TransactionSql } from '../platform/postgres.ts'
 /** What the mode of the service does not permit, checked inside the transaction that would do it. */
 export const restrictionStore = {
   /**
-   * Throws the fault of a mode in which no account is registered. The mode does not change until the transaction ends. Operators make
-   * accounts in other ways.
+   * Throws the fault of a mode in which no account is registered. The mode does not change until the transaction ends. Operators
+   * make accounts in other ways.
    */
   requireRegistrations: async (tx: TransactionSql): Promise<void> => {
     const [row] = await tx<{ mode: Mode | null }[]>`select mode_for_registration() as mode`

@@ -36,6 +36,7 @@ import type {
   Stats,
   Transfer,
 } from './model.ts'
+import { findGrantLevel, findVisibility } from './narrowing-store.ts'
 import type { GrantRow, ProjectFilter, ProjectRow, ProjectStore, StatsRow } from './store.ts'
 
 const recordProject = recorderOf('project')
@@ -158,7 +159,7 @@ const createGrants = (store: ProjectStore, changes: Changes, lockAndRequire: Loc
     changes.commitAndInvalidate(context.deadline, async (tx) => {
       await lockAndRequire(tx, context, caller, 'admin', id)
       if (context.onlyNarrowing) {
-        const level = await store.findGrantLevel(tx, id, teamId)
+        const level = await findGrantLevel(tx, id, teamId)
         requireNarrowing(context, level === undefined || isLower(input.access_level, level))
       }
       recordProject(tx, context, caller, id, 'grant.changed', { teamId, after: { access_level: input.access_level } })
@@ -241,7 +242,7 @@ export const createProjects = ({
       const changesAccess = input.visibility !== undefined || input.allow_derivatives !== undefined
       return changes.commitAndInvalidate(context.deadline, async (tx) => {
         await lockAndRequire(tx, context, caller, changesAccess ? 'admin' : 'write', id)
-        if (context.onlyNarrowing) requireNarrowing(context, isNarrower(input, await store.findVisibility(tx, id)))
+        if (context.onlyNarrowing) requireNarrowing(context, isNarrower(input, await findVisibility(tx, id)))
         recordProject(tx, context, caller, id, 'project.changed', {
           after: {
             changed: Object.keys(input),

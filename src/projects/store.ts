@@ -82,19 +82,6 @@ export const createProjectStore = (sql: Sql, listing: Pick<ListingStore, 'readab
     return row
   },
 
-  /** The visibility of a project that is locked. */
-  findVisibility: async (tx: TransactionSql, id: string): Promise<Visibility | undefined> => {
-    const [row] = await tx<{ visibility: Visibility }[]>`select visibility from projects where id = ${id}`
-    return row?.visibility
-  },
-
-  /** The level of a grant of a project that is locked. */
-  findGrantLevel: async (tx: TransactionSql, projectId: string, teamId: string): Promise<AccessLevel | undefined> => {
-    const [row] = await tx<{ access_level: AccessLevel }[]>`
-      select access_level from project_grants where project_id = ${projectId} and team_id = ${teamId}`
-    return row?.access_level
-  },
-
   /** Locks a project for update: no generation can be created in it or moved into it. */
   lockForUpdate: async (tx: TransactionSql, id: string): Promise<void> => {
     await tx`select from projects where id = ${id} for update`
