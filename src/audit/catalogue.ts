@@ -152,6 +152,8 @@ const entries = {
   'block.expired': ['change', 'block', 'a block expired'],
   'limit.lifted': ['change', 'limit', 'an operator lifted a limit'],
   'breaker.policy_changed': ['change', 'breaker', 'an operator changed the policy of circuit breakers'],
+  'breaker.opened': ['event', 'breaker', 'a circuit breaker of an instance opened'],
+  'breaker.closed': ['event', 'breaker', 'a circuit breaker of an instance closed'],
   'feature_flag.changed': ['change', 'feature_flag', 'an operator added or changed a feature flag'],
   'feature_flag.removed': ['change', 'feature_flag', 'an operator removed a feature flag'],
   'feature_flag.restored': ['change', 'feature_flag', 'an operator restored an earlier version of a feature flag'],

@@ -83,6 +83,20 @@ test('a breaker that opens by itself opens an incident, and one that is held ope
   storage?.renew()
 })
 
+test('a breaker that opens and closes is in the audit log afterwards', async () => {
+  const storage = there.services.breakers.list().find(({ name }) => name === 'storage')
+  storage?.trip(new Error('it is away'))
+  storage?.renew()
+  await there.services.auditSink.flush()
+  const rows = await here.services.database.admin<{ action: string; actor_kind: string }[]>`
+    select action, actor_kind from audit_events where target_type = 'breaker' and target_id = 'storage' and actor_kind = 'system'
+     order by id desc limit 2`
+  expect(rows.map(({ action, actor_kind }) => [action, actor_kind]).sort()).toEqual([
+    ['breaker.closed', 'system'],
+    ['breaker.opened', 'system'],
+  ])
+})
+
 test('an instance that starts, and one that missed a change by SQL, read the stored policies', async () => {
   await set('mail', { failures: 9 })
   const late = await startApp({ connection: here.connection })

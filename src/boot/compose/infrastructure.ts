@@ -3,7 +3,7 @@ import { scripts } from '../../access/cache/redis-cache.ts'
 import { stateScript } from '../../access/cache/shared-outage.ts'
 import type { CacheTiming } from '../../access/caches.ts'
 import { anomalyScripts } from '../../anomaly/exchange.ts'
-import { createAuditSource } from '../../audit/event.ts'
+import { createAuditSource, taskContext } from '../../audit/event.ts'
 import { withAudit } from '../../audit/security-events.ts'
 import { createAuditSink } from '../../audit/sink.ts'
 import { createSinkStore } from '../../audit/sink-store.ts'
@@ -124,6 +124,26 @@ const reportTo =
     open({ kind: 'dependency.unavailable', severity: outageSeverity[dependency], subject, evidence: { reason } })
   }
 
+/** Breakers whose changes are in the audit log, also those from while Postgres was down, and open incidents. */
+const composeBreakers = (
+  log: Log,
+  open: OpenIncident,
+  { auditSink, auditSource }: ReturnType<typeof composeAuditSink>,
+): Breakers => {
+  const breakers = createBreakers({ clock: systemClock, log })
+  breakers.onChange(reportTo(open))
+  breakers.onChange(({ name, state, reason, atMs }) =>
+    auditSink.event({
+      action: state === 'open' ? 'breaker.opened' : 'breaker.closed',
+      actor: 'system',
+      target: { type: 'breaker', id: name },
+      after: { state, reason: reason ?? null, seen_at: new Date(atMs).toISOString() },
+      context: taskContext(auditSource, 'breaker'),
+    }),
+  )
+  return breakers
+}
+
 /** Sends through a breaker: while that is open each mail fails at once, and its task is tried again later. */
 const guardMail = (send: SendMail, breakers: Breakers): SendMail => {
   const breaker = breakers.create({
@@ -217,8 +237,7 @@ export const composeInfrastructure = async (
   const signals = composeSignals(config.anomaly, keyedHash)
   const { auditSource, auditSink } = composeAuditSink(database, keyedHash, log, stack)
 
-  const breakers = createBreakers({ clock: systemClock, log })
-  breakers.onChange(reportTo(incidentReports.open))
+  const breakers = composeBreakers(log, incidentReports.open, { auditSink, auditSource })
 
   // The clients of Redis and S3 are loaded only where they are configured: ioredis alone is a tenth of a start.
   const redis =
